@@ -1,0 +1,230 @@
+"""The bus as a port: records in and out, and the one loop in which an offset is committed, after its effect.
+
+`KafkaProducer` and `KafkaConsumer` are the real thing (aiokafka); `MemoryBus` is their twin for tests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from shared.clock import Clock
+from shared.codec import encode
+from shared.errors import BusUnavailable, Unavailable, Unprocessable
+from shared.events import Event
+from shared.logs import Log
+from shared.topics import dead_letter_of
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it stands on a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Producer(Protocol):
+    """Puts records on the bus. `send` returns when the record is durable; raises BusUnavailable when it could not be made so."""
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None: ...
+
+
+async def publish(producer: Producer, topic: str, key: str, event: Event, source: str) -> None:
+    """Put an event on its topic and wait until it is durable."""
+    value, headers = encode(event, source)
+    await producer.send(topic, key.encode(), value, headers)
+
+
+async def send_dead_letter(producer: Producer, record: Record, error: Unprocessable, service: str, clock: Clock) -> None:
+    """Put a record that can never be processed, unchanged, on its dead-letter topic, with where it stood and why it is there."""
+    about = {
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "reason": error.reason,
+        "field": error.field,
+        "error": type(error).__name__,
+        "service": service,
+        "at": clock.now().isoformat(),
+    }
+    headers = [*record.headers, *((f"ratchet_dlq_{name}", value.encode()) for name, value in about.items())]
+    await producer.send(dead_letter_of(record.topic), record.key, record.value, headers)
+
+
+Handler = Callable[[Record], Awaitable[None]]
+
+
+async def consume(
+    records: AsyncIterator[Record],
+    handle: Handler,
+    commit: Handler,
+    producer: Producer,
+    service: str,
+    clock: Clock,
+    log: Log,
+    *,
+    retry_seconds: float = 1.0,
+    attempts: int = 30,
+) -> None:
+    """Handle records one by one, each committed after its effect.
+
+    Unprocessable records go to the dead letters; while something is Unavailable the record is tried again, and after `attempts`
+    the error leaves this loop, so that the process ends without committing. So does every other error.
+    """
+    async for record in records:
+        for attempt in range(1, attempts + 1):
+            try:
+                await handle(record)
+                break
+            except Unprocessable as error:
+                log.warning("dead letter", topic=record.topic, partition=record.partition, offset=record.offset, reason=str(error))
+                await send_dead_letter(producer, record, error, service, clock)
+                break
+            except Unavailable as error:
+                if attempt == attempts:
+                    raise
+                log.warning("retrying", topic=record.topic, offset=record.offset, attempt=attempt, reason=str(error))
+                await asyncio.sleep(retry_seconds)
+        await commit(record)
+
+
+class KafkaProducer:
+    """An idempotent producer; a send is done when all in-sync replicas have the record."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._client = AIOKafkaProducer(
+            bootstrap_servers=bootstrap_servers, enable_idempotence=True, acks="all", linger_ms=5, max_request_size=4 << 20
+        )
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+        try:
+            await self._client.send_and_wait(topic, value, key, headers=list(headers))
+        except KafkaError as error:
+            raise BusUnavailable(f"could not write to {topic}: {error}") from error
+
+    async def start(self) -> None:
+        try:
+            await self._client.start()
+        except KafkaError as error:
+            raise BusUnavailable(str(error)) from error
+
+    async def stop(self) -> None:
+        await self._client.stop()
+
+
+class KafkaConsumer:
+    """A member of a consumer group that commits only when told to. While a record is being handled it keeps polling its paused
+    partitions, so that work may take as long as it has to."""
+
+    def __init__(self, bootstrap_servers: str, group: str, topics: Sequence[str]) -> None:
+        self._topics = tuple(topics)
+        self._client = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap_servers,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_poll_interval_ms=300_000,
+        )
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        try:
+            await self._client.start()
+        except KafkaError as error:
+            raise BusUnavailable(str(error)) from error
+        self._client.subscribe(topics=self._topics)
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        await self._client.stop()
+
+    def finish(self) -> None:
+        """End the iteration after the record in hand."""
+        self._stopping.set()
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Records of the assigned partitions, one at a time; ends after `finish`. A record that was handed out but not committed
+        comes again after a restart or to the next owner of its partition."""
+        while not self._stopping.is_set():
+            try:
+                fetched = await self._client.getmany(timeout_ms=200, max_records=1)
+            except KafkaError as error:
+                raise BusUnavailable(str(error)) from error
+            for partition, batch in fetched.items():
+                for raw in batch:
+                    async with self._polling():
+                        yield record_of(raw)
+                    if partition not in self._client.assignment():
+                        break
+
+    async def commit(self, record: Record) -> None:
+        """Commit the offset after `record`; quietly not when its partition has gone to another member, which will see it again."""
+        partition = TopicPartition(record.topic, record.partition)
+        if partition not in self._client.assignment():
+            return
+        try:
+            await self._client.commit({partition: record.offset + 1})
+        except KafkaError as error:
+            raise BusUnavailable(f"could not commit {record.topic}-{record.partition}@{record.offset}: {error}") from error
+
+    def owns(self, record: Record) -> bool:
+        """Whether the partition of `record` is still this member's."""
+        return TopicPartition(record.topic, record.partition) in self._client.assignment()
+
+    @asynccontextmanager
+    async def _polling(self) -> AsyncIterator[None]:
+        """Poll with every partition paused while the body runs; assignments that arrive meanwhile are paused as well."""
+        done = asyncio.Event()
+
+        async def poll() -> None:
+            while not done.is_set():
+                assigned = self._client.assignment()
+                self._client.pause(*assigned)
+                await self._client.getmany(timeout_ms=0)
+                with_timeout = asyncio.wait_for(done.wait(), timeout=1.0)
+                try:
+                    await with_timeout
+                except TimeoutError:
+                    continue
+
+        poller = asyncio.create_task(poll())
+        try:
+            yield
+        finally:
+            done.set()
+            await poller
+            self._client.resume(*self._client.paused())
+
+
+def record_of(raw: "ConsumerRecord[bytes, bytes]") -> Record:
+    """An aiokafka record in our words."""
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))
+
+
+@dataclass
+class MemoryBus:
+    """The in-memory twin of a broker: one partition a topic, everything kept. Also a `Producer`."""
+
+    topics: dict[str, list[Record]] = field(default_factory=dict)
+    committed: dict[str, int] = field(default_factory=dict)
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+        log = self.topics.setdefault(topic, [])
+        log.append(Record(topic, 0, len(log), key, value, tuple(headers)))
+
+    async def records(self, topic: str) -> AsyncIterator[Record]:
+        """Records from the committed offset to the present end of a topic."""
+        for record in self.topics.get(topic, [])[self.committed.get(topic, 0) :]:
+            yield record
+
+    async def commit(self, record: Record) -> None:
+        self.committed[record.topic] = record.offset + 1

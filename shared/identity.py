@@ -1,0 +1,38 @@
+"""Identities are functions of content: the same thing done twice has the same name."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def identity(*parts: str | int) -> str:
+    """32 hexadecimal digits that stand for `parts`, in order. Parts are length-prefixed, so no two lists run together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = str(part).encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:32]
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:<hex>` of some bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_of_chunks(chunks: Iterable[bytes]) -> str:
+    """`sha256:<hex>` of bytes that arrive in pieces."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return "sha256:" + digest.hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """`sha256:<hex>` of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return digest_of_chunks(iter(lambda: file.read(1 << 20), b""))
+
+
+def share_of(*parts: str | int) -> float:
+    """A number in [0, 1) fixed by `parts` and spread evenly over different ones; for splits that never depend on order."""
+    return int(identity(*parts)[:13], 16) / 16**13

@@ -1,0 +1,79 @@
+"""The metrics that Ratchet exports: a closed catalogue, in the order of the flow."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the catalogue. Labels are bounded: models, reasons and services, never users or events."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    service: str
+    labels: tuple[str, ...]
+    description: str
+    buckets: tuple[float, ...] = ()
+
+
+_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+
+CATALOGUE: tuple[Metric, ...] = (
+    Metric("ratchet_feedback_received_total", "counter", "feedback", ("model", "feedback_type"), "Feedback events that were valid."),
+    Metric("ratchet_feedback_reward", "histogram", "feedback", ("model",), "Rewards given.", (-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1)),
+    Metric("ratchet_dead_letters_total", "counter", "any", ("topic",), "Records that could not be processed and went to the dead letters."),
+    Metric("ratchet_dataset_decisions_total", "counter", "dataset", ("model", "decision", "reason"), "What became of scored events."),
+    Metric("ratchet_dataset_pending_examples", "gauge", "dataset", ("model", "shard"), "Training examples that wait for their batch."),
+    Metric("ratchet_dataset_batches_total", "counter", "dataset", ("model",), "Batches closed."),
+    Metric("ratchet_training_runs_total", "counter", "trainer", ("model", "outcome"), "Runs that ended, by outcome."),
+    Metric("ratchet_training_phase_seconds", "histogram", "trainer", ("model", "phase"), "Time that a phase of a run took.", _SECONDS),
+    Metric("ratchet_training_loss", "gauge", "trainer", ("model",), "Loss of the newest step, nats per answer token."),
+    Metric("ratchet_registry_promotions_total", "counter", "registry", ("model",), "Versions promoted."),
+    Metric("ratchet_registry_rollbacks_total", "counter", "registry", ("model", "actor"), "Rollbacks, by who asked (operator or monitor)."),
+    Metric("ratchet_registry_champion_number", "gauge", "registry", ("model",), "Number of the version that is champion."),
+    Metric(
+        "ratchet_registry_deploy_seconds",
+        "histogram",
+        "registry",
+        ("model", "target"),
+        "Promotion to verified switch.",
+        _SECONDS,
+    ),
+    Metric("ratchet_registry_deployment_failures_total", "counter", "registry", ("model", "target", "step"), "Deployments undone."),
+)
+
+
+class Metrics:
+    """A process's share of the catalogue, on a registry of its own."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        self._collectors = {row.name: _collector(row, self.registry) for row in CATALOGUE if row.service in (service, "any")}
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter. KeyError when the catalogue has no such metric for this service."""
+        collector = self._collectors[name]
+        assert isinstance(collector, Counter)
+        collector.labels(**labels).inc(amount)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        collector = self._collectors[name]
+        assert isinstance(collector, Gauge)
+        collector.labels(**labels).set(value)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add an observation to a histogram."""
+        collector = self._collectors[name]
+        assert isinstance(collector, Histogram)
+        collector.labels(**labels).observe(value)
+
+
+def _collector(row: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    if row.kind == "counter":
+        return Counter(row.name, row.description, row.labels, registry=registry)
+    if row.kind == "gauge":
+        return Gauge(row.name, row.description, row.labels, registry=registry)
+    return Histogram(row.name, row.description, row.labels, registry=registry, buckets=row.buckets)

@@ -1,0 +1,213 @@
+"""A model is one file: `models/<name>.yaml` declares all there is to know about a model, and every service reads the same one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import Field, FiniteFloat, ValidationError
+
+from shared.errors import ModelFileError, UnknownModel
+from shared.events import Digest, Message, Name, Share, Value
+from shared.identity import digest_of, share_of
+from shared.storage import canonical_json
+from shared.training_config import TrainingConfig
+
+V = TypeVar("V", bound=Value)
+
+Margin = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class Base(Value):
+    """The model that versions are adapters of. Relative paths start from the folder of bases (RATCHET_BASES)."""
+
+    training: Annotated[str, Field(description="a folder in the form of the transformers library, or a hub id")]
+    serving: Annotated[str, Field(description="the same weights as GGUF")]
+
+
+class RewardPolicy(Value):
+    """Weights of a reward's parts. What a part is worth is a mean of the parts that are there, weighted by these."""
+
+    name: str = "default"
+    version: Annotated[int, Field(ge=1)] = 1
+    validation: Annotated[FiniteFloat, Field(ge=0)] = 1.0
+    action: Annotated[FiniteFloat, Field(ge=0)] = 1.0
+    rules: Annotated[FiniteFloat, Field(ge=0)] = 0.5
+
+
+class Curation(Value):
+    """What makes an example, and when a batch closes."""
+
+    batch_size: Annotated[int, Field(ge=2, le=10_000)] = 50
+    minimum_quality: Share = 0.6
+    similarity: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.9
+    held_out_share: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.1
+    deduplicate_days: Annotated[int, Field(ge=1)] = 7
+    examples_per_user: Annotated[int, Field(ge=1)] = 5
+
+
+class LaneSettings(Value):
+    """One lane of training."""
+
+    training: TrainingConfig = TrainingConfig()
+    replay_window: Annotated[int, Field(ge=0)] = 10_000
+
+
+class Gate(Value):
+    """The sets and margins by which a candidate is judged. Margins are nats of mean log-likelihood per answer token."""
+
+    confidence: Annotated[FiniteFloat, Field(gt=0.5, lt=1)] = 0.95
+    minimum_examples: Annotated[int, Field(ge=2)] = 5
+    held_out_newest: Annotated[int, Field(ge=1)] = 500
+    improvement_margin: Margin = 0.0
+    harm_margin: Margin = 0.02
+    retention_margin: Margin = 0.5
+    golden: Annotated[str | None, Field(description="JSON Lines of {messages, answer}, beside the model file")] = None
+    retention: Annotated[str | None, Field(description="JSON Lines of {messages}; the base's own answers are the reference")] = None
+    canaries: Annotated[str | None, Field(description="JSON Lines of {messages, must_contain, must_not_contain}")] = None
+    probes: Annotated[int, Field(ge=1, le=32)] = 4
+
+
+class DeployTarget(Value):
+    """Where the champion is served."""
+
+    kind: Literal["llamacpp", "ollama", "folder"]
+    location: Annotated[str, Field(description="a URL, or a folder")]
+
+
+class ModelFile(Value):
+    """A declared model."""
+
+    model: Name
+    base: Base
+    shards: Annotated[int, Field(ge=1, le=1024)] = 1
+    reward: RewardPolicy = RewardPolicy()
+    curation: Curation = Curation()
+    lanes: Mapping[Literal["adaptive", "master"], LaneSettings] = {"adaptive": LaneSettings()}
+    gate: Gate = Gate()
+    deploy: tuple[DeployTarget, ...] = ()
+
+    @property
+    def digest(self) -> Digest:
+        """What the file says, in short; in every event that it decided."""
+        return digest_of(canonical_json(self.model_dump(mode="json")))
+
+    def shard_of(self, user: str | None, conversation: str | None, answer: str) -> int:
+        """The shard of a piece of feedback: by user, else by conversation, else by the answer."""
+        return int(share_of("shard", user or conversation or answer) * self.shards)
+
+    def key_of(self, shard: int) -> str:
+        """The key of a shard's records: the model's name alone while it has one shard."""
+        return self.model if self.shards == 1 else f"{self.model}#{shard}"
+
+
+class Canary(Value):
+    """A prompt with what its answer must or must not contain."""
+
+    messages: tuple[Message, ...]
+    must_contain: tuple[str, ...] = ()
+    must_not_contain: tuple[str, ...] = ()
+
+
+class Reference(Value):
+    """A prompt with the answer that is right."""
+
+    messages: tuple[Message, ...]
+    answer: str
+
+
+class Prompt(Value):
+    """A prompt whose answer is the base's own."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The declared models, and the folder that paths in their files start from."""
+
+    files: Mapping[str, ModelFile]
+    folder: Path
+
+    def get(self, model: str) -> ModelFile:
+        """Raises UnknownModel when no file declares it."""
+        try:
+            return self.files[model]
+        except KeyError:
+            raise UnknownModel(model) from None
+
+    def golden(self, model: str) -> list[Reference]:
+        """The golden set of a model, empty when it has none. Raises ModelFileError naming file and line."""
+        return _lines(self.folder, self.get(model).gate.golden, Reference)
+
+    def retention(self, model: str) -> list[Prompt]:
+        return _lines(self.folder, self.get(model).gate.retention, Prompt)
+
+    def canaries(self, model: str) -> list[Canary]:
+        return _lines(self.folder, self.get(model).gate.canaries, Canary)
+
+
+def load_models(folder: Path) -> Models:
+    """Every model file of a folder. Raises ModelFileError naming file, line and field, and when there is none."""
+    paths = sorted(folder.glob("*.yaml"))
+    if not paths:
+        raise ModelFileError(f"{folder}: no model file (*.yaml) here; RATCHET_MODELS names the folder")
+    models = [load_model(path) for path in paths]
+    return Models({model.model: model for model in models}, folder)
+
+
+def load_model(path: Path) -> ModelFile:
+    """One model file; its name is the model's."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        model = ModelFile.model_validate(yaml.safe_load(text))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ModelFileError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: cannot be read: {error}") from error
+    except ValidationError as error:
+        problems = (
+            f"{path}:{_line_of(tree, problem['loc'])}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise ModelFileError("\n".join(problems)) from error
+    if model.model != path.stem:
+        raise ModelFileError(f"{path}:{_line_of(tree, ('model',))}: model: {model.model!r} must be named as its file is, {path.stem!r}")
+    return model
+
+
+def _line_of(node: yaml.Node | None, location: Iterable[str | int]) -> int:
+    """The line of the innermost node on the way to `location`, counted from 1."""
+    line = node.start_mark.line + 1 if node else 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _lines(folder: Path, name: str | None, kind: type[V]) -> list[V]:
+    if name is None:
+        return []
+    path = folder / name
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error}") from error
+    return [_line(path, number, line, kind) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _line(path: Path, number: int, line: str, kind: type[V]) -> V:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise ModelFileError(f"{path}:{number}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error

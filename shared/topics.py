@@ -1,0 +1,84 @@
+"""The topics: one table, from which code, manifests and documents are made or against which they are checked."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    DeploymentFailed,
+    Event,
+    FeedbackReceived,
+    FeedbackScored,
+    TrainingProgressed,
+    TrainingRolledBack,
+    VersionDeployed,
+    VersionPromoted,
+    VersionRegistered,
+    VersionRolledBack,
+)
+
+FEEDBACK_RECEIVED = "feedback.received"
+FEEDBACK_SCORED = "feedback.scored"
+TRAINING_BATCHES = "training.batches"
+TRAINING_PROGRESS = "training.progress"
+TRAINING_CHECKPOINTS = "training.checkpoints"
+TRAINING_ROLLBACKS = "training.rollbacks"
+MODELS_VERSIONS = "models.versions"
+
+DEAD_LETTER_SUFFIX = ".dlq"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row: what stands on a topic, who writes and reads it, how it is keyed and how long it is kept."""
+
+    name: str
+    key: str
+    events: tuple[type[Event], ...]
+    producer: str
+    consumers: tuple[str, ...]
+    kept: timedelta | None
+    partitions: int = 1
+    compacted: bool = False
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The topic's configuration, in Kafka's names."""
+        if self.compacted:
+            return {"cleanup.policy": "compact"}
+        if self.kept is None:
+            return {"cleanup.policy": "delete", "retention.ms": "-1"}
+        return {"cleanup.policy": "delete", "retention.ms": str(int(self.kept.total_seconds() * 1000))}
+
+
+_FLOW: tuple[Topic, ...] = (
+    Topic(FEEDBACK_RECEIVED, "conversation or user; free", (FeedbackReceived,), "applications", ("feedback",), timedelta(days=14), 4),
+    Topic(FEEDBACK_SCORED, "model or model#shard", (FeedbackScored,), "feedback", ("dataset",), timedelta(days=90), 4),
+    Topic(TRAINING_BATCHES, "model", (BatchReady,), "dataset", ("trainer",), timedelta(days=365), 4),
+    Topic(TRAINING_PROGRESS, "run_id", (TrainingProgressed,), "trainer", ("registry",), timedelta(days=7), 4),
+    Topic(TRAINING_CHECKPOINTS, "model", (CheckpointSaved,), "trainer", ("registry",), timedelta(days=365), 4),
+    Topic(TRAINING_ROLLBACKS, "model", (TrainingRolledBack,), "trainer", ("registry", "trainer"), timedelta(days=365), 4),
+    Topic(
+        MODELS_VERSIONS,
+        "model",
+        (VersionRegistered, VersionPromoted, VersionRolledBack, VersionDeployed, DeploymentFailed),
+        "registry",
+        ("trainer", "applications"),
+        timedelta(days=365),
+        4,
+    ),
+)
+
+
+def dead_letter_of(topic: str) -> str:
+    """Where records of `topic` go that can never be processed."""
+    return topic + DEAD_LETTER_SUFFIX
+
+
+def _dead_letters(topic: Topic) -> Topic:
+    return Topic(dead_letter_of(topic.name), "as the source", (), "the consumer that gave up", (), timedelta(days=30), topic.partitions)
+
+
+TOPICS: tuple[Topic, ...] = tuple(row for topic in _FLOW for row in (topic, _dead_letters(topic)))
+"""Every topic, each followed by its dead letters, in the order of the flow."""
