@@ -47,8 +47,8 @@ def _write_transformers_form(gguf: Path, folder: Path) -> None:
     tokenizer.pad_token = "<|im_end|>"
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # The weights are dequantised by now; without this they would be saved as if they were still quantised.
-    model.hf_quantizer = None
-    model.is_quantized = False
+    setattr(model, "hf_quantizer", None)
+    setattr(model, "is_quantized", False)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

@@ -8,7 +8,9 @@ RatchetError
 ├── Unavailable          retry with back-off, then stop without committing: something outside is away
 │   ├── BusUnavailable
 │   └── StorageUnavailable
-├── Corrupt              refuse: the bytes are not those that their digest names
+├── Unusable             refuse: an object is not what its claim says; no retry mends it
+│   ├── Missing              it is not there
+│   └── Corrupt              its bytes are not those that its digest names
 └── Misconfigured        stop at start: a person has to change something
     ├── SettingsError        an environment variable
     └── ModelFileError       a line of a model file
@@ -55,7 +57,15 @@ class StorageUnavailable(Unavailable):
     """The object store did not take or give an object."""
 
 
-class Corrupt(RatchetError):
+class Unusable(RatchetError):
+    """An object that cannot be used as announced."""
+
+
+class Missing(Unusable):
+    """An object that is not where it was announced."""
+
+
+class Corrupt(Unusable):
     """Bytes that do not match the digest they were announced with."""
 
     def __init__(self, what: str, expected: str, found: str) -> None:

@@ -11,13 +11,13 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shared.errors import Corrupt, StorageUnavailable
+from shared.errors import Corrupt, Missing, StorageUnavailable
 from shared.events import Artefact
 from shared.identity import digest_of
 
 
 class ObjectStore(Protocol):
-    """Where snapshots and adapters lie. Raises StorageUnavailable when it does not answer."""
+    """Where snapshots and adapters lie. Raises StorageUnavailable when it does not answer, Missing when an object is not there."""
 
     def put(self, key: str, data: bytes) -> Artefact:
         """Write an object and say where it is. Writing the same again is harmless."""
@@ -61,6 +61,8 @@ class FsspecStore:
     def get(self, key: str) -> bytes:
         try:
             data: bytes = self._files.cat_file(self._path(key))
+        except FileNotFoundError as error:
+            raise Missing(f"{self._path(key)} is not in the object store") from error
         except OSError as error:
             raise StorageUnavailable(f"could not read {self._path(key)}: {error}") from error
         return data
@@ -91,7 +93,7 @@ class MemoryStore:
         try:
             return self.objects[key]
         except KeyError as error:
-            raise StorageUnavailable(f"could not read {key}: no such object") from error
+            raise Missing(f"{key} is not in the object store") from error
 
     def exists(self, key: str) -> bool:
         return key in self.objects
