@@ -5,7 +5,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -189,12 +189,11 @@ class KafkaConsumer:
             while not done.is_set():
                 assigned = self._client.assignment()
                 self._client.pause(*assigned)
-                await self._client.getmany(timeout_ms=0)
-                with_timeout = asyncio.wait_for(done.wait(), timeout=1.0)
-                try:
-                    await with_timeout
-                except TimeoutError:
-                    continue
+                # A rebalance may have unpaused partitions under the poll: what came of them is put back.
+                for partition, batch in (await self._client.getmany(timeout_ms=0)).items():
+                    self._client.seek(partition, batch[0].offset)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), timeout=1.0)
 
         poller = asyncio.create_task(poll())
         try:

@@ -73,7 +73,7 @@ class DeployTarget(Value):
     """Where the champion is served."""
 
     kind: Literal["llamacpp", "ollama", "folder"]
-    location: Annotated[str, Field(description="a URL, or a folder")]
+    location: Annotated[str | None, Field(description="a URL, or a folder; without one, what RATCHET_SERVING names")] = None
 
 
 class ModelFile(Value):
