@@ -1,0 +1,48 @@
+"""The topic table, applied to a cluster: what is missing is created, what differs is said, nothing is ever deleted."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from shared.errors import BusUnavailable
+from shared.topics import TOPICS, Topic
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying the table did."""
+
+    created: tuple[str, ...]
+    present: tuple[str, ...]
+
+
+async def apply_topics(bootstrap_servers: str, topics: Iterable[Topic] = TOPICS, replication: int = 1) -> Applied:
+    """Create the topics that a cluster lacks. Raises BusUnavailable when it does not answer or refuses."""
+    wanted = list(topics)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in wanted if topic.name not in existing]
+        new = [
+            NewTopic(topic.name, topic.partitions, replication, topic_configs={name: str(value) for name, value in topic.settings.items()})
+            for topic in missing
+        ]
+        if new:
+            response = await admin.create_topics(new)
+            _check(response.topic_errors)
+    except (KafkaError, OSError) as error:
+        raise BusUnavailable(f"topics could not be applied at {bootstrap_servers}: {error}") from error
+    finally:
+        await admin.close()
+    return Applied(tuple(topic.name for topic in missing), tuple(topic.name for topic in wanted if topic.name in existing))
+
+
+def _check(errors: Iterable[tuple[object, ...]]) -> None:
+    """Raise for the first topic that was refused for another reason than that someone else has just created it."""
+    already_exists = 36
+    for name, code, *about in errors:
+        if code not in (0, already_exists):
+            raise BusUnavailable(f"{name}: {for_code(code).__name__} {about[0] if about else ''}")
