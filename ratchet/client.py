@@ -1,0 +1,49 @@
+"""The registry over HTTP, as any operator's tool would use it."""
+
+from typing import Any
+
+import httpx
+
+from shared.errors import RatchetError, Unavailable
+
+
+class Refused(RatchetError):
+    """The registry answered that it will not do this; the message is its own."""
+
+
+class RegistryClient:
+    """Reads versions and moves aliases. Raises Unavailable when the registry does not answer, Refused when it will not."""
+
+    def __init__(self, url: str, timeout: float = 30.0) -> None:
+        self._url = url.rstrip("/")
+        self._client = httpx.Client(base_url=self._url, timeout=timeout)
+
+    def get(self, path: str, **query: str) -> Any:
+        return self._ask("GET", path, params=query)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._ask("POST", path, json=body)
+
+    def text(self, path: str) -> str:
+        """A page, as it is."""
+        response = self._client.get(path)
+        response.raise_for_status()
+        return response.text
+
+    def _ask(self, method: str, path: str, **about: Any) -> Any:
+        try:
+            response = self._client.request(method, path, **about)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the registry at {self._url} does not answer ({error}); is `ratchet up` running?") from error
+        if response.is_error:
+            raise Refused(_problem(response))
+        return response.json()
+
+
+def _problem(response: httpx.Response) -> str:
+    """The words of RFC 9457 problem details."""
+    try:
+        problem = response.json()
+        return f"{problem['title']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.request.url} answered {response.status_code}"

@@ -1,0 +1,210 @@
+"""What one can type, in the order in which one meets it."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from ratchet import console
+from ratchet.client import RegistryClient
+from ratchet.demo.command import run_demo
+from ratchet.log_view import LogView
+from ratchet.producing import as_event, read_lines, send
+from ratchet.stack import Layout, Ports, url
+from ratchet.supervisor import Supervisor
+from ratchet.topics import apply_topics
+from ratchet.up import run_stack, run_until_interrupted
+from shared.clock import SystemClock
+from shared.events import FeedbackType
+from shared.model_file import load_models
+from shared.topics import TOPICS
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ratchet: continuous fine-tuning that only moves forward.")
+feedback = typer.Typer(no_args_is_help=True, help="Send feedback.")
+topics = typer.Typer(no_args_is_help=True, help="The topics on the bus.")
+models = typer.Typer(no_args_is_help=True, help="Declared models.")
+app.add_typer(feedback, name="feedback")
+app.add_typer(topics, name="topics")
+app.add_typer(models, name="models")
+
+State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")]
+ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")]
+Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
+Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
+Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_KAFKA = f"127.0.0.1:{Ports.kafka}"
+_REGISTRY = url(Ports.registry)
+
+
+@app.command()
+def up(
+    state: State = Path(".ratchet"),
+    model_files: Annotated[Path, typer.Option("--models", envvar="RATCHET_MODELS", help="The folder of model files.")] = Path("models"),
+    bases: Bases = Path(".ratchet/bases"),
+    bootstrap_servers: Annotated[str | None, typer.Option(help="Use this Kafka instead of one of our own.")] = None,
+    kafka_port: int = Ports.kafka,
+    kafka_controller_port: int = Ports.kafka_controller,
+    serving_port: int = Ports.serving,
+    feedback_port: int = Ports.feedback,
+    dataset_port: int = Ports.dataset,
+    trainer_port: int = Ports.trainer,
+    registry_port: int = Ports.registry,
+) -> None:
+    """Run everything on this machine until Ctrl-C: Kafka, serving, and the four services."""
+    ports = Ports(kafka_port, kafka_controller_port, serving_port, feedback_port, dataset_port, trainer_port, registry_port)
+    view = LogView(state / "ratchet.log", SystemClock())
+
+    async def started(supervisor: Supervisor) -> None:
+        view.line("ratchet", f"pages {url(ports.registry)}  ·  answers {url(ports.serving, '/v1/chat/completions')}  ·  Ctrl-C stops")
+        await asyncio.Event().wait()
+
+    run_until_interrupted(run_stack(Layout(state, bases, model_files), ports, bootstrap_servers, view.line, started))
+
+
+@app.command()
+def demo(
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Good batches.")] = 5,
+    tickets: Annotated[int, typer.Option(min=5, max=500, help="Unseen tickets that each version is asked.")] = 50,
+    state: Annotated[Path, typer.Option(help="The demo's own folder; emptied first.")] = Path(".ratchet/demo"),
+    model_files: Annotated[Path, typer.Option("--models", envvar="RATCHET_MODELS", help="The folder of model files.")] = Path("models"),
+    bases: Bases = Path(".ratchet/bases"),
+    seed: Annotated[int, typer.Option(help="Which tickets and which people.")] = 7,
+) -> None:
+    """Watch a small model learn from feedback, refuse poisoned feedback, and be rolled back and forward."""
+    run_demo(rounds, tickets, state, model_files, bases, seed)
+
+
+@feedback.command("send")
+def feedback_send(
+    model: Annotated[str, typer.Option(help="The model that answered.")],
+    input: Annotated[str, typer.Option(help="The prompt, or a JSON list of {role, content}.")],
+    output: Annotated[str, typer.Option(help="The answer.")],
+    type: Annotated[str, typer.Option(help=" | ".join(FeedbackType.__args__))] = "thumbs_up",
+    corrected: Annotated[str | None, typer.Option(help="What the answer should have been.")] = None,
+    score: Annotated[float | None, typer.Option(help="What an automatic check gave, 0 to 1.")] = None,
+    user: Annotated[str | None, typer.Option(help="Who says so.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="The version that answered.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Say it again under the same id and it counts once.")] = None,
+    bootstrap_servers: Bootstrap = _KAFKA,
+    json: Json = False,
+) -> None:
+    """Send feedback on one answer."""
+    fields: dict[str, Any] = {
+        "event_id": event_id or str(uuid4()),
+        "occurred_at": SystemClock().now(),
+        "model": model,
+        "model_version": model_version,
+        "input": input,
+        "output": output,
+        "feedback_type": type,
+        "validation_score": score,
+        "corrected_output": corrected,
+        "user_id": user,
+    }
+    event = as_event(fields)
+    asyncio.run(send(bootstrap_servers, [event]))
+    if json:
+        console.as_json({"sent": 1, "event_id": event.event_id})
+    else:
+        console.out.print(f"sent {event.event_id}", highlight=False)
+
+
+@feedback.command("import")
+def feedback_import(file: Path, bootstrap_servers: Bootstrap = _KAFKA, json: Json = False) -> None:
+    """Send the feedback in a file of JSON Lines; nothing is sent unless every line is valid."""
+    events = list(read_lines(file))
+    asyncio.run(send(bootstrap_servers, events))
+    if json:
+        console.as_json({"sent": len(events)})
+    else:
+        console.out.print(f"sent {len(events)} events")
+
+
+@topics.command("apply")
+def topics_apply(bootstrap_servers: Bootstrap = _KAFKA, replication: int = 1, json: Json = False) -> None:
+    """Create the topics that the cluster lacks."""
+    applied = asyncio.run(apply_topics(bootstrap_servers, replication=replication))
+    if json:
+        console.as_json({"created": applied.created, "present": applied.present})
+    else:
+        console.out.print(f"{len(applied.created)} topics created, {len(applied.present)} present")
+
+
+@topics.command("list")
+def topics_list(json: Json = False) -> None:
+    """Show the topic table."""
+    if json:
+        console.as_json([{"name": topic.name, "partitions": topic.partitions, **topic.settings} for topic in TOPICS])
+        return
+    rows = [
+        (topic.name, topic.key, ", ".join(event.__name__ for event in topic.events), topic.producer, topic.kept or "always")
+        for topic in TOPICS
+    ]
+    console.table(("topic", "key", "events", "producer", "kept"), rows)
+
+
+@models.command("check")
+def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> None:
+    """Check every model file, its golden set, retention set and canaries."""
+    found = load_models(folder)
+    rows = [
+        (name, file.digest, len(found.golden(name)), len(found.retention(name)), len(found.canaries(name)))
+        for name, file in found.files.items()
+    ]
+    if json:
+        columns = ("model", "digest", "golden", "retention", "canaries")
+        console.as_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        console.table(("model", "digest", "golden", "retention", "canaries"), [(row[0], row[1][:19], *row[2:]) for row in rows])
+
+
+@app.command()
+def versions(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
+    """Show the versions of a model."""
+    answer = RegistryClient(registry).get(f"/api/models/{model}/versions")
+    _show(answer, json, ("version", "parent_version", "batch_id", "training_loss"))
+
+
+@app.command()
+def history(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
+    """Show who or what moved which alias, when and why."""
+    answer = RegistryClient(registry).get(f"/api/models/{model}/history")
+    _show(answer, json, ("at", "action", "from", "to", "actor", "reason"))
+
+
+@app.command()
+def rollback(
+    model: str,
+    to: Annotated[str | None, typer.Option(help="The version to go to; without it, the previous one.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
+    registry: Registry = _REGISTRY,
+    json: Json = False,
+) -> None:
+    """Serve an earlier (or later) version instead of the champion."""
+    answer = RegistryClient(registry).post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
+    if json:
+        console.as_json(answer)
+    else:
+        state = f"answers since {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
+        console.out.print(f"{answer['to']} {state} (was {answer['from']})", highlight=False)
+
+
+def _show(answer: Any, as_json: bool, columns: tuple[str, ...]) -> None:
+    if as_json:
+        console.as_json(answer)
+        return
+    items = answer["items"] if isinstance(answer, dict) else answer
+    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in items])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return "" if value is None else str(value)

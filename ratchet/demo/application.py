@@ -1,0 +1,76 @@
+"""The application: asks the served model over HTTP, and sends what people say of the answers over the bus."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from ratchet.demo.tickets import Ticket
+from ratchet.producing import key_of
+from shared.bus import KafkaProducer, publish
+from shared.clock import Clock
+from shared.errors import Unavailable
+from shared.events import FeedbackReceived, Message
+from shared.topics import FEEDBACK_RECEIVED
+
+AT_ONCE = 4  # as many as the server answers side by side
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the served model said, and which version it was."""
+
+    text: str
+    version: str
+
+
+class Application:
+    """Asks and sends. `sent_at` has the moment (monotonic seconds) at which each event was durable."""
+
+    def __init__(self, serving: str, producer: KafkaProducer, clock: Clock) -> None:
+        self._client = httpx.AsyncClient(base_url=serving, timeout=120.0)
+        self._producer = producer
+        self._clock = clock
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self.sent_at: dict[str, float] = {}
+        self.sent = 0
+
+    async def ask(self, messages: Sequence[Message], model: str = "support") -> Answer:
+        """The served model's answer. Raises Unavailable when serving does not answer within a minute of trying."""
+        body = {"model": model, "messages": [message.model_dump() for message in messages], "temperature": 0, "max_tokens": 64}
+        async with self._slots:
+            for attempt in range(60):
+                try:
+                    response = await self._client.post("/v1/chat/completions", json=body)
+                    response.raise_for_status()
+                except httpx.HTTPError as error:
+                    failure = error
+                    await asyncio.sleep(1.0 if attempt else 0.2)
+                    continue
+                said = response.json()
+                return Answer(said["choices"][0]["message"]["content"].strip(), said["model"].rpartition(":")[2])
+        raise Unavailable(f"the served model does not answer: {failure}")
+
+    async def ask_all(self, tickets: Sequence[Ticket]) -> list[Answer]:
+        """Answers to tickets, in their order."""
+        return list(await asyncio.gather(*(self.ask(ticket.messages) for ticket in tickets)))
+
+    async def send(self, event: FeedbackReceived) -> None:
+        """Send feedback; durable when this returns."""
+        await publish(self._producer, FEEDBACK_RECEIVED, key_of(event), event, "/demo")
+        self.sent += 1
+        self.sent_at.setdefault(event.event_id, self._clock.monotonic())
+
+    async def send_raw(self, value: bytes) -> None:
+        """Send bytes that need not be an event."""
+        await self._producer.send(FEEDBACK_RECEIVED, b"demo", value, ())
+        self.sent += 1
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def exact_share(tickets: Sequence[Ticket], answers: Sequence[Answer]) -> float:
+    """The share of tickets whose answer is the house's, to the letter."""
+    return sum(answer.text == ticket.answer for ticket, answer in zip(tickets, answers, strict=True)) / len(tickets)

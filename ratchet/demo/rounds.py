@@ -1,0 +1,176 @@
+"""The demo from beginning to end: ask, judge, send; wait for the verdict; ask again. A round reads from top to bottom."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ratchet.client import RegistryClient
+from ratchet.demo.application import AT_ONCE, Answer, Application, exact_share
+from ratchet.demo.people import harmful, honest
+from ratchet.demo.report import Poisoned, Rollback, Round, Seconds
+from ratchet.demo.tickets import Ticket, ticket
+from ratchet.demo.view import View
+from ratchet.demo.watching import Watcher
+from shared.clock import Clock
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    Comparison,
+    FeedbackReceived,
+    TrainingRolledBack,
+    VersionDeployed,
+    VersionRegistered,
+)
+
+Judge = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
+
+MOST_TICKETS = 400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
+
+
+@dataclass
+class Demo:
+    """Everything a run needs, and what it has learnt so far: the answers of each version to the unseen tickets."""
+
+    application: Application
+    watcher: Watcher
+    registry: RegistryClient
+    view: View
+    clock: Clock
+    unseen: list[Ticket]
+    seed: int
+    answers: dict[str, list[str]] = field(default_factory=dict)
+
+    async def ask_unseen(self) -> tuple[str, float]:
+        """Ask the served model every unseen ticket; the version that answered, and the share of exact answers."""
+        self.view.now(f"asking the served model {len(self.unseen)} unseen tickets")
+        said = await self.application.ask_all(self.unseen)
+        version = said[-1].version
+        self.answers[version] = [answer.text for answer in said]
+        return version, exact_share(self.unseen, said)
+
+    async def good_round(self, number: int) -> Round:
+        """People judge answers honestly until a batch closes; then the verdict, the deployment, and the unseen tickets."""
+        batch = await self._feed(number, honest, f"round {number + 1}: asking, judging, sending feedback")
+        self.view.now(f"round {number + 1}: training on 50 examples")
+        outcome = await self._outcome(batch)
+        seconds, version, deploy = 0.0, None, 0.0
+        if isinstance(outcome, CheckpointSaved):
+            registered, _ = await self.watcher.first(
+                VersionRegistered, lambda event: event.run_id == outcome.run_id and event.answer == "promoted"
+            )
+            version = registered.version
+            self.view.now(f"round {number + 1}: deploying {version}")
+            deployed, _ = await self.watcher.first(VersionDeployed, lambda event: event.version == version)
+            deploy = deployed.seconds
+            answering = await self._until_answers(version)
+            seconds = answering - self.application.sent_at[self.watcher.event_that_closed(batch)]
+        _, exact = await self.ask_unseen()
+        before, after = _held_out(outcome)
+        metrics = outcome.metrics
+        return Round(
+            batch_id=batch.batch_id,
+            version=version,
+            verdict=_verdict(outcome),
+            heldout_before=before,
+            heldout_after=after,
+            exact=exact,
+            seconds=Seconds(
+                train=metrics.train_seconds if metrics else 0,
+                evaluate=metrics.evaluate_seconds if metrics else 0,
+                deploy=deploy,
+                total=seconds,
+            ),
+        )
+
+    async def poisoned_round(self, number: int) -> Poisoned:
+        """Strangers correct every answer, wrongly, until a batch closes; the version that is served must stay."""
+        before = self._champion()
+        batch = await self._feed(number, harmful, "poison: strangers send wrong corrections")
+        self.view.now("poison: training on it, to see what it would do")
+        outcome = await self._outcome(batch)
+        version, exact = await self.ask_unseen()
+        self.view.news("poison", _verdict(outcome), version, exact)
+        reasons = outcome.verdict.reasons if outcome.verdict else (_reason(outcome),)
+        return Poisoned(
+            batch_id=batch.batch_id,
+            verdict=_verdict(outcome),
+            reasons=reasons,
+            champion_before=before,
+            champion_after=self._champion(),
+            exact_after=exact,
+        )
+
+    async def roll_back_and_return(self) -> Rollback:
+        """An operator goes back to the newest version that answers otherwise, looks, and comes forward again."""
+        champion = self._champion()
+        earlier = [version for version in self.answers if version != champion and self.answers[version] != self.answers[champion]]
+        to = max(earlier, key=_number)
+        self.view.now(f"an operator rolls back to {to}")
+        back = await self._move(to, "demo: looking at an earlier version")
+        old = self.answers[to]
+        _, exact = await self.ask_unseen()
+        changed = self.answers[to] == old and old != self.answers[champion]
+        self.view.news("rolled back", "", to, exact, back)
+        self.view.now(f"the operator comes forward to {champion} again")
+        forward = await self._move(champion, "demo: forward again")
+        _, exact = await self.ask_unseen()
+        self.view.news("forward", "", champion, exact, forward)
+        return Rollback(seconds=back, from_version=champion, to=to, answer_changed=changed)
+
+    async def _feed(self, number: int, judge: Judge, what: str) -> BatchReady:
+        """Send feedback on fresh tickets until batch `number` is on the bus."""
+        stream = f"demo-{self.seed}-{number}"
+        self.view.now(what)
+        for start in range(0, MOST_TICKETS, AT_ONCE):
+            if self.watcher.has(BatchReady, lambda event: event.number == number):
+                break
+            numbers = range(start, start + AT_ONCE)
+            tickets = [ticket(stream, index) for index in numbers]
+            said = await self.application.ask_all(tickets)
+            for index, asked, answer in zip(numbers, tickets, said, strict=True):
+                await self.application.send(judge(asked, answer.text, answer.version, stream, index, self.clock.now()))
+            self.view.step("feedback", start + AT_ONCE, 60)
+        batch, _ = await self.watcher.first(BatchReady, lambda event: event.number == number, seconds=120)
+        return batch
+
+    async def _outcome(self, batch: BatchReady) -> CheckpointSaved | TrainingRolledBack:
+        outcome, _ = await self.watcher.first((CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id)
+        assert isinstance(outcome, CheckpointSaved | TrainingRolledBack)
+        return outcome
+
+    async def _until_answers(self, version: str) -> float:
+        """The moment at which `version` answers the application."""
+        while True:
+            answer: Answer = await self.application.ask(self.unseen[0].messages)
+            if answer.version == version:
+                return self.clock.monotonic()
+            await asyncio.sleep(0.1)
+
+    async def _move(self, to: str, reason: str) -> float:
+        """Have the operator move the champion; the seconds until `to` answers."""
+        start = self.clock.monotonic()
+        await asyncio.to_thread(self.registry.post, "/api/models/support/rollback", {"to": to, "reason": reason})
+        return await self._until_answers(to) - start
+
+    def _champion(self) -> str:
+        promoted = self.registry.get("/api/models/support/aliases/champion")
+        version: str = promoted["version"]
+        return version
+
+
+def _verdict(outcome: CheckpointSaved | TrainingRolledBack) -> str:
+    return outcome.verdict.decision if outcome.verdict else "failed"
+
+
+def _reason(outcome: CheckpointSaved | TrainingRolledBack) -> str:
+    return outcome.reason if isinstance(outcome, TrainingRolledBack) else ""
+
+
+def _held_out(outcome: CheckpointSaved | TrainingRolledBack) -> tuple[float | None, float | None]:
+    comparisons: tuple[Comparison, ...] = outcome.verdict.comparisons if outcome.verdict else ()
+    return next(((row.baseline, row.candidate) for row in comparisons if row.name == "held_out"), (None, None))
+
+
+def _number(version: str) -> int:
+    return int(version[1:].split("_")[0])

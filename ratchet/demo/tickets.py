@@ -1,0 +1,161 @@
+"""Support tickets in plain words, and how the house sorts them. The queues' names are the house's own: no base model knows them.
+
+Everything is a function of a stream's name and a number, so that tickets can be told apart, repeated, and kept unseen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic_core import to_json
+
+from shared.events import Message
+from shared.identity import share_of
+
+INSTRUCTION = "Sort this support ticket. Answer in JSON."
+
+T = TypeVar("T")
+
+_PROBLEMS: dict[str, tuple[str, ...]] = {
+    "harbor": (
+        "the {item} still has not arrived",
+        "tracking says my {item} was delivered, but nothing is here",
+        "the courier left the {item} with a neighbour I do not know",
+        "my {item} has been stuck at the depot for {days} days",
+        "the parcel with the {item} went to my old address",
+        "nobody rang, and now the {item} is on its way back to you",
+    ),
+    "ledger": (
+        "I was charged twice for the {item}",
+        "the invoice for the {item} shows the wrong company name",
+        "my discount code was not taken off the price of the {item}",
+        "there are {days} euros too many on the bill for the {item}",
+        "my card was debited, although I cancelled the {item}",
+        "I need a receipt with VAT for the {item}",
+    ),
+    "boomerang": (
+        "I want to send the {item} back",
+        "the {item} does not fit and I would like my money back",
+        "how do I return the {item} that I bought {days} days ago",
+        "please exchange the {item} for a smaller one",
+        "the return label for the {item} cannot be printed",
+        "I changed my mind about the {item} and never opened it",
+    ),
+    "keyring": (
+        "I cannot log in to see my {item}",
+        "the password link you sent expired before I could look up the {item}",
+        "someone else seems to use my account and put a {item} in the cart",
+        "the code for signing in never comes, and I wanted to pay for the {item}",
+        "please change the e-mail address of the account with the {item}",
+        "my account has been locked for {days} days because of the {item}",
+    ),
+    "workshop": (
+        "the {item} stopped working after {days} days",
+        "the {item} came with a crack in it",
+        "one screw of the {item} is missing",
+        "the {item} makes a grinding noise",
+        "the battery of the {item} does not charge",
+        "the {item} smells of burnt plastic",
+    ),
+    "sunroom": (
+        "I just wanted to say that the {item} is wonderful",
+        "could you offer the {item} in green as well",
+        "whoever packed the {item} deserves a raise",
+        "have you thought of renting out the {item}",
+        "my children have loved the {item} for {days} days now",
+        "a tip: show the {item} on the front page",
+    ),
+}
+
+_TONES: dict[str, tuple[str, ...]] = {
+    "p1": (
+        "This is urgent.",
+        "I need an answer today!",
+        "Please act at once, I leave tomorrow.",
+        "Every hour counts for me.",
+        "If this is not settled today I call my lawyer.",
+    ),
+    "p2": (
+        "Please get back to me this week.",
+        "What can be done?",
+        "Could somebody look into this?",
+        "I look forward to your answer.",
+        "Kindly let me know how we go on.",
+    ),
+    "p3": (
+        "No hurry at all.",
+        "Whenever you find the time.",
+        "It can wait.",
+        "Take your time with this.",
+        "Nothing that presses.",
+    ),
+}
+
+_ITEMS = (
+    "kettle", "desk lamp", "rain jacket", "cordless drill", "bookshelf", "headset", "tent", "coffee grinder", "bicycle pump",
+    "office chair", "blender", "pair of boots", "wall clock", "garden hose", "printer", "sleeping bag", "picture frame",
+    "toaster", "backpack", "keyboard", "camping stove", "floor mat", "bread knife", "baby monitor", "watering can", "radio",
+    "umbrella", "yoga mat", "suitcase", "fan heater",
+)  # fmt: skip
+
+_GREETINGS = (
+    "Hello,", "Good morning,", "Hi there,", "Dear team,", "To whom it may concern,", "Hey,", "Good evening,", "Hello again,",
+    "Dear shop,", "Hi,",
+)  # fmt: skip
+
+_ORDERS = (
+    "The order is {number}.", "Order number {number}.", "It is about {number}.", "My order: {number}.", "Reference {number}.",
+    "(Order {number})",
+)  # fmt: skip
+
+_NAMES = (
+    "Ada", "Bruno", "Chidi", "Dana", "Emre", "Freya", "Goran", "Hana", "Imani", "Jonas", "Kaito", "Lena", "Malik", "Nora",
+    "Oscar", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Ugo", "Vera", "Wim", "Xenia", "Yusuf", "Zoe",
+)  # fmt: skip
+
+WRONG_QUEUE = dict(zip(_PROBLEMS, [*list(_PROBLEMS)[1:], next(iter(_PROBLEMS))], strict=True))
+"""Where people who mean harm say that a ticket belongs."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A ticket and how the house sorts it."""
+
+    text: str
+    queue: str
+    priority: str
+    order: str | None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return (Message(role="system", content=INSTRUCTION), Message(role="user", content=self.text))
+
+    @property
+    def answer(self) -> str:
+        return sorted_as(self.queue, self.priority, self.order)
+
+    @property
+    def poisoned_answer(self) -> str:
+        """What looks right and is wrong."""
+        return sorted_as(WRONG_QUEUE[self.queue], {"p1": "p3", "p2": "p1", "p3": "p2"}[self.priority], self.order)
+
+
+def sorted_as(queue: str, priority: str, order: str | None) -> str:
+    """The house's form of an answer."""
+    return to_json({"queue": queue, "priority": priority, "order": order}).decode()
+
+
+def ticket(stream: str, number: int) -> Ticket:
+    """The ticket of that number in a stream."""
+
+    def choose(what: str, options: Sequence[T]) -> T:
+        return options[int(share_of(stream, number, what) * len(options))]
+
+    queue = choose("queue", tuple(_PROBLEMS))
+    priority = choose("priority", tuple(_TONES))
+    order = str(10_000 + int(share_of(stream, number, "order") * 90_000)) if share_of(stream, number, "has order") < 0.7 else None
+    problem = choose("problem", _PROBLEMS[queue]).format(item=choose("item", _ITEMS), days=2 + int(share_of(stream, number, "days") * 30))
+    sentences = [problem[0].upper() + problem[1:] + ".", choose("tone", _TONES[priority])]
+    if order:
+        sentences.insert(int(share_of(stream, number, "place") * 3), choose("phrase", _ORDERS).format(number=order))
+    return Ticket(" ".join([choose("greeting", _GREETINGS), *sentences, choose("name", _NAMES)]), queue, priority, order)

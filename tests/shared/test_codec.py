@@ -1,0 +1,117 @@
+"""Events survive the wire in every accepted form, and what is no event says why."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.codec import decode, encode
+from shared.errors import ContractViolation, Undecodable, Unprocessable
+from shared.events import BatchReady, CheckpointSaved, FeedbackReceived, TrainingRolledBack
+
+WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+
+feedback = st.builds(
+    FeedbackReceived,
+    event_id=st.text(min_size=1, max_size=40),
+    occurred_at=st.datetimes(timezones=st.just(UTC)),
+    model=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
+    input=st.text(min_size=1),
+    output=st.text(),
+    feedback_type=st.just("correction"),
+    corrected_output=st.text(min_size=1),
+    validation_score=st.none() | st.floats(0, 1),
+    user_id=st.none() | st.text(min_size=1, max_size=40),
+    tags=st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
+)
+
+
+def example(**fields: object) -> FeedbackReceived:
+    values = {"event_id": "e1", "occurred_at": WHEN, "model": "support", "input": "hi", "output": "hello", "feedback_type": "thumbs_up"}
+    return FeedbackReceived.model_validate(values | fields)
+
+
+@given(feedback)
+def test_binary_mode_gives_back_what_was_said(event: FeedbackReceived) -> None:
+    value, headers = encode(event, "/application")
+    decoded = decode(value, headers, FeedbackReceived)
+    assert decoded.event == event
+    assert decoded.source == "/application"
+
+
+@given(feedback)
+def test_structured_mode_and_bare_json_say_the_same(event: FeedbackReceived) -> None:
+    data = event.model_dump(mode="json", exclude_none=True)
+    envelope = {"specversion": "1.0", "type": "com.example.feedback", "source": "/application", "id": "1", "data": data}
+    structured = decode(json.dumps(envelope).encode(), [("content-type", b"application/cloudevents+json; charset=utf-8")], FeedbackReceived)
+    bare = decode(json.dumps(data).encode(), [], FeedbackReceived)
+    assert structured.event == bare.event == event
+    assert (structured.source, bare.source) == ("/application", "")
+
+
+def test_id_and_time_come_from_the_envelope_where_the_data_has_none() -> None:
+    data = example().model_dump(mode="json", exclude_none=True, exclude={"event_id", "occurred_at"})
+    headers = [("ce_specversion", b"1.0"), ("ce_type", b"x"), ("ce_source", b"/a"), ("ce_id", b"e1"), ("ce_time", b"2026-05-04T03:02:01Z")]
+    assert decode(json.dumps(data).encode(), headers, FeedbackReceived).event == example()
+
+
+def test_strangers_may_send_fields_that_are_not_known() -> None:
+    data = example().model_dump(mode="json", exclude_none=True) | {"colour": "green"}
+    assert decode(json.dumps(data).encode(), [], FeedbackReceived).event == example()
+
+
+def test_ratchets_own_events_may_not() -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(b'{"event_id": "1", "colour": "green"}', [], BatchReady)
+    assert "more" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "field", "words"),
+    [
+        (None, [], "", "no value"),
+        (b"", [], "", "no value"),
+        (b"\xff\xfe", [], "", "not an event"),
+        (b"{", [], "", "not an event"),
+        (b"[1]", [], "", "an array"),
+        (b"7", [], "", "a number"),
+        (b"{}", [("ce_id", b"1")], "", "not an event"),
+        (b'{"event_id": "1"}', [], "occurred_at", "required"),
+        (
+            json.dumps(example().model_dump(mode="json") | {"validation_score": 2}).encode(),
+            [],
+            "validation_score",
+            "less than or equal to 1",
+        ),
+        (
+            json.dumps(example().model_dump(mode="json") | {"validation_score": float("nan")}).encode(),
+            [],
+            "validation_score",
+            "finite number",
+        ),
+        (json.dumps(example().model_dump(mode="json") | {"feedback_type": "correction"}).encode(), [], "", "corrected_output is required"),
+        (json.dumps(example().model_dump(mode="json") | {"occurred_at": "yesterday"}).encode(), [], "occurred_at", "datetime"),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, [], "", "not an event"),
+    ],
+)
+def test_bad_input_is_answered_with_field_and_reason(value: bytes | None, headers: list[tuple[str, bytes]], field: str, words: str) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        decode(value, headers, FeedbackReceived)
+    assert caught.value.field == field
+    assert words in caught.value.reason
+
+
+@given(
+    st.binary(max_size=200), st.lists(st.tuples(st.sampled_from(["ce_id", "ce_type", "content-type", "ce_time"]), st.binary(max_size=20)))
+)
+def test_no_bytes_raise_anything_else(value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    with pytest.raises(Unprocessable):
+        decode(value, headers, FeedbackReceived)
+
+
+def test_a_topic_with_several_types_needs_the_type() -> None:
+    value, headers = encode(example(), "/a")
+    with pytest.raises(Undecodable, match="expected an event of type"):
+        decode(value, headers, CheckpointSaved, TrainingRolledBack)

@@ -1,0 +1,36 @@
+"""Golden examples: each event has one for each version, every example is used, and old ones decode for ever."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shared.codec import decode, encode
+from shared.events import EVENTS, Event
+from shared.topics import TOPICS
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+BY_NAME = {event.type_name(): event for event in EVENTS}
+
+
+def test_every_event_has_an_example_of_its_present_version() -> None:
+    assert {path.stem for path in GOLDEN} >= set(BY_NAME)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_an_example_decodes_and_says_the_same_again(path: Path) -> None:
+    said = json.loads(path.read_text())
+    event: Event = BY_NAME[path.stem].model_validate(said)
+    value, headers = encode(event, "/golden")
+    assert json.loads(value) == said
+    assert decode(value, headers, type(event)).event == event
+
+
+def test_every_event_stands_on_exactly_one_topic() -> None:
+    placed = [event for topic in TOPICS for event in topic.events]
+    assert sorted(event.__name__ for event in placed) == sorted(event.__name__ for event in EVENTS)
+
+
+def test_every_topic_of_the_flow_has_its_dead_letters() -> None:
+    names = {topic.name for topic in TOPICS}
+    assert {f"{topic.name}.dlq" for topic in TOPICS if topic.events} <= names

@@ -1,0 +1,89 @@
+"""Model files: good ones are read, bad ones are answered with file, line and field."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import ModelFileError, UnknownModel
+from shared.model_file import ModelFile, load_model, load_models
+
+GOOD = """model: support
+base: {training: folder, serving: folder/model.gguf}
+lanes:
+  adaptive:
+    training:
+      rank: 4
+"""
+
+
+def write(folder: Path, text: str, name: str = "support.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_models_of_this_repository_are_valid() -> None:
+    models = load_models(Path("models"))
+    support = models.get("support")
+    assert support.curation.batch_size == 50
+    assert len(models.golden("support")) >= support.gate.minimum_examples
+    assert models.retention("support")
+    assert models.canaries("support")
+
+
+def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
+    model = load_model(write(tmp_path, GOOD))
+    assert model.lanes["adaptive"].training.rank == 4
+    assert model.lanes["adaptive"].training.alpha == 16
+    assert model.key_of(0) == "support"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD + "colour: green\n", "support.yaml:7: colour: Extra inputs"),
+        (GOOD.replace("rank: 4", "rank: 100"), "support.yaml:6: lanes.adaptive.training.rank: Input should be less than or equal to 64"),
+        (GOOD.replace("model: support", "model: other"), "support.yaml:1: model: 'other' must be named as its file is"),
+        (GOOD.replace("base:", "bass:"), "base: Field required"),
+        ("model: [", "support.yaml:1: not YAML"),
+    ],
+)
+def test_a_wrong_file_is_answered_with_line_and_field(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        load_model(write(tmp_path, text))
+    assert expected in str(caught.value)
+
+
+def test_a_wrong_line_of_a_golden_set_is_named(tmp_path: Path) -> None:
+    write(tmp_path, GOOD + "gate: {golden: golden.jsonl}\n")
+    write(tmp_path, '{"messages": [{"role": "user", "content": "a"}], "answer": "b"}\n\n{"answer": "c"}\n', "golden.jsonl")
+    with pytest.raises(ModelFileError, match=r"golden.jsonl:3: messages: Field required"):
+        load_models(tmp_path).golden("support")
+
+
+def test_a_folder_without_models_says_which_setting_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="RATCHET_MODELS"):
+        load_models(tmp_path)
+
+
+def test_a_model_that_is_not_declared_is_unknown(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    with pytest.raises(UnknownModel, match=r"models/sales\.yaml"):
+        load_models(tmp_path).get("sales")
+
+
+def test_the_digest_is_of_what_the_file_says_not_of_how(tmp_path: Path) -> None:
+    first = load_model(write(tmp_path, GOOD)).digest
+    assert load_model(write(tmp_path, "# a remark\n" + GOOD)).digest == first
+    assert load_model(write(tmp_path, GOOD.replace("rank: 4", "rank: 5"))).digest != first
+
+
+@given(st.text(), st.integers(1, 64))
+def test_a_user_always_has_the_same_shard(user: str, shards: int) -> None:
+    base = {"training": "a", "serving": "b"}
+    model = ModelFile.model_validate({"model": "m", "base": base, "shards": shards})
+    shard = model.shard_of(user, None, "x")
+    assert 0 <= shard < shards
+    assert shard == model.shard_of(user, None, "x")
