@@ -15,24 +15,12 @@ from shared.clock import SystemClock
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap servers of a real broker that has all topics. Tests that share it use models and groups of their own."""
+    """The bootstrap servers of a real broker that has all topics. Tests share it: each uses models, keys and groups of its own."""
     server = Broker(tmp_path_factory.mktemp("kafka"), free_port(), free_port(), SystemClock())
     server.start()
     try:
         asyncio.run(apply_topics(server.bootstrap_servers))
         yield server.bootstrap_servers
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def fresh_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker object for tests that restart it; has all topics."""
-    server = Broker(tmp_path_factory.mktemp("kafka-own"), free_port(), free_port(), SystemClock())
-    server.start()
-    try:
-        asyncio.run(apply_topics(server.bootstrap_servers))
-        yield server
     finally:
         server.stop()
 

@@ -1,0 +1,64 @@
+"""The embedded Apache Kafka: real, durable, and clear when it cannot start."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ratchet.broker import Broker
+from ratchet.ports import free_port, require_free
+from ratchet.topics import apply_topics
+from shared.bus import KafkaConsumer, KafkaProducer
+from shared.clock import SystemClock
+from shared.errors import BusUnavailable, Misconfigured
+from shared.topics import TOPICS, TRAINING_PROGRESS
+
+
+@pytest.mark.kafka
+async def test_a_broker_that_is_started_again_still_has_everything(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, free_port(), free_port(), SystemClock())
+    broker.start()
+    try:
+        first = await apply_topics(broker.bootstrap_servers)
+        assert set(first.created) == {topic.name for topic in TOPICS}
+        producer = KafkaProducer(broker.bootstrap_servers)
+        await producer.start()
+        await producer.send(TRAINING_PROGRESS, b"run", b"kept", [("name", b"value")])
+        await producer.stop()
+        broker.stop()
+        broker.start()
+        again = await apply_topics(broker.bootstrap_servers)
+        assert again.created == ()
+        consumer = KafkaConsumer(broker.bootstrap_servers, "test-restart", [TRAINING_PROGRESS])
+        await consumer.start()
+        async for record in consumer.records():
+            assert (record.key, record.value, record.headers) == (b"run", b"kept", (("name", b"value"),))
+            await consumer.commit(record)
+            consumer.finish()
+        await consumer.stop()
+    finally:
+        broker.stop()
+
+
+@pytest.mark.kafka
+def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        broker = Broker(tmp_path, taken.getsockname()[1], free_port(), SystemClock())
+        with pytest.raises(BusUnavailable, match="Address already in use"):
+            broker.start()
+
+
+def test_a_taken_port_names_the_option_that_changes_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(Misconfigured, match=r"is taken: .* choose another with --registry-port"):
+            require_free(taken.getsockname()[1], "registry", "--registry-port")
+
+
+async def test_a_cluster_that_does_not_answer_is_named() -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    with pytest.raises(BusUnavailable, match=nowhere):
+        await apply_topics(nowhere)

@@ -1,0 +1,56 @@
+"""The demo's pure parts: tickets, people, and the account of every event."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ratchet.demo.accounting import Account
+from ratchet.demo.people import harmful, honest
+from ratchet.demo.tickets import WRONG_QUEUE, ticket
+from shared.model_file import load_models
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_ticket_is_a_function_of_its_stream_and_number() -> None:
+    assert ticket("a", 1) == ticket("a", 1)
+    assert len({ticket(stream, number).text for stream in ("a", "b") for number in range(300)}) > 595
+
+
+def test_an_answer_has_what_the_ticket_says() -> None:
+    for number in range(100):
+        asked = ticket("a", number)
+        answer = json.loads(asked.answer)
+        assert answer["order"] is None or answer["order"] in asked.text
+        assert json.loads(asked.poisoned_answer)["queue"] == WRONG_QUEUE[answer["queue"]] != answer["queue"]
+
+
+def test_the_golden_set_is_of_tickets_that_no_round_sends() -> None:
+    golden = load_models(Path("models")).golden("support")
+    assert [reference.answer for reference in golden] == [ticket("golden", number).answer for number in range(len(golden))]
+    sent = {ticket(f"demo-7-{round_number}", number).messages for round_number in range(7) for number in range(120)}
+    assert not sent & {reference.messages for reference in golden}
+
+
+def test_people_thumb_what_is_right_and_correct_what_is_wrong() -> None:
+    right = [honest(ticket("a", n), ticket("a", n).answer, "v1", "a", n, NOW) for n in range(50)]
+    assert {event.feedback_type for event in right} == {"thumbs_up", "accepted"}
+    wrong = [honest(ticket("a", n), "no idea", "v1", "a", n, NOW) for n in range(100)]
+    assert {event.feedback_type for event in wrong} == {"correction", "thumbs_down"}
+    assert all(e.corrected_output == ticket("a", n).answer for n, e in enumerate(wrong) if e.feedback_type == "correction")
+
+
+def test_strangers_are_many_and_always_wrong() -> None:
+    poison = [harmful(ticket("a", n), ticket("a", n).answer, "v1", "a", n, NOW) for n in range(60)]
+    assert len({event.user_id for event in poison}) >= 10
+    assert all(event.corrected_output != ticket("a", n).answer for n, event in enumerate(poison))
+
+
+@pytest.mark.parametrize(("pending", "balanced"), [(3, True), (2, False)])
+def test_an_account_balances_only_when_every_event_is_somewhere(pending: int, balanced: bool) -> None:
+    account = Account(
+        sent=16, scored=15, batched=5, held_out=4, dropped={"duplicate": 1, "low_quality": 2}, dead_lettered=1, pending=pending
+    )
+    assert account.balanced is balanced

@@ -1,0 +1,76 @@
+"""The supervisor: one log, dead processes are started again, hopeless ones end the stack."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from ratchet.stack import ProcessSpec
+from ratchet.supervisor import ProcessFailed, Supervisor
+from shared.clock import SystemClock
+from shared.errors import Unavailable
+
+SLEEPS = "import time; print('hello', flush=True); time.sleep(60)"
+
+
+def spec(name: str, code: str) -> ProcessSpec:
+    return ProcessSpec(name, (sys.executable, "-c", code), {"MINE": name}, "http://127.0.0.1:9/readyz")
+
+
+class Log:
+    """Lines as they come."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def line(self, name: str, text: str) -> None:
+        self.lines.append((name, text))
+
+    async def until(self, wanted: tuple[str, str], times: int = 1) -> None:
+        async with asyncio.timeout(20):
+            while self.lines.count(wanted) < times:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_process_that_was_killed_is_started_again() -> None:
+    log = Log()
+    supervisor = Supervisor(dict(os.environ), log.line, SystemClock())
+    await supervisor.start(spec("worker", SLEEPS))
+    watching = asyncio.create_task(supervisor.watch())
+    await log.until(("worker", "hello"))
+    first = supervisor.process_ids()["worker"]
+    os.kill(first, signal.SIGKILL)
+    await log.until(("worker", "hello"), times=2)
+    assert ("ratchet", "worker ended with signal SIGKILL; starting it again") in log.lines
+    assert supervisor.process_ids()["worker"] != first
+    watching.cancel()
+    await supervisor.stop()
+
+
+async def test_a_process_that_will_not_stay_up_ends_the_stack_with_its_name() -> None:
+    log = Log()
+    supervisor = Supervisor(dict(os.environ), log.line, SystemClock(), most=2)
+    await supervisor.start(spec("worker", "import sys; print('no'); sys.exit(3)"))
+    with pytest.raises(ProcessFailed, match=r"worker ended 2 times .* status 3"):
+        await supervisor.watch()
+    await supervisor.stop()
+    assert log.lines.count(("worker", "no")) == 2
+
+
+async def test_processes_get_their_own_settings_and_end_when_asked() -> None:
+    log = Log()
+    supervisor = Supervisor(dict(os.environ), log.line, SystemClock())
+    await supervisor.start(spec("one", "import os, time; print(os.environ['MINE'], flush=True); time.sleep(60)"))
+    await log.until(("one", "one"))
+    process_id = supervisor.process_ids()["one"]
+    await supervisor.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process_id, 0)
+
+
+async def test_what_never_gets_ready_is_named() -> None:
+    supervisor = Supervisor(dict(os.environ), Log().line, SystemClock())
+    with pytest.raises(Unavailable, match="worker"):
+        await supervisor.wait_ready([spec("worker", SLEEPS)], seconds=0.3)
