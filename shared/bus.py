@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,6 +36,13 @@ class Producer(Protocol):
     """Puts records on the bus. `send` returns when the record is durable; raises BusUnavailable when it could not be made so."""
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None: ...
+
+
+class Pipeline(Protocol):
+    """Puts records on the bus in order, without waiting for each."""
+
+    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Awaitable[object]:
+        """Hand a record over; what is returned is done when the record is durable, and raises BusUnavailable when it could not be."""
 
 
 async def publish(producer: Producer, topic: str, key: str, event: Event, source: str) -> None:
@@ -106,8 +113,11 @@ class KafkaProducer:
         )
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+        await (await self.begin(topic, key, value, headers))
+
+    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Awaitable[None]:
         try:
-            await self._client.send_and_wait(topic, value, key, headers=list(headers))
+            return _delivered(topic, await self._client.send(topic, value, key, headers=list(headers)))
         except KafkaError as error:
             raise BusUnavailable(f"could not write to {topic}: {error}") from error
 
@@ -151,7 +161,7 @@ class KafkaConsumer:
         """End the iteration after the record in hand."""
         self._stopping.set()
 
-    async def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncGenerator[Record, None]:
         """Records of the assigned partitions, one at a time; ends after `finish`. A record that was handed out but not committed
         comes again after a restart or to the next owner of its partition."""
         while not self._stopping.is_set():
@@ -202,6 +212,13 @@ class KafkaConsumer:
             done.set()
             await poller
             self._client.resume(*self._client.paused())
+
+
+async def _delivered(topic: str, delivery: Awaitable[object]) -> None:
+    try:
+        await delivery
+    except KafkaError as error:
+        raise BusUnavailable(f"could not write to {topic}: {error}") from error
 
 
 def record_of(raw: "ConsumerRecord[bytes, bytes]") -> Record:

@@ -10,7 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, m
 from shared.training_config import Lane, TrainingConfig
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Id = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_ID = 256
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Reward = Annotated[FiniteFloat, Field(ge=-1, le=1)]
@@ -118,6 +119,12 @@ class FeedbackScored(FeedbackReceived):
     policy: PolicyRef
     model_digest: Digest
     received: Position
+
+    @model_validator(mode="after")
+    def _identity_is_an_id(self) -> Self:
+        if len(self.identity) > MAX_ID:
+            raise ValueError(f"source and event_id together are longer than {MAX_ID - 1} characters")
+        return self
 
     @property
     def identity(self) -> str:
@@ -306,9 +313,9 @@ class VersionPromoted(Event):
 
     model: Name
     version: str
-    previous: str | None
-    adapter: Artefact | None
-    run_id: Id | None
+    previous: str | None = None
+    adapter: Artefact | None = None
+    run_id: Id | None = None
     actor: str
     reason: str
 
@@ -319,7 +326,7 @@ class VersionRolledBack(Event):
     model: Name
     version: str
     from_version: str
-    adapter: Artefact | None
+    adapter: Artefact | None = None
     actor: str
     reason: str
 
@@ -343,7 +350,7 @@ class DeploymentFailed(Event):
     target: str
     step: Literal["probe", "push", "verify", "switch"]
     reason: str
-    serving: str | None
+    serving: str | None = None
 
 
 EVENTS: tuple[type[Event], ...] = (

@@ -20,6 +20,7 @@ from shared.events import (
 
 FEEDBACK_RECEIVED = "feedback.received"
 FEEDBACK_SCORED = "feedback.scored"
+DATASET_ENTRIES = "dataset.entries"
 TRAINING_BATCHES = "training.batches"
 TRAINING_PROGRESS = "training.progress"
 TRAINING_CHECKPOINTS = "training.checkpoints"
@@ -80,5 +81,10 @@ def _dead_letters(topic: Topic) -> Topic:
     return Topic(dead_letter_of(topic.name), "as the source", (), "the consumer that gave up", (), timedelta(days=30), topic.partitions)
 
 
-TOPICS: tuple[Topic, ...] = tuple(row for topic in _FLOW for row in (topic, _dead_letters(topic)))
-"""Every topic, each followed by its dead letters, in the order of the flow."""
+_STATE: tuple[Topic, ...] = (
+    # The changelog of the dataset's table: as many partitions as feedback.scored, an event's entry stands where the event does.
+    Topic(DATASET_ENTRIES, "model#shard|feedback_id", (), "dataset", (), None, 4, compacted=True),
+)
+
+TOPICS: tuple[Topic, ...] = tuple(row for topic in _FLOW for row in (topic, _dead_letters(topic))) + _STATE
+"""Every topic: those of the flow, in its order, each followed by its dead letters; then those that hold a service's state."""

@@ -1,0 +1,54 @@
+"""The dataset service: `python -m services.dataset`."""
+
+import asyncio
+import sys
+
+from services.dataset.app import FaustTable, attach
+from services.dataset.handlers import Dataset
+from services.dataset.settings import DatasetSettings
+from shared.bus import KafkaProducer
+from shared.clock import SystemClock
+from shared.errors import RatchetError
+from shared.health import Health, serve_health
+from shared.logs import configure
+from shared.metrics import Metrics
+from shared.model_file import load_models
+from shared.settings import read
+from shared.storage import FsspecStore
+from shared.streams import Commits, create_app, run
+from shared.topics import FEEDBACK_SCORED
+
+
+async def serve(settings: DatasetSettings) -> None:
+    """Run until SIGTERM. Raises RatchetError when it cannot go on."""
+    log = configure("dataset", settings.log_level, settings.log_format)
+    clock, metrics = SystemClock(), Metrics("dataset")
+    health = Health(clock)
+    models = load_models(settings.models)
+    producer = KafkaProducer(settings.bootstrap_servers)
+    app = create_app(settings.dataset_group, settings)
+    commits = Commits(app, FEEDBACK_SCORED, health)
+    table, store = FaustTable(app), FsspecStore(settings.object_store)
+    dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries)
+    attach(app, table, dataset, commits, health)
+    stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
+    try:
+        await producer.start()
+        await run(app, commits, log)
+    finally:
+        await producer.stop()
+        stop_health()
+
+
+def main() -> int:
+    """The exit status: 0 after a clean stop, 1 when the service could not go on."""
+    try:
+        asyncio.run(serve(read(DatasetSettings)))
+    except (RatchetError, OSError) as error:
+        print(f"dataset: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

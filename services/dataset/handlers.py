@@ -1,0 +1,136 @@
+"""What is done for one scored event: gather, decide, write. Entries go to the table, snapshots to the object store, batches to the bus."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from services.dataset.batches import announcement, write_snapshot
+from services.dataset.curation import prompt_identity
+from services.dataset.ledger import Closing, Ledger
+from services.dataset.recovery import Group, completed, grouped
+from shared.bus import Producer, Record, publish, send_dead_letter
+from shared.clock import Clock
+from shared.codec import decode
+from shared.entries import Entry
+from shared.errors import Unavailable, Unprocessable
+from shared.events import Artefact, FeedbackScored, Position
+from shared.logs import Log
+from shared.metrics import Metrics
+from shared.model_file import ModelFile, Models
+from shared.snapshots import read_manifest
+from shared.storage import ObjectStore
+from shared.topics import TRAINING_BATCHES
+
+SOURCE = "/ratchet/dataset"
+
+T = TypeVar("T")
+
+
+class Table(Protocol):
+    """Where entries are kept. What `put` and `delete` return is done when the change is durable."""
+
+    def put(self, partition: int, key: str, value: bytes) -> Awaitable[Any]: ...
+
+    def delete(self, partition: int, key: str) -> Awaitable[Any]: ...
+
+
+class Dataset:
+    """Handles one record at a time; a batch is closed before the next record is looked at."""
+
+    def __init__(
+        self, models: Models, table: Table, store: ObjectStore, producer: Producer, metrics: Metrics, clock: Clock, log: Log, retries: int
+    ) -> None:
+        self._models = models
+        self._golden = {name: frozenset(prompt_identity(line.messages) for line in models.golden(name)) for name in models.files}
+        self._table = table
+        self._store = store
+        self._producer = producer
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+        self._retries = retries
+        self._ledgers: dict[Group, Ledger] = {}
+        # Recovery replaces the ledgers: not while an event is half done with one of them.
+        self._turn = asyncio.Lock()
+        self._recovered = False
+
+    async def recover(self, entries: list[Entry]) -> None:
+        """Go on from the entries of the partitions that this worker owns. Raises Unusable when a snapshot that is needed is not whole."""
+        async with self._turn:
+            self._recovered = False
+            self._ledgers.clear()
+            for (model, shard), found in grouped(entries).items():
+                if model not in self._models.files:
+                    self._log.warning("no model file declares it any more", model=model, entries=len(found))
+                    continue
+                repaired = await asyncio.to_thread(completed, found, lambda artefact: read_manifest(self._store, artefact))
+                for entry in repaired:
+                    await self._put(entry)
+                newest = {entry.feedback_id: entry for entry in (*found, *repaired)}
+                self._ledgers[model, shard] = Ledger.rebuilt(self._models.get(model), shard, self._golden[model], newest.values())
+                self._count_pending(model, shard)
+            self._recovered = True
+            self._log.info("recovered", entries=len(entries), ledgers=len(self._ledgers))
+
+    async def handle(self, record: Record, logged_at: datetime) -> list[Awaitable[Any]]:
+        """Decide about a record; what is returned is awaited until the entries are durable. Raises Unavailable after all attempts."""
+        async with self._turn:
+            if not self._recovered:
+                raise RuntimeError("an event came before the state was recovered")
+            try:
+                event = decode(record.value, record.headers, FeedbackScored).event
+                model_file = self._models.get(event.model)
+            except Unprocessable as error:
+                self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
+                self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
+                return [send_dead_letter(self._producer, record, error, "dataset", self._clock)]
+            return await self._decide(record, event, model_file, logged_at)
+
+    async def _decide(self, record: Record, event: FeedbackScored, model_file: ModelFile, logged_at: datetime) -> list[Awaitable[Any]]:
+        group = event.model, event.shard
+        ledger = self._ledgers.get(group)
+        if ledger is None:
+            ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
+        position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+        decided = ledger.decide(event, position, logged_at)
+        deliveries = [self._table.delete(record.partition, key) for key in decided.expired]
+        if decided.entry is not None:
+            deliveries.append(self._put(decided.entry))
+        self._count(event.model, decided.status, decided.entry)
+        # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
+        while closing := ledger.due():
+            manifest = await self._publish(closing, model_file, event.shard)
+            deliveries += [self._put(entry) for entry in ledger.close(closing, manifest)]
+            self._metrics.count("ratchet_dataset_batches_total", model=event.model)
+            self._log.info("batch closed", model=event.model, shard=event.shard, number=closing.number, batch=closing.batch_id)
+        self._count_pending(*group)
+        return deliveries
+
+    async def _publish(self, closing: Closing, model_file: ModelFile, shard: int) -> Artefact:
+        """Write the snapshot, then announce it; both again until they are done."""
+        manifest = await self._retried(lambda: asyncio.to_thread(write_snapshot, self._store, closing, model_file, shard))
+        ready = announcement(closing, manifest, model_file, shard)
+        await self._retried(lambda: publish(self._producer, TRAINING_BATCHES, model_file.model, ready, SOURCE))
+        return manifest
+
+    def _put(self, entry: Entry) -> Awaitable[Any]:
+        return self._table.put(entry.source.partition, entry.key, entry.encode())
+
+    async def _retried(self, act: Callable[[], Awaitable[T]]) -> T:
+        for attempt in range(1, self._retries):
+            try:
+                return await act()
+            except Unavailable as error:
+                self._log.warning("retrying", attempt=attempt, reason=str(error))
+                await asyncio.sleep(1.0)
+        return await act()
+
+    def _count(self, model: str, status: str, entry: Entry | None) -> None:
+        if status == "duplicate":
+            self._metrics.count("ratchet_dataset_decisions_total", model=model, decision="dropped", reason="duplicate")
+        elif entry is not None:
+            self._metrics.count("ratchet_dataset_decisions_total", model=model, decision=entry.decision, reason=entry.reason)
+
+    def _count_pending(self, model: str, shard: int) -> None:
+        self._metrics.set("ratchet_dataset_pending_examples", self._ledgers[model, shard].pending, model=model, shard=str(shard))

@@ -1,0 +1,44 @@
+"""Entries as they are found after a crash, made whole: a batch that some of its members do not know of is completed.
+
+A crash can fall between the entries of one batch, and a worker that was paused longer than its session can wake up and write
+older entries over newer ones. Both leave a batch with places that no entry fills. Its manifest names every member; those that
+still stand as waiting, from before the batch was closed, are its members.
+"""
+
+from collections.abc import Callable, Iterable
+
+from shared.entries import Entry, Membership
+from shared.events import Artefact
+from shared.snapshots import Manifest
+
+Group = tuple[str, int]
+"""A model and a shard."""
+
+
+def grouped(entries: Iterable[Entry]) -> dict[Group, list[Entry]]:
+    """Entries by model and shard."""
+    groups: dict[Group, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.model, entry.shard), []).append(entry)
+    return groups
+
+
+def completed(entries: Iterable[Entry], read: Callable[[Artefact], Manifest]) -> list[Entry]:
+    """The entries, of one model and shard, that have to be written again. `read` is asked only for batches that may lack members."""
+    batches: dict[int, Membership] = {}
+    filled: dict[int, int] = {}
+    waiting: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.batch is not None:
+            batches[entry.batch.number] = entry.batch
+            filled[entry.batch.number] = filled.get(entry.batch.number, 0) + 1
+        elif entry.waits:
+            waiting[entry.feedback_id] = entry
+    repaired: list[Entry] = []
+    for number, batch in sorted(batches.items()):
+        if filled[number] == batch.size or not any(entry.source.offset <= batch.closed for entry in waiting.values()):
+            continue
+        for place, feedback_id in enumerate(read(batch.manifest).feedback_ids):
+            if feedback_id in waiting and waiting[feedback_id].source.offset <= batch.closed:
+                repaired.append(waiting.pop(feedback_id).joined(batch.model_copy(update={"place": place})))
+    return repaired

@@ -1,0 +1,50 @@
+"""The feedback service: `python -m services.feedback`."""
+
+import asyncio
+import sys
+
+from services.feedback.app import Feedback, attach
+from services.feedback.settings import FeedbackSettings
+from shared.bus import KafkaProducer
+from shared.clock import SystemClock
+from shared.errors import RatchetError
+from shared.health import Health, serve_health
+from shared.logs import configure
+from shared.metrics import Metrics
+from shared.model_file import load_models
+from shared.settings import read
+from shared.streams import Commits, create_app, run
+from shared.topics import FEEDBACK_RECEIVED
+
+
+async def serve(settings: FeedbackSettings) -> None:
+    """Run until SIGTERM. Raises RatchetError when it cannot go on."""
+    log = configure("feedback", settings.log_level, settings.log_format)
+    clock, metrics = SystemClock(), Metrics("feedback")
+    health = Health(clock)
+    models = load_models(settings.models)
+    producer = KafkaProducer(settings.bootstrap_servers)
+    app = create_app(settings.feedback_group, settings)
+    commits = Commits(app, FEEDBACK_RECEIVED, health)
+    attach(app, Feedback(models, producer, metrics, clock, log), commits, health)
+    stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)
+    try:
+        await producer.start()
+        await run(app, commits, log)
+    finally:
+        await producer.stop()
+        stop_health()
+
+
+def main() -> int:
+    """The exit status: 0 after a clean stop, 1 when the service could not go on."""
+    try:
+        asyncio.run(serve(read(FeedbackSettings)))
+    except (RatchetError, OSError) as error:
+        print(f"feedback: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The shell: a Faust stream of raw records in, scored events or dead letters out."""
+
+from typing import Any, Protocol
+
+import faust
+
+from services.feedback.scoring import SOURCE, score
+from shared.bus import Pipeline, Producer, Record, send_dead_letter
+from shared.clock import Clock
+from shared.codec import encode
+from shared.errors import Unprocessable
+from shared.health import Health
+from shared.logs import Log
+from shared.metrics import Metrics
+from shared.model_file import Models
+from shared.streams import Commits, record_of, source_topic
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+
+
+class Bus(Producer, Pipeline, Protocol):
+    """Where results go."""
+
+
+class Feedback:
+    """Handles one record at a time; several deliveries may be under way."""
+
+    def __init__(self, models: Models, producer: Bus, metrics: Metrics, clock: Clock, log: Log) -> None:
+        self._models = models
+        self._producer = producer
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+
+    async def handle(self, record: Record) -> Any:
+        """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
+        try:
+            scored = score(record, self._models)
+        except Unprocessable as error:
+            self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
+            self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
+            return send_dead_letter(self._producer, record, error, "feedback", self._clock)
+        event = scored.event
+        self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
+        self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
+        value, headers = encode(event, SOURCE)
+        return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
+
+
+def attach(app: faust.App, feedback: Feedback, commits: Commits, health: Health) -> None:
+    """Let `app` feed the records of `feedback.received` to `feedback`."""
+
+    async def on_ready(*args: Any, **kwargs: Any) -> None:
+        health.ready()
+
+    async def score_feedback(stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                await commits.after(event, await feedback.handle(record_of(event)))
+            except Exception as error:
+                # Left to Faust, an exception would only restart the stream behind the record that caused it.
+                await app.crash(error)
+                return
+
+    app.on_rebalance_complete.connect(on_ready, weak=False)
+    app.agent(source_topic(app, FEEDBACK_RECEIVED), concurrency=1, name="score_feedback")(score_feedback)

@@ -1,0 +1,79 @@
+"""Scored events and a log of them, for the tests of this folder."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.dataset.ledger import Decided, Ledger
+from shared.entries import Entry
+from shared.events import Artefact, FeedbackScored, PolicyRef, Position
+from shared.identity import digest_of, identity
+from shared.model_file import Base, ModelFile
+from shared.topics import FEEDBACK_SCORED
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def model_file(model: str = "support", /, **curation: Any) -> ModelFile:
+    return ModelFile.model_validate({"model": model, "base": Base(training="base", serving="base.gguf"), "curation": curation})
+
+
+def words(seed: str, count: int = 12) -> str:
+    """Text that shares no run of words with another seed's."""
+    return " ".join(identity(seed, at)[:8] for at in range(count))
+
+
+def scored(event_id: str, feedback_type: str = "thumbs_up", reward: float = 1.0, /, **fields: Any) -> FeedbackScored:
+    corrected = {"corrected_output": words(f"right {event_id}")} if feedback_type == "correction" else {}
+    said: dict[str, Any] = {
+        "event_id": event_id,
+        "occurred_at": START,
+        "model": "support",
+        "input": words(f"prompt {event_id}"),
+        "output": words(f"answer {event_id}"),
+        "feedback_type": feedback_type,
+        "shard": 0,
+        "reward": reward,
+        "parts": (),
+        "policy": PolicyRef(name="default", version=1),
+        "model_digest": digest_of(b""),
+        "received": Position(topic="feedback.received", partition=0, offset=0),
+    }
+    return FeedbackScored.model_validate(said | corrected | fields)
+
+
+class World:
+    """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does."""
+
+    def __init__(self, file: ModelFile, golden: frozenset[str] = frozenset()) -> None:
+        self.file = file
+        self.golden = golden
+        self.entries: dict[str, Entry] = {}
+        self.batches: dict[int, tuple[str, ...]] = {}
+        self.duplicates = 0
+        self.ledger = Ledger(file, 0, golden)
+
+    def restart(self) -> None:
+        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values())
+
+    def feed(self, event: FeedbackScored, offset: int, logged_at: datetime | None = None) -> Decided:
+        position = Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)
+        decided = self.ledger.decide(event, position, logged_at or START + timedelta(seconds=offset))
+        for key in decided.expired:
+            del self.entries[key]
+        if decided.entry is not None:
+            self.entries[decided.entry.key] = decided.entry
+        self.duplicates += decided.status == "duplicate"
+        self.close()
+        return decided
+
+    def close(self) -> None:
+        while closing := self.ledger.due():
+            members = tuple(entry.feedback_id for entry in closing.members)
+            assert self.batches.setdefault(closing.number, members) == members, "the same batch came out differently"
+            manifest = Artefact(uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode()))
+            for entry in self.ledger.close(closing, manifest):
+                self.entries[entry.key] = entry
+
+    def training(self, number: int) -> list[str]:
+        inside = [entry for entry in self.entries.values() if entry.batch and entry.batch.number == number and entry.decision == "training"]
+        return [entry.feedback_id for entry in sorted(inside, key=lambda entry: entry.batch.place if entry.batch else 0)]

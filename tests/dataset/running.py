@@ -1,0 +1,115 @@
+"""A service as a process, and topics as lists, for tests on a real broker."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+
+import httpx
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from ratchet.ports import free_port
+from shared.bus import Record, record_of
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Service:
+    """`python -m services.<name>` with settings of its own."""
+
+    def __init__(self, name: str, bootstrap_servers: str, folder: Path, **settings: str) -> None:
+        self.port = free_port()
+        self._name = name
+        self._settings = {
+            "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "RATCHET_MODELS": str(folder / "models"),
+            "RATCHET_OBJECT_STORE": str(folder / "objects"),
+            "RATCHET_DATA": str(folder / "faust"),
+            f"RATCHET_{name.upper()}_PORT": str(self.port),
+            "RATCHET_SESSION_SECONDS": "6",
+        } | settings
+        self._log = folder / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", f"services.{self._name}"], env=os.environ | self._settings, stderr=log)
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.launch()
+        await self.until(self._is_ready, "ready")
+
+    async def until(self, holds: Callable[[], bool], what: str, seconds: float = 40) -> None:
+        for _ in range(int(seconds / 0.1)):
+            if holds():
+                return
+            assert self.process is not None
+            assert self.process.poll() is None, self.log
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{self._name} was not {what} in {seconds} s\n{self.log}")
+
+    @property
+    def metrics(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, seconds: float = 10) -> int:
+        """Its exit status after SIGTERM."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+async def send(bootstrap_servers: str, topic: str, records: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
+    """Put records (key, value, headers) on a topic, in order."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
+    await producer.start()
+    try:
+        for sent in [await producer.send(topic, value, key, headers=list(headers)) for key, value, headers in records]:
+            await sent
+    finally:
+        await producer.stop()
+
+
+async def read(bootstrap_servers: str, topic: str, seconds: float = 20) -> AsyncGenerator[Record, None]:
+    """The records of a topic from its start; ends when none comes for a while."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        while fetched := await consumer.getmany(timeout_ms=int(seconds * 1000)):
+            for batch in fetched.values():
+                for raw in batch:
+                    yield record_of(raw)
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer._client._wait_on_metadata(topic)
+    return set(consumer.partitions_for_topic(topic) or ())

@@ -1,0 +1,189 @@
+"""The shell on in-memory twins: whatever fails, and wherever a process dies, the batches come out the same."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+
+import pytest
+import structlog
+
+from services.dataset.handlers import Dataset
+from shared.bus import MemoryBus, Record
+from shared.clock import ManualClock
+from shared.codec import decode, encode
+from shared.entries import Entry
+from shared.errors import StorageUnavailable
+from shared.events import Artefact, BatchReady, FeedbackScored
+from shared.metrics import Metrics
+from shared.model_file import Models
+from shared.snapshots import read_manifest
+from shared.storage import MemoryStore
+from shared.topics import FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from tests.dataset.events import START, World, model_file, scored
+
+FILE = model_file(batch_size=4, held_out_share=0.2)
+EVENTS = [
+    scored(
+        f"e{number}",
+        "thumbs_down" if number % 5 == 0 else "correction" if number % 3 == 0 else "thumbs_up",
+        -1.0 if number % 5 == 0 else 1.0,
+    )
+    for number in range(18)
+]
+LOG = [
+    Record(FEEDBACK_SCORED, 0, offset, b"support", *_encoded)
+    for offset, (value, headers) in enumerate(encode(event, "/test") for event in EVENTS)
+    for _encoded in [(value, tuple(headers))]
+]
+
+
+class Death(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+class Outside:
+    """All that outlives a process, and a number of writes after which the process dies."""
+
+    def __init__(self, lives: int = 1_000_000) -> None:
+        self.entries: dict[str, bytes] = {}
+        self.store = MemoryStore()
+        self.bus = MemoryBus()
+        self.committed = 0
+        self.left = lives
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Death
+
+    def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
+        self.spend()
+        self.entries[key] = value
+        return done()
+
+    def delete(self, partition: int, key: str) -> Awaitable[None]:
+        self.spend()
+        self.entries.pop(key, None)
+        return done()
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+        self.spend()
+        await self.bus.send(topic, key, value, headers)
+
+
+class DyingStore(MemoryStore):
+    def __init__(self, outside: Outside) -> None:
+        self.objects = outside.store.objects
+        self._outside = outside
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        self._outside.spend()
+        return super().put(key, data)
+
+
+def done() -> Awaitable[None]:
+    """A delivery that has been made."""
+    delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    delivery.set_result(None)
+    return delivery
+
+
+def dataset(outside: Outside, store: MemoryStore | None = None, retries: int = 2) -> Dataset:
+    models = Models({"support": FILE}, Path())
+    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
+    return Dataset(models, outside, store or DyingStore(outside), outside, Metrics("dataset"), clock, log, retries)
+
+
+async def live(outside: Outside) -> None:
+    """One process from recovery to the end of the log."""
+    process = dataset(outside)
+    await process.recover([Entry.model_validate_json(value) for value in outside.entries.values()])
+    for record in LOG[outside.committed :]:
+        for delivery in await process.handle(record, START):
+            await delivery
+        outside.committed = record.offset + 1
+
+
+async def feed(process: Dataset) -> None:
+    for record in LOG:
+        await process.handle(record, START)
+
+
+def batches(outside: Outside) -> dict[int, tuple[str, ...]]:
+    """The members of each announced batch; every announcement of a batch says the same."""
+    found: dict[int, BatchReady] = {}
+    for record in outside.bus.topics.get(TRAINING_BATCHES, []):
+        event = decode(record.value, record.headers, BatchReady).event
+        assert found.setdefault(event.number, event) == event
+    return {number: read_manifest(outside.store, event.manifest).feedback_ids for number, event in found.items()}
+
+
+def expected(events: list[FeedbackScored]) -> World:
+    world = World(FILE)
+    for offset, event in enumerate(events):
+        world.feed(event, offset, START)
+    return world
+
+
+async def test_the_shell_does_what_the_ledger_says() -> None:
+    outside, world = Outside(), expected(EVENTS)
+    await live(outside)
+    assert batches(outside) == world.batches
+    assert len(world.batches) == 3
+    assert outside.entries.keys() == world.entries.keys()
+
+
+@pytest.mark.parametrize("behind", [0, 100])
+async def test_death_at_any_write_changes_nothing(behind: int) -> None:
+    """Death before each write in turn; offsets are committed up to `behind` events after their effect."""
+    whole = Outside()
+    await live(whole)
+    writes = 1_000_000 - whole.left
+    assert writes > 50
+    for lives in range(1, writes + 1):
+        outside = Outside(lives)
+        with pytest.raises(Death):
+            await live(outside)
+        outside.committed = max(0, outside.committed - behind)
+        outside.left = 1_000_000
+        await live(outside)
+        assert batches(outside) == batches(whole), lives
+        assert outside.entries == whole.entries, lives
+        assert outside.store.objects == whole.store.objects, lives
+
+
+async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> None:
+    outside = Outside()
+    process = dataset(outside)
+    await process.recover([])
+    for delivery in await process.handle(Record(FEEDBACK_SCORED, 0, 0, b"k", b"{}"), START):
+        await delivery
+    (letter,) = outside.bus.topics[dead_letter_of(FEEDBACK_SCORED)]
+    assert (letter.key, letter.value) == (b"k", b"{}")
+    assert len(await process.handle(LOG[1], START)) == 1
+
+
+async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(MemoryStore):
+        attempts = 0
+
+        def put(self, key: str, data: bytes) -> Artefact:
+            Away.attempts += 1
+            raise StorageUnavailable("away")
+
+    async def at_once(seconds: float) -> None:
+        assert seconds == 1.0
+
+    monkeypatch.setattr("services.dataset.handlers.asyncio.sleep", at_once)
+    outside = Outside()
+    process = dataset(outside, Away(), retries=3)
+    await process.recover([])
+    with pytest.raises(StorageUnavailable):
+        await feed(process)
+    assert Away.attempts == 3
+    assert TRAINING_BATCHES not in outside.bus.topics
+
+
+async def test_nothing_is_decided_before_recovery() -> None:
+    with pytest.raises(RuntimeError):
+        await dataset(Outside()).handle(LOG[0], START)

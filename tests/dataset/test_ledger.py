@@ -1,0 +1,252 @@
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.dataset.recovery import completed
+from shared.entries import Entry
+from shared.events import Artefact, BatchCounts, FeedbackScored, Position
+from shared.identity import digest_of
+from shared.snapshots import Manifest
+from shared.topics import FEEDBACK_SCORED
+from tests.dataset.events import START, World, model_file, scored, words
+
+TYPES = st.sampled_from(["correction", "thumbs_up", "thumbs_up", "accepted", "thumbs_down", "retracted", "regenerated"])
+EVENTS = st.lists(st.tuples(st.integers(0, 60), TYPES, st.sampled_from([None, "ann", "bob", "cleo", "dan"])), max_size=80)
+SMALL: dict[str, Any] = {"batch_size": 5, "examples_per_user": 2, "held_out_share": 0.2}
+
+quickly = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def log_of(drawn: list[tuple[int, str, str | None]]) -> list[FeedbackScored]:
+    """Ids repeat, as applications do; texts are of a few hundred, so that near-duplicates and held-out prompts occur."""
+    return [
+        scored(f"e{number}", kind, -1.0 if kind == "thumbs_down" else 1.0, user_id=user, input=words(f"p{number // 2}", 8))
+        for number, kind, user in drawn
+    ]
+
+
+def run(events: list[FeedbackScored], restarts: frozenset[int] = frozenset()) -> World:
+    world = World(model_file(**SMALL))
+    for offset, event in enumerate(events):
+        if offset in restarts:
+            world.restart()
+        world.feed(event, offset)
+    return world
+
+
+@quickly
+@given(EVENTS, st.frozensets(st.integers(0, 79)))
+def test_a_ledger_rebuilt_from_its_entries_goes_on_as_if_nothing_had_happened(
+    drawn: list[tuple[int, str, str | None]], restarts: frozenset[int]
+) -> None:
+    events = log_of(drawn)
+    without, with_restarts = run(events), run(events, restarts)
+    assert with_restarts.entries == without.entries
+    assert with_restarts.batches == without.batches
+    assert with_restarts.duplicates == without.duplicates
+
+
+@quickly
+@given(EVENTS)
+def test_batches_are_exactly_as_large_as_they_should_be_and_share_nothing(drawn: list[tuple[int, str, str | None]]) -> None:
+    world = run(log_of(drawn))
+    members = [feedback_id for batch in world.batches.values() for feedback_id in batch]
+    assert len(members) == len(set(members))
+    assert list(world.batches) == list(range(len(world.batches)))
+    for number in world.batches:
+        inside = [entry for entry in world.entries.values() if entry.batch and entry.batch.number == number]
+        training = [entry for entry in inside if entry.decision == "training"]
+        assert len(training) == SMALL["batch_size"]
+        assert max(Counter(entry.influence for entry in training if entry.influence).values(), default=0) <= SMALL["examples_per_user"]
+        inside.sort(key=lambda entry: entry.batch.place if entry.batch else 0)
+        assert [entry.feedback_id for entry in inside] == list(world.batches[number])
+        order = [(entry.decision == "training", entry.reason == "correction") for entry in inside]
+        assert order == sorted(order, reverse=True)
+
+
+@quickly
+@given(EVENTS)
+def test_every_event_is_in_exactly_one_state(drawn: list[tuple[int, str, str | None]]) -> None:
+    events = log_of(drawn)
+    world = run(events)
+    assert {entry.feedback_id for entry in world.entries.values()} == {event.event_id for event in events}
+    assert world.duplicates == len(events) - len(world.entries)
+    for entry in world.entries.values():
+        assert [entry.waits, entry.batch is not None, entry.decision == "dropped"].count(True) == 1
+        assert (entry.example is not None) == entry.waits
+    assert world.ledger.pending == sum(entry.waits and entry.decision == "training" for entry in world.entries.values())
+
+
+@quickly
+@given(EVENTS, st.data())
+def test_entries_that_a_crash_or_a_zombie_left_behind_are_made_whole(drawn: list[tuple[int, str, str | None]], data: st.DataObject) -> None:
+    world = run(log_of(drawn))
+    again = World(model_file(**SMALL))
+    written: dict[str, Entry] = {}
+    for offset, event in enumerate(log_of(drawn)):
+        decided = again.feed(event, offset)
+        if decided.entry is not None:
+            written[decided.entry.key] = decided.entry
+    for number, members in world.batches.items():
+        # All but one at most: of a batch that no entry knows of nothing was written, it is closed again as it was.
+        for feedback_id in data.draw(st.lists(st.sampled_from(members), unique=True, max_size=len(members) - 1), label=f"batch {number}"):
+            key = f"support#0|{feedback_id}"
+            again.entries[key] = written[key]
+    for entry in completed(again.entries.values(), lambda artefact: manifest_of(again, artefact)):
+        again.entries[entry.key] = entry
+    assert again.entries == world.entries
+
+
+def manifest_of(world: World, artefact: Artefact) -> Manifest:
+    number = int(artefact.uri.removesuffix(".json"))
+    return Manifest(
+        batch_id="b",
+        model="support",
+        model_digest=digest_of(b""),
+        shard=0,
+        number=number,
+        lane="adaptive",
+        files=(),
+        counts=BatchCounts(training=5, preference=0, negative=0, held_out=0),
+        dropped={},
+        offsets=(),
+        feedback_ids=world.batches[number],
+        mean_reward=0,
+        previous=None,
+    )
+
+
+def test_fifty_close_a_batch_and_the_fifty_first_begins_the_next() -> None:
+    world = World(model_file(held_out_share=0.0))
+    for offset in range(49):
+        world.feed(scored(f"e{offset}"), offset)
+    assert not world.batches
+    world.feed(scored("e49"), 49)
+    assert len(world.training(0)) == 50
+    world.feed(scored("e50"), 50)
+    assert (len(world.batches), world.ledger.pending) == (1, 1)
+
+
+def test_corrections_come_first_then_the_order_of_the_log() -> None:
+    world = World(model_file(batch_size=4, held_out_share=0.0))
+    for offset, kind in enumerate(["thumbs_up", "correction", "accepted", "correction"]):
+        world.feed(scored(f"e{offset}", kind), offset)
+    assert world.training(0) == ["e1", "e3", "e0", "e2"]
+
+
+def test_one_user_cannot_fill_a_batch_and_loses_nothing() -> None:
+    world = World(model_file(batch_size=4, examples_per_user=2, held_out_share=0.0))
+    for offset in range(7):
+        world.feed(scored(f"ann{offset}", user_id="ann"), offset)
+    assert (world.batches, world.ledger.pending) == ({}, 7)
+    for offset in range(7, 11):
+        world.feed(scored(f"bob{offset}", user_id="bob", conversation_id="c"), offset)
+    assert world.training(0) == ["ann0", "ann1", "bob7", "bob8"]
+    assert world.training(1) == ["ann2", "ann3", "bob9", "bob10"]
+    assert world.ledger.pending == 3
+
+
+def test_without_a_user_a_conversation_counts_and_without_both_nothing_does() -> None:
+    world = World(model_file(batch_size=3, examples_per_user=1, held_out_share=0.0))
+    for offset in range(3):
+        world.feed(scored(f"c{offset}", conversation_id="one"), offset)
+    assert not world.batches
+    world.feed(scored("d3"), 3)
+    world.feed(scored("d4"), 4)
+    assert world.training(0) == ["c0", "d3", "d4"]
+
+
+def test_what_rides_along_enters_the_next_batch() -> None:
+    world = World(model_file(batch_size=2, held_out_share=0.0))
+    for offset, kind in enumerate(["thumbs_up", "thumbs_down", "retracted", "thumbs_up", "thumbs_down"]):
+        world.feed(scored(f"e{offset}", kind, -1.0 if kind == "thumbs_down" else 1.0), offset)
+    assert world.batches == {0: ("e0", "e3", "e1")}
+
+
+def test_the_same_feedback_at_another_offset_is_a_duplicate_and_at_its_own_a_replay() -> None:
+    world = World(model_file(held_out_share=0.0))
+    assert [world.feed(scored("e"), offset).status for offset in (0, 1, 0)] == ["new", "duplicate", "replay"]
+    assert len(world.entries) == 1
+    other_source = world.feed(scored("e", source="/another", input=words("q"), output=words("r")), 2)
+    assert other_source.status == "new"
+
+
+def test_a_batch_whose_last_entry_was_written_before_the_crash_closes_on_the_replay() -> None:
+    world = World(model_file(batch_size=2, held_out_share=0.0))
+    world.feed(scored("e0"), 0)
+    entry = world.ledger.decide(scored("e1"), Position(topic=FEEDBACK_SCORED, partition=0, offset=1), START).entry
+    assert entry is not None
+    world.entries[entry.key] = entry
+    world.restart()
+    assert world.feed(scored("e0"), 0).status == "replay"
+    assert world.batches == {0: ("e0", "e1")}
+    assert world.feed(scored("e1"), 1).status == "replay"
+    assert len(world.batches) == 1
+
+
+def test_a_near_duplicate_of_what_waits_or_was_trained_on_is_dropped() -> None:
+    world = World(model_file(batch_size=2, held_out_share=0.0))
+    same: dict[str, Any] = {"input": words("p"), "output": words("a")}
+    assert world.feed(scored("e0", **same), 0).entry is not None
+    for offset in (1, 3):
+        decided = world.feed(scored(f"e{offset}", **same), offset).entry
+        assert decided is not None
+        assert (decided.decision, decided.reason, decided.example) == ("dropped", "near_duplicate", None)
+        world.feed(scored(f"f{offset}"), offset + 1)
+        world.restart()
+    assert world.training(0) == ["e0", "f1"]
+
+
+def test_a_prompt_like_a_held_out_one_is_contaminated() -> None:
+    long = words("long", 200)
+    held_out_share = 0.5
+    near = [f"{long} {number}" for number in range(20)]
+    world = World(model_file(held_out_share=held_out_share))
+    decisions = [world.feed(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry for at, prompt in enumerate(near)]
+    first = next(at for at, entry in enumerate(decisions) if entry and entry.decision == "held_out")
+    after = {(entry.decision, entry.reason) for entry in decisions[first:] if entry}
+    assert after == {("held_out", "held_out"), ("dropped", "contaminated")}
+
+
+def test_old_entries_are_forgotten_unless_they_are_needed() -> None:
+    file = model_file(batch_size=2, held_out_share=0.0, deduplicate_days=7)
+    world = World(file)
+    later = START + timedelta(days=8)
+    world.feed(scored("up", "thumbs_up"), 0, START)
+    world.feed(scored("down", "thumbs_down", -1.0), 1, START)
+    world.feed(scored("gone", "retracted"), 2, START)
+    expired = world.feed(scored("up2"), 3, later).expired
+    assert expired == ("support#0|gone",)
+    assert world.feed(scored("again", "retracted"), 4, later).expired == ("support#0|down",)
+    assert {entry.feedback_id for entry in world.entries.values()} == {"up", "up2", "again"}
+    assert world.feed(scored("gone"), 5, later).status == "new"
+    assert world.feed(scored("up"), 6, later).status == "duplicate"
+
+
+def test_what_leaves_the_replay_window_no_longer_counts_as_similar() -> None:
+    file = model_file(batch_size=2, held_out_share=0.0)
+    file = file.model_copy(update={"lanes": {"adaptive": file.lanes["adaptive"].model_copy(update={"replay_window": 2})}})
+    world = World(file)
+    same: dict[str, Any] = {"input": words("p"), "output": words("a")}
+    for offset, event in enumerate([scored("e0", **same), *(scored(f"e{number}") for number in range(1, 4))]):
+        world.feed(event, offset)
+    world.restart()
+    decided = world.feed(scored("e4", **same), 4).entry
+    assert decided is not None
+    assert decided.decision == "training"
+
+
+def test_dropped_events_are_counted_for_the_batch_that_closes_next() -> None:
+    world = World(model_file(batch_size=2, held_out_share=0.0))
+    for offset, kind in enumerate(["retracted", "thumbs_up", "retracted", "regenerated"]):
+        world.feed(scored(f"e{offset}", kind), offset)
+    world.restart()
+    world.ledger.decide(scored("e4"), world.entries["support#0|e1"].source.model_copy(update={"offset": 4}), START)
+    closing = world.ledger.due()
+    assert closing is not None
+    assert closing.dropped == {"low_quality": 1, "retracted": 2}
+    world.ledger.close(closing, Artefact(uri="m", digest=digest_of(b"")))
+    assert world.ledger.due() is None

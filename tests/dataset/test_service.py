@@ -1,0 +1,138 @@
+from contextlib import aclosing
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from shared.codec import decode, encode
+from shared.entries import Entry
+from shared.events import BatchReady, FeedbackScored
+from shared.snapshots import read_examples, read_manifest
+from shared.storage import FsspecStore
+from shared.topics import DATASET_ENTRIES, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from tests.dataset.events import World, model_file, scored
+from tests.dataset.running import Headers, Service, read, send
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+
+def service(broker: str, folder: Path, model: str) -> Service:
+    (folder / "models").mkdir()
+    (folder / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    return Service("dataset", broker, folder, RATCHET_DATASET_GROUP=f"dataset-{model}")
+
+
+def records(events: list[FeedbackScored], model: str) -> list[tuple[bytes | None, bytes | None, Headers]]:
+    return [(model.encode(), *encode(event, "/test")) for event in events]
+
+
+def events_of(model: str, count: int) -> list[FeedbackScored]:
+    """Every eighth is a correction and every eleventh bad; twelve users; every thirteenth is sent again a little later."""
+    events = [
+        scored(
+            f"{model}-{number}",
+            "thumbs_down" if number % 11 == 0 else "correction" if number % 8 == 0 else "thumbs_up",
+            -1.0 if number % 11 == 0 else 1.0,
+            model=model,
+            user_id=f"user{number % 12}",
+        )
+        for number in range(count)
+    ]
+    return [event for at in range(count) for event in ([events[at], events[at - 5]] if at % 13 == 12 else [events[at]])]
+
+
+async def batches_of(broker: str, model: str, count: int) -> list[BatchReady]:
+    """The first `count` batches of a model. One that was announced twice was announced with the same words."""
+    found: dict[int, BatchReady] = {}
+    async with aclosing(read(broker, TRAINING_BATCHES)) as announced:
+        async for record in announced:
+            event = decode(record.value, record.headers, BatchReady).event
+            if event.model == model:
+                assert found.setdefault(event.number, event) == event
+            if len(found) == count:
+                break
+    assert list(found) == list(range(count))
+    return list(found.values())
+
+
+async def entries_of(broker: str, model: str) -> dict[str, Entry]:
+    """What the changelog says last about each event of a model."""
+    entries: dict[str, Entry] = {}
+    async with aclosing(read(broker, DATASET_ENTRIES, seconds=2)) as changes:
+        async for record in changes:
+            assert record.key is not None
+            if record.key.startswith(f"{model}#".encode()):
+                assert record.value is not None
+                entries[record.key.decode()] = Entry.model_validate_json(record.value)
+    return entries
+
+
+def expected(model: str, events: list[FeedbackScored]) -> World:
+    world = World(model_file(model))
+    for offset, event in enumerate(events):
+        world.feed(event, offset)
+    return world
+
+
+async def test_events_become_batches_of_fifty_with_whole_manifests(broker: str, tmp_path: Path) -> None:
+    model = f"m{uuid4().hex[:8]}"
+    running = service(broker, tmp_path, model)
+    events = events_of(model, 160)
+    world = expected(model, events)
+    assert len(world.batches) == 2
+    await running.start()
+    try:
+        await send(broker, FEEDBACK_SCORED, [*records(events, model), (model.encode(), b"{}", [("key", b"kept")])])
+        batches = await batches_of(broker, model, 2)
+        await running.until(lambda: f'reason="duplicate"}} {world.duplicates}' in running.metrics.replace(".0", ""), "counting duplicates")
+        await running.until(lambda: "ratchet_dead_letters_total{" in running.metrics, "rejecting what is no event")
+    finally:
+        status = running.stop()
+    assert status == 0, running.log
+    store = FsspecStore(str(tmp_path / "objects"))
+    previous = None
+    for number, batch in enumerate(batches):
+        manifest = read_manifest(store, batch.manifest)
+        examples = {kind: read_examples(store, manifest, kind) for kind in ("training", "preference", "negative", "held_out")}
+        assert (batch.number, batch.counts, batch.offsets) == (number, manifest.counts, manifest.offsets)
+        assert {kind: len(lines) for kind, lines in examples.items()} == manifest.counts.model_dump()
+        assert len(examples["training"]) == 50
+        assert manifest.feedback_ids == world.batches[number]
+        assert [example.feedback_id for example in examples["training"]] == world.training(number)
+        assert manifest.previous == previous
+        previous = batch.manifest
+    async with aclosing(read(broker, dead_letter_of(FEEDBACK_SCORED))) as letters:
+        async for letter in letters:
+            if letter.key == model.encode():
+                assert (letter.value, letter.headers[0]) == (b"{}", ("key", b"kept"))
+                break
+        else:
+            pytest.fail("no dead letter")
+
+
+async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(broker: str, tmp_path: Path) -> None:
+    model = f"m{uuid4().hex[:8]}"
+    running = service(broker, tmp_path, model)
+    events = events_of(model, 800)
+    world = expected(model, events)
+    label = f'model="{model}",shard="0"'
+    await running.start()
+    try:
+        await send(broker, FEEDBACK_SCORED, records(events, model))
+        await batches_of(broker, model, 2)
+        running.kill()
+        assert running.log.count("batch closed") < len(world.batches), "killed too late to show anything"
+        await running.start()
+        announced = await batches_of(broker, model, len(world.batches))
+        await running.until(lambda: f"pending_examples{{{label}}} {world.ledger.pending}.0" in running.metrics, "at the end of the log")
+    finally:
+        status = running.stop()
+    assert status == 0, running.log
+    store = FsspecStore(str(tmp_path / "objects"))
+    assert {batch.number: read_manifest(store, batch.manifest).feedback_ids for batch in announced} == world.batches
+    entries = await entries_of(broker, model)
+    assert entries.keys() == world.entries.keys()
+    for key, entry in entries.items():
+        alike = world.entries[key]
+        assert (entry.decision, entry.reason, entry.waits) == (alike.decision, alike.reason, alike.waits)
+        assert (entry.batch and (entry.batch.number, entry.batch.place)) == (alike.batch and (alike.batch.number, alike.batch.place))

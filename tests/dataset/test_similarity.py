@@ -1,0 +1,40 @@
+from services.dataset.similarity import Similar, prompt_signature, signature_of, text_signature
+from shared.events import Message
+from tests.dataset.events import words
+
+
+def test_case_punctuation_and_spacing_do_not_count() -> None:
+    assert signature_of("My order #17 has NOT arrived!") == signature_of("my order 17\nhas not   arrived")
+
+
+def test_a_word_of_two_hundred_is_a_near_duplicate_and_ten_are_not() -> None:
+    text = words("text", 200).split()
+    index = Similar(0.9)
+    index.add("text", signature_of(" ".join(text)))
+    assert signature_of(" ".join([*text[:-1], "other"])) in index
+    assert signature_of(" ".join(text[::20] + text)) in index
+    assert signature_of(" ".join(words("x") if at % 20 == 0 else word for at, word in enumerate(text))) not in index
+
+
+def test_prompt_and_answer_count_together() -> None:
+    messages = [Message(role="user", content=words("prompt"))]
+    index = Similar(0.9)
+    index.add("a", text_signature(messages, words("one")))
+    assert text_signature(messages, words("one")) in index
+    assert text_signature(messages, words("two")) not in index
+    assert prompt_signature(messages) not in index
+
+
+def test_what_is_removed_is_found_no_more() -> None:
+    index = Similar(0.9)
+    index.add("a", signature_of(words("a")))
+    index.add("a", signature_of(words("b")))
+    assert signature_of(words("a")) not in index
+    index.remove("a")
+    index.remove("a")
+    assert signature_of(words("b")) not in index
+    assert not index.has("a")
+
+
+def test_short_and_empty_texts_have_signatures() -> None:
+    assert signature_of("") != signature_of("one") != signature_of("one two")

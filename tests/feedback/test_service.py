@@ -1,0 +1,76 @@
+import json
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from shared.bus import Record
+from shared.codec import decode
+from shared.events import FeedbackScored
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
+from tests.dataset.running import Headers, Service, read, send
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+
+def said(model: str, event_id: str | None, **changed: Any) -> dict[str, Any]:
+    event = {"model": model, "input": "q", "output": "a", "feedback_type": "thumbs_up", "occurred_at": "2026-01-01T00:00:00Z"} | changed
+    return event | ({"event_id": event_id} if event_id else {})
+
+
+def attributes(event_id: str) -> dict[str, str]:
+    return {"specversion": "1.0", "type": "app.feedback", "source": "/app", "id": event_id, "time": "2026-01-01T00:00:00Z"}
+
+
+async def collect(broker: str, topic: str, model: str, count: int) -> list[Record]:
+    """The first `count` records of a topic that mention a model."""
+    found: list[Record] = []
+    async with aclosing(read(broker, topic)) as records:
+        async for record in records:
+            if model.encode() in (record.value or b"") + (record.key or b""):
+                found.append(record)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_the_reason(broker: str, tmp_path: Path) -> None:
+    model = f"m{uuid4().hex[:8]}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    key = model.encode()
+    binary = [("content-type", b"application/json"), *((f"ce_{name}", value.encode()) for name, value in attributes("binary").items())]
+    structured = [("content-type", b"application/cloudevents+json")]
+    bad = [
+        (f'{{"model": "{model}", cut'.encode(), ""),
+        (json.dumps(said(model, "b1", validation_score=3)).encode(), "validation_score"),
+        (json.dumps(said(f"{model}-other", "b2")).encode(), "model"),
+    ]
+    sent: list[tuple[bytes | None, bytes | None, Headers]] = [
+        (key, json.dumps(said(model, None)).encode(), binary),
+        (key, json.dumps(attributes("structured") | {"data": said(model, None)}).encode(), structured),
+        (key, json.dumps(said(model, "bare", unknown="ignored")).encode(), []),
+        *((key, value, [("trace", b"1"), ("trace", b"2")]) for value, _ in bad),
+        (key, None, []),
+    ]
+    running = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}")
+    await running.start()
+    try:
+        await send(broker, FEEDBACK_RECEIVED, sent)
+        scored = await collect(broker, FEEDBACK_SCORED, model, 3)
+        letters = await collect(broker, dead_letter_of(FEEDBACK_RECEIVED), model, 4)
+    finally:
+        status = running.stop()
+    assert status == 0, running.log
+    events = [decode(record.value, record.headers, FeedbackScored) for record in scored]
+    assert [event.event.identity for event in events] == ["/app|binary", "/app|structured", "bare"]
+    assert {(event.source, event.event.reward, event.event.shard) for event in events} == {("/ratchet/feedback", 1.0, 0)}
+    assert {record.key for record in scored} == {key}
+    for letter, (value, field) in zip(letters, [*bad, (None, "")], strict=True):
+        about = dict(letter.headers)
+        assert (letter.key, letter.value or None, about["ratchet_dlq_field"].decode()) == (key, value, field)
+        assert about["ratchet_dlq_reason"]
+        assert about["ratchet_dlq_topic"].decode() == FEEDBACK_RECEIVED
+    assert letters[0].headers[:2] == (("trace", b"1"), ("trace", b"2"))
