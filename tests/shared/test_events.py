@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -34,3 +35,10 @@ def test_every_event_stands_on_exactly_one_topic() -> None:
 def test_every_topic_of_the_flow_has_its_dead_letters() -> None:
     names = {topic.name for topic in TOPICS}
     assert {f"{topic.name}.dlq" for topic in TOPICS if topic.events} <= names
+
+
+@pytest.mark.parametrize("event_type", EVENTS, ids=lambda event_type: event_type.__name__)
+def test_a_field_that_may_be_null_may_be_left_out(event_type: type[Event]) -> None:
+    """Null fields are not written, so one that had to be there could not be read back."""
+    nullable = [name for name, field in event_type.model_fields.items() if type(None) in get_args(field.annotation)]
+    assert [name for name in nullable if event_type.model_fields[name].is_required()] == []
