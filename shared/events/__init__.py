@@ -1,0 +1,101 @@
+"""The events, in the order of the flow. Frozen, in the past tense; each names the ids that led to it.
+
+`FeedbackReceived` is written by strangers and ignores fields that it does not know; in all others an unknown field is an error.
+"""
+
+from shared.events.base import (
+    MAX_ID,
+    Artefact,
+    Count,
+    Digest,
+    Event,
+    Id,
+    Name,
+    Position,
+    Reward,
+    Share,
+    Value,
+)
+from shared.events.feedback import (
+    FeedbackReceived,
+    FeedbackScored,
+    FeedbackType,
+    Message,
+    PolicyRef,
+    RewardPart,
+)
+from shared.events.training import (
+    BatchCounts,
+    BatchReady,
+    CheckpointSaved,
+    Comparison,
+    Decision,
+    OffsetRange,
+    Phase,
+    Probe,
+    ProbeToken,
+    RunMetrics,
+    TrainingProgressed,
+    TrainingRolledBack,
+    Verdict,
+)
+from shared.events.versions import (
+    DeploymentFailed,
+    VersionDeployed,
+    VersionPromoted,
+    VersionRegistered,
+    VersionRolledBack,
+)
+
+EVENTS: tuple[type[Event], ...] = (
+    FeedbackReceived,
+    FeedbackScored,
+    BatchReady,
+    TrainingProgressed,
+    CheckpointSaved,
+    TrainingRolledBack,
+    VersionRegistered,
+    VersionPromoted,
+    VersionRolledBack,
+    VersionDeployed,
+    DeploymentFailed,
+)
+
+__all__ = [
+    "EVENTS",
+    "MAX_ID",
+    "Artefact",
+    "BatchCounts",
+    "BatchReady",
+    "CheckpointSaved",
+    "Comparison",
+    "Count",
+    "Decision",
+    "DeploymentFailed",
+    "Digest",
+    "Event",
+    "FeedbackReceived",
+    "FeedbackScored",
+    "FeedbackType",
+    "Id",
+    "Message",
+    "Name",
+    "OffsetRange",
+    "Phase",
+    "PolicyRef",
+    "Position",
+    "Probe",
+    "ProbeToken",
+    "Reward",
+    "RewardPart",
+    "RunMetrics",
+    "Share",
+    "TrainingProgressed",
+    "TrainingRolledBack",
+    "Value",
+    "Verdict",
+    "VersionDeployed",
+    "VersionPromoted",
+    "VersionRegistered",
+    "VersionRolledBack",
+]

@@ -1,0 +1,48 @@
+"""What every event carries, and the values that several of them have."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+MAX_ID = 256
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Reward = Annotated[FiniteFloat, Field(ge=-1, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Value(BaseModel):
+    """A part of an event: frozen, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Event(Value):
+    """What every event carries: an id that is the same whenever the same thing is said again, and when it happened."""
+
+    schema_version: ClassVar[int] = 1
+
+    event_id: Id
+    occurred_at: AwareDatetime
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The CloudEvents `type`."""
+        return f"ratchet.{cls.__name__}.v{cls.schema_version}"
+
+
+class Position(Value):
+    """A place in a log."""
+
+    topic: str
+    partition: Count
+    offset: Count
+
+
+class Artefact(Value):
+    """An object in the object store and the digest of its bytes (of its manifest, for a folder)."""
+
+    uri: str
+    digest: Digest

@@ -1,0 +1,90 @@
+"""What people and checks say of answers, and what it is worth.
+
+applications ──▶ feedback.received ──▶ feedback ──▶ feedback.scored ──▶ dataset
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+
+from shared.events.base import MAX_ID, Count, Digest, Event, Id, Name, Position, Reward, Share, Value
+
+FeedbackType = Literal["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"]
+
+
+class Message(Value):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class FeedbackReceived(Event):
+    """What a person or a check said about one answer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: Name
+    model_version: Id | None = None
+    input: Annotated[str, Field(min_length=1)] | Annotated[tuple[Message, ...], Field(min_length=1)]
+    output: str
+    feedback_type: FeedbackType
+    validation_score: Share | None = None
+    corrected_output: Annotated[str, Field(min_length=1)] | None = None
+    user_id: Id | None = None
+    conversation_id: Id | None = None
+    response_id: Id | None = None
+    tags: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _correction_has_a_text(self) -> Self:
+        if self.feedback_type == "correction" and self.corrected_output is None:
+            raise ValueError("corrected_output is required when feedback_type is 'correction'")
+        return self
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation up to the answer; a plain string counts as one turn of the user."""
+        return (Message(role="user", content=self.input),) if isinstance(self.input, str) else self.input
+
+
+class RewardPart(Value):
+    """One named reason for a reward: `weight` times `value`."""
+
+    name: str
+    value: Reward
+    weight: Annotated[FiniteFloat, Field(ge=0)]
+
+
+class PolicyRef(Value):
+    """The reward policy that decided."""
+
+    name: str
+    version: int
+
+
+class FeedbackScored(FeedbackReceived):
+    """Feedback with its worth. `event_id` is the feedback's own; with `source` it is unique."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = ""
+    shard: Count
+    reward: Reward
+    parts: tuple[RewardPart, ...]
+    policy: PolicyRef
+    model_digest: Digest
+    received: Position
+
+    @model_validator(mode="after")
+    def _identity_is_an_id(self) -> Self:
+        if len(self.identity) > MAX_ID:
+            raise ValueError(f"source and event_id together are longer than {MAX_ID - 1} characters")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """What this feedback is called from here on: the application's id, with the CloudEvents source where there was one."""
+        return f"{self.source}|{self.event_id}" if self.source else self.event_id

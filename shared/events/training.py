@@ -1,0 +1,156 @@
+"""Batches, runs and their outcomes.
+
+dataset ──▶ training.batches ──▶ trainer ──▶ training.progress, training.checkpoints, training.rollbacks ──▶ registry
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat
+
+from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Share, Value
+from shared.events.feedback import Message
+from shared.training_config import Lane, TrainingConfig
+
+
+class OffsetRange(Value):
+    """The part of a log that something was made of; both ends are in it."""
+
+    topic: str
+    partition: Count
+    first: Count
+    last: Count
+
+
+class BatchCounts(Value):
+    """How many examples of each kind are in a batch's snapshot."""
+
+    training: Count
+    preference: Count
+    negative: Count
+    held_out: Count
+
+
+class BatchReady(Event):
+    """A batch is closed. A claim check: where the manifest lies, never the examples."""
+
+    model: Name
+    model_digest: Digest
+    batch_id: Id
+    shard: Count
+    number: Count
+    lane: Lane
+    manifest: Artefact
+    counts: BatchCounts
+    offsets: tuple[OffsetRange, ...]
+
+
+Phase = Literal["loading", "training", "evaluating", "deciding"]
+
+
+class TrainingProgressed(Event):
+    """How far a run is. Numbers that a phase does not have are null."""
+
+    model: Name
+    run_id: Id
+    batch_id: Id
+    phase: Phase
+    step: Count
+    total_steps: Count
+    loss: FiniteFloat | None = None
+    learning_rate: FiniteFloat | None = None
+    gradient_norm: FiniteFloat | None = None
+    tokens_per_second: FiniteFloat | None = None
+    seconds_left: FiniteFloat | None = None
+
+
+class RunMetrics(Value):
+    """What a run cost and how it went. Loss is mean cross-entropy per answer token, in nats."""
+
+    training_loss: FiniteFloat
+    steps: Count
+    epochs: Count
+    examples_new: Count
+    examples_replayed: Count
+    tokens: Count
+    train_seconds: FiniteFloat
+    evaluate_seconds: FiniteFloat
+
+
+class Comparison(Value):
+    """Candidate against baseline on one set. Scores are mean log-likelihood per answer token, in nats; `difference` is
+    candidate minus baseline with its confidence interval [`lower`, `upper`]. On canaries, scores are the share that passed."""
+
+    name: Literal["held_out", "golden", "retention", "canaries"]
+    examples: Count
+    baseline: FiniteFloat
+    candidate: FiniteFloat
+    difference: FiniteFloat
+    lower: FiniteFloat
+    upper: FiniteFloat
+    margin: FiniteFloat
+
+
+Decision = Literal["promote", "reject", "inconclusive"]
+
+
+class Verdict(Value):
+    """What the gate decided, against which version, and the numbers that decided it."""
+
+    decision: Decision
+    baseline_version: str
+    confidence: Share
+    reasons: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+class ProbeToken(Value):
+    """One token of a greedy answer: its text, its log-probability, and by how much it led the runner-up."""
+
+    text: str
+    logprob: FiniteFloat
+    lead: FiniteFloat
+
+
+class Probe(Value):
+    """A prompt and how the evaluated candidate answers it greedily; what serves the candidate must answer alike."""
+
+    messages: tuple[Message, ...]
+    answer: tuple[ProbeToken, ...]
+
+
+class CheckpointSaved(Event):
+    """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: the same candidate may be evaluated
+    again when the champion has moved meanwhile."""
+
+    model: Name
+    model_digest: Digest
+    run_id: Id
+    batch_id: Id
+    lane: Lane
+    parent_version: str
+    evaluation: Annotated[int, Field(ge=1)]
+    adapter: Artefact
+    base_digest: Digest
+    configuration: TrainingConfig
+    metrics: RunMetrics
+    verdict: Verdict
+    probes: tuple[Probe, ...]
+
+
+class TrainingRolledBack(Event):
+    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays."""
+
+    model: Name
+    model_digest: Digest
+    run_id: Id
+    batch_id: Id
+    lane: Lane
+    parent_version: str
+    evaluation: Count
+    outcome: Literal["rejected", "inconclusive", "failed"]
+    reason: str
+    advice: str = ""
+    adapter: Artefact | None = None
+    configuration: TrainingConfig
+    metrics: RunMetrics | None = None
+    verdict: Verdict | None = None
