@@ -38,10 +38,10 @@ format: $(INSTALLED) ## Bring the code into the house's form
 	$(BIN)/ruff format .
 
 bench: setup ## Run every benchmark; tables here, figures in .ratchet/bench/
-	@for script in benchmarks/bench_*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/bench_*.py; do echo "== $$script" && $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 bench-%: setup
-	$(BIN)/python benchmarks/bench_$*.py
+	$(BIN)/python -m benchmarks.bench_$*
 
 lock: $(INSTALLED) ## Resolve the versions in constraints.txt anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt

@@ -1,10 +1,11 @@
 """The topic table, applied to a cluster: what is missing is created, what differs is said, nothing is ever deleted."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from shared.errors import BusUnavailable
 from shared.topics import TOPICS, Topic
@@ -38,6 +39,28 @@ async def apply_topics(bootstrap_servers: str, topics: Iterable[Topic] = TOPICS,
     finally:
         await admin.close()
     return Applied(tuple(topic.name for topic in missing), tuple(topic.name for topic in wanted if topic.name in existing))
+
+
+async def await_groups(bootstrap_servers: str, attempts: int = 100) -> None:
+    """Return once a new cluster can take members of consumer groups: the first to ask makes it create the topic that it keeps them in.
+
+    Raises BusUnavailable when it cannot after `attempts` tenths of a second.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await admin.start()
+        for _ in range(attempts):
+            try:
+                await admin.find_coordinator("ratchet-feedback")
+            except GroupCoordinatorNotAvailableError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+    except (KafkaError, OSError) as error:
+        raise BusUnavailable(f"{bootstrap_servers} has no coordinator for consumer groups: {error}") from error
+    finally:
+        await admin.close()
+    raise BusUnavailable(f"{bootstrap_servers} has no coordinator for consumer groups after {attempts / 10:g} s")
 
 
 def _check(errors: Iterable[tuple[object, ...]]) -> None:

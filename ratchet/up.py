@@ -15,7 +15,7 @@ from ratchet.broker import Broker
 from ratchet.ports import require_free
 from ratchet.stack import Layout, Ports, ProcessSpec, processes
 from ratchet.supervisor import Line, Supervisor
-from ratchet.topics import apply_topics
+from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 from shared.errors import Misconfigured
 from shared.model_file import load_models
@@ -43,18 +43,12 @@ async def run_stack(layout: Layout, ports: Ports, bootstrap_servers: str | None,
             bootstrap_servers = broker.bootstrap_servers
         assert bootstrap_servers is not None
         applied = await apply_topics(bootstrap_servers)
+        await await_groups(bootstrap_servers)
         line("ratchet", f"Kafka at {bootstrap_servers}: {len(applied.created)} topics created, {len(applied.present)} present")
         specs = processes(layout, ports, bootstrap_servers)
         for spec in specs:
             await supervisor.start(spec)
-        watching = asyncio.create_task(supervisor.watch())
-        work = asyncio.create_task(_when_ready(supervisor, specs, started))
-        await asyncio.wait({watching, work}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (work, watching):
-            if task.done():
-                task.result()
-            else:
-                task.cancel()
+        await _first_to_end(supervisor.watch(), _when_ready(supervisor, specs, started))
     finally:
         line("ratchet", "stopping")
         await supervisor.stop()
@@ -77,6 +71,20 @@ def run_until_interrupted(work: Coroutine[Any, Any, None]) -> bool:
         return True
 
     return asyncio.run(run())
+
+
+async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, then end the others. Raises what that one raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _when_ready(supervisor: Supervisor, specs: tuple[ProcessSpec, ...], started: Started) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ratchet.bases import prepare_smollm2
 from ratchet.broker import Broker
 from ratchet.ports import free_port
-from ratchet.topics import apply_topics
+from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 
 
@@ -20,6 +20,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     try:
         asyncio.run(apply_topics(server.bootstrap_servers))
+        asyncio.run(await_groups(server.bootstrap_servers))
         yield server.bootstrap_servers
     finally:
         server.stop()

@@ -1,0 +1,164 @@
+"""The whole loop with real parts: the demo in short, with a service killed in the middle, and the stack started again on what it left."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ratchet.client import RegistryClient
+from ratchet.ports import free_port
+from ratchet.stack import Ports, url
+
+pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.timeout(900)]
+
+ROUNDS = 2
+KILLED = "trainer"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A demo that has run: its report, its log and its folder."""
+
+    report: dict[str, Any]
+    log: str
+    state: Path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, bases: Path) -> Ended:
+    """The demo with two good rounds; while the second is training, the trainer is killed with -9."""
+    state = tmp_path_factory.mktemp("demo")
+    command = (
+        sys.executable,
+        "-m",
+        "ratchet",
+        "demo",
+        "--rounds",
+        str(ROUNDS),
+        "--tickets",
+        "20",
+        "--state",
+        str(state),
+        "--bases",
+        str(bases),
+    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith(f"▸ round {ROUNDS}: training"):
+            os.kill(_process_id(process.pid, KILLED), signal.SIGKILL)
+    assert process.wait() == 0, "".join(said) + (state / "ratchet.log").read_text()[-5000:]
+    return Ended(json.loads((state / "report.json").read_text()), (state / "ratchet.log").read_text(), state)
+
+
+def _process_id(parent: int, service: str) -> int:
+    """The process id of a service of the stack whose supervisor is `parent`."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            its_parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if its_parent == parent and f"services.{service}".encode() in command:
+            return int(entry.name)
+    raise AssertionError(f"{service} does not run")
+
+
+def test_the_model_learns_although_the_trainer_was_killed(demo: Ended) -> None:
+    assert f"{KILLED} ended with signal SIGKILL; starting it again" in demo.log
+    rounds = demo.report["rounds"]
+    assert [row["verdict"] for row in rounds] == ["promote"] * ROUNDS
+    assert len({row["version"] for row in rounds}) == len({row["batch_id"] for row in rounds}) == ROUNDS
+    assert all(row["heldout_after"] > row["heldout_before"] for row in rounds)
+    assert rounds[-1]["exact"] > demo.report["base"]["exact"]
+
+
+def test_poison_is_rejected_and_what_is_served_stays(demo: Ended) -> None:
+    poisoned = demo.report["poisoned"]
+    assert poisoned["verdict"] == "reject"
+    assert any(reason.startswith("golden: worse") for reason in poisoned["reasons"])
+    assert poisoned["champion_before"] == poisoned["champion_after"] == demo.report["rounds"][-1]["version"]
+    assert poisoned["exact_after"] == demo.report["rounds"][-1]["exact"]
+
+
+def test_after_a_rollback_the_old_answers_are_back(demo: Ended) -> None:
+    rollback = demo.report["rollback"]
+    assert rollback["answer_changed"] is True
+    assert rollback["from"] == demo.report["rounds"][-1]["version"] != rollback["to"]
+
+
+def test_every_event_is_accounted_for(demo: Ended) -> None:
+    events = demo.report["events"]
+    elsewhere = events["batched"] + events["held_out"] + sum(events["dropped"].values()) + events["dead_lettered"] + events["pending"]
+    assert events["sent"] == elsewhere
+    assert events["dead_lettered"] == 1
+    assert events["batched"] >= 50 * (ROUNDS + 1)
+    assert "outcome" in demo.log or demo.report["rounds"]
+
+
+def test_no_batch_has_two_outcomes(demo: Ended) -> None:
+    versions = demo.log.count("version promoted") if "version promoted" in demo.log else None
+    assert versions in (None, ROUNDS + 1)
+
+
+@pytest.fixture(scope="module")
+def ports() -> Ports:
+    return Ports(**{field.name: free_port() for field in fields(Ports)})
+
+
+@pytest.fixture(scope="module")
+def stack(demo: Ended, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[str]]:
+    """`ratchet up` on the folder that the demo left."""
+    options = [f"--{field.name.replace('_', '-')}-port={getattr(ports, field.name)}" for field in fields(Ports)]
+    command = (sys.executable, "-m", "ratchet", "up", "--state", str(demo.state / "stack"), "--bases", str(bases), *options)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ctrl-C stops" in line:
+            break
+    yield process
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+async def test_the_stack_goes_on_where_it_stopped(demo: Ended, stack: subprocess.Popen[str], ports: Ports) -> None:
+    assert stack.poll() is None
+    champion = demo.report["rounds"][-1]["version"]
+    registry = RegistryClient(url(ports.registry))
+    assert registry.get("/api/models/support/aliases/champion")["version"] == champion
+    async with httpx.AsyncClient(timeout=60) as client, asyncio.timeout(60):
+        body = {"model": "support", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+        while (answer := await client.post(url(ports.serving, "/v1/chat/completions"), json=body)).status_code != httpx.codes.OK:
+            await asyncio.sleep(0.5)
+    assert answer.json()["model"] == f"support:{champion}"
+
+
+def test_a_second_stack_on_the_same_ports_says_what_to_do(stack: subprocess.Popen[str], ports: Ports, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "ratchet", "up", "--state", str(tmp_path), "--registry-port", str(ports.registry))
+    others = [f"--{name}-port={free_port()}" for name in ("kafka", "kafka-controller", "serving", "feedback", "dataset", "trainer")]
+    done = subprocess.run((*command, *others), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "is taken" in done.stderr
+    assert "--registry-port" in done.stderr
+
+
+def test_ctrl_c_stops_everything(stack: subprocess.Popen[str], ports: Ports) -> None:
+    stack.send_signal(signal.SIGINT)
+    said, _ = stack.communicate(timeout=60)
+    assert stack.returncode == 0, said
+    assert "stopped" in said
+    for field in fields(Ports):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url(getattr(ports, field.name)), timeout=2)
