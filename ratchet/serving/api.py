@@ -1,0 +1,162 @@
+"""The host over HTTP: OpenAI-style answers, and the administration of tags and aliases."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
+
+from ratchet.serving.catalogue import Conflict, NotThere
+from ratchet.serving.host import Host
+from shared.errors import RatchetError, Unusable
+from shared.events import Digest
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+_STATUS: tuple[tuple[type[RatchetError], int], ...] = ((NotThere, 404), (Conflict, 409), (Unusable, 422))
+
+
+class PutModel(BaseModel):
+    """A file on this machine, and the digest that it must have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Text
+    digest: Digest
+
+
+class PutAlias(BaseModel):
+    """The tag that an alias shall name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tag: Text
+
+
+class BadRequest(RatchetError):
+    """A request for an answer that is not in the OpenAI style."""
+
+
+def build(host: Host) -> FastAPI:
+    """The application around a host; it opens and closes the host itself."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)) as client:
+            app.state.client = client
+            await host.start()
+            try:
+                yield
+            finally:
+                await host.close()
+
+    app = FastAPI(title="Ratchet serving", summary="llama.cpp with immutable tags and movable aliases", lifespan=lifespan)
+
+    @app.exception_handler(RatchetError)
+    async def refuse(request: Request, error: RatchetError) -> JSONResponse:
+        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 400)
+        return JSONResponse({"error": {"message": str(error), "type": type(error).__name__, "code": status}}, status)
+
+    @app.post("/v1/chat/completions")
+    async def answer(request: Request) -> Response:
+        body = _body(await request.body())
+        tag = host.catalogue.resolve(body["model"])
+        body["model"] = tag
+        if body.get("temperature") == 0:
+            # With a reused prompt llama.cpp computes in other portions, whose rounding may turn a near tie.
+            body.setdefault("cache_prompt", False)
+        return await _forward(host, request.app.state.client, tag, body)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        catalogue, loaded = host.catalogue, set(host.pool.loaded)
+        names: dict[str, list[str]] = {tag: [] for tag in catalogue.tags}
+        for alias, tag in catalogue.aliases.items():
+            names[tag].append(alias)
+        available = await asyncio.to_thread(lambda: {tag for tag, entry in catalogue.tags.items() if Path(entry.path).is_file()})
+        data = [
+            {
+                "id": tag,
+                "object": "model",
+                "digest": entry.digest,
+                "path": entry.path,
+                "aliases": names[tag],
+                "loaded": tag in loaded,
+                "available": tag in available,
+            }
+            for tag, entry in catalogue.tags.items()
+        ]
+        return {"object": "list", "data": data, "aliases": dict(catalogue.aliases)}
+
+    @app.put("/admin/models/{tag}")
+    async def put_model(tag: str, body: PutModel) -> dict[str, str]:
+        await host.put(tag, body.path, body.digest)
+        return {"tag": tag, "digest": body.digest}
+
+    @app.put("/admin/aliases/{alias}")
+    async def put_alias(alias: str, body: PutAlias) -> dict[str, str]:
+        await host.move(alias, body.tag)
+        return {"alias": alias, "tag": body.tag}
+
+    @app.delete("/admin/models/{tag}", status_code=204)
+    async def delete_model(tag: str) -> None:
+        await host.forget(tag)
+
+    @app.get("/healthz")
+    async def healthz() -> PlainTextResponse:
+        return PlainTextResponse("200 OK\n")
+
+    @app.get("/readyz")
+    async def readyz() -> PlainTextResponse:
+        return PlainTextResponse("200 OK\n") if host.is_ready else PlainTextResponse("503 Service Unavailable\n", 503)
+
+    return app
+
+
+def _body(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise BadRequest(f"the request is not JSON: {error}") from error
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        raise BadRequest("the request must be an object with `model`, a tag or an alias, and `messages`")
+    return body
+
+
+async def _forward(host: Host, client: httpx.AsyncClient, tag: str, body: dict[str, Any]) -> Response:
+    """Let a tag's engine answer; once more from a new engine when it dies before it has said anything."""
+    for attempt in (1, 2):
+        async with AsyncExitStack() as held:
+            address = await held.enter_async_context(host.pool.using(tag))
+            request = client.build_request("POST", f"{address}/v1/chat/completions", json=body)
+            try:
+                answer = await client.send(request, stream=True)
+                held.push_async_callback(answer.aclose)
+                if not body.get("stream"):
+                    return Response(await answer.aread(), answer.status_code, media_type=answer.headers.get("content-type"))
+            except httpx.TransportError as error:
+                host.pool.lost(tag, address)
+                if attempt == 2:
+                    raise Unusable(f"the engine of {tag} does not answer: {error!r}") from error
+                continue
+            return _Streamed(answer, held.pop_all())
+    raise AssertionError("the second attempt returns or raises")
+
+
+class _Streamed(StreamingResponse):
+    """The engine's bytes as they come. The engine is released at the end, also when the client goes away before the first."""
+
+    def __init__(self, answer: httpx.Response, held: AsyncExitStack) -> None:
+        super().__init__(answer.aiter_raw(), answer.status_code, media_type=answer.headers.get("content-type"))
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)

@@ -1,0 +1,110 @@
+"""`python -m services.registry`: settings → database, bus, targets → consumer, publisher, deployer and HTTP."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+
+from services.registry import api, pages
+from services.registry.app import GROUP, TOPICS, Registry, follow
+from services.registry.builds import Builds
+from services.registry.deploy.targets import targets_of
+from services.registry.deployer import Deployer
+from services.registry.outbox import Publisher
+from services.registry.settings import RegistrySettings
+from services.registry.store.database import Database
+from shared.bus import KafkaConsumer, KafkaProducer
+from shared.clock import SystemClock
+from shared.errors import Misconfigured, Unavailable
+from shared.health import Health
+from shared.logs import configure
+from shared.metrics import Metrics
+from shared.model_file import load_models
+from shared.settings import read
+from shared.storage import FsspecStore
+
+
+class _Server(uvicorn.Server):
+    """A web server that leaves signals to the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(settings: RegistrySettings) -> None:
+    """Until SIGTERM or SIGINT. Raises Unavailable when the bus or the database stays away."""
+    clock, metrics = SystemClock(), Metrics("registry")
+    log = configure("registry", settings.log_level, settings.log_format)
+    models = load_models(settings.models)
+    database = Database(settings.database)
+    producer = KafkaProducer(settings.bootstrap_servers)
+    consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
+    health = Health(clock)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+
+    async with httpx.AsyncClient() as client:
+        targets = targets_of(models, settings.serving, client)
+        builds = Builds(database, FsspecStore(settings.object_store), models, settings.bases, settings.merged)
+        publisher = Publisher(database, producer, clock, log)
+        deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept)
+        registry = Registry(database, models, publisher, deployer, clock, log, metrics)
+        application = api.build(registry, health, metrics.registry)
+        pages.add(application, registry)
+        web = uvicorn.Config(
+            application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
+        )
+        server = _Server(web)
+        await asyncio.to_thread(database.create)
+        try:
+            await producer.start()
+            await consumer.start()
+            await registry.declare()
+            work = [
+                asyncio.create_task(follow(registry, consumer.records(), consumer.commit, producer, clock, log, metrics, health)),
+                asyncio.create_task(publisher.run()),
+                asyncio.create_task(deployer.run()),
+                asyncio.create_task(server.serve()),
+            ]
+            health.ready()
+            log.info("registry", address=f"http://{settings.http_host}:{settings.registry_port}", models=list(models.files))
+            asked = asyncio.create_task(stopping.wait())
+            await asyncio.wait([asked, *work], return_when=asyncio.FIRST_COMPLETED)
+            health.ready(False)
+            consumer.finish()
+            server.should_exit = True
+            # The record in hand is finished and committed, the last answers are given; the other loops may end anywhere.
+            await asyncio.wait([work[0], work[3]], timeout=5)
+            for task in (asked, *work):
+                task.cancel()
+            for ended in await asyncio.gather(*work, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended
+        finally:
+            await consumer.stop()
+            await producer.stop()
+            database.close()
+            log.info("stopped")
+
+
+def main() -> int:
+    try:
+        asyncio.run(run(read(RegistrySettings)))
+    except Misconfigured as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Unavailable as error:
+        print(f"{error}; nothing was committed that was not done", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

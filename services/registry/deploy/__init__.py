@@ -1,0 +1,1 @@
+"""Where versions are served: a small protocol, and the targets that follow it."""

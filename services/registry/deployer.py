@@ -1,0 +1,204 @@
+"""The deployer: per model and target, what is served follows the champion, at start and ever after."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.registry.builds import Builds
+from services.registry.deploy.target import Target
+from services.registry.deployment import Served, Undone, Wanted, deploy, keep_at_hand
+from services.registry.outbox import Publisher, enqueue
+from services.registry.store.database import Database
+from services.registry.store.queries import aliases_of, attempts, newest_deployment, version_of, was_verified
+from services.registry.store.tables import Deployment
+from shared.clock import Clock
+from shared.errors import RatchetError, Unavailable
+from shared.events import DeploymentFailed, VersionDeployed
+from shared.identity import identity
+from shared.logs import Log
+from shared.metrics import Metrics
+
+_LOOK_AGAIN_SECONDS = 10.0
+_FIRST_RETRY_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 120.0
+
+
+class Deployer:
+    """Runs one loop per model and target. A loop that is deploying a version which is no longer wanted starts over at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        targets: Mapping[str, Sequence[Target]],
+        builds: Builds,
+        publisher: Publisher,
+        clock: Clock,
+        log: Log,
+        metrics: Metrics,
+        kept: int,
+    ) -> None:
+        self._database = database
+        self._targets = targets
+        self._builds = builds
+        self._publisher = publisher
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._kept = kept
+        self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
+        self._done: dict[tuple[str, str], int] = {}
+        self._changed = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            for model, targets in self._targets.items():
+                for target in targets:
+                    wake = asyncio.Event()
+                    self._wakes[model].append(wake)
+                    loops.create_task(self._follow(model, target, wake))
+
+    def wake(self, model: str) -> None:
+        """The champion of a model may have moved."""
+        for wake in self._wakes.get(model, ()):
+            wake.set()
+
+    async def deployed(self, model: str, move: int, seconds: float) -> bool:
+        """Wait until every target serves a move of the champion, or a later one; false when that takes longer than `seconds`."""
+        names = [target.name for target in self._targets.get(model, ())]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._changed:
+                await self._changed.wait_for(lambda: all(self._done.get((model, name), -1) >= move for name in names))
+                return True
+        return False
+
+    async def _follow(self, model: str, target: Target, wake: asyncio.Event) -> None:
+        retry = _FIRST_RETRY_SECONDS
+        while True:
+            wake.clear()
+            work = asyncio.create_task(self.reconcile(model, target))
+            waking = asyncio.create_task(wake.wait())
+            try:
+                await asyncio.wait({work, waking}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    continue
+                pause, retry = (
+                    (_LOOK_AGAIN_SECONDS, _FIRST_RETRY_SECONDS) if work.result() else (retry, min(2 * retry, _LAST_RETRY_SECONDS))
+                )
+                await asyncio.wait({waking}, timeout=pause)
+            finally:
+                waking.cancel()
+                if work.cancel():
+                    with suppress(asyncio.CancelledError):
+                        await work
+
+    async def reconcile(self, model: str, target: Target) -> bool:
+        """Let a target serve what is wanted; whether it does. What came of it is recorded and published."""
+        try:
+            return await self._reconcile(model, target)
+        except Unavailable as error:
+            self._log.warning("deployments wait", model=model, target=target.name, reason=str(error))
+            return False
+
+    async def _reconcile(self, model: str, target: Target) -> bool:
+        wanted = await self._database.run(partial(_wanted, model=model, target=target.name))
+        if wanted is None:
+            return True
+        began = self._clock.monotonic()
+        try:
+            served = await deploy(wanted, target, self._builds)
+        except Undone as error:
+            await self._record_failure(wanted, target, error, self._clock.monotonic() - began)
+            return False
+        if served is not None:
+            await self._record_success(wanted, target, served, self._clock.monotonic() - began)
+        async with self._changed:
+            self._done[model, target.name] = wanted.move
+            self._changed.notify_all()
+        try:
+            await keep_at_hand(wanted, target, self._builds, self._kept)
+        except RatchetError as error:
+            self._log.warning("the previous version is not at hand", model=model, target=target.name, reason=str(error))
+        return True
+
+    async def _record_success(self, wanted: Wanted, target: Target, served: Served, seconds: float) -> None:
+        def record(session: Session) -> None:
+            now = self._clock.now()
+            count = attempts(session, wanted.model, target.name, wanted.move)
+            session.add(_row(wanted, target, "deployed", seconds, now, digest=served.digest, finding=served.finding))
+            event = VersionDeployed(
+                event_id=identity("deployed", wanted.model, target.name, wanted.move, count),
+                occurred_at=now,
+                model=wanted.model,
+                version=wanted.champion,
+                target=target.name,
+                served_name=target.served_name(wanted.model),
+                digest=served.digest,
+                seconds=round(seconds, 3),
+            )
+            enqueue(session, wanted.model, event, now)
+
+        await self._database.run(record)
+        self._publisher.wake()
+        self._metrics.observe("ratchet_registry_deploy_seconds", seconds, model=wanted.model, target=target.name)
+        self._log.info("deployed", model=wanted.model, version=wanted.champion, target=target.name, seconds=round(seconds, 2))
+
+    async def _record_failure(self, wanted: Wanted, target: Target, error: Undone, seconds: float) -> None:
+        def record(session: Session) -> None:
+            now = self._clock.now()
+            last = newest_deployment(session, wanted.model, target.name)
+            if last and (last.move, last.state, last.step, last.reason) == (wanted.move, "failed", error.step, error.reason):
+                return  # said already; saying it at every retry would bury the rest
+            count = attempts(session, wanted.model, target.name, wanted.move)
+            session.add(_row(wanted, target, "failed", seconds, now, step=error.step, reason=error.reason))
+            event = DeploymentFailed(
+                event_id=identity("deployment failed", wanted.model, target.name, wanted.move, count),
+                occurred_at=now,
+                model=wanted.model,
+                version=wanted.champion,
+                target=target.name,
+                step=error.step,
+                reason=error.reason,
+                serving=error.serving,
+            )
+            enqueue(session, wanted.model, event, now)
+
+        await self._database.run(record)
+        self._publisher.wake()
+        self._metrics.count("ratchet_registry_deployment_failures_total", model=wanted.model, target=target.name, step=error.step)
+        self._log.warning("deployment undone", model=wanted.model, version=wanted.champion, target=target.name, reason=str(error))
+
+
+def _wanted(session: Session, model: str, target: str) -> Wanted | None:
+    """What a target shall serve; None while the model has no version."""
+    aliases = aliases_of(session, model)
+    if aliases is None or aliases.champion is None:
+        return None
+    version = version_of(session, model, aliases.champion)
+    assert version is not None, "aliases name versions that exist"
+    last = newest_deployment(session, model, target)
+    recorded = last.move if last and last.state == "deployed" else None
+    digest = version.merged_digest
+    verified = digest if digest and was_verified(session, model, target, version.name, digest) else None
+    return Wanted(model, aliases.champion, aliases.previous, aliases.move, recorded, verified)
+
+
+def _row(wanted: Wanted, target: Target, state: str, seconds: float, now: datetime, **outcome: Any) -> Deployment:
+    finding = outcome.pop("finding", None)
+    return Deployment(
+        model=wanted.model,
+        target=target.name,
+        version=wanted.champion,
+        move=wanted.move,
+        state=state,
+        seconds=seconds,
+        at=now,
+        finding=asdict(finding) if finding else None,
+        **outcome,
+    )

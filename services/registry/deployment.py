@@ -1,0 +1,120 @@
+"""One deployment: probe, push, verify, switch; undone when a step fails."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from services.registry.builds import Builds
+from services.registry.deploy.target import Refused, Serving, Target
+from services.registry.verification import Finding
+from shared.errors import RatchetError
+from shared.events import Digest
+
+Step = Literal["probe", "push", "verify", "switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a target shall serve of a model. `move` numbers the champion's moves; `recorded` is the move that the target has already
+    been seen to carry out; `verified` is the digest of the champion's file if that has answered there as it should."""
+
+    model: str
+    champion: str
+    previous: str | None
+    move: int
+    recorded: int | None
+    verified: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A deployment that succeeded. `finding` is null when these bytes had been verified there before."""
+
+    digest: Digest
+    finding: Finding | None
+
+
+class Undone(RatchetError):
+    """A deployment that failed; what answered before still does."""
+
+    def __init__(self, step: Step, reason: str, serving: str | None) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step = step
+        self.reason = reason
+        self.serving = serving
+
+
+async def deploy(wanted: Wanted, target: Target, builds: Builds) -> Served | None:
+    """Let `target` serve the champion; None when it does so already and that is recorded. Raises Undone."""
+    async with _step("probe", None):
+        serving = await target.probe(wanted.model)
+    if wanted.verified is not None and serving.versions.get(wanted.champion) == wanted.verified:
+        if serving.champion == wanted.champion and wanted.recorded == wanted.move:
+            return None
+        served = Served(wanted.verified, None)
+    else:
+        served = await _bring(wanted, target, builds, serving)
+    try:
+        async with _step("switch", serving.champion):
+            await target.switch(wanted.model, wanted.champion, wanted.previous)
+    except Undone:
+        await _undo(wanted, target, serving)
+        raise
+    return served
+
+
+async def keep_at_hand(wanted: Wanted, target: Target, builds: Builds, keep: int) -> None:
+    """Have the previous version at the target, so that going back is instant, and let old ones go there and on disk.
+
+    Raises RatchetError; nothing depends on it.
+    """
+    serving = await target.probe(wanted.model)
+    if wanted.previous and wanted.previous not in serving.versions:
+        await target.push(await builds.build(wanted.model, wanted.previous))
+        await target.switch(wanted.model, wanted.champion, wanted.previous)
+    named = {wanted.champion, wanted.previous, serving.champion, serving.previous}
+    for version in _oldest_beyond(keep, [name for name in serving.versions if name not in named]):
+        await target.remove(wanted.model, version)
+    for version in _oldest_beyond(keep, [name for name in await builds.on_disk(wanted.model) if name not in named]):
+        await builds.drop(wanted.model, version)
+
+
+async def _bring(wanted: Wanted, target: Target, builds: Builds, serving: Serving) -> Served:
+    """Push the champion and verify it. When that fails, neither the target nor this machine keeps it."""
+    model, version = wanted.model, wanted.champion
+    try:
+        async with _step("push", serving.champion):
+            build = await builds.build(model, version)
+            if serving.versions.get(version, build.digest) != build.digest and serving.champion != version:
+                await target.remove(model, version)
+            await target.push(build)
+        async with _step("verify", serving.champion):
+            finding = await target.verify(build)
+            if not finding.passed:
+                raise Refused("; ".join(finding.reasons))
+    except Undone:
+        await builds.drop(model, version)
+        await _undo(wanted, target, serving)
+        raise
+    return Served(build.digest, finding)
+
+
+async def _undo(wanted: Wanted, target: Target, serving: Serving) -> None:
+    """Take the champion from the target again, unless it is what answers there. The failure that led here is the one to tell."""
+    if serving.champion != wanted.champion:
+        with suppress(RatchetError):
+            await target.remove(wanted.model, wanted.champion)
+
+
+def _oldest_beyond(keep: int, versions: list[str]) -> list[str]:
+    newest_first = sorted(versions, key=lambda name: int(name[1:].partition("_")[0]), reverse=True)
+    return newest_first[keep:]
+
+
+@asynccontextmanager
+async def _step(step: Step, serving: str | None) -> AsyncIterator[None]:
+    try:
+        yield
+    except RatchetError as error:
+        raise Undone(step, str(error), serving) from error

@@ -1,0 +1,188 @@
+"""What each event of the trainer does, in one transaction: gather, decide, apply. The events decided are returned and in the outbox."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.registry.lifecycle import answer_to, version_name
+from services.registry.moves import promote, shift
+from services.registry.outbox import enqueue
+from services.registry.store.queries import aliases_of, as_aliases, locked_aliases, next_number, version_of_run
+from services.registry.store.tables import Outcome, Run, RunPoint, Version
+from shared.errors import ContractViolation
+from shared.events import CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
+from shared.identity import identity
+from shared.model_file import ModelFile
+
+ENDED = frozenset({"promoted", "rejected", "inconclusive", "failed"})
+"""States of a run that do not change any more."""
+
+ACTOR = "registry"
+
+
+def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Event]:
+    """A declared model without versions gets version 0, the base itself, as its champion."""
+    if aliases_of(session, model.model) is not None:
+        return []
+    version = Version(
+        model=model.model, name=version_name(0, now.astimezone(UTC)), number=0, created_at=now, model_digest=model.digest, probes=[]
+    )
+    session.add(version)
+    session.flush()
+    reason = "the base, as it comes"
+    shift(session, "found", version, ACTOR, reason, {"base": model.base.model_dump()}, now, is_new=True)
+    registered = _registered(version, 0, "promoted", version.name, now)
+    promoted = VersionPromoted(
+        event_id=identity("promoted", version.model, version.name, "found"),
+        occurred_at=now,
+        model=version.model,
+        version=version.name,
+        previous=None,
+        adapter=None,
+        run_id=None,
+        actor=ACTOR,
+        reason=reason,
+    )
+    for event in (registered, promoted):
+        enqueue(session, model.model, event, now)
+    return [registered, promoted]
+
+
+def progressed(session: Session, event: TrainingProgressed, now: datetime) -> list[Event]:
+    """How far a run is: its state, and a point of its loss curve where there is a loss."""
+    run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
+    # Progress has a topic of its own, so it may arrive after the outcome.
+    run.step, run.total_steps, run.updated_at = max(run.step, event.step), event.total_steps, now
+    if run.state not in ENDED:
+        run.state = event.phase
+    if event.loss is not None:
+        point = RunPoint(run_id=event.run_id, step=event.step, loss=event.loss, at=event.occurred_at)
+        point.learning_rate, point.gradient_norm = event.learning_rate, event.gradient_norm
+        point.tokens_per_second = event.tokens_per_second
+        session.merge(point)
+    return []
+
+
+def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime) -> list[Event]:
+    """A candidate that the gate promotes: it becomes champion, or has to be evaluated again since the champion has moved."""
+    if event.verdict.decision != "promote":
+        raise ContractViolation(f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}", "verdict.decision")
+    row = locked_aliases(session, event.model)
+    if row is None:
+        raise ContractViolation(f"{event.model} has no version yet", "model")
+    run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
+    if run.state in ENDED or event.evaluation <= run.evaluation:
+        return []
+    version = version_of_run(session, event.run_id)
+    if version is not None and version.adapter_digest != event.adapter.digest:
+        raise ContractViolation(f"run {event.run_id} has already saved an adapter with digest {version.adapter_digest}", "adapter.digest")
+    is_new = version is None
+    version = version or _version(session, event, now)
+    evidence = _evidence(event)
+    answer = answer_to(as_aliases(row), event.verdict.baseline_version)
+    shift(session, "challenge", version, ACTOR, f"run {event.run_id}, evaluation {event.evaluation}", evidence, now, is_new)
+    _end(run, event, "promoted" if answer == "promoted" else "reevaluate", now)
+    run.version = version.name
+    session.add(Outcome(run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=answer))
+    champion = version.name if answer == "promoted" else str(row.champion)
+    registered = _registered(version, event.evaluation, answer, champion, now)
+    enqueue(session, event.model, registered, now)
+    if answer == "reevaluate":
+        run.reason = f"its verdict is against {event.verdict.baseline_version}, the champion is {champion} now"
+        return [registered]
+    reason = "; ".join(event.verdict.reasons) or "the gate promotes it"
+    cause = identity(event.run_id, event.evaluation)
+    return [registered, promote(session, version, ACTOR, reason, evidence, now, cause)]
+
+
+def training_rolled_back(session: Session, event: TrainingRolledBack, now: datetime) -> list[Event]:
+    """A run ended without a version; a candidate that it had as challenger is withdrawn."""
+    row = locked_aliases(session, event.model)
+    run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
+    if run.state in ENDED or (event.evaluation <= run.evaluation and run.evaluation > 0 and event.outcome != "failed"):
+        return []
+    _end(run, event, event.outcome, now)
+    run.reason, run.advice = event.reason, event.advice
+    session.merge(Outcome(run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=event.outcome))
+    version = version_of_run(session, event.run_id)
+    if row is not None and version is not None and row.challenger == version.name:
+        shift(session, "withdraw", version, ACTOR, event.reason, _evidence(event), now)
+    return []
+
+
+def _run(session: Session, run_id: str, model: str, batch_id: str, at: datetime) -> Run:
+    run = session.get(Run, run_id)
+    if run is None:
+        run = Run(run_id=run_id, model=model, batch_id=batch_id, state="loading", evaluation=0, step=0, total_steps=0)
+        run.started_at = run.updated_at = at
+        run.reason = run.advice = ""
+        session.add(run)
+    run.started_at = min(run.started_at, at)
+    return run
+
+
+def _end(run: Run, event: CheckpointSaved | TrainingRolledBack, state: str, now: datetime) -> None:
+    run.state, run.evaluation, run.lane, run.parent_version = state, event.evaluation, event.lane, event.parent_version
+    run.configuration = event.configuration.model_dump(mode="json")
+    run.metrics = event.metrics.model_dump(mode="json") if event.metrics else run.metrics
+    run.verdict = event.verdict.model_dump(mode="json") if event.verdict else run.verdict
+    run.reason = "; ".join(event.verdict.reasons) if event.verdict else ""
+    run.updated_at, run.ended_at = now, event.occurred_at
+
+
+def _version(session: Session, event: CheckpointSaved, now: datetime) -> Version:
+    number = next_number(session, event.model)
+    version = Version(
+        model=event.model,
+        name=version_name(number, event.occurred_at.astimezone(UTC)),
+        number=number,
+        created_at=now,
+        run_id=event.run_id,
+        batch_id=event.batch_id,
+        lane=event.lane,
+        parent=event.parent_version,
+        adapter_uri=event.adapter.uri,
+        adapter_digest=event.adapter.digest,
+        base_digest=event.base_digest,
+        model_digest=event.model_digest,
+        training_loss=event.metrics.training_loss,
+        epochs=event.metrics.epochs,
+        configuration=event.configuration.model_dump(mode="json"),
+        metrics=event.metrics.model_dump(mode="json"),
+        probes=[probe.model_dump(mode="json") for probe in event.probes],
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def _registered(version: Version, evaluation: int, answer: Any, champion: str, now: datetime) -> VersionRegistered:
+    adapter = {"uri": version.adapter_uri, "digest": version.adapter_digest} if version.adapter_uri else None
+    return VersionRegistered.model_validate(
+        {
+            "event_id": identity("registered", version.model, version.name, evaluation),
+            "occurred_at": now,
+            "model": version.model,
+            "version": version.name,
+            "number": version.number,
+            "run_id": version.run_id,
+            "batch_id": version.batch_id,
+            "evaluation": evaluation,
+            "parent_version": version.parent,
+            "adapter": adapter,
+            "answer": answer,
+            "champion": champion,
+        }
+    )
+
+
+def _evidence(event: CheckpointSaved | TrainingRolledBack) -> dict[str, Any]:
+    verdict = event.verdict.model_dump(mode="json") if event.verdict else None
+    return {
+        "event_id": event.event_id,
+        "run_id": event.run_id,
+        "batch_id": event.batch_id,
+        "evaluation": event.evaluation,
+        "verdict": verdict,
+    }

@@ -1,0 +1,76 @@
+"""The life of a version: immutable once registered; aliases move over versions, by the moves that the table allows.
+
+Pure. A verdict holds against the version that it was measured against: only if that one is still the champion, it promotes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from shared.errors import RatchetError
+
+Alias = Literal["champion", "previous", "challenger"]
+Standing = Literal["new", "challenger", "champion", "previous", "retired"]
+Move = Literal["found", "challenge", "promote", "withdraw", "roll_back"]
+Answer = Literal["promoted", "reevaluate"]
+
+MOVES: Mapping[Move, frozenset[Standing]] = {
+    # The base itself, as version 0, when a model has none.
+    "found": frozenset({"new"}),
+    # A candidate arrives, or arrives again with another evaluation.
+    "challenge": frozenset({"new", "challenger", "retired", "previous"}),
+    # A candidate's verdict holds, or a person decides.
+    "promote": frozenset({"challenger", "previous", "retired"}),
+    # A candidate was evaluated again and did not hold.
+    "withdraw": frozenset({"challenger"}),
+    # Back to an earlier version, or forward again.
+    "roll_back": frozenset({"challenger", "previous", "retired"}),
+}
+"""From which standing each move may take a version."""
+
+
+class IllegalMove(RatchetError):
+    """A move that the table does not allow; the message says what the version is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """Which versions of a model the aliases name."""
+
+    champion: str | None = None
+    previous: str | None = None
+    challenger: str | None = None
+
+    def standing(self, version: str) -> Standing:
+        """The standing of a registered version."""
+        if version == self.champion:
+            return "champion"
+        if version == self.challenger:
+            return "challenger"
+        return "previous" if version == self.previous else "retired"
+
+
+def version_name(number: int, at: datetime) -> str:
+    """`v{n}_{YYYYMMDD_HHMMSS}`; `at` is taken as it stands."""
+    return f"v{number}_{at:%Y%m%d_%H%M%S}"
+
+
+def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Aliases:
+    """The aliases after a move of `version`. Raises IllegalMove when the table does not allow it."""
+    standing: Standing = "new" if is_new else aliases.standing(version)
+    if standing not in MOVES[kind] or (kind == "found" and aliases.champion is not None):
+        raise IllegalMove(f"{version} is {standing} now, so it cannot {kind.replace('_', ' ')}")
+    if kind == "found":
+        return replace(aliases, champion=version)
+    if kind == "challenge":
+        return replace(aliases, challenger=version)
+    if kind == "withdraw":
+        return replace(aliases, challenger=None)
+    challenger = None if version == aliases.challenger else aliases.challenger
+    return Aliases(champion=version, previous=aliases.champion, challenger=challenger)
+
+
+def answer_to(aliases: Aliases, baseline_version: str) -> Answer:
+    """What becomes of a candidate whose verdict is `promote` against `baseline_version`."""
+    return "promoted" if aliases.champion == baseline_version else "reevaluate"

@@ -1,0 +1,82 @@
+"""The outbox: an event is written in the transaction that decides it, and published afterwards, in order, at least once."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from services.registry.store.database import Database
+from services.registry.store.queries import waiting
+from services.registry.store.tables import OutboxRow
+from shared.bus import Producer
+from shared.clock import Clock
+from shared.codec import encode
+from shared.errors import Unavailable
+from shared.events import Event
+from shared.logs import Log
+from shared.topics import MODELS_VERSIONS
+
+SOURCE = "ratchet/registry"
+
+_IDLE_SECONDS = 1.0
+_AT_ONCE = 100
+
+
+def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
+    """Have `event` published under the model's key if the transaction commits."""
+    value, headers = encode(event, SOURCE)
+    session.add(
+        OutboxRow(
+            event_id=event.event_id,
+            topic=MODELS_VERSIONS,
+            key=model,
+            value=value,
+            headers={name: content.decode() for name, content in headers},
+            created_at=now,
+            published_at=None,
+        )
+    )
+    session.flush()
+
+
+class Publisher:
+    """Publishes what waits. While the bus is away it tries again; nothing is skipped, so order holds."""
+
+    def __init__(self, database: Database, producer: Producer, clock: Clock, log: Log) -> None:
+        self._database = database
+        self._producer = producer
+        self._clock = clock
+        self._log = log
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was enqueued."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                more = await self.publish()
+            except Unavailable as error:
+                self._log.warning("events wait in the outbox", reason=str(error))
+                more = False
+            if not more:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)
+
+    async def publish(self) -> bool:
+        """Publish what waits, up to a hundred events; whether more may wait."""
+        rows = await self._database.run(lambda session: waiting(session, _AT_ONCE))
+        for row in rows:
+            headers = [(name, content.encode()) for name, content in row.headers.items()]
+            await self._producer.send(row.topic, row.key.encode(), row.value, headers)
+            await self._database.run(partial(_mark, row=row.id, now=self._clock.now()))
+        return len(rows) == _AT_ONCE
+
+
+def _mark(session: Session, row: int, now: datetime) -> None:
+    session.execute(update(OutboxRow).where(OutboxRow.id == row).values(published_at=now))

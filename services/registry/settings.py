@@ -1,0 +1,20 @@
+"""What the registry reads from its environment."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.settings import Port, ServiceSettings
+
+
+class RegistrySettings(ServiceSettings):
+    """The registry's own variables."""
+
+    registry_port: Annotated[Port, Field(description="where API, pages, health and metrics listen")] = 8080
+    database: Annotated[str, Field(description="an SQLAlchemy URL: sqlite:///<file> or postgresql+psycopg://...")] = (
+        "sqlite:///.ratchet/registry.db"
+    )
+    serving: Annotated[str, Field(description="where targets are served that name no location of their own")] = "http://127.0.0.1:8081"
+    merged: Annotated[Path, Field(description="the folder that merged models are written to")] = Path(".ratchet/merged")
+    merged_kept: Annotated[int, Field(ge=0, description="merged models kept per model, beside those that an alias names")] = 2

@@ -1,0 +1,106 @@
+"""What is asked of the tables."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.registry.lifecycle import Aliases
+from services.registry.store.tables import AliasRow, AuditRow, Deployment, OutboxRow, Run, RunPoint, Version
+from shared.events import Artefact
+
+
+def locked_aliases(session: Session, model: str) -> AliasRow | None:
+    """The row of a model's aliases, locked until the transaction ends, so that changes to one model come one after the other."""
+    return session.scalar(select(AliasRow).where(AliasRow.model == model).with_for_update())
+
+
+def aliases_of(session: Session, model: str) -> AliasRow | None:
+    return session.get(AliasRow, model)
+
+
+def as_aliases(row: AliasRow) -> Aliases:
+    return Aliases(row.champion, row.previous, row.challenger)
+
+
+def version_of(session: Session, model: str, name: str) -> Version | None:
+    return session.get(Version, (model, name))
+
+
+def version_of_run(session: Session, run_id: str) -> Version | None:
+    return session.scalar(select(Version).where(Version.run_id == run_id))
+
+
+def versions_named(session: Session, name: str) -> Sequence[Version]:
+    """Versions of this name, of whichever model."""
+    return session.scalars(select(Version).where(Version.name == name).order_by(Version.model)).all()
+
+
+def versions_of(session: Session, model: str) -> Sequence[Version]:
+    """Newest first."""
+    return session.scalars(select(Version).where(Version.model == model).order_by(Version.number.desc())).all()
+
+
+def next_number(session: Session, model: str) -> int:
+    newest = session.scalar(select(func.max(Version.number)).where(Version.model == model))
+    return 0 if newest is None else newest + 1
+
+
+def adapter_of(version: Version) -> Artefact | None:
+    """Where a version's adapter lies; the base itself has none."""
+    if version.adapter_uri is None or version.adapter_digest is None:
+        return None
+    return Artefact(uri=version.adapter_uri, digest=version.adapter_digest)
+
+
+def lineage_of(session: Session, version: Version) -> list[Version]:
+    """A version and its parents, up to the base."""
+    line = [version]
+    while line[-1].parent is not None:
+        parent = version_of(session, version.model, line[-1].parent)
+        if parent is None or parent in line:
+            break
+        line.append(parent)
+    return line
+
+
+def runs_of(session: Session, model: str, limit: int) -> Sequence[Run]:
+    """Newest first."""
+    return session.scalars(select(Run).where(Run.model == model).order_by(Run.started_at.desc(), Run.run_id).limit(limit)).all()
+
+
+def points_of(session: Session, run_id: str) -> Sequence[RunPoint]:
+    return session.scalars(select(RunPoint).where(RunPoint.run_id == run_id).order_by(RunPoint.step)).all()
+
+
+def history_of(session: Session, model: str, limit: int) -> Sequence[AuditRow]:
+    """Newest first."""
+    return session.scalars(select(AuditRow).where(AuditRow.model == model).order_by(AuditRow.id.desc()).limit(limit)).all()
+
+
+def deployments_of(session: Session, model: str, limit: int) -> Sequence[Deployment]:
+    """Newest first."""
+    return session.scalars(select(Deployment).where(Deployment.model == model).order_by(Deployment.id.desc()).limit(limit)).all()
+
+
+def newest_deployment(session: Session, model: str, target: str) -> Deployment | None:
+    """The newest attempt, however it went."""
+    rows = select(Deployment).where(Deployment.model == model, Deployment.target == target)
+    return session.scalar(rows.order_by(Deployment.id.desc()).limit(1))
+
+
+def was_verified(session: Session, model: str, target: str, version: str, digest: str) -> bool:
+    """Whether these very bytes have answered at this target as they should."""
+    rows = select(Deployment.id).where(Deployment.model == model, Deployment.target == target, Deployment.version == version)
+    return session.scalar(rows.where(Deployment.digest == digest, Deployment.state == "deployed").limit(1)) is not None
+
+
+def attempts(session: Session, model: str, target: str, move: int) -> int:
+    """How often a move of the champion was carried out, or tried, at a target."""
+    rows = select(func.count()).where(Deployment.model == model, Deployment.target == target, Deployment.move == move)
+    return session.scalar(rows) or 0
+
+
+def waiting(session: Session, limit: int) -> Sequence[OutboxRow]:
+    """Events to publish, in order."""
+    return session.scalars(select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.id).limit(limit)).all()

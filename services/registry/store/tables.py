@@ -1,0 +1,169 @@
+"""The tables, in the order of the flow. Nothing here is particular to one database."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, DateTime, Dialect, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+Json = dict[str, Any]
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware time, kept as UTC; SQLite forgets the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Table(DeclarativeBase):
+    """The root of the tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Instant, Json: JSON, list[Any]: JSON, str: String(512)}
+
+
+class Run(Table):
+    """A run of the trainer, as far as it is known; `state` is a phase while it goes on, then its outcome."""
+
+    __tablename__ = "runs"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    batch_id: Mapped[str]
+    lane: Mapped[str | None]
+    parent_version: Mapped[str | None]
+    state: Mapped[str]
+    step: Mapped[int] = mapped_column(default=0)
+    total_steps: Mapped[int] = mapped_column(default=0)
+    evaluation: Mapped[int] = mapped_column(default=0)
+    version: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(Text, default="")
+    advice: Mapped[str] = mapped_column(Text, default="")
+    configuration: Mapped[Json | None]
+    metrics: Mapped[Json | None]
+    verdict: Mapped[Json | None]
+    started_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class RunPoint(Table):
+    """One step of a run's loss curve."""
+
+    __tablename__ = "run_points"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    loss: Mapped[float]
+    learning_rate: Mapped[float | None]
+    gradient_norm: Mapped[float | None]
+    tokens_per_second: Mapped[float | None]
+    at: Mapped[datetime]
+
+
+class Outcome(Table):
+    """The outcomes that were answered: one per run and evaluation."""
+
+    __tablename__ = "outcomes"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    evaluation: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str]
+    answer: Mapped[str]
+
+
+class Version(Table):
+    """A version. What it is made of never changes; `merged_*` says where its file lies at present."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("model", "number"),)
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    created_at: Mapped[datetime]
+    run_id: Mapped[str | None] = mapped_column(unique=True)
+    batch_id: Mapped[str | None]
+    lane: Mapped[str | None]
+    parent: Mapped[str | None]
+    adapter_uri: Mapped[str | None]
+    adapter_digest: Mapped[str | None]
+    base_digest: Mapped[str | None]
+    model_digest: Mapped[str]
+    training_loss: Mapped[float | None]
+    epochs: Mapped[int | None]
+    configuration: Mapped[Json | None]
+    metrics: Mapped[Json | None]
+    probes: Mapped[list[Any]]
+    merged_path: Mapped[str | None]
+    merged_digest: Mapped[str | None]
+
+
+class AliasRow(Table):
+    """The aliases of a model; the row that a change of the model's state locks. `move` counts the champion's moves."""
+
+    __tablename__ = "aliases"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    champion: Mapped[str | None]
+    previous: Mapped[str | None]
+    challenger: Mapped[str | None]
+    move: Mapped[int] = mapped_column(default=0)
+
+
+class AuditRow(Table):
+    """Who moved what, when, on which evidence. Rows are only ever added."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(index=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    action: Mapped[str]
+    from_version: Mapped[str | None]
+    to_version: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(Text)
+    evidence: Mapped[Json]
+
+
+class OutboxRow(Table):
+    """An event that was decided with the state beside it, and waits to be published or was."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("outbox_waiting", "published_at", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    event_id: Mapped[str] = mapped_column(unique=True)
+    topic: Mapped[str]
+    key: Mapped[str]
+    value: Mapped[bytes] = mapped_column(LargeBinary)
+    headers: Mapped[Json]
+    created_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+
+
+class Deployment(Table):
+    """An attempt to serve a version at a target, and how it went. `move` is the champion's move that it carries out."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str] = mapped_column(index=True)
+    target: Mapped[str]
+    version: Mapped[str]
+    move: Mapped[int]
+    state: Mapped[str]
+    step: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(Text, default="")
+    digest: Mapped[str | None]
+    seconds: Mapped[float]
+    finding: Mapped[Json | None]
+    at: Mapped[datetime]

@@ -1,0 +1,148 @@
+"""Rows as the answers of the API, for programs and for the pages alike."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.registry.store.queries import (
+    adapter_of,
+    aliases_of,
+    deployments_of,
+    history_of,
+    lineage_of,
+    points_of,
+    versions_of,
+)
+from services.registry.store.tables import AuditRow, Deployment, Run, Version
+
+View = dict[str, Any]
+
+_LIMIT = 200
+
+
+def model_view(session: Session, model: str) -> View:
+    """A model with its aliases, the number of its versions, and what was last seen of its deployments."""
+    aliases = aliases_of(session, model)
+    newest: dict[str, View] = {}
+    for row in deployments_of(session, model, _LIMIT):
+        newest.setdefault(row.target, deployment_view(row))
+    return {
+        "model": model,
+        "champion": aliases.champion if aliases else None,
+        "previous": aliases.previous if aliases else None,
+        "challenger": aliases.challenger if aliases else None,
+        "versions": len(versions_of(session, model)),
+        "deployments": list(newest.values()),
+    }
+
+
+def version_view(session: Session, version: Version) -> View:
+    """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that of the run's newest evaluation."""
+    row = aliases_of(session, version.model)
+    named = [alias for alias in ("champion", "previous", "challenger") if row and getattr(row, alias) == version.name]
+    adapter = adapter_of(version)
+    run = session.get(Run, version.run_id) if version.run_id else None
+    return {
+        "model": version.model,
+        "version": version.name,
+        "number": version.number,
+        "aliases": named,
+        "created_at": version.created_at,
+        "parent_version": version.parent,
+        "run_id": version.run_id,
+        "batch_id": version.batch_id,
+        "lane": version.lane,
+        "path": version.merged_path,
+        "digest": version.merged_digest,
+        "adapter": adapter.model_dump() if adapter else None,
+        "base_digest": version.base_digest,
+        "model_digest": version.model_digest,
+        "training_loss": version.training_loss,
+        "epochs": version.epochs,
+        "configuration": version.configuration,
+        "metrics": version.metrics,
+        "verdict": run.verdict if run else None,
+    }
+
+
+def lineage_view(session: Session, version: Version) -> View:
+    """A version's ancestors, itself first, the base last: each with the run and the batch that made it."""
+    steps = [
+        {
+            "version": step.name,
+            "parent_version": step.parent,
+            "run_id": step.run_id,
+            "batch_id": step.batch_id,
+            "lane": step.lane,
+            "adapter": version_view(session, step)["adapter"],
+            "created_at": step.created_at,
+        }
+        for step in lineage_of(session, version)
+    ]
+    return {"model": version.model, "version": version.name, "lineage": steps}
+
+
+def run_view(session: Session, run: Run) -> View:
+    """A run with its verdict and its loss curve."""
+    points = [
+        {
+            "step": point.step,
+            "loss": point.loss,
+            "learning_rate": point.learning_rate,
+            "gradient_norm": point.gradient_norm,
+            "tokens_per_second": point.tokens_per_second,
+            "at": point.at,
+        }
+        for point in points_of(session, run.run_id)
+    ]
+    return {
+        "run_id": run.run_id,
+        "model": run.model,
+        "batch_id": run.batch_id,
+        "lane": run.lane,
+        "parent_version": run.parent_version,
+        "version": run.version,
+        "state": run.state,
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "evaluation": run.evaluation,
+        "reason": run.reason,
+        "advice": run.advice,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "configuration": run.configuration,
+        "metrics": run.metrics,
+        "verdict": run.verdict,
+        "points": points,
+    }
+
+
+def history_view(session: Session, model: str) -> list[View]:
+    """Who moved what, when, and on which evidence; newest first."""
+    return [audit_view(row) for row in history_of(session, model, _LIMIT)]
+
+
+def audit_view(row: AuditRow) -> View:
+    return {
+        "at": row.at,
+        "actor": row.actor,
+        "action": row.action,
+        "from": row.from_version,
+        "to": row.to_version,
+        "reason": row.reason,
+        "evidence": row.evidence,
+    }
+
+
+def deployment_view(row: Deployment) -> View:
+    return {
+        "target": row.target,
+        "version": row.version,
+        "state": row.state,
+        "step": row.step,
+        "reason": row.reason,
+        "digest": row.digest,
+        "seconds": row.seconds,
+        "finding": row.finding,
+        "at": row.at,
+    }

@@ -1,0 +1,47 @@
+"""A target with state, for tests: it can be away, refuse a step, or answer as another model would."""
+
+from dataclasses import dataclass, field
+
+from services.registry.deploy.target import Build, Refused, Serving, TargetUnavailable
+from services.registry.verification import Finding
+
+
+@dataclass
+class FakeTarget:
+    """A place that serves models, in memory."""
+
+    name: str = "fake"
+    versions: dict[str, str] = field(default_factory=dict)
+    champion: str | None = None
+    previous: str | None = None
+    verified: list[str] = field(default_factory=list)
+    away: bool = False
+    answers_wrongly: set[int] = field(default_factory=set)
+
+    def served_name(self, model: str) -> str:
+        return model
+
+    async def probe(self, model: str) -> Serving:
+        if self.away:
+            raise TargetUnavailable("nobody is there")
+        return Serving(self.champion, self.previous, dict(self.versions))
+
+    async def push(self, build: Build) -> None:
+        if self.versions.setdefault(build.version, build.digest) != build.digest:
+            raise Refused("tags never change")
+
+    async def verify(self, build: Build) -> Finding:
+        self.verified.append(build.version)
+        wrong = int(build.version[1:].partition("_")[0]) in self.answers_wrongly
+        return Finding(not wrong, ("probe 1: another answer",) if wrong else (), 1, 1, 0.0)
+
+    async def switch(self, model: str, version: str, previous: str | None) -> None:
+        if version not in self.versions:
+            raise Refused(f"{version} is not there")
+        self.champion = version
+        self.previous = previous if previous in self.versions else self.previous
+
+    async def remove(self, model: str, version: str) -> None:
+        if version == self.champion:
+            raise Refused("it is the champion")
+        self.versions.pop(version, None)

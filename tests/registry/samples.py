@@ -1,0 +1,105 @@
+"""Events as the trainer sends them, and a registry on a database in a folder."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from services.registry.handlers import model_declared
+from services.registry.store.database import Database
+from services.registry.store.tables import AliasRow
+from shared.events import (
+    Artefact,
+    CheckpointSaved,
+    Comparison,
+    Decision,
+    Probe,
+    RunMetrics,
+    TrainingProgressed,
+    TrainingRolledBack,
+    Verdict,
+)
+from shared.identity import digest_of
+from shared.model_file import Base, ModelFile
+from shared.training_config import TrainingConfig
+
+NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
+MODEL = ModelFile(model="support", base=Base(training="base", serving="base/model.gguf"))
+DIGEST = digest_of(b"something")
+
+R = TypeVar("R")
+
+
+def verdict(decision: Decision, baseline: str) -> Verdict:
+    scores = Comparison(name="held_out", examples=9, baseline=-1, candidate=-0.5, difference=0.5, lower=0.2, upper=0.8, margin=0)
+    return Verdict(decision=decision, baseline_version=baseline, confidence=0.95, reasons=("held_out: +0.5",), comparisons=(scores,))
+
+
+def _outcome(run: str, baseline: str, evaluation: int, decision: Decision, model: str) -> dict[str, Any]:
+    metrics = RunMetrics(
+        training_loss=0.5, steps=4, epochs=2, examples_new=50, examples_replayed=0, tokens=900, train_seconds=3, evaluate_seconds=1
+    )
+    return {
+        "event_id": f"{run}-{evaluation}",
+        "occurred_at": NOW,
+        "model": model,
+        "model_digest": DIGEST,
+        "run_id": run,
+        "batch_id": f"batch of {run}",
+        "lane": "adaptive",
+        "parent_version": baseline,
+        "evaluation": evaluation,
+        "adapter": Artefact(uri=f"adapters/{run}/manifest.json", digest=digest_of(run.encode())),
+        "configuration": TrainingConfig(),
+        "metrics": metrics,
+        "verdict": verdict(decision, baseline),
+    }
+
+
+def checkpoint(run: str, baseline: str, evaluation: int = 1, model: str = "support", probes: Sequence[Probe] = ()) -> CheckpointSaved:
+    return CheckpointSaved(**_outcome(run, baseline, evaluation, "promote", model), base_digest=DIGEST, probes=tuple(probes))
+
+
+def rejection(run: str, baseline: str, evaluation: int = 1) -> TrainingRolledBack:
+    outcome = _outcome(run, baseline, evaluation, "reject", "support")
+    return TrainingRolledBack(**outcome, outcome="rejected", reason="worse", advice="look at the batch")
+
+
+def progress(run: str, step: int, loss: float | None = None, model: str = "support") -> TrainingProgressed:
+    return TrainingProgressed(
+        event_id=f"{run}-{step}",
+        occurred_at=NOW,
+        model=model,
+        run_id=run,
+        batch_id=f"batch of {run}",
+        phase="training",
+        step=step,
+        total_steps=4,
+        loss=loss,
+    )
+
+
+class Books:
+    """A database with one declared model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(f"sqlite:///{folder}/registry.db")
+        self.database.create()
+        self.do(lambda session: model_declared(session, MODEL, NOW))
+
+    def do(self, work: Callable[[Session], R]) -> R:
+        with self.database.transaction() as session:
+            return work(session)
+
+    @property
+    def aliases(self) -> AliasRow:
+        row = self.do(lambda session: session.get(AliasRow, "support"))
+        assert row is not None
+        return row
+
+    @property
+    def champion(self) -> str:
+        assert self.aliases.champion is not None
+        return self.aliases.champion

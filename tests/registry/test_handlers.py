@@ -1,0 +1,173 @@
+"""Outcomes become versions once each, and stale verdicts are sent back."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
+from services.registry.moves import roll_back
+from services.registry.outbox import Publisher
+from services.registry.store.queries import points_of, versions_of
+from services.registry.store.tables import AuditRow, OutboxRow, Run
+from shared.bus import MemoryBus
+from shared.clock import ManualClock
+from shared.codec import decode
+from shared.errors import ContractViolation
+from shared.events import VersionPromoted, VersionRegistered, VersionRolledBack
+from shared.logs import configure
+from shared.topics import MODELS_VERSIONS
+from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Books:
+    return Books(tmp_path)
+
+
+def test_a_declared_model_begins_with_its_base(books: Books) -> None:
+    assert books.champion == "v0_20260701_120000"
+    assert books.do(lambda session: model_declared(session, MODEL, NOW)) == []
+
+
+def test_a_verdict_against_the_champion_promotes(books: Books) -> None:
+    base = books.champion
+    registered, promoted = books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    assert isinstance(registered, VersionRegistered)
+    assert isinstance(promoted, VersionPromoted)
+    assert registered.answer == "promoted"
+    assert (promoted.version, promoted.previous) == (books.champion, base)
+    assert books.champion == "v1_20260701_120000"
+    assert (books.aliases.previous, books.aliases.challenger) == (base, None)
+
+
+def test_the_same_outcome_twice_makes_one_version(books: Books) -> None:
+    event = checkpoint("r1", books.champion)
+    books.do(lambda session: checkpoint_saved(session, event, NOW))
+    assert books.do(lambda session: checkpoint_saved(session, event, NOW)) == []
+    assert books.do(lambda session: len(versions_of(session, "support"))) == 2
+
+
+def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(books: Books) -> None:
+    base = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    first = books.champion
+    (answer,) = books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    assert isinstance(answer, VersionRegistered)
+    assert (answer.answer, answer.champion, answer.evaluation) == ("reevaluate", first, 1)
+    assert (books.champion, books.aliases.challenger) == (first, answer.version)
+    again, promoted = books.do(lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), NOW))
+    assert isinstance(again, VersionRegistered)
+    assert isinstance(promoted, VersionPromoted)
+    assert (again.version, again.answer) == (answer.version, "promoted")
+    assert again.event_id != answer.event_id
+    assert (books.champion, books.aliases.previous) == (answer.version, first)
+
+
+def test_a_candidate_that_does_not_hold_is_withdrawn(books: Books) -> None:
+    base = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    books.do(lambda session: training_rolled_back(session, rejection("r2", books.champion, evaluation=2), NOW))
+    run = books.do(lambda session: session.get(Run, "r2"))
+    assert run is not None
+    assert (run.state, run.reason, run.advice) == ("rejected", "worse", "look at the batch")
+    assert books.aliases.challenger is None
+
+
+def test_an_outcome_after_the_run_has_ended_is_ignored(books: Books) -> None:
+    base = books.champion
+    books.do(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
+    assert books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), NOW)) == []
+    assert books.champion == base
+
+
+def test_another_adapter_for_the_same_run_is_a_violation(books: Books) -> None:
+    base = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    other = checkpoint("r2", books.champion, evaluation=2).model_copy(update={"adapter": checkpoint("x", base).adapter})
+    with pytest.raises(ContractViolation, match=r"adapter\.digest"):
+        books.do(lambda session: checkpoint_saved(session, other, NOW))
+
+
+def test_progress_makes_a_curve_whatever_its_order(books: Books) -> None:
+    for step in (2, 1, 2):
+        books.do(partial(progressed, event=progress("r1", step, loss=1 / step), now=NOW))
+    points = books.do(lambda session: points_of(session, "r1"))
+    assert [(point.step, point.loss) for point in points] == [(1, 1.0), (2, 0.5)]
+
+
+def test_progress_that_comes_late_does_not_reopen_a_run(books: Books) -> None:
+    books.do(lambda session: training_rolled_back(session, rejection("r1", books.aliases.champion or ""), NOW))
+    books.do(lambda session: progressed(session, progress("r1", 3, loss=0.4), NOW))
+    run = books.do(lambda session: session.get(Run, "r1"))
+    assert run is not None
+    assert run.state == "rejected"
+
+
+def test_nothing_is_kept_of_a_transaction_that_fails(books: Books) -> None:
+    before = books.do(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
+
+    base = books.champion
+
+    def fail_at_the_end(session: Session) -> None:
+        checkpoint_saved(session, checkpoint("r1", base), NOW)
+        raise RuntimeError("the power goes")
+
+    with pytest.raises(RuntimeError):
+        books.do(fail_at_the_end)
+    assert books.champion == base
+    assert books.do(lambda session: session.scalar(select(func.count()).select_from(OutboxRow))) == before
+
+
+async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
+    base = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.do(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
+    bus = MemoryBus()
+    publisher = Publisher(books.database, bus, ManualClock(NOW), configure("test", "error", "text"))
+    await publisher.publish()
+    await publisher.publish()
+    records = bus.topics[MODELS_VERSIONS]
+    said = [decode(record.value, record.headers, VersionRegistered, VersionPromoted, VersionRolledBack).event for record in records]
+    assert [type(event).__name__ for event in said] == [
+        "VersionRegistered",
+        "VersionPromoted",
+        "VersionRegistered",
+        "VersionPromoted",
+        "VersionRolledBack",
+    ]
+    assert {record.key for record in records} == {b"support"}
+    assert len({event.event_id for event in said}) == 5
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(["r1", "r2", "r3", "back"]), st.booleans()), max_size=12))
+def test_champions_change_only_by_holding_verdicts_and_by_operators(
+    steps: list[tuple[str, bool]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    books = Books(tmp_path_factory.mktemp("books"))
+    evaluations: dict[str, int] = {}
+    base = books.champion
+    for run, fresh in steps:
+        before = books.champion
+        if run == "back":
+            if books.aliases.previous:
+                books.do(lambda session: roll_back(session, "support", None, "x", "operator", NOW))
+                assert books.aliases.previous == before
+            continue
+        evaluations[run] = evaluations.get(run, 0) + 1
+        baseline = before if fresh else "v99_20200101_000000"
+        event = checkpoint(run, baseline, evaluations[run])
+        decided = books.do(partial(checkpoint_saved, event=event, now=NOW))
+        promoted = [one for one in decided if isinstance(one, VersionPromoted)]
+        assert bool(promoted) == (books.champion != before)
+        assert not promoted or fresh
+    audit = books.do(lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all())
+    assert audit[0].to_version == base
+    assert len(books.do(lambda session: versions_of(session, "support"))) == 1 + len(evaluations)

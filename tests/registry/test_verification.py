@@ -1,0 +1,77 @@
+"""What is served must answer as what was evaluated, but for rounding at near ties."""
+
+from services.registry.verification import NEAR_TIE, TOLERANCE, Finding, ServedToken, judge
+from shared.events import Message, Probe, ProbeToken
+from shared.identity import digest_of
+
+RIGHT, WRONG = digest_of(b"right"), digest_of(b"wrong")
+
+
+def _probe(*tokens: tuple[str, float, float]) -> Probe:
+    answer = tuple(ProbeToken(text=text, logprob=logprob, lead=lead) for text, logprob, lead in tokens)
+    return Probe(messages=(Message(role="user", content="?"),), answer=answer)
+
+
+PROBE = _probe(("The", -0.5, 2.0), (" sea", -1.0, 0.1), (" is", -0.2, 3.0))
+
+
+def _judge(*answers: tuple[tuple[str, float], ...]) -> Finding:
+    return judge(RIGHT, RIGHT, [PROBE] * len(answers), [[ServedToken(*token) for token in answer] for answer in answers])
+
+
+def test_the_same_answer_passes() -> None:
+    finding = _judge((("The", -0.51), (" sea", -1.02), (" is", -0.2)))
+    assert finding.passed
+    assert finding.tokens == 3
+    assert finding.mean_difference is not None
+    assert abs(finding.mean_difference - 0.01) < 1e-9
+
+
+def test_another_token_is_allowed_at_a_near_tie_and_ends_the_comparison() -> None:
+    finding = _judge((("The", -0.5), (" lake", -1.1), (" was", -9.0)))
+    assert finding.passed
+    assert finding.tokens == 1
+
+
+def test_another_token_with_a_clear_lead_fails_and_is_named() -> None:
+    finding = _judge((("A", -0.5), (" sea", -1.0), (" is", -0.2)))
+    assert not finding.passed
+    assert "'A'" in finding.reasons[0]
+    assert "2.00" in finding.reasons[0]
+
+
+def test_the_lead_must_be_below_the_bound() -> None:
+    probe = _probe(("a", -0.5, NEAR_TIE), ("b", -0.5, 2.0))
+    assert not judge(RIGHT, RIGHT, [probe], [[ServedToken("x", -0.5)]]).passed
+
+
+def test_the_same_tokens_less_likely_fail() -> None:
+    finding = _judge((("The", -0.5 - 3.1 * TOLERANCE), (" sea", -1.0), (" is", -0.2)))
+    assert not finding.passed
+    assert "nats on average" in finding.reasons[0]
+
+
+def test_another_file_fails_whatever_it_answers() -> None:
+    answer = [ServedToken("The", -0.5), ServedToken(" sea", -1.0), ServedToken(" is", -0.2)]
+    assert not judge(RIGHT, WRONG, [PROBE], [answer]).passed
+
+
+def test_every_probe_is_judged() -> None:
+    good = (("The", -0.5), (" sea", -1.0), (" is", -0.2))
+    assert not _judge(good, (("Bad", -0.5),)).passed
+    assert not judge(RIGHT, RIGHT, [PROBE, PROBE], [[ServedToken(*token) for token in good]]).passed
+
+
+def test_an_answer_that_ends_early_fails() -> None:
+    assert not _judge((("The", -0.5), (" sea", -1.0))).passed
+    assert not _judge(()).passed
+
+
+def test_the_token_that_ends_an_answer_has_no_text_on_the_wire() -> None:
+    probe = _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0))
+    assert judge(RIGHT, RIGHT, [probe], [[ServedToken("Hi", -0.5), ServedToken("", -0.1)]]).passed
+
+
+def test_agreeing_on_nothing_is_not_agreeing() -> None:
+    probe = _probe(("a", -0.5, 0.0))
+    assert not judge(RIGHT, RIGHT, [probe], [[ServedToken("b", -0.5)]]).passed
