@@ -1,0 +1,107 @@
+"""The trainer: `python -m services.trainer`."""
+
+import asyncio
+import signal
+import sys
+from contextlib import aclosing
+
+from services.trainer.app import Trainer
+from services.trainer.bases import locate
+from services.trainer.child_process import ChildProcess
+from services.trainer.failures import RunFailed
+from services.trainer.runs import Runs
+from services.trainer.settings import TrainerSettings
+from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
+from shared.clock import SystemClock
+from shared.errors import Misconfigured, RatchetError, Unprocessable
+from shared.health import Health, serve_health
+from shared.logs import configure
+from shared.metrics import Metrics
+from shared.model_file import Models, load_models
+from shared.reading import KafkaReader
+from shared.settings import read
+from shared.storage import FsspecStore
+from shared.topics import MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_ROLLBACKS
+
+STALLED_SECONDS = 300.0
+"""A training step or the loading of a base may be silent for so long."""
+
+
+async def serve(settings: TrainerSettings) -> None:
+    """Run until SIGTERM, which ends the child, publishes nothing and commits nothing. Raises RatchetError when it cannot go on."""
+    log = configure("trainer", settings.log_level, settings.log_format)
+    clock, metrics = SystemClock(), Metrics("trainer")
+    health = Health(clock, STALLED_SECONDS)
+    models = load_models(settings.models)
+    _check_sets(models)
+    bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
+    child = ChildProcess(settings.threads, log)
+    producer = KafkaProducer(settings.bootstrap_servers)
+    registry = KafkaReader(settings.bootstrap_servers, (MODELS_VERSIONS, TRAINING_ROLLBACKS))
+    consumer = KafkaConsumer(settings.bootstrap_servers, settings.trainer_group, (TRAINING_BATCHES,))
+    store, runs = FsspecStore(settings.object_store), Runs(settings.work)
+    trainer = Trainer(models, bases, store, runs, child, registry, producer, clock, metrics, health, log)
+
+    async def handle(record: Record) -> None:
+        health.progressed(busy=True)
+        try:
+            await trainer.handle(record, lambda: consumer.owns(record))
+        except Unprocessable:
+            metrics.count("ratchet_dead_letters_total", topic=record.topic)
+            raise
+        finally:
+            health.progressed()
+
+    stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
+    try:
+        await _warm_up(trainer)
+        await producer.start()
+        await registry.start()
+        await consumer.start()
+        health.ready()
+        log.info("ready", models=sorted(models.files))
+        async with aclosing(consumer.records()) as records:
+            await consume(records, handle, consumer.commit, producer, "trainer", clock, log)
+    finally:
+        await child.stop()
+        await consumer.stop()
+        await registry.stop()
+        await producer.stop()
+        stop_health()
+
+
+async def _warm_up(trainer: Trainer) -> None:
+    try:
+        await trainer.warm_up()
+    except RunFailed as failure:
+        raise Misconfigured(f"{failure.reason}; {failure.advice}") from failure
+
+
+def _check_sets(models: Models) -> None:
+    for model in models.files:
+        models.golden(model)
+        models.retention(model)
+        models.canaries(model)
+
+
+async def _until_told_to_stop(settings: TrainerSettings) -> None:
+    task = asyncio.ensure_future(serve(settings))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+def main() -> int:
+    """The exit status: 0 after a clean stop, 1 when the service could not go on."""
+    try:
+        asyncio.run(_until_told_to_stop(read(TrainerSettings)))
+    except (RatchetError, OSError) as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""A base model held in memory, bare or wearing an adapter. The base's own weights never change."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from services.trainer.failures import RunFailed
+from services.trainer.tokens import Vocabulary
+from shared.adapters import CONFIG, WEIGHTS
+from shared.training_config import TrainingConfig
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """`train` in the precision that trains fastest, `judge` in fp32: what is evaluated agrees with what an F16 server computes.
+    On a device where both are the same they are one model."""
+
+    vocabulary: Vocabulary
+    train: Any
+    judge: Any
+    device: str
+
+
+def best_precision(device: str) -> str:
+    """The training precision for a device: bf16 where there are instructions for it, else fp16 on a GPU and fp32 on a CPU."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    abilities = torch.cpu.get_capabilities()
+    return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16") else "fp32"
+
+
+def load_base(folder: str, precision: str) -> BaseModel:
+    """Load a base from its folder. Raises OSError when there is none."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = best_precision(device) if precision == "auto" else precision
+    judge = _load(folder, torch.float32, device)
+    train = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
+    ends = judge.generation_config.eos_token_id
+    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(folder), tuple(ends) if isinstance(ends, list) else (ends,))
+    return BaseModel(vocabulary, train, judge, device)
+
+
+def _load(folder: str, dtype: torch.dtype, device: str) -> Any:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model.to(device)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+@contextmanager
+def wearing(model: Any, adapter: Path | None) -> Iterator[Any]:
+    """The model with an adapter from its folder, for the length of a block; bare for None."""
+    if adapter is None:
+        yield model
+        return
+    config = peft.LoraConfig.from_pretrained(str(adapter))
+    config.base_model_name_or_path = None  # the digest names the base; PEFT would compare this path with the one here, and warn
+    with _wrapped(model, config) as wrapped:
+        _put_on(wrapped, adapter)
+        yield wrapped.get_base_model()
+
+
+@contextmanager
+def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterator[Any]:
+    """The model with a trainable fp32 adapter, which starts as `parent`'s weights or as fresh ones that change nothing yet.
+
+    Raises RunFailed when the parent's adapter has another shape than `config` asks for.
+    """
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    if parent is not None:
+        _check_shape(config, parent)
+    with _wrapped(model, lora) as wrapped:
+        if parent is not None:
+            _put_on(wrapped, parent)
+        yield wrapped
+
+
+@contextmanager
+def _wrapped(model: Any, config: Any) -> Iterator[Any]:
+    wrapped = peft.get_peft_model(model, config)
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()
+
+
+def _put_on(wrapped: Any, adapter: Path) -> None:
+    found: Any = peft.set_peft_model_state_dict(wrapped, load_file(adapter / WEIGHTS))
+    if found.unexpected_keys:
+        raise RunFailed(
+            f"the adapter has weights that this base has no place for: {found.unexpected_keys[0]}", "check the base in the model file"
+        )
+
+
+def _check_shape(config: TrainingConfig, parent: Path) -> None:
+    lora = json.loads((parent / CONFIG).read_text())
+    asked = {"rank": config.rank, "alpha": config.alpha, "targets": sorted(config.targets)}
+    found = {"rank": lora["r"], "alpha": lora["lora_alpha"], "targets": sorted(lora["target_modules"])}
+    if asked != found:
+        raise RunFailed(
+            f"the champion's adapter has {found}, the lane asks for {asked}",
+            "set the lane back to the champion's shape, or begin a new lineage with a master run",
+        )
+
+
+def save_adapter(wrapped: Any, base: str, folder: Path) -> None:
+    """Write the adapter that a model wears, in PEFT's conventions. `base` is the name that its configuration gives for the base."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = wrapped.peft_config["default"]
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    state = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
+    save_file(weights, folder / WEIGHTS)

@@ -1,0 +1,95 @@
+"""Where a model is trained and examined: the child with one base in hand, and what is already known of the champion."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from services.trainer.bases import Base
+from services.trainer.child_process import ChildProcess, Heard, ignore
+from services.trainer.failures import ChildEnded, RunFailed
+from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.training_set import Sample
+from shared.events import Message, ProbeToken, Value
+from shared.training_config import TrainingConfig
+
+R = TypeVar("R", bound=Value)
+
+Messages = tuple[Message, ...]
+Greedy = tuple[ProbeToken, ...]
+Done = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to examine: an adapter in a folder, or the bare base. `name` is the same for the same weights only."""
+
+    name: str
+    adapter: Path | None
+
+
+class Bench:
+    """One base, trained on and examined by a child. What was once measured of a subject is remembered until `forget_all_but`.
+
+    Every method raises RunFailed when the child refuses, or has died twice.
+    """
+
+    def __init__(self, child: ChildProcess, base: Base, precision: str) -> None:
+        self._child = child
+        self.base = base
+        self._load = Load(base=base.folder, precision=precision)
+        self._scores: dict[tuple[str, Sample], float] = {}
+        self._answers: dict[tuple[str, Messages, int], Greedy] = {}
+
+    async def load(self) -> None:
+        """Have the base in memory."""
+        await self._ask(self._load, Loaded, ignore)
+
+    async def train(
+        self, samples: Sequence[Sample], configuration: TrainingConfig, parent: Path | None, out: Path, heard: Heard
+    ) -> Trained:
+        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`."""
+        request = Train(examples=tuple(samples), configuration=configuration, parent=parent, out=out, base_name=self.base.name)
+        return await self._ask(request, Trained, heard)
+
+    async def score(self, subject: Subject, samples: Sequence[Sample], max_tokens: int, heard: Heard) -> list[float]:
+        """Mean log-likelihood per answer token of each sample, in nats."""
+        unknown = tuple(dict.fromkeys(sample for sample in samples if (subject.name, sample) not in self._scores))
+        if unknown:
+            request = Score(adapter=subject.adapter, samples=unknown, max_tokens=max_tokens)
+            scored = await self._ask(request, Scored, heard)
+            self._scores.update({(subject.name, sample): value for sample, value in zip(unknown, scored.scores, strict=True)})
+        return [self._scores[subject.name, sample] for sample in samples]
+
+    async def answer(
+        self, subject: Subject, prompts: Sequence[Messages], max_tokens: int, max_new_tokens: int, heard: Heard
+    ) -> list[Greedy]:
+        """The greedy answer to each prompt, of at most `max_new_tokens`."""
+        unknown = tuple(dict.fromkeys(prompt for prompt in prompts if (subject.name, prompt, max_new_tokens) not in self._answers))
+        if unknown:
+            request = Answer(adapter=subject.adapter, prompts=unknown, max_tokens=max_tokens, max_new_tokens=max_new_tokens)
+            answered = await self._ask(request, Answered, heard)
+            for prompt, greedy in zip(unknown, answered.answers, strict=True):
+                self._answers[subject.name, prompt, max_new_tokens] = greedy
+        return [self._answers[subject.name, prompt, max_new_tokens] for prompt in prompts]
+
+    def forget_all_but(self, names: Sequence[str]) -> None:
+        """Keep what is known of these subjects only."""
+        self._scores = {key: value for key, value in self._scores.items() if key[0] in names}
+        self._answers = {key: value for key, value in self._answers.items() if key[0] in names}
+
+    async def _ask(self, request: Request, expected: type[R], heard: Heard) -> R:
+        try:
+            return await self._ask_loaded(request, expected, heard)
+        except ChildEnded:
+            try:
+                return await self._ask_loaded(request, expected, heard)
+            except ChildEnded as error:
+                raise RunFailed(
+                    f"the training process died twice: {error}",
+                    "a smaller batch_size needs less memory; look for a message of the kernel",
+                ) from error
+
+    async def _ask_loaded(self, request: Request, expected: type[R], heard: Heard) -> R:
+        await self._child.ask(self._load, Loaded)
+        return await self._child.ask(request, expected, heard)

@@ -1,0 +1,93 @@
+"""The parent's side of the training process: one child, started when it is needed and kept warm."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from services.trainer.failures import ChildEnded, RunFailed
+from services.trainer.protocol import REPLY, Counted, Refused, Request, Stepped
+from shared.events import Value
+from shared.logs import Log
+
+R = TypeVar("R", bound=Value)
+
+Heard = Callable[[Stepped | Counted], Awaitable[None]]
+
+LINE_LIMIT = 256 << 20
+"""Bytes of one reply at most; a reply holds up to some hundred scores or answers."""
+
+
+WAIT_QUIETLY = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Torch's threads sleep while they wait for each other: where serving shares the cores, spinning halves the speed of both."""
+
+
+async def ignore(_: Stepped | Counted) -> None:
+    """Progress that nobody waits for."""
+
+
+class ChildProcess:
+    """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all."""
+
+    def __init__(self, threads: int, log: Log) -> None:
+        self._threads = threads
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
+        """The reply that ends a request. Raises RunFailed when the child refuses it, ChildEnded when the child dies.
+
+        When the wait for it is broken off, the child is ended with it: what it would still say belongs to nobody.
+        """
+        process = await self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(request.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+            while line := await process.stdout.readline():
+                reply = REPLY.validate_json(line)
+                if isinstance(reply, Refused):
+                    raise RunFailed(reply.reason, reply.advice)
+                if isinstance(reply, expected):
+                    return reply
+                if isinstance(reply, Stepped | Counted):
+                    await heard(reply)
+            raise ChildEnded(f"the training process ended with code {await process.wait()}")
+        except RunFailed:
+            raise
+        except (BrokenPipeError, ConnectionResetError) as error:
+            await self.stop()
+            raise ChildEnded("the training process ended") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "services.trainer.child", "--threads", str(self._threads)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=LINE_LIMIT,
+                env=os.environ | WAIT_QUIETLY,  # noqa: TID251 (handed on to the child)
+                start_new_session=True,  # a Ctrl-C is for the parent, which ends the child itself
+            )
+            self._log.info("training process started", pid=self._process.pid)
+        return self._process
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None while there is none."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def stop(self) -> None:
+        """End the child at once: all that it holds can be made again."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

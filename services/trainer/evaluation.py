@@ -1,0 +1,105 @@
+"""What a model knows and says: likelihoods of reference answers, and greedy answers."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from services.trainer.failures import RunFailed
+from services.trainer.recipe import LOWER_THE_RATE, collate, log_likelihoods
+from services.trainer.tokens import Encoded, Vocabulary
+from shared.events import ProbeToken
+
+TOKENS_PER_BATCH = 2048
+"""Padded tokens in one forward pass: enough to keep the cores busy, little enough to report progress every few seconds."""
+
+PROMPTS_PER_BATCH = 16
+
+
+def score(model: Any, examples: Sequence[Encoded], device: str, report: Callable[[int], None]) -> list[float]:
+    """Mean log-likelihood per answer token of each example, in nats, in the order given; `report` hears how many are done.
+
+    Raises RunFailed when one is not a finite number.
+    """
+    scores: list[float] = [0.0] * len(examples)
+    done = 0
+    for places in _batches(examples):
+        chosen = [examples[place] for place in places]
+        with torch.inference_mode():
+            values = log_likelihoods(model, collate(chosen, device))
+        each = torch.split(values, [example.answer_tokens for example in chosen])
+        for place, own in zip(places, each, strict=True):
+            scores[place] = float(own.mean())
+            if not math.isfinite(scores[place]):
+                raise RunFailed("the candidate's logits are not finite", LOWER_THE_RATE)
+        done += len(places)
+        report(done)
+    return scores
+
+
+def _batches(examples: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Places of examples, longest first, in batches that pad to at most `TOKENS_PER_BATCH`."""
+    order = sorted(range(len(examples)), key=lambda place: -len(examples[place].ids))
+    while order:
+        size = max(1, TOKENS_PER_BATCH // len(examples[order[0]].ids))
+        yield order[:size]
+        order = order[size:]
+
+
+def answer_greedily(
+    model: Any,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    device: str,
+    report: Callable[[int], None],
+) -> list[tuple[ProbeToken, ...]]:
+    """The most likely continuation of each prompt, token by token, up to the end of the turn, which is not part of it.
+
+    Raises RunFailed when a probability is not a finite number.
+    """
+    answers: list[tuple[ProbeToken, ...]] = []
+    for start in range(0, len(prompts), PROMPTS_PER_BATCH):
+        answers += _answer_together(model, vocabulary, prompts[start : start + PROMPTS_PER_BATCH], max_new_tokens, device)
+        report(len(answers))
+    return answers
+
+
+def _answer_together(
+    model: Any, vocabulary: Vocabulary, prompts: Sequence[Sequence[int]], max_new_tokens: int, device: str
+) -> list[tuple[ProbeToken, ...]]:
+    """Prompts stand flush right in a rectangle; mask and positions tell the model where each begins."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = None
+    answers: list[list[ProbeToken]] = [[] for _ in prompts]
+    open_rows = set(range(len(prompts)))
+    with torch.inference_mode():
+        for _ in range(max_new_tokens):
+            output = model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            cache = output.past_key_values
+            best = output.logits[:, -1].float().log_softmax(-1).topk(2)
+            for row in sorted(open_rows):
+                logprob, runner_up = best.values[row].tolist()
+                token = int(best.indices[row, 0])
+                if not math.isfinite(logprob):
+                    raise RunFailed("the candidate's logits are not finite", LOWER_THE_RATE)
+                if token in vocabulary.ends:
+                    open_rows.remove(row)
+                else:
+                    answers[row].append(ProbeToken(text=_text(vocabulary, token), logprob=logprob, lead=logprob - runner_up))
+            if not open_rows:
+                break
+            ids = best.indices[:, :1]
+            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+            positions = positions[:, -1:] + 1
+    return [tuple(answer) for answer in answers]
+
+
+def _text(vocabulary: Vocabulary, token: int) -> str:
+    return str(vocabulary.tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -1,0 +1,100 @@
+"""The evidence of the gate: candidate and champion, examined on the same examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.trainer.bench import Bench, Greedy, Messages, Subject
+from services.trainer.child_process import Heard
+from services.trainer.gate import Evidence, Paired
+from services.trainer.runs import References, Runs
+from services.trainer.training_set import Sample
+from shared.events import Probe
+from shared.identity import identity
+from shared.model_file import Canary, Models
+
+ANSWER_TOKENS = 48
+"""Tokens of a greedy answer at most: enough for a canary to sing, few enough that answers cost less than scores."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The sets that a model's candidates are examined on."""
+
+    held_out: Sequence[Sample]
+    golden: Sequence[Sample]
+    retention: Sequence[Sample]
+    canaries: Sequence[Canary]
+    probes: Sequence[Messages]
+    max_tokens: int
+
+    async def hold(self, bench: Bench, champion: Subject, candidate: Subject, heard: Heard) -> tuple[Evidence, tuple[Probe, ...]]:
+        """The evidence on both, and how the candidate answers the probes: whatever serves it must answer alike. Raises RunFailed."""
+        before = await self._scores(bench, champion, heard)
+        after = await self._scores(bench, candidate, heard)
+        held_out, golden, retention = (Paired(*pair) for pair in zip(before, after, strict=True))
+        prompts = [canary.messages for canary in self.canaries]
+        champions = await bench.answer(champion, prompts, self.max_tokens, ANSWER_TOKENS, heard)
+        candidates = await bench.answer(candidate, [*prompts, *self.probes], self.max_tokens, ANSWER_TOKENS, heard)
+        evidence = Evidence(
+            held_out=held_out,
+            golden=golden,
+            retention=retention,
+            canaries_baseline=self._passed(champions),
+            canaries_candidate=self._passed(candidates[: len(prompts)]),
+        )
+        probes = zip(self.probes, candidates[len(prompts) :], strict=True)
+        return evidence, tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
+
+    async def _scores(self, bench: Bench, subject: Subject, heard: Heard) -> list[list[float]]:
+        sets = (self.held_out, self.golden, self.retention)
+        scores = await bench.score(subject, [sample for samples in sets for sample in samples], self.max_tokens, heard)
+        first, second = len(self.held_out), len(self.held_out) + len(self.golden)
+        return [scores[:first], scores[first:second], scores[second:]]
+
+    def _passed(self, answers: Sequence[Greedy]) -> list[bool]:
+        return [passes(canary, text_of(answer)) for canary, answer in zip(self.canaries, answers, strict=True)]
+
+
+def passes(canary: Canary, answer: str) -> bool:
+    """Whether an answer contains all that it must and nothing that it must not; upper and lower case count as the same."""
+    said = answer.casefold()
+    return all(text.casefold() in said for text in canary.must_contain) and not any(
+        text.casefold() in said for text in canary.must_not_contain
+    )
+
+
+def text_of(answer: Greedy) -> str:
+    return "".join(token.text for token in answer)
+
+
+async def prepare(
+    models: Models, model: str, held_out: Sequence[Sample], new: Sequence[Sample], max_tokens: int, bench: Bench, runs: Runs, heard: Heard
+) -> Examination:
+    """Gather the sets of a model. The base answers the retention prompts once; its answers are kept on disk.
+
+    Probes are golden prompts first, then held-out ones, then new ones. Raises RunFailed, ModelFileError.
+    """
+    golden = [Sample(messages=reference.messages, answer=reference.answer) for reference in models.golden(model)]
+    candidates = dict.fromkeys(sample.messages for samples in (golden, held_out, new) for sample in samples)
+    return Examination(
+        held_out=held_out,
+        golden=golden,
+        retention=await _retention(models, model, max_tokens, bench, runs, heard),
+        canaries=models.canaries(model),
+        probes=list(candidates)[: models.get(model).gate.probes],
+        max_tokens=max_tokens,
+    )
+
+
+async def _retention(models: Models, model: str, max_tokens: int, bench: Bench, runs: Runs, heard: Heard) -> list[Sample]:
+    prompts = [prompt.messages for prompt in models.retention(model)]
+    if not prompts:
+        return []
+    said = [f"{message.role}|{message.content}" for messages in prompts for message in messages]
+    key = identity(bench.base.digest, max_tokens, ANSWER_TOKENS, *(len(messages) for messages in prompts), *said)
+    references = runs.references(key)
+    if references is None:
+        answers = await bench.answer(Subject("base", None), prompts, max_tokens, ANSWER_TOKENS, heard)
+        references = References(answers=tuple(text_of(answer) for answer in answers))
+        runs.write_references(key, references)
+    return [Sample(messages=messages, answer=answer) for messages, answer in zip(prompts, references.answers, strict=True) if answer]

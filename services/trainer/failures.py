@@ -1,0 +1,14 @@
+"""How a run can fail by its own fault; each becomes a `TrainingRolledBack` with advice, and the consumer goes on."""
+
+
+class RunFailed(Exception):
+    """This run cannot give a version, and trying again would not help. `advice` says what a person can do."""
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.advice = advice
+
+
+class ChildEnded(Exception):
+    """The training process ended in the middle of a request; a new one may do better."""

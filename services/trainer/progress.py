@@ -1,0 +1,84 @@
+"""Progress of one run on the bus, for whoever watches."""
+
+from services.trainer.protocol import Counted, Stepped
+from shared.bus import Producer, publish
+from shared.clock import Clock
+from shared.errors import BusUnavailable
+from shared.events import BatchReady, Phase, TrainingProgressed
+from shared.health import Health
+from shared.identity import identity
+from shared.logs import Log
+from shared.metrics import Metrics
+from shared.topics import TRAINING_PROGRESS
+
+SOURCE = "ratchet/trainer"
+INTERVAL = 0.5
+"""Seconds between two events of a phase at least; the first and the last step are always told."""
+
+
+class Progress:
+    """Tells how far a run is, and counts how long its phases take."""
+
+    def __init__(
+        self, batch: BatchReady, run_id: str, producer: Producer, clock: Clock, metrics: Metrics, health: Health, log: Log
+    ) -> None:
+        self._batch = batch
+        self._run_id = run_id
+        self._producer = producer
+        self._clock = clock
+        self._metrics = metrics
+        self._health = health
+        self._log = log
+        self._phase: Phase | None = None
+        self._since = self._told = clock.monotonic()
+
+    async def enter(self, phase: Phase) -> None:
+        self.leave()
+        self._phase, self._since = phase, self._clock.monotonic()
+        await self._tell(0, 0)
+
+    def leave(self) -> None:
+        """The phase in hand is over."""
+        if self._phase is not None:
+            self._log.info("phase over", phase=self._phase, seconds=round(self.seconds, 1))
+            self._metrics.observe("ratchet_training_phase_seconds", self.seconds, model=self._batch.model, phase=self._phase)
+        self._phase = None
+        self._health.progressed()
+
+    @property
+    def seconds(self) -> float:
+        """How long the phase in hand has lasted."""
+        return self._clock.monotonic() - self._since
+
+    async def heard(self, reply: Stepped | Counted) -> None:
+        """Pass on what the child says."""
+        self._health.progressed(busy=True)
+        if isinstance(reply, Stepped):
+            self._metrics.set("ratchet_training_loss", reply.loss, model=self._batch.model)
+        step, total = (reply.step, reply.total_steps) if isinstance(reply, Stepped) else (reply.done, reply.total)
+        if step in (1, total) or self._clock.monotonic() - self._told >= INTERVAL:
+            await self._tell(step, total, reply if isinstance(reply, Stepped) else None)
+
+    async def _tell(self, step: int, total: int, stepped: Stepped | None = None) -> None:
+        assert self._phase is not None
+        self._told = self._clock.monotonic()
+        event = TrainingProgressed(
+            event_id=identity("TrainingProgressed", self._run_id, self._phase, step, total),
+            occurred_at=self._clock.now(),
+            model=self._batch.model,
+            run_id=self._run_id,
+            batch_id=self._batch.batch_id,
+            phase=self._phase,
+            step=step,
+            total_steps=total,
+            **(
+                stepped.model_dump(include={"loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds_left"})
+                if stepped
+                else {}
+            ),
+        )
+        try:
+            await publish(self._producer, TRAINING_PROGRESS, self._run_id, event, SOURCE)
+        except BusUnavailable as error:
+            # Minutes of training are not thrown away because nobody could watch; the outcome is published or nothing is committed.
+            self._log.warning("progress not told", run=self._run_id, reason=str(error))

@@ -1,0 +1,104 @@
+"""What parent and child say to each other: JSON, one object a line. A request has replies of progress and then one that ends it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from services.trainer.training_set import Sample
+from shared.events import Message, ProbeToken, Value
+from shared.training_config import TrainingConfig
+
+
+class Load(Value):
+    """Hold a base in memory; nothing to do when it is there already. Ends with `Loaded`."""
+
+    kind: Literal["load"] = "load"
+    base: Path
+    precision: str
+
+
+class Train(Value):
+    """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`, ends with `Trained`."""
+
+    kind: Literal["train"] = "train"
+    examples: tuple[Sample, ...]
+    configuration: TrainingConfig
+    parent: Path | None
+    out: Path
+    base_name: str
+
+
+class Score(Value):
+    """Score reference answers. Replies `Counted`, ends with `Scored`."""
+
+    kind: Literal["score"] = "score"
+    adapter: Path | None
+    samples: tuple[Sample, ...]
+    max_tokens: int
+
+
+class Answer(Value):
+    """Answer prompts greedily. Replies `Counted`, ends with `Answered`."""
+
+    kind: Literal["answer"] = "answer"
+    adapter: Path | None
+    prompts: tuple[tuple[Message, ...], ...]
+    max_tokens: int
+    max_new_tokens: int
+
+
+class Stepped(Value):
+    kind: Literal["stepped"] = "stepped"
+    step: int
+    total_steps: int
+    loss: FiniteFloat
+    learning_rate: FiniteFloat
+    gradient_norm: FiniteFloat | None
+    tokens_per_second: FiniteFloat
+    seconds_left: FiniteFloat
+
+
+class Counted(Value):
+    kind: Literal["counted"] = "counted"
+    done: int
+    total: int
+
+
+class Loaded(Value):
+    kind: Literal["loaded"] = "loaded"
+
+
+class Trained(Value):
+    """`training_loss` is the last epoch's mean, in nats per answer token."""
+
+    kind: Literal["trained"] = "trained"
+    training_loss: FiniteFloat
+    steps: int
+    tokens: int
+    seconds: FiniteFloat
+
+
+class Scored(Value):
+    kind: Literal["scored"] = "scored"
+    scores: tuple[FiniteFloat, ...]
+
+
+class Answered(Value):
+    kind: Literal["answered"] = "answered"
+    answers: tuple[tuple[ProbeToken, ...], ...]
+
+
+class Refused(Value):
+    """The request cannot be met, and would not be by another child either."""
+
+    kind: Literal["refused"] = "refused"
+    reason: str
+    advice: str
+
+
+Request = Load | Train | Score | Answer
+Reply = Stepped | Counted | Loaded | Trained | Scored | Answered | Refused
+
+REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

@@ -1,0 +1,137 @@
+"""What is finished of each run, on this machine's disk, so that a repeat after a crash goes on from there.
+
+    <work>/runs/<run_id>/plan.json          parent and quarantine: the training set is a function of it and of the batch
+                         adapter/           what the child has written
+                         trained.json       written after it, with the digests of its files
+                         outcome-<n>.json   the event of evaluation n, written before it is published
+    <work>/adapters/<digest>/               adapters of champions, for the child to read
+    <work>/references/<digest>.json         the base's own answers to retention prompts
+
+Every file is written as a whole or not at all.
+"""
+
+import shutil
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from services.trainer.protocol import Trained
+from shared.adapters import read_adapter
+from shared.errors import Corrupt
+from shared.events import Artefact, CheckpointSaved, Digest, TrainingRolledBack, Value
+from shared.identity import digest_of
+from shared.storage import FsspecStore, ObjectStore
+
+M = TypeVar("M", bound=BaseModel)
+
+Outcome = CheckpointSaved | TrainingRolledBack
+
+
+class Plan(Value):
+    """What was decided before training began."""
+
+    parent_version: str
+    parent: Artefact | None
+    quarantined: tuple[str, ...]
+
+
+class TrainedRun(Value):
+    """A trained adapter, with what it cost and what it learned from."""
+
+    trained: Trained
+    examples_new: int
+    examples_replayed: int
+    files: dict[str, Digest]
+
+
+class RecordedOutcome(Value):
+    """One of the two events."""
+
+    checkpoint: CheckpointSaved | None = None
+    rollback: TrainingRolledBack | None = None
+
+
+class References(Value):
+    """Answers, in the order of their prompts."""
+
+    answers: tuple[str, ...]
+
+
+class Runs:
+    """The folder above."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work.resolve()
+        self._files = FsspecStore(str(self._work))
+
+    def plan(self, run_id: str) -> Plan | None:
+        return self._read(f"runs/{run_id}/plan.json", Plan)
+
+    def write_plan(self, run_id: str, plan: Plan) -> None:
+        self._write(f"runs/{run_id}/plan.json", plan)
+
+    def adapter_folder(self, run_id: str) -> Path:
+        """Where the child writes the adapter of a run."""
+        return self._work / "runs" / run_id / "adapter"
+
+    def adapter_files(self, run_id: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(self.adapter_folder(run_id).iterdir())}
+
+    def trained(self, run_id: str) -> TrainedRun | None:
+        """What was trained; None when nothing was, or when it is not all there any more."""
+        found = self._read(f"runs/{run_id}/trained.json", TrainedRun)
+        if found is None or not self.adapter_folder(run_id).is_dir():
+            return None
+        return found if _digests(self.adapter_files(run_id)) == found.files else None
+
+    def write_trained(self, run_id: str, trained: Trained, examples_new: int, examples_replayed: int) -> TrainedRun:
+        files = _digests(self.adapter_files(run_id))
+        run = TrainedRun(trained=trained, examples_new=examples_new, examples_replayed=examples_replayed, files=files)
+        self._write(f"runs/{run_id}/trained.json", run)
+        return run
+
+    def outcome(self, run_id: str, evaluation: int) -> Outcome | None:
+        recorded = self._read(f"runs/{run_id}/outcome-{evaluation}.json", RecordedOutcome)
+        return (recorded.checkpoint or recorded.rollback) if recorded else None
+
+    def write_outcome(self, run_id: str, evaluation: int, outcome: Outcome) -> None:
+        saved = isinstance(outcome, CheckpointSaved)
+        recorded = RecordedOutcome(checkpoint=outcome) if saved else RecordedOutcome(rollback=outcome)
+        self._write(f"runs/{run_id}/outcome-{evaluation}.json", recorded)
+
+    def references(self, key: str) -> References | None:
+        return self._read(f"references/{key}.json", References)
+
+    def write_references(self, key: str, references: References) -> None:
+        self._write(f"references/{key}.json", references)
+
+    def fetch_adapter(self, store: ObjectStore, artefact: Artefact, base_digest: Digest) -> Path:
+        """The folder of an adapter from the object store, every file verified. Only the newest one fetched is kept.
+
+        Raises Missing, Corrupt or Unusable as `read_adapter`, and Corrupt when it belongs to another base.
+        """
+        adapter = read_adapter(store, artefact)
+        if adapter.base_digest != base_digest:
+            raise Corrupt(f"the base of {artefact.uri}", adapter.base_digest, base_digest)
+        name = artefact.digest.removeprefix("sha256:")
+        for folder in (self._work / "adapters").glob("*"):
+            if folder.name != name:
+                shutil.rmtree(folder)
+        for file, data in adapter.files.items():
+            self._files.put(f"adapters/{name}/{file}", data)
+        return self._work / "adapters" / name
+
+    def close(self, run_id: str) -> None:
+        """Free what only an unfinished run needs; its records stay."""
+        shutil.rmtree(self.adapter_folder(run_id), ignore_errors=True)
+
+    def _read(self, key: str, kind: type[M]) -> M | None:
+        return kind.model_validate_json(self._files.get(key)) if self._files.exists(key) else None
+
+    def _write(self, key: str, value: BaseModel) -> None:
+        self._files.put(key, value.model_dump_json().encode())
+
+
+def _digests(files: dict[str, bytes]) -> dict[str, Digest]:
+    return {name: digest_of(data) for name, data in files.items()}

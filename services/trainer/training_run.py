@@ -1,0 +1,190 @@
+"""One run, from a batch to a verdict: choose, train, examine, decide. What is finished is on disk, and is not done again."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.trainer.bench import Bench, Subject
+from services.trainer.champions import Champion
+from services.trainer.examination import prepare
+from services.trainer.failures import RunFailed
+from services.trainer.gate import judge, spent
+from services.trainer.progress import Progress
+from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
+from services.trainer.training_set import TrainingSet, read_batches, select
+from shared.adapters import write_adapter
+from shared.clock import Clock
+from shared.events import Artefact, BatchReady, CheckpointSaved, RunMetrics, TrainingRolledBack, Verdict
+from shared.identity import identity
+from shared.model_file import ModelFile, Models
+from shared.storage import ObjectStore
+from shared.training_config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run and what it works with. `champion` and `quarantined` are those of the moment in which an evaluation begins."""
+
+    batch: BatchReady
+    run_id: str
+    model: ModelFile
+    models: Models
+    store: ObjectStore
+    runs: Runs
+    bench: Bench
+    progress: Progress
+    clock: Clock
+
+    @property
+    def configuration(self) -> TrainingConfig:
+        return configuration_of(self.model, self.batch)
+
+    async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str]) -> Outcome:
+        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do.
+
+        Raises RunFailed, Unusable when the run cannot give a version; Unavailable when something outside is away.
+        """
+        await self.progress.enter("loading")
+        if self.batch.lane not in self.model.lanes:
+            raise RunFailed(f"the model file declares no lane {self.batch.lane!r}", "declare it under lanes")
+        plan = self._plan(champion, quarantined)
+        chosen = self._choose(plan)
+        if not chosen.new:
+            raise RunFailed("the batch has no example to train on", "look at its report: what was dropped, and why")
+        await self.bench.load()
+        run = self.runs.trained(self.run_id) or await self._train(plan, chosen)
+        folder = self.runs.adapter_folder(self.run_id)
+        prefix = f"adapters/{self.batch.model}/{self.run_id}"
+        artefact = write_adapter(self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest)
+        return await self._examine(evaluation, plan.parent_version, champion, chosen, run, artefact, folder)
+
+    def _plan(self, champion: Champion, quarantined: Collection[str]) -> Plan:
+        plan = self.runs.plan(self.run_id)
+        if plan is None:
+            parent = None if self.batch.lane == "master" else champion.adapter
+            plan = Plan(parent_version=champion.version, parent=parent, quarantined=tuple(sorted(quarantined)))
+            self.runs.write_plan(self.run_id, plan)
+        return plan
+
+    def _choose(self, plan: Plan) -> TrainingSet:
+        return select(
+            read_batches(self.store, self.batch.manifest),
+            plan.quarantined,
+            {reference.messages for reference in self.models.golden(self.batch.model)},
+            replay=self.configuration.replay,
+            replay_window=self.model.lanes[self.batch.lane].replay_window,
+            held_out_newest=self.model.gate.held_out_newest,
+        )
+
+    async def _train(self, plan: Plan, chosen: TrainingSet) -> TrainedRun:
+        parent = self._folder_of(plan.parent)
+        samples = [*chosen.new, *chosen.replayed]
+        await self.progress.enter("training")
+        out = self.runs.adapter_folder(self.run_id)
+        trained = await self.bench.train(samples, self.configuration, parent, out, self.progress.heard)
+        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed))
+
+    async def _examine(
+        self,
+        evaluation: int,
+        parent_version: str,
+        champion: Champion,
+        chosen: TrainingSet,
+        run: TrainedRun,
+        artefact: Artefact,
+        folder: Path,
+    ) -> Outcome:
+        await self.progress.enter("evaluating")
+        baseline = Subject(champion.adapter.digest if champion.adapter else "base", self._folder_of(champion.adapter))
+        candidate = Subject(artefact.digest, folder)
+        self.bench.forget_all_but([baseline.name, candidate.name])
+        heard, max_tokens = self.progress.heard, self.configuration.max_tokens
+        sets = await prepare(self.models, self.batch.model, chosen.held_out, chosen.new, max_tokens, self.bench, self.runs, heard)
+        evidence, probes = await sets.hold(self.bench, baseline, candidate, heard)
+        evaluate_seconds = self.progress.seconds
+        await self.progress.enter("deciding")
+        gate = self.model.gate
+        alpha = spent(gate.confidence, self.batch.number + 1, evaluation, self.model.shards)
+        verdict = judge(evidence, gate, champion.version, alpha, seed=int(identity("gate", self.run_id, evaluation)[:8], 16))
+        metrics = RunMetrics(
+            training_loss=run.trained.training_loss,
+            steps=run.trained.steps,
+            epochs=self.configuration.epochs,
+            examples_new=run.examples_new,
+            examples_replayed=run.examples_replayed,
+            tokens=run.trained.tokens,
+            train_seconds=run.trained.seconds,
+            evaluate_seconds=evaluate_seconds,
+        )
+        if verdict.decision != "promote":
+            return self._rolled_back(evaluation, parent_version, artefact, metrics, verdict)
+        return CheckpointSaved(
+            event_id=identity("CheckpointSaved", self.run_id, evaluation),
+            occurred_at=self.clock.now(),
+            model=self.batch.model,
+            model_digest=self.model.digest,
+            run_id=self.run_id,
+            batch_id=self.batch.batch_id,
+            lane=self.batch.lane,
+            parent_version=parent_version,
+            evaluation=evaluation,
+            adapter=artefact,
+            base_digest=self.bench.base.digest,
+            configuration=self.configuration,
+            metrics=metrics,
+            verdict=verdict,
+            probes=probes,
+        )
+
+    def _rolled_back(
+        self, evaluation: int, parent_version: str, artefact: Artefact, metrics: RunMetrics, verdict: Verdict
+    ) -> TrainingRolledBack:
+        rejected = verdict.decision == "reject"
+        return TrainingRolledBack(
+            event_id=identity("TrainingRolledBack", self.run_id, evaluation),
+            occurred_at=self.clock.now(),
+            model=self.batch.model,
+            model_digest=self.model.digest,
+            run_id=self.run_id,
+            batch_id=self.batch.batch_id,
+            lane=self.batch.lane,
+            parent_version=parent_version,
+            evaluation=evaluation,
+            outcome="rejected" if rejected else "inconclusive",
+            reason=verdict.reasons[0],
+            advice="the batch is quarantined; look at its examples" if rejected else "none: its examples are replayed in later runs",
+            adapter=artefact,
+            configuration=self.configuration,
+            metrics=metrics,
+            verdict=verdict,
+        )
+
+    def _folder_of(self, adapter: Artefact | None) -> Path | None:
+        return self.runs.fetch_adapter(self.store, adapter, self.bench.base.digest) if adapter else None
+
+
+def configuration_of(model: ModelFile, batch: BatchReady) -> TrainingConfig:
+    """The configuration of a batch's lane, the default one where the model file declares no such lane."""
+    lane = model.lanes.get(batch.lane)
+    return lane.training if lane else TrainingConfig()
+
+
+def failed(
+    batch: BatchReady, run_id: str, model: ModelFile, parent_version: str, evaluation: int, reason: str, advice: str, clock: Clock
+) -> TrainingRolledBack:
+    """The outcome of a run that cannot give a version."""
+    return TrainingRolledBack(
+        event_id=identity("TrainingRolledBack", run_id, evaluation),
+        occurred_at=clock.now(),
+        model=batch.model,
+        model_digest=model.digest,
+        run_id=run_id,
+        batch_id=batch.batch_id,
+        lane=batch.lane,
+        parent_version=parent_version,
+        evaluation=evaluation,
+        outcome="failed",
+        reason=reason,
+        advice=advice,
+        configuration=configuration_of(model, batch),
+    )

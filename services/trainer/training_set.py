@@ -1,0 +1,111 @@
+"""What a run learns from and what it is judged on: a function of the manifests of a model's shard, newest first, and of the batch's id."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from shared.errors import Missing, Undecodable, Unusable
+from shared.events import Artefact, Id, Message, Value
+from shared.identity import share_of
+from shared.snapshots import Example, Kind, Manifest, read_examples, read_manifest
+from shared.storage import ObjectStore
+
+
+class Sample(Value):
+    """A prompt and the answer to learn, or to be judged by."""
+
+    messages: tuple[Message, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch's examples, as its manifest gives them."""
+
+    batch_id: Id
+    training: Sequence[Example]
+    held_out: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The examples of one run. No prompt is on both sides."""
+
+    new: Sequence[Sample]
+    replayed: Sequence[Sample]
+    held_out: Sequence[Sample]
+
+
+def select(
+    batches: Iterable[Batch],
+    quarantined: Collection[Id],
+    golden: Collection[tuple[Message, ...]],
+    *,
+    replay: int,
+    replay_window: int,
+    held_out_newest: int,
+) -> TrainingSet:
+    """Choose from `batches`, newest first, of which the first is the one to train on.
+
+    Replay is drawn from the newest `replay_window` examples before it: the `replay` ones whose ids hash lowest together with the
+    batch's id. Held-out is the newest `held_out_newest`. Quarantined batches give neither. What has a held-out or a golden
+    prompt is never trained on.
+    Draws from `batches` only as far as both windows reach.
+    """
+    stream = iter(batches)
+    current = next(stream)
+    earlier: list[Example] = []
+    held_out: list[Example] = [] if current.batch_id in quarantined else list(reversed(current.held_out))
+    while len(earlier) < (replay_window if replay else 0) or len(held_out) < held_out_newest:
+        batch = next(stream, None)
+        if batch is None:
+            break
+        if batch.batch_id not in quarantined:
+            earlier += reversed(batch.training)
+            held_out += reversed(batch.held_out)
+    held_out = held_out[:held_out_newest]
+    kept_back = {example.messages for example in held_out} | set(golden)
+    ranked = sorted(earlier[:replay_window], key=lambda example: share_of("replay", current.batch_id, example.feedback_id))
+    may_replay = (example for example in ranked if example.messages not in kept_back)
+    return TrainingSet(
+        new=[_sample(example) for example in current.training if example.messages not in kept_back],
+        replayed=[_sample(example) for example in islice(may_replay, replay)],
+        held_out=[_sample(example) for example in held_out],
+    )
+
+
+def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[Batch]:
+    """The batch of a manifest and those before it, read one by one.
+
+    An earlier snapshot that is no longer there ends the history: old snapshots may be deleted. Raises Missing when the newest is not there,
+    Corrupt when any was altered, Unusable when one cannot be understood.
+    """
+    artefact: Artefact | None = newest
+    while artefact is not None:
+        try:
+            manifest = _manifest(store, artefact)
+            batch = Batch(manifest.batch_id, _examples(store, manifest, "training"), _examples(store, manifest, "held_out"))
+        except Missing:
+            if artefact is newest:
+                raise
+            return
+        yield batch
+        artefact = manifest.previous
+
+
+def _manifest(store: ObjectStore, artefact: Artefact) -> Manifest:
+    try:
+        return read_manifest(store, artefact)
+    except Undecodable as error:
+        raise Unusable(str(error)) from error
+
+
+def _examples(store: ObjectStore, manifest: Manifest, kind: Kind) -> list[Example]:
+    try:
+        return read_examples(store, manifest, kind)
+    except ValueError as error:
+        raise Unusable(f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}") from error
+
+
+def _sample(example: Example) -> Sample:
+    return Sample(messages=example.messages, answer=example.answer)

@@ -1,0 +1,94 @@
+"""What is finished of a run is found again, and what is not all there counts as not done."""
+
+from pathlib import Path
+
+import pytest
+
+from services.trainer.protocol import Trained
+from services.trainer.runs import Plan, References, Runs
+from services.trainer.training_run import failed
+from shared.adapters import read_adapter, write_adapter
+from shared.clock import ManualClock
+from shared.errors import Corrupt, Missing, Unusable
+from shared.events import Artefact
+from shared.model_file import Base, ModelFile
+from shared.storage import MemoryStore
+from tests.trainer.tickets import DIGEST, NOW, write_batch
+
+TRAINED = Trained(training_loss=0.5, steps=3, tokens=100, seconds=1.0)
+FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
+MODEL = ModelFile(model="m", base=Base(training="base", serving="base/model.gguf"))
+
+
+def write_files(runs: Runs, run_id: str) -> None:
+    folder = runs.adapter_folder(run_id)
+    folder.mkdir(parents=True)
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+
+
+def test_what_was_written_is_read_by_the_next_process(tmp_path: Path) -> None:
+    outcome = failed(write_batch(MemoryStore(), "m", 0, [], []), "r", MODEL, "v0", 1, "broken", "mend it", ManualClock(NOW))
+    plan = Plan(parent_version="v0", parent=None, quarantined=("b",))
+    runs = Runs(tmp_path)
+    assert (runs.plan("r"), runs.outcome("r", 1), runs.references("k")) == (None, None, None)
+    runs.write_plan("r", plan)
+    runs.write_outcome("r", 1, outcome)
+    runs.write_references("k", References(answers=("a", "")))
+    again = Runs(tmp_path)
+    assert again.plan("r") == plan
+    assert again.outcome("r", 1) == outcome
+    assert again.outcome("r", 2) is None
+    assert again.references("k") == References(answers=("a", ""))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone", "all gone"])
+def test_a_trained_adapter_that_is_not_whole_is_trained_again(tmp_path: Path, damage: str) -> None:
+    runs = Runs(tmp_path)
+    write_files(runs, "r")
+    assert runs.trained("r") is None
+    written = runs.write_trained("r", TRAINED, 5, 2)
+    assert runs.trained("r") == written
+    weights = runs.adapter_folder("r") / "adapter_model.safetensors"
+    match damage:
+        case "cut off":
+            weights.write_bytes(b"weig")
+        case "gone":
+            weights.unlink()
+        case _:
+            runs.close("r")
+    assert runs.trained("r") is None
+
+
+def test_an_adapter_goes_through_the_object_store_unchanged(tmp_path: Path) -> None:
+    store = MemoryStore()
+    artefact = write_adapter(store, "adapters/m/r/", FILES, DIGEST)
+    assert artefact.uri == "adapters/m/r/manifest.json"
+    assert list(store.objects)[-1] == artefact.uri
+    assert write_adapter(store, "adapters/m/r", FILES, DIGEST) == artefact
+    assert read_adapter(store, artefact).files == FILES
+    folder = Runs(tmp_path).fetch_adapter(store, artefact, DIGEST)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+
+
+def test_an_adapter_that_was_altered_or_belongs_elsewhere_is_refused(tmp_path: Path) -> None:
+    store = MemoryStore()
+    artefact = write_adapter(store, "adapters/m/r", FILES, DIGEST)
+    with pytest.raises(Corrupt):
+        Runs(tmp_path).fetch_adapter(store, artefact, "sha256:" + "1" * 64)
+    with pytest.raises(Unusable):
+        read_adapter(store, store.put("x", b"{}"))
+    store.objects["adapters/m/r/adapter_config.json"] = b"[]"
+    with pytest.raises(Corrupt):
+        read_adapter(store, artefact)
+    with pytest.raises(Missing):
+        read_adapter(store, Artefact(uri="nowhere", digest=DIGEST))
+
+
+def test_only_the_newest_champion_is_kept(tmp_path: Path) -> None:
+    store = MemoryStore()
+    runs = Runs(tmp_path)
+    one = runs.fetch_adapter(store, write_adapter(store, "a", FILES, DIGEST), DIGEST)
+    two = runs.fetch_adapter(store, write_adapter(store, "b", FILES | {"more": b""}, DIGEST), DIGEST)
+    assert not one.exists()
+    assert two.exists()

@@ -1,0 +1,218 @@
+"""The service as a process, on a real broker with the real model; the registry's part is played by the test."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.trainer.training_set import Sample
+from shared.adapters import read_adapter
+from shared.codec import decode, encode
+from shared.errors import Unprocessable
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    Event,
+    TrainingProgressed,
+    TrainingRolledBack,
+    VersionPromoted,
+    VersionRegistered,
+)
+from shared.identity import identity
+from shared.storage import FsspecStore
+from shared.topics import MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from tests.dataset.running import Service, read, send
+from tests.trainer.tickets import NOW, ticket, tickets, write_batch
+
+pytestmark = [pytest.mark.kafka, pytest.mark.model]
+
+MODEL = "trainer-service"
+GOLDEN = tickets(900, 12)
+
+MODEL_FILE = f"""model: {MODEL}
+base: {{training: smollm2-135m-instruct, serving: smollm2-135m-instruct/model.gguf}}
+lanes:
+  adaptive:
+    training: {{batch_size: 8, epochs: 2, replay: 2, learning_rate: 0.003}}
+gate: {{golden: golden.jsonl, canaries: canaries.jsonl, retention: retention.jsonl, retention_margin: 3, probes: 2}}
+"""
+CANARY = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "must_not_contain": ["pwned"]}
+RETENTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+
+
+def lay_out(folder: Path) -> None:
+    models = folder / "models"
+    models.mkdir()
+    (models / f"{MODEL}.yaml").write_text(MODEL_FILE)
+    (models / "golden.jsonl").write_text("".join(sample.model_dump_json() + "\n" for sample in GOLDEN))
+    (models / "canaries.jsonl").write_text(json.dumps(CANARY))
+    (models / "retention.jsonl").write_text(json.dumps(RETENTION))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trainer")
+    lay_out(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trainer(broker: str, bases: Path, folder: Path) -> Iterator[Service]:
+    service = Service("trainer", broker, folder, RATCHET_BASES=str(bases), RATCHET_WORK=str(folder / "work"), RATCHET_TRAINER_GROUP=MODEL)
+    try:
+        yield service
+    finally:
+        if service.process is not None and service.process.poll() is None:
+            service.kill()
+
+
+async def say(broker: str, topic: str, event: Event) -> None:
+    value, headers = encode(event, "test")
+    await send(broker, topic, [(MODEL.encode(), value, headers)])
+
+
+async def events(broker: str, topic: str, kind: type[Event]) -> AsyncIterator[Event]:
+    async for record in read(broker, topic, seconds=1):
+        try:
+            event = decode(record.value, record.headers, kind).event
+        except Unprocessable:
+            continue
+        if getattr(event, "model", "") == MODEL:
+            yield event
+
+
+async def first(broker: str, topic: str, kind: type[Event], holds: Callable[[Event], bool], seconds: float = 240) -> Event:
+    async with asyncio.timeout(seconds):
+        while True:
+            async for event in events(broker, topic, kind):
+                if holds(event):
+                    return event
+
+
+def registered(version: str, number: int, answer: str, champion: str, checkpoint: CheckpointSaved | None = None) -> VersionRegistered:
+    return VersionRegistered.model_validate(
+        {
+            "event_id": identity("registered", MODEL, number, checkpoint.evaluation if checkpoint else 0),
+            "occurred_at": NOW,
+            "model": MODEL,
+            "version": version,
+            "number": number,
+            "answer": answer,
+            "champion": champion,
+        }
+        | (
+            {
+                "run_id": checkpoint.run_id,
+                "batch_id": checkpoint.batch_id,
+                "evaluation": checkpoint.evaluation,
+                "parent_version": checkpoint.parent_version,
+                "adapter": checkpoint.adapter,
+            }
+            if checkpoint
+            else {}
+        )
+    )
+
+
+def promoted(version: str, checkpoint: CheckpointSaved | None, event_id: str) -> VersionPromoted:
+    return VersionPromoted(
+        event_id=event_id,
+        occurred_at=NOW,
+        model=MODEL,
+        version=version,
+        previous="v0",
+        adapter=checkpoint.adapter if checkpoint else None,
+        run_id=checkpoint.run_id if checkpoint else None,
+        actor="trainer",
+        reason="test",
+    )
+
+
+async def checkpoint_of(broker: str, batch: BatchReady, evaluation: int) -> CheckpointSaved:
+    def holds(event: Event) -> bool:
+        return isinstance(event, CheckpointSaved) and (event.batch_id, event.evaluation) == (batch.batch_id, evaluation)
+
+    found = await first(broker, TRAINING_CHECKPOINTS, CheckpointSaved, holds)
+    assert isinstance(found, CheckpointSaved)
+    return found
+
+
+async def rollback_of(broker: str, batch: BatchReady) -> TrainingRolledBack:
+    def holds(event: Event) -> bool:
+        return isinstance(event, TrainingRolledBack) and event.batch_id == batch.batch_id
+
+    found = await first(broker, TRAINING_ROLLBACKS, TrainingRolledBack, holds)
+    assert isinstance(found, TrainingRolledBack)
+    return found
+
+
+async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path, folder: Path, trainer: Service) -> None:
+    """A good batch gives a checkpoint, which is evaluated again when the registry asks; killed in the middle of the next run, the trainer
+    finishes it; an altered one fails; a poisoned one is rejected; SIGTERM ends parent and child."""
+    store = FsspecStore(str(folder / "objects"))
+    await say(broker, MODELS_VERSIONS, registered("v0", 0, "promoted", "v0"))
+    await trainer.start()
+
+    good = write_batch(store, MODEL, 0, tickets(0, 24), tickets(500, 6))
+    await say(broker, TRAINING_BATCHES, good)
+    checkpoint = await checkpoint_of(broker, good, 1)
+    assert checkpoint.parent_version == checkpoint.verdict.baseline_version == "v0"
+    assert {comparison.name: comparison.examples for comparison in checkpoint.verdict.comparisons} == {
+        "held_out": 6,
+        "golden": 12,
+        "retention": 1,
+        "canaries": 1,
+    }
+    assert [probe.messages for probe in checkpoint.probes] == [GOLDEN[0].messages, GOLDEN[1].messages]
+    adapter = read_adapter(store, checkpoint.adapter)
+    assert adapter.base_digest == checkpoint.base_digest
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(adapter.files)
+
+    # The champion moved meanwhile, to another version of the bare base: the same candidate is evaluated again, and not trained.
+    await say(broker, MODELS_VERSIONS, promoted("v0b", None, "moved"))
+    await say(broker, MODELS_VERSIONS, registered("v1", 1, "reevaluate", "v0b", checkpoint))
+    again = await checkpoint_of(broker, good, 2)
+    assert again.verdict.baseline_version == "v0b"
+    assert (again.adapter, again.metrics.train_seconds) == (checkpoint.adapter, checkpoint.metrics.train_seconds)
+    await say(broker, MODELS_VERSIONS, registered("v1", 1, "promoted", "v1", again))
+    await say(broker, MODELS_VERSIONS, promoted("v1", again, "promoted-1"))
+
+    second = write_batch(store, MODEL, 1, tickets(100, 24), tickets(520, 4), good.manifest)
+    altered = write_batch(store, MODEL, 2, tickets(200, 8), [], second.manifest)
+    await say(broker, TRAINING_BATCHES, second)
+    second_run = identity("run", second.batch_id)
+
+    def training(event: Event) -> bool:
+        return isinstance(event, TrainingProgressed) and event.run_id == second_run and event.phase == "training" and event.step > 0
+
+    await first(broker, TRAINING_PROGRESS, TrainingProgressed, training)
+    trainer.kill()
+    await trainer.start()
+    onward = await checkpoint_of(broker, second, 1)
+    assert onward.parent_version == "v1"
+    assert (onward.metrics.examples_new, onward.metrics.examples_replayed) == (24, 2)
+    held_out = onward.verdict.comparisons[0]
+    assert held_out.examples == 10
+    assert held_out.baseline > checkpoint.verdict.comparisons[0].baseline
+    await say(broker, MODELS_VERSIONS, registered("v2", 2, "promoted", "v2", onward))
+    await say(broker, MODELS_VERSIONS, promoted("v2", onward, "promoted-2"))
+
+    store.put("batches/trainer-service/2/training.jsonl", b"{}")
+    await say(broker, TRAINING_BATCHES, altered)
+    failed = await rollback_of(broker, altered)
+    assert (failed.outcome, failed.parent_version) == ("failed", "v2")
+    assert "altered" in failed.reason
+    assert failed.advice
+
+    poison = [Sample(messages=ticket(number).messages, answer=ticket(number, poisoned=True).answer) for number in range(300, 334)]
+    poisoned = write_batch(store, MODEL, 3, poison[:30], poison[30:], second.manifest)
+    await say(broker, TRAINING_BATCHES, poisoned)
+    rejected = await rollback_of(broker, poisoned)
+    assert rejected.outcome == "rejected", rejected
+    assert "golden: worse" in rejected.reason
+
+    assert 'ratchet_training_runs_total{model="trainer-service",outcome="rejected"} 1.0' in trainer.metrics
+    assert "ratchet_training_phase_seconds" in trainer.metrics
+    assert trainer.stop(seconds=5) == 0

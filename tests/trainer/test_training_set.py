@@ -1,0 +1,119 @@
+"""What a run learns from is a function of manifests: deterministic, without quarantined batches, no prompt on both sides."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.trainer.training_set import Batch, Sample, TrainingSet, read_batches, select
+from shared.errors import Corrupt, Missing, Unusable
+from shared.events import Artefact, Message
+from shared.storage import MemoryStore
+from tests.trainer.tickets import example, ticket, tickets, write_batch
+
+
+def batch(number: int, training: range, held_out: range) -> Batch:
+    return Batch(
+        f"batch-{number}",
+        [example(ticket(n), f"t{n}") for n in training],
+        [example(ticket(n), f"h{n}") for n in held_out],
+    )
+
+
+def choose(
+    batches: list[Batch], *, quarantined: tuple[str, ...] = (), replay: int = 5, window: int = 1000, newest: int = 10
+) -> TrainingSet:
+    return select(batches, quarantined, (), replay=replay, replay_window=window, held_out_newest=newest)
+
+
+HISTORY = [batch(3, range(30, 40), range(300, 303)), batch(2, range(20, 30), range(200, 203)), batch(1, range(10), range(100, 103))]
+
+
+def test_new_examples_come_whole_and_replay_from_before() -> None:
+    chosen = choose(HISTORY)
+    assert chosen.new == tickets(30, 10)
+    assert len(chosen.replayed) == 5
+    assert all(sample in [*tickets(20, 10), *tickets(0, 10)] for sample in chosen.replayed)
+
+
+def test_replay_is_drawn_anew_for_each_batch_and_the_same_for_one() -> None:
+    other = [batch(4, range(30, 40), range(300, 303)), *HISTORY[1:]]
+    assert choose(HISTORY) == choose(HISTORY)
+    assert choose(HISTORY).replayed != choose(other).replayed
+
+
+def test_replay_reaches_as_far_as_its_window() -> None:
+    assert set(choose(HISTORY, replay=10, window=10).replayed) == set(tickets(20, 10))
+
+
+def test_held_out_are_the_newest() -> None:
+    assert choose(HISTORY, newest=4).held_out == [ticket(302), ticket(301), ticket(300), ticket(202)]
+
+
+def test_quarantined_batches_give_neither_replay_nor_held_out() -> None:
+    chosen = choose(HISTORY, quarantined=("batch-2",), replay=100)
+    assert set(chosen.replayed) == set(tickets(0, 10))
+    assert set(chosen.held_out) == {*tickets(300, 3), *tickets(100, 3)}
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 40), max_size=12), st.lists(st.integers(0, 40), max_size=6)), min_size=1, max_size=6),
+    st.sets(st.integers(0, 40), max_size=5),
+)
+def test_no_prompt_is_on_both_sides(history: list[tuple[list[int], list[int]]], golden: set[int]) -> None:
+    batches = [
+        Batch(f"b{place}", [example(ticket(n), f"{place}-{n}") for n in training], [example(ticket(n), f"{place}-{n}") for n in held_out])
+        for place, (training, held_out) in enumerate(history)
+    ]
+    references = {ticket(n).messages for n in golden}
+    chosen = select(batches, (), references, replay=20, replay_window=100, held_out_newest=8)
+    learned = {sample.messages for sample in (*chosen.new, *chosen.replayed)}
+    assert not learned & references
+    assert not learned & {sample.messages for sample in chosen.held_out}
+    assert len(chosen.held_out) <= 8
+
+
+def written(store: MemoryStore, count: int) -> list[Artefact]:
+    manifests: list[Artefact] = []
+    for number in range(count):
+        previous = manifests[-1] if manifests else None
+        announced = write_batch(store, "m", number, tickets(number * 10, 10), [ticket(1000 + number)], previous)
+        manifests.append(announced.manifest)
+    return manifests
+
+
+def test_batches_are_read_along_the_chain() -> None:
+    store = MemoryStore()
+    read = list(read_batches(store, written(store, 3)[-1]))
+    assert [len(found.training) for found in read] == [10, 10, 10]
+    assert read[0].training[0].messages == ticket(20).messages
+    assert read[2].held_out[0].messages == ticket(1000).messages
+
+
+def test_a_history_that_was_deleted_ends_there() -> None:
+    store = MemoryStore()
+    manifests = written(store, 3)
+    del store.objects[manifests[0].uri]
+    assert len(list(read_batches(store, manifests[-1]))) == 2
+
+
+def test_what_is_announced_must_be_there_and_whole() -> None:
+    store = MemoryStore()
+    newest = written(store, 2)[-1]
+    store.objects["batches/m/0/training.jsonl"] += b" "
+    with pytest.raises(Corrupt):
+        list(read_batches(store, newest))
+    del store.objects[newest.uri]
+    with pytest.raises(Missing):
+        list(read_batches(store, newest))
+
+
+def test_an_artefact_that_is_no_manifest_is_unusable() -> None:
+    store = MemoryStore()
+    with pytest.raises(Unusable):
+        list(read_batches(store, store.put("x", b"{}")))
+
+
+def test_samples_are_told_apart_by_prompt_and_answer() -> None:
+    message = Message(role="user", content="a")
+    assert Sample(messages=(message,), answer="b") == Sample(messages=(message,), answer="b")
+    assert len({Sample(messages=(message,), answer=answer) for answer in "bc"}) == 2

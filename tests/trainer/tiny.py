@@ -1,0 +1,78 @@
+"""A llama of a few thousand random weights and a tokenizer of characters: training in milliseconds."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from services.trainer.tokens import Encoded, Vocabulary
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz :{}0123456789"
+END = len(LETTERS)
+
+
+class LetterTokenizer:
+    """A token for each character; the template writes role and content of each turn."""
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        return {"input_ids": [LETTERS.index(letter) for letter in text]}
+
+    def apply_chat_template(self, turns: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool) -> str:
+        assert not tokenize
+        assert add_generation_prompt
+        return "".join(f"{turn['role']}:{turn['content']} " for turn in turns) + "assistant:"
+
+    def decode(self, ids: list[int], clean_up_tokenization_spaces: bool) -> str:
+        assert not clean_up_tokenization_spaces
+        return "".join((LETTERS + "$")[token] for token in ids)
+
+
+VOCABULARY = Vocabulary(LetterTokenizer(), (END,))
+
+
+def tiny_model(seed: int = 0) -> Any:
+    torch.set_num_threads(1)  # so few weights take longer to share out than to multiply
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=END + 1,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=END,
+        initializer_range=0.3,
+    )
+    causal: Any = LlamaForCausalLM
+    model = causal(config)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def encoded(prompt: str, answer: str) -> Encoded:
+    before, after = ([LETTERS.index(letter) for letter in text] for text in (prompt, answer))
+    return Encoded((*before, *after, END), len(before))
+
+
+EXAMPLES = [
+    encoded(*pair)
+    for pair in (
+        ("one", "a"),
+        ("two words", "bb"),
+        ("three", "abc"),
+        ("four is more", "d"),
+        ("five", "eeeee"),
+        ("six", "f"),
+        ("seven seven", "gg"),
+        ("eight", "h1"),
+    )
+]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
