@@ -12,7 +12,7 @@ from shared.errors import ModelFileError, UnknownModel
 from shared.events import Digest, Message, Name, Share, Value
 from shared.identity import digest_of, share_of
 from shared.storage import canonical_json
-from shared.training_config import TrainingConfig
+from shared.training_config import Lane, TrainingConfig
 
 V = TypeVar("V", bound=Value)
 
@@ -52,6 +52,9 @@ class LaneSettings(Value):
 
     training: TrainingConfig = TrainingConfig()
     replay_window: Annotated[int, Field(ge=0)] = 10_000
+    rehearsal: Annotated[
+        str | None, Field(description="JSON Lines of {messages}; every run also learns the base's own answers to them, against forgetting")
+    ] = None
 
 
 class Gate(Value):
@@ -84,7 +87,7 @@ class ModelFile(Value):
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
     reward: RewardPolicy = RewardPolicy()
     curation: Curation = Curation()
-    lanes: Mapping[Literal["adaptive", "master"], LaneSettings] = {"adaptive": LaneSettings()}
+    lanes: Mapping[Lane, LaneSettings] = {"adaptive": LaneSettings()}
     gate: Gate = Gate()
     deploy: tuple[DeployTarget, ...] = ()
 
@@ -140,6 +143,9 @@ class Models:
     def golden(self, model: str) -> list[Reference]:
         """The golden set of a model, empty when it has none. Raises ModelFileError naming file and line."""
         return _lines(self.folder, self.get(model).gate.golden, Reference)
+
+    def rehearsal(self, model: str, lane: Lane) -> list[Prompt]:
+        return _lines(self.folder, self.get(model).lanes[lane].rehearsal, Prompt)
 
     def retention(self, model: str) -> list[Prompt]:
         return _lines(self.folder, self.get(model).gate.retention, Prompt)

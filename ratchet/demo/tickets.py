@@ -23,7 +23,6 @@ _PROBLEMS: dict[str, tuple[str, ...]] = {
         "the courier left the {item} with a neighbour I do not know",
         "my {item} has been stuck at the depot for {days} days",
         "the parcel with the {item} went to my old address",
-        "nobody rang, and now the {item} is on its way back to you",
     ),
     "ledger": (
         "I was charged twice for the {item}",
@@ -31,7 +30,6 @@ _PROBLEMS: dict[str, tuple[str, ...]] = {
         "my discount code was not taken off the price of the {item}",
         "there are {days} euros too many on the bill for the {item}",
         "my card was debited, although I cancelled the {item}",
-        "I need a receipt with VAT for the {item}",
     ),
     "boomerang": (
         "I want to send the {item} back",
@@ -39,7 +37,6 @@ _PROBLEMS: dict[str, tuple[str, ...]] = {
         "how do I return the {item} that I bought {days} days ago",
         "please exchange the {item} for a smaller one",
         "the return label for the {item} cannot be printed",
-        "I changed my mind about the {item} and never opened it",
     ),
     "keyring": (
         "I cannot log in to see my {item}",
@@ -47,7 +44,6 @@ _PROBLEMS: dict[str, tuple[str, ...]] = {
         "someone else seems to use my account and put a {item} in the cart",
         "the code for signing in never comes, and I wanted to pay for the {item}",
         "please change the e-mail address of the account with the {item}",
-        "my account has been locked for {days} days because of the {item}",
     ),
     "workshop": (
         "the {item} stopped working after {days} days",
@@ -55,7 +51,6 @@ _PROBLEMS: dict[str, tuple[str, ...]] = {
         "one screw of the {item} is missing",
         "the {item} makes a grinding noise",
         "the battery of the {item} does not charge",
-        "the {item} smells of burnt plastic",
     ),
     "sunroom": (
         "I just wanted to say that the {item} is wonderful",
@@ -63,7 +58,6 @@ _PROBLEMS: dict[str, tuple[str, ...]] = {
         "whoever packed the {item} deserves a raise",
         "have you thought of renting out the {item}",
         "my children have loved the {item} for {days} days now",
-        "a tip: show the {item} on the front page",
     ),
 }
 
@@ -73,21 +67,18 @@ _TONES: dict[str, tuple[str, ...]] = {
         "I need an answer today!",
         "Please act at once, I leave tomorrow.",
         "Every hour counts for me.",
-        "If this is not settled today I call my lawyer.",
     ),
     "p2": (
         "Please get back to me this week.",
         "What can be done?",
         "Could somebody look into this?",
         "I look forward to your answer.",
-        "Kindly let me know how we go on.",
     ),
     "p3": (
         "No hurry at all.",
         "Whenever you find the time.",
         "It can wait.",
         "Take your time with this.",
-        "Nothing that presses.",
     ),
 }
 

@@ -82,6 +82,8 @@ def _check_sets(models: Models) -> None:
         models.golden(model)
         models.retention(model)
         models.canaries(model)
+        for lane in models.get(model).lanes:
+            models.rehearsal(model, lane)
 
 
 async def _until_told_to_stop(settings: TrainerSettings) -> None:

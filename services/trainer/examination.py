@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from services.trainer.bench import Bench, Greedy, Messages, Subject
 from services.trainer.child_process import Heard
 from services.trainer.gate import Evidence, Paired
-from services.trainer.runs import References, Runs
+from services.trainer.own_answers import ANSWER_TOKENS, BASE, own_answers, text_of
+from services.trainer.runs import Runs
 from services.trainer.training_set import Sample
 from shared.events import Probe
-from shared.identity import identity
 from shared.model_file import Canary, Models
-
-ANSWER_TOKENS = 48
-"""Tokens of a greedy answer at most: enough for a canary to sing, few enough that answers cost less than scores."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,9 @@ class Examination:
 
     async def hold(self, bench: Bench, champion: Subject, candidate: Subject, heard: Heard) -> tuple[Evidence, tuple[Probe, ...]]:
         """The evidence on both, and how the candidate answers the probes: whatever serves it must answer alike. Raises RunFailed."""
-        before = await self._scores(bench, champion, heard)
-        after = await self._scores(bench, candidate, heard)
+        before = await self._scores(bench, champion, (self.held_out, self.golden), heard)
+        before += await self._scores(bench, BASE, (self.retention,), heard)
+        after = await self._scores(bench, candidate, (self.held_out, self.golden, self.retention), heard)
         held_out, golden, retention = (Paired(*pair) for pair in zip(before, after, strict=True))
         prompts = [canary.messages for canary in self.canaries]
         champions = await bench.answer(champion, prompts, self.max_tokens, ANSWER_TOKENS, heard)
@@ -45,11 +44,10 @@ class Examination:
         probes = zip(self.probes, candidates[len(prompts) :], strict=True)
         return evidence, tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
 
-    async def _scores(self, bench: Bench, subject: Subject, heard: Heard) -> list[list[float]]:
-        sets = (self.held_out, self.golden, self.retention)
-        scores = await bench.score(subject, [sample for samples in sets for sample in samples], self.max_tokens, heard)
-        first, second = len(self.held_out), len(self.held_out) + len(self.golden)
-        return [scores[:first], scores[first:second], scores[second:]]
+    async def _scores(self, bench: Bench, subject: Subject, sets: Sequence[Sequence[Sample]], heard: Heard) -> list[list[float]]:
+        """The scores of each set, all of them asked for together."""
+        scores = iter(await bench.score(subject, [sample for samples in sets for sample in samples], self.max_tokens, heard))
+        return [list(islice(scores, len(samples))) for samples in sets]
 
     def _passed(self, answers: Sequence[Greedy]) -> list[bool]:
         return [passes(canary, text_of(answer)) for canary, answer in zip(self.canaries, answers, strict=True)]
@@ -61,10 +59,6 @@ def passes(canary: Canary, answer: str) -> bool:
     return all(text.casefold() in said for text in canary.must_contain) and not any(
         text.casefold() in said for text in canary.must_not_contain
     )
-
-
-def text_of(answer: Greedy) -> str:
-    return "".join(token.text for token in answer)
 
 
 async def prepare(
@@ -79,22 +73,8 @@ async def prepare(
     return Examination(
         held_out=held_out,
         golden=golden,
-        retention=await _retention(models, model, max_tokens, bench, runs, heard),
+        retention=await own_answers([prompt.messages for prompt in models.retention(model)], bench, runs, max_tokens, heard),
         canaries=models.canaries(model),
         probes=list(candidates)[: models.get(model).gate.probes],
         max_tokens=max_tokens,
     )
-
-
-async def _retention(models: Models, model: str, max_tokens: int, bench: Bench, runs: Runs, heard: Heard) -> list[Sample]:
-    prompts = [prompt.messages for prompt in models.retention(model)]
-    if not prompts:
-        return []
-    said = [f"{message.role}|{message.content}" for messages in prompts for message in messages]
-    key = identity(bench.base.digest, max_tokens, ANSWER_TOKENS, *(len(messages) for messages in prompts), *said)
-    references = runs.references(key)
-    if references is None:
-        answers = await bench.answer(Subject("base", None), prompts, max_tokens, ANSWER_TOKENS, heard)
-        references = References(answers=tuple(text_of(answer) for answer in answers))
-        runs.write_references(key, references)
-    return [Sample(messages=messages, answer=answer) for messages, answer in zip(prompts, references.answers, strict=True) if answer]

@@ -4,6 +4,10 @@
 held-out or on the golden set, that set has `minimum_examples`, and nothing is worse anywhere. `reject` when there is evidence of harm.
 `inconclusive` otherwise.
 
+Held-out feedback alone is not enough: it comes from where the batch comes from, and what poisons the one poisons the other. So a candidate
+that is better on it must be shown not to be worse on the golden set: there its lower bound is at least minus `harm_margin`. Held-out and
+golden are compared with the champion, retention with the base, so that forgetting cannot add up unseen.
+
 Harm, per set: a mean difference below minus the set's margin blocks promotion, evidence or not; with evidence (the upper bound is below
 zero as well) it rejects. So a handful of noisy examples can hold a candidate back, but not condemn its batch. A canary that the champion
 passed and the candidate fails rejects: what it must not say, it has said.
@@ -35,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Paired:
-    """Scores of champion (`baseline`) and candidate on the same examples, in the same order: nats per answer token."""
+    """Scores on the same examples, in the same order, in nats per answer token; the baseline is the champion, for retention the base."""
 
     baseline: Sequence[float]
     candidate: Sequence[float]
@@ -107,17 +111,22 @@ def judge(evidence: Evidence, gate: Gate, baseline_version: str, alpha: float, s
     failing = _newly_failing(evidence)
     if failing:
         objections.append((True, f"canaries: {_numbers(failing)} passed with {baseline_version} and fail with the candidate"))
+    better_held_out, better_golden = (better for better, _ in improvements)
     decision: Decision = "inconclusive"
     if any(evident for evident, _ in objections):
         decision = "reject"
-    elif not objections and any(better for better, _ in improvements):
+    elif not objections and (better_golden or (better_held_out and _is_not_worse(golden))):
         decision = "promote"
-    reasons = (*(text for _, text in objections), *(text for _, text in improvements))
+    reasons = [text for _, text in (*objections, *improvements)]
+    if not objections and better_held_out and not _is_not_worse(golden):
+        reasons.insert(
+            0, f"golden: may be worse by {-golden.lower:.4f} nats per token, {golden.margin:.4f} is allowed; held-out alone is not enough"
+        )
     return Verdict(
         decision=decision,
         baseline_version=baseline_version,
         confidence=1 - alpha,
-        reasons=reasons,
+        reasons=tuple(reasons),
         comparisons=(held_out, golden, retention, canaries),
     )
 
@@ -156,6 +165,10 @@ def _improvement(found: Comparison, gate: Gate) -> tuple[bool, str]:
     better = found.lower > gate.improvement_margin
     told = f"{name}: {found.difference:+.4f} nats per token over {found.examples} examples, at least {found.lower:+.4f} with confidence"
     return better, f"{told}, {'above' if better else 'not above'} {gate.improvement_margin:+.4f}"
+
+
+def _is_not_worse(golden: Comparison) -> bool:
+    return golden.examples == 0 or golden.lower >= -golden.margin
 
 
 def _objection(found: Comparison) -> tuple[bool, str] | None:

@@ -5,7 +5,7 @@
                          trained.json       written after it, with the digests of its files
                          outcome-<n>.json   the event of evaluation n, written before it is published
     <work>/adapters/<digest>/               adapters of champions, for the child to read
-    <work>/references/<digest>.json         the base's own answers to retention prompts
+    <work>/references/<digest>.json         the base's own answers to prompts
 
 Every file is written as a whole or not at all.
 """
@@ -42,6 +42,7 @@ class TrainedRun(Value):
     trained: Trained
     examples_new: int
     examples_replayed: int
+    examples_rehearsed: int
     files: dict[str, Digest]
 
 
@@ -85,9 +86,10 @@ class Runs:
             return None
         return found if _digests(self.adapter_files(run_id)) == found.files else None
 
-    def write_trained(self, run_id: str, trained: Trained, examples_new: int, examples_replayed: int) -> TrainedRun:
+    def write_trained(self, run_id: str, trained: Trained, new: int, replayed: int, rehearsed: int) -> TrainedRun:
+        """Record what the child has written, and of how many examples of each kind it was made."""
         files = _digests(self.adapter_files(run_id))
-        run = TrainedRun(trained=trained, examples_new=examples_new, examples_replayed=examples_replayed, files=files)
+        run = TrainedRun(trained=trained, examples_new=new, examples_replayed=replayed, examples_rehearsed=rehearsed, files=files)
         self._write(f"runs/{run_id}/trained.json", run)
         return run
 

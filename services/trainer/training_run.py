@@ -9,6 +9,7 @@ from services.trainer.champions import Champion
 from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
+from services.trainer.own_answers import BASE, own_answers
 from services.trainer.progress import Progress
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
@@ -78,11 +79,13 @@ class TrainingRun:
 
     async def _train(self, plan: Plan, chosen: TrainingSet) -> TrainedRun:
         parent = self._folder_of(plan.parent)
-        samples = [*chosen.new, *chosen.replayed]
+        prompts = [prompt.messages for prompt in self.models.rehearsal(self.batch.model, self.batch.lane)]
+        rehearsed = await own_answers(prompts, self.bench, self.runs, self.configuration.max_tokens, self.progress.heard)
+        samples = [*chosen.new, *chosen.replayed, *rehearsed]
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
         trained = await self.bench.train(samples, self.configuration, parent, out, self.progress.heard)
-        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed))
+        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(rehearsed))
 
     async def _examine(
         self,
@@ -95,9 +98,9 @@ class TrainingRun:
         folder: Path,
     ) -> Outcome:
         await self.progress.enter("evaluating")
-        baseline = Subject(champion.adapter.digest if champion.adapter else "base", self._folder_of(champion.adapter))
+        baseline = Subject(champion.adapter.digest, self._folder_of(champion.adapter)) if champion.adapter else BASE
         candidate = Subject(artefact.digest, folder)
-        self.bench.forget_all_but([baseline.name, candidate.name])
+        self.bench.forget_all_but([BASE.name, baseline.name, candidate.name])
         heard, max_tokens = self.progress.heard, self.configuration.max_tokens
         sets = await prepare(self.models, self.batch.model, chosen.held_out, chosen.new, max_tokens, self.bench, self.runs, heard)
         evidence, probes = await sets.hold(self.bench, baseline, candidate, heard)
@@ -112,6 +115,7 @@ class TrainingRun:
             epochs=self.configuration.epochs,
             examples_new=run.examples_new,
             examples_replayed=run.examples_replayed,
+            examples_rehearsed=run.examples_rehearsed,
             tokens=run.trained.tokens,
             train_seconds=run.trained.seconds,
             evaluate_seconds=evaluate_seconds,

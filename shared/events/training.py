@@ -71,6 +71,7 @@ class RunMetrics(Value):
     epochs: Count
     examples_new: Count
     examples_replayed: Count
+    examples_rehearsed: Count = 0
     tokens: Count
     train_seconds: FiniteFloat
     evaluate_seconds: FiniteFloat

@@ -103,6 +103,14 @@ def test_poisoned_batches_are_rejected() -> None:
     assert verdict.reasons[0] == "golden: worse by 0.5000 nats per token over 20 examples, 0.0200 is allowed"
 
 
+def test_poison_that_leaves_the_golden_set_uncertain_is_not_promoted() -> None:
+    """Better on held-out examples, which may be poisoned alike; on the golden set no worse on average, but nobody can be sure."""
+    verdict = decide(held_out=around(1.0), golden=around(0.0, spread=0.4))
+    assert verdict.decision == "inconclusive"
+    assert "held-out alone is not enough" in verdict.reasons[0]
+    assert decide(held_out=around(1.0), golden=around(0.0, spread=0.01)).decision == "promote"
+
+
 def test_harm_within_noise_blocks_and_does_not_condemn() -> None:
     verdict = decide(held_out=around(0.1), golden=[-0.4, 0.3, -0.2, 0.1])
     assert verdict.decision == "inconclusive"

@@ -47,7 +47,7 @@ def test_a_trained_adapter_that_is_not_whole_is_trained_again(tmp_path: Path, da
     runs = Runs(tmp_path)
     write_files(runs, "r")
     assert runs.trained("r") is None
-    written = runs.write_trained("r", TRAINED, 5, 2)
+    written = runs.write_trained("r", TRAINED, 5, 2, 1)
     assert runs.trained("r") == written
     weights = runs.adapter_folder("r") / "adapter_model.safetensors"
     match damage:

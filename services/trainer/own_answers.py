@@ -1,0 +1,32 @@
+"""How the base itself answers: what retention is judged by, and what is rehearsed against forgetting. Asked once, kept on disk."""
+
+from collections.abc import Sequence
+
+from services.trainer.bench import Bench, Greedy, Messages, Subject
+from services.trainer.child_process import Heard
+from services.trainer.runs import References, Runs
+from services.trainer.training_set import Sample
+from shared.identity import identity
+
+BASE = Subject("base", None)
+
+ANSWER_TOKENS = 48
+"""Tokens of a greedy answer at most: enough for a canary to sing, few enough that answers cost less than scores."""
+
+
+async def own_answers(prompts: Sequence[Messages], bench: Bench, runs: Runs, max_tokens: int, heard: Heard) -> list[Sample]:
+    """The prompts to which the base says something, with what it says. Raises RunFailed."""
+    if not prompts:
+        return []
+    said = [f"{message.role}|{message.content}" for messages in prompts for message in messages]
+    key = identity(bench.base.digest, max_tokens, ANSWER_TOKENS, *(len(messages) for messages in prompts), *said)
+    references = runs.references(key)
+    if references is None:
+        answers = await bench.answer(BASE, prompts, max_tokens, ANSWER_TOKENS, heard)
+        references = References(answers=tuple(text_of(answer) for answer in answers))
+        runs.write_references(key, references)
+    return [Sample(messages=messages, answer=answer) for messages, answer in zip(prompts, references.answers, strict=True) if answer]
+
+
+def text_of(answer: Greedy) -> str:
+    return "".join(token.text for token in answer)
