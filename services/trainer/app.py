@@ -6,8 +6,10 @@ from collections.abc import Callable
 from services.trainer.bases import Base
 from services.trainer.bench import Bench
 from services.trainer.champions import Champion, Champions
-from services.trainer.child_process import ChildProcess
+from services.trainer.child_process import ChildProcess, ignore
+from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed
+from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
@@ -82,9 +84,16 @@ class Trainer:
         self._benches: dict[tuple[Base, str], Bench] = {}
 
     async def warm_up(self) -> None:
-        """Have the child hold the first model's base. Raises RunFailed when it cannot be loaded."""
+        """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that.
+        Raises RunFailed when the base cannot be loaded."""
         model = self._models.files[min(self._models.files)]
-        await self._bench(model, next(iter(model.lanes.values())).training.precision).load()
+        lane, settings = next(iter(model.lanes.items()))
+        max_tokens = settings.training.max_tokens
+        bench = self._bench(model, settings.training.precision)
+        await bench.load()
+        sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
+        await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
+        await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)
 
     async def handle(self, record: Record, owned: Callable[[], bool]) -> None:
         """Bring a batch to its end; returns early, with nothing published, when `owned` says that it is another trainer's now."""

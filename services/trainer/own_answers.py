@@ -7,6 +7,8 @@ from services.trainer.child_process import Heard
 from services.trainer.runs import References, Runs
 from services.trainer.training_set import Sample
 from shared.identity import identity
+from shared.model_file import Models
+from shared.training_config import Lane
 
 BASE = Subject("base", None)
 
@@ -26,6 +28,11 @@ async def own_answers(prompts: Sequence[Messages], bench: Bench, runs: Runs, max
         references = References(answers=tuple(text_of(answer) for answer in answers))
         runs.write_references(key, references)
     return [Sample(messages=messages, answer=answer) for messages, answer in zip(prompts, references.answers, strict=True) if answer]
+
+
+async def rehearsed(models: Models, model: str, lane: Lane, max_tokens: int, bench: Bench, runs: Runs, heard: Heard) -> list[Sample]:
+    """What every run of a lane learns besides its batch, so that what the base can do is not forgotten. Raises RunFailed."""
+    return await own_answers([prompt.messages for prompt in models.rehearsal(model, lane)], bench, runs, max_tokens, heard)
 
 
 def text_of(answer: Greedy) -> str:

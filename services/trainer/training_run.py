@@ -9,7 +9,7 @@ from services.trainer.champions import Champion
 from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
-from services.trainer.own_answers import BASE, own_answers
+from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
@@ -79,13 +79,13 @@ class TrainingRun:
 
     async def _train(self, plan: Plan, chosen: TrainingSet) -> TrainedRun:
         parent = self._folder_of(plan.parent)
-        prompts = [prompt.messages for prompt in self.models.rehearsal(self.batch.model, self.batch.lane)]
-        rehearsed = await own_answers(prompts, self.bench, self.runs, self.configuration.max_tokens, self.progress.heard)
-        samples = [*chosen.new, *chosen.replayed, *rehearsed]
+        max_tokens, heard = self.configuration.max_tokens, self.progress.heard
+        known = await rehearsed(self.models, self.batch.model, self.batch.lane, max_tokens, self.bench, self.runs, heard)
+        samples = [*chosen.new, *chosen.replayed, *known]
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
-        trained = await self.bench.train(samples, self.configuration, parent, out, self.progress.heard)
-        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(rehearsed))
+        trained = await self.bench.train(samples, self.configuration, parent, out, heard)
+        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
 
     async def _examine(
         self,

@@ -33,6 +33,14 @@ def test_the_models_of_this_repository_are_valid() -> None:
     assert models.canaries("support")
 
 
+def test_what_judges_is_never_rehearsed() -> None:
+    models = load_models(Path("models"))
+    judging = {prompt.messages for prompt in models.retention("support")} | {canary.messages for canary in models.canaries("support")}
+    rehearsed = {prompt.messages for prompt in models.rehearsal("support", "adaptive")}
+    assert rehearsed
+    assert not rehearsed & judging
+
+
 def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
     model = load_model(write(tmp_path, GOOD))
     assert model.lanes["adaptive"].training.rank == 4
