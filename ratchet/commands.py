@@ -198,8 +198,7 @@ def _show(answer: Any, as_json: bool, columns: tuple[str, ...]) -> None:
     if as_json:
         console.as_json(answer)
         return
-    items = answer["items"] if isinstance(answer, dict) else answer
-    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in items])
+    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in answer["items"]])
 
 
 def _cell(value: object) -> str:

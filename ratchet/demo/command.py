@@ -77,7 +77,7 @@ async def _drive(
         rollback = await demo.roll_back_and_return() if poison else None
         view.now("accounting for every event")
         events = await settled_account(bootstrap_servers, application.sent)
-        page = await asyncio.to_thread(registry.text, "/models/support")
+        page = await asyncio.to_thread(registry.text, "/")
         (state / "page.html").write_text(page, encoding="utf-8")
     finally:
         watching.cancel()

@@ -13,6 +13,7 @@ from ratchet.demo.tickets import Ticket, ticket
 from ratchet.demo.view import View
 from ratchet.demo.watching import Watcher
 from shared.clock import Clock
+from shared.errors import RatchetError
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -25,7 +26,12 @@ from shared.events import (
 
 Judge = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
 
+
 MOST_TICKETS = 400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
+
+
+class DemoFailed(RatchetError):
+    """The demo could not show what it is there to show."""
 
 
 @dataclass
@@ -105,6 +111,8 @@ class Demo:
         """An operator goes back to the newest version that answers otherwise, looks, and comes forward again."""
         champion = self._champion()
         earlier = [version for version in self.answers if version != champion and self.answers[version] != self.answers[champion]]
+        if not earlier:
+            raise DemoFailed("no version that answers otherwise than the champion: nothing was promoted, see the verdicts above")
         to = max(earlier, key=_number)
         self.view.now(f"an operator rolls back to {to}")
         back = await self._move(to, "demo: looking at an earlier version")

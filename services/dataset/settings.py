@@ -9,6 +9,6 @@ from shared.streams import StreamSettings
 
 
 class DatasetSettings(StreamSettings):
-    dataset_port: Annotated[Port, Field(description="health and metrics of the dataset service")] = 8082
+    dataset_port: Annotated[Port, Field(description="health and metrics of the dataset service")] = 8092
     dataset_group: Annotated[str, Field(description="consumer group of the dataset service")] = "ratchet-dataset"
     dataset_retries: Annotated[int, Field(ge=1, description="attempts, a second apart, to write a batch before the process ends")] = 30

@@ -9,5 +9,5 @@ from shared.streams import StreamSettings
 
 
 class FeedbackSettings(StreamSettings):
-    feedback_port: Annotated[Port, Field(description="health and metrics of the feedback service")] = 8081
+    feedback_port: Annotated[Port, Field(description="health and metrics of the feedback service")] = 8091
     feedback_group: Annotated[str, Field(description="consumer group of the feedback service")] = "ratchet-feedback"

@@ -1,5 +1,6 @@
 """The registry over HTTP, for programs."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated
 
@@ -48,8 +49,8 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> Fas
     database, models = registry.database, registry.models
 
     @app.get("/api/models")
-    async def list_models() -> list[View]:
-        return await database.run(lambda session: [model_view(session, name) for name in models.files])
+    async def list_models() -> View:
+        return await database.run(lambda session: _items(model_view(session, name) for name in models.files))
 
     @app.get("/api/models/{model}")
     async def get_model(model: str) -> View:
@@ -57,9 +58,9 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> Fas
         return await database.run(partial(model_view, model=model))
 
     @app.get("/api/models/{model}/versions")
-    async def list_versions(model: str) -> list[View]:
+    async def list_versions(model: str) -> View:
         models.get(model)
-        return await database.run(lambda session: [version_view(session, version) for version in versions_of(session, model)])
+        return await database.run(lambda session: _items(version_view(session, version) for version in versions_of(session, model)))
 
     @app.get("/api/models/{model}/versions/{version}")
     async def get_version(model: str, version: str) -> View:
@@ -72,9 +73,9 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> Fas
         return await database.run(lambda session: version_view(session, _aliased(session, model, alias)))
 
     @app.get("/api/models/{model}/history")
-    async def get_history(model: str) -> list[View]:
+    async def get_history(model: str) -> View:
         models.get(model)
-        return await database.run(partial(history_view, model=model))
+        return await database.run(lambda session: _items(history_view(session, model)))
 
     @app.get("/api/versions/{version_id}/lineage")
     async def get_lineage(version_id: str) -> View:
@@ -112,6 +113,11 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> Fas
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _items(views: Iterable[View]) -> View:
+    """A list as an object, which can say more of itself one day without breaking those who read it."""
+    return {"items": list(views)}
 
 
 async def _moved(registry: Registry, model: str, origin: str | None, to: str, move: int, began: float) -> View:

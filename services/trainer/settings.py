@@ -9,7 +9,7 @@ from shared.settings import Port, ServiceSettings
 
 
 class TrainerSettings(ServiceSettings):
-    trainer_port: Annotated[Port, Field(description="health and metrics of the trainer")] = 8083
+    trainer_port: Annotated[Port, Field(description="health and metrics of the trainer")] = 8093
     work: Annotated[Path, Field(description="where unfinished runs are kept")] = Path(".ratchet/trainer")
     threads: Annotated[int, Field(ge=0, description="cores that training uses; 0 is all")] = 0
     trainer_group: Annotated[str, Field(description="consumer group of the trainer")] = "ratchet-trainer"

@@ -186,7 +186,7 @@ async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: St
         assert answer.json() | {"seconds": 0} == {"from": new, "to": base, "deployed": True, "seconds": 0}
         assert answer.json()["seconds"] < 1
         assert stage.target.champion == base
-        history = (await client.get("/api/models/support/history")).json()
+        history = (await client.get("/api/models/support/history")).json()["items"]
     assert (history[0]["actor"], history[0]["action"], history[0]["reason"]) == ("operator", "roll_back", "worse in use")
 
 
@@ -194,9 +194,9 @@ async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
     base = stage.books.champion
     new = stage.promote("r1")
     async with _client(stage) as client:
-        listed = (await client.get("/api/models")).json()
+        listed = (await client.get("/api/models")).json()["items"]
         assert [(row["model"], row["champion"], row["versions"]) for row in listed] == [("support", new, 2)]
-        versions = (await client.get("/api/models/support/versions")).json()
+        versions = (await client.get("/api/models/support/versions")).json()["items"]
         assert [row["version"] for row in versions] == [new, base]
         one = (await client.get(f"/api/models/support/versions/{new}")).json()
         assert (one["aliases"], one["parent_version"], one["training_loss"], one["epochs"]) == (["champion"], base, 0.5, 2)
