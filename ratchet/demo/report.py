@@ -18,7 +18,8 @@ class Base(_Part):
 
 
 class Seconds(_Part):
-    """`total` counts from the moment the last example of the batch was sent to the moment the new version answers."""
+    """`total` counts from the moment the last example of the batch was sent to the moment the new version answers, or
+    where there is none to the verdict."""
 
     train: FiniteFloat
     evaluate: FiniteFloat

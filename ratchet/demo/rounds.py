@@ -59,8 +59,8 @@ class Demo:
         """People judge answers honestly until a batch closes; then the verdict, the deployment, and the unseen tickets."""
         batch = await self._feed(number, honest, f"round {number + 1}: asking, judging, sending feedback")
         self.view.now(f"round {number + 1}: training on 50 examples")
-        outcome = await self._outcome(batch)
-        seconds, version, deploy = 0.0, None, 0.0
+        outcome, ended = await self._outcome(batch)
+        version, deploy = None, 0.0
         if isinstance(outcome, CheckpointSaved):
             registered, _ = await self.watcher.first(
                 VersionRegistered, lambda event: event.run_id == outcome.run_id and event.answer == "promoted"
@@ -69,8 +69,7 @@ class Demo:
             self.view.now(f"round {number + 1}: deploying {version}")
             deployed, _ = await self.watcher.first(VersionDeployed, lambda event: event.version == version)
             deploy = deployed.seconds
-            answering = await self._until_answers(version)
-            seconds = answering - self.application.sent_at[self.watcher.event_that_closed(batch)]
+            ended = await self._until_answers(version)
         _, exact = await self.ask_unseen()
         before, after = _held_out(outcome)
         metrics = outcome.metrics
@@ -85,7 +84,7 @@ class Demo:
                 train=metrics.train_seconds if metrics else 0,
                 evaluate=metrics.evaluate_seconds if metrics else 0,
                 deploy=deploy,
-                total=seconds,
+                total=ended - self.application.sent_at[self.watcher.event_that_closed(batch)],
             ),
         )
 
@@ -94,7 +93,7 @@ class Demo:
         before = self._champion()
         batch = await self._feed(number, harmful, "poison: strangers send wrong corrections")
         self.view.now("poison: training on it, to see what it would do")
-        outcome = await self._outcome(batch)
+        outcome, _ = await self._outcome(batch)
         version, exact = await self.ask_unseen()
         self.view.news("poison", _verdict(outcome), version, exact)
         reasons = outcome.verdict.reasons if outcome.verdict else (_reason(outcome),)
@@ -142,10 +141,11 @@ class Demo:
         batch, _ = await self.watcher.first(BatchReady, lambda event: event.number == number, seconds=120)
         return batch
 
-    async def _outcome(self, batch: BatchReady) -> CheckpointSaved | TrainingRolledBack:
-        outcome, _ = await self.watcher.first((CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id)
+    async def _outcome(self, batch: BatchReady) -> tuple[CheckpointSaved | TrainingRolledBack, float]:
+        """What came of a batch, and when that was known."""
+        outcome, at = await self.watcher.first((CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id)
         assert isinstance(outcome, CheckpointSaved | TrainingRolledBack)
-        return outcome
+        return outcome, at
 
     async def _until_answers(self, version: str) -> float:
         """The moment at which `version` answers the application."""
