@@ -53,7 +53,9 @@ def progressed(session: Session, event: TrainingProgressed, now: datetime) -> li
     """How far a run is: its state, and a point of its loss curve where there is a loss."""
     run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
     # Progress has a topic of its own, so it may arrive after the outcome.
-    run.step, run.total_steps, run.updated_at = max(run.step, event.step), event.total_steps, now
+    run.updated_at = now
+    if event.phase == "training":
+        run.step, run.total_steps = max(run.step, event.step), event.total_steps
     if run.state not in ENDED:
         run.state = event.phase
     if event.loss is not None:

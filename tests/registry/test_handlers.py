@@ -102,6 +102,16 @@ def test_progress_makes_a_curve_whatever_its_order(books: Books) -> None:
     assert [(point.step, point.loss) for point in points] == [(1, 1.0), (2, 0.5)]
 
 
+def test_only_training_counts_steps(books: Books) -> None:
+    """Other phases count examples; a run is at step 2 of 4 whatever is being evaluated."""
+    training = progress("r1", 2, loss=0.5)
+    books.do(partial(progressed, event=training, now=NOW))
+    books.do(partial(progressed, event=training.model_copy(update={"phase": "evaluating", "step": 70, "total_steps": 0}), now=NOW))
+    run = books.do(lambda session: session.get(Run, "r1"))
+    assert run is not None
+    assert (run.state, run.step, run.total_steps) == ("evaluating", 2, training.total_steps)
+
+
 def test_progress_that_comes_late_does_not_reopen_a_run(books: Books) -> None:
     books.do(lambda session: training_rolled_back(session, rejection("r1", books.aliases.champion or ""), NOW))
     books.do(lambda session: progressed(session, progress("r1", 3, loss=0.4), NOW))
