@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.results import Result, report
 from ratchet.demo.command import run_demo
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def main() -> None:

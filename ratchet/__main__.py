@@ -1,5 +1,6 @@
 """The command line."""
 
+import logging
 import sys
 
 from ratchet import console
@@ -9,6 +10,8 @@ from shared.errors import RatchetError
 
 def main() -> None:
     """Run a command; an error that Ratchet knows is one line that says what to do, with exit status 1."""
+    # Kafka's client logs what it then raises; the error says it once, with what to do.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         app()
     except RatchetError as error:

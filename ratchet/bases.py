@@ -57,4 +57,7 @@ def _write_transformers_form(gguf: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    prepare_smollm2(Path(sys.argv[1]))
+    try:
+        prepare_smollm2(Path(sys.argv[1]))
+    except Misconfigured as error:
+        sys.exit(str(error))

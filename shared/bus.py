@@ -122,10 +122,7 @@ class KafkaProducer:
             raise BusUnavailable(f"could not write to {topic}: {error}") from error
 
     async def start(self) -> None:
-        try:
-            await self._client.start()
-        except KafkaError as error:
-            raise BusUnavailable(str(error)) from error
+        await _started(self._client)
 
     async def stop(self) -> None:
         await self._client.stop()
@@ -147,10 +144,7 @@ class KafkaConsumer:
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        try:
-            await self._client.start()
-        except KafkaError as error:
-            raise BusUnavailable(str(error)) from error
+        await _started(self._client)
         self._client.subscribe(topics=self._topics)
 
     async def stop(self) -> None:
@@ -212,6 +206,15 @@ class KafkaConsumer:
             done.set()
             await poller
             self._client.resume(*self._client.paused())
+
+
+async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Start a client. Raises BusUnavailable when no broker answers; then nothing of the client is left open."""
+    try:
+        await client.start()
+    except KafkaError as error:
+        await client.stop()
+        raise BusUnavailable(f"no Kafka broker answers: {error}; is it running, and is RATCHET_BOOTSTRAP_SERVERS right?") from error
 
 
 async def _delivered(topic: str, delivery: Awaitable[object]) -> None:

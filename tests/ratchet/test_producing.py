@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from ratchet.demo.watching import read_all
+from ratchet.ports import free_port
 from shared.codec import decode
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
@@ -56,6 +57,14 @@ def test_the_command_refuses_what_would_become_a_dead_letter(broker: str) -> Non
     assert done.returncode == 1
     assert "corrected_output is required" in done.stderr
     assert ratchet(broker, *SEND, "--score", "2").returncode == 1
+
+
+def test_a_broker_that_is_not_there_is_one_clear_line() -> None:
+    done = ratchet(f"127.0.0.1:{free_port()}", *SEND)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no Kafka broker answers")
+    assert "RATCHET_BOOTSTRAP_SERVERS" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 async def test_a_file_is_sent_as_a_whole_or_not_at_all(broker: str, tmp_path: Path) -> None:
