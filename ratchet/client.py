@@ -1,6 +1,6 @@
 """The registry over HTTP, as any operator's tool would use it."""
 
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -12,11 +12,20 @@ class Refused(RatchetError):
 
 
 class RegistryClient:
-    """Reads versions and moves aliases. Raises Unavailable when the registry does not answer, Refused when it will not."""
+    """Reads versions and moves aliases; a context manager, which closes its connections. Raises Unavailable when the registry does not answer, Refused when it will not."""
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
         self._client = httpx.Client(base_url=self._url, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
 
     def get(self, path: str, **query: str) -> Any:
         return self._ask("GET", path, params=query)

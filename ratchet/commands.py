@@ -166,14 +166,16 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
 @app.command()
 def versions(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
     """Show the versions of a model."""
-    answer = RegistryClient(registry).get(f"/api/models/{model}/versions")
+    with RegistryClient(registry) as client:
+        answer = client.get(f"/api/models/{model}/versions")
     _show(answer, json, ("version", "parent_version", "batch_id", "training_loss"))
 
 
 @app.command()
 def history(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
     """Show who or what moved which alias, when and why."""
-    answer = RegistryClient(registry).get(f"/api/models/{model}/history")
+    with RegistryClient(registry) as client:
+        answer = client.get(f"/api/models/{model}/history")
     _show(answer, json, ("at", "action", "from", "to", "actor", "reason"))
 
 
@@ -186,7 +188,8 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Serve an earlier (or later) version instead of the champion."""
-    answer = RegistryClient(registry).post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
+    with RegistryClient(registry) as client:
+        answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
     if json:
         console.as_json(answer)
     else:

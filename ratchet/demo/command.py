@@ -81,6 +81,7 @@ async def _drive(
         (state / "page.html").write_text(page, encoding="utf-8")
     finally:
         watching.cancel()
+        registry.close()
         await application.close()
         await producer.stop()
     return Report(
