@@ -12,7 +12,10 @@ class Refused(RatchetError):
 
 
 class RegistryClient:
-    """Reads versions and moves aliases; a context manager, which closes its connections. Raises Unavailable when the registry does not answer, Refused when it will not."""
+    """Reads versions and moves aliases; a context manager, which closes its connections.
+
+    Raises Unavailable when the registry does not answer, Refused when it will not.
+    """
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
