@@ -8,11 +8,11 @@ from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
 from shared.bus import KafkaProducer
 from shared.clock import SystemClock
-from shared.errors import RatchetError
 from shared.health import Health, serve_health
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
+from shared.process import exit_status
 from shared.settings import read
 from shared.storage import FsspecStore
 from shared.streams import Commits, create_app, run
@@ -41,13 +41,8 @@ async def serve(settings: DatasetSettings) -> None:
 
 
 def main() -> int:
-    """The exit status: 0 after a clean stop, 1 when the service could not go on."""
-    try:
-        asyncio.run(serve(read(DatasetSettings)))
-    except (RatchetError, OSError) as error:
-        print(f"dataset: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The exit status."""
+    return exit_status("dataset", lambda: asyncio.run(serve(read(DatasetSettings))))
 
 
 if __name__ == "__main__":

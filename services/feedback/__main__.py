@@ -7,11 +7,11 @@ from services.feedback.app import Feedback, attach
 from services.feedback.settings import FeedbackSettings
 from shared.bus import KafkaProducer
 from shared.clock import SystemClock
-from shared.errors import RatchetError
 from shared.health import Health, serve_health
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
+from shared.process import exit_status
 from shared.settings import read
 from shared.streams import Commits, create_app, run
 from shared.topics import FEEDBACK_RECEIVED
@@ -37,13 +37,8 @@ async def serve(settings: FeedbackSettings) -> None:
 
 
 def main() -> int:
-    """The exit status: 0 after a clean stop, 1 when the service could not go on."""
-    try:
-        asyncio.run(serve(read(FeedbackSettings)))
-    except (RatchetError, OSError) as error:
-        print(f"feedback: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The exit status."""
+    return exit_status("feedback", lambda: asyncio.run(serve(read(FeedbackSettings))))
 
 
 if __name__ == "__main__":

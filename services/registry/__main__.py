@@ -19,11 +19,11 @@ from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
 from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
-from shared.errors import Misconfigured, Unavailable
 from shared.health import Health
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
+from shared.process import exit_status
 from shared.settings import read
 from shared.storage import FsspecStore
 
@@ -95,15 +95,8 @@ async def run(settings: RegistrySettings) -> None:
 
 
 def main() -> int:
-    try:
-        asyncio.run(run(read(RegistrySettings)))
-    except Misconfigured as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Unavailable as error:
-        print(f"{error}; nothing was committed that was not done", file=sys.stderr)
-        return 1
-    return 0
+    """The exit status."""
+    return exit_status("registry", lambda: asyncio.run(run(read(RegistrySettings))))
 
 
 if __name__ == "__main__":

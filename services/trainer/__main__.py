@@ -13,11 +13,12 @@ from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
 from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
 from shared.clock import SystemClock
-from shared.errors import Misconfigured, RatchetError, Unprocessable
+from shared.errors import Misconfigured, Unprocessable
 from shared.health import Health, serve_health
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models, load_models
+from shared.process import exit_status
 from shared.reading import KafkaReader
 from shared.settings import read
 from shared.storage import FsspecStore
@@ -96,13 +97,8 @@ async def _until_told_to_stop(settings: TrainerSettings) -> None:
 
 
 def main() -> int:
-    """The exit status: 0 after a clean stop, 1 when the service could not go on."""
-    try:
-        asyncio.run(_until_told_to_stop(read(TrainerSettings)))
-    except (RatchetError, OSError) as error:
-        print(f"trainer: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The exit status."""
+    return exit_status("trainer", lambda: asyncio.run(_until_told_to_stop(read(TrainerSettings))))
 
 
 if __name__ == "__main__":
