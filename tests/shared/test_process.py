@@ -18,6 +18,9 @@ def test_an_error_is_a_status_and_one_line(error: Exception, status: int, capsys
 
 
 def test_a_clean_stop_is_zero_and_a_fault_of_ours_keeps_its_trace() -> None:
+    def fault() -> None:
+        raise ZeroDivisionError
+
     assert exit_status("dataset", lambda: None) == 0
     with pytest.raises(ZeroDivisionError):
-        exit_status("dataset", lambda: 1 // 0 and None)
+        exit_status("dataset", fault)
