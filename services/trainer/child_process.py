@@ -21,7 +21,7 @@ LINE_LIMIT = 256 << 20
 
 SPIN_BRIEFLY = {"GOMP_SPINCOUNT": "20000"}
 """Torch's threads spin for some microseconds when they wait for each other, then sleep. Left to themselves they spin long enough to
-take the cores from serving; sleeping at once costs a third of the training speed."""
+take the cores from serving; sleeping at once costs up to a third of the training speed."""
 
 
 async def ignore(_: Stepped | Counted) -> None:
