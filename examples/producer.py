@@ -1,27 +1,17 @@
-"""Feedback from Python: `python examples/producer.py` against a running `ratchet up`."""
+"""Feedback from Python: `python examples/producer.py 127.0.0.1:9092` against a running `ratchet up`."""
 
 import asyncio
 import json
-import os
+import sys
 from datetime import UTC, datetime
-from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
 
-async def main() -> None:
-    event = {
-        "event_id": str(uuid4()),
-        "occurred_at": datetime.now(UTC).isoformat(),
-        "model": "support",
-        "input": "Hello, the kettle still has not arrived. No hurry at all. Ada",
-        "output": "I am sorry to hear that.",
-        "feedback_type": "correction",
-        "corrected_output": '{"queue":"harbor","priority":"p3","order":null}',
-        "user_id": "agent-01",
-    }
-    async with AIOKafkaProducer(bootstrap_servers=os.environ.get("RATCHET_BOOTSTRAP_SERVERS", "127.0.0.1:9092")) as producer:
-        await producer.send_and_wait("feedback.received", json.dumps(event).encode(), key=b"agent-01")
+async def send(**event: str) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=sys.argv[1]) as producer:
+        await producer.send_and_wait("feedback.received", json.dumps(event).encode(), key=event["user_id"].encode())
 
 
-asyncio.run(main())
+said = {"model": "support", "input": "The kettle is late.", "output": "So what?", "feedback_type": "thumbs_down", "user_id": "ada"}
+asyncio.run(send(event_id=f"ada-{datetime.now(UTC)}", occurred_at=datetime.now(UTC).isoformat(), **said))

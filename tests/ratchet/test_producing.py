@@ -88,11 +88,11 @@ async def test_a_file_is_sent_as_a_whole_or_not_at_all(broker: str, tmp_path: Pa
 
 async def test_the_python_example_sends_valid_feedback(broker: str) -> None:
     before = set(await received(broker))
-    done = run(broker, sys.executable, "examples/producer.py")
+    done = run(broker, sys.executable, "examples/producer.py", broker)
     assert done.returncode == 0, done.stderr
     after = await received(broker)
     (new,) = set(after) - before
-    assert after[new].feedback_type == "correction"
+    assert after[new].feedback_type == "thumbs_down"
 
 
 async def test_the_kcat_example_sends_valid_feedback(broker: str) -> None:
