@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from shared.events import Artefact, Count, Id, Name, Position, Value
+from shared.events import Artefact, Count, FeedbackType, Id, Name, Position, RewardPart, Value
 from shared.snapshots import Example
 
 Decision = Literal["training", "negative", "held_out", "dropped"]
@@ -22,6 +22,10 @@ Reason = Literal[
     "empty",
     "near_duplicate",
     "contaminated",
+    "superseded",
+    "corrected",
+    "late",
+    "withdrawn",
 ]
 
 
@@ -38,8 +42,11 @@ class Membership(Value):
 class Entry(Value):
     """What was decided about one event, why, and where the event stands in `feedback.scored`.
 
-    `occurred_at` is the event's own time, `logged_at` that of its record. `influence` names whose example it is, for the cap per
-    user. `text` and `prompt` are MinHash signatures (base64), kept while similar examples have to be found.
+    `occurred_at` is the event's own time, `logged_at` that of its record. `influence` and `conversation` name whose it is, for the
+    limits; `since` is when that user was first seen, `eligible_at` when a newcomer's example may enter a batch. `answer_id` names
+    the answer that it is about, `parts` and `word` are what had been said of it by then (see `answers.py` of the dataset service).
+    `text` and `prompt` are MinHash signatures (base64), kept while similar examples have to be found. `revoked` is the offset of
+    the later event for which an example that waited was dropped after all.
     """
 
     model: Name
@@ -51,9 +58,16 @@ class Entry(Value):
     occurred_at: AwareDatetime
     logged_at: AwareDatetime
     influence: str | None = None
+    conversation: str | None = None
+    since: AwareDatetime | None = None
+    eligible_at: AwareDatetime | None = None
+    answer_id: Id | None = None
+    parts: tuple[RewardPart, ...] = ()
+    word: FeedbackType | None = None
     example: Example | None = None
     text: str | None = None
     prompt: str | None = None
+    revoked: Count | None = None
     batch: Membership | None = None
 
     @property
@@ -69,6 +83,11 @@ class Entry(Value):
     def joined(self, batch: Membership) -> "Entry":
         """The same event as a member of a batch, without its content."""
         return self.model_copy(update={"batch": batch, "example": None})
+
+    def revoked_by(self, reason: Reason, offset: int) -> "Entry":
+        """The same event, dropped for the one at `offset` although it waited; without its content."""
+        gone = dict.fromkeys(("example", "text", "prompt", "conversation", "eligible_at"))
+        return self.model_copy(update={"decision": "dropped", "reason": reason, "revoked": offset, **gone})
 
     def encode(self) -> bytes:
         return self.model_dump_json(exclude_none=True).encode()

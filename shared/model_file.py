@@ -44,7 +44,14 @@ class Curation(Value):
     similarity: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.9
     held_out_share: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.1
     deduplicate_days: Annotated[int, Field(ge=1)] = 7
+    pool: Annotated[int | None, Field(ge=2, le=100_000, description="wait for so many and choose the most informative of them")] = None
+    longest_wait_hours: Annotated[FiniteFloat | None, Field(gt=0, description="close a smaller batch when an example waits longer")] = None
+    smallest_batch: Annotated[int, Field(ge=1, description="examples that a batch closed for its age has at least")] = 10
     examples_per_user: Annotated[int, Field(ge=1)] = 5
+    examples_per_conversation: Annotated[int, Field(ge=1)] = 5
+    user_share: Annotated[FiniteFloat, Field(gt=0, le=1, description="of the examples of share_window batches, at most, per user")] = 0.1
+    share_window: Annotated[int, Field(ge=1, le=1000)] = 10
+    newcomer_hours: Annotated[FiniteFloat, Field(ge=0, description="how long the examples of a user not seen before wait first")] = 0.0
 
 
 class LaneSettings(Value):

@@ -14,7 +14,7 @@ from shared.clock import Clock
 from shared.codec import decode
 from shared.entries import Entry
 from shared.errors import Unavailable, Unprocessable
-from shared.events import Artefact, FeedbackScored, Position
+from shared.events import Artefact, FeedbackScored, FeedbackType, Position
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import ModelFile, Models
@@ -23,6 +23,7 @@ from shared.storage import ObjectStore
 from shared.topics import TRAINING_BATCHES
 
 SOURCE = "/ratchet/dataset"
+WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Dataset:
         self._log = log
         self._retries = retries
         self._ledgers: dict[Group, Ledger] = {}
+        self._alarms: set[tuple[str, int, str]] = set()
         # Recovery replaces the ledgers: not while an event is half done with one of them.
         self._turn = asyncio.Lock()
         self._recovered = False
@@ -97,6 +99,9 @@ class Dataset:
         deliveries = [self._table.delete(record.partition, key) for key in decided.expired]
         if decided.entry is not None:
             deliveries.append(self._put(decided.entry))
+        if decided.superseded is not None:
+            # After the entry that takes its place, so that a crash between the two leaves what recovery can tell.
+            deliveries.append(self._put(decided.superseded))
         self._count(event.model, decided.status, decided.entry)
         # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
         while closing := ledger.due():
@@ -104,6 +109,7 @@ class Dataset:
             deliveries += [self._put(entry) for entry in ledger.close(closing, manifest)]
             self._metrics.count("ratchet_dataset_batches_total", model=event.model)
             self._log.info("batch closed", model=event.model, shard=event.shard, number=closing.number, batch=closing.batch_id)
+        self._watch(event.model, ledger)
         self._count_pending(*group)
         return deliveries
 
@@ -132,5 +138,19 @@ class Dataset:
         elif entry is not None:
             self._metrics.count("ratchet_dataset_decisions_total", model=model, decision=entry.decision, reason=entry.reason)
 
+    def _watch(self, model: str, ledger: Ledger) -> None:
+        """Raise or end the alarm for each kind of feedback whose share in a shard has jumped."""
+        for kind in WATCHED:
+            alarm = (model, ledger.shard, kind)
+            if ledger.vigilance.jumped(kind) == (alarm in self._alarms):
+                continue
+            self._alarms ^= {alarm}
+            raised = alarm in self._alarms
+            self._metrics.set("ratchet_dataset_feedback_jump", int(raised), model=model, shard=str(ledger.shard), kind=kind)
+            self._log.warning("the mix of feedback has jumped" if raised else "the mix of feedback is steady again", model=model, kind=kind)
+
     def _count_pending(self, model: str, shard: int) -> None:
-        self._metrics.set("ratchet_dataset_pending_examples", self._ledgers[model, shard].pending, model=model, shard=str(shard))
+        ledger = self._ledgers[model, shard]
+        self._metrics.set("ratchet_dataset_pending_examples", ledger.pending, model=model, shard=str(shard))
+        for reason, count in ledger.held_back.items():
+            self._metrics.set("ratchet_dataset_held_back_examples", count, model=model, shard=str(shard), reason=reason)

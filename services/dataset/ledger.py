@@ -7,11 +7,17 @@ entries written so far goes on exactly as the one that wrote them.
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import groupby, islice
 from typing import Literal
 
-from services.dataset.curation import curate, influence_of
+from services.dataset.answers import answer_id_of, combined, word_of
+from services.dataset.curation import Curated, curate, influence_of
+from services.dataset.newcomers import Newcomers
+from services.dataset.selection import most_informative
 from services.dataset.similarity import Similar, prompt_signature, text_signature
+from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
 from shared.entries import Decision, Entry, Membership, Reason, entry_key
 from shared.events import Artefact, FeedbackScored, Position
@@ -22,21 +28,25 @@ from shared.model_file import ModelFile
 @dataclass(frozen=True, slots=True)
 class Decided:
     """What became of an event: a new entry; or none, for a `duplicate` (the same feedback at another offset) and for a `replay`
-    (the same offset again, after a crash). `expired` are keys of entries that are needed no more."""
+    (the same offset again, after a crash). `superseded` is the entry of earlier feedback on the same answer that waited and waits
+    no more, to be written after `entry`. `expired` are keys of entries that are needed no more."""
 
     status: Literal["new", "duplicate", "replay"]
     entry: Entry | None = None
+    superseded: Entry | None = None
     expired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """A batch that is full: its members in the order of their places (training, then negatives, then held out)."""
+    """A batch that is full: its members in the order of their places (training, then negatives, then held out). `dropped` counts
+    what was dropped since the batch before, by reason; `held_back` what is good and has to wait longer, by what holds it back."""
 
     number: int
     batch_id: str
     members: tuple[Entry, ...]
     dropped: dict[str, int]
+    held_back: dict[str, int]
     previous: Artefact | None
     closed: int
     occurred_at: datetime
@@ -51,21 +61,29 @@ class Ledger:
     def __init__(self, model_file: ModelFile, shard: int, golden: frozenset[str] = frozenset()) -> None:
         self._model_file = model_file
         self._policy = model_file.curation
-        self._shard = shard
+        self.shard = shard
         self._golden = golden
         self._known: dict[str, Entry] = {}
-        self._waiting = Waiting(self._policy.examples_per_user)
-        self._riding: list[Entry] = []
+        self._answers: dict[str, Entry] = {}
+        self._users: dict[str, Entry] = {}
+        self._waiting = Waiting(self._policy)
+        self._newcomers = Newcomers()
+        self._oldest: list[tuple[datetime, str]] = []
+        self._riding: dict[str, Entry] = {}
+        self.vigilance = Vigilance()
         self._texts = Similar(self._policy.similarity)
         self._prompts = Similar(self._policy.similarity)
         self._replay: deque[str] = deque()
-        self._replay_window = max(lane.replay_window for lane in model_file.lanes.values())
-        self._held_out: deque[str] = deque()
+        self._replay_window = max(
+            self._policy.share_window * self._policy.batch_size, *(lane.replay_window for lane in model_file.lanes.values())
+        )
+        self._held_out: dict[str, None] = {}
         self._aging: deque[str] = deque()
         self._aged: set[str] = set()
         self._settled: list[str] = []
         self._dropped: Counter[str] = Counter()
         self._newest: Entry | None = None
+        self._now = datetime.min.replace(tzinfo=UTC)
         self._number = 0
         self._previous: Artefact | None = None
 
@@ -84,19 +102,28 @@ class Ledger:
                 ledger._follow(entry.batch)
                 if entry.decision == "training":
                     trained.append((entry.batch.number, entry.batch.place, entry))
-            elif entry.source.offset > closed:
+            elif (entry.source.offset if entry.revoked is None else entry.revoked) > closed:
                 ledger._dropped[entry.reason] += 1
             if entry.decision == "held_out":
                 ledger._index_held_out(entry)
-        for _, _, entry in sorted(trained, key=lambda at: at[:2])[-ledger._replay_window or len(trained) :]:
+        trained.sort(key=lambda at: at[:2])
+        for _, _, entry in trained[-ledger._replay_window :]:
             ledger._index(entry)
             ledger._replay.append(entry.feedback_id)
+        for _, batch in groupby(trained, key=lambda at: at[0]):
+            ledger._waiting.trained(entry for _, _, entry in batch)
+        ledger._wake()
         return ledger
 
     @property
     def pending(self) -> int:
         """How many training examples wait."""
-        return self._waiting.size
+        return self._waiting.size + len(self._newcomers)
+
+    @property
+    def held_back(self) -> dict[str, int]:
+        """How many training examples could not enter a batch now, however large, by what holds them back."""
+        return {"limits": self._waiting.size - self._waiting.most, "newcomer": len(self._newcomers)}
 
     def decide(self, event: FeedbackScored, source: Position, logged_at: datetime) -> Decided:
         """Decide about the event at `source`, whose record is of `logged_at`."""
@@ -104,8 +131,15 @@ class Ledger:
             return Decided("replay")
         expired = self._expire(logged_at - timedelta(days=self._policy.deduplicate_days))
         if event.identity in self._known:
-            return Decided("duplicate", None, expired)
-        entry = self._entry(event, source, logged_at)
+            return Decided("duplicate", expired=expired)
+        answer_id = answer_id_of(event)
+        standing = self._answers.get(answer_id) if answer_id else None
+        counts = combined(event, standing)
+        superseded = None
+        if isinstance(counts, FeedbackScored) and standing is not None and standing.waits:
+            # Before the new entry is made: what is superseded is no near-duplicate of what takes its place.
+            superseded = self._revoke(standing, "superseded", source.offset)
+        entry = self._entry(event, counts, source, logged_at, answer_id, standing)
         self._remember(entry)
         if entry.waits:
             self._wait(entry)
@@ -113,19 +147,29 @@ class Ledger:
             self._dropped[entry.reason] += 1
         if entry.decision == "held_out":
             self._index_held_out(entry)
-        return Decided("new", entry, expired)
+        self._wake()
+        return Decided("new", entry, superseded, expired)
 
     def due(self) -> Closing | None:
         """The batch that is full, or none. The same until `close`."""
-        size = self._policy.batch_size
-        if self._waiting.eligible < size or self._newest is None:
+        if self._newest is None:
             return None
-        riding = sorted(self._riding, key=lambda entry: entry.decision != "negative")
+        size = self._policy.batch_size
+        wanted = max(size, self._policy.pool or 0)
+        least = self._policy.smallest_batch if self._is_overdue() else wanted
+        if self._waiting.most < least:
+            return None
+        candidates = self._waiting.choose(wanted)
+        if len(candidates) < least:
+            return None
+        chosen = most_informative(candidates, size) if len(candidates) > size else candidates
+        riding = sorted(self._riding.values(), key=lambda entry: (entry.decision != "negative", entry.source.offset))
         return Closing(
             number=self._number,
-            batch_id=identity(self._model_file.model, self._shard, self._number),
-            members=(*self._waiting.first(size), *riding),
+            batch_id=identity(self._model_file.model, self.shard, self._number),
+            members=(*chosen, *riding),
             dropped=dict(sorted(self._dropped.items())),
+            held_back=self.held_back,
             previous=self._previous,
             closed=self._newest.source.offset,
             occurred_at=self._newest.occurred_at,
@@ -139,11 +183,13 @@ class Ledger:
             )
             for place, entry in enumerate(closing.members)
         )
-        self._waiting.remove(closing.of("training"))
+        for entry in closing.of("training"):
+            self._waiting.remove(entry)
+        self._waiting.trained(closing.of("training"))
         self._riding.clear()
         self._dropped.clear()
         for entry in joined:
-            self._known[entry.feedback_id] = entry
+            self._rewrite(entry)
             if entry.batch:
                 self._follow(entry.batch)
             self._settled.append(entry.feedback_id)
@@ -151,8 +197,17 @@ class Ledger:
                 self._replay.append(entry.feedback_id)
         return joined
 
-    def _entry(self, event: FeedbackScored, source: Position, logged_at: datetime) -> Entry:
-        curated = curate(event, self._policy, self._golden)
+    def _entry(
+        self,
+        event: FeedbackScored,
+        counts: FeedbackScored | Literal["late", "corrected"],
+        source: Position,
+        logged_at: datetime,
+        answer_id: str | None,
+        standing: Entry | None,
+    ) -> Entry:
+        """The entry of `event`, which with all that was said of its answer before counts as `counts`."""
+        curated = curate(counts, self._policy, self._golden) if isinstance(counts, FeedbackScored) else Curated("dropped", counts)
         decision, reason, example = curated.decision, curated.reason, curated.example
         text = prompt = None
         if example is not None:
@@ -161,20 +216,36 @@ class Ledger:
             against = self._against(decision, text, prompt)
             if against is not None:
                 decision, reason, example, text, prompt = "dropped", against, None, None, None
+        influence = influence_of(event)
+        since = self._since(influence, logged_at)
+        eligible_at = since + timedelta(hours=self._policy.newcomer_hours) if since and decision == "training" else None
         return Entry(
             model=event.model,
-            shard=self._shard,
+            shard=self.shard,
             feedback_id=event.identity,
             decision=decision,
             reason=reason,
             source=source,
             occurred_at=event.occurred_at,
             logged_at=logged_at,
-            influence=influence_of(event) if decision == "training" else None,
+            influence=influence,
+            conversation=event.conversation_id if decision == "training" else None,
+            since=since,
+            eligible_at=eligible_at if eligible_at and eligible_at > logged_at else None,
+            answer_id=answer_id,
+            parts=counts.parts if isinstance(counts, FeedbackScored) and answer_id else (),
+            word=word_of(event, standing),
             example=example,
             text=text if decision in ("training", "held_out") else None,
             prompt=prompt if decision == "held_out" else None,
         )
+
+    def _since(self, influence: str | None, logged_at: datetime) -> datetime | None:
+        """When a user was first seen, as far as entries reach back; None where newcomers do not wait."""
+        if influence is None or not self._policy.newcomer_hours:
+            return None
+        newest = self._users.get(influence)
+        return newest.since if newest and newest.since else logged_at
 
     def _against(self, decision: Decision, text: str, prompt: str) -> Reason | None:
         """Why an example that is good in itself is dropped after all."""
@@ -188,13 +259,65 @@ class Ledger:
         self._known[entry.feedback_id] = entry
         self._aging.append(entry.feedback_id)
         self._newest = entry
+        self._now = max(self._now, entry.logged_at)
+        if entry.answer_id and entry.reason not in ("late", "corrected"):
+            self._answers[entry.answer_id] = entry
+        if entry.influence:
+            self._users[entry.influence] = entry
+        self.vigilance.see(entry.word or "none")
+
+    def _rewrite(self, entry: Entry) -> None:
+        """An entry that is known has changed."""
+        before = self._known[entry.feedback_id]
+        self._known[entry.feedback_id] = entry
+        if entry.answer_id and self._answers.get(entry.answer_id) is before:
+            self._answers[entry.answer_id] = entry
+        if before.influence and self._users.get(before.influence) is before:
+            self._users[before.influence] = entry
 
     def _wait(self, entry: Entry) -> None:
-        if entry.decision == "training":
+        if entry.decision != "training":
+            self._riding[entry.feedback_id] = entry
+            return
+        if entry.eligible_at is None:
             self._waiting.add(entry)
-            self._index(entry)
         else:
-            self._riding.append(entry)
+            self._newcomers.add(entry, entry.eligible_at)
+        if self._policy.longest_wait_hours is not None:
+            heappush(self._oldest, (entry.logged_at, entry.feedback_id))
+        self._index(entry)
+
+    def _wake(self) -> None:
+        for entry in self._newcomers.due(self._now):
+            self._waiting.add(entry)
+
+    def _is_overdue(self) -> bool:
+        """Whether an example has waited longer than the longest wait, by the clock of the log."""
+        if self._policy.longest_wait_hours is None:
+            return False
+        while self._oldest and not self._still_waits(self._oldest[0][1]):
+            heappop(self._oldest)
+        return bool(self._oldest) and self._now - self._oldest[0][0] > timedelta(hours=self._policy.longest_wait_hours)
+
+    def _still_waits(self, name: str) -> bool:
+        return name in self._known and self._known[name].waits
+
+    def _revoke(self, entry: Entry, reason: Reason, offset: int) -> Entry:
+        """Take out an entry that waits, for the event at `offset`; as it has to be written again."""
+        if entry.decision != "training":
+            del self._riding[entry.feedback_id]
+        elif entry in self._newcomers:
+            self._newcomers.remove(entry)
+        else:
+            self._waiting.remove(entry)
+        self._texts.remove(entry.feedback_id)
+        self._prompts.remove(entry.feedback_id)
+        self._held_out.pop(entry.feedback_id, None)
+        revoked = entry.revoked_by(reason, offset)
+        self._rewrite(revoked)
+        self._settled.append(entry.feedback_id)
+        self._dropped[reason] += 1
+        return revoked
 
     def _follow(self, batch: Membership) -> None:
         if batch.number >= self._number:
@@ -208,15 +331,16 @@ class Ledger:
         self._index(entry)
         if entry.prompt is not None:
             self._prompts.add(entry.feedback_id, entry.prompt)
-        self._held_out.append(entry.feedback_id)
+        self._held_out[entry.feedback_id] = None
 
     def _expire(self, before: datetime) -> tuple[str, ...]:
         """Forget what left the replay window or the newest of the held-out set, and entries that are old besides and wait for nothing."""
         left = [self._replay.popleft() for _ in range(len(self._replay) - self._replay_window)]
-        left += [self._held_out.popleft() for _ in range(len(self._held_out) - self._model_file.gate.held_out_newest)]
+        left += list(islice(self._held_out, max(0, len(self._held_out) - self._model_file.gate.held_out_newest)))
         for name in left:
             self._texts.remove(name)
             self._prompts.remove(name)
+            self._held_out.pop(name, None)
         while self._aging and self._known[self._aging[0]].logged_at < before:
             left.append(self._aging[0])
             self._aged.add(self._aging.popleft())
@@ -225,8 +349,12 @@ class Ledger:
         self._settled.clear()
         for name in gone:
             self._aged.discard(name)
-            del self._known[name]
-        return tuple(entry_key(self._model_file.model, self._shard, name) for name in gone)
+            entry = self._known.pop(name)
+            if entry.answer_id and self._answers.get(entry.answer_id) is entry:
+                del self._answers[entry.answer_id]
+            if entry.influence and self._users.get(entry.influence) is entry:
+                del self._users[entry.influence]
+        return tuple(entry_key(self._model_file.model, self.shard, name) for name in gone)
 
     def _is_needed(self, name: str) -> bool:
         return self._known[name].waits or self._texts.has(name)

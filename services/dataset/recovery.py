@@ -1,11 +1,12 @@
-"""Entries as they are found after a crash, made whole: a batch that some of its members do not know of is completed.
+"""Entries as they are found after a crash, made whole: batches that some members do not know of, answers that later feedback changed.
 
 A crash can fall between the entries of one batch, and a worker that was paused longer than its session can wake up and write
 older entries over newer ones. Both leave a batch with places that no entry fills. Its manifest names every member; those that
-still stand as waiting, from before the batch was closed, are its members.
+still stand as waiting, from before the batch was closed, are its members. In the same way an example can stand as waiting although
+later feedback on its answer has taken its place; the entry of that feedback is there, or it will be decided again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from shared.entries import Entry, Membership
 from shared.events import Artefact
@@ -23,7 +24,7 @@ def grouped(entries: Iterable[Entry]) -> dict[Group, list[Entry]]:
     return groups
 
 
-def completed(entries: Iterable[Entry], read: Callable[[Artefact], Manifest]) -> list[Entry]:
+def completed(entries: Collection[Entry], read: Callable[[Artefact], Manifest]) -> list[Entry]:
     """The entries, of one model and shard, that have to be written again. `read` is asked only for batches that may lack members."""
     batches: dict[int, Membership] = {}
     filled: dict[int, int] = {}
@@ -41,4 +42,16 @@ def completed(entries: Iterable[Entry], read: Callable[[Artefact], Manifest]) ->
         for place, feedback_id in enumerate(read(batch.manifest).feedback_ids):
             if feedback_id in waiting and waiting[feedback_id].source.offset <= batch.closed:
                 repaired.append(waiting.pop(feedback_id).joined(batch.model_copy(update={"place": place})))
-    return repaired
+    return repaired + [entry.revoked_by("superseded", offset) for entry, offset in _superseded(entries, waiting.values())]
+
+
+def _superseded(entries: Collection[Entry], waiting: Collection[Entry]) -> Iterator[tuple[Entry, int]]:
+    """Of those that wait, the ones that later feedback on the same answer has replaced, with the offset of the first such."""
+    offsets: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry.answer_id is not None and entry.reason not in ("late", "corrected"):
+            offsets.setdefault(entry.answer_id, []).append(entry.source.offset)
+    for entry in waiting:
+        later = [offset for offset in offsets.get(entry.answer_id or "", ()) if offset > entry.source.offset]
+        if later:
+            yield entry, min(later)

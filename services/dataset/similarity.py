@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from datasketch import MinHash, MinHashLSH
 
 from shared.events import Message
@@ -82,6 +83,10 @@ class Similar:
 _PERMUTATIONS = MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME).permutations
 
 
+def minima(signature: Signature) -> npt.NDArray[np.uint32]:
+    """The numbers of a signature; the share in which two agree is their similarity."""
+    return np.frombuffer(base64.b64decode(signature), dtype="<u4").astype(np.uint32)
+
+
 def _minhash(signature: Signature) -> MinHash:
-    minima = np.frombuffer(base64.b64decode(signature), dtype="<u4").astype(np.uint32)
-    return MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME, hashvalues=minima, permutations=_PERMUTATIONS)
+    return MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME, hashvalues=minima(signature), permutations=_PERMUTATIONS)

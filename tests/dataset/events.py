@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.dataset.ledger import Decided, Ledger
+from services.dataset.ledger import Closing, Decided, Ledger
 from shared.entries import Entry
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position
 from shared.identity import digest_of, identity
@@ -49,6 +49,7 @@ class World:
         self.golden = golden
         self.entries: dict[str, Entry] = {}
         self.batches: dict[int, tuple[str, ...]] = {}
+        self.closings: list[Closing] = []
         self.duplicates = 0
         self.ledger = Ledger(file, 0, golden)
 
@@ -62,6 +63,8 @@ class World:
             del self.entries[key]
         if decided.entry is not None:
             self.entries[decided.entry.key] = decided.entry
+        if decided.superseded is not None:
+            self.entries[decided.superseded.key] = decided.superseded
         self.duplicates += decided.status == "duplicate"
         self.close()
         return decided
@@ -70,6 +73,7 @@ class World:
         while closing := self.ledger.due():
             members = tuple(entry.feedback_id for entry in closing.members)
             assert self.batches.setdefault(closing.number, members) == members, "the same batch came out differently"
+            self.closings.append(closing)
             manifest = Artefact(uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode()))
             for entry in self.ledger.close(closing, manifest):
                 self.entries[entry.key] = entry

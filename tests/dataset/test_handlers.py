@@ -27,8 +27,10 @@ EVENTS = [
         f"e{number}",
         "thumbs_down" if number % 5 == 0 else "correction" if number % 3 == 0 else "thumbs_up",
         -1.0 if number % 5 == 0 else 1.0,
+        # Every seventh is about the answer before it.
+        response_id=f"r{number - 1 if number % 7 == 0 else number}",
     )
-    for number in range(18)
+    for number in range(24)
 ]
 LOG = [
     Record(FEEDBACK_SCORED, 0, offset, b"support", *_encoded)
@@ -130,7 +132,10 @@ async def test_the_shell_does_what_the_ledger_says() -> None:
     await live(outside)
     assert batches(outside) == world.batches
     assert len(world.batches) == 3
-    assert outside.entries.keys() == world.entries.keys()
+    assert {key: Entry.model_validate_json(value).reason for key, value in outside.entries.items()} == {
+        key: entry.reason for key, entry in world.entries.items()
+    }
+    assert {"superseded", "late"} <= {entry.reason for entry in world.entries.values()}
 
 
 @pytest.mark.parametrize("behind", [0, 100])
@@ -182,6 +187,28 @@ async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(mo
         await feed(process)
     assert Away.attempts == 3
     assert TRAINING_BATCHES not in outside.bus.topics
+
+
+async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counted() -> None:
+    metrics, outside = Metrics("dataset"), Outside()
+    file = model_file(batch_size=1000, examples_per_user=5, held_out_share=0.0)
+    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
+    process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, metrics, clock, log, 1)
+    await process.recover([])
+    kinds = ["thumbs_up"] * 400 + ["correction"] * 40
+
+    def gauge(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"model": "support", "shard": "0", **labels})
+
+    for offset, kind in enumerate(kinds):
+        value, headers = encode(scored(f"e{offset}", kind, user_id="eve" if kind == "correction" else f"user{offset}"), "/test")
+        assert not gauge("ratchet_dataset_feedback_jump", kind="correction"), offset
+        await process.handle(Record(FEEDBACK_SCORED, 0, offset, b"support", value, tuple(headers)), START)
+        if gauge("ratchet_dataset_feedback_jump", kind="correction"):
+            break
+    assert 400 < offset < 439
+    assert gauge("ratchet_dataset_feedback_jump", kind="thumbs_up") is None
+    assert gauge("ratchet_dataset_held_back_examples", reason="limits") == offset - 400 + 1 - 5
 
 
 async def test_nothing_is_decided_before_recovery() -> None:

@@ -1,5 +1,5 @@
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -7,73 +7,102 @@ from hypothesis import strategies as st
 
 from services.dataset.recovery import completed
 from shared.entries import Entry
-from shared.events import Artefact, BatchCounts, FeedbackScored, Position
+from shared.events import Artefact, BatchCounts, FeedbackScored, Position, RewardPart
 from shared.identity import digest_of
 from shared.snapshots import Manifest
 from shared.topics import FEEDBACK_SCORED
 from tests.dataset.events import START, World, model_file, scored, words
 
-TYPES = st.sampled_from(["correction", "thumbs_up", "thumbs_up", "accepted", "thumbs_down", "retracted", "regenerated"])
-EVENTS = st.lists(st.tuples(st.integers(0, 60), TYPES, st.sampled_from([None, "ann", "bob", "cleo", "dan"])), max_size=80)
+KINDS = ["correction", "thumbs_up", "thumbs_up", "accepted", "validation", "thumbs_down", "retracted", "regenerated"]
+Drawn = tuple[int, int, str, str | None, str | None, float]
+EVENTS: st.SearchStrategy[list[Drawn]] = st.lists(
+    st.tuples(
+        st.integers(0, 60),  # the event's id: ids repeat, as applications repeat them
+        st.integers(0, 25),  # the answer that it is about
+        st.sampled_from(KINDS),
+        st.sampled_from([None, "ann", "bob", "cleo", "dan"]),
+        st.sampled_from([None, "talk", "chat"]),
+        st.sampled_from([0.0, 0.01, 1.0]),  # hours since the event before
+    ),
+    max_size=80,
+)
 SMALL: dict[str, Any] = {"batch_size": 5, "examples_per_user": 2, "held_out_share": 0.2}
+POLICIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "pool": st.just(9),
+        "longest_wait_hours": st.just(3.0),
+        "smallest_batch": st.just(2),
+        "examples_per_conversation": st.just(1),
+        "user_share": st.just(0.15),
+        "share_window": st.just(3),
+        "newcomer_hours": st.just(1.5),
+        "deduplicate_days": st.just(1),
+    },
+)
 
-quickly = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quickly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def log_of(drawn: list[tuple[int, str, str | None]]) -> list[FeedbackScored]:
-    """Ids repeat, as applications do; texts are of a few hundred, so that near-duplicates and held-out prompts occur."""
-    return [
-        scored(f"e{number}", kind, -1.0 if kind == "thumbs_down" else 1.0, user_id=user, input=words(f"p{number // 2}", 8))
-        for number, kind, user in drawn
-    ]
+def log_of(drawn: list[Drawn]) -> list[tuple[FeedbackScored, datetime]]:
+    """Events and the time of their records. Answers, users and conversations are few, so that everything meets."""
+    now, log = START, []
+    for number, answer, kind, user, conversation, hours in drawn:
+        now += timedelta(hours=hours)
+        reward = -1.0 if kind == "thumbs_down" else 1.0
+        parts = (RewardPart(name="validation" if kind == "validation" else "action", value=reward, weight=1.0),)
+        said: dict[str, Any] = {"input": words(f"p{answer // 2}", 8), "output": words(f"a{answer}"), "parts": parts}
+        whose: dict[str, Any] = {"user_id": user, "conversation_id": conversation, "response_id": f"r{answer}" if answer % 3 else None}
+        log.append((scored(f"e{number}", kind, reward, **said, **whose), now))
+    return log
 
 
-def run(events: list[FeedbackScored], restarts: frozenset[int] = frozenset()) -> World:
-    world = World(model_file(**SMALL))
-    for offset, event in enumerate(events):
+def run(log: list[tuple[FeedbackScored, datetime]], restarts: frozenset[int] = frozenset(), **policy: Any) -> World:
+    world = World(model_file(**(SMALL | policy)))
+    for offset, (event, logged_at) in enumerate(log):
         if offset in restarts:
             world.restart()
-        world.feed(event, offset)
+        world.feed(event, offset, logged_at)
     return world
 
 
 @quickly
-@given(EVENTS, st.frozensets(st.integers(0, 79)))
+@given(EVENTS, st.frozensets(st.integers(0, 79)), POLICIES)
 def test_a_ledger_rebuilt_from_its_entries_goes_on_as_if_nothing_had_happened(
-    drawn: list[tuple[int, str, str | None]], restarts: frozenset[int]
+    drawn: list[Drawn], restarts: frozenset[int], policy: dict[str, Any]
 ) -> None:
-    events = log_of(drawn)
-    without, with_restarts = run(events), run(events, restarts)
+    log = log_of(drawn)
+    without, with_restarts = run(log, **policy), run(log, restarts, **policy)
     assert with_restarts.entries == without.entries
     assert with_restarts.batches == without.batches
+    assert with_restarts.closings == without.closings
     assert with_restarts.duplicates == without.duplicates
+    assert with_restarts.ledger.held_back == without.ledger.held_back
 
 
 @quickly
 @given(EVENTS)
-def test_batches_are_exactly_as_large_as_they_should_be_and_share_nothing(drawn: list[tuple[int, str, str | None]]) -> None:
-    world = run(log_of(drawn))
+def test_batches_are_exactly_as_large_as_they_should_be_and_share_nothing(drawn: list[Drawn]) -> None:
+    world = run(log_of(drawn), examples_per_conversation=3)
     members = [feedback_id for batch in world.batches.values() for feedback_id in batch]
     assert len(members) == len(set(members))
     assert list(world.batches) == list(range(len(world.batches)))
-    for number in world.batches:
-        inside = [entry for entry in world.entries.values() if entry.batch and entry.batch.number == number]
-        training = [entry for entry in inside if entry.decision == "training"]
+    for closing in world.closings:
+        training = closing.of("training")
         assert len(training) == SMALL["batch_size"]
         assert max(Counter(entry.influence for entry in training if entry.influence).values(), default=0) <= SMALL["examples_per_user"]
-        inside.sort(key=lambda entry: entry.batch.place if entry.batch else 0)
-        assert [entry.feedback_id for entry in inside] == list(world.batches[number])
-        order = [(entry.decision == "training", entry.reason == "correction") for entry in inside]
+        assert max(Counter(entry.conversation for entry in training if entry.conversation).values(), default=0) <= 3
+        order = [(entry.decision == "training", entry.reason == "correction") for entry in closing.members]
         assert order == sorted(order, reverse=True)
 
 
 @quickly
-@given(EVENTS)
-def test_every_event_is_in_exactly_one_state(drawn: list[tuple[int, str, str | None]]) -> None:
-    events = log_of(drawn)
-    world = run(events)
-    assert {entry.feedback_id for entry in world.entries.values()} == {event.event_id for event in events}
-    assert world.duplicates == len(events) - len(world.entries)
+@given(EVENTS, POLICIES)
+def test_every_event_is_in_exactly_one_state(drawn: list[Drawn], policy: dict[str, Any]) -> None:
+    log = log_of(drawn)
+    world = run(log, **(policy | {"deduplicate_days": 30}))
+    assert {entry.feedback_id for entry in world.entries.values()} == {event.event_id for event, _ in log}
+    assert world.duplicates == len(log) - len(world.entries)
     for entry in world.entries.values():
         assert [entry.waits, entry.batch is not None, entry.decision == "dropped"].count(True) == 1
         assert (entry.example is not None) == entry.waits
@@ -81,21 +110,32 @@ def test_every_event_is_in_exactly_one_state(drawn: list[tuple[int, str, str | N
 
 
 @quickly
+@given(EVENTS, POLICIES)
+def test_of_one_answer_at_most_one_example_waits_or_is_in_a_batch(drawn: list[Drawn], policy: dict[str, Any]) -> None:
+    world = run(log_of(drawn), **(policy | {"deduplicate_days": 30}))
+    used = Counter(entry.answer_id for entry in world.entries.values() if entry.answer_id and entry.decision != "dropped")
+    assert max(used.values(), default=1) == 1
+
+
+@quickly
 @given(EVENTS, st.data())
-def test_entries_that_a_crash_or_a_zombie_left_behind_are_made_whole(drawn: list[tuple[int, str, str | None]], data: st.DataObject) -> None:
+def test_entries_that_a_crash_or_a_zombie_left_behind_are_made_whole(drawn: list[Drawn], data: st.DataObject) -> None:
     world = run(log_of(drawn))
     again = World(model_file(**SMALL))
     written: dict[str, Entry] = {}
-    for offset, event in enumerate(log_of(drawn)):
-        decided = again.feed(event, offset)
+    for offset, (event, logged_at) in enumerate(log_of(drawn)):
+        decided = again.feed(event, offset, logged_at)
         if decided.entry is not None:
             written[decided.entry.key] = decided.entry
+    stale = [entry.key for entry in again.entries.values() if entry.reason == "superseded"]
+    for key in data.draw(st.lists(st.sampled_from(stale), unique=True), label="superseded") if stale else ():
+        again.entries[key] = written[key]
     for number, members in world.batches.items():
         # All but one at most: of a batch that no entry knows of nothing was written, it is closed again as it was.
         for feedback_id in data.draw(st.lists(st.sampled_from(members), unique=True, max_size=len(members) - 1), label=f"batch {number}"):
             key = f"support#0|{feedback_id}"
             again.entries[key] = written[key]
-    for entry in completed(again.entries.values(), lambda artefact: manifest_of(again, artefact)):
+    for entry in completed(list(again.entries.values()), lambda artefact: manifest_of(again, artefact)):
         again.entries[entry.key] = entry
     assert again.entries == world.entries
 
@@ -227,7 +267,7 @@ def test_old_entries_are_forgotten_unless_they_are_needed() -> None:
 
 
 def test_what_leaves_the_replay_window_no_longer_counts_as_similar() -> None:
-    file = model_file(batch_size=2, held_out_share=0.0)
+    file = model_file(batch_size=2, held_out_share=0.0, share_window=1)
     file = file.model_copy(update={"lanes": {"adaptive": file.lanes["adaptive"].model_copy(update={"replay_window": 2})}})
     world = World(file)
     same: dict[str, Any] = {"input": words("p"), "output": words("a")}
