@@ -16,7 +16,7 @@ from services.dataset.answers import answer_id_of, combined, word_of
 from services.dataset.curation import Curated, curate, influence_of
 from services.dataset.newcomers import Newcomers
 from services.dataset.selection import most_informative
-from services.dataset.similarity import Similar, prompt_signature, text_signature
+from services.dataset.similarity import Similar, signatures_of
 from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
 from shared.entries import Decision, Entry, Membership, Reason, entry_key
@@ -211,8 +211,7 @@ class Ledger:
         decision, reason, example = curated.decision, curated.reason, curated.example
         text = prompt = None
         if example is not None:
-            prompt = prompt_signature(example.messages)
-            text = text_signature(example.messages, example.answer)
+            prompt, text = signatures_of(example.messages, example.answer)
             against = self._against(decision, text, prompt)
             if against is not None:
                 decision, reason, example, text, prompt = "dropped", against, None, None, None

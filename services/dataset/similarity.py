@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +30,18 @@ Signature = str
 
 def signature_of(*texts: str) -> Signature:
     """The signature of some texts taken together. Case, punctuation and spacing do not count."""
-    words = _WORD.findall(" ".join(texts).lower())
-    runs = {" ".join(words[at : at + _RUN]) for at in range(max(1, len(words) - _RUN + 1))}
-    minhash = MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME)
-    minhash.update_batch([run.encode() for run in runs])
-    return base64.b64encode(minhash.hashvalues.astype("<u4").tobytes()).decode()
+    return _encoded(_minima(_words(*texts)))
 
 
-def text_signature(messages: Iterable[Message], answer: str) -> Signature:
-    """Of a prompt and its answer together."""
-    return signature_of(*(message.content for message in messages), answer)
-
-
-def prompt_signature(messages: Iterable[Message]) -> Signature:
-    """Of a prompt alone."""
-    return signature_of(*(message.content for message in messages))
+def signatures_of(messages: Iterable[Message], answer: str) -> tuple[Signature, Signature]:
+    """Of a prompt alone, and of the prompt and its answer together."""
+    prompt, said = _words(*(message.content for message in messages)), _words(answer)
+    of_prompt = _minima(prompt)
+    if len(prompt) < _RUN:
+        return _encoded(of_prompt), _encoded(_minima(prompt + said))
+    # The minima of a union are the lesser of the minima: only the runs that reach into the answer are left to hash.
+    of_both = np.minimum(of_prompt, _minima(prompt[1 - _RUN :] + said)) if said else of_prompt
+    return _encoded(of_prompt), _encoded(of_both)
 
 
 @lru_cache
@@ -81,6 +79,27 @@ class Similar:
 
 
 _PERMUTATIONS = MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME).permutations
+"""Drawn once: they are the same for every signature, and drawing them costs more than using them."""
+
+
+def _empty() -> MinHash:
+    return MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME, hashfunc=crc32, permutations=_PERMUTATIONS)
+
+
+def _words(*texts: str) -> list[str]:
+    return _WORD.findall(" ".join(texts).lower())
+
+
+def _minima(words: list[str]) -> npt.NDArray[np.uint32]:
+    runs = {" ".join(words[at : at + _RUN]) for at in range(max(1, len(words) - _RUN + 1))}
+    minhash = _empty()
+    minhash.update_batch([run.encode() for run in runs])
+    found: npt.NDArray[np.uint32] = minhash.hashvalues
+    return found
+
+
+def _encoded(minima: npt.NDArray[np.uint32]) -> Signature:
+    return base64.b64encode(minima.astype("<u4").tobytes()).decode()
 
 
 def minima(signature: Signature) -> npt.NDArray[np.uint32]:
@@ -89,4 +108,6 @@ def minima(signature: Signature) -> npt.NDArray[np.uint32]:
 
 
 def _minhash(signature: Signature) -> MinHash:
-    return MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME, hashvalues=minima(signature), permutations=_PERMUTATIONS)
+    minhash = _empty()
+    minhash.hashvalues = minima(signature)
+    return minhash

@@ -1,4 +1,7 @@
-from services.dataset.similarity import Similar, prompt_signature, signature_of, text_signature
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.dataset.similarity import Similar, signature_of, signatures_of
 from shared.events import Message
 from tests.dataset.events import words
 
@@ -19,10 +22,17 @@ def test_a_word_of_two_hundred_is_a_near_duplicate_and_ten_are_not() -> None:
 def test_prompt_and_answer_count_together() -> None:
     messages = [Message(role="user", content=words("prompt"))]
     index = Similar(0.9)
-    index.add("a", text_signature(messages, words("one")))
-    assert text_signature(messages, words("one")) in index
-    assert text_signature(messages, words("two")) not in index
-    assert prompt_signature(messages) not in index
+    prompt, text = signatures_of(messages, words("one"))
+    index.add("a", text)
+    assert signatures_of(messages, words("one"))[1] in index
+    assert signatures_of(messages, words("two"))[1] not in index
+    assert prompt not in index
+
+
+@given(st.lists(st.text("ab ", max_size=8), max_size=3), st.text("ab ", max_size=12))
+def test_both_signatures_are_those_of_their_texts(prompts: list[str], answer: str) -> None:
+    messages = [Message(role="user", content=prompt) for prompt in prompts]
+    assert signatures_of(messages, answer) == (signature_of(*prompts), signature_of(*prompts, answer))
 
 
 def test_what_is_removed_is_found_no_more() -> None:

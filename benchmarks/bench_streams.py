@@ -1,0 +1,132 @@
+"""How fast the streams are, against a plain aiokafka loop that does the same work per event, on one real Apache Kafka in one run.
+
+- `feedback_ratio`, `dataset_ratio`: events a second of the service over those of the plain loop. The plain loop of the dataset keeps
+  nothing durable but one record for each event.
+- `cost_many_models_ratio`: seconds per event with 1,000 models and 10,000 pending examples over those with one model and none.
+- `two_workers_speedup`: events a second of two feedback workers over those of one; the broker's share of a core is beside it.
+"""
+
+import asyncio
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from benchmarks.load import fill, received, scored, write_models
+from benchmarks.measuring import Measured, measure, running, service
+from benchmarks.plain_loop import ENTRIES
+from benchmarks.results import Result, report
+from ratchet.broker import Broker
+from ratchet.ports import free_port
+from ratchet.topics import apply_topics, await_groups
+from shared.clock import SystemClock
+from shared.model_file import load_models
+from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, Topic
+
+FOLDER = Path(".ratchet/bench/streams")
+FEEDBACK_EVENTS = 20_000
+DATASET_EVENTS = 6_000
+ROUNDS = 3
+PENDING = 10_000
+MODELS = 1_000
+NEVER = 10_000
+"""A batch size that no model here reaches."""
+
+
+class Bench:
+    """One broker, what lies on it, and how processes do with it."""
+
+    def __init__(self, name: str, models: int = 1, batch_size: int = 50) -> None:
+        self.folder = FOLDER / name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.models = self.folder / "models"
+        self.names = write_models(self.models, models, batch_size)
+        self.broker = Broker(self.folder / "kafka", free_port(), free_port(), SystemClock())
+
+    async def __aenter__(self) -> "Bench":
+        await asyncio.to_thread(self.broker.start)
+        await apply_topics(self.broker.bootstrap_servers)
+        await apply_topics(self.broker.bootstrap_servers, [Topic(ENTRIES, "", (), "", (), None, 4)])
+        await await_groups(self.broker.bootstrap_servers)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.broker.stop)
+
+    async def plain(self, what: str, group: str, topic: str, events: int) -> Measured:
+        log, brokers = self.folder / "plain.log", self.broker.bootstrap_servers
+        with running(log, "benchmarks.plain_loop", what, group, brokers, str(self.models)) as loop:
+            return await measure(self.broker, topic, events, [loop])
+
+    async def service(self, name: str, group: str, topic: str, events: int, workers: int = 1, after: int = 0) -> Measured:
+        with ExitStack() as stack:
+            processes = []
+            for worker in range(workers):
+                command, settings = service(name, group, self.broker.bootstrap_servers, self.folder / f"worker{worker}", self.models)
+                processes.append(stack.enter_context(running(self.folder / f"{name}.log", *command, **settings)))
+            return await measure(self.broker, topic, events, processes, after)
+
+
+async def bench_feedback() -> list[Result]:
+    plain, one, two = [], [], []
+    async with Bench("feedback") as bench:
+        await fill(bench.broker.bootstrap_servers, FEEDBACK_RECEIVED, received(FEEDBACK_EVENTS, bench.names))
+        for number in range(ROUNDS):
+            plain.append(await bench.plain("feedback", f"plain-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS))
+            one.append(await bench.service("feedback", f"one-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS))
+            two.append(await bench.service("feedback", f"two-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS, workers=2))
+    return [
+        Result("feedback_ratio", _ratio(one, plain), "share"),
+        Result("feedback_events_per_second", _rate(one), "1/s", baseline=_rate(plain)),
+        Result("two_workers_speedup", _ratio(two, one), "times"),
+        Result("two_workers_events_per_second", _rate(two), "1/s", baseline=_rate(one)),
+        Result("two_workers_broker_share", median(measured.broker_share for measured in two), "cores"),
+    ]
+
+
+async def bench_dataset() -> list[Result]:
+    plain, found = [], []
+    for number in range(ROUNDS):
+        async with Bench(f"dataset-{number}") as bench:
+            await fill(bench.broker.bootstrap_servers, FEEDBACK_SCORED, scored(DATASET_EVENTS, load_models(bench.models)))
+            plain.append(await bench.plain("dataset", "plain", ENTRIES, DATASET_EVENTS))
+            found.append(await bench.service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS))
+    return [
+        Result("dataset_ratio", _ratio(found, plain), "share"),
+        Result("dataset_events_per_second", _rate(found), "1/s", baseline=_rate(plain)),
+    ]
+
+
+async def bench_many_models() -> list[Result]:
+    """Batches so large that none closes: what is compared is the cost of an event beside what waits."""
+    one, many = [], []
+    for number in range(ROUNDS):
+        async with Bench(f"one-model-{number}", 1, NEVER) as bench:
+            await fill(bench.broker.bootstrap_servers, FEEDBACK_SCORED, scored(DATASET_EVENTS, load_models(bench.models)))
+            one.append(await bench.service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS))
+        async with Bench(f"many-models-{number}", MODELS, NEVER) as bench:
+            events = PENDING + DATASET_EVENTS
+            await fill(bench.broker.bootstrap_servers, FEEDBACK_SCORED, scored(events, load_models(bench.models)))
+            many.append(await bench.service("dataset", "service", DATASET_ENTRIES, events, after=PENDING))
+    return [
+        Result("cost_many_models_ratio", 1 / _ratio(many, one), "times"),
+        Result("many_models_events_per_second", _rate(many), "1/s", baseline=_rate(one)),
+    ]
+
+
+def _ratio(of: list[Measured], to: list[Measured]) -> float:
+    return median(a.rate / b.rate for a, b in zip(of, to, strict=True))
+
+
+def _rate(of: list[Measured]) -> float:
+    return median(measured.rate for measured in of)
+
+
+def main() -> None:
+    benches = (bench_feedback, bench_dataset, bench_many_models)
+    report("streams", [result for bench in benches for result in asyncio.run(bench())])
+
+
+if __name__ == "__main__":
+    main()
