@@ -53,9 +53,10 @@ def attach(app: faust.App, feedback: Feedback, commits: Commits, health: Health)
         health.ready()
 
     async def score_feedback(stream: Any) -> None:
-        async for event in stream.events():
+        async for events in stream.take_events(500, within=0.02):
             try:
-                await commits.after(event, await feedback.handle(record_of(event)))
+                for event in events:
+                    await commits.after(event, await feedback.handle(record_of(event)))
             except Exception as error:
                 # Left to Faust, an exception would only restart the stream behind the record that caused it.
                 await app.crash(error)
