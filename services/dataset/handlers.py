@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from services.dataset.batches import announcement, write_snapshot
-from services.dataset.curation import prompt_identity
+from services.dataset.golden import Golden
 from services.dataset.ledger import Closing, Ledger
 from services.dataset.recovery import Group, completed, grouped
 from shared.bus import Producer, Record, publish, send_dead_letter
@@ -43,7 +43,9 @@ class Dataset:
         self, models: Models, table: Table, store: ObjectStore, producer: Producer, metrics: Metrics, clock: Clock, log: Log, retries: int
     ) -> None:
         self._models = models
-        self._golden = {name: frozenset(prompt_identity(line.messages) for line in models.golden(name)) for name in models.files}
+        self._golden = {
+            name: Golden((line.messages for line in models.golden(name)), file.curation.similarity) for name, file in models.files.items()
+        }
         self._table = table
         self._store = store
         self._producer = producer

@@ -14,13 +14,14 @@ from typing import Literal
 
 from services.dataset.answers import answer_id_of, combined, word_of
 from services.dataset.curation import Curated, curate, influence_of
+from services.dataset.golden import Golden
 from services.dataset.newcomers import Newcomers
 from services.dataset.selection import most_informative
 from services.dataset.similarity import Similar, signatures_of
 from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
 from shared.entries import Decision, Entry, Membership, Reason, entry_key
-from shared.events import Artefact, FeedbackScored, Position
+from shared.events import Artefact, FeedbackScored, Message, Position
 from shared.identity import identity
 from shared.model_file import ModelFile
 
@@ -58,11 +59,11 @@ class Closing:
 class Ledger:
     """One model and shard. The cost of an event does not depend on how many came before."""
 
-    def __init__(self, model_file: ModelFile, shard: int, golden: frozenset[str] = frozenset()) -> None:
+    def __init__(self, model_file: ModelFile, shard: int, golden: Golden | None = None) -> None:
         self._model_file = model_file
         self._policy = model_file.curation
         self.shard = shard
-        self._golden = golden
+        self._golden = golden or Golden()
         self._known: dict[str, Entry] = {}
         self._answers: dict[str, Entry] = {}
         self._users: dict[str, Entry] = {}
@@ -72,7 +73,8 @@ class Ledger:
         self._riding: dict[str, Entry] = {}
         self.vigilance = Vigilance()
         self._texts = Similar(self._policy.similarity)
-        self._prompts = Similar(self._policy.similarity)
+        self._trained_prompts = Similar(self._policy.similarity)
+        self._held_out_prompts = Similar(self._policy.similarity)
         self._replay: deque[str] = deque()
         self._replay_window = max(
             self._policy.share_window * self._policy.batch_size, *(lane.replay_window for lane in model_file.lanes.values())
@@ -88,7 +90,7 @@ class Ledger:
         self._previous: Artefact | None = None
 
     @classmethod
-    def rebuilt(cls, model_file: ModelFile, shard: int, golden: frozenset[str], entries: Iterable[Entry]) -> "Ledger":
+    def rebuilt(cls, model_file: ModelFile, shard: int, golden: Golden, entries: Iterable[Entry]) -> "Ledger":
         """The ledger that wrote `entries`, which may come in any order."""
         ledger = cls(model_file, shard, golden)
         ordered = sorted(entries, key=lambda entry: entry.source.offset)
@@ -102,10 +104,10 @@ class Ledger:
                 ledger._follow(entry.batch)
                 if entry.decision == "training":
                     trained.append((entry.batch.number, entry.batch.place, entry))
+                elif entry.decision == "held_out":
+                    ledger._index(entry)
             elif (entry.source.offset if entry.revoked is None else entry.revoked) > closed:
                 ledger._dropped[entry.reason] += 1
-            if entry.decision == "held_out":
-                ledger._index_held_out(entry)
         trained.sort(key=lambda at: at[:2])
         for _, _, entry in trained[-ledger._replay_window :]:
             ledger._index(entry)
@@ -145,8 +147,6 @@ class Ledger:
             self._wait(entry)
         else:
             self._dropped[entry.reason] += 1
-        if entry.decision == "held_out":
-            self._index_held_out(entry)
         self._wake()
         return Decided("new", entry, superseded, expired)
 
@@ -207,12 +207,14 @@ class Ledger:
         standing: Entry | None,
     ) -> Entry:
         """The entry of `event`, which with all that was said of its answer before counts as `counts`."""
-        curated = curate(counts, self._policy, self._golden) if isinstance(counts, FeedbackScored) else Curated("dropped", counts)
+        curated = (
+            curate(counts, self._policy, self._golden.identities) if isinstance(counts, FeedbackScored) else Curated("dropped", counts)
+        )
         decision, reason, example = curated.decision, curated.reason, curated.example
         text = prompt = None
         if example is not None:
             prompt, text = signatures_of(example.messages, example.answer)
-            against = self._against(decision, text, prompt)
+            against = self._against(decision, example.messages, text, prompt)
             if against is not None:
                 decision, reason, example, text, prompt = "dropped", against, None, None, None
         influence = influence_of(event)
@@ -236,7 +238,7 @@ class Ledger:
             word=word_of(event, standing),
             example=example,
             text=text if decision in ("training", "held_out") else None,
-            prompt=prompt if decision == "held_out" else None,
+            prompt=prompt if decision in ("training", "held_out") else None,
         )
 
     def _since(self, influence: str | None, logged_at: datetime) -> datetime | None:
@@ -246,9 +248,10 @@ class Ledger:
         newest = self._users.get(influence)
         return newest.since if newest and newest.since else logged_at
 
-    def _against(self, decision: Decision, text: str, prompt: str) -> Reason | None:
+    def _against(self, decision: Decision, messages: tuple[Message, ...], text: str, prompt: str) -> Reason | None:
         """Why an example that is good in itself is dropped after all."""
-        if decision in ("training", "negative") and prompt in self._prompts:
+        other_side = self._trained_prompts if decision == "held_out" else self._held_out_prompts
+        if prompt in other_side or self._golden.resembles(messages, prompt):
             return "contaminated"
         if decision in ("training", "held_out") and text in self._texts:
             return "near_duplicate"
@@ -275,6 +278,7 @@ class Ledger:
             self._users[before.influence] = entry
 
     def _wait(self, entry: Entry) -> None:
+        self._index(entry)
         if entry.decision != "training":
             self._riding[entry.feedback_id] = entry
             return
@@ -284,7 +288,6 @@ class Ledger:
             self._newcomers.add(entry, entry.eligible_at)
         if self._policy.longest_wait_hours is not None:
             heappush(self._oldest, (entry.logged_at, entry.feedback_id))
-        self._index(entry)
 
     def _wake(self) -> None:
         for entry in self._newcomers.due(self._now):
@@ -309,9 +312,7 @@ class Ledger:
             self._newcomers.remove(entry)
         else:
             self._waiting.remove(entry)
-        self._texts.remove(entry.feedback_id)
-        self._prompts.remove(entry.feedback_id)
-        self._held_out.pop(entry.feedback_id, None)
+        self._unindex(entry.feedback_id)
         revoked = entry.revoked_by(reason, offset)
         self._rewrite(revoked)
         self._settled.append(entry.feedback_id)
@@ -323,23 +324,25 @@ class Ledger:
             self._number, self._previous = batch.number + 1, batch.manifest
 
     def _index(self, entry: Entry) -> None:
+        """Have an example found by those that are like it."""
         if entry.text is not None:
             self._texts.add(entry.feedback_id, entry.text)
-
-    def _index_held_out(self, entry: Entry) -> None:
-        self._index(entry)
         if entry.prompt is not None:
-            self._prompts.add(entry.feedback_id, entry.prompt)
-        self._held_out[entry.feedback_id] = None
+            (self._held_out_prompts if entry.decision == "held_out" else self._trained_prompts).add(entry.feedback_id, entry.prompt)
+        if entry.decision == "held_out":
+            self._held_out[entry.feedback_id] = None
+
+    def _unindex(self, name: str) -> None:
+        for index in (self._texts, self._trained_prompts, self._held_out_prompts):
+            index.remove(name)
+        self._held_out.pop(name, None)
 
     def _expire(self, before: datetime) -> tuple[str, ...]:
         """Forget what left the replay window or the newest of the held-out set, and entries that are old besides and wait for nothing."""
         left = [self._replay.popleft() for _ in range(len(self._replay) - self._replay_window)]
         left += list(islice(self._held_out, max(0, len(self._held_out) - self._model_file.gate.held_out_newest)))
         for name in left:
-            self._texts.remove(name)
-            self._prompts.remove(name)
-            self._held_out.pop(name, None)
+            self._unindex(name)
         while self._aging and self._known[self._aging[0]].logged_at < before:
             left.append(self._aging[0])
             self._aged.add(self._aging.popleft())

@@ -28,17 +28,30 @@ Signature = str
 """The minima in base64: 128 numbers of 32 bits, little-endian."""
 
 
-def signature_of(*texts: str) -> Signature:
-    """The signature of some texts taken together. Case, punctuation and spacing do not count."""
-    return _encoded(_minima(_words(*texts)))
+def prompt_words(messages: Iterable[Message]) -> list[str]:
+    """What counts of a prompt: all but its system messages, which an application says before every prompt and which would make all
+    of them alike. Where there is nothing else, they count."""
+    messages = tuple(messages)
+    said = [message.content for message in messages if message.role != "system"] or [message.content for message in messages]
+    return words_of(" ".join(said))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def signature_of(words: list[str]) -> Signature:
+    """The signature of the runs of some words; of all of them together where they are fewer than a run."""
+    return _encoded(_minima(words))
 
 
 def signatures_of(messages: Iterable[Message], answer: str) -> tuple[Signature, Signature]:
     """Of a prompt alone, and of the prompt and its answer together."""
-    prompt, said = _words(*(message.content for message in messages)), _words(answer)
+    prompt, said = prompt_words(messages), words_of(answer)
     of_prompt = _minima(prompt)
     if len(prompt) < _RUN:
-        return _encoded(of_prompt), _encoded(_minima(prompt + said))
+        return _encoded(of_prompt), signature_of(prompt + said)
     # The minima of a union are the lesser of the minima: only the runs that reach into the answer are left to hash.
     of_both = np.minimum(of_prompt, _minima(prompt[1 - _RUN :] + said)) if said else of_prompt
     return _encoded(of_prompt), _encoded(of_both)
@@ -84,10 +97,6 @@ _PERMUTATIONS = MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME).permu
 
 def _empty() -> MinHash:
     return MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME, hashfunc=crc32, permutations=_PERMUTATIONS)
-
-
-def _words(*texts: str) -> list[str]:
-    return _WORD.findall(" ".join(texts).lower())
 
 
 def _minima(words: list[str]) -> npt.NDArray[np.uint32]:

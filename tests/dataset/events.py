@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from services.dataset.golden import Golden
 from services.dataset.ledger import Closing, Decided, Ledger
 from shared.entries import Entry
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position
@@ -44,14 +45,14 @@ def scored(event_id: str, feedback_type: str = "thumbs_up", reward: float = 1.0,
 class World:
     """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does."""
 
-    def __init__(self, file: ModelFile, golden: frozenset[str] = frozenset()) -> None:
+    def __init__(self, file: ModelFile, golden: Golden | None = None) -> None:
         self.file = file
-        self.golden = golden
+        self.golden = golden or Golden()
         self.entries: dict[str, Entry] = {}
         self.batches: dict[int, tuple[str, ...]] = {}
         self.closings: list[Closing] = []
         self.duplicates = 0
-        self.ledger = Ledger(file, 0, golden)
+        self.ledger = Ledger(file, 0, self.golden)
 
     def restart(self) -> None:
         self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values())

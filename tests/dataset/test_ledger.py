@@ -251,6 +251,25 @@ def test_a_prompt_like_a_held_out_one_is_contaminated() -> None:
     assert after == {("held_out", "held_out"), ("dropped", "contaminated")}
 
 
+def test_a_held_out_prompt_like_one_that_was_trained_on_is_contaminated_as_well() -> None:
+    long = words("long", 200)
+    near = [f"{long} {number}" for number in range(20)]
+    world = World(model_file(batch_size=2, held_out_share=0.5))
+    decisions = [world.feed(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry for at, prompt in enumerate(near)]
+    assert decisions[0] is not None
+    sides = {entry.decision for entry in decisions if entry and entry.decision != "dropped"}
+    assert sides == {decisions[0].decision}
+
+
+def test_one_correction_pasted_by_many_users_counts_once() -> None:
+    world = World(model_file(held_out_share=0.0))
+    same = {"input": words("p"), "output": words("a"), "corrected_output": words("pasted", 40)}
+    for number in range(20):
+        world.feed(scored(f"e{number}", "correction", **same, user_id=f"user{number}"), number)
+    assert world.ledger.pending == 1
+    assert Counter(entry.reason for entry in world.entries.values()) == {"correction": 1, "near_duplicate": 19}
+
+
 def test_old_entries_are_forgotten_unless_they_are_needed() -> None:
     file = model_file(batch_size=2, held_out_share=0.0, deduplicate_days=7)
     world = World(file)

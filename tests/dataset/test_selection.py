@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.dataset.selection import most_informative
-from services.dataset.similarity import signature_of
+from services.dataset.similarity import signature_of, words_of
 from shared.entries import Entry
 from shared.events import Position, RewardPart
 from shared.snapshots import Example
@@ -24,7 +24,7 @@ def entry(offset: int, text: str, correction: bool = False, change: float = 0.5,
         logged_at=START,
         parts=(RewardPart(name="correction", value=-change, weight=1.0),) if correction else (),
         example=example,
-        text=signature_of(text),
+        text=signature_of(words_of(text)),
     )
 
 

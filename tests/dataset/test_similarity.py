@@ -1,9 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dataset.similarity import Similar, signature_of, signatures_of
+from services.dataset.similarity import Signature, Similar, signatures_of, words_of
+from services.dataset.similarity import signature_of as signature_of_words
 from shared.events import Message
 from tests.dataset.events import words
+
+
+def signature_of(text: str) -> Signature:
+    return signature_of_words(words_of(text))
 
 
 def test_case_punctuation_and_spacing_do_not_count() -> None:
@@ -32,7 +37,7 @@ def test_prompt_and_answer_count_together() -> None:
 @given(st.lists(st.text("ab ", max_size=8), max_size=3), st.text("ab ", max_size=12))
 def test_both_signatures_are_those_of_their_texts(prompts: list[str], answer: str) -> None:
     messages = [Message(role="user", content=prompt) for prompt in prompts]
-    assert signatures_of(messages, answer) == (signature_of(*prompts), signature_of(*prompts, answer))
+    assert signatures_of(messages, answer) == (signature_of(" ".join(prompts)), signature_of(" ".join([*prompts, answer])))
 
 
 def test_what_is_removed_is_found_no_more() -> None:
@@ -48,3 +53,12 @@ def test_what_is_removed_is_found_no_more() -> None:
 
 def test_short_and_empty_texts_have_signatures() -> None:
     assert signature_of("") != signature_of("one") != signature_of("one two")
+
+
+def test_what_the_application_says_before_every_prompt_does_not_make_prompts_alike() -> None:
+    system = Message(role="system", content=words("house rules", 300))
+    one, other = (Message(role="user", content=words(name)) for name in ("one", "other"))
+    index = Similar(0.9)
+    index.add("a", signatures_of([system, one], words("answer"))[1])
+    assert signatures_of([system, other], words("answer"))[1] not in index
+    assert signatures_of([one], words("answer"))[1] in index
