@@ -1,0 +1,131 @@
+"""Whether a batch chosen from a larger pool teaches more than one drawn by chance, on the demo's task with the real small model.
+
+For each seed: a parent learns from one batch; it answers a pool of fresh tickets, and people judge the answers as in the demo; every
+judgement goes through the scoring of the feedback service and the ledger of the dataset service. Then the same recipe trains the
+parent on 50 examples of that pool, once chosen by `services.dataset.selection`, once by chance, and both are examined on the same
+unseen tickets: mean log-likelihood per answer token of the right answers, and the share answered exactly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from statistics import mean
+
+from benchmarks.results import Result, report
+from ratchet import console
+from ratchet.demo.people import honest
+from ratchet.demo.tickets import Ticket, ticket
+from services.dataset.ledger import Ledger
+from services.dataset.selection import most_informative
+from services.feedback.scoring import score as scored
+from services.trainer.base_model import BaseModel, learning, load_base, save_adapter, wearing
+from services.trainer.evaluation import answer_greedily, score
+from services.trainer.recipe import train
+from services.trainer.tokens import encode, encode_prompt
+from services.trainer.training_set import Sample
+from shared.bus import Record
+from shared.clock import SystemClock
+from shared.codec import encode as encode_event
+from shared.entries import Entry
+from shared.events import Position
+from shared.identity import share_of
+from shared.model_file import Models, load_models
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+
+FOLDER = Path(".ratchet/bench/selection")
+SEEDS = 6
+POOL, BATCH, UNSEEN = 200, 50, 80
+ANSWER_TOKENS = 40
+MODEL = "support"
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """How an adapter does on the unseen tickets."""
+
+    likelihood: float
+    exact: float
+
+
+class Bench:
+    """One seed: its parent, its pool and its unseen tickets."""
+
+    def __init__(self, seed: int, base: BaseModel, models: Models) -> None:
+        self._seed = seed
+        self._base = base
+        self._models = models
+        self._config = models.get(MODEL).lanes["adaptive"].training
+        self._unseen = [ticket(f"selection-unseen-{seed}", number) for number in range(UNSEEN)]
+        first = [ticket(f"selection-first-{seed}", number) for number in range(BATCH)]
+        self._parent = self._train("parent", [Sample(messages=one.messages, answer=one.answer) for one in first], None)
+        self.pool = self._judged([ticket(f"selection-pool-{seed}", number) for number in range(2 * POOL)])
+
+    def learnt_from(self, name: str, chosen: Sequence[Entry]) -> Learnt:
+        samples = [Sample(messages=entry.example.messages, answer=entry.example.answer) for entry in chosen if entry.example]
+        adapter = self._train(name, samples, self._parent)
+        right = [encode(self._base.vocabulary, Sample(messages=one.messages, answer=one.answer), 1024) for one in self._unseen]
+        with wearing(self._base.judge, adapter) as model:
+            likelihood = mean(score(model, right, self._base.device, lambda done: None))
+        said = self._answers(adapter, self._unseen)
+        return Learnt(likelihood, mean(answer == one.answer for answer, one in zip(said, self._unseen, strict=True)))
+
+    def _judged(self, tickets: Sequence[Ticket]) -> list[Entry]:
+        """The first `POOL` training examples that come of people's judgement of the parent's answers."""
+        file = self._models.get(MODEL)
+        ledger = Ledger(file.model_copy(update={"curation": file.curation.model_copy(update={"held_out_share": 0.0})}), 0)
+        now = SystemClock().now()
+        found: list[Entry] = []
+        for number, (asked, answer) in enumerate(zip(tickets, self._answers(self._parent, tickets), strict=True)):
+            value, headers = encode_event(honest(asked, answer, "v1", f"selection-{self._seed}", number, now), "/bench")
+            event = scored(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), self._models).event
+            entry = ledger.decide(event, Position(topic=FEEDBACK_SCORED, partition=0, offset=number), now).entry
+            if entry is not None and entry.decision == "training":
+                found.append(entry)
+        return found[:POOL]
+
+    def _answers(self, adapter: Path, tickets: Sequence[Ticket]) -> list[str]:
+        base = self._base
+        prompts = [encode_prompt(base.vocabulary, one.messages, 1024) for one in tickets]
+        with wearing(base.judge, adapter) as model:
+            said = answer_greedily(model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None)
+        return ["".join(token.text for token in answer) for answer in said]
+
+    def _train(self, name: str, samples: Sequence[Sample], parent: Path | None) -> Path:
+        folder = FOLDER / str(self._seed) / name
+        with learning(self._base.train, self._config, parent) as model:
+            train(
+                model,
+                [encode(self._base.vocabulary, sample, 1024) for sample in samples],
+                self._config,
+                self._base.device,
+                lambda step: None,
+            )
+            save_adapter(model, "base", folder)
+        return folder
+
+
+def main() -> None:
+    rmtree(FOLDER, ignore_errors=True)
+    models = load_models(Path("models"))
+    base = load_base(f".ratchet/bases/{models.get(MODEL).base.training}", "auto")
+    chosen, by_chance = [], []
+    for seed in range(1, SEEDS + 1):
+        bench = Bench(seed, base, models)
+        drawn = sorted(bench.pool, key=lambda entry: share_of("chance", seed, entry.feedback_id))[:BATCH]
+        chosen.append(bench.learnt_from("chosen", most_informative(bench.pool, BATCH)))
+        by_chance.append(bench.learnt_from("chance", drawn))
+        console.out.print(f"seed {seed} of {SEEDS}: chosen {chosen[-1]}, by chance {by_chance[-1]}", highlight=False)
+    wins = sum(one.likelihood > other.likelihood for one, other in zip(chosen, by_chance, strict=True))
+    report(
+        "selection",
+        [
+            Result("chosen_wins", wins / SEEDS, "share of seeds"),
+            Result("likelihood_gain", mean(a.likelihood - b.likelihood for a, b in zip(chosen, by_chance, strict=True)), "nats/token"),
+            Result("exact_answers", mean(one.exact for one in chosen), "share", baseline=mean(one.exact for one in by_chance)),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
