@@ -11,9 +11,10 @@ RatchetError
 ├── Unusable             refuse: an object is not what its claim says; no retry mends it
 │   ├── Missing              it is not there
 │   └── Corrupt              its bytes are not those that its digest names
-└── Misconfigured        stop at start: a person has to change something
-    ├── SettingsError        an environment variable
-    └── ModelFileError       a line of a model file
+├── Misconfigured        stop at start: a person has to change something
+│   ├── SettingsError        an environment variable
+│   └── ModelFileError       a line of a model file
+└── Declined             tell who asked: a command cannot do this, and has changed nothing
 """
 
 
@@ -84,3 +85,7 @@ class SettingsError(Misconfigured):
 
 class ModelFileError(Misconfigured):
     """A model file is wrong; the message names file, line and field."""
+
+
+class Declined(RatchetError):
+    """A command was asked for what is not there, is not one thing, or would be overwritten; the message says what to ask for instead."""

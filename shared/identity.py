@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from shared.events import Message
+
 
 def identity(*parts: str | int) -> str:
     """32 hexadecimal digits that stand for `parts`, in order. Parts are length-prefixed, so no two lists run together."""
@@ -12,6 +14,16 @@ def identity(*parts: str | int) -> str:
         data = str(part).encode()
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()[:32]
+
+
+def batch_identity(model: str, shard: int, number: int) -> str:
+    """The id of batch `number` (from 0) of a model's shard: its place, so that a batch that is closed again has the id that it had."""
+    return identity(model, shard, number)
+
+
+def prompt_identity(messages: Iterable[Message]) -> str:
+    """The same for prompts that differ only in spacing and case."""
+    return identity(*(part for message in messages for part in (message.role, " ".join(message.content.lower().split()))))
 
 
 def digest_of(data: bytes) -> str:

@@ -58,6 +58,10 @@ class LaneSettings(Value):
     """One lane of training."""
 
     training: TrainingConfig = TrainingConfig()
+    training_set: Annotated[
+        int,
+        Field(ge=1, le=20_000, description="most examples of a run, new and replayed together; a larger batch is trained on whole, alone"),
+    ] = 500
     replay_window: Annotated[int, Field(ge=0)] = 10_000
     rehearsal: Annotated[
         str | None, Field(description="JSON Lines of {messages}; every run also learns the base's own answers to them, against forgetting")

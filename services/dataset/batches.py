@@ -1,27 +1,16 @@
-"""A full batch as objects and as an event: data files named by their digests, the manifest last, then what announces them."""
+"""A full batch as objects and as an event: data files and a report named by their digests, the manifest last, then what announces them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from services.dataset.contents import LANE, examples_of
 from services.dataset.ledger import Closing
-from shared.entries import Entry
-from shared.events import Artefact, BatchCounts, BatchReady, OffsetRange
+from services.dataset.page import page_of
+from services.dataset.report import report_of
+from shared.events import Artefact, BatchCounts, BatchReady
 from shared.identity import digest_of
 from shared.model_file import ModelFile
-from shared.snapshots import KINDS, DataFile, Example, Kind, Manifest
+from shared.snapshots import KINDS, DataFile, Example, Kind, Manifest, offsets_of
 from shared.storage import ObjectStore, canonical_json
-
-LANE = "adaptive"
-
-
-def examples_of(closing: Closing) -> dict[Kind, list[Example]]:
-    """The lines of each data file. A correction stands in two: what to learn, and the pair of it and the original."""
-    training = _examples(closing.of("training"))
-    return {
-        "training": [example.model_copy(update={"rejected": None}) for example in training],
-        "preference": [example for example in training if example.rejected is not None],
-        "negative": _examples(closing.of("negative")),
-        "held_out": _examples(closing.of("held_out")),
-    }
 
 
 def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, shard: int) -> Artefact:
@@ -29,8 +18,10 @@ def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, 
     Raises StorageUnavailable."""
     folder = f"snapshots/{model_file.model}/{shard}"
     examples = examples_of(closing)
+    report = report_of(closing, model_file, shard)
     files = tuple(_write_lines(store, folder, kind, examples[kind]) for kind in KINDS)
-    training = examples["training"]
+    training = report.made_of["training"]
+    assert training.reward is not None, "a batch has training examples"
     manifest = Manifest(
         batch_id=closing.batch_id,
         model=model_file.model,
@@ -39,12 +30,19 @@ def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, 
         number=closing.number,
         lane=LANE,
         files=files,
-        counts=BatchCounts(**{kind: len(examples[kind]) for kind in KINDS}),
-        dropped=closing.dropped,
-        offsets=offsets_of(closing.members),
+        counts=report.counts,
+        dropped=report.dropped,
+        offsets=report.offsets,
         feedback_ids=tuple(entry.feedback_id for entry in closing.members),
-        mean_reward=sum(example.reward for example in training) / len(training),
+        mean_reward=training.reward.mean,
         previous=closing.previous,
+        positions=tuple(entry.source for entry in closing.members),
+        reasons=report.reasons,
+        held_back=report.held_back,
+        made_of=report.made_of,
+        policy=report.policy,
+        report=_write(store, folder, "report.json", canonical_json(report.model_dump(mode="json"))),
+        page=_write(store, folder, "report.md", page_of(report).encode()),
     )
     return _write(store, folder, "json", canonical_json(manifest.model_dump(mode="json")))
 
@@ -63,23 +61,8 @@ def announcement(closing: Closing, manifest: Artefact, model_file: ModelFile, sh
         lane=LANE,
         manifest=manifest,
         counts=BatchCounts(**{kind: len(examples[kind]) for kind in KINDS}),
-        offsets=offsets_of(closing.members),
+        offsets=offsets_of(entry.source for entry in closing.members),
     )
-
-
-def offsets_of(entries: Iterable[Entry]) -> tuple[OffsetRange, ...]:
-    """For each partition, the range of the log that the entries span."""
-    spans: dict[tuple[str, int], list[int]] = {}
-    for entry in entries:
-        spans.setdefault((entry.source.topic, entry.source.partition), []).append(entry.source.offset)
-    return tuple(
-        OffsetRange(topic=topic, partition=partition, first=min(offsets), last=max(offsets))
-        for (topic, partition), offsets in sorted(spans.items())
-    )
-
-
-def _examples(entries: Sequence[Entry]) -> list[Example]:
-    return [entry.example for entry in entries if entry.example is not None]
 
 
 def _write_lines(store: ObjectStore, folder: str, kind: Kind, examples: Sequence[Example]) -> DataFile:

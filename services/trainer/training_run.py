@@ -68,12 +68,14 @@ class TrainingRun:
         return plan
 
     def _choose(self, plan: Plan) -> TrainingSet:
+        lane = self.model.lanes[self.batch.lane]
         return select(
             read_batches(self.store, self.batch.manifest),
             plan.quarantined,
             {reference.messages for reference in self.models.golden(self.batch.model)},
+            training_set=lane.training_set,
             replay=self.configuration.replay,
-            replay_window=self.model.lanes[self.batch.lane].replay_window,
+            replay_window=lane.replay_window,
             held_out_newest=self.model.gate.held_out_newest,
         )
 

@@ -41,6 +41,7 @@ def select(
     quarantined: Collection[Id],
     golden: Collection[tuple[Message, ...]],
     *,
+    training_set: int,
     replay: int,
     replay_window: int,
     held_out_newest: int,
@@ -48,8 +49,9 @@ def select(
     """Choose from `batches`, newest first, of which the first is the one to train on.
 
     Replay is drawn from the newest `replay_window` examples before it: the `replay` ones whose ids hash lowest together with the
-    batch's id. Held-out is the newest `held_out_newest`. Quarantined batches give neither. What has a held-out or a golden
-    prompt is never trained on.
+    batch's id, or as many as make up `training_set` with the new ones. New examples are never left out for that: what a version was
+    made of is what its batch names. Held-out is the newest `held_out_newest`. Quarantined batches give neither. What has a held-out
+    or a golden prompt is never trained on.
     Draws from `batches` only as far as both windows reach.
     """
     stream = iter(batches)
@@ -67,9 +69,11 @@ def select(
     kept_back = {example.messages for example in held_out} | set(golden)
     ranked = sorted(earlier[:replay_window], key=lambda example: share_of("replay", current.batch_id, example.feedback_id))
     may_replay = (example for example in ranked if example.messages not in kept_back)
+    new = [example for example in current.training if example.messages not in kept_back]
+    room = max(0, training_set - len(new))
     return TrainingSet(
-        new=[_sample(example) for example in current.training if example.messages not in kept_back],
-        replayed=[_sample(example) for example in islice(may_replay, replay)],
+        new=[_sample(example) for example in new],
+        replayed=[_sample(example) for example in islice(may_replay, min(replay, room))],
         held_out=[_sample(example) for example in held_out],
     )
 

@@ -4,6 +4,7 @@ from uuid import uuid4
 
 import pytest
 
+from ratchet.dataset.verifying import verify
 from shared.codec import decode, encode
 from shared.entries import Entry
 from shared.events import BatchReady, FeedbackScored
@@ -101,6 +102,7 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(broker: str, 
         assert [example.feedback_id for example in examples["training"]] == world.training(number)
         assert manifest.previous == previous
         previous = batch.manifest
+    assert verify(store, batches[-1].manifest, batches[-1], whole_chain=True).faults == ()
     async with aclosing(read(broker, dead_letter_of(FEEDBACK_SCORED))) as letters:
         async for letter in letters:
             if letter.key == model.encode():

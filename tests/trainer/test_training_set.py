@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from services.trainer.training_set import Batch, Sample, TrainingSet, read_batches, select
 from shared.errors import Corrupt, Missing, Unusable
 from shared.events import Artefact, Message
+from shared.model_file import LaneSettings
 from shared.storage import MemoryStore
+from shared.training_config import TrainingConfig
 from tests.trainer.tickets import example, ticket, tickets, write_batch
 
 
@@ -20,9 +22,9 @@ def batch(number: int, training: range, held_out: range) -> Batch:
 
 
 def choose(
-    batches: list[Batch], *, quarantined: tuple[str, ...] = (), replay: int = 5, window: int = 1000, newest: int = 10
+    batches: list[Batch], *, quarantined: tuple[str, ...] = (), most: int = 500, replay: int = 5, window: int = 1000, newest: int = 10
 ) -> TrainingSet:
-    return select(batches, quarantined, (), replay=replay, replay_window=window, held_out_newest=newest)
+    return select(batches, quarantined, (), training_set=most, replay=replay, replay_window=window, held_out_newest=newest)
 
 
 HISTORY = [batch(3, range(30, 40), range(300, 303)), batch(2, range(20, 30), range(200, 203)), batch(1, range(10), range(100, 103))]
@@ -45,6 +47,20 @@ def test_replay_reaches_as_far_as_its_window() -> None:
     assert set(choose(HISTORY, replay=10, window=10).replayed) == set(tickets(20, 10))
 
 
+@pytest.mark.parametrize(("most", "replayed"), [(13, 3), (10, 0), (5, 0), (500, 20)])
+def test_new_and_replayed_together_are_a_training_set_and_new_ones_are_never_left_out(most: int, replayed: int) -> None:
+    chosen = choose(HISTORY, most=most, replay=10_000)
+    assert (len(chosen.new), len(chosen.replayed)) == (10, replayed)
+    assert chosen.replayed == choose(HISTORY, replay=replayed).replayed
+
+
+def test_by_default_a_run_learns_from_up_to_five_hundred() -> None:
+    lane = LaneSettings(training=TrainingConfig(replay=10_000))
+    long_history = [batch(2, range(50), range(0)), batch(1, range(100, 1100), range(0))]
+    chosen = choose(long_history, most=lane.training_set, replay=lane.training.replay, window=lane.replay_window)
+    assert (len(chosen.new), len(chosen.replayed)) == (50, 450)
+
+
 def test_held_out_are_the_newest() -> None:
     assert choose(HISTORY, newest=4).held_out == [ticket(302), ticket(301), ticket(300), ticket(202)]
 
@@ -65,11 +81,12 @@ def test_no_prompt_is_on_both_sides(history: list[tuple[list[int], list[int]]], 
         for place, (training, held_out) in enumerate(history)
     ]
     references = {ticket(n).messages for n in golden}
-    chosen = select(batches, (), references, replay=20, replay_window=100, held_out_newest=8)
+    chosen = select(batches, (), references, training_set=25, replay=20, replay_window=100, held_out_newest=8)
     learned = {sample.messages for sample in (*chosen.new, *chosen.replayed)}
     assert not learned & references
     assert not learned & {sample.messages for sample in chosen.held_out}
     assert len(chosen.held_out) <= 8
+    assert len(chosen.new) + len(chosen.replayed) <= 25
 
 
 def written(store: MemoryStore, count: int) -> list[Artefact]:

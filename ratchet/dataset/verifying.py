@@ -1,0 +1,82 @@
+"""Check a batch, and the chain of those before it, against the object store."""
+
+from dataclasses import dataclass
+
+from ratchet.dataset.checks import WRITTEN_SO, Across, Examples, Fault, announcement_faults, faults_of, link_faults, name_of
+from shared.errors import Undecodable, Unusable
+from shared.events import Artefact, BatchReady
+from shared.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
+from shared.storage import ObjectStore, get_verified
+
+_RESTORE = "restore it from a copy of the object store; until then no run can use this batch"
+_RESTORE_REPORT = "restore it from a copy of the object store; training does without"
+_CHAIN_ENDS = "restore it from a copy of the object store; where old snapshots were deleted on purpose, history begins here"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The batches that were looked at, newest first, and what is wrong with them."""
+
+    batches: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+def verify(store: ObjectStore, newest: Artefact, announced: BatchReady | None = None, *, whole_chain: bool) -> Verified:
+    """Read a batch, or with `whole_chain` every batch back to the first, and check each object, count, id and link. Of a single batch,
+    the manifest of the one before it is read as well. Raises StorageUnavailable when the object store is away, which is no fault of a
+    batch."""
+    names: list[str] = []
+    faults: list[Fault] = []
+    across = Across()
+    manifest: Manifest | None = None
+    try:
+        manifest = read_manifest(store, newest)
+    except (Unusable, Undecodable) as error:
+        faults.append(Fault(newest.uri, f"the manifest cannot be read: {error}", _RESTORE))
+    if manifest and announced:
+        faults += announcement_faults(manifest, announced)
+    while manifest:
+        names.append(name_of(manifest))
+        examples = _examples(store, manifest, faults)
+        _look_at_reports(store, manifest, faults)
+        faults += faults_of(manifest, examples)
+        faults += across.faults_with(manifest, examples)
+        previous = _previous(store, manifest, faults)
+        manifest = previous if whole_chain else None
+    return Verified(tuple(names), tuple(faults))
+
+
+def _previous(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Manifest | None:
+    if manifest.previous is None:
+        return None
+    try:
+        previous = read_manifest(store, manifest.previous)
+    except (Unusable, Undecodable) as error:
+        faults.append(
+            Fault(name_of(manifest), f"the chain ends here, the manifest of the batch before cannot be read: {error}", _CHAIN_ENDS)
+        )
+        return None
+    faults += link_faults(manifest, previous)
+    return previous
+
+
+def _examples(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Examples:
+    """The examples of each kind whose files are whole."""
+    found: dict[Kind, list[Example]] = {}
+    for kind in KINDS:
+        try:
+            found[kind] = read_examples(store, manifest, kind)
+        except Unusable as error:
+            faults.append(Fault(name_of(manifest), f"{kind} examples: {error}", _RESTORE))
+        except ValueError as error:
+            faults.append(Fault(name_of(manifest), f"{kind} examples cannot be understood: {' '.join(str(error).split())}", WRITTEN_SO))
+    return found
+
+
+def _look_at_reports(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> None:
+    for artefact in (manifest.report, manifest.page):
+        try:
+            if artefact:
+                get_verified(store, artefact)
+        except Unusable as error:
+            faults.append(Fault(name_of(manifest), f"report: {error}", _RESTORE_REPORT))

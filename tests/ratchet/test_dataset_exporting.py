@@ -1,0 +1,101 @@
+"""What is exported is what was stored, in forms that other tools read."""
+
+import json
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from ratchet.dataset.exporting import Format, export
+from services.dataset.batches import write_snapshot
+from shared.errors import Corrupt, Declined, Misconfigured
+from shared.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
+from shared.storage import MemoryStore
+from tests.dataset.batch import FILE, closing, member, write_chain
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def manifest(store: MemoryStore) -> Manifest:
+    return read_manifest(store, write_chain(store, 1)[0])
+
+
+def test_lines_are_those_that_are_stored(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+    written = export(store, manifest, tmp_path / "new" / "folder", KINDS, "jsonl", force=False)
+    assert [(file.kind, file.examples, file.path) for file in written] == [
+        (kind, count, tmp_path / "new" / "folder" / f"{kind}.jsonl")
+        for kind, count in (("training", 3), ("preference", 1), ("negative", 1), ("held_out", 1))
+    ]
+    for file in manifest.files:
+        assert (tmp_path / "new" / "folder" / f"{file.kind}.jsonl").read_bytes() == store.objects[file.artefact.uri]
+
+
+def test_columns_come_back_as_the_same_examples(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+    export(store, manifest, tmp_path, KINDS, "parquet", force=False)
+    for kind in KINDS:
+        rows = parquet.read_table(BytesIO((tmp_path / f"{kind}.parquet").read_bytes())).to_pylist()
+        assert [Example.model_validate(row) for row in rows] == read_examples(store, manifest, kind)
+
+
+def test_conversations_end_with_the_answer(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+    export(store, manifest, tmp_path, KINDS, "chat", force=False)
+
+    def lines(kind: Kind) -> list[dict[str, object]]:
+        return [json.loads(line) for line in (tmp_path / f"{kind}.chat.jsonl").read_bytes().splitlines()]
+
+    for kind in ("training", "held_out"):
+        for line, example in zip(lines(kind), read_examples(store, manifest, kind), strict=True):
+            asked = [message.model_dump() for message in example.messages]
+            assert line == {"messages": [*asked, {"role": "assistant", "content": example.answer}]}
+    (preference,), (chosen,) = lines("preference"), read_examples(store, manifest, "preference")
+    assert preference == {
+        "prompt": [message.model_dump() for message in chosen.messages],
+        "chosen": [{"role": "assistant", "content": chosen.answer}],
+        "rejected": [{"role": "assistant", "content": chosen.rejected}],
+    }
+    (negative,) = lines("negative")
+    assert negative["label"] is False
+    assert "messages" not in negative, "nobody may take it for an example to follow"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "chat", "parquet"])
+def test_a_kind_without_examples_gives_no_file(store: MemoryStore, tmp_path: Path, form: Format) -> None:
+    alone = read_manifest(store, write_snapshot(store, closing(member("a", 0)), FILE, 0))
+    assert [(file.kind, file.examples, bool(file.path)) for file in export(store, alone, tmp_path, KINDS, form, force=False)] == [
+        ("training", 1, True),
+        ("preference", 0, False),
+        ("negative", 0, False),
+        ("held_out", 0, False),
+    ]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_nothing_is_overwritten_unless_forced(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "negative.jsonl").write_text("mine")
+    with pytest.raises(Declined, match=r"negative\.jsonl would be overwritten"):
+        export(store, manifest, tmp_path, KINDS, "jsonl", force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["negative.jsonl"]
+    export(store, manifest, tmp_path, ("negative",), "jsonl", force=True)
+    assert (tmp_path / "negative.jsonl").read_text() != "mine"
+
+
+def test_nothing_is_written_of_a_batch_that_was_altered(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+    store.objects[manifest.files[-1].artefact.uri] += b" "
+    with pytest.raises(Corrupt):
+        export(store, manifest, tmp_path, KINDS, "jsonl", force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_library_parquet_says_what_to_install(
+    store: MemoryStore, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(Misconfigured, match=r"pip install 'ratchet\[export\]'"):
+        export(store, manifest, tmp_path, KINDS, "parquet", force=False)
+    assert list(tmp_path.iterdir()) == []

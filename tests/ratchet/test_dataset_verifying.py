@@ -1,0 +1,242 @@
+"""Every kind of damage to a folder of snapshots is found, and none is seen where there is none."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.dataset.verifying import Verified, verify
+from shared.errors import StorageUnavailable
+from shared.events import Artefact, BatchReady
+from shared.identity import digest_of
+from shared.snapshots import Kind, Manifest, read_manifest
+from shared.storage import FsspecStore, MemoryStore, canonical_json
+from tests.dataset.batch import write_chain
+from tests.dataset.test_batches import BEFORE_REPORTS
+
+
+class Chain:
+    """Three batches in a folder, and ways to do them harm. A manifest that is changed is written under its new digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = FsspecStore(str(folder))
+        self.claims = write_chain(self.store, 3)
+
+    @property
+    def newest(self) -> Artefact:
+        return self.claims[-1]
+
+    def manifest(self, number: int = 2) -> Manifest:
+        return read_manifest(self.store, self.claims[number])
+
+    def file(self, kind: Kind, number: int = 2) -> Path:
+        (uri,) = [file.artefact.uri for file in self.manifest(number).files if file.kind == kind]
+        return self.folder / uri
+
+    def change(self, **fields: Any) -> None:
+        """Let the newest manifest say something else."""
+        said = self.manifest().model_dump(mode="json") | fields
+        data = canonical_json(said)
+        self.claims[-1] = self.store.put(f"{digest_of(data).removeprefix('sha256:')}.json", data)
+
+    def rewrite(self, kind: Kind, lines: Sequence[bytes]) -> None:
+        """Replace a data file of the newest batch, with a digest that holds."""
+        artefact = self.store.put(f"{kind}.jsonl", b"".join(line + b"\n" for line in lines))
+        files = [file.model_dump(mode="json") for file in self.manifest().files]
+        self.change(files=[file | {"artefact": artefact.model_dump()} if file["kind"] == kind else file for file in files])
+
+    def verify(self, *, whole_chain: bool = True) -> Verified:
+        return verify(self.store, self.newest, whole_chain=whole_chain)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(tmp_path)
+
+
+def test_a_whole_chain_is_whole(chain: Chain) -> None:
+    assert chain.verify() == Verified(("support#0/2", "support#0/1", "support#0/0"), ())
+    assert chain.verify(whole_chain=False) == Verified(("support#0/2",), ())
+
+
+def test_batches_from_before_there_were_reports_are_whole() -> None:
+    store = FsspecStore(str(BEFORE_REPORTS))
+    artefacts = [
+        Artefact(uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes())) for path in BEFORE_REPORTS.rglob("*.json")
+    ]
+    (newest,) = [artefact for artefact in artefacts if read_manifest(store, artefact).number == 1]
+    assert verify(store, newest, whole_chain=True) == Verified(("support#0/1", "support#0/0"), ())
+
+
+def alter(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def page_of(chain: Chain) -> Path:
+    page = chain.manifest().page
+    assert page is not None
+    return chain.folder / page.uri
+
+
+def first_lines(chain: Chain, kind: Kind) -> list[bytes]:
+    return chain.file(kind).read_bytes().splitlines()
+
+
+def hold_out_what_was_trained_on(chain: Chain) -> None:
+    (held_out,) = first_lines(chain, "held_out")
+    trained = json.loads(chain.file("training", 1).read_bytes().splitlines()[1])
+    chain.rewrite("held_out", [canonical_json(json.loads(held_out) | {"messages": trained["messages"]})])
+
+
+Harm = Callable[[Chain], object]
+HARMS: dict[str, tuple[Harm, str, str]] = {
+    "an altered byte": (lambda chain: alter(chain.file("training")), "support#0/2", "training examples: .* was altered or cut off"),
+    "a file that is cut off": (
+        lambda chain: chain.file("negative").write_bytes(b""),
+        "support#0/2",
+        "negative examples: .* was altered or cut off",
+    ),
+    "a missing file": (
+        lambda chain: chain.file("preference").unlink(),
+        "support#0/2",
+        "preference examples: .* is not in the object store",
+    ),
+    "a missing page": (lambda chain: page_of(chain).unlink(), "support#0/2", "report: .* is not in the object store"),
+    "an altered page": (lambda chain: alter(page_of(chain)), "support#0/2", "report: .* was altered"),
+    "an altered file of an earlier batch": (lambda chain: alter(chain.file("held_out", 0)), "support#0/0", "held_out examples: .* altered"),
+    "a missing newest manifest": (
+        lambda chain: (chain.folder / chain.newest.uri).unlink(),
+        "snapshots/",
+        "manifest cannot be read: .* not in",
+    ),
+    "an altered newest manifest": (
+        lambda chain: alter(chain.folder / chain.newest.uri),
+        "snapshots/",
+        "manifest cannot be read: .* altered",
+    ),
+    "a missing middle of the chain": (
+        lambda chain: (chain.folder / chain.claims[1].uri).unlink(),
+        "support#0/2",
+        "the chain ends here.* is not in the object store",
+    ),
+    "an altered middle of the chain": (
+        lambda chain: alter(chain.folder / chain.claims[1].uri),
+        "support#0/2",
+        "the chain ends here.* altered",
+    ),
+    "numbers that are not consecutive": (
+        lambda chain: chain.change(previous=chain.claims[0].model_dump()),
+        "support#0/2",
+        "the batch before it is support#0/0: numbers are not consecutive",
+    ),
+    "a chain that begins too late": (lambda chain: chain.change(previous=None), "support#0/2", "is batch 2 and names no batch before it"),
+    "another shard": (lambda chain: chain.change(shard=1), "support#1/2", "the batch before it is of another model or shard"),
+    "an id that is not of its place": (lambda chain: chain.change(batch_id="b"), "support#0/2", "its id is b, that of its place is"),
+    "a doubled id": (
+        lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids[:-1], "u2"]),
+        "support#0/2",
+        "u2 stand more than once among its members",
+    ),
+    "a member without an example": (
+        lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids, "x"]),
+        "support#0/2",
+        "x are members without an example",
+    ),
+    "an example that is no member": (
+        lambda chain: chain.change(feedback_ids=chain.manifest().feedback_ids[1:]),
+        "support#0/2",
+        r"/shop\|c2 stand in its files and not",
+    ),
+    "an event in two batches": (
+        lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids[:-1], "h1"]),
+        "support#0/1",
+        "h1 also stand in support#0/2",
+    ),
+    "a wrong count": (
+        lambda chain: chain.change(counts=chain.manifest().counts.model_dump() | {"training": 4}),
+        "support#0/2",
+        "3 training examples stand in its files, which are said to hold 3, of 4",
+    ),
+    "a line too many": (
+        lambda chain: chain.rewrite("negative", first_lines(chain, "negative") * 2),
+        "support#0/2",
+        "2 negative examples stand in its files, which are said to hold 1, of 1",
+    ),
+    "a line that is no example": (
+        lambda chain: chain.rewrite("negative", [b"{}"]),
+        "support#0/2",
+        "negative examples cannot be understood",
+    ),
+    "another composition": (
+        lambda chain: chain.rewrite(
+            "negative", [line.replace(b'"reward":-1.0', b'"reward":-0.5') for line in first_lines(chain, "negative")]
+        ),
+        "support#0/2",
+        "negative examples are not made of what the manifest says",
+    ),
+    "a preference that is no training example": (
+        lambda chain: chain.rewrite("preference", [line.replace(b"/shop|c2", b"/shop|c9") for line in first_lines(chain, "preference")]),
+        "support#0/2",
+        r"/shop\|c9 are preferences without a training example",
+    ),
+    "a kind without a file": (
+        lambda chain: chain.change(files=[file.model_dump(mode="json") for file in chain.manifest().files if file.kind != "negative"]),
+        "support#0/2",
+        "it has no file of negative examples",
+    ),
+    "a position too few": (
+        lambda chain: chain.change(positions=[place.model_dump() for place in chain.manifest().positions[:-1]]),
+        "support#0/2",
+        "it has 5 members and 4 positions",
+    ),
+    "a doubled position": (
+        lambda chain: chain.change(positions=[chain.manifest().positions[0].model_dump()] * 5),
+        "support#0/2",
+        "two of its members stand at one position",
+    ),
+    "other offsets": (lambda chain: chain.change(offsets=[]), "support#0/2", "the offsets that it covers are not those of its members"),
+    "a prompt on both sides": (
+        hold_out_what_was_trained_on,
+        "support#0/1",
+        "stand both in training and in held out: trained on in support#0/1, held out in support#0/2",
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_each_kind_of_damage_is_found(chain: Chain, harm: str) -> None:
+    do, where, what = HARMS[harm]
+    do(chain)
+    verified = chain.verify()
+    found = [fault for fault in verified.faults if fault.batch.startswith(where)]
+    assert any(re.search(what, fault.what) for fault in found), verified.faults
+    assert all(fault.advice for fault in verified.faults)
+
+
+def test_an_announcement_that_says_otherwise_is_a_fault(chain: Chain) -> None:
+    manifest = chain.manifest()
+    said = BatchReady(
+        event_id=manifest.batch_id,
+        occurred_at="2026-01-01T00:00:00Z",
+        manifest=chain.newest,
+        **manifest.model_dump(include={"model", "model_digest", "batch_id", "shard", "number", "lane", "counts", "offsets"}),
+    )
+    assert verify(chain.store, chain.newest, said, whole_chain=True).faults == ()
+    other = said.model_copy(update={"number": 3})
+    (fault,) = verify(chain.store, chain.newest, other, whole_chain=True).faults
+    assert fault.what == "its announcement has another number than its manifest"
+
+
+def test_an_object_store_that_is_away_is_no_fault_of_a_batch() -> None:
+    class Away(MemoryStore):
+        def get(self, key: str) -> bytes:
+            raise StorageUnavailable("away")
+
+    with pytest.raises(StorageUnavailable):
+        verify(Away(), Artefact(uri="m", digest=digest_of(b"")), whole_chain=False)
