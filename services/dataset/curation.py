@@ -9,12 +9,11 @@ A training example whose prompt falls into the held-out share is held out instea
 the golden set, is dropped as contaminated: the same prompt never stands on both sides.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.entries import Decision, Reason
-from shared.events import FeedbackScored, Message
-from shared.identity import identity, share_of
+from shared.events import FeedbackScored
+from shared.identity import prompt_identity, share_of
 from shared.model_file import Curation
 from shared.snapshots import Example
 
@@ -42,11 +41,6 @@ def curate(event: FeedbackScored, policy: Curation, golden: frozenset[str]) -> C
     if held_out:
         return Curated("held_out", "held_out", _example(event))
     return Curated(decision, reason, _example(event))
-
-
-def prompt_identity(messages: Iterable[Message]) -> str:
-    """The same for prompts that differ only in spacing and case."""
-    return identity(*(part for message in messages for part in (message.role, " ".join(message.content.lower().split()))))
 
 
 def is_held_out(prompt: str, share: float) -> bool:

@@ -7,9 +7,9 @@ count: an application says the same one before every prompt.
 
 from collections.abc import Iterable
 
-from services.dataset.curation import prompt_identity
 from services.dataset.similarity import Signature, Similar, prompt_words, signature_of
 from shared.events import Message
+from shared.identity import prompt_identity
 
 RUN = 13
 

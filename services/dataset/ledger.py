@@ -22,7 +22,7 @@ from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
 from shared.entries import Decision, Entry, Membership, Reason, entry_key
 from shared.events import Artefact, FeedbackScored, Message, Position
-from shared.identity import identity
+from shared.identity import batch_identity
 from shared.model_file import ModelFile
 
 
@@ -166,10 +166,10 @@ class Ledger:
         riding = sorted(self._riding.values(), key=lambda entry: (entry.decision != "negative", entry.source.offset))
         return Closing(
             number=self._number,
-            batch_id=identity(self._model_file.model, self.shard, self._number),
+            batch_id=batch_identity(self._model_file.model, self.shard, self._number),
             members=(*chosen, *riding),
             dropped=dict(sorted(self._dropped.items())),
-            held_back=self.held_back,
+            held_back={reason: count for reason, count in self.held_back.items() if count},
             previous=self._previous,
             closed=self._newest.source.offset,
             occurred_at=self._newest.occurred_at,

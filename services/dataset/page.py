@@ -23,7 +23,13 @@ _WHY = {
     "low_quality": "not good enough to learn from",
     "empty": "nothing to learn in it",
     "near_duplicate": "like an example that waits, was trained on or is held out",
-    "contaminated": "its prompt is held out, or in the golden set, or like a held-out one",
+    "contaminated": "its prompt is on the other side, or in the golden set, or too close to one that is",
+    "superseded": "later feedback on the same answer took its place",
+    "corrected": "a check of an answer that a person had corrected already",
+    "late": "its answer was in a batch before",
+    "withdrawn": "its user asked to be forgotten",
+    "limits": "held back: its user or conversation has enough in this batch, or of late",
+    "newcomer": "held back: its user is new",
 }
 _MOST_ROWS = 20
 _MOST_TURNS = 6
@@ -104,7 +110,9 @@ def _contents(report: DatasetReport) -> str:
 def _left_out(report: DatasetReport) -> str:
     total = sum(report.dropped.values())
     rows = [(code(reason), _WHY.get(reason, ""), str(count), _share(count, total)) for reason, count in _most_first(report.dropped)]
-    waiting = [(code(reason), "held back for a later batch", str(count), "") for reason, count in _most_first(report.held_back)]
+    waiting = [
+        (code(reason), _WHY.get(reason, "held back for a later batch"), str(count), "") for reason, count in _most_first(report.held_back)
+    ]
     return table(("reason", "", "events", "share"), [*rows, *waiting], left=2) if rows or waiting else "Nothing."
 
 

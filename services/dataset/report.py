@@ -80,7 +80,7 @@ def report_of(closing: Closing, model_file: ModelFile, shard: int) -> DatasetRep
         counts=BatchCounts(**{kind: len(examples[kind]) for kind in KINDS}),
         reasons=_reasons(closing.members),
         dropped=dict(sorted(closing.dropped.items())),
-        held_back=dict(sorted(getattr(closing, "held_back", {}).items())),
+        held_back=dict(sorted(closing.held_back.items())),
         made_of={kind: composition_of(examples[kind]) for kind in KINDS},
         rewards=histogram([example.reward for kind in MEMBER_KINDS for example in examples[kind]]),
         offsets=offsets_of(entry.source for entry in closing.members),

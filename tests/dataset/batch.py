@@ -45,12 +45,19 @@ def member(name: str, offset: int, decision: str = "training", reason: str | Non
     )
 
 
-def closing(*members: Entry, number: int = 0, dropped: dict[str, int] | None = None, previous: Artefact | None = None) -> Closing:
+def closing(
+    *members: Entry,
+    number: int = 0,
+    dropped: dict[str, int] | None = None,
+    held_back: dict[str, int] | None = None,
+    previous: Artefact | None = None,
+) -> Closing:
     return Closing(
         number=number,
         batch_id=batch_identity("support", 0, number),
         members=members,
         dropped=dropped or {},
+        held_back=held_back or {},
         previous=previous,
         closed=max(entry.source.offset for entry in members),
         occurred_at=max(entry.occurred_at for entry in members),

@@ -123,7 +123,7 @@ def test_what_was_superseded_is_counted_for_the_batch_in_whose_time_that_was() -
     world.feed(thumb("b1", **other, input=words("s"), output=words("d")), 4)
     assert world.training(1) == ["a2", "b1"]
     assert [closing.dropped for closing in world.closings] == [{}, {"superseded": 1}]
-    assert [closing.held_back for closing in world.closings] == [{"limits": 1, "newcomer": 0}, {"limits": 0, "newcomer": 0}]
+    assert [closing.held_back for closing in world.closings] == [{"limits": 1}, {}]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from services.dataset.batches import write_snapshot
-from services.dataset.curation import prompt_identity as curated_prompt_identity
 from services.dataset.report import DatasetReport
-from shared.events import Artefact, Message
-from shared.identity import batch_identity, digest_of, prompt_identity
+from shared.events import Artefact
+from shared.identity import batch_identity, digest_of
 from shared.snapshots import KINDS, Manifest, read_examples, read_manifest
 from shared.storage import FsspecStore, MemoryStore, get_verified
 from tests.dataset.batch import FILE, closing, member, write_chain
@@ -91,9 +88,3 @@ def test_a_batch_is_named_by_its_place() -> None:
     assert due is not None
     assert due.batch_id == batch_identity("support", 0, 0)
     assert batch_identity("support", 0, 1) != batch_identity("support", 1, 0)
-
-
-@pytest.mark.parametrize("text", ["Where is it?", " where\n IS  it? ", "Où est-ce?"])
-def test_prompts_have_the_identity_that_they_are_held_out_by(text: str) -> None:
-    messages = (Message(role="system", content="Sort."), Message(role="user", content=text))
-    assert prompt_identity(messages) == curated_prompt_identity(messages)

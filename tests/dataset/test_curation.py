@@ -1,8 +1,8 @@
 import pytest
 
-from services.dataset.curation import curate, is_held_out, prompt_identity, quality_of
+from services.dataset.curation import curate, is_held_out, quality_of
 from shared.events import Message
-from shared.identity import identity
+from shared.identity import identity, prompt_identity
 from shared.model_file import Curation
 from tests.dataset.events import scored, words
 

@@ -1,13 +1,10 @@
 """A report says what a batch is made of, names no user, and is a function of the batch alone."""
 
-from dataclasses import dataclass, field
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.dataset.batches import write_snapshot
-from services.dataset.ledger import Closing
 from services.dataset.page import page_of
 from services.dataset.report import histogram, report_of
 from shared.events import Message
@@ -105,17 +102,8 @@ def test_the_order_in_which_reasons_were_counted_does_not_matter(reasons: list[s
     assert stores[0].objects == stores[1].objects
 
 
-@dataclass(frozen=True)
-class _HoldingBack(Closing):
-    held_back: dict[str, int] = field(default_factory=dict)
-
-
-@pytest.mark.parametrize("held_back", [{}, {"user_share": 4}])
+@pytest.mark.parametrize("held_back", [{}, {"limits": 4}])
 def test_what_is_held_back_is_counted_apart(held_back: dict[str, int]) -> None:
-    full = _HoldingBack(
-        **{name: getattr(BATCH, name) for name in Closing.__dataclass_fields__},
-        held_back=held_back,
-    )
-    report = report_of(full, FILE, 0)
+    report = report_of(closing(*BATCH.members, held_back=held_back), FILE, 0)
     assert report.held_back == held_back
     assert ("4 events held back for a later batch" in page_of(report)) is bool(held_back)
