@@ -10,8 +10,10 @@ import typer
 
 from ratchet import console
 from ratchet.client import RegistryClient
+from ratchet.dead_letters.command import dlq
 from ratchet.demo.command import run_demo
 from ratchet.log_view import LogView
+from ratchet.options import KAFKA, REGISTRY, Bases, Bootstrap, Json, ModelFiles, Registry, State
 from ratchet.producing import as_event, read_lines, send
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
@@ -27,18 +29,9 @@ feedback = typer.Typer(no_args_is_help=True, help="Send feedback.")
 topics = typer.Typer(no_args_is_help=True, help="The topics on the bus.")
 models = typer.Typer(no_args_is_help=True, help="Declared models.")
 app.add_typer(feedback, name="feedback")
+app.add_typer(dlq, name="dlq")
 app.add_typer(topics, name="topics")
 app.add_typer(models, name="models")
-
-State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")]
-ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")]
-Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
-Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
-Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-_KAFKA = f"127.0.0.1:{Ports.kafka}"
-_REGISTRY = url(Ports.registry)
 
 
 @app.command()
@@ -90,7 +83,7 @@ def feedback_send(
     user: Annotated[str | None, typer.Option(help="Who says so.")] = None,
     model_version: Annotated[str | None, typer.Option(help="The version that answered.")] = None,
     event_id: Annotated[str | None, typer.Option(help="Say it again under the same id and it counts once.")] = None,
-    bootstrap_servers: Bootstrap = _KAFKA,
+    bootstrap_servers: Bootstrap = KAFKA,
     json: Json = False,
 ) -> None:
     """Send feedback on one answer."""
@@ -115,7 +108,7 @@ def feedback_send(
 
 
 @feedback.command("import")
-def feedback_import(file: Path, bootstrap_servers: Bootstrap = _KAFKA, json: Json = False) -> None:
+def feedback_import(file: Path, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
     """Send the feedback in a file of JSON Lines; nothing is sent unless every line is valid."""
     events = list(read_lines(file))
     asyncio.run(send(bootstrap_servers, events))
@@ -126,7 +119,7 @@ def feedback_import(file: Path, bootstrap_servers: Bootstrap = _KAFKA, json: Jso
 
 
 @topics.command("apply")
-def topics_apply(bootstrap_servers: Bootstrap = _KAFKA, replication: int = 1, json: Json = False) -> None:
+def topics_apply(bootstrap_servers: Bootstrap = KAFKA, replication: int = 1, json: Json = False) -> None:
     """Create the topics that the cluster lacks."""
     applied = asyncio.run(apply_topics(bootstrap_servers, replication=replication))
     if json:
@@ -164,7 +157,7 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
 
 
 @app.command()
-def versions(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
+def versions(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
     """Show the versions of a model."""
     with RegistryClient(registry) as client:
         answer = client.get(f"/api/models/{model}/versions")
@@ -172,7 +165,7 @@ def versions(model: str, registry: Registry = _REGISTRY, json: Json = False) -> 
 
 
 @app.command()
-def history(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
+def history(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
     """Show who or what moved which alias, when and why."""
     with RegistryClient(registry) as client:
         answer = client.get(f"/api/models/{model}/history")
@@ -184,7 +177,7 @@ def rollback(
     model: str,
     to: Annotated[str | None, typer.Option(help="The version to go to; without it, the previous one.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
-    registry: Registry = _REGISTRY,
+    registry: Registry = REGISTRY,
     json: Json = False,
 ) -> None:
     """Serve an earlier (or later) version instead of the champion."""
