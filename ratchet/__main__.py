@@ -3,6 +3,8 @@
 import logging
 import sys
 
+from rich.text import Text
+
 from ratchet import console
 from ratchet.commands import app
 from shared.errors import RatchetError
@@ -15,7 +17,7 @@ def main() -> None:
     try:
         app()
     except RatchetError as error:
-        console.err.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.err.print(Text.assemble(("error: ", "bold red"), console.printable(str(error))), soft_wrap=True)
         sys.exit(1)
 
 

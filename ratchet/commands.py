@@ -11,9 +11,10 @@ import typer
 from ratchet import console
 from ratchet.client import RegistryClient
 from ratchet.dataset.commands import dataset
+from ratchet.dead_letters.command import dlq
 from ratchet.demo.command import run_demo
 from ratchet.log_view import LogView
-from ratchet.options import KAFKA, Bootstrap, Json
+from ratchet.options import KAFKA, REGISTRY, Bases, Bootstrap, Json, ModelFiles, Registry, State
 from ratchet.producing import as_event, read_lines, send
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
@@ -29,16 +30,10 @@ feedback = typer.Typer(no_args_is_help=True, help="Send feedback.")
 topics = typer.Typer(no_args_is_help=True, help="The topics on the bus.")
 models = typer.Typer(no_args_is_help=True, help="Declared models.")
 app.add_typer(feedback, name="feedback")
+app.add_typer(dlq, name="dlq")
 app.add_typer(topics, name="topics")
 app.add_typer(models, name="models")
 app.add_typer(dataset, name="dataset")
-
-State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")]
-ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")]
-Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
-Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
-
-_REGISTRY = url(Ports.registry)
 
 
 @app.command()
@@ -164,7 +159,7 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
 
 
 @app.command()
-def versions(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
+def versions(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
     """Show the versions of a model."""
     with RegistryClient(registry) as client:
         answer = client.get(f"/api/models/{model}/versions")
@@ -172,7 +167,7 @@ def versions(model: str, registry: Registry = _REGISTRY, json: Json = False) -> 
 
 
 @app.command()
-def history(model: str, registry: Registry = _REGISTRY, json: Json = False) -> None:
+def history(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
     """Show who or what moved which alias, when and why."""
     with RegistryClient(registry) as client:
         answer = client.get(f"/api/models/{model}/history")
@@ -184,7 +179,7 @@ def rollback(
     model: str,
     to: Annotated[str | None, typer.Option(help="The version to go to; without it, the previous one.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
-    registry: Registry = _REGISTRY,
+    registry: Registry = REGISTRY,
     json: Json = False,
 ) -> None:
     """Serve an earlier (or later) version instead of the champion."""

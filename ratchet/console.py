@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic_core import to_json
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
@@ -18,8 +19,20 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table."""
-    grid = Table(*columns, title=title, title_justify="left")
+    """Print a table, its first column on one line where that is possible. Cells are text from anywhere: they are neither styled nor let
+    loose on the terminal."""
+    headings = [Column(name, no_wrap=at == 0, overflow="fold") for at, name in enumerate(columns)]
+    grid = Table(*headings, title=title, title_justify="left")
     for row in rows:
-        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+        grid.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     out.print(grid)
+
+
+def text(content: str) -> None:
+    """Print text from anywhere, as it is."""
+    out.print(Text(printable(content)), soft_wrap=True)
+
+
+def printable(content: str) -> str:
+    """Text without what a terminal would obey: control characters are written as escapes, but for tabs and ends of lines."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in content)

@@ -1,12 +1,18 @@
-"""Options that several groups of commands share."""
+"""Options that several commands have."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ratchet.stack import Ports
+from ratchet.stack import Ports, url
 
+State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")]
+ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")]
+Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
 Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
+Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 KAFKA = f"127.0.0.1:{Ports.kafka}"
+REGISTRY = url(Ports.registry)

@@ -41,6 +41,18 @@ async def apply_topics(bootstrap_servers: str, topics: Iterable[Topic] = TOPICS,
     return Applied(tuple(topic.name for topic in missing), tuple(topic.name for topic in wanted if topic.name in existing))
 
 
+async def existing_topics(bootstrap_servers: str) -> set[str]:
+    """The topics that a cluster has. Raises BusUnavailable when it does not answer."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await admin.start()
+        return set(await admin.list_topics())
+    except (KafkaError, OSError) as error:
+        raise BusUnavailable(f"no Kafka broker answers at {bootstrap_servers}: {error}; is RATCHET_BOOTSTRAP_SERVERS right?") from error
+    finally:
+        await admin.close()
+
+
 async def await_groups(bootstrap_servers: str, attempts: int = 100) -> None:
     """Return once a new cluster can take members of consumer groups: the first to ask makes it create the topic that it keeps them in.
 

@@ -4,20 +4,21 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from shared.clock import Clock
-from shared.codec import encode
-from shared.errors import BusUnavailable, Unavailable, Unprocessable
-from shared.events import Event
+from shared.codec import Header, Headers, encode
+from shared.dead_letters import Notice, original
+from shared.errors import BusUnavailable, Misconfigured, Unavailable, Unprocessable
+from shared.events import Event, Position
 from shared.logs import Log
-from shared.topics import dead_letter_of
+from shared.topics import LARGEST_LETTER, dead_letter_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,23 @@ class Record:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[Header, ...] = ()
+
+    @property
+    def position(self) -> Position:
+        return Position(topic=self.topic, partition=self.partition, offset=self.offset)
 
 
 class Producer(Protocol):
     """Puts records on the bus. `send` returns when the record is durable; raises BusUnavailable when it could not be made so."""
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None: ...
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None: ...
 
 
 class Pipeline(Protocol):
     """Puts records on the bus in order, without waiting for each."""
 
-    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Awaitable[object]:
+    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Awaitable[object]:
         """Hand a record over; what is returned is done when the record is durable, and raises BusUnavailable when it could not be."""
 
 
@@ -53,17 +58,8 @@ async def publish(producer: Producer, topic: str, key: str, event: Event, source
 
 async def send_dead_letter(producer: Producer, record: Record, error: Unprocessable, service: str, clock: Clock) -> None:
     """Put a record that can never be processed, unchanged, on its dead-letter topic, with where it stood and why it is there."""
-    about = {
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
-        "reason": error.reason,
-        "field": error.field,
-        "error": type(error).__name__,
-        "service": service,
-        "at": clock.now().isoformat(),
-    }
-    headers = [*record.headers, *((f"ratchet_dlq_{name}", value.encode()) for name, value in about.items())]
+    notice = Notice.of(record.position, record.headers, error, service, clock.now())
+    headers = [*original(record.headers), *notice.headers()]
     await producer.send(dead_letter_of(record.topic), record.key, record.value, headers)
 
 
@@ -105,27 +101,44 @@ async def consume(
 
 
 class KafkaProducer:
-    """An idempotent producer; a send is done when all in-sync replicas have the record."""
+    """An idempotent producer; a send is done when all in-sync replicas have the record.
+
+    Raises Misconfigured for a record that its topic refuses for its size: no retry mends that, and nobody's data is at fault.
+    """
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._client = AIOKafkaProducer(
-            bootstrap_servers=bootstrap_servers, enable_idempotence=True, acks="all", linger_ms=5, max_request_size=4 << 20
+            bootstrap_servers=bootstrap_servers, enable_idempotence=True, acks="all", linger_ms=5, max_request_size=LARGEST_LETTER
         )
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
-        await (await self.begin(topic, key, value, headers))
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None) -> None:
+        await (await self.begin(topic, key, value, headers, partition))
 
-    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> Awaitable[None]:
-        try:
-            return _delivered(topic, await self._client.send(topic, value, key, headers=list(headers)))
-        except KafkaError as error:
-            raise BusUnavailable(f"could not write to {topic}: {error}") from error
+    async def begin(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> Awaitable[None]:
+        """As `Pipeline`; the key decides on the partition unless one is given that the topic has."""
+        with _refusals(topic):
+            if partition is not None and partition not in await self._client.partitions_for(topic):
+                partition = None
+            if key is None and value is None:
+                return _delivered(topic, await self._send_neither(topic, headers, partition))
+            return _delivered(topic, await self._client.send(topic, value, key, partition, headers=list(headers)))
 
     async def start(self) -> None:
         await _started(self._client)
 
     async def stop(self) -> None:
         await self._client.stop()
+
+    async def _send_neither(self, topic: str, headers: Headers, partition: int | None) -> Awaitable[object]:
+        """A record without key and value, which others may send: the client refuses it, except in a batch."""
+        batch = self._client.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=list(headers))
+        batch.close()
+        chosen = min(await self._client.partitions_for(topic)) if partition is None else partition
+        delivery: Awaitable[object] = await self._client.send_batch(batch, topic, partition=chosen)
+        return delivery
 
 
 class KafkaConsumer:
@@ -218,8 +231,16 @@ async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
 
 
 async def _delivered(topic: str, delivery: Awaitable[object]) -> None:
-    try:
+    with _refusals(topic):
         await delivery
+
+
+@contextmanager
+def _refusals(topic: str) -> Iterator[None]:
+    try:
+        yield
+    except MessageSizeTooLargeError as error:
+        raise Misconfigured(f"{topic} does not take so large a record; raise its max.message.bytes, then start again: {error}") from error
     except KafkaError as error:
         raise BusUnavailable(f"could not write to {topic}: {error}") from error
 
@@ -236,7 +257,7 @@ class MemoryBus:
     topics: dict[str, list[Record]] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         log = self.topics.setdefault(topic, [])
         log.append(Record(topic, 0, len(log), key, value, tuple(headers)))
 

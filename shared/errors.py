@@ -4,7 +4,8 @@ RatchetError
 ├── Unprocessable        dead-letter: this message can never be processed; say where and why, go on
 │   ├── Undecodable          not the bytes of an event
 │   ├── ContractViolation    an event, but a field of it is wrong
-│   └── UnknownModel         an event for a model that no model file declares
+│   ├── UnknownModel         an event for a model that no model file declares
+│   └── TooLarge             what would follow from it is larger than the bus takes
 ├── Unavailable          retry with back-off, then stop without committing: something outside is away
 │   ├── BusUnavailable
 │   └── StorageUnavailable
@@ -44,6 +45,10 @@ class UnknownModel(Unprocessable):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"no model file declares {model!r}; add models/{model}.yaml or correct the event", "model")
+
+
+class TooLarge(Unprocessable):
+    """An event that is larger than a record may be."""
 
 
 class Unavailable(RatchetError):

@@ -1,13 +1,15 @@
 """Topics read as a whole, from their beginning and without a group: for a view of what others have said."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus import Record, record_of
 from shared.errors import BusUnavailable
+from shared.events import Position
 
 
 class TopicReader(Protocol):
@@ -35,12 +37,39 @@ class KafkaReader:
         await self._client.stop()
 
     async def newest(self) -> list[Record]:
-        records: list[Record] = []
-        try:
+        return [record async for record in self.up_to_now()]
+
+    async def up_to_now(self) -> AsyncGenerator[Record, None]:
+        """The same one by one, for logs that do not fit into memory."""
+        with _absence():
             for partition, end in (await self._client.end_offsets(self._client.assignment())).items():
                 while await self._client.position(partition) < end:
-                    fetched = await self._client.getmany(timeout_ms=200)
-                    records += [record_of(raw) for batch in fetched.values() for raw in batch]
-        except KafkaError as error:
-            raise BusUnavailable(str(error)) from error
-        return records
+                    for batch in (await self._client.getmany(timeout_ms=200)).values():
+                        for raw in batch:
+                            yield record_of(raw)
+
+    async def behind(self) -> int:
+        """How many offsets lie between where the last call stopped and the present end; some may hold no record."""
+        with _absence():
+            ends = await self._client.end_offsets(self._client.assignment())
+            return sum([end - await self._client.position(partition) for partition, end in ends.items()])
+
+    async def at(self, position: Position) -> Record | None:
+        """The record at a position, None when there is none any more. Reading goes on behind it."""
+        partition = TopicPartition(position.topic, position.partition)
+        if partition not in self._client.assignment():
+            return None
+        with _absence():
+            if position.offset >= (await self._client.end_offsets([partition]))[partition]:
+                return None
+            self._client.seek(partition, position.offset)
+            record = record_of(await self._client.getone(partition))
+        return record if record.offset == position.offset else None
+
+
+@contextmanager
+def _absence() -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        raise BusUnavailable(str(error)) from error

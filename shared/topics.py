@@ -29,6 +29,13 @@ MODELS_VERSIONS = "models.versions"
 
 DEAD_LETTER_SUFFIX = ".dlq"
 
+LARGEST_SENT = (1 << 20) + 12
+"""Bytes of the largest record that an application may send, which is Kafka's own default."""
+LARGEST_EVENT = 4 << 20
+"""Bytes of the largest record of our own: what a service makes of a record that was accepted always fits."""
+LARGEST_LETTER = 16 << 20
+"""Bytes of the largest dead letter: a record that came compressed is larger here than where it stood."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
@@ -42,19 +49,30 @@ class Topic:
     kept: timedelta | None
     partitions: int = 1
     compacted: bool = False
+    largest: int = LARGEST_EVENT
 
     @property
     def settings(self) -> dict[str, str]:
         """The topic's configuration, in Kafka's names."""
+        size = {"max.message.bytes": str(self.largest)}
         if self.compacted:
-            return {"cleanup.policy": "compact"}
+            return {"cleanup.policy": "compact"} | size
         if self.kept is None:
-            return {"cleanup.policy": "delete", "retention.ms": "-1"}
-        return {"cleanup.policy": "delete", "retention.ms": str(int(self.kept.total_seconds() * 1000))}
+            return {"cleanup.policy": "delete", "retention.ms": "-1"} | size
+        return {"cleanup.policy": "delete", "retention.ms": str(int(self.kept.total_seconds() * 1000))} | size
 
 
 _FLOW: tuple[Topic, ...] = (
-    Topic(FEEDBACK_RECEIVED, "conversation or user; free", (FeedbackReceived,), "applications", ("feedback",), timedelta(days=14), 4),
+    Topic(
+        FEEDBACK_RECEIVED,
+        "conversation or user; free",
+        (FeedbackReceived,),
+        "applications",
+        ("feedback",),
+        timedelta(days=14),
+        4,
+        largest=LARGEST_SENT,
+    ),
     Topic(FEEDBACK_SCORED, "model or model#shard", (FeedbackScored,), "feedback", ("dataset",), timedelta(days=90), 4),
     Topic(TRAINING_BATCHES, "model", (BatchReady,), "dataset", ("trainer",), timedelta(days=365), 4),
     Topic(TRAINING_PROGRESS, "run_id", (TrainingProgressed,), "trainer", ("registry",), timedelta(days=7), 4),
@@ -78,7 +96,16 @@ def dead_letter_of(topic: str) -> str:
 
 
 def _dead_letters(topic: Topic) -> Topic:
-    return Topic(dead_letter_of(topic.name), "as the source", (), "the consumer that gave up", (), timedelta(days=30), topic.partitions)
+    return Topic(
+        dead_letter_of(topic.name),
+        "as the source",
+        (),
+        "the consumer that gave up",
+        (),
+        timedelta(days=30),
+        topic.partitions,
+        largest=LARGEST_LETTER,
+    )
 
 
 _STATE: tuple[Topic, ...] = (

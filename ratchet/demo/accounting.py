@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from shared.bus import Record
 from shared.codec import decode
+from shared.dead_letters import Notice
 from shared.entries import Entry
-from shared.events import FeedbackScored
+from shared.events import FeedbackScored, Position
 from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
 
 TOPICS_NEEDED = (
@@ -48,22 +49,21 @@ def account(records: Iterable[Record]) -> Account:
     latest = {(record.partition, record.key): record.value for record in by_topic[DATASET_ENTRIES]}
     entries = [Entry.model_validate_json(value) for value in latest.values() if value]
     scored = {decode(record.value, record.headers, FeedbackScored).event.received for record in by_topic[FEEDBACK_SCORED]}
-    dead = {_origin(record) for topic in (FEEDBACK_RECEIVED, FEEDBACK_SCORED) for record in by_topic[dead_letter_of(topic)]}
-    dead_scored = sum(topic == FEEDBACK_SCORED.encode() for topic, _, _ in dead)
+    dead = _origins(by_topic[dead_letter_of(FEEDBACK_RECEIVED)])
+    dead_scored = _origins(by_topic[dead_letter_of(FEEDBACK_SCORED)])
     dropped = Counter(entry.reason for entry in entries if entry.decision == "dropped")
-    duplicates = len(scored) - dead_scored - len(entries)
+    duplicates = len(scored) - len(dead_scored) - len(entries)
     return Account(
         sent=len(by_topic[FEEDBACK_RECEIVED]),
         scored=len(scored),
         batched=sum(entry.batch is not None and entry.decision != "held_out" for entry in entries),
         held_out=sum(entry.decision == "held_out" for entry in entries),
         dropped=dict(dropped) | ({"duplicate": duplicates} if duplicates else {}),
-        dead_lettered=len(dead),
+        dead_lettered=len(dead) + len(dead_scored),
         pending=sum(entry.waits and entry.decision != "held_out" for entry in entries),
     )
 
 
-def _origin(record: Record) -> tuple[bytes, bytes, bytes]:
-    """Where a dead letter stood before: topic, partition, offset."""
-    headers = dict(record.headers)
-    return headers["ratchet_dlq_topic"], headers["ratchet_dlq_partition"], headers["ratchet_dlq_offset"]
+def _origins(letters: Iterable[Record]) -> set[Position]:
+    """Where dead letters stood before; one that a crash had written twice counts once."""
+    return {notice.source for letter in letters if (notice := Notice.read(letter.headers))}

@@ -35,6 +35,7 @@ class Feedback:
         """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
         try:
             scored = score(record, self._models)
+            value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
             self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
             self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
@@ -42,7 +43,6 @@ class Feedback:
         event = scored.event
         self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
-        value, headers = encode(event, SOURCE)
         return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
 
 

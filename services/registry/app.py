@@ -22,7 +22,7 @@ from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import Models
-from shared.topics import TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS, dead_letter_of
+from shared.topics import TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 
 GROUP = "ratchet-registry"
 TOPICS = (TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
@@ -124,7 +124,7 @@ async def follow(
         try:
             await registry.handle(record)
         except Unprocessable:
-            metrics.count("ratchet_dead_letters_total", topic=dead_letter_of(record.topic))
+            metrics.count("ratchet_dead_letters_total", topic=record.topic)
             raise
         finally:
             health.progressed()

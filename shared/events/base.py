@@ -1,8 +1,9 @@
 """What every event carries, and the values that several of them have."""
 
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 MAX_ID = 256
@@ -11,6 +12,17 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Reward = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Value(BaseModel):
@@ -25,7 +37,7 @@ class Event(Value):
     schema_version: ClassVar[int] = 1
 
     event_id: Id
-    occurred_at: AwareDatetime
+    occurred_at: Moment
 
     @classmethod
     def type_name(cls) -> str:

@@ -52,6 +52,11 @@ class Service:
             await asyncio.sleep(0.1)
         raise AssertionError(f"{self._name} was not {what} in {seconds} s\n{self.log}")
 
+    async def until_ended(self, seconds: float = 60) -> int:
+        """Wait until it ends by itself; its exit status."""
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, seconds)
+
     @property
     def metrics(self) -> str:
         return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text

@@ -1,7 +1,7 @@
 """The shell on in-memory twins: whatever fails, and wherever a process dies, the batches come out the same."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import structlog
 from services.dataset.handlers import Dataset
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
-from shared.codec import decode, encode
+from shared.codec import Headers, decode, encode
 from shared.entries import Entry
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady, FeedbackScored
@@ -68,7 +68,7 @@ class Outside:
         self.entries.pop(key, None)
         return done()
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         self.spend()
         await self.bus.send(topic, key, value, headers)
 

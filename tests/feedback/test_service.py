@@ -8,6 +8,7 @@ import pytest
 
 from shared.bus import Record
 from shared.codec import decode
+from shared.dead_letters import Notice
 from shared.events import FeedbackScored
 from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
 from tests.dataset.running import Headers, Service, read, send
@@ -69,8 +70,9 @@ async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_th
     assert {(event.source, event.event.reward, event.event.shard) for event in events} == {("/ratchet/feedback", 1.0, 0)}
     assert {record.key for record in scored} == {key}
     for letter, (value, field) in zip(letters, [*bad, (None, "")], strict=True):
-        about = dict(letter.headers)
-        assert (letter.key, letter.value or None, about["ratchet_dlq_field"].decode()) == (key, value, field)
-        assert about["ratchet_dlq_reason"]
-        assert about["ratchet_dlq_topic"].decode() == FEEDBACK_RECEIVED
+        notice = Notice.read(letter.headers)
+        assert notice is not None
+        assert (letter.key, letter.value, notice.field) == (key, value, field)
+        assert (notice.topic, notice.service, notice.attempt) == (FEEDBACK_RECEIVED, "feedback", 1)
+        assert notice.reason
     assert letters[0].headers[:2] == (("trace", b"1"), ("trace", b"2"))

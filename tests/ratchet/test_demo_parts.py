@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.demo.accounting import Account
+from ratchet.demo.accounting import Account, account
 from ratchet.demo.people import harmful, honest
 from ratchet.demo.tickets import WRONG_QUEUE, ticket
+from shared.bus import MemoryBus, send_dead_letter
+from shared.clock import ManualClock
+from shared.dead_letters import Notice, replay_headers
+from shared.errors import Undecodable
 from shared.model_file import load_models
+from shared.topics import FEEDBACK_RECEIVED, dead_letter_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,7 +55,21 @@ def test_strangers_are_many_and_always_wrong() -> None:
 
 @pytest.mark.parametrize(("pending", "balanced"), [(3, True), (2, False)])
 def test_an_account_balances_only_when_every_event_is_somewhere(pending: int, balanced: bool) -> None:
-    account = Account(
+    reckoned = Account(
         sent=16, scored=15, batched=5, held_out=4, dropped={"duplicate": 1, "low_quality": 2}, dead_lettered=1, pending=pending
     )
-    assert account.balanced is balanced
+    assert reckoned.balanced is balanced
+
+
+async def test_a_dead_letter_that_was_replayed_and_came_back_is_two_records_in_the_account() -> None:
+    bus, clock = MemoryBus(), ManualClock(NOW)
+    for _ in range(2):
+        await bus.send(FEEDBACK_RECEIVED, None, b"{", [])
+        await send_dead_letter(bus, bus.topics[FEEDBACK_RECEIVED][-1], Undecodable("no"), "feedback", clock)
+    letters = bus.topics[dead_letter_of(FEEDBACK_RECEIVED)]
+    first = Notice.read(letters[0].headers)
+    assert first is not None
+    await bus.send(letters[0].topic, b"replayed", None, replay_headers(first, NOW))
+    await bus.send(letters[1].topic, letters[1].key, letters[1].value, letters[1].headers)
+    reckoned = account(record for log in bus.topics.values() for record in log)
+    assert (reckoned.sent, reckoned.dead_lettered, reckoned.balanced) == (2, 2, True)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codec import decode, encode
-from shared.errors import ContractViolation, Undecodable, Unprocessable
+from shared.codec import MAX_EVENT, decode, encode, peek
+from shared.errors import ContractViolation, TooLarge, Undecodable, Unprocessable
 from shared.events import BatchReady, CheckpointSaved, FeedbackReceived, TrainingRolledBack
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -115,3 +115,65 @@ def test_a_topic_with_several_types_needs_the_type() -> None:
     value, headers = encode(example(), "/a")
     with pytest.raises(Undecodable, match="expected an event of type"):
         decode(value, headers, CheckpointSaved, TrainingRolledBack)
+
+
+ATTRIBUTES = [("ce_specversion", b"1.0"), ("ce_type", b"x"), ("ce_source", b"/a")]
+ENVELOPE = {"specversion": "1.0", "type": "x", "source": "/a", "id": "e1"}
+STRUCTURED = [("content-type", b"application/cloudevents+json")]
+
+
+def test_nothing_is_made_up_where_an_envelope_says_nothing() -> None:
+    """The library would give an id and a time of its own, others at each reading."""
+    data = example().model_dump(mode="json", exclude_none=True)
+    nameless = {name: value for name, value in data.items() if name not in ("event_id", "occurred_at")}
+    for value, headers in ((nameless, ATTRIBUTES), ({"specversion": "1.0", "type": "x", "source": "/a", "data": nameless}, STRUCTURED)):
+        with pytest.raises(ContractViolation) as caught:
+            decode(json.dumps(value).encode(), headers, FeedbackReceived)
+        assert caught.value.field == "event_id"
+    assert decode(json.dumps(data).encode(), ATTRIBUTES, FeedbackReceived).event == example()
+
+
+def test_the_content_type_decides_on_the_mode() -> None:
+    data = example().model_dump(mode="json", exclude_none=True)
+    said = json.dumps(ENVELOPE | {"source": "/structured", "data": data}).encode()
+    decoded = decode(said, [*ATTRIBUTES, ("Content-Type", b"Application/CloudEvents+JSON")], FeedbackReceived)
+    assert (decoded.event, decoded.source) == (example(), "/structured")
+
+
+def test_the_last_of_two_headers_counts_and_one_without_a_value_does_not() -> None:
+    data = json.dumps(example().model_dump(mode="json", exclude_none=True)).encode()
+    headers = [*ATTRIBUTES, ("ce_source", b"/b"), ("CE_SOURCE", b"/c"), ("ce_source", None), ("content-type", None)]
+    assert decode(data, headers, FeedbackReceived).source == "/c"
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "field", "words"),
+    [
+        (json.dumps(ENVELOPE | {"type": 5, "data": {}}).encode(), [], "type", "expected a string, found a number"),
+        (json.dumps(ENVELOPE | {"source": {}, "data": {}}).encode(), [], "source", "expected a string, found an object"),
+        (b'{"data": {"output": "\\ud800"}, ' + json.dumps(ENVELOPE).encode()[1:], STRUCTURED, "", "not an event"),
+        (b"[]", [("content-type", b"application/cloudevents-batch+json")], "content-type", "batched mode"),
+        (
+            json.dumps(example().model_dump(mode="json") | {"occurred_at": "0001-01-01T00:00:00+14:00"}).encode(),
+            [],
+            "occurred_at",
+            "before the year 1",
+        ),
+    ],
+)
+def test_odd_envelopes_are_answered_too(value: bytes, headers: list[tuple[str, bytes]], field: str, words: str) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        decode(value, headers, FeedbackReceived)
+    assert (caught.value.field, words in caught.value.reason) == (field, True), caught.value
+
+
+def test_an_event_that_no_topic_would_take_is_not_written() -> None:
+    with pytest.raises(TooLarge, match="at most"):
+        encode(example(output="x" * MAX_EVENT), "/a")
+
+
+def test_a_person_may_look_into_what_is_no_event() -> None:
+    assert peek(b'{"model": "support"}', [])["model"] == "support"
+    assert peek(json.dumps(ENVELOPE | {"data": {"model": 5}}).encode(), STRUCTURED) == {"model": 5}
+    for value in (None, b"", b"{", b"[]"):
+        assert peek(value, []) == {}

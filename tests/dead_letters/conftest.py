@@ -1,0 +1,32 @@
+"""A broker for these tests alone: they count every record of a topic, and break topics that others need whole."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from ratchet.broker import Broker
+from ratchet.ports import free_port
+from ratchet.topics import apply_topics, await_groups
+from shared.clock import SystemClock
+from tests.dead_letters.on_a_broker import delete_topics
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap servers of a broker without topics."""
+    broker = Broker(tmp_path_factory.mktemp("kafka"), free_port(), free_port(), SystemClock())
+    broker.start()
+    try:
+        asyncio.run(await_groups(broker.bootstrap_servers))
+        yield broker.bootstrap_servers
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def broker_apart(server: str) -> str:
+    """The bootstrap servers of a broker whose topics are all there and new, with the groups' offsets in them forgotten."""
+    asyncio.run(delete_topics(server))
+    asyncio.run(apply_topics(server))
+    return server

@@ -1,0 +1,147 @@
+"""`ratchet dlq`, typed on a real broker, with the real feedback service behind it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.ports import free_port
+from shared.codec import Header, decode
+from shared.dead_letters import Notice, original
+from shared.errors import Misconfigured
+from shared.events import FeedbackReceived, FeedbackScored
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
+from tests.dead_letters.on_a_broker import MODEL_FILE, all_committed, everything, put, service, set_largest
+from tests.dead_letters.test_odd_input import said
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+DLQ = dead_letter_of(FEEDBACK_RECEIVED)
+HELLO = said(FeedbackReceived)
+TRACE: list[Header] = [("trace", None), ("trace", b"\xff"), ("ratchet_dlq_reason", b"not kept")]
+
+
+def ratchet(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"RATCHET_BOOTSTRAP_SERVERS": broker, "PATH": "/usr/bin:/bin", "COLUMNS": "240"}
+    command = (sys.executable, "-m", "ratchet", "dlq", *arguments)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def printed(broker: str, *arguments: str) -> Any:
+    done = ratchet(broker, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+async def test_from_a_letter_to_the_event_that_it_should_have_been(broker_apart: str, tmp_path: Path) -> None:
+    """Feedback for a model that is not declared yet, and bytes that never will be an event; then the model is declared."""
+    other = [json.dumps(HELLO | {"event_id": f"o{number}", "model": "other"}).encode() for number in range(3)]
+    broken = b'{"model": "other", \x1b]0;owned\x07'
+    records: list[tuple[bytes | None, bytes, list[Header]]] = [(b"k", value, TRACE) for value in other]
+    records += [(None, broken, [("h", None)]), (b"k", json.dumps(HELLO).encode(), [])]
+
+    async def run_feedback() -> None:
+        running = service("feedback", broker_apart, tmp_path)
+        await running.start()
+        try:
+            await all_committed(broker_apart, running, "ratchet-feedback", FEEDBACK_RECEIVED)
+        finally:
+            assert running.stop() == 0, running.log
+
+    assert ratchet(broker_apart, "list").stdout == "no dead letters match\n"
+    await put(broker_apart, FEEDBACK_RECEIVED, records)
+    await run_feedback()
+
+    listed = printed(broker_apart, "list")
+    assert (listed["matching"], len(listed["letters"])) == (4, 4)
+    assert sorted((reason["letters"], reason["field"]) for reason in listed["reasons"]) == [(1, ""), (3, "model")]
+    assert {(letter["attempt"], letter["replayed"], letter["service"]) for letter in listed["letters"]} == {(1, None, "feedback")}
+    assert printed(broker_apart, "list", FEEDBACK_SCORED)["matching"] == 0
+    assert printed(broker_apart, "list", FEEDBACK_RECEIVED, "--model", "other", "--since", "1h", "--limit", "2")["matching"] == 3
+    table = ratchet(broker_apart, "list").stdout
+    assert "no model file declares 'other'" in table
+    assert "4 of 4 shown" in table
+    (broken_id,) = (letter["id"] for letter in listed["letters"] if letter["field"] == "")
+
+    shown = printed(broker_apart, "show", broken_id)
+    assert (shown["key"], shown["value"], shown["headers"]) == (None, {"text": broken.decode()}, [{"name": "h", "value": None}])
+    page = ratchet(broker_apart, "show", shown["source"]).stdout
+    assert "\\x1b]0;owned\\x07" in page
+    assert "\x1b" not in page
+    assert printed(broker_apart, "show", next(letter["id"] for letter in listed["letters"] if letter["field"]))["headers"] == [
+        {"name": "trace", "value": None},
+        {"name": "trace", "value": {"base64": "/w=="}},
+    ]
+
+    assert printed(broker_apart, "replay", "--reason", "no model file", "--dry-run")["replayed"] == 0
+    assert len(await everything(broker_apart, FEEDBACK_RECEIVED)) == len(records)
+    (tmp_path / "models" / "other.yaml").write_text(MODEL_FILE.replace("support", "other"))
+    first = printed(broker_apart, "replay", "--reason", "no model file", "--limit", "2")
+    assert (first["replayed"], first["left"]) == (2, 1)
+    second = printed(broker_apart, "replay", "--field", "model")
+    assert (second["replayed"], second["already"], second["left"]) == (1, 2, 0)
+    assert printed(broker_apart, "replay", "--id", broken_id)["replayed"] == 1
+    refused = ratchet(broker_apart, "replay", "--id", broken_id)
+    assert (refused.returncode, refused.stdout) == (1, "0 replayed\n1 replayed before; --again replays them once more\n")
+    await run_feedback()
+
+    received = await everything(broker_apart, FEEDBACK_RECEIVED)
+    replayed = [record for record in received if "ratchet_replay_of" in dict(record.headers)]
+    assert sorted(record.value or b"" for record in replayed) == sorted([*other, broken])
+    places = {(record.value, record.partition) for record in received if record not in replayed}
+    assert {(record.value, record.partition) for record in replayed} <= places, "back on the partition that it came from"
+    for record in replayed:
+        assert original(record.headers) == ((("h", None),) if record.value == broken else tuple(TRACE[:2]))
+    events = [decode(record.value, record.headers, FeedbackScored).event for record in await everything(broker_apart, FEEDBACK_SCORED)]
+    assert sorted(event.event_id for event in events) == ["e1", "o0", "o1", "o2"]
+    letters = [notice for letter in await everything(broker_apart, DLQ) if (notice := Notice.read(letter.headers))]
+    assert sorted(notice.attempt for notice in letters) == [1, 1, 1, 1, 2]
+    listed = printed(broker_apart, "list")["letters"]
+    assert [(letter["attempt"], letter["replayed"] is None) for letter in listed] == [(1, False)] * 4 + [(2, True)]
+
+    tired = printed(broker_apart, "replay", "--attempts", "2")
+    assert (tired["replayed"], tired["already"], tired["exhausted"]) == (0, 4, 1)
+    assert ratchet(broker_apart, "replay", "--reason", "nothing like it").stdout == "no dead letters match\n"
+
+
+async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(broker_apart: str, tmp_path: Path) -> None:
+    running = service("feedback", broker_apart, tmp_path)
+    await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", b"x" * 5000, [])])
+    await running.start()
+    try:
+        await all_committed(broker_apart, running, "ratchet-feedback", FEEDBACK_RECEIVED)
+    finally:
+        assert running.stop() == 0, running.log
+    await set_largest(broker_apart, FEEDBACK_RECEIVED, 1000)
+    refused = ratchet(broker_apart, "replay")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {FEEDBACK_RECEIVED} does not take so large a record; raise its max.message.bytes")
+    with pytest.raises(Misconfigured):
+        await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", b"x" * 5000, [])])
+    await set_largest(broker_apart, FEEDBACK_RECEIVED, 10_000)
+    assert printed(broker_apart, "replay")["replayed"] == 1
+
+
+def test_what_is_not_there_is_one_clear_line(broker: str) -> None:
+    for arguments, words in (
+        (("list", "no.such.topic"), "there is no topic no.such.topic.dlq here; there are feedback.received.dlq, "),
+        (("show", f"{DLQ}/0/987654321"), f"there is no dead letter at or about {DLQ}/0/987654321"),
+        (("show", "17"), "expected topic/partition/offset, found '17'"),
+        (("list", "--since", "[/]yesterday"), "expected a time like 2026-01-31T12:00:00Z or 12h, found '[/]yesterday'"),
+        (("replay", "--id", f"{DLQ}/99/1"), ""),
+    ):
+        done = ratchet(broker, *arguments)
+        assert done.returncode == 1, arguments
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_broker_that_is_away_is_one_clear_line() -> None:
+    for arguments in (("list",), ("show", f"{DLQ}/0/0"), ("replay",)):
+        done = ratchet(f"127.0.0.1:{free_port()}", *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: no Kafka broker answers")
+        assert "Traceback" not in done.stderr + done.stdout

@@ -1,0 +1,173 @@
+"""Ten thousand odd records: each becomes an event or a dead letter, nothing else happens, and the same again the second time."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from services.dataset.handlers import Dataset
+from services.feedback.app import Feedback
+from shared.bus import MemoryBus, Record, consume
+from shared.clock import ManualClock
+from shared.codec import Headers, decode
+from shared.dead_letters import Notice, original
+from shared.entries import Entry
+from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
+from shared.metrics import Metrics
+from shared.model_file import Models
+from shared.storage import MemoryStore
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_of
+from tests.dataset.events import START, model_file
+from tests.odd_input import MAKERS, Odd, odd_input
+
+SEED = 20260504
+CASES = 10_000
+
+GOLDEN = Path(__file__).parents[1] / "shared" / "golden"
+LOG = structlog.stdlib.get_logger("ratchet.test")
+MODELS = Models({"support": model_file()}, Path())
+
+
+def said(event: type[Event]) -> dict[str, Any]:
+    example: dict[str, Any] = json.loads((GOLDEN / f"{event.type_name()}.json").read_text())
+    return example
+
+
+def records(cases: Sequence[Odd], topic: str) -> list[Record]:
+    return [Record(topic, 0, offset, case.key, case.value, case.headers) for offset, case in enumerate(cases)]
+
+
+class Bus(MemoryBus):
+    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Awaitable[None]:
+        return self.send(topic, key, value, headers)
+
+
+class Table(dict[str, bytes]):
+    """Entries as they are written; every change is durable at once."""
+
+    def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
+        self[key] = value
+        return _done()
+
+    def delete(self, partition: int, key: str) -> Awaitable[None]:
+        self.pop(key, None)
+        return _done()
+
+
+async def _done() -> None:
+    return None
+
+
+def letters(bus: MemoryBus, topic: str) -> dict[int, Record]:
+    """Dead letters by the offset that their records had; each is about one record and says why."""
+    found: dict[int, Record] = {}
+    for letter in bus.topics.get(dead_letter_of(topic), []):
+        names = [name for name, _ in letter.headers if name.startswith("ratchet_")]
+        assert sorted(names) == sorted(f"ratchet_dlq_{name}" for name in Notice.model_fields), "exactly one set of our headers"
+        notice = Notice.read(letter.headers)
+        assert notice is not None
+        assert notice.reason
+        assert found.setdefault(notice.offset, letter) is letter
+    return found
+
+
+def assert_accounted(cases: Sequence[Odd], sent: Sequence[Record], events: set[int], dead: dict[int, Record]) -> None:
+    """Every record is in one of the two places, where its maker says; a dead letter is what was sent."""
+    assert {case.maker for case in cases} == set(MAKERS)
+    for case, record in zip(cases, sent, strict=True):
+        outcome = "letter" if record.offset in dead else "event"
+        assert (record.offset in events) != (record.offset in dead), case
+        assert case.outcome in (outcome, "either"), (case.maker, case.value and case.value[:300], case.headers[:9])
+        if letter := dead.get(record.offset):
+            assert (letter.key, letter.value, original(letter.headers)) == (record.key, record.value, original(record.headers))
+
+
+async def scored(cases: Sequence[Odd]) -> Bus:
+    """The bus after the feedback service has seen all cases."""
+    bus = Bus()
+    feedback = Feedback(MODELS, bus, Metrics("feedback"), ManualClock(START), LOG)
+    for record in records(cases, FEEDBACK_RECEIVED):
+        await (await feedback.handle(record))
+    return bus
+
+
+async def curated(sent: Sequence[Record]) -> tuple[Bus, Table]:
+    """The bus and the entries after the dataset service has seen `sent`."""
+    bus, table = Bus(), Table()
+    dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
+    await dataset.recover([])
+    for record in sent:
+        for delivery in await dataset.handle(record, START):
+            await delivery
+    return bus, table
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOG, "warning", lambda *args, **values: None)
+
+
+@pytest.mark.timeout(300)
+async def test_feedback_from_end_to_end() -> None:
+    cases = odd_input(SEED, CASES, said(FeedbackReceived))
+    bus = await scored(cases)
+    dead = letters(bus, FEEDBACK_RECEIVED)
+    events = {decode(record.value, record.headers, FeedbackScored).event.received.offset: record for record in bus.topics[FEEDBACK_SCORED]}
+    assert len(events) == len(bus.topics[FEEDBACK_SCORED])
+    assert_accounted(cases, records(cases, FEEDBACK_RECEIVED), set(events), dead)
+    assert min(len(events), len(dead)) > CASES / 5
+    again = await scored(cases)
+    assert again.topics == bus.topics, "a record read twice says the same"
+    sent = [Record(FEEDBACK_SCORED, 0, record.offset, record.key, record.value, record.headers) for record in bus.topics[FEEDBACK_SCORED]]
+    curated_bus, table = await curated(sent)
+    assert letters(curated_bus, FEEDBACK_SCORED) == {}, "what one service writes the next one reads"
+    entries = {Entry.model_validate_json(value).source.offset for value in table.values()}
+    assert len(entries) == len({decode(record.value, record.headers, FeedbackScored).event.identity for record in sent})
+
+
+@pytest.mark.timeout(300)
+async def test_scored_feedback() -> None:
+    cases = odd_input(SEED + 1, CASES, said(FeedbackScored))
+    sent = records(cases, FEEDBACK_SCORED)
+    bus, table = await curated(sent)
+    dead = letters(bus, FEEDBACK_SCORED)
+    entries = {Entry.model_validate_json(value).feedback_id for value in table.values()}
+    known = {
+        record.offset
+        for record in sent
+        if record.offset not in dead and decode(record.value, record.headers, FeedbackScored).event.identity in entries
+    }
+    assert_accounted(cases, sent, known, dead)
+    again, table_again = await curated(sent)
+    assert (again.topics, table_again) == (bus.topics, table)
+
+
+@pytest.mark.parametrize(
+    "event", [event for event in EVENTS if event not in (FeedbackReceived, FeedbackScored)], ids=lambda event: event.__name__
+)
+async def test_every_other_event_in_the_loop_that_consumes(event: type[Event]) -> None:
+    (topic,) = (topic for topic in TOPICS if event in topic.events)
+    cases = odd_input(SEED + 2, 500, said(event))
+    sent, handled, bus = records(cases, topic.name), set(), MemoryBus()
+
+    async def arriving() -> AsyncIterator[Record]:
+        for record in sent:
+            yield record
+
+    async def handle(record: Record) -> None:
+        MODELS.get(getattr(decode(record.value, record.headers, event).event, "model", ""))
+        handled.add(record.offset)
+
+    await consume(arriving(), handle, bus.commit, bus, "test", ManualClock(START), LOG)
+    assert_accounted(cases, sent, handled, letters(bus, topic.name))
+    assert bus.committed == {topic.name: len(sent)}
+
+
+def test_the_same_seed_gives_the_same_input_and_another_seed_another() -> None:
+    first, again, other = (odd_input(seed, 500, said(FeedbackReceived)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert Counter(case.maker for case in first).keys() == MAKERS.keys()

@@ -1,0 +1,73 @@
+"""Dead letters that cannot be written: a handler raises, so that nothing of the record is committed."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import pytest
+import structlog
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+
+from services.dataset.handlers import Dataset
+from services.feedback.app import Feedback
+from shared.bus import MemoryBus, Record
+from shared.clock import ManualClock
+from shared.codec import Headers
+from shared.errors import BusUnavailable
+from shared.metrics import Metrics
+from shared.storage import MemoryStore
+from shared.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from tests.dataset.events import START
+from tests.dead_letters.test_odd_input import MODELS, Table
+
+LOG = structlog.stdlib.get_logger("ratchet.test")
+BROKEN = b'{"event_id": "e"'
+
+
+class Full(MemoryBus):
+    """Takes everything but dead letters, until it is mended."""
+
+    mended = False
+
+    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        if topic.endswith(DEAD_LETTER_SUFFIX) and not self.mended:
+            raise BusUnavailable("no room")
+        await super().send(topic, key, value, headers)
+
+    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Awaitable[None]:
+        return self.send(topic, key, value, headers)
+
+
+async def test_feedback() -> None:
+    bus = Full()
+    feedback = Feedback(MODELS, bus, Metrics("feedback"), ManualClock(START), LOG)
+    record = Record(FEEDBACK_RECEIVED, 0, 0, None, BROKEN)
+    with pytest.raises(BusUnavailable):
+        await (await feedback.handle(record))
+    assert bus.topics == {}
+    bus.mended = True
+    await (await feedback.handle(record))
+    assert [letter.value for letter in bus.topics[FEEDBACK_RECEIVED + DEAD_LETTER_SUFFIX]] == [BROKEN]
+
+
+async def test_dataset() -> None:
+    bus, table = Full(), Table()
+    dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
+    await dataset.recover([])
+    record = Record(FEEDBACK_SCORED, 0, 0, None, BROKEN)
+    with pytest.raises(BusUnavailable):
+        await asyncio.gather(*await dataset.handle(record, START))
+    assert (bus.topics, table) == ({}, {})
+    bus.mended = True
+    await asyncio.gather(*await dataset.handle(record, START))
+    assert [letter.value for letter in bus.topics[FEEDBACK_SCORED + DEAD_LETTER_SUFFIX]] == [BROKEN]
+
+
+@pytest.mark.xfail(
+    strict=True, raises=UnicodeDecodeError, reason="aiokafka takes header names for UTF-8; docs/dead-letters.md says what to do"
+)
+def test_a_header_name_that_is_not_utf8_can_be_read() -> None:
+    producer = {"is_transactional": 0, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1}
+    builder = DefaultRecordBatchBuilder(magic=2, compression_type=0, batch_size=1000, **producer)
+    builder.append(0, 0, None, b"value", [("name", b"value")])
+    raw = bytes(builder.build()).replace(b"name", b"n\xffme")
+    assert [record.value for record in DefaultRecordBatch(raw)] == [b"value"]
