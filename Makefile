@@ -44,7 +44,7 @@ bench-%: setup
 	$(BIN)/python -m benchmarks.bench_$*
 
 lock: $(INSTALLED) ## Resolve the versions in constraints.txt anew
-	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra all --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
 
 clean: ## Remove the virtual environment and all state
 	rm -rf $(VENV) .ratchet

@@ -18,6 +18,7 @@ from ratchet.demo.people import honest
 from ratchet.demo.tickets import Ticket, ticket
 from services.dataset.ledger import Ledger
 from services.dataset.selection import most_informative
+from services.feedback.scoring import Policies
 from services.feedback.scoring import score as scored
 from services.trainer.base_model import BaseModel, learning, load_base, save_adapter, wearing
 from services.trainer.evaluation import answer_greedily, score
@@ -74,11 +75,11 @@ class Bench:
         """The first `POOL` training examples that come of people's judgement of the parent's answers."""
         file = self._models.get(MODEL)
         ledger = Ledger(file.model_copy(update={"curation": file.curation.model_copy(update={"held_out_share": 0.0})}), 0)
-        now = SystemClock().now()
+        now, policies = SystemClock().now(), Policies(self._models)
         found: list[Entry] = []
         for number, (asked, answer) in enumerate(zip(tickets, self._answers(self._parent, tickets), strict=True)):
             value, headers = encode_event(honest(asked, answer, "v1", f"selection-{self._seed}", number, now), "/bench")
-            event = scored(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), self._models).event
+            event = scored(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies).event
             entry = ledger.decide(event, Position(topic=FEEDBACK_SCORED, partition=0, offset=number), now).entry
             if entry is not None and entry.decision == "training":
                 found.append(entry)

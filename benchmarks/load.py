@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from services.feedback.scoring import SOURCE, score
+from services.feedback.scoring import SOURCE, Policies, score
 from shared.bus import KafkaProducer, Record
 from shared.codec import encode
 from shared.events import Event, FeedbackReceived
@@ -51,10 +51,10 @@ def received(count: int, models: Sequence[str]) -> Iterator[Encoded]:
 
 def scored(count: int, models: Models, first: int = 0) -> Iterator[Encoded]:
     """Records of `feedback.scored`: the same feedback as the feedback service would put it there."""
-    names = sorted(models.files)
+    names, policies = sorted(models.files), Policies(models)
     for number in range(first, first + count):
         event = feedback(number, names[number % len(names)])
-        found = score(Record(FEEDBACK_RECEIVED, 0, number, None, *_as_received(event)), models)
+        found = score(Record(FEEDBACK_RECEIVED, 0, number, None, *_as_received(event)), policies)
         yield _record(found.key, found.event)
 
 

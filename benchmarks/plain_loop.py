@@ -14,7 +14,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.dataset.ledger import Ledger
-from services.feedback.scoring import SOURCE, score
+from services.feedback.scoring import SOURCE, Policies, score
 from shared.bus import KafkaProducer, Record, record_of
 from shared.clock import SystemClock
 from shared.codec import decode, encode
@@ -29,8 +29,10 @@ Work = Callable[[Record], Produced]
 
 
 def scoring(models: Models) -> Work:
+    policies = Policies(models)
+
     def work(record: Record) -> Produced:
-        scored = score(record, models)
+        scored = score(record, policies)
         return FEEDBACK_SCORED, scored.key.encode(), *encode(scored.event, SOURCE)
 
     return work

@@ -145,17 +145,27 @@ def topics_list(json: Json = False) -> None:
 
 @models.command("check")
 def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> None:
-    """Check every model file, its golden set, retention set and canaries."""
+    """Check every model file, its golden set, retention set and canaries; show how its feedback is rewarded and redacted."""
     found = load_models(folder)
     rows = [
-        (name, file.digest, len(found.golden(name)), len(found.retention(name)), len(found.canaries(name)))
+        {
+            "model": name,
+            "digest": file.digest,
+            "golden": len(found.golden(name)),
+            "retention": len(found.retention(name)),
+            "canaries": len(found.canaries(name)),
+            "reward": file.reward.model_dump(mode="json"),
+            "redaction": file.redaction.model_dump(mode="json"),
+        }
         for name, file in found.files.items()
     ]
     if json:
-        columns = ("model", "digest", "golden", "retention", "canaries")
-        console.as_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        console.table(("model", "digest", "golden", "retention", "canaries"), [(row[0], row[1][:19], *row[2:]) for row in rows])
+        console.as_json(rows)
+        return
+    columns = ("model", "digest", "golden", "retention", "canaries")
+    console.table(columns, [[str(row[column])[:19] for column in columns] for row in rows])
+    for name, file in found.files.items():
+        console.out.print(f"{name}: {file.reward.summary}; {file.redaction.summary}", highlight=False)
 
 
 @app.command()

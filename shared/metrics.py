@@ -22,6 +22,7 @@ _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 
 CATALOGUE: tuple[Metric, ...] = (
     Metric("ratchet_feedback_received_total", "counter", "feedback", ("model", "feedback_type"), "Feedback events that were valid."),
+    Metric("ratchet_feedback_redactions_total", "counter", "feedback", ("model", "kind"), "Pieces of personal data that were replaced."),
     Metric("ratchet_feedback_reward", "histogram", "feedback", ("model",), "Rewards given.", (-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1)),
     Metric("ratchet_dead_letters_total", "counter", "any", ("topic",), "Records that could not be processed and went to the dead letters."),
     Metric("ratchet_dataset_decisions_total", "counter", "dataset", ("model", "decision", "reason"), "What became of scored events."),

@@ -11,6 +11,8 @@ from pydantic import Field, FiniteFloat, ValidationError
 from shared.errors import ModelFileError, UnknownModel
 from shared.events import Digest, Message, Name, Share, Value
 from shared.identity import digest_of, share_of
+from shared.redaction_policy import Redaction
+from shared.reward_policy import RewardPolicy
 from shared.storage import canonical_json
 from shared.training_config import Lane, TrainingConfig
 
@@ -24,16 +26,6 @@ class Base(Value):
 
     training: Annotated[str, Field(description="a folder in the form of the transformers library, or a hub id")]
     serving: Annotated[str, Field(description="the same weights as GGUF")]
-
-
-class RewardPolicy(Value):
-    """Weights of a reward's parts. What a part is worth is a mean of the parts that are there, weighted by these."""
-
-    name: str = "default"
-    version: Annotated[int, Field(ge=1)] = 1
-    validation: Annotated[FiniteFloat, Field(ge=0)] = 1.0
-    action: Annotated[FiniteFloat, Field(ge=0)] = 1.0
-    rules: Annotated[FiniteFloat, Field(ge=0)] = 0.5
 
 
 class Curation(Value):
@@ -97,6 +89,7 @@ class ModelFile(Value):
     base: Base
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
     reward: RewardPolicy = RewardPolicy()
+    redaction: Redaction = Redaction()
     curation: Curation = Curation()
     lanes: Mapping[Lane, LaneSettings] = {"adaptive": LaneSettings()}
     gate: Gate = Gate()

@@ -4,6 +4,8 @@ import asyncio
 import sys
 
 from services.feedback.app import Feedback, attach
+from services.feedback.redaction.names import load_name_finder
+from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.bus import KafkaProducer
 from shared.clock import SystemClock
@@ -23,10 +25,12 @@ async def serve(settings: FeedbackSettings) -> None:
     clock, metrics = SystemClock(), Metrics("feedback")
     health = Health(clock)
     models = load_models(settings.models)
+    with_names = any(file.redaction.names for file in models.files.values())
+    policies = Policies(models, load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None)
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.feedback_group, settings)
     commits = Commits(app, FEEDBACK_RECEIVED, health)
-    attach(app, Feedback(models, producer, metrics, clock, log), commits, health)
+    attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)
     try:
         await producer.start()

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import faust
 
-from services.feedback.scoring import SOURCE, score
+from services.feedback.scoring import SOURCE, Policies, score
 from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
 from shared.codec import encode
@@ -12,7 +12,6 @@ from shared.errors import Unprocessable
 from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
-from shared.model_file import Models
 from shared.streams import Commits, record_of, source_topic
 from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
@@ -24,8 +23,8 @@ class Bus(Producer, Pipeline, Protocol):
 class Feedback:
     """Handles one record at a time; several deliveries may be under way."""
 
-    def __init__(self, models: Models, producer: Bus, metrics: Metrics, clock: Clock, log: Log) -> None:
-        self._models = models
+    def __init__(self, policies: Policies, producer: Bus, metrics: Metrics, clock: Clock, log: Log) -> None:
+        self._policies = policies
         self._producer = producer
         self._metrics = metrics
         self._clock = clock
@@ -34,7 +33,7 @@ class Feedback:
     async def handle(self, record: Record) -> Any:
         """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
         try:
-            scored = score(record, self._models)
+            scored = score(record, self._policies)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
             self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
@@ -43,6 +42,8 @@ class Feedback:
         event = scored.event
         self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
+        for kind, count in scored.redactions.items():
+            self._metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
         return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
 
 

@@ -51,11 +51,12 @@ class FeedbackReceived(Event):
 
 
 class RewardPart(Value):
-    """One named reason for a reward: `weight` times `value`."""
+    """One named reason for a reward, worth `value` and counting `weight`. `reason` says what decided, where the value alone does not."""
 
     name: str
     value: Reward
     weight: Annotated[FiniteFloat, Field(ge=0)]
+    reason: str | None = None
 
 
 class PolicyRef(Value):
@@ -66,7 +67,8 @@ class PolicyRef(Value):
 
 
 class FeedbackScored(FeedbackReceived):
-    """Feedback with its worth. `event_id` is the feedback's own; with `source` it is unique."""
+    """Feedback with its worth. `event_id` is the feedback's own; with `source` it is unique. Each part has a name of its own; `reward`
+    is what `shared.reward.mean_reward` makes of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,6 +84,12 @@ class FeedbackScored(FeedbackReceived):
     def _identity_is_an_id(self) -> Self:
         if len(self.identity) > MAX_ID:
             raise ValueError(f"source and event_id together are longer than {MAX_ID - 1} characters")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_have_names_of_their_own(self) -> Self:
+        if len({part.name for part in self.parts}) < len(self.parts):
+            raise ValueError("two parts of the reward have the same name")
         return self
 
     @property

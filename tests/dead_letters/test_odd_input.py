@@ -11,6 +11,7 @@ import structlog
 
 from services.dataset.handlers import Dataset
 from services.feedback.app import Feedback
+from services.feedback.scoring import Policies
 from shared.bus import MemoryBus, Record, consume
 from shared.clock import ManualClock
 from shared.codec import Headers, decode
@@ -89,7 +90,7 @@ def assert_accounted(cases: Sequence[Odd], sent: Sequence[Record], events: set[i
 async def scored(cases: Sequence[Odd]) -> Bus:
     """The bus after the feedback service has seen all cases."""
     bus = Bus()
-    feedback = Feedback(MODELS, bus, Metrics("feedback"), ManualClock(START), LOG)
+    feedback = Feedback(Policies(MODELS), bus, Metrics("feedback"), ManualClock(START), LOG)
     for record in records(cases, FEEDBACK_RECEIVED):
         await (await feedback.handle(record))
     return bus

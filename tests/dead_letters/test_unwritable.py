@@ -9,6 +9,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 
 from services.dataset.handlers import Dataset
 from services.feedback.app import Feedback
+from services.feedback.scoring import Policies
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
 from shared.codec import Headers
@@ -39,7 +40,7 @@ class Full(MemoryBus):
 
 async def test_feedback() -> None:
     bus = Full()
-    feedback = Feedback(MODELS, bus, Metrics("feedback"), ManualClock(START), LOG)
+    feedback = Feedback(Policies(MODELS), bus, Metrics("feedback"), ManualClock(START), LOG)
     record = Record(FEEDBACK_RECEIVED, 0, 0, None, BROKEN)
     with pytest.raises(BusUnavailable):
         await (await feedback.handle(record))

@@ -1,66 +1,57 @@
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feedback.reward import change, is_cut_off, repeats_itself, reward_of
-from shared.events import FeedbackReceived
-from shared.model_file import RewardPolicy
+from services.feedback.reward import change, reward_parts
+from services.feedback.rules import Rule
+from shared.reward import mean_reward
+from shared.reward_policy import Actions, RewardPolicy
+from tests.feedback.said import feedback
 
 POLICY = RewardPolicy(validation=1.0, action=1.0, rules=0.5)
-
-
-def feedback(feedback_type: str, output: str = "a good answer", **fields: Any) -> FeedbackReceived:
-    said = {"event_id": "e", "occurred_at": "2026-01-01T00:00:00Z", "model": "support", "input": "q", "output": output}
-    return FeedbackReceived.model_validate(said | {"feedback_type": feedback_type} | fields)
+TYPES = ["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"]
 
 
 @pytest.mark.parametrize(
-    ("feedback_type", "reward"),
-    [("thumbs_up", 1.0), ("accepted", 1.0), ("thumbs_down", -1.0), ("regenerated", -0.5), ("retracted", 0.0), ("validation", 0.0)],
+    ("feedback_type", "part", "reward"),
+    [
+        ("thumbs_up", "action", 1.0),
+        ("accepted", "action", 1.0),
+        ("thumbs_down", "action", -1.0),
+        ("regenerated", "action", -0.5),
+        ("correction", "correction", -1.0),
+        ("retracted", None, 0.0),
+        ("validation", None, 0.0),
+    ],
 )
-def test_what_each_action_is_worth_alone(feedback_type: str, reward: float) -> None:
-    assert reward_of(feedback(feedback_type), POLICY)[0] == reward
+def test_what_each_type_of_feedback_is_worth_alone(feedback_type: str, part: str | None, reward: float) -> None:
+    parts = reward_parts(feedback(feedback_type, "a b", corrected_output="c d"), (), POLICY)
+    assert [found.name for found in parts] == ([part] if part else [])
+    assert mean_reward(parts) == reward
 
 
-def test_the_reward_is_the_weighted_mean_of_the_parts_that_are_there() -> None:
-    """Check 0.9 → 0.8, thumbs down → -1, empty → -1: (3·0.8 - 1 - 0.5) / 4.5 = 0.9 / 4.5 = 0.2."""
-    reward, parts = reward_of(feedback("thumbs_down", output=" ", validation_score=0.9), POLICY.model_copy(update={"validation": 3.0}))
-    assert reward == pytest.approx(0.2)
-    assert [(part.name, round(part.value, 9), part.weight) for part in parts] == [
-        ("validation", 0.8, 3.0),
-        ("action", -1.0, 1.0),
-        ("rules", -1.0, 0.5),
+def test_every_part_stands_with_its_value_and_its_weight() -> None:
+    policy = RewardPolicy(validation=3.0, action=1.0, correction=2.0, rules=0.5)
+    said = feedback("correction", "a b c d", corrected_output="a b c x", validation_score=0.9)
+    parts = reward_parts(said, ("cut_off", "format"), policy)
+    assert [(part.name, round(part.value, 9), part.weight, part.reason) for part in parts] == [
+        ("validation", 0.8, 3.0, None),
+        ("correction", -0.25, 2.0, None),
+        ("rules", -1.0, 0.5, "cut_off, format"),
     ]
 
 
-def test_a_correction_counts_against_the_answer_by_how_much_had_to_change() -> None:
-    """Of `a b c d` and `a b c x`, 6 of 8 words are common: -0.25."""
-    assert reward_of(feedback("correction", "a b c d", corrected_output="a b c x"), POLICY)[0] == pytest.approx(-0.25)
-    assert reward_of(feedback("correction", "a b", corrected_output="c d"), POLICY)[0] == -1.0
-    assert reward_of(feedback("correction", "a b", corrected_output="a b"), POLICY)[0] == 0.0
+def test_a_correction_counts_by_how_much_of_the_answer_had_to_change() -> None:
+    """Of `a b c d` and `a b c x`, 6 of 8 words are common: a quarter changed."""
+    assert change("a b c d", "a b c x") == 0.25
+    assert change("a b", "c d") == 1.0
+    assert change("a b", "a b") == 0.0
 
 
-def test_weights_of_zero_leave_no_reward() -> None:
-    assert reward_of(feedback("thumbs_up"), RewardPolicy(validation=0, action=0, rules=0))[0] == 0.0
-
-
-def test_a_sound_answer_has_no_part_for_rules() -> None:
-    assert [part.name for part in reward_of(feedback("thumbs_up"), POLICY)[1]] == ["action"]
-
-
-def test_answers_that_are_cut_off() -> None:
-    assert is_cut_off("```python\nx = 1", None)
-    assert is_cut_off("so", "length")
-    assert not is_cut_off("```python\nx = 1\n```", "stop")
-    assert reward_of(feedback("validation", tags={"finish_reason": "length"}), POLICY)[0] == -1.0
-
-
-def test_answers_that_repeat_themselves() -> None:
-    assert repeats_itself("I am sorry for that. " * 10)
-    assert not repeats_itself("yes yes yes yes")
-    assert not repeats_itself(" ".join(str(number) for number in range(100)))
+def test_a_policy_can_say_what_an_action_is_worth() -> None:
+    policy = RewardPolicy(actions=Actions(regenerated=0.0, thumbs_up=0.25))
+    assert mean_reward(reward_parts(feedback("regenerated"), (), policy)) == 0.0
+    assert mean_reward(reward_parts(feedback("thumbs_up"), (), policy)) == 0.25
 
 
 @given(st.text(), st.text())
@@ -70,17 +61,18 @@ def test_change_is_symmetric_and_a_share(before: str, after: str) -> None:
 
 
 @given(
-    st.sampled_from(["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"]),
+    st.sampled_from(TYPES),
     st.text(),
     st.none() | st.floats(0, 1),
-    st.floats(0, 5),
-    st.floats(0, 5),
-    st.floats(0, 5),
+    st.lists(st.floats(0, 5), min_size=4, max_size=4),
+    st.lists(st.sampled_from(["empty", "cut_off", "repetitive", "format"]), unique=True),
 )
-def test_rewards_and_their_parts_are_never_out_of_range(
-    feedback_type: str, output: str, score: float | None, validation: float, action: float, rules: float
+def test_parts_have_names_of_their_own_and_are_in_range(
+    feedback_type: str, output: str, score: float | None, weights: list[float], broken: list[Rule]
 ) -> None:
     said = feedback(feedback_type, output, validation_score=score, corrected_output="right")
-    reward, parts = reward_of(said, RewardPolicy(validation=validation, action=action, rules=rules))
-    assert -1.0 <= reward <= 1.0
+    policy = RewardPolicy(validation=weights[0], action=weights[1], correction=weights[2], rules=weights[3])
+    parts = reward_parts(said, broken, policy)
+    assert len({part.name for part in parts}) == len(parts)
     assert all(-1.0 <= part.value <= 1.0 for part in parts)
+    assert -1.0 <= mean_reward(parts) <= 1.0

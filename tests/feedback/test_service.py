@@ -76,3 +76,62 @@ async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_th
         assert (notice.topic, notice.service, notice.attempt) == (FEEDBACK_RECEIVED, "feedback", 1)
         assert notice.reason
     assert letters[0].headers[:2] == (("trace", b"1"), ("trace", b"2"))
+
+
+PERSONAL = {
+    "ada.lovelace@example.com": "email",
+    "+49 30 1234567": "phone",
+    "4111 1111 1111 1111": "card",
+    "DE89 3704 0044 0532 0130 00": "iban",
+    "203.0.113.9": "ip",
+    "AKIA" + "IOSFODNN7EXAMPLE": "secret",
+}
+
+
+def personal(model: str, number: int, value: str) -> dict[str, Any]:
+    """An event that says a value in every field that can."""
+    return said(
+        model,
+        f"{number}-{value}",
+        feedback_type="correction",
+        input=[{"role": "system", "content": f"Help {value}"}, {"role": "user", "content": f'{{"me": "{value}"}}'}],
+        output=json.dumps({"to": f"\n{value}"}),
+        corrected_output=f"Dear {value}!",
+        user_id=f"id {value}",
+        conversation_id=f"with {value}",
+        response_id=f"to {value}",
+        tags={"from": value},
+    )
+
+
+async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(broker: str, tmp_path: Path) -> None:
+    model = f"m{uuid4().hex[:8]}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    sent: list[tuple[bytes | None, bytes | None, Headers]] = [
+        (value.encode(), json.dumps(personal(model, number, value)).encode(), [("ce_specversion", b"1.0"), *envelope(number, value)])
+        for number, value in enumerate(PERSONAL)
+    ]
+    running = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}")
+    await running.start()
+    try:
+        await send(broker, FEEDBACK_RECEIVED, sent)
+        scored = await collect(broker, FEEDBACK_SCORED, model, len(sent))
+        metrics = running.metrics
+    finally:
+        status = running.stop()
+    assert status == 0, running.log
+    assert len(scored) == len(PERSONAL)
+    for record in scored:
+        everything = b"|".join([record.key or b"", record.value or b"", *(value or b"" for _, value in record.headers)]).decode()
+        for value in PERSONAL:
+            assert value not in everything
+            assert value.replace(" ", "") not in everything
+    for kind in PERSONAL.values():
+        assert f'ratchet_feedback_redactions_total{{kind="{kind}",model="{model}"}} 10.0' in metrics
+    assert not any(value in running.log for value in PERSONAL)
+
+
+def envelope(number: int, value: str) -> list[tuple[str, bytes]]:
+    said = {"type": "app.feedback", "source": f"mailto:{value}", "id": f"{number}-{value}", "time": "2026-01-01T00:00:00Z"}
+    return [(f"ce_{name}", content.encode()) for name, content in said.items()]

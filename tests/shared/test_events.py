@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from shared.codec import decode, encode
-from shared.events import EVENTS, Event
+from shared.events import EVENTS, Event, FeedbackScored
 from shared.topics import TOPICS
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -42,3 +43,10 @@ def test_a_field_that_may_be_null_may_be_left_out(event_type: type[Event]) -> No
     """Null fields are not written, so one that had to be there could not be read back."""
     nullable = [name for name, field in event_type.model_fields.items() if type(None) in get_args(field.annotation)]
     assert [name for name in nullable if event_type.model_fields[name].is_required()] == []
+
+
+def test_two_parts_of_a_reward_never_have_the_same_name() -> None:
+    said = json.loads((Path(__file__).parent / "golden" / "ratchet.FeedbackScored.v1.json").read_text())
+    part = {"name": "action", "value": 1.0, "weight": 1.0}
+    with pytest.raises(ValidationError, match="the same name"):
+        FeedbackScored.model_validate(said | {"parts": [part, part]})

@@ -1,0 +1,45 @@
+"""E-mail and IP addresses."""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from services.feedback.redaction.found import WALL, Found
+
+# Every repetition is bounded (RFC 5321: 64 characters before the @, 63 in a label), so the time is linear whatever the text.
+_LABEL = r"\w(?:[\w-]{0,61}\w)?"
+_EMAIL = re.compile(rf"(?<!\w)\w[\w.%+'-]{{0,63}}+@{_LABEL}(?:\.{_LABEL}){{1,8}}(?<=[^\W\d_]{{2}})(?!\w)")
+
+_V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+_V6 = rf"(?=[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f]{{0,4}}:)(?:[0-9A-Fa-f:]{{2,30}}:{_V4}|[0-9A-Fa-f:]{{3,39}})"
+_IP = re.compile(rf"(?<![\w:.]){_V6}(?![\w:])|(?<![\w.]){_V4}(?!\w|\.[\d{WALL}])")
+_MAYBE_V4 = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
+_NUMBERED = re.compile(r"(?:\bv|\b(?:version|release|build|section|chapter)|§)[ .:=]{0,2}$", re.IGNORECASE)
+
+
+def find_emails(text: str) -> Iterator[Found]:
+    """Addresses with a domain of two labels or more."""
+    if "@" in text:
+        for match in _EMAIL.finditer(text):
+            yield Found(match.start(), match.end(), "email", match.group().casefold())
+
+
+def find_ips(text: str) -> Iterator[Found]:
+    """Addresses of both versions; not one that names no machine (loopback, unspecified), nor a version's or section's number."""
+    if "::" not in text and text.count(":") < 7 and not _MAYBE_V4.search(text):
+        return
+    for match in _IP.finditer(text):
+        written = match.group() if match.group().endswith("::") else match.group().removesuffix(":")
+        value = _address(written)
+        if value and not _NUMBERED.search(text, max(0, match.start() - 12), match.start()):
+            yield Found(match.start(), match.start() + len(written), "ip", value)
+
+
+def _address(written: str) -> str | None:
+    try:
+        address = ip_address(written)
+    except ValueError:
+        return None
+    # Words of code such as `a::b` are addresses by the letter; those that are meant have a digit.
+    meant = any(map(str.isdecimal, written)) and not (address.is_loopback or address.is_unspecified)
+    return address.compressed if meant else None

@@ -1,0 +1,51 @@
+"""People and places, found by Presidio. Optional: the extra `presidio` and a spaCy pipeline. The only module that imports either."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from services.feedback.redaction.found import Finder, Found, FoundKind
+from shared.errors import Misconfigured
+
+_KINDS: dict[str, FoundKind] = {"PERSON": "person", "LOCATION": "place"}
+
+
+def load_name_finder(pipeline: str, language: str) -> Finder:
+    """A finder of names, by a spaCy pipeline (a package or a folder) for texts in a language.
+
+    Raises Misconfigured saying what to install. Nothing is downloaded.
+    """
+    if find_spec("presidio_analyzer") is None or find_spec("spacy") is None:
+        raise Misconfigured("a model file asks for `redaction: {names: true}`; install it with: pip install 'ratchet[presidio]'")
+    import spacy.util
+    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+    from presidio_analyzer.nlp_engine import NlpEngineProvider
+    from presidio_analyzer.predefined_recognizers import SpacyRecognizer
+
+    if not spacy.util.is_package(pipeline) and not Path(pipeline).is_dir():
+        raise Misconfigured(
+            f"RATCHET_NAMES_PIPELINE: {pipeline!r} is neither a spaCy pipeline that is installed nor a folder; "
+            f"install it with: python -m spacy download {pipeline}"
+        )
+    engine = NlpEngineProvider(
+        nlp_configuration={"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": pipeline}]}
+    ).create_engine()
+    registry = RecognizerRegistry(
+        recognizers=[SpacyRecognizer(supported_language=language, supported_entities=list(_KINDS))], supported_languages=[language]
+    )
+    return _Presidio(AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language]), language)
+
+
+class _Presidio:
+    def __init__(self, engine: Any, language: str) -> None:
+        self._engine = engine
+        self._language = language
+
+    def __call__(self, text: str) -> Iterator[Found]:
+        end = 0
+        hits = self._engine.analyze(text=text, language=self._language, entities=list(_KINDS))
+        for hit in sorted(hits, key=lambda hit: (hit.start, -hit.end)):
+            if hit.start >= end:
+                end = hit.end
+                yield Found(hit.start, end, _KINDS[hit.entity_type], " ".join(text[hit.start : end].casefold().split()))

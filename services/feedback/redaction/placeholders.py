@@ -1,0 +1,37 @@
+"""What stands in place of personal data: `<EMAIL_1>`, `<PHONE_2>`."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import get_args
+
+from services.feedback.redaction.found import FoundKind
+from shared.redaction_policy import KINDS
+
+_KINDS = "|".join(kind.upper() for kind in (*KINDS, *get_args(get_args(FoundKind)[1])))
+PLACEHOLDER = re.compile(rf"<({_KINDS})_([0-9]{{1,6}})>")
+
+
+class Placeholders:
+    """The placeholders of one event: a value has the same number wherever in the event it stands, another value another number.
+
+    Numbers that stand in `texts` already (of an application that redacts itself) are not given again. `counts` says how many pieces
+    of each kind were replaced.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._numbers: dict[tuple[FoundKind, str], int] = {}
+        self._highest: Counter[str] = Counter()
+        for text in texts:
+            for kind, number in PLACEHOLDER.findall(text) if "<" in text else ():
+                self._highest[kind] = max(self._highest[kind], int(number))
+        self.counts: Counter[FoundKind] = Counter()
+
+    def of(self, kind: FoundKind, value: str) -> str:
+        """The placeholder for a value, counted."""
+        name = kind.upper()
+        if (kind, value) not in self._numbers:
+            self._highest[name] += 1
+            self._numbers[kind, value] = self._highest[name]
+        self.counts[kind] += 1
+        return f"<{name}_{self._numbers[kind, value]}>"

@@ -1,0 +1,31 @@
+from services.feedback.rules import broken_rules, is_cut_off, repeats_itself
+from shared.answer_format import format_check
+from shared.reward_policy import RewardPolicy
+from tests.feedback.said import feedback
+
+ANY = format_check(RewardPolicy())
+JSON = format_check(RewardPolicy(format="json"))
+
+
+def test_a_sound_answer_breaks_no_rule() -> None:
+    assert broken_rules(feedback(output="a good answer"), ANY) == ()
+    assert broken_rules(feedback(output='{"a": 1}'), JSON) == ()
+
+
+def test_which_rules_an_answer_breaks() -> None:
+    assert broken_rules(feedback(output=" \n"), JSON) == ("empty",)
+    assert broken_rules(feedback(output="a good answer"), JSON) == ("format",)
+    assert broken_rules(feedback(output='{"a": "b', tags={"finish_reason": "length"}), JSON) == ("cut_off", "format")
+    assert broken_rules(feedback(output="I am sorry for that. " * 10), ANY) == ("repetitive",)
+
+
+def test_answers_that_are_cut_off() -> None:
+    assert is_cut_off("```python\nx = 1", None)
+    assert is_cut_off("so", "length")
+    assert not is_cut_off("```python\nx = 1\n```", "stop")
+
+
+def test_answers_that_repeat_themselves() -> None:
+    assert repeats_itself("I am sorry for that. " * 10)
+    assert not repeats_itself("yes yes yes yes")
+    assert not repeats_itself(" ".join(str(number) for number in range(100)))
