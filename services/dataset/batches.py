@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from services.dataset.ledger import Closing
-from shared.entries import Entry
+from shared.entries import ClosedBatch, Entry
 from shared.events import Artefact, BatchCounts, BatchReady, OffsetRange
+from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 from shared.model_file import ModelFile
 from shared.snapshots import KINDS, DataFile, Example, Kind, Manifest
@@ -30,6 +31,7 @@ def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, 
     folder = f"snapshots/{model_file.model}/{shard}"
     examples = examples_of(closing)
     files = tuple(_write_lines(store, folder, kind, examples[kind]) for kind in KINDS)
+    reach_in_thread("dataset.data_written")
     training = examples["training"]
     manifest = Manifest(
         batch_id=closing.batch_id,
@@ -49,21 +51,20 @@ def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, 
     return _write(store, folder, "json", canonical_json(manifest.model_dump(mode="json")))
 
 
-def announcement(closing: Closing, manifest: Artefact, model_file: ModelFile, shard: int) -> BatchReady:
-    """The event that says so, a function of the batch alone."""
-    examples = examples_of(closing)
+def announcement(batch: ClosedBatch, manifest: Manifest) -> BatchReady:
+    """The event that says so, a function of what is on record alone: whoever says it again says the same."""
     return BatchReady(
-        event_id=closing.batch_id,
-        occurred_at=closing.occurred_at,
-        model=model_file.model,
-        model_digest=model_file.digest,
-        batch_id=closing.batch_id,
-        shard=shard,
-        number=closing.number,
-        lane=LANE,
-        manifest=manifest,
-        counts=BatchCounts(**{kind: len(examples[kind]) for kind in KINDS}),
-        offsets=offsets_of(closing.members),
+        event_id=manifest.batch_id,
+        occurred_at=batch.occurred_at,
+        model=manifest.model,
+        model_digest=manifest.model_digest,
+        batch_id=manifest.batch_id,
+        shard=manifest.shard,
+        number=manifest.number,
+        lane=manifest.lane,
+        manifest=batch.manifest,
+        counts=manifest.counts,
+        offsets=manifest.offsets,
     )
 
 

@@ -9,6 +9,7 @@ from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
 from shared.codec import encode
 from shared.errors import Unprocessable
+from shared.failpoints import reach
 from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
@@ -43,6 +44,7 @@ class Feedback:
         self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
         value, headers = encode(event, SOURCE)
+        await reach("feedback.scored")
         return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
 
 
