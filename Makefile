@@ -8,7 +8,7 @@ BASES := .ratchet/bases
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast lint format bench lock clean
+.PHONY: help setup demo up test chaos test-fast lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ up: setup ## Run the whole stack on this machine until Ctrl-C
 
 test: setup ## Run every test, those with real parts included
 	$(BIN)/python -m pytest
+
+chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what was lost or used twice
+	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
 
 test-fast: setup ## Run the tests that need neither the broker nor the model
 	$(BIN)/python -m pytest -m "not kafka and not model"

@@ -1,9 +1,15 @@
-"""What became of each scored event: the only durable state of the dataset service, one entry for each event in a compacted topic.
+"""What became of each scored event: the only durable state of the dataset service, in a compacted topic.
 
-Written once when the event is decided and once more when it enters a batch, then without its content. Entries are small,
-independent of each other, and the same whoever writes them.
+One entry for each event, written once when the event is decided and once more when it enters a batch, then without its content; and
+one record for each batch, written once, before it is announced and its members are written again. Both are small, independent of each
+other, and the same whoever writes them.
+
+A worker that was paused longer than its session can wake up and write an entry as it was before its batch closed over what it is
+since. It cannot do so to the batch's record, which never said anything else: so the record is what recovery goes by.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
@@ -96,3 +102,59 @@ class Entry(Value):
 def entry_key(model: str, shard: int, feedback_id: str) -> str:
     """`model#shard|feedback_id`."""
     return f"{model}#{shard}|{feedback_id}"
+
+
+class ClosedBatch(Value):
+    """A batch that is settled: its number, how many members it has, the offset at which it closed, the time of the event there, and the
+    manifest that names them. `partition` is that of its events."""
+
+    model: Name
+    shard: Count
+    partition: Count
+    number: Count
+    size: Annotated[int, Field(ge=1)]
+    closed: Count
+    occurred_at: AwareDatetime
+    manifest: Artefact
+
+    @property
+    def key(self) -> str:
+        """The key in the compacted topic."""
+        return closed_batch_key(self.model, self.shard, self.number)
+
+    def encode(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode()
+
+    def membership(self, place: int) -> Membership:
+        """That of the event at a place of this batch."""
+        return Membership(number=self.number, place=place, size=self.size, closed=self.closed, manifest=self.manifest)
+
+
+def closed_batch_key(model: str, shard: int, number: int) -> str:
+    """`model#shard/number`. No entry's key looks like it: a model's name has neither `#` nor `/`."""
+    return f"{model}#{shard}/{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """All that the compacted topic says, or a part of it."""
+
+    entries: tuple[Entry, ...]
+    batches: tuple[ClosedBatch, ...] = ()
+
+    @classmethod
+    def read(cls, values: Iterable[tuple[bytes, bytes]]) -> "TableState":
+        """From keys and their last values."""
+        entries: list[Entry] = []
+        batches: list[ClosedBatch] = []
+        for key, value in values:
+            if _is_of_batch(key):
+                batches.append(ClosedBatch.model_validate_json(value))
+            else:
+                entries.append(Entry.model_validate_json(value))
+        return cls(tuple(entries), tuple(batches))
+
+
+def _is_of_batch(key: bytes) -> bool:
+    _, _, rest = key.partition(b"#")
+    return rest.partition(b"/")[0].isdigit()

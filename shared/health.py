@@ -16,21 +16,37 @@ from shared.clock import Clock
 class Health:
     """What a service knows of its own state. Progress is reported by the loop that does the work."""
 
-    def __init__(self, clock: Clock, stalled_after: float = 60.0) -> None:
+    def __init__(self, clock: Clock, stalled_after: float = 60.0, recovered_after: float = 600.0) -> None:
         self._clock = clock
         self._stalled_after = stalled_after
+        self._recovered_after = recovered_after
         self._ready = False
+        self._recovering = False
         self._progress = clock.monotonic()
         self._busy = False
 
     def ready(self, is_ready: bool = True) -> None:
         self._ready = is_ready
-        self.progressed()
+        was_recovering, self._recovering = self._recovering, False
+        self.progressed(busy=was_recovering)
 
-    def progressed(self, busy: bool = False) -> None:
-        """Something was done; `busy` when more is known to wait, so that silence from now on means a stall."""
-        self._progress = self._clock.monotonic()
-        self._busy = busy
+    def recovering(self) -> None:
+        """No work is taken until `ready`. That may last longer than a stall, but not for ever, however often it begins anew."""
+        self._ready = False
+        if not self._recovering:
+            self.progressed(busy=True)
+            self._recovering = True
+
+    def progressed(self, busy: bool = False, ago: float = 0.0) -> None:
+        """Something was done, `ago` seconds before now; `busy` when silence from then on means a stall. While recovering, nothing is
+        progress but the end of it."""
+        if not self._recovering:
+            self._progress = self._clock.monotonic() - ago
+            self._busy = busy
+
+    @property
+    def is_recovering(self) -> bool:
+        return self._recovering
 
     @property
     def is_ready(self) -> bool:
@@ -38,7 +54,8 @@ class Health:
 
     @property
     def is_live(self) -> bool:
-        return not (self._busy and self._clock.monotonic() - self._progress > self._stalled_after)
+        bound = self._recovered_after if self._recovering else self._stalled_after
+        return not (self._busy and self._clock.monotonic() - self._progress > bound)
 
 
 StartResponse = Callable[..., Any]

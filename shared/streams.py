@@ -17,11 +17,14 @@ from typing import Annotated, Any
 
 import faust
 from faust.types import TP
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from shared.bus import Record
 from shared.errors import BusUnavailable
+from shared.failpoints import Order, parse, reach
 from shared.health import Health
+from shared.log_ends import LogEnds
 from shared.logs import Log
 from shared.settings import ServiceSettings
 
@@ -31,6 +34,14 @@ class StreamSettings(ServiceSettings):
 
     data: Annotated[Path, Field(description="the folder that Faust keeps its files in")] = Path(".ratchet/faust")
     session_seconds: Annotated[float, Field(ge=6, le=300, description="silence after which a worker counts as gone")] = 15.0
+    stalled_seconds: Annotated[float, Field(ge=5, description="events wait and nothing is committed: no longer live after this")] = 60.0
+    recovery_seconds: Annotated[float, Field(ge=5, description="joining and recovery: no longer live after this")] = 600.0
+    failpoints: Annotated[
+        tuple[Order, ...],
+        NoDecode,
+        BeforeValidator(parse),
+        Field(validate_default=False, description="for tests only: where to die, pause or fail on purpose"),
+    ] = ()
 
 
 def create_app(group: str, settings: StreamSettings) -> faust.App:
@@ -81,13 +92,15 @@ class _Handled:
 class Commits:
     """The one place where a Faust service commits. Deliveries of many events may be under way at a time; they are awaited in order."""
 
-    def __init__(self, app: faust.App, topic: str, health: Health, in_flight: int = 1000) -> None:
+    def __init__(self, app: faust.App, topic: str, health: Health, ends: LogEnds, in_flight: int = 1000) -> None:
         self._app = app
         self._topic = topic
         self._health = health
+        self._ends = ends
         self._handled: asyncio.Queue[_Handled] = asyncio.Queue(in_flight)
         self._done: dict[TP, int] = {}
         self._committed: dict[TP, int] = {}
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
         app.on_rebalance_complete.connect(self._on_rebalance_complete, weak=False)
 
@@ -103,6 +116,7 @@ class Commits:
             for delivery in handled.deliveries:
                 # A stop must not cancel what is on its way: Faust would report on a message that nobody waits for any more.
                 await asyncio.shield(delivery)
+            await reach("stream.delivered")
             # After a rebalance events come again from the committed offset; what is left of the time before counts no more.
             if handled.generation == self._app.consumer_generation_id:
                 self._done[handled.partition] = handled.offset + 1
@@ -117,24 +131,39 @@ class Commits:
             if not await consumer._commit(offsets):
                 return
             self._committed.update(offsets)
-            self._health.progressed(busy=self._lags())
 
     async def watch(self, seconds: float = 2.0) -> None:
-        """Report for ever whether events wait: while they do, only a commit counts as progress."""
-        lagged = False
-        while True:
-            await asyncio.sleep(seconds)
-            lags = self._lags()
-            if not (lags and lagged):
-                self._health.progressed(busy=lags)
-            lagged = lags
+        """Report for ever how long events have waited: while they do in a partition, only a commit there counts as progress.
 
-    def _lags(self) -> bool:
-        if self._app.rebalancing:
-            return True
+        A loop that stands still reports nothing, which counts as no progress either.
+        """
+        loop = asyncio.get_running_loop()
+        since: dict[tuple[TP, int], float] = {}
+        self._health.recovering()
+        await self._ends.start()
+        try:
+            while True:
+                if not self._health.is_recovering:
+                    waiting = await self._waiting()
+                    now = loop.time()
+                    since = {place: since.get(place, now) for place in waiting}
+                    self._health.progressed(busy=True, ago=now - min(since.values(), default=now))
+                await asyncio.sleep(seconds)
+        finally:
+            await self._ends.stop()
+
+    async def _waiting(self) -> list[tuple[TP, int]]:
+        """Where events wait: partitions and the offsets that are committed there. None while the broker is away: it may come back."""
         consumer: Any = self._app.consumer
-        ends = ((tp, consumer.highwater(tp) or 0) for tp in consumer.assignment() if tp.topic == self._topic)
-        return any(end > self._committed.get(tp, consumer._committed_offset[tp] or 0) for tp, end in ends)
+        owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
+        committed = {tp: self._committed.get(tp, consumer._committed_offset[tp]) for tp in owned}
+        try:
+            return [(tp, committed[tp] or 0) for tp in await self._ends.behind(committed)]
+        except BusUnavailable:
+            return []
+
+    async def _on_revoked(self, *args: Any, **kwargs: Any) -> None:
+        self._health.recovering()
 
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self._done.clear()

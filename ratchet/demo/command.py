@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ratchet import console
 from ratchet.client import RegistryClient
-from ratchet.demo.accounting import TOPICS_NEEDED, Account, account
+from ratchet.demo.accounting import Account, account
 from ratchet.demo.application import Application
 from ratchet.demo.report import Base, Report
 from ratchet.demo.rounds import Demo
@@ -16,12 +16,15 @@ from ratchet.demo.view import View
 from ratchet.demo.watching import Watcher, read_all
 from ratchet.log_view import LogView
 from ratchet.ports import LOOPBACK, free_port
+from ratchet.reconciliation import TOPICS_NEEDED, reconcile
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
 from ratchet.up import run_stack, run_until_interrupted
 from shared.bus import KafkaProducer
 from shared.clock import Clock, SystemClock
 from shared.errors import Misconfigured
+from shared.snapshots import read_manifest
+from shared.storage import FsspecStore, ObjectStore
 
 MARKER = ".ratchet-demo"  # a folder without it is somebody else's and is not emptied
 ODD_BYTES = b'{"model": "support", "input": "Hello"'  # what a broken producer might send: cut off in the middle
@@ -76,7 +79,7 @@ async def _drive(
         poisoned = await demo.poisoned_round(rounds) if poison else None
         rollback = await demo.roll_back_and_return() if poison else None
         view.now("accounting for every event")
-        events = await settled_account(bootstrap_servers, application.sent)
+        events = await settled_account(bootstrap_servers, FsspecStore(str(state / "stack" / "objects")), application.sent)
         page = await asyncio.to_thread(registry.text, "/")
         (state / "page.html").write_text(page, encoding="utf-8")
     finally:
@@ -94,10 +97,10 @@ async def _drive(
     )
 
 
-async def settled_account(bootstrap_servers: str, sent: int, attempts: int = 30) -> Account:
+async def settled_account(bootstrap_servers: str, store: ObjectStore, sent: int, attempts: int = 30) -> Account:
     """The account once the streams have taken everything that was sent; the last one if they do not within `attempts` seconds."""
     for _ in range(attempts):
-        found = account(await read_all(bootstrap_servers, TOPICS_NEEDED))
+        found = account(reconcile(await read_all(bootstrap_servers, TOPICS_NEEDED), lambda artefact: read_manifest(store, artefact)))
         if found.balanced and found.sent == sent:
             break
         await asyncio.sleep(1)

@@ -8,7 +8,9 @@ from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
 from shared.bus import KafkaProducer
 from shared.clock import SystemClock
+from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.log_ends import LogEnds
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
@@ -22,12 +24,13 @@ from shared.topics import FEEDBACK_SCORED
 async def serve(settings: DatasetSettings) -> None:
     """Run until SIGTERM. Raises RatchetError when it cannot go on."""
     log = configure("dataset", settings.log_level, settings.log_format)
+    arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("dataset")
-    health = Health(clock)
+    health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.dataset_group, settings)
-    commits = Commits(app, FEEDBACK_SCORED, health)
+    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers))
     table, store = FaustTable(app), FsspecStore(settings.object_store)
     dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries)
     attach(app, table, dataset, commits, health)

@@ -7,7 +7,7 @@ from typing import Any
 import faust
 
 from services.dataset.handlers import Dataset
-from shared.entries import Entry
+from shared.entries import TableState
 from shared.health import Health
 from shared.streams import Commits, record_of, source_topic
 from shared.topics import DATASET_ENTRIES, FEEDBACK_SCORED
@@ -36,14 +36,15 @@ class FaustTable:
         delivery: Awaitable[Any] = self.table.send_changelog(partition, key.encode(), None, "raw", "raw")
         return delivery
 
-    def owned(self) -> list[Entry]:
-        """The entries of the partitions that this worker owns; others are dropped from memory."""
+    def owned(self) -> TableState:
+        """What the table says of the partitions that this worker owns; the rest is dropped from memory."""
         partitions = {tp.partition for tp in self._app.consumer.assignment() if tp.topic == FEEDBACK_SCORED}
-        entries = [(key, Entry.model_validate_json(value)) for key, value in self.table.data.items()]
-        for key, entry in entries:
-            if entry.source.partition not in partitions:
-                del self.table.data[key]
-        return [entry for _, entry in entries if entry.source.partition in partitions]
+        state = TableState.read(self.table.data.items())
+        others = [entry.key for entry in state.entries if entry.source.partition not in partitions]
+        others += [batch.key for batch in state.batches if batch.partition not in partitions]
+        for key in others:
+            del self.table.data[key.encode()]
+        return TableState.read(self.table.data.items()) if others else state
 
 
 def attach(app: faust.App, table: FaustTable, dataset: Dataset, commits: Commits, health: Health) -> None:
@@ -51,7 +52,7 @@ def attach(app: faust.App, table: FaustTable, dataset: Dataset, commits: Commits
 
     async def on_recovered() -> None:
         try:
-            await dataset.recover(table.owned())
+            await dataset.recover(table.owned)
         except Exception as error:
             # Faust would log it and start the stream on a state that is not there.
             await app.crash(error)

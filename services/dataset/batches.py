@@ -6,10 +6,12 @@ from services.dataset.contents import LANE, examples_of
 from services.dataset.ledger import Closing
 from services.dataset.page import page_of
 from services.dataset.report import report_of
-from shared.events import Artefact, BatchCounts, BatchReady
+from shared.entries import ClosedBatch
+from shared.events import Artefact, BatchReady
+from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 from shared.model_file import ModelFile
-from shared.snapshots import KINDS, DataFile, Example, Kind, Manifest, offsets_of
+from shared.snapshots import KINDS, DataFile, Example, Kind, Manifest
 from shared.storage import ObjectStore, canonical_json
 
 
@@ -22,6 +24,7 @@ def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, 
     files = tuple(_write_lines(store, folder, kind, examples[kind]) for kind in KINDS)
     training = report.made_of["training"]
     assert training.reward is not None, "a batch has training examples"
+    reach_in_thread("dataset.data_written")
     manifest = Manifest(
         batch_id=closing.batch_id,
         model=model_file.model,
@@ -47,21 +50,20 @@ def write_snapshot(store: ObjectStore, closing: Closing, model_file: ModelFile, 
     return _write(store, folder, "json", canonical_json(manifest.model_dump(mode="json")))
 
 
-def announcement(closing: Closing, manifest: Artefact, model_file: ModelFile, shard: int) -> BatchReady:
-    """The event that says so, a function of the batch alone."""
-    examples = examples_of(closing)
+def announcement(batch: ClosedBatch, manifest: Manifest) -> BatchReady:
+    """The event that says so, a function of what is on record alone: whoever says it again says the same."""
     return BatchReady(
-        event_id=closing.batch_id,
-        occurred_at=closing.occurred_at,
-        model=model_file.model,
-        model_digest=model_file.digest,
-        batch_id=closing.batch_id,
-        shard=shard,
-        number=closing.number,
-        lane=LANE,
-        manifest=manifest,
-        counts=BatchCounts(**{kind: len(examples[kind]) for kind in KINDS}),
-        offsets=offsets_of(entry.source for entry in closing.members),
+        event_id=manifest.batch_id,
+        occurred_at=batch.occurred_at,
+        model=manifest.model,
+        model_digest=manifest.model_digest,
+        batch_id=manifest.batch_id,
+        shard=manifest.shard,
+        number=manifest.number,
+        lane=manifest.lane,
+        manifest=batch.manifest,
+        counts=manifest.counts,
+        offsets=manifest.offsets,
     )
 
 

@@ -8,22 +8,26 @@ from typing import Any, Protocol, TypeVar
 from services.dataset.batches import announcement, write_snapshot
 from services.dataset.golden import Golden
 from services.dataset.ledger import Closing, Ledger
-from services.dataset.recovery import Group, completed, grouped
+from services.dataset.recovery import Group, completed, grouped, perhaps_unannounced
 from shared.bus import Producer, Record, publish, send_dead_letter
 from shared.clock import Clock
 from shared.codec import decode
-from shared.entries import Entry
+from shared.entries import ClosedBatch, Entry, TableState, closed_batch_key
 from shared.errors import Unavailable, Unprocessable
 from shared.events import Artefact, FeedbackScored, FeedbackType, Position
+from shared.failpoints import reach
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import ModelFile, Models
-from shared.snapshots import read_manifest
+from shared.snapshots import Manifest, read_manifest
 from shared.storage import ObjectStore
 from shared.topics import TRAINING_BATCHES
 
 SOURCE = "/ratchet/dataset"
 WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
+
+# A worker that wakes up after its session has some 2,000 events at hand to write older entries from, and a batch has 50 or more of them.
+_BATCHES_REMEMBERED = 200
 
 T = TypeVar("T")
 
@@ -59,23 +63,31 @@ class Dataset:
         self._turn = asyncio.Lock()
         self._recovered = False
 
-    async def recover(self, entries: list[Entry]) -> None:
-        """Go on from the entries of the partitions that this worker owns. Raises Unusable when a snapshot that is needed is not whole."""
+    async def recover(self, read: Callable[[], TableState]) -> None:
+        """Go on from what the table says of the partitions that this worker owns; it is read when no event is half done.
+
+        Raises Unusable when a snapshot that is needed is not whole.
+        """
         async with self._turn:
             self._recovered = False
             self._ledgers.clear()
-            for (model, shard), found in grouped(entries).items():
+            state = read()
+            for (model, shard), found in grouped(state).items():
                 if model not in self._models.files:
-                    self._log.warning("no model file declares it any more", model=model, entries=len(found))
+                    self._log.warning("no model file declares it any more", model=model, entries=len(found.entries))
                     continue
-                repaired = await asyncio.to_thread(completed, found, lambda artefact: read_manifest(self._store, artefact))
+                if (unannounced := perhaps_unannounced(found)) is not None:
+                    await self._announce(unannounced)
+                repaired = await asyncio.to_thread(completed, found, self._read)
+                await reach("dataset.recovering")
                 for entry in repaired:
                     await self._put(entry)
-                newest = {entry.feedback_id: entry for entry in (*found, *repaired)}
-                self._ledgers[model, shard] = Ledger.rebuilt(self._models.get(model), shard, self._golden[model], newest.values())
+                newest = {entry.feedback_id: entry for entry in (*found.entries, *repaired)}
+                ledger = Ledger.rebuilt(self._models.get(model), shard, self._golden[model], newest.values(), found.batches)
+                self._ledgers[model, shard] = ledger
                 self._count_pending(model, shard)
             self._recovered = True
-            self._log.info("recovered", entries=len(entries), ledgers=len(self._ledgers))
+            self._log.info("recovered", entries=len(state.entries), ledgers=len(self._ledgers))
 
     async def handle(self, record: Record, logged_at: datetime) -> list[Awaitable[Any]]:
         """Decide about a record; what is returned is awaited until the entries are durable. Raises Unavailable after all attempts."""
@@ -98,29 +110,58 @@ class Dataset:
             ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
         position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
         decided = ledger.decide(event, position, logged_at)
+        await reach("dataset.decided")
         deliveries = [self._table.delete(record.partition, key) for key in decided.expired]
         if decided.entry is not None:
             deliveries.append(self._put(decided.entry))
         if decided.superseded is not None:
             # After the entry that takes its place, so that a crash between the two leaves what recovery can tell.
             deliveries.append(self._put(decided.superseded))
+        await reach("dataset.entry_sent")
         self._count(event.model, decided.status, decided.entry)
         # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
         while closing := ledger.due():
-            manifest = await self._publish(closing, model_file, event.shard)
-            deliveries += [self._put(entry) for entry in ledger.close(closing, manifest)]
+            batch = await self._record(closing, model_file, event.shard, record.partition)
+            await self._announce(batch)
+            for entry in ledger.close(closing, batch.manifest):
+                deliveries.append(self._put(entry))
+                await reach("dataset.member_sent")
+            await reach("dataset.batch_closed")
             self._metrics.count("ratchet_dataset_batches_total", model=event.model)
             self._log.info("batch closed", model=event.model, shard=event.shard, number=closing.number, batch=closing.batch_id)
         self._watch(event.model, ledger)
         self._count_pending(*group)
         return deliveries
 
-    async def _publish(self, closing: Closing, model_file: ModelFile, shard: int) -> Artefact:
-        """Write the snapshot, then announce it; both again until they are done."""
+    async def _record(self, closing: Closing, model_file: ModelFile, shard: int, partition: int) -> ClosedBatch:
+        """Write the snapshot, then the record that fixes for good what the batch is, before anyone else hears of it."""
         manifest = await self._retried(lambda: asyncio.to_thread(write_snapshot, self._store, closing, model_file, shard))
-        ready = announcement(closing, manifest, model_file, shard)
-        await self._retried(lambda: publish(self._producer, TRAINING_BATCHES, model_file.model, ready, SOURCE))
-        return manifest
+        await reach("dataset.manifest_written")
+        batch = ClosedBatch(
+            model=model_file.model,
+            shard=shard,
+            partition=partition,
+            number=closing.number,
+            size=len(closing.members),
+            closed=closing.closed,
+            occurred_at=closing.occurred_at,
+            manifest=manifest,
+        )
+        await self._table.put(partition, batch.key, batch.encode())
+        if closing.number >= _BATCHES_REMEMBERED:
+            await self._table.delete(partition, closed_batch_key(batch.model, shard, closing.number - _BATCHES_REMEMBERED))
+        await reach("dataset.batch_recorded")
+        return batch
+
+    async def _announce(self, batch: ClosedBatch) -> None:
+        """Say what a batch is. Saying it again is harmless: the words are those of its record and its manifest."""
+        manifest = await self._retried(lambda: asyncio.to_thread(self._read, batch.manifest))
+        ready = announcement(batch, manifest)
+        await self._retried(lambda: publish(self._producer, TRAINING_BATCHES, batch.model, ready, SOURCE))
+        await reach("dataset.announced")
+
+    def _read(self, artefact: Artefact) -> Manifest:
+        return read_manifest(self._store, artefact)
 
     def _put(self, entry: Entry) -> Awaitable[Any]:
         return self._table.put(entry.source.partition, entry.key, entry.encode())

@@ -20,7 +20,7 @@ from services.dataset.selection import most_informative
 from services.dataset.similarity import Similar, signatures_of
 from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
-from shared.entries import Decision, Entry, Membership, Reason, entry_key
+from shared.entries import ClosedBatch, Decision, Entry, Membership, Reason, entry_key
 from shared.events import Artefact, FeedbackScored, Message, Position
 from shared.identity import batch_identity
 from shared.model_file import ModelFile
@@ -90,18 +90,22 @@ class Ledger:
         self._previous: Artefact | None = None
 
     @classmethod
-    def rebuilt(cls, model_file: ModelFile, shard: int, golden: Golden, entries: Iterable[Entry]) -> "Ledger":
-        """The ledger that wrote `entries`, which may come in any order."""
+    def rebuilt(
+        cls, model_file: ModelFile, shard: int, golden: Golden, entries: Iterable[Entry], batches: Iterable[ClosedBatch] = ()
+    ) -> "Ledger":
+        """The ledger that wrote `entries` and `batches`, which may come in any order."""
         ledger = cls(model_file, shard, golden)
         ordered = sorted(entries, key=lambda entry: entry.source.offset)
-        closed = max((entry.batch.closed for entry in ordered if entry.batch), default=-1)
+        memberships = [batch.membership(0) for batch in batches] + [entry.batch for entry in ordered if entry.batch]
+        closed = max((membership.closed for membership in memberships), default=-1)
+        for membership in memberships:
+            ledger._follow(membership)
         trained: list[tuple[int, int, Entry]] = []
         for entry in ordered:
             ledger._remember(entry)
             if entry.waits:
                 ledger._wait(entry)
             elif entry.batch:
-                ledger._follow(entry.batch)
                 if entry.decision == "training":
                     trained.append((entry.batch.number, entry.batch.place, entry))
                 elif entry.decision == "held_out":

@@ -9,7 +9,9 @@ from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.bus import KafkaProducer
 from shared.clock import SystemClock
+from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.log_ends import LogEnds
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
@@ -22,14 +24,15 @@ from shared.topics import FEEDBACK_RECEIVED
 async def serve(settings: FeedbackSettings) -> None:
     """Run until SIGTERM. Raises RatchetError when it cannot go on."""
     log = configure("feedback", settings.log_level, settings.log_format)
+    arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("feedback")
-    health = Health(clock)
+    health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     with_names = any(file.redaction.names for file in models.files.values())
     policies = Policies(models, load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None)
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.feedback_group, settings)
-    commits = Commits(app, FEEDBACK_RECEIVED, health)
+    commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers))
     attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)
     try:

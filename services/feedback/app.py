@@ -9,6 +9,7 @@ from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
 from shared.codec import encode
 from shared.errors import Unprocessable
+from shared.failpoints import reach
 from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
@@ -44,6 +45,7 @@ class Feedback:
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
         for kind, count in scored.redactions.items():
             self._metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
+        await reach("feedback.scored")
         return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
 
 

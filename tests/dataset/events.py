@@ -5,7 +5,7 @@ from typing import Any
 
 from services.dataset.golden import Golden
 from services.dataset.ledger import Closing, Decided, Ledger
-from shared.entries import Entry
+from shared.entries import ClosedBatch, Entry, TableState
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position
 from shared.identity import digest_of, identity
 from shared.model_file import Base, ModelFile
@@ -49,13 +49,14 @@ class World:
         self.file = file
         self.golden = golden or Golden()
         self.entries: dict[str, Entry] = {}
+        self.records: dict[str, ClosedBatch] = {}
         self.batches: dict[int, tuple[str, ...]] = {}
         self.closings: list[Closing] = []
         self.duplicates = 0
         self.ledger = Ledger(file, 0, self.golden)
 
     def restart(self) -> None:
-        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values())
+        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values(), self.records.values())
 
     def feed(self, event: FeedbackScored, offset: int, logged_at: datetime | None = None) -> Decided:
         position = Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)
@@ -76,8 +77,23 @@ class World:
             assert self.batches.setdefault(closing.number, members) == members, "the same batch came out differently"
             self.closings.append(closing)
             manifest = Artefact(uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode()))
+            record = ClosedBatch(
+                model=self.file.model,
+                shard=0,
+                partition=0,
+                number=closing.number,
+                size=len(members),
+                closed=closing.closed,
+                occurred_at=closing.occurred_at,
+                manifest=manifest,
+            )
+            self.records[record.key] = record
             for entry in self.ledger.close(closing, manifest):
                 self.entries[entry.key] = entry
+
+    @property
+    def state(self) -> TableState:
+        return TableState(tuple(self.entries.values()), tuple(self.records.values()))
 
     def training(self, number: int) -> list[str]:
         inside = [entry for entry in self.entries.values() if entry.batch and entry.batch.number == number and entry.decision == "training"]

@@ -22,7 +22,7 @@ class Service:
 
     def __init__(self, name: str, bootstrap_servers: str, folder: Path, **settings: str) -> None:
         self.port = free_port()
-        self._name = name
+        self.name = name
         self._settings = {
             "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
             "RATCHET_MODELS": str(folder / "models"),
@@ -31,17 +31,17 @@ class Service:
             f"RATCHET_{name.upper()}_PORT": str(self.port),
             "RATCHET_SESSION_SECONDS": "6",
         } | settings
-        self._log = folder / f"{name}.log"
+        self._log = folder / f"{name}-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", f"services.{self._name}"], env=os.environ | self._settings, stderr=log)
+            self.process = subprocess.Popen([sys.executable, "-m", f"services.{self.name}"], env=os.environ | self._settings, stderr=log)
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         self.launch()
-        await self.until(self._is_ready, "ready")
+        await self.until(self.is_ready, "ready")
 
     async def until(self, holds: Callable[[], bool], what: str, seconds: float = 40) -> None:
         for _ in range(int(seconds / 0.1)):
@@ -50,7 +50,7 @@ class Service:
             assert self.process is not None
             assert self.process.poll() is None, self.log
             await asyncio.sleep(0.1)
-        raise AssertionError(f"{self._name} was not {what} in {seconds} s\n{self.log}")
+        raise AssertionError(f"{self.name} was not {what} in {seconds} s\n{self.log}")
 
     async def until_ended(self, seconds: float = 60) -> int:
         """Wait until it ends by itself; its exit status."""
@@ -81,19 +81,27 @@ class Service:
             self.process.kill()
             raise
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        return self._answers("/readyz")
+
+    def is_live(self) -> bool:
+        return self._answers("/healthz")
+
+    def _answers(self, path: str) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}").status_code == 200
         except httpx.TransportError:
             return False
 
 
-async def send(bootstrap_servers: str, topic: str, records: Sequence[tuple[bytes | None, bytes | None, Headers]]) -> None:
-    """Put records (key, value, headers) on a topic, in order."""
+async def send(
+    bootstrap_servers: str, topic: str, records: Sequence[tuple[bytes | None, bytes | None, Headers]], partition: int | None = None
+) -> None:
+    """Put records (key, value, headers) on a topic, in order; into the partition of their keys, or one that is named."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
     await producer.start()
     try:
-        for sent in [await producer.send(topic, value, key, headers=list(headers)) for key, value, headers in records]:
+        for sent in [await producer.send(topic, value, key, partition, headers=list(headers)) for key, value, headers in records]:
             await sent
     finally:
         await producer.stop()

@@ -11,11 +11,11 @@ from services.dataset.handlers import Dataset
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
 from shared.codec import Headers, decode, encode
-from shared.entries import Entry
+from shared.entries import TableState
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady, FeedbackScored
 from shared.metrics import Metrics
-from shared.model_file import Models
+from shared.model_file import ModelFile, Models
 from shared.snapshots import read_manifest
 from shared.storage import MemoryStore
 from shared.topics import FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
@@ -90,16 +90,16 @@ def done() -> Awaitable[None]:
     return delivery
 
 
-def dataset(outside: Outside, store: MemoryStore | None = None, retries: int = 2) -> Dataset:
-    models = Models({"support": FILE}, Path())
+def dataset(outside: Outside, store: MemoryStore | None = None, retries: int = 2, file: ModelFile = FILE) -> Dataset:
+    models = Models({"support": file}, Path())
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
     return Dataset(models, outside, store or DyingStore(outside), outside, Metrics("dataset"), clock, log, retries)
 
 
-async def live(outside: Outside) -> None:
+async def live(outside: Outside, file: ModelFile = FILE) -> None:
     """One process from recovery to the end of the log."""
-    process = dataset(outside)
-    await process.recover([Entry.model_validate_json(value) for value in outside.entries.values()])
+    process = dataset(outside, file=file)
+    await process.recover(lambda: TableState.read((key.encode(), value) for key, value in outside.entries.items()))
     for record in LOG[outside.committed :]:
         for delivery in await process.handle(record, START):
             await delivery
@@ -132,9 +132,9 @@ async def test_the_shell_does_what_the_ledger_says() -> None:
     await live(outside)
     assert batches(outside) == world.batches
     assert len(world.batches) == 3
-    assert {key: Entry.model_validate_json(value).reason for key, value in outside.entries.items()} == {
-        key: entry.reason for key, entry in world.entries.items()
-    }
+    state = TableState.read((key.encode(), value) for key, value in outside.entries.items())
+    assert {entry.key: entry.reason for entry in state.entries} == {key: entry.reason for key, entry in world.entries.items()}
+    assert {batch.key for batch in state.batches} == world.records.keys()
     assert {"superseded", "late"} <= {entry.reason for entry in world.entries.values()}
 
 
@@ -157,10 +157,31 @@ async def test_death_at_any_write_changes_nothing(behind: int) -> None:
         assert outside.store.objects == whole.store.objects, lives
 
 
+async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has_heard_of() -> None:
+    """Death before each write in turn, and a successor that closes batches earlier and holds out more."""
+    whole = Outside()
+    await live(whole)
+    for lives in range(1, 1_000_000 - whole.left + 1):
+        outside = Outside(lives)
+        with pytest.raises(Death):
+            await live(outside)
+        heard_of = batches(outside)
+        outside.left = 1_000_000
+        await live(outside, model_file(batch_size=2, held_out_share=0.5))
+        found = batches(outside)
+        assert heard_of.items() <= found.items(), lives
+        members = [feedback_id for batch in found.values() for feedback_id in batch]
+        assert len(members) == len(set(members)), lives
+        entries = TableState.read((key.encode(), value) for key, value in outside.entries.items()).entries
+        assert {entry.feedback_id: entry.batch.number for entry in entries if entry.batch} == {
+            feedback_id: number for number, batch in found.items() for feedback_id in batch
+        }, lives
+
+
 async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> None:
     outside = Outside()
     process = dataset(outside)
-    await process.recover([])
+    await process.recover(lambda: TableState(()))
     for delivery in await process.handle(Record(FEEDBACK_SCORED, 0, 0, b"k", b"{}"), START):
         await delivery
     (letter,) = outside.bus.topics[dead_letter_of(FEEDBACK_SCORED)]
@@ -182,7 +203,7 @@ async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(mo
     monkeypatch.setattr("services.dataset.handlers.asyncio.sleep", at_once)
     outside = Outside()
     process = dataset(outside, Away(), retries=3)
-    await process.recover([])
+    await process.recover(lambda: TableState(()))
     with pytest.raises(StorageUnavailable):
         await feed(process)
     assert Away.attempts == 3
@@ -194,7 +215,7 @@ async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counte
     file = model_file(batch_size=1000, examples_per_user=5, held_out_share=0.0)
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
     process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, metrics, clock, log, 1)
-    await process.recover([])
+    await process.recover(lambda: TableState(()))
     kinds = ["thumbs_up"] * 400 + ["correction"] * 40
 
     def gauge(name: str, **labels: str) -> float | None:

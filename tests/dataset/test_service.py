@@ -6,7 +6,7 @@ import pytest
 
 from ratchet.dataset.verifying import verify
 from shared.codec import decode, encode
-from shared.entries import Entry
+from shared.entries import Entry, TableState
 from shared.events import BatchReady, FeedbackScored
 from shared.snapshots import read_examples, read_manifest
 from shared.storage import FsspecStore
@@ -58,14 +58,14 @@ async def batches_of(broker: str, model: str, count: int) -> list[BatchReady]:
 
 async def entries_of(broker: str, model: str) -> dict[str, Entry]:
     """What the changelog says last about each event of a model."""
-    entries: dict[str, Entry] = {}
+    values: dict[bytes, bytes] = {}
     async with aclosing(read(broker, DATASET_ENTRIES, seconds=2)) as changes:
         async for record in changes:
             assert record.key is not None
             if record.key.startswith(f"{model}#".encode()):
                 assert record.value is not None
-                entries[record.key.decode()] = Entry.model_validate_json(record.value)
-    return entries
+                values[record.key] = record.value
+    return {entry.key: entry for entry in TableState.read(values.items()).entries}
 
 
 def expected(model: str, events: list[FeedbackScored]) -> World:

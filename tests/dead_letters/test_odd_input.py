@@ -16,7 +16,7 @@ from shared.bus import MemoryBus, Record, consume
 from shared.clock import ManualClock
 from shared.codec import Headers, decode
 from shared.dead_letters import Notice, original
-from shared.entries import Entry
+from shared.entries import Entry, TableState
 from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
 from shared.metrics import Metrics
 from shared.model_file import Models
@@ -100,7 +100,7 @@ async def curated(sent: Sequence[Record]) -> tuple[Bus, Table]:
     """The bus and the entries after the dataset service has seen `sent`."""
     bus, table = Bus(), Table()
     dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
-    await dataset.recover([])
+    await dataset.recover(lambda: TableState(()))
     for record in sent:
         for delivery in await dataset.handle(record, START):
             await delivery

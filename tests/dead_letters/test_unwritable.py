@@ -13,6 +13,7 @@ from services.feedback.scoring import Policies
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
 from shared.codec import Headers
+from shared.entries import TableState
 from shared.errors import BusUnavailable
 from shared.metrics import Metrics
 from shared.storage import MemoryStore
@@ -53,7 +54,7 @@ async def test_feedback() -> None:
 async def test_dataset() -> None:
     bus, table = Full(), Table()
     dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
-    await dataset.recover([])
+    await dataset.recover(lambda: TableState(()))
     record = Record(FEEDBACK_SCORED, 0, 0, None, BROKEN)
     with pytest.raises(BusUnavailable):
         await asyncio.gather(*await dataset.handle(record, START))

@@ -25,6 +25,33 @@ def test_silence_is_a_stall_only_while_something_waits() -> None:
     assert health.is_ready
 
 
+def test_a_recovery_has_a_bound_of_its_own_however_often_it_begins_anew() -> None:
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    health = Health(clock, stalled_after=10, recovered_after=100)
+    health.ready()
+    health.recovering()
+    assert (health.is_live, health.is_ready) == (True, False)
+    clock.advance(60)
+    health.recovering()
+    health.progressed()
+    assert (health.is_live, health.is_ready) == (True, False)
+    clock.advance(41)
+    assert not health.is_live
+    health.ready()
+    assert (health.is_live, health.is_ready) == (True, True)
+    clock.advance(11)
+    assert not health.is_live, "nothing was said since the recovery"
+
+
+def test_progress_can_have_been_a_while_ago() -> None:
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    health = Health(clock, stalled_after=10)
+    health.progressed(busy=True, ago=8)
+    assert health.is_live
+    clock.advance(3)
+    assert not health.is_live
+
+
 def test_the_three_paths_answer() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health, metrics, port = Health(clock), Metrics("feedback"), free_port()

@@ -1,0 +1,146 @@
+"""What became of every piece of feedback that was accepted, reckoned from outside: from the topics and the snapshots alone.
+
+Each is in exactly one place: a dead-letter topic, waiting for a batch, a member of one, or dropped with a reason. Where that does not
+hold, a sentence says of which, and how. It holds for topics that are read from their beginning, while the streams stand still, as long
+as nothing in them is older than the de-duplication window.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.bus import Record
+from shared.codec import decode
+from shared.dead_letters import Notice
+from shared.entries import Decision, Entry, TableState
+from shared.events import Artefact, BatchReady, FeedbackScored, Position
+from shared.snapshots import Manifest
+from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+
+TOPICS_NEEDED = (
+    FEEDBACK_RECEIVED,
+    dead_letter_of(FEEDBACK_RECEIVED),
+    FEEDBACK_SCORED,
+    dead_letter_of(FEEDBACK_SCORED),
+    DATASET_ENTRIES,
+    TRAINING_BATCHES,
+)
+
+Place = Literal["dead_letter", "dropped", "waiting", "member"]
+Who = tuple[str, int, str]
+"""A model, a shard and a feedback id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Where a piece of feedback is. `reason` is that of its entry, or `duplicate`; a dead letter has neither decision nor reason."""
+
+    place: Place
+    decision: Decision | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Fates by where the feedback stands in `feedback.received`; and sentences on what is in no place, or in more than one."""
+
+    accepted: int
+    scored: int
+    fates: dict[Position, Fate]
+    lost: tuple[str, ...]
+    doubled: tuple[str, ...]
+
+
+@dataclass
+class _Said:
+    """The topics, each read for what it says."""
+
+    received: list[Position] = field(default_factory=list)
+    dead: set[Position] = field(default_factory=set)
+    scored: dict[Position, FeedbackScored] = field(default_factory=dict)
+    scored_from: dict[Position, list[Position]] = field(default_factory=dict)
+    entries: dict[Who, Entry] = field(default_factory=dict)
+    manifests: dict[tuple[str, int, int], dict[str, Artefact]] = field(default_factory=dict)
+
+
+def reconcile(records: Iterable[Record], read: Callable[[Artefact], Manifest]) -> Reconciliation:
+    """Reckon from every record of `TOPICS_NEEDED`; `read` gives the manifest behind a claim check."""
+    said = _said(records)
+    lost: list[str] = []
+    doubled: list[str] = []
+    batches: dict[Who, list[int]] = {}
+    for (model, shard, number), manifests in said.manifests.items():
+        if len(manifests) > 1:
+            doubled.append(f"batch {number} of {model}#{shard} was announced with {len(manifests)} manifests")
+        for feedback_id in {name for manifest in manifests.values() for name in read(manifest).feedback_ids}:
+            batches.setdefault((model, shard, feedback_id), []).append(number)
+    fates: dict[Position, Fate] = {}
+    for position in said.received:
+        fate = _fate(position, said)
+        if isinstance(fate, Fate):
+            fates[position] = fate
+        else:
+            lost.append(f"{_say(position)} {fate}")
+    for who, entry in said.entries.items():
+        numbers = sorted(batches.pop(who, []))
+        name = f"{entry.feedback_id} ({_say(entry.source)})"
+        if len(numbers) > 1:
+            doubled.append(f"{name} is in batches {numbers}")
+        elif entry.batch is None and numbers:
+            doubled.append(f"{name} is {_place(entry)} and in batch {numbers[0]}")
+        elif entry.batch is not None and numbers != [entry.batch.number]:
+            lost.append(f"{name} counts as a member of batch {entry.batch.number}, which does not name it")
+    doubled += [
+        f"{feedback_id} of {model}#{shard} is in batches {found} and has no entry" for (model, shard, feedback_id), found in batches.items()
+    ]
+    return Reconciliation(len(said.received), len(said.scored_from), fates, tuple(lost), tuple(doubled))
+
+
+def _said(records: Iterable[Record]) -> _Said:
+    said = _Said()
+    table: dict[bytes, bytes] = {}
+    for record in records:
+        here = record.position
+        if record.topic == FEEDBACK_RECEIVED:
+            said.received.append(here)
+        elif record.topic in (dead_letter_of(FEEDBACK_RECEIVED), dead_letter_of(FEEDBACK_SCORED)):
+            if notice := Notice.read(record.headers):
+                said.dead.add(notice.source)
+        elif record.topic == DATASET_ENTRIES and record.key is not None:
+            table.pop(record.key, None)
+            if record.value is not None:
+                table[record.key] = record.value
+        elif record.topic == TRAINING_BATCHES:
+            batch = decode(record.value, record.headers, BatchReady).event
+            said.manifests.setdefault((batch.model, batch.shard, batch.number), {})[batch.manifest.digest] = batch.manifest
+        elif record.topic == FEEDBACK_SCORED:
+            said.scored[here] = decode(record.value, record.headers, FeedbackScored).event
+            said.scored_from.setdefault(said.scored[here].received, []).append(here)
+    said.entries = {(entry.model, entry.shard, entry.feedback_id): entry for entry in TableState.read(table.items()).entries}
+    return said
+
+
+def _fate(position: Position, said: _Said) -> Fate | str:
+    """The one place of a piece of feedback, or what is wrong with it."""
+    scored = said.scored_from.get(position, [])
+    if position in said.dead or (scored and all(at in said.dead for at in scored)):
+        return Fate("dead_letter") if not scored or position not in said.dead else "is a dead letter, and was scored"
+    if not scored:
+        return "was neither scored nor rejected"
+    event = said.scored[scored[0]]
+    entry = said.entries.get((event.model, event.shard, event.identity))
+    if entry is None:
+        return f"({event.identity}) was scored, and nothing was decided about it"
+    if entry.source not in said.scored:
+        return f"({event.identity}) was decided at {_say(entry.source)}, where it does not stand"
+    if said.scored[entry.source].received != position:
+        return Fate("dropped", None, "duplicate")
+    return Fate(_place(entry), entry.decision, entry.reason)
+
+
+def _place(entry: Entry) -> Place:
+    return "member" if entry.batch is not None else "waiting" if entry.waits else "dropped"
+
+
+def _say(position: Position) -> str:
+    return f"{position.topic}/{position.partition}/{position.offset}"

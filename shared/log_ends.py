@@ -1,0 +1,55 @@
+"""Where logs end, as the broker itself says: what a consumer that stands still cannot know.
+
+A client of its own, as the one that consumes may be what stands still.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from shared.errors import BusUnavailable
+
+Partition = TypeVar("Partition", bound=tuple[str, int])
+
+
+class LogEnds:
+    """Compares what a group has committed with what there is."""
+
+    def __init__(self, bootstrap_servers: str, seconds: float = 5.0) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._seconds = seconds
+        self._client: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        """Raises BusUnavailable when no broker answers."""
+        self._client = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, group_id=None, enable_auto_commit=False)
+        try:
+            await self._client.start()
+        except KafkaError as error:
+            raise BusUnavailable(str(error)) from error
+
+    async def stop(self) -> None:
+        if self._client is not None:
+            await self._client.stop()
+
+    async def behind(self, committed: Mapping[Partition, int | None]) -> list[Partition]:
+        """The partitions that have records after what is committed; without a commit, any records.
+
+        Raises BusUnavailable when the broker does not say within some seconds.
+        """
+        if self._client is None or not committed:
+            return []
+        places = {TopicPartition(*partition): partition for partition in committed}
+        uncommitted = [place for place, partition in places.items() if committed[partition] is None]
+        try:
+            async with asyncio.timeout(self._seconds):
+                ends = await self._client.end_offsets(list(places))
+                # What was deleted for its age waits no more.
+                begins = await self._client.beginning_offsets(uncommitted) if uncommitted else {}
+        except (KafkaError, TimeoutError) as error:
+            raise BusUnavailable(f"the ends of topics are unknown: {error}") from error
+        reached = {place: committed[partition] if place not in begins else begins[place] for place, partition in places.items()}
+        return [partition for place, partition in places.items() if ends[place] > (reached[place] or 0)]

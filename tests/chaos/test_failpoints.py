@@ -1,0 +1,34 @@
+"""kill -9 between every two durable steps of both services, on a real broker. A new row of the catalogue is tested by being there."""
+
+import pytest
+
+from shared.failpoints import CATALOGUE, Service
+from tests.chaos.world import World
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+POINTS: list[tuple[Service, str]] = [(service, row.name) for row in CATALOGUE for service in row.services]
+
+
+@pytest.mark.parametrize(("service", "point"), POINTS)
+async def test_death_at_a_failpoint_loses_and_doubles_nothing(world: World, service: Service, point: str) -> None:
+    for worker in world.of(service):
+        world.stop(worker)
+    other: Service = "dataset" if service == "feedback" else "feedback"
+    if not world.of(other):
+        world.launch(other)
+    if point == "dataset.recovering":
+        # There is something to repair.
+        dying = world.launch("dataset", "dataset.member_sent=kill@2")
+        await world.send(60)
+        assert await world.died(dying) == -9
+    dying = world.launch(service, f"{point}=kill@2" if point != "dataset.recovering" else f"{point}=kill")
+    await world.send(60)
+    assert await world.died(dying) == -9
+    assert f"at={point}" in dying.log
+    world.launch(service)
+    await world.nothing_lost_or_doubled(once_more=False)
+
+
+async def test_and_nothing_comes_to_light_when_all_of_it_is_recovered_and_used_further(world: World) -> None:
+    await world.nothing_lost_or_doubled()

@@ -1,0 +1,58 @@
+"""Liveness fails on a stall and readiness while recovering; an honest recovery and an empty log are no stall."""
+
+import asyncio
+
+import pytest
+
+from tests.chaos.world import World
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+STALLED = 5
+
+
+@pytest.fixture(autouse=True)
+async def nobody(world: World) -> None:
+    """No dataset service; one of feedback."""
+    for worker in world.of("dataset"):
+        world.stop(worker)
+    if not world.of("feedback"):
+        world.launch("feedback")
+
+
+async def test_a_worker_that_stands_still_before_waiting_events_is_not_live(world: World) -> None:
+    worker = await world.start("dataset", "dataset.entry_sent=stall:16", RATCHET_STALLED_SECONDS=str(STALLED))
+    await world.settle()
+    await asyncio.sleep(STALLED + 4)
+    if "FAILPOINT reached" not in worker.log:
+        assert worker.is_ready(), "nothing waits, and still it counts as a stall"
+        await world.send(20)
+    await worker.until(lambda: not worker.is_live(), "found out", STALLED + 8)
+    assert not worker.is_ready()
+    await worker.until(worker.is_ready, "going on")
+    await world.nothing_lost_or_doubled(once_more=False)
+
+
+async def test_a_recovery_is_not_ready_and_has_a_longer_bound_of_its_own(world: World) -> None:
+    await world.start("dataset")
+    await world.send(60)
+    await world.settle()
+    world.stop(*world.of("dataset"))
+    worker = world.launch("dataset", "dataset.recovering=stall:25", RATCHET_STALLED_SECONDS="5", RATCHET_RECOVERY_SECONDS="15")
+    await worker.until(lambda: "FAILPOINT reached" in worker.log, "recovering")
+    await asyncio.sleep(STALLED + 3)
+    assert worker.is_live(), "a recovery counts as a stall"
+    assert not worker.is_ready()
+    await worker.until(lambda: not worker.is_live(), "found out", 15)
+    await worker.until(worker.is_ready, "recovered")
+
+
+async def test_a_worker_is_not_ready_while_it_recovers_after_a_rebalance(world: World) -> None:
+    """Its first recovery comes by the place four times, once for each shard."""
+    worker = await world.start("dataset", "dataset.recovering=stall:6@5")
+    second = world.launch("dataset")
+    await worker.until(lambda: "FAILPOINT reached" in worker.log, "recovering")
+    assert not worker.is_ready()
+    assert worker.is_live()
+    await worker.until(worker.is_ready, "recovered")
+    world.stop(second)

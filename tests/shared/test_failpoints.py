@@ -1,0 +1,89 @@
+"""Failpoints: a closed catalogue, a setting that is checked, and nothing at all unless it is ordered."""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from shared.errors import SettingsError, Unavailable
+from shared.failpoints import CATALOGUE, NAMES, Order, arm, parse, reach, reach_in_thread
+from shared.settings import read
+from shared.streams import StreamSettings
+
+LOG = structlog.stdlib.get_logger("test")
+PLACE = re.compile(r"""reach(?:_in_thread)?\("([^"]+)"\)""")
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    arm((), LOG)
+
+
+def test_each_place_is_in_the_code_once_and_in_the_catalogue() -> None:
+    sources = [*Path("services").rglob("*.py"), Path("shared/streams.py")]
+    found = Counter(name for source in sources for name in PLACE.findall(source.read_text(encoding="utf-8")))
+    assert found == Counter(NAMES)
+    assert len(NAMES) > 8
+
+
+def test_the_documentation_has_the_catalogue() -> None:
+    rows = [f"| `{row.name}` | {', '.join(row.services)} | {row.done} | {row.open} |" for row in CATALOGUE]
+    assert "\n".join(rows) in Path("docs/delivery.md").read_text(encoding="utf-8")
+
+
+def test_orders_are_read_from_one_line() -> None:
+    assert parse("dataset.announced=kill@3, stream.delivered=pause:1.5,feedback.scored=fail") == (
+        Order("dataset.announced", "kill", 0, 3),
+        Order("stream.delivered", "pause", 1.5, 1),
+        Order("feedback.scored", "fail", 0, 1),
+    )
+    assert parse("") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dataset.nowhere=kill", "there is no failpoint 'dataset.nowhere'; there are feedback.scored, dataset.recovering,"),
+        ("dataset.decided=explode", "expected kill, pause:SECONDS, stall:SECONDS or fail after dataset.decided="),
+        ("dataset.decided=pause", "expected kill, pause:SECONDS"),
+        ("dataset.decided=kill:3", "expected kill, pause:SECONDS"),
+        ("dataset.decided=kill@0", "expected name=action"),
+        ("dataset.decided", "expected name=action"),
+    ],
+)
+def test_a_wrong_order_stops_the_service_at_its_start(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
+    monkeypatch.setenv("RATCHET_FAILPOINTS", text)
+    with pytest.raises(SettingsError) as error:
+        read(StreamSettings)
+    assert "RATCHET_FAILPOINTS" in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_nothing_is_ordered_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RATCHET_FAILPOINTS", raising=False)
+    assert read(StreamSettings).failpoints == ()
+
+
+async def test_a_place_fails_at_the_time_that_was_ordered_and_only_then() -> None:
+    arm(parse("dataset.decided=fail@2"), LOG)
+    await reach("dataset.decided")
+    await reach("dataset.entry_sent")
+    with pytest.raises(Unavailable, match=r"dataset\.decided"):
+        await reach("dataset.decided")
+    await reach("dataset.decided")
+
+
+async def test_a_stall_in_a_thread_leaves_the_loop_alone() -> None:
+    arm(parse("dataset.data_written=stall:0.2"), LOG)
+    started = time.monotonic()
+    stalled = asyncio.create_task(asyncio.to_thread(reach_in_thread, "dataset.data_written"))
+    await asyncio.sleep(0.01)
+    assert time.monotonic() - started < 0.15
+    await stalled
+    assert time.monotonic() - started >= 0.2
