@@ -53,3 +53,21 @@ class LogEnds:
             raise BusUnavailable(f"the ends of topics are unknown: {error}") from error
         reached = {place: committed[partition] if place not in begins else begins[place] for place, partition in places.items()}
         return [partition for place, partition in places.items() if ends[place] > (reached[place] or 0)]
+
+    async def holds(self, partition: tuple[str, int], offset: int) -> bool:
+        """Whether a partition has a record at `offset` or after it. What a transaction leaves at its end takes an offset and is none.
+
+        Raises BusUnavailable.
+        """
+        if self._client is None:
+            return False
+        place = TopicPartition(*partition)
+        try:
+            async with asyncio.timeout(self._seconds):
+                self._client.assign([place])
+                self._client.seek(place, offset)
+                fetched = await self._client.getmany(place, timeout_ms=1000, max_records=1)
+                (end,) = (await self._client.end_offsets([place])).values()
+                return bool(fetched) or await self._client.position(place) < end
+        except (KafkaError, TimeoutError) as error:
+            raise BusUnavailable(f"a topic cannot be read: {error}") from error

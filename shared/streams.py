@@ -10,7 +10,7 @@ The only module, with the `app.py` of the services that use it, which imports Fa
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,7 +144,7 @@ class Commits:
         try:
             while True:
                 if not self._health.is_recovering:
-                    waiting = await self._waiting()
+                    waiting = await self._waiting(since)
                     now = loop.time()
                     since = {place: since.get(place, now) for place in waiting}
                     self._health.progressed(busy=True, ago=now - min(since.values(), default=now))
@@ -152,13 +152,17 @@ class Commits:
         finally:
             await self._ends.stop()
 
-    async def _waiting(self) -> list[tuple[TP, int]]:
-        """Where events wait: partitions and the offsets that are committed there. None while the broker is away: it may come back."""
+    async def _waiting(self, before: Collection[tuple[TP, int]]) -> list[tuple[TP, int]]:
+        """Where events wait: partitions and the offsets that are committed there. None while the broker is away: it may come back.
+
+        Where they waited `before` and nothing was committed since, it is looked at what there is: the end of a transaction is no event.
+        """
         consumer: Any = self._app.consumer
         owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
         committed = {tp: self._committed.get(tp, consumer._committed_offset[tp]) for tp in owned}
         try:
-            return [(tp, committed[tp] or 0) for tp in await self._ends.behind(committed)]
+            places = [(tp, committed[tp] or 0) for tp in await self._ends.behind(committed)]
+            return [place for place in places if place not in before or await self._ends.holds(*place)]
         except BusUnavailable:
             return []
 

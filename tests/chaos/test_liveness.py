@@ -3,7 +3,9 @@
 import asyncio
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from shared.topics import FEEDBACK_RECEIVED
 from tests.chaos.world import World
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -56,3 +58,17 @@ async def test_a_worker_is_not_ready_while_it_recovers_after_a_rebalance(world: 
     assert worker.is_live()
     await worker.until(worker.is_ready, "recovered")
     world.stop(second)
+
+
+async def test_the_end_of_a_transaction_does_not_wait(world: World) -> None:
+    """It takes an offset behind the last event, which nothing ever commits."""
+    for worker in world.of("feedback"):
+        world.stop(worker)
+    application = AIOKafkaProducer(bootstrap_servers=world.broker.bootstrap_servers, transactional_id="an application")
+    async with application, application.transaction():
+        await application.send(FEEDBACK_RECEIVED, b"{}", key=b"in a transaction")
+    worker = await world.start("feedback", RATCHET_STALLED_SECONDS=str(STALLED))
+    await asyncio.sleep(STALLED + 6)
+    assert worker.is_live(), "it waits for what is no event"
+    await world.send(60)
+    await world.nothing_lost_or_doubled()

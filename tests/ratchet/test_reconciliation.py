@@ -8,7 +8,7 @@ import pytest
 from ratchet.demo.accounting import account
 from ratchet.reconciliation import Reconciliation, reconcile
 from shared.bus import Record
-from shared.codec import encode
+from shared.codec import Header, encode
 from shared.dead_letters import Notice
 from shared.entries import Entry, Membership
 from shared.errors import Undecodable
@@ -38,7 +38,7 @@ class Topics:
         self.entry("e2", 2)
         self.entry("e3", 3, decision="dropped")
 
-    def put(self, topic: str, value: bytes | None, key: bytes | None = None, headers: tuple[tuple[str, bytes], ...] = ()) -> None:
+    def put(self, topic: str, value: bytes | None, key: bytes | None = None, headers: tuple[Header, ...] = ()) -> None:
         offset = sum(record.topic == topic for record in self.records)
         self.records.append(Record(topic, 0, offset, key, value, headers))
 
