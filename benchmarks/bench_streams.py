@@ -4,6 +4,7 @@
   nothing durable but one record for each event.
 - `cost_many_models_ratio`: seconds per event with 1,000 models and 10,000 pending examples over those with one model and none.
 - `two_workers_speedup`: events a second of two feedback workers over those of one; the broker's share of a core is beside it.
+- `restart_ready_seconds`: from starting the dataset service with 10,000 pending examples of 200 models to its taking work.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+from benchmarks import restart
 from benchmarks.load import fill, received, scored, write_models
 from benchmarks.measuring import Measured, measure, running, service
 from benchmarks.plain_loop import ENTRIES
@@ -115,6 +117,14 @@ async def bench_many_models() -> list[Result]:
     ]
 
 
+async def bench_restart() -> list[Result]:
+    seconds = []
+    for number in range(ROUNDS):
+        async with Bench(f"restart-{number}") as bench:
+            seconds.append(await asyncio.to_thread(restart.measure, bench.broker.bootstrap_servers))
+    return [Result("restart_ready_seconds", median(seconds), "s")]
+
+
 def _ratio(of: list[Measured], to: list[Measured]) -> float:
     return median(a.rate / b.rate for a, b in zip(of, to, strict=True))
 
@@ -124,7 +134,7 @@ def _rate(of: list[Measured]) -> float:
 
 
 def main() -> None:
-    benches = (bench_feedback, bench_dataset, bench_many_models)
+    benches = (bench_feedback, bench_dataset, bench_many_models, bench_restart)
     report("streams", [result for bench in benches for result in asyncio.run(bench())])
 
 
