@@ -14,6 +14,11 @@ def identity(*parts: str | int) -> str:
     return digest.hexdigest()[:32]
 
 
+def user_digest(user_id: str) -> str:
+    """What stands for a user where it matters that it is the same one, and not who. It is no secret: whoever knows an id can compute it."""
+    return identity("user", user_id)
+
+
 def digest_of(data: bytes) -> str:
     """`sha256:<hex>` of some bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -9,20 +9,22 @@ from services.dataset.batches import announcement, write_snapshot
 from services.dataset.curation import prompt_identity
 from services.dataset.ledger import Closing, Ledger
 from services.dataset.recovery import Group, completed, grouped
+from services.dataset.withdrawal import announcements, mark_examples
 from shared.bus import Producer, Record, publish, send_dead_letter
 from shared.clock import Clock
 from shared.codec import decode
 from shared.entries import Entry
 from shared.errors import Unavailable, Unprocessable
-from shared.events import Artefact, FeedbackScored, FeedbackType, Position
+from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WithdrawalRequested
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import ModelFile, Models
 from shared.snapshots import read_manifest
 from shared.storage import ObjectStore
-from shared.topics import TRAINING_BATCHES
+from shared.topics import DATASET_WITHDRAWALS, TRAINING_BATCHES
 
 SOURCE = "/ratchet/dataset"
+TAKEN: tuple[type[FeedbackScored | WithdrawalRequested], ...] = (FeedbackScored, WithdrawalRequested)
 WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
 T = TypeVar("T")
@@ -40,8 +42,18 @@ class Dataset:
     """Handles one record at a time; a batch is closed before the next record is looked at."""
 
     def __init__(
-        self, models: Models, table: Table, store: ObjectStore, producer: Producer, metrics: Metrics, clock: Clock, log: Log, retries: int
+        self,
+        models: Models,
+        table: Table,
+        store: ObjectStore,
+        producer: Producer,
+        metrics: Metrics,
+        clock: Clock,
+        log: Log,
+        retries: int,
+        progressed: Callable[[], object] = lambda: None,
     ) -> None:
+        """`progressed` is called from a thread while old snapshots are searched, which may take longer than a stall."""
         self._models = models
         self._golden = {name: frozenset(prompt_identity(line.messages) for line in models.golden(name)) for name in models.files}
         self._table = table
@@ -51,6 +63,7 @@ class Dataset:
         self._clock = clock
         self._log = log
         self._retries = retries
+        self._progressed = progressed
         self._ledgers: dict[Group, Ledger] = {}
         self._alarms: set[tuple[str, int, str]] = set()
         # Recovery replaces the ledgers: not while an event is half done with one of them.
@@ -81,44 +94,73 @@ class Dataset:
             if not self._recovered:
                 raise RuntimeError("an event came before the state was recovered")
             try:
-                event = decode(record.value, record.headers, FeedbackScored).event
+                event = decode(record.value, record.headers, *TAKEN, otherwise=FeedbackScored).event
                 model_file = self._models.get(event.model)
             except Unprocessable as error:
                 self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
                 self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
                 return [send_dead_letter(self._producer, record, error, "dataset", self._clock)]
-            return await self._decide(record, event, model_file, logged_at)
+            group = event.model, event.shard
+            ledger = self._ledgers.get(group)
+            if ledger is None:
+                ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
+            position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+            if isinstance(event, WithdrawalRequested):
+                deliveries = await self._withdraw(ledger, event, position, logged_at)
+            else:
+                deliveries = self._decide(ledger, event, position, logged_at)
+            # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
+            deliveries += await self._close_batches(ledger, model_file)
+            self._watch(event.model, ledger)
+            self._count_pending(*group)
+            return deliveries
 
-    async def _decide(self, record: Record, event: FeedbackScored, model_file: ModelFile, logged_at: datetime) -> list[Awaitable[Any]]:
-        group = event.model, event.shard
-        ledger = self._ledgers.get(group)
-        if ledger is None:
-            ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
-        position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+    def _decide(self, ledger: Ledger, event: FeedbackScored, position: Position, logged_at: datetime) -> list[Awaitable[Any]]:
         decided = ledger.decide(event, position, logged_at)
-        deliveries = [self._table.delete(record.partition, key) for key in decided.expired]
+        deliveries = [self._table.delete(position.partition, key) for key in decided.expired]
         if decided.entry is not None:
             deliveries.append(self._put(decided.entry))
         if decided.superseded is not None:
             # After the entry that takes its place, so that a crash between the two leaves what recovery can tell.
             deliveries.append(self._put(decided.superseded))
         self._count(event.model, decided.status, decided.entry)
-        # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
+        return deliveries
+
+    async def _withdraw(
+        self, ledger: Ledger, request: WithdrawalRequested, position: Position, logged_at: datetime
+    ) -> list[Awaitable[Any]]:
+        """Mark the snapshots, then say what is withdrawn, then write the entries without it; so that a repeat finds what is left to do."""
+        withdrawn = ledger.withdraw(request, position, logged_at)
+        if withdrawn.status != "new":
+            return []
+        newest, user = ledger.newest_manifest, request.user_id
+        found = await self._retried(lambda: asyncio.to_thread(mark_examples, self._store, newest, user, self._progressed))
+        if found.unread:
+            self._log.warning("snapshots could not be searched", model=request.model, shard=request.shard, objects=found.unread)
+        for event in announcements(request, withdrawn.waiting, found):
+            await self._announce(DATASET_WITHDRAWALS, request.model, event)
+        self._metrics.count("ratchet_dataset_withdrawals_total", model=request.model)
+        about = {"model": request.model, "shard": request.shard, "waiting": withdrawn.waiting, "batches": len(found.batches)}
+        self._log.info("withdrawn", forgotten=request.forgotten, **about)
+        return [self._put(entry) for entry in withdrawn.entries]
+
+    async def _close_batches(self, ledger: Ledger, model_file: ModelFile) -> list[Awaitable[Any]]:
+        deliveries: list[Awaitable[Any]] = []
         while closing := ledger.due():
-            manifest = await self._publish(closing, model_file, event.shard)
+            manifest = await self._publish(closing, model_file, ledger.shard)
             deliveries += [self._put(entry) for entry in ledger.close(closing, manifest)]
-            self._metrics.count("ratchet_dataset_batches_total", model=event.model)
-            self._log.info("batch closed", model=event.model, shard=event.shard, number=closing.number, batch=closing.batch_id)
-        self._watch(event.model, ledger)
-        self._count_pending(*group)
+            self._metrics.count("ratchet_dataset_batches_total", model=model_file.model)
+            self._log.info("batch closed", model=model_file.model, shard=ledger.shard, number=closing.number, batch=closing.batch_id)
         return deliveries
 
     async def _publish(self, closing: Closing, model_file: ModelFile, shard: int) -> Artefact:
         """Write the snapshot, then announce it; both again until they are done."""
         manifest = await self._retried(lambda: asyncio.to_thread(write_snapshot, self._store, closing, model_file, shard))
-        ready = announcement(closing, manifest, model_file, shard)
-        await self._retried(lambda: publish(self._producer, TRAINING_BATCHES, model_file.model, ready, SOURCE))
+        await self._announce(TRAINING_BATCHES, model_file.model, announcement(closing, manifest, model_file, shard))
         return manifest
+
+    async def _announce(self, topic: str, model: str, event: Event) -> None:
+        await self._retried(lambda: publish(self._producer, topic, model, event, SOURCE))
 
     def _put(self, entry: Entry) -> Awaitable[Any]:
         return self._table.put(entry.source.partition, entry.key, entry.encode())

@@ -1,14 +1,18 @@
-"""The shell: a Faust stream of raw records in, scored events or dead letters out."""
+"""The shell: a Faust stream of raw records in, scored events, requests to withdraw or dead letters out."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import faust
 
+from services.feedback.forgetting import Request, user_forgotten, withdrawal_requests
 from services.feedback.scoring import SOURCE, score
 from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
 from shared.codec import encode
 from shared.errors import Unprocessable
+from shared.events import Position
 from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
@@ -34,6 +38,9 @@ class Feedback:
     async def handle(self, record: Record) -> Any:
         """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
         try:
+            if forgotten := user_forgotten(record):
+                received = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+                return await self._request(withdrawal_requests(forgotten, received, self._models))
             scored = score(record, self._models)
         except Unprocessable as error:
             self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
@@ -44,6 +51,14 @@ class Feedback:
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
         value, headers = encode(event, SOURCE)
         return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
+
+    async def _request(self, requests: Sequence[Request]) -> Any:
+        begun = []
+        for request in requests:
+            value, headers = encode(request.event, SOURCE)
+            begun.append(await self._producer.begin(FEEDBACK_SCORED, request.key.encode(), value, headers))
+        self._log.info("withdrawal requested", shards=len(requests), forgotten=requests[0].event.forgotten)
+        return asyncio.gather(*begun)
 
 
 def attach(app: faust.App, feedback: Feedback, commits: Commits, health: Health) -> None:
