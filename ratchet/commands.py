@@ -13,6 +13,8 @@ from ratchet.client import RegistryClient
 from ratchet.dataset.commands import dataset
 from ratchet.dead_letters.command import dlq
 from ratchet.demo.command import run_demo
+from ratchet.forget_report import report, show
+from ratchet.forgetting import withdraw
 from ratchet.log_view import LogView
 from ratchet.options import KAFKA, REGISTRY, Bases, Bootstrap, Json, ModelFiles, Registry, State
 from ratchet.producing import as_event, read_lines, send
@@ -21,7 +23,7 @@ from ratchet.supervisor import Supervisor
 from ratchet.topics import apply_topics
 from ratchet.up import run_stack, run_until_interrupted
 from shared.clock import SystemClock
-from shared.events import FeedbackType
+from shared.events import FeedbackType, UserForgotten
 from shared.model_file import load_models
 from shared.topics import TOPICS
 
@@ -118,6 +120,33 @@ def feedback_import(file: Path, bootstrap_servers: Bootstrap = KAFKA, json: Json
         console.as_json({"sent": len(events)})
     else:
         console.out.print(f"sent {len(events)} events")
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Option(help="The id that the user's feedback came with.")],
+    model: Annotated[str | None, typer.Option(help="Only what was said of this model; without it, of every one.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; it is kept, so do not name the user.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the services.")] = 120.0,
+    model_files: ModelFiles = Path("models"),
+    bootstrap_servers: Bootstrap = KAFKA,
+    registry: Registry = REGISTRY,
+    json: Json = False,
+) -> None:
+    """Withdraw a user's feedback: from what waits, from what is replayed, from every training set to come."""
+    declared = load_models(model_files)
+    chosen = [declared.get(model)] if model is not None else list(declared.files.values())
+    if not yes:
+        typer.confirm(f"Withdraw what {user} said of {', '.join(file.model for file in chosen)}? It cannot be undone", abort=True, err=True)
+    clock = SystemClock()
+    event = UserForgotten(event_id=str(uuid4()), occurred_at=clock.now(), user_id=user, model=model, reason=reason)
+    answers = asyncio.run(withdraw(bootstrap_servers, event, chosen, clock, timeout, console.note))
+    found = [report(file.model, answers, registry, clock, timeout) for file in chosen]
+    if json:
+        console.as_json({"forgotten": answers.forgotten, "models": found})
+    else:
+        show(found)
 
 
 @topics.command("apply")

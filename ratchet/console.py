@@ -18,6 +18,11 @@ def as_json(value: Any) -> None:
     sys.stdout.write(to_json(value, indent=2).decode() + "\n")
 
 
+def note(text: str) -> None:
+    """Say beside the output how far a command is."""
+    err.print(text, highlight=False, soft_wrap=True)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print a table, its first column on one line where that is possible. Cells are text from anywhere: they are neither styled nor let
     loose on the terminal."""

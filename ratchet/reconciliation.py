@@ -13,7 +13,8 @@ from shared.bus import Record
 from shared.codec import decode
 from shared.dead_letters import Notice
 from shared.entries import Decision, Entry, TableState
-from shared.events import Artefact, BatchReady, FeedbackScored, Position
+from shared.errors import Unprocessable
+from shared.events import Artefact, BatchReady, FeedbackReceived, FeedbackScored, Position, UserForgotten, WithdrawalRequested
 from shared.snapshots import Manifest
 from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
 
@@ -102,7 +103,8 @@ def _said(records: Iterable[Record]) -> _Said:
     for record in records:
         here = record.position
         if record.topic == FEEDBACK_RECEIVED:
-            said.received.append(here)
+            if not _is_withdrawal(record):
+                said.received.append(here)
         elif record.topic in (dead_letter_of(FEEDBACK_RECEIVED), dead_letter_of(FEEDBACK_SCORED)):
             if notice := Notice.read(record.headers):
                 said.dead.add(notice.source)
@@ -113,11 +115,21 @@ def _said(records: Iterable[Record]) -> _Said:
         elif record.topic == TRAINING_BATCHES:
             batch = decode(record.value, record.headers, BatchReady).event
             said.manifests.setdefault((batch.model, batch.shard, batch.number), {})[batch.manifest.digest] = batch.manifest
-        elif record.topic == FEEDBACK_SCORED:
+        elif record.topic == FEEDBACK_SCORED and not _is_withdrawal(record):
             said.scored[here] = decode(record.value, record.headers, FeedbackScored).event
             said.scored_from.setdefault(said.scored[here].received, []).append(here)
-    said.entries = {(entry.model, entry.shard, entry.feedback_id): entry for entry in TableState.read(table.items()).entries}
+    entries = (entry for entry in TableState.read(table.items()).entries if entry.decision != "withdrawal")
+    said.entries = {(entry.model, entry.shard, entry.feedback_id): entry for entry in entries}
     return said
+
+
+def _is_withdrawal(record: Record) -> bool:
+    """Whether a record is no feedback but about it: somebody is to be forgotten."""
+    try:
+        said = decode(record.value, record.headers, FeedbackReceived, UserForgotten, WithdrawalRequested, otherwise=FeedbackReceived).event
+    except Unprocessable:
+        return False
+    return not isinstance(said, FeedbackReceived)
 
 
 def _fate(position: Position, said: _Said) -> Fate | str:

@@ -125,6 +125,16 @@ class KafkaProducer:
                 return _delivered(topic, await self._send_neither(topic, headers, partition))
             return _delivered(topic, await self._client.send(topic, value, key, partition, headers=list(headers)))
 
+    async def send_to_all(self, topic: str, value: bytes, headers: Sequence[tuple[str, bytes]]) -> list[int]:
+        """Put the same record on every partition of a topic; the partitions, once it is durable on each."""
+        try:
+            partitions = sorted(await self._client.partitions_for(topic))
+            for partition in partitions:
+                await self._client.send_and_wait(topic, value, partition=partition, headers=list(headers))
+        except KafkaError as error:
+            raise BusUnavailable(f"could not write to {topic}: {error}") from error
+        return partitions
+
     async def start(self) -> None:
         await _started(self._client)
 

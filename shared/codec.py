@@ -60,8 +60,9 @@ def encode(event: Event, source: str, **extensions: str) -> tuple[bytes, list[tu
     return value, headers
 
 
-def decode(value: bytes | None, headers: Headers, *accepted: type[E]) -> Decoded[E]:
-    """The event that a record says; `accepted` are the types that may stand on its topic. The same record always says the same.
+def decode(value: bytes | None, headers: Headers, *accepted: type[E], otherwise: type[E] | None = None) -> Decoded[E]:
+    """The event that a record says; `accepted` are the types that may stand on its topic. A record that names none of Ratchet's types
+    is taken for `otherwise`, or for the only accepted one. The same record always says the same.
 
     An event without `event_id` or `occurred_at` in its data takes them from the envelope's `id` and `time`. Of a header that is
     there twice the last one counts, as everywhere in Kafka; one without a value counts as absent.
@@ -73,7 +74,7 @@ def decode(value: bytes | None, headers: Headers, *accepted: type[E]) -> Decoded
     if not isinstance(data, dict):
         raise Undecodable(f"expected a JSON object, found {_kind(data)}")
     source = _text(envelope, "source") or ""
-    event_type = _choose(_text(envelope, "type"), accepted)
+    event_type = _choose(_text(envelope, "type"), accepted, otherwise)
     data.setdefault("event_id", envelope.get("id"))
     data.setdefault("occurred_at", envelope.get("time"))
     absent = {name: value for name, value in data.items() if value is not None}
@@ -124,13 +125,14 @@ def _text(envelope: dict[str, Any], name: str) -> str | None:
     raise ContractViolation(f"expected a string, found {_kind(found)}", name)
 
 
-def _choose(type_name: str | None, accepted: Sequence[type[E]]) -> type[E]:
+def _choose(type_name: str | None, accepted: Sequence[type[E]], otherwise: type[E] | None) -> type[E]:
     for event_type in accepted:
         if event_type.type_name() == type_name:
             return event_type
     foreign = type_name is None or not type_name.startswith("ratchet.")
-    if foreign and len(accepted) == 1:
-        return accepted[0]
+    default = accepted[0] if len(accepted) == 1 else otherwise
+    if foreign and default is not None:
+        return default
     expected = " or ".join(event_type.type_name() for event_type in accepted)
     raise Undecodable(f"expected an event of type {expected}, found {type_name or 'none'}", "type")
 

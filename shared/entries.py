@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field
 from shared.events import Artefact, Count, FeedbackType, Id, Name, Position, RewardPart, Value
 from shared.snapshots import Example
 
-Decision = Literal["training", "negative", "held_out", "dropped"]
+Decision = Literal["training", "negative", "held_out", "dropped", "withdrawal"]
 Reason = Literal[
     "correction",
     "approved",
@@ -52,7 +52,8 @@ class Entry(Value):
     limits; `since` is when that user was first seen, `eligible_at` when a newcomer's example may enter a batch. `answer_id` names
     the answer that it is about, `parts` and `word` are what had been said of it by then (see `answers.py` of the dataset service).
     `text` and `prompt` are MinHash signatures (base64), kept while similar examples have to be found. `revoked` is the offset of
-    the later event for which an example that waited was dropped after all.
+    the later event for which an example that waited was dropped after all. The entry of a `WithdrawalRequested` has the decision
+    `withdrawal`; its `withdraws` stands for the user whose entries from before it say nothing of them any more.
     """
 
     model: Name
@@ -74,6 +75,7 @@ class Entry(Value):
     text: str | None = None
     prompt: str | None = None
     revoked: Count | None = None
+    withdraws: Id | None = None
     batch: Membership | None = None
 
     @property
@@ -84,7 +86,7 @@ class Entry(Value):
     @property
     def waits(self) -> bool:
         """Whether it waits for a batch."""
-        return self.batch is None and self.decision != "dropped"
+        return self.batch is None and self.decision not in ("dropped", "withdrawal")
 
     def joined(self, batch: Membership) -> "Entry":
         """The same event as a member of a batch, without its content."""
@@ -94,6 +96,11 @@ class Entry(Value):
         """The same event, dropped for the one at `offset` although it waited; without its content."""
         gone = dict.fromkeys(("example", "text", "prompt", "conversation", "eligible_at"))
         return self.model_copy(update={"decision": "dropped", "reason": reason, "revoked": offset, **gone})
+
+    def forgotten(self) -> "Entry":
+        """The same event, of which only remains that it was there: nothing of what was said, or who said it."""
+        gone = dict.fromkeys(("influence", "conversation", "since", "eligible_at", "word", "example", "text", "prompt"))
+        return self.model_copy(update=gone | {"parts": ()})
 
     def encode(self) -> bytes:
         return self.model_dump_json(exclude_none=True).encode()

@@ -26,6 +26,11 @@ def prompt_identity(messages: Iterable[Message]) -> str:
     return identity(*(part for message in messages for part in (message.role, " ".join(message.content.lower().split()))))
 
 
+def user_digest(user_id: str) -> str:
+    """What stands for a user where it matters that it is the same one, and not who. It is no secret: whoever knows an id can compute it."""
+    return identity("user", user_id)
+
+
 def digest_of(data: bytes) -> str:
     """`sha256:<hex>` of some bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -41,6 +41,7 @@ CATALOGUE: tuple[Metric, ...] = (
         ("model", "shard", "kind"),
         "1 while the share of a kind of feedback has jumped: look at who sends it.",
     ),
+    Metric("ratchet_dataset_withdrawals_total", "counter", "dataset", ("model",), "Withdrawals of a user's feedback, one for each shard."),
     Metric("ratchet_dataset_batches_total", "counter", "dataset", ("model",), "Batches closed."),
     Metric("ratchet_training_runs_total", "counter", "trainer", ("model", "outcome"), "Runs that ended, by outcome."),
     Metric("ratchet_training_phase_seconds", "histogram", "trainer", ("model", "phase"), "Time that a phase of a run took.", _SECONDS),

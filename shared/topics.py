@@ -8,19 +8,23 @@ from shared.events import (
     CheckpointSaved,
     DeploymentFailed,
     Event,
+    ExamplesWithdrawn,
     FeedbackReceived,
     FeedbackScored,
     TrainingProgressed,
     TrainingRolledBack,
+    UserForgotten,
     VersionDeployed,
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    WithdrawalRequested,
 )
 
 FEEDBACK_RECEIVED = "feedback.received"
 FEEDBACK_SCORED = "feedback.scored"
 DATASET_ENTRIES = "dataset.entries"
+DATASET_WITHDRAWALS = "dataset.withdrawals"
 TRAINING_BATCHES = "training.batches"
 TRAINING_PROGRESS = "training.progress"
 TRAINING_CHECKPOINTS = "training.checkpoints"
@@ -66,14 +70,16 @@ _FLOW: tuple[Topic, ...] = (
     Topic(
         FEEDBACK_RECEIVED,
         "conversation or user; free",
-        (FeedbackReceived,),
+        (FeedbackReceived, UserForgotten),
         "applications",
         ("feedback",),
         timedelta(days=14),
         4,
         largest=LARGEST_SENT,
     ),
-    Topic(FEEDBACK_SCORED, "model or model#shard", (FeedbackScored,), "feedback", ("dataset",), timedelta(days=90), 4),
+    Topic(FEEDBACK_SCORED, "model or model#shard", (FeedbackScored, WithdrawalRequested), "feedback", ("dataset",), timedelta(days=90), 4),
+    # Kept for ever: what was withdrawn stays so, however old a snapshot is.
+    Topic(DATASET_WITHDRAWALS, "model", (ExamplesWithdrawn,), "dataset", ("trainer", "registry"), None, 4),
     Topic(TRAINING_BATCHES, "model", (BatchReady,), "dataset", ("trainer",), timedelta(days=365), 4),
     Topic(TRAINING_PROGRESS, "run_id", (TrainingProgressed,), "trainer", ("registry",), timedelta(days=7), 4),
     Topic(TRAINING_CHECKPOINTS, "model", (CheckpointSaved,), "trainer", ("registry",), timedelta(days=365), 4),

@@ -32,7 +32,7 @@ async def serve(settings: DatasetSettings) -> None:
     app = create_app(settings.dataset_group, settings)
     commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers))
     table, store = FaustTable(app), FsspecStore(settings.object_store)
-    dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries)
+    dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True))
     attach(app, table, dataset, commits, health)
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
     try:

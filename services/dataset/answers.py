@@ -6,11 +6,15 @@ conversation) says it of the same output to the same prompt. Anonymous feedback 
 What a person does with an answer takes the place of what a person did with it before; a retraction takes it away. What a check gave
 stays until another check gives something else. So a thumb after a check adds to it, a correction after a thumb replaces it.
 
+Whoever's word stands is whose example it is: a check of an answer that a person spoke of counts as that person's influence, and goes
+when that person's feedback is withdrawn.
+
 That holds as long as the answer is in no batch. After that nothing changes what was trained on: the feedback is recorded as `late`.
 """
 
 from typing import Literal
 
+from services.dataset.curation import user_of
 from shared.entries import Entry
 from shared.events import FeedbackScored, FeedbackType, RewardPart
 from shared.identity import identity
@@ -59,8 +63,16 @@ def combined(event: FeedbackScored, standing: Entry | None) -> FeedbackScored | 
             "parts": parts,
             "reward": mean_reward(parts),
             "feedback_type": word or ("validation" if checked else event.feedback_type),
+            "user_id": _speaker(event, standing),
         }
     )
+
+
+def _speaker(event: FeedbackScored, standing: Entry) -> str | None:
+    """The user whose word stands once `event` has come."""
+    if event.feedback_type == "validation" and standing.word is not None:
+        return user_of(standing.influence) or event.user_id
+    return event.user_id
 
 
 def _lasts(part: RewardPart, event: FeedbackScored) -> bool:

@@ -18,6 +18,7 @@ from shared.model_file import Curation
 from shared.snapshots import Example
 
 _POSITIVE = ("thumbs_up", "accepted", "validation")
+_USER = "user:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,17 @@ def quality_of(event: FeedbackScored) -> float:
 def influence_of(event: FeedbackScored) -> str | None:
     """Whose influence an event counts as: the user's, else the conversation's."""
     if event.user_id is not None:
-        return f"user:{event.user_id}"
+        return influence_of_user(event.user_id)
     return f"conversation:{event.conversation_id}" if event.conversation_id is not None else None
+
+
+def influence_of_user(user_id: str) -> str:
+    return _USER + user_id
+
+
+def user_of(influence: str | None) -> str | None:
+    """The user whose influence it is; None when it is a conversation's, or nobody's."""
+    return influence.removeprefix(_USER) if influence is not None and influence.startswith(_USER) else None
 
 
 def _worth(event: FeedbackScored, policy: Curation) -> tuple[Decision, Reason]:

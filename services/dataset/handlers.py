@@ -9,21 +9,23 @@ from services.dataset.batches import announcement, write_snapshot
 from services.dataset.golden import Golden
 from services.dataset.ledger import Closing, Ledger
 from services.dataset.recovery import Group, completed, grouped, perhaps_unannounced
+from services.dataset.withdrawal import announcements, mark_examples
 from shared.bus import Producer, Record, publish, send_dead_letter
 from shared.clock import Clock
 from shared.codec import decode
 from shared.entries import ClosedBatch, Entry, TableState, closed_batch_key
 from shared.errors import Unavailable, Unprocessable
-from shared.events import Artefact, FeedbackScored, FeedbackType, Position
+from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WithdrawalRequested
 from shared.failpoints import reach
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import ModelFile, Models
 from shared.snapshots import Manifest, read_manifest
 from shared.storage import ObjectStore
-from shared.topics import TRAINING_BATCHES
+from shared.topics import DATASET_WITHDRAWALS, TRAINING_BATCHES
 
 SOURCE = "/ratchet/dataset"
+TAKEN: tuple[type[FeedbackScored | WithdrawalRequested], ...] = (FeedbackScored, WithdrawalRequested)
 WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
 # A worker that wakes up after its session has some 2,000 events at hand to write older entries from, and a batch has 50 or more of them.
@@ -44,8 +46,18 @@ class Dataset:
     """Handles one record at a time; a batch is closed before the next record is looked at."""
 
     def __init__(
-        self, models: Models, table: Table, store: ObjectStore, producer: Producer, metrics: Metrics, clock: Clock, log: Log, retries: int
+        self,
+        models: Models,
+        table: Table,
+        store: ObjectStore,
+        producer: Producer,
+        metrics: Metrics,
+        clock: Clock,
+        log: Log,
+        retries: int,
+        progressed: Callable[[], object] = lambda: None,
     ) -> None:
+        """`progressed` is called from a thread while old snapshots are searched, which may take longer than a stall."""
         self._models = models
         self._golden = {
             name: Golden((line.messages for line in models.golden(name)), file.curation.similarity) for name, file in models.files.items()
@@ -57,6 +69,7 @@ class Dataset:
         self._clock = clock
         self._log = log
         self._retries = retries
+        self._progressed = progressed
         self._ledgers: dict[Group, Ledger] = {}
         self._alarms: set[tuple[str, int, str]] = set()
         # Recovery replaces the ledgers: not while an event is half done with one of them.
@@ -77,7 +90,7 @@ class Dataset:
                     self._log.warning("no model file declares it any more", model=model, entries=len(found.entries))
                     continue
                 if (unannounced := perhaps_unannounced(found)) is not None:
-                    await self._announce(unannounced)
+                    await self._announce_batch(unannounced)
                 repaired = await asyncio.to_thread(completed, found, self._read)
                 await reach("dataset.recovering")
                 for entry in repaired:
@@ -95,23 +108,31 @@ class Dataset:
             if not self._recovered:
                 raise RuntimeError("an event came before the state was recovered")
             try:
-                event = decode(record.value, record.headers, FeedbackScored).event
+                event = decode(record.value, record.headers, *TAKEN, otherwise=FeedbackScored).event
                 model_file = self._models.get(event.model)
             except Unprocessable as error:
                 self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
                 self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
                 return [send_dead_letter(self._producer, record, error, "dataset", self._clock)]
-            return await self._decide(record, event, model_file, logged_at)
+            group = event.model, event.shard
+            ledger = self._ledgers.get(group)
+            if ledger is None:
+                ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
+            position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+            if isinstance(event, WithdrawalRequested):
+                deliveries = await self._withdraw(ledger, event, position, logged_at)
+            else:
+                deliveries = await self._decide(ledger, event, position, logged_at)
+            # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
+            deliveries += await self._close_batches(ledger, model_file, record.partition)
+            self._watch(event.model, ledger)
+            self._count_pending(*group)
+            return deliveries
 
-    async def _decide(self, record: Record, event: FeedbackScored, model_file: ModelFile, logged_at: datetime) -> list[Awaitable[Any]]:
-        group = event.model, event.shard
-        ledger = self._ledgers.get(group)
-        if ledger is None:
-            ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
-        position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+    async def _decide(self, ledger: Ledger, event: FeedbackScored, position: Position, logged_at: datetime) -> list[Awaitable[Any]]:
         decided = ledger.decide(event, position, logged_at)
         await reach("dataset.decided")
-        deliveries = [self._table.delete(record.partition, key) for key in decided.expired]
+        deliveries = [self._table.delete(position.partition, key) for key in decided.expired]
         if decided.entry is not None:
             deliveries.append(self._put(decided.entry))
         if decided.superseded is not None:
@@ -119,18 +140,37 @@ class Dataset:
             deliveries.append(self._put(decided.superseded))
         await reach("dataset.entry_sent")
         self._count(event.model, decided.status, decided.entry)
-        # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
+        return deliveries
+
+    async def _withdraw(
+        self, ledger: Ledger, request: WithdrawalRequested, position: Position, logged_at: datetime
+    ) -> list[Awaitable[Any]]:
+        """Mark the snapshots, then say what is withdrawn, then write the entries without it; so that a repeat finds what is left to do."""
+        withdrawn = ledger.withdraw(request, position, logged_at)
+        if withdrawn.status != "new":
+            return []
+        newest, user = ledger.newest_manifest, request.user_id
+        found = await self._retried(lambda: asyncio.to_thread(mark_examples, self._store, newest, user, self._progressed))
+        if found.unread:
+            self._log.warning("snapshots could not be searched", model=request.model, shard=request.shard, objects=found.unread)
+        for event in announcements(request, withdrawn.waiting, found):
+            await self._announce(DATASET_WITHDRAWALS, request.model, event)
+        self._metrics.count("ratchet_dataset_withdrawals_total", model=request.model)
+        about = {"model": request.model, "shard": request.shard, "waiting": withdrawn.waiting, "batches": len(found.batches)}
+        self._log.info("withdrawn", forgotten=request.forgotten, **about)
+        return [self._put(entry) for entry in withdrawn.entries]
+
+    async def _close_batches(self, ledger: Ledger, model_file: ModelFile, partition: int) -> list[Awaitable[Any]]:
+        deliveries: list[Awaitable[Any]] = []
         while closing := ledger.due():
-            batch = await self._record(closing, model_file, event.shard, record.partition)
-            await self._announce(batch)
+            batch = await self._record(closing, model_file, ledger.shard, partition)
+            await self._announce_batch(batch)
             for entry in ledger.close(closing, batch.manifest):
                 deliveries.append(self._put(entry))
                 await reach("dataset.member_sent")
             await reach("dataset.batch_closed")
-            self._metrics.count("ratchet_dataset_batches_total", model=event.model)
-            self._log.info("batch closed", model=event.model, shard=event.shard, number=closing.number, batch=closing.batch_id)
-        self._watch(event.model, ledger)
-        self._count_pending(*group)
+            self._metrics.count("ratchet_dataset_batches_total", model=model_file.model)
+            self._log.info("batch closed", model=model_file.model, shard=ledger.shard, number=closing.number, batch=closing.batch_id)
         return deliveries
 
     async def _record(self, closing: Closing, model_file: ModelFile, shard: int, partition: int) -> ClosedBatch:
@@ -153,15 +193,18 @@ class Dataset:
         await reach("dataset.batch_recorded")
         return batch
 
-    async def _announce(self, batch: ClosedBatch) -> None:
+    async def _announce_batch(self, batch: ClosedBatch) -> None:
         """Say what a batch is. Saying it again is harmless: the words are those of its record and its manifest."""
         manifest = await self._retried(lambda: asyncio.to_thread(self._read, batch.manifest))
         ready = announcement(batch, manifest)
-        await self._retried(lambda: publish(self._producer, TRAINING_BATCHES, batch.model, ready, SOURCE))
+        await self._announce(TRAINING_BATCHES, batch.model, ready)
         await reach("dataset.announced")
 
     def _read(self, artefact: Artefact) -> Manifest:
         return read_manifest(self._store, artefact)
+
+    async def _announce(self, topic: str, model: str, event: Event) -> None:
+        await self._retried(lambda: publish(self._producer, topic, model, event, SOURCE))
 
     def _put(self, entry: Entry) -> Awaitable[Any]:
         return self._table.put(entry.source.partition, entry.key, entry.encode())

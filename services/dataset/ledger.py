@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from typing import Literal
 
 from services.dataset.answers import answer_id_of, combined, word_of
-from services.dataset.curation import Curated, curate, influence_of
+from services.dataset.curation import Curated, curate, influence_of, influence_of_user
 from services.dataset.golden import Golden
 from services.dataset.newcomers import Newcomers
 from services.dataset.selection import most_informative
@@ -21,8 +21,8 @@ from services.dataset.similarity import Similar, signatures_of
 from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
 from shared.entries import ClosedBatch, Decision, Entry, Membership, Reason, entry_key
-from shared.events import Artefact, FeedbackScored, Message, Position
-from shared.identity import batch_identity
+from shared.events import Artefact, FeedbackScored, Message, Position, WithdrawalRequested
+from shared.identity import batch_identity, user_digest
 from shared.model_file import ModelFile
 
 
@@ -36,6 +36,17 @@ class Decided:
     entry: Entry | None = None
     superseded: Entry | None = None
     expired: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What became of a request to withdraw a user's feedback, with the same words as in `Decided`. `waiting` of the user's examples
+    waited before it, and wait no more. `entries` are to be written, in this order: the last is that of the request itself, so that
+    one which is there says that the others are."""
+
+    status: Literal["new", "duplicate", "replay"]
+    waiting: int = 0
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ class Ledger:
                     trained.append((entry.batch.number, entry.batch.place, entry))
                 elif entry.decision == "held_out":
                     ledger._index(entry)
-            elif (entry.source.offset if entry.revoked is None else entry.revoked) > closed:
+            elif entry.decision == "dropped" and (entry.source.offset if entry.revoked is None else entry.revoked) > closed:
                 ledger._dropped[entry.reason] += 1
         trained.sort(key=lambda at: at[:2])
         for _, _, entry in trained[-ledger._replay_window :]:
@@ -120,6 +131,11 @@ class Ledger:
             ledger._waiting.trained(entry for _, _, entry in batch)
         ledger._wake()
         return ledger
+
+    @property
+    def newest_manifest(self) -> Artefact | None:
+        """That of the batch which closed last."""
+        return self._previous
 
     @property
     def pending(self) -> int:
@@ -153,6 +169,32 @@ class Ledger:
             self._dropped[entry.reason] += 1
         self._wake()
         return Decided("new", entry, superseded, expired)
+
+    def withdraw(self, request: WithdrawalRequested, source: Position, logged_at: datetime) -> Withdrawn:
+        """Take out what a user said before `source`. Nothing that waits is theirs then, nothing is compared with what they said, and
+        no entry names them; what they say from here on is a stranger's. Work grows with the number of entries, unlike elsewhere."""
+        if known := self._known.get(request.event_id):
+            return Withdrawn("replay" if known.source == source else "duplicate")
+        influence = influence_of_user(request.user_id)
+        before = [entry for entry in self._known.values() if entry.source.offset < source.offset]
+        written = tuple(self._forget(entry, source.offset) for entry in before if entry.influence == influence)
+        self._waiting.forget(influence)
+        # Some may have been withdrawn for this very request before a crash.
+        withdrawn = sum(entry.reason == "withdrawn" and entry.revoked == source.offset for entry in self._known.values())
+        entry = Entry(
+            model=request.model,
+            shard=self.shard,
+            feedback_id=request.event_id,
+            decision="withdrawal",
+            reason="withdrawn",
+            source=source,
+            occurred_at=request.occurred_at,
+            logged_at=logged_at,
+            withdraws=user_digest(request.user_id),
+        )
+        self._remember(entry)
+        self._wake()
+        return Withdrawn("new", withdrawn, (*written, entry))
 
     def due(self) -> Closing | None:
         """The batch that is full, or none. The same until `close`."""
@@ -221,7 +263,7 @@ class Ledger:
             against = self._against(decision, example.messages, text, prompt)
             if against is not None:
                 decision, reason, example, text, prompt = "dropped", against, None, None, None
-        influence = influence_of(event)
+        influence = influence_of(counts if isinstance(counts, FeedbackScored) else event)
         since = self._since(influence, logged_at)
         eligible_at = since + timedelta(hours=self._policy.newcomer_hours) if since and decision == "training" else None
         return Entry(
@@ -279,7 +321,9 @@ class Ledger:
         if entry.answer_id and self._answers.get(entry.answer_id) is before:
             self._answers[entry.answer_id] = entry
         if before.influence and self._users.get(before.influence) is before:
-            self._users[before.influence] = entry
+            del self._users[before.influence]
+            if entry.influence:
+                self._users[entry.influence] = entry
 
     def _wait(self, entry: Entry) -> None:
         self._index(entry)
@@ -323,6 +367,16 @@ class Ledger:
         self._dropped[reason] += 1
         return revoked
 
+    def _forget(self, entry: Entry, offset: int) -> Entry:
+        """Keep nothing of what an entry says; one that waits is withdrawn at `offset`. As it has to be written again."""
+        if entry.waits:
+            entry = self._revoke(entry, "withdrawn", offset)
+        self._unindex(entry.feedback_id)
+        forgotten = entry.forgotten()
+        self._rewrite(forgotten)
+        self._settled.append(entry.feedback_id)
+        return forgotten
+
     def _follow(self, batch: Membership) -> None:
         if batch.number >= self._number:
             self._number, self._previous = batch.number + 1, batch.manifest
@@ -331,10 +385,11 @@ class Ledger:
         """Have an example found by those that are like it."""
         if entry.text is not None:
             self._texts.add(entry.feedback_id, entry.text)
+        # A member that was withdrawn from its batch has neither.
         if entry.prompt is not None:
             (self._held_out_prompts if entry.decision == "held_out" else self._trained_prompts).add(entry.feedback_id, entry.prompt)
-        if entry.decision == "held_out":
-            self._held_out[entry.feedback_id] = None
+            if entry.decision == "held_out":
+                self._held_out[entry.feedback_id] = None
 
     def _unindex(self, name: str) -> None:
         for index in (self._texts, self._trained_prompts, self._held_out_prompts):

@@ -4,13 +4,15 @@ A crash can fall between the entries of one batch, and a worker that was paused 
 older entries over newer ones, over all those of a batch if it comes to that. Both leave a batch with places that no entry fills. The
 batch's own record says that it was closed, and its manifest names every member; those that still stand as waiting, from before the
 batch was closed, are its members. In the same way an example can stand as waiting although later feedback on its answer has taken its
-place; the entry of that feedback is there, or it will be decided again.
+place, or its user's feedback was withdrawn; the entry of that event is there, or it will be decided again.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from shared.entries import ClosedBatch, Entry, Membership, TableState
+from services.dataset.curation import user_of
+from shared.entries import ClosedBatch, Entry, Membership, Reason, TableState
 from shared.events import Artefact
+from shared.identity import user_digest
 from shared.snapshots import Manifest
 
 Group = tuple[str, int]
@@ -54,7 +56,48 @@ def completed(state: TableState, read: Callable[[Artefact], Manifest]) -> list[E
         for place, feedback_id in enumerate(read(batch.manifest).feedback_ids):
             if feedback_id in waiting and waiting[feedback_id].source.offset <= batch.closed:
                 repaired.append(waiting.pop(feedback_id).joined(batch.model_copy(update={"place": place})))
-    return repaired + [entry.revoked_by("superseded", offset) for entry, offset in _superseded(state.entries, waiting.values())]
+    repaired += _dropped(state.entries, waiting.values())
+    return _without_the_forgotten(state.entries, repaired)
+
+
+def _dropped(entries: Collection[Entry], waiting: Collection[Entry]) -> Iterator[Entry]:
+    """Those that wait but were dropped, for later feedback on the same answer or by a withdrawal; whichever came first."""
+    superseded = {entry.feedback_id: offset for entry, offset in _superseded(entries, waiting)}
+    withdrawals = _withdrawals(entries)
+    for entry in waiting:
+        since: list[tuple[int, Reason]] = [(offset, "withdrawn") for offset in _later(entry, withdrawals)]
+        if entry.feedback_id in superseded:
+            since.append((superseded[entry.feedback_id], "superseded"))
+        if since:
+            offset, reason = min(since)
+            yield entry.revoked_by(reason, offset)
+
+
+def _without_the_forgotten(entries: Collection[Entry], repaired: Collection[Entry]) -> list[Entry]:
+    """`repaired`, and besides the entries that still say something of a user whose feedback was withdrawn; all as they say nothing."""
+    withdrawals = _withdrawals(entries)
+    if not withdrawals:
+        return list(repaired)
+    newest = {entry.feedback_id: entry for entry in (*entries, *repaired)}
+    forgotten = {name: entry.forgotten() for name, entry in newest.items() if _later(entry, withdrawals)}
+    return list(({entry.feedback_id: entry for entry in repaired} | forgotten).values())
+
+
+def _withdrawals(entries: Iterable[Entry]) -> dict[str, list[int]]:
+    """The offsets at which each user's feedback was withdrawn."""
+    withdrawals: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry.withdraws is not None:
+            withdrawals.setdefault(entry.withdraws, []).append(entry.source.offset)
+    return withdrawals
+
+
+def _later(entry: Entry, withdrawals: Mapping[str, list[int]]) -> list[int]:
+    """Those of the withdrawals that an entry falls under."""
+    user = user_of(entry.influence) if withdrawals else None
+    if user is None:
+        return []
+    return [offset for offset in withdrawals.get(user_digest(user), ()) if offset > entry.source.offset]
 
 
 def _superseded(entries: Collection[Entry], waiting: Collection[Entry]) -> Iterator[tuple[Entry, int]]:

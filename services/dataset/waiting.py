@@ -95,6 +95,16 @@ class Waiting:
             if line:
                 self._by_user += min(line.open, self._limit(whose)) - min(line.open, before)
 
+    def forget(self, whose: str) -> None:
+        """Let what a user had in the batches before count no more."""
+        line = self._lines.get(whose)
+        before = self._limit(whose)
+        for batch in self._recent:
+            del batch[whose]
+        del self._used[whose]
+        if line:
+            self._by_user += min(line.open, self._limit(whose)) - min(line.open, before)
+
     def _allowed(self) -> Iterator[Entry]:
         corrections = sorted((entry for line in self._lines.values() for entry in line.corrections.values()), key=_offset)
         others = sorted((entry for line in self._lines.values() for entry in line.others.values()), key=_offset)

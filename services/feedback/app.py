@@ -1,9 +1,12 @@
-"""The shell: a Faust stream of raw records in, scored events or dead letters out."""
+"""The shell: a Faust stream of raw records in, scored events, requests to withdraw or dead letters out."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import faust
 
+from services.feedback.forgetting import Request, user_forgotten, withdrawal_requests
 from services.feedback.scoring import SOURCE, Policies, score
 from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
@@ -34,6 +37,8 @@ class Feedback:
     async def handle(self, record: Record) -> Any:
         """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
         try:
+            if forgotten := user_forgotten(record):
+                return await self._request(withdrawal_requests(forgotten, record.position, self._policies))
             scored = score(record, self._policies)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
@@ -47,6 +52,14 @@ class Feedback:
             self._metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
         await reach("feedback.scored")
         return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
+
+    async def _request(self, requests: Sequence[Request]) -> Any:
+        begun = []
+        for request in requests:
+            value, headers = encode(request.event, SOURCE)
+            begun.append(await self._producer.begin(FEEDBACK_SCORED, request.key.encode(), value, headers))
+        self._log.info("withdrawal requested", shards=len(requests), forgotten=requests[0].event.forgotten)
+        return asyncio.gather(*begun)
 
 
 def attach(app: faust.App, feedback: Feedback, commits: Commits, health: Health) -> None:

@@ -1,6 +1,6 @@
 """From a record of `feedback.received` to the event on `feedback.scored`, without any I/O: decode, validate, redact, score."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from services.feedback.redaction.found import Finder, FoundKind
@@ -46,6 +46,9 @@ class Policies:
             name: _Policy(file, file.digest, format_check(file.reward), Redactor(file.redaction, find_names))
             for name, file in models.files.items()
         }
+
+    def __iter__(self) -> Iterator[_Policy]:
+        return iter(self._made.values())
 
     def of(self, model: str) -> _Policy:
         """Raises UnknownModel when no file declares it."""

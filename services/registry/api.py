@@ -14,9 +14,9 @@ from services.registry import problems
 from services.registry.app import Registry
 from services.registry.lifecycle import Alias
 from services.registry.moves import UnknownVersion, promote_by_hand, require_version, roll_back
-from services.registry.store.queries import aliases_of, versions_named, versions_of
+from services.registry.store.queries import aliases_of, versions_named
 from services.registry.store.tables import Run, Version
-from services.registry.views import View, history_view, lineage_view, model_view, run_view, version_view
+from services.registry.views import View, history_view, lineage_view, model_view, run_view, version_view, versions_view, withdrawals_view
 from shared.health import Health
 
 DEPLOYED_WITHIN_SECONDS = 10.0
@@ -60,12 +60,17 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> Fas
     @app.get("/api/models/{model}/versions")
     async def list_versions(model: str) -> View:
         models.get(model)
-        return await database.run(lambda session: _items(version_view(session, version) for version in versions_of(session, model)))
+        return await database.run(lambda session: _items(versions_view(session, model)))
 
     @app.get("/api/models/{model}/versions/{version}")
     async def get_version(model: str, version: str) -> View:
         models.get(model)
         return await database.run(lambda session: version_view(session, require_version(session, model, version)))
+
+    @app.get("/api/models/{model}/withdrawals")
+    async def list_withdrawals(model: str) -> View:
+        models.get(model)
+        return await database.run(lambda session: _items(withdrawals_view(session, model)))
 
     @app.get("/api/models/{model}/aliases/{alias}")
     async def get_alias(model: str, alias: Alias) -> View:

@@ -1,4 +1,4 @@
-"""The consumer loop: each event of the trainer in one transaction, its offset committed afterwards."""
+"""The consumer loop: each event of the dataset service and of the trainer in one transaction, its offset committed afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,19 +13,28 @@ from services.registry.handlers import checkpoint_saved, model_declared, progres
 from services.registry.outbox import Publisher
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, version_of
+from services.registry.withdrawals import examples_withdrawn
 from shared.bus import Handler, Producer, Record, consume
 from shared.clock import Clock
 from shared.codec import decode
 from shared.errors import Unprocessable
-from shared.events import CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRolledBack
+from shared.events import (
+    CheckpointSaved,
+    Event,
+    ExamplesWithdrawn,
+    TrainingProgressed,
+    TrainingRolledBack,
+    VersionPromoted,
+    VersionRolledBack,
+)
 from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import Models
-from shared.topics import TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.topics import DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 
 GROUP = "ratchet-registry"
-TOPICS = (TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
+TOPICS = (DATASET_WITHDRAWALS, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
 
 E = TypeVar("E", bound=Event)
 
@@ -82,6 +91,10 @@ class Registry:
             self._publisher.wake()
 
     def _work(self, record: Record) -> Work:
+        if record.topic == DATASET_WITHDRAWALS:
+            withdrawn = decode(record.value, record.headers, ExamplesWithdrawn).event
+            self.models.get(withdrawn.model)
+            return lambda session, now: examples_withdrawn(session, withdrawn, record.offset, now)
         if record.topic == TRAINING_PROGRESS:
             progress = decode(record.value, record.headers, TrainingProgressed).event
             self.models.get(progress.model)

@@ -63,6 +63,8 @@ class Deployer:
                     wake = asyncio.Event()
                     self._wakes[model].append(wake)
                     loops.create_task(self._follow(model, target, wake))
+            # Also when there is no target, since the process ends when this does.
+            await asyncio.Event().wait()
 
     def wake(self, model: str) -> None:
         """The champion of a model may have moved."""

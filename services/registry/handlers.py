@@ -9,7 +9,7 @@ from services.registry.lifecycle import answer_to, version_name
 from services.registry.moves import promote, shift
 from services.registry.outbox import enqueue
 from services.registry.store.queries import aliases_of, as_aliases, locked_aliases, next_number, version_of_run
-from services.registry.store.tables import Outcome, Run, RunPoint, Version
+from services.registry.store.tables import Outcome, Run, RunPoint, TrainedWithout, Version
 from shared.errors import ContractViolation
 from shared.events import CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
 from shared.identity import identity
@@ -155,6 +155,8 @@ def _version(session: Session, event: CheckpointSaved, now: datetime) -> Version
         probes=[probe.model_dump(mode="json") for probe in event.probes],
     )
     session.add(version)
+    if event.withdrawn_through is not None:
+        session.add(TrainedWithout(model=event.model, version=version.name, through=event.withdrawn_through.offset))
     session.flush()
     return version
 

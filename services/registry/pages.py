@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from services.registry import curve
 from services.registry.app import Registry
-from services.registry.store.queries import runs_of, versions_of
-from services.registry.views import View, history_view, model_view, run_view, version_view
+from services.registry.store.queries import runs_of
+from services.registry.views import View, history_view, model_view, run_view, versions_view
 
 _RUNS = 20
 
@@ -39,7 +39,7 @@ def _model(session: Session, name: str) -> View:
         run["curve"] = curve.curve([(point["step"], point["loss"]) for point in run["points"]])
     return {
         **model_view(session, name),
-        "all_versions": [version_view(session, version) for version in versions_of(session, name)],
+        "all_versions": versions_view(session, name),
         "runs": runs,
         "history": history_view(session, name),
     }

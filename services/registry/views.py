@@ -14,6 +14,7 @@ from services.registry.store.queries import (
     versions_of,
 )
 from services.registry.store.tables import AuditRow, Deployment, Run, Version
+from services.registry.withdrawals import examples_by_user, withdrawals_of, withdrawn_examples
 
 View = dict[str, Any]
 
@@ -36,8 +37,19 @@ def model_view(session: Session, model: str) -> View:
     }
 
 
+def versions_view(session: Session, model: str) -> list[View]:
+    """Every version of a model, newest first."""
+    made = withdrawn_examples(session, model)
+    return [_version_view(session, version, len(made.get(version.name, ()))) for version in versions_of(session, model)]
+
+
 def version_view(session: Session, version: Version) -> View:
-    """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that of the run's newest evaluation."""
+    """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that of the run's newest evaluation,
+    `withdrawn_examples` how many of those that it was made with may not be used any more."""
+    return _version_view(session, version, len(withdrawn_examples(session, version.model).get(version.name, ())))
+
+
+def _version_view(session: Session, version: Version, withdrawn: int) -> View:
     row = aliases_of(session, version.model)
     named = [alias for alias in ("champion", "previous", "challenger") if row and getattr(row, alias) == version.name]
     adapter = adapter_of(version)
@@ -62,6 +74,7 @@ def version_view(session: Session, version: Version) -> View:
         "configuration": version.configuration,
         "metrics": version.metrics,
         "verdict": run.verdict if run else None,
+        "withdrawn_examples": withdrawn,
     }
 
 
@@ -74,7 +87,7 @@ def lineage_view(session: Session, version: Version) -> View:
             "run_id": step.run_id,
             "batch_id": step.batch_id,
             "lane": step.lane,
-            "adapter": version_view(session, step)["adapter"],
+            "adapter": adapter.model_dump() if (adapter := adapter_of(step)) else None,
             "created_at": step.created_at,
         }
         for step in lineage_of(session, version)
@@ -132,6 +145,33 @@ def audit_view(row: AuditRow) -> View:
         "reason": row.reason,
         "evidence": row.evidence,
     }
+
+
+def withdrawals_view(session: Session, model: str) -> list[View]:
+    """Every user who was forgotten, newest first, by what stands for them: how many answers of the dataset service came, what waited,
+    which examples in batches may not be used any more, and the versions that were made with some of them."""
+    made, examples = withdrawn_examples(session, model), examples_by_user(session, model)
+    views: dict[str, View] = {}
+    for row in withdrawals_of(session, model):
+        theirs = {example.feedback_id for example in examples.get(row.user, ())}
+        view = views.setdefault(
+            row.forgotten,
+            {
+                "forgotten": row.forgotten,
+                "user": row.user,
+                "at": row.at,
+                "reason": row.reason,
+                "answers": 0,
+                "waiting": 0,
+                "examples": len(theirs),
+                "batches": len({example.batch_id for example in examples.get(row.user, ())}),
+                "versions": [version.name for version in versions_of(session, model) if theirs & made.get(version.name, frozenset())],
+            },
+        )
+        view["answers"] += 1
+        # Each part of a long answer says it.
+        view["waiting"] += row.waiting if row.part == 0 else 0
+    return list(views.values())
 
 
 def deployment_view(row: Deployment) -> View:

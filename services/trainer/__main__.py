@@ -22,7 +22,7 @@ from shared.process import exit_status
 from shared.reading import KafkaReader
 from shared.settings import read
 from shared.storage import FsspecStore
-from shared.topics import MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_ROLLBACKS
+from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_ROLLBACKS
 
 STALLED_SECONDS = 300.0
 """A training step or the loading of a base may be silent for so long."""
@@ -38,10 +38,10 @@ async def serve(settings: TrainerSettings) -> None:
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
     child = ChildProcess(settings.threads, log)
     producer = KafkaProducer(settings.bootstrap_servers)
-    registry = KafkaReader(settings.bootstrap_servers, (MODELS_VERSIONS, TRAINING_ROLLBACKS))
+    others = KafkaReader(settings.bootstrap_servers, (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS))
     consumer = KafkaConsumer(settings.bootstrap_servers, settings.trainer_group, (TRAINING_BATCHES,))
     store, runs = FsspecStore(settings.object_store), Runs(settings.work)
-    trainer = Trainer(models, bases, store, runs, child, registry, producer, clock, metrics, health, log)
+    trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)
 
     async def handle(record: Record) -> None:
         health.progressed(busy=True)
@@ -57,7 +57,7 @@ async def serve(settings: TrainerSettings) -> None:
     try:
         await _warm_up(trainer)
         await producer.start()
-        await registry.start()
+        await others.start()
         await consumer.start()
         health.ready()
         log.info("ready", models=sorted(models.files))
@@ -66,7 +66,7 @@ async def serve(settings: TrainerSettings) -> None:
     finally:
         await child.stop()
         await consumer.stop()
-        await registry.stop()
+        await others.stop()
         await producer.stop()
         stop_health()
 

@@ -13,6 +13,7 @@ from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
+from services.trainer.withdrawals import Withdrawals
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
 from shared.codec import decode
@@ -22,6 +23,8 @@ from shared.events import (
     CheckpointSaved,
     DeploymentFailed,
     Event,
+    ExamplesWithdrawn,
+    Position,
     TrainingRolledBack,
     VersionDeployed,
     VersionPromoted,
@@ -38,6 +41,7 @@ from shared.storage import ObjectStore
 from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
 
 HEARD_BACK: tuple[type[Event], ...] = (
+    ExamplesWithdrawn,
     TrainingRolledBack,
     VersionRegistered,
     VersionPromoted,
@@ -61,26 +65,28 @@ class Trainer:
         store: ObjectStore,
         runs: Runs,
         child: ChildProcess,
-        registry: TopicReader,
+        others: TopicReader,
         producer: Producer,
         clock: Clock,
         metrics: Metrics,
         health: Health,
         log: Log,
     ) -> None:
-        """`bases` are the models' base models, by model; `registry` reads `models.versions` and `training.rollbacks`."""
+        """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.rollbacks` and
+        `models.versions`."""
         self._models = models
         self._bases = bases
         self._store = store
         self._runs = runs
         self._child = child
-        self._registry = registry
+        self._others = others
         self._producer = producer
         self._clock = clock
         self._metrics = metrics
         self._health = health
         self._log = log
         self._champions = Champions()
+        self._withdrawals = Withdrawals()
         self._benches: dict[tuple[Base, str], Bench] = {}
 
     async def warm_up(self) -> None:
@@ -135,7 +141,8 @@ class Trainer:
         batch, model = run.batch, run.model
         outcome: Outcome
         try:
-            outcome = await run.evaluate(evaluation, champion, self._champions.quarantined(batch.model))
+            quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
+            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn)
         except RunFailed as failure:
             outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
@@ -155,7 +162,7 @@ class Trainer:
         """The champion as of now; waits for the registry to name one."""
         reminded = self._clock.monotonic()
         while True:
-            await self._hear_registry()
+            await self._hear_others()
             if champion := self._champions.champion(model):
                 return champion
             reminded = await self._wait(reminded, "waiting for the registry to name a champion", log)
@@ -164,7 +171,7 @@ class Trainer:
         """The registry's answer to a checkpoint; None when the batch has become another trainer's meanwhile."""
         reminded = self._clock.monotonic()
         while owned():
-            await self._hear_registry()
+            await self._hear_others()
             if answer := self._champions.answer(checkpoint.run_id, checkpoint.evaluation):
                 log.info("registry answered", answer=answer.answer, version=answer.version, champion=answer.champion)
                 return answer
@@ -179,16 +186,21 @@ class Trainer:
         await asyncio.sleep(POLL_SECONDS)
         return reminded
 
-    async def _hear_registry(self) -> None:
-        for record in await self._registry.newest():
+    async def _hear_others(self) -> None:
+        for record in await self._others.newest():
             try:
-                self._champions.apply(decode(record.value, record.headers, *HEARD_BACK).event)
+                event = decode(record.value, record.headers, *HEARD_BACK).event
             except ContractViolation as error:
-                # To go on would be to train from, and compare with, a champion that may no longer be one.
+                # To go on would be to train from, and compare with, a champion that may no longer be one, or on what was withdrawn.
                 where = f"{record.topic}-{record.partition}@{record.offset}"
-                raise Misconfigured(f"{where}: {error}; the registry and the trainer must be of versions that fit") from error
+                raise Misconfigured(f"{where}: {error}; the services must be of versions that fit") from error
             except Undecodable as error:
                 self._log.warning("not an event that is known here", topic=record.topic, offset=record.offset, reason=str(error))
+                continue
+            if isinstance(event, ExamplesWithdrawn):
+                self._withdrawals.apply(event, Position(topic=record.topic, partition=record.partition, offset=record.offset))
+            else:
+                self._champions.apply(event)
 
     def _bench(self, model: ModelFile, precision: str) -> Bench:
         key = (self._bases[model.model], precision)

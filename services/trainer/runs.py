@@ -1,6 +1,6 @@
 """What is finished of each run, on this machine's disk, so that a repeat after a crash goes on from there.
 
-    <work>/runs/<run_id>/plan.json          parent and quarantine: the training set is a function of it and of the batch
+    <work>/runs/<run_id>/plan.json          parent, quarantine and withdrawals: the training set is a function of it and of the batch
                          adapter/           what the child has written
                          trained.json       written after it, with the digests of its files
                          outcome-<n>.json   the event of evaluation n, written before it is published
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from services.trainer.protocol import Trained
 from shared.adapters import read_adapter
 from shared.errors import Corrupt
-from shared.events import Artefact, CheckpointSaved, Digest, TrainingRolledBack, Value
+from shared.events import Artefact, CheckpointSaved, Digest, Id, Position, TrainingRolledBack, Value
 from shared.identity import digest_of
 from shared.storage import FsspecStore, ObjectStore
 
@@ -29,11 +29,13 @@ Outcome = CheckpointSaved | TrainingRolledBack
 
 
 class Plan(Value):
-    """What was decided before training began."""
+    """What was decided before training began. `withdrawn` are feedback ids, as far as was heard at `withdrawn_through`."""
 
     parent_version: str
     parent: Artefact | None
     quarantined: tuple[str, ...]
+    withdrawn: tuple[Id, ...] = ()
+    withdrawn_through: Position | None = None
 
 
 class TrainedRun(Value):

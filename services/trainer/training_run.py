@@ -13,6 +13,7 @@ from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
+from services.trainer.withdrawals import Withdrawn
 from shared.adapters import write_adapter
 from shared.clock import Clock
 from shared.events import Artefact, BatchReady, CheckpointSaved, RunMetrics, TrainingRolledBack, Verdict
@@ -24,7 +25,7 @@ from shared.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run and what it works with. `champion` and `quarantined` are those of the moment in which an evaluation begins."""
+    """A run and what it works with. What a call is given of the outside is that of the moment in which an evaluation begins."""
 
     batch: BatchReady
     run_id: str
@@ -40,7 +41,7 @@ class TrainingRun:
     def configuration(self) -> TrainingConfig:
         return configuration_of(self.model, self.batch)
 
-    async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str]) -> Outcome:
+    async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Outcome:
         """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do.
 
         Raises RunFailed, Unusable when the run cannot give a version; Unavailable when something outside is away.
@@ -48,8 +49,10 @@ class TrainingRun:
         await self.progress.enter("loading")
         if self.batch.lane not in self.model.lanes:
             raise RunFailed(f"the model file declares no lane {self.batch.lane!r}", "declare it under lanes")
-        plan = self._plan(champion, quarantined)
+        plan = self._plan(champion, quarantined, withdrawn)
         chosen = self._choose(plan)
+        if not chosen.new and chosen.withdrawn:
+            raise RunFailed("all that the batch had to train on was withdrawn", "none: the next batch goes on from what is served")
         if not chosen.new:
             raise RunFailed("the batch has no example to train on", "look at its report: what was dropped, and why")
         await self.bench.load()
@@ -57,13 +60,19 @@ class TrainingRun:
         folder = self.runs.adapter_folder(self.run_id)
         prefix = f"adapters/{self.batch.model}/{self.run_id}"
         artefact = write_adapter(self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest)
-        return await self._examine(evaluation, plan.parent_version, champion, chosen, run, artefact, folder)
+        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder)
 
-    def _plan(self, champion: Champion, quarantined: Collection[str]) -> Plan:
+    def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
         plan = self.runs.plan(self.run_id)
         if plan is None:
             parent = None if self.batch.lane == "master" else champion.adapter
-            plan = Plan(parent_version=champion.version, parent=parent, quarantined=tuple(sorted(quarantined)))
+            plan = Plan(
+                parent_version=champion.version,
+                parent=parent,
+                quarantined=tuple(sorted(quarantined)),
+                withdrawn=tuple(sorted(withdrawn.feedback_ids)),
+                withdrawn_through=withdrawn.through,
+            )
             self.runs.write_plan(self.run_id, plan)
         return plan
 
@@ -73,6 +82,7 @@ class TrainingRun:
             read_batches(self.store, self.batch.manifest),
             plan.quarantined,
             {reference.messages for reference in self.models.golden(self.batch.model)},
+            withdrawn=frozenset(plan.withdrawn),
             training_set=lane.training_set,
             replay=self.configuration.replay,
             replay_window=lane.replay_window,
@@ -92,7 +102,7 @@ class TrainingRun:
     async def _examine(
         self,
         evaluation: int,
-        parent_version: str,
+        plan: Plan,
         champion: Champion,
         chosen: TrainingSet,
         run: TrainedRun,
@@ -123,7 +133,7 @@ class TrainingRun:
             evaluate_seconds=evaluate_seconds,
         )
         if verdict.decision != "promote":
-            return self._rolled_back(evaluation, parent_version, artefact, metrics, verdict)
+            return self._rolled_back(evaluation, plan.parent_version, artefact, metrics, verdict)
         return CheckpointSaved(
             event_id=identity("CheckpointSaved", self.run_id, evaluation),
             occurred_at=self.clock.now(),
@@ -132,7 +142,7 @@ class TrainingRun:
             run_id=self.run_id,
             batch_id=self.batch.batch_id,
             lane=self.batch.lane,
-            parent_version=parent_version,
+            parent_version=plan.parent_version,
             evaluation=evaluation,
             adapter=artefact,
             base_digest=self.bench.base.digest,
@@ -140,6 +150,7 @@ class TrainingRun:
             metrics=metrics,
             verdict=verdict,
             probes=probes,
+            withdrawn_through=plan.withdrawn_through,
         )
 
     def _rolled_back(

@@ -1,4 +1,5 @@
-"""What a run learns from and what it is judged on: a function of the manifests of a model's shard, newest first, and of the batch's id."""
+"""What a run learns from and what it is judged on: a function of the manifests of a model's shard, newest first, of the batch's id, and of
+what was quarantined and withdrawn when the run began."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,20 @@ class Batch:
     training: Sequence[Example]
     held_out: Sequence[Example]
 
+    def without(self, feedback_ids: Collection[Id]) -> "Batch":
+        """The same batch without some of its examples."""
+        training = [example for example in self.training if example.feedback_id not in feedback_ids]
+        return Batch(self.batch_id, training, [example for example in self.held_out if example.feedback_id not in feedback_ids])
+
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The examples of one run. No prompt is on both sides."""
+    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal."""
 
     new: Sequence[Sample]
     replayed: Sequence[Sample]
     held_out: Sequence[Sample]
+    withdrawn: int = 0
 
 
 def select(
@@ -41,6 +48,7 @@ def select(
     quarantined: Collection[Id],
     golden: Collection[tuple[Message, ...]],
     *,
+    withdrawn: Collection[Id] = frozenset(),
     training_set: int,
     replay: int,
     replay_window: int,
@@ -51,11 +59,12 @@ def select(
     Replay is drawn from the newest `replay_window` examples before it: the `replay` ones whose ids hash lowest together with the
     batch's id, or as many as make up `training_set` with the new ones. New examples are never left out for that: what a version was
     made of is what its batch names. Held-out is the newest `held_out_newest`. Quarantined batches give neither. What has a held-out
-    or a golden prompt is never trained on.
+    or a golden prompt is never trained on. Examples whose feedback was `withdrawn` count as if they had never been.
     Draws from `batches` only as far as both windows reach.
     """
     stream = iter(batches)
-    current = next(stream)
+    whole = next(stream)
+    current = whole.without(withdrawn)
     earlier: list[Example] = []
     held_out: list[Example] = [] if current.batch_id in quarantined else list(reversed(current.held_out))
     while len(earlier) < (replay_window if replay else 0) or len(held_out) < held_out_newest:
@@ -63,6 +72,7 @@ def select(
         if batch is None:
             break
         if batch.batch_id not in quarantined:
+            batch = batch.without(withdrawn)
             earlier += reversed(batch.training)
             held_out += reversed(batch.held_out)
     held_out = held_out[:held_out_newest]
@@ -75,6 +85,7 @@ def select(
         new=[_sample(example) for example in new],
         replayed=[_sample(example) for example in islice(may_replay, min(replay, room))],
         held_out=[_sample(example) for example in held_out],
+        withdrawn=len(whole.training) - len(current.training),
     )
 
 

@@ -1,6 +1,7 @@
 """The events, in the order of the flow. Frozen, in the past tense; each names the ids that led to it.
 
-`FeedbackReceived` is written by strangers and ignores fields that it does not know; in all others an unknown field is an error.
+`FeedbackReceived` and `UserForgotten` are written by strangers and ignore fields that they do not know; in all others an unknown field
+is an error.
 """
 
 from shared.events.base import (
@@ -23,6 +24,9 @@ from shared.events.feedback import (
     Message,
     PolicyRef,
     RewardPart,
+    UserForgotten,
+    WithdrawalRequested,
+    identity_of,
 )
 from shared.events.training import (
     BatchCounts,
@@ -30,6 +34,7 @@ from shared.events.training import (
     CheckpointSaved,
     Comparison,
     Decision,
+    ExamplesWithdrawn,
     OffsetRange,
     Phase,
     Probe,
@@ -38,6 +43,7 @@ from shared.events.training import (
     TrainingProgressed,
     TrainingRolledBack,
     Verdict,
+    WithdrawnBatch,
 )
 from shared.events.versions import (
     DeploymentFailed,
@@ -49,7 +55,10 @@ from shared.events.versions import (
 
 EVENTS: tuple[type[Event], ...] = (
     FeedbackReceived,
+    UserForgotten,
     FeedbackScored,
+    WithdrawalRequested,
+    ExamplesWithdrawn,
     BatchReady,
     TrainingProgressed,
     CheckpointSaved,
@@ -74,6 +83,7 @@ __all__ = [
     "DeploymentFailed",
     "Digest",
     "Event",
+    "ExamplesWithdrawn",
     "FeedbackReceived",
     "FeedbackScored",
     "FeedbackType",
@@ -92,10 +102,14 @@ __all__ = [
     "Share",
     "TrainingProgressed",
     "TrainingRolledBack",
+    "UserForgotten",
     "Value",
     "Verdict",
     "VersionDeployed",
     "VersionPromoted",
     "VersionRegistered",
     "VersionRolledBack",
+    "WithdrawalRequested",
+    "WithdrawnBatch",
+    "identity_of",
 ]

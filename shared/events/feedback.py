@@ -50,6 +50,17 @@ class FeedbackReceived(Event):
         return (Message(role="user", content=self.input),) if isinstance(self.input, str) else self.input
 
 
+class UserForgotten(Event):
+    """A user's feedback shall be used no more: that on `model`, or on every model where none is named. `user_id` is the one that
+    the user's feedback came with; `reason` is kept and shown, so it should not say who the user is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    user_id: Id
+    model: Name | None = None
+    reason: Annotated[str, Field(max_length=2000)] | None = None
+
+
 class RewardPart(Value):
     """One named reason for a reward, worth `value` and counting `weight`. `reason` says what decided, where the value alone does not."""
 
@@ -64,6 +75,11 @@ class PolicyRef(Value):
 
     name: str
     version: int
+
+
+def identity_of(source: str, event_id: str) -> str:
+    """What a received event is called from here on: the application's id, with the CloudEvents source where there was one."""
+    return f"{source}|{event_id}" if source else event_id
 
 
 class FeedbackScored(FeedbackReceived):
@@ -94,5 +110,19 @@ class FeedbackScored(FeedbackReceived):
 
     @property
     def identity(self) -> str:
-        """What this feedback is called from here on: the application's id, with the CloudEvents source where there was one."""
-        return f"{self.source}|{self.event_id}" if self.source else self.event_id
+        return identity_of(self.source, self.event_id)
+
+
+class WithdrawalRequested(Event):
+    """One shard's share of a `UserForgotten`: what the user said there before this event's place in the log is to be withdrawn.
+
+    `forgotten` is the id of the `UserForgotten`, with its source as in `FeedbackScored.identity`, and `received` where it stood: one
+    that was sent to several partitions makes a request for each.
+    """
+
+    model: Name
+    shard: Count
+    user_id: Id
+    forgotten: Id
+    received: Position
+    reason: str | None = None

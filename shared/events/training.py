@@ -1,5 +1,6 @@
-"""Batches, runs and their outcomes.
+"""Withdrawals, batches, runs and their outcomes.
 
+dataset ──▶ dataset.withdrawals ──▶ trainer, registry
 dataset ──▶ training.batches ──▶ trainer ──▶ training.progress, training.checkpoints, training.rollbacks ──▶ registry
 """
 
@@ -7,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
-from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Share, Value
+from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
 from shared.events.feedback import Message
 from shared.training_config import Lane, TrainingConfig
 
@@ -28,6 +29,35 @@ class BatchCounts(Value):
     preference: Count
     negative: Count
     held_out: Count
+
+
+class WithdrawnBatch(Value):
+    """The members of a batch that were withdrawn: of every kind, so also those that candidates are judged by."""
+
+    batch_id: Id
+    number: Count
+    feedback_ids: Annotated[tuple[Id, ...], Field(min_length=1)]
+
+
+class ExamplesWithdrawn(Event):
+    """What became of a `WithdrawalRequested`: how many examples waited and wait no more, and which members of batches may not be used
+    any more. Whoever keeps account of them adds up what such events say; one that comes again may say more, never less.
+
+    `user` stands for the user without naming them. A long answer comes in several events, `part` of `parts`, counted from 0; `waiting`
+    is the same in each. `unread` are objects that could not be read, so that nobody knows what of the user's is in them.
+    """
+
+    model: Name
+    shard: Count
+    user: Id
+    forgotten: Id
+    received: Position
+    reason: str | None = None
+    waiting: Count
+    batches: tuple[WithdrawnBatch, ...]
+    unread: tuple[str, ...] = ()
+    part: Count = 0
+    parts: Annotated[int, Field(ge=1)] = 1
 
 
 class BatchReady(Event):
@@ -121,7 +151,8 @@ class Probe(Value):
 
 class CheckpointSaved(Event):
     """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: the same candidate may be evaluated
-    again when the champion has moved meanwhile."""
+    again when the champion has moved meanwhile. Examples that were withdrawn up to `withdrawn_through`, a place in
+    `dataset.withdrawals`, had no part in the run."""
 
     model: Name
     model_digest: Digest
@@ -136,6 +167,7 @@ class CheckpointSaved(Event):
     metrics: RunMetrics
     verdict: Verdict
     probes: tuple[Probe, ...]
+    withdrawn_through: Position | None = None
 
 
 class TrainingRolledBack(Event):

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.dataset.golden import Golden
-from services.dataset.ledger import Closing, Decided, Ledger
+from services.dataset.ledger import Closing, Decided, Ledger, Withdrawn
 from shared.entries import ClosedBatch, Entry, TableState
-from shared.events import Artefact, FeedbackScored, PolicyRef, Position
+from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
 from shared.model_file import Base, ModelFile
 from shared.topics import FEEDBACK_SCORED
@@ -42,6 +42,19 @@ def scored(event_id: str, feedback_type: str = "thumbs_up", reward: float = 1.0,
     return FeedbackScored.model_validate(said | corrected | fields)
 
 
+def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
+    said: dict[str, Any] = {
+        "event_id": event_id,
+        "occurred_at": START,
+        "model": "support",
+        "shard": 0,
+        "user_id": user,
+        "forgotten": f"forgotten {event_id}",
+        "received": Position(topic="feedback.received", partition=0, offset=0),
+    }
+    return WithdrawalRequested.model_validate(said | fields)
+
+
 class World:
     """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does."""
 
@@ -58,9 +71,16 @@ class World:
     def restart(self) -> None:
         self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values(), self.records.values())
 
+    def withdraw(self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None) -> Withdrawn:
+        withdrawn = self.ledger.withdraw(request, _position(offset), logged_at or START + timedelta(seconds=offset))
+        for entry in withdrawn.entries:
+            self.entries[entry.key] = entry
+        self.duplicates += withdrawn.status == "duplicate"
+        self.close()
+        return withdrawn
+
     def feed(self, event: FeedbackScored, offset: int, logged_at: datetime | None = None) -> Decided:
-        position = Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)
-        decided = self.ledger.decide(event, position, logged_at or START + timedelta(seconds=offset))
+        decided = self.ledger.decide(event, _position(offset), logged_at or START + timedelta(seconds=offset))
         for key in decided.expired:
             del self.entries[key]
         if decided.entry is not None:
@@ -98,3 +118,7 @@ class World:
     def training(self, number: int) -> list[str]:
         inside = [entry for entry in self.entries.values() if entry.batch and entry.batch.number == number and entry.decision == "training"]
         return [entry.feedback_id for entry in sorted(inside, key=lambda entry: entry.batch.place if entry.batch else 0)]
+
+
+def _position(offset: int) -> Position:
+    return Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)

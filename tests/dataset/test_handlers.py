@@ -1,7 +1,7 @@
 """The shell on in-memory twins: whatever fails, and wherever a process dies, the batches come out the same."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,25 +13,30 @@ from shared.clock import ManualClock
 from shared.codec import Headers, decode, encode
 from shared.entries import TableState
 from shared.errors import StorageUnavailable
-from shared.events import Artefact, BatchReady, FeedbackScored
+from shared.events import Artefact, BatchReady, ExamplesWithdrawn, FeedbackScored, WithdrawalRequested
+from shared.marks import read_mark
 from shared.metrics import Metrics
 from shared.model_file import ModelFile, Models
 from shared.snapshots import read_manifest
 from shared.storage import MemoryStore
-from shared.topics import FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
-from tests.dataset.events import START, World, model_file, scored
+from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from tests.dataset.events import START, World, model_file, scored, withdrawal
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
-EVENTS = [
+EVENTS: list[FeedbackScored | WithdrawalRequested] = [
     scored(
         f"e{number}",
         "thumbs_down" if number % 5 == 0 else "correction" if number % 3 == 0 else "thumbs_up",
         -1.0 if number % 5 == 0 else 1.0,
-        # Every seventh is about the answer before it.
+        # Every seventh is about the answer before it; every third of them is Ann's.
         response_id=f"r{number - 1 if number % 7 == 0 else number}",
+        user_id="ann" if number % 3 == 1 else None,
     )
     for number in range(24)
 ]
+# Ann is forgotten twice, each time when some of what she said waits and some is in a batch.
+EVENTS[23:23] = [withdrawal("w2", "ann")]
+EVENTS[14:14] = [withdrawal("w1", "ann")]
 LOG = [
     Record(FEEDBACK_SCORED, 0, offset, b"support", *_encoded)
     for offset, (value, headers) in enumerate(encode(event, "/test") for event in EVENTS)
@@ -120,10 +125,22 @@ def batches(outside: Outside) -> dict[int, tuple[str, ...]]:
     return {number: read_manifest(outside.store, event.manifest).feedback_ids for number, event in found.items()}
 
 
-def expected(events: list[FeedbackScored]) -> World:
+def withdrawals(outside: Outside) -> dict[str, ExamplesWithdrawn]:
+    """What was said to be withdrawn, by event; every time it was said it was the same."""
+    found: dict[str, ExamplesWithdrawn] = {}
+    for record in outside.bus.topics.get(DATASET_WITHDRAWALS, []):
+        event = decode(record.value, record.headers, ExamplesWithdrawn).event
+        assert found.setdefault(event.event_id, event) == event
+    return found
+
+
+def expected(events: Sequence[FeedbackScored | WithdrawalRequested]) -> World:
     world = World(FILE)
     for offset, event in enumerate(events):
-        world.feed(event, offset, START)
+        if isinstance(event, WithdrawalRequested):
+            world.withdraw(event, offset, START)
+        else:
+            world.feed(event, offset, START)
     return world
 
 
@@ -135,7 +152,7 @@ async def test_the_shell_does_what_the_ledger_says() -> None:
     state = TableState.read((key.encode(), value) for key, value in outside.entries.items())
     assert {entry.key: entry.reason for entry in state.entries} == {key: entry.reason for key, entry in world.entries.items()}
     assert {batch.key for batch in state.batches} == world.records.keys()
-    assert {"superseded", "late"} <= {entry.reason for entry in world.entries.values()}
+    assert {"superseded", "late", "withdrawn"} <= {entry.reason for entry in world.entries.values()}
 
 
 @pytest.mark.parametrize("behind", [0, 100])
@@ -153,6 +170,7 @@ async def test_death_at_any_write_changes_nothing(behind: int) -> None:
         outside.left = 1_000_000
         await live(outside)
         assert batches(outside) == batches(whole), lives
+        assert withdrawals(outside) == withdrawals(whole), lives
         assert outside.entries == whole.entries, lives
         assert outside.store.objects == whole.store.objects, lives
 
@@ -176,6 +194,32 @@ async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has
         assert {entry.feedback_id: entry.batch.number for entry in entries if entry.batch} == {
             feedback_id: number for number, batch in found.items() for feedback_id in batch
         }, lives
+
+
+async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> None:
+    outside = Outside()
+    await live(outside)
+    first, second = withdrawals(outside).values()
+    assert (first.waiting > 0, len(first.batches) > 0, second.waiting > 0) == (True, True, True)
+    assert {batch.number for batch in first.batches} < {batch.number for batch in second.batches}
+    announced = [decode(record.value, record.headers, BatchReady).event for record in outside.bus.topics[TRAINING_BATCHES]]
+    marks = {event.batch_id: read_mark(outside.store, event.manifest) for event in announced}
+    assert {batch.batch_id: set(batch.feedback_ids) for batch in second.batches} == {
+        batch_id: set(mark.feedback_ids) for batch_id, mark in marks.items() if mark
+    }
+    anns = {event.identity for event in EVENTS if isinstance(event, FeedbackScored) and event.user_id == "ann"}
+    assert {name for batch in second.batches for name in batch.feedback_ids} < anns
+    assert not any(b"ann" in value for value in outside.entries.values())
+
+
+async def test_a_long_search_reports_progress() -> None:
+    outside, steps = Outside(), list[None]()
+    models = Models({"support": FILE}, Path())
+    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
+    process = Dataset(models, outside, outside.store, outside, Metrics("dataset"), clock, log, 1, lambda: steps.append(None))
+    await process.recover(lambda: TableState(()))
+    await feed(process)
+    assert len(steps) > 1
 
 
 async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from services.dataset.ledger import Ledger
 from services.dataset.recovery import completed
 from shared.entries import Entry
-from shared.events import Artefact, BatchCounts, FeedbackScored, Position, RewardPart
+from shared.events import Artefact, BatchCounts, FeedbackScored, Position, RewardPart, WithdrawalRequested
 from shared.identity import digest_of
 from shared.snapshots import Manifest
 from shared.topics import FEEDBACK_SCORED
-from tests.dataset.events import START, World, model_file, scored, words
+from tests.dataset.events import START, World, model_file, scored, withdrawal, words
 
-KINDS = ["correction", "thumbs_up", "thumbs_up", "accepted", "validation", "thumbs_down", "retracted", "regenerated"]
+KINDS = ["correction", "thumbs_up", "thumbs_up", "accepted", "validation", "thumbs_down", "retracted", "regenerated", "withdrawal"]
 Drawn = tuple[int, int, str, str | None, str | None, float]
 EVENTS: st.SearchStrategy[list[Drawn]] = st.lists(
     st.tuples(
@@ -45,11 +45,15 @@ POLICIES = st.fixed_dictionaries(
 quickly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def log_of(drawn: list[Drawn]) -> list[tuple[FeedbackScored, datetime]]:
+def log_of(drawn: list[Drawn]) -> list[tuple[FeedbackScored | WithdrawalRequested, datetime]]:
     """Events and the time of their records. Answers, users and conversations are few, so that everything meets."""
-    now, log = START, []
+    now = START
+    log: list[tuple[FeedbackScored | WithdrawalRequested, datetime]] = []
     for number, answer, kind, user, conversation, hours in drawn:
         now += timedelta(hours=hours)
+        if kind == "withdrawal":
+            log.append((withdrawal(f"w{number}", user or "ann"), now))
+            continue
         reward = -1.0 if kind == "thumbs_down" else 1.0
         parts = (RewardPart(name="validation" if kind == "validation" else "action", value=reward, weight=1.0),)
         said: dict[str, Any] = {"input": words(f"p{answer // 2}", 8), "output": words(f"a{answer}"), "parts": parts}
@@ -58,13 +62,21 @@ def log_of(drawn: list[Drawn]) -> list[tuple[FeedbackScored, datetime]]:
     return log
 
 
-def run(log: list[tuple[FeedbackScored, datetime]], restarts: frozenset[int] = frozenset(), **policy: Any) -> World:
+def run(log: list[tuple[FeedbackScored | WithdrawalRequested, datetime]], restarts: frozenset[int] = frozenset(), **policy: Any) -> World:
     world = World(model_file(**(SMALL | policy)))
     for offset, (event, logged_at) in enumerate(log):
         if offset in restarts:
             world.restart()
-        world.feed(event, offset, logged_at)
+        take(world, event, offset, logged_at)
     return world
+
+
+def take(world: World, event: FeedbackScored | WithdrawalRequested, offset: int, logged_at: datetime) -> tuple[Entry, ...]:
+    """The entries that an event was the first to write."""
+    if isinstance(event, WithdrawalRequested):
+        return world.withdraw(event, offset, logged_at).entries[-1:]
+    decided = world.feed(event, offset, logged_at)
+    return (decided.entry,) if decided.entry is not None else ()
 
 
 @quickly
@@ -105,7 +117,7 @@ def test_every_event_is_in_exactly_one_state(drawn: list[Drawn], policy: dict[st
     assert {entry.feedback_id for entry in world.entries.values()} == {event.event_id for event, _ in log}
     assert world.duplicates == len(log) - len(world.entries)
     for entry in world.entries.values():
-        assert [entry.waits, entry.batch is not None, entry.decision == "dropped"].count(True) == 1
+        assert [entry.waits, entry.batch is not None, entry.decision in ("dropped", "withdrawal")].count(True) == 1
         assert (entry.example is not None) == entry.waits
     assert world.ledger.pending == sum(entry.waits and entry.decision == "training" for entry in world.entries.values())
 
@@ -125,11 +137,10 @@ def test_entries_that_a_crash_or_a_zombie_left_behind_are_made_whole(drawn: list
     again = World(model_file(**SMALL))
     written: dict[str, Entry] = {}
     for offset, (event, logged_at) in enumerate(log_of(drawn)):
-        decided = again.feed(event, offset, logged_at)
-        if decided.entry is not None:
-            written[decided.entry.key] = decided.entry
-    stale = [entry.key for entry in again.entries.values() if entry.reason == "superseded"]
-    for key in data.draw(st.lists(st.sampled_from(stale), unique=True), label="superseded") if stale else ():
+        for entry in take(again, event, offset, logged_at):
+            written[entry.key] = entry
+    stale = [entry.key for entry in again.entries.values() if entry.batch is None and entry != written[entry.key]]
+    for key in data.draw(st.lists(st.sampled_from(stale), unique=True), label="stale") if stale else ():
         again.entries[key] = written[key]
     for number, members in world.batches.items():
         for feedback_id in data.draw(st.lists(st.sampled_from(members), unique=True), label=f"batch {number}"):

@@ -307,3 +307,13 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
     assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_of(TRAINING_CHECKPOINTS)]
     assert stage.books.do(lambda session: len(session.scalars(select(Version)).all())) == 2
     assert stage.books.do(lambda session: session.scalars(select(Deployment)).all()) == []
+
+
+async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: Stage) -> None:
+    database, clock = stage.books.database, SystemClock()
+    publisher = Publisher(database, stage.bus, clock, LOG)
+    nobody = Deployer(database, {"support": []}, stage.builds, publisher, clock, LOG, stage.metrics, 1)
+    running = asyncio.create_task(nobody.run())
+    done, _ = await asyncio.wait([running], timeout=0.1)
+    assert not done
+    running.cancel()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.codec import MAX_EVENT, decode, encode, peek
 from shared.errors import ContractViolation, TooLarge, Undecodable, Unprocessable
-from shared.events import BatchReady, CheckpointSaved, FeedbackReceived, TrainingRolledBack
+from shared.events import BatchReady, CheckpointSaved, FeedbackReceived, TrainingRolledBack, UserForgotten
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -109,6 +109,18 @@ def test_bad_input_is_answered_with_field_and_reason(value: bytes | None, header
 def test_no_bytes_raise_anything_else(value: bytes, headers: list[tuple[str, bytes]]) -> None:
     with pytest.raises(Unprocessable):
         decode(value, headers, FeedbackReceived)
+
+
+def test_on_a_topic_with_several_types_what_names_none_of_ours_may_be_taken_for_one() -> None:
+    data = json.dumps(example().model_dump(mode="json", exclude_none=True)).encode()
+    attributes = [("ce_specversion", b"1.0"), ("ce_type", b"shop.feedback"), ("ce_source", b"/a"), ("ce_id", b"e1")]
+    for headers in ([], attributes):
+        assert decode(data, headers, UserForgotten, FeedbackReceived, otherwise=FeedbackReceived).event == example()
+        with pytest.raises(Undecodable, match="expected an event of type"):
+            decode(data, headers, UserForgotten, FeedbackReceived)
+    unknown = [(name, b"ratchet.Novelty.v1" if name == "ce_type" else value) for name, value in attributes]
+    with pytest.raises(Undecodable, match=r"found ratchet\.Novelty\.v1"):
+        decode(data, unknown, UserForgotten, FeedbackReceived, otherwise=FeedbackReceived)
 
 
 def test_a_topic_with_several_types_needs_the_type() -> None:

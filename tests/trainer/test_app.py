@@ -18,14 +18,26 @@ from shared.bus import MemoryBus, Record
 from shared.clock import SystemClock
 from shared.codec import decode, encode
 from shared.errors import Misconfigured, UnknownModel
-from shared.events import BatchReady, CheckpointSaved, Event, ProbeToken, TrainingRolledBack, Value, VersionPromoted, VersionRegistered
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    Event,
+    ExamplesWithdrawn,
+    Position,
+    ProbeToken,
+    TrainingRolledBack,
+    Value,
+    VersionPromoted,
+    VersionRegistered,
+    WithdrawnBatch,
+)
 from shared.health import Health
 from shared.identity import identity
 from shared.metrics import Metrics
 from shared.model_file import Base as DeclaredBase
 from shared.model_file import ModelFile, Models
 from shared.storage import MemoryStore
-from shared.topics import MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
 R = TypeVar("R", bound=Value)
@@ -69,15 +81,15 @@ class QuickChild(ChildProcess):
 
 
 @dataclass
-class Versions:
-    """What is on `models.versions` and `training.rollbacks`, read as the real reader does."""
+class Others:
+    """What is on the topics that the trainer listens to, read as the real reader does."""
 
     bus: MemoryBus
     read: dict[str, int] = field(default_factory=dict)
 
     async def newest(self) -> list[Record]:
         records = []
-        for topic in (MODELS_VERSIONS, TRAINING_ROLLBACKS):
+        for topic in (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS):
             log = self.bus.topics.get(topic, [])
             records += log[self.read.get(topic, 0) :]
             self.read[topic] = len(log)
@@ -102,7 +114,7 @@ class World:
             store=self.store,
             runs=Runs(self.folder),
             child=self.child,
-            registry=Versions(self.bus),
+            others=Others(self.bus),
             producer=self.bus,
             clock=clock,
             metrics=Metrics("trainer"),
@@ -113,6 +125,21 @@ class World:
     async def say(self, event: Event) -> None:
         value, headers = encode(event, "registry")
         await self.bus.send(MODELS_VERSIONS, b"m", value, headers)
+
+    async def withdraw(self, *feedback_ids: str) -> None:
+        """What the dataset service says of a withdrawal."""
+        event = ExamplesWithdrawn(
+            event_id=feedback_ids[0],
+            occurred_at=NOW,
+            model="m",
+            shard=0,
+            user="u",
+            forgotten="f",
+            received=Position(topic="feedback.received", partition=0, offset=0),
+            waiting=0,
+            batches=(WithdrawnBatch(batch_id="b", number=0, feedback_ids=feedback_ids),),
+        )
+        await self.bus.send(DATASET_WITHDRAWALS, b"m", *encode(event, "dataset"))
 
     async def answer(self, evaluation: int, answer: str, champion: str) -> None:
         """The registry's answer to the checkpoint of an evaluation, once it is there."""
@@ -248,6 +275,39 @@ async def test_what_cannot_be_trained_fails_with_advice(world: World) -> None:
     assert [event.outcome for event in world.rollbacks] == ["failed"] * 3
     assert [event.advice for event in world.rollbacks if not event.advice] == []
     assert "altered" in world.rollbacks[1].reason
+
+
+async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_far_that_was_heard(world: World) -> None:
+    await world.withdraw("0-training-0", "0-training-1", "0-held_out-0")
+    await world.withdraw("another")
+    handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
+    await world.answer(1, "promoted", "v1")
+    await handling
+    assert list(world.child.trained[0].examples) == tickets(2, 8)
+    assert tickets(500, 1)[0] not in world.child.scored[0].samples
+    assert world.checkpoints[0].withdrawn_through == Position(topic=DATASET_WITHDRAWALS, partition=0, offset=1)
+
+
+async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: World) -> None:
+    record = announced(a_batch(world))
+    world.child.dies_at = Train
+    with pytest.raises(RuntimeError, match="power"):
+        await world.trainer().handle(record, mine)
+    world.child.dies_at = None
+    await world.withdraw("0-training-0")
+    handling = asyncio.create_task(world.trainer().handle(record, mine))
+    await world.answer(1, "promoted", "v1")
+    await handling
+    assert list(world.child.trained[0].examples) == tickets(0, 10)
+    assert world.checkpoints[0].withdrawn_through is None, "so that the registry knows what it was made with"
+
+
+async def test_a_batch_of_which_all_was_withdrawn_fails_with_a_plain_reason(world: World) -> None:
+    await world.withdraw(*(f"0-training-{place}" for place in range(10)))
+    await world.trainer().handle(announced(a_batch(world)), mine)
+    (failed,) = world.rollbacks
+    assert (failed.outcome, failed.reason) == ("failed", "all that the batch had to train on was withdrawn")
+    assert not world.child.trained
 
 
 async def test_a_batch_of_an_undeclared_model_is_a_dead_letter(world: World) -> None:

@@ -10,7 +10,7 @@ from services.trainer.training_run import failed
 from shared.adapters import read_adapter, write_adapter
 from shared.clock import ManualClock
 from shared.errors import Corrupt, Missing, Unusable
-from shared.events import Artefact
+from shared.events import Artefact, Position
 from shared.model_file import Base, ModelFile
 from shared.storage import MemoryStore
 from tests.trainer.tickets import DIGEST, NOW, write_batch
@@ -29,7 +29,8 @@ def write_files(runs: Runs, run_id: str) -> None:
 
 def test_what_was_written_is_read_by_the_next_process(tmp_path: Path) -> None:
     outcome = failed(write_batch(MemoryStore(), "m", 0, [], []), "r", MODEL, "v0", 1, "broken", "mend it", ManualClock(NOW))
-    plan = Plan(parent_version="v0", parent=None, quarantined=("b",))
+    heard = Position(topic="dataset.withdrawals", partition=1, offset=3)
+    plan = Plan(parent_version="v0", parent=None, quarantined=("b",), withdrawn=("e",), withdrawn_through=heard)
     runs = Runs(tmp_path)
     assert (runs.plan("r"), runs.outcome("r", 1), runs.references("k")) == (None, None, None)
     runs.write_plan("r", plan)

@@ -1,5 +1,8 @@
 """What a run learns from is a function of manifests: deterministic, without quarantined batches, no prompt on both sides."""
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +25,18 @@ def batch(number: int, training: range, held_out: range) -> Batch:
 
 
 def choose(
-    batches: list[Batch], *, quarantined: tuple[str, ...] = (), most: int = 500, replay: int = 5, window: int = 1000, newest: int = 10
+    batches: list[Batch],
+    *,
+    quarantined: tuple[str, ...] = (),
+    withdrawn: Collection[str] = (),
+    most: int = 500,
+    replay: int = 5,
+    window: int = 1000,
+    newest: int = 10,
 ) -> TrainingSet:
-    return select(batches, quarantined, (), training_set=most, replay=replay, replay_window=window, held_out_newest=newest)
+    return select(
+        batches, quarantined, (), withdrawn=withdrawn, training_set=most, replay=replay, replay_window=window, held_out_newest=newest
+    )
 
 
 HISTORY = [batch(3, range(30, 40), range(300, 303)), batch(2, range(20, 30), range(200, 203)), batch(1, range(10), range(100, 103))]
@@ -69,6 +81,30 @@ def test_quarantined_batches_give_neither_replay_nor_held_out() -> None:
     chosen = choose(HISTORY, quarantined=("batch-2",), replay=100)
     assert set(chosen.replayed) == set(tickets(0, 10))
     assert set(chosen.held_out) == {*tickets(300, 3), *tickets(100, 3)}
+
+
+def test_withdrawn_examples_are_on_neither_side_and_others_take_their_place() -> None:
+    gone = {f"t{number}" for number in (30, 31, 20, 21)} | {"h302", "h200"}
+    chosen = choose(HISTORY, withdrawn=gone, replay=100, newest=4)
+    assert chosen.new == tickets(32, 8)
+    assert set(chosen.replayed) == {*tickets(22, 8), *tickets(0, 10)}
+    assert chosen.held_out == [ticket(301), ticket(300), ticket(202), ticket(201)]
+    assert chosen.withdrawn == 2
+    assert len(choose(HISTORY, withdrawn=gone, replay=10, window=10).replayed) == 10, "the window reaches further"
+
+
+@given(st.sets(st.sampled_from([f"{side}{number}" for number in range(310) for side in "th"])), st.integers(0, 30), st.integers(0, 12))
+def test_what_was_withdrawn_counts_as_if_it_had_never_been(gone: set[str], replay: int, newest: int) -> None:
+    without = [
+        Batch(
+            batch.batch_id,
+            [example for example in batch.training if example.feedback_id not in gone],
+            [example for example in batch.held_out if example.feedback_id not in gone],
+        )
+        for batch in HISTORY
+    ]
+    chosen = choose(HISTORY, withdrawn=gone, replay=replay, newest=newest)
+    assert chosen == replace(choose(without, replay=replay, newest=newest), withdrawn=chosen.withdrawn)
 
 
 @given(

@@ -71,6 +71,10 @@ class Redactor:
         source = _named("source", source, find, placeholders)
         return Redacted(feedback.model_copy(update=changes), source, placeholders.counts)
 
+    def identifier(self, identifier: Identifier, value: str) -> str:
+        """What an identifier is called in redacted feedback: itself, or its pseudonym."""
+        return _named(identifier, value, partial(find_all, finders=self._finders_of_one_event()), Placeholders(()))
+
     def _finders_of_one_event(self) -> tuple[Finder, ...]:
         phones = (PhoneFinder(self._regions),) if self._regions is not None else ()
         names = (self._find_names,) if self._find_names is not None else ()

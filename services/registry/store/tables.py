@@ -106,6 +106,45 @@ class Version(Table):
     merged_digest: Mapped[str | None]
 
 
+class TrainedWithout(Table):
+    """The place in `dataset.withdrawals` up to which a version's run left out what was withdrawn; a version without a row left out
+    nothing."""
+
+    __tablename__ = "trained_without"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    through: Mapped[int]
+
+
+class Withdrawal(Table):
+    """An answer of the dataset service, or a part of one, to a user's being forgotten."""
+
+    __tablename__ = "withdrawals"
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    shard: Mapped[int]
+    forgotten: Mapped[str]
+    user: Mapped[str]
+    reason: Mapped[str | None] = mapped_column(Text)
+    waiting: Mapped[int]
+    part: Mapped[int]
+    at: Mapped[datetime]
+
+
+class WithdrawnExample(Table):
+    """A member of a batch that may not be used any more, and the place in `dataset.withdrawals` that first said so."""
+
+    __tablename__ = "withdrawn_examples"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    feedback_id: Mapped[str] = mapped_column(primary_key=True)
+    batch_id: Mapped[str]
+    user: Mapped[str]
+    offset: Mapped[int]
+
+
 class AliasRow(Table):
     """The aliases of a model; the row that a change of the model's state locks. `move` counts the champion's moves."""
 
