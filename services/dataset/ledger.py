@@ -9,19 +9,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Literal
 
 from services.dataset.answers import answer_id_of, combined, word_of
 from services.dataset.curation import Curated, curate, influence_of, influence_of_user
 from services.dataset.golden import Golden
+from services.dataset.likeness import Likeness
 from services.dataset.newcomers import Newcomers
 from services.dataset.selection import most_informative
-from services.dataset.similarity import Similar, signatures_of
+from services.dataset.similarity import signatures_of
 from services.dataset.vigilance import Vigilance
 from services.dataset.waiting import Waiting
 from shared.entries import ClosedBatch, Decision, Entry, Membership, Reason, entry_key
-from shared.events import Artefact, FeedbackScored, Message, Position, WithdrawalRequested
+from shared.events import Artefact, FeedbackScored, Position, WithdrawalRequested
 from shared.identity import batch_identity, user_digest
 from shared.model_file import ModelFile
 
@@ -83,14 +84,11 @@ class Ledger:
         self._oldest: list[tuple[datetime, str]] = []
         self._riding: dict[str, Entry] = {}
         self.vigilance = Vigilance()
-        self._texts = Similar(self._policy.similarity)
-        self._trained_prompts = Similar(self._policy.similarity)
-        self._held_out_prompts = Similar(self._policy.similarity)
+        self._likeness = Likeness(self._policy.similarity, self._golden)
         self._replay: deque[str] = deque()
         self._replay_window = max(
             self._policy.share_window * self._policy.batch_size, *(lane.replay_window for lane in model_file.lanes.values())
         )
-        self._held_out: dict[str, None] = {}
         self._aging: deque[str] = deque()
         self._aged: set[str] = set()
         self._settled: list[str] = []
@@ -120,12 +118,12 @@ class Ledger:
                 if entry.decision == "training":
                     trained.append((entry.batch.number, entry.batch.place, entry))
                 elif entry.decision == "held_out":
-                    ledger._index(entry)
+                    ledger._likeness.add(entry)
             elif entry.decision == "dropped" and (entry.source.offset if entry.revoked is None else entry.revoked) > closed:
                 ledger._dropped[entry.reason] += 1
         trained.sort(key=lambda at: at[:2])
         for _, _, entry in trained[-ledger._replay_window :]:
-            ledger._index(entry)
+            ledger._likeness.add(entry)
             ledger._replay.append(entry.feedback_id)
         for _, batch in groupby(trained, key=lambda at: at[0]):
             ledger._waiting.trained(entry for _, _, entry in batch)
@@ -260,7 +258,7 @@ class Ledger:
         text = prompt = None
         if example is not None:
             prompt, text = signatures_of(example.messages, example.answer)
-            against = self._against(decision, example.messages, text, prompt)
+            against = self._likeness.against(decision, example.messages, text, prompt)
             if against is not None:
                 decision, reason, example, text, prompt = "dropped", against, None, None, None
         influence = influence_of(counts if isinstance(counts, FeedbackScored) else event)
@@ -294,15 +292,6 @@ class Ledger:
         newest = self._users.get(influence)
         return newest.since if newest and newest.since else logged_at
 
-    def _against(self, decision: Decision, messages: tuple[Message, ...], text: str, prompt: str) -> Reason | None:
-        """Why an example that is good in itself is dropped after all."""
-        other_side = self._trained_prompts if decision == "held_out" else self._held_out_prompts
-        if prompt in other_side or self._golden.resembles(messages, prompt):
-            return "contaminated"
-        if decision in ("training", "held_out") and text in self._texts:
-            return "near_duplicate"
-        return None
-
     def _remember(self, entry: Entry) -> None:
         self._known[entry.feedback_id] = entry
         self._aging.append(entry.feedback_id)
@@ -326,7 +315,7 @@ class Ledger:
                 self._users[entry.influence] = entry
 
     def _wait(self, entry: Entry) -> None:
-        self._index(entry)
+        self._likeness.add(entry)
         if entry.decision != "training":
             self._riding[entry.feedback_id] = entry
             return
@@ -360,7 +349,7 @@ class Ledger:
             self._newcomers.remove(entry)
         else:
             self._waiting.remove(entry)
-        self._unindex(entry.feedback_id)
+        self._likeness.remove(entry.feedback_id)
         revoked = entry.revoked_by(reason, offset)
         self._rewrite(revoked)
         self._settled.append(entry.feedback_id)
@@ -371,7 +360,7 @@ class Ledger:
         """Keep nothing of what an entry says; one that waits is withdrawn at `offset`. As it has to be written again."""
         if entry.waits:
             entry = self._revoke(entry, "withdrawn", offset)
-        self._unindex(entry.feedback_id)
+        self._likeness.remove(entry.feedback_id)
         forgotten = entry.forgotten()
         self._rewrite(forgotten)
         self._settled.append(entry.feedback_id)
@@ -381,27 +370,12 @@ class Ledger:
         if batch.number >= self._number:
             self._number, self._previous = batch.number + 1, batch.manifest
 
-    def _index(self, entry: Entry) -> None:
-        """Have an example found by those that are like it."""
-        if entry.text is not None:
-            self._texts.add(entry.feedback_id, entry.text)
-        # A member that was withdrawn from its batch has neither.
-        if entry.prompt is not None:
-            (self._held_out_prompts if entry.decision == "held_out" else self._trained_prompts).add(entry.feedback_id, entry.prompt)
-            if entry.decision == "held_out":
-                self._held_out[entry.feedback_id] = None
-
-    def _unindex(self, name: str) -> None:
-        for index in (self._texts, self._trained_prompts, self._held_out_prompts):
-            index.remove(name)
-        self._held_out.pop(name, None)
-
     def _expire(self, before: datetime) -> tuple[str, ...]:
         """Forget what left the replay window or the newest of the held-out set, and entries that are old besides and wait for nothing."""
         left = [self._replay.popleft() for _ in range(len(self._replay) - self._replay_window)]
-        left += list(islice(self._held_out, max(0, len(self._held_out) - self._model_file.gate.held_out_newest)))
+        left += self._likeness.held_out_before(self._model_file.gate.held_out_newest)
         for name in left:
-            self._unindex(name)
+            self._likeness.remove(name)
         while self._aging and self._known[self._aging[0]].logged_at < before:
             left.append(self._aging[0])
             self._aged.add(self._aging.popleft())
@@ -418,4 +392,4 @@ class Ledger:
         return tuple(entry_key(self._model_file.model, self.shard, name) for name in gone)
 
     def _is_needed(self, name: str) -> bool:
-        return self._known[name].waits or self._texts.has(name)
+        return self._known[name].waits or name in self._likeness
