@@ -8,7 +8,7 @@ BASES := .ratchet/bases
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos test-fast lint format bench lock clean
+.PHONY: help setup demo up test test-chaos chaos test-fast lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ demo: setup ## Watch a small model learn from feedback, refuse poison, and be ro
 up: setup ## Run the whole stack on this machine until Ctrl-C
 	$(BIN)/ratchet up
 
-test: setup ## Run every test, those with real parts included
-	$(BIN)/python -m pytest
+test: setup ## Run the tests, those with real parts included
+	$(BIN)/python -m pytest -m "not chaos"
+
+test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
+	$(BIN)/python -m pytest -m chaos
 
 chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what was lost or used twice
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))

@@ -5,7 +5,7 @@ import pytest
 from shared.failpoints import CATALOGUE, Service
 from tests.chaos.world import World
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 POINTS: list[tuple[Service, str]] = [(service, row.name) for row in CATALOGUE for service in row.services]
 

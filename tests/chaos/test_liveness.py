@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from shared.topics import FEEDBACK_RECEIVED
 from tests.chaos.world import World
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 STALLED = 5
 

@@ -14,7 +14,7 @@ from tests.chaos.load import MODEL_FILE
 from tests.chaos.world import World
 from tests.dataset.running import Headers, read, send
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(240)]
 
 SERVICES: tuple[Service, ...] = ("feedback", "dataset")
 SLEEP = 14
