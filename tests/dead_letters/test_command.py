@@ -127,7 +127,7 @@ async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(broker_apart
 
 def test_what_is_not_there_is_one_clear_line(broker: str) -> None:
     for arguments, words in (
-        (("list", "no.such.topic"), "there is no topic no.such.topic.dlq here; there are feedback.received.dlq, "),
+        (("list", "no.such.topic"), "there is no topic no.such.topic.dlq here; there are dataset.withdrawals.dlq, "),
         (("show", f"{DLQ}/0/987654321"), f"there is no dead letter at or about {DLQ}/0/987654321"),
         (("show", "17"), "expected topic/partition/offset, found '17'"),
         (("list", "--since", "[/]yesterday"), "expected a time like 2026-01-31T12:00:00Z or 12h, found '[/]yesterday'"),

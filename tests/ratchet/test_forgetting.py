@@ -19,7 +19,7 @@ from ratchet.forgetting import Answers
 from ratchet.ports import free_port
 from services.trainer.training_set import read_batches, select
 from shared.codec import decode, encode
-from shared.entries import Entry
+from shared.entries import TableState
 from shared.events import BatchReady, ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.marks import read_mark
 from shared.model_file import ModelFile, load_model
@@ -227,7 +227,7 @@ async def entries_say_nothing_of_what_was(stack: Stack, user: str) -> None:
         async for record in records:
             if (record.key or b"").startswith(stack.model.encode()):
                 newest[record.key or b""] = record.value or b""
-    entries = [Entry.model_validate_json(value) for value in newest.values()]
+    entries = TableState.read(newest.items()).entries
     naming = [entry.feedback_id for entry in entries if entry.influence == f"user:{user}"]
     assert naming == [f"{stack.model}-{user}-{stack.said}"]
     assert [entry.reason for entry in entries if entry.revoked is not None] == ["withdrawn"]
