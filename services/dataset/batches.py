@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from services.dataset.contents import LANE, examples_of
-from services.dataset.ledger import Closing
+from services.dataset.outcomes import Closing
 from services.dataset.page import page_of
 from services.dataset.report import report_of
 from shared.entries import ClosedBatch

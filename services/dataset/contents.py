@@ -1,6 +1,6 @@
 """What a batch consists of: the lines of its data files."""
 
-from services.dataset.ledger import Closing
+from services.dataset.outcomes import Closing
 from shared.snapshots import Example, Kind
 from shared.training_config import Lane
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from services.dataset.batches import announcement, write_snapshot
 from services.dataset.golden import Golden
-from services.dataset.ledger import Closing, Ledger
+from services.dataset.ledger import Ledger
+from services.dataset.outcomes import Closing
 from services.dataset.recovery import Group, completed, grouped, perhaps_unannounced
 from services.dataset.withdrawal import announcements, mark_examples
 from shared.bus import Producer, Record, publish, send_dead_letter

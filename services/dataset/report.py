@@ -8,7 +8,7 @@ from itertools import pairwise
 from pydantic import AwareDatetime
 
 from services.dataset.contents import LANE, examples_of, with_content
-from services.dataset.ledger import Closing
+from services.dataset.outcomes import Closing
 from shared.composition import composition_of
 from shared.entries import Entry
 from shared.events import BatchCounts, Count, Digest, FeedbackType, Id, Message, Name, OffsetRange, Reward, Share, Value

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from services.dataset.batches import write_snapshot
-from services.dataset.ledger import Closing
+from services.dataset.outcomes import Closing
 from shared.entries import Entry
 from shared.events import Artefact, Message, Position
 from shared.identity import batch_identity

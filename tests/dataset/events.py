@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.dataset.golden import Golden
-from services.dataset.ledger import Closing, Decided, Ledger, Withdrawn
+from services.dataset.ledger import Ledger
+from services.dataset.outcomes import Closing, Decided, Withdrawn
 from shared.entries import ClosedBatch, Entry, TableState
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
