@@ -14,7 +14,17 @@ from shared.codec import decode
 from shared.dead_letters import Notice
 from shared.entries import Decision, Entry, TableState
 from shared.errors import Unprocessable
-from shared.events import Artefact, BatchReady, FeedbackReceived, FeedbackScored, Position, UserForgotten, WithdrawalRequested
+from shared.events import (
+    Artefact,
+    BatchReady,
+    Event,
+    FeedbackReceived,
+    FeedbackScored,
+    Position,
+    UserForgotten,
+    WaitEnded,
+    WithdrawalRequested,
+)
 from shared.snapshots import Manifest
 from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
 
@@ -26,6 +36,9 @@ TOPICS_NEEDED = (
     DATASET_ENTRIES,
     TRAINING_BATCHES,
 )
+
+BESIDES: tuple[type[Event], ...] = (UserForgotten, WithdrawalRequested, WaitEnded)
+"""What stands between the feedback and is none."""
 
 Place = Literal["dead_letter", "dropped", "waiting", "member"]
 Who = tuple[str, int, str]
@@ -103,7 +116,7 @@ def _said(records: Iterable[Record]) -> _Said:
     for record in records:
         here = record.position
         if record.topic == FEEDBACK_RECEIVED:
-            if not _is_withdrawal(record):
+            if not _is_no_feedback(record):
                 said.received.append(here)
         elif record.topic in (dead_letter_of(FEEDBACK_RECEIVED), dead_letter_of(FEEDBACK_SCORED)):
             if notice := Notice.read(record.headers):
@@ -115,7 +128,7 @@ def _said(records: Iterable[Record]) -> _Said:
         elif record.topic == TRAINING_BATCHES:
             batch = decode(record.value, record.headers, BatchReady).event
             said.manifests.setdefault((batch.model, batch.shard, batch.number), {})[batch.manifest.digest] = batch.manifest
-        elif record.topic == FEEDBACK_SCORED and not _is_withdrawal(record):
+        elif record.topic == FEEDBACK_SCORED and not _is_no_feedback(record):
             said.scored[here] = decode(record.value, record.headers, FeedbackScored).event
             said.scored_from.setdefault(said.scored[here].received, []).append(here)
     entries = (entry for entry in TableState.read(table.items()).entries if entry.decision != "withdrawal")
@@ -123,10 +136,10 @@ def _said(records: Iterable[Record]) -> _Said:
     return said
 
 
-def _is_withdrawal(record: Record) -> bool:
-    """Whether a record is no feedback but about it: somebody is to be forgotten."""
+def _is_no_feedback(record: Record) -> bool:
+    """Whether a record is about feedback: somebody is to be forgotten, or a wait has ended."""
     try:
-        said = decode(record.value, record.headers, FeedbackReceived, UserForgotten, WithdrawalRequested, otherwise=FeedbackReceived).event
+        said = decode(record.value, record.headers, FeedbackReceived, *BESIDES, otherwise=FeedbackReceived).event
     except Unprocessable:
         return False
     return not isinstance(said, FeedbackReceived)

@@ -18,6 +18,7 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    WaitEnded,
     WithdrawalRequested,
 )
 
@@ -77,7 +78,16 @@ _FLOW: tuple[Topic, ...] = (
         4,
         largest=LARGEST_SENT,
     ),
-    Topic(FEEDBACK_SCORED, "model or model#shard", (FeedbackScored, WithdrawalRequested), "feedback", ("dataset",), timedelta(days=90), 4),
+    Topic(
+        FEEDBACK_SCORED,
+        "model or model#shard",
+        # The dataset service itself says when a wait has ended: what it decides follows from this log alone.
+        (FeedbackScored, WithdrawalRequested, WaitEnded),
+        "feedback",
+        ("dataset",),
+        timedelta(days=90),
+        4,
+    ),
     # Kept for ever: what was withdrawn stays so, however old a snapshot is.
     Topic(DATASET_WITHDRAWALS, "model", (ExamplesWithdrawn,), "dataset", ("trainer", "registry"), None, 4),
     Topic(TRAINING_BATCHES, "model", (BatchReady,), "dataset", ("trainer",), timedelta(days=365), 4),

@@ -8,9 +8,12 @@ import faust
 
 from services.dataset.handlers import Dataset
 from shared.entries import TableState
+from shared.errors import Unavailable
 from shared.health import Health
 from shared.streams import Commits, record_of, source_topic
 from shared.topics import DATASET_ENTRIES, FEEDBACK_SCORED
+
+CLOCK_SECONDS = 5.0
 
 
 class FaustTable:
@@ -69,5 +72,15 @@ def attach(app: faust.App, table: FaustTable, dataset: Dataset, commits: Commits
                 await app.crash(error)
                 return
 
+    async def look_at_the_clock() -> None:
+        try:
+            await dataset.look_at_the_clock()
+        except Unavailable:
+            # Not needed by anyone in particular: it is looked at again soon.
+            return
+        except Exception as error:
+            await app.crash(error)
+
+    app.timer(CLOCK_SECONDS, name="look_at_the_clock")(look_at_the_clock)
     table.table.on_recover(on_recovered)
     app.agent(source_topic(app, FEEDBACK_SCORED), concurrency=1, name="curate_feedback")(curate_feedback)

@@ -16,17 +16,18 @@ from shared.clock import Clock
 from shared.codec import decode
 from shared.entries import ClosedBatch, Entry, TableState, closed_batch_key
 from shared.errors import Unavailable, Unprocessable
-from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WithdrawalRequested
+from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WaitEnded, WithdrawalRequested
 from shared.failpoints import reach
+from shared.identity import identity
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import ModelFile, Models
 from shared.snapshots import Manifest, read_manifest
 from shared.storage import ObjectStore
-from shared.topics import DATASET_WITHDRAWALS, TRAINING_BATCHES
+from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES
 
 SOURCE = "/ratchet/dataset"
-TAKEN: tuple[type[FeedbackScored | WithdrawalRequested], ...] = (FeedbackScored, WithdrawalRequested)
+TAKEN: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (FeedbackScored, WithdrawalRequested, WaitEnded)
 WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
 # A worker that wakes up after its session has some 2,000 events at hand to write older entries from, and a batch has 50 or more of them.
@@ -120,7 +121,10 @@ class Dataset:
             if ledger is None:
                 ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
             position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
-            if isinstance(event, WithdrawalRequested):
+            if isinstance(event, WaitEnded):
+                deliveries = []
+                ledger.wait_ended(logged_at)
+            elif isinstance(event, WithdrawalRequested):
                 deliveries = await self._withdraw(ledger, event, position, logged_at)
             else:
                 deliveries = await self._decide(ledger, event, position, logged_at)
@@ -129,6 +133,15 @@ class Dataset:
             self._watch(event.model, ledger)
             self._count_pending(*group)
             return deliveries
+
+    async def look_at_the_clock(self) -> None:
+        """Have the log say that a wait has ended, for each shard in which it has: no decision depends on any other clock."""
+        now = self._clock.now()
+        async with self._turn:
+            overdue = [group for group, ledger in self._ledgers.items() if ledger.is_overdue(now)]
+        for model, shard in overdue:
+            event = WaitEnded(event_id=identity("wait ended", model, shard, now.isoformat()), occurred_at=now, model=model, shard=shard)
+            await publish(self._producer, FEEDBACK_SCORED, self._models.get(model).key_of(shard), event, SOURCE)
 
     async def _decide(self, ledger: Ledger, event: FeedbackScored, position: Position, logged_at: datetime) -> list[Awaitable[Any]]:
         decided = ledger.decide(event, position, logged_at)

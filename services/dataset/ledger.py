@@ -153,13 +153,22 @@ class Ledger:
         self._wake()
         return Withdrawn("new", withdrawn, (*written, entry))
 
+    def wait_ended(self, logged_at: datetime) -> None:
+        """The log's clock goes on without an event."""
+        self._now = max(self._now, logged_at)
+        self._wake()
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether a batch would close for its age if the log's clock were at `now`."""
+        return self._waiting.most >= self._policy.smallest_batch and self._has_waited_too_long(now)
+
     def due(self) -> Closing | None:
         """The batch that is full, or none. The same until `close`."""
         if self._newest is None:
             return None
         size = self._policy.batch_size
         wanted = max(size, self._policy.pool or 0)
-        least = self._policy.smallest_batch if self._is_overdue() else wanted
+        least = min(wanted, self._policy.smallest_batch) if self._has_waited_too_long(self._now) else wanted
         if self._waiting.most < least:
             return None
         candidates = self._waiting.choose(wanted)
@@ -289,13 +298,13 @@ class Ledger:
         for entry in self._newcomers.due(self._now):
             self._waiting.add(entry)
 
-    def _is_overdue(self) -> bool:
-        """Whether an example has waited longer than the longest wait, by the clock of the log."""
+    def _has_waited_too_long(self, now: datetime) -> bool:
+        """Whether an example has waited longer than the longest wait."""
         if self._policy.longest_wait_hours is None:
             return False
         while self._oldest and not self._still_waits(self._oldest[0][1]):
             heappop(self._oldest)
-        return bool(self._oldest) and self._now - self._oldest[0][0] > timedelta(hours=self._policy.longest_wait_hours)
+        return bool(self._oldest) and now - self._oldest[0][0] > timedelta(hours=self._policy.longest_wait_hours)
 
     def _still_waits(self, name: str) -> bool:
         return name in self._known and self._known[name].waits

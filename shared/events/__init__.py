@@ -25,6 +25,7 @@ from shared.events.feedback import (
     PolicyRef,
     RewardPart,
     UserForgotten,
+    WaitEnded,
     WithdrawalRequested,
     identity_of,
 )
@@ -57,6 +58,7 @@ EVENTS: tuple[type[Event], ...] = (
     FeedbackReceived,
     UserForgotten,
     FeedbackScored,
+    WaitEnded,
     WithdrawalRequested,
     ExamplesWithdrawn,
     BatchReady,
@@ -109,6 +111,7 @@ __all__ = [
     "VersionPromoted",
     "VersionRegistered",
     "VersionRolledBack",
+    "WaitEnded",
     "WithdrawalRequested",
     "WithdrawnBatch",
     "identity_of",

@@ -126,3 +126,11 @@ class WithdrawalRequested(Event):
     forgotten: Id
     received: Position
     reason: str | None = None
+
+
+class WaitEnded(Event):
+    """Time has passed in a shard without any feedback, and an example has waited as long as its model file allows. It says so in the log,
+    whose clock would stand still otherwise."""
+
+    model: Name
+    shard: Count

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,26 @@ async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counte
     assert 400 < offset < 439
     assert gauge("ratchet_dataset_feedback_jump", kind="thumbs_up") is None
     assert gauge("ratchet_dataset_held_back_examples", reason="limits") == offset - 400 + 1 - 5
+
+
+async def test_the_end_of_a_wait_is_said_in_the_log_and_closes_the_batch_there() -> None:
+    outside = Outside()
+    file = model_file(longest_wait_hours=1, smallest_batch=2, held_out_share=0.0)
+    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
+    process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, Metrics("dataset"), clock, log, 1)
+    await process.recover(lambda: TableState(()))
+    for record in LOG[1:4]:
+        await process.handle(record, START)
+    await process.look_at_the_clock()
+    assert FEEDBACK_SCORED not in outside.bus.topics
+    clock.advance(3700)
+    await process.look_at_the_clock()
+    (said,) = outside.bus.topics[FEEDBACK_SCORED]
+    assert (said.key, TRAINING_BATCHES in outside.bus.topics) == (b"support", False)
+    await process.handle(replace(said, offset=99), clock.now())
+    assert [len(members) for members in batches(outside).values()] == [3]
+    await process.look_at_the_clock()
+    assert len(outside.bus.topics[FEEDBACK_SCORED]) == 1
 
 
 async def test_nothing_is_decided_before_recovery() -> None:

@@ -313,6 +313,47 @@ def test_one_correction_pasted_by_many_users_counts_once() -> None:
     assert Counter(entry.reason for entry in world.entries.values()) == {"correction": 1, "near_duplicate": 19}
 
 
+def test_a_wait_that_is_too_long_closes_a_smaller_batch_and_none_that_is_too_small() -> None:
+    world = World(model_file(batch_size=50, longest_wait_hours=2, smallest_batch=3, held_out_share=0.0))
+    for offset in range(2):
+        world.feed(scored(f"e{offset}"), offset, START)
+    late = START + timedelta(hours=3)
+    world.restart()
+    assert not world.ledger.is_overdue(late)
+    world.feed(scored("e2"), 2, START + timedelta(hours=1))
+    assert not world.batches
+    assert (world.ledger.is_overdue(START + timedelta(hours=2)), world.ledger.is_overdue(late)) == (False, True)
+    world.ledger.wait_ended(late)
+    world.close()
+    assert world.batches == {0: ("e0", "e1", "e2")}
+    assert not world.ledger.is_overdue(late + timedelta(hours=9))
+
+
+def test_a_pool_gives_the_most_informative_and_keeps_the_others() -> None:
+    world = World(model_file(batch_size=2, pool=4, held_out_share=0.0))
+    for offset, (kind, reward) in enumerate([("thumbs_up", 0.9), ("thumbs_up", 0.3), ("correction", 0.0)]):
+        world.feed(scored(f"e{offset}", kind, reward), offset)
+    assert not world.batches
+    world.feed(scored("e3", "thumbs_up", 0.8), 3)
+    assert world.batches == {0: ("e2", "e1")}
+    assert world.ledger.pending == 2
+
+
+def test_a_newcomer_s_examples_wait_and_those_of_the_known_do_not() -> None:
+    world = World(model_file(batch_size=2, newcomer_hours=5, held_out_share=0.0))
+    world.feed(scored("first", user_id="ann"), 0, START)
+    world.feed(scored("anonymous0"), 1, START)
+    known = START + timedelta(hours=6)
+    world.restart()
+    world.feed(scored("second", user_id="ann"), 2, known)
+    assert world.training(0) == ["first", "anonymous0"]
+    world.feed(scored("stranger", user_id="eve"), 3, known)
+    assert not world.batches.get(1)
+    assert world.ledger.held_back == {"limits": 0, "newcomer": 1}
+    world.feed(scored("anonymous1"), 4, known)
+    assert world.training(1) == ["second", "anonymous1"]
+
+
 def test_old_entries_are_forgotten_unless_they_are_needed() -> None:
     file = model_file(batch_size=2, held_out_share=0.0, deduplicate_days=7)
     world = World(file)

@@ -138,3 +138,18 @@ async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(broker: s
         alike = world.entries[key]
         assert (entry.decision, entry.reason, entry.waits) == (alike.decision, alike.reason, alike.waits)
         assert (entry.batch and (entry.batch.number, entry.batch.place)) == (alike.batch and (alike.batch.number, alike.batch.place))
+
+
+async def test_a_wait_that_is_too_long_ends_without_another_event(broker: str, tmp_path: Path) -> None:
+    model = f"m{uuid4().hex[:8]}"
+    running = service(broker, tmp_path, model)
+    with (tmp_path / "models" / f"{model}.yaml").open("a") as file:
+        file.write("curation: {longest_wait_hours: 0.002, smallest_batch: 3, held_out_share: 0}\n")
+    await running.start()
+    try:
+        await send(broker, FEEDBACK_SCORED, records([scored(f"{model}-{number}", model=model) for number in range(3)], model))
+        (batch,) = await batches_of(broker, model, 1)
+    finally:
+        status = running.stop()
+    assert status == 0, running.log
+    assert batch.counts.training == 3
