@@ -10,7 +10,7 @@ The only module, with the `app.py` of the services that use it, which imports Fa
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,9 @@ from shared.health import Health
 from shared.log_ends import LogEnds
 from shared.logs import Log
 from shared.settings import ServiceSettings
+
+
+COMMIT_SECONDS = 1.0
 
 
 class StreamSettings(ServiceSettings):
@@ -99,6 +102,7 @@ class Commits:
         self._ends = ends
         self._handled: asyncio.Queue[_Handled] = asyncio.Queue(in_flight)
         self._done: dict[TP, int] = {}
+        self._seeks_back = False
         self._committed: dict[TP, int] = {}
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
@@ -110,7 +114,10 @@ class Commits:
         await self._handled.put(_Handled(message.tp, message.offset, message.generation_id, deliveries))
 
     async def run(self) -> None:
-        """Commit for ever. Raises what a delivery raises: then nothing after the last committed offset counts as done."""
+        """Commit for ever, whenever there is nothing else to do, and every second. Raises what a delivery raises: then nothing after the last
+        committed offset counts as done."""
+        loop = asyncio.get_running_loop()
+        committed_at = loop.time()
         while True:
             handled = await self._handled.get()
             for delivery in handled.deliveries:
@@ -120,8 +127,9 @@ class Commits:
             # After a rebalance events come again from the committed offset; what is left of the time before counts no more.
             if handled.generation == self._app.consumer_generation_id:
                 self._done[handled.partition] = handled.offset + 1
-            if self._handled.empty():
+            if self._handled.empty() or loop.time() - committed_at > COMMIT_SECONDS:
                 await self.commit()
+                committed_at = loop.time()
 
     async def commit(self) -> None:
         """Commit what is done. Quietly not for partitions that have gone to another worker: it will see their events again."""
@@ -172,6 +180,26 @@ class Commits:
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self._done.clear()
         self._committed.clear()
+        if not self._seeks_back:
+            self._seeks_back = True
+            self._seek_back_where_nothing_is_committed()
+
+    def _seek_back_where_nothing_is_committed(self) -> None:
+        """Have Faust seek to the beginning of partitions of which nothing was ever committed.
+
+        Faust puts away what its fetcher has read before a rebalance is complete, and relies on `seek_to_committed` to read it again.
+        That of aiokafka leaves a partition without a commit where it is: its first events would be gone, and later offsets committed.
+        """
+        consumer: Any = self._app.consumer
+        seek_to_committed = consumer.seek_to_committed
+
+        async def seek() -> Mapping[TP, int | None]:
+            committed: Mapping[TP, int | None] = await seek_to_committed()
+            if never := [tp for tp, offset in committed.items() if tp.topic == self._topic and not offset]:
+                await consumer._thread.seek_to_beginning(*never)
+            return committed
+
+        consumer.seek_to_committed = seek
 
     async def _on_rebalance_complete(self, *args: Any, **kwargs: Any) -> None:
         # Faust goes on to seek to the committed offsets, then empties the queues of the streams, then resumes the flow. What its
