@@ -28,7 +28,6 @@ from shared.log_ends import LogEnds
 from shared.logs import Log
 from shared.settings import ServiceSettings
 
-
 COMMIT_SECONDS = 1.0
 
 
@@ -114,8 +113,10 @@ class Commits:
         await self._handled.put(_Handled(message.tp, message.offset, message.generation_id, deliveries))
 
     async def run(self) -> None:
-        """Commit for ever, whenever there is nothing else to do, and every second. Raises what a delivery raises: then nothing after the last
-        committed offset counts as done."""
+        """Commit for ever, whenever there is nothing else to do, and every second.
+
+        Raises what a delivery raises: then nothing after the last committed offset counts as done.
+        """
         loop = asyncio.get_running_loop()
         committed_at = loop.time()
         while True:
