@@ -14,6 +14,7 @@ from typing import Literal
 from services.dataset.answers import answer_id_of, combined, word_of
 from services.dataset.curation import Curated, curate, influence_of, influence_of_user
 from services.dataset.golden import Golden
+from services.dataset.known import Known
 from services.dataset.likeness import Likeness
 from services.dataset.newcomers import Newcomers
 from services.dataset.outcomes import Closing, Decided, Withdrawn
@@ -35,9 +36,7 @@ class Ledger:
         self._policy = model_file.curation
         self.shard = shard
         self._golden = golden or Golden()
-        self._known: dict[str, Entry] = {}
-        self._answers: dict[str, Entry] = {}
-        self._users: dict[str, Entry] = {}
+        self._known = Known()
         self._waiting = Waiting(self._policy)
         self._newcomers = Newcomers()
         self._oldest: list[tuple[datetime, str]] = []
@@ -48,9 +47,6 @@ class Ledger:
         self._replay_window = max(
             self._policy.share_window * self._policy.batch_size, *(lane.replay_window for lane in model_file.lanes.values())
         )
-        self._aging: deque[str] = deque()
-        self._aged: set[str] = set()
-        self._settled: list[str] = []
         self._dropped: Counter[str] = Counter()
         self._newest: Entry | None = None
         self._now = datetime.min.replace(tzinfo=UTC)
@@ -109,10 +105,10 @@ class Ledger:
         if (known := self._known.get(event.identity)) and known.source == source:
             return Decided("replay")
         expired = self._expire(logged_at - timedelta(days=self._policy.deduplicate_days))
-        if event.identity in self._known:
+        if self._known.get(event.identity):
             return Decided("duplicate", expired=expired)
         answer_id = answer_id_of(event)
-        standing = self._answers.get(answer_id) if answer_id else None
+        standing = self._known.of_answer(answer_id)
         counts = combined(event, standing)
         superseded = None
         if isinstance(counts, FeedbackScored) and standing is not None and standing.waits:
@@ -133,11 +129,11 @@ class Ledger:
         if known := self._known.get(request.event_id):
             return Withdrawn("replay" if known.source == source else "duplicate")
         influence = influence_of_user(request.user_id)
-        before = [entry for entry in self._known.values() if entry.source.offset < source.offset]
+        before = [entry for entry in self._known if entry.source.offset < source.offset]
         written = tuple(self._forget(entry, source.offset) for entry in before if entry.influence == influence)
         self._waiting.forget(influence)
         # Some may have been withdrawn for this very request before a crash.
-        withdrawn = sum(entry.reason == "withdrawn" and entry.revoked == source.offset for entry in self._known.values())
+        withdrawn = sum(entry.reason == "withdrawn" and entry.revoked == source.offset for entry in self._known)
         entry = Entry(
             model=request.model,
             shard=self.shard,
@@ -160,20 +156,14 @@ class Ledger:
 
     def is_overdue(self, now: datetime) -> bool:
         """Whether a batch would close for its age if the log's clock were at `now`."""
-        return self._waiting.most >= self._policy.smallest_batch and self._has_waited_too_long(now)
+        return bool(self._candidates(now))
 
     def due(self) -> Closing | None:
         """The batch that is full, or none. The same until `close`."""
-        if self._newest is None:
+        candidates = self._candidates(self._now)
+        if not candidates or self._newest is None:
             return None
         size = self._policy.batch_size
-        wanted = max(size, self._policy.pool or 0)
-        least = min(wanted, self._policy.smallest_batch) if self._has_waited_too_long(self._now) else wanted
-        if self._waiting.most < least:
-            return None
-        candidates = self._waiting.choose(wanted)
-        if len(candidates) < least:
-            return None
         chosen = most_informative(candidates, size) if len(candidates) > size else candidates
         riding = sorted(self._riding.values(), key=lambda entry: (entry.decision != "negative", entry.source.offset))
         return Closing(
@@ -201,13 +191,21 @@ class Ledger:
         self._riding.clear()
         self._dropped.clear()
         for entry in joined:
-            self._rewrite(entry)
+            self._known.change(entry)
             if entry.batch:
                 self._follow(entry.batch)
-            self._settled.append(entry.feedback_id)
             if entry.decision == "training":
                 self._replay.append(entry.feedback_id)
         return joined
+
+    def _candidates(self, now: datetime) -> list[Entry]:
+        """Those of which a batch is made if the log's clock is at `now`; none while it is too early for one."""
+        wanted = max(self._policy.batch_size, self._policy.pool or 0)
+        least = min(wanted, self._policy.smallest_batch) if self._has_waited_too_long(now) else wanted
+        if self._waiting.most < least:
+            return []
+        found = self._waiting.choose(wanted)
+        return found if len(found) >= least else []
 
     def _entry(
         self,
@@ -257,30 +255,14 @@ class Ledger:
         """When a user was first seen, as far as entries reach back; None where newcomers do not wait."""
         if influence is None or not self._policy.newcomer_hours:
             return None
-        newest = self._users.get(influence)
+        newest = self._known.of_user(influence)
         return newest.since if newest and newest.since else logged_at
 
     def _remember(self, entry: Entry) -> None:
-        self._known[entry.feedback_id] = entry
-        self._aging.append(entry.feedback_id)
+        self._known.add(entry)
         self._newest = entry
         self._now = max(self._now, entry.logged_at)
-        if entry.answer_id and entry.reason not in ("late", "corrected"):
-            self._answers[entry.answer_id] = entry
-        if entry.influence:
-            self._users[entry.influence] = entry
         self.vigilance.see(entry.word or "none")
-
-    def _rewrite(self, entry: Entry) -> None:
-        """An entry that is known has changed."""
-        before = self._known[entry.feedback_id]
-        self._known[entry.feedback_id] = entry
-        if entry.answer_id and self._answers.get(entry.answer_id) is before:
-            self._answers[entry.answer_id] = entry
-        if before.influence and self._users.get(before.influence) is before:
-            del self._users[before.influence]
-            if entry.influence:
-                self._users[entry.influence] = entry
 
     def _wait(self, entry: Entry) -> None:
         self._likeness.add(entry)
@@ -302,12 +284,9 @@ class Ledger:
         """Whether an example has waited longer than the longest wait."""
         if self._policy.longest_wait_hours is None:
             return False
-        while self._oldest and not self._still_waits(self._oldest[0][1]):
+        while self._oldest and not self._known.waits(self._oldest[0][1]):
             heappop(self._oldest)
         return bool(self._oldest) and now - self._oldest[0][0] > timedelta(hours=self._policy.longest_wait_hours)
-
-    def _still_waits(self, name: str) -> bool:
-        return name in self._known and self._known[name].waits
 
     def _revoke(self, entry: Entry, reason: Reason, offset: int) -> Entry:
         """Take out an entry that waits, for the event at `offset`; as it has to be written again."""
@@ -319,8 +298,7 @@ class Ledger:
             self._waiting.remove(entry)
         self._likeness.remove(entry.feedback_id)
         revoked = entry.revoked_by(reason, offset)
-        self._rewrite(revoked)
-        self._settled.append(entry.feedback_id)
+        self._known.change(revoked)
         self._dropped[reason] += 1
         return revoked
 
@@ -330,8 +308,7 @@ class Ledger:
             entry = self._revoke(entry, "withdrawn", offset)
         self._likeness.remove(entry.feedback_id)
         forgotten = entry.forgotten()
-        self._rewrite(forgotten)
-        self._settled.append(entry.feedback_id)
+        self._known.change(forgotten)
         return forgotten
 
     def _follow(self, batch: Membership) -> None:
@@ -344,20 +321,5 @@ class Ledger:
         left += self._likeness.held_out_before(self._model_file.gate.held_out_newest)
         for name in left:
             self._likeness.remove(name)
-        while self._aging and self._known[self._aging[0]].logged_at < before:
-            left.append(self._aging[0])
-            self._aged.add(self._aging.popleft())
-        # Only what has just changed can have become needless.
-        gone = [name for name in dict.fromkeys((*left, *self._settled)) if name in self._aged and not self._is_needed(name)]
-        self._settled.clear()
-        for name in gone:
-            self._aged.discard(name)
-            entry = self._known.pop(name)
-            if entry.answer_id and self._answers.get(entry.answer_id) is entry:
-                del self._answers[entry.answer_id]
-            if entry.influence and self._users.get(entry.influence) is entry:
-                del self._users[entry.influence]
+        gone = self._known.expire(before, left, lambda entry: entry.waits or entry.feedback_id in self._likeness)
         return tuple(entry_key(self._model_file.model, self.shard, name) for name in gone)
-
-    def _is_needed(self, name: str) -> bool:
-        return self._known[name].waits or name in self._likeness
