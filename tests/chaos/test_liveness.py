@@ -70,5 +70,6 @@ async def test_the_end_of_a_transaction_does_not_wait(world: World) -> None:
     worker = await world.start("feedback", RATCHET_STALLED_SECONDS=str(STALLED))
     await asyncio.sleep(STALLED + 6)
     assert worker.is_live(), "it waits for what is no event"
+    world.launch("dataset")
     await world.send(60)
     await world.nothing_lost_or_doubled()
