@@ -1,4 +1,4 @@
-"""Feedback from Python: `python examples/producer.py 127.0.0.1:9092` against a running `ratchet up`."""
+"""Feedback from Python: `python examples/producer.py [BROKER]` against a running `ratchet up`."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 
 async def send(**event: str) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=sys.argv[1]) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=sys.argv[1:] or "127.0.0.1:9092") as producer:
         await producer.send_and_wait("feedback.received", json.dumps(event).encode(), key=event["user_id"].encode())
 
 

@@ -69,7 +69,8 @@ class Supervisor:
                         del waiting[name]
                         self._line("ratchet", f"{name} is ready")
                 if waiting and self._clock.monotonic() > end:
-                    raise Unavailable(f"not ready after {seconds:g} s: {', '.join(waiting)}; the log above says why")
+                    who = ", ".join(waiting)
+                    raise Unavailable(f"{who}: not ready after {seconds:g} s; ratchet.log in the state folder says how far it came")
                 await asyncio.sleep(0.2 if waiting else 0)
 
     async def watch(self) -> None:

@@ -81,9 +81,9 @@ _FLOW: tuple[Topic, ...] = (
     Topic(
         FEEDBACK_SCORED,
         "model or model#shard",
-        # The dataset service itself says when a wait has ended: what it decides follows from this log alone.
+        # The last is the dataset service's own: what it decides follows from this log alone, the end of a wait as well.
         (FeedbackScored, WithdrawalRequested, WaitEnded),
-        "feedback",
+        "feedback, dataset",
         ("dataset",),
         timedelta(days=90),
         4,
