@@ -27,7 +27,16 @@ class TrainingConfig(BaseModel):
     max_gradient_norm: Annotated[float, Field(gt=0)] = 0.3
     max_tokens: Annotated[int, Field(ge=16, le=131072)] = 1024
     replay: Annotated[int, Field(ge=0, le=10_000)] = 50
+    lineage: Annotated[Literal["continue", "fresh"], Field(description="start from the champion's adapter, or from the base")] = "continue"
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    quantisation: Annotated[Literal["none", "nf4"], Field(description="how the frozen base is held while training")] = "none"
+    gradient_checkpointing: bool = False
+    cycles: Annotated[int, Field(ge=1, le=100, description="cosines down from the full rate; more than one are restarts")] = 1
+    dpo_pairs: Annotated[int, Field(ge=1, description="preference pairs in a batch from which on they are learned as such")] = 30
+    kto_negatives: Annotated[int, Field(ge=1, description="unpaired negatives in a batch from which on they are unlearned")] = 10
+    beta: Annotated[float, Field(gt=0, le=10, description="how far DPO and KTO may lead away from the parent")] = 0.1
+    save_steps: Annotated[int, Field(ge=1)] = 100
+    save_minutes: Annotated[float, Field(gt=0)] = 5.0
     seed: int = 0
 
     @property

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from services.trainer.failures import RunFailed
-from services.trainer.recipe import LOWER_THE_RATE, collate, log_likelihoods
+from services.trainer.failures import LOWER_THE_RATE, RunFailed
+from services.trainer.likelihood import collate, log_likelihoods
 from services.trainer.tokens import Encoded, Vocabulary
 from shared.events import ProbeToken
 

@@ -1,5 +1,7 @@
 """How a run can fail by its own fault; each becomes a `TrainingRolledBack` with advice, and the consumer goes on."""
 
+LOWER_THE_RATE = "lower the lane's learning_rate, or set its precision to fp32"
+
 
 class RunFailed(Exception):
     """This run cannot give a version, and trying again would not help. `advice` says what a person can do."""

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from services.trainer.base_model import learning, save_adapter, wearing
 from services.trainer.failures import RunFailed
+from services.trainer.likelihood import collate, log_likelihoods
 from services.trainer.protocol import Stepped, Trained
-from services.trainer.recipe import collate, groups, learning_rate, log_likelihoods, train
+from services.trainer.recipe import groups, learning_rate, train
 from services.trainer.tokens import encode, encode_prompt
 from services.trainer.training_set import Sample
 from shared.events import Message
