@@ -46,10 +46,23 @@ class Bench:
         await self._ask(self._load, Loaded, ignore)
 
     async def train(
-        self, samples: Sequence[Sample], configuration: TrainingConfig, parent: Path | None, out: Path, heard: Heard
+        self,
+        samples: Sequence[Sample],
+        configuration: TrainingConfig,
+        parent: Path | None,
+        out: Path,
+        heard: Heard,
+        checkpoints: Path | None = None,
     ) -> Trained:
-        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`."""
-        request = Train(examples=tuple(samples), configuration=configuration, parent=parent, out=out, base_name=self.base.name)
+        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`; checkpoints go beside it unless told otherwise."""
+        request = Train(
+            examples=tuple(samples),
+            configuration=configuration,
+            parent=parent,
+            checkpoints=checkpoints or out.parent,
+            out=out,
+            base_name=self.base.name,
+        )
         return await self._ask(request, Trained, heard)
 
     async def score(self, subject: Subject, samples: Sequence[Sample], max_tokens: int, heard: Heard) -> list[float]:

@@ -1,6 +1,7 @@
 """What is finished of each run, on this machine's disk, so that a repeat after a crash goes on from there.
 
     <work>/runs/<run_id>/plan.json          parent, quarantine and withdrawals: the training set is a function of it and of the batch
+                         checkpoint-<step>/ where the child would go on from
                          adapter/           what the child has written
                          trained.json       written after it, with the digests of its files
                          outcome-<n>.json   the event of evaluation n, written before it is published
@@ -74,6 +75,10 @@ class Runs:
     def write_plan(self, run_id: str, plan: Plan) -> None:
         self._write(f"runs/{run_id}/plan.json", plan)
 
+    def checkpoints_folder(self, run_id: str) -> Path:
+        """Where the child keeps the checkpoints of a run."""
+        return self._work / "runs" / run_id
+
     def adapter_folder(self, run_id: str) -> Path:
         """Where the child writes the adapter of a run."""
         return self._work / "runs" / run_id / "adapter"
@@ -128,7 +133,8 @@ class Runs:
 
     def close(self, run_id: str) -> None:
         """Free what only an unfinished run needs; its records stay."""
-        shutil.rmtree(self.adapter_folder(run_id), ignore_errors=True)
+        for folder in (self.adapter_folder(run_id), *self.checkpoints_folder(run_id).glob("*checkpoint-*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, key: str, kind: type[M]) -> M | None:
         return kind.model_validate_json(self._files.get(key)) if self._files.exists(key) else None

@@ -96,7 +96,8 @@ class TrainingRun:
         samples = [*chosen.new, *chosen.replayed, *known]
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
-        trained = await self.bench.train(samples, self.configuration, parent, out, heard)
+        checkpoints = self.runs.checkpoints_folder(self.run_id)
+        trained = await self.bench.train(samples, self.configuration, parent, out, heard, checkpoints)
         return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
 
     async def _examine(

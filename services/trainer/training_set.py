@@ -19,6 +19,14 @@ class Sample(Value):
     answer: str
 
 
+class Pair(Value):
+    """A prompt with the answer that was preferred and the one that it replaces."""
+
+    messages: tuple[Message, ...]
+    answer: str
+    rejected: str
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch's examples, as its manifest gives them."""

@@ -69,7 +69,7 @@ async def test_a_request_that_cannot_be_met_is_refused_and_the_child_goes_on(chi
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # asyncio says it of the pipes of a child that was killed on purpose
 async def test_a_child_that_dies_is_told_and_one_nobody_waits_for_is_ended(child: ChildProcess, tmp_path: Path) -> None:
-    request = Train(examples=tuple(SAMPLES), configuration=CONFIG, parent=None, out=tmp_path, base_name="none")
+    request = Train(examples=tuple(SAMPLES), configuration=CONFIG, parent=None, checkpoints=tmp_path, out=tmp_path, base_name="none")
     waiting = asyncio.create_task(child.ask(request, Loaded))
     while child.pid is None:
         await asyncio.sleep(0.01)
