@@ -4,6 +4,7 @@ The base stays loaded between requests. When stdin closes, its parent is gone an
 """
 
 import argparse
+import logging
 import os
 import queue
 import sys
@@ -19,7 +20,12 @@ from services.trainer.evaluation import answer_greedily, score
 from services.trainer.failures import RunFailed
 from services.trainer.protocol import REQUEST, Answer, Answered, Counted, Load, Loaded, Refused, Reply, Request, Score, Scored, Train
 from services.trainer.recipe import train
+from services.trainer.resources import FREE_THE_DISK, OUT_OF_MEMORY, is_disk_full, is_out_of_memory
+from services.trainer.settings import ChildSettings
 from services.trainer.tokens import encode, encode_prompt
+from shared.failpoints import arm, reach_in_thread
+from shared.logs import configure
+from shared.settings import read
 
 
 class Child:
@@ -35,6 +41,13 @@ class Child:
             self._reply(self._result(request))
         except RunFailed as failure:
             self._reply(Refused(reason=failure.reason, advice=failure.advice))
+        except Exception as error:
+            if is_out_of_memory(error):
+                logging.getLogger("ratchet.trainer").exception("out of memory")
+                os._exit(OUT_OF_MEMORY)
+            if not is_disk_full(error):
+                raise
+            self._reply(Refused(reason=f"the disk took no more of what the run writes: {error}", advice=FREE_THE_DISK))
 
     def _result(self, request: Request) -> Reply:
         match request:
@@ -66,6 +79,7 @@ class Child:
         with learning(base.train, request.configuration, request.parent) as model:
             trained = train(model, examples, request.configuration, base.device, self._reply)
             save_adapter(model, request.base_name, request.out)
+        reach_in_thread("trainer.child_written")
         return trained
 
     def _score(self, request: Score) -> Reply:
@@ -102,6 +116,8 @@ def main() -> None:
     if threads:
         torch.set_num_threads(threads)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types
+    settings = read(ChildSettings)
+    arm(settings.failpoints, configure("trainer-child", settings.log_level, settings.log_format))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes to stderr, so that stdout holds replies only
     child = Child(replies)

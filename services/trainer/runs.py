@@ -8,7 +8,7 @@
     <work>/adapters/<digest>/               adapters of champions, for the child to read
     <work>/references/<digest>.json         the base's own answers to prompts
 
-Every file is written as a whole or not at all.
+Every file is written as a whole or not at all. What writes raises RunFailed when this machine's disk does not take it.
 """
 
 import shutil
@@ -17,9 +17,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from services.trainer.failures import RunFailed
 from services.trainer.protocol import Trained
+from services.trainer.resources import FREE_THE_DISK
 from shared.adapters import read_adapter
-from shared.errors import Corrupt
+from shared.errors import Corrupt, StorageUnavailable
 from shared.events import Artefact, CheckpointSaved, Digest, Id, Position, TrainingRolledBack, Value
 from shared.identity import digest_of
 from shared.storage import FsspecStore, ObjectStore
@@ -100,6 +102,10 @@ class Runs:
         self._write(f"runs/{run_id}/trained.json", run)
         return run
 
+    def restore_trained(self, run_id: str, run: TrainedRun) -> None:
+        """Record what another worker has trained, whose adapter is in its folder here by now."""
+        self._write(f"runs/{run_id}/trained.json", run)
+
     def outcome(self, run_id: str, evaluation: int) -> Outcome | None:
         recorded = self._read(f"runs/{run_id}/outcome-{evaluation}.json", RecordedOutcome)
         return (recorded.checkpoint or recorded.rollback) if recorded else None
@@ -128,7 +134,7 @@ class Runs:
             if folder.name != name:
                 shutil.rmtree(folder)
         for file, data in adapter.files.items():
-            self._files.put(f"adapters/{name}/{file}", data)
+            self._put(f"adapters/{name}/{file}", data)
         return self._work / "adapters" / name
 
     def close(self, run_id: str) -> None:
@@ -140,7 +146,13 @@ class Runs:
         return kind.model_validate_json(self._files.get(key)) if self._files.exists(key) else None
 
     def _write(self, key: str, value: BaseModel) -> None:
-        self._files.put(key, value.model_dump_json().encode())
+        self._put(key, value.model_dump_json().encode())
+
+    def _put(self, key: str, data: bytes) -> None:
+        try:
+            self._files.put(key, data)
+        except StorageUnavailable as error:
+            raise RunFailed(f"what the run needs could not be kept: {error}", FREE_THE_DISK) from error
 
 
 def _digests(files: dict[str, bytes]) -> dict[str, Digest]:
