@@ -56,6 +56,7 @@ CATALOGUE: tuple[Failpoint, ...] = (
     Failpoint("stream.delivered", ("feedback", "dataset"), "all that an event caused", "the event's offset"),
     Failpoint("trainer.planned", ("trainer",), "the plan of a run", "its first step"),
     Failpoint("trainer.heard_step", ("trainer",), "the checkpoints before", "the steps since the last of them"),
+    Failpoint("trainer.child_saving", ("trainer",), "the checkpoints before", "the one that is being written (in the child)"),
     Failpoint("trainer.child_written", ("trainer",), "the adapter's files", "the record of them (in the child)"),
     Failpoint("trainer.trained", ("trainer",), "the adapter and its record", "its evaluation"),
     Failpoint("trainer.recorded", ("trainer",), "the outcome, on this machine", "its event"),
