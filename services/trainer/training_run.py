@@ -1,6 +1,6 @@
 """One run, from a batch to a verdict: choose, train, examine, decide. What is finished is on disk, and is not done again."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
 from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
+from services.trainer.protocol import Counted, Stepped
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
 from services.trainer.withdrawals import Withdrawn
 from shared.adapters import write_adapter
 from shared.clock import Clock
 from shared.events import Artefact, BatchReady, CheckpointSaved, RunMetrics, TrainingRolledBack, Verdict
+from shared.failpoints import reach
 from shared.identity import identity
 from shared.model_file import ModelFile, Models
 from shared.storage import ObjectStore
@@ -25,7 +27,8 @@ from shared.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run and what it works with. What a call is given of the outside is that of the moment in which an evaluation begins."""
+    """A run and what it works with. What a call is given of the outside is that of the moment in which an evaluation begins. `leave` puts
+    what is done so far where the run's next owner finds it."""
 
     batch: BatchReady
     run_id: str
@@ -35,6 +38,7 @@ class TrainingRun:
     runs: Runs
     bench: Bench
     progress: Progress
+    leave: Callable[[], Awaitable[None]]
     clock: Clock
 
     @property
@@ -44,7 +48,8 @@ class TrainingRun:
     async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Outcome:
         """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do.
 
-        Raises RunFailed, Unusable when the run cannot give a version; Unavailable when something outside is away.
+        Raises RunFailed, Unusable when the run cannot give a version; RunInterrupted when it was told to stop training; Unavailable when
+        something outside is away.
         """
         await self.progress.enter("loading")
         if self.batch.lane not in self.model.lanes:
@@ -96,8 +101,17 @@ class TrainingRun:
         samples = [*chosen.new, *chosen.replayed, *known]
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
-        trained = await self.bench.train(samples, self.configuration, parent, out, heard)
-        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
+        checkpoints = self.runs.checkpoints_folder(self.run_id)
+        await reach("trainer.planned")
+        trained = await self.bench.train(samples, self.configuration, parent, out, self._heard, checkpoints)
+        run = self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
+        await self.leave()
+        await reach("trainer.trained")
+        return run
+
+    async def _heard(self, reply: Stepped | Counted) -> None:
+        await self.progress.heard(reply)
+        await self.leave()
 
     async def _examine(
         self,
