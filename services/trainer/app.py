@@ -39,6 +39,7 @@ from shared.model_file import ModelFile, Models
 from shared.reading import TopicReader
 from shared.storage import ObjectStore
 from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.training_config import TrainingConfig
 
 HEARD_BACK: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
@@ -87,7 +88,7 @@ class Trainer:
         self._log = log
         self._champions = Champions()
         self._withdrawals = Withdrawals()
-        self._benches: dict[tuple[Base, str], Bench] = {}
+        self._benches: dict[tuple[Base, str, str], Bench] = {}
 
     async def warm_up(self) -> None:
         """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that.
@@ -95,7 +96,7 @@ class Trainer:
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
         max_tokens = settings.training.max_tokens
-        bench = self._bench(model, settings.training.precision)
+        bench = self._bench(model, settings.training)
         await bench.load()
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
         await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
@@ -112,7 +113,7 @@ class Trainer:
             log.info("already ended")
             return
         progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log)
-        bench = self._bench(model, configuration_of(model, batch).precision)
+        bench = self._bench(model, configuration_of(model, batch))
         run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, self._clock)
         log.info("run begins", champion=champion.version, examples=batch.counts.training)
         evaluation = 1
@@ -202,8 +203,9 @@ class Trainer:
             else:
                 self._champions.apply(event)
 
-    def _bench(self, model: ModelFile, precision: str) -> Bench:
-        key = (self._bases[model.model], precision)
+    def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:
+        base = self._bases[model.model]
+        key = (base, training.precision, training.quantisation)
         if key not in self._benches:
-            self._benches[key] = Bench(self._child, self._bases[model.model], precision)
+            self._benches[key] = Bench(self._child, *key)
         return self._benches[key]

@@ -51,7 +51,7 @@ class Child:
         if request != self._loaded:
             self._base, self._loaded = None, None  # the old one's memory is free before the new one takes its own
             try:
-                self._base = load_base(str(request.base), request.precision)
+                self._base = load_base(str(request.base), request.precision, request.quantisation)
             except OSError as error:
                 raise RunFailed(
                     f"the base cannot be loaded: {error}", "check base.training in the model file, and RATCHET_BASES"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from services.trainer.base_model import needs_scale
 from services.trainer.failures import LOWER_THE_RATE, RunFailed
 from services.trainer.likelihood import collate, log_likelihoods
 from services.trainer.protocol import Stepped, Trained
@@ -23,8 +24,7 @@ def train(model: Any, examples: Sequence[Encoded], config: TrainingConfig, devic
     torch.manual_seed(config.seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
-    # Gradients of fp16 activations run out of small numbers without a scale; bf16 and fp32 have the range.
-    scaler = torch.amp.GradScaler(device, enabled=model.dtype == torch.float16)
+    scaler = torch.amp.GradScaler(device, enabled=needs_scale(model))
     total_steps = config.epochs * math.ceil(len(examples) / (config.batch_size * config.accumulation))
     started = perf_counter()
     step = tokens = 0
