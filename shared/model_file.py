@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from shared.errors import ModelFileError, UnknownModel
 from shared.events import Digest, Message, Name, Share, Value
@@ -15,6 +16,7 @@ from shared.redaction_policy import Redaction
 from shared.reward_policy import RewardPolicy
 from shared.storage import canonical_json
 from shared.training_config import Lane, TrainingConfig
+from shared.training_window import Window
 
 V = TypeVar("V", bound=Value)
 
@@ -58,6 +60,7 @@ class LaneSettings(Value):
     rehearsal: Annotated[
         str | None, Field(description="JSON Lines of {messages}; every run also learns the base's own answers to them, against forgetting")
     ] = None
+    window: Annotated[Window | None, Field(description="when runs of this lane may begin; without one, always")] = None
 
 
 class Gate(Value):
@@ -95,6 +98,23 @@ class ModelFile(Value):
     gate: Gate = Gate()
     deploy: tuple[DeployTarget, ...] = ()
 
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _training_knows_its_lane(cls, lanes: Any) -> Any:
+        """A configuration's ranges and defaults are those of the lane under which it stands."""
+        if not isinstance(lanes, Mapping):
+            return lanes
+        return {lane: _in_lane(lane, settings) for lane, settings in lanes.items()}
+
+    @field_validator("lanes")
+    @classmethod
+    def _no_training_of_another_lane(cls, lanes: Mapping[Lane, LaneSettings]) -> Mapping[Lane, LaneSettings]:
+        for lane, settings in lanes.items():
+            if settings.training.lane != lane:
+                found = settings.training.lane
+                raise PydanticCustomError("another_lane", f"the training of the lane {lane} says that its lane is {found}")
+        return lanes
+
     @property
     def digest(self) -> Digest:
         """What the file says, in short; in every event that it decided."""
@@ -107,6 +127,13 @@ class ModelFile(Value):
     def key_of(self, shard: int) -> str:
         """The key of a shard's records: the model's name alone while it has one shard."""
         return self.model if self.shards == 1 else f"{self.model}#{shard}"
+
+
+def _in_lane(lane: Any, settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    training = settings.get("training", {})
+    return {**settings, "training": {"lane": lane, **training} if isinstance(training, Mapping) else training}
 
 
 class Canary(Value):

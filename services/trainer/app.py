@@ -42,6 +42,7 @@ from shared.model_file import ModelFile, Models
 from shared.reading import TopicReader
 from shared.storage import ObjectStore
 from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.training_config import TrainingConfig
 
 HEARD_BACK: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
@@ -91,7 +92,7 @@ class Trainer:
         self._log = log
         self._champions = Champions()
         self._withdrawals = Withdrawals()
-        self._benches: dict[tuple[Base, str], Bench] = {}
+        self._benches: dict[tuple[Base, str, str], Bench] = {}
         self._handovers = Handovers(store, runs, log)
         self._interruptions = Interruptions(child)
         self.pause, self.settled = self._interruptions.pause, self._interruptions.settled
@@ -102,7 +103,7 @@ class Trainer:
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
         max_tokens = settings.training.max_tokens
-        bench = self._bench(model, settings.training.precision)
+        bench = self._bench(model, settings.training)
         await bench.load()
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
         await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
@@ -126,7 +127,7 @@ class Trainer:
             log.info("already ended")
             return
         progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log)
-        bench = self._bench(model, configuration_of(model, batch).precision)
+        bench = self._bench(model, configuration_of(model, batch))
         leave = partial(self._leave, run_id, batch.model, log)
         run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, leave, self._clock)
         log.info("run begins", champion=champion.version, examples=batch.counts.training)
@@ -252,8 +253,9 @@ class Trainer:
             else:
                 self._champions.apply(event)
 
-    def _bench(self, model: ModelFile, precision: str) -> Bench:
-        key = (self._bases[model.model], precision)
+    def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:
+        base = self._bases[model.model]
+        key = (base, training.precision, training.quantisation)
         if key not in self._benches:
-            self._benches[key] = Bench(self._child, self._bases[model.model], precision)
+            self._benches[key] = Bench(self._child, *key)
         return self._benches[key]

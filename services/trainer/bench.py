@@ -35,10 +35,10 @@ class Bench:
     Every method raises RunFailed when the child refuses, or has died twice.
     """
 
-    def __init__(self, child: ChildProcess, base: Base, precision: str) -> None:
+    def __init__(self, child: ChildProcess, base: Base, precision: str, quantisation: str = "none") -> None:
         self._child = child
         self.base = base
-        self._load = Load(base=base.folder, precision=precision)
+        self._load = Load(base=base.folder, precision=precision, quantisation=quantisation)
         self._scores: dict[tuple[str, Sample], float] = {}
         self._answers: dict[tuple[str, Messages, int], Greedy] = {}
 

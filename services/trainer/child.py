@@ -94,7 +94,7 @@ class Child:
             self._base, self._loaded = None, None
             _free_device()  # the old one's memory is free before the new one takes its own
             try:
-                self._base = load_base(str(request.base), request.precision)
+                self._base = load_base(str(request.base), request.precision, request.quantisation)
             except OSError as error:
                 raise RunFailed(
                     f"the base cannot be loaded: {error}", "check base.training in the model file, and RATCHET_BASES"

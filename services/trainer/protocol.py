@@ -16,6 +16,7 @@ class Load(Value):
     kind: Literal["load"] = "load"
     base: Path
     precision: str
+    quantisation: str = "none"
 
 
 class Train(Value):

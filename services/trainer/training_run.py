@@ -197,7 +197,7 @@ class TrainingRun:
 def configuration_of(model: ModelFile, batch: BatchReady) -> TrainingConfig:
     """The configuration of a batch's lane, the default one where the model file declares no such lane."""
     lane = model.lanes.get(batch.lane)
-    return lane.training if lane else TrainingConfig()
+    return lane.training if lane else TrainingConfig(lane=batch.lane)
 
 
 def failed(

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
 from shared.events.feedback import Message
-from shared.training_config import Lane, TrainingConfig
+from shared.training_config import Configuration, Lane
 
 
 class OffsetRange(Value):
@@ -163,7 +163,7 @@ class CheckpointSaved(Event):
     evaluation: Annotated[int, Field(ge=1)]
     adapter: Artefact
     base_digest: Digest
-    configuration: TrainingConfig
+    configuration: Configuration
     metrics: RunMetrics
     verdict: Verdict
     probes: tuple[Probe, ...]
@@ -184,6 +184,6 @@ class TrainingRolledBack(Event):
     reason: str
     advice: str = ""
     adapter: Artefact | None = None
-    configuration: TrainingConfig
+    configuration: Configuration
     metrics: RunMetrics | None = None
     verdict: Verdict | None = None
