@@ -46,6 +46,13 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("ratchet_training_runs_total", "counter", "trainer", ("model", "outcome"), "Runs that ended, by outcome."),
     Metric("ratchet_training_phase_seconds", "histogram", "trainer", ("model", "phase"), "Time that a phase of a run took.", _SECONDS),
     Metric("ratchet_training_loss", "gauge", "trainer", ("model",), "Loss of the newest step, nats per answer token."),
+    Metric(
+        "ratchet_training_reward_hacking",
+        "gauge",
+        "trainer",
+        ("model",),
+        "1 while reward rises and held-out does not follow: promotion is stopped.",
+    ),
     Metric("ratchet_registry_promotions_total", "counter", "registry", ("model",), "Versions promoted."),
     Metric("ratchet_registry_rollbacks_total", "counter", "registry", ("model", "actor"), "Rollbacks, by who asked (operator or monitor)."),
     Metric("ratchet_registry_champion_number", "gauge", "registry", ("model",), "Number of the version that is champion."),

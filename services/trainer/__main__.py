@@ -22,7 +22,7 @@ from shared.process import exit_status
 from shared.reading import KafkaReader
 from shared.settings import read
 from shared.storage import FsspecStore
-from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_ROLLBACKS
+from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
 
 STALLED_SECONDS = 300.0
 """A training step or the loading of a base may be silent for so long."""
@@ -38,7 +38,7 @@ async def serve(settings: TrainerSettings) -> None:
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
     child = ChildProcess(settings.threads, log)
     producer = KafkaProducer(settings.bootstrap_servers)
-    others = KafkaReader(settings.bootstrap_servers, (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS))
+    others = KafkaReader(settings.bootstrap_servers, (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS))
     consumer = KafkaConsumer(settings.bootstrap_servers, settings.trainer_group, (TRAINING_BATCHES,))
     store, runs = FsspecStore(settings.object_store), Runs(settings.work)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)

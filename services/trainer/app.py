@@ -13,6 +13,7 @@ from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
+from services.trainer.tripwire import History
 from services.trainer.withdrawals import Withdrawals
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
@@ -42,6 +43,7 @@ from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
 
 HEARD_BACK: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
+    CheckpointSaved,
     TrainingRolledBack,
     VersionRegistered,
     VersionPromoted,
@@ -72,8 +74,8 @@ class Trainer:
         health: Health,
         log: Log,
     ) -> None:
-        """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.rollbacks` and
-        `models.versions`."""
+        """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.checkpoints`,
+        `training.rollbacks` and `models.versions`."""
         self._models = models
         self._bases = bases
         self._store = store
@@ -87,6 +89,7 @@ class Trainer:
         self._log = log
         self._champions = Champions()
         self._withdrawals = Withdrawals()
+        self._history = History()
         self._benches: dict[tuple[Base, str], Bench] = {}
 
     async def warm_up(self) -> None:
@@ -142,7 +145,8 @@ class Trainer:
         outcome: Outcome
         try:
             quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
-            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn)
+            history = self._history.before(batch.model, run.run_id)
+            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
             outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
@@ -155,6 +159,10 @@ class Trainer:
         await publish(self._producer, TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS, outcome.model, outcome, SOURCE)
         told = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
+        alarm = outcome.verdict.alarm if outcome.verdict else None
+        self._metrics.set("ratchet_training_reward_hacking", alarm is not None, model=outcome.model)
+        if alarm:
+            log.error("tripwire", alarm=alarm)
         reasons = "; ".join(outcome.verdict.reasons) if outcome.verdict else getattr(outcome, "reason", "")
         log.info("outcome", outcome=told, evaluation=outcome.evaluation, reasons=reasons)
 
@@ -201,6 +209,7 @@ class Trainer:
                 self._withdrawals.apply(event, Position(topic=record.topic, partition=record.partition, offset=record.offset))
             else:
                 self._champions.apply(event)
+                self._history.apply(event)
 
     def _bench(self, model: ModelFile, precision: str) -> Bench:
         key = (self._bases[model.model], precision)

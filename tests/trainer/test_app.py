@@ -89,7 +89,7 @@ class Others:
 
     async def newest(self) -> list[Record]:
         records = []
-        for topic in (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS):
+        for topic in (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS):
             log = self.bus.topics.get(topic, [])
             records += log[self.read.get(topic, 0) :]
             self.read[topic] = len(log)
