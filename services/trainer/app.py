@@ -15,6 +15,7 @@ from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
+from services.trainer.tripwire import History
 from services.trainer.withdrawals import Withdrawals
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
@@ -92,6 +93,7 @@ class Trainer:
         self._log = log
         self._champions = Champions()
         self._withdrawals = Withdrawals()
+        self._history = History()
         self._benches: dict[tuple[Base, str, str], Bench] = {}
         self._handovers = Handovers(store, runs, log)
         self._interruptions = Interruptions(child)
@@ -172,7 +174,8 @@ class Trainer:
         outcome: Outcome
         try:
             quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
-            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn)
+            history = self._history.before(batch.model, run.run_id)
+            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
             outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
@@ -207,6 +210,10 @@ class Trainer:
         await publish(self._producer, TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS, outcome.model, outcome, SOURCE)
         told = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
+        alarm = outcome.verdict.alarm if outcome.verdict else None
+        self._metrics.set("ratchet_training_reward_hacking", alarm is not None, model=outcome.model)
+        if alarm:
+            log.error("tripwire", alarm=alarm)
         reasons = "; ".join(outcome.verdict.reasons) if outcome.verdict else getattr(outcome, "reason", "")
         log.info("outcome", outcome=told, evaluation=outcome.evaluation, reasons=reasons)
 
@@ -252,6 +259,7 @@ class Trainer:
                 self._withdrawals.apply(event, Position(topic=record.topic, partition=record.partition, offset=record.offset))
             else:
                 self._champions.apply(event)
+                self._history.apply(event)
 
     def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:
         base = self._bases[model.model]

@@ -1,6 +1,6 @@
 """One run, from a batch to a verdict: choose, train, examine, decide. What is finished is on disk, and is not done again."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from services.trainer.progress import Progress
 from services.trainer.protocol import Counted, Stepped
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
+from services.trainer.tripwire import Step, heed, step_of, suspicion
 from services.trainer.withdrawals import Withdrawn
 from shared.adapters import write_adapter
 from shared.clock import Clock
@@ -45,8 +46,10 @@ class TrainingRun:
     def configuration(self) -> TrainingConfig:
         return configuration_of(self.model, self.batch)
 
-    async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Outcome:
-        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do.
+    async def evaluate(
+        self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn, history: Sequence[Step] = ()
+    ) -> Outcome:
+        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do; `history` is of earlier runs.
 
         Raises RunFailed, Unusable when the run cannot give a version; RunInterrupted when it was told to stop training; Unavailable when
         something outside is away.
@@ -65,7 +68,7 @@ class TrainingRun:
         folder = self.runs.adapter_folder(self.run_id)
         prefix = f"adapters/{self.batch.model}/{self.run_id}"
         artefact = write_adapter(self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest)
-        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder)
+        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder, history)
 
     def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
         plan = self.runs.plan(self.run_id)
@@ -122,6 +125,7 @@ class TrainingRun:
         run: TrainedRun,
         artefact: Artefact,
         folder: Path,
+        history: Sequence[Step],
     ) -> Outcome:
         await self.progress.enter("evaluating")
         baseline = Subject(champion.adapter.digest, self._folder_of(champion.adapter)) if champion.adapter else BASE
@@ -135,6 +139,8 @@ class TrainingRun:
         gate = self.model.gate
         alpha = spent(gate.confidence, self.batch.number + 1, evaluation, self.model.shards)
         verdict = judge(evidence, gate, champion.version, alpha, seed=int(identity("gate", self.run_id, evaluation)[:8], 16))
+        step = step_of(chosen.mean_reward, verdict)
+        verdict = heed(verdict, suspicion([*history, step], gate.tripwire) if step else None, gate.tripwire)
         metrics = RunMetrics(
             training_loss=run.trained.training_loss,
             steps=run.trained.steps,
@@ -145,6 +151,7 @@ class TrainingRun:
             tokens=run.trained.tokens,
             train_seconds=run.trained.seconds,
             evaluate_seconds=evaluate_seconds,
+            mean_reward=chosen.mean_reward,
         )
         if verdict.decision != "promote":
             return self._rolled_back(evaluation, plan.parent_version, artefact, metrics, verdict)

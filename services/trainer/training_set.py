@@ -47,12 +47,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal."""
+    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal,
+    `mean_reward` that of the new examples."""
 
     new: Sequence[Sample]
     replayed: Sequence[Sample]
     held_out: Sequence[Sample]
     withdrawn: int = 0
+    mean_reward: float | None = None
 
 
 def select(
@@ -98,6 +100,7 @@ def select(
         replayed=[_sample(example) for example in islice(may_replay, min(replay, room))],
         held_out=[_sample(example) for example in held_out],
         withdrawn=len(whole.training) - len(current.training),
+        mean_reward=sum(example.reward for example in new) / len(new) if new else None,
     )
 
 
