@@ -117,7 +117,9 @@ class DeployTarget(Value):
     """Where the champion is served."""
 
     kind: Literal["llamacpp", "ollama", "folder"]
-    location: Annotated[str | None, Field(description="a URL, or a folder; without one, what RATCHET_SERVING names")] = None
+    location: Annotated[
+        str | None, Field(description="a URL, or a folder; without one, the URL that RATCHET_SERVING or RATCHET_OLLAMA names")
+    ] = None
 
 
 class ModelFile(Value):
