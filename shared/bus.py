@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -219,20 +218,23 @@ class KafkaConsumer:
 
     async def commit(self, record: Record) -> None:
         """Commit the offset after `record`; quietly not when its partition has gone to another member, which will see it again."""
-        if not await self.owns(record):
+        if not await self.keeps(record):
             return
         partition = TopicPartition(record.topic, record.partition)
         try:
             await self._client.commit({partition: record.offset + 1})
         except CommitFailedError:
-            # A rebalance began meanwhile: whoever owns the partition after it sees the record again.
-            logging.getLogger(__name__).info("not committed in a rebalance: %s-%s@%s", *partition, record.offset)
+            return  # a rebalance began meanwhile: whoever owns the partition after it sees the record again
         except KafkaError as error:
             raise BusUnavailable(f"could not commit {record.topic}-{record.partition}@{record.offset}: {error}") from error
 
-    async def owns(self, record: Record) -> bool:
-        """Whether the partition of `record` is still this member's, once a rebalance that is under way has come to its end."""
+    async def keeps(self, record: Record) -> bool:
+        """Whether the partition of `record` is this member's once a rebalance that may be under way has come to its end."""
         await self._listener.settled.wait()
+        return self.owns(record)
+
+    def owns(self, record: Record) -> bool:
+        """Whether the partition of `record` is still this member's."""
         return TopicPartition(record.topic, record.partition) in self._client.assignment()
 
     @asynccontextmanager

@@ -56,7 +56,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     async def handle(record: Record) -> None:
         health.progressed(busy=True)
         try:
-            await trainer.handle(record, lambda: consumer.owns(record))
+            await trainer.handle(record, lambda: consumer.keeps(record))
         except Unprocessable:
             metrics.count("ratchet_dead_letters_total", topic=record.topic)
             raise

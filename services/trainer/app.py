@@ -127,7 +127,14 @@ class Trainer:
         champion = await self._champion(model.model, log)
         if self._champions.has_ended(run_id):
             log.info("already ended")
-            return
+        else:
+            await self._settle(batch, model, run_id, champion, owned, log)
+        await reach("trainer.ended")
+        self._runs.close(run_id)
+        await asyncio.to_thread(self._handovers.clear, run_id)
+
+    async def _settle(self, batch: BatchReady, model: ModelFile, run_id: str, champion: Champion, owned: Owned, log: Log) -> None:
+        """Train and evaluate until there is an outcome that nothing more follows from."""
         progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log)
         bench = self._bench(model, configuration_of(model, batch))
         leave = partial(self._leave, run_id, batch.model, log)
@@ -154,9 +161,6 @@ class Trainer:
                 break
             evaluation += 1
             champion = await self._champion(model.model, log)
-        await reach("trainer.ended")
-        self._runs.close(run_id)
-        await asyncio.to_thread(self._handovers.clear, run_id)
 
     async def _leave(self, run_id: str, model: str, log: Log) -> None:
         """Put what is done so far where the run's next owner finds it. Training is not held up by an object store that is away."""

@@ -21,6 +21,7 @@ class Interruptions:
         self._lost = False
         self._parked = asyncio.Event()
         self._going_on = asyncio.Event()
+        self._going_on.set()
 
     async def carry(self, work: Coroutine[Any, Any, None], owned: Owned) -> None:
         """Do the work of a run. Raises Forgone when the run has become another worker's before its end."""
@@ -39,6 +40,7 @@ class Interruptions:
     async def pause(self, seconds: float) -> None:
         """Have the run in hand train no further. Returns when its checkpoint lies where the next owner finds it, when there is none to
         make, or after `seconds`."""
+        self._going_on.clear()
         if self._work is None:
             return
         with suppress(TimeoutError):
@@ -47,18 +49,15 @@ class Interruptions:
                     await self._parked.wait()
 
     async def park(self) -> None:
-        """For the work, once it has left its checkpoint: wait until it may go on here. Is cancelled when it may not."""
-        self._going_on.clear()
+        """For the work, once it has left its checkpoint: wait until it may go on here. Is cancelled when it may not. Does not wait when the
+        pause is over already, which had waited too long for the checkpoint."""
         self._parked.set()
         await self._going_on.wait()
         self._parked.clear()
 
     async def settled(self) -> None:
         """A rebalance is over: the run goes on, or is forgone when it is another worker's now."""
-        if self._work is None or self._owned is None:
-            return
-        if await self._owned():
-            self._going_on.set()
-        else:
+        if self._work is not None and self._owned is not None and not await self._owned():
             self._lost = True
             self._work.cancel()
+        self._going_on.set()

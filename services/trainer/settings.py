@@ -23,7 +23,7 @@ class TrainerSettings(ChildSettings):
     session_seconds: Annotated[float, Field(ge=6, le=300, description="silence after which a worker counts as gone")] = 15.0
     stop_seconds: Annotated[
         float, Field(gt=0, le=600, description="how long a stop waits for a run's checkpoint; less than the grace period")
-    ] = 20.0
+    ] = 15.0
     trainer_stalled_seconds: Annotated[
         float, Field(ge=1, description="a run says nothing, not even of a step: no longer live after this")
     ] = 300.0

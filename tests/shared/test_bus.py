@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 import structlog
+from aiokafka import TopicPartition
 
 from shared.bus import MemoryBus, Record, consume
 from shared.clock import ManualClock
-from shared.errors import ContractViolation, StorageUnavailable
+from shared.errors import ContractViolation, Forgone, StorageUnavailable
+from shared.rebalances import Listener
 from shared.topics import FEEDBACK_RECEIVED, dead_letter_of
 
 LOG = structlog.stdlib.get_logger("ratchet.test")
@@ -104,3 +106,32 @@ async def test_the_loop_leaves_nothing_running() -> None:
     await feed(bus, b"a")
     await run(bus, Worker({}))
     assert asyncio.all_tasks() == before
+
+
+async def test_what_was_forgone_is_not_committed_and_the_next_record_is_handled() -> None:
+    bus, worker = MemoryBus(), Worker({b"a": [Forgone("another's")], b"b": [Forgone("another's")]})
+    await feed(bus, b"a")
+    await run(bus, worker)
+    assert (worker.handled, bus.committed) == ([], {})
+    await run(bus, worker)
+    assert (worker.handled, bus.committed) == ([b"a"], {FEEDBACK_RECEIVED: 1})
+
+
+async def test_a_member_learns_of_a_rebalance_before_its_partitions_go_and_when_it_is_over() -> None:
+    """Not of the first assignment: nothing goes then."""
+    said: list[str] = []
+
+    class Member:
+        async def leaving(self) -> None:
+            said.append(f"leaving {listener.settled.is_set()}")
+
+        async def settled(self) -> None:
+            said.append(f"settled {listener.settled.is_set()}")
+
+    listener, partition = Listener(Member()), TopicPartition(FEEDBACK_RECEIVED, 0)
+    assert not listener.settled.is_set()
+    await listener.on_partitions_revoked(set())
+    await listener.on_partitions_assigned({partition})
+    await listener.on_partitions_revoked({partition})
+    await listener.on_partitions_assigned(set())
+    assert said == ["settled True", "leaving False", "settled True"]

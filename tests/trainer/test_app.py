@@ -403,22 +403,27 @@ async def test_a_run_is_forgone_when_a_rebalance_gives_it_away(world: World) -> 
     assert not world.checkpoints
 
 
-async def test_a_stop_waits_for_a_checkpoint_no_longer_than_its_bound(world: World) -> None:
-    """A child that does not hear: the wait ends, the run stays as it was."""
+async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_late_one_holds_up_nothing(world: World) -> None:
+    """The child stops only after the rebalance is over, and the run is still here."""
 
-    class Deaf(QuickChild):
+    class Slow(QuickChild):
         async def interrupt(self) -> bool:
             return bool(await asyncio.get_running_loop().create_future())
 
-    world.child = Deaf(0.0)
+    world.child = Slow(-0.5)
     world.child.stops_at = 3
     trainer = world.trainer()
     handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), mine))
     await in_training(world)
     async with asyncio.timeout(5):
         await trainer.pause(0.1)
-    assert not handling.done()
-    handling.cancel()
+    await trainer.settled()
+    world.child.stops_at = 0
+    assert world.child.told is not None
+    world.child.told.set_result(None)
+    async with asyncio.timeout(5):
+        await handling
+    assert world.child.found == [["checkpoint-3"]]
 
 
 async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_said_again(world: World, tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""Trainers as processes on a real broker, each with a disk of its own, and a base that trains in seconds; the registry is the test's."""
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from aiokafka.admin import AIOKafkaAdminClient
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from services.trainer.training_set import Sample
+from shared.codec import decode, encode
+from shared.errors import Unprocessable
+from shared.events import BatchReady, CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
+from shared.log_ends import LogEnds
+from shared.storage import FsspecStore
+from shared.topics import MODELS_VERSIONS, TOPICS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from tests.dataset.running import Service, read, send
+from tests.trainer.tickets import NOW, tickets, write_batch
+
+SESSION = 6
+"""Seconds, the shortest that the broker grants."""
+
+MODEL_FILE = """model: {model}
+base: {{training: tiny, serving: tiny/model.gguf}}
+lanes:
+  adaptive:
+    training: {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10, learning_rate: 0.001}}
+"""
+
+OUTCOMES = (CheckpointSaved, TrainingRolledBack)
+_PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
+
+
+def make_base(real: Path, folder: Path) -> None:
+    """A llama of random weights, with the real tokenizer."""
+    folder.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(real / name, folder / name)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    causal: Any = LlamaForCausalLM
+    causal(config).save_pretrained(folder)
+
+
+class Fleet:
+    """The trainers of one model and group."""
+
+    def __init__(self, bootstrap_servers: str, base: Path, folder: Path, model: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.folder = folder
+        self.model = model
+        self.store = FsspecStore(str(folder / "objects"))
+        self.workers: list[Service] = []
+        self._base = base
+        self._batches = 0
+        (folder / "models").mkdir(parents=True)
+        (folder / "models" / f"{model}.yaml").write_text(MODEL_FILE.format(model=model))
+
+    def launch(self, failpoints: str = "", work: str | None = None, **settings: str) -> Service:
+        """Start a worker with an empty disk, or on the disk of an earlier one."""
+        worker = Service(
+            "trainer",
+            self.bootstrap_servers,
+            self.folder,
+            RATCHET_BASES=str(self._base.parent),
+            RATCHET_WORK=str(self.folder / (work or f"work-{len(self.workers)}")),
+            RATCHET_TRAINER_GROUP=self.model,
+            RATCHET_SESSION_SECONDS=str(SESSION),
+            RATCHET_THREADS="1",
+            RATCHET_FAILPOINTS=failpoints,
+            **settings,
+        )
+        worker.launch()
+        self.workers.append(worker)
+        return worker
+
+    async def start(self, failpoints: str = "", work: str | None = None, **settings: str) -> Service:
+        worker = self.launch(failpoints, work, **settings)
+        await worker.until(worker.is_ready, "ready", 240)
+        return worker
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.process is not None and worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.kill()
+
+    async def say(self, topic: str, event: Event) -> None:
+        await send(self.bootstrap_servers, topic, [(self.model.encode(), *encode(event, "test"))])
+
+    async def name_a_champion(self) -> None:
+        """The registry's first word: the bare base is served."""
+        first = {"event_id": f"{self.model}-0", "occurred_at": NOW, "model": self.model, "version": "v0", "number": 0}
+        await self.say(MODELS_VERSIONS, VersionRegistered.model_validate(first | {"answer": "promoted", "champion": "v0"}))
+
+    def batch(self, training: Sequence[Sample] = (), held_out: int = 8) -> BatchReady:
+        """The next batch, in the object store."""
+        number, self._batches = self._batches, self._batches + 1
+        return write_batch(self.store, self.model, number, training or tickets(0, 24), tickets(500, held_out))
+
+    async def announce(self, batch: BatchReady) -> BatchReady:
+        await self.say(TRAINING_BATCHES, batch)
+        return batch
+
+    async def outcomes(self, batch: BatchReady) -> list[CheckpointSaved | TrainingRolledBack]:
+        """All that stands on the topics as the outcome of a batch."""
+        said = [*await self._events(TRAINING_CHECKPOINTS), *await self._events(TRAINING_ROLLBACKS)]
+        return [event for event in said if isinstance(event, OUTCOMES) and event.batch_id == batch.batch_id]
+
+    async def steps(self, batch: BatchReady) -> list[TrainingProgressed]:
+        """What was told of the steps of its run, in the order in which it was told."""
+        said = [event for event in await self._events(TRAINING_PROGRESS) if isinstance(event, TrainingProgressed)]
+        return [event for event in said if event.batch_id == batch.batch_id and event.phase == "training" and event.step > 0]
+
+    async def until_step(self, batch: BatchReady, step: int, seconds: float = 120) -> None:
+        async with asyncio.timeout(seconds):
+            while not any(told.step >= step for told in await self.steps(batch)):
+                await asyncio.sleep(0.1)
+
+    async def one_outcome(self, batch: BatchReady, seconds: float = 300) -> CheckpointSaved | TrainingRolledBack:
+        """Play the registry until the batch is done with and committed; then there is one outcome of it."""
+        answered = False
+        async with asyncio.timeout(seconds):
+            while await self._behind():
+                for outcome in await self.outcomes(batch):
+                    if isinstance(outcome, CheckpointSaved) and not answered:
+                        answered = True
+                        await self._promote(outcome)
+                await asyncio.sleep(0.3)
+        (outcome,) = await self.outcomes(batch)
+        return outcome
+
+    async def until_logged(self, worker: Service, text: str, seconds: float = 120) -> None:
+        await worker.until(lambda: text in worker.log, f"at {text!r}", seconds)
+
+    def left_over(self) -> list[Path]:
+        """What lies in the object store for runs that are unfinished."""
+        return [path for path in (self.folder / "objects" / "unfinished").rglob("*") if path.is_file()]
+
+    async def _promote(self, saved: CheckpointSaved) -> None:
+        about = {"model": self.model, "version": f"v-{saved.run_id}", "occurred_at": NOW, "adapter": saved.adapter, "run_id": saved.run_id}
+        registered = {"number": 1, "champion": f"v-{saved.run_id}", "answer": "promoted", "batch_id": saved.batch_id}
+        registered |= {"event_id": f"r-{saved.run_id}", "evaluation": saved.evaluation, "parent_version": saved.parent_version}
+        await self.say(MODELS_VERSIONS, VersionRegistered.model_validate(about | registered))
+        promoted = {"event_id": f"p-{saved.run_id}", "previous": "v0", "actor": "trainer", "reason": "test"}
+        await self.say(MODELS_VERSIONS, VersionPromoted.model_validate(about | promoted))
+
+    async def _events(self, topic: str) -> list[Event]:
+        found = []
+        async for record in read(self.bootstrap_servers, topic, seconds=0.3):
+            try:
+                event = decode(record.value, record.headers, *OUTCOMES, TrainingProgressed).event
+            except Unprocessable:
+                continue
+            if getattr(event, "model", "") == self.model:
+                found.append(event)
+        return found
+
+    async def _behind(self) -> bool:
+        """Whether the group has batches before it that are not committed."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        ends = LogEnds(self.bootstrap_servers)
+        await admin.start()
+        await ends.start()
+        try:
+            committed = await admin.list_consumer_group_offsets(self.model)
+            places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
+            numbers = range(_PARTITIONS[TRAINING_BATCHES])
+            return bool(await ends.behind({(TRAINING_BATCHES, number): places.get((TRAINING_BATCHES, number)) for number in numbers}))
+        finally:
+            await ends.stop()
+            await admin.close()
