@@ -145,7 +145,7 @@ def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
     """Noise on each adapted weight, `scale` times as large as the weights themselves are."""
     with torch.no_grad():
         for _, weight in _adapted(model):
-            weight += scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float()
+            weight.add_(scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float())
 
 
 def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach) -> Trial:
