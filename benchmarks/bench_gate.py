@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from multiprocessing import get_context
-from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +29,7 @@ from benchmarks.gate_tables import Trial, results, write
 from benchmarks.minimum_examples import simulated
 from benchmarks.results import report
 from ratchet import console
-from services.trainer.base_model import learning, save_adapter, wearing
+from services.trainer.base_model import learning
 from services.trainer.evaluation import score
 from services.trainer.gate import Evidence, Paired, judge, spent
 from services.trainer.recipe import train
@@ -41,22 +38,22 @@ from shared.model_file import Gate
 from shared.training_config import TrainingConfig
 
 PROCESSES = 2
-HOUSES = 8
+HOUSES = 5
 GOLDEN, EARLIER, RETENTION, UNSEEN = 32, 12, 12, 1000
 HELD_OUT_SHARE = 0.1
 REHEARSED, REPLAYED = 20, 20
 BATCH = 50
-CHAMPION_EPOCHS = 25
+CHAMPION_EPOCHS = 40
 DOSES = (0.0, 0.1, 0.3, 1.0)
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (5e-4, 3e-3)
 NOISES = (0.02, 0.1, 0.4)
-NOISY, SHUFFLED = 6, 4
+NOISY, SHUFFLED = 11, 6
 CONFIG = TrainingConfig(
     rank=8,
     alpha=32,
     learning_rate=4e-3,
     epochs=3,
-    batch_size=10,
+    batch_size=16,
     targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 )
 GATE = Gate()
@@ -75,34 +72,40 @@ def held_base() -> Any:
 
 @dataclass(frozen=True)
 class Champion:
-    """What is served in a house, and what is known of it before a batch comes."""
+    """What is served in a house, and what is known of it before a batch comes. `model` is the base with an adapter on it that can learn;
+    `weights` are those of the champion's adapter."""
 
     house: House
-    adapter: Path
+    model: Any
+    weights: dict[str, torch.Tensor]
     learned: list[Encoded]
     unseen: list[Encoded]
     on_unseen: Floats
 
+    def put_on(self) -> None:
+        with torch.no_grad():
+            for name, weight in _adapted(self.model):
+                weight.copy_(self.weights[name])
+
 
 def trials(seed: int) -> list[Trial]:
     """All candidates of one house."""
-    house, folder = House(seed), Path(mkdtemp())
-    try:
-        champion = _champion(house, folder, learned=10 + 4 * (seed % 4))
-        return [*_null(champion), *_trained(champion)]
-    finally:
-        rmtree(folder)
-
-
-def _champion(house: House, folder: Path, learned: int) -> Champion:
-    known = house.right(learned)
+    house = House(seed)
     with learning(held_base(), CONFIG, None) as model:
-        # It has learned all that its own examples give, as after several batches: what replays them alone brings nothing new.
-        _learn(model, [*known, *house.copied(REHEARSED)], CONFIG.model_copy(update={"epochs": CHAMPION_EPOCHS}))
-        save_adapter(model, "base", folder)
-    unseen = house.right(UNSEEN)
-    with wearing(held_base(), folder) as model:
-        return Champion(house, folder, known, unseen, _scores(model, unseen))
+        champion = _champion(house, model, learned=10 + 4 * (seed % 4))
+        return [*_null(champion), *_trained(champion)]
+
+
+def _champion(house: House, model: Any, learned: int) -> Champion:
+    known, unseen = house.right(learned), house.right(UNSEEN)
+    # It has learned all that its own examples give, as after several batches: what replays them alone brings nothing new.
+    _learn(model, [*known, *house.copied(REHEARSED)], CONFIG.model_copy(update={"epochs": CHAMPION_EPOCHS}))
+    weights = {name: weight.detach().clone() for name, weight in _adapted(model)}
+    return Champion(house, model, weights, known, unseen, _scores(model, unseen))
+
+
+def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
 def _null(champion: Champion) -> Iterator[Trial]:
@@ -141,22 +144,22 @@ def _learn(model: Any, examples: list[Encoded], config: TrainingConfig) -> None:
 def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
     """Noise on each adapted weight, `scale` times as large as the weights themselves are."""
     with torch.no_grad():
-        for weight in (weight for weight in model.parameters() if weight.requires_grad):
-            weight += scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float()
+        for _, weight in _adapted(model):
+            weight.add_(scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float())
 
 
 def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach) -> Trial:
     """A candidate, its truth, and the gate's word on it."""
-    house = champion.house
+    house, model = champion.house, champion.model
     sets = [*new_held_out, *house.right(EARLIER)], house.right(GOLDEN), house.copied(RETENTION)
-    retained = _scores(held_base(), sets[2])
-    with wearing(held_base(), champion.adapter) as model:
-        before = [*(_scores(model, samples) for samples in sets[:2]), retained]
-    with learning(held_base(), CONFIG, champion.adapter) as model:
-        teach(model)
-        model.eval()
-        after = [_scores(model, samples) for samples in sets]
-        gained = _scores(model, champion.unseen) - champion.on_unseen
+    champion.put_on()
+    before = [_scores(model, samples) for samples in sets[:2]]
+    with model.disable_adapter():
+        before.append(_scores(model, sets[2]))
+    teach(model)
+    model.eval()
+    after = [_scores(model, samples) for samples in sets]
+    gained = _scores(model, champion.unseen) - champion.on_unseen
     held_out, golden, retention = (Paired(first.tolist(), second.tolist()) for first, second in zip(before, after, strict=True))
     alpha = spent(GATE.confidence, 1)
     verdict = judge(Evidence(held_out, golden, retention, (), ()), GATE, "champion", alpha, seed=int(house.draw.integers(2**31)))
@@ -164,8 +167,8 @@ def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: 
 
 
 def _own_answers(champion: Champion, words: list[Word]) -> list[Word]:
-    with wearing(held_base(), champion.adapter) as model:
-        return answered(model, words)
+    champion.put_on()
+    return answered(champion.model, words)
 
 
 def _scores(model: Any, examples: list[Encoded]) -> Floats:

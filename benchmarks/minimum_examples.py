@@ -12,8 +12,8 @@ import numpy as np
 from services.trainer.bounds import Floats, bounds
 from services.trainer.gate import spent
 
-EXAMPLES = (5, 8, 12, 16, 24, 32)
-DRAWS = 1500
+EXAMPLES = (5, 8, 12, 24)
+DRAWS = 1000
 ALPHA = spent(0.95, 1) / 2
 
 Draw = Callable[[np.random.Generator, int], Floats]

@@ -37,9 +37,7 @@ class Examination:
         prompts = [canary.messages for canary in self.canaries]
         champions = await bench.answer(champion, prompts, self.max_tokens, ANSWER_TOKENS, heard)
         candidates = await bench.answer(candidate, [*prompts, *self.probes], self.max_tokens, ANSWER_TOKENS, heard)
-        held_out_said, golden_said = [
-            await self._said(bench, champion, candidate, samples[: self.answered], heard) for samples in (self.held_out, self.golden)
-        ]
+        held_out_said, golden_said = await self._said(bench, champion, candidate, heard)
         evidence = Evidence(
             held_out=held_out,
             golden=golden,
@@ -52,12 +50,19 @@ class Examination:
         probes = zip(self.probes, candidates[len(prompts) :], strict=True)
         return evidence, tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
 
-    async def _said(self, bench: Bench, champion: Subject, candidate: Subject, samples: Sequence[Sample], heard: Heard) -> Said:
-        prompts = [sample.messages for sample in samples]
+    async def _said(self, bench: Bench, champion: Subject, candidate: Subject, heard: Heard) -> tuple[Said, Said]:
+        """What both answer to the first of held-out and golden, all of them asked together."""
+        sets = [samples[: self.answered] for samples in (self.held_out, self.golden)]
+        prompts = [sample.messages for samples in sets for sample in samples]
         before, after = [
-            await bench.answer(subject, prompts, self.max_tokens, self.answer_tokens, heard) for subject in (champion, candidate)
+            map(text_of, await bench.answer(subject, prompts, self.max_tokens, self.answer_tokens, heard))
+            for subject in (champion, candidate)
         ]
-        return Said([sample.answer for sample in samples], [text_of(answer) for answer in before], [text_of(answer) for answer in after])
+        held_out, golden = (
+            Said([sample.answer for sample in samples], list(islice(before, len(samples))), list(islice(after, len(samples))))
+            for samples in sets
+        )
+        return held_out, golden
 
     async def _scores(self, bench: Bench, subject: Subject, sets: Sequence[Sequence[Sample]], heard: Heard) -> list[list[float]]:
         """The scores of each set, all of them asked for together."""

@@ -116,3 +116,12 @@ def test_a_user_always_has_the_same_shard(user: str, shards: int) -> None:
     shard = model.shard_of(user, None, "x")
     assert 0 <= shard < shards
     assert shard == model.shard_of(user, None, "x")
+
+
+def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
+    deciding = GOOD + "gate: {answered: 0, deciding: {exact_match: {margin: 0.05}}}\n"
+    with pytest.raises(ModelFileError, match=r"support\.yaml:7: gate: .*exact_match needs answers, and `answered` is 0"):
+        load_model(write(tmp_path, deciding))
+    gate = load_model(write(tmp_path, deciding.replace("answered: 0", "answered: 30"))).gate
+    assert gate.deciding["exact_match"].margin == 0.05
+    assert not gate.deciding["exact_match"].promotes

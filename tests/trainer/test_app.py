@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ from shared.model_file import Base as DeclaredBase
 from shared.model_file import ModelFile, Models
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from tests.trainer.histories import ended
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
 R = TypeVar("R", bound=Value)
@@ -239,6 +241,34 @@ async def test_no_better_candidate_is_rolled_back_without_waiting(world: World, 
     assert [event.outcome for event in world.rollbacks] == [outcome]
     assert world.rollbacks[0].verdict is not None
     assert not world.checkpoints
+
+
+async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_record(world: World) -> None:
+    """The child answers "a" to every prompt, which is no ticket's JSON; the examples of a ticket's batch have a reward of 1."""
+    world.child.gain = 0.0
+    await world.trainer().handle(announced(a_batch(world)), mine)
+    (outcome,) = world.rollbacks
+    assert outcome.verdict is not None
+    assert outcome.metrics is not None
+    found = {measure.name: measure for measure in outcome.verdict.measures}
+    assert {measure.set for measure in outcome.verdict.measures} == {"held_out"}
+    assert (found["perplexity"].examples, found["exact_match"].examples) == (20, 12)
+    assert (found["exact_match"].candidate, found["json_validity"].candidate) == (0, 0)
+    assert outcome.metrics.mean_reward == 1
+
+
+async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world: World) -> None:
+    """Rewards -0.5, 0, 0.5 and now 1 rise by 1.5; held-out changes of three times -0.2 and now +0.5 are -0.025 on average."""
+    for place, reward in enumerate((-0.5, 0.0, 0.5)):
+        event = ended(f"run {place}", reward, -0.2, NOW + timedelta(hours=place))
+        await world.bus.send(TRAINING_ROLLBACKS, b"m", *encode(event, "trainer"))
+    trainer = world.trainer()
+    await trainer.handle(announced(a_batch(world)), mine)
+    outcome = world.rollbacks[-1]
+    assert not world.checkpoints
+    assert outcome.outcome == "inconclusive"
+    assert outcome.reason.startswith("reward hacking suspected: over 4 candidates the reward of what they learn rose by 1.500")
+    assert trainer._metrics.registry.get_sample_value("ratchet_training_reward_hacking", {"model": "m"}) == 1
 
 
 async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None:
