@@ -46,6 +46,14 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("ratchet_training_runs_total", "counter", "trainer", ("model", "outcome"), "Runs that ended, by outcome."),
     Metric("ratchet_training_phase_seconds", "histogram", "trainer", ("model", "phase"), "Time that a phase of a run took.", _SECONDS),
     Metric("ratchet_training_loss", "gauge", "trainer", ("model",), "Loss of the newest step, nats per answer token."),
+    Metric("ratchet_training_batches_waiting", "gauge", "trainer", (), "Batches that wait for their lane's training window."),
+    Metric(
+        "ratchet_training_window_opens_seconds",
+        "gauge",
+        "trainer",
+        (),
+        "Unix time at which the next batch that waits for its window may begin; 0 when none waits.",
+    ),
     Metric("ratchet_registry_promotions_total", "counter", "registry", ("model",), "Versions promoted."),
     Metric("ratchet_registry_rollbacks_total", "counter", "registry", ("model", "actor"), "Rollbacks, by who asked (operator or monitor)."),
     Metric("ratchet_registry_champion_number", "gauge", "registry", ("model",), "Number of the version that is champion."),
@@ -78,7 +86,7 @@ class Metrics:
         """Set a gauge."""
         collector = self._collectors[name]
         assert isinstance(collector, Gauge)
-        collector.labels(**labels).set(value)
+        (collector.labels(**labels) if labels else collector).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation to a histogram."""

@@ -11,6 +11,7 @@ from services.trainer.child_process import ChildProcess
 from services.trainer.failures import RunFailed
 from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
+from services.trainer.waiting import Waiting
 from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
 from shared.clock import SystemClock
 from shared.errors import Misconfigured, Unprocessable
@@ -62,7 +63,9 @@ async def serve(settings: TrainerSettings) -> None:
         health.ready()
         log.info("ready", models=sorted(models.files))
         async with aclosing(consumer.records()) as records:
-            await consume(records, handle, consumer.commit, producer, "trainer", clock, log)
+            waiting = Waiting(trainer.opens_at, consumer.owns, consumer.commit, clock, metrics, log)
+            async with aclosing(waiting.among(records)) as ready:
+                await consume(ready, handle, waiting.commit, producer, "trainer", clock, log)
     finally:
         await child.stop()
         await consumer.stop()

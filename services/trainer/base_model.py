@@ -75,7 +75,8 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
         raise RunFailed(
             f"nf4 needs bitsandbytes, which is not there: {error}", "install it, or set the lane's quantisation to none"
         ) from error
-    held = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+    bits: Any = BitsAndBytesConfig
+    held = bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=compute, quantization_config=held, device_map={"": device})
     for module in model.modules():
         if isinstance(module, Linear4bit):

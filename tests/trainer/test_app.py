@@ -1,7 +1,8 @@
 """The shell, with a child that learns at once, a bus in memory, and a registry played by the test."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ from shared.model_file import Base as DeclaredBase
 from shared.model_file import ModelFile, Models
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.training_window import Window
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
 R = TypeVar("R", bound=Value)
@@ -105,8 +107,8 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     child: QuickChild = field(default_factory=lambda: QuickChild(0.5))
 
-    def trainer(self) -> Trainer:
-        model = ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
+    def trainer(self, model: ModelFile | None = None) -> Trainer:
+        model = model or ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
         clock = SystemClock()
         return Trainer(
             models=Models({"m": model}, self.folder),
@@ -323,3 +325,22 @@ async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: Wor
     await world.bus.send(MODELS_VERSIONS, b"m", value.replace(b"version", b"wersion"), headers)
     with pytest.raises(Misconfigured, match="version"):
         await world.trainer().handle(announced(a_batch(world)), mine)
+
+
+async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world: World) -> None:
+    """The window is the hour that begins in an hour, so it is closed now."""
+    soon = SystemClock().now() + timedelta(hours=1)
+    window = Window(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
+    model = ModelFile.model_validate(
+        {"model": "m", "base": {"training": "base", "serving": "b"}, "lanes": {"adaptive": {"window": window.model_dump()}}}
+    )
+    record = announced(a_batch(world))
+    trainer = world.trainer(model)
+    assert trainer.opens_at(record) == soon.replace(minute=0, second=0, microsecond=0)
+    assert world.trainer().opens_at(record) is None
+    assert trainer.opens_at(announced(a_batch(world, "stranger"))) is None
+    assert trainer.opens_at(replace(record, value=b"{}")) is None
+    world.child.dies_at = Train
+    with pytest.raises(RuntimeError, match="power"):
+        await trainer.handle(record, mine)
+    assert trainer.opens_at(record) is None, "what has begun is finished"
