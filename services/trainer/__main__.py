@@ -8,6 +8,7 @@ from contextlib import aclosing
 from services.trainer.app import Trainer
 from services.trainer.bases import locate
 from services.trainer.child_process import ChildProcess
+from services.trainer.environment import require_able_machine
 from services.trainer.failures import RunFailed
 from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
@@ -16,7 +17,7 @@ from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
 from shared.clock import SystemClock
 from shared.errors import Misconfigured, Unprocessable
 from shared.health import Health, serve_health
-from shared.logs import configure
+from shared.logs import Log, configure
 from shared.metrics import Metrics
 from shared.model_file import Models, load_models
 from shared.process import exit_status
@@ -37,7 +38,7 @@ async def serve(settings: TrainerSettings) -> None:
     models = load_models(settings.models)
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
-    child = ChildProcess(settings.threads, log)
+    child = ChildProcess(settings.threads, log, settings.memory_limit)
     producer = KafkaProducer(settings.bootstrap_servers)
     others = KafkaReader(settings.bootstrap_servers, (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS))
     consumer = KafkaConsumer(settings.bootstrap_servers, settings.trainer_group, (TRAINING_BATCHES,))
@@ -56,7 +57,7 @@ async def serve(settings: TrainerSettings) -> None:
 
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
     try:
-        await _warm_up(trainer)
+        await _warm_up(trainer, log)
         await producer.start()
         await others.start()
         await consumer.start()
@@ -74,11 +75,17 @@ async def serve(settings: TrainerSettings) -> None:
         stop_health()
 
 
-async def _warm_up(trainer: Trainer) -> None:
+async def _warm_up(trainer: Trainer, log: Log) -> None:
+    """Meanwhile the machine is looked at; what is the matter with it says more than what fails because of it."""
+    looking = asyncio.create_task(require_able_machine(log))
     try:
         await trainer.warm_up()
+        await looking
     except RunFailed as failure:
+        await looking
         raise Misconfigured(f"{failure.reason}; {failure.advice}") from failure
+    finally:
+        looking.cancel()
 
 
 def _check_sets(models: Models) -> None:

@@ -13,7 +13,7 @@ from services.trainer.app import HEARD_BACK, Trainer
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
-from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.runs import Runs
 from shared.bus import MemoryBus, Record
 from shared.clock import SystemClock
@@ -69,6 +69,8 @@ class QuickChild(ChildProcess):
         match request:
             case Load():
                 return Loaded()
+            case Fit():
+                return Fits(needed=1, limit=2)
             case Train():
                 self.trained.append(request)
                 request.out.mkdir(parents=True)
