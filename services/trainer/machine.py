@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from services.trainer.memory import UNLIMITED
+
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -32,6 +34,9 @@ def memory_for(device: str, setting: int | None) -> int:
 
 
 def main_memory(cgroup: Path = CGROUP) -> int:
+    """UNLIMITED where the system does not tell, as Windows."""
+    if not hasattr(os, "sysconf"):
+        return UNLIMITED
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         return min(there, int(cgroup.read_text()))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.trainer.memory import readable
+from services.trainer.memory import UNLIMITED, readable
 from shared.checks import Check, State
 
 SMALL_GPU = 12 * 2**30
@@ -123,7 +123,8 @@ def _lane(lane: LaneNeed, facts: Facts) -> Check:
         return Check(name=name, state="problem", found=lane.absent, advice="RATCHET_BASES names the folder of base models")
     if lane.needed is None:
         return Check(name=name, state="ok", found="the base is there; what it needs is not known for its kind")
-    found = f"the longest batch needs about {readable(lane.needed)} of {readable(facts.memory)}"
+    there = readable(facts.memory) if facts.memory < UNLIMITED else "an unknown amount"
+    found = f"the longest batch needs about {readable(lane.needed)} of {there}"
     if lane.needed > facts.memory:
         return Check(name=name, state="warning", found=found, advice=f"long examples would be refused; {lane.advice}")
     return Check(name=name, state="ok", found=found)

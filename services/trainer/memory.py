@@ -18,6 +18,9 @@ from shared.training_config import TrainingConfig
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+UNLIMITED = 1 << 62
+"""A limit that nothing reaches, where how much there is cannot be told."""
+
 WORKING = 64 << 20
 """What a step needs besides: buffers of the kernels, the examples themselves."""
 
