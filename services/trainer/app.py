@@ -1,6 +1,7 @@
 """The shell: one batch after another, each from its announcement to the registry's answer."""
 
 import asyncio
+from datetime import datetime
 from functools import partial
 
 from services.trainer.bases import Base
@@ -20,7 +21,7 @@ from services.trainer.withdrawals import Withdrawals
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
 from shared.codec import decode
-from shared.errors import ContractViolation, Forgone, Misconfigured, StorageUnavailable, Undecodable, Unusable
+from shared.errors import ContractViolation, Forgone, Misconfigured, StorageUnavailable, Undecodable, Unprocessable, Unusable
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -110,6 +111,23 @@ class Trainer:
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
         await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
         await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)
+
+    def opens_at(self, record: Record) -> datetime | None:
+        """When the training window of a batch's lane opens next; None when its run may go on at once.
+
+        A run that has begun here goes on, whatever the hour. What is no batch of a declared model is not kept waiting either.
+        """
+        try:
+            batch = decode(record.value, record.headers, BatchReady).event
+            lane = self._models.get(batch.model).lanes.get(batch.lane)
+        except Unprocessable:
+            return None
+        run_id, now = identity("run", batch.batch_id), self._clock.now()
+        if lane is None or lane.window is None or lane.window.is_open(now):
+            return None
+        if self._runs.plan(run_id) is not None or self._champions.has_ended(run_id):
+            return None
+        return lane.window.next_open(now)
 
     async def handle(self, record: Record, owned: Owned) -> None:
         """Bring a batch to its end. Raises Forgone, with nothing published from then on, when `owned` says that it is another trainer's."""

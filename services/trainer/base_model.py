@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from services.trainer.failures import RunFailed
+from services.trainer.machine import best_precision, device_here
 from services.trainer.tokens import Vocabulary
 from shared.adapters import CONFIG, WEIGHTS
 from shared.training_config import TrainingConfig
@@ -31,17 +32,9 @@ class BaseModel:
     device: str
 
 
-def best_precision(device: str) -> str:
-    """The training precision for a device: bf16 where there are instructions for it, else fp16 on a GPU and fp32 on a CPU."""
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    abilities = torch.cpu.get_capabilities()
-    return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16") else "fp32"
-
-
 def load_base(folder: str, precision: str, quantisation: str = "none") -> BaseModel:
     """Load a base from its folder. Raises OSError when there is none, RunFailed when it cannot be held as asked."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_here()
     chosen = best_precision(device) if precision == "auto" else precision
     judge = _load(folder, torch.float32, device)
     if quantisation == "nf4":
@@ -75,8 +68,8 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
         raise RunFailed(
             f"nf4 needs bitsandbytes, which is not there: {error}", "install it, or set the lane's quantisation to none"
         ) from error
-    four_bits: Any = BitsAndBytesConfig
-    held = four_bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+    bits: Any = BitsAndBytesConfig
+    held = bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=compute, quantization_config=held, device_map={"": device})
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -8,7 +8,7 @@ from typing import TypeVar
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
-from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.resources import what_would_fit
 from services.trainer.training_set import Sample
 from shared.events import Message, ProbeToken, Value
@@ -45,6 +45,10 @@ class Bench:
     async def load(self) -> None:
         """Have the base in memory."""
         await self._ask(self._load, Loaded, ignore)
+
+    async def fit(self, samples: Sequence[Sample], configuration: TrainingConfig) -> Fits:
+        """How much memory training on these would need. Raises RunFailed, with what would fit, when there is not so much."""
+        return await self._ask(Fit(base=self.base.folder, examples=tuple(samples), configuration=configuration), Fits, ignore)
 
     async def train(
         self,
@@ -102,7 +106,8 @@ class Bench:
                 raise RunFailed(f"the training process died twice: {error}", _advice(request, error)) from error
 
     async def _ask_loaded(self, request: Request, expected: type[R], heard: Heard) -> R:
-        await self._child.ask(self._load, Loaded)
+        if not isinstance(request, Fit):
+            await self._child.ask(self._load, Loaded)
         return await self._child.ask(request, expected, heard)
 
 

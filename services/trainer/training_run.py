@@ -63,6 +63,8 @@ class TrainingRun:
             raise RunFailed("all that the batch had to train on was withdrawn", "none: the next batch goes on from what is served")
         if not chosen.new:
             raise RunFailed("the batch has no example to train on", "look at its report: what was dropped, and why")
+        if self.runs.trained(self.run_id) is None:
+            await self.bench.fit([*chosen.new, *chosen.replayed], self.configuration)
         await self.bench.load()
         run = self.runs.trained(self.run_id) or await self._train(plan, chosen)
         folder = self.runs.adapter_folder(self.run_id)

@@ -1,7 +1,7 @@
 """The shell, with a child that learns at once, a bus in memory, and a registry played by the test."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +13,7 @@ from services.trainer.app import HEARD_BACK, Trainer
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
-from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.runs import Runs
 from shared.bus import MemoryBus, Record
 from shared.clock import SystemClock
@@ -39,6 +39,7 @@ from shared.model_file import Base as DeclaredBase
 from shared.model_file import ModelFile, Models
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.training_window import Window
 from tests.trainer.histories import ended
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
@@ -85,6 +86,8 @@ class QuickChild(ChildProcess):
         match request:
             case Load():
                 return Loaded()
+            case Fit():
+                return Fits(needed=1, limit=2)
             case Train():
                 self.trained.append(request)
                 self.found.append(sorted(path.name for path in request.checkpoints.glob("checkpoint-*")))
@@ -124,8 +127,8 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     child: QuickChild = field(default_factory=lambda: QuickChild(0.5))
 
-    def trainer(self) -> Trainer:
-        model = ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
+    def trainer(self, model: ModelFile | None = None) -> Trainer:
+        model = model or ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
         clock = SystemClock()
         return Trainer(
             models=Models({"m": model}, self.folder),
@@ -492,3 +495,22 @@ async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trai
     assert [event.outcome for event in world.rollbacks] == ["failed", "rejected"]
     assert "no space left" in world.rollbacks[0].reason
     assert "RATCHET_WORK" in world.rollbacks[0].advice
+
+
+async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world: World) -> None:
+    """The window is the hour that begins in an hour, so it is closed now."""
+    soon = SystemClock().now() + timedelta(hours=1)
+    window = Window(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
+    model = ModelFile.model_validate(
+        {"model": "m", "base": {"training": "base", "serving": "b"}, "lanes": {"adaptive": {"window": window.model_dump()}}}
+    )
+    record = announced(a_batch(world))
+    trainer = world.trainer(model)
+    assert trainer.opens_at(record) == soon.replace(minute=0, second=0, microsecond=0)
+    assert world.trainer().opens_at(record) is None
+    assert trainer.opens_at(announced(a_batch(world, "stranger"))) is None
+    assert trainer.opens_at(replace(record, value=b"{}")) is None
+    world.child.dies_at = Train
+    with pytest.raises(RuntimeError, match="power"):
+        await trainer.handle(record, mine)
+    assert trainer.opens_at(record) is None, "what has begun is finished"
