@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Lane = Literal["adaptive", "master"]
+Lineage = Literal["continue", "fresh"]
 
 
 class TrainingConfig(BaseModel):
@@ -27,7 +28,7 @@ class TrainingConfig(BaseModel):
     max_gradient_norm: Annotated[float, Field(gt=0)] = 0.3
     max_tokens: Annotated[int, Field(ge=16, le=131072)] = 1024
     replay: Annotated[int, Field(ge=0, le=10_000)] = 50
-    lineage: Annotated[Literal["continue", "fresh"], Field(description="start from the champion's adapter, or from the base")] = "continue"
+    lineage: Annotated[Lineage, Field(description="start from the champion's adapter, or from the base")] = "continue"
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     quantisation: Annotated[Literal["none", "nf4"], Field(description="how the frozen base is held while training")] = "none"
     gradient_checkpointing: bool = False

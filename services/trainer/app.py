@@ -144,9 +144,9 @@ class Trainer:
             quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
             outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn)
         except RunFailed as failure:
-            outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
+            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
-            outcome = failed(batch, run.run_id, model, champion.version, evaluation, str(error), CORRUPT_ADVICE, self._clock)
+            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, str(error), CORRUPT_ADVICE, self._clock)
         self._runs.write_outcome(run.run_id, evaluation, outcome)
         return outcome
 

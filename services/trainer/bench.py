@@ -8,6 +8,7 @@ from typing import TypeVar
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
+from services.trainer.lessons import Lessons
 from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.training_set import Sample
 from shared.events import Message, ProbeToken, Value
@@ -47,7 +48,7 @@ class Bench:
 
     async def train(
         self,
-        samples: Sequence[Sample],
+        lessons: Lessons,
         configuration: TrainingConfig,
         parent: Path | None,
         out: Path,
@@ -56,7 +57,10 @@ class Bench:
     ) -> Trained:
         """Train from `parent`'s adapter, or a fresh one, and write the result to `out`; checkpoints go beside it unless told otherwise."""
         request = Train(
-            examples=tuple(samples),
+            examples=tuple(lessons.examples),
+            pairs=tuple(lessons.pairs),
+            desirable=tuple(lessons.desirable),
+            undesirable=tuple(lessons.undesirable),
             configuration=configuration,
             parent=parent,
             checkpoints=checkpoints or out.parent,

@@ -4,11 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.trainer.bases import Base
 from services.trainer.bench import Bench, Subject
 from services.trainer.champions import Champion
 from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
+from services.trainer.lessons import assign
 from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
@@ -20,7 +22,7 @@ from shared.events import Artefact, BatchReady, CheckpointSaved, RunMetrics, Tra
 from shared.identity import identity
 from shared.model_file import ModelFile, Models
 from shared.storage import ObjectStore
-from shared.training_config import TrainingConfig
+from shared.training_config import Lane, Lineage, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class TrainingRun:
             raise RunFailed("all that the batch had to train on was withdrawn", "none: the next batch goes on from what is served")
         if not chosen.new:
             raise RunFailed("the batch has no example to train on", "look at its report: what was dropped, and why")
+        self._folder_of(champion.adapter)  # what cannot be compared with the champion need not be trained
         await self.bench.load()
         run = self.runs.trained(self.run_id) or await self._train(plan, chosen)
         folder = self.runs.adapter_folder(self.run_id)
@@ -65,10 +68,11 @@ class TrainingRun:
     def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
         plan = self.runs.plan(self.run_id)
         if plan is None:
-            parent = None if self.batch.lane == "master" else champion.adapter
+            lineage = lineage_of(self.batch.lane, self.configuration)
             plan = Plan(
                 parent_version=champion.version,
-                parent=parent,
+                parent=champion.adapter if lineage == "continue" else None,
+                lineage=lineage,
                 quarantined=tuple(sorted(quarantined)),
                 withdrawn=tuple(sorted(withdrawn.feedback_ids)),
                 withdrawn_through=withdrawn.through,
@@ -93,12 +97,13 @@ class TrainingRun:
         parent = self._folder_of(plan.parent)
         max_tokens, heard = self.configuration.max_tokens, self.progress.heard
         known = await rehearsed(self.models, self.batch.model, self.batch.lane, max_tokens, self.bench, self.runs, heard)
-        samples = [*chosen.new, *chosen.replayed, *known]
+        lessons = assign(chosen, known, self.configuration)
+        self.progress.note("lessons", objectives=lessons.objectives, pairs=len(chosen.pairs), negatives=len(chosen.negatives))
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
         checkpoints = self.runs.checkpoints_folder(self.run_id)
-        trained = await self.bench.train(samples, self.configuration, parent, out, heard, checkpoints)
-        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
+        trained = await self.bench.train(lessons, self.configuration, parent, out, heard, checkpoints)
+        return self.runs.write_trained(self.run_id, trained, chosen, len(known), lessons)
 
     async def _examine(
         self,
@@ -132,9 +137,12 @@ class TrainingRun:
             tokens=run.trained.tokens,
             train_seconds=run.trained.seconds,
             evaluate_seconds=evaluate_seconds,
+            objectives=run.objectives,
+            pairs=run.pairs,
+            negatives=run.negatives,
         )
         if verdict.decision != "promote":
-            return self._rolled_back(evaluation, plan.parent_version, artefact, metrics, verdict)
+            return self._rolled_back(evaluation, plan, artefact, metrics, verdict)
         return CheckpointSaved(
             event_id=identity("CheckpointSaved", self.run_id, evaluation),
             occurred_at=self.clock.now(),
@@ -152,11 +160,12 @@ class TrainingRun:
             verdict=verdict,
             probes=probes,
             withdrawn_through=plan.withdrawn_through,
+            lineage=plan.lineage,
+            parent_adapter=plan.parent,
+            base=self.bench.base.name,
         )
 
-    def _rolled_back(
-        self, evaluation: int, parent_version: str, artefact: Artefact, metrics: RunMetrics, verdict: Verdict
-    ) -> TrainingRolledBack:
+    def _rolled_back(self, evaluation: int, plan: Plan, artefact: Artefact, metrics: RunMetrics, verdict: Verdict) -> TrainingRolledBack:
         rejected = verdict.decision == "reject"
         return TrainingRolledBack(
             event_id=identity("TrainingRolledBack", self.run_id, evaluation),
@@ -166,7 +175,7 @@ class TrainingRun:
             run_id=self.run_id,
             batch_id=self.batch.batch_id,
             lane=self.batch.lane,
-            parent_version=parent_version,
+            parent_version=plan.parent_version,
             evaluation=evaluation,
             outcome="rejected" if rejected else "inconclusive",
             reason=verdict.reasons[0],
@@ -175,6 +184,10 @@ class TrainingRun:
             configuration=self.configuration,
             metrics=metrics,
             verdict=verdict,
+            lineage=plan.lineage,
+            parent_adapter=plan.parent,
+            base=self.bench.base.name,
+            base_digest=self.bench.base.digest,
         )
 
     def _folder_of(self, adapter: Artefact | None) -> Path | None:
@@ -187,10 +200,24 @@ def configuration_of(model: ModelFile, batch: BatchReady) -> TrainingConfig:
     return lane.training if lane else TrainingConfig()
 
 
+def lineage_of(lane: Lane, configuration: TrainingConfig) -> Lineage:
+    """What a run starts from: what its configuration says; where that says nothing, a master run from the base."""
+    return "fresh" if lane == "master" and "lineage" not in configuration.model_fields_set else configuration.lineage
+
+
 def failed(
-    batch: BatchReady, run_id: str, model: ModelFile, parent_version: str, evaluation: int, reason: str, advice: str, clock: Clock
+    batch: BatchReady,
+    run_id: str,
+    model: ModelFile,
+    parent: Champion,
+    base: Base,
+    evaluation: int,
+    reason: str,
+    advice: str,
+    clock: Clock,
 ) -> TrainingRolledBack:
-    """The outcome of a run that cannot give a version."""
+    """The outcome of a run that cannot give a version; `parent` is the champion that it would have been compared with."""
+    lineage = lineage_of(batch.lane, configuration_of(model, batch))
     return TrainingRolledBack(
         event_id=identity("TrainingRolledBack", run_id, evaluation),
         occurred_at=clock.now(),
@@ -199,10 +226,14 @@ def failed(
         run_id=run_id,
         batch_id=batch.batch_id,
         lane=batch.lane,
-        parent_version=parent_version,
+        parent_version=parent.version,
         evaluation=evaluation,
         outcome="failed",
         reason=reason,
         advice=advice,
         configuration=configuration_of(model, batch),
+        lineage=lineage,
+        parent_adapter=parent.adapter if lineage == "continue" else None,
+        base=base.name,
+        base_digest=base.digest,
     )

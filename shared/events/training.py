@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
 from shared.events.feedback import Message
-from shared.training_config import Lane, TrainingConfig
+from shared.training_config import Lane, Lineage, TrainingConfig
 
 
 class OffsetRange(Value):
@@ -93,8 +93,14 @@ class TrainingProgressed(Event):
     seconds_left: FiniteFloat | None = None
 
 
+Objective = Literal["supervised", "dpo", "kto"]
+
+
 class RunMetrics(Value):
-    """What a run cost and how it went. Loss is mean cross-entropy per answer token, in nats."""
+    """What a run cost and how it went. Loss is mean cross-entropy per answer token of the examples, in nats, by their weights.
+
+    `objectives` are what was learned by; `pairs` and `negatives` are how many the batch gave, whether they sufficed or not.
+    """
 
     training_loss: FiniteFloat
     steps: Count
@@ -105,6 +111,9 @@ class RunMetrics(Value):
     tokens: Count
     train_seconds: FiniteFloat
     evaluate_seconds: FiniteFloat
+    objectives: tuple[Objective, ...] = ("supervised",)
+    pairs: Count = 0
+    negatives: Count = 0
 
 
 class Comparison(Value):
@@ -152,7 +161,8 @@ class Probe(Value):
 class CheckpointSaved(Event):
     """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: the same candidate may be evaluated
     again when the champion has moved meanwhile. Examples that were withdrawn up to `withdrawn_through`, a place in
-    `dataset.withdrawals`, had no part in the run."""
+    `dataset.withdrawals`, had no part in the run. Training began with `parent_adapter`, or with none when the `lineage` is fresh or the
+    parent is the base itself."""
 
     model: Name
     model_digest: Digest
@@ -168,10 +178,14 @@ class CheckpointSaved(Event):
     verdict: Verdict
     probes: tuple[Probe, ...]
     withdrawn_through: Position | None = None
+    lineage: Lineage | None = None
+    parent_adapter: Artefact | None = None
+    base: str | None = None
 
 
 class TrainingRolledBack(Event):
-    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays."""
+    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays. Lineage, parent and base are as
+    in `CheckpointSaved`, those that a failed run would have had included."""
 
     model: Name
     model_digest: Digest
@@ -187,3 +201,7 @@ class TrainingRolledBack(Event):
     configuration: TrainingConfig
     metrics: RunMetrics | None = None
     verdict: Verdict | None = None
+    lineage: Lineage | None = None
+    parent_adapter: Artefact | None = None
+    base: str | None = None
+    base_digest: Digest | None = None
