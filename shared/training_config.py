@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 Lane = Literal["adaptive", "master"]
+Lineage = Literal["continue", "fresh"]
 
 
 class Range(NamedTuple):
@@ -74,7 +75,8 @@ class Configuration(BaseModel):
     A step takes `batch_size` examples times `accumulation`; epochs are passes over new and replayed examples together.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An event that is given a `TrainingConfig` says the same as one that was read.
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="subclass-instances")
 
     lane: Annotated[Lane, Field(description="whose ranges and defaults hold")] = "adaptive"
     rank: int = 8
@@ -88,7 +90,7 @@ class Configuration(BaseModel):
     max_gradient_norm: float = 0.3
     max_tokens: int = 1024
     replay: int = 50
-    lineage: Annotated[Literal["continue", "fresh"], Field(description="start from the champion's adapter, or from the base")] = "continue"
+    lineage: Annotated[Lineage, Field(description="start from the champion's adapter, or from the base")] = "continue"
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     quantisation: Annotated[Literal["none", "nf4"], Field(description="how the frozen base is held while training")] = "none"
     gradient_checkpointing: Annotated[bool, Field(description="keep less between forward and backward; on by itself with nf4")] = False

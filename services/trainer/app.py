@@ -199,9 +199,9 @@ class Trainer:
             history = self._history.before(batch.model, run.run_id)
             outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
-            outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
+            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
-            outcome = failed(batch, run.run_id, model, champion.version, evaluation, str(error), CORRUPT_ADVICE, self._clock)
+            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, str(error), CORRUPT_ADVICE, self._clock)
         try:
             self._runs.write_outcome(run.run_id, evaluation, outcome)
         except RunFailed as failure:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
+from services.trainer.lessons import Lessons
 from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.resources import what_would_fit
 from services.trainer.training_set import Sample
@@ -52,7 +53,7 @@ class Bench:
 
     async def train(
         self,
-        samples: Sequence[Sample],
+        lessons: Lessons,
         configuration: TrainingConfig,
         parent: Path | None,
         out: Path,
@@ -61,7 +62,10 @@ class Bench:
     ) -> Trained:
         """Train from `parent`'s adapter, or a fresh one, and write the result to `out`; checkpoints go beside it unless told otherwise."""
         request = Train(
-            examples=tuple(samples),
+            examples=tuple(lessons.examples),
+            pairs=tuple(lessons.pairs),
+            desirable=tuple(lessons.desirable),
+            undesirable=tuple(lessons.undesirable),
             configuration=configuration,
             parent=parent,
             checkpoints=checkpoints or out.parent,

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
 from shared.events.feedback import Message
-from shared.training_config import Configuration, Lane
+from shared.training_config import Configuration, Lane, Lineage
 
 
 class OffsetRange(Value):
@@ -93,8 +93,15 @@ class TrainingProgressed(Event):
     seconds_left: FiniteFloat | None = None
 
 
+Objective = Literal["supervised", "dpo", "kto"]
+
+
 class RunMetrics(Value):
-    """What a run cost and how it went. Loss is mean cross-entropy per answer token, in nats; the reward is that of the new examples."""
+    """What a run cost and how it went. Loss is mean cross-entropy per answer token of the examples, in nats, by their weights; the reward
+    is that of the new examples.
+
+    `objectives` are what was learned by; `pairs` and `negatives` are how many the batch gave, whether they sufficed or not.
+    """
 
     training_loss: FiniteFloat
     steps: Count
@@ -106,6 +113,9 @@ class RunMetrics(Value):
     train_seconds: FiniteFloat
     evaluate_seconds: FiniteFloat
     mean_reward: FiniteFloat | None = None
+    objectives: tuple[Objective, ...] = ("supervised",)
+    pairs: Count = 0
+    negatives: Count = 0
 
 
 class Comparison(Value):
@@ -171,7 +181,8 @@ class Probe(Value):
 class CheckpointSaved(Event):
     """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: the same candidate may be evaluated
     again when the champion has moved meanwhile. Examples that were withdrawn up to `withdrawn_through`, a place in
-    `dataset.withdrawals`, had no part in the run."""
+    `dataset.withdrawals`, had no part in the run. Training began with `parent_adapter`, or with none when the `lineage` is fresh or the
+    parent is the base itself."""
 
     model: Name
     model_digest: Digest
@@ -187,10 +198,14 @@ class CheckpointSaved(Event):
     verdict: Verdict
     probes: tuple[Probe, ...]
     withdrawn_through: Position | None = None
+    lineage: Lineage | None = None
+    parent_adapter: Artefact | None = None
+    base: str | None = None
 
 
 class TrainingRolledBack(Event):
-    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays."""
+    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays. Lineage, parent and base are as
+    in `CheckpointSaved`, those that a failed run would have had included."""
 
     model: Name
     model_digest: Digest
@@ -206,3 +221,7 @@ class TrainingRolledBack(Event):
     configuration: Configuration
     metrics: RunMetrics | None = None
     verdict: Verdict | None = None
+    lineage: Lineage | None = None
+    parent_adapter: Artefact | None = None
+    base: str | None = None
+    base_digest: Digest | None = None

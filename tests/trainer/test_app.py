@@ -15,6 +15,7 @@ from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
 from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.runs import Runs
+from shared.adapters import write_adapter
 from shared.bus import MemoryBus, Record
 from shared.clock import SystemClock
 from shared.codec import decode, encode
@@ -341,6 +342,42 @@ async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_
     assert list(world.child.trained[0].examples) == tickets(2, 8)
     assert tickets(500, 1)[0] not in world.child.scored[0].samples
     assert world.checkpoints[0].withdrawn_through == Position(topic=DATASET_WITHDRAWALS, partition=0, offset=1)
+
+
+async def test_an_outcome_says_what_it_came_from(world: World) -> None:
+    """Lineage, parent and base: of a checkpoint from the base, of a rollback from its adapter, and of a run that failed."""
+    handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
+    await world.answer(1, "promoted", "v1")
+    await handling
+    (saved,) = world.checkpoints
+    assert (saved.lineage, saved.parent_version, saved.parent_adapter) == ("continue", "v0", None)
+    assert (saved.base, saved.base_digest) == ("base", DIGEST)
+    assert saved.metrics.objectives == ("supervised",)
+    promoted = VersionPromoted(
+        event_id="p", occurred_at=NOW, model="m", version="v1", adapter=saved.adapter, actor="operator", reason="by hand"
+    )
+    await world.say(promoted)
+    world.child.gain = 0.5
+    await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine)
+    world.child.trouble = [RunFailed("the loss is nan", "lower the rate")]
+    await world.trainer().handle(announced(write_batch(world.store, "m", 2, tickets(0, 10), [])), mine)
+    assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
+    for event in world.rollbacks:
+        assert (event.lineage, event.parent_version, event.parent_adapter) == ("continue", "v1", saved.adapter)
+        assert (event.base, event.base_digest) == ("base", DIGEST)
+    assert [request.parent is not None for request in world.child.trained] == [False, True]
+
+
+async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(world: World) -> None:
+    adapter = write_adapter(world.store, "adapters/m/r", {"adapter_model.safetensors": b""}, "sha256:" + "1" * 64)
+    promoted = VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v1", adapter=adapter, actor="operator", reason="by hand")
+    await world.say(promoted)
+    await world.trainer().handle(announced(a_batch(world)), mine)
+    (refused,) = world.rollbacks
+    assert refused.outcome == "failed"
+    assert "sha256:11" in refused.reason
+    assert "base.training" in refused.advice
+    assert not world.child.trained
 
 
 async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: World) -> None:
