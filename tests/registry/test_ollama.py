@@ -14,6 +14,7 @@ from sqlalchemy import select
 from transformers import AutoTokenizer
 
 from ratchet.bases import SMOLLM2
+from services.registry import lora
 from services.registry.builds import Builds
 from services.registry.deploy.ollama import Ollama
 from services.registry.deploy.target import Build, Refused, TargetUnavailable
@@ -71,11 +72,15 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture(scope="module")
 def real_builds(bases: Path, merged: Merged, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Build]:
-    """The reference's adapter and the base without one."""
-    bare = merge(bases / SMOLLM2 / "model.gguf", None, tmp_path_factory.mktemp("bare") / "model.gguf")
+    """The reference's adapter, merged, and merged without the permutation, which speaks otherwise at tokens with a clear lead. (The base
+    alone would not do: its answers part from the reference's at near ties, and text is all that is compared.)"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lora, "_PERMUTED", frozenset())
+        patch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+        wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path_factory.mktemp("wrong") / "model.gguf")
     return (
-        Build("support", "v1_x", merged.path, merged.digest, {}, reference.probes[:2]),
-        Build("support", "v2_x", bare.path, bare.digest),
+        Build("support", "v1_x", merged.path, merged.digest, {}, reference.probes),
+        Build("support", "v2_x", wrong.path, wrong.digest),
     )
 
 
