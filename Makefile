@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NAMES := .venv-names
 BASES := .ratchet/bases
+OLLAMA := github.com/ollama/ollama@v0.6.5
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-names chaos test-fast lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names chaos test-fast ollama lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,12 @@ chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what 
 
 test-fast: setup ## Run the tests that need neither the broker nor the model
 	$(BIN)/python -m pytest -m "not kafka and not model"
+
+ollama: .ratchet/bin/ollama ## Build the Ollama that tests deploy to (needs Go, and some minutes)
+
+# For this machine's processor, so that its vector instructions are used.
+.ratchet/bin/ollama:
+	CGO_CFLAGS="-O2 -march=native" CGO_CXXFLAGS="-O2 -march=native" GOBIN="$(CURDIR)/.ratchet/bin" go install $(OLLAMA)
 
 lint: $(INSTALLED) ## Check style, types and the walls between services
 	$(BIN)/ruff check .

@@ -110,8 +110,9 @@ def _agree_in_text(probe: Probe, answer: str) -> tuple[int, str]:
         return readable, ""
     place = next(number for number, end in enumerate([*starts[1:], parted + 1]) if end > parted)
     for earlier in range(place + 1):
-        one_token = earlier == place or _ONE_TOKEN.fullmatch(answer[starts[earlier] : parted + 1])
-        if one_token and tokens[earlier].lead < NEAR_TIE:
+        written = answer[starts[earlier] : parted + 1]
+        longer = len(written) > len(tokens[earlier].text) and _ONE_TOKEN.fullmatch(written)
+        if (earlier == place or longer) and tokens[earlier].lead < NEAR_TIE:
             return earlier, ""
     token = tokens[place]
     there = answer[starts[place] : starts[place] + len(token.text)]

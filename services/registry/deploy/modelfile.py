@@ -22,12 +22,15 @@ class Modelfile:
     parameters: Mapping[str, Any]
 
 
-def modelfile_of(path: Path, context: int) -> Modelfile:
-    """For a GGUF file and a context of so many tokens, or as many as the model takes. Raises Unusable for another file."""
+def modelfile_of(path: Path, context: int, threads: int) -> Modelfile:
+    """For a GGUF file and a context of so many tokens, or as many as the model takes; threads are left to Ollama when they are 0.
+    Raises Unusable for another file."""
     layout = read_layout(np.memmap(path, np.uint8, "r").data)
     most = int(layout.scalars.get(f"{layout.architecture}.context_length", context))
     # Ollama's own are a small context and a penalty of 1.1 on words that have been used, which the evaluation does not know.
     parameters: dict[str, Any] = {"num_ctx": min(context, most), "repeat_penalty": 1.0}
+    if threads:
+        parameters["num_thread"] = threads
     found = _format(layout)
     if found is None:
         return Modelfile(None, parameters)

@@ -27,16 +27,19 @@ _MADE_OF = re.compile(r"^FROM .*sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
 class Ollama:
-    """An Ollama at a base URL; `context` is how many tokens prompt and answer may have together.
+    """An Ollama at a base URL. `context` is how many tokens prompt and answer may have together; `threads` of 0 are left to Ollama.
 
     Names fit what Ollama allows, 80 characters a part, since a model's name has at most 63 and a version's fewer.
     """
 
-    def __init__(self, location: str, client: httpx.AsyncClient, api: ollama.AsyncClient, context: int, name: str = "ollama") -> None:
+    def __init__(
+        self, location: str, client: httpx.AsyncClient, api: ollama.AsyncClient, context: int, threads: int = 0, name: str = "ollama"
+    ) -> None:
         self._url = location.rstrip("/")
         self._client = client
         self._api = api
         self._context = context
+        self._threads = threads
         self._made_of: dict[str, Digest] = {}  # by the digest of a manifest: a tag's manifest names the file that the tag is made of
         self.name = name
 
@@ -57,7 +60,7 @@ class Ollama:
             return
         if there is not None:
             raise Refused(f"{tag} is made of {there} and versions never change; `ollama rm {tag}` makes room for {build.digest}")
-        about = await asyncio.to_thread(modelfile_of, build.path, self._context)
+        about = await asyncio.to_thread(modelfile_of, build.path, self._context, self._threads)
         await self._upload(build)
         await self._create(tag, build.digest, about)
         if (await self.probe(build.model)).versions.get(build.version) is None:
@@ -66,7 +69,7 @@ class Ollama:
     async def verify(self, build: Build) -> Finding:
         """Ollama shows text alone, so that answers are compared by their text; each is given greedily, one after the other."""
         tag = _tag(build.model, build.version)
-        about = await asyncio.to_thread(modelfile_of, build.path, self._context)
+        about = await asyncio.to_thread(modelfile_of, build.path, self._context, self._threads)
         async with self._answered(_ANSWERING_SECONDS):
             shown = await self._api.show(tag)
         answers = [await self._answer(tag, probe) for probe in build.probes]

@@ -29,7 +29,7 @@ async def targets_of(models: Models, settings: RegistrySettings) -> AsyncIterato
                 return LlamaCpp(_url(model, declared, settings.serving), client, name)
             location = _url(model, declared, settings.ollama)
             api = await clients.enter_async_context(ollama.AsyncClient(location))
-            return Ollama(location, client, api, settings.ollama_context, name)
+            return Ollama(location, client, api, settings.ollama_context, settings.ollama_threads, name)
 
         yield {model: [await target(model, declared) for declared in file.deploy] for model, file in models.files.items()}
 
