@@ -65,8 +65,8 @@ class FakeBuilds(Builds):
 class Stage:
     """A registry with one fake target, on memory's bus."""
 
-    def __init__(self, folder: Path) -> None:
-        self.books = Books(folder)
+    def __init__(self, books: Books, folder: Path) -> None:
+        self.books = books
         self.target = FakeTarget()
         self.bus = MemoryBus()
         self.metrics = Metrics("registry")
@@ -95,8 +95,8 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def stage(books: Books, tmp_path: Path) -> Stage:
+    return Stage(books, tmp_path)
 
 
 async def test_the_champion_is_brought_verified_and_switched_to_once(stage: Stage) -> None:
