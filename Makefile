@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+NAMES := .venv-names
 BASES := .ratchet/bases
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos chaos test-fast lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names chaos test-fast lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +27,11 @@ test: setup ## Run the tests, those with real parts included
 
 test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
 	$(BIN)/python -m pytest -m chaos
+
+test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environment of its own, since it is large
+	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
+	$(BIN)/uv pip install --quiet --python $(NAMES)/bin/python -c constraints.txt -e '.[feedback,presidio]' pytest pytest-asyncio pytest-timeout
+	$(NAMES)/bin/python -m pytest tests/feedback/test_names.py
 
 chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what was lost or used twice
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
@@ -53,7 +59,7 @@ lock: $(INSTALLED) ## Resolve the versions in constraints.txt anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra all --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
 
 clean: ## Remove the virtual environment and all state
-	rm -rf $(VENV) .ratchet
+	rm -rf $(VENV) $(NAMES) .ratchet
 
 $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'

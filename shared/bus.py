@@ -4,20 +4,22 @@
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import CommitFailedError, KafkaError, MessageSizeTooLargeError
 
 from shared.clock import Clock
 from shared.codec import Header, Headers, encode
 from shared.dead_letters import Notice, original
-from shared.errors import BusUnavailable, Misconfigured, Unavailable, Unprocessable
+from shared.errors import BusUnavailable, Forgone, Misconfigured, Unavailable, Unprocessable
 from shared.events import Event, Position
 from shared.logs import Log
+from shared.rebalances import Listener, Rebalances
 from shared.topics import LARGEST_LETTER, dead_letter_of
 
 
@@ -81,9 +83,11 @@ async def consume(
     """Handle records one by one, each committed after its effect.
 
     Unprocessable records go to the dead letters; while something is Unavailable the record is tried again, and after `attempts`
-    the error leaves this loop, so that the process ends without committing. So does every other error.
+    the error leaves this loop, so that the process ends without committing. So does every other error. What a handler has Forgone is
+    not committed; it comes again to whoever owns its partition.
     """
     async for record in records:
+        forgone = False
         for attempt in range(1, attempts + 1):
             try:
                 await handle(record)
@@ -92,12 +96,17 @@ async def consume(
                 log.warning("dead letter", topic=record.topic, partition=record.partition, offset=record.offset, reason=str(error))
                 await send_dead_letter(producer, record, error, service, clock)
                 break
+            except Forgone as error:
+                log.info("left to its new owner", topic=record.topic, partition=record.partition, offset=record.offset, reason=str(error))
+                forgone = True
+                break
             except Unavailable as error:
                 if attempt == attempts:
                     raise
                 log.warning("retrying", topic=record.topic, offset=record.offset, attempt=attempt, reason=str(error))
                 await asyncio.sleep(retry_seconds)
-        await commit(record)
+        if not forgone:
+            await commit(record)
 
 
 class KafkaProducer:
@@ -155,20 +164,35 @@ class KafkaConsumer:
     """A member of a consumer group that commits only when told to. While a record is being handled it keeps polling its paused
     partitions, so that work may take as long as it has to."""
 
-    def __init__(self, bootstrap_servers: str, group: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        group: str,
+        topics: Sequence[str],
+        *,
+        session_seconds: float = 10.0,
+        handing_over_seconds: float = 0.0,
+        rebalances: Rebalances | None = None,
+    ) -> None:
+        """A member that is silent for `session_seconds` counts as gone. `rebalances` is told of them, and may take
+        `handing_over_seconds` before partitions go to others."""
         self._topics = tuple(topics)
+        self._listener = Listener(rebalances)
         self._client = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_poll_interval_ms=300_000,
+            session_timeout_ms=int(session_seconds * 1000),
+            heartbeat_interval_ms=int(session_seconds * 300),
+            rebalance_timeout_ms=int((session_seconds + handing_over_seconds) * 1000),
         )
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         await _started(self._client)
-        self._client.subscribe(topics=self._topics)
+        self._client.subscribe(topics=self._topics, listener=self._listener)
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -195,16 +219,20 @@ class KafkaConsumer:
 
     async def commit(self, record: Record) -> None:
         """Commit the offset after `record`; quietly not when its partition has gone to another member, which will see it again."""
-        partition = TopicPartition(record.topic, record.partition)
-        if partition not in self._client.assignment():
+        if not await self.owns(record):
             return
+        partition = TopicPartition(record.topic, record.partition)
         try:
             await self._client.commit({partition: record.offset + 1})
+        except CommitFailedError:
+            # A rebalance began meanwhile: whoever owns the partition after it sees the record again.
+            logging.getLogger(__name__).info("not committed in a rebalance: %s-%s@%s", *partition, record.offset)
         except KafkaError as error:
             raise BusUnavailable(f"could not commit {record.topic}-{record.partition}@{record.offset}: {error}") from error
 
-    def owns(self, record: Record) -> bool:
-        """Whether the partition of `record` is still this member's."""
+    async def owns(self, record: Record) -> bool:
+        """Whether the partition of `record` is still this member's, once a rebalance that is under way has come to its end."""
+        await self._listener.settled.wait()
         return TopicPartition(record.topic, record.partition) in self._client.assignment()
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ RatchetError
 ├── Unusable             refuse: an object is not what its claim says; no retry mends it
 │   ├── Missing              it is not there
 │   └── Corrupt              its bytes are not those that its digest names
+├── Forgone              leave it, uncommitted: the record is another member's by now
 ├── Misconfigured        stop at start: a person has to change something
 │   ├── SettingsError        an environment variable
 │   └── ModelFileError       a line of a model file
@@ -78,6 +79,10 @@ class Corrupt(Unusable):
         super().__init__(f"{what} has digest {found}, expected {expected}: it was altered or cut off; nothing was used of it")
         self.expected = expected
         self.found = found
+
+
+class Forgone(RatchetError):
+    """A record that was not brought to its end because its partition has gone to another member, which gets it again."""
 
 
 class Misconfigured(RatchetError):

@@ -20,12 +20,15 @@ import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Annotated, Literal, cast, get_args
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from shared.errors import Unavailable
 from shared.logs import Log
 
-Service = Literal["feedback", "dataset"]
+Service = Literal["feedback", "dataset", "trainer"]
 Action = Literal["kill", "pause", "stall", "fail"]
 
 
@@ -51,6 +54,14 @@ CATALOGUE: tuple[Failpoint, ...] = (
     Failpoint("dataset.member_sent", ("dataset",), "the entry of a member", "those of the next members"),
     Failpoint("dataset.batch_closed", ("dataset",), "the entries of its members", "what is counted of it, and the offset"),
     Failpoint("stream.delivered", ("feedback", "dataset"), "all that an event caused", "the event's offset"),
+    Failpoint("trainer.planned", ("trainer",), "the plan of a run", "its first step"),
+    Failpoint("trainer.heard_step", ("trainer",), "the checkpoints before", "the steps since the last of them"),
+    Failpoint("trainer.child_saving", ("trainer",), "the checkpoints before", "the one that is being written (in the child)"),
+    Failpoint("trainer.child_written", ("trainer",), "the adapter's files", "the record of them (in the child)"),
+    Failpoint("trainer.trained", ("trainer",), "the adapter and its record", "its evaluation"),
+    Failpoint("trainer.recorded", ("trainer",), "the outcome, on this machine", "its event"),
+    Failpoint("trainer.published", ("trainer",), "the outcome's event", "the registry's answer, and the offset"),
+    Failpoint("trainer.ended", ("trainer",), "the registry's answer", "the offset"),
 )
 """In the order in which a service comes by them."""
 
@@ -74,6 +85,15 @@ class Order:
 def parse(text: str) -> tuple[Order, ...]:
     """The orders in a setting. Raises ValueError saying what was expected."""
     return tuple(_order(part.strip()) for part in text.split(",") if part.strip())
+
+
+Ordered = Annotated[
+    tuple[Order, ...],
+    NoDecode,
+    BeforeValidator(parse),
+    Field(validate_default=False, description="for tests only: where to die, pause or fail on purpose"),
+]
+"""The setting `failpoints` of a service."""
 
 
 def arm(orders: Iterable[Order], log: Log) -> None:

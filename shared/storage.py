@@ -26,6 +26,9 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+
 
 def get_verified(store: ObjectStore, artefact: Artefact) -> bytes:
     """The bytes of an artefact. Raises Corrupt when they are not those of its digest."""
@@ -73,6 +76,14 @@ class FsspecStore:
         except OSError as error:
             raise StorageUnavailable(f"could not look for {self._path(key)}: {error}") from error
 
+    def delete(self, key: str) -> None:
+        try:
+            self._files.rm_file(self._path(key))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageUnavailable(f"could not remove {self._path(key)}: {error}") from error
+
     def _path(self, key: str) -> str:
         if key.startswith("/") or ".." in key.split("/"):
             raise ValueError(f"a key is relative and stays below the root: {key!r}")
@@ -97,6 +108,9 @@ class MemoryStore:
 
     def exists(self, key: str) -> bool:
         return key in self.objects
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

@@ -17,12 +17,11 @@ from typing import Annotated, Any
 
 import faust
 from faust.types import TP
-from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode
+from pydantic import Field
 
 from shared.bus import Record
 from shared.errors import BusUnavailable
-from shared.failpoints import Order, parse, reach
+from shared.failpoints import Ordered, reach
 from shared.health import Health
 from shared.log_ends import LogEnds
 from shared.logs import Log
@@ -38,12 +37,7 @@ class StreamSettings(ServiceSettings):
     session_seconds: Annotated[float, Field(ge=6, le=300, description="silence after which a worker counts as gone")] = 15.0
     stalled_seconds: Annotated[float, Field(ge=5, description="events wait and nothing is committed: no longer live after this")] = 60.0
     recovery_seconds: Annotated[float, Field(ge=5, description="joining and recovery: no longer live after this")] = 600.0
-    failpoints: Annotated[
-        tuple[Order, ...],
-        NoDecode,
-        BeforeValidator(parse),
-        Field(validate_default=False, description="for tests only: where to die, pause or fail on purpose"),
-    ] = ()
+    failpoints: Ordered = ()
 
 
 def create_app(group: str, settings: StreamSettings) -> faust.App:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import uvicorn
 
 from services.registry import api, pages
@@ -50,8 +49,7 @@ async def run(settings: RegistrySettings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
 
-    async with httpx.AsyncClient() as client:
-        targets = targets_of(models, settings.serving, client)
+    async with targets_of(models, settings) as targets:
         builds = Builds(database, FsspecStore(settings.object_store), models, settings.bases, settings.merged)
         publisher = Publisher(database, producer, clock, log)
         deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from services.trainer.app import Trainer
 from services.trainer.bases import locate
@@ -14,6 +15,7 @@ from services.trainer.settings import TrainerSettings
 from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
 from shared.clock import SystemClock
 from shared.errors import Misconfigured, Unprocessable
+from shared.failpoints import arm
 from shared.health import Health, serve_health
 from shared.logs import configure
 from shared.metrics import Metrics
@@ -22,26 +24,34 @@ from shared.process import exit_status
 from shared.reading import KafkaReader
 from shared.settings import read
 from shared.storage import FsspecStore
-from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_ROLLBACKS
+from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
 
-STALLED_SECONDS = 300.0
-"""A training step or the loading of a base may be silent for so long."""
+OTHERS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
 
 
-async def serve(settings: TrainerSettings) -> None:
-    """Run until SIGTERM, which ends the child, publishes nothing and commits nothing. Raises RatchetError when it cannot go on."""
+async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
+    """Run until it is told to stop: then a run leaves its checkpoint, the child is ended, nothing is published and nothing committed.
+    Raises RatchetError when it cannot go on."""
     log = configure("trainer", settings.log_level, settings.log_format)
+    arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("trainer")
-    health = Health(clock, STALLED_SECONDS)
+    health = Health(clock, settings.trainer_stalled_seconds)
     models = load_models(settings.models)
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
     child = ChildProcess(settings.threads, log)
     producer = KafkaProducer(settings.bootstrap_servers)
-    others = KafkaReader(settings.bootstrap_servers, (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS))
-    consumer = KafkaConsumer(settings.bootstrap_servers, settings.trainer_group, (TRAINING_BATCHES,))
+    others = KafkaReader(settings.bootstrap_servers, OTHERS)
     store, runs = FsspecStore(settings.object_store), Runs(settings.work)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)
+    consumer = KafkaConsumer(
+        settings.bootstrap_servers,
+        settings.trainer_group,
+        (TRAINING_BATCHES,),
+        session_seconds=settings.session_seconds,
+        handing_over_seconds=settings.stop_seconds,
+        rebalances=HandingOver(trainer, settings.stop_seconds),
+    )
 
     async def handle(record: Record) -> None:
         health.progressed(busy=True)
@@ -53,8 +63,7 @@ async def serve(settings: TrainerSettings) -> None:
         finally:
             health.progressed()
 
-    stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
-    try:
+    async def work() -> None:
         await _warm_up(trainer)
         await producer.start()
         await others.start()
@@ -63,12 +72,38 @@ async def serve(settings: TrainerSettings) -> None:
         log.info("ready", models=sorted(models.files))
         async with aclosing(consumer.records()) as records:
             await consume(records, handle, consumer.commit, producer, "trainer", clock, log)
+
+    stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
+    working, telling = asyncio.create_task(work()), asyncio.create_task(told_to_stop.wait())
+    try:
+        await asyncio.wait({working, telling}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        log.info("stopping")
+        await trainer.pause(settings.stop_seconds)
     finally:
+        for task in (working, telling):
+            task.cancel()
+        await asyncio.gather(working, telling, return_exceptions=True)
         await child.stop()
         await consumer.stop()
         await others.stop()
         await producer.stop()
         stop_health()
+
+
+@dataclass(frozen=True)
+class HandingOver:
+    """What a rebalance means for the run in hand: it goes on from its checkpoint, here or elsewhere."""
+
+    trainer: Trainer
+    seconds: float
+
+    async def leaving(self) -> None:
+        await self.trainer.pause(self.seconds)
+
+    async def settled(self) -> None:
+        await self.trainer.settled()
 
 
 async def _warm_up(trainer: Trainer) -> None:
@@ -88,12 +123,10 @@ def _check_sets(models: Models) -> None:
 
 
 async def _until_told_to_stop(settings: TrainerSettings) -> None:
-    task = asyncio.ensure_future(serve(settings))
+    told_to_stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    await serve(settings, told_to_stop)
 
 
 def main() -> int:

@@ -1,23 +1,26 @@
 """The shell: one batch after another, each from its announcement to the registry's answer."""
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 
 from services.trainer.bases import Base
 from services.trainer.bench import Bench
 from services.trainer.champions import Champion, Champions
 from services.trainer.child_process import ChildProcess, ignore
 from services.trainer.examination import prepare
-from services.trainer.failures import RunFailed
+from services.trainer.failures import RunFailed, RunInterrupted
+from services.trainer.handovers import Handovers
+from services.trainer.interruptions import Interruptions, Owned
 from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
+from services.trainer.tripwire import History
 from services.trainer.withdrawals import Withdrawals
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
 from shared.codec import decode
-from shared.errors import ContractViolation, Misconfigured, Undecodable, Unusable
+from shared.errors import ContractViolation, Forgone, Misconfigured, StorageUnavailable, Undecodable, Unusable
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -31,6 +34,7 @@ from shared.events import (
     VersionRegistered,
     VersionRolledBack,
 )
+from shared.failpoints import reach
 from shared.health import Health
 from shared.identity import identity
 from shared.logs import Log
@@ -39,9 +43,11 @@ from shared.model_file import ModelFile, Models
 from shared.reading import TopicReader
 from shared.storage import ObjectStore
 from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.training_config import TrainingConfig
 
 HEARD_BACK: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
+    CheckpointSaved,
     TrainingRolledBack,
     VersionRegistered,
     VersionPromoted,
@@ -72,8 +78,8 @@ class Trainer:
         health: Health,
         log: Log,
     ) -> None:
-        """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.rollbacks` and
-        `models.versions`."""
+        """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.checkpoints`,
+        `training.rollbacks` and `models.versions`."""
         self._models = models
         self._bases = bases
         self._store = store
@@ -87,7 +93,11 @@ class Trainer:
         self._log = log
         self._champions = Champions()
         self._withdrawals = Withdrawals()
-        self._benches: dict[tuple[Base, str], Bench] = {}
+        self._history = History()
+        self._benches: dict[tuple[Base, str, str], Bench] = {}
+        self._handovers = Handovers(store, runs, log)
+        self._interruptions = Interruptions(child)
+        self.pause, self.settled = self._interruptions.pause, self._interruptions.settled
 
     async def warm_up(self) -> None:
         """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that.
@@ -95,16 +105,23 @@ class Trainer:
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
         max_tokens = settings.training.max_tokens
-        bench = self._bench(model, settings.training.precision)
+        bench = self._bench(model, settings.training)
         await bench.load()
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
         await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
         await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)
 
-    async def handle(self, record: Record, owned: Callable[[], bool]) -> None:
-        """Bring a batch to its end; returns early, with nothing published, when `owned` says that it is another trainer's now."""
+    async def handle(self, record: Record, owned: Owned) -> None:
+        """Bring a batch to its end. Raises Forgone, with nothing published from then on, when `owned` says that it is another trainer's."""
         batch = decode(record.value, record.headers, BatchReady).event
         model = self._models.get(batch.model)
+        self._metrics.set("ratchet_training_in_progress", 1, model=batch.model)
+        try:
+            await self._interruptions.carry(self._bring_to_its_end(batch, model, owned), owned)
+        finally:
+            self._metrics.set("ratchet_training_in_progress", 0, model=batch.model)
+
+    async def _bring_to_its_end(self, batch: BatchReady, model: ModelFile, owned: Owned) -> None:
         run_id = identity("run", batch.batch_id)
         log = self._log.bind(model=batch.model, run=run_id, batch=batch.number)
         champion = await self._champion(model.model, log)
@@ -112,49 +129,91 @@ class Trainer:
             log.info("already ended")
             return
         progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log)
-        bench = self._bench(model, configuration_of(model, batch).precision)
-        run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, self._clock)
+        bench = self._bench(model, configuration_of(model, batch))
+        leave = partial(self._leave, run_id, batch.model, log)
+        run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, leave, self._clock)
         log.info("run begins", champion=champion.version, examples=batch.counts.training)
+        if await asyncio.to_thread(self._handovers.fetch, run_id):
+            log.info("what another worker had left was fetched")
         evaluation = 1
-        while True:
-            outcome = await self._outcome(run, evaluation, champion)
-            progress.leave()
-            if not owned():
-                log.warning("another trainer has this batch now; nothing is published")
-                return
-            await self._publish(outcome, log)
-            if isinstance(outcome, TrainingRolledBack):
+        while not self._champions.has_ended(run_id):
+            try:
+                outcome = await self._outcome(run, evaluation, champion)
+            except RunInterrupted as interrupted:
+                progress.leave()
+                await leave()
+                log.info("interrupted", step=interrupted.step)
+                await self._interruptions.park()
+                continue
+            finally:
+                progress.leave()
+            if not await self._publish_once(outcome, owned, log) or isinstance(outcome, TrainingRolledBack):
                 break
-            answer = await self._answer(outcome, owned, log)
-            if answer is None:
-                return
+            answer = await self._answer(outcome, log)
             if answer.answer == "promoted":
                 break
             evaluation += 1
             champion = await self._champion(model.model, log)
+        await reach("trainer.ended")
         self._runs.close(run_id)
+        await asyncio.to_thread(self._handovers.clear, run_id)
+
+    async def _leave(self, run_id: str, model: str, log: Log) -> None:
+        """Put what is done so far where the run's next owner finds it. Training is not held up by an object store that is away."""
+        try:
+            if await asyncio.to_thread(self._handovers.leave, run_id):
+                self._metrics.count("ratchet_training_checkpoints_total", model=model)
+        except StorageUnavailable as error:
+            log.warning("the run's newest state stays on this machine", reason=str(error))
 
     async def _outcome(self, run: TrainingRun, evaluation: int, champion: Champion) -> Outcome:
-        recorded = self._runs.outcome(run.run_id, evaluation)
+        recorded = self._champions.checkpoint(run.run_id, evaluation) or self._runs.outcome(run.run_id, evaluation)
         if recorded is not None:
             return recorded
         batch, model = run.batch, run.model
         outcome: Outcome
         try:
             quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
-            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn)
+            history = self._history.before(batch.model, run.run_id)
+            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
             outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
             outcome = failed(batch, run.run_id, model, champion.version, evaluation, str(error), CORRUPT_ADVICE, self._clock)
-        self._runs.write_outcome(run.run_id, evaluation, outcome)
+        try:
+            self._runs.write_outcome(run.run_id, evaluation, outcome)
+        except RunFailed as failure:
+            # What holds is what stands on the topic; after a crash before that, the evaluation is done again.
+            self._log.warning("the outcome is not on this machine's disk", run=run.run_id, reason=failure.reason)
+        await reach("trainer.recorded")
         return outcome
+
+    async def _publish_once(self, outcome: Outcome, owned: Owned, log: Log) -> bool:
+        """Publish an outcome unless some trainer has; whether the run goes on with it. Raises Forgone.
+
+        A worker that slept for longer than its session may believe that the batch is its own until the next heartbeat: what stands on
+        the topics is what holds.
+        """
+        if not await owned():
+            raise Forgone("another trainer has this batch now; nothing is published")
+        await self._hear_others()
+        if self._champions.has_ended(outcome.run_id):
+            log.info("another trainer has ended this run")
+            return False
+        if self._champions.checkpoint(outcome.run_id, outcome.evaluation) is None:
+            await self._publish(outcome, log)
+            await reach("trainer.published")
+        return True
 
     async def _publish(self, outcome: Outcome, log: Log) -> None:
         saved = isinstance(outcome, CheckpointSaved)
         await publish(self._producer, TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS, outcome.model, outcome, SOURCE)
         told = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
+        alarm = outcome.verdict.alarm if outcome.verdict else None
+        self._metrics.set("ratchet_training_reward_hacking", alarm is not None, model=outcome.model)
+        if alarm:
+            log.error("tripwire", alarm=alarm)
         reasons = "; ".join(outcome.verdict.reasons) if outcome.verdict else getattr(outcome, "reason", "")
         log.info("outcome", outcome=told, evaluation=outcome.evaluation, reasons=reasons)
 
@@ -167,16 +226,15 @@ class Trainer:
                 return champion
             reminded = await self._wait(reminded, "waiting for the registry to name a champion", log)
 
-    async def _answer(self, checkpoint: CheckpointSaved, owned: Callable[[], bool], log: Log) -> VersionRegistered | None:
-        """The registry's answer to a checkpoint; None when the batch has become another trainer's meanwhile."""
+    async def _answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
+        """The registry's answer to a checkpoint."""
         reminded = self._clock.monotonic()
-        while owned():
+        while True:
             await self._hear_others()
             if answer := self._champions.answer(checkpoint.run_id, checkpoint.evaluation):
                 log.info("registry answered", answer=answer.answer, version=answer.version, champion=answer.champion)
                 return answer
             reminded = await self._wait(reminded, "waiting for the registry's answer", log)
-        return None
 
     async def _wait(self, reminded: float, what: str, log: Log) -> float:
         self._health.progressed()
@@ -201,9 +259,11 @@ class Trainer:
                 self._withdrawals.apply(event, Position(topic=record.topic, partition=record.partition, offset=record.offset))
             else:
                 self._champions.apply(event)
+                self._history.apply(event)
 
-    def _bench(self, model: ModelFile, precision: str) -> Bench:
-        key = (self._bases[model.model], precision)
+    def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:
+        base = self._bases[model.model]
+        key = (base, training.precision, training.quantisation)
         if key not in self._benches:
-            self._benches[key] = Bench(self._child, self._bases[model.model], precision)
+            self._benches[key] = Bench(self._child, *key)
         return self._benches[key]

@@ -9,6 +9,7 @@ from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
 from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.resources import what_would_fit
 from services.trainer.training_set import Sample
 from shared.events import Message, ProbeToken, Value
 from shared.training_config import TrainingConfig
@@ -34,10 +35,10 @@ class Bench:
     Every method raises RunFailed when the child refuses, or has died twice.
     """
 
-    def __init__(self, child: ChildProcess, base: Base, precision: str) -> None:
+    def __init__(self, child: ChildProcess, base: Base, precision: str, quantisation: str = "none") -> None:
         self._child = child
         self.base = base
-        self._load = Load(base=base.folder, precision=precision)
+        self._load = Load(base=base.folder, precision=precision, quantisation=quantisation)
         self._scores: dict[tuple[str, Sample], float] = {}
         self._answers: dict[tuple[str, Messages, int], Greedy] = {}
 
@@ -46,10 +47,23 @@ class Bench:
         await self._ask(self._load, Loaded, ignore)
 
     async def train(
-        self, samples: Sequence[Sample], configuration: TrainingConfig, parent: Path | None, out: Path, heard: Heard
+        self,
+        samples: Sequence[Sample],
+        configuration: TrainingConfig,
+        parent: Path | None,
+        out: Path,
+        heard: Heard,
+        checkpoints: Path | None = None,
     ) -> Trained:
-        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`."""
-        request = Train(examples=tuple(samples), configuration=configuration, parent=parent, out=out, base_name=self.base.name)
+        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`; checkpoints go beside it unless told otherwise."""
+        request = Train(
+            examples=tuple(samples),
+            configuration=configuration,
+            parent=parent,
+            checkpoints=checkpoints or out.parent,
+            out=out,
+            base_name=self.base.name,
+        )
         return await self._ask(request, Trained, heard)
 
     async def score(self, subject: Subject, samples: Sequence[Sample], max_tokens: int, heard: Heard) -> list[float]:
@@ -85,11 +99,17 @@ class Bench:
             try:
                 return await self._ask_loaded(request, expected, heard)
             except ChildEnded as error:
-                raise RunFailed(
-                    f"the training process died twice: {error}",
-                    "a smaller batch_size needs less memory; look for a message of the kernel",
-                ) from error
+                raise RunFailed(f"the training process died twice: {error}", _advice(request, error)) from error
 
     async def _ask_loaded(self, request: Request, expected: type[R], heard: Heard) -> R:
         await self._child.ask(self._load, Loaded)
         return await self._child.ask(request, expected, heard)
+
+
+def _advice(request: Request, error: ChildEnded) -> str:
+    """What to do about a child that dies again and again."""
+    if error.short_of_memory and isinstance(request, Train):
+        return what_would_fit(request.configuration)
+    if error.short_of_memory:
+        return "examine shorter examples, or give the trainer a machine with more memory; look for a message of the kernel"
+    return "look at what the training process wrote to standard error before it died"

@@ -1,10 +1,11 @@
-"""What the registry has said: who is champion of each model, and its answers to outcomes. A fold over events in order."""
+"""What the registry has said: who is champion of each model, and its answers to outcomes; and the outcomes, whichever trainer's they are.
+A fold over events in order."""
 
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from shared.events import Artefact, Event, TrainingRolledBack, VersionPromoted, VersionRegistered, VersionRolledBack
+from shared.events import Artefact, CheckpointSaved, Event, TrainingRolledBack, VersionPromoted, VersionRegistered, VersionRolledBack
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Champions:
         self._quarantined: defaultdict[str, set[str]] = defaultdict(set)
         self._answers: dict[tuple[str, int], VersionRegistered] = {}
         self._ended: set[str] = set()
+        self._checkpoints: dict[tuple[str, int], CheckpointSaved] = {}
 
     def apply(self, event: Event) -> None:
         match event:
@@ -36,6 +38,8 @@ class Champions:
                 # An operator may go back for reasons of his own; the monitor does so because the version did worse.
                 if event.actor == "monitor" and (batch := self._batches.get((event.model, event.from_version))):
                     self._quarantined[event.model].add(batch)
+            case CheckpointSaved():
+                self._checkpoints.setdefault((event.run_id, event.evaluation), event)
             case TrainingRolledBack():
                 self._ended.add(event.run_id)
                 if event.outcome == "rejected":
@@ -64,6 +68,10 @@ class Champions:
     def answer(self, run_id: str, evaluation: int) -> VersionRegistered | None:
         """The registry's answer to a checkpoint, None while there is none."""
         return self._answers.get((run_id, evaluation))
+
+    def checkpoint(self, run_id: str, evaluation: int) -> CheckpointSaved | None:
+        """The checkpoint that some trainer has published for an evaluation: the first one holds."""
+        return self._checkpoints.get((run_id, evaluation))
 
     def has_ended(self, run_id: str) -> bool:
         """Whether nothing more is to be done for a run: its version was promoted, or it was rolled back."""

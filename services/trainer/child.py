@@ -1,25 +1,55 @@
 """The training process: `python -m services.trainer.child`. Requests come on stdin, replies go to stdout, everything else to stderr.
 
-The base stays loaded between requests. When stdin closes, its parent is gone and the process ends at once, in whatever it is doing.
+The base stays loaded between requests. When stdin closes, its parent is gone and the process ends at once, in whatever it is doing. What
+stops a training comes the same way: stdin is read while a request is in hand.
 """
 
 import argparse
+import gc
+import logging
 import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 import torch
 import transformers
 
 from services.trainer.base_model import BaseModel, learning, load_base, save_adapter, wearing
+from services.trainer.checkpoints import Checkpoints
 from services.trainer.evaluation import answer_greedily, score
 from services.trainer.failures import RunFailed
-from services.trainer.protocol import REQUEST, Answer, Answered, Counted, Load, Loaded, Refused, Reply, Request, Score, Scored, Train
-from services.trainer.recipe import train
-from services.trainer.tokens import encode, encode_prompt
+from services.trainer.preferences import EncodedPair, Judged
+from services.trainer.protocol import (
+    REQUEST,
+    STOP,
+    Answer,
+    Answered,
+    Counted,
+    Load,
+    Loaded,
+    Refused,
+    Reply,
+    Request,
+    Score,
+    Scored,
+    Stopped,
+    Train,
+)
+from services.trainer.recipe import Interrupted, train
+from services.trainer.resources import FREE_THE_DISK, OUT_OF_MEMORY, is_disk_full, is_out_of_memory
+from services.trainer.settings import ChildSettings
+from services.trainer.tokens import Encoded, encode, encode_prompt
+from services.trainer.training_set import Pair, Sample
+from shared.failpoints import arm, reach_in_thread
+from shared.identity import digest_of
+from shared.logs import configure
+from shared.settings import read
+
+Asked = tuple[bytes, threading.Event]
+"""The line of a request, and whether it was told to stop."""
 
 
 class Child:
@@ -30,18 +60,30 @@ class Child:
         self._base: BaseModel | None = None
         self._loaded: Load | None = None
 
-    def handle(self, request: Request) -> None:
+    def handle(self, request: Request, stop: threading.Event) -> None:
+        """`stop` may be set while the request is in hand."""
         try:
-            self._reply(self._result(request))
+            self._reply(self._result(request, stop))
         except RunFailed as failure:
             self._reply(Refused(reason=failure.reason, advice=failure.advice))
+        except Exception as error:
+            if is_out_of_memory(error):
+                # Another process begins with all of the memory; what this one holds may be in pieces.
+                logging.getLogger("ratchet.trainer").exception("out of memory")
+                os._exit(OUT_OF_MEMORY)
+            if not is_disk_full(error):
+                raise
+            self._reply(Refused(reason=f"the disk took no more of what the run writes: {error}", advice=FREE_THE_DISK))
+        finally:
+            if isinstance(request, Load | Train):
+                _free_device()
 
-    def _result(self, request: Request) -> Reply:
+    def _result(self, request: Request, stop: threading.Event) -> Reply:
         match request:
             case Load():
                 return self._load(request)
             case Train():
-                return self._train(request)
+                return self._train(request, stop)
             case Score():
                 return self._score(request)
             case Answer():
@@ -49,9 +91,10 @@ class Child:
 
     def _load(self, request: Load) -> Reply:
         if request != self._loaded:
-            self._base, self._loaded = None, None  # the old one's memory is free before the new one takes its own
+            self._base, self._loaded = None, None
+            _free_device()  # the old one's memory is free before the new one takes its own
             try:
-                self._base = load_base(str(request.base), request.precision)
+                self._base = load_base(str(request.base), request.precision, request.quantisation)
             except OSError as error:
                 raise RunFailed(
                     f"the base cannot be loaded: {error}", "check base.training in the model file, and RATCHET_BASES"
@@ -59,18 +102,45 @@ class Child:
             self._loaded = request
         return Loaded()
 
-    def _train(self, request: Train) -> Reply:
-        base = self._held()
-        examples = [encode(base.vocabulary, sample, request.configuration.max_tokens) for sample in request.examples]
-        torch.manual_seed(request.configuration.seed)  # fresh LoRA weights are drawn before the recipe begins
-        with learning(base.train, request.configuration, request.parent) as model:
-            trained = train(model, examples, request.configuration, base.device, self._reply)
-            save_adapter(model, request.base_name, request.out)
+    def _train(self, request: Train, stop: threading.Event) -> Reply:
+        base, config = self._held(), request.configuration
+        encoded = self._encode(request.examples, config.max_tokens)
+        judged = [Judged(example, True) for example in self._encode(request.desirable, config.max_tokens)]
+        judged += [Judged(example, False) for example in self._encode(request.undesirable, config.max_tokens)]
+        checkpoints = Checkpoints(request.checkpoints, _lessons_of(request))
+        torch.manual_seed(config.seed)  # fresh LoRA weights are drawn before the recipe begins
+        try:
+            with learning(base.train, config, request.parent) as model:
+                trained = train(
+                    model,
+                    encoded,
+                    config,
+                    base.device,
+                    self._reply,
+                    pairs=self._encode_pairs(request.pairs, config.max_tokens),
+                    judged=judged,
+                    checkpoints=checkpoints,
+                    stopping=stop.is_set,
+                )
+                save_adapter(model, request.base_name, request.out)
+        except Interrupted as interrupted:
+            return Stopped(step=interrupted.step)
+        except OSError as error:
+            raise RunFailed(f"a file of the run cannot be read or written: {error}", "make room where RATCHET_WORK lies") from error
+        reach_in_thread("trainer.child_written")
         return trained
+
+    def _encode(self, samples: Sequence[Sample], max_tokens: int) -> list[Encoded]:
+        return [encode(self._held().vocabulary, sample, max_tokens) for sample in samples]
+
+    def _encode_pairs(self, pairs: Sequence[Pair], max_tokens: int) -> list[EncodedPair]:
+        chosen = self._encode([Sample(messages=pair.messages, answer=pair.answer) for pair in pairs], max_tokens)
+        rejected = self._encode([Sample(messages=pair.messages, answer=pair.rejected) for pair in pairs], max_tokens)
+        return [EncodedPair(*both) for both in zip(chosen, rejected, strict=True)]
 
     def _score(self, request: Score) -> Reply:
         base = self._held()
-        examples = [encode(base.vocabulary, sample, request.max_tokens) for sample in request.samples]
+        examples = self._encode(request.samples, request.max_tokens)
         with wearing(base.judge, request.adapter) as model:
             scores = score(model, examples, base.device, self._count(len(examples)))
         return Scored(scores=tuple(scores))
@@ -95,6 +165,19 @@ class Child:
         self._replies.flush()
 
 
+def _lessons_of(request: Train) -> str:
+    """What stands for all that a run learns from and how: the same for a request that is made again, on whatever disk."""
+    parent = request.parent.name if request.parent else ""
+    return digest_of(f"{request.model_dump_json(exclude={'parent', 'checkpoints', 'out'})}{parent}".encode())
+
+
+def _free_device() -> None:
+    """Give back a GPU's memory that nothing needs any more, so that others may have it."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="services.trainer.child", description=__doc__)
     parser.add_argument("--threads", type=int, default=0, help="cores to use; 0 is all")
@@ -102,18 +185,27 @@ def main() -> None:
     if threads:
         torch.set_num_threads(threads)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types
+    settings = read(ChildSettings)
+    arm(settings.failpoints, configure("trainer-child", settings.log_level, settings.log_format))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes to stderr, so that stdout holds replies only
     child = Child(replies)
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[Asked] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
-        child.handle(REQUEST.validate_json(requests.get()))
+        line, stop = requests.get()
+        child.handle(REQUEST.validate_json(line), stop)
 
 
-def _listen(requests: "queue.SimpleQueue[bytes]") -> None:
+def _listen(requests: "queue.SimpleQueue[Asked]") -> None:
+    """A stop is for the request before it, whether that is in hand already or not."""
+    stop = threading.Event()
     for line in sys.stdin.buffer:
-        requests.put(line)
+        if line.strip() == STOP:
+            stop.set()
+        else:
+            stop = threading.Event()
+            requests.put((line, stop))
     os._exit(0)
 
 

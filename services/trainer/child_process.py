@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from services.trainer.failures import ChildEnded, RunFailed
-from services.trainer.protocol import REPLY, Counted, Refused, Request, Stepped
+from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
+from services.trainer.protocol import REPLY, STOP, Counted, Refused, Request, Stepped, Stopped, Train
+from services.trainer.resources import OUT_OF_MEMORY
 from shared.events import Value
 from shared.logs import Log
 
@@ -29,34 +31,44 @@ async def ignore(_: Stepped | Counted) -> None:
 
 
 class ChildProcess:
-    """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all."""
+    """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all. Only the first child is told of failpoints:
+    each of them happens once."""
 
     def __init__(self, threads: int, log: Log) -> None:
         self._threads = threads
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self._training: asyncio.Future[bool] | None = None
+        self._started = 0
 
     async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
-        """The reply that ends a request. Raises RunFailed when the child refuses it, ChildEnded when the child dies.
+        """The reply that ends a request. Raises RunFailed when the child refuses it, ChildEnded when the child dies, RunInterrupted when it
+        was told to stop.
 
         When the wait for it is broken off, the child is ended with it: what it would still say belongs to nobody.
         """
         process = await self._running()
         assert process.stdin is not None
         assert process.stdout is not None
+        training = asyncio.get_running_loop().create_future() if isinstance(request, Train) else None
+        stopped = False
         try:
             process.stdin.write(request.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
+            self._training = training
             while line := await process.stdout.readline():
                 reply = REPLY.validate_json(line)
                 if isinstance(reply, Refused):
                     raise RunFailed(reply.reason, reply.advice)
+                if isinstance(reply, Stopped):
+                    stopped = True
+                    raise RunInterrupted(reply.step)
                 if isinstance(reply, expected):
                     return reply
                 if isinstance(reply, Stepped | Counted):
                     await heard(reply)
-            raise ChildEnded(f"the training process ended with code {await process.wait()}")
-        except RunFailed:
+            raise _end_of(await process.wait())
+        except (RunFailed, RunInterrupted):
             raise
         except (BrokenPipeError, ConnectionResetError) as error:
             await self.stop()
@@ -64,6 +76,24 @@ class ChildProcess:
         except BaseException:
             await self.stop()
             raise
+        finally:
+            self._training = None
+            if training is not None and not training.done():
+                training.set_result(stopped)
+
+    async def interrupt(self) -> bool:
+        """Have the training in hand end after its present step, with a checkpoint; returns when it has. Whether it was cut off by that: not
+        when nothing was being trained, and not when it came to its end before it heard of it."""
+        training, process = self._training, self._process
+        if training is None or process is None or process.stdin is None:
+            return False
+        try:
+            process.stdin.write(STOP + b"\n")
+            await process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        # Whoever waits for too long lets go of the wait, not of the training.
+        return await asyncio.shield(training)
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
@@ -73,9 +103,10 @@ class ChildProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,
-                env=os.environ | SPIN_BRIEFLY,  # noqa: TID251 (handed on to the child)
+                env=os.environ | SPIN_BRIEFLY | ({"RATCHET_FAILPOINTS": ""} if self._started else {}),  # noqa: TID251 (handed on)
                 start_new_session=True,  # a Ctrl-C is for the parent, which ends the child itself
             )
+            self._started += 1
             self._log.info("training process started", pid=self._process.pid)
         return self._process
 
@@ -92,3 +123,12 @@ class ChildProcess:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _end_of(status: int) -> ChildEnded:
+    """What the end of a child means. A kernel that runs out of memory kills, and says so in its own log only."""
+    if status == OUT_OF_MEMORY:
+        return ChildEnded("the training process ran out of memory", short_of_memory=True)
+    if status == -signal.SIGKILL:
+        return ChildEnded("the training process was killed, as a kernel does that has no memory left", short_of_memory=True)
+    return ChildEnded(f"the training process ended with code {status}")

@@ -12,5 +12,18 @@ class RunFailed(Exception):
         self.advice = advice
 
 
+class RunInterrupted(Exception):
+    """Training was stopped as it was asked to be, after `step` steps and with a checkpoint to go on from."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.step = step
+
+
 class ChildEnded(Exception):
-    """The training process ended in the middle of a request; a new one may do better."""
+    """The training process ended in the middle of a request; a new one may do better. `short_of_memory` when that is what it died of, or
+    when it was killed, as a kernel does that has none left."""
+
+    def __init__(self, reason: str, short_of_memory: bool = False) -> None:
+        super().__init__(reason)
+        self.short_of_memory = short_of_memory

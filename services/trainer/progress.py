@@ -5,6 +5,7 @@ from shared.bus import Producer, publish
 from shared.clock import Clock
 from shared.errors import BusUnavailable
 from shared.events import BatchReady, Phase, TrainingProgressed
+from shared.failpoints import reach
 from shared.health import Health
 from shared.identity import identity
 from shared.logs import Log
@@ -31,10 +32,12 @@ class Progress:
         self._log = log
         self._phase: Phase | None = None
         self._since = self._told = clock.monotonic()
+        self._step = 0
 
     async def enter(self, phase: Phase) -> None:
         self.leave()
-        self._phase, self._since = phase, self._clock.monotonic()
+        self._phase, self._since, self._step = phase, self._clock.monotonic(), 0
+        self._health.progressed(busy=True)
         await self._tell(0, 0)
 
     def leave(self) -> None:
@@ -54,10 +57,23 @@ class Progress:
         """Pass on what the child says."""
         self._health.progressed(busy=True)
         if isinstance(reply, Stepped):
-            self._metrics.set("ratchet_training_loss", reply.loss, model=self._batch.model)
+            await reach("trainer.heard_step")
+            self._measure(reply)
         step, total = (reply.step, reply.total_steps) if isinstance(reply, Stepped) else (reply.done, reply.total)
         if step in (1, total) or self._clock.monotonic() - self._told >= INTERVAL:
             await self._tell(step, total, reply if isinstance(reply, Stepped) else None)
+
+    def _measure(self, stepped: Stepped) -> None:
+        model = self._batch.model
+        if stepped.step > 1 and stepped.step != self._step + 1:
+            self._log.info("training goes on from a checkpoint", step=stepped.step - 1)
+            self._metrics.count("ratchet_training_resumed_total", model=model)
+        self._step = stepped.step
+        self._metrics.count("ratchet_training_steps_total", model=model)
+        self._metrics.set("ratchet_training_loss", stepped.loss, model=model)
+        self._metrics.set("ratchet_training_tokens_per_second", stepped.tokens_per_second, model=model)
+        if stepped.gradient_norm is not None:
+            self._metrics.set("ratchet_training_gradient_norm", stepped.gradient_norm, model=model)
 
     async def _tell(self, step: int, total: int, stepped: Stepped | None = None) -> None:
         assert self._phase is not None

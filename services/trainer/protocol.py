@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from services.trainer.training_set import Sample
+from services.trainer.training_set import Pair, Sample
 from shared.events import Message, ProbeToken, Value
 from shared.training_config import TrainingConfig
 
@@ -16,17 +16,35 @@ class Load(Value):
     kind: Literal["load"] = "load"
     base: Path
     precision: str
+    quantisation: str = "none"
 
 
 class Train(Value):
-    """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`, ends with `Trained`."""
+    """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`, ends with `Trained`; after a `Stop`
+    with `Stopped`.
+
+    `examples` are learned as they stand, `pairs` by preference, `desirable` and `undesirable` as judged answers; what is empty has no
+    part in the loss. The run leaves its state in folders `checkpoint-<step>` under `checkpoints`, and goes on from the newest whole one
+    that the same request has left there.
+    """
 
     kind: Literal["train"] = "train"
     examples: tuple[Sample, ...]
+    pairs: tuple[Pair, ...] = ()
+    desirable: tuple[Sample, ...] = ()
+    undesirable: tuple[Sample, ...] = ()
     configuration: TrainingConfig
     parent: Path | None
+    checkpoints: Path
     out: Path
     base_name: str
+
+
+class Stop(Value):
+    """End the training that was asked for last after its present step, with a checkpoint. No request: it has no reply of its own, and
+    changes nothing when that training is over, or when something else was asked for last."""
+
+    kind: Literal["stop"] = "stop"
 
 
 class Score(Value):
@@ -49,6 +67,8 @@ class Answer(Value):
 
 
 class Stepped(Value):
+    """`loss` is that of the examples alone, in nats per answer token; the other two are there where the run has such lessons."""
+
     kind: Literal["stepped"] = "stepped"
     step: int
     total_steps: int
@@ -57,6 +77,8 @@ class Stepped(Value):
     gradient_norm: FiniteFloat | None
     tokens_per_second: FiniteFloat
     seconds_left: FiniteFloat
+    preference_loss: FiniteFloat | None = None
+    judged_loss: FiniteFloat | None = None
 
 
 class Counted(Value):
@@ -79,6 +101,13 @@ class Trained(Value):
     seconds: FiniteFloat
 
 
+class Stopped(Value):
+    """Training ended before its time; its state after `step` steps lies in the newest checkpoint."""
+
+    kind: Literal["stopped"] = "stopped"
+    step: int
+
+
 class Scored(Value):
     kind: Literal["scored"] = "scored"
     scores: tuple[FiniteFloat, ...]
@@ -98,7 +127,9 @@ class Refused(Value):
 
 
 Request = Load | Train | Score | Answer
-Reply = Stepped | Counted | Loaded | Trained | Scored | Answered | Refused
+Reply = Stepped | Counted | Loaded | Trained | Stopped | Scored | Answered | Refused
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
+STOP = Stop().model_dump_json().encode()
+"""The whole line of a `Stop`: the child tells it apart while it is busy."""

@@ -1,13 +1,14 @@
 """What is finished of each run, on this machine's disk, so that a repeat after a crash goes on from there.
 
     <work>/runs/<run_id>/plan.json          parent, quarantine and withdrawals: the training set is a function of it and of the batch
+                         checkpoint-<step>/ where the child would go on from
                          adapter/           what the child has written
                          trained.json       written after it, with the digests of its files
                          outcome-<n>.json   the event of evaluation n, written before it is published
     <work>/adapters/<digest>/               adapters of champions, for the child to read
     <work>/references/<digest>.json         the base's own answers to prompts
 
-Every file is written as a whole or not at all.
+Every file is written as a whole or not at all. What writes raises RunFailed when this machine's disk does not take it.
 """
 
 import shutil
@@ -16,9 +17,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from services.trainer.failures import RunFailed
 from services.trainer.protocol import Trained
+from services.trainer.resources import FREE_THE_DISK
 from shared.adapters import read_adapter
-from shared.errors import Corrupt
+from shared.errors import Corrupt, StorageUnavailable
 from shared.events import Artefact, CheckpointSaved, Digest, Id, Position, TrainingRolledBack, Value
 from shared.identity import digest_of
 from shared.storage import FsspecStore, ObjectStore
@@ -74,6 +77,10 @@ class Runs:
     def write_plan(self, run_id: str, plan: Plan) -> None:
         self._write(f"runs/{run_id}/plan.json", plan)
 
+    def checkpoints_folder(self, run_id: str) -> Path:
+        """Where the child keeps the checkpoints of a run."""
+        return self._work / "runs" / run_id
+
     def adapter_folder(self, run_id: str) -> Path:
         """Where the child writes the adapter of a run."""
         return self._work / "runs" / run_id / "adapter"
@@ -94,6 +101,10 @@ class Runs:
         run = TrainedRun(trained=trained, examples_new=new, examples_replayed=replayed, examples_rehearsed=rehearsed, files=files)
         self._write(f"runs/{run_id}/trained.json", run)
         return run
+
+    def restore_trained(self, run_id: str, run: TrainedRun) -> None:
+        """Record what another worker has trained, whose adapter is in its folder here by now."""
+        self._write(f"runs/{run_id}/trained.json", run)
 
     def outcome(self, run_id: str, evaluation: int) -> Outcome | None:
         recorded = self._read(f"runs/{run_id}/outcome-{evaluation}.json", RecordedOutcome)
@@ -123,18 +134,25 @@ class Runs:
             if folder.name != name:
                 shutil.rmtree(folder)
         for file, data in adapter.files.items():
-            self._files.put(f"adapters/{name}/{file}", data)
+            self._put(f"adapters/{name}/{file}", data)
         return self._work / "adapters" / name
 
     def close(self, run_id: str) -> None:
         """Free what only an unfinished run needs; its records stay."""
-        shutil.rmtree(self.adapter_folder(run_id), ignore_errors=True)
+        for folder in (self.adapter_folder(run_id), *self.checkpoints_folder(run_id).glob("*checkpoint-*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, key: str, kind: type[M]) -> M | None:
         return kind.model_validate_json(self._files.get(key)) if self._files.exists(key) else None
 
     def _write(self, key: str, value: BaseModel) -> None:
-        self._files.put(key, value.model_dump_json().encode())
+        self._put(key, value.model_dump_json().encode())
+
+    def _put(self, key: str, data: bytes) -> None:
+        try:
+            self._files.put(key, data)
+        except StorageUnavailable as error:
+            raise RunFailed(f"what the run needs could not be kept: {error}", FREE_THE_DISK) from error
 
 
 def _digests(files: dict[str, bytes]) -> dict[str, Digest]:

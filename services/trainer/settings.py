@@ -5,11 +5,25 @@ from typing import Annotated
 
 from pydantic import Field
 
+from shared.failpoints import Ordered
 from shared.settings import Port, ServiceSettings
 
 
-class TrainerSettings(ServiceSettings):
+class ChildSettings(ServiceSettings):
+    """What the training process reads of them."""
+
+    failpoints: Ordered = ()
+
+
+class TrainerSettings(ChildSettings):
     trainer_port: Annotated[Port, Field(description="health and metrics of the trainer")] = 8093
     work: Annotated[Path, Field(description="where unfinished runs are kept")] = Path(".ratchet/trainer")
     threads: Annotated[int, Field(ge=0, description="cores that training uses; 0 is all")] = 0
     trainer_group: Annotated[str, Field(description="consumer group of the trainer")] = "ratchet-trainer"
+    session_seconds: Annotated[float, Field(ge=6, le=300, description="silence after which a worker counts as gone")] = 15.0
+    stop_seconds: Annotated[
+        float, Field(gt=0, le=600, description="how long a stop waits for a run's checkpoint; less than the grace period")
+    ] = 20.0
+    trainer_stalled_seconds: Annotated[
+        float, Field(ge=1, description="a run says nothing, not even of a step: no longer live after this")
+    ] = 300.0

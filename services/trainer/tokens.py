@@ -21,10 +21,12 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a prompt and its answer; the answer is `ids[answer_start:]` and ends with the end of the turn unless it was cut off."""
+    """Token ids of a prompt and its answer; the answer is `ids[answer_start:]` and ends with the end of the turn unless it was cut off.
+    `weight` is what the example counts in training."""
 
     ids: tuple[int, ...]
     answer_start: int
+    weight: float = 1.0
 
     @property
     def answer_tokens(self) -> int:
@@ -38,7 +40,7 @@ def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> Encoded:
     """
     answer = [*vocabulary.tokenizer(sample.answer, add_special_tokens=False)["input_ids"], vocabulary.ends[0]][: max_tokens - 1]
     prompt = encode_prompt(vocabulary, sample.messages, max_tokens - len(answer))
-    return Encoded((*prompt, *answer), len(prompt))
+    return Encoded((*prompt, *answer), len(prompt), sample.weight)
 
 
 def encode_prompt(vocabulary: Vocabulary, messages: Sequence[Message], max_tokens: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """One run, from a batch to a verdict: choose, train, examine, decide. What is finished is on disk, and is not done again."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,15 @@ from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
 from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
+from services.trainer.protocol import Counted, Stepped
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
+from services.trainer.tripwire import Step, heed, step_of, suspicion
 from services.trainer.withdrawals import Withdrawn
 from shared.adapters import write_adapter
 from shared.clock import Clock
 from shared.events import Artefact, BatchReady, CheckpointSaved, RunMetrics, TrainingRolledBack, Verdict
+from shared.failpoints import reach
 from shared.identity import identity
 from shared.model_file import ModelFile, Models
 from shared.storage import ObjectStore
@@ -25,7 +28,8 @@ from shared.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run and what it works with. What a call is given of the outside is that of the moment in which an evaluation begins."""
+    """A run and what it works with. What a call is given of the outside is that of the moment in which an evaluation begins. `leave` puts
+    what is done so far where the run's next owner finds it."""
 
     batch: BatchReady
     run_id: str
@@ -35,16 +39,20 @@ class TrainingRun:
     runs: Runs
     bench: Bench
     progress: Progress
+    leave: Callable[[], Awaitable[None]]
     clock: Clock
 
     @property
     def configuration(self) -> TrainingConfig:
         return configuration_of(self.model, self.batch)
 
-    async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Outcome:
-        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do.
+    async def evaluate(
+        self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn, history: Sequence[Step] = ()
+    ) -> Outcome:
+        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do; `history` is of earlier runs.
 
-        Raises RunFailed, Unusable when the run cannot give a version; Unavailable when something outside is away.
+        Raises RunFailed, Unusable when the run cannot give a version; RunInterrupted when it was told to stop training; Unavailable when
+        something outside is away.
         """
         await self.progress.enter("loading")
         if self.batch.lane not in self.model.lanes:
@@ -60,7 +68,7 @@ class TrainingRun:
         folder = self.runs.adapter_folder(self.run_id)
         prefix = f"adapters/{self.batch.model}/{self.run_id}"
         artefact = write_adapter(self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest)
-        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder)
+        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder, history)
 
     def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
         plan = self.runs.plan(self.run_id)
@@ -96,8 +104,17 @@ class TrainingRun:
         samples = [*chosen.new, *chosen.replayed, *known]
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
-        trained = await self.bench.train(samples, self.configuration, parent, out, heard)
-        return self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
+        checkpoints = self.runs.checkpoints_folder(self.run_id)
+        await reach("trainer.planned")
+        trained = await self.bench.train(samples, self.configuration, parent, out, self._heard, checkpoints)
+        run = self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
+        await self.leave()
+        await reach("trainer.trained")
+        return run
+
+    async def _heard(self, reply: Stepped | Counted) -> None:
+        await self.progress.heard(reply)
+        await self.leave()
 
     async def _examine(
         self,
@@ -108,6 +125,7 @@ class TrainingRun:
         run: TrainedRun,
         artefact: Artefact,
         folder: Path,
+        history: Sequence[Step],
     ) -> Outcome:
         await self.progress.enter("evaluating")
         baseline = Subject(champion.adapter.digest, self._folder_of(champion.adapter)) if champion.adapter else BASE
@@ -121,6 +139,8 @@ class TrainingRun:
         gate = self.model.gate
         alpha = spent(gate.confidence, self.batch.number + 1, evaluation, self.model.shards)
         verdict = judge(evidence, gate, champion.version, alpha, seed=int(identity("gate", self.run_id, evaluation)[:8], 16))
+        step = step_of(chosen.mean_reward, verdict)
+        verdict = heed(verdict, suspicion([*history, step], gate.tripwire) if step else None, gate.tripwire)
         metrics = RunMetrics(
             training_loss=run.trained.training_loss,
             steps=run.trained.steps,
@@ -131,6 +151,7 @@ class TrainingRun:
             tokens=run.trained.tokens,
             train_seconds=run.trained.seconds,
             evaluate_seconds=evaluate_seconds,
+            mean_reward=chosen.mean_reward,
         )
         if verdict.decision != "promote":
             return self._rolled_back(evaluation, plan.parent_version, artefact, metrics, verdict)
@@ -183,7 +204,7 @@ class TrainingRun:
 def configuration_of(model: ModelFile, batch: BatchReady) -> TrainingConfig:
     """The configuration of a batch's lane, the default one where the model file declares no such lane."""
     lane = model.lanes.get(batch.lane)
-    return lane.training if lane else TrainingConfig()
+    return lane.training if lane else TrainingConfig(lane=batch.lane)
 
 
 def failed(

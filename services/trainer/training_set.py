@@ -4,6 +4,9 @@ what was quarantined and withdrawn when the run began."""
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated
+
+from pydantic import Field
 
 from shared.errors import Missing, Undecodable, Unusable
 from shared.events import Artefact, Id, Message, Value
@@ -13,10 +16,19 @@ from shared.storage import ObjectStore
 
 
 class Sample(Value):
-    """A prompt and the answer to learn, or to be judged by."""
+    """A prompt and the answer to learn, or to be judged by. `weight` is what it counts where it is learned."""
 
     messages: tuple[Message, ...]
     answer: str
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Pair(Value):
+    """A prompt with the answer that was preferred and the one that it replaces."""
+
+    messages: tuple[Message, ...]
+    answer: str
+    rejected: str
 
 
 @dataclass(frozen=True)
@@ -35,12 +47,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal."""
+    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal,
+    `mean_reward` that of the new examples."""
 
     new: Sequence[Sample]
     replayed: Sequence[Sample]
     held_out: Sequence[Sample]
     withdrawn: int = 0
+    mean_reward: float | None = None
 
 
 def select(
@@ -86,6 +100,7 @@ def select(
         replayed=[_sample(example) for example in islice(may_replay, min(replay, room))],
         held_out=[_sample(example) for example in held_out],
         withdrawn=len(whole.training) - len(current.training),
+        mean_reward=sum(example.reward for example in new) / len(new) if new else None,
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
 from shared.events.feedback import Message
-from shared.training_config import Lane, TrainingConfig
+from shared.training_config import Configuration, Lane
 
 
 class OffsetRange(Value):
@@ -94,7 +94,7 @@ class TrainingProgressed(Event):
 
 
 class RunMetrics(Value):
-    """What a run cost and how it went. Loss is mean cross-entropy per answer token, in nats."""
+    """What a run cost and how it went. Loss is mean cross-entropy per answer token, in nats; the reward is that of the new examples."""
 
     training_loss: FiniteFloat
     steps: Count
@@ -105,6 +105,7 @@ class RunMetrics(Value):
     tokens: Count
     train_seconds: FiniteFloat
     evaluate_seconds: FiniteFloat
+    mean_reward: FiniteFloat | None = None
 
 
 class Comparison(Value):
@@ -121,17 +122,35 @@ class Comparison(Value):
     margin: FiniteFloat
 
 
+class Measure(Value):
+    """Candidate and baseline on one set by what people know models by: `perplexity` (of likelihoods, 1 is certainty), and of greedy answers
+    `bleu` and `chrf` (points from 0 to 100), `exact_match` and `json_validity` (shares). One that also decides has the margin that is
+    allowed, and the bounds of the mean of its differences, each example by itself."""
+
+    name: Literal["perplexity", "bleu", "chrf", "exact_match", "json_validity"]
+    set: Literal["held_out", "golden"]
+    examples: Count
+    baseline: FiniteFloat
+    candidate: FiniteFloat
+    margin: FiniteFloat | None = None
+    difference: FiniteFloat | None = None
+    lower: FiniteFloat | None = None
+    upper: FiniteFloat | None = None
+
+
 Decision = Literal["promote", "reject", "inconclusive"]
 
 
 class Verdict(Value):
-    """What the gate decided, against which version, and the numbers that decided it."""
+    """What the gate decided, against which version, and the numbers that decided it. `alarm` says why reward hacking is suspected."""
 
     decision: Decision
     baseline_version: str
     confidence: Share
     reasons: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    measures: tuple[Measure, ...] = ()
+    alarm: str | None = None
 
 
 class ProbeToken(Value):
@@ -163,7 +182,7 @@ class CheckpointSaved(Event):
     evaluation: Annotated[int, Field(ge=1)]
     adapter: Artefact
     base_digest: Digest
-    configuration: TrainingConfig
+    configuration: Configuration
     metrics: RunMetrics
     verdict: Verdict
     probes: tuple[Probe, ...]
@@ -184,6 +203,6 @@ class TrainingRolledBack(Event):
     reason: str
     advice: str = ""
     adapter: Artefact | None = None
-    configuration: TrainingConfig
+    configuration: Configuration
     metrics: RunMetrics | None = None
     verdict: Verdict | None = None

@@ -52,7 +52,28 @@ def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         (GOOD + "colour: green\n", "support.yaml:7: colour: Extra inputs"),
-        (GOOD.replace("rank: 4", "rank: 100"), "support.yaml:6: lanes.adaptive.training.rank: Input should be less than or equal to 64"),
+        (
+            GOOD.replace("rank: 4", "rank: 100"),
+            "support.yaml:6: lanes.adaptive.training.rank: rank 100 is outside 4 to 64, the range of the lane adaptive",
+        ),
+        (
+            GOOD.replace("adaptive", "master"),
+            "support.yaml:6: lanes.master.training.rank: rank 4 is outside 8 to 64, the range of the lane master",
+        ),
+        (
+            GOOD.replace("4", "8") + "      lane: master\n",
+            "support.yaml:3: lanes: the training of the lane adaptive says that its lane is master",
+        ),
+        (GOOD + "    window: {from: '02:00', to: '6:00', zone: UTC}\n", "support.yaml:7: lanes.adaptive.window.to: String should match"),
+        (GOOD + "    window: {from: '02:00', to: '02:00', zone: UTC}\n", "support.yaml:7: lanes.adaptive.window: from and to are the same"),
+        (
+            GOOD + "    window:\n      from: 22:00\n      to: '02:00'\n      zone: UTC\n",
+            "support.yaml:8: lanes.adaptive.window.from: Input should be a valid string: write the time in quotes",
+        ),
+        (
+            GOOD + "    window:\n      from: '22:00'\n      to: '02:00'\n      zone: Europe/Atlantis\n",
+            "support.yaml:10: lanes.adaptive.window.zone: 'Europe/Atlantis' is no time zone",
+        ),
         (GOOD.replace("model: support", "model: other"), "support.yaml:1: model: 'other' must be named as its file is"),
         (GOOD.replace("base:", "bass:"), "base: Field required"),
         ("model: [", "support.yaml:1: not YAML"),

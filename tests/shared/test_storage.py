@@ -34,6 +34,15 @@ def test_a_missing_object_is_said_to_be_missing(store: ObjectStore) -> None:
         get_verified(store, Artefact(uri="nowhere", digest="sha256:" + "0" * 64))
 
 
+def test_what_was_removed_is_missing_and_can_be_removed_again(store: ObjectStore) -> None:
+    kept = store.put("a/kept", b"content")
+    store.put("a/b", b"content")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert not store.exists("a/b")
+    assert get_verified(store, kept) == b"content"
+
+
 def test_a_folder_that_cannot_be_written_is_unavailable_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "objects").write_text("a file stands where the folder should be")
     with pytest.raises(StorageUnavailable, match="could not write"):

@@ -11,13 +11,13 @@ import structlog
 from services.trainer.app import HEARD_BACK, Trainer
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
-from services.trainer.failures import ChildEnded, RunFailed
+from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
 from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.runs import Runs
 from shared.bus import MemoryBus, Record
 from shared.clock import SystemClock
 from shared.codec import decode, encode
-from shared.errors import Misconfigured, UnknownModel
+from shared.errors import Forgone, Misconfigured, StorageUnavailable, UnknownModel
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -44,14 +44,18 @@ R = TypeVar("R", bound=Value)
 
 
 class QuickChild(ChildProcess):
-    """Learns at once: what wears an adapter scores `gain` more than the bare base. Raises what `trouble` holds, first thing first."""
+    """Learns at once: what wears an adapter scores `gain` more than the bare base. Raises what `trouble` holds, first thing first.
+    With `stops_at` it trains until it is interrupted, and leaves the checkpoint of that step."""
 
     def __init__(self, gain: float) -> None:
         super().__init__(0, structlog.stdlib.get_logger())
         self.gain = gain
         self.trouble: list[Exception] = []
         self.dies_at: type[Value] | None = None
+        self.stops_at = 0
+        self.told: asyncio.Future[None] | None = None
         self.trained: list[Train] = []
+        self.found: list[list[str]] = []
         self.scored: list[Score] = []
 
     async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
@@ -59,9 +63,21 @@ class QuickChild(ChildProcess):
             raise self.trouble.pop(0)
         if self.dies_at is not None and isinstance(request, self.dies_at):
             raise RuntimeError("power")
+        if self.stops_at and isinstance(request, Train):
+            (request.checkpoints / f"checkpoint-{self.stops_at}").mkdir(parents=True)
+            (request.checkpoints / f"checkpoint-{self.stops_at}" / "state").write_bytes(b"state")
+            self.told = asyncio.get_running_loop().create_future()
+            await self.told
+            raise RunInterrupted(self.stops_at)
         reply = self._reply(request)
         assert isinstance(reply, expected)
         return reply
+
+    async def interrupt(self) -> bool:
+        if self.told is None or self.told.done():
+            return False
+        self.told.set_result(None)
+        return True
 
     def _reply(self, request: Request) -> Value:
         match request:
@@ -69,6 +85,7 @@ class QuickChild(ChildProcess):
                 return Loaded()
             case Train():
                 self.trained.append(request)
+                self.found.append(sorted(path.name for path in request.checkpoints.glob("checkpoint-*")))
                 request.out.mkdir(parents=True)
                 (request.out / "adapter_model.safetensors").write_bytes(b"weights")
                 return Trained(training_loss=0.1, steps=1, tokens=1, seconds=0.1)
@@ -89,7 +106,7 @@ class Others:
 
     async def newest(self) -> list[Record]:
         records = []
-        for topic in (DATASET_WITHDRAWALS, TRAINING_ROLLBACKS, MODELS_VERSIONS):
+        for topic in (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS):
             log = self.bus.topics.get(topic, [])
             records += log[self.read.get(topic, 0) :]
             self.read[topic] = len(log)
@@ -153,7 +170,7 @@ class World:
         )
 
     def events(self, topic: str) -> list[Event]:
-        return [decode(record.value, record.headers, CheckpointSaved, *HEARD_BACK).event for record in self.bus.topics.get(topic, [])]
+        return [decode(record.value, record.headers, *HEARD_BACK).event for record in self.bus.topics.get(topic, [])]
 
     @property
     def checkpoints(self) -> list[CheckpointSaved]:
@@ -180,8 +197,12 @@ def a_batch(world: World, model: str = "m") -> BatchReady:
     return write_batch(world.store, model, 0, tickets(0, 10), tickets(500, 20))
 
 
-def mine() -> bool:
+async def mine() -> bool:
     return True
+
+
+async def another_trainers() -> bool:
+    return False
 
 
 async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answer(world: World) -> None:
@@ -237,7 +258,7 @@ async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None
     await handling
     assert len(world.child.trained) == 1
     assert len(world.child.scored) == scored
-    assert len({event.event_id for event in world.checkpoints}) == 1
+    assert len(world.checkpoints) == 1
 
 
 async def test_a_run_that_has_ended_is_not_run_again(world: World) -> None:
@@ -249,7 +270,8 @@ async def test_a_run_that_has_ended_is_not_run_again(world: World) -> None:
 
 
 async def test_nothing_is_published_for_a_batch_that_another_trainer_has(world: World) -> None:
-    await world.trainer().handle(announced(a_batch(world)), lambda: False)
+    with pytest.raises(Forgone):
+        await world.trainer().handle(announced(a_batch(world)), another_trainers)
     assert not world.checkpoints
     assert not world.rollbacks
 
@@ -258,10 +280,10 @@ async def test_a_child_that_dies_once_is_replaced_and_one_that_dies_twice_fails_
     world.child.gain = 0.0
     world.child.trouble = [ChildEnded("killed")]
     await world.trainer().handle(announced(a_batch(world)), mine)
-    world.child.trouble = [ChildEnded("killed"), ChildEnded("killed")]
+    world.child.trouble = [ChildEnded("killed", short_of_memory=True), ChildEnded("killed", short_of_memory=True)]
     await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), [])), mine)
     assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
-    assert "memory" in world.rollbacks[1].advice
+    assert "batch_size 5 (now 10" in world.rollbacks[1].advice
 
 
 async def test_what_cannot_be_trained_fails_with_advice(world: World) -> None:
@@ -323,3 +345,115 @@ async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: Wor
     await world.bus.send(MODELS_VERSIONS, b"m", value.replace(b"version", b"wersion"), headers)
     with pytest.raises(Misconfigured, match="version"):
         await world.trainer().handle(announced(a_batch(world)), mine)
+
+
+async def in_training(world: World) -> None:
+    async with asyncio.timeout(10):
+        while world.child.told is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
+    world.child.stops_at, world.child.gain = 3, -0.5
+    record, first = announced(a_batch(world)), world.trainer()
+    handling = asyncio.create_task(first.handle(record, mine))
+    await in_training(world)
+    await first.pause(5)
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert not world.rollbacks
+    assert any(key.startswith("unfinished/") for key in world.store.objects)
+    elsewhere = World(tmp_path / "elsewhere", world.bus, world.store, QuickChild(-0.5))
+    await elsewhere.trainer().handle(record, mine)
+    assert elsewhere.child.found == [["checkpoint-3"]]
+    assert [event.outcome for event in world.rollbacks] == ["rejected"]
+    assert not [key for key in world.store.objects if key.startswith("unfinished/")]
+
+
+async def test_a_run_goes_on_here_when_a_rebalance_leaves_it_here(world: World) -> None:
+    world.child.stops_at, world.child.gain = 3, -0.5
+    trainer = world.trainer()
+    handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), mine))
+    await in_training(world)
+    await trainer.pause(5)
+    world.child.stops_at = 0
+    await trainer.settled()
+    await handling
+    assert world.child.found == [["checkpoint-3"]]
+    assert [event.outcome for event in world.rollbacks] == ["rejected"]
+
+
+async def test_a_run_is_forgone_when_a_rebalance_gives_it_away(world: World) -> None:
+    world.child.stops_at = 3
+    here = True
+
+    async def owned() -> bool:
+        return here
+
+    trainer = world.trainer()
+    handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), owned))
+    await in_training(world)
+    await trainer.pause(5)
+    here = False
+    await trainer.settled()
+    with pytest.raises(Forgone):
+        await handling
+    assert not world.rollbacks
+    assert not world.checkpoints
+
+
+async def test_a_stop_waits_for_a_checkpoint_no_longer_than_its_bound(world: World) -> None:
+    """A child that does not hear: the wait ends, the run stays as it was."""
+
+    class Deaf(QuickChild):
+        async def interrupt(self) -> bool:
+            return bool(await asyncio.get_running_loop().create_future())
+
+    world.child = Deaf(0.0)
+    world.child.stops_at = 3
+    trainer = world.trainer()
+    handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), mine))
+    await in_training(world)
+    async with asyncio.timeout(5):
+        await trainer.pause(0.1)
+    assert not handling.done()
+    handling.cancel()
+
+
+async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_said_again(world: World, tmp_path: Path) -> None:
+    """A worker sleeps just before it publishes, still believes that the batch is its own when it wakes up, and has decided otherwise."""
+    record = announced(a_batch(world))
+    asleep = asyncio.Event()
+
+    async def sleeps() -> bool:
+        await asleep.wait()
+        return True
+
+    world.child.gain = -0.5
+    sleeping = asyncio.create_task(world.trainer().handle(record, sleeps))
+    while not list(world.folder.glob("runs/*/outcome-1.json")):
+        await asyncio.sleep(0.01)
+    elsewhere = World(tmp_path / "elsewhere", world.bus, world.store, QuickChild(0.5))
+    handling = asyncio.create_task(elsewhere.trainer().handle(record, mine))
+    await world.answer(1, "promoted", "v1")
+    await handling
+    asleep.set()
+    await sleeping
+    assert (len(world.checkpoints), len(world.rollbacks)) == (1, 0)
+
+
+async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan cannot be kept, and neither can the outcome that says so; then there is room again."""
+    world.child.gain = -0.5
+
+    def full(*_: object) -> None:
+        raise StorageUnavailable("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.storage.FsspecStore.put", full)
+        await world.trainer().handle(announced(a_batch(world)), mine)
+    await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine)
+    assert [event.outcome for event in world.rollbacks] == ["failed", "rejected"]
+    assert "no space left" in world.rollbacks[0].reason
+    assert "RATCHET_WORK" in world.rollbacks[0].advice

@@ -1,22 +1,33 @@
-"""The training process with the real model: it learns, it answers, and it dies without harm."""
+"""The training process: with the real model it learns and answers, with a tiny one it stops and goes on; and it dies without harm."""
 
 import asyncio
 import os
+import queue
 import signal
+import sys
+import threading
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
+from services.trainer import child as training_process
+from services.trainer.base_model import BaseModel
 from services.trainer.bases import Base, locate
 from services.trainer.bench import Bench, Subject
+from services.trainer.child import Asked, Child
 from services.trainer.child_process import ChildProcess, ignore
 from services.trainer.failures import ChildEnded, RunFailed
-from services.trainer.protocol import Load, Loaded, Score, Scored, Stepped, Train
+from services.trainer.protocol import REPLY, STOP, Load, Loaded, Refused, Reply, Score, Scored, Stepped, Stopped, Train, Trained
+from services.trainer.training_set import Pair, Sample
 from shared.errors import SettingsError
+from shared.events import Message
 from shared.training_config import TrainingConfig
 from tests.trainer.tickets import DIGEST, tickets
+from tests.trainer.tiny import VOCABULARY, tiny_model
 
 CONFIG = TrainingConfig(batch_size=5, epochs=2, learning_rate=2e-3)
 SAMPLES = tickets(0, 10)
@@ -69,7 +80,7 @@ async def test_a_request_that_cannot_be_met_is_refused_and_the_child_goes_on(chi
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # asyncio says it of the pipes of a child that was killed on purpose
 async def test_a_child_that_dies_is_told_and_one_nobody_waits_for_is_ended(child: ChildProcess, tmp_path: Path) -> None:
-    request = Train(examples=tuple(SAMPLES), configuration=CONFIG, parent=None, out=tmp_path, base_name="none")
+    request = Train(examples=tuple(SAMPLES), configuration=CONFIG, parent=None, checkpoints=tmp_path, out=tmp_path, base_name="none")
     waiting = asyncio.create_task(child.ask(request, Loaded))
     while child.pid is None:
         await asyncio.sleep(0.01)
@@ -104,6 +115,96 @@ async def test_a_child_that_dies_twice_fails_the_run(tmp_path: Path) -> None:
         await Bench(child, Base(tmp_path, "base", DIGEST), "auto").load()
     assert child.asked == 2
     assert failure.value.advice
+
+
+def asked(text: str, answer: str) -> Sample:
+    return Sample(messages=(Message(role="user", content=text),), answer=answer)
+
+
+def request(folder: Path, out: str) -> Train:
+    """Five steps, with lessons of every kind."""
+    return Train(
+        examples=(asked("one", "a"), asked("two", "bb")),
+        pairs=(Pair(messages=asked("three", "").messages, answer="yes", rejected="no"),),
+        undesirable=(asked("four", "bad"),),
+        configuration=TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=5, dropout=0.1),
+        parent=None,
+        checkpoints=folder / "run",
+        out=folder / out,
+        base_name="tiny",
+    )
+
+
+class Tiny:
+    """A child with the tiny model for a base, in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        base = BaseModel(VOCABULARY, tiny_model(), tiny_model(), "cpu")
+        monkeypatch.setattr(training_process, "load_base", lambda *_: base)
+        self._written = BytesIO()
+        self._child = Child(self._written)
+        self._child.handle(Load(base=folder, precision="fp32"), threading.Event())
+
+    def ask(self, train: Train, stop: threading.Event) -> list[Reply]:
+        before = self._written.tell()
+        self._child.handle(train, stop)
+        return [REPLY.validate_json(line) for line in self._written.getvalue()[before:].splitlines()]
+
+
+def test_a_training_that_is_told_to_stop_ends_after_its_step_and_goes_on_when_asked_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On any machine: where the folders lie is no part of what is learned."""
+    child, stop = Tiny(monkeypatch, tmp_path), threading.Event()
+    stop.set()
+    told = child.ask(request(tmp_path, "cut"), stop)
+    assert [reply.kind for reply in told] == ["stepped", "stopped"]
+    assert told[-1] == Stopped(step=1)
+    assert not (tmp_path / "cut").exists()
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    resumed = child.ask(request(tmp_path, "cut").model_copy(update={"checkpoints": tmp_path / "elsewhere"}), threading.Event())
+    assert [reply.step for reply in resumed if isinstance(reply, Stepped)] == [2, 3, 4, 5]
+    whole = child.ask(request(tmp_path / "again", "whole"), threading.Event())
+    assert [type(replies[-1]) for replies in (resumed, whole)] == [Trained, Trained]
+    adapters = [folder / "adapter_model.safetensors" for folder in (tmp_path / "cut", tmp_path / "again" / "whole")]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+def test_a_request_that_would_learn_something_else_begins_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child, stop = Tiny(monkeypatch, tmp_path), threading.Event()
+    stop.set()
+    first = request(tmp_path, "out")
+    child.ask(first, stop)
+    for change in ({"examples": first.examples[:1]}, {"undesirable": ()}, {"configuration": TrainingConfig(rank=4, alpha=8, epochs=3)}):
+        assert isinstance(told := child.ask(first.model_copy(update=change), threading.Event())[0], Stepped)
+        assert told.step == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child, stop = Tiny(monkeypatch, tmp_path), threading.Event()
+    stop.set()
+    (tmp_path / "run").write_text("a file where a folder should be")
+    refused = child.ask(request(tmp_path, "out"), stop)[-1]
+    assert isinstance(refused, Refused)
+    assert refused.advice
+    (tmp_path / "run").unlink()
+    assert child.ask(request(tmp_path, "out"), stop)[-1] == Stopped(step=1), "the model is as it was"
+
+
+def test_a_stop_is_for_the_request_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three requests, with a stop after the second: whether that is in hand yet makes no difference."""
+    ended: list[int] = []
+    lines = BytesIO(b"\n".join([b'"one"', b'"two"', STOP, b'"three"']))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=lines))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    requests: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+    training_process._listen(requests)
+    assert [(line.strip(), stop.is_set()) for line, stop in (requests.get() for _ in range(3))] == [
+        (b'"one"', False),
+        (b'"two"', True),
+        (b'"three"', False),
+    ]
+    assert ended == [0], "when its parent is gone it ends"
 
 
 def test_a_base_that_is_not_there_names_the_variable(tmp_path: Path) -> None:

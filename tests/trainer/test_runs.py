@@ -93,3 +93,13 @@ def test_only_the_newest_champion_is_kept(tmp_path: Path) -> None:
     two = runs.fetch_adapter(store, write_adapter(store, "b", FILES | {"more": b""}, DIGEST), DIGEST)
     assert not one.exists()
     assert two.exists()
+
+
+def test_a_run_that_ended_leaves_its_records_only(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    write_files(runs, "r")
+    for name in ("checkpoint-100", ".checkpoint-200.part"):
+        (runs.checkpoints_folder("r") / name).mkdir()
+    runs.write_trained("r", TRAINED, 5, 2, 1)
+    runs.close("r")
+    assert [path.name for path in (tmp_path / "runs" / "r").iterdir()] == ["trained.json"]
