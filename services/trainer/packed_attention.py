@@ -52,23 +52,34 @@ def _attention(
         )
         return plain
     repeats = query.shape[1] // key.shape[1]
+    states = [query, repeat_kv(key, repeats), repeat_kv(value, repeats)]
+    if query.device.type == "cpu":
+        # The CPU's backward pass of short sequences takes twice as long in bf16 as in fp32.
+        states = [state.float() if state.element_size() < 4 else state for state in states]
     lengths = [length for family in families for length in (family.prefix, *family.suffixes)]
     # One split and one concatenation: the gradient of a slice is as large as what it was taken from.
-    pieces = zip(*(tensor.split(lengths, dim=2) for tensor in (query, repeat_kv(key, repeats), repeat_kv(value, repeats))), strict=True)
+    pieces = zip(*(torch.split(state, lengths, dim=2) for state in states), strict=True)
     found: list[torch.Tensor] = []
     for family in families:
-        prefix_query, *prefix = next(pieces)
+        prefix_query, prefix_key, prefix_value = next(pieces)
         if family.prefix:
-            found.append(scaled_dot_product_attention(prefix_query, *prefix, dropout_p=dropout, is_causal=True, scale=scaling))
-        for length in family.suffixes:
-            own_query, *own = next(pieces)
-            if length and family.prefix:
-                keys, values = (torch.cat(pair, dim=2) for pair in zip(prefix, own, strict=True))
-                bias: Any = causal_lower_right(length, family.prefix + length)
-                found.append(scaled_dot_product_attention(own_query, keys, values, attn_mask=bias, dropout_p=dropout, scale=scaling))
-            elif length:
-                found.append(scaled_dot_product_attention(own_query, *own, dropout_p=dropout, is_causal=True, scale=scaling))
-    return torch.cat([piece.transpose(1, 2) for piece in found], dim=1), None
+            found.append(_causal(prefix_query, prefix_key, prefix_value, dropout, scaling))
+        for _ in family.suffixes:
+            own_query, own_key, own_value = next(pieces)
+            if family.prefix:
+                own_key, own_value = torch.cat([prefix_key, own_key], dim=2), torch.cat([prefix_value, own_value], dim=2)
+            if own_query.shape[2]:
+                found.append(_causal(own_query, own_key, own_value, dropout, scaling))
+    return torch.cat([piece.transpose(1, 2) for piece in found], dim=1).to(query.dtype), None
+
+
+def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None) -> torch.Tensor:
+    """Attention in which the last query sees every key, the one before it all but the last, and so on."""
+    length, seen = query.shape[2], key.shape[2]
+    if length == seen:
+        return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scaling)
+    bias: Any = causal_lower_right(length, seen)
+    return scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scaling)
 
 
 AttentionInterface.register(NAME, _attention)

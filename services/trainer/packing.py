@@ -8,7 +8,6 @@ the tokens before it in its own suffix.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from services.trainer.tokens import Encoded
 
@@ -91,4 +90,6 @@ def _families(inputs: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
 
 
 def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
-    return len(commonprefix([one, other]))  # type: ignore[type-var]  # its stub knows of paths only
+    """How many tokens two inputs begin alike with."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)

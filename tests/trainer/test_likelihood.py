@@ -42,7 +42,8 @@ def tiny(model_type: str, **settings: Any) -> Any:
         pad_token_id=0,
         **settings,
     )
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float64).requires_grad_(False).eval()
+    causal: Any = AutoModelForCausalLM
+    return causal.from_config(config, dtype=torch.float64).requires_grad_(False).eval()
 
 
 def one_at_a_time(model: Any, examples: Sequence[Encoded]) -> torch.Tensor:
@@ -59,10 +60,9 @@ def assert_alike(model: Any, examples: Sequence[Encoded]) -> None:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert parameters
     results = []
-    for compute in (lambda: one_at_a_time(model, examples), lambda: log_likelihoods(model, collate(examples, "cpu"))):
-        values = compute()
-        weights = torch.linspace(0.5, 2, len(values), dtype=values.dtype)
-        results.append((values.detach(), torch.autograd.grad((values * weights).sum(), parameters)))
+    for values in (one_at_a_time(model, examples), log_likelihoods(model, collate(examples, "cpu"))):
+        weighted: Any = (values * torch.linspace(0.5, 2, len(values), dtype=values.dtype)).sum()
+        results.append((values.detach(), torch.autograd.grad(weighted, parameters)))
     (values, gradients), (others, other_gradients) = results
     torch.testing.assert_close(others, values, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(other_gradients, gradients, rtol=1e-3, atol=2e-5)
