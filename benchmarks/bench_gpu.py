@@ -4,19 +4,18 @@ import tempfile
 import time
 from typing import Any
 
-import peft
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.results import Result, report
 from ratchet import console
-from services.trainer.base_model import learning
+from services.trainer.base_model import learning, quantised
 from services.trainer.recipe import train
 from services.trainer.tokens import Encoded
 from shared.training_config import TrainingConfig
 
 NO_GPU = "no GPU on this machine (torch.cuda.is_available() is false): nothing was measured"
-CONFIG = TrainingConfig(batch_size=16, epochs=1)
+CONFIG = TrainingConfig(batch_size=16, epochs=1, quantisation="nf4", gradient_checkpointing=True)
 EXAMPLES, PROMPT, SYSTEM, ANSWER = 320, 300, 100, 84
 
 
@@ -33,18 +32,13 @@ def a_billion() -> LlamaConfig:
     )
 
 
-def quantised(config: LlamaConfig, device: str) -> Any:
-    """A model of random weights in NF4 with double quantisation, ready to be trained on."""
-    dtype = torch.bfloat16
+def random_base(config: LlamaConfig, device: str) -> Any:
+    """A model of random weights in 4 bits, as the trainer loads one for QLoRA."""
     causal: Any = LlamaForCausalLM
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        causal(config).to(dtype).save_pretrained(folder)
-        settings: Any = BitsAndBytesConfig
-        four_bits = settings(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bits, dtype=dtype, device_map={"": device})
-    prepare: Any = peft.prepare_model_for_kbit_training
-    return prepare(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+        causal(config).to(torch.bfloat16).save_pretrained(folder)
+        return quantised(folder, torch.bfloat16, device)
 
 
 def examples(count: int, vocabulary: int) -> list[Encoded]:
@@ -68,7 +62,7 @@ def main() -> None:
         console.out.print(NO_GPU)
         return
     config = a_billion()
-    model = quantised(config, "cuda")
+    model = random_base(config, "cuda")
     torch.cuda.reset_peak_memory_stats()
     rate = tokens_per_second(model, examples(EXAMPLES, config.vocab_size), CONFIG, "cuda")
     console.out.print(torch.cuda.get_device_name())

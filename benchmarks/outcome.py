@@ -17,12 +17,12 @@ from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 from shared.codec import decode, encode
 from shared.errors import Unprocessable
-from shared.events import BatchCounts, BatchReady, CheckpointSaved, TrainingProgressed, TrainingRolledBack
+from shared.events import BatchCounts, BatchReady, CheckpointSaved, TrainingProgressed, TrainingRolledBack, VersionRegistered
 from shared.identity import identity
 from shared.model_file import load_models
 from shared.snapshots import DataFile, Example, Kind, Manifest
 from shared.storage import FsspecStore, canonical_json
-from shared.topics import TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.topics import MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 
 FOLDER = Path(".ratchet/bench/trainer")
 MODEL = "support"
@@ -71,6 +71,8 @@ async def _announce_and_wait(bootstrap_servers: str) -> dict[str, float]:
         AIOKafkaProducer(bootstrap_servers=bootstrap_servers) as producer,
         asyncio.timeout(PATIENCE),
     ):
+        value, headers = encode(_bare_base(), "ratchet/bench")
+        await producer.send_and_wait(MODELS_VERSIONS, value, MODEL.encode(), headers=list(headers))
         value, headers = encode(_batch(), "ratchet/bench")
         started = time.perf_counter()
         await producer.send_and_wait(TRAINING_BATCHES, value, MODEL.encode(), headers=list(headers))
@@ -104,6 +106,19 @@ async def _ready(port: int) -> bool:
             return (await client.get(f"http://{LOOPBACK}:{port}/readyz")).is_success
     except httpx.TransportError:
         return False
+
+
+def _bare_base() -> VersionRegistered:
+    """What the registry says first: the bare base is the champion."""
+    return VersionRegistered(
+        event_id=identity("registered", MODEL, 0),
+        occurred_at=SystemClock().now(),
+        model=MODEL,
+        version="v0",
+        number=0,
+        answer="promoted",
+        champion="v0",
+    )
 
 
 def _batch() -> BatchReady:
