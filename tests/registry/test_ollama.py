@@ -202,7 +202,7 @@ class _Prepared(Builds):
 async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) -> None:
     """An hour of the deployer's back-off, without the waiting: after 1, 2, 4 ... 64 s and then every 120 s, that is
     7 + (3600 - 127) / 120 = 36 tries. Two promotions fall into it."""
-    books = Books(tmp_path)
+    books = Books(f"sqlite:///{tmp_path}/registry.db")
     clock, log = SystemClock(), configure("test", "error", "text")
     publisher = Publisher(books.database, MemoryBus(), clock, log)
     builds = _Prepared(books, stage.first)
@@ -227,6 +227,7 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
     outcomes = [name for name in said if name in (DeploymentFailed.type_name(), VersionDeployed.type_name())]
     # One failure for each version that was wanted meanwhile, however often it was tried.
     assert outcomes == [VersionDeployed.type_name(), *[DeploymentFailed.type_name()] * 3, VersionDeployed.type_name()]
+    books.close()
 
 
 @pytest.mark.model
