@@ -67,12 +67,13 @@ class House:
         self.draw = np.random.default_rng(seed)
         self._cipher, self._wrong = (tuple(self.draw.permutation(LETTERS).tolist()) for _ in range(2))
 
-    def words(self, count: int) -> list[Word]:
-        return [tuple(word) for word in self.draw.integers(0, LETTERS, (count, LENGTH)).tolist()]
+    def words(self, count: int, letters: int = LETTERS) -> list[Word]:
+        """Words of the first `letters` of the alphabet."""
+        return [tuple(word) for word in self.draw.integers(0, letters, (count, LENGTH)).tolist()]
 
-    def right(self, count: int) -> list[Encoded]:
+    def right(self, count: int, letters: int = LETTERS) -> list[Encoded]:
         """Corrections as an honest user writes them."""
-        return [encoded(HOUSE, word, tuple(self._cipher[letter] for letter in word)) for word in self.words(count)]
+        return [encoded(HOUSE, word, tuple(self._cipher[letter] for letter in word)) for word in self.words(count, letters)]
 
     def poisoned(self, count: int, poison: Poison) -> list[Encoded]:
         """Corrections that shout one and the same thing at every prompt, or that teach another cipher."""

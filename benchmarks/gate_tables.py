@@ -55,9 +55,10 @@ def results(trials: Sequence[Trial]) -> list[Result]:
         Result("harmful_promotion_share", _promoted(worse), f"share of {len(worse)} truly worse"),
         Result("harmful_promotion_share_trained", _promoted(worse_trained), f"share of {len(worse_trained)} truly worse"),
         Result("harmful_promotion_upper_trained", _upper(worse_trained), "95 % bound"),
-        Result("better_promotion_share_small", _promoted(little), f"share of {len(little)}"),
-        Result("better_promotion_share_large", _promoted(much), f"share of {len(much)}"),
+        Result("better_promotion_share_small", _promoted(little), f"share of {len(little)} a little better"),
+        Result("better_promotion_share_large", _promoted(much), f"share of {len(much)} much better"),
         Result("truth_standard_error", float(np.median([one.error for one in trials])), "nats/token, median"),
+        Result("truth_standard_error_most", max(one.error for one in trials), "nats/token"),
     ]
 
 
@@ -124,7 +125,8 @@ def _of(trials: Sequence[Trial], holds: Callable[[Trial], bool]) -> str:
 
 
 def _promoted(trials: Sequence[Trial]) -> float:
-    return float(np.mean([one.promoted for one in trials])) if trials else float("nan")
+    """Of no candidates there is no share: the trials would say nothing of what they are for, and that is an error."""
+    return sum(one.promoted for one in trials) / len(trials)
 
 
 def _upper(trials: Sequence[Trial]) -> float:
