@@ -54,7 +54,7 @@ def _attention(
     repeats = query.shape[1] // key.shape[1]
     states = [query, repeat_kv(key, repeats), repeat_kv(value, repeats)]
     if query.device.type == "cpu":
-        # The CPU's backward pass of short sequences takes twice as long in bf16 as in fp32.
+        # The CPU's backward pass of short sequences is slower in bf16 than in fp32.
         states = [state.float() if state.element_size() < 4 else state for state in states]
     lengths = [length for family in families for length in (family.prefix, *family.suffixes)]
     # One split and one concatenation: the gradient of a slice is as large as what it was taken from.
