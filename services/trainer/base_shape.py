@@ -28,7 +28,7 @@ def read_shape(folder: Path) -> Shape | None:
     except KeyError:
         return None
     except (OSError, ValueError) as error:
-        raise RunFailed(f"the base's measures cannot be read: {error!r}", "check base.training in the model file") from error
+        raise RunFailed(f"the base cannot be loaded: {error}", "check base.training in the model file, and RATCHET_BASES") from error
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:

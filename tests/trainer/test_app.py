@@ -63,7 +63,7 @@ class QuickChild(ChildProcess):
         self.scored: list[Score] = []
 
     async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
-        if self.trouble and not isinstance(request, Load):
+        if self.trouble and not isinstance(request, Load | Fit):
             raise self.trouble.pop(0)
         if self.dies_at is not None and isinstance(request, self.dies_at):
             raise RuntimeError("power")

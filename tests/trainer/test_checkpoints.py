@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     if damage != "gone":
         path.write_bytes(data[:-5] if damage == "cut off" else data[:40] + bytes([data[40] ^ 1]) + data[41:])
     torch.manual_seed(0)
-    with learning(tiny_model(), CONFIG, None) as model:
+    with learning(tiny_model(), CONFIG, None) as model, caplog.at_level("WARNING", "ratchet.trainer"):
         assert Checkpoints(tmp_path / "run", "r").resume(learner_of(model)).steps == 4
     assert "checkpoint-5" in caplog.text
     run(tmp_path / "out", tmp_path / "run")

@@ -142,6 +142,7 @@ class Tiny:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         base = BaseModel(VOCABULARY, tiny_model(), tiny_model(), "cpu")
         monkeypatch.setattr(training_process, "load_base", lambda *_: base)
+        monkeypatch.setattr(training_process, "read_shape", lambda _: None)  # its folder has nothing to reckon with
         self._written = BytesIO()
         self._child = Child(self._written)
         self._child.handle(Load(base=folder, precision="fp32"), threading.Event())

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from services.registry.store.schema import bring_up_to_date
@@ -26,7 +26,11 @@ R = TypeVar("R")
 _IN_CONFLICT = frozenset({"40001", "40P01"})
 """PostgreSQL's codes for a serialisation failure and for a deadlock."""
 
+_THERE_ALREADY = "23505"
+"""Its code for a second row where one may be. It comes also in place of a serialisation failure (PostgreSQL's manual, 13.5)."""
+
 _ATTEMPTS = 20
+_ATTEMPTS_AT_WHAT_IS_THERE = 3
 _LONGEST_PAUSE_SECONDS = 0.5
 
 
@@ -75,8 +79,13 @@ class Database:
                 with self.transaction() as session:
                     return work(session)
             except InConflict:
-                # Those in conflict wait for different times, so that they do not meet again.
-                time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
+                pass
+            except IntegrityError as error:
+                # Two that met may both have written what may be there once; only what is still refused then is a fault.
+                if getattr(error.orig, "sqlstate", None) != _THERE_ALREADY or attempt >= _ATTEMPTS_AT_WHAT_IS_THERE:
+                    raise
+            # Those in conflict wait for different times, so that they do not meet again.
+            time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
         with self.transaction() as session:
             return work(session)
 
