@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+NAMES := .venv-names
 BASES := .ratchet/bases
+OLLAMA := github.com/ollama/ollama@v0.6.5
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos chaos test-fast lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names chaos test-fast ollama lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +29,22 @@ test: setup ## Run the tests, those with real parts included
 test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
 	$(BIN)/python -m pytest -m chaos
 
+test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environment of its own, since it is large
+	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
+	$(BIN)/uv pip install --quiet --python $(NAMES)/bin/python -c constraints.txt -e '.[feedback,presidio]' pytest pytest-asyncio pytest-timeout
+	$(NAMES)/bin/python -m pytest tests/feedback/test_names.py
+
 chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what was lost or used twice
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
 
 test-fast: setup ## Run the tests that need neither the broker nor the model
 	$(BIN)/python -m pytest -m "not kafka and not model"
+
+ollama: .ratchet/bin/ollama ## Build the Ollama that tests deploy to (needs Go, and some minutes)
+
+# For this machine's processor, so that its vector instructions are used.
+.ratchet/bin/ollama:
+	CGO_CFLAGS="-O2 -march=native" CGO_CXXFLAGS="-O2 -march=native" GOBIN="$(CURDIR)/.ratchet/bin" go install $(OLLAMA)
 
 lint: $(INSTALLED) ## Check style, types and the walls between services
 	$(BIN)/ruff check .
@@ -53,7 +66,7 @@ lock: $(INSTALLED) ## Resolve the versions in constraints.txt anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra all --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
 
 clean: ## Remove the virtual environment and all state
-	rm -rf $(VENV) .ratchet
+	rm -rf $(VENV) $(NAMES) .ratchet
 
 $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'

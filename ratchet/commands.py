@@ -13,6 +13,7 @@ from ratchet.client import RegistryClient
 from ratchet.dataset.commands import dataset
 from ratchet.dead_letters.command import dlq
 from ratchet.demo.command import run_demo
+from ratchet.doctor import examine
 from ratchet.forget_report import report, show
 from ratchet.forgetting import withdraw
 from ratchet.log_view import LogView
@@ -22,6 +23,7 @@ from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
 from ratchet.topics import apply_topics
 from ratchet.up import run_stack, run_until_interrupted
+from shared.checks import has_problem
 from shared.clock import SystemClock
 from shared.events import FeedbackType, UserForgotten
 from shared.model_file import load_models
@@ -74,6 +76,24 @@ def demo(
 ) -> None:
     """Watch a small model learn from feedback, refuse poisoned feedback, and be rolled back and forward."""
     run_demo(rounds, tickets, state, model_files, bases, seed)
+
+
+@app.command()
+def doctor(
+    model_files: ModelFiles = Path("models"),
+    bases: Bases = Path(".ratchet/bases"),
+    object_store: Annotated[str, typer.Option(envvar="RATCHET_OBJECT_STORE", help="A folder or an fsspec URL.")] = ".ratchet/objects",
+    bootstrap_servers: Bootstrap = KAFKA,
+    json: Json = False,
+) -> None:
+    """Check this machine: what training needs, the model files, the object store, the broker. Status 1 when there is a problem."""
+    rows = examine(bootstrap_servers, object_store, model_files, bases)
+    if json:
+        console.as_json([row.model_dump() for row in rows])
+    else:
+        console.table(("check", "", "found", "what to do"), [(row.name, row.state, row.found, row.advice) for row in rows])
+    if has_problem(rows):
+        raise typer.Exit(1)
 
 
 @feedback.command("send")

@@ -52,6 +52,21 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("ratchet_training_steps_total", "counter", "trainer", ("model",), "Steps of training, those that were done again included."),
     Metric("ratchet_training_checkpoints_total", "counter", "trainer", ("model",), "Checkpoints that reached the object store."),
     Metric("ratchet_training_resumed_total", "counter", "trainer", ("model",), "Times that training went on from a checkpoint."),
+    Metric(
+        "ratchet_training_reward_hacking",
+        "gauge",
+        "trainer",
+        ("model",),
+        "1 while reward rises and held-out does not follow: promotion is stopped.",
+    ),
+    Metric("ratchet_training_batches_waiting", "gauge", "trainer", (), "Batches that wait for their lane's training window."),
+    Metric(
+        "ratchet_training_window_opens_seconds",
+        "gauge",
+        "trainer",
+        (),
+        "Unix time at which the next batch that waits for its window may begin; 0 when none waits.",
+    ),
     Metric("ratchet_registry_promotions_total", "counter", "registry", ("model",), "Versions promoted."),
     Metric("ratchet_registry_rollbacks_total", "counter", "registry", ("model", "actor"), "Rollbacks, by who asked (operator or monitor)."),
     Metric("ratchet_registry_champion_number", "gauge", "registry", ("model",), "Number of the version that is champion."),
@@ -84,7 +99,7 @@ class Metrics:
         """Set a gauge."""
         collector = self._collectors[name]
         assert isinstance(collector, Gauge)
-        collector.labels(**labels).set(value)
+        (collector.labels(**labels) if labels else collector).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation to a histogram."""

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from shared.errors import ModelFileError, UnknownModel
 from shared.events import Digest, Message, Name, Share, Value
@@ -15,6 +16,7 @@ from shared.redaction_policy import Redaction
 from shared.reward_policy import RewardPolicy
 from shared.storage import canonical_json
 from shared.training_config import Lane, TrainingConfig
+from shared.training_window import Window
 
 V = TypeVar("V", bound=Value)
 
@@ -58,28 +60,66 @@ class LaneSettings(Value):
     rehearsal: Annotated[
         str | None, Field(description="JSON Lines of {messages}; every run also learns the base's own answers to them, against forgetting")
     ] = None
+    window: Annotated[Window | None, Field(description="when runs of this lane may begin; without one, always")] = None
+
+
+AnswerMeasure = Literal["bleu", "chrf", "exact_match", "json_validity"]
+
+
+class Deciding(Value):
+    """How a measure of greedy answers takes part in the decision. The margin is in its own unit: points of BLEU and chrF, else a share."""
+
+    margin: Annotated[FiniteFloat, Field(ge=0, description="how much worse a candidate may be on held-out or golden")]
+    promotes: Annotated[bool, Field(description="whether evidence that it is better is enough; if so, it takes its part of the error")] = (
+        False
+    )
+
+
+class Tripwire(Value):
+    """When rising reward of what is learned, while held-out does not follow, looks like reward hacking."""
+
+    versions: Annotated[int, Field(ge=3, le=100, description="the newest evaluated candidates that the trend is taken over")] = 4
+    reward_rise: Annotated[FiniteFloat, Field(gt=0, le=2, description="of the mean reward, over them, from which on it is rising")] = 0.1
+    held_out_gain: Annotated[
+        FiniteFloat, Field(description="nats per answer token, summed over them, up to which held-out is flat or falling")
+    ] = 0.0
+    blocks: Annotated[bool, Field(description="whether it stops promotion, or is only told")] = True
 
 
 class Gate(Value):
     """The sets and margins by which a candidate is judged. Margins are nats of mean log-likelihood per answer token."""
 
     confidence: Annotated[FiniteFloat, Field(gt=0.5, lt=1)] = 0.95
-    minimum_examples: Annotated[int, Field(ge=2)] = 5
+    minimum_examples: Annotated[int, Field(ge=2)] = 12
     held_out_newest: Annotated[int, Field(ge=1)] = 500
-    improvement_margin: Margin = 0.0
+    improvement_margin: Margin = 0.005
     harm_margin: Margin = 0.02
     retention_margin: Margin = 0.5
     golden: Annotated[str | None, Field(description="JSON Lines of {messages, answer}, beside the model file")] = None
     retention: Annotated[str | None, Field(description="JSON Lines of {messages}; the base's own answers are the reference")] = None
     canaries: Annotated[str | None, Field(description="JSON Lines of {messages, must_contain, must_not_contain}")] = None
     probes: Annotated[int, Field(ge=1, le=32)] = 4
+    answered: Annotated[int, Field(ge=0, le=1000, description="examples of held-out and of golden that are answered, at most, each")] = 12
+    answer_tokens: Annotated[int, Field(ge=1, le=4096, description="of an answer that is measured, at most")] = 48
+    deciding: Annotated[
+        Mapping[AnswerMeasure, Deciding], Field(description="the measures of answers that decide beside the log-likelihood")
+    ] = {}
+    tripwire: Tripwire = Tripwire()
+
+    @model_validator(mode="after")
+    def _has_answers_to_decide_by(self) -> Self:
+        if self.deciding and not self.answered:
+            raise ValueError(f"deciding: {', '.join(self.deciding)} needs answers, and `answered` is 0")
+        return self
 
 
 class DeployTarget(Value):
     """Where the champion is served."""
 
     kind: Literal["llamacpp", "ollama", "folder"]
-    location: Annotated[str | None, Field(description="a URL, or a folder; without one, what RATCHET_SERVING names")] = None
+    location: Annotated[
+        str | None, Field(description="a URL, or a folder; without one, the URL that RATCHET_SERVING or RATCHET_OLLAMA names")
+    ] = None
 
 
 class ModelFile(Value):
@@ -95,6 +135,23 @@ class ModelFile(Value):
     gate: Gate = Gate()
     deploy: tuple[DeployTarget, ...] = ()
 
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _training_knows_its_lane(cls, lanes: Any) -> Any:
+        """A configuration's ranges and defaults are those of the lane under which it stands."""
+        if not isinstance(lanes, Mapping):
+            return lanes
+        return {lane: _in_lane(lane, settings) for lane, settings in lanes.items()}
+
+    @field_validator("lanes")
+    @classmethod
+    def _no_training_of_another_lane(cls, lanes: Mapping[Lane, LaneSettings]) -> Mapping[Lane, LaneSettings]:
+        for lane, settings in lanes.items():
+            if settings.training.lane != lane:
+                found = settings.training.lane
+                raise PydanticCustomError("another_lane", f"the training of the lane {lane} says that its lane is {found}")
+        return lanes
+
     @property
     def digest(self) -> Digest:
         """What the file says, in short; in every event that it decided."""
@@ -107,6 +164,13 @@ class ModelFile(Value):
     def key_of(self, shard: int) -> str:
         """The key of a shard's records: the model's name alone while it has one shard."""
         return self.model if self.shards == 1 else f"{self.model}#{shard}"
+
+
+def _in_lane(lane: Any, settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    training = settings.get("training", {})
+    return {**settings, "training": {"lane": lane, **training} if isinstance(training, Mapping) else training}
 
 
 class Canary(Value):

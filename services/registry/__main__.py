@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
-import httpx
 import uvicorn
 
 from services.registry import api, pages
@@ -50,11 +51,11 @@ async def run(settings: RegistrySettings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
 
-    async with httpx.AsyncClient() as client:
-        targets = targets_of(models, settings.serving, client)
+    async with targets_of(models, settings) as targets:
         builds = Builds(database, FsspecStore(settings.object_store), models, settings.bases, settings.merged)
-        publisher = Publisher(database, producer, clock, log)
-        deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept)
+        replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
+        publisher = Publisher(database, producer, clock, log, replica)
+        deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica)
         registry = Registry(database, models, publisher, deployer, clock, log, metrics)
         application = api.build(registry, health, metrics.registry)
         pages.add(application, registry)
@@ -62,7 +63,7 @@ async def run(settings: RegistrySettings) -> None:
             application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )
         server = _Server(web)
-        await asyncio.to_thread(database.create)
+        await asyncio.to_thread(database.bring_up_to_date)
         try:
             await producer.start()
             await consumer.start()

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from services.registry.deployer import Deployer
 from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
+from services.registry.lifecycle import number_of
 from services.registry.outbox import Publisher
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, version_of
@@ -108,8 +109,8 @@ class Registry:
         return lambda session, now: training_rolled_back(session, ended, now)
 
     def _moved(self, model: str, version: str) -> None:
-        self._metrics.set("ratchet_registry_champion_number", int(version[1:].partition("_")[0]), model=model)
-        self.deployer.wake(model)
+        self._metrics.set("ratchet_registry_champion_number", number_of(version), model=model)
+        self.deployer.wake()
 
     async def _show_champion(self, model: str) -> None:
         def number(session: Session) -> int:

@@ -1,4 +1,4 @@
-"""The deployer: per model and target, what is served follows the champion, at start and ever after."""
+"""The deployer: per model and target, what is served follows the champion, at start and ever after; of several replicas one does it."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from services.registry.builds import Builds
 from services.registry.deploy.target import Target
 from services.registry.deployment import Served, Undone, Wanted, deploy, keep_at_hand
+from services.registry.leases import LASTS_SECONDS, Lease
+from services.registry.lifecycle import number_of
 from services.registry.outbox import Publisher, enqueue
 from services.registry.store.database import Database
-from services.registry.store.queries import aliases_of, attempts, newest_deployment, version_of, was_verified
+from services.registry.store.queries import aliases_of, all_aliases, attempts, deployed_moves, newest_deployment, version_of, was_verified
 from services.registry.store.tables import Deployment
 from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
@@ -25,6 +27,7 @@ from shared.logs import Log
 from shared.metrics import Metrics
 
 _LOOK_AGAIN_SECONDS = 10.0
+_WATCH_SECONDS = 0.25
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 120.0
 
@@ -42,6 +45,8 @@ class Deployer:
         log: Log,
         metrics: Metrics,
         kept: int,
+        replica: str = "one",
+        lasts: float = LASTS_SECONDS,
     ) -> None:
         self._database = database
         self._targets = targets
@@ -52,33 +57,64 @@ class Deployer:
         self._metrics = metrics
         self._kept = kept
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
-        self._done: dict[tuple[str, str], int] = {}
-        self._changed = asyncio.Condition()
+        self._leases = {
+            model: Lease(database, f"deploy {model}", replica, clock, log, partial(self._start_over, model), lasts) for model in targets
+        }
+        self._moves: dict[str, int] = {}
+        self._look = asyncio.Event()
+        self._deployed = asyncio.Condition()
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as loops:
-            for model, targets in self._targets.items():
-                for target in targets:
-                    wake = asyncio.Event()
-                    self._wakes[model].append(wake)
-                    loops.create_task(self._follow(model, target, wake))
-            # Also when there is no target, since the process ends when this does.
-            await asyncio.Event().wait()
+        try:
+            async with asyncio.TaskGroup() as loops:
+                for model, targets in self._targets.items():
+                    loops.create_task(self._leases[model].keep())
+                    for target in targets:
+                        wake = asyncio.Event()
+                        self._wakes[model].append(wake)
+                        loops.create_task(self._follow(model, target, wake))
+                loops.create_task(self._watch())
+        finally:
+            for lease in self._leases.values():
+                await lease.release()
 
-    def wake(self, model: str) -> None:
-        """The champion of a model may have moved."""
-        for wake in self._wakes.get(model, ()):
-            wake.set()
+    def wake(self) -> None:
+        """A champion may have moved."""
+        self._look.set()
 
     async def deployed(self, model: str, move: int, seconds: float) -> bool:
-        """Wait until every target serves a move of the champion, or a later one; false when that takes longer than `seconds`."""
+        """Wait until every target serves a move of the champion, or a later one, whichever replica deploys; false when that takes
+        longer than `seconds`."""
         names = [target.name for target in self._targets.get(model, ())]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait_for(lambda: all(self._done.get((model, name), -1) >= move for name in names))
-                return True
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(seconds):
+                while True:
+                    done = await self._database.run(partial(deployed_moves, model=model))
+                    if all(done.get(name, -1) >= move for name in names):
+                        return True
+                    async with self._deployed:
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._deployed.wait(), _WATCH_SECONDS)
         return False
+
+    def _start_over(self, model: str) -> None:
+        for wake in self._wakes[model]:
+            wake.set()
+
+    async def _watch(self) -> None:
+        """Start over what deploys a model whose champion has moved, whichever replica moved it."""
+        while True:
+            self._look.clear()
+            with suppress(Unavailable):
+                for row in await self._database.run(all_aliases):
+                    if row.model in self._targets and self._moves.get(row.model) != row.move:
+                        self._moves[row.model] = row.move
+                        self._start_over(row.model)
+                        if row.champion is not None:
+                            self._metrics.set("ratchet_registry_champion_number", number_of(row.champion), model=row.model)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), _WATCH_SECONDS)
 
     async def _follow(self, model: str, target: Target, wake: asyncio.Event) -> None:
         retry = _FIRST_RETRY_SECONDS
@@ -101,9 +137,9 @@ class Deployer:
                         await work
 
     async def reconcile(self, model: str, target: Target) -> bool:
-        """Let a target serve what is wanted; whether it does. What came of it is recorded and published."""
+        """Let a target serve what is wanted; whether it does, or another replica sees to it. What came of it is recorded and published."""
         try:
-            return await self._reconcile(model, target)
+            return not await self._leases[model].have() or await self._reconcile(model, target)
         except Unavailable as error:
             self._log.warning("deployments wait", model=model, target=target.name, reason=str(error))
             return False
@@ -120,9 +156,8 @@ class Deployer:
             return False
         if served is not None:
             await self._record_success(wanted, target, served, self._clock.monotonic() - began)
-        async with self._changed:
-            self._done[model, target.name] = wanted.move
-            self._changed.notify_all()
+        async with self._deployed:
+            self._deployed.notify_all()
         try:
             await keep_at_hand(wanted, target, self._builds, self._kept)
         except RatchetError as error:
@@ -131,6 +166,7 @@ class Deployer:
 
     async def _record_success(self, wanted: Wanted, target: Target, served: Served, seconds: float) -> None:
         def record(session: Session) -> None:
+            self._leases[wanted.model].guard(session)
             now = self._clock.now()
             count = attempts(session, wanted.model, target.name, wanted.move)
             session.add(_row(wanted, target, "deployed", seconds, now, digest=served.digest, finding=served.finding))
@@ -153,6 +189,7 @@ class Deployer:
 
     async def _record_failure(self, wanted: Wanted, target: Target, error: Undone, seconds: float) -> None:
         def record(session: Session) -> None:
+            self._leases[wanted.model].guard(session)
             now = self._clock.now()
             last = newest_deployment(session, wanted.model, target.name)
             if last and (last.move, last.state, last.step, last.reason) == (wanted.move, "failed", error.step, error.reason):

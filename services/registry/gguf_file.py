@@ -60,6 +60,17 @@ class Layout:
     def architecture(self) -> str:
         return str(self.scalars.get("general.architecture", ""))
 
+    def string(self, key: str, place: int) -> str:
+        """One item of an array of strings, empty where the array is not there or shorter."""
+        at = self.places.get(key)
+        data = memoryview(self.metadata)
+        if at is None or struct.unpack_from("<I", data, at)[0] != _STRING or place >= struct.unpack_from("<Q", data, at + 4)[0]:
+            return ""
+        text, at = _string(data, at + 12)
+        for _ in range(place):
+            text, at = _string(data, at)
+        return text
+
 
 def read_layout(data: Bytes) -> Layout:
     """The layout of a whole file. Raises Unusable when it is not GGUF of version 2 or 3."""

@@ -56,6 +56,11 @@ def version_name(number: int, at: datetime) -> str:
     return f"v{number}_{at:%Y%m%d_%H%M%S}"
 
 
+def number_of(name: str) -> int:
+    """The number in a version's name."""
+    return int(name[1:].partition("_")[0])
+
+
 def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Aliases:
     """The aliases after a move of `version`. Raises IllegalMove when the table does not allow it."""
     standing: Standing = "new" if is_new else aliases.standing(version)

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from services.registry.lifecycle import IllegalMove
 from services.registry.moves import NothingToMoveTo, UnknownVersion
+from services.registry.store.database import Unstorable
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
 PROBLEM_JSON = "application/problem+json"
@@ -29,6 +30,7 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (NothingToMoveTo, 409, "nothing to move to"),
     (Ambiguous, 409, "ambiguous name"),
     (IllegalMove, 409, "move not allowed"),
+    (Unstorable, 422, "not storable"),
     (Unavailable, 503, "not available at present"),
 )
 

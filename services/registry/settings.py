@@ -15,6 +15,17 @@ class RegistrySettings(ServiceSettings):
     database: Annotated[str, Field(description="an SQLAlchemy URL: sqlite:///<file> or postgresql+psycopg://...")] = (
         "sqlite:///.ratchet/registry.db"
     )
-    serving: Annotated[str, Field(description="where targets are served that name no location of their own")] = "http://127.0.0.1:8081"
+    serving: Annotated[str, Field(description="where llamacpp targets are served that name no location of their own")] = (
+        "http://127.0.0.1:8081"
+    )
+    ollama: Annotated[str, Field(description="where ollama targets are served that name no location of their own")] = (
+        "http://127.0.0.1:11434"
+    )
+    ollama_context: Annotated[
+        int, Field(ge=64, description="tokens of prompt and answer together that versions made from now on take at Ollama")
+    ] = 4096
+    ollama_threads: Annotated[
+        int, Field(ge=0, description="threads that versions made from now on use at Ollama; 0 leaves it to Ollama, which takes every core")
+    ] = 0
     merged: Annotated[Path, Field(description="the folder that merged models are written to")] = Path(".ratchet/merged")
     merged_kept: Annotated[int, Field(ge=0, description="merged models kept per model, beside those that an alias names")] = 2

@@ -1,16 +1,22 @@
 """Whether what is served answers as what was evaluated. Pure.
 
 The evaluation's greedy answers are compared token by token. Rounding differs between implementations, so at a near tie another
-token may win; there the comparison of that answer ends. Everything before must be the same, and about as likely.
+token may win; there the comparison of that answer ends. Everything before must be the same, and about as likely, where the server
+says how likely.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from shared.events import Digest, Probe
 
 NEAR_TIE = 0.25  # nats: the lead of a token over the runner-up, below which another token may win
 TOLERANCE = 0.1  # nats: mean difference of log-probabilities over the tokens agreed on
+
+_ONE_TOKEN = re.compile(r"\s?(\w+|[^\w\s]+)|\s+")  # what tokenizers do not divide beforehand, and may make one token of
+_PART_OF_A_CHARACTER = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,14 @@ class Finding:
     tokens: int
     mean_difference: float | None
 
+    def failing(self, reason: str) -> "Finding":
+        """The same with one more reason against."""
+        return replace(self, passed=False, reasons=(*self.reasons, reason))
+
 
 def judge(expected: Digest, found: Digest, probes: Sequence[Probe], answers: Sequence[Sequence[ServedToken]]) -> Finding:
     """Compare digests, and each probe with the answer that was served for it (`answers` in the order of `probes`)."""
-    reasons = [] if expected == found else [f"the served file has digest {found}, the merged one {expected}"]
-    if len(answers) != len(probes):
-        reasons.append(f"{len(answers)} of {len(probes)} probes were answered")
+    reasons = _at_a_glance(expected, found, len(probes), len(answers))
     differences: list[float] = []
     for number, (probe, answer) in enumerate(zip(probes, answers, strict=False), start=1):
         agreed, reason = _agree(probe, answer)
@@ -49,6 +57,28 @@ def judge(expected: Digest, found: Digest, probes: Sequence[Probe], answers: Seq
     if mean is None and any(probe.answer for probe in probes):
         reasons.append("no token of any probe was agreed on")
     return Finding(not reasons, tuple(reasons), len(probes), len(differences), mean)
+
+
+def judge_texts(expected: Digest, found: Digest, probes: Sequence[Probe], answers: Sequence[str]) -> Finding:
+    """The same for a server that shows the text of its answers alone. Where a text parts from the evaluation's, the lead counts of
+    the token there, and of one before it that the server may have written as a longer token."""
+    reasons = _at_a_glance(expected, found, len(probes), len(answers))
+    tokens = 0
+    for number, (probe, answer) in enumerate(zip(probes, answers, strict=False), start=1):
+        agreed, reason = _agree_in_text(probe, answer)
+        tokens += agreed
+        if reason:
+            reasons.append(f"probe {number}: {reason}")
+    if not tokens and any(probe.answer for probe in probes):
+        reasons.append("no token of any probe was agreed on")
+    return Finding(not reasons, tuple(reasons), len(probes), tokens, None)
+
+
+def _at_a_glance(expected: Digest, found: Digest, probes: int, answers: int) -> list[str]:
+    reasons = [] if expected == found else [f"the served file has digest {found}, the merged one {expected}"]
+    if answers != probes:
+        reasons.append(f"{answers} of {probes} probes were answered")
+    return reasons
 
 
 def _agree(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], str]:
@@ -65,6 +95,33 @@ def _agree(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], st
             return differences, f"token {place + 1} is {served.text!r}, expected {token.text!r} with a lead of {token.lead:.2f} nats"
         differences.append(abs(served.logprob - token.logprob))
     return differences, ""
+
+
+def _agree_in_text(probe: Probe, answer: str) -> tuple[int, str]:
+    """How many tokens the text agrees on, and why the answer is another, empty if it is not."""
+    tokens = list(probe.answer)
+    # A token that is part of a character has no text of its own: what comes from there on cannot be compared.
+    readable = next((place for place, token in enumerate(tokens) if _PART_OF_A_CHARACTER in token.text), len(tokens))
+    complete = readable == len(tokens) > 0 and _ends(tokens[-1].text, "")
+    texts = [token.text for token in tokens[: readable - complete]]
+    starts = list(accumulate(map(len, texts), initial=0))
+    parted = _common_length("".join(texts), answer)
+    if parted == starts[-1] and (not complete or parted == len(answer)):
+        return readable, ""
+    place = next(number for number, end in enumerate([*starts[1:], parted + 1]) if end > parted)
+    for earlier in range(place + 1):
+        written = answer[starts[earlier] : parted + 1]
+        longer = len(written) > len(tokens[earlier].text) and _ONE_TOKEN.fullmatch(written)
+        if (earlier == place or longer) and tokens[earlier].lead < NEAR_TIE:
+            return earlier, ""
+    token = tokens[place]
+    there = answer[starts[place] : starts[place] + len(token.text)]
+    return place, f"token {place + 1} is {there!r}, expected {token.text!r} with a lead of {token.lead:.2f} nats"
+
+
+def _common_length(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _ends(expected: str, served: str) -> bool:

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from services.trainer.app import Trainer
 from services.trainer.bases import locate
 from services.trainer.child_process import ChildProcess
+from services.trainer.environment import require_able_machine
 from services.trainer.failures import RunFailed
 from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
+from services.trainer.waiting import Waiting
 from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
 from shared.clock import SystemClock
 from shared.errors import Misconfigured, Unprocessable
 from shared.failpoints import arm
 from shared.health import Health, serve_health
-from shared.logs import configure
+from shared.logs import Log, configure
 from shared.metrics import Metrics
 from shared.model_file import Models, load_models
 from shared.process import exit_status
@@ -39,7 +41,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     models = load_models(settings.models)
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
-    child = ChildProcess(settings.threads, log)
+    child = ChildProcess(settings.threads, log, settings.memory_limit)
     producer = KafkaProducer(settings.bootstrap_servers)
     others = KafkaReader(settings.bootstrap_servers, OTHERS)
     store, runs = FsspecStore(settings.object_store), Runs(settings.work)
@@ -64,14 +66,16 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
             health.progressed()
 
     async def work() -> None:
-        await _warm_up(trainer)
+        await _warm_up(trainer, log)
         await producer.start()
         await others.start()
         await consumer.start()
         health.ready()
         log.info("ready", models=sorted(models.files))
         async with aclosing(consumer.records()) as records:
-            await consume(records, handle, consumer.commit, producer, "trainer", clock, log)
+            waiting = Waiting(trainer.opens_at, consumer.owns, consumer.commit, clock, metrics, log)
+            async with aclosing(waiting.among(records)) as ready:
+                await consume(ready, handle, waiting.commit, producer, "trainer", clock, log)
 
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
     working, telling = asyncio.create_task(work()), asyncio.create_task(told_to_stop.wait())
@@ -106,11 +110,17 @@ class HandingOver:
         await self.trainer.settled()
 
 
-async def _warm_up(trainer: Trainer) -> None:
+async def _warm_up(trainer: Trainer, log: Log) -> None:
+    """Meanwhile the machine is looked at; what is the matter with it says more than what fails because of it."""
+    looking = asyncio.create_task(require_able_machine(log))
     try:
         await trainer.warm_up()
+        await looking
     except RunFailed as failure:
+        await looking
         raise Misconfigured(f"{failure.reason}; {failure.advice}") from failure
+    finally:
+        looking.cancel()
 
 
 def _check_sets(models: Models) -> None:

@@ -1,6 +1,7 @@
 """The shell: one batch after another, each from its announcement to the registry's answer."""
 
 import asyncio
+from datetime import datetime
 from functools import partial
 
 from services.trainer.bases import Base
@@ -15,11 +16,12 @@ from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
+from services.trainer.tripwire import History
 from services.trainer.withdrawals import Withdrawals
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
 from shared.codec import decode
-from shared.errors import ContractViolation, Forgone, Misconfigured, StorageUnavailable, Undecodable, Unusable
+from shared.errors import ContractViolation, Forgone, Misconfigured, StorageUnavailable, Undecodable, Unprocessable, Unusable
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -42,6 +44,7 @@ from shared.model_file import ModelFile, Models
 from shared.reading import TopicReader
 from shared.storage import ObjectStore
 from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.training_config import TrainingConfig
 
 HEARD_BACK: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
@@ -91,7 +94,8 @@ class Trainer:
         self._log = log
         self._champions = Champions()
         self._withdrawals = Withdrawals()
-        self._benches: dict[tuple[Base, str], Bench] = {}
+        self._history = History()
+        self._benches: dict[tuple[Base, str, str], Bench] = {}
         self._handovers = Handovers(store, runs, log)
         self._interruptions = Interruptions(child)
         self.pause, self.settled = self._interruptions.pause, self._interruptions.settled
@@ -102,11 +106,28 @@ class Trainer:
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
         max_tokens = settings.training.max_tokens
-        bench = self._bench(model, settings.training.precision)
+        bench = self._bench(model, settings.training)
         await bench.load()
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
         await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
         await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)
+
+    def opens_at(self, record: Record) -> datetime | None:
+        """When the training window of a batch's lane opens next; None when its run may go on at once.
+
+        A run that has begun here goes on, whatever the hour. What is no batch of a declared model is not kept waiting either.
+        """
+        try:
+            batch = decode(record.value, record.headers, BatchReady).event
+            lane = self._models.get(batch.model).lanes.get(batch.lane)
+        except Unprocessable:
+            return None
+        run_id, now = identity("run", batch.batch_id), self._clock.now()
+        if lane is None or lane.window is None or lane.window.is_open(now):
+            return None
+        if self._runs.plan(run_id) is not None or self._champions.has_ended(run_id):
+            return None
+        return lane.window.next_open(now)
 
     async def handle(self, record: Record, owned: Owned) -> None:
         """Bring a batch to its end. Raises Forgone, with nothing published from then on, when `owned` says that it is another trainer's."""
@@ -133,7 +154,7 @@ class Trainer:
     async def _settle(self, batch: BatchReady, model: ModelFile, run_id: str, champion: Champion, owned: Owned, log: Log) -> None:
         """Train and evaluate until there is an outcome that nothing more follows from."""
         progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log)
-        bench = self._bench(model, configuration_of(model, batch).precision)
+        bench = self._bench(model, configuration_of(model, batch))
         leave = partial(self._leave, run_id, batch.model, log)
         run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, leave, self._clock)
         log.info("run begins", champion=champion.version, examples=batch.counts.training)
@@ -175,11 +196,12 @@ class Trainer:
         outcome: Outcome
         try:
             quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
-            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn)
+            history = self._history.before(batch.model, run.run_id)
+            outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
-            outcome = failed(batch, run.run_id, model, champion.version, evaluation, failure.reason, failure.advice, self._clock)
+            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, failure.reason, failure.advice, self._clock)
         except Unusable as error:
-            outcome = failed(batch, run.run_id, model, champion.version, evaluation, str(error), CORRUPT_ADVICE, self._clock)
+            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, str(error), CORRUPT_ADVICE, self._clock)
         try:
             self._runs.write_outcome(run.run_id, evaluation, outcome)
         except RunFailed as failure:
@@ -210,6 +232,10 @@ class Trainer:
         await publish(self._producer, TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS, outcome.model, outcome, SOURCE)
         told = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
+        alarm = outcome.verdict.alarm if outcome.verdict else None
+        self._metrics.set("ratchet_training_reward_hacking", alarm is not None, model=outcome.model)
+        if alarm:
+            log.error("tripwire", alarm=alarm)
         reasons = "; ".join(outcome.verdict.reasons) if outcome.verdict else getattr(outcome, "reason", "")
         log.info("outcome", outcome=told, evaluation=outcome.evaluation, reasons=reasons)
 
@@ -255,9 +281,11 @@ class Trainer:
                 self._withdrawals.apply(event, Position(topic=record.topic, partition=record.partition, offset=record.offset))
             else:
                 self._champions.apply(event)
+                self._history.apply(event)
 
-    def _bench(self, model: ModelFile, precision: str) -> Bench:
-        key = (self._bases[model.model], precision)
+    def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:
+        base = self._bases[model.model]
+        key = (base, training.precision, training.quantisation)
         if key not in self._benches:
-            self._benches[key] = Bench(self._child, self._bases[model.model], precision)
+            self._benches[key] = Bench(self._child, *key)
         return self._benches[key]

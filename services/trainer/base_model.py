@@ -10,9 +10,10 @@ from typing import Any
 import peft
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from services.trainer.failures import RunFailed
+from services.trainer.machine import best_precision, device_here
 from services.trainer.tokens import Vocabulary
 from shared.adapters import CONFIG, WEIGHTS
 from shared.training_config import TrainingConfig
@@ -22,8 +23,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class BaseModel:
-    """`train` in the precision that trains fastest, `judge` in fp32: what is evaluated agrees with what an F16 server computes.
-    On a device where both are the same they are one model."""
+    """`train` in the precision that trains fastest, or in 4 bits; `judge` in fp32: what is evaluated agrees with what an F16 server
+    computes. On a device where both are the same they are one model."""
 
     vocabulary: Vocabulary
     train: Any
@@ -31,23 +32,22 @@ class BaseModel:
     device: str
 
 
-def best_precision(device: str) -> str:
-    """The training precision for a device: bf16 where there are instructions for it, else fp16 on a GPU and fp32 on a CPU."""
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    abilities = torch.cpu.get_capabilities()
-    return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16") else "fp32"
-
-
-def load_base(folder: str, precision: str) -> BaseModel:
-    """Load a base from its folder. Raises OSError when there is none."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def load_base(folder: str, precision: str, quantisation: str = "none") -> BaseModel:
+    """Load a base from its folder. Raises OSError when there is none, RunFailed when it cannot be held as asked."""
+    device = device_here()
     chosen = best_precision(device) if precision == "auto" else precision
     judge = _load(folder, torch.float32, device)
-    train = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
+    if quantisation == "nf4":
+        train = quantised(folder, DTYPES[chosen], device)
+    else:
+        train = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
     ends = judge.generation_config.eos_token_id
-    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(folder), tuple(ends) if isinstance(ends, list) else (ends,))
-    return BaseModel(vocabulary, train, judge, device)
+    return BaseModel(Vocabulary(load_tokenizer(folder), tuple(ends) if isinstance(ends, list) else (ends,)), train, judge, device)
+
+
+def load_tokenizer(folder: str) -> Any:
+    """A base's tokenizer without its weights. Raises OSError when there is none."""
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _load(folder: str, dtype: torch.dtype, device: str) -> Any:
@@ -55,6 +55,34 @@ def _load(folder: str, dtype: torch.dtype, device: str) -> Any:
     model.to(device)
     model.requires_grad_(False)
     return model.eval()
+
+
+def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
+    """A base whose projections are held in 4 bits and multiplied in `compute`; all else is fp32.
+
+    QLoRA's NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314). Raises RunFailed where bitsandbytes is not installed.
+    """
+    try:
+        from bitsandbytes.nn.modules import Linear4bit
+    except ImportError as error:
+        raise RunFailed(
+            f"nf4 needs bitsandbytes, which is not there: {error}", "install it, or set the lane's quantisation to none"
+        ) from error
+    bits: Any = BitsAndBytesConfig
+    held = bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=compute, quantization_config=held, device_map={"": device})
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # Where the CPU has bf16 instructions, the first pass without gradients would repack the weights for serving, and from then on
+            # the layer's input would get no gradient, silently.
+            module.support_avx512bf16_for_cpu = False
+    prepare: Any = peft.prepare_model_for_kbit_training
+    return prepare(model, use_gradient_checkpointing=False).eval()
+
+
+def needs_scale(model: Any) -> bool:
+    """Whether gradients pass through fp16, whose small numbers run out without a scale; bf16 and fp32 have the range."""
+    return bool(model.dtype == torch.float16) or any(getattr(module, "compute_dtype", None) == torch.float16 for module in model.modules())
 
 
 @contextmanager
@@ -72,7 +100,8 @@ def wearing(model: Any, adapter: Path | None) -> Iterator[Any]:
 
 @contextmanager
 def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterator[Any]:
-    """The model with a trainable fp32 adapter, which starts as `parent`'s weights or as fresh ones that change nothing yet.
+    """The model with a trainable fp32 adapter, which starts as `parent`'s weights or as fresh ones that change nothing yet. With
+    `gradient_checkpointing` a layer's activations are computed again in the backward pass, for the same gradients.
 
     Raises RunFailed when the parent's adapter has another shape than `config` asks for.
     """
@@ -89,7 +118,21 @@ def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterato
     with _wrapped(model, lora) as wrapped:
         if parent is not None:
             _put_on(wrapped, parent)
-        yield wrapped
+        with _checkpointing(wrapped.get_base_model(), config.gradient_checkpointing):
+            yield wrapped
+
+
+@contextmanager
+def _checkpointing(causal: Any, wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    # Without re-entrance the inputs, which ask for no gradient, need not be made to ask for one.
+    causal.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        causal.gradient_checkpointing_disable()
 
 
 @contextmanager

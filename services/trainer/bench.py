@@ -8,7 +8,8 @@ from typing import TypeVar
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
-from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.lessons import Lessons
+from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.resources import what_would_fit
 from services.trainer.training_set import Sample
 from shared.events import Message, ProbeToken, Value
@@ -35,10 +36,10 @@ class Bench:
     Every method raises RunFailed when the child refuses, or has died twice.
     """
 
-    def __init__(self, child: ChildProcess, base: Base, precision: str) -> None:
+    def __init__(self, child: ChildProcess, base: Base, precision: str, quantisation: str = "none") -> None:
         self._child = child
         self.base = base
-        self._load = Load(base=base.folder, precision=precision)
+        self._load = Load(base=base.folder, precision=precision, quantisation=quantisation)
         self._scores: dict[tuple[str, Sample], float] = {}
         self._answers: dict[tuple[str, Messages, int], Greedy] = {}
 
@@ -46,9 +47,13 @@ class Bench:
         """Have the base in memory."""
         await self._ask(self._load, Loaded, ignore)
 
+    async def fit(self, samples: Sequence[Sample], configuration: TrainingConfig) -> Fits:
+        """How much memory training on these would need. Raises RunFailed, with what would fit, when there is not so much."""
+        return await self._ask(Fit(base=self.base.folder, examples=tuple(samples), configuration=configuration), Fits, ignore)
+
     async def train(
         self,
-        samples: Sequence[Sample],
+        lessons: Lessons,
         configuration: TrainingConfig,
         parent: Path | None,
         out: Path,
@@ -57,7 +62,10 @@ class Bench:
     ) -> Trained:
         """Train from `parent`'s adapter, or a fresh one, and write the result to `out`; checkpoints go beside it unless told otherwise."""
         request = Train(
-            examples=tuple(samples),
+            examples=tuple(lessons.examples),
+            pairs=tuple(lessons.pairs),
+            desirable=tuple(lessons.desirable),
+            undesirable=tuple(lessons.undesirable),
             configuration=configuration,
             parent=parent,
             checkpoints=checkpoints or out.parent,
@@ -102,7 +110,8 @@ class Bench:
                 raise RunFailed(f"the training process died twice: {error}", _advice(request, error)) from error
 
     async def _ask_loaded(self, request: Request, expected: type[R], heard: Heard) -> R:
-        await self._child.ask(self._load, Loaded)
+        if not isinstance(request, Fit):
+            await self._child.ask(self._load, Loaded)
         return await self._child.ask(request, expected, heard)
 
 

@@ -12,15 +12,19 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
 import transformers
 
-from services.trainer.base_model import BaseModel, learning, load_base, save_adapter, wearing
+from services.trainer.base_model import BaseModel, learning, load_base, load_tokenizer, save_adapter, wearing
+from services.trainer.base_shape import read_shape
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.evaluation import answer_greedily, score
 from services.trainer.failures import RunFailed
+from services.trainer.machine import best_precision, device_here, memory_for
+from services.trainer.memory import Work, need, refusal
 from services.trainer.preferences import EncodedPair, Judged
 from services.trainer.protocol import (
     REQUEST,
@@ -28,6 +32,8 @@ from services.trainer.protocol import (
     Answer,
     Answered,
     Counted,
+    Fit,
+    Fits,
     Load,
     Loaded,
     Refused,
@@ -41,22 +47,26 @@ from services.trainer.protocol import (
 from services.trainer.recipe import Interrupted, train
 from services.trainer.resources import FREE_THE_DISK, OUT_OF_MEMORY, is_disk_full, is_out_of_memory
 from services.trainer.settings import ChildSettings
-from services.trainer.tokens import Encoded, encode, encode_prompt
+from services.trainer.tokens import Encoded, Vocabulary, encode, encode_prompt
 from services.trainer.training_set import Pair, Sample
 from shared.failpoints import arm, reach_in_thread
 from shared.identity import digest_of
 from shared.logs import configure
 from shared.settings import read
+from shared.training_config import TrainingConfig
+
+LOOK_AT_THE_BASE = "check base.training in the model file, and RATCHET_BASES"
 
 Asked = tuple[bytes, threading.Event]
 """The line of a request, and whether it was told to stop."""
 
 
 class Child:
-    """Answers requests one by one."""
+    """Answers requests one by one. `memory_limit` is the most that training may take, in bytes; None for all that there is."""
 
-    def __init__(self, replies: BinaryIO) -> None:
+    def __init__(self, replies: BinaryIO, memory_limit: int | None = None) -> None:
         self._replies = replies
+        self._memory_limit = memory_limit
         self._base: BaseModel | None = None
         self._loaded: Load | None = None
 
@@ -82,6 +92,8 @@ class Child:
         match request:
             case Load():
                 return self._load(request)
+            case Fit():
+                return self._fit(request)
             case Train():
                 return self._train(request, stop)
             case Score():
@@ -93,14 +105,43 @@ class Child:
         if request != self._loaded:
             self._base, self._loaded = None, None
             _free_device()  # the old one's memory is free before the new one takes its own
+            self._require_room(request)
             try:
-                self._base = load_base(str(request.base), request.precision)
+                self._base = load_base(str(request.base), request.precision, request.quantisation)
             except OSError as error:
-                raise RunFailed(
-                    f"the base cannot be loaded: {error}", "check base.training in the model file, and RATCHET_BASES"
-                ) from error
+                raise RunFailed(f"the base cannot be loaded: {error}", LOOK_AT_THE_BASE) from error
             self._loaded = request
         return Loaded()
+
+    def _require_room(self, request: Load) -> None:
+        """Refuse a base that leaves no room for the shortest of runs."""
+        least = TrainingConfig.model_validate({"precision": request.precision, "quantisation": request.quantisation, "batch_size": 1})
+        self._need(request.base, least, [(16, 1)])
+
+    def _fit(self, request: Fit) -> Reply:
+        max_tokens = request.configuration.max_tokens
+        vocabulary = self._vocabulary(request.base)
+        encoded = [encode(vocabulary, sample, max_tokens) for sample in request.examples]
+        lengths = [(len(example.ids), example.answer_tokens) for example in encoded]
+        return Fits(needed=self._need(request.base, request.configuration, lengths), limit=memory_for(device_here(), self._memory_limit))
+
+    def _need(self, base: Path, config: TrainingConfig, lengths: Sequence[tuple[int, int]]) -> int | None:
+        device = device_here()
+        shape, precision, limit = read_shape(base), best_precision(device), memory_for(device, self._memory_limit)
+        if shape is None:
+            return None
+        if told := refusal(shape, config, precision, lengths, limit):
+            raise RunFailed(*told)
+        return need(shape, config, precision, Work.of(lengths, config.batch_size, config.max_tokens)).total
+
+    def _vocabulary(self, base: Path) -> Vocabulary:
+        """That of the base in memory where it is this one; else one that knows no end of a turn, which lengths do not depend on."""
+        if self._base is not None and self._loaded is not None and self._loaded.base == base:
+            return self._base.vocabulary
+        try:
+            return Vocabulary(load_tokenizer(str(base)), (0,))
+        except OSError as error:
+            raise RunFailed(f"the base cannot be loaded: {error}", LOOK_AT_THE_BASE) from error
 
     def _train(self, request: Train, stop: threading.Event) -> Reply:
         base, config = self._held(), request.configuration
@@ -181,15 +222,16 @@ def _free_device() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="services.trainer.child", description=__doc__)
     parser.add_argument("--threads", type=int, default=0, help="cores to use; 0 is all")
-    threads = parser.parse_args().threads
-    if threads:
-        torch.set_num_threads(threads)
+    parser.add_argument("--memory-limit", type=int, default=None, help="bytes that training may take; without it, all there are")
+    told = parser.parse_args()
+    if told.threads:
+        torch.set_num_threads(told.threads)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the library has no types
     settings = read(ChildSettings)
     arm(settings.failpoints, configure("trainer-child", settings.log_level, settings.log_format))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes to stderr, so that stdout holds replies only
-    child = Child(replies)
+    child = Child(replies, told.memory_limit)
     requests: queue.SimpleQueue[Asked] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:

@@ -31,11 +31,12 @@ async def ignore(_: Stepped | Counted) -> None:
 
 
 class ChildProcess:
-    """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all. Only the first child is told of failpoints:
-    each of them happens once."""
+    """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all; `memory_limit` is the most that it may plan
+    to take, in bytes, None for all that there is. Only the first child is told of failpoints: each of them happens once."""
 
-    def __init__(self, threads: int, log: Log) -> None:
+    def __init__(self, threads: int, log: Log, memory_limit: int | None = None) -> None:
         self._threads = threads
+        self._memory = () if memory_limit is None else ("--memory-limit", str(memory_limit))
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._training: asyncio.Future[bool] | None = None
@@ -99,7 +100,7 @@ class ChildProcess:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "services.trainer.child", "--threads", str(self._threads)),
+                *("-m", "services.trainer.child", "--threads", str(self._threads), *self._memory),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,

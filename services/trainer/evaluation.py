@@ -12,7 +12,7 @@ from services.trainer.tokens import Encoded, Vocabulary
 from shared.events import ProbeToken
 
 TOKENS_PER_BATCH = 2048
-"""Padded tokens in one forward pass: enough to keep the cores busy, little enough to report progress every few seconds."""
+"""Tokens in one forward pass at most, padding counted: enough to keep cores busy, little enough to report progress every few seconds."""
 
 PROMPTS_PER_BATCH = 16
 

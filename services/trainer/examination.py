@@ -7,6 +7,7 @@ from itertools import islice
 from services.trainer.bench import Bench, Greedy, Messages, Subject
 from services.trainer.child_process import Heard
 from services.trainer.gate import Evidence, Paired
+from services.trainer.measures import Said
 from services.trainer.own_answers import ANSWER_TOKENS, BASE, own_answers, text_of
 from services.trainer.runs import Runs
 from services.trainer.training_set import Sample
@@ -16,7 +17,7 @@ from shared.model_file import Canary, Models
 
 @dataclass(frozen=True)
 class Examination:
-    """The sets that a model's candidates are examined on."""
+    """The sets that a model's candidates are examined on. Of held-out and golden the first `answered` are answered, to be measured."""
 
     held_out: Sequence[Sample]
     golden: Sequence[Sample]
@@ -24,6 +25,8 @@ class Examination:
     canaries: Sequence[Canary]
     probes: Sequence[Messages]
     max_tokens: int
+    answered: int = 0
+    answer_tokens: int = ANSWER_TOKENS
 
     async def hold(self, bench: Bench, champion: Subject, candidate: Subject, heard: Heard) -> tuple[Evidence, tuple[Probe, ...]]:
         """The evidence on both, and how the candidate answers the probes: whatever serves it must answer alike. Raises RunFailed."""
@@ -34,15 +37,32 @@ class Examination:
         prompts = [canary.messages for canary in self.canaries]
         champions = await bench.answer(champion, prompts, self.max_tokens, ANSWER_TOKENS, heard)
         candidates = await bench.answer(candidate, [*prompts, *self.probes], self.max_tokens, ANSWER_TOKENS, heard)
+        held_out_said, golden_said = await self._said(bench, champion, candidate, heard)
         evidence = Evidence(
             held_out=held_out,
             golden=golden,
             retention=retention,
             canaries_baseline=self._passed(champions),
             canaries_candidate=self._passed(candidates[: len(prompts)]),
+            held_out_said=held_out_said,
+            golden_said=golden_said,
         )
         probes = zip(self.probes, candidates[len(prompts) :], strict=True)
         return evidence, tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
+
+    async def _said(self, bench: Bench, champion: Subject, candidate: Subject, heard: Heard) -> tuple[Said, Said]:
+        """What both answer to the first of held-out and golden, all of them asked together."""
+        sets = [samples[: self.answered] for samples in (self.held_out, self.golden)]
+        prompts = [sample.messages for samples in sets for sample in samples]
+        before, after = [
+            map(text_of, await bench.answer(subject, prompts, self.max_tokens, self.answer_tokens, heard))
+            for subject in (champion, candidate)
+        ]
+        held_out, golden = (
+            Said([sample.answer for sample in samples], list(islice(before, len(samples))), list(islice(after, len(samples))))
+            for samples in sets
+        )
+        return held_out, golden
 
     async def _scores(self, bench: Bench, subject: Subject, sets: Sequence[Sequence[Sample]], heard: Heard) -> list[list[float]]:
         """The scores of each set, all of them asked for together."""
@@ -68,6 +88,7 @@ async def prepare(
 
     Probes are golden prompts first, then held-out ones, then new ones. Raises RunFailed, ModelFileError.
     """
+    gate = models.get(model).gate
     golden = [Sample(messages=reference.messages, answer=reference.answer) for reference in models.golden(model)]
     candidates = dict.fromkeys(sample.messages for samples in (golden, held_out, new) for sample in samples)
     return Examination(
@@ -75,6 +96,8 @@ async def prepare(
         golden=golden,
         retention=await own_answers([prompt.messages for prompt in models.retention(model)], bench, runs, max_tokens, heard),
         canaries=models.canaries(model),
-        probes=list(candidates)[: models.get(model).gate.probes],
+        probes=list(candidates)[: gate.probes],
         max_tokens=max_tokens,
+        answered=gate.answered,
+        answer_tokens=gate.answer_tokens,
     )

@@ -14,27 +14,26 @@ passed and the candidate fails rejects: what it must not say, it has said.
 
 Error of promotion: `alpha` = 1 - confidence is what a model may err in its whole life. Gate k of a shard (counted from 1) may spend
 alpha · 6 / (π² k²), which adds up to alpha over all k; it is shared evenly by the shards, in the same proportion by repeated evaluations
-of one candidate, and by half to each of the two sets (Bonferroni). Evidence of harm costs nothing to look for: its bound stays at alpha.
+of one candidate, and then by all that can promote (Bonferroni): the likelihood on each of the two sets and, on each, the measures that
+the model file lets promote. Evidence of harm costs nothing to look for: its bound stays at alpha.
+
+Measures of greedy answers decide where the model file says so (`deciding`): worse than their margin they hold a candidate back, or reject
+it on evidence, and with `promotes` evidence that they are better is as good as likelihood's. The others are reported only.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from shared.events import Comparison, Decision, Verdict
-from shared.model_file import Gate
-
-RESAMPLES = 10_000
-NO_BOUND = 1e6
-"""Nats; stands for minus or plus infinity where so few examples give no bound at all, since an event holds finite numbers only."""
+from services.trainer.bounds import bounds, exact_bounds
+from services.trainer.measures import ANSWER_MEASURES, NOTHING_SAID, PASS_OR_FAIL, Said, each, overall, perplexity
+from shared.events import Comparison, Decision, Measure, Verdict
+from shared.model_file import AnswerMeasure, Gate
 
 SetName = Literal["held_out", "golden", "retention"]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,15 @@ class Paired:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of a candidate. `canaries` holds pass or fail."""
+    """All that is known of a candidate. `canaries` holds pass or fail; `said` is of the first examples of a set."""
 
     held_out: Paired
     golden: Paired
     retention: Paired
     canaries_baseline: Sequence[bool]
     canaries_candidate: Sequence[bool]
+    held_out_said: Said = NOTHING_SAID
+    golden_said: Said = NOTHING_SAID
 
 
 def spent(confidence: float, gate: int, evaluation: int = 1, shards: int = 1) -> float:
@@ -66,59 +67,33 @@ def _share(k: int) -> float:
     return 6 / (pi * k) ** 2
 
 
-def bounds(differences: Sequence[float], alpha_lower: float, alpha_upper: float, seed: int) -> tuple[float, float]:
-    """One-sided confidence bounds of a mean, each with its own error, by the studentised bootstrap (Efron & Tibshirani 1993, 12.5).
-
-    The plain percentile bootstrap errs two to six times as often as it says with five to ten examples; this one keeps its word where
-    differences are not very skewed. Beyond what the resamples resolve, its quantile is scaled as the normal distribution's grows.
-    Fewer than two examples give no bound.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    n = len(values)
-    if n < 2:
-        return -NO_BOUND, NO_BOUND
-    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(n))
-    if error == 0:
-        return mean, mean
-    resampled = values[np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))]
-    shift = resampled.mean(axis=1) - mean
-    errors = resampled.std(axis=1, ddof=1) / np.sqrt(n)
-    degenerate = errors < error * 1e-9
-    students = np.where(degenerate, np.copysign(np.inf, shift), shift / np.where(degenerate, 1.0, errors))
-    return _finite(mean - _tail(students, alpha_lower) * error), _finite(mean + _tail(-students, alpha_upper) * error)
-
-
-def _tail(students: Floats, alpha: float) -> float:
-    """The value that a share `alpha` of the distribution lies above."""
-    resolved = max(alpha, 10 / RESAMPLES)
-    quantile = float(np.quantile(students, 1 - resolved, method="higher"))
-    normal = NormalDist()
-    return quantile * max(1.0, normal.inv_cdf(1 - alpha) / normal.inv_cdf(1 - resolved)) if quantile > 0 else quantile
-
-
-def _finite(value: float) -> float:
-    return float(np.clip(value, -NO_BOUND, NO_BOUND))
-
-
 def judge(evidence: Evidence, gate: Gate, baseline_version: str, alpha: float, seed: int) -> Verdict:
     """The verdict on a candidate against `baseline_version`; `alpha` is what `spent` allows this look."""
-    held_out = _compare("held_out", evidence.held_out, gate.harm_margin, alpha / 2, gate, seed)
-    golden = _compare("golden", evidence.golden, gate.harm_margin, alpha / 2, gate, seed)
-    retention = _compare("retention", evidence.retention, gate.retention_margin, alpha / 2, gate, seed)
+    ways = 2 * (1 + sum(one.promotes for one in gate.deciding.values()))
+    each_alpha = alpha / ways
+    held_out = _compare("held_out", evidence.held_out, gate.harm_margin, each_alpha, gate, seed)
+    golden = _compare("golden", evidence.golden, gate.harm_margin, each_alpha, gate, seed)
+    retention = _compare("retention", evidence.retention, gate.retention_margin, each_alpha, gate, seed)
     canaries = _compare_canaries(evidence)
-    improvements = [_improvement(comparison, gate) for comparison in (held_out, golden)]
-    objections = [objection for comparison in (held_out, golden, retention) if (objection := _objection(comparison))]
+    measures = [
+        *_measure("held_out", evidence.held_out, evidence.held_out_said, each_alpha, gate, seed),
+        *_measure("golden", evidence.golden, evidence.golden_said, each_alpha, gate, seed),
+    ]
+    improvements = [(found.name, *_improvement(found, gate)) for found in (held_out, golden)]
+    improvements += [(found.set, *_improvement_of(found, gate)) for found in measures if _may_promote(found, gate)]
+    objections = [objection for found in (held_out, golden, retention) if (objection := _objection(found))]
+    objections += [objection for found in measures if (objection := _objection_of(found))]
     failing = _newly_failing(evidence)
     if failing:
         objections.append((True, f"canaries: {_numbers(failing)} passed with {baseline_version} and fail with the candidate"))
-    better_held_out, better_golden = (better for better, _ in improvements)
+    better = {name for name, is_better, _ in improvements if is_better}
     decision: Decision = "inconclusive"
     if any(evident for evident, _ in objections):
         decision = "reject"
-    elif not objections and (better_golden or (better_held_out and _is_not_worse(golden))):
+    elif not objections and ("golden" in better or ("held_out" in better and _is_not_worse(golden))):
         decision = "promote"
-    reasons = [text for _, text in (*objections, *improvements)]
-    if not objections and better_held_out and not _is_not_worse(golden):
+    reasons = [*(text for _, text in objections), *(text for _, _, text in improvements)]
+    if not objections and better == {"held_out"} and not _is_not_worse(golden):
         reasons.insert(
             0, f"golden: may be worse by {-golden.lower:.4f} nats per token, {golden.margin:.4f} is allowed; held-out alone is not enough"
         )
@@ -128,6 +103,7 @@ def judge(evidence: Evidence, gate: Gate, baseline_version: str, alpha: float, s
         confidence=1 - alpha,
         reasons=tuple(reasons),
         comparisons=(held_out, golden, retention, canaries),
+        measures=tuple(measures),
     )
 
 
@@ -180,6 +156,58 @@ def _objection(found: Comparison) -> tuple[bool, str] | None:
     return evident, f"{told}, {found.margin:.4f} is allowed{'' if evident else ' (too few or too different to be sure)'}"
 
 
+def _measure(name: Literal["held_out", "golden"], scores: Paired, said: Said, alpha: float, gate: Gate, seed: int) -> list[Measure]:
+    found: list[Measure] = []
+    if scores.candidate:
+        before, after = perplexity(scores.baseline), perplexity(scores.candidate)
+        found.append(Measure(name="perplexity", set=name, examples=len(scores.candidate), baseline=before, candidate=after))
+    if said.references:
+        found += [_measure_answers(measure, name, said, alpha, gate, seed) for measure in ANSWER_MEASURES]
+    return found
+
+
+def _measure_answers(
+    measure: AnswerMeasure, name: Literal["held_out", "golden"], said: Said, alpha: float, gate: Gate, seed: int
+) -> Measure:
+    found = Measure(
+        name=measure,
+        set=name,
+        examples=len(said.references),
+        baseline=overall(measure, said.baseline, said.references),
+        candidate=overall(measure, said.candidate, said.references),
+    )
+    if measure not in gate.deciding:
+        return found
+    pairs = zip(each(measure, said.baseline, said.references), each(measure, said.candidate, said.references), strict=True)
+    differences = [after - before for before, after in pairs]
+    harm = 1 - gate.confidence
+    lower, upper = exact_bounds(differences, alpha, harm) if measure in PASS_OR_FAIL else bounds(differences, alpha, harm, seed)
+    decides = {"margin": gate.deciding[measure].margin, "difference": float(np.mean(differences)), "lower": lower, "upper": upper}
+    return found.model_copy(update=decides)
+
+
+def _may_promote(found: Measure, gate: Gate) -> bool:
+    return found.name != "perplexity" and found.name in gate.deciding and gate.deciding[found.name].promotes
+
+
+def _improvement_of(found: Measure, gate: Gate) -> tuple[bool, str]:
+    name = f"{_plain(found.name)} on {_plain(found.set)}"
+    if found.examples < gate.minimum_examples:
+        return False, f"{name}: {found.examples} examples, {gate.minimum_examples} are needed to say that a candidate is better"
+    assert found.lower is not None
+    told = f"{name}: {found.difference:+.4f} over {found.examples} examples, at least {found.lower:+.4f} with confidence"
+    return found.lower > 0, f"{told}, {'above' if found.lower > 0 else 'not above'} zero"
+
+
+def _objection_of(found: Measure) -> tuple[bool, str] | None:
+    """As `_objection`, for a measure that decides."""
+    if found.difference is None or found.margin is None or found.upper is None or found.difference >= -found.margin:
+        return None
+    evident = found.upper < 0
+    told = f"{_plain(found.name)} on {_plain(found.set)}: worse by {-found.difference:.4f} over {found.examples} examples"
+    return evident, f"{told}, {found.margin:.4f} is allowed{'' if evident else ' (too few or too different to be sure)'}"
+
+
 def _newly_failing(evidence: Evidence) -> list[int]:
     pairs = zip(evidence.canaries_baseline, evidence.canaries_candidate, strict=True)
     return [number for number, (before, after) in enumerate(pairs, start=1) if before and not after]
@@ -190,4 +218,6 @@ def _numbers(lines: Sequence[int]) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", "-")
+    return {"held_out": "held-out", "exact_match": "exact match", "json_validity": "JSON validity", "bleu": "BLEU", "chrf": "chrF"}.get(
+        name, name
+    )

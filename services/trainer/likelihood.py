@@ -7,42 +7,69 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from services.trainer import packed_attention
+from services.trainer.packing import Row, pack
 from services.trainer.tokens import Encoded
 
 
 @dataclass(frozen=True)
 class Collated:
-    """Examples as rectangles [examples, tokens], padded on the right. `answers` marks the positions that predict an answer's token."""
+    """Examples that are computed together, on a device."""
 
-    ids: torch.Tensor
-    attention: torch.Tensor
-    answers: torch.Tensor
-    targets: torch.Tensor
+    examples: tuple[Encoded, ...]
+    row: Row
+    device: str
 
 
 def collate(examples: Sequence[Encoded], device: str) -> Collated:
-    length = max(len(example.ids) for example in examples)
-    shape = (len(examples), length)
-    ids, attention, answers = (
-        torch.zeros(shape, dtype=torch.long),
-        torch.zeros(shape, dtype=torch.long),
-        torch.zeros(shape, dtype=torch.bool),
-    )
-    for row, example in enumerate(examples):
-        end = len(example.ids)
-        ids[row, :end] = torch.tensor(example.ids)
-        attention[row, :end] = 1
-        answers[row, example.answer_start - 1 : end - 1] = True
-    targets = ids.roll(-1, dims=1)[answers]
-    return Collated(ids.to(device), attention.to(device), answers.to(device), targets.to(device))
+    return Collated(tuple(examples), pack(examples), device)
 
 
 def log_likelihoods(model: Any, batch: Collated) -> torch.Tensor:
-    """Log-likelihood of each answer token, in the order of the examples; shape [answer tokens], fp32.
+    """Log-likelihood of each answer token, in the order of the examples; shape [answer tokens], fp32 at least.
 
     The head is applied to the positions before answer tokens only: with a vocabulary of 50,000 the rest would cost as much as a layer.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal.get_decoder()(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).last_hidden_state
-    logits = causal.get_output_embeddings()(hidden[batch.answers]).float()
-    return -functional.cross_entropy(logits, batch.targets, reduction="none")
+    logits = _packed(causal, batch) if packed_attention.can_pack(causal) else _padded(causal, batch)
+    logits = logits.float() if logits.element_size() < 4 else logits
+    return -functional.cross_entropy(logits, torch.tensor(batch.row.targets, device=batch.device), reduction="none")
+
+
+def _packed(causal: Any, batch: Collated) -> torch.Tensor:
+    """Logits before answer tokens, [answer tokens, vocabulary], all examples in one row."""
+    packed_attention.wear(causal)
+    row = batch.row
+    logits: torch.Tensor = causal(
+        input_ids=torch.tensor([row.ids], device=batch.device),
+        position_ids=torch.tensor([row.positions], device=batch.device),
+        attention_mask=_NO_MASK,
+        use_cache=False,
+        logits_to_keep=torch.tensor(row.before, device=batch.device),
+        families=row.families,
+    ).logits[0]
+    return logits
+
+
+_NO_MASK = torch.empty(1, 1, 0, 0)
+"""What has four dimensions is taken as it is: no model makes a mask of its own, tokens times tokens, which nothing would look at."""
+
+
+def _padded(causal: Any, batch: Collated) -> torch.Tensor:
+    """The same for a model that cannot pack: rectangles [examples, tokens], padded on the right."""
+    inputs = [example.ids[:-1] for example in batch.examples]
+    first = min(example.answer_start for example in batch.examples) - 1
+    shape = (len(inputs), max(map(len, inputs)))
+    ids, attention = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    before = torch.zeros(shape, dtype=torch.bool)
+    for row, (own, example) in enumerate(zip(inputs, batch.examples, strict=True)):
+        ids[row, : len(own)] = torch.tensor(own)
+        attention[row, : len(own)] = 1
+        before[row, example.answer_start - 1 : len(own)] = True
+    logits: torch.Tensor = causal(
+        input_ids=ids.to(batch.device),
+        attention_mask=attention.to(batch.device),
+        use_cache=False,
+        logits_to_keep=shape[1] - first,
+    ).logits
+    return logits[before[:, first:].to(batch.device)]

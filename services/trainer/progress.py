@@ -13,6 +13,9 @@ from shared.metrics import Metrics
 from shared.topics import TRAINING_PROGRESS
 
 SOURCE = "ratchet/trainer"
+LOG_STEPS = 10
+"""Steps of training from one line of log to the next; the last step has one as well."""
+
 INTERVAL = 0.5
 """Seconds between two events of a phase at least; the first and the last step are always told."""
 
@@ -59,6 +62,8 @@ class Progress:
         if isinstance(reply, Stepped):
             await reach("trainer.heard_step")
             self._measure(reply)
+            if reply.step % LOG_STEPS == 0 or reply.step == reply.total_steps:
+                self.note("step", **{name: _short(value) for name, value in reply.model_dump(exclude={"kind"}, exclude_none=True).items()})
         step, total = (reply.step, reply.total_steps) if isinstance(reply, Stepped) else (reply.done, reply.total)
         if step in (1, total) or self._clock.monotonic() - self._told >= INTERVAL:
             await self._tell(step, total, reply if isinstance(reply, Stepped) else None)
@@ -74,6 +79,10 @@ class Progress:
         self._metrics.set("ratchet_training_tokens_per_second", stepped.tokens_per_second, model=model)
         if stepped.gradient_norm is not None:
             self._metrics.set("ratchet_training_gradient_norm", stepped.gradient_norm, model=model)
+
+    def note(self, what: str, **values: object) -> None:
+        """A line in the run's log."""
+        self._log.info(what, **values)
 
     async def _tell(self, step: int, total: int, stepped: Stepped | None = None) -> None:
         assert self._phase is not None
@@ -98,3 +107,7 @@ class Progress:
         except BusUnavailable as error:
             # Minutes of training are not thrown away because nobody could watch; the outcome is published or nothing is committed.
             self._log.warning("progress not told", run=self._run_id, reason=str(error))
+
+
+def _short(value: int | float) -> int | float:
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -16,6 +16,16 @@ class Load(Value):
     kind: Literal["load"] = "load"
     base: Path
     precision: str
+    quantisation: str = "none"
+
+
+class Fit(Value):
+    """Say whether a run fits into memory, with nothing loaded but the tokenizer. Ends with `Fits`, or is refused with what would fit."""
+
+    kind: Literal["fit"] = "fit"
+    base: Path
+    examples: tuple[Sample, ...]
+    configuration: TrainingConfig
 
 
 class Train(Value):
@@ -90,6 +100,14 @@ class Loaded(Value):
     kind: Literal["loaded"] = "loaded"
 
 
+class Fits(Value):
+    """Bytes that the run needs, by estimate, and that there are; `needed` is null for a base whose measures are not known."""
+
+    kind: Literal["fits"] = "fits"
+    needed: int | None
+    limit: int
+
+
 class Trained(Value):
     """`training_loss` is the last epoch's mean, in nats per answer token."""
 
@@ -125,8 +143,8 @@ class Refused(Value):
     advice: str
 
 
-Request = Load | Train | Score | Answer
-Reply = Stepped | Counted | Loaded | Trained | Stopped | Scored | Answered | Refused
+Request = Load | Fit | Train | Score | Answer
+Reply = Stepped | Counted | Loaded | Fits | Trained | Stopped | Scored | Answered | Refused
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from services.trainer.base_model import needs_scale
 from services.trainer.checkpoints import Checkpoints, Course, Learner
 from services.trainer.divergence import divergence
 from services.trainer.failures import LOWER_THE_RATE, RunFailed
@@ -53,8 +54,7 @@ def train(
     torch.manual_seed(config.seed)
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=config.learning_rate, weight_decay=0.0)
-    # Gradients of fp16 activations run out of small numbers without a scale; bf16 and fp32 have the range.
-    scaler = torch.amp.GradScaler(device, enabled=model.dtype == torch.float16)
+    scaler = torch.amp.GradScaler(device, enabled=needs_scale(model))
     learner = Learner(parameters, optimizer, scaler)
     epoch_steps = math.ceil(len(examples) / (config.batch_size * config.accumulation))
     total_steps = config.epochs * epoch_steps

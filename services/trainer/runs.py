@@ -18,37 +18,50 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from services.trainer.failures import RunFailed
+from services.trainer.lessons import Lessons
 from services.trainer.protocol import Trained
 from services.trainer.resources import FREE_THE_DISK
+from services.trainer.training_set import TrainingSet
 from shared.adapters import read_adapter
-from shared.errors import Corrupt, StorageUnavailable
-from shared.events import Artefact, CheckpointSaved, Digest, Id, Position, TrainingRolledBack, Value
+from shared.errors import StorageUnavailable
+from shared.events import Artefact, CheckpointSaved, Digest, Id, Objective, Position, TrainingRolledBack, Value
 from shared.identity import digest_of
 from shared.storage import FsspecStore, ObjectStore
+from shared.training_config import Lineage
 
 M = TypeVar("M", bound=BaseModel)
 
 Outcome = CheckpointSaved | TrainingRolledBack
 
+OTHER_BASE = (
+    "put back the base that the champion was made on (base.training in the model file, RATCHET_BASES), or roll the model back to its "
+    "version 0, which is the base itself, and begin anew from there"
+)
+
 
 class Plan(Value):
-    """What was decided before training began. `withdrawn` are feedback ids, as far as was heard at `withdrawn_through`."""
+    """What was decided before training began. `parent` is the adapter that it starts from, none for a fresh one. `withdrawn` are feedback
+    ids, as far as was heard at `withdrawn_through`."""
 
     parent_version: str
     parent: Artefact | None
+    lineage: Lineage = "continue"
     quarantined: tuple[str, ...]
     withdrawn: tuple[Id, ...] = ()
     withdrawn_through: Position | None = None
 
 
 class TrainedRun(Value):
-    """A trained adapter, with what it cost and what it learned from."""
+    """A trained adapter, with what it cost, what it learned from, and how."""
 
     trained: Trained
     examples_new: int
     examples_replayed: int
     examples_rehearsed: int
     files: dict[str, Digest]
+    objectives: tuple[Objective, ...] = ("supervised",)
+    pairs: int = 0
+    negatives: int = 0
 
 
 class RecordedOutcome(Value):
@@ -95,10 +108,18 @@ class Runs:
             return None
         return found if _digests(self.adapter_files(run_id)) == found.files else None
 
-    def write_trained(self, run_id: str, trained: Trained, new: int, replayed: int, rehearsed: int) -> TrainedRun:
-        """Record what the child has written, and of how many examples of each kind it was made."""
-        files = _digests(self.adapter_files(run_id))
-        run = TrainedRun(trained=trained, examples_new=new, examples_replayed=replayed, examples_rehearsed=rehearsed, files=files)
+    def write_trained(self, run_id: str, trained: Trained, chosen: TrainingSet, rehearsed: int, lessons: Lessons) -> TrainedRun:
+        """Record what the child has written, of how many examples of each kind it was made, and how it learned from them."""
+        run = TrainedRun(
+            trained=trained,
+            examples_new=len(chosen.new),
+            examples_replayed=len(chosen.replayed),
+            examples_rehearsed=rehearsed,
+            files=_digests(self.adapter_files(run_id)),
+            objectives=lessons.objectives,
+            pairs=len(chosen.pairs),
+            negatives=len(chosen.negatives),
+        )
         self._write(f"runs/{run_id}/trained.json", run)
         return run
 
@@ -124,11 +145,12 @@ class Runs:
     def fetch_adapter(self, store: ObjectStore, artefact: Artefact, base_digest: Digest) -> Path:
         """The folder of an adapter from the object store, every file verified. Only the newest one fetched is kept.
 
-        Raises Missing, Corrupt or Unusable as `read_adapter`, and Corrupt when it belongs to another base.
+        Raises Missing, Corrupt or Unusable as `read_adapter`, and RunFailed when it was made on another base.
         """
         adapter = read_adapter(store, artefact)
         if adapter.base_digest != base_digest:
-            raise Corrupt(f"the base of {artefact.uri}", adapter.base_digest, base_digest)
+            told = f"{artefact.uri} was made on a base with digest {adapter.base_digest}, the base here has {base_digest}"
+            raise RunFailed(told, OTHER_BASE)
         name = artefact.digest.removeprefix("sha256:")
         for folder in (self._work / "adapters").glob("*"):
             if folder.name != name:

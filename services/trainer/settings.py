@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 
 from shared.failpoints import Ordered
 from shared.settings import Port, ServiceSettings
@@ -19,6 +19,9 @@ class TrainerSettings(ChildSettings):
     trainer_port: Annotated[Port, Field(description="health and metrics of the trainer")] = 8093
     work: Annotated[Path, Field(description="where unfinished runs are kept")] = Path(".ratchet/trainer")
     threads: Annotated[int, Field(ge=0, description="cores that training uses; 0 is all")] = 0
+    memory_limit: Annotated[ByteSize | None, Field(description="most memory that a run may need, as 6GiB; without it, what there is")] = (
+        None
+    )
     trainer_group: Annotated[str, Field(description="consumer group of the trainer")] = "ratchet-trainer"
     session_seconds: Annotated[float, Field(ge=6, le=300, description="silence after which a worker counts as gone")] = 15.0
     stop_seconds: Annotated[

@@ -1,19 +1,22 @@
 """One run, from a batch to a verdict: choose, train, examine, decide. What is finished is on disk, and is not done again."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.trainer.bases import Base
 from services.trainer.bench import Bench, Subject
 from services.trainer.champions import Champion
 from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
+from services.trainer.lessons import assign
 from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
 from services.trainer.protocol import Counted, Stepped
 from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
+from services.trainer.tripwire import Step, heed, step_of, suspicion
 from services.trainer.withdrawals import Withdrawn
 from shared.adapters import write_adapter
 from shared.clock import Clock
@@ -45,8 +48,10 @@ class TrainingRun:
     def configuration(self) -> TrainingConfig:
         return configuration_of(self.model, self.batch)
 
-    async def evaluate(self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Outcome:
-        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do.
+    async def evaluate(
+        self, evaluation: int, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn, history: Sequence[Step] = ()
+    ) -> Outcome:
+        """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to do; `history` is of earlier runs.
 
         Raises RunFailed, Unusable when the run cannot give a version; RunInterrupted when it was told to stop training; Unavailable when
         something outside is away.
@@ -60,20 +65,24 @@ class TrainingRun:
             raise RunFailed("all that the batch had to train on was withdrawn", "none: the next batch goes on from what is served")
         if not chosen.new:
             raise RunFailed("the batch has no example to train on", "look at its report: what was dropped, and why")
+        self._folder_of(champion.adapter)  # what cannot be compared with the champion need not be trained
+        if self.runs.trained(self.run_id) is None:
+            await self.bench.fit([*chosen.new, *chosen.replayed], self.configuration)
         await self.bench.load()
         run = self.runs.trained(self.run_id) or await self._train(plan, chosen)
         folder = self.runs.adapter_folder(self.run_id)
         prefix = f"adapters/{self.batch.model}/{self.run_id}"
         artefact = write_adapter(self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest)
-        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder)
+        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder, history)
 
     def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
         plan = self.runs.plan(self.run_id)
         if plan is None:
-            parent = None if self.batch.lane == "master" else champion.adapter
+            lineage = self.configuration.lineage
             plan = Plan(
                 parent_version=champion.version,
-                parent=parent,
+                parent=champion.adapter if lineage == "continue" else None,
+                lineage=lineage,
                 quarantined=tuple(sorted(quarantined)),
                 withdrawn=tuple(sorted(withdrawn.feedback_ids)),
                 withdrawn_through=withdrawn.through,
@@ -98,13 +107,14 @@ class TrainingRun:
         parent = self._folder_of(plan.parent)
         max_tokens, heard = self.configuration.max_tokens, self.progress.heard
         known = await rehearsed(self.models, self.batch.model, self.batch.lane, max_tokens, self.bench, self.runs, heard)
-        samples = [*chosen.new, *chosen.replayed, *known]
+        lessons = assign(chosen, known, self.configuration)
+        self.progress.note("lessons", objectives=lessons.objectives, pairs=len(chosen.pairs), negatives=len(chosen.negatives))
         await self.progress.enter("training")
         out = self.runs.adapter_folder(self.run_id)
         checkpoints = self.runs.checkpoints_folder(self.run_id)
         await reach("trainer.planned")
-        trained = await self.bench.train(samples, self.configuration, parent, out, self._heard, checkpoints)
-        run = self.runs.write_trained(self.run_id, trained, len(chosen.new), len(chosen.replayed), len(known))
+        trained = await self.bench.train(lessons, self.configuration, parent, out, self._heard, checkpoints)
+        run = self.runs.write_trained(self.run_id, trained, chosen, len(known), lessons)
         await self.leave()
         await reach("trainer.trained")
         return run
@@ -122,6 +132,7 @@ class TrainingRun:
         run: TrainedRun,
         artefact: Artefact,
         folder: Path,
+        history: Sequence[Step],
     ) -> Outcome:
         await self.progress.enter("evaluating")
         baseline = Subject(champion.adapter.digest, self._folder_of(champion.adapter)) if champion.adapter else BASE
@@ -135,6 +146,8 @@ class TrainingRun:
         gate = self.model.gate
         alpha = spent(gate.confidence, self.batch.number + 1, evaluation, self.model.shards)
         verdict = judge(evidence, gate, champion.version, alpha, seed=int(identity("gate", self.run_id, evaluation)[:8], 16))
+        step = step_of(chosen.mean_reward, verdict)
+        verdict = heed(verdict, suspicion([*history, step], gate.tripwire) if step else None, gate.tripwire)
         metrics = RunMetrics(
             training_loss=run.trained.training_loss,
             steps=run.trained.steps,
@@ -145,9 +158,13 @@ class TrainingRun:
             tokens=run.trained.tokens,
             train_seconds=run.trained.seconds,
             evaluate_seconds=evaluate_seconds,
+            mean_reward=chosen.mean_reward,
+            objectives=run.objectives,
+            pairs=run.pairs,
+            negatives=run.negatives,
         )
         if verdict.decision != "promote":
-            return self._rolled_back(evaluation, plan.parent_version, artefact, metrics, verdict)
+            return self._rolled_back(evaluation, plan, artefact, metrics, verdict)
         return CheckpointSaved(
             event_id=identity("CheckpointSaved", self.run_id, evaluation),
             occurred_at=self.clock.now(),
@@ -165,11 +182,12 @@ class TrainingRun:
             verdict=verdict,
             probes=probes,
             withdrawn_through=plan.withdrawn_through,
+            lineage=plan.lineage,
+            parent_adapter=plan.parent,
+            base=self.bench.base.name,
         )
 
-    def _rolled_back(
-        self, evaluation: int, parent_version: str, artefact: Artefact, metrics: RunMetrics, verdict: Verdict
-    ) -> TrainingRolledBack:
+    def _rolled_back(self, evaluation: int, plan: Plan, artefact: Artefact, metrics: RunMetrics, verdict: Verdict) -> TrainingRolledBack:
         rejected = verdict.decision == "reject"
         return TrainingRolledBack(
             event_id=identity("TrainingRolledBack", self.run_id, evaluation),
@@ -179,7 +197,7 @@ class TrainingRun:
             run_id=self.run_id,
             batch_id=self.batch.batch_id,
             lane=self.batch.lane,
-            parent_version=parent_version,
+            parent_version=plan.parent_version,
             evaluation=evaluation,
             outcome="rejected" if rejected else "inconclusive",
             reason=verdict.reasons[0],
@@ -188,6 +206,10 @@ class TrainingRun:
             configuration=self.configuration,
             metrics=metrics,
             verdict=verdict,
+            lineage=plan.lineage,
+            parent_adapter=plan.parent,
+            base=self.bench.base.name,
+            base_digest=self.bench.base.digest,
         )
 
     def _folder_of(self, adapter: Artefact | None) -> Path | None:
@@ -197,13 +219,22 @@ class TrainingRun:
 def configuration_of(model: ModelFile, batch: BatchReady) -> TrainingConfig:
     """The configuration of a batch's lane, the default one where the model file declares no such lane."""
     lane = model.lanes.get(batch.lane)
-    return lane.training if lane else TrainingConfig()
+    return lane.training if lane else TrainingConfig(lane=batch.lane)
 
 
 def failed(
-    batch: BatchReady, run_id: str, model: ModelFile, parent_version: str, evaluation: int, reason: str, advice: str, clock: Clock
+    batch: BatchReady,
+    run_id: str,
+    model: ModelFile,
+    parent: Champion,
+    base: Base,
+    evaluation: int,
+    reason: str,
+    advice: str,
+    clock: Clock,
 ) -> TrainingRolledBack:
-    """The outcome of a run that cannot give a version."""
+    """The outcome of a run that cannot give a version; `parent` is the champion that it would have been compared with."""
+    lineage = configuration_of(model, batch).lineage
     return TrainingRolledBack(
         event_id=identity("TrainingRolledBack", run_id, evaluation),
         occurred_at=clock.now(),
@@ -212,10 +243,14 @@ def failed(
         run_id=run_id,
         batch_id=batch.batch_id,
         lane=batch.lane,
-        parent_version=parent_version,
+        parent_version=parent.version,
         evaluation=evaluation,
         outcome="failed",
         reason=reason,
         advice=advice,
         configuration=configuration_of(model, batch),
+        lineage=lineage,
+        parent_adapter=parent.adapter if lineage == "continue" else None,
+        base=base.name,
+        base_digest=base.digest,
     )

@@ -14,6 +14,9 @@ from shared.identity import share_of
 from shared.snapshots import Example, Kind, Manifest, read_examples, read_manifest
 from shared.storage import ObjectStore
 
+LEAST_WEIGHT = 0.05
+"""What an example counts at least, however low its quality: curation has let it in."""
+
 
 class Sample(Value):
     """A prompt and the answer to learn, or to be judged by. `weight` is what it counts where it is learned."""
@@ -33,26 +36,37 @@ class Pair(Value):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch's examples, as its manifest gives them."""
+    """A batch's examples, as its manifest gives them; preferences and negatives of the batch to train on only."""
 
     batch_id: Id
     training: Sequence[Example]
     held_out: Sequence[Example]
+    preference: Sequence[Example] = ()
+    negative: Sequence[Example] = ()
 
     def without(self, feedback_ids: Collection[Id]) -> "Batch":
         """The same batch without some of its examples."""
-        training = [example for example in self.training if example.feedback_id not in feedback_ids]
-        return Batch(self.batch_id, training, [example for example in self.held_out if example.feedback_id not in feedback_ids])
+        kinds = (self.training, self.held_out, self.preference, self.negative)
+        return Batch(self.batch_id, *([example for example in kind if example.feedback_id not in feedback_ids] for kind in kinds))
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal."""
+    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to train on has lost by withdrawal,
+    `mean_reward` that of the new examples.
+
+    `pairs` are corrections over what they replaced, `negatives` answers that were disliked, `liked` the new examples that nobody had to
+    correct; all of them of the batch to train on.
+    """
 
     new: Sequence[Sample]
     replayed: Sequence[Sample]
     held_out: Sequence[Sample]
     withdrawn: int = 0
+    mean_reward: float | None = None
+    pairs: Sequence[Pair] = ()
+    negatives: Sequence[Sample] = ()
+    liked: Sequence[Sample] = ()
 
 
 def select(
@@ -71,7 +85,8 @@ def select(
     Replay is drawn from the newest `replay_window` examples before it: the `replay` ones whose ids hash lowest together with the
     batch's id, or as many as make up `training_set` with the new ones. New examples are never left out for that: what a version was
     made of is what its batch names. Held-out is the newest `held_out_newest`. Quarantined batches give neither. What has a held-out
-    or a golden prompt is never trained on. Examples whose feedback was `withdrawn` count as if they had never been.
+    or a golden prompt is never trained on, in whatever way. Examples whose feedback was `withdrawn` count as if they had never been.
+    An answer that is learned is never unlearned for the same prompt, and a quarantined batch gives no pairs and no negatives.
     Draws from `batches` only as far as both windows reach.
     """
     stream = iter(batches)
@@ -93,11 +108,26 @@ def select(
     may_replay = (example for example in ranked if example.messages not in kept_back)
     new = [example for example in current.training if example.messages not in kept_back]
     room = max(0, training_set - len(new))
+    replayed = list(islice(may_replay, min(replay, room)))
+    learned = {(example.messages, example.answer) for example in (*new, *replayed)}
+    compared = Batch(current.batch_id, (), ()) if current.batch_id in quarantined else current
     return TrainingSet(
-        new=[_sample(example) for example in new],
-        replayed=[_sample(example) for example in islice(may_replay, min(replay, room))],
+        new=[_lesson(example) for example in new],
+        replayed=[_lesson(example) for example in replayed],
         held_out=[_sample(example) for example in held_out],
         withdrawn=len(whole.training) - len(current.training),
+        mean_reward=sum(example.reward for example in new) / len(new) if new else None,
+        pairs=[
+            Pair(messages=example.messages, answer=example.answer, rejected=example.rejected)
+            for example in compared.preference
+            if example.rejected is not None and example.messages not in kept_back and (example.messages, example.rejected) not in learned
+        ],
+        negatives=[
+            _sample(example)
+            for example in compared.negative
+            if example.messages not in kept_back and (example.messages, example.answer) not in learned
+        ],
+        liked=[_sample(example) for example in new if example.feedback_type != "correction"],
     )
 
 
@@ -111,7 +141,9 @@ def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[Batch]:
     while artefact is not None:
         try:
             manifest = _manifest(store, artefact)
-            batch = Batch(manifest.batch_id, _examples(store, manifest, "training"), _examples(store, manifest, "held_out"))
+            kinds: tuple[Kind, ...] = ("training", "held_out", "preference", "negative")
+            wanted = kinds if artefact is newest else kinds[:2]
+            batch = Batch(manifest.batch_id, *(_examples(store, manifest, kind) for kind in wanted))
         except Missing:
             if artefact is newest:
                 raise
@@ -136,3 +168,7 @@ def _examples(store: ObjectStore, manifest: Manifest, kind: Kind) -> list[Exampl
 
 def _sample(example: Example) -> Sample:
     return Sample(messages=example.messages, answer=example.answer)
+
+
+def _lesson(example: Example) -> Sample:
+    return Sample(messages=example.messages, answer=example.answer, weight=max(LEAST_WEIGHT, example.quality))

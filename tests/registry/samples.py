@@ -1,8 +1,7 @@
-"""Events as the trainer sends them, and a registry on a database in a folder."""
+"""Events as the trainer sends them, and a database with one declared model."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -84,14 +83,16 @@ def progress(run: str, step: int, loss: float | None = None, model: str = "suppo
 class Books:
     """A database with one declared model."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder}/registry.db")
-        self.database.create()
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        self.database.bring_up_to_date()
         self.do(lambda session: model_declared(session, MODEL, NOW))
 
     def do(self, work: Callable[[Session], R]) -> R:
-        with self.database.transaction() as session:
-            return work(session)
+        return self.database.do(work)
+
+    def close(self) -> None:
+        self.database.close()
 
     @property
     def aliases(self) -> AliasRow:

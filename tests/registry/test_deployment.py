@@ -65,8 +65,8 @@ class FakeBuilds(Builds):
 class Stage:
     """A registry with one fake target, on memory's bus."""
 
-    def __init__(self, folder: Path) -> None:
-        self.books = Books(folder)
+    def __init__(self, books: Books, folder: Path) -> None:
+        self.books = books
         self.target = FakeTarget()
         self.bus = MemoryBus()
         self.metrics = Metrics("registry")
@@ -95,8 +95,8 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def stage(books: Books, tmp_path: Path) -> Stage:
+    return Stage(books, tmp_path)
 
 
 async def test_the_champion_is_brought_verified_and_switched_to_once(stage: Stage) -> None:
@@ -190,6 +190,23 @@ async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: St
     assert (history[0]["actor"], history[0]["action"], history[0]["reason"]) == ("operator", "roll_back", "worse in use")
 
 
+async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: Stage) -> None:
+    base = stage.books.champion
+    new = stage.promote("r1")
+    database, clock = stage.books.database, SystemClock()
+    publisher = Publisher(database, stage.bus, clock, LOG, "other")
+    other = Deployer(database, {"support": [stage.target]}, stage.builds, publisher, clock, LOG, stage.metrics, 1, "other")
+    async with _running(stage), _client(stage) as client:
+        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        stage.registry.deployer = other
+        assert await other.reconcile("support", stage.target), "another replica sees to it"
+        answer = (await client.post("/api/models/support/rollback", json={"reason": "worse in use"})).json()
+    assert (answer["from"], answer["to"], answer["deployed"]) == (new, base, True)
+    assert stage.target.champion == base
+    assert await other.reconcile("support", stage.target), "the lease was given back"
+    assert stage.books.do(lambda session: session.scalars(select(Deployment.version)).all()) == [new, base]
+
+
 async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
     base = stage.books.champion
     new = stage.promote("r1")
@@ -241,6 +258,14 @@ async def test_errors_are_problems_that_say_what_to_do(
     assert answer.headers["content-type"] == "application/problem+json"
     assert says in answer.json()["detail"]
     assert answer.json()["instance"] == path
+
+
+async def test_a_name_that_the_database_does_not_take_is_no_failure_of_the_registry(stage: Stage) -> None:
+    """PostgreSQL keeps no text with a NUL; SQLite looks for one and finds none."""
+    async with _client(stage) as client:
+        answer = await client.get("/api/runs/a%00b")
+    assert answer.status_code in (404, 422)
+    assert answer.json()["status"] == answer.status_code
 
 
 async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> None:

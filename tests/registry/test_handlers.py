@@ -1,10 +1,10 @@
 """Outcomes become versions once each, and stale verdicts are sent back."""
 
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -22,11 +22,6 @@ from shared.events import VersionPromoted, VersionRegistered, VersionRolledBack
 from shared.logs import configure
 from shared.topics import MODELS_VERSIONS
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
-
-
-@pytest.fixture
-def books(tmp_path: Path) -> Books:
-    return Books(tmp_path)
 
 
 def test_a_declared_model_begins_with_its_base(books: Books) -> None:
@@ -156,12 +151,10 @@ async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
     assert len({event.event_id for event in said}) == 5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(st.sampled_from(["r1", "r2", "r3", "back"]), st.booleans()), max_size=12))
-def test_champions_change_only_by_holding_verdicts_and_by_operators(
-    steps: list[tuple[str, bool]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    books = Books(tmp_path_factory.mktemp("books"))
+def test_champions_change_only_by_holding_verdicts_and_by_operators(steps: list[tuple[str, bool]], new_database: Callable[[], str]) -> None:
+    books = Books(new_database())
     evaluations: dict[str, int] = {}
     base = books.champion
     for run, fresh in steps:
@@ -181,3 +174,4 @@ def test_champions_change_only_by_holding_verdicts_and_by_operators(
     audit = books.do(lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all())
     assert audit[0].to_version == base
     assert len(books.do(lambda session: versions_of(session, "support"))) == 1 + len(evaluations)
+    books.close()

@@ -1,6 +1,6 @@
 """What is served must answer as what was evaluated, but for rounding at near ties."""
 
-from services.registry.verification import NEAR_TIE, TOLERANCE, Finding, ServedToken, judge
+from services.registry.verification import NEAR_TIE, TOLERANCE, Finding, ServedToken, judge, judge_texts
 from shared.events import Message, Probe, ProbeToken
 from shared.identity import digest_of
 
@@ -75,3 +75,49 @@ def test_the_token_that_ends_an_answer_has_no_text_on_the_wire() -> None:
 def test_agreeing_on_nothing_is_not_agreeing() -> None:
     probe = _probe(("a", -0.5, 0.0))
     assert not judge(RIGHT, RIGHT, [probe], [[ServedToken("b", -0.5)]]).passed
+
+
+def _judge_text(answer: str, probe: Probe = PROBE) -> Finding:
+    return judge_texts(RIGHT, RIGHT, [probe], [answer])
+
+
+def test_the_same_text_passes_and_so_does_what_comes_after_an_answer_that_was_cut() -> None:
+    for answer in ("The sea is", "The sea is wide"):
+        finding = _judge_text(answer)
+        assert finding.passed
+        assert finding.tokens == 3
+
+
+def test_a_text_that_parts_at_a_near_tie_passes_and_ends_the_comparison() -> None:
+    finding = _judge_text("The lake was")
+    assert finding.passed
+    assert finding.tokens == 1
+
+
+def test_a_near_tie_excuses_a_longer_token_and_nothing_after_a_space() -> None:
+    """The tie is at ` sea`, of which ` seas` may be another token; ` sea was` is ` sea` again, and then another token."""
+    assert _judge_text("The seas are").passed
+    finding = _judge_text("The sea was")
+    assert not finding.passed
+    assert "token 3 is ' wa', expected ' is' with a lead of 3.00 nats" in finding.reasons[0]
+
+
+def test_a_text_that_ends_early_or_goes_on_too_long_fails() -> None:
+    assert not _judge_text("The sea").passed
+    assert not _judge_text("").passed
+    ended = _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0))
+    assert _judge_text("Hi", ended).tokens == 2
+    assert not _judge_text("Hi there", ended).passed
+    assert _judge_text("Hi there", _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 0.1))).passed
+
+
+def test_a_part_of_a_character_cannot_be_compared() -> None:
+    probe = _probe(("A", -0.5, 2.0), ("\ufffd", -0.5, 2.0), ("\ufffd", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0))
+    assert _judge_text("A😀", probe).tokens == 1
+    assert not _judge_text("B😀", probe).passed
+
+
+def test_texts_are_judged_with_their_file_and_every_one_of_them() -> None:
+    assert not judge_texts(RIGHT, WRONG, [PROBE], ["The sea is"]).passed
+    assert not judge_texts(RIGHT, RIGHT, [PROBE, PROBE], ["The sea is"]).passed
+    assert not _judge_text("b", _probe(("a", -0.5, 0.0))).passed

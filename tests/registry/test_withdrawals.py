@@ -18,7 +18,7 @@ from shared.codec import encode
 from shared.errors import UnknownModel
 from shared.events import ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.topics import DATASET_WITHDRAWALS
-from tests.registry.samples import NOW, checkpoint, rejection
+from tests.registry.samples import NOW, Books, checkpoint, rejection
 from tests.registry.test_deployment import Stage
 
 PLACE = Position(topic="feedback.received", partition=0, offset=0)
@@ -70,8 +70,8 @@ class Registry(Stage):
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path)
+def registry(books: Books, tmp_path: Path) -> Registry:
+    return Registry(books, tmp_path)
 
 
 async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withdrawn(registry: Registry) -> None:

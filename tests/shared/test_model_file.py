@@ -52,7 +52,28 @@ def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         (GOOD + "colour: green\n", "support.yaml:7: colour: Extra inputs"),
-        (GOOD.replace("rank: 4", "rank: 100"), "support.yaml:6: lanes.adaptive.training.rank: Input should be less than or equal to 64"),
+        (
+            GOOD.replace("rank: 4", "rank: 100"),
+            "support.yaml:6: lanes.adaptive.training.rank: rank 100 is outside 4 to 64, the range of the lane adaptive",
+        ),
+        (
+            GOOD.replace("adaptive", "master"),
+            "support.yaml:6: lanes.master.training.rank: rank 4 is outside 8 to 64, the range of the lane master",
+        ),
+        (
+            GOOD.replace("4", "8") + "      lane: master\n",
+            "support.yaml:3: lanes: the training of the lane adaptive says that its lane is master",
+        ),
+        (GOOD + "    window: {from: '02:00', to: '6:00', zone: UTC}\n", "support.yaml:7: lanes.adaptive.window.to: String should match"),
+        (GOOD + "    window: {from: '02:00', to: '02:00', zone: UTC}\n", "support.yaml:7: lanes.adaptive.window: from and to are the same"),
+        (
+            GOOD + "    window:\n      from: 22:00\n      to: '02:00'\n      zone: UTC\n",
+            "support.yaml:8: lanes.adaptive.window.from: Input should be a valid string: write the time in quotes",
+        ),
+        (
+            GOOD + "    window:\n      from: '22:00'\n      to: '02:00'\n      zone: Europe/Atlantis\n",
+            "support.yaml:10: lanes.adaptive.window.zone: 'Europe/Atlantis' is no time zone",
+        ),
         (GOOD.replace("model: support", "model: other"), "support.yaml:1: model: 'other' must be named as its file is"),
         (GOOD.replace("base:", "bass:"), "base: Field required"),
         ("model: [", "support.yaml:1: not YAML"),
@@ -95,3 +116,12 @@ def test_a_user_always_has_the_same_shard(user: str, shards: int) -> None:
     shard = model.shard_of(user, None, "x")
     assert 0 <= shard < shards
     assert shard == model.shard_of(user, None, "x")
+
+
+def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
+    deciding = GOOD + "gate: {answered: 0, deciding: {exact_match: {margin: 0.05}}}\n"
+    with pytest.raises(ModelFileError, match=r"support\.yaml:7: gate: .*exact_match needs answers, and `answered` is 0"):
+        load_model(write(tmp_path, deciding))
+    gate = load_model(write(tmp_path, deciding.replace("answered: 0", "answered: 30"))).gate
+    assert gate.deciding["exact_match"].margin == 0.05
+    assert not gate.deciding["exact_match"].promotes

@@ -1,7 +1,8 @@
 """The shell, with a child that learns at once, a bus in memory, and a registry played by the test."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,8 +13,9 @@ from services.trainer.app import HEARD_BACK, Trainer
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
-from services.trainer.protocol import Answer, Answered, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.runs import Runs
+from shared.adapters import write_adapter
 from shared.bus import MemoryBus, Record
 from shared.clock import SystemClock
 from shared.codec import decode, encode
@@ -38,6 +40,8 @@ from shared.model_file import Base as DeclaredBase
 from shared.model_file import ModelFile, Models
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.training_window import Window
+from tests.trainer.histories import ended
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
 R = TypeVar("R", bound=Value)
@@ -83,6 +87,8 @@ class QuickChild(ChildProcess):
         match request:
             case Load():
                 return Loaded()
+            case Fit():
+                return Fits(needed=1, limit=2)
             case Train():
                 self.trained.append(request)
                 self.found.append(sorted(path.name for path in request.checkpoints.glob("checkpoint-*")))
@@ -122,8 +128,8 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     child: QuickChild = field(default_factory=lambda: QuickChild(0.5))
 
-    def trainer(self) -> Trainer:
-        model = ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
+    def trainer(self, model: ModelFile | None = None) -> Trainer:
+        model = model or ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
         clock = SystemClock()
         return Trainer(
             models=Models({"m": model}, self.folder),
@@ -241,6 +247,34 @@ async def test_no_better_candidate_is_rolled_back_without_waiting(world: World, 
     assert not world.checkpoints
 
 
+async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_record(world: World) -> None:
+    """The child answers "a" to every prompt, which is no ticket's JSON; the examples of a ticket's batch have a reward of 1."""
+    world.child.gain = 0.0
+    await world.trainer().handle(announced(a_batch(world)), mine)
+    (outcome,) = world.rollbacks
+    assert outcome.verdict is not None
+    assert outcome.metrics is not None
+    found = {measure.name: measure for measure in outcome.verdict.measures}
+    assert {measure.set for measure in outcome.verdict.measures} == {"held_out"}
+    assert (found["perplexity"].examples, found["exact_match"].examples) == (20, 12)
+    assert (found["exact_match"].candidate, found["json_validity"].candidate) == (0, 0)
+    assert outcome.metrics.mean_reward == 1
+
+
+async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world: World) -> None:
+    """Rewards -0.5, 0, 0.5 and now 1 rise by 1.5; held-out changes of three times -0.2 and now +0.5 are -0.025 on average."""
+    for place, reward in enumerate((-0.5, 0.0, 0.5)):
+        event = ended(f"run {place}", reward, -0.2, NOW + timedelta(hours=place))
+        await world.bus.send(TRAINING_ROLLBACKS, b"m", *encode(event, "trainer"))
+    trainer = world.trainer()
+    await trainer.handle(announced(a_batch(world)), mine)
+    outcome = world.rollbacks[-1]
+    assert not world.checkpoints
+    assert outcome.outcome == "inconclusive"
+    assert outcome.reason.startswith("reward hacking suspected: over 4 candidates the reward of what they learn rose by 1.500")
+    assert trainer._metrics.registry.get_sample_value("ratchet_training_reward_hacking", {"model": "m"}) == 1
+
+
 async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None:
     """The trainer dies at its first evaluation, and once more while it waits for the answer: it trains once and says one thing."""
     record = announced(a_batch(world))
@@ -308,6 +342,42 @@ async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_
     assert list(world.child.trained[0].examples) == tickets(2, 8)
     assert tickets(500, 1)[0] not in world.child.scored[0].samples
     assert world.checkpoints[0].withdrawn_through == Position(topic=DATASET_WITHDRAWALS, partition=0, offset=1)
+
+
+async def test_an_outcome_says_what_it_came_from(world: World) -> None:
+    """Lineage, parent and base: of a checkpoint from the base, of a rollback from its adapter, and of a run that failed."""
+    handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
+    await world.answer(1, "promoted", "v1")
+    await handling
+    (saved,) = world.checkpoints
+    assert (saved.lineage, saved.parent_version, saved.parent_adapter) == ("continue", "v0", None)
+    assert (saved.base, saved.base_digest) == ("base", DIGEST)
+    assert saved.metrics.objectives == ("supervised",)
+    promoted = VersionPromoted(
+        event_id="p", occurred_at=NOW, model="m", version="v1", adapter=saved.adapter, actor="operator", reason="by hand"
+    )
+    await world.say(promoted)
+    world.child.gain = 0.5
+    await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine)
+    world.child.trouble = [RunFailed("the loss is nan", "lower the rate")]
+    await world.trainer().handle(announced(write_batch(world.store, "m", 2, tickets(0, 10), [])), mine)
+    assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
+    for event in world.rollbacks:
+        assert (event.lineage, event.parent_version, event.parent_adapter) == ("continue", "v1", saved.adapter)
+        assert (event.base, event.base_digest) == ("base", DIGEST)
+    assert [request.parent is not None for request in world.child.trained] == [False, True]
+
+
+async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(world: World) -> None:
+    adapter = write_adapter(world.store, "adapters/m/r", {"adapter_model.safetensors": b""}, "sha256:" + "1" * 64)
+    promoted = VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v1", adapter=adapter, actor="operator", reason="by hand")
+    await world.say(promoted)
+    await world.trainer().handle(announced(a_batch(world)), mine)
+    (refused,) = world.rollbacks
+    assert refused.outcome == "failed"
+    assert "sha256:11" in refused.reason
+    assert "base.training" in refused.advice
+    assert not world.child.trained
 
 
 async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: World) -> None:
@@ -462,3 +532,22 @@ async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trai
     assert [event.outcome for event in world.rollbacks] == ["failed", "rejected"]
     assert "no space left" in world.rollbacks[0].reason
     assert "RATCHET_WORK" in world.rollbacks[0].advice
+
+
+async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world: World) -> None:
+    """The window is the hour that begins in an hour, so it is closed now."""
+    soon = SystemClock().now() + timedelta(hours=1)
+    window = Window(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
+    model = ModelFile.model_validate(
+        {"model": "m", "base": {"training": "base", "serving": "b"}, "lanes": {"adaptive": {"window": window.model_dump()}}}
+    )
+    record = announced(a_batch(world))
+    trainer = world.trainer(model)
+    assert trainer.opens_at(record) == soon.replace(minute=0, second=0, microsecond=0)
+    assert world.trainer().opens_at(record) is None
+    assert trainer.opens_at(announced(a_batch(world, "stranger"))) is None
+    assert trainer.opens_at(replace(record, value=b"{}")) is None
+    world.child.dies_at = Train
+    with pytest.raises(RuntimeError, match="power"):
+        await trainer.handle(record, mine)
+    assert trainer.opens_at(record) is None, "what has begun is finished"

@@ -21,6 +21,7 @@ from services.trainer.bench import Bench, Subject
 from services.trainer.child import Asked, Child
 from services.trainer.child_process import ChildProcess, ignore
 from services.trainer.failures import ChildEnded, RunFailed
+from services.trainer.lessons import Lessons
 from services.trainer.protocol import REPLY, STOP, Load, Loaded, Refused, Reply, Score, Scored, Stepped, Stopped, Train, Trained
 from services.trainer.training_set import Pair, Sample
 from shared.errors import SettingsError
@@ -54,7 +55,7 @@ async def test_a_candidate_likes_what_it_was_trained_on_better(child: ChildProce
         if isinstance(reply, Stepped):
             steps.append(reply)
 
-    trained = await bench.train(SAMPLES, CONFIG, None, tmp_path / "adapter", heard)
+    trained = await bench.train(Lessons(SAMPLES), CONFIG, None, tmp_path / "adapter", heard)
     assert [step.step for step in steps] == [1, 2, 3, 4] == list(range(1, trained.steps + 1))
     candidate = Subject("candidate", tmp_path / "adapter")
     before = await bench.score(Subject("base", None), SAMPLES, 256, ignore)

@@ -1,18 +1,19 @@
 """The gate: hand-derived numbers, the error that it promises, and what it refuses."""
 
 from collections.abc import Sequence
-from math import inf, pi, sqrt
+from math import pi
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.gate import NO_BOUND, Evidence, Paired, bounds, judge, spent
+from services.trainer.gate import Evidence, Paired, judge, spent
+from services.trainer.measures import Said
 from shared.events import Verdict
-from shared.model_file import Gate
+from shared.model_file import AnswerMeasure, Deciding, Gate
 
-GATE = Gate(harm_margin=0.02, retention_margin=0.5, minimum_examples=5)
+GATE = Gate(improvement_margin=0, harm_margin=0.02, retention_margin=0.5, minimum_examples=5)
 NOTHING = Paired((), ())
 
 Scores = Sequence[float]
@@ -45,34 +46,6 @@ def test_the_error_of_all_gates_of_all_shards_adds_up_to_alpha() -> None:
     assert total == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
     assert evaluated == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
     assert spent(0.95, 1) == pytest.approx(0.05 * 36 / pi**4)
-
-
-def test_bounds_are_those_of_student_for_normal_differences() -> None:
-    """For n = 40 normal values Student's 97.5 % point is 2.023, so the bound lies 2.023 standard errors from the mean."""
-    values = np.random.default_rng(3).normal(0.1, 1.0, 40)
-    error = float(values.std(ddof=1)) / sqrt(40)
-    lower, upper = bounds(values.tolist(), 0.025, 0.025, seed=7)
-    assert (float(values.mean()) - lower) / error == pytest.approx(2.02, abs=0.25)
-    assert (upper - float(values.mean())) / error == pytest.approx(2.02, abs=0.25)
-
-
-@given(st.lists(st.floats(-5, 5), max_size=30), st.floats(1e-7, 0.2), st.integers(0, 2**32 - 1))
-def test_bounds_hold_the_mean_between_them_and_are_finite(differences: list[float], alpha: float, seed: int) -> None:
-    lower, upper = bounds(differences, alpha, alpha, seed)
-    mean = float(np.mean(differences)) if differences else 0.0
-    assert -inf < lower <= mean + 1e-9
-    assert mean - 1e-9 <= upper < inf
-
-
-def test_the_less_error_is_left_the_wider_are_the_bounds() -> None:
-    differences = around(0.1, spread=0.3)
-    lowers = [bounds(differences, alpha, 0.05, seed=1)[0] for alpha in (0.05, 0.01, 0.001, 1e-4, 1e-6)]
-    assert lowers == sorted(lowers, reverse=True)
-    assert len(set(lowers)) == len(lowers)
-
-
-def test_one_example_gives_no_bound() -> None:
-    assert bounds([1.0], 0.05, 0.05, seed=1) == (-NO_BOUND, NO_BOUND)
 
 
 @pytest.mark.parametrize("examples", [8, 20, 60])
@@ -152,3 +125,64 @@ def test_no_set_is_worse_than_its_margin_in_what_is_promoted(held_out: list[floa
     if verdict.decision == "promote":
         assert all(comparison.difference >= -comparison.margin - 1e-9 for comparison in verdict.comparisons)
     assert decide(held_out, golden) == verdict
+
+
+RIGHT, WRONG = '{"queue":"a"}', '{"queue":"b"}'
+
+
+def exact(before: int, after: int, of: int = 20, promotes: bool = False, decides: bool = True) -> Verdict:
+    """The verdict when of `of` golden answers the first `before` were right and the first `after` are; likelihoods do not change."""
+    baseline, candidate = ([RIGHT] * right + [WRONG] * (of - right) for right in (before, after))
+    same = Paired([-1.0] * of, [-1.0] * of)
+    evidence = Evidence(NOTHING, same, NOTHING, (), (), golden_said=Said([RIGHT] * of, baseline, candidate))
+    deciding: dict[AnswerMeasure, Deciding] = {"exact_match": Deciding(margin=0.05, promotes=promotes)} if decides else {}
+    return judge(evidence, GATE.model_copy(update={"deciding": deciding}), "v1", alpha=0.05, seed=1)
+
+
+def test_measures_are_reported_and_decide_nothing_unless_told_to() -> None:
+    """Likelihoods of -1 nat are a perplexity of e; 10 of 20 right, then none; all of them are JSON."""
+    verdict = exact(10, 0, decides=False)
+    found = {measure.name: (measure.baseline, measure.candidate) for measure in verdict.measures}
+    assert verdict.decision == "inconclusive"
+    assert found["perplexity"][1] == pytest.approx(2.71828, abs=1e-4)
+    assert found["exact_match"] == (0.5, 0.0)
+    assert found["json_validity"] == (1.0, 1.0)
+    assert found["bleu"][0] > found["bleu"][1]
+    assert found["chrf"][0] > found["chrf"][1]
+    assert all(measure.difference is None for measure in verdict.measures)
+
+
+def test_a_deciding_measure_rejects_on_evidence_and_blocks_without() -> None:
+    """Ten of ten lost: chance 1/1024 by a coin. Two of two lost: 1/4, which shows nothing, but 2/20 is more than the margin."""
+    condemned, held_back, allowed = exact(10, 0), exact(2, 0), exact(1, 0)
+    assert condemned.decision == "reject"
+    assert condemned.reasons[0] == "exact match on golden: worse by 0.5000 over 20 examples, 0.0500 is allowed"
+    assert held_back.decision == "inconclusive"
+    assert "to be sure" in held_back.reasons[0]
+    assert "exact match" not in allowed.reasons[0]
+
+
+def test_a_measure_promotes_where_it_may_and_shares_the_error() -> None:
+    """Four ways to promote, each with 0.05 / 4 = 1/80: seven wins of seven have the chance 1/128, six of six 1/64."""
+    assert exact(0, 7, promotes=True).decision == "promote"
+    assert exact(0, 6, promotes=True).decision == "inconclusive"
+    assert exact(0, 20, promotes=False).decision == "inconclusive"
+
+
+def test_a_measure_promotes_on_held_out_only_what_is_shown_not_to_be_worse_on_golden() -> None:
+    said = Said([RIGHT] * 20, [WRONG] * 20, [RIGHT] * 20)
+    gate = GATE.model_copy(update={"deciding": {"exact_match": Deciding(margin=0.05, promotes=True)}})
+    same = Paired([-1.0] * 20, [-1.0] * 20)
+    unsure = Paired([-1.0] * 20, [d - 1.0 for d in around(0.0, spread=0.4)])
+    decisions = [
+        judge(Evidence(same, golden, NOTHING, (), (), held_out_said=said), gate, "v1", alpha=0.05, seed=1).decision
+        for golden in (same, unsure)
+    ]
+    assert decisions == ["promote", "inconclusive"]
+
+
+def test_a_gain_that_is_certain_and_next_to_nothing_is_not_promoted() -> None:
+    gate = GATE.model_copy(update={"improvement_margin": 0.005})
+    evidence = Evidence(NOTHING, Paired([-1.0] * 20, [d - 1.0 for d in around(0.001, spread=0.0001)]), NOTHING, (), ())
+    assert judge(evidence, GATE, "v1", alpha=0.05, seed=1).decision == "promote"
+    assert judge(evidence, gate, "v1", alpha=0.05, seed=1).decision == "inconclusive"

@@ -6,9 +6,12 @@ import pytest
 import structlog
 
 from services.trainer.handovers import Handovers
+from services.trainer.lessons import Lessons
 from services.trainer.protocol import Trained
 from services.trainer.runs import Plan, Runs
+from services.trainer.training_set import TrainingSet
 from shared.storage import FsspecStore, MemoryStore, ObjectStore
+from tests.trainer.tickets import tickets
 
 PLAN = Plan(parent_version="v1", parent=None, quarantined=("q",))
 LOG = structlog.stdlib.get_logger()
@@ -30,7 +33,8 @@ class Worker:
     def train(self) -> None:
         (self.folder / "adapter").mkdir()
         (self.folder / "adapter" / "weights").write_bytes(b"weights")
-        self.runs.write_trained("r", Trained(training_loss=0.5, steps=9, tokens=9, seconds=1), 5, 2, 1)
+        chosen = TrainingSet(new=tickets(0, 5), replayed=tickets(5, 2), held_out=())
+        self.runs.write_trained("r", Trained(training_loss=0.5, steps=9, tokens=9, seconds=1), chosen, 1, Lessons(chosen.new))
 
 
 @pytest.fixture(params=["memory", "folder"])

@@ -1,6 +1,7 @@
 """Training, on a tiny random model: what the loss is, and what must not change it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,26 @@ def test_the_rate_warms_up_and_then_falls_as_half_a_cosine() -> None:
     assert rates[6] == pytest.approx(5e-4)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] > 0
+
+
+def test_restarts_bring_the_full_rate_back() -> None:
+    """Twelve steps, two of them to warm up, in two cycles of five: each begins at the full rate and falls as the other does."""
+    config = TrainingConfig(learning_rate=1e-3, warmup_ratio=0.15, cycles=2)
+    rates = [learning_rate(step, 12, config) for step in range(12)]
+    assert rates[2:7] == pytest.approx([5e-4 * (1 + math.cos(math.pi * part / 5)) for part in range(5)])
+    assert rates[7:] == pytest.approx(rates[2:7])
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_an_example_counts_by_its_weight(weight: float) -> None:
+    """One step on two examples of weights w and 1: (w a + b) / (w m + n), a and b their losses, m and n the tokens of their answers."""
+    one, other = EXAMPLES[2], EXAMPLES[4]
+    with torch.no_grad():
+        a, b = (-float(log_likelihoods(tiny_model(), collate([example], "cpu")).sum()) for example in (one, other))
+    config, losses = CONFIG.model_copy(update={"epochs": 1}), list[float]()
+    with learning(tiny_model(), config, None) as model:
+        train(model, [replace(one, weight=weight), other], config, "cpu", lambda step: losses.append(step.loss))
+    assert losses == pytest.approx([(weight * a + b) / (weight * one.answer_tokens + other.answer_tokens)], rel=1e-5)
 
 
 def test_an_answer_is_kept_before_its_prompt() -> None:

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from services.trainer.bases import Base as LocalBase
+from services.trainer.champions import Champion
+from services.trainer.failures import RunFailed
+from services.trainer.lessons import Lessons
 from services.trainer.protocol import Trained
 from services.trainer.runs import Plan, References, Runs
 from services.trainer.training_run import failed
+from services.trainer.training_set import TrainingSet
 from shared.adapters import read_adapter, write_adapter
 from shared.clock import ManualClock
 from shared.errors import Corrupt, Missing, Unusable
@@ -28,7 +33,9 @@ def write_files(runs: Runs, run_id: str) -> None:
 
 
 def test_what_was_written_is_read_by_the_next_process(tmp_path: Path) -> None:
-    outcome = failed(write_batch(MemoryStore(), "m", 0, [], []), "r", MODEL, "v0", 1, "broken", "mend it", ManualClock(NOW))
+    batch = write_batch(MemoryStore(), "m", 0, [], [])
+    here = LocalBase(tmp_path, "base", DIGEST)
+    outcome = failed(batch, "r", MODEL, Champion("v0", None), here, 1, "broken", "mend it", ManualClock(NOW))
     heard = Position(topic="dataset.withdrawals", partition=1, offset=3)
     plan = Plan(parent_version="v0", parent=None, quarantined=("b",), withdrawn=("e",), withdrawn_through=heard)
     runs = Runs(tmp_path)
@@ -48,7 +55,7 @@ def test_a_trained_adapter_that_is_not_whole_is_trained_again(tmp_path: Path, da
     runs = Runs(tmp_path)
     write_files(runs, "r")
     assert runs.trained("r") is None
-    written = runs.write_trained("r", TRAINED, 5, 2, 1)
+    written = runs.write_trained("r", TRAINED, TrainingSet([], [], []), 1, Lessons(()))
     assert runs.trained("r") == written
     weights = runs.adapter_folder("r") / "adapter_model.safetensors"
     match damage:
@@ -75,8 +82,9 @@ def test_an_adapter_goes_through_the_object_store_unchanged(tmp_path: Path) -> N
 def test_an_adapter_that_was_altered_or_belongs_elsewhere_is_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     artefact = write_adapter(store, "adapters/m/r", FILES, DIGEST)
-    with pytest.raises(Corrupt):
+    with pytest.raises(RunFailed, match=f"made on a base with digest {DIGEST}, the base here has sha256:1") as refused:
         Runs(tmp_path).fetch_adapter(store, artefact, "sha256:" + "1" * 64)
+    assert "base.training" in refused.value.advice
     with pytest.raises(Unusable):
         read_adapter(store, store.put("x", b"{}"))
     store.objects["adapters/m/r/adapter_config.json"] = b"[]"
@@ -100,6 +108,6 @@ def test_a_run_that_ended_leaves_its_records_only(tmp_path: Path) -> None:
     write_files(runs, "r")
     for name in ("checkpoint-100", ".checkpoint-200.part"):
         (runs.checkpoints_folder("r") / name).mkdir()
-    runs.write_trained("r", TRAINED, 5, 2, 1)
+    runs.write_trained("r", TRAINED, TrainingSet([], [], []), 1, Lessons(()))
     runs.close("r")
     assert [path.name for path in (tmp_path / "runs" / "r").iterdir()] == ["trained.json"]

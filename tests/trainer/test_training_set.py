@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.training_set import Batch, Sample, TrainingSet, read_batches, select
+from services.trainer.training_set import LEAST_WEIGHT, Batch, Sample, TrainingSet, read_batches, select
 from shared.errors import Corrupt, Missing, Unusable
 from shared.events import Artefact, Message
 from shared.model_file import LaneSettings
+from shared.snapshots import Example
 from shared.storage import MemoryStore
 from shared.training_config import TrainingConfig
 from tests.trainer.tickets import example, ticket, tickets, write_batch
@@ -91,6 +92,67 @@ def test_withdrawn_examples_are_on_neither_side_and_others_take_their_place() ->
     assert chosen.held_out == [ticket(301), ticket(300), ticket(202), ticket(201)]
     assert chosen.withdrawn == 2
     assert len(choose(HISTORY, withdrawn=gone, replay=10, window=10).replayed) == 10, "the window reaches further"
+
+
+def correction(number: int, rejected: str) -> Example:
+    return example(ticket(number), f"t{number}").model_copy(update={"rejected": rejected})
+
+
+def disliked(number: int, answer: str) -> Example:
+    return example(ticket(number), f"n{number}").model_copy(update={"answer": answer, "feedback_type": "thumbs_down"})
+
+
+JUDGED = replace(
+    HISTORY[0],
+    preference=[correction(30, "?"), correction(31, "!")],
+    negative=[disliked(50, "no"), disliked(51, "nor that"), disliked(300, "held out"), disliked(30, "no"), disliked(31, ticket(31).answer)],
+)
+"""The last two negatives have prompts of new examples; the very last one is what was learned there."""
+
+
+def test_pairs_and_negatives_are_those_of_the_batch_and_never_what_is_held_out_or_learned() -> None:
+    chosen = choose([JUDGED, *HISTORY[1:]])
+    assert [(pair.messages, pair.answer, pair.rejected) for pair in chosen.pairs] == [
+        (ticket(30).messages, ticket(30).answer, "?"),
+        (ticket(31).messages, ticket(31).answer, "!"),
+    ]
+    assert [(sample.messages, sample.answer) for sample in chosen.negatives] == [
+        (ticket(50).messages, "no"),
+        (ticket(51).messages, "nor that"),
+        (ticket(30).messages, "no"),
+    ]
+    assert not choose([HISTORY[0], JUDGED]).negatives, "an earlier batch's were learned from in their time"
+
+
+def test_a_golden_prompt_is_neither_preferred_nor_unlearned() -> None:
+    golden = {ticket(30).messages, ticket(50).messages}
+    chosen = select([JUDGED], (), golden, training_set=500, replay=0, replay_window=0, held_out_newest=10)
+    assert [pair.messages for pair in chosen.pairs] == [ticket(31).messages]
+    assert [sample.messages for sample in chosen.negatives] == [ticket(51).messages]
+
+
+def test_withdrawn_and_quarantined_pairs_and_negatives_are_not_learned_from() -> None:
+    chosen = choose([JUDGED], withdrawn={"t30", "n50"})
+    assert [pair.rejected for pair in chosen.pairs] == ["!"]
+    assert [sample.answer for sample in chosen.negatives] == ["nor that", "no"]
+    quarantined = choose([JUDGED], quarantined=("batch-3",))
+    assert (quarantined.pairs, quarantined.negatives) == ([], [])
+
+
+def test_a_wrong_answer_that_somebody_else_liked_is_no_rejected_one() -> None:
+    liked = example(Sample(messages=ticket(30).messages, answer="?"), "t99").model_copy(update={"feedback_type": "thumbs_up"})
+    chosen = choose([replace(JUDGED, training=[*JUDGED.training, liked])])
+    assert [pair.rejected for pair in chosen.pairs] == ["!"]
+    assert [sample.answer for sample in chosen.liked] == ["?"], "what is a correction was not liked as it was"
+
+
+def test_an_example_weighs_as_much_as_its_quality_says_where_it_is_learned() -> None:
+    weak = [given.model_copy(update={"quality": quality}) for given, quality in zip(HISTORY[0].training, (0.6, 0.0), strict=False)]
+    chosen = choose([replace(HISTORY[0], training=weak), replace(HISTORY[1], training=weak, held_out=weak)], newest=1000)
+    assert [sample.weight for sample in chosen.new] == [], "both are held out"
+    assert {sample.weight for sample in chosen.held_out} == {1.0}
+    chosen = choose([replace(HISTORY[0], training=weak)])
+    assert [sample.weight for sample in chosen.new] == [0.6, LEAST_WEIGHT]
 
 
 @given(st.sets(st.sampled_from([f"{side}{number}" for number in range(310) for side in "th"])), st.integers(0, 30), st.integers(0, 12))

@@ -1,27 +1,47 @@
 """Targets from model files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
+import ollama
 
 from services.registry.deploy.folder import Folder
 from services.registry.deploy.llamacpp import LlamaCpp
+from services.registry.deploy.ollama import Ollama
 from services.registry.deploy.target import Target
+from services.registry.settings import RegistrySettings
 from shared.errors import Misconfigured
 from shared.model_file import DeployTarget, Models
 
 
-def targets_of(models: Models, serving: str, client: httpx.AsyncClient) -> Mapping[str, Sequence[Target]]:
-    """The targets of every declared model. Raises Misconfigured for one that cannot be."""
-    return {name: [_target(name, declared, serving, client) for declared in file.deploy] for name, file in models.files.items()}
+@asynccontextmanager
+async def targets_of(models: Models, settings: RegistrySettings) -> AsyncIterator[Mapping[str, Sequence[Target]]]:
+    """The targets of every declared model, while the body runs. Raises Misconfigured for one that cannot be."""
+    async with AsyncExitStack() as clients:
+        client = await clients.enter_async_context(httpx.AsyncClient())
+
+        async def target(model: str, declared: DeployTarget) -> Target:
+            name = declared.kind if declared.location is None else f"{declared.kind} {declared.location}"
+            if declared.kind == "folder":
+                return Folder(_folder(model, declared), name)
+            if declared.kind == "llamacpp":
+                return LlamaCpp(_url(model, declared, settings.serving), client, name)
+            location = _url(model, declared, settings.ollama)
+            api = await clients.enter_async_context(ollama.AsyncClient(location))
+            return Ollama(location, client, api, settings.ollama_context, settings.ollama_threads, name)
+
+        yield {model: [await target(model, declared) for declared in file.deploy] for model, file in models.files.items()}
 
 
-def _target(model: str, declared: DeployTarget, serving: str, client: httpx.AsyncClient) -> Target:
-    name = declared.kind if declared.location is None else f"{declared.kind} {declared.location}"
-    if declared.kind == "llamacpp":
-        return LlamaCpp(declared.location or serving, client, name)
-    if declared.kind == "folder" and declared.location is not None:
-        return Folder(declared.location, name)
-    if declared.kind == "folder":
+def _folder(model: str, declared: DeployTarget) -> str:
+    if declared.location is None:
         raise Misconfigured(f"models/{model}.yaml: a deploy target of kind 'folder' needs a location, the folder to publish into")
-    raise Misconfigured(f"models/{model}.yaml: deploy targets of kind {declared.kind!r} do not exist yet; use 'llamacpp' or 'folder'")
+    return declared.location
+
+
+def _url(model: str, declared: DeployTarget, otherwise: str) -> str:
+    location = declared.location or otherwise
+    if not location.startswith(("http://", "https://")):
+        raise Misconfigured(f"models/{model}.yaml: a {declared.kind!r} target is at a URL, http://host:port, not {location!r}")
+    return location

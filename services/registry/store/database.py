@@ -1,6 +1,12 @@
-"""The database: opened once, used in transactions from worker threads."""
+"""The database: opened once, used in transactions from worker threads.
+
+Transactions take place as if one came after the other: SQLite lets one write at a time, PostgreSQL is asked for SERIALIZABLE and
+ends one of two that it cannot put in an order; that one is done again.
+"""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,61 +14,94 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from services.registry.store.tables import Table
-from shared.errors import SettingsError, Unavailable
+from services.registry.store.schema import bring_up_to_date
+from shared.errors import SettingsError, Unavailable, Unprocessable
+from shared.identity import share_of
 
 R = TypeVar("R")
+
+_IN_CONFLICT = frozenset({"40001", "40P01"})
+"""PostgreSQL's codes for a serialisation failure and for a deadlock."""
+
+_ATTEMPTS = 20
+_LONGEST_PAUSE_SECONDS = 0.5
 
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer, or is locked for too long."""
 
 
+class InConflict(Unavailable):
+    """The transaction could not be put in an order with others that ran beside it; nothing of it happened."""
+
+
+class Unstorable(Unprocessable):
+    """A value that a column does not take: too long, too large, or a text with a NUL."""
+
+
 class Database:
-    """SQL behind two calls. Raises SettingsError for a URL that is none."""
+    """SQL behind three calls. Raises SettingsError for a URL that is none."""
 
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = create_engine(parsed, pool_pre_ping=True)
+            serially = {"isolation_level": "SERIALIZABLE"} if parsed.get_backend_name() == "postgresql" else {}
+            self._engine = create_engine(parsed, pool_pre_ping=True, **serially)
         except (ArgumentError, ImportError) as error:
             raise SettingsError(f"RATCHET_DATABASE: expected an SQLAlchemy URL whose driver is installed: {error}") from error
         if self._engine.dialect.name == "sqlite":
             _adapt_to_sqlite(self._engine)
 
-    def create(self) -> None:
-        """Make the tables that are missing."""
-        Table.metadata.create_all(self._engine)
+    def bring_up_to_date(self) -> None:
+        """Have the tables in the form that this registry knows. Raises DatabaseUnavailable or DatabaseAhead."""
+        with _in_our_words():
+            bring_up_to_date(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Everything in the body happens, or nothing. Raises DatabaseUnavailable."""
-        try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except OperationalError as error:
-            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailable(f"the database went away: {error.orig}") from error
-            raise
+        """Everything in the body happens, or nothing. Raises DatabaseUnavailable, InConflict or Unstorable."""
+        with _in_our_words(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def do(self, work: Callable[[Session], R]) -> R:
+        """Do `work` in a transaction, again from its beginning where it was in conflict: it changes nothing but its session."""
+        for attempt in range(_ATTEMPTS - 1):
+            try:
+                with self.transaction() as session:
+                    return work(session)
+            except InConflict:
+                # Those in conflict wait for different times, so that they do not meet again.
+                time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
+        with self.transaction() as session:
+            return work(session)
 
     async def run(self, work: Callable[[Session], R]) -> R:
-        """Do `work` in a transaction, in a thread, so that the event loop goes on."""
-
-        def in_transaction() -> R:
-            with self.transaction() as session:
-                return work(session)
-
-        return await asyncio.to_thread(in_transaction)
+        """As `do`, in a thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.do, work)
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise Unstorable(f"the database does not take a value: {error.orig}") from error
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in _IN_CONFLICT:
+            raise InConflict(f"a transaction met another: {error.orig}") from error
+        if isinstance(error, OperationalError):
+            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+        if error.connection_invalidated:
+            raise DatabaseUnavailable(f"the database went away: {error.orig}") from error
+        raise
 
 
 def _adapt_to_sqlite(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
-from services.registry.store.tables import AliasRow, AuditRow, Deployment, OutboxRow, Run, RunPoint, Version
+from services.registry.store.tables import AliasRow, AuditRow, Deployment, LeaseRow, OutboxRow, Run, RunPoint, Version
 from shared.events import Artefact
 
 
@@ -104,3 +104,19 @@ def attempts(session: Session, model: str, target: str, move: int) -> int:
 def waiting(session: Session, limit: int) -> Sequence[OutboxRow]:
     """Events to publish, in order."""
     return session.scalars(select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.id).limit(limit)).all()
+
+
+def locked_lease(session: Session, name: str) -> LeaseRow | None:
+    """A lease, locked until the transaction ends."""
+    return session.scalar(select(LeaseRow).where(LeaseRow.name == name).with_for_update())
+
+
+def all_aliases(session: Session) -> Sequence[AliasRow]:
+    """Those of every model that has a version."""
+    return session.scalars(select(AliasRow)).all()
+
+
+def deployed_moves(session: Session, model: str) -> dict[str, int]:
+    """The champion's newest move that each target was seen to carry out."""
+    rows = select(Deployment.target, func.max(Deployment.move)).where(Deployment.model == model, Deployment.state == "deployed")
+    return {row.target: row[1] for row in session.execute(rows.group_by(Deployment.target))}

@@ -1,17 +1,19 @@
-"""The tables, in the order of the flow. Nothing here is particular to one database."""
+"""The tables, in the order of the flow. What they are made by is in `migrations/`; a test sees that both say the same."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 Json = dict[str, Any]
 
+Offset = BigInteger().with_variant(Integer, "sqlite")
+
 
 class Instant(TypeDecorator[datetime]):
-    """An aware time, kept as UTC; SQLite forgets the zone, so it is put back on reading."""
+    """An aware time in UTC; SQLite forgets the zone and PostgreSQL answers in the session's, so it is put back on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -20,19 +22,25 @@ class Instant(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+_ENDED = text("answer <> 'reevaluate'")
 
 
 class Table(DeclarativeBase):
     """The root of the tables."""
 
-    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Instant, Json: JSON, list[Any]: JSON, str: String(512)}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Instant, Json: JSON, list[Any]: JSON, str: String(512), float: Double}
 
 
 class Run(Table):
-    """A run of the trainer, as far as it is known; `state` is a phase while it goes on, then its outcome."""
+    """A run of the trainer, one for each batch, as far as it is known; `state` is a phase while it goes on, then its outcome."""
 
     __tablename__ = "runs"
+    __table_args__ = (Index("runs_batch", "model", "batch_id", unique=True),)
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(index=True)
@@ -69,9 +77,10 @@ class RunPoint(Table):
 
 
 class Outcome(Table):
-    """The outcomes that were answered: one per run and evaluation."""
+    """The outcomes that were answered: one per run and evaluation, and one that ends the run."""
 
     __tablename__ = "outcomes"
+    __table_args__ = (Index("outcomes_ended", "run_id", unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED),)
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
     evaluation: Mapped[int] = mapped_column(primary_key=True)
@@ -114,7 +123,7 @@ class TrainedWithout(Table):
 
     model: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
-    through: Mapped[int]
+    through: Mapped[int] = mapped_column(Offset)
 
 
 class Withdrawal(Table):
@@ -142,7 +151,7 @@ class WithdrawnExample(Table):
     feedback_id: Mapped[str] = mapped_column(primary_key=True)
     batch_id: Mapped[str]
     user: Mapped[str]
-    offset: Mapped[int]
+    offset: Mapped[int] = mapped_column(Offset)
 
 
 class AliasRow(Table):
@@ -206,3 +215,14 @@ class Deployment(Table):
     seconds: Mapped[float]
     finding: Mapped[Json | None]
     at: Mapped[datetime]
+
+
+class LeaseRow(Table):
+    """Who alone does something at present: nobody when `holder` is null. `term` counts the holders, `beat` the signs of life."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str | None]
+    term: Mapped[int] = mapped_column(default=0)
+    beat: Mapped[int] = mapped_column(default=0)

@@ -1,0 +1,190 @@
+"""Whether the gate errs as seldom as it says: many candidates whose truth is known, each judged on the little that a service has.
+
+A house has a cipher (`benchmarks.cipher`), its champion has learned a part of it. Candidates are trained from the champion by the
+trainer's own recipe, on much, little and no good data, of which 0, 10, 30 or 100 % is poisoned; null candidates are the champion with noise
+on its weights, or trained on answers that belong to other prompts. The gate sees what it would see in life: the held-out share of the
+batch, poisoned alike, with that of earlier batches; a golden set of 32 drawn anew for each candidate; what the base can do. It spends the
+error of a first gate. The truth is the mean difference on 1,000 prompts that it never sees.
+
+What is true of a candidate was fixed before anything was measured, in nats per answer token: better by `MUCH` or more; better by `LITTLE`
+or more; worse by `LITTLE` or more; or about the same. A null candidate is one that was made as such and is not truly better.
+
+Writes its tables into docs/gate.md as well.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from multiprocessing import get_context
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.cipher import POISONS, House, Word, answered, base
+from benchmarks.gate_tables import Trial, results, write
+from benchmarks.minimum_examples import simulated
+from benchmarks.results import report
+from ratchet import console
+from services.trainer.base_model import learning
+from services.trainer.evaluation import score
+from services.trainer.gate import Evidence, Paired, judge, spent
+from services.trainer.recipe import train
+from services.trainer.tokens import Encoded
+from shared.model_file import Gate
+from shared.training_config import TrainingConfig
+
+PROCESSES = 2
+LEARNED = 30
+HOUSES = ((9, 20), (11, 20), (12, 8), (12, 12), (12, 16))
+"""What each champion has learned: the cipher of so many letters, in so many epochs. Some lack letters, some are not quite sure yet."""
+GOLDEN, EARLIER, RETENTION, UNSEEN = 32, 12, 12, 1000
+HELD_OUT_SHARE = 0.1
+REHEARSED, REPLAYED = 20, 20
+BATCH = 50
+DOSES = (0.0, 0.1, 0.3, 1.0)
+RATES = (5e-4, 3e-3)
+NOISES = (0.02, 0.1, 0.4)
+NOISY, SHUFFLED = 11, 6
+CONFIG = TrainingConfig(
+    rank=8,
+    alpha=32,
+    learning_rate=4e-3,
+    epochs=3,
+    batch_size=16,
+    targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+)
+GATE = Gate()
+
+Good = Literal["much", "little", "none"]
+Teach = Callable[[Any], None]
+Floats = npt.NDArray[np.float64]
+EXAMPLES: dict[Good, int] = {"much": BATCH, "little": 12, "none": BATCH}
+
+
+@cache
+def held_base() -> Any:
+    torch.set_num_threads(1)
+    return base()
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What is served in a house, and what is known of it before a batch comes. `model` is the base with an adapter on it that can learn;
+    `weights` are those of the champion's adapter."""
+
+    house: House
+    model: Any
+    weights: dict[str, torch.Tensor]
+    learned: list[Encoded]
+    unseen: list[Encoded]
+    on_unseen: Floats
+
+    def put_on(self) -> None:
+        with torch.no_grad():
+            for name, weight in _adapted(self.model):
+                weight.copy_(self.weights[name])
+
+
+def trials(seed: int) -> list[Trial]:
+    """All candidates of one house."""
+    house = House(seed)
+    with learning(held_base(), CONFIG, None) as model:
+        champion = _champion(house, model, *HOUSES[seed])
+        return [*_null(champion), *_trained(champion)]
+
+
+def _champion(house: House, model: Any, letters: int, epochs: int) -> Champion:
+    known, unseen = house.right(LEARNED, letters), house.right(UNSEEN)
+    _learn(model, [*known, *house.copied(REHEARSED)], CONFIG.model_copy(update={"epochs": epochs}))
+    weights = {name: weight.detach().clone() for name, weight in _adapted(model)}
+    return Champion(house, model, weights, known, unseen, _scores(model, unseen))
+
+
+def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def _null(champion: Champion) -> Iterator[Trial]:
+    house, kept = champion.house, round(BATCH * HELD_OUT_SHARE)
+    for scale in NOISES * NOISY:
+        yield _trial(champion, "noise", "none", 0.0, house.right(kept), lambda model, scale=scale: _disturb(model, scale, house.draw))  # type: ignore[misc]
+    for rate in RATES * SHUFFLED:
+        yield _trial(champion, "shuffled", "none", 0.0, house.shuffled(kept), _lesson(champion, house.shuffled(BATCH), rate))
+
+
+def _trained(champion: Champion) -> Iterator[Trial]:
+    house = champion.house
+    for good, count in EXAMPLES.items():
+        for dose, poison, rate in product(DOSES, POISONS, RATES):
+            poisoned = round(dose * count)
+            words = house.words(count - poisoned)
+            honest = house.said(words, _own_answers(champion, words)) if good == "none" and words else house.right(count - poisoned)
+            kept = max(1, round(count * HELD_OUT_SHARE))
+            bad = int(house.draw.binomial(kept, dose))
+            held_out = [*house.poisoned(bad, poison), *house.right(kept - bad)]
+            lesson = _lesson(champion, [*honest, *house.poisoned(poisoned, poison)], rate)
+            yield _trial(champion, "trained", good, dose, held_out, lesson)
+
+
+def _lesson(champion: Champion, new: list[Encoded], rate: float) -> Teach:
+    """A run as the trainer does it: new examples, replayed ones and rehearsed ones together."""
+    config = CONFIG.model_copy(update={"learning_rate": rate})
+    examples = [*new, *champion.learned[:REPLAYED], *champion.house.copied(REHEARSED)]
+    return lambda model: _learn(model, examples, config)
+
+
+def _learn(model: Any, examples: list[Encoded], config: TrainingConfig) -> None:
+    train(model, examples, config, "cpu", lambda step: None)
+
+
+def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
+    """Noise on each adapted weight, `scale` times as large as the weights themselves are."""
+    with torch.no_grad():
+        for _, weight in _adapted(model):
+            weight.add_(scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float())
+
+
+def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach) -> Trial:
+    """A candidate, its truth, and the gate's word on it."""
+    house, model = champion.house, champion.model
+    sets = [*new_held_out, *house.right(EARLIER)], house.right(GOLDEN), house.copied(RETENTION)
+    champion.put_on()
+    before = [_scores(model, samples) for samples in sets[:2]]
+    with model.disable_adapter():
+        before.append(_scores(model, sets[2]))
+    teach(model)
+    model.eval()
+    after = [_scores(model, samples) for samples in sets]
+    gained = _scores(model, champion.unseen) - champion.on_unseen
+    held_out, golden, retention = (Paired(first.tolist(), second.tolist()) for first, second in zip(before, after, strict=True))
+    alpha = spent(GATE.confidence, 1)
+    verdict = judge(Evidence(held_out, golden, retention, (), ()), GATE, "champion", alpha, seed=int(house.draw.integers(2**31)))
+    return Trial(made, good, dose, float(gained.mean()), float(gained.std(ddof=1) / np.sqrt(UNSEEN)), verdict.decision)
+
+
+def _own_answers(champion: Champion, words: list[Word]) -> list[Word]:
+    champion.put_on()
+    return answered(champion.model, words)
+
+
+def _scores(model: Any, examples: list[Encoded]) -> Floats:
+    return np.asarray(score(model, examples, "cpu", lambda done: None))
+
+
+def main() -> None:
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        errors = pool.submit(simulated)
+        found: list[Trial] = []
+        for house, judged in enumerate(pool.map(trials, range(len(HOUSES))), start=1):
+            found += judged
+            console.note(f"house {house} of {len(HOUSES)}: {len(judged)} candidates")
+        write(found, errors.result())
+    report("gate", results(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Where the streams spend their time: samples of each service's stacks under load, by the part of the code that was running.
+
+py-spy looks at the process from outside, 200 times a second, and counts what uses a core. A sample belongs to the innermost frame of a
+part listed here: what a C extension or the standard library does counts for whoever called it.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.bench_streams import Bench
+from benchmarks.load import fill, received, scored
+from benchmarks.measuring import measure, running, service
+from benchmarks.results import Result, report
+from shared.model_file import load_models
+from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED
+
+EVENTS = {"feedback": 30_000, "dataset": 8_000}
+SECONDS = 6
+
+PARTS: tuple[tuple[str, str], ...] = (
+    ("redaction", "services/feedback/redaction/"),
+    ("similarity", "services/dataset/similarity"),
+    ("similarity", "datasketch/"),
+    ("events and codec", "shared/codec"),
+    ("events and codec", "shared/entries"),
+    ("events and codec", "shared/events/"),
+    ("events and codec", "cloudevents/"),
+    ("rest of the service", "services/"),
+    ("rest of the service", "shared/"),
+    ("Kafka client", "aiokafka/"),
+    ("Kafka client", "kafka/"),
+    ("Faust", "faust/"),
+    ("Faust", "mode/"),
+    ("metrics", "prometheus_client/"),
+    ("event loop", "asyncio/"),
+)
+"""A part, and what the path of its files contains; the first that fits counts."""
+
+
+def part_of(stack: list[str]) -> str:
+    """The part that a stack belongs to; frames are `function (file:line)`, the innermost last."""
+    for frame in reversed(stack):
+        for part, path in PARTS:
+            if path in frame:
+                return part
+    return "other"
+
+
+def shares(collapsed: str) -> dict[str, float]:
+    """The share of each part, the largest first, of py-spy's collapsed stacks: frames with semicolons between them, and a count."""
+    found: Counter[str] = Counter()
+    for line in collapsed.splitlines():
+        stack, _, count = line.rpartition(" ")
+        found[part_of(stack.split(";"))] += int(count)
+    return {part: count / found.total() for part, count in found.most_common()}
+
+
+async def profile(name: str) -> list[Result]:
+    """The shares of a service at full speed."""
+    async with Bench(f"profile-{name}") as bench:
+        brokers, events = bench.broker.bootstrap_servers, EVENTS[name]
+        if name == "feedback":
+            await fill(brokers, FEEDBACK_RECEIVED, received(events, bench.names))
+        else:
+            await fill(brokers, FEEDBACK_SCORED, scored(events, load_models(bench.models)))
+        command, settings = service(name, f"profile-{name}", brokers, bench.folder, bench.models)
+        written = FEEDBACK_SCORED if name == "feedback" else DATASET_ENTRIES
+        with running(bench.folder / f"{name}.log", *command, **settings) as process:
+            await measure(bench.broker, written, events // 10, [process])
+            stacks = bench.folder / "stacks.txt"
+            await asyncio.to_thread(_sample, process.pid, stacks)
+        return [Result(f"{name}: {part}", share, "share") for part, share in shares(stacks.read_text()).items()]
+
+
+def _sample(pid: int, stacks: Path) -> None:
+    spy = Path(sys.executable).with_name("py-spy")
+    order = [str(spy), "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", "200", "--format", "raw", "--full-filenames"]
+    subprocess.run([*order, "--output", str(stacks)], check=True, capture_output=True)
+
+
+def main() -> None:
+    report("profile", [result for name in EVENTS for result in asyncio.run(profile(name))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Looks at this machine: `python -m services.trainer.environment [--json]`. Starts without torch, so that it can say that there is none."""
+
+import argparse
+import asyncio
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+
+from services.trainer.base_shape import read_shape
+from services.trainer.bases import folder_of
+from services.trainer.failures import RunFailed
+from services.trainer.machine_checks import Facts, Gpu, LaneNeed, checks
+from services.trainer.memory import Work, need, refusal
+from services.trainer.settings import TrainerSettings
+from shared.checks import Check, has_problem
+from shared.errors import Misconfigured, SettingsError
+from shared.logs import Log
+from shared.model_file import ModelFile, load_models
+from shared.process import exit_status
+from shared.settings import read
+from shared.training_config import TrainingConfig
+
+CHECKS = TypeAdapter(list[Check])
+
+
+def look(settings: TrainerSettings) -> Facts:
+    """The facts of this machine for these settings. Imports torch where there is one."""
+    torch = _imported("torch")
+    gpus = _gpus(torch)
+    cpu_bf16, precision, memory = False, "fp32", 0
+    if torch is not None:
+        from services.trainer.machine import best_precision, device_here, memory_for
+
+        cpu_bf16, precision = best_precision("cpu") == "bf16", best_precision(device_here())
+        memory = memory_for(device_here(), settings.memory_limit)
+    lanes, models_error = _lanes(settings, precision, memory) if torch is not None else ((), "")
+    return Facts(
+        system=platform.system(),
+        is_wsl="microsoft" in platform.release().lower(),
+        torch=None if torch is None else str(torch.__version__),
+        cuda=None if torch is None else torch.version.cuda,
+        gpus=gpus,
+        has_nvidia_driver=shutil.which("nvidia-smi") is not None,
+        bitsandbytes=importlib.metadata.version("bitsandbytes") if _imported("bitsandbytes") is not None else None,
+        cores=settings.threads or os.cpu_count() or 1,
+        cpu_bf16=cpu_bf16,
+        memory=memory,
+        work_free=_free(settings.work),
+        lanes=lanes,
+        models_error=models_error,
+    )
+
+
+def _imported(name: str) -> Any:
+    """A module, None when it is not there or does not load: a library for another CUDA raises whatever it likes."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError, AttributeError):
+        return None
+
+
+def _gpus(torch: Any) -> tuple[Gpu, ...]:
+    if torch is None or not torch.cuda.is_available():
+        return ()
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return tuple(Gpu(each.name, each.total_memory, bf16=each.major >= 8) for each in found)
+
+
+def _free(work: Path) -> int | None:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        beside = work / f".{uuid4().hex}"
+        beside.touch()
+        beside.unlink()
+        return shutil.disk_usage(work).free
+    except OSError:
+        return None
+
+
+def _lanes(settings: TrainerSettings, precision: str, memory: int) -> tuple[tuple[LaneNeed, ...], str]:
+    try:
+        models = load_models(settings.models)
+    except Misconfigured as error:
+        return (), str(error)
+    lanes = [
+        _lane(settings.bases, model, lane, own.training, precision, memory)
+        for model in models.files.values()
+        for lane, own in model.lanes.items()
+    ]
+    return tuple(lanes), ""
+
+
+def _lane(bases: Path, model: ModelFile, lane: str, config: TrainingConfig, precision: str, memory: int) -> LaneNeed:
+    try:
+        shape = read_shape(folder_of(bases, model.base.training))
+    except (SettingsError, RunFailed) as error:
+        return LaneNeed(model.model, lane, config.quantisation, None, absent=str(error))
+    if shape is None:
+        return LaneNeed(model.model, lane, config.quantisation, None)
+    needed = need(shape, config, precision, Work.of((), config.batch_size, config.max_tokens)).total
+    lengths = [(config.max_tokens, config.max_tokens // 2)] * config.batch_size
+    told = refusal(shape, config, precision, lengths, memory)
+    return LaneNeed(model.model, lane, config.quantisation, needed, advice=told[1] if told else "")
+
+
+async def require_able_machine(log: Log) -> None:
+    """Have another process look at this machine, so that this one need not load torch; log what is not as it should be.
+
+    Raises Misconfigured when nothing could be trained here.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.trainer.environment", "--json", stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    try:
+        found = CHECKS.validate_json(said)
+    except ValidationError:
+        log.warning("machine", found="the look at it failed; its error stands above")
+        return
+    for check in found:
+        if check.state != "ok":
+            log.warning("machine", check=check.name, found=check.found, advice=check.advice)
+    if has_problem(found):
+        problems = (f"{check.name}: {check.found}; {check.advice}" for check in found if check.state == "problem")
+        raise Misconfigured("\n".join(problems))
+
+
+def main() -> int:
+    """The exit status: 1 when there is a problem."""
+    parser = argparse.ArgumentParser(prog="services.trainer.environment", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    as_json = parser.parse_args().json
+    rows: list[Check] = []
+    status = exit_status("trainer", lambda: rows.extend(checks(look(read(TrainerSettings)))))
+    if as_json:
+        print(CHECKS.dump_json(rows).decode())
+    else:
+        for row in rows:
+            print(f"{row.state:8} {row.name}: {row.found}" + (f"; {row.advice}" if row.advice else ""))
+    return status or int(has_problem(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

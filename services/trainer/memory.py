@@ -1,0 +1,185 @@
+"""How much memory a run needs, told before anything is loaded; pure. Sizes are bytes.
+
+Formulas, and where they are from:
+- weights in 4 bits: 4 bits, an 8-bit scale for each 64 of them, an fp32 scale for each 256 of those (QLoRA, arXiv:2305.14314, section 3);
+- adapter: rank × (inputs + outputs) of each projection (LoRA, arXiv:2106.09685, section 4.1), in fp32, with as large a gradient, and
+  AdamW's two moments (arXiv:1711.05101);
+- activations: what PyTorch keeps of a decoder layer for the backward pass when the weights are frozen, counted per token as Korthikanti
+  et al. do (arXiv:2205.05198, section 4), with attention that keeps no matrix of scores; with checkpointing the inputs of the layers, and
+  one layer's activations at a time (section 5);
+- logits: at the positions before answer tokens only, as computed, in fp32, their softmax and its gradient.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from shared.training_config import TrainingConfig
+
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+UNLIMITED = 1 << 62
+"""A limit that nothing reaches, where how much there is cannot be told."""
+
+WORKING = 64 << 20
+"""What a step needs besides: buffers of the kernels, the examples themselves."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A base's measures. `tensors` are the shapes of its weights by name, [outputs, inputs] for a projection."""
+
+    tensors: Mapping[str, tuple[int, ...]]
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    head_size: int
+    vocabulary: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(prod, self.tensors.values()))
+
+    def projections(self, targets: Sequence[str] | None = None) -> list[tuple[int, ...]]:
+        """The matrices within the decoder's layers, all of them or those of the named projections."""
+        return [
+            shape
+            for name, shape in self.tensors.items()
+            if len(shape) == 2 and ".layers." in name and (targets is None or name.split(".")[-2] in targets)
+        ]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is in memory at a time: tokens of one batch with its padding, and how many of them are predicted answer tokens."""
+
+    tokens: int
+    answer_tokens: int
+
+    @staticmethod
+    def of(lengths: Sequence[tuple[int, int]], batch_size: int, max_tokens: int) -> "Work":
+        """The most that one batch of examples can be: `lengths` are tokens and answer tokens of each. Where there are none, all are
+        as long as may be, and one half of each is its answer."""
+        cut = [(min(tokens, max_tokens), min(answer, max_tokens)) for tokens, answer in lengths] or [
+            (max_tokens, max_tokens // 2)
+        ] * batch_size
+        rows = min(batch_size, len(cut))
+        longest = max(tokens for tokens, _ in cut)
+        return Work(rows * longest, sum(sorted((answer for _, answer in cut), reverse=True)[:rows]))
+
+
+@dataclass(frozen=True)
+class Need:
+    """The parts of a run's memory. `judge` is the base in fp32, which examines; `training` the copy that is trained on."""
+
+    judge: int
+    training: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return self.judge + self.training + self.adapter + self.gradients + self.optimizer + self.activations + self.logits + WORKING
+
+
+def need(shape: Shape, config: TrainingConfig, precision: str, work: Work) -> Need:
+    """What a run needs. `precision` is that of the device, where the configuration leaves it open."""
+    chosen = precision if config.precision == "auto" else config.precision
+    in_4_bits = config.quantisation == "nf4"
+    adapter = 4 * config.rank * sum(inputs + outputs for outputs, inputs in shape.projections(config.targets))
+    return Need(
+        judge=4 * shape.parameters,
+        training=_training_copy(shape, chosen, in_4_bits),
+        adapter=adapter,
+        gradients=adapter,
+        optimizer=2 * adapter,
+        activations=_activations(shape, config, chosen, in_4_bits, work.tokens),
+        logits=(DTYPE_BYTES[chosen] + 3 * 4) * shape.vocabulary * work.answer_tokens,
+    )
+
+
+def _training_copy(shape: Shape, precision: str, in_4_bits: bool) -> int:
+    """Nothing in fp32: the judge is trained on. In 4 bits all but the projections is fp32."""
+    if in_4_bits:
+        projections = sum(map(prod, shape.projections()))
+        return round(NF4_BYTES * projections) + 4 * (shape.parameters - projections)
+    return 0 if precision == "fp32" else DTYPE_BYTES[precision] * shape.parameters
+
+
+def _activations(shape: Shape, config: TrainingConfig, precision: str, in_4_bits: bool, tokens: int) -> int:
+    size = 4 if in_4_bits else DTYPE_BYTES[precision]  # around layers in 4 bits everything is fp32
+    attention = shape.heads * shape.head_size
+    norms = 2 * 4 * shape.hidden
+    # PEFT takes the inputs of its matrices to fp32, each by itself; q, k and v have the same one where it is fp32 already.
+    inputs = 4 * shape.hidden * (1 if size == 4 else len({"q_proj", "k_proj", "v_proj"} & set(config.targets)))
+    inputs += 4 * attention * ("o_proj" in config.targets)
+    inputs += 4 * shape.hidden * len({"gate_proj", "up_proj"} & set(config.targets)) + 4 * shape.intermediate * (
+        "down_proj" in config.targets
+    )
+    layer = norms + inputs + size * (4 * attention + 3 * shape.intermediate)
+    if config.gradient_checkpointing:
+        return tokens * (shape.layers * size * shape.hidden + layer)
+    return tokens * shape.layers * layer
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A configuration that fits, and in words what is other about it."""
+
+    config: TrainingConfig
+    change: str
+
+
+def smallest_change(shape: Shape, config: TrainingConfig, precision: str, lengths: Sequence[tuple[int, int]], limit: int) -> Advice | None:
+    """The first that fits of the changes below, None when none does. They are in the order of how much they change of what is learned:
+    nothing, nothing but the number of batches in a step, the precision of the base, what the examples say."""
+    for advice in _changes(config, max((tokens for tokens, _ in lengths), default=config.max_tokens)):
+        if need(shape, advice.config, precision, Work.of(lengths, advice.config.batch_size, advice.config.max_tokens)).total <= limit:
+            return advice
+    return None
+
+
+def _changes(config: TrainingConfig, longest: int) -> Iterator[Advice]:
+    def changed(**to: object) -> Advice:
+        words = ", ".join(f"{name}: {str(value).lower()}" for name, value in to.items())
+        return Advice(config.model_copy(update=to), words)
+
+    sizes = [size for size in range(config.batch_size - 1, 0, -1) if 8 % size == 0 or size > 8]
+    if not config.gradient_checkpointing:
+        yield changed(gradient_checkpointing=True)
+    for size in sizes:
+        yield changed(batch_size=size)
+    for size in sizes:
+        yield changed(gradient_checkpointing=True, batch_size=size)
+    if config.quantisation == "none":
+        yield changed(quantisation="nf4", gradient_checkpointing=True)
+        for size in sizes:
+            yield changed(quantisation="nf4", gradient_checkpointing=True, batch_size=size)
+    shorter = min(longest, config.max_tokens)
+    while (shorter := shorter * 3 // 4) >= 16:
+        yield changed(gradient_checkpointing=True, batch_size=1, max_tokens=shorter)
+        yield changed(quantisation="nf4", gradient_checkpointing=True, batch_size=1, max_tokens=shorter)
+
+
+def refusal(shape: Shape, config: TrainingConfig, precision: str, lengths: Sequence[tuple[int, int]], limit: int) -> tuple[str, str] | None:
+    """Why a run cannot fit into `limit`, and what would make it fit; None when it fits."""
+    needs = need(shape, config, precision, Work.of(lengths, config.batch_size, config.max_tokens))
+    if needs.total <= limit:
+        return None
+    reason = (
+        f"the run needs about {readable(needs.total)} of memory, and there are {readable(limit)}: "
+        f"weights {readable(needs.judge + needs.training)}, adapter {readable(needs.adapter + needs.gradients + needs.optimizer)}, "
+        f"activations {readable(needs.activations)}, logits {readable(needs.logits)}"
+    )
+    advice = smallest_change(shape, config, precision, lengths, limit)
+    if advice is None:
+        return reason, "no setting of the lane makes it fit: a smaller base, or a machine with more memory"
+    return reason, f"it fits with {advice.change}"
+
+
+def readable(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,116 @@
+"""A registry as a process, for tests: all of it, but a target that is a folder with a slow switch, and models that are not merged.
+
+`python -m tests.registry.replica BROKER DATABASE FOLDER NAME MODEL`. Its target writes a line `NAME VERSION` for each switch, and holds
+a version for half a second between push and switch.
+"""
+
+import asyncio
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from services.registry.app import TOPICS, Registry, follow
+from services.registry.builds import Builds
+from services.registry.deploy.target import Build, Serving
+from services.registry.deployer import Deployer
+from services.registry.outbox import Publisher
+from services.registry.store.database import Database
+from services.registry.store.tables import Version
+from services.registry.verification import Finding
+from shared.bus import KafkaConsumer, KafkaProducer
+from shared.clock import SystemClock
+from shared.health import Health
+from shared.identity import digest_of
+from shared.logs import configure
+from shared.metrics import Metrics
+from shared.model_file import Base, ModelFile, Models
+
+LEASE_SECONDS = 2.0
+SWITCH_SECONDS = 0.5
+
+
+class SlowFolder:
+    """A target that all replicas share."""
+
+    name = "folder"
+
+    def __init__(self, folder: Path, replica: str) -> None:
+        self._folder, self._replica = folder, replica
+
+    @property
+    def _switches(self) -> list[str]:
+        path = self._folder / "switches"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def served_name(self, model: str) -> str:
+        return model
+
+    async def probe(self, model: str) -> Serving:
+        champion = self._switches[-1].split()[1] if self._switches else None
+        return Serving(champion, None, {path.stem: digest_of(path.read_bytes()) for path in self._folder.glob("*.pushed")})
+
+    async def push(self, build: Build) -> None:
+        (self._folder / f"{build.version}.pushed").write_text(build.version)
+
+    async def verify(self, build: Build) -> Finding:
+        self._say("begins", build.version)
+        await asyncio.sleep(SWITCH_SECONDS)
+        return Finding(True, (), 0, 0, None)
+
+    async def switch(self, model: str, version: str, previous: str | None) -> None:
+        self._say("switches", version)
+
+    async def remove(self, model: str, version: str) -> None:
+        pass
+
+    def _say(self, file: str, version: str) -> None:
+        with (self._folder / file).open("a") as said:
+            said.write(f"{self._replica} {version}\n")
+
+
+class NamedBuilds(Builds):
+    """The file of a version holds its name."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database, self._folder = database, folder
+
+    async def build(self, model: str, name: str) -> Build:
+        digest = digest_of(name.encode())
+        await self._database.run(lambda session: _record(session, model, name, digest))
+        return Build(model, name, self._folder / name, digest)
+
+    async def drop(self, model: str, name: str) -> None:
+        pass
+
+    async def on_disk(self, model: str) -> Collection[str]:
+        return ()
+
+
+def _record(session: Session, model: str, name: str, digest: str) -> None:
+    version = session.get(Version, (model, name))
+    assert version is not None
+    version.merged_digest = digest
+
+
+async def run(broker: str, url: str, folder: Path, name: str, model: str) -> None:
+    clock, log, metrics = SystemClock(), configure("registry", "info", "text"), Metrics("registry")
+    database = Database(url)
+    await asyncio.to_thread(database.bring_up_to_date)
+    producer, consumer = KafkaProducer(broker), KafkaConsumer(broker, f"registry-{model}", TOPICS)
+    await producer.start()
+    await consumer.start()
+    models = Models({model: ModelFile(model=model, base=Base(training="base", serving="base.gguf"))}, folder)
+    publisher = Publisher(database, producer, clock, log, name, LEASE_SECONDS)
+    builds = NamedBuilds(database, folder)
+    targets = {model: [SlowFolder(folder, name)]}
+    deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, 9, name, LEASE_SECONDS)
+    registry = Registry(database, models, publisher, deployer, clock, log, metrics)
+    await registry.declare()
+    following = follow(registry, consumer.records(), consumer.commit, producer, clock, log, metrics, Health(clock))
+    await asyncio.gather(following, publisher.run(), deployer.run())
+
+
+if __name__ == "__main__":
+    asyncio.run(run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], sys.argv[5]))

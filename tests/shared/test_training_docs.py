@@ -1,0 +1,22 @@
+"""docs/training.md says of ranges and defaults what the code says."""
+
+from pathlib import Path
+
+from shared.training_config import RANGES, Lane, TrainingConfig
+
+LANES: tuple[Lane, ...] = ("adaptive", "master")
+
+
+def test_the_table_of_the_lanes_is_that_of_the_code() -> None:
+    lines = Path("docs/training.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("| setting | adaptive: range | default | master: range | default |") + 2
+    found = lines[start : lines.index("", start)]
+    assert found == [row(name) for name in RANGES["adaptive"]]
+
+
+def row(name: str) -> str:
+    cells = [f"`{name}`"]
+    for lane in LANES:
+        least, most = RANGES[lane][name]
+        cells += [f"{least:g} to {most:g}", f"{getattr(TrainingConfig(lane=lane), name):g}"]
+    return f"| {' | '.join(cells)} |"
