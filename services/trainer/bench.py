@@ -117,7 +117,7 @@ class Bench:
 
 def _advice(request: Request, error: ChildEnded) -> str:
     """What to do about a child that dies again and again."""
-    if error.short_of_memory and isinstance(request, Train):
+    if error.short_of_memory and isinstance(request, Train | Fit):
         return what_would_fit(request.configuration)
     if error.short_of_memory:
         return "examine shorter examples, or give the trainer a machine with more memory; look for a message of the kernel"

@@ -178,9 +178,10 @@ def test_the_deaths_are_at_every_step_of_a_run() -> None:
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(1800)
 async def test_kill_9_at_every_step_of_one_run(fleet: Fleet) -> None:
     batch = await fleet.announce(fleet.batch())
-    answering = asyncio.create_task(fleet.one_outcome(batch, 900))
+    answering = asyncio.create_task(fleet.one_outcome(batch, 1700))
     for death in DEATHS:
         dying = await fleet.start(death)
         assert await dying.until_ended(240) == -signal.SIGKILL
