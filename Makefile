@@ -10,7 +10,7 @@ OLLAMA := github.com/ollama/ollama@v0.6.5
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-names chaos test-fast ollama lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environ
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
 	$(BIN)/uv pip install --quiet --python $(NAMES)/bin/python -c constraints.txt -e '.[feedback,presidio]' pytest pytest-asyncio pytest-timeout
 	$(NAMES)/bin/python -m pytest tests/feedback/test_names.py
+
+test-gpu: setup ## Run the tests that need a GPU; they skip where there is none
+	$(BIN)/python -m pytest -m gpu
 
 chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what was lost or used twice
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
