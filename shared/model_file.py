@@ -99,7 +99,7 @@ class Gate(Value):
     retention: Annotated[str | None, Field(description="JSON Lines of {messages}; the base's own answers are the reference")] = None
     canaries: Annotated[str | None, Field(description="JSON Lines of {messages, must_contain, must_not_contain}")] = None
     probes: Annotated[int, Field(ge=1, le=32)] = 4
-    answered: Annotated[int, Field(ge=0, le=1000, description="examples of held-out and of golden that are answered, at most, each")] = 12
+    answered: Annotated[int, Field(ge=0, le=1000, description="examples of held-out and of golden that are answered, at most, each")] = 8
     answer_tokens: Annotated[int, Field(ge=1, le=4096, description="of an answer that is measured, at most")] = 48
     deciding: Annotated[
         Mapping[AnswerMeasure, Deciding], Field(description="the measures of answers that decide beside the log-likelihood")
@@ -110,6 +110,9 @@ class Gate(Value):
     def _has_answers_to_decide_by(self) -> Self:
         if self.deciding and not self.answered:
             raise ValueError(f"deciding: {', '.join(self.deciding)} needs answers, and `answered` is 0")
+        promoting = [name for name, deciding in self.deciding.items() if deciding.promotes]
+        if promoting and self.answered < self.minimum_examples:
+            raise ValueError(f"deciding: {', '.join(promoting)} cannot promote while `answered` is less than `minimum_examples`")
         return self
 
 

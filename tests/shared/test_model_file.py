@@ -125,3 +125,10 @@ def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
     gate = load_model(write(tmp_path, deciding.replace("answered: 0", "answered: 30"))).gate
     assert gate.deciding["exact_match"].margin == 0.05
     assert not gate.deciding["exact_match"].promotes
+
+
+def test_a_measure_that_promotes_needs_as_many_answers_as_any_set(tmp_path: Path) -> None:
+    promoting = GOOD + "gate: {answered: 11, minimum_examples: 12, deciding: {exact_match: {margin: 0.05, promotes: true}}}\n"
+    with pytest.raises(ModelFileError, match=r"exact_match cannot promote while `answered` is less"):
+        load_model(write(tmp_path, promoting))
+    assert load_model(write(tmp_path, promoting.replace("answered: 11", "answered: 12"))).gate.deciding["exact_match"].promotes
