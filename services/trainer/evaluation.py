@@ -14,7 +14,11 @@ from shared.events import ProbeToken
 TOKENS_PER_BATCH = 2048
 """Tokens in one forward pass at most, padding counted: enough to keep cores busy, little enough to report progress every few seconds."""
 
-PROMPTS_PER_BATCH = 16
+PROMPTS_PER_BATCH = 32
+"""Greedy answers in hand at a time, at most: what is read for one token, the weights, serves all of them."""
+
+TOKENS_REMEMBERED = 16_384
+"""Tokens whose keys and values are kept meanwhile, at most: long prompts are answered fewer at a time."""
 
 
 def score(model: Any, examples: Sequence[Encoded], device: str, report: Callable[[int], None]) -> list[float]:
@@ -60,8 +64,10 @@ def answer_greedily(
     Raises RunFailed when a probability is not a finite number.
     """
     answers: list[tuple[ProbeToken, ...]] = []
-    for start in range(0, len(prompts), PROMPTS_PER_BATCH):
-        answers += _answer_together(model, vocabulary, prompts[start : start + PROMPTS_PER_BATCH], max_new_tokens, device)
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    size = max(1, min(PROMPTS_PER_BATCH, TOKENS_REMEMBERED // longest))
+    for start in range(0, len(prompts), size):
+        answers += _answer_together(model, vocabulary, prompts[start : start + size], max_new_tokens, device)
         report(len(answers))
     return answers
 

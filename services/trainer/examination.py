@@ -1,6 +1,6 @@
 """The evidence of the gate: candidate and champion, examined on the same examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -34,43 +34,42 @@ class Examination:
         before += await self._scores(bench, BASE, (self.retention,), heard)
         after = await self._scores(bench, candidate, (self.held_out, self.golden, self.retention), heard)
         held_out, golden, retention = (Paired(*pair) for pair in zip(before, after, strict=True))
-        prompts = [canary.messages for canary in self.canaries]
-        champions = await bench.answer(champion, prompts, self.max_tokens, ANSWER_TOKENS, heard)
-        candidates = await bench.answer(candidate, [*prompts, *self.probes], self.max_tokens, ANSWER_TOKENS, heard)
-        held_out_said, golden_said = await self._said(bench, champion, candidate, heard)
+        canaries = [canary.messages for canary in self.canaries]
+        measured = [samples[: self.answered] for samples in (self.held_out, self.golden)]
+        prompts = [sample.messages for samples in measured for sample in samples]
+        # All of a subject's answers together: many at a time cost hardly more than few.
+        champions = iter(await bench.answer(champion, [*canaries, *prompts], self.max_tokens, self.answer_tokens, heard))
+        asked = [*canaries, *self.probes, *prompts]
+        candidates = iter(await bench.answer(candidate, asked, self.max_tokens, self.answer_tokens, heard))
+        passed_before, passed_after = self._passed(champions), self._passed(candidates)
+        probes = zip(self.probes, islice(candidates, len(self.probes)), strict=True)
+        answered = tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
+        held_out_said, golden_said = (_said(samples, champions, candidates) for samples in measured)
         evidence = Evidence(
             held_out=held_out,
             golden=golden,
             retention=retention,
-            canaries_baseline=self._passed(champions),
-            canaries_candidate=self._passed(candidates[: len(prompts)]),
+            canaries_baseline=passed_before,
+            canaries_candidate=passed_after,
             held_out_said=held_out_said,
             golden_said=golden_said,
         )
-        probes = zip(self.probes, candidates[len(prompts) :], strict=True)
-        return evidence, tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
-
-    async def _said(self, bench: Bench, champion: Subject, candidate: Subject, heard: Heard) -> tuple[Said, Said]:
-        """What both answer to the first of held-out and golden, all of them asked together."""
-        sets = [samples[: self.answered] for samples in (self.held_out, self.golden)]
-        prompts = [sample.messages for samples in sets for sample in samples]
-        before, after = [
-            map(text_of, await bench.answer(subject, prompts, self.max_tokens, self.answer_tokens, heard))
-            for subject in (champion, candidate)
-        ]
-        held_out, golden = (
-            Said([sample.answer for sample in samples], list(islice(before, len(samples))), list(islice(after, len(samples))))
-            for samples in sets
-        )
-        return held_out, golden
+        return evidence, answered
 
     async def _scores(self, bench: Bench, subject: Subject, sets: Sequence[Sequence[Sample]], heard: Heard) -> list[list[float]]:
         """The scores of each set, all of them asked for together."""
         scores = iter(await bench.score(subject, [sample for samples in sets for sample in samples], self.max_tokens, heard))
         return [list(islice(scores, len(samples))) for samples in sets]
 
-    def _passed(self, answers: Sequence[Greedy]) -> list[bool]:
-        return [passes(canary, text_of(answer)) for canary, answer in zip(self.canaries, answers, strict=True)]
+    def _passed(self, answers: Iterator[Greedy]) -> list[bool]:
+        """Takes the answers to the canaries, which come first."""
+        return [passes(canary, text_of(next(answers))) for canary in self.canaries]
+
+
+def _said(samples: Sequence[Sample], before: Iterator[Greedy], after: Iterator[Greedy]) -> Said:
+    """Takes the next answers of both: those to `samples`."""
+    baseline, candidate = ([text_of(answer) for answer in islice(answers, len(samples))] for answers in (before, after))
+    return Said([sample.answer for sample in samples], baseline, candidate)
 
 
 def passes(canary: Canary, answer: str) -> bool:
