@@ -67,7 +67,7 @@ def up(
 
 @app.command()
 def demo(
-    rounds: Annotated[int, typer.Option(min=1, max=20, help="Good batches.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Good batches.")] = 4,
     tickets: Annotated[int, typer.Option(min=5, max=500, help="Unseen tickets that each version is asked.")] = 40,
     state: Annotated[Path, typer.Option(help="The demo's own folder; emptied first.")] = Path(".ratchet/demo"),
     model_files: Annotated[Path, typer.Option("--models", envvar="RATCHET_MODELS", help="The folder of model files.")] = Path("models"),

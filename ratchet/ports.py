@@ -1,5 +1,6 @@
 """Ports of this machine."""
 
+import secrets
 import socket
 
 from shared.errors import Misconfigured
@@ -7,12 +8,20 @@ from shared.errors import Misconfigured
 LOOPBACK = "127.0.0.1"
 
 
+SERVERS = range(15_000, 32_000)
+"""Ports that no operating system gives to connections going out, which would take one between its choice and its use."""
+
+
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on at present."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback interface that nothing listens on at present; drawn, so that two who choose at a time seldom agree."""
+    while True:
+        port = secrets.choice(SERVERS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
 
 
 def require_free(port: int, purpose: str, option: str) -> None:

@@ -27,6 +27,7 @@ from shared.identity import digest_of
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models
+from shared.reading import KafkaReader
 from shared.topics import MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, dead_letter_of
 from tests.registry.places import FakeTarget
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress
@@ -301,9 +302,10 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
     producer = KafkaProducer(broker)
     await producer.start()
     consumer = KafkaConsumer(broker, "registry-test", (TRAINING_CHECKPOINTS, TRAINING_PROGRESS))
-    seen = KafkaConsumer(broker, "registry-test-reader", (MODELS_VERSIONS, dead_letter_of(TRAINING_CHECKPOINTS)))
+    seen = KafkaReader(broker, (MODELS_VERSIONS, dead_letter_of(TRAINING_CHECKPOINTS)))
     await consumer.start()
     await seen.start()
+    await seen.newest()  # what other tests have left there
     clock = SystemClock()
     publisher = Publisher(stage.books.database, producer, clock, LOG)
     following = asyncio.create_task(
@@ -318,11 +320,10 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
             while stage.books.champion == base:
                 await asyncio.sleep(0.1)
             await publisher.publish()
-            topics = []
-            async for record in seen.records():
-                topics.append(record.topic)
-                if len(topics) == 5:
-                    break
+            topics: list[str] = []
+            while len(topics) < 5:
+                topics += [record.topic for record in await seen.newest()]
+                await asyncio.sleep(0.1)
     finally:
         consumer.finish()
         await following

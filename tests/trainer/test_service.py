@@ -46,7 +46,7 @@ def lay_out(folder: Path) -> None:
     models = folder / "models"
     models.mkdir()
     (models / f"{MODEL}.yaml").write_text(MODEL_FILE)
-    (models / "golden.jsonl").write_text("".join(sample.model_dump_json() + "\n" for sample in GOLDEN))
+    (models / "golden.jsonl").write_text("".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in GOLDEN))
     (models / "canaries.jsonl").write_text(json.dumps(CANARY))
     (models / "retention.jsonl").write_text(json.dumps(RETENTION))
 
