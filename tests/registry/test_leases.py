@@ -98,15 +98,15 @@ async def test_one_of_two_publishes_and_the_other_goes_on_where_it_stopped(books
 
     async def dies_after_two(*record: object) -> None:
         nonlocal sent
-        await send(*record)  # type: ignore[arg-type]
+        await send(*record)  # type: ignore[arg-type]  # whatever it is given, handed on
         sent += 1
         if sent == 2:
             raise RuntimeError("kill -9")
 
-    bus.send = dies_after_two  # type: ignore[method-assign, assignment]
+    bus.send = dies_after_two  # type: ignore[method-assign, assignment]  # a fault of the bus
     with pytest.raises(RuntimeError):
         await first.publish()
-    bus.send = send  # type: ignore[method-assign]
+    bus.send = send  # type: ignore[method-assign]  # the fault is over
     await second.publish()
     (log,) = bus.topics.values()
     assert len(log) == 2, "the first has the lease"

@@ -215,7 +215,7 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
         assert not await deployer.reconcile("support", stage.target)
         if attempt in (9, 19):
             outcome = checkpoint(f"r{attempt}", books.champion)
-            books.do(lambda session, outcome=outcome: checkpoint_saved(session, outcome, NOW))  # type: ignore[misc]
+            books.do(lambda session, outcome=outcome: checkpoint_saved(session, outcome, NOW))  # type: ignore[misc]  # bound in the loop
     with pytest.raises(TargetUnavailable, match="ollama serve"):
         await stage.target.probe("support")
     await stage.place.start()

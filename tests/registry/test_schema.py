@@ -162,7 +162,7 @@ def test_several_replicas_may_start_at_once(database_url: str) -> None:
 def test_what_never_happens_is_refused_by_the_database(books: Books, statement: str) -> None:
     base = books.champion
     for run in ("r1", "r2"):
-        books.do(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]
+        books.do(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]  # bound in the loop
     with pytest.raises(IntegrityError):
         books.do(lambda session: session.execute(text(statement)))
 
