@@ -322,7 +322,7 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
             await publisher.publish()
             topics: list[str] = []
             while len(topics) < 5:
-                topics += [record.topic for record in await seen.newest()]
+                topics += [record.topic for record in await seen.newest() if record.key in (b"support", b"other")]
                 await asyncio.sleep(0.1)
     finally:
         consumer.finish()
