@@ -175,7 +175,7 @@ class Trainer:
             if not await self._publish_once(outcome, owned, log) or isinstance(outcome, TrainingRolledBack):
                 break
             answer = await self._answer(outcome, log)
-            if answer.answer == "promoted":
+            if answer.answer != "reevaluate":
                 break
             evaluation += 1
             champion = await self._champion(model.model, log)

@@ -24,11 +24,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 @dataclass(frozen=True)
 class BaseModel:
     """`train` in the precision that trains fastest, or in 4 bits; `judge` in fp32: what is evaluated agrees with what an F16 server
-    computes. On a device where both are the same they are one model."""
+    computes. `speak` is `train` where that has the whole weights, else `judge`: it answers fastest, and rounds more. On a device where
+    they are the same they are one model."""
 
     vocabulary: Vocabulary
     train: Any
     judge: Any
+    speak: Any
     device: str
 
 
@@ -38,11 +40,11 @@ def load_base(folder: str, precision: str, quantisation: str = "none") -> BaseMo
     chosen = best_precision(device) if precision == "auto" else precision
     judge = _load(folder, torch.float32, device)
     if quantisation == "nf4":
-        train = quantised(folder, DTYPES[chosen], device)
+        train, speak = quantised(folder, DTYPES[chosen], device), judge
     else:
-        train = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
+        train = speak = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
     ends = judge.generation_config.eos_token_id
-    return BaseModel(Vocabulary(load_tokenizer(folder), tuple(ends) if isinstance(ends, list) else (ends,)), train, judge, device)
+    return BaseModel(Vocabulary(load_tokenizer(folder), tuple(ends) if isinstance(ends, list) else (ends,)), train, judge, speak, device)
 
 
 def load_tokenizer(folder: str) -> Any:

@@ -41,7 +41,7 @@ class Bench:
         self.base = base
         self._load = Load(base=base.folder, precision=precision, quantisation=quantisation)
         self._scores: dict[tuple[str, Sample], float] = {}
-        self._answers: dict[tuple[str, Messages, int], Greedy] = {}
+        self._answers: dict[tuple[str, Messages, int, bool], Greedy] = {}
 
     async def load(self) -> None:
         """Have the base in memory."""
@@ -84,16 +84,17 @@ class Bench:
         return [self._scores[subject.name, sample] for sample in samples]
 
     async def answer(
-        self, subject: Subject, prompts: Sequence[Messages], max_tokens: int, max_new_tokens: int, heard: Heard
+        self, subject: Subject, prompts: Sequence[Messages], max_tokens: int, max_new_tokens: int, heard: Heard, *, exactly: bool
     ) -> list[Greedy]:
-        """The greedy answer to each prompt, of at most `max_new_tokens`."""
-        unknown = tuple(dict.fromkeys(prompt for prompt in prompts if (subject.name, prompt, max_new_tokens) not in self._answers))
+        """The greedy answer to each prompt, of at most `max_new_tokens`; `exactly` as an F16 server gives it, or as fast as may be."""
+        keys = [(subject.name, prompt, max_new_tokens, exactly) for prompt in prompts]
+        unknown = [key for key in dict.fromkeys(keys) if key not in self._answers]
         if unknown:
-            request = Answer(adapter=subject.adapter, prompts=unknown, max_tokens=max_tokens, max_new_tokens=max_new_tokens)
+            asked = tuple(prompt for _, prompt, _, _ in unknown)
+            request = Answer(adapter=subject.adapter, prompts=asked, max_tokens=max_tokens, max_new_tokens=max_new_tokens, exactly=exactly)
             answered = await self._ask(request, Answered, heard)
-            for prompt, greedy in zip(unknown, answered.answers, strict=True):
-                self._answers[subject.name, prompt, max_new_tokens] = greedy
-        return [self._answers[subject.name, prompt, max_new_tokens] for prompt in prompts]
+            self._answers.update(zip(unknown, answered.answers, strict=True))
+        return [self._answers[key] for key in keys]
 
     def forget_all_but(self, names: Sequence[str]) -> None:
         """Keep what is known of these subjects only."""

@@ -54,7 +54,7 @@ class Champions:
             self._batches[event.model, event.version] = event.batch_id
         if event.run_id is not None:
             self._answers[event.run_id, event.evaluation] = event
-            if event.answer == "promoted":
+            if event.answer != "reevaluate":
                 self._ended.add(event.run_id)
 
     def champion(self, model: str) -> Champion | None:
@@ -74,5 +74,5 @@ class Champions:
         return self._checkpoints.get((run_id, evaluation))
 
     def has_ended(self, run_id: str) -> bool:
-        """Whether nothing more is to be done for a run: its version was promoted, or it was rolled back."""
+        """Whether nothing more is to be done for a run: its version was promoted or waits for a person, or it was rolled back."""
         return run_id in self._ended

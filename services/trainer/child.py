@@ -189,7 +189,7 @@ class Child:
     def _answer(self, request: Answer) -> Reply:
         base = self._held()
         prompts = [encode_prompt(base.vocabulary, messages, request.max_tokens) for messages in request.prompts]
-        with wearing(base.judge, request.adapter) as model:
+        with wearing(base.judge if request.exactly else base.speak, request.adapter) as model:
             answers = answer_greedily(model, base.vocabulary, prompts, request.max_new_tokens, base.device, self._count(len(prompts)))
         return Answered(answers=tuple(answers))
 

@@ -37,13 +37,14 @@ class Examination:
         canaries = [canary.messages for canary in self.canaries]
         measured = [samples[: self.answered] for samples in (self.held_out, self.golden)]
         prompts = [sample.messages for samples in measured for sample in samples]
+        # What is served is held to the probes token by token; other answers are read as a person reads them.
+        probed = await bench.answer(candidate, self.probes, self.max_tokens, self.answer_tokens, heard, exactly=True)
+        answered = tuple(Probe(messages=messages, answer=answer) for messages, answer in zip(self.probes, probed, strict=True))
         # All of a subject's answers together: many at a time cost hardly more than few.
-        champions = iter(await bench.answer(champion, [*canaries, *prompts], self.max_tokens, self.answer_tokens, heard))
-        asked = [*canaries, *self.probes, *prompts]
-        candidates = iter(await bench.answer(candidate, asked, self.max_tokens, self.answer_tokens, heard))
+        asked = [*canaries, *prompts]
+        champions = iter(await bench.answer(champion, asked, self.max_tokens, self.answer_tokens, heard, exactly=False))
+        candidates = iter(await bench.answer(candidate, asked, self.max_tokens, self.answer_tokens, heard, exactly=False))
         passed_before, passed_after = self._passed(champions), self._passed(candidates)
-        probes = zip(self.probes, islice(candidates, len(self.probes)), strict=True)
-        answered = tuple(Probe(messages=messages, answer=answer) for messages, answer in probes)
         held_out_said, golden_said = (_said(samples, champions, candidates) for samples in measured)
         evidence = Evidence(
             held_out=held_out,

@@ -66,13 +66,14 @@ class Score(Value):
 
 
 class Answer(Value):
-    """Answer prompts greedily. Replies `Counted`, ends with `Answered`."""
+    """Answer prompts greedily: `exactly` as an F16 server does, or as fast as this device can. Replies `Counted`, ends with `Answered`."""
 
     kind: Literal["answer"] = "answer"
     adapter: Path | None
     prompts: tuple[tuple[Message, ...], ...]
     max_tokens: int
     max_new_tokens: int
+    exactly: bool
 
 
 class Stepped(Value):

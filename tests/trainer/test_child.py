@@ -65,9 +65,12 @@ async def test_a_candidate_likes_what_it_was_trained_on_better(child: ChildProce
 
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
-    answers = await bench.answer(candidate, [SAMPLES[0].messages, SAMPLES[1].messages], 256, 8, ignore)
-    assert all(token.logprob <= 0 <= token.lead for answer in answers for token in answer)
-    assert all(0 < len(answer) <= 8 for answer in answers)
+    prompts = [SAMPLES[0].messages, SAMPLES[1].messages]
+    exact, quick = [await bench.answer(candidate, prompts, 256, 8, ignore, exactly=exactly) for exactly in (True, False)]
+    assert all(token.logprob <= 0 <= token.lead for answer in (*exact, *quick) for token in answer)
+    assert all(0 < len(answer) <= 8 for answer in (*exact, *quick))
+    assert [answer[0].text for answer in quick] == [answer[0].text for answer in exact]
+    assert [answer[0].logprob for answer in quick] == pytest.approx([answer[0].logprob for answer in exact], abs=0.05)
 
 
 async def test_a_request_that_cannot_be_met_is_refused_and_the_child_goes_on(child: ChildProcess, tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ class Tiny:
     """A child with the tiny model for a base, in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        base = BaseModel(VOCABULARY, tiny_model(), tiny_model(), "cpu")
+        base = BaseModel(VOCABULARY, model := tiny_model(), tiny_model(), model, "cpu")
         monkeypatch.setattr(training_process, "load_base", lambda *_: base)
         monkeypatch.setattr(training_process, "read_shape", lambda _: None)  # its folder has nothing to reckon with
         self._written = BytesIO()

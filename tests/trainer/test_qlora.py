@@ -103,6 +103,7 @@ def test_the_real_small_model_learns_in_4_bits_and_is_judged_in_full(bases: Path
     assert linear4bits(base.train)
     assert not linear4bits(base.judge)
     assert base.judge.dtype == torch.float32
+    assert base.speak is base.judge
     config = TrainingConfig(quantisation="nf4", batch_size=8, epochs=3, learning_rate=2e-3)
     examples = [encode(base.vocabulary, sample, 256) for sample in tickets(0, 8)]
     losses: list[float] = []
