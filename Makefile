@@ -26,7 +26,7 @@ up: setup ## Run the whole stack on this machine until Ctrl-C
 test: setup ## Run the tests, those with real parts included
 	$(BIN)/python -m pytest -m "not chaos"
 
-test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
+test-chaos: setup ## Run the whole loop with a kill, and the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
 	$(BIN)/python -m pytest -m chaos
 
 test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environment of its own, since it is large
