@@ -251,6 +251,39 @@ def rollback(
         console.out.print(f"{answer['to']} {state} (was {answer['from']})", highlight=False)
 
 
+@app.command()
+def hold(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
+    registry: Registry = REGISTRY,
+    json: Json = False,
+) -> None:
+    """Let nothing but a person move the champion; what the gate promotes waits as challenger."""
+    _change_hold(model, "hold", reason, registry, json)
+
+
+@app.command()
+def release(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
+    registry: Registry = REGISTRY,
+    json: Json = False,
+) -> None:
+    """Lift a hold, one that the monitor placed included."""
+    _change_hold(model, "release", reason, registry, json)
+
+
+def _change_hold(model: str, change: str, reason: str, registry: str, json: bool) -> None:
+    with RegistryClient(registry) as client:
+        answer = client.post(f"/api/models/{model}/{change}", {"reason": reason})
+    if json:
+        console.as_json(answer)
+    elif held := answer["hold"]:
+        console.out.print(f"{model} is on hold since {held['since']}: {held['reason']}", highlight=False)
+    else:
+        console.out.print(f"{model} is not on hold", highlight=False)
+
+
 def _show(answer: Any, as_json: bool, columns: tuple[str, ...]) -> None:
     if as_json:
         console.as_json(answer)

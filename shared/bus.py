@@ -216,6 +216,16 @@ class KafkaConsumer:
                     if partition not in self._client.assignment():
                         break
 
+    async def batches(self, most: int) -> AsyncGenerator[list[Record], None]:
+        """As `records`, up to `most` at a time, those of each partition in order: for work that takes no longer than a moment."""
+        while not self._stopping.is_set():
+            try:
+                fetched = await self._client.getmany(timeout_ms=200, max_records=most)
+            except KafkaError as error:
+                raise BusUnavailable(str(error)) from error
+            if fetched:
+                yield [record_of(raw) for batch in fetched.values() for raw in batch]
+
     async def commit(self, record: Record) -> None:
         """Commit the offset after `record`; quietly not when its partition has gone to another member, which will see it again."""
         if not await self.keeps(record):

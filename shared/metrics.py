@@ -69,6 +69,22 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     Metric("ratchet_registry_promotions_total", "counter", "registry", ("model",), "Versions promoted."),
     Metric("ratchet_registry_rollbacks_total", "counter", "registry", ("model", "actor"), "Rollbacks, by who asked (operator or monitor)."),
+    Metric(
+        "ratchet_registry_live_reward",
+        "gauge",
+        "registry",
+        ("model", "alias"),
+        "Mean reward in live use, of champion and previous, over as many rewards of each.",
+    ),
+    Metric(
+        "ratchet_registry_live_wealth",
+        "gauge",
+        "registry",
+        ("model",),
+        "Evidence that the champion does worse than the version before it; it is called worse from 1 / monitor.error on.",
+    ),
+    Metric("ratchet_registry_live_worse", "gauge", "registry", ("model",), "1 while the champion does worse in live use."),
+    Metric("ratchet_registry_on_hold", "gauge", "registry", ("model",), "1 while nothing but a person moves the champion."),
     Metric("ratchet_registry_champion_number", "gauge", "registry", ("model",), "Number of the version that is champion."),
     Metric(
         "ratchet_registry_deploy_seconds",

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from shared.errors import ModelFileError, UnknownModel
 from shared.events import Digest, Message, Name, Share, Value
 from shared.identity import digest_of, share_of
+from shared.monitor_rule import Monitor
 from shared.redaction_policy import Redaction
 from shared.reward_policy import RewardPolicy
 from shared.storage import canonical_json
@@ -136,6 +137,7 @@ class ModelFile(Value):
     curation: Curation = Curation()
     lanes: Mapping[Lane, LaneSettings] = {"adaptive": LaneSettings()}
     gate: Gate = Gate()
+    monitor: Monitor = Monitor()
     deploy: tuple[DeployTarget, ...] = ()
 
     @field_validator("lanes", mode="before")

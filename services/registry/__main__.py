@@ -11,7 +11,7 @@ from uuid import uuid4
 import uvicorn
 
 from services.registry import api, pages
-from services.registry.app import GROUP, TOPICS, Registry, follow
+from services.registry.app import GROUP, LIVE_GROUP, MOST_AT_ONCE, TOPICS, Registry, follow, listen
 from services.registry.builds import Builds
 from services.registry.deploy.targets import targets_of
 from services.registry.deployer import Deployer
@@ -27,6 +27,7 @@ from shared.model_file import load_models
 from shared.process import exit_status
 from shared.settings import read
 from shared.storage import FsspecStore
+from shared.topics import FEEDBACK_SCORED
 
 
 class _Server(uvicorn.Server):
@@ -45,6 +46,7 @@ async def run(settings: RegistrySettings) -> None:
     database = Database(settings.database)
     producer = KafkaProducer(settings.bootstrap_servers)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
+    live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,))
     health = Health(clock)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -67,9 +69,11 @@ async def run(settings: RegistrySettings) -> None:
         try:
             await producer.start()
             await consumer.start()
+            await live.start()
             await registry.declare()
             work = [
                 asyncio.create_task(follow(registry, consumer.records(), consumer.commit, producer, clock, log, metrics, health)),
+                asyncio.create_task(listen(registry, live.batches(MOST_AT_ONCE), live.commit, log)),
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(server.serve()),
@@ -80,9 +84,10 @@ async def run(settings: RegistrySettings) -> None:
             await asyncio.wait([asked, *work], return_when=asyncio.FIRST_COMPLETED)
             health.ready(False)
             consumer.finish()
+            live.finish()
             server.should_exit = True
             # The record in hand is finished and committed, the last answers are given; the other loops may end anywhere.
-            await asyncio.wait([work[0], work[3]], timeout=5)
+            await asyncio.wait([work[0], work[1], work[4]], timeout=5)
             for task in (asked, *work):
                 task.cancel()
             for ended in await asyncio.gather(*work, return_exceptions=True):
@@ -90,6 +95,7 @@ async def run(settings: RegistrySettings) -> None:
                     raise ended
         finally:
             await consumer.stop()
+            await live.stop()
             await producer.stop()
             database.close()
             log.info("stopped")

@@ -1,6 +1,6 @@
 """The registry over HTTP, for programs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from services.registry import problems
 from services.registry.app import Registry
+from services.registry.holds import hold, release
 from services.registry.lifecycle import Alias
 from services.registry.moves import UnknownVersion, promote_by_hand, require_version, roll_back
 from services.registry.store.queries import aliases_of, versions_named
@@ -39,6 +40,14 @@ class RollbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     to: str | None = None
+    reason: Reason
+
+
+class HoldRequest(BaseModel):
+    """Put a model on hold, or lift its hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
     reason: Reason
 
 
@@ -105,6 +114,16 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> Fas
         event, move = await registry.decide(lambda session, now: roll_back(session, model, request.to, request.reason, "operator", now))
         return await _moved(registry, model, event.from_version, event.version, move, began)
 
+    @app.post("/api/models/{model}/hold")
+    async def post_hold(model: str, request: HoldRequest) -> View:
+        """From now on nothing but a person moves the champion; what the gate promotes waits as challenger."""
+        return await _held(registry, model, hold, request.reason)
+
+    @app.post("/api/models/{model}/release")
+    async def post_release(model: str, request: HoldRequest) -> View:
+        """Lift a hold: the gate's verdicts and the monitor move the champion again."""
+        return await _held(registry, model, release, request.reason)
+
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> Response:
         return _state(health.is_live)
@@ -128,6 +147,15 @@ def _items(views: Iterable[View]) -> View:
 async def _moved(registry: Registry, model: str, origin: str | None, to: str, move: int, began: float) -> View:
     deployed = await registry.deployer.deployed(model, move, DEPLOYED_WITHIN_SECONDS)
     return {"from": origin, "to": to, "deployed": deployed, "seconds": round(registry.clock.monotonic() - began, 3)}
+
+
+async def _held(registry: Registry, model: str, change: Callable[..., bool], reason: str) -> View:
+    """Do it, and the model as it is then: doing it twice is no error."""
+    registry.models.get(model)
+    now = registry.clock.now()
+    await registry.database.run(partial(change, model=model, actor="operator", reason=reason, now=now))
+    await registry.show_state(model)
+    return await registry.database.run(partial(model_view, model=model))
 
 
 def _aliased(session: Session, model: str, alias: Alias) -> Version:

@@ -1,7 +1,9 @@
-"""The consumer loop: each event of the dataset service and of the trainer in one transaction, its offset committed afterwards."""
+"""The consumer loops: each event of the dataset service and of the trainer in one transaction, its offset committed afterwards; live
+feedback many at a time, on its own, so that no outcome waits for it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -11,18 +13,20 @@ from sqlalchemy.orm import Session
 from services.registry.deployer import Deployer
 from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
 from services.registry.lifecycle import number_of
+from services.registry.live import Watched, rewards_heard
 from services.registry.outbox import Publisher
 from services.registry.store.database import Database
-from services.registry.store.queries import aliases_of, version_of
+from services.registry.store.queries import aliases_of, hold_of
 from services.registry.withdrawals import examples_withdrawn
 from shared.bus import Handler, Producer, Record, consume
 from shared.clock import Clock
 from shared.codec import decode
-from shared.errors import Unprocessable
+from shared.errors import Unavailable, Unprocessable
 from shared.events import (
     CheckpointSaved,
     Event,
     ExamplesWithdrawn,
+    FeedbackScored,
     TrainingProgressed,
     TrainingRolledBack,
     VersionPromoted,
@@ -35,6 +39,8 @@ from shared.model_file import Models
 from shared.topics import DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 
 GROUP = "ratchet-registry"
+LIVE_GROUP = "ratchet-registry-live"
+MOST_AT_ONCE = 500
 TOPICS = (DATASET_WITHDRAWALS, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
 
 E = TypeVar("E", bound=Event)
@@ -60,12 +66,25 @@ class Registry:
         """Give every declared model that has no version its version 0."""
         for model in self.models.files.values():
             self.announce(await self.database.run(partial(model_declared, model=model, now=self.clock.now())))
-            await self._show_champion(model.model)
+            await self.show_state(model.model)
 
     async def handle(self, record: Record) -> None:
         """Raises Unprocessable for an event that never can be handled, Unavailable while the database is away."""
         work = self._work(record)
         self.announce(await self.database.run(lambda session: work(session, self.clock.now())))
+
+    async def hear(self, records: Sequence[Record]) -> None:
+        """Take in live feedback. What is no feedback is the dataset service's to complain about. Raises Unavailable."""
+        heard: dict[str, list[FeedbackScored]] = {}
+        for record in records:
+            with suppress(Unprocessable):
+                event = decode(record.value, record.headers, FeedbackScored).event
+                heard.setdefault(self.models.get(event.model).model, []).append(event)
+        for name, events in heard.items():
+            work = partial(rewards_heard, model=self.models.get(name), heard=events, now=self.clock.now())
+            self._show_watched(name, watched := await self.database.run(work))
+            if watched.moved is not None:
+                await self.show_state(name)
 
     async def decide(self, work: Callable[[Session, datetime], tuple[E, int]]) -> tuple[E, int]:
         """Decide something and set going what follows; to the end, even when whoever asked goes away in the middle."""
@@ -112,13 +131,28 @@ class Registry:
         self._metrics.set("ratchet_registry_champion_number", number_of(version), model=model)
         self.deployer.wake()
 
-    async def _show_champion(self, model: str) -> None:
-        def number(session: Session) -> int:
-            aliases = aliases_of(session, model)
-            version = version_of(session, model, aliases.champion) if aliases and aliases.champion else None
-            return version.number if version else 0
+    def _show_watched(self, model: str, watched: Watched) -> None:
+        found = watched.evidence
+        if found is not None:
+            self._metrics.set("ratchet_registry_live_reward", found.champion, model=model, alias="champion")
+            self._metrics.set("ratchet_registry_live_reward", found.previous, model=model, alias="previous")
+            self._metrics.set("ratchet_registry_live_wealth", found.wealth, model=model)
+        self._metrics.set("ratchet_registry_live_worse", watched.worse, model=model)
+        if watched.moved is not None:
+            self.announce([watched.moved])
+        elif watched.worse:
+            self._log.warning("the champion does worse in live use", model=model, evidence=found)
 
-        self._metrics.set("ratchet_registry_champion_number", await self.database.run(number), model=model)
+    async def show_state(self, model: str) -> None:
+        """Let the metrics say which version is champion, and whether the model is on hold."""
+
+        def state(session: Session) -> tuple[int, bool]:
+            aliases = aliases_of(session, model)
+            return number_of(aliases.champion) if aliases and aliases.champion else 0, hold_of(session, model) is not None
+
+        champion, on_hold = await self.database.run(state)
+        self._metrics.set("ratchet_registry_champion_number", champion, model=model)
+        self._metrics.set("ratchet_registry_on_hold", on_hold, model=model)
 
 
 async def follow(
@@ -144,3 +178,27 @@ async def follow(
             health.progressed()
 
     await consume(records, handle, commit, producer, "registry", clock, log)
+
+
+async def listen(
+    registry: Registry,
+    batches: AsyncIterator[Sequence[Record]],
+    commit: Handler,
+    log: Log,
+    *,
+    retry_seconds: float = 1.0,
+    attempts: int = 30,
+) -> None:
+    """Take in live feedback until it ends, each batch committed after its effect. Raises Unavailable after `attempts`."""
+    async for records in batches:
+        for attempt in range(1, attempts + 1):
+            try:
+                await registry.hear(records)
+                break
+            except Unavailable as error:
+                if attempt == attempts:
+                    raise
+                log.warning("live feedback waits", attempt=attempt, reason=str(error))
+                await asyncio.sleep(retry_seconds)
+        for newest in {(record.topic, record.partition): record for record in records}.values():
+            await commit(newest)

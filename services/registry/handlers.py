@@ -8,14 +8,14 @@ from sqlalchemy.orm import Session
 from services.registry.lifecycle import answer_to, version_name
 from services.registry.moves import promote, shift
 from services.registry.outbox import enqueue
-from services.registry.store.queries import aliases_of, as_aliases, locked_aliases, next_number, version_of_run
+from services.registry.store.queries import aliases_of, as_aliases, hold_of, locked_aliases, next_number, version_of_run
 from services.registry.store.tables import Outcome, Run, RunPoint, TrainedWithout, Version
 from shared.errors import ContractViolation
 from shared.events import CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
 from shared.identity import identity
 from shared.model_file import ModelFile
 
-ENDED = frozenset({"promoted", "rejected", "inconclusive", "failed"})
+ENDED = frozenset({"promoted", "held", "rejected", "inconclusive", "failed"})
 """States of a run that do not change any more."""
 
 ACTOR = "registry"
@@ -82,9 +82,9 @@ def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime) ->
     is_new = version is None
     version = version or _version(session, event, now)
     evidence = _evidence(event)
-    answer = answer_to(as_aliases(row), event.verdict.baseline_version)
+    answer = answer_to(as_aliases(row), event.verdict.baseline_version, hold_of(session, event.model) is not None)
     shift(session, "challenge", version, ACTOR, f"run {event.run_id}, evaluation {event.evaluation}", evidence, now, is_new)
-    _end(run, event, "promoted" if answer == "promoted" else "reevaluate", now)
+    _end(run, event, answer, now)
     run.version = version.name
     session.add(Outcome(run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=answer))
     champion = version.name if answer == "promoted" else str(row.champion)
@@ -92,6 +92,9 @@ def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime) ->
     enqueue(session, event.model, registered, now)
     if answer == "reevaluate":
         run.reason = f"its verdict is against {event.verdict.baseline_version}, the champion is {champion} now"
+    if answer == "held":
+        run.reason = "the model is on hold: it is challenger until an operator promotes it"
+    if answer != "promoted":
         return [registered]
     reason = "; ".join(event.verdict.reasons) or "the gate promotes it"
     cause = identity(event.run_id, event.evaluation)

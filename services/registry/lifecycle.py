@@ -13,7 +13,7 @@ from shared.errors import RatchetError
 Alias = Literal["champion", "previous", "challenger"]
 Standing = Literal["new", "challenger", "champion", "previous", "retired"]
 Move = Literal["found", "challenge", "promote", "withdraw", "roll_back"]
-Answer = Literal["promoted", "reevaluate"]
+Answer = Literal["promoted", "reevaluate", "held"]
 
 MOVES: Mapping[Move, frozenset[Standing]] = {
     # The base itself, as version 0, when a model has none.
@@ -76,6 +76,8 @@ def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Al
     return Aliases(champion=version, previous=aliases.champion, challenger=challenger)
 
 
-def answer_to(aliases: Aliases, baseline_version: str) -> Answer:
-    """What becomes of a candidate whose verdict is `promote` against `baseline_version`."""
+def answer_to(aliases: Aliases, baseline_version: str, on_hold: bool) -> Answer:
+    """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model on hold it stays challenger."""
+    if on_hold:
+        return "held"
     return "promoted" if aliases.champion == baseline_version else "reevaluate"

@@ -78,14 +78,16 @@ def promote_by_hand(session: Session, model: str, name: str | None, reason: str,
     return event, row.move
 
 
-def roll_back(session: Session, model: str, to: str | None, reason: str, actor: str, now: datetime) -> tuple[VersionRolledBack, int]:
+def roll_back(
+    session: Session, model: str, to: str | None, reason: str, actor: str, now: datetime, evidence: Json | None = None
+) -> tuple[VersionRolledBack, int]:
     """Back to an earlier version, or forward again, to `previous` if none is named; the event, and the number of the champion's move."""
     row = _aliases(session, model)
     target = to or row.previous
     if target is None:
         raise NothingToMoveTo(f"{model} has no previous version; name the version to go back to")
     version = require_version(session, model, target)
-    before = shift(session, "roll_back", version, actor, reason, {}, now)
+    before = shift(session, "roll_back", version, actor, reason, evidence or {}, now)
     assert before.champion is not None
     event = VersionRolledBack(
         event_id=identity("rolled back", model, version.name, row.move),

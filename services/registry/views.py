@@ -9,7 +9,9 @@ from services.registry.store.queries import (
     aliases_of,
     deployments_of,
     history_of,
+    hold_of,
     lineage_of,
+    live_rewards,
     points_of,
     versions_of,
 )
@@ -23,7 +25,7 @@ _LIMIT = 200
 
 def model_view(session: Session, model: str) -> View:
     """A model with its aliases, the number of its versions, and what was last seen of its deployments."""
-    aliases = aliases_of(session, model)
+    aliases, held = aliases_of(session, model), hold_of(session, model)
     newest: dict[str, View] = {}
     for row in deployments_of(session, model, _LIMIT):
         newest.setdefault(row.target, deployment_view(row))
@@ -32,6 +34,8 @@ def model_view(session: Session, model: str) -> View:
         "champion": aliases.champion if aliases else None,
         "previous": aliases.previous if aliases else None,
         "challenger": aliases.challenger if aliases else None,
+        "hold": {"since": held.since, "actor": held.actor, "reason": held.reason} if held else None,
+        "live": [{"version": version, "rewards": count, "mean": mean} for version, (count, mean) in live_rewards(session, model).items()],
         "versions": len(versions_of(session, model)),
         "deployments": list(newest.values()),
     }

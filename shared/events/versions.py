@@ -12,7 +12,8 @@ from shared.events.base import Artefact, Count, Digest, Event, Id, Name
 
 class VersionRegistered(Event):
     """A version exists. It is the registry's answer to the outcome `run_id`, `evaluation`:
-    `promoted` (a VersionPromoted follows), or `reevaluate` against `champion`, which has moved since the verdict.
+    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has moved since the verdict, or `held`: the model is
+    on hold, and a person decides.
     Version 0 is the base itself: it has no run."""
 
     model: Name
@@ -23,7 +24,7 @@ class VersionRegistered(Event):
     evaluation: Count = 0
     parent_version: str | None = None
     adapter: Artefact | None = None
-    answer: Literal["promoted", "reevaluate"]
+    answer: Literal["promoted", "reevaluate", "held"]
     champion: str
 
 

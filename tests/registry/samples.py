@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -14,6 +15,10 @@ from shared.events import (
     CheckpointSaved,
     Comparison,
     Decision,
+    FeedbackScored,
+    FeedbackType,
+    PolicyRef,
+    Position,
     Probe,
     RunMetrics,
     TrainingProgressed,
@@ -22,6 +27,7 @@ from shared.events import (
 )
 from shared.identity import digest_of
 from shared.model_file import Base, ModelFile
+from shared.topics import FEEDBACK_RECEIVED
 from shared.training_config import TrainingConfig
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
@@ -29,6 +35,8 @@ MODEL = ModelFile(model="support", base=Base(training="base", serving="base/mode
 DIGEST = digest_of(b"something")
 
 R = TypeVar("R")
+
+_numbers = count()
 
 
 def verdict(decision: Decision, baseline: str) -> Verdict:
@@ -77,6 +85,29 @@ def progress(run: str, step: int, loss: float | None = None, model: str = "suppo
         step=step,
         total_steps=4,
         loss=loss,
+    )
+
+
+def feedback(
+    version: str | None, reward: float, user: str | None, kind: FeedbackType = "thumbs_up", name: str | None = None
+) -> FeedbackScored:
+    """An opinion of what a version answered; each is another one, unless it is named."""
+    number = next(_numbers)
+    return FeedbackScored(
+        event_id=name or f"e{number}",
+        occurred_at=NOW,
+        model="support",
+        model_version=version,
+        input="Where is my tent?",
+        output="No idea.",
+        feedback_type=kind,
+        user_id=user,
+        shard=0,
+        reward=reward,
+        parts=(),
+        policy=PolicyRef(name="default", version=1),
+        model_digest=DIGEST,
+        received=Position(topic=FEEDBACK_RECEIVED, partition=0, offset=number),
     )
 
 

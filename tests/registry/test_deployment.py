@@ -5,19 +5,21 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy import select
 
 from services.registry import api, pages
-from services.registry.app import Registry, follow
+from services.registry.app import Registry, follow, listen
 from services.registry.builds import Builds
 from services.registry.deploy.folder import Folder
 from services.registry.deploy.target import Build
 from services.registry.deployer import Deployer
 from services.registry.handlers import checkpoint_saved, progressed
 from services.registry.outbox import Publisher
+from services.registry.store.queries import history_of
 from services.registry.store.tables import Deployment, OutboxRow, Version
 from shared.bus import KafkaConsumer, KafkaProducer, MemoryBus, publish
 from shared.clock import SystemClock
@@ -28,9 +30,9 @@ from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models
 from shared.reading import KafkaReader
-from shared.topics import MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, dead_letter_of
+from shared.topics import FEEDBACK_SCORED, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, dead_letter_of
 from tests.registry.places import FakeTarget
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress
+from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, progress
 
 LOG = configure("test", "error", "text")
 
@@ -333,6 +335,39 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
     assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_of(TRAINING_CHECKPOINTS)]
     assert stage.books.do(lambda session: len(session.scalars(select(Version)).all())) == 2
     assert stage.books.do(lambda session: session.scalars(select(Deployment)).all()) == []
+
+
+@pytest.mark.kafka
+async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(stage: Stage, broker: str) -> None:
+    books, name = stage.books, f"live-{uuid4().hex[:8]}"
+    base = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    worse = books.champion
+    producer = KafkaProducer(broker)
+    live = KafkaConsumer(broker, name, (FEEDBACK_SCORED,))
+    await producer.start()
+    await live.start()
+    listening = asyncio.create_task(listen(stage.registry, live.batches(50), live.commit, LOG))
+    try:
+        await producer.send(FEEDBACK_SCORED, b"support", b"no event", [])
+        for version, reward in ((base, 0.8), (worse, -0.8)):
+            for number in range(30):
+                await publish(
+                    producer,
+                    FEEDBACK_SCORED,
+                    "support",
+                    feedback(version, reward, f"{name} user {number}", name=f"{name} {version} {number}"),
+                    "test",
+                )
+        async with asyncio.timeout(30):
+            while books.champion != base:
+                await asyncio.sleep(0.1)
+    finally:
+        live.finish()
+        await listening
+        await live.stop()
+        await producer.stop()
+    assert books.do(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
 
 
 async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: Stage) -> None:

@@ -51,4 +51,9 @@ def test_a_second_version_zero_is_refused() -> None:
 
 @given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
 def test_a_verdict_holds_against_its_baseline_only(champion: str, baseline: str) -> None:
-    assert answer_to(Aliases(champion=champion), baseline) == ("promoted" if champion == baseline else "reevaluate")
+    assert answer_to(Aliases(champion=champion), baseline, on_hold=False) == ("promoted" if champion == baseline else "reevaluate")
+
+
+@given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
+def test_of_a_model_on_hold_every_candidate_waits(champion: str, baseline: str) -> None:
+    assert answer_to(Aliases(champion=champion), baseline, on_hold=True) == "held"

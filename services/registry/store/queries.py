@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
-from services.registry.store.tables import AliasRow, AuditRow, Deployment, LeaseRow, OutboxRow, Run, RunPoint, Version
+from services.registry.store.tables import AliasRow, AuditRow, Deployment, HoldRow, LeaseRow, LiveReward, OutboxRow, Run, RunPoint, Version
 from shared.events import Artefact
 
 
@@ -76,6 +76,18 @@ def points_of(session: Session, run_id: str) -> Sequence[RunPoint]:
 def history_of(session: Session, model: str, limit: int) -> Sequence[AuditRow]:
     """Newest first."""
     return session.scalars(select(AuditRow).where(AuditRow.model == model).order_by(AuditRow.id.desc()).limit(limit)).all()
+
+
+def hold_of(session: Session, model: str) -> HoldRow | None:
+    """Since when and why nothing but a person moves a model's champion; None where that is not so."""
+    return session.get(HoldRow, model)
+
+
+def live_rewards(session: Session, model: str) -> dict[str, tuple[int, float]]:
+    """How many rewards of live feedback are kept of each version that has some, and their mean; in the order of first use."""
+    rows = select(LiveReward.version, func.count(), func.avg(LiveReward.reward)).where(LiveReward.model == model)
+    grouped = rows.group_by(LiveReward.version).order_by(func.min(LiveReward.id))
+    return {version: (count, float(mean)) for version, count, mean in session.execute(grouped)}
 
 
 def deployments_of(session: Session, model: str, limit: int) -> Sequence[Deployment]:

@@ -166,6 +166,37 @@ class AliasRow(Table):
     move: Mapped[int] = mapped_column(default=0)
 
 
+class LiveReward(Table):
+    """What live feedback on an answer of a version was worth; the newest `id` came last. `who` stands for a user, and does not name one;
+    `known` says whether he had been heard on another version before; `move` is the champion's move that held when it came."""
+
+    __tablename__ = "live_rewards"
+    __table_args__ = (
+        UniqueConstraint("model", "feedback_id"),
+        Index("live_rewards_of", "model", "version", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str]
+    version: Mapped[str]
+    feedback_id: Mapped[str]
+    who: Mapped[str]
+    known: Mapped[bool]
+    reward: Mapped[float]
+    move: Mapped[int]
+
+
+class HoldRow(Table):
+    """A model whose champion nothing but a person moves, since when and why."""
+
+    __tablename__ = "holds"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    actor: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+
+
 class AuditRow(Table):
     """Who moved what, when, on which evidence. Rows are only ever added."""
 

@@ -1,0 +1,40 @@
+"""Holds: while a model is on hold nothing but a person moves its champion. What the gate promotes waits as challenger."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from services.registry.moves import UnknownVersion
+from services.registry.store.queries import hold_of, locked_aliases
+from services.registry.store.tables import AuditRow, HoldRow
+
+
+def hold(session: Session, model: str, actor: str, reason: str, now: datetime) -> bool:
+    """Put a model on hold; false when it is already. Raises UnknownVersion while it has no version."""
+    if not _exists(session, model) or hold_of(session, model) is not None:
+        return False
+    session.add(HoldRow(model=model, since=now, actor=actor, reason=reason))
+    _write_down(session, model, actor, "hold", reason, now)
+    return True
+
+
+def release(session: Session, model: str, actor: str, reason: str, now: datetime) -> bool:
+    """Lift a hold; false when there is none. Raises UnknownVersion while the model has no version."""
+    row = hold_of(session, model) if _exists(session, model) else None
+    if row is None:
+        return False
+    session.delete(row)
+    _write_down(session, model, actor, "release", reason, now)
+    return True
+
+
+def _exists(session: Session, model: str) -> bool:
+    if locked_aliases(session, model) is None:
+        raise UnknownVersion(f"{model} has no version yet")
+    return True
+
+
+def _write_down(session: Session, model: str, actor: str, action: str, reason: str, now: datetime) -> None:
+    row = AuditRow(model=model, at=now, actor=actor, action=action, from_version=None, to_version=None, reason=reason, evidence={})
+    session.add(row)
+    session.flush()

@@ -1,0 +1,106 @@
+"""What live feedback says of the versions that it was given on: kept by version, and the champion rolled back when it does worse."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.registry.holds import hold
+from services.registry.monitor import Evidence, evidence, is_worse
+from services.registry.moves import roll_back
+from services.registry.store.queries import hold_of, locked_aliases
+from services.registry.store.tables import AliasRow, AuditRow, LiveReward
+from shared.events import FeedbackScored, VersionRolledBack
+from shared.identity import identity
+from shared.model_file import ModelFile
+from shared.monitor_rule import Monitor
+
+ACTOR = "monitor"
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What came of some rewards: the evidence where there is a champion to watch, whether it is worse, and the move that followed."""
+
+    evidence: Evidence | None = None
+    worse: bool = False
+    moved: VersionRolledBack | None = None
+
+
+def rewards_heard(session: Session, model: ModelFile, heard: Sequence[FeedbackScored], now: datetime) -> Watched:
+    """Keep the rewards of feedback on a model's answers, and see whether its champion still does as well as the version before it."""
+    row = locked_aliases(session, model.model)
+    if row is None:
+        return Watched()
+    for event in heard:
+        _keep(session, row, event, model.monitor)
+    session.flush()
+    return _watch(session, row, model.monitor, now)
+
+
+def _keep(session: Session, row: AliasRow, event: FeedbackScored, rule: Monitor) -> None:
+    """Once each, the first ones of a version, and of each user for it: nobody's opinion counts more than `rewards_per_user` times.
+
+    A retraction is no opinion. What was said of a version that neither answers nor did before is of no use any more.
+    """
+    if event.feedback_type == "retracted" or event.model_version is None or event.model_version not in (row.champion, row.previous):
+        return
+    ours = select(func.count()).where(LiveReward.model == event.model)
+    if session.scalar(ours.where(LiveReward.feedback_id == event.identity)):
+        return
+    who = identity("live", event.model, event.user_id or event.conversation_id or event.response_id or event.identity)
+    known = event.user_id is None or bool(session.scalar(ours.where(LiveReward.who == who, LiveReward.version != event.model_version)))
+    of_version = ours.where(LiveReward.version == event.model_version)
+    if (session.scalar(of_version.where(LiveReward.who == who)) or 0) >= rule.rewards_per_user:
+        return
+    if (session.scalar(of_version.where(LiveReward.known == known)) or 0) >= rule.most_rewards:
+        return
+    reward = LiveReward(model=event.model, version=event.model_version, feedback_id=event.identity, who=who, known=known)
+    reward.reward, reward.move = event.reward, row.move
+    session.add(reward)
+    session.flush()
+
+
+def _watch(session: Session, row: AliasRow, rule: Monitor, now: datetime) -> Watched:
+    if row.champion is None or row.previous is None or not _was_promoted(session, row):
+        return Watched()
+    since = _rewards(session, row.model, row.champion, since=row.move)
+    found = evidence(since, _rewards(session, row.model, row.previous), rule)
+    if not is_worse(found, rule):
+        return Watched(found)
+    before = _rollbacks(session, row.model, now - _DAY)
+    if not rule.acts or hold_of(session, row.model) is not None:
+        return Watched(found, worse=True)
+    reason = (
+        f"in live use {row.champion} earns {found.champion:+.2f} on average where {row.previous} earned {found.previous:+.2f}, "
+        f"over {found.pairs} rewards of each"
+    )
+    event, _ = roll_back(session, row.model, None, reason, ACTOR, now, {"live": asdict(found), "error": rule.error})
+    if before + 1 >= rule.rollbacks_per_day:
+        hold(session, row.model, ACTOR, f"rolled back by itself {before + 1} times within a day; look at what is being learned", now)
+    return Watched(found, worse=True, moved=event)
+
+
+def _was_promoted(session: Session, row: AliasRow) -> bool:
+    """Whether the champion is there by promotion. One that somebody went back to is not watched: going to and fro helps nobody."""
+    moves = select(AuditRow.action).where(AuditRow.model == row.model, AuditRow.action.in_(("found", "promote", "roll_back")))
+    return session.scalar(moves.order_by(AuditRow.id.desc()).limit(1)) == "promote"
+
+
+def _rewards(session: Session, model: str, version: str, since: int | None = None) -> Sequence[float]:
+    """In the order in which they came. Of the champion, those since its move `since`, and none of strangers: whoever wants a version gone
+    has to have used the one before it."""
+    rewards = select(LiveReward.reward).where(LiveReward.model == model, LiveReward.version == version)
+    if since is not None:
+        rewards = rewards.where(LiveReward.move == since, LiveReward.known)
+    return session.scalars(rewards.order_by(LiveReward.id)).all()
+
+
+def _rollbacks(session: Session, model: str, since: datetime) -> int:
+    """How often the monitor has rolled back since then."""
+    rows = select(func.count()).where(AuditRow.model == model, AuditRow.action == "roll_back", AuditRow.actor == ACTOR, AuditRow.at > since)
+    return session.scalar(rows) or 0
