@@ -11,6 +11,7 @@ from services.registry.store.queries import (
     history_of,
     lineage_of,
     points_of,
+    removal_of,
     versions_of,
 )
 from services.registry.store.tables import AuditRow, Deployment, Run, Version
@@ -45,7 +46,7 @@ def versions_view(session: Session, model: str) -> list[View]:
 
 def version_view(session: Session, version: Version) -> View:
     """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that of the run's newest evaluation,
-    `withdrawn_examples` how many of those that it was made with may not be used any more."""
+    `withdrawn_examples` how many of those that it was made with may not be used any more, `removed_at` when its adapter was removed."""
     return _version_view(session, version, len(withdrawn_examples(session, version.model).get(version.name, ())))
 
 
@@ -54,6 +55,7 @@ def _version_view(session: Session, version: Version, withdrawn: int) -> View:
     named = [alias for alias in ("champion", "previous", "challenger") if row and getattr(row, alias) == version.name]
     adapter = adapter_of(version)
     run = session.get(Run, version.run_id) if version.run_id else None
+    removal = removal_of(session, version.run_id)
     return {
         "model": version.model,
         "version": version.name,
@@ -75,6 +77,8 @@ def _version_view(session: Session, version: Version, withdrawn: int) -> View:
         "metrics": version.metrics,
         "verdict": run.verdict if run else None,
         "withdrawn_examples": withdrawn,
+        "removed_at": removal.at if removal else None,
+        "removed_reason": removal.reason if removal else None,
     }
 
 
@@ -126,6 +130,7 @@ def run_view(session: Session, run: Run) -> View:
         "configuration": run.configuration,
         "metrics": run.metrics,
         "verdict": run.verdict,
+        "removed_at": removal.at if (removal := removal_of(session, run.run_id)) else None,
         "points": points,
     }
 
