@@ -222,7 +222,7 @@ def versions(model: str, registry: Registry = REGISTRY, json: Json = False) -> N
     """Show the versions of a model."""
     with RegistryClient(registry) as client:
         answer = client.get(f"/api/models/{model}/versions")
-    _show(answer, json, ("version", "parent_version", "batch_id", "training_loss"))
+    _show(answer, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
 
 
 @app.command()
@@ -231,6 +231,20 @@ def history(model: str, registry: Registry = REGISTRY, json: Json = False) -> No
     with RegistryClient(registry) as client:
         answer = client.get(f"/api/models/{model}/history")
     _show(answer, json, ("at", "action", "from", "to", "actor", "reason"))
+
+
+@app.command()
+def retention(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
+    """Show which adapters of a model the retention rule would remove, and why the others stay. Removes nothing: the registry does."""
+    with RegistryClient(registry) as client:
+        answer = client.get(f"/api/models/{model}/retention")
+    if json:
+        console.as_json(answer)
+        return
+    rule = answer["rule"]
+    rows = [(row["run_id"], row["version"], row["ended_at"], "; ".join(row["stays_because"]) or "goes") for row in answer["items"]]
+    said = f"{rule['versions']} newest versions, {rule['days']:g} days" if rule else f"no rule: models/{model}.yaml has no retention"
+    console.table(("run", "version", "ended", "why it stays"), rows, title=said)
 
 
 @app.command()

@@ -1,21 +1,25 @@
 """What an adapter is in the object store: a folder in PEFT's conventions and, written last, `manifest.json` that names each file's
 digest and the digest of the base that the adapter belongs to.
 
-The trainer writes them, the trainer and the registry read them; an `Artefact` of an adapter names its manifest.
+The trainer writes them, the trainer and the registry read them, the registry removes them; an `Artefact` of an adapter names its manifest.
+The model card, `README.md`, is for people: it also says how the adapter was judged, which is known later than the digests and may be
+said anew, so the manifest does not name it.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from shared.errors import Unusable
+from shared.errors import Missing, Unusable
 from shared.events import Artefact, Digest, Value
 from shared.storage import ObjectStore, canonical_json, get_verified
 
 MANIFEST = "manifest.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+CARD = "README.md"
 
 
 class AdapterManifest(Value):
@@ -31,6 +35,11 @@ class Adapter:
 
     files: Mapping[str, bytes]
     base_digest: Digest
+
+
+def folder_of(model: str, run_id: str) -> str:
+    """The folder that a run's adapter is written to."""
+    return f"adapters/{model}/{run_id}"
 
 
 def write_adapter(store: ObjectStore, key_prefix: str, files: Mapping[str, bytes], base_digest: Digest) -> Artefact:
@@ -53,3 +62,17 @@ def read_adapter(store: ObjectStore, artefact: Artefact) -> Adapter:
     folder = artefact.uri.rpartition("/")[0]
     files = {name: get_verified(store, Artefact(uri=f"{folder}/{name}", digest=digest)) for name, digest in manifest.files.items()}
     return Adapter(files, manifest.base_digest)
+
+
+def remove_adapter(store: ObjectStore, uri: str) -> int:
+    """Remove the adapter whose manifest is at `uri`, its card included; how many objects were there. The manifest goes last, so that one
+    that was cut off in the middle can be removed again. What the manifest does not name stays."""
+    folder = uri.rpartition("/")[0]
+    names = {CONFIG, WEIGHTS, CARD}
+    with suppress(Missing, ValidationError):  # it was removed already, or is no manifest: the names that trainers give are known
+        names |= set(AdapterManifest.model_validate_json(store.get(uri)).files)
+    keys = [f"{folder}/{name}" for name in sorted(names) if "/" not in name]
+    there = [key for key in [*keys, uri] if store.exists(key)]
+    for key in there:
+        store.delete(key)
+    return len(there)

@@ -95,6 +95,13 @@ CATALOGUE: tuple[Metric, ...] = (
         _SECONDS,
     ),
     Metric("ratchet_registry_deployment_failures_total", "counter", "registry", ("model", "target", "step"), "Deployments undone."),
+    Metric(
+        "ratchet_registry_adapters_removed_total",
+        "counter",
+        "registry",
+        ("model", "kind"),
+        "Adapters that the retention rule removed: of a version, or of a candidate that became none.",
+    ),
 )
 
 

@@ -126,6 +126,14 @@ class DeployTarget(Value):
     ] = None
 
 
+class Retention(Value):
+    """Which adapters stay in the object store, beside those that always do: what an alias names, what a target serves, and every version
+    that ever was champion."""
+
+    versions: Annotated[int, Field(ge=1, description="so many newest versions stay")] = 20
+    days: Annotated[FiniteFloat, Field(ge=0, description="what a run left stays for so long after its end, whatever came of it")] = 30.0
+
+
 class ModelFile(Value):
     """A declared model."""
 
@@ -139,6 +147,7 @@ class ModelFile(Value):
     gate: Gate = Gate()
     monitor: Monitor = Monitor()
     deploy: tuple[DeployTarget, ...] = ()
+    retention: Annotated[Retention | None, Field(description="which adapters stay; without it, all of them")] = None
 
     @field_validator("lanes", mode="before")
     @classmethod

@@ -26,6 +26,9 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
+    def below(self, folder: str) -> list[str]:
+        """The keys of all objects in a folder and its folders, in order; none where there is no such folder."""
+
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is removed already."""
 
@@ -76,6 +79,15 @@ class FsspecStore:
         except OSError as error:
             raise StorageUnavailable(f"could not look for {self._path(key)}: {error}") from error
 
+    def below(self, folder: str) -> list[str]:
+        try:
+            found = self._files.find(self._path(folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageUnavailable(f"could not look into {self._path(folder)}: {error}") from error
+        return sorted(str(path).removeprefix(f"{self._root}/") for path in found)
+
     def delete(self, key: str) -> None:
         try:
             self._files.rm_file(self._path(key))
@@ -108,6 +120,9 @@ class MemoryStore:
 
     def exists(self, key: str) -> bool:
         return key in self.objects
+
+    def below(self, folder: str) -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(f"{folder}/"))
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)

@@ -10,12 +10,13 @@ from uuid import uuid4
 
 import uvicorn
 
-from services.registry import api, pages
+from services.registry import api, pages, retention_api
 from services.registry.app import GROUP, LIVE_GROUP, MOST_AT_ONCE, TOPICS, Registry, follow, listen
 from services.registry.builds import Builds
 from services.registry.deploy.targets import targets_of
 from services.registry.deployer import Deployer
 from services.registry.outbox import Publisher
+from services.registry.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
 from shared.bus import KafkaConsumer, KafkaProducer
@@ -54,13 +55,18 @@ async def run(settings: RegistrySettings) -> None:
         loop.add_signal_handler(name, stopping.set)
 
     async with targets_of(models, settings) as targets:
-        builds = Builds(database, FsspecStore(settings.object_store), models, settings.bases, settings.merged)
+        store = FsspecStore(settings.object_store)
+        builds = Builds(database, store, models, settings.bases, settings.merged)
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = Publisher(database, producer, clock, log, replica)
-        deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica)
+        deployer = Deployer(
+            database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica, slowdown=settings.slowdown
+        )
+        pruner = Pruner(database, store, models, targets, builds, clock, log, metrics, replica)
         registry = Registry(database, models, publisher, deployer, clock, log, metrics)
         application = api.build(registry, health, metrics.registry)
         pages.add(application, registry)
+        retention_api.add(application, models, pruner)
         web = uvicorn.Config(
             application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )
@@ -76,6 +82,7 @@ async def run(settings: RegistrySettings) -> None:
                 asyncio.create_task(listen(registry, live.batches(MOST_AT_ONCE), live.commit, log)),
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
+                asyncio.create_task(pruner.run()),
                 asyncio.create_task(server.serve()),
             ]
             health.ready()
@@ -87,7 +94,7 @@ async def run(settings: RegistrySettings) -> None:
             live.finish()
             server.should_exit = True
             # The record in hand is finished and committed, the last answers are given; the other loops may end anywhere.
-            await asyncio.wait([work[0], work[1], work[4]], timeout=5)
+            await asyncio.wait([work[0], work[1], work[-1]], timeout=5)
             for task in (asked, *work):
                 task.cancel()
             for ended in await asyncio.gather(*work, return_exceptions=True):

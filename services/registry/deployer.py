@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from services.registry.builds import Builds
 from services.registry.deploy.target import Target
-from services.registry.deployment import Served, Undone, Wanted, deploy, keep_at_hand
+from services.registry.deployment import SLOWDOWN, Served, Undone, Wanted, deploy, keep_at_hand
 from services.registry.leases import LASTS_SECONDS, Lease
 from services.registry.lifecycle import number_of
 from services.registry.outbox import Publisher, enqueue
@@ -47,6 +47,7 @@ class Deployer:
         kept: int,
         replica: str = "one",
         lasts: float = LASTS_SECONDS,
+        slowdown: float = SLOWDOWN,
     ) -> None:
         self._database = database
         self._targets = targets
@@ -56,6 +57,7 @@ class Deployer:
         self._log = log
         self._metrics = metrics
         self._kept = kept
+        self._slowdown = slowdown
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
         self._leases = {
             model: Lease(database, f"deploy {model}", replica, clock, log, partial(self._start_over, model), lasts) for model in targets
@@ -150,7 +152,7 @@ class Deployer:
             return True
         began = self._clock.monotonic()
         try:
-            served = await deploy(wanted, target, self._builds)
+            served = await deploy(wanted, target, self._builds, self._slowdown)
         except Undone as error:
             await self._record_failure(wanted, target, error, self._clock.monotonic() - began)
             return False

@@ -45,7 +45,11 @@ class Undone(RatchetError):
         self.serving = serving
 
 
-async def deploy(wanted: Wanted, target: Target, builds: Builds) -> Served | None:
+SLOWDOWN = 5.0
+"""How many times as long per token as what answers now a version may take, unless a setting says otherwise."""
+
+
+async def deploy(wanted: Wanted, target: Target, builds: Builds, slowdown: float = SLOWDOWN) -> Served | None:
     """Let `target` serve the champion; None when it does so already and that is recorded. Raises Undone."""
     async with _step("probe", None):
         serving = await target.probe(wanted.model)
@@ -54,7 +58,7 @@ async def deploy(wanted: Wanted, target: Target, builds: Builds) -> Served | Non
             return None
         served = Served(wanted.verified, None)
     else:
-        served = await _bring(wanted, target, builds, serving)
+        served = await _bring(wanted, target, builds, serving, slowdown)
     try:
         async with _step("switch", serving.champion):
             await target.switch(wanted.model, wanted.champion, wanted.previous)
@@ -80,7 +84,7 @@ async def keep_at_hand(wanted: Wanted, target: Target, builds: Builds, keep: int
         await builds.drop(wanted.model, version)
 
 
-async def _bring(wanted: Wanted, target: Target, builds: Builds, serving: Serving) -> Served:
+async def _bring(wanted: Wanted, target: Target, builds: Builds, serving: Serving, slowdown: float) -> Served:
     """Push the champion and verify it. When that fails, neither the target nor this machine keeps it."""
     model, version = wanted.model, wanted.champion
     try:
@@ -90,7 +94,7 @@ async def _bring(wanted: Wanted, target: Target, builds: Builds, serving: Servin
                 await target.remove(model, version)
             await target.push(build)
         async with _step("verify", serving.champion):
-            finding = await target.verify(build)
+            finding = (await target.verify(build)).unless_slower(slowdown)
             if not finding.passed:
                 raise Refused("; ".join(finding.reasons))
     except Undone:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases, Move, move
 from services.registry.outbox import enqueue
-from services.registry.store.queries import adapter_of, as_aliases, locked_aliases, version_of
+from services.registry.store.queries import adapter_of, as_aliases, locked_aliases, removal_of, version_of
 from services.registry.store.tables import AliasRow, AuditRow, Json, Version
 from shared.errors import RatchetError
 from shared.events import VersionPromoted, VersionRolledBack
@@ -19,6 +19,10 @@ class UnknownVersion(RatchetError):
 
 class NothingToMoveTo(RatchetError):
     """No version was named, and the alias that would say which is not set."""
+
+
+class AdapterRemoved(RatchetError):
+    """The version's adapter is no longer in the object store, so that it cannot be served."""
 
 
 def shift(
@@ -73,7 +77,7 @@ def promote_by_hand(session: Session, model: str, name: str | None, reason: str,
     target = name or row.challenger
     if target is None:
         raise NothingToMoveTo(f"{model} has no challenger; name the version to promote")
-    version = require_version(session, model, target)
+    version = _require_adapter(session, require_version(session, model, target))
     event = promote(session, version, "operator", reason, {}, now, f"move {row.move + 1}")
     return event, row.move
 
@@ -86,7 +90,7 @@ def roll_back(
     target = to or row.previous
     if target is None:
         raise NothingToMoveTo(f"{model} has no previous version; name the version to go back to")
-    version = require_version(session, model, target)
+    version = _require_adapter(session, require_version(session, model, target))
     before = shift(session, "roll_back", version, actor, reason, evidence or {}, now)
     assert before.champion is not None
     event = VersionRolledBack(
@@ -108,6 +112,17 @@ def require_version(session: Session, model: str, name: str) -> Version:
     version = version_of(session, model, name)
     if version is None:
         raise UnknownVersion(f"{model} has no version {name!r}; GET /api/models/{model}/versions lists them")
+    return version
+
+
+def _require_adapter(session: Session, version: Version) -> Version:
+    """Raises AdapterRemoved."""
+    removal = removal_of(session, version.run_id)
+    if removal is not None:
+        raise AdapterRemoved(
+            f"the adapter of {version.name} was removed on {removal.at:%Y-%m-%d} ({removal.reason}), so that it cannot be served again; "
+            f"GET /api/models/{version.model}/versions shows which still can: those without removed_at"
+        )
     return version
 
 

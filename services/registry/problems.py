@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from services.registry.lifecycle import IllegalMove
-from services.registry.moves import NothingToMoveTo, UnknownVersion
+from services.registry.moves import AdapterRemoved, NothingToMoveTo, UnknownVersion
 from services.registry.store.database import Unstorable
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
@@ -28,6 +28,7 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (UnknownVersion, 404, "unknown version"),
     (UnknownRun, 404, "unknown run"),
     (NothingToMoveTo, 409, "nothing to move to"),
+    (AdapterRemoved, 409, "adapter removed"),
     (Ambiguous, 409, "ambiguous name"),
     (IllegalMove, 409, "move not allowed"),
     (Unstorable, 422, "not storable"),

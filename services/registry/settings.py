@@ -29,3 +29,6 @@ class RegistrySettings(ServiceSettings):
     ] = 0
     merged: Annotated[Path, Field(description="the folder that merged models are written to")] = Path(".ratchet/merged")
     merged_kept: Annotated[int, Field(ge=0, description="merged models kept per model, beside those that an alias names")] = 2
+    slowdown: Annotated[
+        float, Field(ge=1, description="how many times as long per token as what answers now a version may take and still be switched to")
+    ] = 5.0

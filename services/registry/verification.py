@@ -2,7 +2,7 @@
 
 The evaluation's greedy answers are compared token by token. Rounding differs between implementations, so at a near tie another
 token may win; there the comparison of that answer ends. Everything before must be the same, and about as likely, where the server
-says how likely.
+says how likely. And it must not take many times as long as what answers now.
 """
 
 import re
@@ -27,19 +27,48 @@ class ServedToken:
     logprob: float
 
 
+TIMED = 2
+"""Of how many probes the time is compared. What answers now is asked them as well, beside those whom it serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long an answer took, its prompt included, and how many tokens it has."""
+
+    seconds: float
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What verification found. `reasons` says why not, and is empty when `passed`."""
+    """What verification found. `reasons` says why not, and is empty when `passed`. The times are of the version and of what answered
+    before it, to the same probes; None where nothing tells them."""
 
     passed: bool
     reasons: tuple[str, ...]
     probes: int
     tokens: int
     mean_difference: float | None
+    seconds_per_token: float | None = None
+    seconds_per_token_before: float | None = None
 
     def failing(self, reason: str) -> "Finding":
         """The same with one more reason against."""
         return replace(self, passed=False, reasons=(*self.reasons, reason))
+
+    def timed(self, own: Sequence[Timing], before: Sequence[Timing]) -> "Finding":
+        """The same with how long answers took. The quickest answer counts: a first one waits for a file to come into memory, and others
+        for what else the machine does."""
+        return replace(self, seconds_per_token=_pace(own), seconds_per_token_before=_pace(before))
+
+    def unless_slower(self, times: float) -> "Finding":
+        """The same; failing when a token takes more than `times` as long as of what answers now."""
+        own, before = self.seconds_per_token, self.seconds_per_token_before
+        if own is None or before is None or own <= times * before:
+            return self
+        return self.failing(
+            f"a token takes {own:.3f} s, and {before:.3f} s of what answers now: more than {times:g} times as long (RATCHET_SLOWDOWN)"
+        )
 
 
 def judge(expected: Digest, found: Digest, probes: Sequence[Probe], answers: Sequence[Sequence[ServedToken]]) -> Finding:
@@ -72,6 +101,10 @@ def judge_texts(expected: Digest, found: Digest, probes: Sequence[Probe], answer
     if not tokens and any(probe.answer for probe in probes):
         reasons.append("no token of any probe was agreed on")
     return Finding(not reasons, tuple(reasons), len(probes), tokens, None)
+
+
+def _pace(timings: Sequence[Timing]) -> float | None:
+    return min((timing.seconds / timing.tokens for timing in timings if timing.tokens), default=None)
 
 
 def _at_a_glance(expected: Digest, found: Digest, probes: int, answers: int) -> list[str]:

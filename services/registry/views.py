@@ -13,6 +13,7 @@ from services.registry.store.queries import (
     lineage_of,
     live_rewards,
     points_of,
+    removal_of,
     versions_of,
 )
 from services.registry.store.tables import AuditRow, Deployment, Run, Version
@@ -49,7 +50,7 @@ def versions_view(session: Session, model: str) -> list[View]:
 
 def version_view(session: Session, version: Version) -> View:
     """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that of the run's newest evaluation,
-    `withdrawn_examples` how many of those that it was made with may not be used any more."""
+    `withdrawn_examples` how many of those that it was made with may not be used any more, `removed_at` when its adapter was removed."""
     return _version_view(session, version, len(withdrawn_examples(session, version.model).get(version.name, ())))
 
 
@@ -58,6 +59,7 @@ def _version_view(session: Session, version: Version, withdrawn: int) -> View:
     named = [alias for alias in ("champion", "previous", "challenger") if row and getattr(row, alias) == version.name]
     adapter = adapter_of(version)
     run = session.get(Run, version.run_id) if version.run_id else None
+    removal = removal_of(session, version.run_id)
     return {
         "model": version.model,
         "version": version.name,
@@ -79,6 +81,8 @@ def _version_view(session: Session, version: Version, withdrawn: int) -> View:
         "metrics": version.metrics,
         "verdict": run.verdict if run else None,
         "withdrawn_examples": withdrawn,
+        "removed_at": removal.at if removal else None,
+        "removed_reason": removal.reason if removal else None,
     }
 
 
@@ -130,6 +134,7 @@ def run_view(session: Session, run: Run) -> View:
         "configuration": run.configuration,
         "metrics": run.metrics,
         "verdict": run.verdict,
+        "removed_at": removal.at if (removal := removal_of(session, run.run_id)) else None,
         "points": points,
     }
 

@@ -11,7 +11,7 @@ from shared.storage import canonical_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
 """Files of a model on the hub; weights in other formats are never loaded: some of them are code."""
 
 

@@ -103,11 +103,10 @@ class Handovers:
         return True
 
     def clear(self, run_id: str) -> None:
-        """Remove all of a run that has ended."""
-        handover = self._read(run_id)
-        if handover is not None:
-            self._store.delete(_key(run_id))
-            self._remove(handover.folder.files.values() if handover.folder else ())
+        """Remove all of a run that has ended, what a crash has left without a handover included."""
+        self._store.delete(_key(run_id))
+        for key in self._store.below(_place(run_id)):
+            self._store.delete(key)
         self._left.pop(run_id, None)
 
     def _read(self, run_id: str) -> Handover | None:

@@ -11,6 +11,7 @@ from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed
 from services.trainer.gate import judge, spent
 from services.trainer.lessons import assign
+from services.trainer.model_card import card_of, licence_in
 from services.trainer.own_answers import BASE, rehearsed
 from services.trainer.progress import Progress
 from services.trainer.protocol import Counted, Stepped
@@ -18,7 +19,7 @@ from services.trainer.runs import Outcome, Plan, Runs, TrainedRun
 from services.trainer.training_set import TrainingSet, read_batches, select
 from services.trainer.tripwire import Step, heed, step_of, suspicion
 from services.trainer.withdrawals import Withdrawn
-from shared.adapters import write_adapter
+from shared.adapters import CARD, folder_of, write_adapter
 from shared.clock import Clock
 from shared.events import Artefact, BatchReady, CheckpointSaved, RunMetrics, TrainingRolledBack, Verdict
 from shared.failpoints import reach
@@ -71,9 +72,11 @@ class TrainingRun:
         await self.bench.load()
         run = self.runs.trained(self.run_id) or await self._train(plan, chosen)
         folder = self.runs.adapter_folder(self.run_id)
-        prefix = f"adapters/{self.batch.model}/{self.run_id}"
+        prefix = folder_of(self.batch.model, self.run_id)
         artefact = write_adapter(self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest)
-        return await self._examine(evaluation, plan, champion, chosen, run, artefact, folder, history)
+        outcome = await self._examine(evaluation, plan, champion, chosen, run, artefact, folder, history)
+        self.store.put(f"{prefix}/{CARD}", card_of(outcome, self.batch, licence_in(self.bench.base.folder)).encode())
+        return outcome
 
     def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
         plan = self.runs.plan(self.run_id)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.registry.deploy.target import Build, Refused, Serving, TargetUnavailable
-from services.registry.verification import Finding
+from services.registry.verification import Finding, Timing
 
 
 @dataclass
@@ -17,6 +17,7 @@ class FakeTarget:
     verified: list[str] = field(default_factory=list)
     away: bool = False
     answers_wrongly: set[int] = field(default_factory=set)
+    slow: set[int] = field(default_factory=set)
 
     def served_name(self, model: str) -> str:
         return model
@@ -32,8 +33,10 @@ class FakeTarget:
 
     async def verify(self, build: Build) -> Finding:
         self.verified.append(build.version)
-        wrong = int(build.version[1:].partition("_")[0]) in self.answers_wrongly
-        return Finding(not wrong, ("probe 1: another answer",) if wrong else (), 1, 1, 0.0)
+        number = int(build.version[1:].partition("_")[0])
+        wrong = number in self.answers_wrongly
+        finding = Finding(not wrong, ("probe 1: another answer",) if wrong else (), 1, 1, 0.0)
+        return finding.timed([Timing(0.9 if number in self.slow else 0.1, 1)], [Timing(0.1, 1)] if self.champion else [])
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         if version not in self.versions:

@@ -128,6 +128,23 @@ async def test_a_version_that_answers_wrongly_is_taken_away_and_the_old_one_goes
     assert stage.target.champion == wrong
 
 
+async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figure_is_kept(stage: Stage) -> None:
+    await stage.reconcile()
+    base = stage.books.champion
+    stage.target.slow = {1}
+    stage.promote("r1")
+    assert not await stage.reconcile()
+    assert stage.target.champion == base
+    (failure,) = stage.said(DeploymentFailed)
+    assert "a token takes 0.900 s, and 0.100 s of what answers now: more than 5 times as long" in failure
+    stage.target.slow = set()
+    assert await stage.reconcile()
+    finding = stage.books.do(lambda session: session.scalars(select(Deployment).order_by(Deployment.id.desc())).first())
+    assert finding is not None
+    assert finding.finding is not None
+    assert (finding.finding["seconds_per_token"], finding.finding["seconds_per_token_before"]) == (0.1, 0.1)
+
+
 async def test_a_target_that_has_lost_everything_gets_it_again(stage: Stage) -> None:
     await stage.reconcile()
     stage.promote("r1")

@@ -16,7 +16,7 @@ import services.registry.store.migrations
 from services.registry.handlers import checkpoint_saved, model_declared
 from services.registry.store.database import Database, Unstorable
 from services.registry.store.schema import DatabaseAhead, bring_up_to_date
-from services.registry.store.tables import AuditRow, Outcome, Table, Version
+from services.registry.store.tables import AuditRow, Outcome, Removal, RemovalDone, Table, Version
 from tests.registry.samples import MODEL, NOW, Books, checkpoint
 
 HISTORY = list(ScriptDirectory(str(Path(services.registry.store.migrations.__file__).parent)).walk_revisions())
@@ -154,6 +154,10 @@ def test_several_replicas_may_start_at_once(database_url: str) -> None:
         "DELETE FROM versions",
         "UPDATE audit SET reason = 'it was not me'",
         "DELETE FROM audit",
+        "UPDATE removals SET reason = 'it was not me'",
+        "DELETE FROM removals",
+        "UPDATE removals_done SET objects = 0",
+        "DELETE FROM removals_done",
         "UPDATE runs SET batch_id = 'batch of r1'",
         "UPDATE outcomes SET run_id = 'r1', answer = 'rejected'",
         "INSERT INTO outcomes (run_id, evaluation, event_id, answer) VALUES ('r1', 2, 'x', 'rejected')",
@@ -163,6 +167,8 @@ def test_what_never_happens_is_refused_by_the_database(books: Books, statement: 
     base = books.champion
     for run in ("r1", "r2"):
         books.do(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]  # bound in the loop
+    books.do(lambda session: session.add(Removal(run_id="r3", model="support", uri="adapters/r3", reason="old", at=NOW)))
+    books.do(lambda session: session.add(RemovalDone(run_id="r3", objects=1, at=NOW)))
     with pytest.raises(IntegrityError):
         books.do(lambda session: session.execute(text(statement)))
 

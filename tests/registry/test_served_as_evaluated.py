@@ -40,8 +40,14 @@ async def test_what_is_served_answers_as_it_was_evaluated(target: LlamaCpp, merg
     assert finding.probes == len(reference.probes)
     assert finding.mean_difference is not None
     assert finding.mean_difference < 0.02
+    assert finding.seconds_per_token is not None
+    assert finding.seconds_per_token > 0
+    assert finding.seconds_per_token_before is None
     await target.switch("support", "v1_x", None)
     await target.push(_build("v2_x", merged, reference))
+    beside = await target.verify(_build("v2_x", merged, reference))
+    assert beside.passed, beside.reasons
+    assert beside.seconds_per_token_before is not None
     await target.switch("support", "v2_x", "v1_x")
     serving = await target.probe("support")
     assert (serving.champion, serving.previous) == ("v2_x", "v1_x")

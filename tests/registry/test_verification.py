@@ -1,6 +1,6 @@
 """What is served must answer as what was evaluated, but for rounding at near ties."""
 
-from services.registry.verification import NEAR_TIE, TOLERANCE, Finding, ServedToken, judge, judge_texts
+from services.registry.verification import NEAR_TIE, TOLERANCE, Finding, ServedToken, Timing, judge, judge_texts
 from shared.events import Message, Probe, ProbeToken
 from shared.identity import digest_of
 
@@ -121,3 +121,25 @@ def test_texts_are_judged_with_their_file_and_every_one_of_them() -> None:
     assert not judge_texts(RIGHT, WRONG, [PROBE], ["The sea is"]).passed
     assert not judge_texts(RIGHT, RIGHT, [PROBE, PROBE], ["The sea is"]).passed
     assert not _judge_text("b", _probe(("a", -0.5, 0.0))).passed
+
+
+PASSED = Finding(True, (), 2, 6, 0.0)
+
+
+def test_the_quickest_answer_tells_how_long_a_token_takes() -> None:
+    finding = PASSED.timed([Timing(9.0, 3), Timing(0.4, 4), Timing(0.1, 0)], [Timing(0.5, 10)])
+    assert (finding.seconds_per_token, finding.seconds_per_token_before) == (0.1, 0.05)
+
+
+def test_a_version_that_takes_many_times_as_long_is_refused_with_both_figures() -> None:
+    finding = PASSED.timed([Timing(6.1, 10)], [Timing(1.0, 10)])
+    assert finding.unless_slower(6.2).passed
+    refused = finding.unless_slower(6.0)
+    assert not refused.passed
+    assert refused.reasons == ("a token takes 0.610 s, and 0.100 s of what answers now: more than 6 times as long (RATCHET_SLOWDOWN)",)
+    assert refused.seconds_per_token == 0.61
+
+
+def test_without_anything_to_compare_with_no_version_is_too_slow() -> None:
+    assert PASSED.timed([Timing(99.0, 1)], []).unless_slower(1).passed
+    assert PASSED.timed([], [Timing(1.0, 1)]).unless_slower(1).passed

@@ -43,6 +43,13 @@ def test_what_was_removed_is_missing_and_can_be_removed_again(store: ObjectStore
     assert get_verified(store, kept) == b"content"
 
 
+def test_a_folder_lists_what_is_below_it_and_nothing_beside(store: ObjectStore) -> None:
+    for key in ("a/b", "a/c/d", "ab/c", "b"):
+        store.put(key, b"x")
+    assert store.below("a") == ["a/b", "a/c/d"]
+    assert store.below("nowhere") == []
+
+
 def test_a_folder_that_cannot_be_written_is_unavailable_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "objects").write_text("a file stands where the folder should be")
     with pytest.raises(StorageUnavailable, match="could not write"):

@@ -175,6 +175,12 @@ class World:
             )
         )
 
+    @property
+    def card(self) -> str:
+        """The model card of the one adapter that is in the store."""
+        (key,) = [key for key in self.store.below("adapters") if key.endswith("/README.md")]
+        return self.store.get(key).decode()
+
     def events(self, topic: str) -> list[Event]:
         return [decode(record.value, record.headers, *HEARD_BACK).event for record in self.bus.topics.get(topic, [])]
 
@@ -228,10 +234,13 @@ async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champ
     while not world.checkpoints:
         await asyncio.sleep(0.01)
     await world.say(VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v9", actor="operator", reason="by hand"))
+    first_card = world.card
     await world.answer(1, "reevaluate", "v9")
     await world.answer(2, "promoted", "v1")
     await handling
     first, second = world.checkpoints
+    assert "Decision: promote, against `v0`" in first_card
+    assert "Decision: promote, against `v9`" in world.card
     assert [first.verdict.baseline_version, second.verdict.baseline_version] == ["v0", "v9"]
     assert first.adapter == second.adapter
     assert len(world.child.scored) == 2  # base and candidate, once each
@@ -244,6 +253,7 @@ async def test_no_better_candidate_is_rolled_back_without_waiting(world: World, 
     await world.trainer().handle(announced(a_batch(world)), mine)
     assert [event.outcome for event in world.rollbacks] == [outcome]
     assert world.rollbacks[0].verdict is not None
+    assert "Decision: " + world.rollbacks[0].verdict.decision in world.card
     assert not world.checkpoints
 
 

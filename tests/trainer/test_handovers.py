@@ -94,6 +94,15 @@ def test_an_older_checkpoint_is_removed_for_a_newer_one_and_all_when_the_run_end
     one.handovers.clear("r")
 
 
+def test_what_a_crash_left_without_a_handover_is_removed_when_the_run_ends(one: Worker, store: ObjectStore) -> None:
+    one.save(1)
+    one.handovers.leave("r")
+    other = store.put("unfinished/r2/handover.json", b"{}")
+    store.delete("unfinished/r/handover.json")
+    one.handovers.clear("r")
+    assert store.below("unfinished") == [other.uri]
+
+
 def test_a_worker_that_slept_does_not_set_the_run_back(one: Worker, two: Worker, store: ObjectStore) -> None:
     one.save(100)
     one.handovers.leave("r")

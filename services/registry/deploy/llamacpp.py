@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 
 from services.registry.deploy.target import Build, Refused, Serving, TargetUnavailable
-from services.registry.verification import Finding, ServedToken, judge
+from services.registry.verification import TIMED, Finding, ServedToken, Timing, judge
+from shared.errors import RatchetError
 from shared.events import Message
 
 _LOADING_SECONDS = 300.0
@@ -37,11 +38,14 @@ class LlamaCpp:
         await self._ask("PUT", f"/admin/models/{_tag(build.model, build.version)}", body)
 
     async def verify(self, build: Build) -> Finding:
-        """The host computed the digest when the version was pushed; each probe is answered greedily, one after the other."""
-        digest = (await self.probe(build.model)).versions.get(build.version, "none")
+        """The host computed the digest when the version was pushed; each probe is answered greedily, one after the other. The chat template
+        is in the file, so that its digest is that of the template as well."""
+        there = await self.probe(build.model)
+        before = await self._timings(build, there.champion) if there.champion not in (None, build.version) else []
         tag = _tag(build.model, build.version)
         answers = [await self._answer(tag, probe.messages, len(probe.answer)) for probe in build.probes]
-        return judge(build.digest, digest, build.probes, answers)
+        finding = judge(build.digest, there.versions.get(build.version, "none"), build.probes, [answer for answer, _ in answers])
+        return finding.timed([timing for _, timing in answers[:TIMED]], before)
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         await self._ask("PUT", f"/admin/aliases/{model}", {"tag": _tag(model, version)})
@@ -54,8 +58,16 @@ class LlamaCpp:
             if answer.status_code not in (204, 404):
                 raise Refused(_reason(answer))
 
-    async def _answer(self, tag: str, messages: tuple[Message, ...], tokens: int) -> list[ServedToken]:
-        """What `tag` answers greedily, with the log-probability of each token."""
+    async def _timings(self, build: Build, version: str | None) -> list[Timing]:
+        """How long another version takes; nothing when it does not answer, which is no fault of the build's."""
+        try:
+            asked = [(probe.messages, len(probe.answer)) for probe in build.probes[:TIMED]]
+            return [(await self._answer(f"{build.model}:{version}", *probe))[1] for probe in asked]
+        except RatchetError:
+            return []
+
+    async def _answer(self, tag: str, messages: tuple[Message, ...], tokens: int) -> tuple[list[ServedToken], Timing]:
+        """What `tag` answers greedily, with the log-probability of each token, and how long it took."""
         body = {
             "model": tag,
             "messages": [message.model_dump() for message in messages],
@@ -64,19 +76,25 @@ class LlamaCpp:
             "logprobs": True,
             "top_logprobs": 1,
         }
-        answer = await self._ask("POST", "/v1/chat/completions", body)
+        async with self._answered():
+            answer = await self._request("POST", "/v1/chat/completions", body, _LOADING_SECONDS)
+            content = answer.json()
         try:
-            return [ServedToken(_text(token), float(token["logprob"])) for token in answer["choices"][0]["logprobs"]["content"]]
+            said = [ServedToken(_text(token), float(token["logprob"])) for token in content["choices"][0]["logprobs"]["content"]]
+            return said, Timing(answer.elapsed.total_seconds(), len(said))
         except (KeyError, IndexError, TypeError) as error:
             raise Refused(f"{tag} answered without log-probabilities: {error!r}") from error
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float = _LOADING_SECONDS) -> dict[str, Any]:
         async with self._answered():
-            answer = await self._client.request(method, self._url + path, json=body, timeout=timeout)
-            if answer.is_error:
-                raise Refused(_reason(answer))
-            content: dict[str, Any] = answer.json()
+            content: dict[str, Any] = (await self._request(method, path, body, timeout)).json()
             return content
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> httpx.Response:
+        answer = await self._client.request(method, self._url + path, json=body, timeout=timeout)
+        if answer.is_error:
+            raise Refused(_reason(answer))
+        return answer
 
     @asynccontextmanager
     async def _answered(self) -> AsyncIterator[None]:

@@ -15,7 +15,8 @@ import ollama
 
 from services.registry.deploy.modelfile import Modelfile, modelfile_of
 from services.registry.deploy.target import Build, Refused, Serving, TargetUnavailable
-from services.registry.verification import Finding, judge_texts
+from services.registry.verification import TIMED, Finding, Timing, judge_texts
+from shared.errors import RatchetError
 from shared.events import Digest, Probe
 
 _ANSWERING_SECONDS = 10.0
@@ -68,12 +69,15 @@ class Ollama:
 
     async def verify(self, build: Build) -> Finding:
         """Ollama shows text alone, so that answers are compared by their text; each is given greedily, one after the other."""
+        champion = (await self.probe(build.model)).champion
+        before = await self._timings(build, champion) if champion not in (None, build.version) else []
         tag = _tag(build.model, build.version)
         about = await asyncio.to_thread(modelfile_of, build.path, self._context, self._threads)
         async with self._answered(_ANSWERING_SECONDS):
             shown = await self._api.show(tag)
         answers = [await self._answer(tag, probe) for probe in build.probes]
-        finding = judge_texts(build.digest, _digest_in(shown.modelfile), build.probes, answers)
+        finding = judge_texts(build.digest, _digest_in(shown.modelfile), build.probes, [text for text, _ in answers])
+        finding = finding.timed([timing for _, timing in answers[:TIMED]], before)
         if about.template is None or shown.template == about.template:
             return finding
         return finding.failing(f"{tag} has another chat template than the base: {shown.template!r}")
@@ -137,12 +141,21 @@ class Ollama:
         if status != "success":
             raise Refused(f"{self._url} stopped making {tag} at {status!r}")
 
-    async def _answer(self, tag: str, probe: Probe) -> str:
+    async def _timings(self, build: Build, version: str | None) -> list[Timing]:
+        """How long another version takes; nothing when it does not answer, which is no fault of the build's."""
+        try:
+            return [(await self._answer(f"{build.model}:{version}", probe))[1] for probe in build.probes[:TIMED]]
+        except RatchetError:
+            return []
+
+    async def _answer(self, tag: str, probe: Probe) -> tuple[str, Timing]:
+        """What `tag` answers, and how long it took by Ollama's own account, without bringing it into memory."""
         messages = [message.model_dump() for message in probe.messages]
         options = {"temperature": 0.0, "num_predict": max(1, len(probe.answer))}
         async with self._answered(_LOADING_SECONDS):
             answer = await self._api.chat(tag, messages, options=options, stream=False)
-        return answer.message.content or ""
+        nanoseconds = max(0, (answer.total_duration or 0) - (answer.load_duration or 0))
+        return answer.message.content or "", Timing(nanoseconds / 1e9, (answer.eval_count or 0) if nanoseconds else 0)
 
     @asynccontextmanager
     async def _answered(self, seconds: float | None) -> AsyncIterator[None]:

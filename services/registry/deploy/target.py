@@ -60,7 +60,8 @@ class Target(Protocol):
         """Have a version there, under its own name, beside what answers. The same again is harmless."""
 
     async def verify(self, build: Build) -> Finding:
-        """Whether the version, asked under its own name, is the build's file and answers as its evaluation did."""
+        """Whether the version, asked under its own name, is the build's file and answers as its evaluation did; and how long it takes,
+        beside what answers now."""
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         """Let the champion's alias name a version that was pushed; `previous` is kept at hand if it is there."""

@@ -6,7 +6,19 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
-from services.registry.store.tables import AliasRow, AuditRow, Deployment, HoldRow, LeaseRow, LiveReward, OutboxRow, Run, RunPoint, Version
+from services.registry.store.tables import (
+    AliasRow,
+    AuditRow,
+    Deployment,
+    HoldRow,
+    LeaseRow,
+    LiveReward,
+    OutboxRow,
+    Removal,
+    Run,
+    RunPoint,
+    Version,
+)
 from shared.events import Artefact
 
 
@@ -51,6 +63,11 @@ def adapter_of(version: Version) -> Artefact | None:
     if version.adapter_uri is None or version.adapter_digest is None:
         return None
     return Artefact(uri=version.adapter_uri, digest=version.adapter_digest)
+
+
+def removal_of(session: Session, run_id: str | None) -> Removal | None:
+    """That of the adapter which a run left, if it was removed."""
+    return session.get(Removal, run_id) if run_id is not None else None
 
 
 def lineage_of(session: Session, version: Version) -> list[Version]:
@@ -132,3 +149,10 @@ def deployed_moves(session: Session, model: str) -> dict[str, int]:
     """The champion's newest move that each target was seen to carry out."""
     rows = select(Deployment.target, func.max(Deployment.move)).where(Deployment.model == model, Deployment.state == "deployed")
     return {row.target: row[1] for row in session.execute(rows.group_by(Deployment.target))}
+
+
+def deployed_versions(session: Session, model: str) -> dict[str, str]:
+    """The version that each target was last seen to have switched to."""
+    newest = select(func.max(Deployment.id)).where(Deployment.model == model, Deployment.state == "deployed").group_by(Deployment.target)
+    rows = session.scalars(select(Deployment).where(Deployment.id.in_(newest)))
+    return {row.target: row.version for row in rows}

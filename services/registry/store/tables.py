@@ -213,6 +213,29 @@ class AuditRow(Table):
     evidence: Mapped[Json]
 
 
+class Removal(Table):
+    """The adapter that a run left goes, by the retention rule; of a version, or of a candidate that became none. Rows are only added."""
+
+    __tablename__ = "removals"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    version: Mapped[str | None]
+    uri: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+
+
+class RemovalDone(Table):
+    """The objects of a removal are gone; `objects` were there. Rows are only added."""
+
+    __tablename__ = "removals_done"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    objects: Mapped[int]
+    at: Mapped[datetime]
+
+
 class OutboxRow(Table):
     """An event that was decided with the state beside it, and waits to be published or was."""
 

@@ -1,0 +1,69 @@
+"""How fast a rollback is and whether anybody notices a switch, on the embedded llama.cpp with the real small model.
+
+- `rollback_p95_seconds`: from the POST to the first answer of the old version, which is still in memory, over `--rollbacks` back and
+  forth; `_busy` is the same while requests come.
+- `failed_requests_during_switch`: of five requests a second while versions are promoted (merged, brought, verified, switched to) and rolled
+  back; the baseline is how many there were. `slowest_request_seconds` is the longest that one waited, and the baseline their median: the
+  merge shares the machine's cores with whatever answers.
+- `monitor_false_alarm_share`, `monitor_delay_events`: see `live_use.py`.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from math import ceil
+from statistics import median
+
+from benchmarks import live_use
+from benchmarks.results import Result, report
+from benchmarks.switching import Switching, switching
+
+REQUESTS_A_SECOND = 5
+PROMOTIONS = 2
+PAUSE_SECONDS = 0.3
+"""Between rollbacks, in which the deployer comes to rest."""
+
+
+async def bench_switching(rollbacks: int, busy_rollbacks: int) -> list[Result]:
+    async with switching() as bench:
+        async with bench.steadily_asked(REQUESTS_A_SECOND) as asked:
+            for _ in range(PROMOTIONS):
+                await bench.promote_new()
+            busy = await _back_and_forth(bench, busy_rollbacks)
+        quiet = await _back_and_forth(bench, rollbacks)
+    for failure in asked.failures:
+        print(f"failed: {failure}")
+    requests = len(asked.seconds) + len(asked.failures)
+    return [
+        Result("rollback_p95_seconds", _p95(quiet), "s"),
+        Result("rollback_median_seconds", median(quiet), "s"),
+        Result("rollback_slowest_seconds", max(quiet), "s"),
+        Result("rollback_p95_seconds_busy", _p95(busy), "s"),
+        Result("failed_requests_during_switch", float(len(asked.failures)), "requests", baseline=float(requests)),
+        Result("slowest_request_seconds", max(asked.seconds), "s", baseline=median(asked.seconds)),
+    ]
+
+
+async def _back_and_forth(bench: Switching, rollbacks: int) -> list[float]:
+    seconds = []
+    for _ in range(rollbacks):
+        seconds.append(await bench.roll_back())
+        await asyncio.sleep(PAUSE_SECONDS)
+    return seconds
+
+
+def _p95(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[ceil(0.95 * len(seconds)) - 1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rollbacks", type=int, default=40)
+    parser.add_argument("--busy-rollbacks", type=int, default=20)
+    arguments = parser.parse_args()
+    results = asyncio.run(bench_switching(arguments.rollbacks, arguments.busy_rollbacks))
+    report("registry", [*results, *live_use.results()])
+
+
+if __name__ == "__main__":
+    main()

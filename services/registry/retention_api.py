@@ -1,0 +1,31 @@
+"""What the retention rule would do, over HTTP. Nothing can be removed this way."""
+
+from fastapi import FastAPI
+
+from services.registry.pruner import Pruner
+from services.registry.retention import Judged
+from services.registry.views import View
+from shared.model_file import Models
+
+
+def add(app: FastAPI, models: Models, pruner: Pruner) -> None:
+    """Add the path to an application."""
+
+    @app.get("/api/models/{model}/retention")
+    async def get_retention(model: str) -> View:
+        """Every adapter that is not removed yet, newest run first: whether it goes, and if not, why it stays."""
+        rule = models.get(model).retention
+        items = [_judged_view(judged) for judged in await pruner.plan(model)]
+        return {"model": model, "rule": rule.model_dump() if rule else None, "items": items}
+
+
+def _judged_view(judged: Judged) -> View:
+    stored = judged.stored
+    return {
+        "run_id": stored.run_id,
+        "version": stored.version,
+        "uri": stored.uri,
+        "ended_at": stored.ended,
+        "goes": judged.goes,
+        "stays_because": list(judged.stays),
+    }

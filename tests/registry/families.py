@@ -1,0 +1,133 @@
+"""Tiny models of two families, each in both forms: a folder for transformers, and a GGUF file as llama.cpp's own converter lays it out.
+
+Their weights are random, held in Q8_0 in the file and at the same values in the folder; a token is a character.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import torch
+from gguf.constants import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+Array = npt.NDArray[np.float32]
+
+FAMILIES = ("llama", "qwen2")
+TOKENS = 130
+"""The characters of ASCII, a token that ends a text, and one of two characters, since the format wants a merge."""
+
+_END = 128
+
+_HEADS, _KV_HEADS, _HIDDEN, _LAYERS, _CONTEXT, _THETA, _EPSILON = 4, 2, 64, 2, 256, 10_000.0, 1e-5
+_NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+_OUTSIDE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A model, and the file that must answer as it does."""
+
+    model: Any
+    file: Path
+
+
+def make(family: str, folder: Path) -> Twin:
+    """The model's attention looks at what is where, so that rows of q and k in another order show."""
+    torch.manual_seed(3)
+    kind, config = (LlamaForCausalLM, LlamaConfig) if family == "llama" else (Qwen2ForCausalLM, Qwen2Config)
+    make_config: Any = config
+    causal: Any = kind
+    model = causal(
+        make_config(
+            vocab_size=TOKENS,
+            hidden_size=_HIDDEN,
+            intermediate_size=96,
+            num_hidden_layers=_LAYERS,
+            num_attention_heads=_HEADS,
+            num_key_value_heads=_KV_HEADS,
+            max_position_embeddings=_CONTEXT,
+            rms_norm_eps=_EPSILON,
+            rope_parameters={"rope_type": "default", "rope_theta": _THETA},
+            initializer_range=0.2,
+            bos_token_id=None,
+            eos_token_id=_END,
+            tie_word_embeddings=False,
+        )
+    ).eval()
+    state: dict[str, torch.Tensor] = model.state_dict()
+    for name, weight in state.items():
+        if name.endswith("bias"):
+            weight.normal_(0, 0.5)
+        elif weight.ndim == 2:
+            raw = quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
+            weight.copy_(torch.from_numpy(dequantize(raw, GGMLQuantizationType.Q8_0).copy()))
+    file = folder / "model.gguf"
+    _write(family, {name: weight.numpy() for name, weight in state.items()}, file)
+    return Twin(model, file)
+
+
+def _write(family: str, state: dict[str, Array], file: Path) -> None:
+    writer = gguf.GGUFWriter(file, family)
+    writer.add_context_length(_CONTEXT)
+    writer.add_embedding_length(_HIDDEN)
+    writer.add_block_count(_LAYERS)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(_HEADS)
+    writer.add_head_count_kv(_KV_HEADS)
+    writer.add_layer_norm_rms_eps(_EPSILON)
+    writer.add_rope_freq_base(_THETA)
+    writer.add_rope_dimension_count(_HIDDEN // _HEADS)
+    writer.add_vocab_size(TOKENS)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*_letters(), "<end>", "th"])
+    writer.add_token_types([gguf.TokenType.NORMAL] * 128 + [gguf.TokenType.CONTROL, gguf.TokenType.NORMAL])
+    writer.add_token_merges(["t h"])
+    writer.add_eos_token_id(_END)
+    writer.add_add_bos_token(False)
+    for name, weight in state.items():
+        tensor, rows = _tensor(family, name, weight)
+        if weight.ndim == 2:
+            kind = GGMLQuantizationType.Q8_0
+            writer.add_tensor(tensor, quantize(rows, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(tensor, rows)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _tensor(family: str, name: str, weight: Array) -> tuple[str, Array]:
+    """A tensor's name in the file, and its rows in the file's order: by the rule of llama.cpp's converter, written out anew here."""
+    if name in _OUTSIDE:
+        return _OUTSIDE[name], weight
+    _, _, layer, *module, kind = name.split(".")
+    short = _NAMES[".".join(module)]
+    heads = {"attn_q": _HEADS, "attn_k": _KV_HEADS}.get(short)
+    if family == "llama" and heads is not None:
+        half = weight.shape[0] // heads // 2
+        order = [head * 2 * half + place + side * half for head in range(heads) for place in range(half) for side in (0, 1)]
+        weight = weight[order]
+    return f"blk.{layer}.{short}.{kind}", np.ascontiguousarray(weight)
+
+
+def _letters() -> list[str]:
+    """GPT-2's letters for the characters of ASCII: those that can be seen stand for themselves, the others for what comes after 255."""
+    hidden = iter(range(256, 512))
+    return [chr(code if 33 <= code < 127 else next(hidden)) for code in range(128)]

@@ -1,0 +1,96 @@
+"""What a run leaves in the object store loads with peft and transformers alone, and answers there as it does here."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import peft
+import torch
+
+from services.trainer.base_model import learning, save_adapter, wearing
+from services.trainer.model_card import card_of
+from services.trainer.recipe import train
+from shared.adapters import CARD, CONFIG, MANIFEST, WEIGHTS, folder_of, read_adapter, write_adapter
+from shared.storage import FsspecStore
+from shared.training_config import TrainingConfig
+from tests.trainer.test_model_card import BATCH, checkpoint
+from tests.trainer.tickets import DIGEST
+from tests.trainer.tiny import EXAMPLES, tiny_model
+
+IDS = torch.tensor([EXAMPLES[1].ids])
+
+# Ratchet itself is installed where the libraries are: it is taken off the path, and the process says that it is not to be found.
+ALONE = """
+import importlib.util, sys
+from pathlib import Path
+sys.path[:] = [place for place in sys.path if not (Path(place) / "services").is_dir()]
+assert not any(importlib.util.find_spec(name) for name in ("services", "shared", "ratchet", "tests"))
+
+import numpy as np, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base, adapter, ids, out = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+with torch.no_grad():
+    np.save(out, model(torch.tensor(np.load(ids))).logits.numpy())
+"""
+
+
+def logits(model: object) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    assert callable(model)
+    with torch.no_grad():
+        found: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(IDS).logits.numpy()
+    return found
+
+
+def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "base")
+    model = tiny_model()
+    config = TrainingConfig(rank=4, alpha=8, batch_size=4, epochs=5, learning_rate=5e-3)
+    with learning(model, config, None) as wrapped:
+        train(wrapped, EXAMPLES, config, "cpu", lambda step: None)
+        save_adapter(wrapped, str(tmp_path / "base"), tmp_path / "run")
+    store = FsspecStore(str(tmp_path / "objects"))
+    folder = folder_of("support", "r")
+    artefact = write_adapter(store, folder, {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}, DIGEST)
+    store.put(f"{folder}/{CARD}", card_of(checkpoint(), BATCH).encode())
+
+    place = tmp_path / "objects" / folder
+    assert {CARD, CONFIG, MANIFEST, WEIGHTS} <= {path.name for path in place.iterdir()}
+    listed = json.loads((place / MANIFEST).read_text())["files"]
+    assert set(listed) == {path.name for path in place.iterdir()} - {CARD, MANIFEST}
+    for name, digest in listed.items():
+        assert digest == "sha256:" + hashlib.sha256((place / name).read_bytes()).hexdigest()
+    assert set(read_adapter(store, artefact).files) == set(listed)
+
+    np.save(tmp_path / "ids.npy", IDS.numpy())
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        ALONE,
+        str(tmp_path / "base"),
+        str(place),
+        str(tmp_path / "ids.npy"),
+        str(tmp_path / "logits.npy"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    theirs = np.load(tmp_path / "logits.npy")
+    with wearing(model, place) as worn:
+        ours = logits(worn)
+    assert np.allclose(ours, theirs, atol=1e-5)
+    assert np.abs(logits(model) - theirs).max() > 0.1, "the adapter changes what the base says"
+    assert peft.PeftConfig.from_pretrained(str(place)).base_model_name_or_path == str(tmp_path / "base")
+
+
+def test_an_adapter_from_before_cards_is_read_as_it_was(tmp_path: Path) -> None:
+    store = FsspecStore(str(tmp_path))
+    artefact = write_adapter(store, "adapters/m/r", {CONFIG: b"{}", WEIGHTS: b"w"}, DIGEST)
+    before = read_adapter(store, artefact)
+    store.put(f"adapters/m/r/{CARD}", b"# a card that came later")
+    assert read_adapter(store, artefact) == before
