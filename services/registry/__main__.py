@@ -18,6 +18,7 @@ from services.registry.deployer import Deployer
 from services.registry.outbox import Publisher
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
+from services.registry.token_file import CurrentTokens
 from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.health import Health
@@ -42,6 +43,7 @@ async def run(settings: RegistrySettings) -> None:
     clock, metrics = SystemClock(), Metrics("registry")
     log = configure("registry", settings.log_level, settings.log_format)
     models = load_models(settings.models)
+    tokens = CurrentTokens(settings, log)
     database = Database(settings.database)
     producer = KafkaProducer(settings.bootstrap_servers)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
@@ -57,7 +59,7 @@ async def run(settings: RegistrySettings) -> None:
         publisher = Publisher(database, producer, clock, log, replica)
         deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica)
         registry = Registry(database, models, publisher, deployer, clock, log, metrics)
-        application = api.build(registry, health, metrics.registry)
+        application = api.build(registry, health, metrics.registry, tokens)
         pages.add(application, registry)
         web = uvicorn.Config(
             application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from shared.settings import Port, ServiceSettings
 
@@ -29,3 +29,8 @@ class RegistrySettings(ServiceSettings):
     ] = 0
     merged: Annotated[Path, Field(description="the folder that merged models are written to")] = Path(".ratchet/merged")
     merged_kept: Annotated[int, Field(ge=0, description="merged models kept per model, beside those that an alias names")] = 2
+    read_tokens: Annotated[SecretStr, Field(description="tokens that may read, with spaces between them")] = SecretStr("")
+    operate_tokens: Annotated[SecretStr, Field(description="tokens that may move aliases as well, with spaces between them")] = SecretStr(
+        ""
+    )
+    tokens_file: Annotated[Path | None, Field(description="a file of lines `<role> <token>`, read again when it changes")] = None
