@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 import httpx
@@ -35,6 +36,8 @@ FOLDER = Path(".ratchet/bench/registry")
 MODEL = "support"
 PATIENCE = 120.0
 CLOCK = SystemClock()
+TOKEN = token_urlsafe()
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 _LAYERS, _HIDDEN, _QUERIES, _RANK = 30, 576, 576, 4
 """Of SmolLM2-135M."""
@@ -162,12 +165,15 @@ async def switching() -> AsyncIterator[Switching]:
             "RATCHET_SERVING_PORT": str(serving_port),
             "RATCHET_SERVING_DATA": str(FOLDER / "serving"),
             "RATCHET_REGISTRY_PORT": str(registry_port),
+            "RATCHET_OPERATE_TOKENS": TOKEN,
         }
         end.enter_context(running(FOLDER / "serving.log", "ratchet.serving", **settings))
         end.enter_context(running(FOLDER / "registry.log", "services.registry", **settings))
         limits = httpx.Limits(max_connections=None)
         clients = [
-            await end.enter_async_context(httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", timeout=60, limits=limits))
+            await end.enter_async_context(
+                httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", timeout=60, limits=limits, headers=AUTHORIZED)
+            )
             for port in (registry_port, serving_port)
         ]
         bench = Switching(broker.bootstrap_servers, *clients)

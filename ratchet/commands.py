@@ -17,10 +17,11 @@ from ratchet.doctor import examine
 from ratchet.forget_report import report, show
 from ratchet.forgetting import withdraw
 from ratchet.log_view import LogView
-from ratchet.options import KAFKA, REGISTRY, Bases, Bootstrap, Json, ModelFiles, Registry, State
+from ratchet.options import KAFKA, REGISTRY, STATE, Bases, Bootstrap, Json, ModelFiles, Registry, State, Token
 from ratchet.producing import as_event, read_lines, send
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
+from ratchet.tokens import token_for
 from ratchet.topics import apply_topics
 from ratchet.up import run_stack, run_until_interrupted
 from shared.checks import has_problem
@@ -42,7 +43,7 @@ app.add_typer(dataset, name="dataset")
 
 @app.command()
 def up(
-    state: State = Path(".ratchet"),
+    state: State = STATE,
     model_files: Annotated[Path, typer.Option("--models", envvar="RATCHET_MODELS", help="The folder of model files.")] = Path("models"),
     bases: Bases = Path(".ratchet/bases"),
     bootstrap_servers: Annotated[str | None, typer.Option(help="Use this Kafka instead of one of our own.")] = None,
@@ -152,6 +153,8 @@ def forget(
     model_files: ModelFiles = Path("models"),
     bootstrap_servers: Bootstrap = KAFKA,
     registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
     json: Json = False,
 ) -> None:
     """Withdraw a user's feedback: from what waits, from what is replayed, from every training set to come."""
@@ -162,7 +165,8 @@ def forget(
     clock = SystemClock()
     event = UserForgotten(event_id=str(uuid4()), occurred_at=clock.now(), user_id=user, model=model, reason=reason)
     answers = asyncio.run(withdraw(bootstrap_servers, event, chosen, clock, timeout, console.note))
-    found = [report(file.model, answers, registry, clock, timeout) for file in chosen]
+    shown = token_for(registry, state, token)
+    found = [report(file.model, answers, registry, shown, clock, timeout) for file in chosen]
     if json:
         console.as_json({"forgotten": answers.forgotten, "models": found})
     else:
@@ -218,25 +222,25 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
 
 
 @app.command()
-def versions(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
+def versions(model: str, registry: Registry = REGISTRY, token: Token = None, state: State = STATE, json: Json = False) -> None:
     """Show the versions of a model."""
-    with RegistryClient(registry) as client:
-        answer = client.get(f"/api/models/{model}/versions")
-    _show(answer, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        items = client.every(f"/api/models/{model}/versions")
+    _show(items, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
 
 
 @app.command()
-def history(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
+def history(model: str, registry: Registry = REGISTRY, token: Token = None, state: State = STATE, json: Json = False) -> None:
     """Show who or what moved which alias, when and why."""
-    with RegistryClient(registry) as client:
-        answer = client.get(f"/api/models/{model}/history")
-    _show(answer, json, ("at", "action", "from", "to", "actor", "reason"))
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        items = client.every(f"/api/models/{model}/history")
+    _show(items, json, ("at", "action", "from", "to", "actor", "reason"))
 
 
 @app.command()
-def retention(model: str, registry: Registry = REGISTRY, json: Json = False) -> None:
+def retention(model: str, registry: Registry = REGISTRY, token: Token = None, state: State = STATE, json: Json = False) -> None:
     """Show which adapters of a model the retention rule would remove, and why the others stay. Removes nothing: the registry does."""
-    with RegistryClient(registry) as client:
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.get(f"/api/models/{model}/retention")
     if json:
         console.as_json(answer)
@@ -253,16 +257,18 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="The version to go to; without it, the previous one.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
     registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
     json: Json = False,
 ) -> None:
     """Serve an earlier (or later) version instead of the champion."""
-    with RegistryClient(registry) as client:
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
     if json:
         console.as_json(answer)
     else:
-        state = f"answers since {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
-        console.out.print(f"{answer['to']} {state} (was {answer['from']})", highlight=False)
+        shown = f"answers since {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
+        console.out.print(f"{answer['to']} {shown} (was {answer['from']})", highlight=False)
 
 
 @app.command()
@@ -270,10 +276,12 @@ def hold(
     model: str,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
     registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
     json: Json = False,
 ) -> None:
     """Let nothing but a person move the champion; what the gate promotes waits as challenger."""
-    _change_hold(model, "hold", reason, registry, json)
+    _change_hold(model, "hold", reason, registry, token_for(registry, state, token), json)
 
 
 @app.command()
@@ -281,14 +289,16 @@ def release(
     model: str,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
     registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
     json: Json = False,
 ) -> None:
     """Lift a hold, one that the monitor placed included."""
-    _change_hold(model, "release", reason, registry, json)
+    _change_hold(model, "release", reason, registry, token_for(registry, state, token), json)
 
 
-def _change_hold(model: str, change: str, reason: str, registry: str, json: bool) -> None:
-    with RegistryClient(registry) as client:
+def _change_hold(model: str, change: str, reason: str, registry: str, token: str | None, json: bool) -> None:
+    with RegistryClient(registry, token) as client:
         answer = client.post(f"/api/models/{model}/{change}", {"reason": reason})
     if json:
         console.as_json(answer)
@@ -298,11 +308,11 @@ def _change_hold(model: str, change: str, reason: str, registry: str, json: bool
         console.out.print(f"{model} is not on hold", highlight=False)
 
 
-def _show(answer: Any, as_json: bool, columns: tuple[str, ...]) -> None:
+def _show(items: list[Any], as_json: bool, columns: tuple[str, ...]) -> None:
     if as_json:
-        console.as_json(answer)
+        console.as_json({"items": items})
         return
-    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in answer["items"]])
+    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in items])
 
 
 def _cell(value: object) -> str:

@@ -11,9 +11,9 @@ from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
 
 
-def report(model: str, answers: Answers, registry: str, clock: Clock, timeout: float) -> dict[str, Any]:
+def report(model: str, answers: Answers, registry: str, token: str | None, clock: Clock, timeout: float) -> dict[str, Any]:
     """What was withdrawn of one model, and what the registry at a URL says of its versions; or, under `unknown`, why it says nothing."""
-    with RegistryClient(registry) as client:
+    with RegistryClient(registry, token) as client:
         try:
             return answers.withdrawn(model) | made_with(client, answers, model, clock, timeout)
         except RatchetError as error:
@@ -28,14 +28,14 @@ def made_with(client: RegistryClient, answers: Answers, model: str, clock: Clock
     """
     begun = clock.monotonic()
     while True:
-        items = client.get(f"/api/models/{model}/withdrawals")["items"]
+        items = client.every(f"/api/models/{model}/withdrawals")
         heard = next((item for item in items if item["forgotten"] == answers.forgotten), None)
         if heard is not None and heard["answers"] >= answers.count(model):
             break
         if clock.monotonic() - begun > timeout:
             raise Unavailable(f"the registry has not heard of the withdrawal from {model} within {timeout:g} s; ask it again later")
         sleep(POLL_SECONDS)
-    versions = client.get(f"/api/models/{model}/versions")["items"]
+    versions = client.every(f"/api/models/{model}/versions")
     return {
         "versions": heard["versions"],
         "champion": client.get(f"/api/models/{model}")["champion"],

@@ -12,7 +12,12 @@ ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The fol
 Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
 Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
 Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="RATCHET_TOKEN", help="A token of the registry's; without one, that of the state folder, on this machine."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 KAFKA = f"127.0.0.1:{Ports.kafka}"
+STATE = Path(".ratchet")
 REGISTRY = url(Ports.registry)

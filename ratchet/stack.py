@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.ports import LOOPBACK
+from ratchet.tokens import NAME
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,6 @@ def processes(layout: Layout, ports: Ports, bootstrap_servers: str, log_level: s
             ports.registry,
             RATCHET_DATABASE=f"sqlite:///{state / 'registry.db'}",
             RATCHET_MERGED=str(state / "merged"),
+            RATCHET_TOKENS_FILE=str(state / NAME),
         ),
     )

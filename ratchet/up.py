@@ -15,6 +15,7 @@ from ratchet.broker import Broker
 from ratchet.ports import require_free
 from ratchet.stack import Layout, Ports, ProcessSpec, processes
 from ratchet.supervisor import Line, Supervisor
+from ratchet.tokens import tokens_file
 from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 from shared.errors import Misconfigured
@@ -31,6 +32,7 @@ async def run_stack(layout: Layout, ports: Ports, bootstrap_servers: str | None,
     models = load_models(layout.models)
     _require_ports(ports, own_broker=bootstrap_servers is None)
     layout.state.mkdir(parents=True, exist_ok=True)
+    tokens_file(layout.state)
     if any(model.base.training == SMOLLM2 for model in models.files.values()):
         await asyncio.to_thread(_prepare_base, layout.bases, line)
     clock = SystemClock()

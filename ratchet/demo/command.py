@@ -19,6 +19,7 @@ from ratchet.ports import LOOPBACK, free_port
 from ratchet.reconciliation import TOPICS_NEEDED, reconcile
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
+from ratchet.tokens import operator_token
 from ratchet.up import run_stack, run_until_interrupted
 from shared.bus import KafkaProducer
 from shared.clock import Clock, SystemClock
@@ -65,7 +66,7 @@ async def _drive(
     application = Application(url(ports.serving), producer, clock)
     watcher = Watcher(bootstrap_servers, clock, on_event=view.on_event)
     watching = asyncio.create_task(watcher.run())
-    registry = RegistryClient(url(ports.registry))
+    registry = RegistryClient(url(ports.registry), operator_token(state / "stack"))
     unseen = [ticket(f"unseen-{seed}", number) for number in range(tickets)]
     demo = Demo(application, watcher, registry, view, clock, unseen, seed)
     try:

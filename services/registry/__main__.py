@@ -19,6 +19,7 @@ from services.registry.outbox import Publisher
 from services.registry.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
+from services.registry.token_file import CurrentTokens
 from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.health import Health
@@ -44,6 +45,7 @@ async def run(settings: RegistrySettings) -> None:
     clock, metrics = SystemClock(), Metrics("registry")
     log = configure("registry", settings.log_level, settings.log_format)
     models = load_models(settings.models)
+    tokens = CurrentTokens(settings, log)
     database = Database(settings.database)
     producer = KafkaProducer(settings.bootstrap_servers)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
@@ -64,9 +66,9 @@ async def run(settings: RegistrySettings) -> None:
         )
         pruner = Pruner(database, store, models, targets, builds, clock, log, metrics, replica)
         registry = Registry(database, models, publisher, deployer, clock, log, metrics)
-        application = api.build(registry, health, metrics.registry)
+        application = api.build(registry, health, metrics.registry, tokens)
         pages.add(application, registry)
-        retention_api.add(application, models, pruner)
+        application.include_router(retention_api.routes(models, pruner))
         web = uvicorn.Config(
             application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )

@@ -1,28 +1,46 @@
 """The registry over HTTP, for programs."""
 
-from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.orm import Session
 
-from services.registry import problems
+from services.registry import access, answers, hold_api, idempotency, lists, paging, preconditions, problems, sign_in
+from services.registry.access import operating, reading
 from services.registry.app import Registry
-from services.registry.holds import hold, release
+from services.registry.hold_api import Reason
+from services.registry.idempotency import Keyed, keyed
 from services.registry.lifecycle import Alias
 from services.registry.moves import UnknownVersion, promote_by_hand, require_version, roll_back
+from services.registry.moving import DEPLOYED_WITHIN_SECONDS, move
+from services.registry.paging import Page, asked
+from services.registry.preconditions import tag_of
+from services.registry.problems import described
 from services.registry.store.queries import aliases_of, versions_named
 from services.registry.store.tables import Run, Version
-from services.registry.views import View, history_view, lineage_view, model_view, run_view, version_view, versions_view, withdrawals_view
+from services.registry.views import View, lineage_view, model_view, run_view, version_view
 from shared.health import Health
+from shared.identity import identity
 
-DEPLOYED_WITHIN_SECONDS = 10.0
+__all__ = ["DEPLOYED_WITHIN_SECONDS", "build"]
 
-Reason = Annotated[str, Field(min_length=1, max_length=2000, description="why; it is kept in the history")]
+Limit = Annotated[int, Query(ge=1, le=paging.MOST, description="how many at most")]
+Cursor = Annotated[
+    Annotated[str, Field(max_length=1024)] | SkipJsonSchema[None], Query(description="`next` of the page before; without it the first page")
+]
+IfMatch = Annotated[
+    Annotated[str, Field(pattern=preconditions.TAGS, max_length=1024)] | SkipJsonSchema[None],
+    Header(alias="If-Match", description="move only if the aliases are still those of this `ETag`"),
+]
+Key = Annotated[
+    Annotated[str, Field(pattern=idempotency.FORM)] | SkipJsonSchema[None],
+    Header(alias="Idempotency-Key", description="the same key and request, within 24 hours, is one move and has one answer"),
+]
 
 
 class PromoteRequest(BaseModel):
@@ -43,119 +61,159 @@ class RollbackRequest(BaseModel):
     reason: Reason
 
 
-class HoldRequest(BaseModel):
-    """Put a model on hold, or lift its hold."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    reason: Reason
-
-
-def build(registry: Registry, health: Health, metrics: CollectorRegistry) -> FastAPI:
+def build(registry: Registry, health: Health, metrics: CollectorRegistry, tokens: access.TokensNow) -> FastAPI:
     """The application around a registry."""
-    app = FastAPI(title="Ratchet registry", summary="Versions of models, where each came from, and which one is served")
+    app = FastAPI(
+        title="Ratchet registry",
+        summary="Versions of models, where each came from, and which one is served",
+        generate_unique_id_function=lambda route: route.name,
+    )
     problems.install(app)
+    access.install(app, tokens)
+    app.include_router(_reads(registry))
+    app.include_router(_moves(registry))
+    app.include_router(hold_api.routes(registry))
+    app.include_router(_state(health, metrics))
+    app.include_router(sign_in.routes())
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        problems.describe(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual has it
+    return app
+
+
+def _reads(registry: Registry) -> APIRouter:
+    # Reading without a token is possible, from this machine: an empty requirement says so.
+    routes = APIRouter(prefix="/api", dependencies=[Depends(reading)])
     database, models = registry.database, registry.models
+    anyone: Any = {"openapi_extra": {"security": [{}]}}
+    listed: Any = anyone | {"responses": described(401, 422, 503) | {200: {"headers": _LINK}}}
+    listed_of_model: Any = anyone | {"responses": described(401, 404, 422, 503) | {200: {"headers": _LINK}}}
+    one: Any = anyone | {"responses": described(401, 404, 422, 503)}
+    tagged: Any = anyone | {"responses": described(401, 404, 422, 503) | {200: {"headers": _ETAG}}}
 
-    @app.get("/api/models")
-    async def list_models() -> View:
-        return await database.run(lambda session: _items(model_view(session, name) for name in models.files))
+    @routes.get("/models", response_model=answers.Listed[answers.Model], **listed)
+    async def list_models(request: Request, response: Response, limit: Limit = paging.USUAL, cursor: Cursor = None) -> View:
+        page = asked("models", limit, cursor, paging.name)
+        return _listed(request, response, limit, await database.run(partial(lists.models_page, names=models.files, page=page)))
 
-    @app.get("/api/models/{model}")
-    async def get_model(model: str) -> View:
+    @routes.get("/models/{model}", response_model=answers.Model, **tagged)
+    async def get_model(model: str, response: Response) -> View:
         models.get(model)
-        return await database.run(partial(model_view, model=model))
+        view, tag = await database.run(lambda session: (model_view(session, model), tag_of(model, aliases_of(session, model))))
+        response.headers["ETag"] = tag
+        return view
 
-    @app.get("/api/models/{model}/versions")
-    async def list_versions(model: str) -> View:
+    @routes.get("/models/{model}/versions", response_model=answers.Listed[answers.Version], **listed_of_model)
+    async def list_versions(model: str, request: Request, response: Response, limit: Limit = paging.USUAL, cursor: Cursor = None) -> View:
         models.get(model)
-        return await database.run(lambda session: _items(versions_view(session, model)))
+        page = asked(f"versions of {model}", limit, cursor, paging.number)
+        return _listed(request, response, limit, await database.run(partial(lists.versions_page, model=model, page=page)))
 
-    @app.get("/api/models/{model}/versions/{version}")
+    @routes.get("/models/{model}/versions/{version}", response_model=answers.Version, **one)
     async def get_version(model: str, version: str) -> View:
         models.get(model)
         return await database.run(lambda session: version_view(session, require_version(session, model, version)))
 
-    @app.get("/api/models/{model}/withdrawals")
-    async def list_withdrawals(model: str) -> View:
+    @routes.get("/models/{model}/withdrawals", response_model=answers.Listed[answers.Withdrawal], **listed_of_model)
+    async def list_withdrawals(
+        model: str, request: Request, response: Response, limit: Limit = paging.USUAL, cursor: Cursor = None
+    ) -> View:
         models.get(model)
-        return await database.run(lambda session: _items(withdrawals_view(session, model)))
+        page = asked(f"withdrawals of {model}", limit, cursor, paging.moment_and_name)
+        return _listed(request, response, limit, await database.run(partial(lists.withdrawals_page, model=model, page=page)))
 
-    @app.get("/api/models/{model}/aliases/{alias}")
-    async def get_alias(model: str, alias: Alias) -> View:
+    @routes.get("/models/{model}/aliases/{alias}", response_model=answers.Version, **tagged)
+    async def get_alias(model: str, alias: Alias, response: Response) -> View:
+        """The version that an alias names. `ETag` stands for all aliases of the model."""
         models.get(model)
-        return await database.run(lambda session: version_view(session, _aliased(session, model, alias)))
 
-    @app.get("/api/models/{model}/history")
-    async def get_history(model: str) -> View:
+        def aliased(session: Session) -> tuple[View, str]:
+            return version_view(session, _aliased(session, model, alias)), tag_of(model, aliases_of(session, model))
+
+        view, tag = await database.run(aliased)
+        response.headers["ETag"] = tag
+        return view
+
+    @routes.get("/models/{model}/history", response_model=answers.Listed[answers.Decision], **listed_of_model)
+    async def get_history(model: str, request: Request, response: Response, limit: Limit = paging.USUAL, cursor: Cursor = None) -> View:
         models.get(model)
-        return await database.run(lambda session: _items(history_view(session, model)))
+        page = asked(f"history of {model}", limit, cursor, paging.number)
+        return _listed(request, response, limit, await database.run(partial(lists.history_page, model=model, page=page)))
 
-    @app.get("/api/versions/{version_id}/lineage")
+    @routes.get("/versions/{version_id}/lineage", response_model=answers.Lineage, **anyone, responses=described(401, 404, 409, 422, 503))
     async def get_lineage(version_id: str) -> View:
+        """Of `<model>:<version>`, or of a version by its name alone where only one model has such a version."""
         return await database.run(lambda session: lineage_view(session, _identified(session, version_id)))
 
-    @app.get("/api/runs/{run_id}")
+    @routes.get("/runs/{run_id}", response_model=answers.Run, **one)
     async def get_run(run_id: str) -> View:
         return await database.run(lambda session: run_view(session, _run(session, run_id)))
 
-    @app.post("/api/models/{model}/promote")
-    async def post_promote(model: str, request: PromoteRequest) -> View:
-        models.get(model)
-        began = registry.clock.monotonic()
-        event, move = await registry.decide(lambda session, now: promote_by_hand(session, model, request.version, request.reason, now))
-        return await _moved(registry, model, event.previous, event.version, move, began)
+    return routes
 
-    @app.post("/api/models/{model}/rollback")
-    async def post_rollback(model: str, request: RollbackRequest) -> View:
+
+def _moves(registry: Registry) -> APIRouter:
+    routes = APIRouter(prefix="/api", dependencies=[Depends(operating)])
+    models = registry.models
+    moves: Any = {"response_model": answers.Moved, "responses": described(401, 403, 404, 409, 412, 422, 503)}
+
+    @routes.post("/models/{model}/promote", **moves)
+    async def post_promote(model: str, body: PromoteRequest, if_match: IfMatch = None, idempotency_key: Key = None) -> View:
+        models.get(model)
+        under = _keyed("promote", model, body, if_match, idempotency_key)
+        return await move(
+            registry, model, lambda session, now: promote_by_hand(session, model, body.version, body.reason, now), if_match, under
+        )
+
+    @routes.post("/models/{model}/rollback", **moves)
+    async def post_rollback(model: str, body: RollbackRequest, if_match: IfMatch = None, idempotency_key: Key = None) -> View:
         """Answers when the old version does, or after ten seconds; `deployed` says which."""
         models.get(model)
-        began = registry.clock.monotonic()
-        event, move = await registry.decide(lambda session, now: roll_back(session, model, request.to, request.reason, "operator", now))
-        return await _moved(registry, model, event.from_version, event.version, move, began)
+        under = _keyed("rollback", model, body, if_match, idempotency_key)
+        return await move(
+            registry, model, lambda session, now: roll_back(session, model, body.to, body.reason, "operator", now), if_match, under
+        )
 
-    @app.post("/api/models/{model}/hold")
-    async def post_hold(model: str, request: HoldRequest) -> View:
-        """From now on nothing but a person moves the champion; what the gate promotes waits as challenger."""
-        return await _held(registry, model, hold, request.reason)
+    return routes
 
-    @app.post("/api/models/{model}/release")
-    async def post_release(model: str, request: HoldRequest) -> View:
-        """Lift a hold: the gate's verdicts and the monitor move the champion again."""
-        return await _held(registry, model, release, request.reason)
 
-    @app.get("/healthz", response_class=PlainTextResponse)
+def _state(health: Health, metrics: CollectorRegistry) -> APIRouter:
+    routes = APIRouter(default_response_class=PlainTextResponse)
+    probe: Any = {"responses": {503: {"description": "Not so", "content": {"text/plain": {"schema": {"type": "string"}}}}}}
+
+    @routes.get("/healthz", **probe)
     async def healthz() -> Response:
-        return _state(health.is_live)
+        return _told(health.is_live)
 
-    @app.get("/readyz", response_class=PlainTextResponse)
+    @routes.get("/readyz", **probe)
     async def readyz() -> Response:
-        return _state(health.is_ready)
+        return _told(health.is_ready)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @routes.get("/metrics")
     async def get_metrics() -> Response:
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
 
-    return app
+    return routes
 
 
-def _items(views: Iterable[View]) -> View:
+_LINK = {"Link": {"description": 'the next page, as `<...>; rel="next"`, if there is one', "schema": {"type": "string"}}}
+_ETAG = {"ETag": {"description": "stands for the aliases of the model, not for other fields", "schema": {"type": "string"}}}
+
+
+def _listed(request: Request, response: Response, limit: int, page: Page[View]) -> View:
     """A list as an object, which can say more of itself one day without breaking those who read it."""
-    return {"items": list(views)}
+    if page.next is not None:
+        response.headers["Link"] = paging.link(request.url.path, limit, page.next)
+    return {"items": page.rows, "next": page.next}
 
 
-async def _moved(registry: Registry, model: str, origin: str | None, to: str, move: int, began: float) -> View:
-    deployed = await registry.deployer.deployed(model, move, DEPLOYED_WITHIN_SECONDS)
-    return {"from": origin, "to": to, "deployed": deployed, "seconds": round(registry.clock.monotonic() - began, 3)}
-
-
-async def _held(registry: Registry, model: str, change: Callable[..., bool], reason: str) -> View:
-    """Do it, and the model as it is then: doing it twice is no error."""
-    registry.models.get(model)
-    now = registry.clock.now()
-    await registry.database.run(partial(change, model=model, actor="operator", reason=reason, now=now))
-    await registry.show_state(model)
-    return await registry.database.run(partial(model_view, model=model))
+def _keyed(kind: str, model: str, body: BaseModel, if_match: str | None, key: str | None) -> Keyed | None:
+    return None if key is None else keyed(key, identity(kind, model, body.model_dump_json(), if_match or ""))
 
 
 def _aliased(session: Session, model: str, alias: Alias) -> Version:
@@ -186,5 +244,5 @@ def _run(session: Session, run_id: str) -> Run:
     return run
 
 
-def _state(good: bool) -> Response:
+def _told(good: bool) -> Response:
     return PlainTextResponse("200 OK\n") if good else PlainTextResponse("503 Service Unavailable\n", 503)

@@ -43,7 +43,8 @@ LIVE_GROUP = "ratchet-registry-live"
 MOST_AT_ONCE = 500
 TOPICS = (DATASET_WITHDRAWALS, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=Event | None)
+R = TypeVar("R")
 
 Work = Callable[[Session, datetime], Sequence[Event]]
 
@@ -86,13 +87,14 @@ class Registry:
             if watched.moved is not None:
                 await self.show_state(name)
 
-    async def decide(self, work: Callable[[Session, datetime], tuple[E, int]]) -> tuple[E, int]:
-        """Decide something and set going what follows; to the end, even when whoever asked goes away in the middle."""
+    async def decide(self, work: Callable[[Session, datetime], tuple[E, R]]) -> tuple[E, R]:
+        """Decide something, or find that it was decided, and set going what follows; to the end, even when whoever asked goes away in the
+        middle."""
 
-        async def to_the_end() -> tuple[E, int]:
-            event, move = await self.database.run(lambda session: work(session, self.clock.now()))
-            self.announce([event])
-            return event, move
+        async def to_the_end() -> tuple[E, R]:
+            event, found = await self.database.run(lambda session: work(session, self.clock.now()))
+            self.announce([event] if event is not None else [])
+            return event, found
 
         return await asyncio.shield(asyncio.ensure_future(to_the_end()))
 

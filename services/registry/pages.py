@@ -4,12 +4,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.orm import Session
 
 from services.registry import curve
+from services.registry.access import reading
 from services.registry.app import Registry
 from services.registry.store.queries import runs_of
 from services.registry.views import View, history_view, model_view, run_view, versions_view
@@ -26,7 +27,7 @@ def add(app: FastAPI, registry: Registry) -> None:
     environment.filters["short"] = _short
     template = environment.get_template("index.html")
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False, dependencies=[Depends(reading)])
     async def index() -> HTMLResponse:
         names = list(registry.models.files)
         models = await registry.database.run(lambda session: [_model(session, name) for name in names])

@@ -1,22 +1,32 @@
 """What the retention rule would do, over HTTP. Nothing can be removed this way."""
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends
 
+from services.registry import answers
+from services.registry.access import reading
+from services.registry.problems import described
 from services.registry.pruner import Pruner
 from services.registry.retention import Judged
 from services.registry.views import View
 from shared.model_file import Models
 
 
-def add(app: FastAPI, models: Models, pruner: Pruner) -> None:
-    """Add the path to an application."""
+def routes(models: Models, pruner: Pruner) -> APIRouter:
+    router = APIRouter(prefix="/api", dependencies=[Depends(reading)])
 
-    @app.get("/api/models/{model}/retention")
+    @router.get(
+        "/models/{model}/retention",
+        response_model=answers.Retained,
+        responses=described(401, 404, 422, 503),
+        openapi_extra={"security": [{}]},
+    )
     async def get_retention(model: str) -> View:
         """Every adapter that is not removed yet, newest run first: whether it goes, and if not, why it stays."""
         rule = models.get(model).retention
         items = [_judged_view(judged) for judged in await pruner.plan(model)]
         return {"model": model, "rule": rule.model_dump() if rule else None, "items": items}
+
+    return router
 
 
 def _judged_view(judged: Judged) -> View:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from shared.settings import Port, ServiceSettings
 
@@ -32,3 +32,8 @@ class RegistrySettings(ServiceSettings):
     slowdown: Annotated[
         float, Field(ge=1, description="how many times as long per token as what answers now a version may take and still be switched to")
     ] = 5.0
+    read_tokens: Annotated[SecretStr, Field(description="tokens that may read, with spaces between them")] = SecretStr("")
+    operate_tokens: Annotated[SecretStr, Field(description="tokens that may move aliases as well, with spaces between them")] = SecretStr(
+        ""
+    )
+    tokens_file: Annotated[Path | None, Field(description="a file of lines `<role> <token>`, read again when it changes")] = None

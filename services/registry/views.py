@@ -1,5 +1,6 @@
-"""Rows as the answers of the API, for programs and for the pages alike."""
+"""Rows as the answers of the API, for programs and for the pages alike. `answers.py` describes them."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -7,6 +8,7 @@ from sqlalchemy.orm import Session
 from services.registry.store.queries import (
     adapter_of,
     aliases_of,
+    count_versions,
     deployments_of,
     history_of,
     hold_of,
@@ -37,15 +39,16 @@ def model_view(session: Session, model: str) -> View:
         "challenger": aliases.challenger if aliases else None,
         "hold": {"since": held.since, "actor": held.actor, "reason": held.reason} if held else None,
         "live": [{"version": version, "rewards": count, "mean": mean} for version, (count, mean) in live_rewards(session, model).items()],
-        "versions": len(versions_of(session, model)),
+        "versions": count_versions(session, model),
         "deployments": list(newest.values()),
     }
 
 
-def versions_view(session: Session, model: str) -> list[View]:
-    """Every version of a model, newest first."""
+def versions_view(session: Session, model: str, versions: Sequence[Version] | None = None) -> list[View]:
+    """Some versions of a model, or every one, newest first."""
     made = withdrawn_examples(session, model)
-    return [_version_view(session, version, len(made.get(version.name, ()))) for version in versions_of(session, model)]
+    shown = versions_of(session, model) if versions is None else versions
+    return [_version_view(session, version, len(made.get(version.name, ()))) for version in shown]
 
 
 def version_view(session: Session, version: Version) -> View:
@@ -156,12 +159,12 @@ def audit_view(row: AuditRow) -> View:
     }
 
 
-def withdrawals_view(session: Session, model: str) -> list[View]:
-    """Every user who was forgotten, newest first, by what stands for them: how many answers of the dataset service came, what waited,
+def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -> list[View]:
+    """Some users who were forgotten, newest first, by what stands for them: how many answers of the dataset service came, what waited,
     which examples in batches may not be used any more, and the versions that were made with some of them."""
     made, examples = withdrawn_examples(session, model), examples_by_user(session, model)
     views: dict[str, View] = {}
-    for row in withdrawals_of(session, model):
+    for row in withdrawals_of(session, model, forgotten):
         theirs = {example.feedback_id for example in examples.get(row.user, ())}
         view = views.setdefault(
             row.forgotten,

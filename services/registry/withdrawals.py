@@ -1,10 +1,10 @@
 """What was withdrawn, as the dataset service says it, and the versions that were made with it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.registry.provenance import Gone, Made, made_with
@@ -72,10 +72,19 @@ def examples_by_user(session: Session, model: str) -> dict[str, list[WithdrawnEx
     return found
 
 
-def withdrawals_of(session: Session, model: str) -> Sequence[Withdrawal]:
-    """The answers to all that was forgotten of a model, newest first."""
-    rows = select(Withdrawal).where(Withdrawal.model == model)
-    return session.scalars(rows.order_by(Withdrawal.at.desc(), Withdrawal.event_id)).all()
+def forgotten_of(session: Session, model: str, after: tuple[datetime, str] | None, limit: int) -> Sequence[tuple[str, datetime]]:
+    """Who was forgotten of a model, and when: newest first, those after a place in this order."""
+    at = func.min(Withdrawal.at)
+    rows = select(Withdrawal.forgotten, at).where(Withdrawal.model == model).group_by(Withdrawal.forgotten)
+    if after is not None:
+        rows = rows.having(or_(at < after[0], and_(at == after[0], Withdrawal.forgotten < after[1])))
+    return [(row[0], row[1]) for row in session.execute(rows.order_by(at.desc(), Withdrawal.forgotten.desc()).limit(limit))]
+
+
+def withdrawals_of(session: Session, model: str, forgotten: Collection[str]) -> Sequence[Withdrawal]:
+    """The answers to some that were forgotten of a model, newest first."""
+    rows = select(Withdrawal).where(Withdrawal.model == model, Withdrawal.forgotten.in_(forgotten))
+    return session.scalars(rows.order_by(Withdrawal.at.desc(), Withdrawal.forgotten.desc(), Withdrawal.event_id)).all()
 
 
 def _withdrawal(event: ExamplesWithdrawn) -> Withdrawal:

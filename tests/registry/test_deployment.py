@@ -31,6 +31,7 @@ from shared.metrics import Metrics
 from shared.model_file import Models
 from shared.reading import KafkaReader
 from shared.topics import FEEDBACK_SCORED, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, dead_letter_of
+from tests.registry.callers import OPERATOR, TOKENS
 from tests.registry.places import FakeTarget
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, progress
 
@@ -81,7 +82,7 @@ class Stage:
         models = Models({"support": MODEL}, folder)
         self.registry = Registry(self.books.database, models, publisher, self.deployer, clock, LOG, self.metrics)
         self.health = Health(clock)
-        self.app = api.build(self.registry, self.health, self.metrics.registry)
+        self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
         pages.add(self.app, self.registry)
 
     def promote(self, run: str) -> str:
@@ -194,7 +195,7 @@ class _running:  # noqa: N801 - reads as a phrase
 
 
 def _client(stage: Stage) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(stage.app), base_url="http://registry")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(stage.app), base_url="http://registry", headers=OPERATOR)
 
 
 async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: Stage) -> None:

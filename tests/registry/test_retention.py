@@ -34,6 +34,7 @@ from shared.events import Artefact
 from shared.identity import digest_of
 from shared.model_file import Models, Retention
 from shared.storage import MemoryStore
+from tests.registry.callers import OPERATOR
 from tests.registry.places import FakeTarget
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
 from tests.registry.test_deployment import LOG, Stage
@@ -116,7 +117,7 @@ class Shelf:
         self.clock = ManualClock(NOW)
         models = Models({"support": MODEL.model_copy(update={"retention": rule})}, folder)
         self.pruner = self.pruner_of(models)
-        retention_api.add(self.stage.app, models, self.pruner)
+        self.stage.app.include_router(retention_api.routes(models, self.pruner))
 
     def pruner_of(self, models: Models, replica: str = "one", every: float = 3600.0) -> Pruner:
         stage = self.stage
@@ -151,8 +152,11 @@ class Shelf:
         found = {key.split("/")[2] for key in self.store.below("adapters/support")}
         return run in found
 
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.stage.app), base_url="http://registry", headers=OPERATOR)
+
     async def get(self, path: str) -> Any:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.stage.app), base_url="http://registry") as client:
+        async with self.client() as client:
             return (await client.get(path)).json()
 
 
@@ -184,7 +188,7 @@ async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_sh
     await shelf.pruner.prune("support")
     assert not shelf.is_there("r1")
     for move in ("rollback", "promote"):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(shelf.stage.app), base_url="http://registry") as client:
+        async with shelf.client() as client:
             body = {"to" if move == "rollback" else "version": gone, "reason": "let us try"}
             answer = await client.post(f"/api/models/support/{move}", json=body)
         assert (answer.status_code, answer.json()["title"]) == (409, "adapter removed")
@@ -196,7 +200,7 @@ async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_sh
     assert versions[champion]["removed_at"] is None
     newest = (await shelf.get("/api/models/support/history"))["items"][0]
     assert (newest["actor"], newest["action"], newest["evidence"]) == ("retention", "remove", {"versions": [gone], "runs": []})
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(shelf.stage.app), base_url="http://registry") as client:
+    async with shelf.client() as client:
         assert "adapter removed" in (await client.get("/")).text
         assert 'adapters_removed_total{kind="version",model="support"} 1.0' in (await client.get("/metrics")).text
 

@@ -30,6 +30,7 @@ from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models
 from shared.storage import MemoryStore
+from tests.registry.callers import OPERATOR, TOKENS
 from tests.registry.families import make
 from tests.registry.samples import MODEL, NOW, Books, checkpoint
 
@@ -53,8 +54,8 @@ class World:
         targets = {"support": [LlamaCpp("http://serving", serving)]}
         self.deployer = Deployer(books.database, targets, builds, publisher, clock, LOG, metrics, 1)
         registry = Registry(books.database, models, publisher, self.deployer, clock, LOG, metrics)
-        transport = httpx.ASGITransport(api.build(registry, Health(clock), metrics.registry))
-        self.registry = httpx.AsyncClient(transport=transport, base_url="http://registry", timeout=60)
+        transport = httpx.ASGITransport(api.build(registry, Health(clock), metrics.registry, lambda: TOKENS))
+        self.registry = httpx.AsyncClient(transport=transport, base_url="http://registry", timeout=60, headers=OPERATOR)
 
     async def served(self) -> None:
         """Wait until what is champion is served."""

@@ -18,6 +18,7 @@ from shared.codec import encode
 from shared.errors import UnknownModel
 from shared.events import ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.topics import DATASET_WITHDRAWALS
+from tests.registry.callers import OPERATOR
 from tests.registry.samples import NOW, Books, checkpoint, rejection
 from tests.registry.test_deployment import Stage
 
@@ -57,7 +58,7 @@ class Registry(Stage):
         self.books.do(lambda session: training_rolled_back(session, event, NOW))
 
     async def get(self, path: str) -> Any:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://registry") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://registry", headers=OPERATOR) as client:
             answer = await client.get(path)
         return answer.json() if "json" in answer.headers["content-type"] else answer.text
 

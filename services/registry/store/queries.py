@@ -48,9 +48,16 @@ def versions_named(session: Session, name: str) -> Sequence[Version]:
     return session.scalars(select(Version).where(Version.name == name).order_by(Version.model)).all()
 
 
-def versions_of(session: Session, model: str) -> Sequence[Version]:
-    """Newest first."""
-    return session.scalars(select(Version).where(Version.model == model).order_by(Version.number.desc())).all()
+def versions_of(session: Session, model: str, before: int | None = None, limit: int | None = None) -> Sequence[Version]:
+    """Newest first; those with a number below `before`, at most `limit`."""
+    rows = select(Version).where(Version.model == model)
+    if before is not None:
+        rows = rows.where(Version.number < before)
+    return session.scalars(rows.order_by(Version.number.desc()).limit(limit)).all()
+
+
+def count_versions(session: Session, model: str) -> int:
+    return session.scalar(select(func.count()).where(Version.model == model)) or 0
 
 
 def next_number(session: Session, model: str) -> int:
@@ -90,9 +97,12 @@ def points_of(session: Session, run_id: str) -> Sequence[RunPoint]:
     return session.scalars(select(RunPoint).where(RunPoint.run_id == run_id).order_by(RunPoint.step)).all()
 
 
-def history_of(session: Session, model: str, limit: int) -> Sequence[AuditRow]:
-    """Newest first."""
-    return session.scalars(select(AuditRow).where(AuditRow.model == model).order_by(AuditRow.id.desc()).limit(limit)).all()
+def history_of(session: Session, model: str, limit: int, before: int | None = None) -> Sequence[AuditRow]:
+    """Newest first; those that were written before the row of an id."""
+    rows = select(AuditRow).where(AuditRow.model == model)
+    if before is not None:
+        rows = rows.where(AuditRow.id < before)
+    return session.scalars(rows.order_by(AuditRow.id.desc()).limit(limit)).all()
 
 
 def hold_of(session: Session, model: str) -> HoldRow | None:

@@ -236,6 +236,22 @@ class RemovalDone(Table):
     at: Mapped[datetime]
 
 
+class IdempotencyKey(Table):
+    """A move that was asked for under a key of the client's: what was asked, by its digest, what was decided, and what was answered, or
+    null while that is being found out."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    model: Mapped[str]
+    from_version: Mapped[str | None]
+    to_version: Mapped[str]
+    move: Mapped[int]
+    answer: Mapped[Json | None]
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
 class OutboxRow(Table):
     """An event that was decided with the state beside it, and waits to be published or was."""
 
