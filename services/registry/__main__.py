@@ -52,13 +52,14 @@ async def run(settings: RegistrySettings) -> None:
         loop.add_signal_handler(name, stopping.set)
 
     async with targets_of(models, settings) as targets:
-        builds = Builds(database, FsspecStore(settings.object_store), models, settings.bases, settings.merged)
+        store = FsspecStore(settings.object_store)
+        builds = Builds(database, store, models, settings.bases, settings.merged)
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = Publisher(database, producer, clock, log, replica)
         deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica)
         registry = Registry(database, models, publisher, deployer, clock, log, metrics)
         application = api.build(registry, health, metrics.registry)
-        pages.add(application, registry)
+        pages.add(application, registry, store)
         web = uvicorn.Config(
             application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )

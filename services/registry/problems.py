@@ -40,18 +40,27 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RatchetError)
     async def known(request: Request, error: RatchetError) -> JSONResponse:
-        status, title = next(((code, title) for kind, code, title in _KINDS if isinstance(error, kind)), (500, type(error).__name__))
+        status, title = status_of(error)
         detail = f"{error}; GET /api/models lists what is declared" if isinstance(error, UnknownModel) else str(error)
         return problem(request, status, title, detail)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        return problem(request, 422, "invalid request", f"{problems}; /docs has the form")
+        return problem(request, 422, "invalid request", f"{describe(error)}; /docs has the form")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         return problem(request, error.status_code, str(error.detail).lower(), f"{request.method} {request.url.path}; /docs lists the paths")
+
+
+def status_of(error: RatchetError) -> tuple[int, str]:
+    """The HTTP status of an error, and what it is called."""
+    return next(((code, title) for kind, code, title in _KINDS if isinstance(error, kind)), (500, type(error).__name__))
+
+
+def describe(error: RequestValidationError) -> str:
+    """Which fields of a request are wrong, and how."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 def problem(request: Request, status: int, title: str, detail: str) -> JSONResponse:

@@ -1,13 +1,38 @@
 """What is asked of the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
-from services.registry.store.tables import AliasRow, AuditRow, Deployment, LeaseRow, OutboxRow, Run, RunPoint, Version
+from services.registry.store.tables import (
+    AliasRow,
+    AuditRow,
+    Batch,
+    Deployment,
+    LeaseRow,
+    OutboxRow,
+    Run,
+    RunPoint,
+    Version,
+    WithdrawnExample,
+)
 from shared.events import Artefact
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """What a version's answers earned in use: the mean of `count` rewards."""
+
+    mean: float
+    count: int
+
+
+def rewards_by_version(session: Session, model: str) -> Mapping[str, Rewarded]:
+    """What the answers of each of a model's versions earned in use, of those that any reward is known of. None is kept at present."""
+    return {}
 
 
 def locked_aliases(session: Session, model: str) -> AliasRow | None:
@@ -64,6 +89,16 @@ def lineage_of(session: Session, version: Version) -> list[Version]:
     return line
 
 
+def batch_of(session: Session, batch_id: str) -> Batch | None:
+    """A batch as it was announced; None for one that this registry has not heard of."""
+    return session.get(Batch, batch_id)
+
+
+def withdrawn_ids(session: Session, model: str) -> frozenset[str]:
+    """The feedback ids of a model's examples that may not be used any more."""
+    return frozenset(session.scalars(select(WithdrawnExample.feedback_id).where(WithdrawnExample.model == model)))
+
+
 def runs_of(session: Session, model: str, limit: int) -> Sequence[Run]:
     """Newest first."""
     return session.scalars(select(Run).where(Run.model == model).order_by(Run.started_at.desc(), Run.run_id).limit(limit)).all()
@@ -76,6 +111,12 @@ def points_of(session: Session, run_id: str) -> Sequence[RunPoint]:
 def history_of(session: Session, model: str, limit: int) -> Sequence[AuditRow]:
     """Newest first."""
     return session.scalars(select(AuditRow).where(AuditRow.model == model).order_by(AuditRow.id.desc()).limit(limit)).all()
+
+
+def champion_moves(session: Session, model: str) -> Sequence[AuditRow]:
+    """The decisions that moved the champion, oldest first: the n-th is the move that an alias row counts as n."""
+    rows = select(AuditRow).where(AuditRow.model == model, AuditRow.action.in_(("found", "promote", "roll_back")))
+    return session.scalars(rows.order_by(AuditRow.id)).all()
 
 
 def deployments_of(session: Session, model: str, limit: int) -> Sequence[Deployment]:
