@@ -46,7 +46,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(request, 422, "invalid request", f"{describe(error)}; /docs has the form")
+        return problem(request, 422, "invalid request", f"{faults_of(error)}; /docs has the form")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -58,7 +58,7 @@ def status_of(error: RatchetError) -> tuple[int, str]:
     return next(((code, title) for kind, code, title in _KINDS if isinstance(error, kind)), (500, type(error).__name__))
 
 
-def describe(error: RequestValidationError) -> str:
+def faults_of(error: RequestValidationError) -> str:
     """Which fields of a request are wrong, and how."""
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 

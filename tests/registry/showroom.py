@@ -71,6 +71,7 @@ class Showroom(Stage):
     def __init__(self, books: Books, folder: Path) -> None:
         self.past = PastClock(5)
         super().__init__(books, folder, self.past)
+        self.target.name = "llamacpp"
         self.batches: list[BatchReady] = []
 
     async def say(self, topic: str, event: Event) -> None:

@@ -114,7 +114,7 @@ async def test_every_page_is_well_formed_and_has_nothing_inline_and_links_lead_s
 async def test_models_show_champion_last_verdict_trend_and_what_is_in_training(room: Showroom) -> None:
     text = await page(room, "/")
     assert room.books.champion in text
-    assert "held-out -3.910 → -0.300" in text
+    assert "held-out -3.910 → -0.210" in text
     assert "<polyline" in text
     assert "held-out: +3.5000 nats per token" in text
     assert "step 9 of 24" in text
@@ -206,7 +206,9 @@ async def test_two_versions_are_compared_by_what_differs_and_answers_side_by_sid
 
 async def test_a_lineage_goes_from_feedback_to_deployment_down_to_the_base(room: Showroom) -> None:
     text = Structure(await page(room, f"/models/support/versions/{room.books.champion}/lineage")).text
-    steps = [text.index(word) for word in ("feedback.scored partition 0, 9 to 16", "Number 1", "verdict", "adapter", "Champion", "at fake")]
+    steps = [
+        text.index(word) for word in ("feedback.scored partition 0, 9 to 16", "Number 1", "verdict", "adapter", "Champion", "at llamacpp")
+    ]
     assert steps == sorted(steps)
     assert "/shop|1-bad" in text
     assert "it was made of no feedback" in text

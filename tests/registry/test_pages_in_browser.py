@@ -93,6 +93,7 @@ class Person:
         """What the machine is like that the browser runs on."""
         self._tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._tell("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=size == PHONE)
+        self._tell("Emulation.setScrollbarsHidden", hidden=True)
         self._tell("Emulation.setScriptExecutionDisabled", value=not scripts)
 
     def visit(self, path: str) -> None:
@@ -130,10 +131,11 @@ class Person:
     def press(self, *keys: str) -> None:
         ActionChains(self.driver).send_keys(*keys).perform()
 
-    def photograph(self, name: str, tallest: int = 1500) -> None:
-        """Keep what a page looks like, down to `tallest` pixels."""
-        size = self.driver.execute_script("return [document.documentElement.clientWidth, document.documentElement.scrollHeight]")
-        clip = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], tallest), "scale": 1}
+    def photograph(self, name: str, tallest: int = 1400, of: str = "html") -> None:
+        """Keep what a page, or a part of it, looks like, down to `tallest` pixels."""
+        place = "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.x, r.y + scrollY, r.width, r.height]"
+        x, y, width, height = self.driver.execute_script(place, of)
+        clip = {"x": x, "y": y, "width": width, "height": min(height, tallest), "scale": 1}
         taken = self._tell("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
@@ -187,7 +189,10 @@ def test_every_page_is_fine(person: Person, scheme: str, size: tuple[int, int]) 
         assert person.driver.execute_script(dark) == (scheme == "dark")
         plots = person.driver.find_elements(By.CSS_SELECTOR, ".plot canvas")
         assert len(plots) == (1 if name in ("model", "version", "run", "training") else 0), name
-        person.photograph(f"{name}-{scheme}-{'phone' if size == PHONE else 'wide'}")
+        machine = f"{scheme}-{'phone' if size == PHONE else 'wide'}"
+        person.photograph(f"{name}-{machine}")
+        for part in {"model": ["time-line"], "version": ["data"]}.get(name, []):
+            person.photograph(f"{part}-{machine}", of=f"section[aria-labelledby={part}]")
 
 
 def test_text_has_contrast_enough(person: Person) -> None:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from services.registry.problems import describe, status_of
+from services.registry.problems import faults_of, status_of
 from services.registry.showing.templates import Templates
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
@@ -56,7 +56,7 @@ def _page(templates: Templates, request: Request, error: RatchetError | RequestV
 def _told(request: Request, error: RatchetError | RequestValidationError | HTTPException) -> tuple[int, str, str, dict[str, str] | None]:
     """Status, title, what is the matter, and headers that have to go with it."""
     if isinstance(error, RequestValidationError):
-        return 422, "invalid request", describe(error), None
+        return 422, "invalid request", faults_of(error), None
     if isinstance(error, HTTPException):
         if error.status_code == 404 and error.detail == "Not Found":
             return 404, "no such page", f"There is no page at {request.url.path}.", None

@@ -38,10 +38,10 @@ def scored(row: View, rewards: Mapping[str, Rewarded]) -> View:
 
 
 def trend(versions: list[View]) -> list[tuple[str, float]]:
-    """The held-out score of each version that has one, oldest first; the first of them is preceded by what it was compared with.
+    """The held-out score of each version that has one and is no challenger, oldest first, after what the first was compared with.
 
     Each stands against the examples that were held out at its time, so a step is surer than the whole line."""
-    known = [row for row in reversed(versions) if row["held_out"] is not None]
+    known = [row for row in reversed(versions) if row["held_out"] is not None and "challenger" not in row["aliases"]]
     if not known:
         return []
     first = comparison(known[0]["verdict"], "held_out")

@@ -32,7 +32,6 @@ class Templates:
             loader=FileSystemLoader(FOLDER / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
-            trim_blocks=True,
             lstrip_blocks=True,
         )
         self._environment.filters |= {"moment": _moment, "short": _short, "label": _label, "value": _value}

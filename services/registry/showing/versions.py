@@ -11,7 +11,7 @@ from services.registry.showing.scores import scored, sign_of, verdict_of
 from services.registry.store.queries import (
     batch_of,
     champion_moves,
-    deployments_of,
+    deployments_of_version,
     lineage_of,
     rewards_by_version,
     versions_of,
@@ -19,8 +19,6 @@ from services.registry.store.queries import (
 from services.registry.store.tables import Batch, Run, Version
 from services.registry.views import View, audit_view, deployment_view, run_view, version_view
 from shared.events import Artefact, Verdict
-
-_LIMIT = 200
 
 
 def version_page_view(session: Session, model: str, name: str) -> View:
@@ -35,7 +33,7 @@ def version_page_view(session: Session, model: str, name: str) -> View:
         "evaluation": evaluation_view(view["verdict"]),
         "batch": batch,
         "artefacts": _artefacts(version, batch),
-        "served": [deployment_view(row) for row in deployments_of(session, model, _LIMIT) if row.version == name],
+        "served": [deployment_view(row) for row in deployments_of_version(session, model, name)],
         "answers": [(probe["messages"], answer_of(probe)) for probe in version.probes],
     }
 
@@ -74,14 +72,14 @@ def compare_view(session: Session, model: str, first: str, second: str) -> View:
 def lineage_page_view(session: Session, model: str, name: str) -> View:
     """A version and its ancestors, from feedback to deployment, each in the order in which it happened. Raises UnknownVersion."""
     version = require_version(session, model, name)
-    moves, deployments = champion_moves(session, model), deployments_of(session, model, _LIMIT)
+    moves = champion_moves(session, model)
     steps = [
         {
             **version_view(session, step),
             "batch": batch_of(session, step.batch_id) if step.batch_id else None,
             "run": progress_view(run) if step.run_id and (run := session.get(Run, step.run_id)) else None,
             "moves": [audit_view(row) for row in moves if row.to_version == step.name],
-            "served": [deployment_view(row) for row in reversed(deployments) if row.version == step.name],
+            "served": [deployment_view(row) for row in deployments_of_version(session, model, step.name)],
         }
         for step in lineage_of(session, version)
     ]

@@ -20,7 +20,7 @@ function options(plot, width) {
     legend: { live: true },
     cursor: { drag: { x: false, y: false } },
     axes: [
-      { ...axis, label: plot.across, labelSize: 22, ...across },
+      { ...axis, label: plot.across, labelSize: 20, labelFont: "12px system-ui, sans-serif", size: 30, ...across },
       ...scales.map((scale, place) => ({ ...axis, scale, side: place ? 1 : 3, size: 64, grid: { ...axis.grid, show: !place } })),
     ],
     series: [

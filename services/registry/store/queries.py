@@ -124,6 +124,11 @@ def deployments_of(session: Session, model: str, limit: int) -> Sequence[Deploym
     return session.scalars(select(Deployment).where(Deployment.model == model).order_by(Deployment.id.desc()).limit(limit)).all()
 
 
+def deployments_of_version(session: Session, model: str, version: str) -> Sequence[Deployment]:
+    """Oldest first."""
+    return session.scalars(select(Deployment).where(Deployment.model == model, Deployment.version == version).order_by(Deployment.id)).all()
+
+
 def newest_deployment(session: Session, model: str, target: str) -> Deployment | None:
     """The newest attempt, however it went."""
     rows = select(Deployment).where(Deployment.model == model, Deployment.target == target)
