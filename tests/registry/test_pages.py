@@ -51,7 +51,7 @@ async def page(room: Showroom, path: str, status: int = 200) -> str:
 class Structure(HTMLParser):
     """The tags of a page: whether each that is opened is closed, and what a policy without inline code forbids."""
 
-    EMPTY = frozenset(["meta", "link", "input", "br", "polyline", "circle", "line", "img"])
+    EMPTY = frozenset(["meta", "link", "input", "br", "wbr", "polyline", "circle", "line", "img"])
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ async def test_a_version_shows_how_it_was_judged_made_and_of_what(room: Showroom
     assert "learning rate" in text
     assert f"adapters/support/{run_of(1)}/manifest.json" in text
     assert text.count("sha256:") >= 4
-    assert "near duplicate" in text or "near_duplicate" in text
+    assert re.search(r"near duplicate\s*3", text)
     assert "/shop" in text
     assert "The 24 points as a table" in text
 
@@ -249,7 +249,7 @@ async def test_a_rollback_is_confirmed_made_and_told(room: Showroom, monkeypatch
     assert (room.books.champion, room.books.aliases.previous) == (after, before)
     assert "Still deploying" in await page(room, answer.headers["location"])
     await room.reconcile()
-    assert re.search(rf"{after}</a> answers again</strong>, after \d+\.\d s", await page(room, answer.headers["location"]))
+    assert re.search(rf"{after} answers again, after (less than )?\d+\.\d s", Structure(await page(room, answer.headers["location"])).text)
     assert "too terse" in await page(room, "/models/support")
     # Whoever looks at an old address later is not told what holds no more.
     await roll_back(room, {"to": before, "champion": after, "reason": "forward again"})

@@ -131,7 +131,7 @@ class Person:
     def press(self, *keys: str) -> None:
         ActionChains(self.driver).send_keys(*keys).perform()
 
-    def photograph(self, name: str, tallest: int = 1400, of: str = "html") -> None:
+    def photograph(self, name: str, tallest: int = 1100, of: str = "html") -> None:
         """Keep what a page, or a part of it, looks like, down to `tallest` pixels."""
         place = "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.x, r.y + scrollY, r.width, r.height]"
         x, y, width, height = self.driver.execute_script(place, of)

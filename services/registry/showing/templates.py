@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from services.registry.showing import pictures
 from shared.clock import Clock
@@ -34,7 +35,7 @@ class Templates:
             undefined=StrictUndefined,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"moment": _moment, "short": _short, "label": _label, "value": _value}
+        self._environment.filters |= {"moment": _moment, "short": _short, "label": _label, "value": _value, "breakable": _breakable}
         self._environment.globals |= {"pictures": pictures}
 
     def page(self, template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> HTMLResponse:
@@ -68,6 +69,11 @@ _LABELS = {
     "bleu": "BLEU",
     "chrf": "chrF",
 }
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in another line after each underscore, where there is little room."""
+    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _label(name: str) -> str:
