@@ -90,7 +90,7 @@ _FLOW: tuple[Topic, ...] = (
     ),
     # Kept for ever: what was withdrawn stays so, however old a snapshot is.
     Topic(DATASET_WITHDRAWALS, "model", (ExamplesWithdrawn,), "dataset", ("trainer", "registry"), None, 4),
-    Topic(TRAINING_BATCHES, "model", (BatchReady,), "dataset", ("trainer",), timedelta(days=365), 4),
+    Topic(TRAINING_BATCHES, "model", (BatchReady,), "dataset", ("trainer", "registry"), timedelta(days=365), 4),
     Topic(TRAINING_PROGRESS, "run_id", (TrainingProgressed,), "trainer", ("registry",), timedelta(days=7), 4),
     Topic(TRAINING_CHECKPOINTS, "model", (CheckpointSaved,), "trainer", ("registry", "trainer"), timedelta(days=365), 4),
     Topic(TRAINING_ROLLBACKS, "model", (TrainingRolledBack,), "trainer", ("registry", "trainer"), timedelta(days=365), 4),

@@ -67,8 +67,8 @@ async def run(settings: RegistrySettings) -> None:
         pruner = Pruner(database, store, models, targets, builds, clock, log, metrics, replica)
         registry = Registry(database, models, publisher, deployer, clock, log, metrics)
         application = api.build(registry, health, metrics.registry, tokens)
-        pages.add(application, registry)
         application.include_router(retention_api.routes(models, pruner))
+        pages.add(application, registry, store)
         web = uvicorn.Config(
             application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )

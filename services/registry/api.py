@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.orm import Session
 
-from services.registry import access, answers, hold_api, idempotency, lists, paging, preconditions, problems, sign_in
+from services.registry import access, answers, hold_api, idempotency, lists, paging, preconditions, problems
 from services.registry.access import operating, reading
 from services.registry.app import Registry
 from services.registry.hold_api import Reason
@@ -74,7 +74,6 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry, tokens
     app.include_router(_moves(registry))
     app.include_router(hold_api.routes(registry))
     app.include_router(_state(health, metrics))
-    app.include_router(sign_in.routes())
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:

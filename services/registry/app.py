@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from services.registry.announcements import batch_announced
 from services.registry.deployer import Deployer
 from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
 from services.registry.lifecycle import number_of
@@ -23,6 +24,7 @@ from shared.clock import Clock
 from shared.codec import decode
 from shared.errors import Unavailable, Unprocessable
 from shared.events import (
+    BatchReady,
     CheckpointSaved,
     Event,
     ExamplesWithdrawn,
@@ -36,12 +38,12 @@ from shared.health import Health
 from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import Models
-from shared.topics import DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.topics import DATASET_WITHDRAWALS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 
 GROUP = "ratchet-registry"
 LIVE_GROUP = "ratchet-registry-live"
 MOST_AT_ONCE = 500
-TOPICS = (DATASET_WITHDRAWALS, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
+TOPICS = (DATASET_WITHDRAWALS, TRAINING_BATCHES, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
 
 E = TypeVar("E", bound=Event | None)
 R = TypeVar("R")
@@ -117,6 +119,10 @@ class Registry:
             withdrawn = decode(record.value, record.headers, ExamplesWithdrawn).event
             self.models.get(withdrawn.model)
             return lambda session, now: examples_withdrawn(session, withdrawn, record.offset, now)
+        if record.topic == TRAINING_BATCHES:
+            batch = decode(record.value, record.headers, BatchReady).event
+            self.models.get(batch.model)
+            return lambda session, now: batch_announced(session, batch)
         if record.topic == TRAINING_PROGRESS:
             progress = decode(record.value, record.headers, TrainingProgressed).event
             self.models.get(progress.model)

@@ -85,10 +85,14 @@ class Deployer:
         """A champion may have moved."""
         self._look.set()
 
+    def places(self, model: str) -> list[str]:
+        """The names of a model's targets."""
+        return [target.name for target in self._targets.get(model, ())]
+
     async def deployed(self, model: str, move: int, seconds: float) -> bool:
         """Wait until every target serves a move of the champion, or a later one, whichever replica deploys; false when that takes
         longer than `seconds`."""
-        names = [target.name for target in self._targets.get(model, ())]
+        names = self.places(model)
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(seconds):
                 while True:

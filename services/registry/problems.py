@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,6 @@ from services.registry.lifecycle import IllegalMove
 from services.registry.moves import AdapterRemoved, NothingToMoveTo, UnknownVersion
 from services.registry.paging import UnknownCursor
 from services.registry.preconditions import Overtaken
-from services.registry.sign_in import is_for_people, to_sign_in
 from services.registry.store.database import Unstorable
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
@@ -77,17 +76,14 @@ def install(app: FastAPI) -> None:
     """Let every error of an application be answered as problem details."""
 
     @app.exception_handler(RatchetError)
-    async def known(request: Request, error: RatchetError) -> Response:
-        if isinstance(error, Unauthenticated) and is_for_people(request):
-            return to_sign_in(request)
-        status, title = next(((code, title) for kind, code, title in _KINDS if isinstance(error, kind)), (500, type(error).__name__))
+    async def known(request: Request, error: RatchetError) -> JSONResponse:
+        status, title = status_of(error)
         detail = f"{error}; GET /api/models lists what is declared" if isinstance(error, UnknownModel) else str(error)
         return problem(request, status, title, detail, _headers(error), current=error.current if isinstance(error, Overtaken) else None)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        return problem(request, 422, "invalid request", f"{problems}; /docs has the form")
+        return problem(request, 422, "invalid request", f"{faults_of(error)}; /docs has the form")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -98,6 +94,16 @@ def install(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         """What happened is in the log, where the server writes it; it is nobody else's business."""
         return problem(request, 500, "internal error", "this is a fault of the registry's; its log says what happened")
+
+
+def status_of(error: RatchetError) -> tuple[int, str]:
+    """The HTTP status of an error, and what it is called."""
+    return next(((code, title) for kind, code, title in _KINDS if isinstance(error, kind)), (500, type(error).__name__))
+
+
+def faults_of(error: RequestValidationError) -> str:
+    """Which fields of a request are wrong, and how."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 def problem(

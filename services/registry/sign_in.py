@@ -1,33 +1,24 @@
 """Signing in with a browser, which sends no header of its own: the token goes into a cookie that no script can read."""
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.exceptions import HTTPException
 
 from services.registry.access import COOKIE, Forbidden, WrongToken, is_same_origin, role_of
+from services.registry.showing.forms import form_of
+from services.registry.showing.templates import HEADERS, Templates
 
 PATH = "/sign-in"
 
-_LARGEST_FORM = 16_384
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; frame-ancestors 'none'",
-}
 
-
-def routes() -> APIRouter:
+def routes(templates: Templates) -> APIRouter:
     """`/sign-in` and `/sign-out`."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined)
-    template = environment.get_template("sign-in.html")
     router = APIRouter(include_in_schema=False)
 
     def page(onward: str, problem: str = "", status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
-        return HTMLResponse(template.render(onward=onward, problem=problem), status, headers=_HEADERS | (headers or {}))
+        return templates.page("sign-in.html", status, headers, onward=onward, problem=problem)
 
     @router.get(PATH)
     async def show_sign_in(onward: str = "/") -> Response:
@@ -36,28 +27,22 @@ def routes() -> APIRouter:
     @router.post(PATH)
     async def sign_in(request: Request) -> Response:
         _require_own_page(request)
-        form = await _form(request)
+        form = await form_of(request)
         token, onward = form.get("token", "").strip(), local(form.get("onward", "/"))
         if role_of(request, token) is None:
             return page(onward, "This token is not valid here.", 401, {"WWW-Authenticate": WrongToken.challenge})
-        answer = RedirectResponse(onward, 303, headers=_HEADERS)
+        answer = RedirectResponse(onward, 303, headers=HEADERS)
         answer.set_cookie(COOKIE, token, **_kept(request))
         return answer
 
     @router.post("/sign-out")
     async def sign_out(request: Request) -> Response:
         _require_own_page(request)
-        answer = RedirectResponse(PATH, 303, headers=_HEADERS)
+        answer = RedirectResponse(PATH, 303, headers=HEADERS)
         answer.delete_cookie(COOKIE, **_kept(request))
         return answer
 
     return router
-
-
-def is_for_people(request: Request) -> bool:
-    """Whether a browser asks for a page, and not a program for an answer."""
-    wants_page = "text/html" in request.headers.get("accept", "")
-    return request.method == "GET" and wants_page and not request.url.path.startswith("/api/")
 
 
 def to_sign_in(request: Request) -> Response:
@@ -84,13 +69,3 @@ def _require_own_page(request: Request) -> None:
 def _kept(request: Request) -> dict[str, Any]:
     """For this registry's own pages alone. TLS may end before the registry; the browser says whether it uses it."""
     return {"httponly": True, "samesite": "strict", "secure": request.headers.get("origin", "").startswith("https://")}
-
-
-async def _form(request: Request) -> dict[str, str]:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_FORM:
-            raise HTTPException(413)
-    fields = parse_qs(body.decode(errors="replace"))
-    return {name: values[-1] for name, values in fields.items()}

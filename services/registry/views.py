@@ -13,9 +13,9 @@ from services.registry.store.queries import (
     history_of,
     hold_of,
     lineage_of,
-    live_rewards,
     points_of,
     removal_of,
+    rewards_by_version,
     versions_of,
 )
 from services.registry.store.tables import AuditRow, Deployment, Run, Version
@@ -38,7 +38,9 @@ def model_view(session: Session, model: str) -> View:
         "previous": aliases.previous if aliases else None,
         "challenger": aliases.challenger if aliases else None,
         "hold": {"since": held.since, "actor": held.actor, "reason": held.reason} if held else None,
-        "live": [{"version": version, "rewards": count, "mean": mean} for version, (count, mean) in live_rewards(session, model).items()],
+        "live": [
+            {"version": version, "rewards": live.count, "mean": live.mean} for version, live in rewards_by_version(session, model).items()
+        ],
         "versions": count_versions(session, model),
         "deployments": list(newest.values()),
     }

@@ -153,12 +153,13 @@ async def test_the_stack_goes_on_where_it_stopped(demo: Ended, stack: subprocess
 
 
 def test_a_person_sees_what_is_served_and_why(demo: Ended, stack: subprocess.Popen[str], ports: Ports, tmp_path: Path) -> None:
-    """In a real browser: the champion, a loss curve for each run, the reason for the rejection; and nothing is asked of anyone else."""
+    """In a real browser: the champion, a loss curve for each run and what it was made of, the reason for the rejection; and nothing is
+    asked of anyone else."""
     with browser(tmp_path / "profile") as driver:
-        driver.get(url(ports.registry, "/"))
+        driver.get(url(ports.registry, "/models/support"))
         page = driver.find_element(By.TAG_NAME, "body").text
         assert demo.report["rounds"][-1]["version"] in driver.find_element(By.CSS_SELECTOR, "strong.champion").text
-        assert len(driver.find_elements(By.CSS_SELECTOR, "svg polyline.loss")) == ROUNDS + 1
+        assert len(driver.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=runs] svg.spark polyline")) == ROUNDS + 1
         assert demo.report["poisoned"]["reasons"][0] in page
         assert "demo: forward again" in page
         asked = driver.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
@@ -166,7 +167,12 @@ def test_a_person_sees_what_is_served_and_why(demo: Ended, stack: subprocess.Pop
         console = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         assert [entry for entry in console if entry["level"] == "SEVERE"] == []
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        assert driver.save_screenshot(str(SCREENSHOTS / "models.png"))
+        assert driver.save_screenshot(str(SCREENSHOTS / "model.png"))
+        for run in [link.get_attribute("href") for link in driver.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=runs] th a")]:
+            driver.get(str(run))
+            assert len(driver.find_elements(By.CSS_SELECTOR, ".plot canvas")) == 1
+            data = driver.find_element(By.CSS_SELECTOR, "section[aria-labelledby=data]").text
+            assert "A few examples, as they are stored" in data
 
 
 def test_a_second_stack_on_the_same_ports_says_what_to_do(stack: subprocess.Popen[str], ports: Ports, tmp_path: Path) -> None:

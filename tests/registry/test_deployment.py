@@ -22,7 +22,7 @@ from services.registry.outbox import Publisher
 from services.registry.store.queries import history_of
 from services.registry.store.tables import Deployment, OutboxRow, Version
 from shared.bus import KafkaConsumer, KafkaProducer, MemoryBus, publish
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.events import DeploymentFailed, VersionDeployed
 from shared.health import Health
 from shared.identity import digest_of
@@ -30,6 +30,7 @@ from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models
 from shared.reading import KafkaReader
+from shared.storage import MemoryStore
 from shared.topics import FEEDBACK_SCORED, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, dead_letter_of
 from tests.registry.callers import OPERATOR, TOKENS
 from tests.registry.places import FakeTarget
@@ -69,13 +70,14 @@ class FakeBuilds(Builds):
 class Stage:
     """A registry with one fake target, on memory's bus."""
 
-    def __init__(self, books: Books, folder: Path) -> None:
+    def __init__(self, books: Books, folder: Path, clock: Clock | None = None) -> None:
         self.books = books
+        self.store = MemoryStore()
         self.target = FakeTarget()
         self.bus = MemoryBus()
         self.metrics = Metrics("registry")
         self.builds = FakeBuilds(self.books, folder)
-        clock = SystemClock()
+        clock = clock or SystemClock()
         publisher = Publisher(self.books.database, self.bus, clock, LOG)
         targets = {"support": [self.target]}
         self.deployer = Deployer(self.books.database, targets, self.builds, publisher, clock, LOG, self.metrics, 1)
@@ -83,7 +85,7 @@ class Stage:
         self.registry = Registry(self.books.database, models, publisher, self.deployer, clock, LOG, self.metrics)
         self.health = Health(clock)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
-        pages.add(self.app, self.registry)
+        pages.add(self.app, self.registry, self.store)
 
     def promote(self, run: str) -> str:
         base = self.books.champion

@@ -10,7 +10,7 @@ from services.registry.handlers import checkpoint_saved, training_rolled_back
 from services.registry.holds import hold, release
 from services.registry.live import Watched, rewards_heard
 from services.registry.moves import UnknownVersion, promote_by_hand, roll_back
-from services.registry.store.queries import history_of, hold_of, live_rewards
+from services.registry.store.queries import Rewarded, history_of, hold_of, rewards_by_version
 from services.registry.store.tables import LiveReward, OutboxRow
 from shared.events import FeedbackScored, VersionRegistered, VersionRolledBack
 from shared.monitor_rule import Monitor
@@ -74,10 +74,12 @@ def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: Books) ->
     event = books.do(lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first())
     assert event is not None
     assert event.event_id == watched.moved.event_id
-    live = books.do(lambda session: live_rewards(session, "support"))
+    live = books.do(lambda session: rewards_by_version(session, "support"))
     assert list(live) == [base, worse]
-    assert live[base] == pytest.approx((40, 0.8))
-    assert live[worse] == pytest.approx((40, -0.5))
+    assert {name: Rewarded(round(found.mean, 6), found.count) for name, found in live.items()} == {
+        base: Rewarded(0.8, 40),
+        worse: Rewarded(-0.5, 40),
+    }
 
 
 def test_a_champion_that_does_as_well_stays(books: Books) -> None:

@@ -1,6 +1,7 @@
 """What is asked of the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -9,6 +10,7 @@ from services.registry.lifecycle import Aliases
 from services.registry.store.tables import (
     AliasRow,
     AuditRow,
+    Batch,
     Deployment,
     HoldRow,
     LeaseRow,
@@ -18,8 +20,24 @@ from services.registry.store.tables import (
     Run,
     RunPoint,
     Version,
+    WithdrawnExample,
 )
 from shared.events import Artefact
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """What a version's answers earned in use: the mean of `count` rewards."""
+
+    mean: float
+    count: int
+
+
+def rewards_by_version(session: Session, model: str) -> Mapping[str, Rewarded]:
+    """What the answers of each of a model's versions earned in use, of those that any reward is kept of; in the order of first use."""
+    rows = select(LiveReward.version, func.count(), func.avg(LiveReward.reward)).where(LiveReward.model == model)
+    grouped = rows.group_by(LiveReward.version).order_by(func.min(LiveReward.id))
+    return {version: Rewarded(float(mean), count) for version, count, mean in session.execute(grouped)}
 
 
 def locked_aliases(session: Session, model: str) -> AliasRow | None:
@@ -88,6 +106,16 @@ def lineage_of(session: Session, version: Version) -> list[Version]:
     return line
 
 
+def batch_of(session: Session, batch_id: str) -> Batch | None:
+    """A batch as it was announced; None for one that this registry has not heard of."""
+    return session.get(Batch, batch_id)
+
+
+def withdrawn_ids(session: Session, model: str) -> frozenset[str]:
+    """The feedback ids of a model's examples that may not be used any more."""
+    return frozenset(session.scalars(select(WithdrawnExample.feedback_id).where(WithdrawnExample.model == model)))
+
+
 def runs_of(session: Session, model: str, limit: int) -> Sequence[Run]:
     """Newest first."""
     return session.scalars(select(Run).where(Run.model == model).order_by(Run.started_at.desc(), Run.run_id).limit(limit)).all()
@@ -110,16 +138,20 @@ def hold_of(session: Session, model: str) -> HoldRow | None:
     return session.get(HoldRow, model)
 
 
-def live_rewards(session: Session, model: str) -> dict[str, tuple[int, float]]:
-    """How many rewards of live feedback are kept of each version that has some, and their mean; in the order of first use."""
-    rows = select(LiveReward.version, func.count(), func.avg(LiveReward.reward)).where(LiveReward.model == model)
-    grouped = rows.group_by(LiveReward.version).order_by(func.min(LiveReward.id))
-    return {version: (count, float(mean)) for version, count, mean in session.execute(grouped)}
+def champion_moves(session: Session, model: str) -> Sequence[AuditRow]:
+    """The decisions that moved the champion, oldest first: the n-th is the move that an alias row counts as n."""
+    rows = select(AuditRow).where(AuditRow.model == model, AuditRow.action.in_(("found", "promote", "roll_back")))
+    return session.scalars(rows.order_by(AuditRow.id)).all()
 
 
 def deployments_of(session: Session, model: str, limit: int) -> Sequence[Deployment]:
     """Newest first."""
     return session.scalars(select(Deployment).where(Deployment.model == model).order_by(Deployment.id.desc()).limit(limit)).all()
+
+
+def deployments_of_version(session: Session, model: str, version: str) -> Sequence[Deployment]:
+    """Oldest first."""
+    return session.scalars(select(Deployment).where(Deployment.model == model, Deployment.version == version).order_by(Deployment.id)).all()
 
 
 def newest_deployment(session: Session, model: str, target: str) -> Deployment | None:

@@ -36,6 +36,23 @@ class Table(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Instant, Json: JSON, list[Any]: JSON, str: String(512), float: Double}
 
 
+class Batch(Table):
+    """A batch as it was announced: its place, where its manifest lies, and what it counts. What is in it stands in the object store."""
+
+    __tablename__ = "batches"
+
+    batch_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(index=True)
+    shard: Mapped[int]
+    number: Mapped[int]
+    lane: Mapped[str]
+    manifest_uri: Mapped[str]
+    manifest_digest: Mapped[str]
+    counts: Mapped[Json]
+    offsets: Mapped[list[Any]]
+    closed_at: Mapped[datetime]
+
+
 class Run(Table):
     """A run of the trainer, one for each batch, as far as it is known; `state` is a phase while it goes on, then its outcome."""
 
