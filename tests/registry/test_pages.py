@@ -12,6 +12,7 @@ import pytest
 from services.registry import api, pages
 from services.registry.access import COOKIE
 from services.registry.app import Registry
+from services.registry.holds import hold
 from services.registry.showing import models
 from services.registry.store.queries import Rewarded
 from services.registry.store.tables import Run, WithdrawnExample
@@ -321,6 +322,14 @@ async def test_errors_are_pages_that_say_where_to_go(room: Showroom, path: str, 
     text = await page(room, path, status)
     assert says in text
     assert not Structure(text).faults
+
+
+async def test_a_hold_is_told_with_what_lifts_it(room: Showroom) -> None:
+    assert 'id="hold"' not in await page(room, "/models/support")
+    room.books.do(lambda session: hold(session, "support", "monitor", "<b>twice</b> in a day", room.past.now()))
+    text = await page(room, "/models/support")
+    assert "&lt;b&gt;twice&lt;/b&gt; in a day" in text
+    assert "ratchet release support" in text
 
 
 async def test_a_move_that_is_not_allowed_is_a_page(room: Showroom) -> None:
