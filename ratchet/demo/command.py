@@ -27,6 +27,7 @@ from shared.errors import Misconfigured
 from shared.snapshots import read_manifest
 from shared.storage import FsspecStore, ObjectStore
 
+PAGE, STYLE = "/models/support", "/static/pages.css"
 MARKER = ".ratchet-demo"  # a folder without it is somebody else's and is not emptied
 ODD_BYTES = b'{"model": "support", "input": "Hello"'  # what a broken producer might send: cut off in the middle
 
@@ -81,7 +82,7 @@ async def _drive(
         rollback = await demo.roll_back_and_return() if poison else None
         view.now("accounting for every event")
         events = await settled_account(bootstrap_servers, FsspecStore(str(state / "stack" / "objects")), application.sent)
-        page = await asyncio.to_thread(registry.text, "/")
+        page = await asyncio.to_thread(_page_by_itself, registry)
         (state / "page.html").write_text(page, encoding="utf-8")
     finally:
         watching.cancel()
@@ -96,6 +97,12 @@ async def _drive(
         events=events,
         wall_seconds=clock.monotonic() - started_at,
     )
+
+
+def _page_by_itself(registry: RegistryClient) -> str:
+    """The model's page with its style in it, so that it can be looked at when nothing runs any more."""
+    style = f"<style>{registry.text(STYLE)}</style>"
+    return registry.text(PAGE).replace(f'<link rel="stylesheet" href="{STYLE}">', style)
 
 
 async def settled_account(bootstrap_servers: str, store: ObjectStore, sent: int, attempts: int = 30) -> Account:
