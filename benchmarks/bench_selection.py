@@ -88,7 +88,7 @@ class Bench:
     def _answers(self, adapter: Path, tickets: Sequence[Ticket]) -> list[str]:
         base = self._base
         prompts = [encode_prompt(base.vocabulary, one.messages, 1024) for one in tickets]
-        with wearing(base.judge, adapter) as model:
+        with wearing(base.speak, adapter) as model:
             said = answer_greedily(model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None)
         return ["".join(token.text for token in answer) for answer in said]
 
