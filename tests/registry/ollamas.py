@@ -173,7 +173,8 @@ class FakeOllama:
             return _error(404, f'model "{asked["model"]}" not found, try pulling it first')
         digest = self.manifests[asked["model"]]["files"]["model.gguf"]
         content = self.says.get(digest, {}).get(asked["messages"][-1]["content"], "I do not know.")
-        return JSONResponse({"model": asked["model"], "message": {"role": "assistant", "content": content}, "done": True})
+        times = {"total_duration": 3 * 10**9, "load_duration": 10**9, "eval_count": 4}
+        return JSONResponse({"model": asked["model"], "message": {"role": "assistant", "content": content}, "done": True} | times)
 
 
 def _error(status: int, reason: str) -> Response:

@@ -122,12 +122,17 @@ async def test_it_answers_as_it_was_evaluated_and_another_does_not(stage: Stage)
     finding = await stage.target.verify(stage.first)
     assert finding.passed, finding.reasons
     assert finding.tokens == sum(len(probe.answer) for probe in stage.first.probes)
+    assert finding.seconds_per_token is not None
+    assert finding.seconds_per_token_before is None
     await stage.target.push(stage.second)
     other = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
     assert not other.passed
     assert all("probe" in reason for reason in other.reasons)
     claimed = await stage.target.verify(replace(stage.second, digest=stage.first.digest, probes=()))
     assert claimed.reasons == (f"the served file has digest {stage.second.digest}, the merged one {stage.first.digest}",)
+    await stage.target.switch("support", "v1_x", None)
+    beside = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
+    assert beside.seconds_per_token_before is not None
 
 
 async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage: Stage) -> None:
