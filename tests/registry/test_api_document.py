@@ -12,17 +12,19 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 from sqlalchemy.orm import Session
 
-from services.registry import answers, views
+from services.registry import answers, retention_api, views
 from services.registry.lists import history_page, models_page, versions_page, withdrawals_page
 from services.registry.paging import Asked
 from services.registry.problems import PROBLEM_JSON, Problem
+from services.registry.pruner import Pruner
 from services.registry.store.queries import lineage_of, versions_of
 from services.registry.store.tables import Deployment, Run
 from services.registry.withdrawals import examples_withdrawn
+from shared.clock import SystemClock
 from tests.registry.callers import OPERATOR
 from tests.registry.samples import NOW, Books
 from tests.registry.serving import serving
-from tests.registry.test_deployment import Stage
+from tests.registry.test_deployment import LOG, Stage
 from tests.registry.test_withdrawals import withdrawn
 
 OPERATIONS = (
@@ -33,10 +35,13 @@ OPERATIONS = (
     "GET /api/models/{model}/withdrawals",
     "GET /api/models/{model}/aliases/{alias}",
     "GET /api/models/{model}/history",
+    "GET /api/models/{model}/retention",
     "GET /api/versions/{version_id}/lineage",
     "GET /api/runs/{run_id}",
     "POST /api/models/{model}/promote",
     "POST /api/models/{model}/rollback",
+    "POST /api/models/{model}/hold",
+    "POST /api/models/{model}/release",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -62,8 +67,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage.health.ready()
     stage.promote("r1")
     stage.promote("r2")
+    models, targets = stage.registry.models, {"support": [stage.target]}
+    pruner = Pruner(books.database, stage.store, models, targets, stage.builds, SystemClock(), LOG, stage.metrics)
+    stage.app.include_router(retention_api.routes(models, pruner))
     books.do(lambda session: examples_withdrawn(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW))
     finding = {"passed": True, "reasons": [], "probes": 1, "tokens": 9, "mean_difference": None}
+    finding |= {"seconds_per_token": 0.02, "seconds_per_token_before": None}
     fields: dict[str, Any] = {"model": "support", "target": "folder", "version": books.champion, "move": 3, "state": "deployed"}
     books.do(lambda session: session.add(Deployment(**fields, reason="", seconds=0.1, finding=finding, at=NOW)))
     yield stage

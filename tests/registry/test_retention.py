@@ -201,7 +201,7 @@ async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_sh
     newest = (await shelf.get("/api/models/support/history"))["items"][0]
     assert (newest["actor"], newest["action"], newest["evidence"]) == ("retention", "remove", {"versions": [gone], "runs": []})
     async with shelf.client() as client:
-        assert "adapter removed" in (await client.get("/")).text
+        assert "adapter removed" in (await client.get("/models/support")).text
         assert 'adapters_removed_total{kind="version",model="support"} 1.0' in (await client.get("/metrics")).text
 
 

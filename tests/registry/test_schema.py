@@ -48,6 +48,8 @@ def _value(name: str, kind: str) -> Any:
         return b"{}" if kind != "JSON" else '{"a": [1]}'
     if kind in ("INTEGER", "BIGINT"):
         return 7
+    if kind == "BOOLEAN":
+        return True
     if kind.startswith("DOUBLE") or kind == "FLOAT":
         return 0.25
     return "2026-07-01 12:00:00" if kind in ("DATETIME", "TIMESTAMP") else f"a {name}"
