@@ -31,7 +31,7 @@ __all__ = ["DEPLOYED_WITHIN_SECONDS", "build"]
 
 Limit = Annotated[int, Query(ge=1, le=paging.MOST, description="how many at most")]
 Cursor = Annotated[
-    Annotated[str, Field(max_length=1024)] | SkipJsonSchema[None], Query(description="`next` of the page before; without it the first page")
+    Annotated[str, Field(max_length=4096)] | SkipJsonSchema[None], Query(description="`next` of the page before; without it the first page")
 ]
 IfMatch = Annotated[
     Annotated[str, Field(pattern=preconditions.TAGS, max_length=1024)] | SkipJsonSchema[None],

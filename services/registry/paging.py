@@ -51,7 +51,7 @@ def asked(of: str, limit: int, cursor: str | None, key: Callable[[list[Any]], K]
         name, *parts = json.loads(urlsafe_b64decode(cursor.encode()))
         if name == of:
             return Asked(of, limit, key(parts))
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise UnknownCursor("query.cursor: this is no cursor of this list; send `next` of the page before, or leave it out to begin anew")
 
@@ -74,8 +74,9 @@ def number(parts: list[Any]) -> int:
 def name(parts: list[Any]) -> str:
     """Where rows have names."""
     (value,) = parts
-    if not isinstance(value, str) or not value.isprintable():
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError(value)
+    value.encode()  # no half of a surrogate pair, which no database takes
     return value
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from services.registry.token_file import CurrentTokens
 from shared.errors import SettingsError
 from shared.logs import configure
 from shared.settings import read
+from tests.dataset.running import Service
 from tests.registry.callers import OPERATE, OPERATOR, READ, READER
 from tests.registry.samples import Books
 from tests.registry.test_deployment import Stage
@@ -204,3 +206,37 @@ def test_settings_do_not_show_their_tokens(monkeypatch: pytest.MonkeyPatch) -> N
     settings = read(RegistrySettings)
     assert settings.operate_tokens.get_secret_value() == OPERATE
     assert OPERATE not in repr(settings)
+
+
+@pytest.mark.kafka
+async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(broker: str, tmp_path: Path) -> None:
+    """It takes them from a mounted file, and the next ones when that changes; a wrong one stops its start."""
+    model = f"m{uuid4().hex[:8]}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    mounted = tmp_path / "tokens"
+    mounted.write_text(f"operate {OPERATE}\n")
+    own = {"RATCHET_DATABASE": f"sqlite:///{tmp_path}/registry.db", "RATCHET_TOKENS_FILE": str(mounted)}
+    registry = Service("registry", broker, tmp_path, **own)
+    await registry.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{registry.port}") as asks:
+            path = f"/api/models/{model}/rollback"
+            assert (await asks.get("/api/models")).status_code == 200
+            assert (await asks.post(path, json=WHY)).status_code == 401
+            answer = await asks.post(path, json=WHY, headers=OPERATOR)
+            assert (answer.status_code, answer.json()["title"]) == (409, "nothing to move to")
+            mounted.write_text(f"operate the-token-that-came-after\nread {READ}\n")
+            assert (await asks.post(path, json=WHY, headers=OPERATOR)).status_code == 401
+            assert (await asks.post(path, json=WHY, headers=READER)).status_code == 403
+    finally:
+        registry.stop()
+    assert "tokens were read again" in registry.log
+    assert OPERATE not in registry.log
+
+    mounted.write_text("operate hunter2\n")
+    wrong = Service("registry", broker, tmp_path, **own)
+    wrong.launch()
+    assert await wrong.until_ended() != 0
+    assert f"RATCHET_TOKENS_FILE: {mounted}, line 1: expected" in wrong.log
+    assert "hunter2" not in wrong.log
