@@ -260,7 +260,8 @@ class KafkaConsumer:
                 for partition, batch in (await self._client.getmany(timeout_ms=0)).items():
                     self._client.seek(partition, batch[0].offset)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(done.wait(), timeout=1.0)
+                    async with asyncio.timeout(1.0):
+                        await done.wait()
 
         poller = asyncio.create_task(poll())
         try:

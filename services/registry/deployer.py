@@ -101,7 +101,8 @@ class Deployer:
                         return True
                     async with self._deployed:
                         with suppress(TimeoutError):
-                            await asyncio.wait_for(self._deployed.wait(), _WATCH_SECONDS)
+                            async with asyncio.timeout(_WATCH_SECONDS):
+                                await self._deployed.wait()
         return False
 
     def _start_over(self, model: str) -> None:
@@ -120,7 +121,8 @@ class Deployer:
                         if row.champion is not None:
                             self._metrics.set("ratchet_registry_champion_number", number_of(row.champion), model=row.model)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), _WATCH_SECONDS)
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await self._look.wait()
 
     async def _follow(self, model: str, target: Target, wake: asyncio.Event) -> None:
         retry = _FIRST_RETRY_SECONDS
@@ -138,9 +140,9 @@ class Deployer:
                 await asyncio.wait({waking}, timeout=pause)
             finally:
                 waking.cancel()
-                if work.cancel():
-                    with suppress(asyncio.CancelledError):
-                        await work
+                work.cancel()
+                # To await it would be to mistake an end of this loop, told meanwhile, for that of the work.
+                await asyncio.wait({work})
 
     async def reconcile(self, model: str, target: Target) -> bool:
         """Let a target serve what is wanted; whether it does, or another replica sees to it. What came of it is recorded and published."""

@@ -77,7 +77,8 @@ class Publisher:
                     more = False
                 if not more:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)
+                        async with asyncio.timeout(_IDLE_SECONDS):
+                            await self._wake.wait()
         finally:
             await self._lease.release()
 

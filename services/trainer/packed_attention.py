@@ -1,6 +1,7 @@
 """Attention within the examples of a packed row, given to models of the transformers library by its public AttentionInterface."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -56,21 +57,32 @@ def _attention(
     if query.device.type == "cpu":
         # The CPU's backward pass of short sequences is slower in bf16 than in fp32.
         states = [state.float() if state.element_size() < 4 else state for state in states]
-    lengths = [length for family in families for length in (family.prefix, *family.suffixes)]
+    runs = [_runs(family) for family in families]
+    lengths = [length for family, own in zip(families, runs, strict=True) for length in (family.prefix, *(n * each for n, each in own))]
     # One split and one concatenation: the gradient of a slice is as large as what it was taken from.
     pieces = zip(*(torch.split(state, lengths, dim=2) for state in states), strict=True)
     found: list[torch.Tensor] = []
-    for family in families:
-        prefix_query, prefix_key, prefix_value = next(pieces)
+    for family, own in zip(families, runs, strict=True):
+        prefix_query, *prefix = next(pieces)
         if family.prefix:
-            found.append(_causal(prefix_query, prefix_key, prefix_value, dropout, scaling))
-        for _ in family.suffixes:
-            own_query, own_key, own_value = next(pieces)
+            found.append(_causal(prefix_query, *prefix, dropout, scaling).transpose(1, 2))
+        for count, length in own:
+            own_query, *seen = (_apart(piece, count, length) for piece in next(pieces))
             if family.prefix:
-                own_key, own_value = torch.cat([prefix_key, own_key], dim=2), torch.cat([prefix_value, own_value], dim=2)
-            if own_query.shape[2]:
-                found.append(_causal(own_query, own_key, own_value, dropout, scaling))
-    return torch.cat([piece.transpose(1, 2) for piece in found], dim=1).to(query.dtype), None
+                seen = [torch.cat([before.expand(count, -1, -1, -1), after], dim=2) for before, after in zip(prefix, seen, strict=True)]
+            if length:
+                found.append(_causal(own_query, *seen, dropout, scaling).transpose(1, 2).flatten(0, 1)[None])
+    return torch.cat(found, dim=1).to(query.dtype), None
+
+
+def _runs(family: Family) -> list[tuple[int, int]]:
+    """How many suffixes of one length follow each other, and that length."""
+    return [(len(list(alike)), length) for length, alike in groupby(family.suffixes)]
+
+
+def _apart(piece: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    """[1, heads, count x length, width] as [count, heads, length, width]."""
+    return piece[0].unflatten(1, (count, length)).transpose(0, 1)
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None) -> torch.Tensor:

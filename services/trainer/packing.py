@@ -2,8 +2,8 @@
 
     [prefix of family 1][suffix][suffix]...[prefix of family 2][suffix]...
 
-A family is examples that begin alike. Each token attends to what stands before it in its own example: to the family's prefix, then to
-the tokens before it in its own suffix.
+A family is examples that begin alike, and its suffixes stand in order of length, so that those of one length can be computed together.
+Each token attends to what stands before it in its own example: to the family's prefix, then to the tokens before it in its own suffix.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def pack(examples: Sequence[Encoded]) -> Row:
     families: list[Family] = []
     before: list[list[int]] = [[] for _ in examples]
     for first, end in _families([inputs[place] for place in order]):
-        members = order[first:end]
-        prefix = _in_common(inputs[members[0]], inputs[members[-1]]) if len(members) > 1 else 0
+        prefix = _in_common(inputs[order[first]], inputs[order[end - 1]]) if end - first > 1 else 0
+        members = sorted(order[first:end], key=lambda place: len(inputs[place]))
         prefix_start = len(ids)
         ids += inputs[members[0]][:prefix]
         positions += range(prefix)

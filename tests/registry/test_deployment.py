@@ -15,7 +15,7 @@ from services.registry import api, pages
 from services.registry.app import Registry, follow, listen
 from services.registry.builds import Builds
 from services.registry.deploy.folder import Folder
-from services.registry.deploy.target import Build
+from services.registry.deploy.target import Build, Serving
 from services.registry.deployer import Deployer
 from services.registry.handlers import checkpoint_saved, progressed
 from services.registry.outbox import Publisher
@@ -194,6 +194,35 @@ class _running:  # noqa: N801 - reads as a phrase
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+
+class Lingering(FakeTarget):
+    """A place that takes its time to let go of a call."""
+
+    probing: asyncio.Event
+
+    async def probe(self, model: str) -> Serving:
+        self.probing.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+        raise AssertionError("nobody waits so long")
+
+
+async def test_the_deployer_ends_when_told_to_even_while_it_starts_over(stage: Stage) -> None:
+    """The end is told while a loop waits for the work that it has just called off."""
+    target = Lingering()
+    target.probing = asyncio.Event()
+    stage.registry.deployer._targets = {"support": [target]}
+    running = asyncio.create_task(stage.deployer.run())
+    await target.probing.wait()
+    stage.deployer._start_over("support")
+    await asyncio.sleep(0.1)
+    running.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({running})
+    assert running.cancelled()
 
 
 def _client(stage: Stage) -> httpx.AsyncClient:

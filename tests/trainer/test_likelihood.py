@@ -16,7 +16,15 @@ from tests.trainer.tiny import EXAMPLES, encoded
 
 APART = [encoded(*pair) for pair in (("abc", "12"), ("de", "3"), ("f", "4567"), ("ghijk", "8"))]
 ALIKE = [encoded(f"system:be brief {prompt}", answer) for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("one", "111"))]
-SETS = {"apart": APART, "alike": ALIKE, "two families": [*ALIKE[:2], *APART[:2], *ALIKE[2:]], "one": ALIKE[:1], "some alike": EXAMPLES}
+EQUAL = [encoded(f"system:be brief {prompt}", answer) for prompt, answer in (("one", "1"), ("three", "4"), ("two", "2"), ("six", "3"))]
+SETS = {
+    "apart": APART,
+    "alike": ALIKE,
+    "of one length": EQUAL,
+    "two families": [*ALIKE[:2], *APART[:2], *ALIKE[2:]],
+    "one": ALIKE[:1],
+    "some alike": EXAMPLES,
+}
 
 PARTICULARS: dict[str, dict[str, Any]] = {
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.5, "embedding_multiplier": 2.0, "residual_multiplier": 0.7},

@@ -32,6 +32,7 @@ def unpacked(row: Row) -> list[tuple[int, ...]]:
 @given(st.lists(encoded_examples(), min_size=1, max_size=8))
 def test_a_row_holds_every_example_once(examples: list[Encoded]) -> None:
     row = pack(examples)
+    assert all(sorted(family.suffixes) == list(family.suffixes) for family in row.families)
     assert sorted(unpacked(row)) == sorted(example.ids[:-1] for example in examples)
     assert len(row.ids) <= sum(len(example.ids) - 1 for example in examples)
     assert row.targets == tuple(token for example in examples for token in example.ids[example.answer_start :])
@@ -40,12 +41,13 @@ def test_a_row_holds_every_example_once(examples: list[Encoded]) -> None:
 
 
 def test_examples_that_begin_alike_are_a_family() -> None:
-    """Inputs are ids without the last: 5 5 1 2, 5 5 3 and 7 8. The first two share 5 5; the row is 2 + 2 + 1 + 2 tokens long."""
+    """Inputs are ids without the last: 5 5 1 2, 5 5 3 and 7 8. The first two share 5 5; the row is 2 + 1 + 2 + 2 tokens long, the shorter
+    suffix first."""
     row = pack([Encoded((5, 5, 1, 2, 9), 4), Encoded((7, 8, 9), 1), Encoded((5, 5, 3, 9), 2)])
-    assert row.ids == (5, 5, 1, 2, 3, 7, 8)
-    assert row.positions == (0, 1, 2, 3, 2, 0, 1)
-    assert row.families == (Family(2, (2, 1)), Family(0, (2,)))
-    assert row.before == (3, 5, 6, 1, 4)
+    assert row.ids == (5, 5, 3, 1, 2, 7, 8)
+    assert row.positions == (0, 1, 2, 2, 3, 0, 1)
+    assert row.families == (Family(2, (1, 2)), Family(0, (2,)))
+    assert row.before == (4, 5, 6, 1, 2)
     assert row.targets == (9, 8, 9, 3, 9)
 
 
