@@ -81,7 +81,7 @@ async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withd
     registry.hear(withdrawn("x", ("batch of r1", ["e1", "e2"]), ("batch of r2", ["e3"])))
     after = registry.promoted("r3", heard=0)
     assert await registry.counts() == {base: 0, first: 2, second: 3, after: 3}, "a child has what its parent learned"
-    page = await registry.get("/")
+    page = await registry.get("/models/support")
     assert page.count("withdrawn examples</span>") == 3
 
 
@@ -121,7 +121,7 @@ async def test_withdrawals_are_listed_with_their_versions_and_stand_in_the_histo
     history = [row for row in (await registry.get("/api/models/support/history"))["items"] if row["action"] == "forget"]
     assert [row["evidence"]["event_id"] for row in history] == ["z", "x"], "newest first; what withdrew nothing is no news"
     assert history[1]["reason"] == "of one user's examples, 1 in batches and 2 that waited may not be used any more: asked by letter"
-    assert (await registry.get("/")).count(">forget</span>") == 2
+    assert (await registry.get("/models/support")).count(">forgotten</span>") == 2
 
 
 async def test_the_same_event_again_changes_nothing_and_one_that_says_more_adds(registry: Registry) -> None:
