@@ -63,15 +63,15 @@ def _attention(
     pieces = zip(*(torch.split(state, lengths, dim=2) for state in states), strict=True)
     found: list[torch.Tensor] = []
     for family, own in zip(families, runs, strict=True):
-        prefix_query, *prefix = next(pieces)
+        prefix_query, prefix_key, prefix_value = next(pieces)
         if family.prefix:
-            found.append(_causal(prefix_query, *prefix, dropout, scaling).transpose(1, 2))
+            found.append(_causal(prefix_query, prefix_key, prefix_value, dropout, scaling).transpose(1, 2))
         for count, length in own:
-            own_query, *seen = (_apart(piece, count, length) for piece in next(pieces))
+            own_query, own_key, own_value = (_apart(piece, count, length) for piece in next(pieces))
             if family.prefix:
-                seen = [torch.cat([before.expand(count, -1, -1, -1), after], dim=2) for before, after in zip(prefix, seen, strict=True)]
+                own_key, own_value = _after(prefix_key, own_key), _after(prefix_value, own_value)
             if length:
-                found.append(_causal(own_query, *seen, dropout, scaling).transpose(1, 2).flatten(0, 1)[None])
+                found.append(_causal(own_query, own_key, own_value, dropout, scaling).transpose(1, 2).flatten(0, 1)[None])
     return torch.cat(found, dim=1).to(query.dtype), None
 
 
@@ -82,7 +82,12 @@ def _runs(family: Family) -> list[tuple[int, int]]:
 
 def _apart(piece: torch.Tensor, count: int, length: int) -> torch.Tensor:
     """[1, heads, count x length, width] as [count, heads, length, width]."""
-    return piece[0].unflatten(1, (count, length)).transpose(0, 1)
+    return piece.reshape(piece.shape[1], count, length, piece.shape[3]).transpose(0, 1)
+
+
+def _after(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """What stands before each of several suffixes, and then the suffix."""
+    return torch.cat([prefix.expand(len(own), -1, -1, -1), own], dim=2)
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -125,7 +126,8 @@ class Person:
         self.driver.find_element(By.XPATH, f"//*[self::a or self::button][contains(normalize-space(), '{text}')]").click()
 
     def until(self, seen: Callable[[], Any]) -> None:
-        WebDriverWait(self.driver, 30, 0.1).until(lambda _: seen())
+        # What a page puts in another's place is gone for whoever was looking at it.
+        WebDriverWait(self.driver, 30, 0.1, [StaleElementReferenceException]).until(lambda _: seen())
 
     def tab_to(self, css: str) -> None:
         """Go to an element by the keyboard alone; where the focus is, is to be seen."""
