@@ -111,7 +111,7 @@ def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 def _null(champion: Champion) -> Iterator[Trial]:
     house, kept = champion.house, round(BATCH * HELD_OUT_SHARE)
     for scale in NOISES * NOISY:
-        yield _trial(champion, "noise", "none", 0.0, house.right(kept), lambda model, scale=scale: _disturb(model, scale, house.draw))  # type: ignore[misc]
+        yield _trial(champion, "noise", "none", 0.0, house.right(kept), lambda model, scale=scale: _disturb(model, scale, house.draw))  # type: ignore[misc]  # bound in the loop
     for rate in RATES * SHUFFLED:
         yield _trial(champion, "shuffled", "none", 0.0, house.shuffled(kept), _lesson(champion, house.shuffled(BATCH), rate))
 

@@ -50,7 +50,9 @@ def _keep(session: Session, row: AliasRow, event: FeedbackScored, rule: Monitor)
     if event.feedback_type == "retracted" or event.model_version is None or event.model_version not in (row.champion, row.previous):
         return
     ours = select(func.count()).where(LiveReward.model == event.model)
-    if session.scalar(ours.where(LiveReward.feedback_id == event.identity)):
+    # What applications make up may hold what a database does not take.
+    feedback_id = identity("feedback", event.identity)
+    if session.scalar(ours.where(LiveReward.feedback_id == feedback_id)):
         return
     who = identity("live", event.model, event.user_id or event.conversation_id or event.response_id or event.identity)
     known = event.user_id is None or bool(session.scalar(ours.where(LiveReward.who == who, LiveReward.version != event.model_version)))
@@ -59,7 +61,7 @@ def _keep(session: Session, row: AliasRow, event: FeedbackScored, rule: Monitor)
         return
     if (session.scalar(of_version.where(LiveReward.known == known)) or 0) >= rule.most_rewards:
         return
-    reward = LiveReward(model=event.model, version=event.model_version, feedback_id=event.identity, who=who, known=known)
+    reward = LiveReward(model=event.model, version=event.model_version, feedback_id=feedback_id, who=who, known=known)
     reward.reward, reward.move = event.reward, row.move
     session.add(reward)
     session.flush()

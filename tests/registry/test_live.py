@@ -53,6 +53,12 @@ def test_what_says_nothing_of_what_answers_is_not_kept(books: Books) -> None:
     assert kept(books) == 0
 
 
+def test_an_id_that_no_database_takes_is_kept_once_like_any_other(books: Books) -> None:
+    odd = feedback(books.champion, 1.0, "ann\x00", name="a\x00b")
+    hear(books, [odd, odd])
+    assert kept(books) == 1
+
+
 def test_only_the_first_rewards_of_a_version_are_kept(books: Books) -> None:
     hear(books, opinions(books.champion, 1.0), Monitor(minimum_rewards=2, most_rewards=7))
     assert kept(books) == 7

@@ -184,8 +184,9 @@ class AliasRow(Table):
 
 
 class LiveReward(Table):
-    """What live feedback on an answer of a version was worth; the newest `id` came last. `who` stands for a user, and does not name one;
-    `known` says whether he had been heard on another version before; `move` is the champion's move that held when it came."""
+    """What live feedback on an answer of a version was worth; the newest `id` came last. `feedback_id` and `who` stand for an event and a
+    user, and do not name them; `known` says whether the user had been heard on another version before; `move` is the champion's move
+    that held when it came."""
 
     __tablename__ = "live_rewards"
     __table_args__ = (
