@@ -64,9 +64,9 @@ def is_served(session: Session, trial: TrialRow, places: Collection[str]) -> boo
 
 def heard_of(session: Session, trial: TrialRow) -> Heard:
     """The evidence of the opinions that have their partner. They get it in the order in which they came."""
-    rows = select(TrialReward.reward, TrialReward.other_reward).where(TrialReward.model == trial.model)
-    pairs = session.execute(rows.where(TrialReward.other_reward.is_not(None)).order_by(TrialReward.id)).all()
-    return weigh([pair[0] for pair in pairs], [pair[1] for pair in pairs], rule_of(trial))
+    rows = select(TrialReward).where(TrialReward.model == trial.model).order_by(TrialReward.id)
+    pairs = [(row.reward, row.other_reward) for row in session.scalars(rows) if row.other_reward is not None]
+    return weigh([earned for earned, _ in pairs], [other for _, other in pairs], rule_of(trial))
 
 
 def tried(

@@ -201,7 +201,8 @@ async def test_a_target_that_has_lost_everything_gets_the_challenger_again(stage
     stage.target.versions.clear()
     stage.target.champion = stage.target.previous = stage.target.challenger = None
     assert await stage.reconcile()
-    assert (stage.target.champion, stage.target.challenger) == (stage.base, version)
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.challenger) == (stage.base, version)
 
 
 async def test_a_challenger_stays_at_hand_however_few_versions_may(stage: Tried) -> None:
