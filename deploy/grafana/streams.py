@@ -107,9 +107,15 @@ BATCHES = Row(
             width=12,
         ),
         levels(
-            "Waiting for the next batch",
-            "Training examples that wait, by model and shard. A batch closes when they are as many as the model file says, 50 by default.",
-            Query(f"max by (model, shard) (ratchet_dataset_pending_examples{{{MODEL}}})", "{{model}} shard {{shard}}", now=True),
+            "How full the next batch is",
+            "Training examples that wait, as a share of those that fill a batch. Full and not closed: what waits is held back.",
+            Query(
+                f"max by (model, shard) (ratchet_dataset_pending_examples{{{MODEL}}}) / on (model) group_left () "
+                f"max by (model) (ratchet_dataset_batch_size{{{MODEL}}})",
+                "{{model}} shard {{shard}}",
+                now=True,
+            ),
+            unit="percentunit",
             width=6,
         ),
         levels(

@@ -12,12 +12,13 @@ from typing import Any
 from safetensors.torch import load_file
 
 from ratchet.broker import Broker
-from ratchet.client import RegistryClient
+from ratchet.client import Refused, RegistryClient
 from ratchet.ports import free_port
 from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 from shared.codec import encode
 from shared.events import UserForgotten
+from shared.identity import batch_identity, identity
 from shared.tokens import new_token
 from shared.topics import FEEDBACK_RECEIVED
 from tests.dataset.events import words
@@ -46,6 +47,9 @@ ZEALOT = 8
 """Corrections of one user, more than a batch may take from anyone."""
 DIES = "trainer.heard_step=kill@15"
 """In the middle of the first run, after its first checkpoint."""
+
+KEY = b"story"
+"""Of every record, so that they stay in order."""
 
 _Sent = tuple[bytes | None, bytes | None, Headers]
 
@@ -108,10 +112,11 @@ class Stack:
         await self._say([_checked(number) for number in range(BEFORE)])
         await self._say([_correction(number, number >= GOOD) for number in range(GOOD + POISONED)])
         await self._say([_correction(1000 + number, False, "zealot") for number in range(ZEALOT)])
-        await self._say([_forgotten(), (b"odd", b"{", [])])
+        await self._say([_forgotten(), (KEY, b"{", [])])
         await self._doomed.until_ended(90)
         await self.trainer.start()
-        await self._until(lambda: self._runs() == ["promoted", "rejected"], "trained and judged")
+        await self._until(lambda: self._outcome(0) == "promoted", "better")
+        await self._until(lambda: self._outcome(1) == "rejected", "worse")
         await self._restart_the_registry()
         base, version = "v0", self._champion()
         assert version != base
@@ -144,9 +149,12 @@ class Stack:
     def _champion(self) -> str:
         return str(self._get(f"/api/models/{MODEL}/aliases/champion")["version"])
 
-    def _runs(self) -> list[str]:
-        """How the runs ended, in the order in which they began; empty while one goes on."""
-        return [str(run["state"]) for run in reversed(self._get(f"/api/models/{MODEL}").get("runs", []))]
+    def _outcome(self, batch: int) -> str:
+        """What came of the run of a batch; empty before it begins."""
+        try:
+            return str(self._get(f"/api/runs/{identity('run', batch_identity(MODEL, 0, batch))}")["state"])
+        except Refused:
+            return ""
 
     def _get(self, path: str) -> Any:
         with RegistryClient(f"http://127.0.0.1:{self.registry.port}", self._token) as client:
@@ -165,7 +173,7 @@ class Stack:
 
 def _event(user: str, **said: Any) -> _Sent:
     about = {"occurred_at": "2026-01-01T00:00:00Z", "model": MODEL, "user_id": user}
-    return user.encode(), json.dumps(about | said).encode(), []
+    return KEY, json.dumps(about | said).encode(), []
 
 
 def _checked(number: int) -> _Sent:
@@ -189,4 +197,4 @@ def _liked(number: int, version: str) -> _Sent:
 
 def _forgotten() -> _Sent:
     value, headers = encode(UserForgotten(event_id="forgotten", occurred_at=NOW, user_id="c1", model=MODEL), "test")
-    return b"c1", value, headers
+    return KEY, value, headers
