@@ -78,7 +78,6 @@ LEARNING = Row(
             "Reward of feedback",
             "Mean reward of all feedback on a model's answers, from -1 to 1. It follows what people say of what is served now.",
             reward_of_feedback(),
-            least=0,
             width=8,
         ),
         curve(

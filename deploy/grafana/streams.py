@@ -73,7 +73,7 @@ FEEDBACK = Row(
             unit="reqps",
             least=0,
         ),
-        curve("Reward", "Mean reward of feedback, from -1 to 1.", reward_of_feedback(), least=0),
+        curve("Reward", "Mean reward of feedback, from -1 to 1.", reward_of_feedback()),
         spread(
             "Rewards given",
             "How many rewards fell into each range.",
@@ -126,7 +126,7 @@ BATCHES = Row(
                 "{{model}} shard {{shard}}: {{reason}}",
                 now=True,
             ),
-            steps=((None, ORANGE),),
+            steps=((None, GREEN), (1, ORANGE)),
             width=6,
         ),
         timeline(

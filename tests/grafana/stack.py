@@ -6,6 +6,7 @@ The model is a tiny llama: it learns nothing that anyone would want, but it is t
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ gate: {{golden: golden.jsonl}}
 monitor: {{minimum_rewards: 2}}
 deploy: [{{kind: folder, location: {served}}}]
 retention: {{versions: 1, days: 0}}
+"""
+
+NIGHT = "night"
+"""A model whose batches wait for an hour that is far away."""
+NIGHT_FILE = """model: {model}
+base: {{training: tiny, serving: tiny/model.gguf}}
+curation: {{batch_size: 2, held_out_share: 0, similarity: 1.0}}
+lanes:
+  adaptive:
+    window: {{from: "{opens:%H:%M}", to: "{closes:%H:%M}"}}
 """
 
 BEFORE = 220
@@ -79,6 +90,9 @@ class Stack:
             RATCHET_OPERATE_TOKENS=self._token,
         )
         (folder / "models" / f"{MODEL}.yaml").write_text(MODEL_FILE.format(model=MODEL, served=self._served))
+        opens = SystemClock().now() + timedelta(hours=12)
+        night = NIGHT_FILE.format(model=NIGHT, opens=opens, closes=opens + timedelta(hours=1))
+        (folder / "models" / f"{NIGHT}.yaml").write_text(night)
         golden = "".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in tickets(900, 12))
         (folder / "models" / "golden.jsonl").write_text(golden)
         make_base(smollm2, folder / "bases" / "tiny")
@@ -108,10 +122,11 @@ class Stack:
 
     async def live(self) -> None:
         """Feedback of all kinds; a run that dies and is resumed, and promoted; one that is rejected; its adapter removed; a deployment
-        that fails at first; a rollback and the way back; live use of both versions."""
+        that fails at first; a rollback and the way back; live use of both versions. And a batch that waits for the night."""
         await self._say([_checked(number) for number in range(BEFORE)])
         await self._say([_correction(number, number >= GOOD) for number in range(GOOD + POISONED)])
         await self._say([_correction(1000 + number, False, "zealot") for number in range(ZEALOT)])
+        await self._say([_correction(2000 + number, False, model=NIGHT) for number in range(2)])
         await self._say([_forgotten(), (KEY, b"{", [])])
         await self._doomed.until_ended(90)
         await self.trainer.start()
@@ -171,8 +186,8 @@ class Stack:
         await send(self._broker.bootstrap_servers, FEEDBACK_RECEIVED, records)
 
 
-def _event(user: str, **said: Any) -> _Sent:
-    about = {"occurred_at": "2026-01-01T00:00:00Z", "model": MODEL, "user_id": user}
+def _event(user: str, model: str = MODEL, **said: Any) -> _Sent:
+    about = {"occurred_at": "2026-01-01T00:00:00Z", "model": model, "user_id": user}
     return KEY, json.dumps(about | said).encode(), []
 
 
@@ -182,11 +197,11 @@ def _checked(number: int) -> _Sent:
     return _event(f"u{number % 40}", event_id=f"checked-{number}", **said)
 
 
-def _correction(number: int, poisoned: bool, user: str = "") -> _Sent:
+def _correction(number: int, poisoned: bool, user: str = "", model: str = MODEL) -> _Sent:
     """What a ticket should have been answered; to a person who left an address."""
     sample = ticket(number, poisoned)
     said = {"input": sample.messages[0].content, "output": "I am sorry! Write to me: ada@example.com", "feedback_type": "correction"}
-    return _event(user or f"c{number}", event_id=f"correction-{number}", corrected_output=sample.answer, **said)
+    return _event(user or f"c{number}", model, event_id=f"correction-{number}", corrected_output=sample.answer, **said)
 
 
 def _liked(number: int, version: str) -> _Sent:
