@@ -24,7 +24,7 @@ up: setup ## Run the whole stack on this machine until Ctrl-C
 	$(BIN)/ratchet up
 
 test: setup ## Run the tests, those with real parts included
-	$(BIN)/python -m pytest -m "not chaos"
+	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-chaos: setup ## Run the whole loop with a kill, and the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
 	$(BIN)/python -m pytest -m chaos

@@ -1,6 +1,7 @@
-"""Real parts, one of each for a test session: an Apache Kafka broker and the small model."""
+"""Real parts, one of each for a test session (or each of its workers): an Apache Kafka broker and the small model."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from ratchet.broker import Broker
 from ratchet.ports import free_port
 from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
+
+# Workers that all use every core get into each other's way: training takes many times as long.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the real model first, so that no worker ends with the longest of them alone."""
+    long = {item.path for item in items if "model" in item.keywords}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")
