@@ -84,7 +84,7 @@ _FLOW: tuple[Topic, ...] = (
         # The last is the dataset service's own: what it decides follows from this log alone, the end of a wait as well.
         (FeedbackScored, WithdrawalRequested, WaitEnded),
         "feedback, dataset",
-        ("dataset",),
+        ("dataset", "registry"),
         timedelta(days=90),
         4,
     ),

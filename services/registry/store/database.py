@@ -48,11 +48,16 @@ class Unstorable(Unprocessable):
 
 
 class Database:
-    """SQL behind three calls. Raises SettingsError for a URL that is none."""
+    """SQL behind three calls. `password_file` holds the password, where the URL does not.
 
-    def __init__(self, url: str) -> None:
+    Raises SettingsError for a URL that is none, and for a file that cannot be read or is empty.
+    """
+
+    def __init__(self, url: str, password_file: Path | None = None) -> None:
         try:
             parsed = make_url(url)
+            if password_file is not None:
+                parsed = parsed.set(password=_password_in(password_file))
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             serially = {"isolation_level": "SERIALIZABLE"} if parsed.get_backend_name() == "postgresql" else {}
