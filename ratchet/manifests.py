@@ -1,9 +1,9 @@
 """What of `deploy/` is made from other files: `python -m ratchet.manifests deploy` writes it anew.
 
-    k8s/components/kafka-topics/topics.yaml   from shared/topics.py
-    k8s/components/kafka-users/users.yaml     from the rights that ratchet/rights.py makes of it
-    k8s/components/monitoring/rules.yaml      from prometheus/rules/*.yaml
-    grafana/kustomization.yaml                from the names of grafana/dashboards/*.json
+k8s/components/kafka-topics/topics.yaml   from shared/topics.py
+k8s/components/kafka-users/users.yaml     from the rights that ratchet/rights.py makes of it
+k8s/components/monitoring/rules.yaml      from prometheus/rules/*.yaml
+grafana/kustomization.yaml                from the names of grafana/dashboards/*.json
 """
 
 import sys

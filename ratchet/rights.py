@@ -1,6 +1,6 @@
 """Who may do what on the bus: rights of users, made from the topic table. A user may do what the flow shows, and nothing else.
 
-    applications ── the four services ── the autoscaler, which sees how far behind groups are ── operators, with the command line
+applications ── the four services ── the autoscaler, which sees how far behind groups are ── operators, with the command line
 """
 
 from collections.abc import Callable, Iterator
@@ -62,7 +62,11 @@ class Right:
 def rights() -> dict[str, tuple[Right, ...]]:
     """The rights of every user, by the user's name, in the order of the flow."""
     of_services = {f"ratchet-{group.service}": _of_service(group.service) for group in GROUPS}
-    return {"ratchet-application": _of_application()} | of_services | {"ratchet-autoscaler": _of_autoscaler(), "ratchet-operator": _of_operator()}
+    return (
+        {"ratchet-application": _of_application()}
+        | of_services
+        | {"ratchet-autoscaler": _of_autoscaler(), "ratchet-operator": _of_operator()}
+    )
 
 
 def _of_service(service: str) -> tuple[Right, ...]:

@@ -126,7 +126,7 @@ def _dead_letters(topic: Topic) -> Topic:
 
 _STATE: tuple[Topic, ...] = (
     # The changelog of the dataset's table: as many partitions as feedback.scored, an event's entry stands where the event does.
-    Topic(DATASET_ENTRIES, "model#shard|feedback_id", (), "dataset", (), None, 4, compacted=True),
+    Topic(DATASET_ENTRIES, "model#shard|feedback_id", (), "dataset", ("dataset",), None, 4, compacted=True),
 )
 
 TOPICS: tuple[Topic, ...] = tuple(row for topic in _FLOW for row in (topic, _dead_letters(topic))) + _STATE

@@ -144,3 +144,13 @@ def _write_ahead(connection: Any) -> None:
             if attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
+
+
+def _password_in(file: Path) -> str:
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"RATCHET_DATABASE_PASSWORD_FILE: expected a file with a password, {file}: {error}") from error
+    if not password:
+        raise SettingsError(f"RATCHET_DATABASE_PASSWORD_FILE: {file} is empty")
+    return password
