@@ -85,7 +85,7 @@ def test_images_have_the_version_of_the_code_and_others_a_version_of_theirs() ->
         "dataset": [f"ratchet:{ratchet_version()}"],
         "trainer": [f"ratchet-trainer:{ratchet_version()}"],
         "registry": [f"ratchet:{ratchet_version()}"],
-        "bases": [f"ratchet-trainer:{ratchet_version()}"],
+        "bases": [f"ratchet-bases:{ratchet_version()}"],
     }
     for image in (*images["ollama"], *images["postgres"]):
         tag = image.partition(":")[2]
