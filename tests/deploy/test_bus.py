@@ -11,6 +11,7 @@ from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry import app as registry
 from services.trainer.settings import TrainerSettings
+from shared.metrics import CATALOGUE
 from shared.topics import DEAD_LETTER_SUFFIX, TOPICS
 from tests.deploy.rendering import EVERYTHING, OVERLAYS, combination, of_kind, overlay
 
@@ -151,7 +152,8 @@ def test_a_trainer_is_scaled_by_nothing_but_its_window_and_never_in_the_middle_o
     assert (window["type"], busy["type"]) == ("cron", "prometheus")
     # Between 1 and the most an autoscaler has no choice; to 0 only while no trigger is active.
     assert (found["minReplicaCount"], found["maxReplicaCount"]) == (0, int(window["metadata"]["desiredReplicas"]))
-    assert "max(ratchet_training_in_progress{" in busy["metadata"]["query"]
+    (metric,) = [metric for metric in CATALOGUE if metric.name == "ratchet_training_in_progress"]
+    assert f"max({metric.name}{{" in busy["metadata"]["query"]
     assert "fallback" not in found
     assert "replicas" not in of_kind(combination(("trainer-window",)), "StatefulSet")["trainer"]["spec"]
 

@@ -104,6 +104,7 @@ def test_who_may_talk_to_whom() -> None:
         ("ollama", "from", "registry", "11434"),
         ("ollama", "from", "in application: all", "8080"),
         ("registry", "from", "in people: all", "8080"),
+        ("registry", "from", "in application: all", "8080"),
         ("service", "from", "in monitoring: prometheus", "http"),
     }
 
