@@ -20,7 +20,7 @@ K8S = DEPLOY / "k8s"
 MODELS = Path("models")
 COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
-OPTIONAL = ("kafka-scram", "kueue", "trainer-window")
+OPTIONAL = ("intake", "kafka-scram", "kueue", "trainer-window")
 """Components that no overlay takes: what a site has instead, or besides."""
 
 EVERYTHING = tuple(name for name in COMPONENTS if name != "kafka-scram")
@@ -75,7 +75,7 @@ def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
 
 
 def _build(folder: Path) -> tuple[Manifest, ...]:
-    done = subprocess.run([program("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{folder}: {done.stderr}"
     return tuple(yaml.load_all(done.stdout, Loader=_LOADER))
 

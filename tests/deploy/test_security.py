@@ -98,6 +98,7 @@ def test_who_may_talk_to_whom() -> None:
     assert arrows == {
         ("service", "to", "in kube-system: kube-dns", "53"),
         ("service", "to", "Kafka", "9093"),
+        ("feedback", "from", "in application: all", "8091"),
         ("registry", "to", "postgres", "5432"),
         ("postgres", "from", "registry", "5432"),
         ("registry", "to", "ollama", "11434"),
@@ -126,7 +127,7 @@ def test_the_linter_finds_nothing(name: str, tmp_path: Path) -> None:
         [program("kube-score"), "score", "--output-format", "ci", "--kubernetes-version", "v1.34", *options, str(rendered)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     lines = done.stdout.splitlines()

@@ -33,6 +33,7 @@ NOT_ON_THIS_BRANCH_YET = {
     "RATCHET_KAFKA_KEY",
     "RATCHET_KAFKA_USERNAME",
     "RATCHET_KAFKA_PASSWORD_FILE",
+    "RATCHET_INTAKE_TOKENS_FILE",
 }
 OF_OTHERS = {"HOME", "HF_HUB_OFFLINE"}
 ALL = [*(pytest.param(overlay, name, id=name) for name in OVERLAYS)]
