@@ -7,10 +7,12 @@ INSTALLED := $(VENV)/.installed
 NAMES := .venv-names
 BASES := .ratchet/bases
 OLLAMA := github.com/ollama/ollama@v0.6.5
+KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama kustomize manifests lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,17 @@ ollama: .ratchet/bin/ollama ## Build the Ollama that tests deploy to (needs Go, 
 # For this machine's processor, so that its vector instructions are used.
 .ratchet/bin/ollama:
 	CGO_CFLAGS="-O2 -march=native" CGO_CXXFLAGS="-O2 -march=native" GOBIN="$(CURDIR)/.ratchet/bin" go install $(OLLAMA)
+
+kustomize: .ratchet/bin/kustomize .ratchet/bin/kube-score ## Build what renders and what checks the manifests in tests (needs Go, and some minutes)
+
+.ratchet/bin/kustomize:
+	GOBIN="$(CURDIR)/.ratchet/bin" go install $(KUSTOMIZE)
+
+.ratchet/bin/kube-score:
+	GOBIN="$(CURDIR)/.ratchet/bin" go install $(KUBE_SCORE)
+
+manifests: $(INSTALLED) ## Make what of deploy/ is made from the topic table, from rules and from dashboards
+	$(BIN)/python -m ratchet.manifests deploy
 
 lint: $(INSTALLED) ## Check style, types and the walls between services
 	$(BIN)/ruff check .

@@ -85,7 +85,7 @@ _FLOW: tuple[Topic, ...] = (
         # The last is the dataset service's own: what it decides follows from this log alone, the end of a wait as well.
         (FeedbackScored, WithdrawalRequested, WaitEnded),
         "feedback, dataset",
-        ("dataset",),
+        ("dataset", "registry"),
         timedelta(days=90),
         4,
     ),
@@ -127,7 +127,7 @@ def _dead_letters(topic: Topic) -> Topic:
 
 _STATE: tuple[Topic, ...] = (
     # The changelog of the dataset's table: as many partitions as feedback.scored, an event's entry stands where the event does.
-    Topic(DATASET_ENTRIES, "model#shard|feedback_id", (), "dataset", (), None, 4, compacted=True),
+    Topic(DATASET_ENTRIES, "model#shard|feedback_id", (), "dataset", ("dataset",), None, 4, compacted=True),
 )
 
 TOPICS: tuple[Topic, ...] = tuple(row for topic in _FLOW for row in (topic, _dead_letters(topic))) + _STATE

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 _BUILT = Path(".ratchet/bin").absolute()
-_WAYS = {"ollama": "with Go on this machine, type: make ollama (some minutes)"}
+_WAYS = {
+    "ollama": "with Go on this machine, type: make ollama (some minutes)",
+    "kustomize": "with Go on this machine, type: make kustomize (some minutes)",
+    "kube-score": "with Go on this machine, type: make kustomize (some minutes)",
+}
 _PACKAGED = "it comes with the operating system's packages"
 
 

@@ -47,7 +47,7 @@ async def run(settings: RegistrySettings) -> None:
     log = configure("registry", settings.log_level, settings.log_format)
     models = load_models(settings.models)
     tokens = CurrentTokens(settings, log)
-    database = Database(settings.database)
+    database = Database(settings.database, settings.database_password_file)
     producer = KafkaProducer(settings.bootstrap_servers)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
     live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,))

@@ -15,6 +15,9 @@ class RegistrySettings(ServiceSettings):
     database: Annotated[str, Field(description="an SQLAlchemy URL: sqlite:///<file> or postgresql+psycopg://...")] = (
         "sqlite:///.ratchet/registry.db"
     )
+    database_password_file: Annotated[
+        Path | None, Field(description="a file with the database's password, which then is not in the URL; read once, at the start")
+    ] = None
     serving: Annotated[str, Field(description="where llamacpp targets are served that name no location of their own")] = (
         "http://127.0.0.1:8081"
     )

@@ -48,11 +48,16 @@ class Unstorable(Unprocessable):
 
 
 class Database:
-    """SQL behind three calls. Raises SettingsError for a URL that is none."""
+    """SQL behind three calls. `password_file` holds the password, where the URL does not.
 
-    def __init__(self, url: str) -> None:
+    Raises SettingsError for a URL that is none, and for a file that cannot be read or is empty.
+    """
+
+    def __init__(self, url: str, password_file: Path | None = None) -> None:
         try:
             parsed = make_url(url)
+            if password_file is not None:
+                parsed = parsed.set(password=_password_in(password_file))
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             serially = {"isolation_level": "SERIALIZABLE"} if parsed.get_backend_name() == "postgresql" else {}
@@ -139,3 +144,13 @@ def _write_ahead(connection: Any) -> None:
             if attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
+
+
+def _password_in(file: Path) -> str:
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"RATCHET_DATABASE_PASSWORD_FILE: expected a file with a password, {file}: {error}") from error
+    if not password:
+        raise SettingsError(f"RATCHET_DATABASE_PASSWORD_FILE: {file} is empty")
+    return password

@@ -1,0 +1,160 @@
+"""What the manifests tell a service is what the service knows: variables, ports, probes, folders, files, times, names of others."""
+
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy.engine import make_url
+
+from ratchet.ports import free_port
+from services.dataset.settings import DatasetSettings
+from services.feedback.settings import FeedbackSettings
+from services.registry.access import OPEN
+from services.registry.settings import RegistrySettings
+from services.trainer.settings import TrainerSettings
+from shared.clock import SystemClock
+from shared.health import Health, serve_health
+from shared.settings import PREFIX, ServiceSettings, read
+from tests.deploy.rendering import EVERYTHING, OVERLAYS, WITH_SCRAM, Manifest, combination, of_kind, overlay, pods
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "feedback": FeedbackSettings,
+    "dataset": DatasetSettings,
+    "trainer": TrainerSettings,
+    "registry": RegistrySettings,
+}
+NOT_ON_THIS_BRANCH_YET = {
+    "RATCHET_KAFKA_CA",
+    "RATCHET_KAFKA_CERTIFICATE",
+    "RATCHET_KAFKA_KEY",
+    "RATCHET_KAFKA_USERNAME",
+    "RATCHET_KAFKA_PASSWORD_FILE",
+    "RATCHET_INTAKE_TOKENS_FILE",
+}
+OF_OTHERS = {"HOME", "HF_HUB_OFFLINE"}
+ALL = [*(pytest.param(overlay, name, id=name) for name in OVERLAYS)]
+ALL += [pytest.param(combination, EVERYTHING, id="everything"), pytest.param(combination, WITH_SCRAM, id="with scram")]
+
+
+@pytest.mark.parametrize(("render", "what"), ALL)
+@pytest.mark.parametrize("service", SETTINGS)
+def test_every_variable_is_one_that_the_service_or_another_reads_and_of_its_form(
+    render: Any, what: Any, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, own = variables(render(what), service)
+    known = {name: {PREFIX + field.upper() for field in settings.model_fields} for name, settings in SETTINGS.items()}
+    assert set(own) - known[service] <= NOT_ON_THIS_BRANCH_YET | OF_OTHERS
+    assert set(shared) - set().union(*known.values()) <= NOT_ON_THIS_BRANCH_YET
+    assert len(shared) > 10
+    assert len(own) >= 2
+    for name, value in (shared | own).items():
+        monkeypatch.setenv(name, value)
+    settings = read(SETTINGS[service])
+    port = getattr(settings, f"{service}_port")
+    assert [found["containerPort"] for found in container(render(what), service)["ports"]] == [port]
+    assert of_kind(render(what), "Service")[service]["spec"]["ports"][0]["port"] == port
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_the_command_is_the_service(service: str) -> None:
+    python, option, module = container(overlay("production"), service)["command"]
+    assert (python, option) == ("python", "-m")
+    assert find_spec(f"{module}.__main__") is not None
+
+
+def test_probes_ask_what_there_is(unused_health: str) -> None:
+    asked = {
+        (service, kind): container(overlay("production"), service)[kind]["httpGet"]["path"]
+        for service in SETTINGS
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
+    assert len(asked) == 12
+    for (service, kind), path in asked.items():
+        assert path == ("/readyz" if kind == "readinessProbe" else "/healthz")
+        if service == "registry":
+            assert path in OPEN
+        else:
+            assert httpx.get(unused_health + path).status_code != 404
+    assert httpx.get(unused_health + "/elsewhere").status_code == 404
+
+
+@pytest.fixture
+def unused_health() -> Any:
+    port = free_port()
+    stop = serve_health(Health(SystemClock()), CollectorRegistry(), "127.0.0.1", port)
+    yield f"http://127.0.0.1:{port}"
+    stop()
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_grace_period_covers_a_checkpoint(name: str) -> None:
+    shared, _ = variables(overlay(name), "trainer")
+    assert pods(overlay(name))["trainer"]["spec"]["terminationGracePeriodSeconds"] >= float(shared["RATCHET_STOP_SECONDS"]) + 30
+
+
+@pytest.mark.parametrize(("render", "what"), ALL)
+@pytest.mark.parametrize("service", SETTINGS)
+def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> None:
+    """A folder that is written to lies on a writable volume; a file is an item of the volume that is mounted where it is looked for."""
+    shared, own = variables(render(what), service)
+    mounts = {mount["mountPath"]: mount for mount in container(render(what), service)["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pods(render(what))[service]["spec"]["volumes"]}
+    own_fields = {PREFIX + field.upper() for field in SETTINGS[service].model_fields}
+    written = {"RATCHET_DATA", "RATCHET_WORK", "RATCHET_MERGED"} & own_fields
+    written |= {"RATCHET_OBJECT_STORE"} if service != "feedback" else set()
+    for name in written:
+        assert not mounts[(shared | own)[name]].get("readOnly"), name
+    assert mounts[shared["RATCHET_MODELS"]]["readOnly"]
+    if service in ("trainer", "registry"):
+        assert mounts[shared["RATCHET_BASES"]]["readOnly"]
+    files = {name: value for name, value in (shared | own).items() if value.startswith("/etc/") and name != "RATCHET_MODELS"}
+    assert len(files) >= 2
+    for value in files.values():
+        path = PurePosixPath(value)
+        assert mounts[str(path.parent)]["readOnly"]
+        secret = volumes[mounts[str(path.parent)]["name"]]["secret"]
+        assert {item["key"] for item in secret.get("items", [{"key": path.name}])} >= {path.name}
+
+
+def test_threads_are_as_many_as_the_limits_say() -> None:
+    found = {env["name"]: env for env in container(overlay("production"), "trainer")["env"]}
+    assert found["RATCHET_THREADS"]["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
+    for name in OVERLAYS:
+        shared, _ = variables(overlay(name), "registry")
+        assert shared["RATCHET_OLLAMA_THREADS"] == str(pods(overlay(name))["ollama"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_others_are_where_the_services_look_for_them(name: str) -> None:
+    shared, _ = variables(overlay(name), "registry")
+    ports = {
+        (service, str(port["port"])) for service, found in of_kind(overlay(name), "Service").items() for port in found["spec"]["ports"]
+    }
+    database, ollama = make_url(shared["RATCHET_DATABASE"]), urlsplit(shared["RATCHET_OLLAMA"])
+    assert database.password is None
+    assert {(database.host, str(database.port)), (ollama.hostname, str(ollama.port))} <= ports
+    server = pods(overlay(name))["postgres"]["spec"]["containers"][0]
+    said = {env["name"]: env["value"] for env in server["env"]}
+    assert (database.username, database.database) == (said["POSTGRES_USER"], said["POSTGRES_DB"])
+    (kafka,) = of_kind(overlay(name), "Kafka").values()
+    listeners = {f"{kafka['metadata']['name']}-kafka-bootstrap:{found['port']}" for found in kafka["spec"]["kafka"]["listeners"]}
+    assert listeners == {shared["RATCHET_BOOTSTRAP_SERVERS"]}
+
+
+def container(manifests: tuple[Manifest, ...], service: str) -> Manifest:
+    (found,) = pods(manifests)[service]["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def variables(manifests: tuple[Manifest, ...], service: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of every service, and those of one; a limit's as the smallest that there may be."""
+    found = container(manifests, service)
+    (source,) = found["envFrom"]
+    shared: dict[str, str] = of_kind(manifests, "ConfigMap")[source["configMapRef"]["name"]]["data"]
+    assert all("resourceFieldRef" in env["valueFrom"] for env in found["env"] if "valueFrom" in env)
+    return shared, {env["name"]: env.get("value", "1") for env in found["env"]}
