@@ -11,6 +11,7 @@ from services.trainer.bases import locate
 from services.trainer.child_process import ChildProcess
 from services.trainer.environment import require_able_machine
 from services.trainer.failures import RunFailed
+from services.trainer.progress import expect_runs
 from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
 from services.trainer.waiting import Waiting
@@ -82,6 +83,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
                 await consume(ready, handle, waiting.commit, producer, "trainer", clock, log)
 
     metrics.expect("ratchet_dead_letters_total", topic=TRAINING_BATCHES)
+    expect_runs(metrics, models)
     show_vitals(metrics, health, {"work": settings.work, "object_store": local_folder(settings.object_store)})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
     working, telling = asyncio.create_task(work()), asyncio.create_task(told_to_stop.wait())

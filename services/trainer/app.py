@@ -57,7 +57,6 @@ HEARD_BACK: tuple[type[Event], ...] = (
     DeploymentFailed,
 )
 
-OUTCOMES = ("promotable", "rejected", "inconclusive", "failed")
 CORRUPT_ADVICE = "compare the object store with its backup; the batch can be announced again once its files are whole"
 POLL_SECONDS = 0.2
 REMIND_SECONDS = 30.0
@@ -101,9 +100,6 @@ class Trainer:
         self._interruptions = Interruptions(child)
         self.pause, self.settled = self._interruptions.pause, self._interruptions.settled
         self._announced: datetime | None = None
-        for name in models.files:
-            for outcome in OUTCOMES:
-                metrics.expect("ratchet_training_runs_total", model=name, outcome=outcome)
 
     async def warm_up(self) -> None:
         """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that.
