@@ -62,7 +62,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "1 while the share of a kind of feedback has jumped: look at who sends it.",
     ),
     Metric("ratchet_dataset_withdrawals_total", "counter", "dataset", ("model",), "Withdrawals of a user's feedback, one for each shard."),
-    Metric("ratchet_dataset_batch_size", "gauge", "dataset", ("model",), "Training examples that fill a batch."),
+    Metric("ratchet_dataset_batch_size", "gauge", "dataset", ("model",), "Training examples that close a batch: batch_size, or pool."),
     Metric("ratchet_dataset_batches_total", "counter", "dataset", ("model",), "Batches closed."),
     Metric(
         "ratchet_dataset_newest_batch_timestamp_seconds",

@@ -88,7 +88,7 @@ class Dataset:
         metrics.expect("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
         for name, file in models.files.items():
             metrics.expect("ratchet_dataset_batches_total", model=name)
-            metrics.set("ratchet_dataset_batch_size", file.curation.batch_size, model=name)
+            metrics.set("ratchet_dataset_batch_size", max(file.curation.batch_size, file.curation.pool or 0), model=name)
 
     async def recover(self, read: Callable[[], TableState]) -> None:
         """Go on from what the table says of the partitions that this worker owns; it is read when no event is half done.
