@@ -18,7 +18,7 @@ NOT_OURS = frozenset({"up", "process_start_time_seconds", "process_resident_memo
 
 _STRING = re.compile(r'"[^"]*"')
 _LABELS = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)|\{[^}]*\}|\[[^]]*\]")
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?![a-zA-Z0-9_:]*\s*\()")
+_NAME = re.compile(r"(?<![a-zA-Z0-9_:.])[a-zA-Z_:][a-zA-Z0-9_:]*(?![a-zA-Z0-9_:]*\s*\()")
 _WORDS = frozenset({"and", "or", "unless", "offset", "bool", "by", "on", "without", "ignoring", "group_left", "group_right"})
 
 

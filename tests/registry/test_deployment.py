@@ -466,6 +466,7 @@ async def test_a_rollback_is_counted_by_who_asked_and_both_counts_begin_at_zero(
 
     assert (told("operator"), told("monitor")) == (0, 0)
     stage.promote("r1")
-    async with _client(stage) as client:
+    async with _running(stage), _client(stage) as client:
+        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
         await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
     assert (told("operator"), told("monitor")) == (1, 0)
