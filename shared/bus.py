@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -32,6 +33,8 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...] = ()
+    stamped_at: datetime | None = field(default=None, compare=False)
+    """When it was put on its topic, where that is known."""
 
     @property
     def position(self) -> Position:
@@ -238,6 +241,14 @@ class KafkaConsumer:
         except KafkaError as error:
             raise BusUnavailable(f"could not commit {record.topic}-{record.partition}@{record.offset}: {error}") from error
 
+    async def committed(self) -> dict[tuple[str, int], int | None]:
+        """What the group has committed in the partitions that are this member's. Raises BusUnavailable when that is not known in time."""
+        try:
+            async with asyncio.timeout(5.0):
+                return {(at.topic, at.partition): await self._client.committed(at) for at in self._client.assignment()}
+        except (KafkaError, TimeoutError) as error:
+            raise BusUnavailable(f"it is not known what is committed: {error}") from error
+
     async def keeps(self, record: Record) -> bool:
         """Whether the partition of `record` is this member's once a rebalance that may be under way has come to its end."""
         await self._listener.settled.wait()
@@ -298,7 +309,8 @@ def _refusals(topic: str) -> Iterator[None]:
 
 def record_of(raw: "ConsumerRecord[bytes, bytes]") -> Record:
     """An aiokafka record in our words."""
-    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))
+    stamped_at = datetime.fromtimestamp(raw.timestamp / 1000, UTC) if raw.timestamp >= 0 else None
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), stamped_at)
 
 
 @dataclass

@@ -45,6 +45,11 @@ class Health:
             self._busy = busy
 
     @property
+    def stalled_seconds(self) -> float:
+        """How long there has been no progress although there is work to do, or how long the recovery has lasted."""
+        return self._clock.monotonic() - self._progress if self._busy else 0.0
+
+    @property
     def is_recovering(self) -> bool:
         return self._recovering
 
@@ -55,7 +60,7 @@ class Health:
     @property
     def is_live(self) -> bool:
         bound = self._recovered_after if self._recovering else self._stalled_after
-        return not (self._busy and self._clock.monotonic() - self._progress > bound)
+        return self.stalled_seconds <= bound
 
 
 StartResponse = Callable[..., Any]

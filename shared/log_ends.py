@@ -24,35 +24,38 @@ class LogEnds:
         self._client: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
-        """Raises BusUnavailable when no broker answers."""
+        """Nothing happens when it has started already. Raises BusUnavailable when no broker answers."""
+        if self._client is not None:
+            return
         self._client = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, group_id=None, enable_auto_commit=False)
         try:
             await self._client.start()
         except KafkaError as error:
+            await self.stop()
             raise BusUnavailable(str(error)) from error
 
     async def stop(self) -> None:
         if self._client is not None:
-            await self._client.stop()
+            client, self._client = self._client, None
+            await client.stop()
 
-    async def behind(self, committed: Mapping[Partition, int | None]) -> list[Partition]:
-        """The partitions that have records after what is committed; without a commit, any records.
+    async def behind(self, committed: Mapping[Partition, int | None]) -> dict[Partition, int]:
+        """The partitions that have records after what is committed, or without a commit any records, and how many offsets that is.
 
         Raises BusUnavailable when the broker does not say within some seconds.
         """
         if self._client is None or not committed:
-            return []
+            return {}
         places = {TopicPartition(*partition): partition for partition in committed}
-        uncommitted = [place for place, partition in places.items() if committed[partition] is None]
         try:
             async with asyncio.timeout(self._seconds):
                 ends = await self._client.end_offsets(list(places))
-                # What was deleted for its age waits no more.
-                begins = await self._client.beginning_offsets(uncommitted) if uncommitted else {}
+                begins = await self._client.beginning_offsets(list(places))
         except (KafkaError, TimeoutError) as error:
             raise BusUnavailable(f"the ends of topics are unknown: {error}") from error
-        reached = {place: committed[partition] if place not in begins else begins[place] for place, partition in places.items()}
-        return [partition for place, partition in places.items() if ends[place] > (reached[place] or 0)]
+        # What was deleted for its age waits no more.
+        lags = {partition: ends[place] - max(committed[partition] or 0, begins[place]) for place, partition in places.items()}
+        return {partition: lag for partition, lag in lags.items() if lag > 0}
 
     async def holds(self, partition: tuple[str, int], offset: int) -> bool:
         """Whether a partition has a record at `offset` or after it. What a transaction leaves at its end takes an offset and is none.

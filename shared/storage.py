@@ -46,6 +46,12 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
+def local_folder(root: str) -> Path | None:
+    """The folder on this machine that a store's root is; None when it is elsewhere."""
+    files, path = fsspec.core.url_to_fs(root)
+    return Path(path) if isinstance(files, LocalFileSystem) else None
+
+
 class FsspecStore:
     """An object store on a file system of fsspec. A URI is the key below the root, so that a store can be moved as a whole."""
 

@@ -22,9 +22,12 @@ from pydantic import Field
 from shared.bus import Record
 from shared.errors import BusUnavailable
 from shared.failpoints import Ordered, reach
+from shared.faust_metrics import FaustMetrics
 from shared.health import Health
+from shared.lag import tell_lag
 from shared.log_ends import LogEnds
 from shared.logs import Log
+from shared.metrics import Metrics
 from shared.settings import ServiceSettings
 
 COMMIT_SECONDS = 1.0
@@ -88,11 +91,13 @@ class _Handled:
 class Commits:
     """The one place where a Faust service commits. Deliveries of many events may be under way at a time; they are awaited in order."""
 
-    def __init__(self, app: faust.App, topic: str, health: Health, ends: LogEnds, in_flight: int = 1000) -> None:
+    def __init__(self, app: faust.App, topic: str, health: Health, ends: LogEnds, metrics: Metrics, in_flight: int = 1000) -> None:
         self._app = app
         self._topic = topic
         self._health = health
         self._ends = ends
+        self._metrics = metrics
+        metrics.registry.register(FaustMetrics(app.monitor))
         self._handled: asyncio.Queue[_Handled] = asyncio.Queue(in_flight)
         self._done: dict[TP, int] = {}
         self._seeks_back = False
@@ -164,7 +169,9 @@ class Commits:
         owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
         committed = {tp: self._committed.get(tp, consumer._committed_offset[tp]) for tp in owned}
         try:
-            places = [(tp, committed[tp] or 0) for tp in await self._ends.behind(committed)]
+            behind = await self._ends.behind(committed)
+            tell_lag(behind, self._app.conf.id, [self._topic], self._metrics)
+            places = [(tp, committed[tp] or 0) for tp in behind]
             return [place for place in places if place not in before or await self._ends.holds(*place)]
         except BusUnavailable:
             return []

@@ -8,6 +8,7 @@ from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
 from shared.bus import KafkaProducer
 from shared.clock import SystemClock
+from shared.counted_store import CountedStore
 from shared.failpoints import arm
 from shared.health import Health, serve_health
 from shared.log_ends import LogEnds
@@ -16,9 +17,10 @@ from shared.metrics import Metrics
 from shared.model_file import load_models
 from shared.process import exit_status
 from shared.settings import read
-from shared.storage import FsspecStore
+from shared.storage import FsspecStore, local_folder
 from shared.streams import Commits, create_app, run
 from shared.topics import FEEDBACK_SCORED
+from shared.vitals import show_vitals
 
 
 async def serve(settings: DatasetSettings) -> None:
@@ -30,10 +32,11 @@ async def serve(settings: DatasetSettings) -> None:
     models = load_models(settings.models)
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.dataset_group, settings)
-    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers))
-    table, store = FaustTable(app), FsspecStore(settings.object_store)
+    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers), metrics)
+    table, store = FaustTable(app), CountedStore(FsspecStore(settings.object_store), metrics)
     dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True))
     attach(app, table, dataset, commits, health)
+    show_vitals(metrics, health, {"data": settings.data, "object_store": local_folder(settings.object_store)})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
     try:
         await producer.start()

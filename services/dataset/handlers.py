@@ -1,7 +1,7 @@
 """What is done for one scored event: gather, decide, write. Entries go to the table, snapshots to the object store, batches to the bus."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -9,7 +9,7 @@ from services.dataset.batches import announcement, write_snapshot
 from services.dataset.golden import Golden
 from services.dataset.ledger import Ledger
 from services.dataset.outcomes import Closing
-from services.dataset.recovery import Group, completed, grouped, perhaps_unannounced
+from services.dataset.recovery import Group, completed, grouped, newest_members, perhaps_unannounced
 from services.dataset.withdrawal import announcements, mark_examples
 from shared.bus import Producer, Record, publish, send_dead_letter
 from shared.clock import Clock
@@ -28,6 +28,14 @@ from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES
 
 SOURCE = "/ratchet/dataset"
 TAKEN: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (FeedbackScored, WithdrawalRequested, WaitEnded)
+OF_SHARDS = (
+    "ratchet_dataset_pending_examples",
+    "ratchet_dataset_held_back_examples",
+    "ratchet_dataset_feedback_jump",
+    "ratchet_dataset_newest_batch_timestamp_seconds",
+)
+"""What is told of shards, which may be another worker's after a rebalance."""
+
 WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
 # A worker that wakes up after its session has some 2,000 events at hand to write older entries from, and a batch has 50 or more of them.
@@ -77,6 +85,10 @@ class Dataset:
         # Recovery replaces the ledgers: not while an event is half done with one of them.
         self._turn = asyncio.Lock()
         self._recovered = False
+        metrics.expect("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
+        for name, file in models.files.items():
+            metrics.expect("ratchet_dataset_batches_total", model=name)
+            metrics.set("ratchet_dataset_batch_size", max(file.curation.batch_size, file.curation.pool or 0), model=name)
 
     async def recover(self, read: Callable[[], TableState]) -> None:
         """Go on from what the table says of the partitions that this worker owns; it is read when no event is half done.
@@ -86,6 +98,9 @@ class Dataset:
         async with self._turn:
             self._recovered = False
             self._ledgers.clear()
+            self._alarms.clear()
+            for metric in OF_SHARDS:
+                self._metrics.forget(metric)
             state = read()
             for (model, shard), found in grouped(state).items():
                 if model not in self._models.files:
@@ -101,6 +116,7 @@ class Dataset:
                 ledger = Ledger.rebuilt(self._models.get(model), shard, self._golden[model], newest.values(), found.batches)
                 self._ledgers[model, shard] = ledger
                 self._count_pending(model, shard)
+                self._tell_newest_batch(model, shard, newest_members(newest.values()))
             self._recovered = True
             self._log.info("recovered", entries=len(state.entries), ledgers=len(self._ledgers))
 
@@ -184,6 +200,7 @@ class Dataset:
                 await reach("dataset.member_sent")
             await reach("dataset.batch_closed")
             self._metrics.count("ratchet_dataset_batches_total", model=model_file.model)
+            self._tell_newest_batch(model_file.model, ledger.shard, closing.members)
             self._log.info("batch closed", model=model_file.model, shard=ledger.shard, number=closing.number, batch=closing.batch_id)
         return deliveries
 
@@ -254,3 +271,8 @@ class Dataset:
         self._metrics.set("ratchet_dataset_pending_examples", ledger.pending, model=model, shard=str(shard))
         for reason, count in ledger.held_back.items():
             self._metrics.set("ratchet_dataset_held_back_examples", count, model=model, shard=str(shard), reason=reason)
+
+    def _tell_newest_batch(self, model: str, shard: int, members: Collection[Entry]) -> None:
+        if members:
+            newest = max(entry.logged_at for entry in members).timestamp()
+            self._metrics.set("ratchet_dataset_newest_batch_timestamp_seconds", newest, model=model, shard=str(shard))

@@ -60,6 +60,12 @@ def completed(state: TableState, read: Callable[[Artefact], Manifest]) -> list[E
     return _without_the_forgotten(state.entries, repaired)
 
 
+def newest_members(entries: Collection[Entry]) -> list[Entry]:
+    """Those of the entries that are members of the newest batch."""
+    number = max((entry.batch.number for entry in entries if entry.batch), default=None)
+    return [entry for entry in entries if entry.batch and entry.batch.number == number]
+
+
 def _dropped(entries: Collection[Entry], waiting: Collection[Entry]) -> Iterator[Entry]:
     """Those that wait but were dropped, for later feedback on the same answer or by a withdrawal; whichever came first."""
     superseded = {entry.feedback_id: offset for entry, offset in _superseded(entries, waiting)}

@@ -19,6 +19,7 @@ from shared.process import exit_status
 from shared.settings import read
 from shared.streams import Commits, create_app, run
 from shared.topics import FEEDBACK_RECEIVED
+from shared.vitals import show_vitals
 
 
 async def serve(settings: FeedbackSettings) -> None:
@@ -32,8 +33,9 @@ async def serve(settings: FeedbackSettings) -> None:
     policies = Policies(models, load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None)
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.feedback_group, settings)
-    commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers))
+    commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers), metrics)
     attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
+    show_vitals(metrics, health, {"data": settings.data})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)
     try:
         await producer.start()

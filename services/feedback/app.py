@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import faust
 
@@ -12,6 +12,7 @@ from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
 from shared.codec import encode
 from shared.errors import Unprocessable
+from shared.events import FeedbackType
 from shared.failpoints import reach
 from shared.health import Health
 from shared.logs import Log
@@ -33,6 +34,12 @@ class Feedback:
         self._metrics = metrics
         self._clock = clock
         self._log = log
+        metrics.expect("ratchet_dead_letters_total", topic=FEEDBACK_RECEIVED)
+        for error in Unprocessable.__subclasses__():
+            metrics.expect("ratchet_feedback_refused_total", reason=error.__name__)
+        for policy in policies:
+            for feedback_type in get_args(FeedbackType):
+                metrics.expect("ratchet_feedback_received_total", model=policy.file.model, feedback_type=feedback_type)
 
     async def handle(self, record: Record) -> Any:
         """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
@@ -44,6 +51,7 @@ class Feedback:
         except Unprocessable as error:
             self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
             self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
+            self._metrics.count("ratchet_feedback_refused_total", reason=type(error).__name__)
             return send_dead_letter(self._producer, record, error, "feedback", self._clock)
         event = scored.event
         self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)

@@ -23,14 +23,18 @@ from services.registry.token_file import CurrentTokens
 from services.registry.trial_watch import watch_trials
 from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
+from shared.counted_store import CountedStore
 from shared.health import Health
+from shared.lag import watch_lag
+from shared.log_ends import LogEnds
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
 from shared.process import exit_status
 from shared.settings import read
-from shared.storage import FsspecStore
+from shared.storage import FsspecStore, local_folder
 from shared.topics import FEEDBACK_SCORED
+from shared.vitals import show_vitals
 
 
 class _Server(uvicorn.Server):
@@ -52,13 +56,15 @@ async def run(settings: RegistrySettings) -> None:
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
     live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,))
     health = Health(clock)
+    folders = {"merged": settings.merged, "object_store": local_folder(settings.object_store), "database": database.folder}
+    show_vitals(metrics, health, folders)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
 
     async with targets_of(models, settings) as targets:
-        store = FsspecStore(settings.object_store)
+        store = CountedStore(FsspecStore(settings.object_store), metrics)
         builds = Builds(database, store, models, settings.bases, settings.merged)
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = Publisher(database, producer, clock, log, replica)
@@ -86,6 +92,8 @@ async def run(settings: RegistrySettings) -> None:
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),
+                asyncio.create_task(watch_lag(consumer, GROUP, TOPICS, LogEnds(settings.bootstrap_servers), metrics)),
+                asyncio.create_task(watch_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), LogEnds(settings.bootstrap_servers), metrics)),
                 asyncio.create_task(watch_trials(registry, log)),
                 asyncio.create_task(server.serve()),
             ]

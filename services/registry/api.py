@@ -198,7 +198,7 @@ def _state(health: Health, metrics: CollectorRegistry) -> APIRouter:
         return _told(health.is_ready)
 
     @routes.get("/metrics")
-    async def get_metrics() -> Response:
+    def get_metrics() -> Response:  # in a thread: it looks at disks
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -66,6 +66,12 @@ class Registry:
         self._publisher = publisher
         self._log = log
         self._metrics = metrics
+        for topic in TOPICS:
+            metrics.expect("ratchet_dead_letters_total", topic=topic)
+        for name in models.files:
+            metrics.expect("ratchet_registry_promotions_total", model=name)
+            for actor in ("operator", "monitor"):
+                metrics.expect("ratchet_registry_rollbacks_total", model=name, actor=actor)
 
     async def declare(self) -> None:
         """Give every declared model that has no version its version 0."""

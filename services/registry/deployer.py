@@ -160,7 +160,11 @@ class Deployer:
     async def reconcile(self, model: str, target: Target) -> bool:
         """Let a target serve what is wanted; whether it does, or another replica sees to it. What came of it is recorded and published."""
         try:
-            return not await self._leases[model].have() or await self._reconcile(model, target)
+            if await self._leases[model].have():
+                return await self._reconcile(model, target)
+            for metric in ("ratchet_registry_serves_champion", "ratchet_registry_served_number"):
+                self._metrics.forget(metric, model=model, target=target.name)
+            return True
         except Unavailable as error:
             self._log.warning("deployments wait", model=model, target=target.name, reason=str(error))
             return False
@@ -173,10 +177,13 @@ class Deployer:
         try:
             served = await deploy(wanted, target, self._builds, self._slowdown)
         except Undone as error:
+            self._metrics.set("ratchet_registry_serves_champion", 0, model=model, target=target.name)
             await self._record_failure(wanted, target, error, self._clock.monotonic() - began)
             return False
         if served is not None:
             await self._record_success(wanted, target, served, self._clock.monotonic() - began)
+        self._metrics.set("ratchet_registry_serves_champion", 1, model=model, target=target.name)
+        self._metrics.set("ratchet_registry_served_number", number_of(wanted.champion), model=model, target=target.name)
         async with self._deployed:
             self._deployed.notify_all()
         try:

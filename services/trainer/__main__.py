@@ -11,22 +11,27 @@ from services.trainer.bases import locate
 from services.trainer.child_process import ChildProcess
 from services.trainer.environment import require_able_machine
 from services.trainer.failures import RunFailed
+from services.trainer.progress import expect_runs
 from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
 from services.trainer.waiting import Waiting
 from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
 from shared.clock import SystemClock
+from shared.counted_store import CountedStore
 from shared.errors import Misconfigured, Unprocessable
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.lag import watch_lag
+from shared.log_ends import LogEnds
 from shared.logs import Log, configure
 from shared.metrics import Metrics
 from shared.model_file import Models, load_models
 from shared.process import exit_status
 from shared.reading import KafkaReader
 from shared.settings import read
-from shared.storage import FsspecStore
+from shared.storage import FsspecStore, local_folder
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.vitals import show_vitals
 
 OTHERS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
 
@@ -44,7 +49,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     child = ChildProcess(settings.threads, log, settings.memory_limit)
     producer = KafkaProducer(settings.bootstrap_servers)
     others = KafkaReader(settings.bootstrap_servers, OTHERS)
-    store, runs = FsspecStore(settings.object_store), Runs(settings.work)
+    store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(settings.work)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)
     consumer = KafkaConsumer(
         settings.bootstrap_servers,
@@ -77,8 +82,13 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
             async with aclosing(waiting.among(records)) as ready:
                 await consume(ready, handle, waiting.commit, producer, "trainer", clock, log)
 
+    metrics.expect("ratchet_dead_letters_total", topic=TRAINING_BATCHES)
+    expect_runs(metrics, models)
+    show_vitals(metrics, health, {"work": settings.work, "object_store": local_folder(settings.object_store)})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
     working, telling = asyncio.create_task(work()), asyncio.create_task(told_to_stop.wait())
+    ends = LogEnds(settings.bootstrap_servers)
+    watching = asyncio.create_task(watch_lag(consumer, settings.trainer_group, (TRAINING_BATCHES,), ends, metrics))
     try:
         await asyncio.wait({working, telling}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -86,9 +96,9 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
         log.info("stopping")
         await trainer.pause(settings.stop_seconds)
     finally:
-        for task in (working, telling):
+        for task in (working, telling, watching):
             task.cancel()
-        await asyncio.gather(working, telling, return_exceptions=True)
+        await asyncio.gather(working, telling, watching, return_exceptions=True)
         await child.stop()
         await consumer.stop()
         await others.stop()

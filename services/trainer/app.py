@@ -101,6 +101,7 @@ class Trainer:
         self._handovers = Handovers(store, runs, log)
         self._interruptions = Interruptions(child)
         self.pause, self.settled = self._interruptions.pause, self._interruptions.settled
+        self._announced: datetime | None = None
 
     async def warm_up(self) -> None:
         """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that.
@@ -135,6 +136,7 @@ class Trainer:
         """Bring a batch to its end. Raises Forgone, with nothing published from then on, when `owned` says that it is another trainer's."""
         batch = decode(record.value, record.headers, BatchReady).event
         model = self._models.get(batch.model)
+        self._announced = record.stamped_at
         self._metrics.set("ratchet_training_in_progress", 1, model=batch.model)
         try:
             await self._interruptions.carry(self._bring_to_its_end(batch, model, owned), owned)
@@ -234,6 +236,9 @@ class Trainer:
         await publish(self._producer, TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS, outcome.model, outcome, SOURCE)
         told = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
+        if outcome.verdict and outcome.evaluation == 1 and self._announced is not None:
+            waited = (self._clock.now() - self._announced).total_seconds()
+            self._metrics.observe("ratchet_training_verdict_seconds", waited, model=outcome.model, lane=outcome.lane)
         alarm = outcome.verdict.alarm if outcome.verdict else None
         self._metrics.set("ratchet_training_reward_hacking", alarm is not None, model=outcome.model)
         if alarm:

@@ -10,6 +10,7 @@ from shared.health import Health
 from shared.identity import identity
 from shared.logs import Log
 from shared.metrics import Metrics
+from shared.model_file import Models
 from shared.topics import TRAINING_PROGRESS
 
 SOURCE = "ratchet/trainer"
@@ -18,6 +19,18 @@ LOG_STEPS = 10
 
 INTERVAL = 0.5
 """Seconds between two events of a phase at least; the first and the last step are always told."""
+
+
+OUTCOMES = ("promotable", "rejected", "inconclusive", "failed")
+
+
+def expect_runs(metrics: Metrics, models: Models) -> None:
+    """Let what is counted of runs begin at zero."""
+    for name, file in models.files.items():
+        for outcome in OUTCOMES:
+            metrics.expect("ratchet_training_runs_total", model=name, outcome=outcome)
+        for lane in file.lanes:
+            metrics.expect("ratchet_training_verdict_seconds", model=name, lane=lane)
 
 
 class Progress:

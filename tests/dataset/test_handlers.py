@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -300,3 +301,28 @@ async def test_the_end_of_a_wait_is_said_in_the_log_and_closes_the_batch_there()
 async def test_nothing_is_decided_before_recovery() -> None:
     with pytest.raises(RuntimeError):
         await dataset(Outside()).handle(LOG[0], START)
+
+
+async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that_are_still_ours() -> None:
+    """Of the batch that closed last it is told when its newest example was logged, whichever worker closed it."""
+    outside, metrics = Outside(), Metrics("dataset")
+    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
+    process = Dataset(Models({"support": FILE}, Path()), outside, outside.store, outside, metrics, clock, log, 1)
+
+    def told(name: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"model": "support", "shard": "0"})
+
+    assert metrics.registry.get_sample_value("ratchet_dataset_batches_total", {"model": "support"}) == 0
+    await process.recover(lambda: TableState(()))
+    for record in LOG:
+        assert (told("ratchet_dataset_newest_batch_timestamp_seconds") is None) == (not batches(outside))
+        for delivery in await process.handle(record, START + timedelta(seconds=record.offset)):
+            await delivery
+    pending, newest = told("ratchet_dataset_pending_examples"), told("ratchet_dataset_newest_batch_timestamp_seconds")
+    assert pending is not None
+    assert newest is not None
+    assert START.timestamp() < newest < START.timestamp() + len(LOG)
+    await process.recover(lambda: TableState(()))
+    assert told("ratchet_dataset_pending_examples") is told("ratchet_dataset_newest_batch_timestamp_seconds") is None
+    await process.recover(lambda: TableState.read((key.encode(), value) for key, value in outside.entries.items()))
+    assert (told("ratchet_dataset_pending_examples"), told("ratchet_dataset_newest_batch_timestamp_seconds")) == (pending, newest)

@@ -15,28 +15,6 @@ NAMES = ("overview", "streams", "training", "serving")
 OF_EVERY_PROCESS = frozenset({"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"})
 """What Prometheus's own client exports."""
 
-AT_THE_MERGE = OF_EVERY_PROCESS | frozenset(
-    {
-        "ratchet_build_info",
-        "ratchet_service_ready",
-        "ratchet_service_stalled_seconds",
-        "ratchet_consumer_lag_records",
-        "ratchet_disk_free_bytes",
-        "ratchet_disk_size_bytes",
-        "ratchet_feedback_refused_total",
-        "ratchet_dataset_batch_size",
-        "ratchet_dataset_newest_batch_timestamp_seconds",
-        "ratchet_object_store_errors_total",
-        "ratchet_training_verdict_seconds",
-        "ratchet_registry_serves_champion",
-        "ratchet_registry_served_number",
-        "faust_rebalances_total",
-        "faust_events_active",
-        "faust_send_seconds",
-    }
-)
-"""Metrics that the services do not export on this branch yet: queries that ask for one have no data."""
-
 NOT_SHOWN: dict[str, str] = {
     "ratchet_service_live": "`ratchet_service_ready` says as much, and liveness is the cluster's to act on",
     "faust_messages_received_total": "what the streams take is shown by kind, not by Faust's count",
@@ -48,7 +26,7 @@ NOT_SHOWN: dict[str, str] = {
 """Metrics that no panel asks for, and why."""
 
 _METRIC = re.compile(r"\b(?:ratchet|faust|process)_\w+")
-_HISTOGRAMS = {row.name for row in CATALOGUE if row.kind == "histogram"} | {"ratchet_training_verdict_seconds"}
+_HISTOGRAMS = {row.name for row in CATALOGUE if row.kind == "histogram"}
 
 
 @dataclass(frozen=True)

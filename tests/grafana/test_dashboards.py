@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.__main__ import files
 from shared.metrics import CATALOGUE
-from tests.grafana.dashboards import AT_THE_MERGE, FOLDER, NAMES, NOT_SHOWN, OF_EVERY_PROCESS, panels, queries, read, variables
+from tests.grafana.dashboards import FOLDER, NAMES, NOT_SHOWN, OF_EVERY_PROCESS, panels, queries, read, variables
 from tests.programs import program
 
 PROVISIONING = Path("deploy/grafana/provisioning")
@@ -80,12 +80,11 @@ def test_the_first_row_is_answers(board: dict[str, Any]) -> None:
 
 def test_what_is_asked_for_is_exported(board: dict[str, Any]) -> None:
     exported = {row.name for row in CATALOGUE}
-    assert not AT_THE_MERGE & exported, "these are there now"
     found = list(queries(board))
     assert len(found) > len(panels(board))
     for query in found:
         assert query.metrics, query
-        assert query.metrics <= exported | OF_EVERY_PROCESS | AT_THE_MERGE, query
+        assert query.metrics <= exported | OF_EVERY_PROCESS, query
 
 
 def test_every_metric_of_the_catalogue_is_shown_or_there_is_a_reason() -> None:

@@ -427,3 +427,46 @@ async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: 
     done, _ = await asyncio.wait([running], timeout=0.1)
     assert not done
     running.cancel()
+
+
+async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_that_deploys(stage: Stage) -> None:
+    def told() -> tuple[float | None, float | None, float | None]:
+        read, labels = stage.metrics.registry.get_sample_value, {"model": "support", "target": "fake"}
+        serves, served = read("ratchet_registry_serves_champion", labels), read("ratchet_registry_served_number", labels)
+        return serves, served, read("ratchet_registry_champion_number", {"model": "support"})
+
+    assert told() == (None, None, None)
+    await stage.reconcile()
+    await stage.registry.show_state("support")
+    assert told() == (1, 0, 0)
+    stage.target.answers_wrongly = {1}
+    stage.promote("r1")
+    await stage.reconcile()
+    await stage.registry.show_state("support")
+    assert told() == (0, 0, 1), "what was served before is still served"
+    stage.target.answers_wrongly = set()
+    await stage.reconcile()
+    assert told() == (1, 1, 1)
+    stage.target.away = True
+    await stage.reconcile()
+    assert told() == (0, 1, 1), "nobody knows what it serves"
+    stage.target.away = False
+    await stage.deployer._leases["support"].release()
+    publisher = Publisher(stage.books.database, stage.bus, SystemClock(), LOG, "other")
+    targets = {"support": [stage.target]}
+    other = Deployer(stage.books.database, targets, stage.builds, publisher, SystemClock(), LOG, Metrics("registry"), 1, "other")
+    assert await other.reconcile("support", stage.target)
+    assert await stage.reconcile(), "another replica sees to it"
+    assert told() == (None, None, 1)
+
+
+async def test_a_rollback_is_counted_by_who_asked_and_both_counts_begin_at_zero(stage: Stage) -> None:
+    def told(actor: str) -> float | None:
+        return stage.metrics.registry.get_sample_value("ratchet_registry_rollbacks_total", {"model": "support", "actor": actor})
+
+    assert (told("operator"), told("monitor")) == (0, 0)
+    stage.promote("r1")
+    async with _running(stage), _client(stage) as client:
+        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
+    assert (told("operator"), told("monitor")) == (1, 0)

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -561,3 +561,18 @@ async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world
     with pytest.raises(RuntimeError, match="power"):
         await trainer.handle(record, mine)
     assert trainer.opens_at(record) is None, "what has begun is finished"
+
+
+async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(world: World) -> None:
+    """Announced a minute ago; asked again, the trainer gives a second verdict, which is no longer the batch's wait."""
+    trainer = world.trainer()
+    record = replace(announced(a_batch(world)), stamped_at=datetime.now(UTC) - timedelta(seconds=60))
+    handling = asyncio.create_task(trainer.handle(record, mine))
+    await world.answer(1, "reevaluate", "v0")
+    await world.answer(2, "promoted", "v1")
+    await handling
+    read, labels = trainer._metrics.registry.get_sample_value, {"model": "m", "lane": "adaptive"}
+    assert read("ratchet_training_verdict_seconds_count", labels) == 1
+    waited = read("ratchet_training_verdict_seconds_sum", labels)
+    assert waited is not None
+    assert 60 < waited < 90

@@ -24,6 +24,7 @@ from shared.identity import identity
 from shared.storage import FsspecStore
 from shared.topics import MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 from tests.dataset.running import Service, read, send
+from tests.monitoring.exported import check_exported, sample
 from tests.trainer.tickets import NOW, ticket, tickets, write_batch
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model]
@@ -212,6 +213,18 @@ async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path,
     rejected = await rollback_of(broker, poisoned)
     assert rejected.outcome == "rejected", rejected
     assert "golden: worse" in rejected.reason
+
+    def lag() -> float | None:
+        return sample(trainer.metrics, "ratchet_consumer_lag_records", group=MODEL, topic=TRAINING_BATCHES)
+
+    await trainer.until(lambda: lag() == 0, "level with its topic")
+    exposed = trainer.metrics
+    check_exported("trainer", exposed)
+    runs = [sample(exposed, "ratchet_training_runs_total", model=MODEL, outcome=outcome) for outcome in ("failed", "inconclusive")]
+    assert runs == [1, 0]
+    assert sample(exposed, "ratchet_training_verdict_seconds_count", model=MODEL, lane="master") == 0
+    # Since the kill: the second batch's, which it interrupted, and the poisoned one's; the one that failed has none.
+    assert sample(exposed, "ratchet_training_verdict_seconds_count", model=MODEL, lane="adaptive") == 2
 
     assert 'ratchet_training_runs_total{model="trainer-service",outcome="rejected"} 1.0' in trainer.metrics
     assert "ratchet_training_phase_seconds" in trainer.metrics

@@ -67,6 +67,13 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             _adapt_to_sqlite(self._engine)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its file lies; None when it has none on this machine."""
+        url = self._engine.url
+        is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+        return Path(str(url.database)).parent if is_file else None
+
     def bring_up_to_date(self) -> None:
         """Have the tables in the form that this registry knows. Raises DatabaseUnavailable or DatabaseAhead."""
         with _in_our_words():

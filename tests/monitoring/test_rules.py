@@ -1,0 +1,109 @@
+"""Every alert is tried on series that raise it and on series that do not, asks for what is exported, and says what to do."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ratchet.stack import Ports
+from shared.metrics import CATALOGUE
+from tests.monitoring.rule_files import CASES, FOLDER, RUNBOOKS, alerts, asked, known, recorded, rules
+from tests.programs import program
+
+ALERTS = alerts()
+OBJECTIVES = ("feedback-accepted", "verdict-in-time", "serving-correct")
+
+
+def promtool(*arguments: str | Path) -> str:
+    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    """What is expected of an alert at which time."""
+    tests = yaml.safe_load((CASES / f"{name}.yaml").read_text(encoding="utf-8"))["tests"]
+    return [case for test in tests for case in test["alert_rule_test"]]
+
+
+def test_prometheus_takes_configuration_and_rules() -> None:
+    said = promtool("check", "config", FOLDER / "prometheus.yaml")
+    assert "3 rule files found" in said
+    assert sum(int(count) for count in re.findall(r"(\d+) rules found", said)) == len(list(rules()))
+
+
+def test_it_scrapes_what_ratchet_up_runs() -> None:
+    (job,) = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    targets = {static["labels"]["service"]: static["targets"] for static in job["static_configs"]}
+    ports = Ports()
+    assert job["job_name"] == "ratchet"
+    assert targets == {service: [f"127.0.0.1:{getattr(ports, service)}"] for service in ("feedback", "dataset", "trainer", "registry")}
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_fires_and_does_not(name: str) -> None:
+    expected = cases(name)
+    assert {case["alertname"] for case in expected} == {name}
+    assert any(case["exp_alerts"] for case in expected)
+    assert any(not case["exp_alerts"] for case in expected)
+    assert "SUCCESS" in promtool("test", "rules", CASES / f"{name}.yaml")
+
+
+def test_there_are_cases_of_every_alert_and_of_nothing_else() -> None:
+    assert len(ALERTS) >= 20
+    assert {path.stem for path in CASES.iterdir()} == set(ALERTS)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_how_grave_it_is_and_what_to_do(name: str) -> None:
+    alert = ALERTS[name]
+    assert alert["labels"]["severity"] in ("critical", "warning", "info")
+    assert alert["annotations"]["summary"]
+    page = Path(alert["annotations"]["runbook_url"])
+    assert page.parent == RUNBOOKS
+    title, *_ = page.read_text(encoding="utf-8").splitlines()
+    assert name in title.removeprefix("# ").split(", ")
+
+
+def test_what_rules_ask_for_is_exported_or_recorded() -> None:
+    used = set()
+    for rule in rules():
+        names = asked(rule["expr"])
+        assert names or rule["expr"].startswith("vector("), rule
+        assert names <= known(), rule
+        used |= names
+    assert recorded() <= used, "what is recorded is asked for"
+    assert len(used & {row.name for row in CATALOGUE}) >= 15
+
+
+def test_labels_that_rules_go_by_are_those_of_the_catalogue() -> None:
+    """A selector on a label that a metric has not would silently choose nothing."""
+    labels = {row.name: set(row.labels) for row in CATALOGUE}
+    chosen = 0
+    for rule in rules():
+        for name, selector in re.findall(r"\b((?:ratchet|faust)_\w+)\{([^}]*)\}", rule["expr"]):
+            family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in labels else name
+            assert set(re.findall(r"(\w+)\s*[=!]", selector)) - {"le"} <= labels[family], rule
+            chosen += 1
+    assert chosen >= 10
+
+
+def test_burn_rates_are_those_of_the_workbook() -> None:
+    """Over 30 days: 2 % of the budget in an hour, 5 % in six, 10 % in three days; and a short window of a twelfth beside each long one."""
+    assert pytest.approx(14.4) == 30 * 24 * 0.02
+    assert pytest.approx(6) == 30 * 24 * 0.05 / 6
+    assert pytest.approx(1) == 30 * 0.10 / 3
+    for objective in OBJECTIVES:
+        name = "".join(part.capitalize() for part in objective.split("-"))
+        fast, slowly = (ALERTS[f"Ratchet{name}{speed}"]["expr"] for speed in ("BurnsFast", "BurnsSlowly"))
+        assert _compared(fast, objective) == [("1h", "14.4"), ("5m", "14.4"), ("6h", "6"), ("30m", "6")]
+        assert _compared(slowly, objective) == [("3d", ""), ("6h", "")]
+
+
+def _compared(expr: str, objective: str) -> list[tuple[str, str]]:
+    return re.findall(
+        rf'ratio_rate(\w+){{objective="{objective}"}} > on \(objective\) (?:([\d.]+) \* )?ratchet:objective_budget:ratio', expr
+    )
