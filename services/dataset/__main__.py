@@ -10,6 +10,7 @@ from shared.bus import KafkaProducer
 from shared.clock import SystemClock
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka_security import security_of
 from shared.log_ends import LogEnds
 from shared.logs import configure
 from shared.metrics import Metrics
@@ -28,9 +29,10 @@ async def serve(settings: DatasetSettings) -> None:
     clock, metrics = SystemClock(), Metrics("dataset")
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    app = create_app(settings.dataset_group, settings)
-    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers))
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    app = create_app(settings.dataset_group, settings, security)
+    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers, security=security))
     table, store = FaustTable(app), FsspecStore(settings.object_store)
     dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True))
     attach(app, table, dataset, commits, health)

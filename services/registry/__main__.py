@@ -23,6 +23,7 @@ from services.registry.token_file import CurrentTokens
 from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.health import Health
+from shared.kafka_security import security_of
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
@@ -47,9 +48,10 @@ async def run(settings: RegistrySettings) -> None:
     models = load_models(settings.models)
     tokens = CurrentTokens(settings, log)
     database = Database(settings.database)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
-    live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,))
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS, security=security)
+    live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,), security=security)
     health = Health(clock)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from shared.clock import SystemClock
 from shared.errors import Misconfigured, Unprocessable
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka_security import security_of
 from shared.logs import Log, configure
 from shared.metrics import Metrics
 from shared.model_file import Models, load_models
@@ -42,8 +43,9 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
     child = ChildProcess(settings.threads, log, settings.memory_limit)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    others = KafkaReader(settings.bootstrap_servers, OTHERS)
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    others = KafkaReader(settings.bootstrap_servers, OTHERS, security)
     store, runs = FsspecStore(settings.object_store), Runs(settings.work)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)
     consumer = KafkaConsumer(
@@ -53,6 +55,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
         session_seconds=settings.session_seconds,
         handing_over_seconds=settings.stop_seconds,
         rebalances=HandingOver(trainer, settings.stop_seconds),
+        security=security,
     )
 
     async def handle(record: Record) -> None:
