@@ -34,6 +34,7 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    VersionWithdrawn,
 )
 from shared.failpoints import reach
 from shared.health import Health
@@ -53,6 +54,7 @@ HEARD_BACK: tuple[type[Event], ...] = (
     VersionRegistered,
     VersionPromoted,
     VersionRolledBack,
+    VersionWithdrawn,
     VersionDeployed,
     DeploymentFailed,
 )

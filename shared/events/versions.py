@@ -12,8 +12,8 @@ from shared.events.base import Artefact, Count, Digest, Event, Id, Name
 
 class VersionRegistered(Event):
     """A version exists. It is the registry's answer to the outcome `run_id`, `evaluation`:
-    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has moved since the verdict, or `held`: the model is
-    on hold, and a person decides.
+    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has moved since the verdict, or `held`: the run has
+    ended, and the champion stays for the time being. The model is on hold and a person decides, or users try the version first.
     Version 0 is the base itself: it has no run."""
 
     model: Name
@@ -47,6 +47,20 @@ class VersionRolledBack(Event):
     version: str
     from_version: str
     adapter: Artefact | None = None
+    actor: str
+    reason: str
+
+
+class VersionWithdrawn(Event):
+    """A challenger that users tried is none any more; `champion` stays. When it is `quarantined`, nothing is learned from its batch and
+    nothing judged by it from now on."""
+
+    model: Name
+    version: str
+    champion: str
+    run_id: Id | None = None
+    batch_id: Id | None = None
+    quarantined: bool
     actor: str
     reason: str
 
