@@ -7,6 +7,7 @@ from typing import Any
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from shared.errors import SettingsError
 from shared.settings import PREFIX, KafkaSettings
@@ -67,16 +68,20 @@ async def refusal(bootstrap_servers: str, security: Security) -> str:
     host, _, port = bootstrap_servers.split(",")[0].strip().rpartition(":")
     try:
         connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=PATIENCE_MS, **security.options)
+        try:
+            # A broker that wants a user takes the connection, and hangs up on the first question.
+            await connection.send(MetadataRequest([]))
+        finally:
+            connection.close()
     except (KafkaError, OSError, TimeoutError, ValueError) as error:
-        return f"{error or type(error).__name__}{_advice(error, security)}"
-    connection.close()
+        return f"{str(error) or type(error).__name__}{_advice(error, security)}"
     return ""
 
 
 def _advice(error: Exception, security: Security) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"; is {_variable('kafka_ca')} the authority that signed the broker's certificate, and the broker called so in it?"
-    if isinstance(error, ssl.SSLError):
+    if security.context is not None and isinstance(error, ssl.SSLError | ConnectionResetError):
         return "; does the broker speak TLS there?"
     if security.username is not None and isinstance(error, KafkaError):
         return f"; are {_variable('kafka_username')} and what {_variable('kafka_password_file')} holds those of a SCRAM user?"
