@@ -1,0 +1,20 @@
+"""The variables that services and commands read."""
+
+from services.dataset.settings import DatasetSettings
+from services.feedback.settings import FeedbackSettings
+from services.registry.settings import RegistrySettings
+from services.trainer.settings import TrainerSettings
+from shared.settings import PREFIX
+
+OF_SERVICES = {
+    f"services.{name}": frozenset(PREFIX + field.upper() for field in settings.model_fields)
+    for name, settings in {
+        "feedback": FeedbackSettings,
+        "dataset": DatasetSettings,
+        "trainer": TrainerSettings,
+        "registry": RegistrySettings,
+    }.items()
+}
+"""By the module that reads them."""
+
+KNOWN = frozenset().union(*OF_SERVICES.values())
