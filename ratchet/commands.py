@@ -176,9 +176,17 @@ def forget(
 
 
 @topics.command("apply")
-def topics_apply(bootstrap_servers: Bootstrap = KAFKA, replication: int = 1, json: Json = False) -> None:
+def topics_apply(
+    bootstrap_servers: Bootstrap = KAFKA,
+    replication: int = 1,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each topic that is created, for good; by itself as the topic table says."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Create the topics that the cluster lacks."""
-    applied = asyncio.run(apply_topics(bootstrap_servers, replication=replication, security=kafka_security()))
+    applied = asyncio.run(apply_topics(bootstrap_servers, replication=replication, partitions=partitions, security=kafka_security()))
     if json:
         console.as_json({"created": applied.created, "present": applied.present})
     else:

@@ -21,9 +21,16 @@ class Applied:
 
 
 async def apply_topics(
-    bootstrap_servers: str, topics: Iterable[Topic] = TOPICS, replication: int = 1, security: Security = OPEN
+    bootstrap_servers: str,
+    topics: Iterable[Topic] = TOPICS,
+    replication: int = 1,
+    partitions: int | None = None,
+    security: Security = OPEN,
 ) -> Applied:
-    """Create the topics that a cluster lacks. Raises BusUnavailable when it does not answer or refuses."""
+    """Create the topics that a cluster lacks, each with `partitions` or as many as the table says.
+
+    Raises BusUnavailable when it does not answer or refuses.
+    """
     wanted = list(topics)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
@@ -31,7 +38,12 @@ async def apply_topics(
         existing = set(await admin.list_topics())
         missing = [topic for topic in wanted if topic.name not in existing]
         new = [
-            NewTopic(topic.name, topic.partitions, replication, topic_configs={name: str(value) for name, value in topic.settings.items()})
+            NewTopic(
+                topic.name,
+                partitions or topic.partitions,
+                replication,
+                topic_configs={name: str(value) for name, value in topic.settings.items()},
+            )
             for topic in missing
         ]
         if new:

@@ -120,7 +120,8 @@ async def test_the_clients_of_the_trainer_may_do_what_its_row_says_and_no_more(d
     security = security_of(KafkaSettings.model_validate(environment))
     producer = KafkaProducer(doors.scram, security)
     reader = KafkaReader(doors.scram, sorted(rights.reads - {TRAINING_BATCHES}), security)
-    consumer = KafkaConsumer(doors.scram, *rights.groups, [TRAINING_BATCHES], security=security)
+    (group,) = rights.groups
+    consumer = KafkaConsumer(doors.scram, group, [TRAINING_BATCHES], security=security)
     await producer.start()
     await reader.start()
     await consumer.start()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 from typer.testing import CliRunner
 
 from ratchet.commands import app
@@ -101,8 +102,8 @@ def test_a_key_that_is_encrypted_or_of_another_certificate_is_refused_without_as
 ) -> None:
     _, other = Authority(tmp_path, "other").issue("stranger")
     encrypted = tmp_path / "encrypted.key"
-    command = ["openssl", "pkcs8", "-topk8", "-in", str(files.certificates[OPERATOR][1]), "-out", str(encrypted), "-passout", "pass:secret"]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    plain = load_pem_private_key(files.certificates[OPERATOR][1].read_bytes(), None)
+    encrypted.write_bytes(plain.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
     for key in (other, encrypted):
         with pytest.raises(SettingsError, match=f"RATCHET_KAFKA_KEY: expected .* not encrypted, .*{key}"):
             said(environment, files.as_certificate() | {"RATCHET_KAFKA_KEY": str(key)})
