@@ -4,7 +4,7 @@ One process, broker and controller (KRaft), loopback only, all data in one folde
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ratchet.ports import LOOPBACK
@@ -20,13 +20,25 @@ _STARTED = "Kafka Server started"
 
 
 class Broker:
-    """A broker that this process started. Not for more than one machine, and without authentication: loopback only."""
+    """A broker that this process started. Not for more than one machine, and by itself without authentication: loopback only."""
 
-    def __init__(self, folder: Path, port: int, controller_port: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        controller_port: int,
+        clock: Clock,
+        properties: Mapping[str, object] | None = None,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
+        """`properties` come on top of our own, and replace those of the same name; `users` are SCRAM users and their passwords, known
+        from the broker's first start."""
         self._folder = folder.resolve()
         self._port = port
         self._controller_port = controller_port
         self._clock = clock
+        self._more = dict(properties or {})
+        self._users = dict(users or {})
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,6 +58,8 @@ class Broker:
         with self.log_file.open("wb") as log:
             if not (self._folder / "log" / "meta.properties").exists():
                 command = [java, *_JVM, "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
+                for name, password in self._users.items():
+                    command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
                 _run(command, log.fileno(), self.log_file)
             command = [java, *_JVM, _SAY_WHEN_STARTED, "-cp", classpath, "kafka.Kafka", str(properties)]
             # A session of its own: Ctrl-C reaches whoever started the broker, and that stops it last.
@@ -96,7 +110,7 @@ class Broker:
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
         }
-        return "".join(f"{name}={value}\n" for name, value in settings.items())
+        return "".join(f"{name}={value}\n" for name, value in (settings | self._more).items())
 
 
 def _java() -> str:

@@ -17,7 +17,7 @@ from ratchet.doctor import examine
 from ratchet.forget_report import report, show
 from ratchet.forgetting import withdraw
 from ratchet.log_view import LogView
-from ratchet.options import KAFKA, REGISTRY, STATE, Bases, Bootstrap, Json, ModelFiles, Registry, State, Token
+from ratchet.options import KAFKA, REGISTRY, STATE, Bases, Bootstrap, Json, ModelFiles, Registry, State, Token, kafka_security
 from ratchet.producing import as_event, read_lines, send
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
@@ -27,6 +27,7 @@ from ratchet.up import run_stack, run_until_interrupted
 from shared.checks import has_problem
 from shared.clock import SystemClock
 from shared.events import FeedbackType, UserForgotten
+from shared.kafka_security import OPEN
 from shared.model_file import load_models
 from shared.topics import TOPICS
 
@@ -63,7 +64,8 @@ def up(
         view.line("ratchet", f"pages {url(ports.registry)}  ·  answers {url(ports.serving, '/v1/chat/completions')}  ·  Ctrl-C stops")
         await asyncio.Event().wait()
 
-    run_until_interrupted(run_stack(Layout(state, bases, model_files), ports, bootstrap_servers, view.line, started))
+    security = kafka_security() if bootstrap_servers else OPEN
+    run_until_interrupted(run_stack(Layout(state, bases, model_files), ports, bootstrap_servers, view.line, started, security))
 
 
 @app.command()
@@ -88,7 +90,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check this machine: what training needs, the model files, the object store, the broker. Status 1 when there is a problem."""
-    rows = examine(bootstrap_servers, object_store, model_files, bases)
+    rows = examine(bootstrap_servers, object_store, model_files, bases, kafka_security())
     if json:
         console.as_json([row.model_dump() for row in rows])
     else:
@@ -125,7 +127,7 @@ def feedback_send(
         "user_id": user,
     }
     event = as_event(fields)
-    asyncio.run(send(bootstrap_servers, [event]))
+    asyncio.run(send(bootstrap_servers, [event], kafka_security()))
     if json:
         console.as_json({"sent": 1, "event_id": event.event_id})
     else:
@@ -136,7 +138,7 @@ def feedback_send(
 def feedback_import(file: Path, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
     """Send the feedback in a file of JSON Lines; nothing is sent unless every line is valid."""
     events = list(read_lines(file))
-    asyncio.run(send(bootstrap_servers, events))
+    asyncio.run(send(bootstrap_servers, events, kafka_security()))
     if json:
         console.as_json({"sent": len(events)})
     else:
@@ -164,7 +166,7 @@ def forget(
         typer.confirm(f"Withdraw what {user} said of {', '.join(file.model for file in chosen)}? It cannot be undone", abort=True, err=True)
     clock = SystemClock()
     event = UserForgotten(event_id=str(uuid4()), occurred_at=clock.now(), user_id=user, model=model, reason=reason)
-    answers = asyncio.run(withdraw(bootstrap_servers, event, chosen, clock, timeout, console.note))
+    answers = asyncio.run(withdraw(bootstrap_servers, event, chosen, clock, timeout, console.note, kafka_security()))
     shown = token_for(registry, state, token)
     found = [report(file.model, answers, registry, shown, clock, timeout) for file in chosen]
     if json:
@@ -174,9 +176,17 @@ def forget(
 
 
 @topics.command("apply")
-def topics_apply(bootstrap_servers: Bootstrap = KAFKA, replication: int = 1, json: Json = False) -> None:
+def topics_apply(
+    bootstrap_servers: Bootstrap = KAFKA,
+    replication: int = 1,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each topic that is created, for good; by itself as the topic table says."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Create the topics that the cluster lacks."""
-    applied = asyncio.run(apply_topics(bootstrap_servers, replication=replication))
+    applied = asyncio.run(apply_topics(bootstrap_servers, replication=replication, partitions=partitions, security=kafka_security()))
     if json:
         console.as_json({"created": applied.created, "present": applied.present})
     else:

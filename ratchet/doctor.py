@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.checks import Check
 from shared.errors import Missing, ModelFileError, RatchetError
+from shared.kafka_security import OPEN, Security, refusal
 from shared.model_file import Models, load_models
 from shared.storage import FsspecStore
 
@@ -21,7 +22,7 @@ CHECKS = TypeAdapter(list[Check])
 OLLAMA = "http://127.0.0.1:11434"
 
 
-def examine(bootstrap_servers: str, object_store: str, model_files: Path, bases: Path) -> list[Check]:
+def examine(bootstrap_servers: str, object_store: str, model_files: Path, bases: Path, security: Security = OPEN) -> list[Check]:
     """Every row, those of the trainer first."""
     rows = trainer(model_files, bases)
     models, row = declared(model_files)
@@ -29,7 +30,7 @@ def examine(bootstrap_servers: str, object_store: str, model_files: Path, bases:
         rows = [row, *(each for each in rows if each.name != "models")]
     else:
         rows += [row, *serving(models, bases)]
-    rows += [store(object_store), asyncio.run(broker(bootstrap_servers)), java()]
+    rows += [store(object_store), asyncio.run(broker(bootstrap_servers, security)), java()]
     return [*rows, ollama(models)]
 
 
@@ -85,13 +86,14 @@ def store(root: str) -> Check:
     return Check(name="object store", state="ok", found=f"{root} can be written and read")
 
 
-async def broker(bootstrap_servers: str) -> Check:
-    client = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
+async def broker(bootstrap_servers: str, security: Security = OPEN) -> Check:
+    client = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000, **security.options)
     try:
         await client.start()
     except (KafkaError, ValueError) as error:
+        why = await refusal(bootstrap_servers, security) or error
         advice = "start it, or set RATCHET_BOOTSTRAP_SERVERS; `ratchet up` brings one of its own"
-        return Check(name="broker", state="problem", found=f"{bootstrap_servers}: {error}", advice=advice)
+        return Check(name="broker", state="problem", found=f"{bootstrap_servers}: {why}", advice=advice)
     finally:
         await client.stop()
     return Check(name="broker", state="ok", found=f"{bootstrap_servers} answers")

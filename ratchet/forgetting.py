@@ -10,6 +10,7 @@ from shared.clock import Clock
 from shared.codec import decode, encode
 from shared.errors import Unavailable, Unprocessable
 from shared.events import ExamplesWithdrawn, Id, UserForgotten, identity_of
+from shared.kafka_security import OPEN, Security
 from shared.model_file import ModelFile
 from shared.reading import KafkaReader
 from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_RECEIVED
@@ -65,15 +66,16 @@ async def withdraw(
     clock: Clock,
     timeout: float,
     said: Callable[[str], None],
+    security: Security = OPEN,
 ) -> Answers:
     """Send an event and wait for all answers. `said` is told how far it is.
 
     It goes to every partition: what the user said before stands on any of them, and each is read at its own pace.
     Raises Unavailable when not all have answered within `timeout` seconds, and BusUnavailable.
     """
-    producer = KafkaProducer(bootstrap_servers)
+    producer = KafkaProducer(bootstrap_servers, security)
     await producer.start()
-    reader = KafkaReader(bootstrap_servers, (DATASET_WITHDRAWALS,))
+    reader = KafkaReader(bootstrap_servers, (DATASET_WITHDRAWALS,), security)
     try:
         await reader.start()
         await reader.newest()

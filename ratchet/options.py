@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from ratchet.stack import Ports, url
+from shared.kafka_security import Security, security_of
+from shared.settings import KafkaSettings, read
 
 State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")]
 ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")]
@@ -21,3 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KAFKA = f"127.0.0.1:{Ports.kafka}"
 STATE = Path(".ratchet")
 REGISTRY = url(Ports.registry)
+
+
+def kafka_security() -> Security:
+    """What the environment says of how to reach Kafka, as the services read it. Raises SettingsError."""
+    return security_of(read(KafkaSettings))

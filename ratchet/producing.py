@@ -10,6 +10,7 @@ from shared.bus import KafkaProducer, publish
 from shared.codec import decode
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
+from shared.kafka_security import OPEN, Security
 from shared.topics import FEEDBACK_RECEIVED
 
 SOURCE = "/ratchet/command-line"
@@ -42,9 +43,9 @@ def as_event(fields: dict[str, Any]) -> FeedbackReceived:
     return decode(to_json(present), (), FeedbackReceived).event
 
 
-async def send(bootstrap_servers: str, events: list[FeedbackReceived]) -> None:
+async def send(bootstrap_servers: str, events: list[FeedbackReceived], security: Security = OPEN) -> None:
     """Put events on `feedback.received` and wait until all are durable. Raises BusUnavailable."""
-    producer = KafkaProducer(bootstrap_servers)
+    producer = KafkaProducer(bootstrap_servers, security)
     await producer.start()
     try:
         for event in events:

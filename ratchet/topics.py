@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from shared.errors import BusUnavailable
+from shared.kafka_security import OPEN, Security, refusal
 from shared.topics import TOPICS, Topic
 
 
@@ -19,46 +20,62 @@ class Applied:
     present: tuple[str, ...]
 
 
-async def apply_topics(bootstrap_servers: str, topics: Iterable[Topic] = TOPICS, replication: int = 1) -> Applied:
-    """Create the topics that a cluster lacks. Raises BusUnavailable when it does not answer or refuses."""
+async def apply_topics(
+    bootstrap_servers: str,
+    topics: Iterable[Topic] = TOPICS,
+    replication: int = 1,
+    partitions: int | None = None,
+    security: Security = OPEN,
+) -> Applied:
+    """Create the topics that a cluster lacks, each with `partitions` or as many as the table says.
+
+    Raises BusUnavailable when it does not answer or refuses.
+    """
     wanted = list(topics)
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
         await admin.start()
         existing = set(await admin.list_topics())
         missing = [topic for topic in wanted if topic.name not in existing]
         new = [
-            NewTopic(topic.name, topic.partitions, replication, topic_configs={name: str(value) for name, value in topic.settings.items()})
+            NewTopic(
+                topic.name,
+                partitions or topic.partitions,
+                replication,
+                topic_configs={name: str(value) for name, value in topic.settings.items()},
+            )
             for topic in missing
         ]
         if new:
             response = await admin.create_topics(new)
             _check(response.topic_errors)
     except (KafkaError, OSError) as error:
-        raise BusUnavailable(f"topics could not be applied at {bootstrap_servers}: {error}") from error
+        why = await refusal(bootstrap_servers, security) or str(error)
+        raise BusUnavailable(f"topics could not be applied at {bootstrap_servers}: {why}") from error
     finally:
         await admin.close()
     return Applied(tuple(topic.name for topic in missing), tuple(topic.name for topic in wanted if topic.name in existing))
 
 
-async def existing_topics(bootstrap_servers: str) -> set[str]:
+async def existing_topics(bootstrap_servers: str, security: Security = OPEN) -> set[str]:
     """The topics that a cluster has. Raises BusUnavailable when it does not answer."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
         await admin.start()
         return set(await admin.list_topics())
     except (KafkaError, OSError) as error:
-        raise BusUnavailable(f"no Kafka broker answers at {bootstrap_servers}: {error}; is RATCHET_BOOTSTRAP_SERVERS right?") from error
+        why = await refusal(bootstrap_servers, security) or str(error)
+        raise BusUnavailable(f"no Kafka broker answers at {bootstrap_servers}: {why}; is RATCHET_BOOTSTRAP_SERVERS right?") from error
     finally:
         await admin.close()
 
 
-async def await_groups(bootstrap_servers: str, attempts: int = 100) -> None:
+async def await_groups(bootstrap_servers: str, attempts: int = 100, security: Security = OPEN) -> None:
     """Return once a new cluster can take members of consumer groups: the first to ask makes it create the topic that it keeps them in.
 
     Raises BusUnavailable when it cannot after `attempts` tenths of a second.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
         await admin.start()
         for _ in range(attempts):

@@ -19,12 +19,15 @@ from ratchet.tokens import tokens_file
 from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 from shared.errors import Misconfigured
+from shared.kafka_security import OPEN, Security, kafka_variables
 from shared.model_file import load_models
 
 Started = Callable[[Supervisor], Awaitable[None]]
 
 
-async def run_stack(layout: Layout, ports: Ports, bootstrap_servers: str | None, line: Line, started: Started) -> None:
+async def run_stack(
+    layout: Layout, ports: Ports, bootstrap_servers: str | None, line: Line, started: Started, security: Security = OPEN
+) -> None:
     """Start everything, call `started` when all are ready, and keep it running until that returns; then stop everything.
 
     A second run on the same folder goes on where the first stopped. Raises Misconfigured when a port is taken or a model file is wrong.
@@ -37,15 +40,19 @@ async def run_stack(layout: Layout, ports: Ports, bootstrap_servers: str | None,
         await asyncio.to_thread(_prepare_base, layout.bases, line)
     clock = SystemClock()
     broker = None if bootstrap_servers else Broker(layout.state / "kafka", ports.kafka, ports.kafka_controller, clock)
-    supervisor = Supervisor(dict(os.environ), line, clock)  # noqa: TID251 (handed on to the processes, whose settings it holds)
+    environment = dict(os.environ)  # noqa: TID251 (handed on to the processes, whose settings it holds)
+    if broker:
+        # What is set for another Kafka does not fit our own, which takes whoever is on this machine.
+        environment = {name: value for name, value in environment.items() if name not in kafka_variables()}
+    supervisor = Supervisor(environment, line, clock)
     try:
         if broker:
             line("ratchet", "starting Apache Kafka")
             await asyncio.to_thread(broker.start)
             bootstrap_servers = broker.bootstrap_servers
         assert bootstrap_servers is not None
-        applied = await apply_topics(bootstrap_servers)
-        await await_groups(bootstrap_servers)
+        applied = await apply_topics(bootstrap_servers, security=security)
+        await await_groups(bootstrap_servers, security=security)
         line("ratchet", f"Kafka at {bootstrap_servers}: {len(applied.created)} topics created, {len(applied.present)} present")
         specs = processes(layout, ports, bootstrap_servers)
         for spec in specs:

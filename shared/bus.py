@@ -18,6 +18,7 @@ from shared.codec import Header, Headers, encode
 from shared.dead_letters import Notice, original
 from shared.errors import BusUnavailable, Forgone, Misconfigured, Unavailable, Unprocessable
 from shared.events import Event, Position
+from shared.kafka_security import OPEN, Security, refusal
 from shared.logs import Log
 from shared.rebalances import Listener, Rebalances
 from shared.topics import LARGEST_LETTER, dead_letter_of
@@ -117,9 +118,15 @@ class KafkaProducer:
     Raises Misconfigured for a record that its topic refuses for its size: no retry mends that, and nobody's data is at fault.
     """
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, security: Security = OPEN) -> None:
+        self._where = (bootstrap_servers, security)
         self._client = AIOKafkaProducer(
-            bootstrap_servers=bootstrap_servers, enable_idempotence=True, acks="all", linger_ms=5, max_request_size=LARGEST_LETTER
+            bootstrap_servers=bootstrap_servers,
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=5,
+            max_request_size=LARGEST_LETTER,
+            **security.options,
         )
 
     async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None) -> None:
@@ -147,7 +154,7 @@ class KafkaProducer:
         return partitions
 
     async def start(self) -> None:
-        await _started(self._client)
+        await started(self._client, *self._where)
 
     async def stop(self) -> None:
         await self._client.stop()
@@ -175,11 +182,13 @@ class KafkaConsumer:
         session_seconds: float = 10.0,
         handing_over_seconds: float = 0.0,
         rebalances: Rebalances | None = None,
+        security: Security = OPEN,
     ) -> None:
         """A member that is silent for `session_seconds` counts as gone. `rebalances` is told of them, and may take
         `handing_over_seconds` before partitions go to others."""
         self._topics = tuple(topics)
         self._listener = Listener(rebalances)
+        self._where = (bootstrap_servers, security)
         self._client = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers,
             group_id=group,
@@ -189,11 +198,12 @@ class KafkaConsumer:
             session_timeout_ms=int(session_seconds * 1000),
             heartbeat_interval_ms=int(session_seconds * 300),
             rebalance_timeout_ms=int((session_seconds + handing_over_seconds) * 1000),
+            **security.options,
         )
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        await _started(self._client)
+        await started(self._client, *self._where)
         self._client.subscribe(topics=self._topics, listener=self._listener)
 
     async def stop(self) -> None:
@@ -283,13 +293,16 @@ class KafkaConsumer:
             self._client.resume(*self._client.paused())
 
 
-async def _started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Start a client. Raises BusUnavailable when no broker answers; then nothing of the client is left open."""
+async def started(client: AIOKafkaProducer | AIOKafkaConsumer, bootstrap_servers: str, security: Security) -> None:
+    """Start a client. Raises BusUnavailable, with the reason, when no broker takes it; then nothing of the client is left open."""
     try:
         await client.start()
     except KafkaError as error:
         await client.stop()
-        raise BusUnavailable(f"no Kafka broker answers: {error}; is it running, and is RATCHET_BOOTSTRAP_SERVERS right?") from error
+        why = await refusal(bootstrap_servers, security) or str(error)
+        raise BusUnavailable(
+            f"no Kafka broker answers at {bootstrap_servers}: {why}; is it running, and is RATCHET_BOOTSTRAP_SERVERS right?"
+        ) from error
 
 
 async def _delivered(topic: str, delivery: Awaitable[object]) -> None:

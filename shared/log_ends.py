@@ -10,7 +10,9 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from shared.bus import started
 from shared.errors import BusUnavailable
+from shared.kafka_security import OPEN, Security
 
 Partition = TypeVar("Partition", bound=tuple[str, int])
 
@@ -18,8 +20,9 @@ Partition = TypeVar("Partition", bound=tuple[str, int])
 class LogEnds:
     """Compares what a group has committed with what there is."""
 
-    def __init__(self, bootstrap_servers: str, seconds: float = 5.0) -> None:
+    def __init__(self, bootstrap_servers: str, seconds: float = 5.0, security: Security = OPEN) -> None:
         self._bootstrap_servers = bootstrap_servers
+        self._security = security
         self._seconds = seconds
         self._client: AIOKafkaConsumer | None = None
 
@@ -27,12 +30,11 @@ class LogEnds:
         """Nothing happens when it has started already. Raises BusUnavailable when no broker answers."""
         if self._client is not None:
             return
-        self._client = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, group_id=None, enable_auto_commit=False)
-        try:
-            await self._client.start()
-        except KafkaError as error:
-            await self.stop()
-            raise BusUnavailable(str(error)) from error
+        client = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap_servers, group_id=None, enable_auto_commit=False, **self._security.options
+        )
+        await started(client, self._bootstrap_servers, self._security)
+        self._client = client
 
     async def stop(self) -> None:
         if self._client is not None:

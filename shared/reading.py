@@ -7,9 +7,10 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared.bus import Record, record_of
+from shared.bus import Record, record_of, started
 from shared.errors import BusUnavailable
 from shared.events import Position
+from shared.kafka_security import OPEN, Security
 
 
 class TopicReader(Protocol):
@@ -22,16 +23,19 @@ class TopicReader(Protocol):
 class KafkaReader:
     """The real thing. The topics must exist when it starts."""
 
-    def __init__(self, bootstrap_servers: str, topics: Sequence[str]) -> None:
+    def __init__(self, bootstrap_servers: str, topics: Sequence[str], security: Security = OPEN) -> None:
+        self._where = (bootstrap_servers, security)
         self._client = AIOKafkaConsumer(
-            *topics, bootstrap_servers=bootstrap_servers, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+            *topics,
+            bootstrap_servers=bootstrap_servers,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            **security.options,
         )
 
     async def start(self) -> None:
-        try:
-            await self._client.start()
-        except KafkaError as error:
-            raise BusUnavailable(str(error)) from error
+        await started(self._client, *self._where)
 
     async def stop(self) -> None:
         await self._client.stop()

@@ -16,10 +16,20 @@ PREFIX = "RATCHET_"
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class ServiceSettings(BaseSettings):
-    """What every service reads."""
+class KafkaSettings(BaseSettings):
+    """How to reach brokers that want TLS; what services and commands read alike."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    kafka_ca: Annotated[Path | None, Field(description="a PEM file: who signs the certificates of the brokers; turns TLS on")] = None
+    kafka_certificate: Annotated[Path | None, Field(description="a PEM file: the certificate that Kafka knows this client by")] = None
+    kafka_key: Annotated[Path | None, Field(description="a PEM file: the key of that certificate, not encrypted")] = None
+    kafka_username: Annotated[str | None, Field(min_length=1, description="the SCRAM-SHA-512 user that Kafka knows this client by")] = None
+    kafka_password_file: Annotated[Path | None, Field(description="a file that holds that user's password")] = None
+
+
+class ServiceSettings(KafkaSettings):
+    """What every service reads."""
 
     bootstrap_servers: Annotated[str, Field(description="Kafka brokers, host:port with commas between them")] = "127.0.0.1:9092"
     object_store: Annotated[str, Field(description="where snapshots and adapters lie: a folder or an fsspec URL")] = ".ratchet/objects"
@@ -30,7 +40,7 @@ class ServiceSettings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], Field(description="lines for people or for machines")] = "text"
 
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def read(settings_type: type[S]) -> S:

@@ -24,6 +24,7 @@ from shared.errors import BusUnavailable
 from shared.failpoints import Ordered, reach
 from shared.faust_metrics import FaustMetrics
 from shared.health import Health
+from shared.kafka_security import MECHANISM, OPEN, Security
 from shared.lag import tell_lag
 from shared.log_ends import LogEnds
 from shared.logs import Log
@@ -43,13 +44,14 @@ class StreamSettings(ServiceSettings):
     failpoints: Ordered = ()
 
 
-def create_app(group: str, settings: StreamSettings) -> faust.App:
+def create_app(group: str, settings: StreamSettings, security: Security = OPEN) -> faust.App:
     """A Faust app that opens no port, creates no topic and commits nothing by itself. `group` is its consumer group as well."""
     folder = settings.data / group
     folder.mkdir(parents=True, exist_ok=True)
     return faust.App(
         group,
         broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(security),
         store="memory://",
         datadir=folder,
         autodiscover=False,
@@ -65,6 +67,15 @@ def create_app(group: str, settings: StreamSettings) -> faust.App:
         producer_linger=0.005,
         producer_max_request_size=4 << 20,
     )
+
+
+def _credentials(security: Security) -> Any:
+    """In Faust's words, which its clients of every kind take: stream, changelogs and producer."""
+    if security.context is None:
+        return None
+    if security.username is None:
+        return faust.SSLCredentials(security.context)
+    return faust.SASLCredentials(username=security.username, password=security.password, ssl_context=security.context, mechanism=MECHANISM)
 
 
 def source_topic(app: faust.App, name: str) -> Any:

@@ -13,7 +13,7 @@ from ratchet import console
 from ratchet.dataset.exporting import Format, export
 from ratchet.dataset.finding import announced, find, names_of
 from ratchet.dataset.verifying import verify
-from ratchet.options import KAFKA, Bootstrap, Json
+from ratchet.options import KAFKA, Bootstrap, Json, kafka_security
 from shared.errors import Misconfigured, Missing
 from shared.events import Artefact, BatchReady
 from shared.snapshots import KINDS, Kind, Manifest, read_manifest
@@ -34,7 +34,7 @@ _OBJECTS = ".ratchet/objects"
 @dataset.command("list")
 def list_batches(model: str, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
     """Show the batches of a model, oldest first."""
-    batches = [batch for batch in asyncio.run(announced(bootstrap_servers)) if batch.model == model]
+    batches = [batch for batch in asyncio.run(announced(bootstrap_servers, kafka_security())) if batch.model == model]
     batches.sort(key=lambda batch: (batch.shard, batch.number))
     if json:
         console.as_json(batches)
@@ -123,7 +123,7 @@ def _claim(batch: str | None, manifest: str | None, digest: str | None, bootstra
     if (batch is None) == (manifest is None) or (manifest is None) != (digest is None):
         raise typer.BadParameter("name a batch, or --manifest URI with --digest D")
     if batch is not None:
-        found = find(asyncio.run(announced(bootstrap_servers)), batch)
+        found = find(asyncio.run(announced(bootstrap_servers, kafka_security())), batch)
         return found.manifest, found
     try:
         return Artefact.model_validate({"uri": manifest, "digest": digest}), None

@@ -7,21 +7,19 @@ from shared.bus import Record
 from shared.codec import decode
 from shared.errors import BusUnavailable, Declined, Unprocessable
 from shared.events import BatchReady
+from shared.kafka_security import OPEN, Security
 from shared.reading import KafkaReader
 from shared.topics import TRAINING_BATCHES
 
 
-async def announced(bootstrap_servers: str) -> list[BatchReady]:
+async def announced(bootstrap_servers: str, security: Security = OPEN) -> list[BatchReady]:
     """Every batch that was announced, in the order of the log. Raises BusUnavailable."""
-    reader = KafkaReader(bootstrap_servers, [TRAINING_BATCHES])
+    reader = KafkaReader(bootstrap_servers, [TRAINING_BATCHES], security)
     try:
         await reader.start()
         return batches_in(await reader.newest())
     except BusUnavailable as error:
-        raise BusUnavailable(
-            f"batches could not be looked up at {bootstrap_servers}: {error}; is Kafka running, and is RATCHET_BOOTSTRAP_SERVERS right? "
-            "--manifest URI --digest D names a batch without it"
-        ) from error
+        raise BusUnavailable(f"batches could not be looked up: {error} --manifest URI --digest D names a batch without Kafka") from error
     finally:
         await reader.stop()
 

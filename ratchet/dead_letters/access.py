@@ -14,6 +14,7 @@ from shared.bus import KafkaProducer, Record
 from shared.clock import Clock
 from shared.dead_letters import place
 from shared.events import Position
+from shared.kafka_security import OPEN, Security
 from shared.reading import KafkaReader
 
 
@@ -30,16 +31,16 @@ class Replayed:
         return len(self.plan.letters) - self.gone
 
 
-async def find(bootstrap_servers: str, topic: str | None, wanted: Wanted) -> list[DeadLetter]:
+async def find(bootstrap_servers: str, topic: str | None, wanted: Wanted, security: Security = OPEN) -> list[DeadLetter]:
     """The letters that are wanted, the oldest first. Raises NotThere for a topic, BusUnavailable."""
-    async with _open(bootstrap_servers, topic, wanted) as reader:
+    async with _open(bootstrap_servers, topic, wanted, security) as reader:
         return await _read(reader, wanted)
 
 
-async def fetch(bootstrap_servers: str, at: Position) -> tuple[DeadLetter, Record]:
+async def fetch(bootstrap_servers: str, at: Position, security: Security = OPEN) -> tuple[DeadLetter, Record]:
     """One letter with its content. Raises NotThere, BusUnavailable."""
     wanted = Wanted(id=at)
-    async with _open(bootstrap_servers, None, wanted) as reader:
+    async with _open(bootstrap_servers, None, wanted, security) as reader:
         for letter in await _read(reader, wanted):
             if record := await reader.at(letter.stands):
                 return letter, record
@@ -47,17 +48,25 @@ async def fetch(bootstrap_servers: str, at: Position) -> tuple[DeadLetter, Recor
 
 
 async def replay_found(
-    bootstrap_servers: str, topic: str | None, wanted: Wanted, limit: int, attempts: int, again: bool, dry: bool, clock: Clock
+    bootstrap_servers: str,
+    topic: str | None,
+    wanted: Wanted,
+    limit: int,
+    attempts: int,
+    again: bool,
+    dry: bool,
+    clock: Clock,
+    security: Security = OPEN,
 ) -> Replayed:
     """Find letters and replay those that may be. Raises NotThere, BusUnavailable; Misconfigured when a topic refuses one for its size."""
-    existing = await existing_topics(bootstrap_servers)
-    async with _open(bootstrap_servers, topic, wanted) as reader:
+    existing = await existing_topics(bootstrap_servers, security)
+    async with _open(bootstrap_servers, topic, wanted, security) as reader:
         planned = plan(await _read(reader, wanted), limit, attempts, again)
         if missing := {letter.notice.topic for letter in planned.letters} - existing:
             raise NotThere(f"letters came from {', '.join(sorted(missing))}, which is not there any more")
         if dry or not planned.letters:
             return Replayed(planned, 0, dry)
-        producer = KafkaProducer(bootstrap_servers)
+        producer = KafkaProducer(bootstrap_servers, security)
         await producer.start()
         try:
             done = [await replay(letter, reader, producer, clock) for letter in planned.letters]
@@ -67,9 +76,9 @@ async def replay_found(
 
 
 @asynccontextmanager
-async def _open(bootstrap_servers: str, topic: str | None, wanted: Wanted) -> AsyncIterator[KafkaReader]:
+async def _open(bootstrap_servers: str, topic: str | None, wanted: Wanted, security: Security) -> AsyncIterator[KafkaReader]:
     asked = topic if wanted.id is None else wanted.id.topic
-    reader = KafkaReader(bootstrap_servers, letter_topics(await existing_topics(bootstrap_servers), asked))
+    reader = KafkaReader(bootstrap_servers, letter_topics(await existing_topics(bootstrap_servers, security), asked), security)
     try:
         await reader.start()
         yield reader

@@ -8,7 +8,7 @@ import typer
 from ratchet.dead_letters import view
 from ratchet.dead_letters.access import fetch, find, replay_found
 from ratchet.dead_letters.finding import Wanted, letter_id, moment
-from ratchet.options import KAFKA, Bootstrap, Json
+from ratchet.options import KAFKA, Bootstrap, Json, kafka_security
 from shared.clock import SystemClock
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be processed, and why.")
@@ -33,14 +33,14 @@ def list_(
     json: Json = False,
 ) -> None:
     """Show dead letters, and how many there are for each reason."""
-    letters = asyncio.run(find(bootstrap_servers, topic, _wanted(reason, field, model, since)))
+    letters = asyncio.run(find(bootstrap_servers, topic, _wanted(reason, field, model, since), kafka_security()))
     (view.list_as_json if json else view.show_list)(letters, limit)
 
 
 @dlq.command()
 def show(id: Id, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
     """Show one dead letter whole: what was sent, why it is here, and what to do. It may hold personal data."""
-    letter, record = asyncio.run(fetch(bootstrap_servers, letter_id(id)))
+    letter, record = asyncio.run(fetch(bootstrap_servers, letter_id(id), kafka_security()))
     (view.letter_as_json if json else view.show_letter)(letter, record)
 
 
@@ -61,7 +61,7 @@ def replay(
 ) -> None:
     """Put dead letters back where they came from: bytes, key and headers as they were sent."""
     wanted = _wanted(reason, field, model, since, id)
-    done = asyncio.run(replay_found(bootstrap_servers, topic, wanted, limit, attempts, again, dry_run, SystemClock()))
+    done = asyncio.run(replay_found(bootstrap_servers, topic, wanted, limit, attempts, again, dry_run, SystemClock(), kafka_security()))
     (view.replayed_as_json if json else view.show_replayed)(done)
     if id is not None and not done.count:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ from shared.clock import SystemClock
 from shared.counted_store import CountedStore
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka_security import security_of
 from shared.log_ends import LogEnds
 from shared.logs import configure
 from shared.metrics import Metrics
@@ -30,9 +31,10 @@ async def serve(settings: DatasetSettings) -> None:
     clock, metrics = SystemClock(), Metrics("dataset")
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    app = create_app(settings.dataset_group, settings)
-    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers), metrics)
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    app = create_app(settings.dataset_group, settings, security)
+    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
     table, store = FaustTable(app), CountedStore(FsspecStore(settings.object_store), metrics)
     dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True))
     attach(app, table, dataset, commits, health)

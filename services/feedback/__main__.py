@@ -11,6 +11,7 @@ from shared.bus import KafkaProducer
 from shared.clock import SystemClock
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka_security import security_of
 from shared.log_ends import LogEnds
 from shared.logs import configure
 from shared.metrics import Metrics
@@ -31,9 +32,10 @@ async def serve(settings: FeedbackSettings) -> None:
     models = load_models(settings.models)
     with_names = any(file.redaction.names for file in models.files.values())
     policies = Policies(models, load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    app = create_app(settings.feedback_group, settings)
-    commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers), metrics)
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    app = create_app(settings.feedback_group, settings, security)
+    commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
     attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
     show_vitals(metrics, health, {"data": settings.data})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from uuid import uuid4
 
 import uvicorn
@@ -25,6 +26,7 @@ from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.counted_store import CountedStore
 from shared.health import Health
+from shared.kafka_security import security_of
 from shared.lag import watch_lag
 from shared.log_ends import LogEnds
 from shared.logs import configure
@@ -52,9 +54,11 @@ async def run(settings: RegistrySettings) -> None:
     models = load_models(settings.models)
     tokens = CurrentTokens(settings, log)
     database = Database(settings.database, settings.database_password_file)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
-    live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,))
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS, security=security)
+    live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,), security=security)
+    ends = partial(LogEnds, settings.bootstrap_servers, security=security)
     health = Health(clock)
     folders = {"merged": settings.merged, "object_store": local_folder(settings.object_store), "database": database.folder}
     show_vitals(metrics, health, folders)
@@ -92,8 +96,8 @@ async def run(settings: RegistrySettings) -> None:
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),
-                asyncio.create_task(watch_lag(consumer, GROUP, TOPICS, LogEnds(settings.bootstrap_servers), metrics)),
-                asyncio.create_task(watch_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), LogEnds(settings.bootstrap_servers), metrics)),
+                asyncio.create_task(watch_lag(consumer, GROUP, TOPICS, ends(), metrics)),
+                asyncio.create_task(watch_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)),
                 asyncio.create_task(watch_trials(registry, log)),
                 asyncio.create_task(server.serve()),
             ]

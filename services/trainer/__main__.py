@@ -21,6 +21,7 @@ from shared.counted_store import CountedStore
 from shared.errors import Misconfigured, Unprocessable
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka_security import security_of
 from shared.lag import watch_lag
 from shared.log_ends import LogEnds
 from shared.logs import Log, configure
@@ -47,8 +48,9 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
     child = ChildProcess(settings.threads, log, settings.memory_limit)
-    producer = KafkaProducer(settings.bootstrap_servers)
-    others = KafkaReader(settings.bootstrap_servers, OTHERS)
+    security = security_of(settings)
+    producer = KafkaProducer(settings.bootstrap_servers, security)
+    others = KafkaReader(settings.bootstrap_servers, OTHERS, security)
     store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(settings.work)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)
     consumer = KafkaConsumer(
@@ -58,6 +60,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
         session_seconds=settings.session_seconds,
         handing_over_seconds=settings.stop_seconds,
         rebalances=HandingOver(trainer, settings.stop_seconds),
+        security=security,
     )
 
     async def handle(record: Record) -> None:
@@ -87,7 +90,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     show_vitals(metrics, health, {"work": settings.work, "object_store": local_folder(settings.object_store)})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
     working, telling = asyncio.create_task(work()), asyncio.create_task(told_to_stop.wait())
-    ends = LogEnds(settings.bootstrap_servers)
+    ends = LogEnds(settings.bootstrap_servers, security=security)
     watching = asyncio.create_task(watch_lag(consumer, settings.trainer_group, (TRAINING_BATCHES,), ends, metrics))
     try:
         await asyncio.wait({working, telling}, return_when=asyncio.FIRST_COMPLETED)

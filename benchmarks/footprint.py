@@ -1,0 +1,100 @@
+"""What room one event of 1 KB takes, on topics and in a dataset worker's memory: `python -m benchmarks.footprint` prints it."""
+
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from benchmarks.load import feedback
+from benchmarks.results import Result, report
+from services.dataset.ledger import Ledger
+from services.feedback.scoring import SOURCE, Policies, score
+from shared.bus import Record
+from shared.codec import encode
+from shared.events import Artefact, FeedbackScored, Position
+from shared.identity import digest_of
+from shared.model_file import Base, ModelFile, Models
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+MODEL = ModelFile.model_validate({"model": "model-0", "base": Base(training="base", serving="base.gguf")})
+"""By default: every example of this measurement is still in the window that is replayed from."""
+NARROW = MODEL.model_copy(
+    update={
+        "curation": MODEL.curation.model_copy(update={"share_window": 1}),
+        "lanes": {name: lane.model_copy(update={"replay_window": 0}) for name, lane in MODEL.lanes.items()},
+    }
+)
+"""Where nearly every event has left that window, and is only known, so that it counts once."""
+MANIFEST = Artefact(uri="datasets/model-0/0/0/manifest.json", digest=digest_of(b""))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one event, on average. `written` goes to `dataset.entries`, of which compaction leaves `entry`; a dataset worker holds
+    `replayed` while the event may be replayed, and `known` while it would know it again."""
+
+    received: float
+    scored: float
+    written: float
+    entry: float
+    replayed: float
+    known: float
+
+
+def footprint(events: int = 2000) -> Footprint:
+    """Of the events that the benchmarks send, for one model whose batches close at 50."""
+    received, scored, written, entry, replayed = _room(MODEL, events)
+    *_, known = _room(NARROW, events)
+    return Footprint(received, scored, written, entry, replayed, known)
+
+
+def _room(file: ModelFile, events: int) -> tuple[float, ...]:
+    """Received, scored, written, left by compaction and in memory: bytes for each of so many events."""
+    received = scored = written = 0
+    values: dict[str, bytes] = {}
+    ledger = Ledger(file, 0)
+    # What the ledger holds, and beside it the values as Faust's table has them.
+    tracemalloc.start()
+    for event, bytes_received, bytes_scored, source in _flow(events):
+        received, scored = received + bytes_received, scored + bytes_scored
+        decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
+        entries = [entry for entry in (decided.entry, decided.superseded) if entry]
+        if closing := ledger.due():
+            entries += ledger.close(closing, MANIFEST)
+        for entry in entries:
+            values[entry.key] = entry.encode()
+            written += _on_disk(entry.key.encode(), values[entry.key])
+    memory, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    left = sum(_on_disk(key.encode(), value) for key, value in values.items())
+    return tuple(total / events for total in (received, scored, written, left, memory))
+
+
+def _flow(events: int) -> Iterator[tuple[FeedbackScored, int, int, Position]]:
+    """Scored events, how large each was before and after it was scored, and where it stands."""
+    policies = Policies(Models({MODEL.model: MODEL}, Path()))
+    for number in range(events):
+        value, headers = encode(feedback(number, MODEL.model), "/load")
+        found = score(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies)
+        assert isinstance(found.event, FeedbackScored)
+        bytes_received = _on_disk(b"key-00", value, headers)
+        bytes_scored = _on_disk(found.key.encode(), *encode(found.event, SOURCE))
+        yield found.event, bytes_received, bytes_scored, Position(topic=FEEDBACK_SCORED, partition=0, offset=number)
+
+
+def _on_disk(key: bytes, value: bytes, headers: list[tuple[str, bytes]] | None = None) -> int:
+    """Bytes of a record in a log, without compression, and without its share of the batch's own 61."""
+    return int(DefaultRecordBatchBuilder.size_of(key, value, headers or []))
+
+
+def main() -> None:
+    found = footprint()
+    report("footprint", [Result(f"{name}_bytes_per_event", value, "B") for name, value in vars(found).items()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What Ratchet needs at a rate of feedback and for a number of models: `python -m benchmarks.sizing` prints the tables of docs/scaling.md.
+
+Arithmetic alone: figures that other commands print, assumptions that have a name, and the house's own partitioner and topic table.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from aiokafka.partitioner import murmur2
+
+from services.registry.settings import RegistrySettings
+from shared.model_file import Base, LaneSettings, ModelFile
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
+
+DAY = 86_400
+RATES = (10, 1_000, 100_000)
+MODELS = (1, 100, 10_000)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """On 2 cores: events a second of one worker, seconds from a batch to its outcome, and bytes of one event of 1 KB."""
+
+    feedback_rate: float = 1280
+    dataset_rate: float = 1230
+    batch_seconds: float = 58.9
+    received: float = 972
+    scored: float = 1280
+    written: float = 4290
+    entry: float = 1850
+    replayed: float = 14_900
+    known: float = 9090
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What nobody here has measured, or what you choose. `use` is the share of a measured rate, and of memory, that is planned for;
+    `days` are the model files' `deduplicate_days`."""
+
+    use: float = 0.5
+    days: int = 1
+    worker_memory: float = 64e9
+    replicas: int = 3
+    broker_writes: float = 100e6
+    broker_disk: float = 8e12
+    disk_use: float = 0.7
+    trained_share: float = 0.01
+    examples: int = 50
+    parameters: float = 135e6
+    looks_every: float = 10
+
+
+MEASURED, ASSUMED = Measured(), Assumed()
+_KEPT = {topic.name: topic.kept.days for topic in TOPICS if topic.kept}
+_LEAST_PARTITIONS = next(topic.partitions for topic in TOPICS if topic.name == FEEDBACK_SCORED)
+_MOST_SHARDS = 1024
+
+
+def workers(rate: float, measured: float) -> int:
+    return ceil(rate / (measured * ASSUMED.use))
+
+
+def dataset_workers(rate: float) -> int:
+    """As many as the rate or what they hold in memory takes; a power of two, so that each has as many partitions as the others."""
+    return _power_of_two(
+        max(workers(rate, MEASURED.dataset_rate), ceil(memory(rate, ASSUMED.days) / (ASSUMED.worker_memory * ASSUMED.use)))
+    )
+
+
+def partitions(rate: float) -> int:
+    """A power of two, for the workers of both streams, and at least what the topic table says."""
+    return max(_power_of_two(workers(rate, MEASURED.feedback_rate)), dataset_workers(rate), _LEAST_PARTITIONS)
+
+
+def shards(rate: float) -> int:
+    """Of a model that gets all of the rate: one while one worker is enough, else four for each worker, as far as that goes."""
+    return 1 if dataset_workers(rate) == 1 else min(_MOST_SHARDS, 4 * dataset_workers(rate))
+
+
+def memory(rate: float, days: int) -> float:
+    """Bytes that the dataset workers hold of events that they would know again."""
+    return rate * DAY * days * MEASURED.known
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def fullest(keys: Sequence[str], among: int, members: int) -> float:
+    """The share of all keys that the member with most of them has, when partitions are dealt out in turn."""
+    found = Counter(((murmur2(key.encode()) & 0x7FFFFFFF) % among) % members for key in keys)
+    return max(found.values()) / len(keys)
+
+
+def fullest_share(rate: float) -> float:
+    """Of all feedback, what the fullest dataset worker gets, when all of it is of the model `support`."""
+    model = ModelFile(model="support", base=Base(training="base", serving="base.gguf"), shards=shards(rate))
+    return fullest([model.key_of(shard) for shard in range(model.shards)], partitions(rate), dataset_workers(rate))
+
+
+def kept(rate: float, topic: str, size: float) -> float:
+    """Bytes of a topic on all brokers together when its time is full."""
+    return rate * DAY * _KEPT[topic] * size * ASSUMED.replicas
+
+
+def entries(rate: float, days: int) -> float:
+    return rate * DAY * days * MEASURED.entry * ASSUMED.replicas
+
+
+def brokers(rate: float) -> int:
+    writes = rate * (MEASURED.received + MEASURED.scored + MEASURED.written) * ASSUMED.replicas
+    disk = kept(rate, FEEDBACK_RECEIVED, MEASURED.received) + kept(rate, FEEDBACK_SCORED, MEASURED.scored) + entries(rate, ASSUMED.days)
+    return max(ASSUMED.replicas, ceil(writes / ASSUMED.broker_writes), ceil(disk / (ASSUMED.broker_disk * ASSUMED.disk_use)))
+
+
+def batches(rate: float) -> float:
+    return rate * DAY * ASSUMED.trained_share / ASSUMED.examples
+
+
+def training_hours(rate: float) -> float:
+    """Of one trainer, for the batches of a day."""
+    return batches(rate) * MEASURED.batch_seconds / 3600
+
+
+BY_RATE: Mapping[str, Callable[[int], str]] = {
+    "events a day": lambda rate: said(rate * DAY),
+    "feedback workers": lambda rate: said(workers(rate, MEASURED.feedback_rate)),
+    "dataset workers": lambda rate: said(dataset_workers(rate)),
+    "partitions": lambda rate: said(partitions(rate)),
+    "`shards`, if one model gets it all": lambda rate: said(shards(rate)),
+    "the fullest dataset worker then: of its measured rate": lambda rate: f"{rate * fullest_share(rate) / MEASURED.dataset_rate:.0%}",
+    "and of its memory": lambda rate: f"{memory(rate, ASSUMED.days) * fullest_share(rate) / ASSUMED.worker_memory:.0%}",
+    "memory of all dataset workers, `deduplicate_days` 1": lambda rate: bytes_said(memory(rate, 1)),
+    "the same with `deduplicate_days` 7": lambda rate: bytes_said(memory(rate, 7)),
+    "written to Kafka, before replicas": lambda rate: f"{bytes_said(rate * (MEASURED.received + MEASURED.scored + MEASURED.written))}/s",
+    "`feedback.received`, a day": lambda rate: bytes_said(kept(rate, FEEDBACK_RECEIVED, MEASURED.received) / _KEPT[FEEDBACK_RECEIVED]),
+    "`feedback.scored`, a day": lambda rate: bytes_said(kept(rate, FEEDBACK_SCORED, MEASURED.scored) / _KEPT[FEEDBACK_SCORED]),
+    "both, when full (14 and 90 days)": lambda rate: bytes_said(
+        kept(rate, FEEDBACK_RECEIVED, MEASURED.received) + kept(rate, FEEDBACK_SCORED, MEASURED.scored)
+    ),
+    "`dataset.entries`, compacted": lambda rate: bytes_said(entries(rate, ASSUMED.days)),
+    "brokers": lambda rate: said(brokers(rate)),
+    "batches a day": lambda rate: said(batches(rate)),
+    "trainer-hours a day": lambda rate: said(training_hours(rate)),
+    "trainers": lambda rate: said(ceil(training_hours(rate) / 24 / ASSUMED.use)),
+}
+"""What is needed, by events a second."""
+
+_REPLAYED = LaneSettings().replay_window
+_KEEPS = RegistrySettings.model_fields["merged_kept"].default + 2
+
+
+def windows(models: int, replayed: int) -> float:
+    """Bytes that the dataset workers hold of what models have learned last, when the windows are full."""
+    return models * replayed * MEASURED.replayed
+
+
+BY_MODELS: Mapping[str, Callable[[int], str]] = {
+    f"memory of all dataset workers, `replay_window` {_REPLAYED:,}": lambda models: bytes_said(windows(models, _REPLAYED)),
+    "the same with `replay_window` 500": lambda models: bytes_said(windows(models, 500)),
+    f"merged files, {_KEEPS} versions of each, F16": lambda models: bytes_said(models * _KEEPS * 2 * ASSUMED.parameters),
+    "looks at targets, of all registries together": lambda models: f"{said(models / ASSUMED.looks_every)}/s",
+    "trainer-hours, for one batch of each a day": lambda models: said(models * MEASURED.batch_seconds / 3600),
+    "trainers, for one batch of each a day": lambda models: said(ceil(models * MEASURED.batch_seconds / DAY / ASSUMED.use)),
+    "the fullest of 16 dataset workers, of all models": lambda models: (
+        f"{fullest([f'model-{number}' for number in range(models)], 64, 16):.0%}"
+    ),
+}
+"""What is needed, by models with one shard each."""
+
+
+def said(number: float) -> str:
+    """Whole numbers as they are, others with three digits: 1,024, 2.83, 28,300."""
+    if isinstance(number, int):
+        return f"{number:,}"
+    rounded = float(f"{number:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 or rounded == int(rounded) else f"{rounded:g}"
+
+
+def bytes_said(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{said(float(f'{size:.2g}'))} {unit}"
+
+
+def table(title: str, columns: Sequence[int], rows: Mapping[str, Callable[[int], str]]) -> str:
+    """In Markdown."""
+    head = [f"| {title} | " + " | ".join(f"{column:,}" for column in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join([*head, *(f"| {name} | " + " | ".join(map(cell, columns)) + " |" for name, cell in rows.items())])
+
+
+def tables() -> tuple[str, str]:
+    return table("events a second", RATES, BY_RATE), table("models", MODELS, BY_MODELS)
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables()))

@@ -1,0 +1,35 @@
+"""The topic table on a cluster, with as many partitions as were asked for."""
+
+import json
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from typer.testing import CliRunner
+
+from ratchet import commands
+from ratchet.topics import Applied, apply_topics
+from shared.topics import Topic
+
+
+@pytest.mark.kafka
+async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_table(broker: str) -> None:
+    rows = [Topic(f"sized.{name}", "", (), "", (), None, 2) for name in ("asked", "table")]
+    assert (await apply_topics(broker, rows[:1], partitions=8)).created == ("sized.asked",)
+    assert await apply_topics(broker, rows, partitions=None) == Applied(("sized.table",), ("sized.asked",))
+    async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
+        assert [len(await producer.partitions_for(row.name)) for row in rows] == [8, 2]
+
+
+def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    async def applied(bootstrap_servers: str, **how: Any) -> Applied:
+        told.update(how, at=bootstrap_servers)
+        return Applied(("one",), ())
+
+    monkeypatch.setattr(commands, "apply_topics", applied)
+    command = ["topics", "apply", "--bootstrap-servers", "there:1", "--replication", "3", "--partitions", "64", "--json"]
+    done = CliRunner().invoke(commands.app, command)
+    assert json.loads(done.output) == {"created": ["one"], "present": []}
+    assert (told["at"], told["replication"], told["partitions"]) == ("there:1", 3, 64)

@@ -1,0 +1,101 @@
+"""The arithmetic of docs/scaling.md: its tables are computed, from figures that are measured elsewhere."""
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from aiokafka.partitioner import DefaultPartitioner
+
+from benchmarks.footprint import footprint
+from benchmarks.sizing import (
+    ASSUMED,
+    MEASURED,
+    RATES,
+    brokers,
+    bytes_said,
+    dataset_workers,
+    fullest,
+    fullest_share,
+    kept,
+    memory,
+    partitions,
+    said,
+    shards,
+    tables,
+    training_hours,
+    workers,
+)
+from shared.topics import FEEDBACK_RECEIVED
+
+SCALING = Path("docs/scaling.md").read_text()
+
+
+def test_the_tables_are_those_of_the_docs() -> None:
+    by_rate, by_models = tables()
+    assert by_rate in SCALING
+    assert by_models in SCALING
+    assert SCALING.count("|---|---|---|---|") == 2
+
+
+def test_rates_are_those_that_the_docs_on_performance_tell() -> None:
+    performance = " ".join(Path("docs/performance.md").read_text().split())
+    rates = f"{MEASURED.feedback_rate:,} events a second for one feedback worker and {MEASURED.dataset_rate:,} for one dataset worker"
+    assert rates in performance
+    assert f"{MEASURED.batch_seconds} s for {ASSUMED.examples} examples" in performance
+
+
+def test_an_event_takes_the_room_that_is_reckoned_with() -> None:
+    found = footprint(events=500)
+    for name, size in vars(found).items():
+        assert size == pytest.approx(getattr(MEASURED, name), rel=0.15), name
+
+
+def test_assumptions_are_told() -> None:
+    told = [
+        f"at {ASSUMED.use:.0%} of the measured rate",
+        f"{bytes_said(ASSUMED.worker_memory)} of memory, of which {ASSUMED.use:.0%}",
+        f"`deduplicate_days` is {ASSUMED.days}",
+        f"{ASSUMED.replicas} replicas",
+        f"{bytes_said(ASSUMED.broker_writes)}/s",
+        f"{bytes_said(ASSUMED.broker_disk)} of disk, of which {ASSUMED.disk_use:.0%}",
+        f"{ASSUMED.trained_share:.0%} of the events",
+        f"{ASSUMED.parameters / 1e6:.0f} million parameters",
+    ]
+    assert [words for words in told if words not in " ".join(SCALING.split())] == []
+
+
+def test_keys_go_where_a_kafka_client_puts_them() -> None:
+    keys = [f"support#{number}" for number in range(256)]
+    partitioner = DefaultPartitioner()
+    placed = Counter(partitioner(key.encode(), list(range(32)), list(range(32))) for key in keys)
+    assert fullest(keys, 32, 32) == max(placed.values()) / 256
+    assert fullest(["one"], 32, 4) == 1
+
+
+def test_nobody_is_asked_for_more_than_was_measured() -> None:
+    rates = [*RATES, *(Random(1).randint(1, 100_000) for _ in range(50))]
+    for rate in rates:
+        for streams, measured in (
+            (workers(rate, MEASURED.feedback_rate), MEASURED.feedback_rate),
+            (dataset_workers(rate), MEASURED.dataset_rate),
+        ):
+            assert streams * measured * ASSUMED.use >= rate
+            assert streams <= partitions(rate)
+        assert partitions(rate) % dataset_workers(rate) == 0
+        assert memory(rate, ASSUMED.days) <= dataset_workers(rate) * ASSUMED.worker_memory * ASSUMED.use
+        assert shards(rate) == min(1024, 4 * dataset_workers(rate)) or dataset_workers(rate) == 1
+    for rate in RATES:
+        assert rate * fullest_share(rate) < MEASURED.dataset_rate
+    assert [memory(rate, ASSUMED.days) * fullest_share(rate) < ASSUMED.worker_memory for rate in RATES] == [True, True, False]
+
+
+def test_a_worked_example() -> None:
+    """10 events a second: 864,000 a day of 972 bytes, three times, for 14 days; known for 7 days, 9,090 bytes each; of one in a hundred
+    172.8 batches of 50 a day, each 58.9 seconds."""
+    assert kept(10, FEEDBACK_RECEIVED, 972) == 864_000 * 972 * 3 * 14
+    assert memory(10, 7) == 864_000 * 7 * MEASURED.known
+    assert training_hours(10) == pytest.approx(172.8 * 58.9 / 3600)
+    assert brokers(10) == 3
+    assert [said(1024), said(2.827), said(28_272.0), said(0.01636)] == ["1,024", "2.83", "28,300", "0.0164"]
+    assert [bytes_said(972), bytes_said(54.98e9), bytes_said(3.3e15)] == ["970 B", "55 GB", "3,300 TB"]
