@@ -21,6 +21,17 @@ class Metric:
 _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 
 CATALOGUE: tuple[Metric, ...] = (
+    Metric("ratchet_intake_requests_total", "counter", "feedback", ("status",), "Requests to the HTTP intake, by their answer's status."),
+    Metric("ratchet_intake_events_total", "counter", "feedback", (), "Events that the HTTP intake put on the bus, acknowledged."),
+    Metric("ratchet_intake_bytes_in_flight", "gauge", "feedback", (), "Bytes of requests to the HTTP intake that are under way."),
+    Metric(
+        "ratchet_intake_acknowledged_seconds",
+        "histogram",
+        "feedback",
+        (),
+        "Time from a valid request to Kafka's acknowledgement.",
+        (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    ),
     Metric("ratchet_feedback_received_total", "counter", "feedback", ("model", "feedback_type"), "Feedback events that were valid."),
     Metric("ratchet_feedback_redactions_total", "counter", "feedback", ("model", "kind"), "Pieces of personal data that were replaced."),
     Metric("ratchet_feedback_reward", "histogram", "feedback", ("model",), "Rewards given.", (-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1)),
@@ -116,7 +127,7 @@ class Metrics:
         """Add to a counter. KeyError when the catalogue has no such metric for this service."""
         collector = self._collectors[name]
         assert isinstance(collector, Counter)
-        collector.labels(**labels).inc(amount)
+        (collector.labels(**labels) if labels else collector).inc(amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -128,7 +139,7 @@ class Metrics:
         """Add an observation to a histogram."""
         collector = self._collectors[name]
         assert isinstance(collector, Histogram)
-        collector.labels(**labels).observe(value)
+        (collector.labels(**labels) if labels else collector).observe(value)
 
 
 def _collector(row: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
