@@ -84,6 +84,7 @@ def test_feedback_need_only_name_an_answer(kept: Kept, ask: Callable[[OpenAI], t
     assert (event["response_id"], event["user_id"]) == (response_id, "ada")
     assert event["tags"] == {"channel": "web", "finish_reason": "stop"}
     assert kept.said(response_id=response_id, feedback_type="accepted", output="what was shown")["output"] == "what was shown"
+    assert kept.said(response_id=response_id, feedback_type="accepted", output=None)["output"] == ANSWER
 
 
 async def test_asynchronous_clients_are_captured_as_well(kept: Kept) -> None:
@@ -152,3 +153,6 @@ def test_the_oldest_answers_go_first() -> None:
         generations.keep(str(number), Generation("m", None, ({"role": "user", "content": "q" * 5},), "a" * (size - 5), None))
         held = [str(one) for one in range(number + 1) if generations._kept.get(str(one))]
         assert held == [["0"], ["0", "1"], ["0", "1", "2"], ["1", "2", "3"], ["2", "3", "4"], []][number]
+    generations.keep("a", Generation("m", None, (), "a" * 60, None))
+    generations.keep("a", Generation("m", None, (), "b" * 60, None))
+    assert len(generations) == 1, "the same id again takes the place of the one before"

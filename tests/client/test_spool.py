@@ -37,6 +37,15 @@ def ids(spool: Spool, events: int = 100, size: int = ROOM) -> list[str]:
     return [one.event_id for one in spool.peek(events, size)[0]]
 
 
+def all_of(spool: Spool) -> list[str]:
+    """What is kept, share by share, until nothing is."""
+    seen = []
+    while found := ids(spool):
+        seen += found
+        spool.done(len(found))
+    return seen
+
+
 def test_what_is_kept_comes_in_order_until_it_is_done(make: Make) -> None:
     spool = make(ROOM)
     assert (spool.size, ids(spool)) == (0, [])
@@ -123,7 +132,7 @@ def test_two_at_a_time_have_folders_of_their_own_and_who_comes_later_takes_over_
     assert (ids(first), ids(second), ids(third)) == (["e1"], ["e2"], [])
     for spool in (first, second, third):
         spool.close()
-    assert sorted(ids(on_disk(tmp_path, ROOM))) == ["e1", "e2"]
+    assert sorted(all_of(on_disk(tmp_path, ROOM))) == ["e1", "e2"]
 
 
 def test_only_its_owner_can_read_it(on_disk: Open, tmp_path: Path) -> None:
@@ -144,11 +153,7 @@ def test_a_disk_that_fails_keeps_nothing_by_halves(on_disk: Open, tmp_path: Path
         with pytest.raises(OSError, match="No space"):
             spool.append([record(2)])
     assert spool.append([record(3)]) == 1
-    seen = []
-    while found := ids(spool):
-        seen += found
-        spool.done(len(found))
-    assert seen == ["e1", "e3"]
+    assert all_of(spool) == ["e1", "e3"]
 
 
 def test_kill_9_takes_nothing_that_was_kept(on_disk: Open, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
+from typing import cast
 
 from ratchet_client.event import InvalidFeedback, Message, Said
 
@@ -38,6 +39,8 @@ class Generations:
 
     def keep(self, response_id: str, generation: Generation) -> None:
         with self._lock:
+            if replaced := self._kept.pop(response_id, None):
+                self._characters -= replaced.size
             self._kept[response_id] = generation
             self._characters += generation.size
             while self._kept and (len(self._kept) > self._most or self._characters > self._most_characters):
@@ -49,6 +52,7 @@ class Generations:
 
         Raises InvalidFeedback when that answer is not kept, and the feedback does not say itself what was asked and answered.
         """
+        said = cast(Said, {name: value for name, value in said.items() if value is not None})
         response_id = said.get("response_id")
         with self._lock:
             generation = self._kept.get(response_id) if response_id else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,12 +41,17 @@ class HttpTransport:
 
     async def send(self, records: Sequence[Record]) -> None:
         body = b"[" + b",".join(record.value for record in records) + b"]"
-        # Taken away while it is in use: a thread cannot be cancelled, and one that was given up keeps its connection for itself.
-        connection, self._connection = self._connection, None
+        # Taken away while it is in use: who is cancelled leaves a thread behind, and its connection with it.
+        connection, self._connection = self._connection or self._connect(), None
         try:
-            answer, self._connection = await asyncio.to_thread(self._post, body, connection)
+            answer = await asyncio.to_thread(self._post, body, connection)
+        except asyncio.CancelledError:
+            _abort(connection)
+            raise
         except (OSError, HTTPException) as error:
+            connection.close()
             raise Unavailable(f"the intake does not answer: {error!r}") from error
+        self._connection = connection
         if answer.status == 202:
             return
         if answer.status == 413 and len(records) > 1:
@@ -69,14 +75,13 @@ class HttpTransport:
         except Refused as error:
             raise Refused(half + error.index, str(error)) from error
 
-    def _post(self, body: bytes, connection: HTTPConnection | None) -> tuple[_Answer, HTTPConnection]:
-        if connection is not None:
-            # The other side may have closed it meanwhile; then once more on a new one.
+    def _post(self, body: bytes, connection: HTTPConnection) -> _Answer:
+        if connection.sock is not None:
+            # The other side may have closed it meanwhile; then once more, on a new one.
             with suppress(OSError, HTTPException):
-                return self._ask(body, connection), connection
+                return self._ask(body, connection)
             connection.close()
-        connection = self._connect()
-        return self._ask(body, connection), connection
+        return self._ask(body, connection)
 
     def _ask(self, body: bytes, connection: HTTPConnection) -> _Answer:
         connection.request("POST", self._parts.path.rstrip("/") + PATH, body, self._headers)
@@ -88,6 +93,14 @@ class HttpTransport:
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
         assert self._parts.hostname
         return kind(self._parts.hostname, self._parts.port, timeout=self._timeout)
+
+
+def _abort(connection: HTTPConnection) -> None:
+    """End what another thread waits for on a connection, which it does not open again."""
+    connection.auto_open = 0
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(SHUT_RDWR)
 
 
 def _problem(said: bytes) -> dict[str, Any]:
