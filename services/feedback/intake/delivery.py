@@ -48,6 +48,9 @@ class KafkaDelivery:
                 await producer.start()
             except BusUnavailable:
                 await asyncio.sleep(AGAIN_SECONDS)
+            except asyncio.CancelledError:
+                await producer.stop()
+                raise
             else:
                 stack.push_async_callback(producer.stop)
                 self._producer = producer

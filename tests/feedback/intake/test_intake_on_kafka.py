@@ -61,7 +61,7 @@ async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
 
 
 async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and_a_kill(own_broker: Broker, sending: Sending) -> None:
-    model, accepted = sending.model, []
+    model, accepted = sending.model, list[str]()
     answer = await sending.post([said(model, f"e{number}", user_id="ada") for number in range(20)])
     assert answer.status_code == 202, answer.text
     accepted += answer.json()["event_ids"]
