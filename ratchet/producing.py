@@ -16,11 +16,6 @@ from shared.topics import FEEDBACK_RECEIVED
 SOURCE = "/ratchet/command-line"
 
 
-def key_of(event: FeedbackReceived) -> str:
-    """Feedback of one conversation, or else of one user, stays in order."""
-    return event.conversation_id or event.user_id or event.event_id
-
-
 def read_lines(path: Path) -> Iterator[FeedbackReceived]:
     """The events of a file, one JSON object a line. Raises Unprocessable naming the line."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -49,6 +44,6 @@ async def send(bootstrap_servers: str, events: list[FeedbackReceived], security:
     await producer.start()
     try:
         for event in events:
-            await publish(producer, FEEDBACK_RECEIVED, key_of(event), event, SOURCE)
+            await publish(producer, FEEDBACK_RECEIVED, event.key, event, SOURCE)
     finally:
         await producer.stop()

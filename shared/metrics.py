@@ -38,6 +38,17 @@ FAUST = "faust_"
 _STREAMS = "feedback, dataset"
 
 CATALOGUE: tuple[Metric, ...] = (
+    Metric("ratchet_intake_requests_total", "counter", "feedback", ("status",), "Requests to the HTTP intake, by their answer's status."),
+    Metric("ratchet_intake_events_total", "counter", "feedback", (), "Events that the HTTP intake put on the bus, acknowledged."),
+    Metric("ratchet_intake_bytes_in_flight", "gauge", "feedback", (), "Bytes of requests to the HTTP intake that are under way."),
+    Metric(
+        "ratchet_intake_acknowledged_seconds",
+        "histogram",
+        "feedback",
+        (),
+        "Time from a valid request to Kafka's acknowledgement.",
+        (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    ),
     Metric("ratchet_feedback_received_total", "counter", "feedback", ("model", "feedback_type"), "Feedback events that were valid."),
     Metric(
         "ratchet_feedback_refused_total", "counter", "feedback", ("reason",), "Feedback that went to the dead letters, by what was wrong."
@@ -232,7 +243,7 @@ class Metrics:
         """Add to a counter. KeyError when the catalogue has no such metric for this service."""
         collector = self._collectors[name]
         assert isinstance(collector, Counter)
-        collector.labels(**labels).inc(amount)
+        (collector.labels(**labels) if labels else collector).inc(amount)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -246,7 +257,7 @@ class Metrics:
         """Add an observation to a histogram."""
         collector = self._collectors[name]
         assert isinstance(collector, Histogram)
-        collector.labels(**labels).observe(value)
+        (collector.labels(**labels) if labels else collector).observe(value)
 
     def forget(self, name: str, **labels: str) -> None:
         """Drop a series that is another process's to tell from now on; without labels, all of a metric."""

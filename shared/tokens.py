@@ -1,4 +1,4 @@
-"""Bearer tokens: secrets by which whoever talks to the registry may read, or operate as well.
+"""Bearer tokens: secrets by which whoever talks to the registry may read, or operate as well, and whoever talks to the intake may send.
 
 A file of tokens has one on each line, after its role; `#` begins a comment. There may be several of a role, so that a new one is in use
 before the old one goes.
@@ -11,15 +11,15 @@ before the old one goes.
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Literal, get_args
+from typing import Literal
 
 from shared.errors import SettingsError
 
-Role = Literal["read", "operate"]
-"""Whoever may operate may read."""
+Role = Literal["read", "operate", "send"]
+"""At the registry: whoever may operate may read. At the intake: whoever may send."""
 
 SHORTEST = 16
 
@@ -60,24 +60,25 @@ def tokens(role: Role, said: Iterable[str], where: str) -> Tokens:
     return Tokens({_digest(_checked(token, where)): role for token in said})
 
 
-def listed(text: str, where: str) -> list[tuple[Role, str]]:
+def listed(text: str, where: str, allowed: Sequence[Role] = ("read", "operate")) -> list[tuple[Role, str]]:
     """The lines of a file of tokens, in order. Raises SettingsError with the number of a line that is not one."""
+    expected = " or ".join(f"`{role} <token>`" for role in allowed)
     lines: list[tuple[Role, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
-        role = next((role for role in get_args(Role) if role == words[0]), None)
+        role = next((role for role in allowed if role == words[0]), None)
         if role is None or len(words) != 2:
-            raise SettingsError(f"{where}, line {number}: expected `read <token>` or `operate <token>`")
+            raise SettingsError(f"{where}, line {number}: expected {expected}")
         lines.append((role, _checked(words[1], f"{where}, line {number}")))
     return lines
 
 
-def parse(text: str, where: str) -> Tokens:
+def parse(text: str, where: str, allowed: Sequence[Role] = ("read", "operate")) -> Tokens:
     """What a file of tokens says. Raises SettingsError."""
     found = Tokens()
-    for role, token in listed(text, where):
+    for role, token in listed(text, where, allowed):
         found |= tokens(role, [token], where)
     return found
 

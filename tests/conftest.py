@@ -38,6 +38,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A second one, which tests may halt and wake (SIGSTOP, SIGCONT)."""
+    server = Broker(tmp_path_factory.mktemp("own-kafka"), free_port(), free_port(), SystemClock())
+    server.start()
+    try:
+        asyncio.run(apply_topics(server.bootstrap_servers))
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
 def bases() -> Path:
     """The folder of base models, with the small real one prepared."""
     folder = Path(".ratchet/bases")

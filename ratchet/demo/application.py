@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import httpx
 
 from ratchet.demo.tickets import Ticket
-from ratchet.producing import key_of
 from shared.bus import KafkaProducer, publish
 from shared.clock import Clock
 from shared.errors import Unavailable
@@ -59,7 +58,7 @@ class Application:
 
     async def send(self, event: FeedbackReceived) -> None:
         """Send feedback; durable when this returns."""
-        await publish(self._producer, FEEDBACK_RECEIVED, key_of(event), event, "/demo")
+        await publish(self._producer, FEEDBACK_RECEIVED, event.key, event, "/demo")
         self.sent += 1
         self.sent_at.setdefault(event.event_id, self._clock.monotonic())
 

@@ -2,23 +2,28 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 from services.feedback.app import Feedback, attach
+from services.feedback.intake.app import Intake, Limits
+from services.feedback.intake.delivery import KafkaDelivery
+from services.feedback.intake.serving import serve_intake
 from services.feedback.redaction.names import load_name_finder
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.bus import KafkaProducer
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.failpoints import arm
 from shared.health import Health, serve_health
-from shared.kafka_security import security_of
+from shared.kafka_security import Security, security_of
 from shared.log_ends import LogEnds
-from shared.logs import configure
+from shared.logs import Log, configure
 from shared.metrics import Metrics
 from shared.model_file import load_models
 from shared.process import exit_status
 from shared.settings import read
 from shared.streams import Commits, create_app, run
+from shared.token_file import TokenFile
 from shared.topics import FEEDBACK_RECEIVED
 from shared.vitals import show_vitals
 
@@ -38,13 +43,27 @@ async def serve(settings: FeedbackSettings) -> None:
     commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
     attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
     show_vitals(metrics, health, {"data": settings.data})
-    stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)
+    stop_http = _serve_http(settings, security, policies, health, metrics, clock, log)
     try:
         await producer.start()
         await run(app, commits, log)
     finally:
         await producer.stop()
-        stop_health()
+        await asyncio.to_thread(stop_http)
+
+
+def _serve_http(
+    settings: FeedbackSettings, security: Security, policies: Policies, health: Health, metrics: Metrics, clock: Clock, log: Log
+) -> Callable[[], None]:
+    """Health and metrics, and the intake where it is wanted; returns what stops them."""
+    host, port = settings.http_host, settings.feedback_port
+    if not settings.intake:
+        return serve_health(health, metrics.registry, host, port)
+    path = settings.intake_tokens_file
+    tokens = TokenFile(path, "RATCHET_INTAKE_TOKENS_FILE", ("send",), log) if path else None
+    limits = Limits(settings.intake_events, settings.intake_body_bytes, settings.intake_in_flight_bytes)
+    delivery = KafkaDelivery(settings.bootstrap_servers, settings.intake_acknowledged_seconds, security)
+    return serve_intake(Intake(limits, policies, delivery, tokens, health, metrics, clock), delivery, host, port)
 
 
 def main() -> int:

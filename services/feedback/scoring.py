@@ -9,7 +9,7 @@ from services.feedback.reward import reward_parts
 from services.feedback.rules import Rule, broken_rules
 from shared.answer_format import format_check
 from shared.bus import Record
-from shared.codec import decode
+from shared.codec import Decoded, decode
 from shared.errors import ContractViolation
 from shared.events import MAX_ID, Digest, FeedbackReceived, FeedbackScored, PolicyRef, Position
 from shared.model_file import ModelFile, Models
@@ -62,16 +62,22 @@ def score(record: Record, policies: Policies) -> Scored:
     redaction left, so that an event can be recomputed from itself.
     """
     decoded = decode(record.value, record.headers, FeedbackReceived)
-    said = decoded.event
-    if len(decoded.source) + len(said.event_id) >= MAX_ID:
-        raise ContractViolation(f"together with event_id it is longer than {MAX_ID - 1} characters", "source")
-    policy = policies.of(said.model)
-    _refuse_to_learn(said, policy)
+    said, policy = decoded.event, accepting(decoded, policies)
     broken = broken_rules(said, policy.format_fault)
     redacted = policy.redactor.redact(said, decoded.source)
     received = Position(topic=record.topic, partition=record.partition, offset=record.offset)
     event = _scored(redacted, broken, policy, received)
     return Scored(event, policy.file.key_of(event.shard), redacted.counts)
+
+
+def accepting(decoded: Decoded[FeedbackReceived], policies: Policies) -> _Policy:
+    """The policy by which feedback that keeps to its contract is scored. Raises Unprocessable when it can never be."""
+    said = decoded.event
+    if len(decoded.source) + len(said.event_id) >= MAX_ID:
+        raise ContractViolation(f"together with event_id it is longer than {MAX_ID - 1} characters", "source")
+    policy = policies.of(said.model)
+    _refuse_to_learn(said, policy)
+    return policy
 
 
 def _refuse_to_learn(feedback: FeedbackReceived, policy: _Policy) -> None:

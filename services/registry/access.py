@@ -7,13 +7,12 @@ at this machine may read.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
+from shared import callers
 from shared.errors import RatchetError
 from shared.tokens import Role, Tokens
 
@@ -24,7 +23,6 @@ TokensNow = Callable[[], Tokens]
 """Tells the tokens that hold at present."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_THROUGH_A_PROXY = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 bearer = HTTPBearer(scheme_name="token", auto_error=False, description="a token of RATCHET_READ_TOKENS, RATCHET_OPERATE_TOKENS or a file")
 cookie = APIKeyCookie(name=COOKIE, scheme_name="cookie", auto_error=False, description="what `/sign-in` gives to a browser")
@@ -106,24 +104,5 @@ def is_same_origin(request: Request) -> bool:
 
 
 def is_local(request: Request) -> bool:
-    """Whether a request was made on this machine, to this machine, through nobody else. The `Host` matters: a page from elsewhere can
-    have its own name lead to 127.0.0.1."""
-    if request.client is None or any(name in request.headers for name in _THROUGH_A_PROXY):
-        return False
-    return _is_loopback(request.client.host) and _is_loopback(_without_port(request.headers.get("host", "")))
-
-
-def _without_port(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    """Whether a request was made on this machine, to this machine, through nobody else."""
+    return callers.is_local(request.client.host if request.client else None, request.headers)

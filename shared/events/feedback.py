@@ -5,7 +5,7 @@ applications ──▶ feedback.received ──▶ feedback ──▶ feedback.s
 
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from shared.events.base import MAX_ID, Count, Digest, Event, Id, Name, Position, Reward, Share, Value
 
@@ -32,22 +32,28 @@ class FeedbackReceived(Event):
     output: str
     feedback_type: FeedbackType
     validation_score: Share | None = None
-    corrected_output: Annotated[str, Field(min_length=1)] | None = None
+    corrected_output: Annotated[str, Field(min_length=1)] | None = Field(default=None, validate_default=True)
     user_id: Id | None = None
     conversation_id: Id | None = None
     response_id: Id | None = None
     tags: dict[str, str] | None = None
 
-    @model_validator(mode="after")
-    def _correction_has_a_text(self) -> Self:
-        if self.feedback_type == "correction" and self.corrected_output is None:
+    @field_validator("corrected_output")
+    @classmethod
+    def _correction_has_a_text(cls, said: str | None, info: ValidationInfo) -> str | None:
+        if said is None and info.data.get("feedback_type") == "correction":
             raise ValueError("corrected_output is required when feedback_type is 'correction'")
-        return self
+        return said
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation up to the answer; a plain string counts as one turn of the user."""
         return (Message(role="user", content=self.input),) if isinstance(self.input, str) else self.input
+
+    @property
+    def key(self) -> str:
+        """What feedback goes out under: that of one conversation, or else of one user, stays in order."""
+        return self.conversation_id or self.user_id or self.event_id
 
 
 class UserForgotten(Event):

@@ -91,7 +91,12 @@ def test_ratchets_own_events_may_not() -> None:
             "validation_score",
             "finite number",
         ),
-        (json.dumps(example().model_dump(mode="json") | {"feedback_type": "correction"}).encode(), [], "", "corrected_output is required"),
+        (
+            json.dumps(example().model_dump(mode="json") | {"feedback_type": "correction"}).encode(),
+            [],
+            "corrected_output",
+            "corrected_output is required",
+        ),
         (json.dumps(example().model_dump(mode="json") | {"occurred_at": "yesterday"}).encode(), [], "occurred_at", "datetime"),
         (b'{"a":' * 300 + b"1" + b"}" * 300, [], "", "not an event"),
     ],

@@ -1,0 +1,40 @@
+"""What was recorded a moment ago, in memory, bounded in events and bytes."""
+
+from collections import deque
+from threading import Lock
+
+from ratchet_client.event import Record
+
+
+class Buffer:
+    """Filled by the application's threads, emptied by the sender's."""
+
+    def __init__(self, most_events: int, most_bytes: int) -> None:
+        self._most_events = most_events
+        self._most_bytes = most_bytes
+        self._records: deque[Record] = deque()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def offer(self, record: Record) -> int:
+        """Keep a record: how many there are then; 0 when there is no room, and then it is not kept."""
+        with self._lock:
+            if len(self._records) >= self._most_events or self._bytes + len(record.value) > self._most_bytes:
+                return 0
+            self._records.append(record)
+            self._bytes += len(record.value)
+            return len(self._records)
+
+    def take(self, events: int, size: int) -> list[Record]:
+        """The oldest records, at least one where there is one, no more than `events` and `size` bytes; they are no longer kept."""
+        with self._lock:
+            taken: list[Record] = []
+            while self._records and len(taken) < events and (not taken or len(self._records[0].value) <= size):
+                record = self._records.popleft()
+                size -= len(record.value)
+                self._bytes -= len(record.value)
+                taken.append(record)
+            return taken

@@ -1,0 +1,174 @@
+"""What an application uses. Recording checks, writes a line of JSON into memory, and returns; a thread does the rest."""
+
+import asyncio
+import atexit
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from ratchet_client.buffer import Buffer
+from ratchet_client.counters import Counters, Counts
+from ratchet_client.event import Said, record_of
+from ratchet_client.generations import Generation, Generations
+from ratchet_client.http import HttpTransport
+from ratchet_client.kafka import KafkaTransport
+from ratchet_client.sender import Sender
+from ratchet_client.spool import DiskSpool, MemorySpool, Spool
+from ratchet_client.transport import Transport
+
+SPOOL = Path("~/.local/state/ratchet-client")
+
+
+class Client:
+    """Takes feedback from any thread. Make it after a process forks, one for each process; close it at the end."""
+
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str | None = None,
+        url: str | None = None,
+        token: str | None = None,
+        topic: str = "feedback.received",
+        kafka: Mapping[str, Any] | None = None,
+        spool: str | Path | None = SPOOL,
+        spool_bytes: int = 256 << 20,
+        buffer_events: int = 10_000,
+        buffer_bytes: int = 32 << 20,
+        safe_within: float = 0.5,
+        keep_answers: int = 10_000,
+        keep_characters: int = 32 << 20,
+    ) -> None:
+        """Either `bootstrap_servers` (with further settings of aiokafka's producer in `kafka`) or the `url` of the HTTP intake (with a
+        `token`). What cannot be sent waits in the folder `spool`, which processes may share; with None it waits in memory. What was
+        recorded is in Kafka or in the spool after `safe_within` seconds.
+
+        Raises ValueError for arguments that do not go together, OSError when the folder cannot be used.
+        """
+        transport = _transport(bootstrap_servers, url, token, topic, kafka or {})
+        target = hashlib.sha256(f"{bootstrap_servers or url} {topic}".encode()).hexdigest()[:16]
+        self._spool: Spool = MemorySpool(spool_bytes) if spool is None else DiskSpool(Path(spool).expanduser() / target, spool_bytes)
+        self._buffer = Buffer(buffer_events, buffer_bytes)
+        self._counters = Counters()
+        self._generations = Generations(keep_answers, keep_characters)
+        self._transport = transport
+        self._sender = Sender(self._buffer, self._spool, transport, self._counters, safe_within)
+        self._process = os.getpid()
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._run, name="ratchet-client", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def record_feedback(self, **said: Unpack[Said]) -> str:
+        """Take feedback, and return its `event_id` at once; never waits for a network or a disk. When there is no room for it, it is
+        dropped and counted.
+
+        Raises InvalidFeedback for what Ratchet would refuse, RuntimeError when the client is closed or belongs to a parent process.
+        """
+        if self._closed or self._process != os.getpid():
+            raise RuntimeError("this client is closed" if self._closed else "this client is the parent process's; make one after the fork")
+        record = record_of(self._generations.completed(said), datetime.now(UTC))  # noqa: TID251 (the edge where time comes in)
+        buffered = self._buffer.offer(record)
+        if not buffered:
+            self._counters.drop("buffer_full")
+            return record.event_id
+        self._counters.add("recorded")
+        if buffered == 1:
+            self._loop.call_soon_threadsafe(self._sender.wake)
+        return record.event_id
+
+    def keep(self, response_id: str, generation: Generation) -> None:
+        """Remember an answer, so that feedback need only name its `response_id`; `capture` does it."""
+        self._generations.keep(response_id, generation)
+
+    @property
+    def counts(self) -> Counts:
+        """What became of events so far."""
+        return self._counters.counts(len(self._buffer), self._spool.size)
+
+    def flush(self, seconds: float = 10.0) -> bool:
+        """Wait until nothing waits any more; whether that was so in time."""
+        end = time.monotonic() + seconds  # noqa: TID251 (the edge where time comes in)
+        while not self._sender.is_idle:
+            if time.monotonic() > end:  # noqa: TID251 (as above)
+                return False
+            time.sleep(0.005)
+        return True
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Send for so long what there is, and leave the rest to the spool. Without a spool on disk, the rest is lost and counted."""
+        if self._closed or self._process != os.getpid():
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        asyncio.run_coroutine_threadsafe(self._sender.finish(seconds), self._loop).result()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._work())
+
+    async def _work(self) -> None:
+        try:
+            await self._sender.run()
+        finally:
+            if lost := self._spool.close():
+                self._counters.drop("closed", lost)
+            await self._transport.close()
+
+
+class AsyncClient:
+    """The same for asyncio: nothing that is awaited blocks the event loop, and recording does not even yield to it."""
+
+    def __init__(self, **settings: Any) -> None:
+        """The arguments of `Client`."""
+        self.client = Client(**settings)
+
+    async def record_feedback(self, **said: Unpack[Said]) -> str:
+        """As `Client.record_feedback`."""
+        return self.client.record_feedback(**said)
+
+    def keep(self, response_id: str, generation: Generation) -> None:
+        """As `Client.keep`."""
+        self.client.keep(response_id, generation)
+
+    @property
+    def counts(self) -> Counts:
+        return self.client.counts
+
+    async def flush(self, seconds: float = 10.0) -> bool:
+        """As `Client.flush`."""
+        return await asyncio.to_thread(self.client.flush, seconds)
+
+    async def close(self, seconds: float = 5.0) -> None:
+        """As `Client.close`."""
+        await asyncio.to_thread(self.client.close, seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+
+def _transport(bootstrap_servers: str | None, url: str | None, token: str | None, topic: str, kafka: Mapping[str, Any]) -> Transport:
+    if (bootstrap_servers is None) == (url is None):
+        raise ValueError("expected either bootstrap_servers or url")
+    if bootstrap_servers is not None:
+        if token is not None:
+            raise ValueError("token goes with url; Kafka's own security goes into `kafka`")
+        return KafkaTransport(bootstrap_servers, topic, kafka)
+    assert url is not None
+    return HttpTransport(url, token)

@@ -1,0 +1,45 @@
+"""How much was recorded, sent, spooled and dropped."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal
+
+Dropped = Literal["buffer_full", "spool_full", "refused", "unreadable", "closed"]
+"""Why an event was dropped: `refused` by whoever takes feedback, `unreadable` on the disk, `closed` with a spool in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a client did so far, in events, and what waits in it now. `sent` counts those of the spool from before as well; the same event
+    may be sent twice, and counts once in Ratchet."""
+
+    recorded: int
+    sent: int
+    spooled: int
+    dropped: Mapping[Dropped, int]
+    buffered: int
+    spool_bytes: int
+
+
+class Counters:
+    """Counts that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: Counter[str] = Counter()
+        self._dropped: Counter[Dropped] = Counter()
+
+    def add(self, name: Literal["recorded", "sent", "spooled"], events: int = 1) -> None:
+        with self._lock:
+            self._counts[name] += events
+
+    def drop(self, reason: Dropped, events: int = 1) -> None:
+        with self._lock:
+            self._dropped[reason] += events
+
+    def counts(self, buffered: int, spool_bytes: int) -> Counts:
+        with self._lock:
+            said = {name: self._counts[name] for name in ("recorded", "sent", "spooled")}
+            return Counts(**said, dropped=dict(self._dropped), buffered=buffered, spool_bytes=spool_bytes)

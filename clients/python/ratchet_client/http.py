@@ -1,0 +1,115 @@
+"""To the intake of Ratchet's feedback service, for applications that cannot reach Kafka."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from socket import SHUT_RDWR
+from typing import Any
+from urllib.parse import urlsplit
+
+from ratchet_client.event import Record
+from ratchet_client.transport import Refused, Unavailable
+
+PATH = "/v1/feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    retry_after: float
+    problem: dict[str, Any]
+
+    @property
+    def reason(self) -> str:
+        return f"the intake answers {self.status}: {self.problem.get('detail', '')}"
+
+
+class HttpTransport:
+    """One connection, kept open. `url` is where the feedback service listens, `http://host:8091`; `token` is one of the intake's."""
+
+    def __init__(self, url: str, token: str | None, timeout: float = 15.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"expected a URL such as http://127.0.0.1:8091, found {url!r}")
+        self._parts = parts
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._timeout = timeout
+        self._connection: HTTPConnection | None = None
+
+    async def send(self, records: Sequence[Record]) -> None:
+        body = b"[" + b",".join(record.value for record in records) + b"]"
+        # Taken away while it is in use: who is cancelled leaves a thread behind, and its connection with it.
+        connection, self._connection = self._connection or self._connect(), None
+        try:
+            answer = await asyncio.to_thread(self._post, body, connection)
+        except asyncio.CancelledError:
+            _abort(connection)
+            raise
+        except (OSError, HTTPException) as error:
+            connection.close()
+            raise Unavailable(f"the intake does not answer: {error!r}") from error
+        self._connection = connection
+        if answer.status == 202:
+            return
+        if answer.status == 413 and len(records) > 1:
+            await self._send_halves(records)
+            return
+        index = 0 if len(records) == 1 else answer.problem.get("index")
+        if answer.status in (413, 422) and isinstance(index, int) and 0 <= index < len(records):
+            raise Refused(index, answer.reason)
+        raise Unavailable(answer.reason, answer.retry_after)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    async def _send_halves(self, records: Sequence[Record]) -> None:
+        """What is too much at once for this intake."""
+        half = len(records) // 2
+        await self.send(records[:half])
+        try:
+            await self.send(records[half:])
+        except Refused as error:
+            raise Refused(half + error.index, str(error)) from error
+
+    def _post(self, body: bytes, connection: HTTPConnection) -> _Answer:
+        if connection.sock is not None:
+            # The other side may have closed it meanwhile; then once more, on a new one.
+            with suppress(OSError, HTTPException):
+                return self._ask(body, connection)
+            connection.close()
+        return self._ask(body, connection)
+
+    def _ask(self, body: bytes, connection: HTTPConnection) -> _Answer:
+        connection.request("POST", self._parts.path.rstrip("/") + PATH, body, self._headers)
+        response = connection.getresponse()
+        said = response.read()
+        return _Answer(response.status, _seconds(response.getheader("Retry-After")), _problem(said))
+
+    def _connect(self) -> HTTPConnection:
+        kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
+        assert self._parts.hostname
+        return kind(self._parts.hostname, self._parts.port, timeout=self._timeout)
+
+
+def _abort(connection: HTTPConnection) -> None:
+    """End what another thread waits for on a connection, which it does not open again."""
+    connection.auto_open = 0
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(SHUT_RDWR)
+
+
+def _problem(said: bytes) -> dict[str, Any]:
+    try:
+        problem = json.loads(said)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _seconds(said: str | None) -> float:
+    return float(said) if said and said.isdigit() else 0.0

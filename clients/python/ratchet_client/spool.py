@@ -1,0 +1,233 @@
+"""What could not be sent yet, in order: on disk, where it survives the process, or in memory.
+
+A folder of spools has a folder for each target, and in it one for each process at a time, `0`, `1`, ..., held by a lock that goes with the
+process, however that ends. In each lie segments of JSON Lines, which are removed when all in them was sent. What a process left is
+taken over by the next one, from the beginning of the first segment: events may be sent twice then, under their own ids.
+"""
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from io import FileIO
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from ratchet_client.event import Record, read_line
+
+SEGMENT_BYTES = 1 << 20
+
+
+class Spool(Protocol):
+    """Records in order, bounded in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait; 0 when nothing does."""
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Keep records, safe when this returns: how many of them, from the first, there was room for. Raises OSError; then none is."""
+
+    def peek(self, events: int, size: int) -> tuple[list[Record], int]:
+        """The oldest records, at least one where there is one, no more than `events` and `size` bytes; and how many entries, among them
+        those that cannot be read."""
+
+    def done(self, entries: int) -> None:
+        """The oldest entries, which were peeked at, need not be kept any more."""
+
+    def close(self) -> int:
+        """How many records are lost by it."""
+
+
+class MemorySpool:
+    """Survives an outage, not the process."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._records: deque[Record] = deque()
+        self.size = 0
+
+    def append(self, records: Sequence[Record]) -> int:
+        for kept, record in enumerate(records):
+            if self.size + len(record.value) > self._most_bytes:
+                return kept
+            self._records.append(record)
+            self.size += len(record.value)
+        return len(records)
+
+    def peek(self, events: int, size: int) -> tuple[list[Record], int]:
+        count = _first((len(record.value) for record in self._records), events, size)
+        return list(islice(self._records, count)), count
+
+    def done(self, entries: int) -> None:
+        for _ in range(entries):
+            self.size -= len(self._records.popleft().value)
+
+    def close(self) -> int:
+        return len(self._records)
+
+
+class DiskSpool:
+    """Survives kill -9 of the process, and the machine as far as its disk keeps what it was told to sync.
+
+    Raises OSError when the folder cannot be used. Only its owner can read it.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._folder, self._lock = _own(folder)
+        segments = sorted(self._folder.glob("*.jsonl")) + list(_left_by_others(folder, self._folder))
+        self._segments: deque[Path] = deque(segments)
+        self._sizes = {path: path.stat().st_size for path in segments}
+        for path in [path for path, size in self._sizes.items() if not size]:
+            self._remove(path)
+        self._number = int(segments[-1].stem) if segments else 0
+        self._writer: FileIO | None = None
+        self._lines: deque[bytes] = deque()
+        self._read_to = 0
+
+    @property
+    def size(self) -> int:
+        return sum(self._sizes.values())
+
+    def append(self, records: Sequence[Record]) -> int:
+        room = self._most_bytes - self.size
+        lines = list(_within(room, (record.value + b"\n" for record in records)))
+        if not lines:
+            return 0
+        writer = self._writer or self._new_segment()
+        path = self._segments[-1]
+        try:
+            _write(writer, b"".join(lines))
+        except OSError:
+            # What is half written there is read by nobody: a segment counts as far as it was synced.
+            self._end_segment()
+            os.truncate(path, self._sizes[path])
+            raise
+        self._sizes[path] += sum(map(len, lines))
+        if self._sizes[path] >= SEGMENT_BYTES:
+            self._end_segment()
+        return len(lines)
+
+    def peek(self, events: int, size: int) -> tuple[list[Record], int]:
+        while not self._lines and self._segments:
+            self._read()
+        count = _first(map(len, self._lines), events, size)
+        return [record for line in islice(self._lines, count) if (record := read_line(line))], count
+
+    def done(self, entries: int) -> None:
+        for _ in range(entries):
+            self._lines.popleft()
+        self._forget_what_is_sent()
+
+    def close(self) -> int:
+        if self._writer is not None:
+            self._end_segment()
+        self._lock.close()
+        return 0
+
+    def _read(self) -> None:
+        """Read on in the first segment. The end of a line that never was finished was never promised."""
+        path = self._segments[0]
+        with path.open("rb") as file:
+            file.seek(self._read_to)
+            self._lines.extend(file.read(self._sizes[path] - self._read_to).split(b"\n")[:-1])
+        self._read_to = self._sizes[path]
+        self._forget_what_is_sent()
+
+    def _forget_what_is_sent(self) -> None:
+        if not self._lines and self._segments and self._read_to == self._sizes[self._segments[0]]:
+            if len(self._segments) == 1 and self._writer is not None:
+                self._end_segment()
+            self._remove(self._segments[0])
+            self._read_to = 0
+
+    def _remove(self, path: Path) -> None:
+        path.unlink()
+        self._segments.remove(path)
+        del self._sizes[path]
+
+    def _new_segment(self) -> FileIO:
+        self._number += 1
+        path = self._folder / _name(self._number)
+        self._writer = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
+        self._segments.append(path)
+        self._sizes[path] = 0
+        _sync(self._folder)
+        return self._writer
+
+    def _end_segment(self) -> None:
+        assert self._writer is not None
+        writer, self._writer = self._writer, None
+        writer.close()
+
+
+def _first(sizes: Iterable[int], events: int, size: int) -> int:
+    """How many entries make up a share of no more than `events` and `size` bytes; at least one where there is one."""
+    count = 0
+    for one in sizes:
+        size -= one
+        if count == events or (count and size < 0):
+            break
+        count += 1
+    return count
+
+
+def _write(writer: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[writer.write(rest) :]
+    os.fsync(writer.fileno())
+
+
+def _within(room: int, lines: Iterator[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        room -= len(line)
+        if room < 0:
+            return
+        yield line
+
+
+def _own(folder: Path) -> tuple[Path, BinaryIO]:
+    """The first of a target's folders that no process holds, and its lock."""
+    number = 0
+    while True:
+        own = folder / str(number)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if lock := _locked(own):
+            return own, lock
+        number += 1
+
+
+def _left_by_others(folder: Path, own: Path) -> Iterator[Path]:
+    """Segments that processes left which are no more, moved to one's own folder."""
+    last = max((int(path.stem) for path in own.glob("*.jsonl")), default=0)
+    for other in sorted(folder.iterdir()):
+        if other != own and (lock := _locked(other)):
+            with lock:
+                for path in sorted(other.glob("*.jsonl")):
+                    last += 1
+                    yield path.rename(own / _name(last))
+
+
+def _locked(folder: Path) -> BinaryIO | None:
+    lock = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _name(number: int) -> str:
+    return f"{number:012d}.jsonl"
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,147 @@
+"""The way of events from the buffer, with a stand-in that is away, slow or particular."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from ratchet_client.buffer import Buffer
+from ratchet_client.counters import Counters
+from ratchet_client.sender import Sender
+from ratchet_client.spool import DiskSpool, MemorySpool, Spool
+from tests.client.stand_ins import StandIn, record
+
+ROOM = 1 << 20
+
+
+class Rig:
+    """A sender at work, and what it works with."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.buffer, self.spool, self.transport, self.counters = Buffer(100, ROOM), spool, StandIn(), Counters()
+        self.sender = Sender(self.buffer, spool, self.transport, self.counters, safe_within=0.1)
+
+    def say(self, *numbers: int) -> None:
+        for number in numbers:
+            assert self.buffer.offer(record(number))
+        self.sender.wake()
+
+    @property
+    def counts(self) -> dict[str, object]:
+        counts = self.counters.counts(0, 0)
+        return {"sent": counts.sent, "spooled": counts.spooled, **{why: count for why, count in counts.dropped.items() if count}}
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def working(spool: Spool) -> AsyncIterator[Rig]:
+    rig = Rig(spool)
+    running = asyncio.create_task(rig.sender.run())
+    yield rig
+    await rig.sender.finish(0.2)
+    await running
+    spool.close()
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"e{number}" for number in numbers]
+
+
+def left(folder: Path) -> list[str]:
+    """What the next process finds."""
+    with closing(DiskSpool(folder, ROOM)) as spool:
+        return [one.event_id for one in spool.peek(100, ROOM)[0]]
+
+
+async def test_while_all_is_well_nothing_is_spooled() -> None:
+    async with working(MemorySpool(ROOM)) as rig:
+        rig.say(1, 2)
+        await rig.until(lambda: rig.sender.is_idle)
+        rig.say(3)
+        await rig.until(lambda: rig.sender.is_idle)
+    assert (rig.transport.taken, rig.counts) == (names(1, 2, 3), {"sent": 3, "spooled": 0})
+
+
+@pytest.mark.parametrize("fault", ["answers", "hangs"])
+async def test_during_an_outage_events_are_spooled_in_time_and_sent_in_order_after_it(fault: str, tmp_path: Path) -> None:
+    async with working(DiskSpool(tmp_path, ROOM)) as rig:
+        setattr(rig.transport, fault, fault == "hangs")
+        rig.say(1, 2)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await rig.until(lambda: rig.counts["spooled"] == 2)
+        assert loop.time() - begun < 1
+        rig.say(3)
+        await rig.until(lambda: rig.counts["spooled"] == 3)
+        if fault == "answers":
+            rig.transport.answers = True
+            await rig.until(lambda: rig.sender.is_idle)
+            assert rig.transport.taken == names(1, 2, 3)
+            rig.say(4)
+            await rig.until(lambda: rig.sender.is_idle)
+            assert rig.counts == {"sent": 4, "spooled": 3}
+    assert left(tmp_path) == ([] if fault == "answers" else names(1, 2, 3))
+
+
+async def test_what_is_refused_holds_up_nothing_else() -> None:
+    async with working(MemorySpool(ROOM)) as rig:
+        rig.transport.refuses = {"e1", "e3", "e5"}
+        rig.say(1, 2, 3, 4)
+        await rig.until(lambda: rig.sender.is_idle)
+        rig.transport.answers = False
+        rig.say(5, 6)
+        await rig.until(lambda: rig.counts["spooled"] == 2)
+        rig.transport.answers = True
+        await rig.until(lambda: rig.sender.is_idle)
+    assert (rig.transport.taken, rig.counts) == (names(2, 4, 6), {"sent": 3, "spooled": 2, "refused": 3})
+
+
+async def test_a_spool_that_is_full_drops_what_is_new_and_says_so() -> None:
+    async with working(MemorySpool(3 * len(record(1).value))) as rig:
+        rig.transport.answers = False
+        rig.say(1, 2, 3, 4, 5)
+        await rig.until(lambda: rig.sender.is_idle or rig.counts.get("spool_full") == 2)
+        rig.transport.answers = True
+        await rig.until(lambda: rig.sender.is_idle)
+    assert (rig.transport.taken, rig.counts) == (names(1, 2, 3), {"sent": 3, "spooled": 3, "spool_full": 2})
+
+
+async def test_a_disk_that_fails_drops_nothing_while_there_is_room_in_the_buffer(tmp_path: Path) -> None:
+    spool = DiskSpool(tmp_path, ROOM)
+    async with working(spool) as rig:
+        rig.transport.answers = False
+        (tmp_path / "0" / "000000000001.jsonl").mkdir()  # a segment cannot have this name then
+        rig.say(1, 2)
+        await asyncio.sleep(0.5)
+        rig.say(3)
+        rig.transport.answers = True
+        await rig.until(lambda: rig.sender.is_idle)
+    assert (rig.transport.taken, rig.counts.get("closed")) == (names(1, 2, 3), None)
+
+
+async def test_what_cannot_be_sent_at_the_end_is_left_to_the_spool(tmp_path: Path) -> None:
+    async with working(DiskSpool(tmp_path, ROOM)) as rig:
+        rig.transport.hangs = True
+        rig.say(1, 2)
+    assert left(tmp_path) == names(1, 2)
+
+
+async def test_an_error_that_nobody_foresaw_is_an_outage(tmp_path: Path) -> None:
+    async with working(MemorySpool(ROOM)) as rig:
+        send, failed = rig.transport.send, []
+
+        async def fail(records: object) -> None:
+            failed.append(records)
+            rig.transport.send = send  # type: ignore[method-assign]
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+        rig.transport.send = fail  # type: ignore[method-assign]
+        rig.say(1)
+        await rig.until(lambda: rig.sender.is_idle)
+    assert (len(failed), rig.transport.taken) == (1, names(1))

@@ -1,0 +1,142 @@
+"""The intake of the service as it runs, on a real broker: what was answered 202 is in Kafka, whatever happens next."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from ratchet.broker import Broker
+from ratchet.ports import free_port
+from services.feedback.intake.delivery import KafkaDelivery
+from services.feedback.intake.serving import serve_intake
+from shared.codec import decode
+from shared.events import FeedbackReceived, FeedbackScored
+from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from tests.dataset.running import Service
+from tests.dataset.running import read as read_topic
+from tests.feedback.intake.stand_in import Running
+from tests.feedback.test_service import collect, said
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+
+TOKEN = "a-token-that-may-send"
+
+
+class Sending:
+    """An application that posts to a service."""
+
+    def __init__(self, service: Service, model: str, client: httpx.AsyncClient) -> None:
+        self.service, self.model, self._client = service, model, client
+
+    async def post(self, said: Any) -> httpx.Response:
+        url = f"http://127.0.0.1:{self.service.port}/v1/feedback"
+        return await self._client.post(url, json=said, headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+@pytest.fixture
+async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
+    model = f"m{uuid4().hex[:8]}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    (tmp_path / "tokens").write_text(f"send {TOKEN}\n")
+    settings = {
+        "RATCHET_FEEDBACK_GROUP": f"feedback-{model}",
+        "RATCHET_INTAKE_TOKENS_FILE": str(tmp_path / "tokens"),
+        "RATCHET_INTAKE_ACKNOWLEDGED_SECONDS": "2",
+    }
+    service = Service("feedback", own_broker.bootstrap_servers, tmp_path, **settings)
+    await service.start()
+    try:
+        async with httpx.AsyncClient(timeout=20) as client:
+            yield Sending(service, model, client)
+    finally:
+        if service.process and service.process.poll() is None:
+            service.kill()
+
+
+async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and_a_kill(own_broker: Broker, sending: Sending) -> None:
+    model, accepted = sending.model, list[str]()
+    answer = await sending.post([said(model, f"e{number}", user_id="ada") for number in range(20)])
+    assert answer.status_code == 202, answer.text
+    accepted += answer.json()["event_ids"]
+    refused = await sending.post([said(model, "never"), said(model, "neither", validation_score=7)])
+    assert (refused.status_code, refused.json()["index"], refused.json()["field"]) == (422, 1, "validation_score")
+
+    assert own_broker.process
+    own_broker.process.send_signal(signal.SIGSTOP)
+    try:
+        away = await sending.post(said(model, "during", user_id="ada"))
+        assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+    finally:
+        own_broker.process.send_signal(signal.SIGCONT)
+    again = await sending.post(said(model, "during", user_id="ada"))
+    assert again.status_code == 202, again.text
+    metrics = sending.service.metrics
+
+    async def post_until_it_is_gone() -> None:
+        for number in range(100_000):
+            answer = await sending.post([said(model, f"late{number}", user_id="ada")])
+            accepted.extend(answer.json()["event_ids"] if answer.status_code == 202 else [])
+
+    posting = asyncio.create_task(post_until_it_is_gone())
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(sending.service.kill)
+    with pytest.raises(httpx.TransportError):
+        await posting
+    assert len(accepted) > 25, "some were accepted right before"
+
+    accepted.append("during")
+    seen = await arrived(own_broker.bootstrap_servers, model, set(accepted))
+    assert not set(accepted) - seen
+    assert not seen & {"never", "neither"}
+    scored = await collect(own_broker.bootstrap_servers, FEEDBACK_SCORED, model, 20)
+    assert {decode(record.value, record.headers, FeedbackScored).event.event_id for record in scored} <= set(accepted)
+    assert 'ratchet_intake_requests_total{status="503"} 1.0' in metrics
+    assert "ratchet_intake_events_total 21.0" in metrics
+
+
+async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
+    delivery, port = KafkaDelivery(f"127.0.0.1:{free_port()}", 1), free_port()
+    intake = Running(delivery=delivery)
+    stop = await asyncio.to_thread(serve_intake, intake.app, delivery, "127.0.0.1", port)
+    try:
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(f"http://127.0.0.1:{port}/v1/feedback", json=said("support", "e"))
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        with pytest.raises(OSError, match="in use"):
+            await asyncio.to_thread(serve_intake, intake.app, delivery, "127.0.0.1", port)
+    finally:
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(stop)
+
+
+async def test_it_can_be_turned_off(broker: str, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "off.yaml").write_text("model: off\nbase: {training: base, serving: base.gguf}\n")
+    service = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{uuid4().hex[:8]}", RATCHET_INTAKE="false")
+    service.launch()
+    try:
+        await service.until(service.is_live, "live")
+        async with httpx.AsyncClient() as client:
+            assert (await client.post(f"http://127.0.0.1:{service.port}/v1/feedback", json={})).status_code == 404
+        assert "ratchet_feedback_received_total" in service.metrics
+    finally:
+        service.kill()
+
+
+async def arrived(broker: str, model: str, expected: set[str]) -> set[str]:
+    """The ids of the events for a model that are in Kafka, once all that are expected are among them."""
+    seen: set[str] = set()
+    async with aclosing(read_topic(broker, FEEDBACK_RECEIVED)) as records:
+        async for record in records:
+            if model.encode() in (record.value or b""):
+                seen.add(decode(record.value, record.headers, FeedbackReceived).event.event_id)
+            if expected <= seen:
+                break
+    return seen
