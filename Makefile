@@ -10,7 +10,7 @@ OLLAMA := github.com/ollama/ollama@v0.6.5
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama contracts lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ ollama: .ratchet/bin/ollama ## Build the Ollama that tests deploy to (needs Go, 
 # For this machine's processor, so that its vector instructions are used.
 .ratchet/bin/ollama:
 	CGO_CFLAGS="-O2 -march=native" CGO_CXXFLAGS="-O2 -march=native" GOBIN="$(CURDIR)/.ratchet/bin" go install $(OLLAMA)
+
+contracts: $(INSTALLED) ## Write the JSON Schemas, the AsyncAPI document and the page of the events anew; refuses what breaks a promise
+	$(BIN)/python -m ratchet.contracts
 
 lint: $(INSTALLED) ## Check style, types and the walls between services
 	$(BIN)/ruff check .
