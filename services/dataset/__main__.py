@@ -19,6 +19,7 @@ from shared.settings import read
 from shared.storage import FsspecStore
 from shared.streams import Commits, create_app, run
 from shared.topics import FEEDBACK_SCORED
+from shared.tracing import tracing
 
 
 async def serve(settings: DatasetSettings) -> None:
@@ -26,13 +27,16 @@ async def serve(settings: DatasetSettings) -> None:
     log = configure("dataset", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("dataset")
+    traces = tracing("dataset", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.dataset_group, settings)
     commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers))
     table, store = FaustTable(app), FsspecStore(settings.object_store)
-    dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True))
+    dataset = Dataset(
+        models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True), traces
+    )
     attach(app, table, dataset, commits, health)
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
     try:
@@ -40,6 +44,7 @@ async def serve(settings: DatasetSettings) -> None:
         await run(app, commits, log)
     finally:
         await producer.stop()
+        await asyncio.to_thread(traces.close)
         stop_health()
 
 

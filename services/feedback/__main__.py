@@ -19,6 +19,7 @@ from shared.process import exit_status
 from shared.settings import read
 from shared.streams import Commits, create_app, run
 from shared.topics import FEEDBACK_RECEIVED
+from shared.tracing import tracing
 
 
 async def serve(settings: FeedbackSettings) -> None:
@@ -26,6 +27,7 @@ async def serve(settings: FeedbackSettings) -> None:
     log = configure("feedback", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("feedback")
+    traces = tracing("feedback", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     with_names = any(file.redaction.names for file in models.files.values())
@@ -33,13 +35,14 @@ async def serve(settings: FeedbackSettings) -> None:
     producer = KafkaProducer(settings.bootstrap_servers)
     app = create_app(settings.feedback_group, settings)
     commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers))
-    attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
+    attach(app, Feedback(policies, producer, metrics, clock, log, traces), commits, health)
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.feedback_port)
     try:
         await producer.start()
         await run(app, commits, log)
     finally:
         await producer.stop()
+        await asyncio.to_thread(traces.close)
         stop_health()
 
 

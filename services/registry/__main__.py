@@ -30,6 +30,7 @@ from shared.process import exit_status
 from shared.settings import read
 from shared.storage import FsspecStore
 from shared.topics import FEEDBACK_SCORED
+from shared.tracing import tracing
 
 
 class _Server(uvicorn.Server):
@@ -50,6 +51,7 @@ async def run(settings: RegistrySettings) -> None:
     producer = KafkaProducer(settings.bootstrap_servers)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS)
     live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,))
+    traces = tracing("registry", settings.traces)
     health = Health(clock)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -62,10 +64,20 @@ async def run(settings: RegistrySettings) -> None:
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = Publisher(database, producer, clock, log, replica)
         deployer = Deployer(
-            database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica, slowdown=settings.slowdown
+            database,
+            targets,
+            builds,
+            publisher,
+            clock,
+            log,
+            metrics,
+            settings.merged_kept,
+            replica,
+            slowdown=settings.slowdown,
+            tracing=traces,
         )
         pruner = Pruner(database, store, models, targets, builds, clock, log, metrics, replica)
-        registry = Registry(database, models, publisher, deployer, clock, log, metrics)
+        registry = Registry(database, models, publisher, deployer, clock, log, metrics, traces)
         application = api.build(registry, health, metrics.registry, tokens)
         application.include_router(retention_api.routes(models, pruner))
         pages.add(application, registry, store)
@@ -106,6 +118,7 @@ async def run(settings: RegistrySettings) -> None:
             await consumer.stop()
             await live.stop()
             await producer.stop()
+            await asyncio.to_thread(traces.close)
             database.close()
             log.info("stopped")
 

@@ -25,6 +25,8 @@ class Wanted:
     move: int
     recorded: int | None
     verified: Digest | None
+    follows: str = ""
+    """The span that a deployment follows, as a traceparent; empty for the base itself, which nothing has led to."""
 
 
 @dataclass(frozen=True, slots=True)
