@@ -1,9 +1,10 @@
 """Whether a batch chosen from a larger pool teaches more than one drawn by chance, on the demo's task with the real small model.
 
-For each seed: a parent learns from one batch; it answers a pool of fresh tickets, and people judge the answers as in the demo; every
-judgement goes through the scoring of the feedback service and the ledger of the dataset service. Then the same recipe trains the
-parent on 50 examples of that pool, once chosen by `services.dataset.selection`, once by chance, and both are examined on the same
-unseen tickets: mean log-likelihood per answer token of the right answers, and the share answered exactly.
+For each seed: a parent learns from two batches, one after the other, the first replayed with the second; it answers a pool of fresh
+tickets, and people judge the answers as in the demo; every judgement goes through the scoring of the feedback service and the ledger of
+the dataset service. Then the same recipe trains the parent on 50 examples of that pool and 50 replayed ones, once chosen by
+`services.dataset.selection`, once by chance, and both are examined on the same unseen tickets: mean log-likelihood per answer token of
+the right answers, and the share answered exactly.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 FOLDER = Path(".ratchet/bench/selection")
 SEEDS = 6
-POOL, BATCH, UNSEEN = 200, 50, 80
+POOL, BATCH, REPLAYED, UNSEEN = 200, 50, 50, 80
 ANSWER_TOKENS = 40
 MODEL = "support"
 
@@ -58,13 +59,15 @@ class Bench:
         self._models = models
         self._config = models.get(MODEL).lanes["adaptive"].training
         self._unseen = [ticket(f"selection-unseen-{seed}", number) for number in range(UNSEEN)]
-        first = [ticket(f"selection-first-{seed}", number) for number in range(BATCH)]
-        self._parent = self._train("parent", [Sample(messages=one.messages, answer=one.answer) for one in first], None)
+        learned = [ticket(f"selection-first-{seed}", number) for number in range(2 * BATCH)]
+        self._learned = [Sample(messages=one.messages, answer=one.answer) for one in learned]
+        first = self._train("first", self._learned[:BATCH], None)
+        self._parent = self._train("parent", self._learned, first)
         self.pool = self._judged([ticket(f"selection-pool-{seed}", number) for number in range(2 * POOL)])
 
     def learnt_from(self, name: str, chosen: Sequence[Entry]) -> Learnt:
         samples = [Sample(messages=entry.example.messages, answer=entry.example.answer) for entry in chosen if entry.example]
-        adapter = self._train(name, samples, self._parent)
+        adapter = self._train(name, [*samples, *self._learned[-REPLAYED:]], self._parent)
         right = [encode(self._base.vocabulary, Sample(messages=one.messages, answer=one.answer), 1024) for one in self._unseen]
         with wearing(self._base.judge, adapter) as model:
             likelihood = mean(score(model, right, self._base.device, lambda done: None))

@@ -85,6 +85,15 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     Metric("ratchet_registry_live_worse", "gauge", "registry", ("model",), "1 while the champion does worse in live use."),
     Metric("ratchet_registry_on_hold", "gauge", "registry", ("model",), "1 while nothing but a person moves the champion."),
+    Metric("ratchet_registry_on_trial", "gauge", "registry", ("model",), "1 while users try a challenger beside the champion."),
+    Metric(
+        "ratchet_registry_trial_wealth",
+        "gauge",
+        "registry",
+        ("model", "direction"),
+        "Evidence on the challenger of the newest trial, worse or better: it acts at 1 / error.",
+    ),
+    Metric("ratchet_registry_withdrawals_total", "counter", "registry", ("model", "quarantined"), "Challengers withdrawn after a trial."),
     Metric("ratchet_registry_champion_number", "gauge", "registry", ("model",), "Number of the version that is champion."),
     Metric(
         "ratchet_registry_deploy_seconds",

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from shared.canary_rule import CanaryRule
 from shared.errors import ModelFileError, UnknownModel
 from shared.events import Digest, Message, Name, Share, Value
 from shared.identity import digest_of, share_of
@@ -146,6 +147,9 @@ class ModelFile(Value):
     lanes: Mapping[Lane, LaneSettings] = {"adaptive": LaneSettings()}
     gate: Gate = Gate()
     monitor: Monitor = Monitor()
+    canary: Annotated[
+        CanaryRule | None, Field(description="how what the gate promotes is tried on some users first; without it, it is promoted at once")
+    ] = None
     deploy: tuple[DeployTarget, ...] = ()
     retention: Annotated[Retention | None, Field(description="which adapters stay; without it, all of them")] = None
 

@@ -19,6 +19,7 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    VersionWithdrawn,
     WaitEnded,
     WithdrawalRequested,
 )
@@ -111,7 +112,7 @@ _FLOW: tuple[Topic, ...] = (
     Topic(
         MODELS_VERSIONS,
         "model",
-        (VersionRegistered, VersionPromoted, VersionRolledBack, VersionDeployed, DeploymentFailed),
+        (VersionRegistered, VersionPromoted, VersionRolledBack, VersionWithdrawn, VersionDeployed, DeploymentFailed),
         "registry",
         ("trainer", "applications"),
         timedelta(days=365),

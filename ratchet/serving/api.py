@@ -105,6 +105,10 @@ def build(host: Host) -> FastAPI:
         await host.move(alias, body.tag)
         return {"alias": alias, "tag": body.tag}
 
+    @app.delete("/admin/aliases/{alias}", status_code=204)
+    async def delete_alias(alias: str) -> None:
+        await host.unname(alias)
+
     @app.delete("/admin/models/{tag}", status_code=204)
     async def delete_model(tag: str) -> None:
         await host.forget(tag)

@@ -62,6 +62,12 @@ class Catalogue(BaseModel):
             raise Conflict(f"{alias!r} is a tag, and tags never change; choose another name for the alias")
         return self.model_copy(update={"aliases": {**self.aliases, alias: tag}})
 
+    def without_alias(self, alias: str) -> Self:
+        """Forget an alias; its tag stays. Raises NotThere."""
+        if alias not in self.aliases:
+            raise NotThere(f"no alias is called {alias!r}")
+        return self.model_copy(update={"aliases": {name: tag for name, tag in self.aliases.items() if name != alias}})
+
     def without_tag(self, tag: str) -> Self:
         """Forget a tag. Raises NotThere when there is none, Conflict while an alias names it."""
         if tag not in self.tags:

@@ -72,6 +72,13 @@ class Host:
             await self._save()
         self.pool.tidy()
 
+    async def unname(self, alias: str) -> None:
+        """Forget an alias; its tag stays, in memory as long as there is room. Raises NotThere."""
+        async with self._changing:
+            self.catalogue = self.catalogue.without_alias(alias)
+            await self._save()
+        self.pool.tidy()
+
     async def forget(self, tag: str) -> None:
         """Forget a tag and let it go; its file stays. Raises NotThere, or Conflict while an alias names it."""
         async with self._changing:

@@ -20,6 +20,7 @@ from services.registry.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
 from services.registry.token_file import CurrentTokens
+from services.registry.trial_watch import watch_trials
 from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.health import Health
@@ -97,6 +98,7 @@ async def run(settings: RegistrySettings) -> None:
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),
+                asyncio.create_task(watch_trials(registry, log)),
                 asyncio.create_task(server.serve()),
             ]
             health.ready()

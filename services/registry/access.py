@@ -18,7 +18,7 @@ from shared.errors import RatchetError
 from shared.tokens import Role, Tokens
 
 COOKIE = "ratchet_token"
-OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/sign-in", "/sign-out", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/sign-in", "/sign-out", "/docs", "/redoc", "/openapi.json"})
 
 TokensNow = Callable[[], Tokens]
 """Tells the tokens that hold at present."""

@@ -78,14 +78,64 @@ class LiveUse(Answer):
     mean: float
 
 
+class TrialPlace(Answer):
+    """A target that the challenger was brought to."""
+
+    target: str
+    state: Annotated[str, Field(description="`ready` or `failed`")]
+    reason: str
+    at: datetime
+
+
+class Trial(Answer):
+    """A challenger that some users try, and what is known of it. `worse` and `better` are evidence, 1 at first, and enough at `enough`; the
+    means are of `pairs` rewards of each. It is `frozen` while the model is on hold."""
+
+    version: str
+    champion: str
+    share: float
+    began: datetime
+    until: datetime
+    frozen: bool
+    pairs: int
+    of: Annotated[int, Field(description="pairs after which it is promoted unless it is worse")]
+    challenger_mean: float
+    champion_mean: float
+    worse: float
+    better: float
+    enough: float
+    places: list[TrialPlace]
+
+
+class Served(Answer):
+    """What to ask a place for."""
+
+    target: str
+    name: Annotated[str, Field(description="the `model` of a request, or a path")]
+
+
+class Route(Answer):
+    """Which version is to answer. `share` is the part of users that get a challenger, 0 without one, and `until` when that ends at the
+    latest."""
+
+    model: str
+    version: str
+    alias: Alias
+    served: list[Served]
+    share: float
+    until: datetime | None
+
+
 class Model(Answer):
-    """A model, its aliases, whether it is on hold, how it does in live use, how many versions it has, and where it is served."""
+    """A model, its aliases, whether it is on hold, the challenger that is on trial, how it does in live use, how many versions it has, and
+    where it is served."""
 
     model: str
     champion: str | None
     previous: str | None
     challenger: str | None
     hold: Hold | None
+    trial: Trial | None = None
     live: list[LiveUse]
     versions: int
     deployments: list[Deployment]

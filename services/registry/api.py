@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.orm import Session
 
-from services.registry import access, answers, hold_api, idempotency, lists, paging, preconditions, problems
+from services.registry import access, answers, hold_api, idempotency, lists, paging, preconditions, problems, route_api
 from services.registry.access import operating, reading
 from services.registry.app import Registry
 from services.registry.hold_api import Reason
@@ -66,6 +66,9 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry, tokens
     app = FastAPI(
         title="Ratchet registry",
         summary="Versions of models, where each came from, and which one is served",
+        # FastAPI's own pages load their scripts from elsewhere; `api_page.py` has one that does not.
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
@@ -73,6 +76,7 @@ def build(registry: Registry, health: Health, metrics: CollectorRegistry, tokens
     app.include_router(_reads(registry))
     app.include_router(_moves(registry))
     app.include_router(hold_api.routes(registry))
+    app.include_router(route_api.routes(registry))
     app.include_router(_state(health, metrics))
     describe = app.openapi
 

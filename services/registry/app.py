@@ -18,6 +18,7 @@ from services.registry.live import Watched, rewards_heard
 from services.registry.outbox import FOLLOWS, Publisher
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, hold_of
+from services.registry.trials import take_over_share, tried
 from services.registry.withdrawals import examples_withdrawn
 from shared.bus import Handler, Producer, Record, consume
 from shared.clock import Clock
@@ -34,6 +35,7 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    VersionWithdrawn,
 )
 from shared.health import Health
 from shared.logs import Log
@@ -80,6 +82,7 @@ class Registry:
         """Give every declared model that has no version its version 0."""
         for model in self.models.files.values():
             self.announce(await self.database.run(partial(model_declared, model=model, now=self.clock.now())))
+            await self.database.run(partial(take_over_share, model=model))
             await self.show_state(model.model)
 
     async def handle(self, record: Record) -> None:
@@ -117,10 +120,26 @@ class Registry:
                 event = decode(record.value, record.headers, FeedbackScored).event
                 heard.setdefault(self.models.get(event.model).model, []).append(event)
         for name, events in heard.items():
-            work = partial(rewards_heard, model=self.models.get(name), heard=events, now=self.clock.now())
+            model = self.models.get(name)
+            work = partial(rewards_heard, model=model, heard=events, now=self.clock.now())
             self._show_watched(name, watched := await self.database.run(work))
             if watched.moved is not None:
                 await self.show_state(name)
+            await self.look_at_trial(name, events)
+
+    async def look_at_trial(self, model: str, heard: Sequence[FeedbackScored] = ()) -> None:
+        """Take in what users say of a challenger on trial, and end the trial when it is time. Raises Unavailable."""
+        places = self.deployer.places_for_two(model)
+        work = partial(tried, model=self.models.get(model), places=places, now=self.clock.now(), feedback=heard)
+        found = await self.database.run(work)
+        self._metrics.set("ratchet_registry_on_trial", found is not None and found.ended is None, model=model)
+        if found is None:
+            return
+        for direction, wealth in (("worse", found.heard.worse), ("better", found.heard.better)):
+            self._metrics.set("ratchet_registry_trial_wealth", wealth, model=model, direction=direction)
+        if found.ended is not None:
+            self.announce([found.ended])
+            await self.show_state(model)
 
     async def decide(self, work: Callable[[Session, datetime], tuple[E, R]]) -> tuple[E, R]:
         """Decide something, or find that it was decided, and set going what follows; to the end, even when whoever asked goes away in the
@@ -144,6 +163,9 @@ class Registry:
                 self._metrics.count("ratchet_registry_rollbacks_total", model=event.model, actor=event.actor)
                 self._moved(event.model, event.version)
                 self._log.info("rolled back", model=event.model, version=event.version, origin=event.from_version, reason=event.reason)
+            elif isinstance(event, VersionWithdrawn):
+                self._metrics.count("ratchet_registry_withdrawals_total", model=event.model, quarantined=str(event.quarantined).lower())
+                self._log.info("withdrawn", model=event.model, version=event.version, reason=event.reason)
         if events:
             self._publisher.wake()
 
@@ -162,8 +184,9 @@ class Registry:
             return lambda session, now: progressed(session, progress, now)
         if record.topic == TRAINING_CHECKPOINTS:
             checkpoint = decode(record.value, record.headers, CheckpointSaved).event
-            self.models.get(checkpoint.model)
-            return lambda session, now: checkpoint_saved(session, checkpoint, now)
+            model = self.models.get(checkpoint.model)
+            canary = model.canary if self.deployer.places_for_two(model.model) else None
+            return lambda session, now: checkpoint_saved(session, checkpoint, now, canary)
         ended = decode(record.value, record.headers, TrainingRolledBack).event
         self.models.get(ended.model)
         return lambda session, now: training_rolled_back(session, ended, now)

@@ -19,6 +19,7 @@ from services.registry.outbox import FOLLOWS, Publisher, enqueue
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, all_aliases, attempts, deployed_moves, newest_deployment, version_of, was_verified
 from services.registry.store.tables import Deployment
+from services.registry.trial_deployment import TrialDeployment
 from shared.clock import Clock
 from shared.codec import Headers
 from shared.errors import RatchetError, Unavailable
@@ -61,6 +62,7 @@ class Deployer:
         self._metrics = metrics
         self._kept = kept
         self._slowdown = slowdown
+        self._trials = TrialDeployment(database, builds, publisher, clock, log, slowdown)
         self._tracing = tracing
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
         self._leases = {
@@ -92,6 +94,17 @@ class Deployer:
     def places(self, model: str) -> list[str]:
         """The names of a model's targets."""
         return [target.name for target in self._targets.get(model, ())]
+
+    def places_for_two(self, model: str) -> list[str]:
+        """The names of those of a model's targets where a challenger can answer beside the champion."""
+        return [target.name for target in self._targets.get(model, ()) if target.serves_two]
+
+    def names_at(self, model: str, challenger: str | None) -> dict[str, str]:
+        """What applications ask for, by target, to get the champion, or a challenger where it can answer."""
+        targets = self._targets.get(model, ())
+        if challenger is None:
+            return {target.name: target.served_name(model) for target in targets}
+        return {target.name: target.name_of(model, challenger) for target in targets if target.serves_two}
 
     async def deployed(self, model: str, move: int, seconds: float) -> bool:
         """Wait until every target serves a move of the champion, or a later one, whichever replica deploys; false when that takes
@@ -177,6 +190,10 @@ class Deployer:
             await keep_at_hand(wanted, target, self._builds, self._kept)
         except RatchetError as error:
             self._log.warning("the previous version is not at hand", model=model, target=target.name, reason=str(error))
+        try:
+            await self._trials.reconcile(model, target, self._leases[model])
+        except RatchetError as error:
+            self._log.warning("a trial waits", model=model, target=target.name, reason=str(error))
         return True
 
     @contextmanager
@@ -250,7 +267,7 @@ def _wanted(session: Session, model: str, target: str) -> Wanted | None:
     digest = version.merged_digest
     verified = digest if digest and was_verified(session, model, target, version.name, digest) else None
     follows = place_of_version(version.batch_id, version.run_id) if version.batch_id and version.run_id else ""
-    return Wanted(model, aliases.champion, aliases.previous, aliases.move, recorded, verified, follows)
+    return Wanted(model, aliases.champion, aliases.previous, aliases.move, recorded, verified, aliases.challenger, follows)
 
 
 def _row(wanted: Wanted, target: Target, state: str, seconds: float, now: datetime, **outcome: Any) -> Deployment:

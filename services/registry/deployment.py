@@ -17,7 +17,8 @@ Step = Literal["probe", "push", "verify", "switch"]
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a target shall serve of a model. `move` numbers the champion's moves; `recorded` is the move that the target has already
-    been seen to carry out; `verified` is the digest of the champion's file if that has answered there as it should."""
+    been seen to carry out; `verified` is the digest of the champion's file if that has answered there as it should. A `challenger` is not
+    brought, and not taken away either."""
 
     model: str
     champion: str
@@ -25,6 +26,7 @@ class Wanted:
     move: int
     recorded: int | None
     verified: Digest | None
+    challenger: str | None = None
     follows: str = ""
     """The span that a deployment follows, as a traceparent; empty for the base itself, which nothing has led to."""
 
@@ -53,19 +55,19 @@ SLOWDOWN = 5.0
 
 async def deploy(wanted: Wanted, target: Target, builds: Builds, slowdown: float = SLOWDOWN) -> Served | None:
     """Let `target` serve the champion; None when it does so already and that is recorded. Raises Undone."""
-    async with _step("probe", None):
+    async with step("probe", None):
         serving = await target.probe(wanted.model)
     if wanted.verified is not None and serving.versions.get(wanted.champion) == wanted.verified:
         if serving.champion == wanted.champion and wanted.recorded == wanted.move:
             return None
         served = Served(wanted.verified, None)
     else:
-        served = await _bring(wanted, target, builds, serving, slowdown)
+        served = await bring(wanted.model, wanted.champion, target, builds, serving, slowdown)
     try:
-        async with _step("switch", serving.champion):
+        async with step("switch", serving.champion):
             await target.switch(wanted.model, wanted.champion, wanted.previous)
     except Undone:
-        await _undo(wanted, target, serving)
+        await _undo(wanted.model, wanted.champion, target, serving)
         raise
     return served
 
@@ -79,38 +81,37 @@ async def keep_at_hand(wanted: Wanted, target: Target, builds: Builds, keep: int
     if wanted.previous and wanted.previous not in serving.versions:
         await target.push(await builds.build(wanted.model, wanted.previous))
         await target.switch(wanted.model, wanted.champion, wanted.previous)
-    named = {wanted.champion, wanted.previous, serving.champion, serving.previous}
+    named = {wanted.champion, wanted.previous, wanted.challenger, serving.champion, serving.previous, serving.challenger}
     for version in _oldest_beyond(keep, [name for name in serving.versions if name not in named]):
         await target.remove(wanted.model, version)
     for version in _oldest_beyond(keep, [name for name in await builds.on_disk(wanted.model) if name not in named]):
         await builds.drop(wanted.model, version)
 
 
-async def _bring(wanted: Wanted, target: Target, builds: Builds, serving: Serving, slowdown: float) -> Served:
-    """Push the champion and verify it. When that fails, neither the target nor this machine keeps it."""
-    model, version = wanted.model, wanted.champion
+async def bring(model: str, version: str, target: Target, builds: Builds, serving: Serving, slowdown: float) -> Served:
+    """Push a version and verify it. When that fails, neither the target nor this machine keeps it. Raises Undone."""
     try:
-        async with _step("push", serving.champion):
+        async with step("push", serving.champion):
             build = await builds.build(model, version)
             if serving.versions.get(version, build.digest) != build.digest and serving.champion != version:
                 await target.remove(model, version)
             await target.push(build)
-        async with _step("verify", serving.champion):
+        async with step("verify", serving.champion):
             finding = (await target.verify(build)).unless_slower(slowdown)
             if not finding.passed:
                 raise Refused("; ".join(finding.reasons))
     except Undone:
         await builds.drop(model, version)
-        await _undo(wanted, target, serving)
+        await _undo(model, version, target, serving)
         raise
     return Served(build.digest, finding)
 
 
-async def _undo(wanted: Wanted, target: Target, serving: Serving) -> None:
-    """Take the champion from the target again, unless it is what answers there. The failure that led here is the one to tell."""
-    if serving.champion != wanted.champion:
+async def _undo(model: str, version: str, target: Target, serving: Serving) -> None:
+    """Take a version from the target again, unless it is what answers there. The failure that led here is the one to tell."""
+    if serving.champion != version:
         with suppress(RatchetError):
-            await target.remove(wanted.model, wanted.champion)
+            await target.remove(model, version)
 
 
 def _oldest_beyond(keep: int, versions: list[str]) -> list[str]:
@@ -119,8 +120,9 @@ def _oldest_beyond(keep: int, versions: list[str]) -> list[str]:
 
 
 @asynccontextmanager
-async def _step(step: Step, serving: str | None) -> AsyncIterator[None]:
+async def step(name: Step, serving: str | None) -> AsyncIterator[None]:
+    """A step of a deployment, while `serving` answers. Raises Undone for whatever fails in it."""
     try:
         yield
     except RatchetError as error:
-        raise Undone(step, str(error), serving) from error
+        raise Undone(name, str(error), serving) from error

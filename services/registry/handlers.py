@@ -8,8 +8,10 @@ from sqlalchemy.orm import Session
 from services.registry.lifecycle import answer_to, version_name
 from services.registry.moves import promote, shift
 from services.registry.outbox import enqueue
-from services.registry.store.queries import aliases_of, as_aliases, hold_of, locked_aliases, next_number, version_of_run
-from services.registry.store.tables import Outcome, Run, RunPoint, TrainedWithout, Version
+from services.registry.store.queries import aliases_of, as_aliases, hold_of, locked_aliases, next_number, trial_of, version_of_run
+from services.registry.store.tables import Outcome, Run, RunPoint, TrainedWithout, TrialRow, Version
+from services.registry.trials import begin
+from shared.canary_rule import CanaryRule
 from shared.errors import ContractViolation
 from shared.events import CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
 from shared.identity import identity
@@ -66,8 +68,9 @@ def progressed(session: Session, event: TrainingProgressed, now: datetime) -> li
     return []
 
 
-def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime) -> list[Event]:
-    """A candidate that the gate promotes: it becomes champion, or has to be evaluated again since the champion has moved."""
+def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime, canary: CanaryRule | None = None) -> list[Event]:
+    """A candidate that the gate promotes: it becomes champion, or goes on trial where there is a rule for that, or has to be evaluated
+    again since the champion has moved. One at a time is on trial."""
     if event.verdict.decision != "promote":
         raise ContractViolation(f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}", "verdict.decision")
     row = locked_aliases(session, event.model)
@@ -82,8 +85,13 @@ def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime) ->
     is_new = version is None
     version = version or _version(session, event, now)
     evidence = _evidence(event)
-    answer = answer_to(as_aliases(row), event.verdict.baseline_version, hold_of(session, event.model) is not None)
-    shift(session, "challenge", version, ACTOR, f"run {event.run_id}, evaluation {event.evaluation}", evidence, now, is_new)
+    trial, on_hold = trial_of(session, event.model), hold_of(session, event.model) is not None
+    answer = answer_to(as_aliases(row), event.verdict.baseline_version, on_hold, by_trial=bool(canary or trial))
+    why = f"run {event.run_id}, evaluation {event.evaluation}"
+    if trial is None:
+        shift(session, "challenge", version, ACTOR, why, evidence, now, is_new)
+    else:
+        shift(session, "set_aside", version, ACTOR, f"{why}: {trial.version} is on trial", evidence, now, is_new)
     _end(run, event, answer, now)
     run.version = version.name
     session.add(Outcome(run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=answer))
@@ -93,7 +101,9 @@ def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime) ->
     if answer == "reevaluate":
         run.reason = f"its verdict is against {event.verdict.baseline_version}, the champion is {champion} now"
     if answer == "held":
-        run.reason = "the model is on hold: it is challenger until an operator promotes it"
+        run.reason = _why_held(trial, on_hold)
+    if canary and trial is None and answer == "held" and not on_hold:
+        begin(session, version, champion, canary, now)
     if answer != "promoted":
         return [registered]
     reason = "; ".join(event.verdict.reasons) or "the gate promotes it"
@@ -114,6 +124,14 @@ def training_rolled_back(session: Session, event: TrainingRolledBack, now: datet
     if row is not None and version is not None and row.challenger == version.name:
         shift(session, "withdraw", version, ACTOR, event.reason, _evidence(event), now)
     return []
+
+
+def _why_held(trial: TrialRow | None, on_hold: bool) -> str:
+    if trial is not None:
+        return f"{trial.version} is on trial: what this run learned from is learned again by the next one, unless an operator promotes it"
+    if on_hold:
+        return "the model is on hold: it is challenger until an operator promotes it"
+    return "it is on trial beside the champion, which it follows unless users like it less"
 
 
 def _run(session: Session, run_id: str, model: str, batch_id: str, at: datetime) -> Run:

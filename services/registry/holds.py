@@ -1,12 +1,16 @@
-"""Holds: while a model is on hold nothing but a person moves its champion. What the gate promotes waits as challenger."""
+"""Holds: while a model is on hold nothing but a person moves its champion. What the gate promotes waits as challenger; a trial stands
+still."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.registry.moves import UnknownVersion
-from services.registry.store.queries import hold_of, locked_aliases
+from services.registry.store.queries import hold_of, locked_aliases, trial_of
 from services.registry.store.tables import AuditRow, HoldRow
+
+_BY_ITSELF = (("monitor", "roll_back"), ("canary", "withdraw"))
 
 
 def hold(session: Session, model: str, actor: str, reason: str, now: datetime) -> bool:
@@ -23,9 +27,19 @@ def release(session: Session, model: str, actor: str, reason: str, now: datetime
     row = hold_of(session, model) if _exists(session, model) else None
     if row is None:
         return False
+    if (trial := trial_of(session, model)) is not None:
+        trial.frozen_seconds += (now - max(row.since, trial.began)).total_seconds()
     session.delete(row)
     _write_down(session, model, actor, "release", reason, now)
     return True
+
+
+def hold_if_too_often(session: Session, model: str, actor: str, at_most: int, now: datetime) -> None:
+    """Put a model on hold once so many of its versions were rolled back or withdrawn by themselves within a day."""
+    undone = select(func.count()).where(AuditRow.model == model, tuple_(AuditRow.actor, AuditRow.action).in_(_BY_ITSELF))
+    times = session.scalar(undone.where(AuditRow.at > now - timedelta(days=1))) or 0
+    if times >= at_most:
+        hold(session, model, actor, f"undone by itself {times} times within a day; look at what is being learned", now)
 
 
 def _exists(session: Session, model: str) -> bool:

@@ -12,7 +12,7 @@ from shared.errors import RatchetError
 
 Alias = Literal["champion", "previous", "challenger"]
 Standing = Literal["new", "challenger", "champion", "previous", "retired"]
-Move = Literal["found", "challenge", "promote", "withdraw", "roll_back"]
+Move = Literal["found", "challenge", "set_aside", "promote", "withdraw", "roll_back"]
 Answer = Literal["promoted", "reevaluate", "held"]
 
 MOVES: Mapping[Move, frozenset[Standing]] = {
@@ -20,9 +20,11 @@ MOVES: Mapping[Move, frozenset[Standing]] = {
     "found": frozenset({"new"}),
     # A candidate arrives, or arrives again with another evaluation.
     "challenge": frozenset({"new", "challenger", "retired", "previous"}),
-    # A candidate's verdict holds, or a person decides.
+    # A candidate arrives while another is on trial: it gets no alias.
+    "set_aside": frozenset({"new", "retired", "previous"}),
+    # A candidate's verdict holds, a trial has nothing against it, or a person decides.
     "promote": frozenset({"challenger", "previous", "retired"}),
-    # A candidate was evaluated again and did not hold.
+    # A candidate was evaluated again and did not hold, or did worse on trial.
     "withdraw": frozenset({"challenger"}),
     # Back to an earlier version, or forward again.
     "roll_back": frozenset({"challenger", "previous", "retired"}),
@@ -70,14 +72,19 @@ def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Al
         return replace(aliases, champion=version)
     if kind == "challenge":
         return replace(aliases, challenger=version)
+    if kind == "set_aside":
+        return aliases
     if kind == "withdraw":
         return replace(aliases, challenger=None)
     challenger = None if version == aliases.challenger else aliases.challenger
     return Aliases(champion=version, previous=aliases.champion, challenger=challenger)
 
 
-def answer_to(aliases: Aliases, baseline_version: str, on_hold: bool) -> Answer:
-    """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model on hold it stays challenger."""
+def answer_to(aliases: Aliases, baseline_version: str, on_hold: bool, by_trial: bool = False) -> Answer:
+    """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model on hold it stays challenger, and so
+    it does, for the time being, where candidates are tried `by_trial`."""
     if on_hold:
         return "held"
-    return "promoted" if aliases.champion == baseline_version else "reevaluate"
+    if aliases.champion != baseline_version:
+        return "reevaluate"
+    return "held" if by_trial else "promoted"

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.registry.holds import hold
+from services.registry.holds import hold_if_too_often
 from services.registry.monitor import Evidence, evidence, is_worse
 from services.registry.moves import roll_back
 from services.registry.store.queries import hold_of, locked_aliases
@@ -18,8 +18,6 @@ from shared.model_file import ModelFile
 from shared.monitor_rule import Monitor
 
 ACTOR = "monitor"
-
-_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,11 @@ def rewards_heard(session: Session, model: ModelFile, heard: Sequence[FeedbackSc
     return _watch(session, row, model.monitor, now)
 
 
+def who_said(event: FeedbackScored) -> str:
+    """What stands for whoever has an opinion, as well as it is known."""
+    return identity("live", event.model, event.user_id or event.conversation_id or event.response_id or event.identity)
+
+
 def _keep(session: Session, row: AliasRow, event: FeedbackScored, rule: Monitor) -> None:
     """Once each, the first ones of a version, and of each user for it: nobody's opinion counts more than `rewards_per_user` times.
 
@@ -54,7 +57,7 @@ def _keep(session: Session, row: AliasRow, event: FeedbackScored, rule: Monitor)
     feedback_id = identity("feedback", event.identity)
     if session.scalar(ours.where(LiveReward.feedback_id == feedback_id)):
         return
-    who = identity("live", event.model, event.user_id or event.conversation_id or event.response_id or event.identity)
+    who = who_said(event)
     known = event.user_id is None or bool(session.scalar(ours.where(LiveReward.who == who, LiveReward.version != event.model_version)))
     of_version = ours.where(LiveReward.version == event.model_version)
     if (session.scalar(of_version.where(LiveReward.who == who)) or 0) >= rule.rewards_per_user:
@@ -74,7 +77,6 @@ def _watch(session: Session, row: AliasRow, rule: Monitor, now: datetime) -> Wat
     found = evidence(since, _rewards(session, row.model, row.previous), rule)
     if not is_worse(found, rule):
         return Watched(found)
-    before = _rollbacks(session, row.model, now - _DAY)
     if not rule.acts or hold_of(session, row.model) is not None:
         return Watched(found, worse=True)
     reason = (
@@ -82,8 +84,7 @@ def _watch(session: Session, row: AliasRow, rule: Monitor, now: datetime) -> Wat
         f"over {found.pairs} rewards of each"
     )
     event, _ = roll_back(session, row.model, None, reason, ACTOR, now, {"live": asdict(found), "error": rule.error})
-    if before + 1 >= rule.rollbacks_per_day:
-        hold(session, row.model, ACTOR, f"rolled back by itself {before + 1} times within a day; look at what is being learned", now)
+    hold_if_too_often(session, row.model, ACTOR, rule.rollbacks_per_day, now)
     return Watched(found, worse=True, moved=event)
 
 
@@ -100,9 +101,3 @@ def _rewards(session: Session, model: str, version: str, since: int | None = Non
     if since is not None:
         rewards = rewards.where(LiveReward.move == since, LiveReward.known)
     return session.scalars(rewards.order_by(LiveReward.id)).all()
-
-
-def _rollbacks(session: Session, model: str, since: datetime) -> int:
-    """How often the monitor has rolled back since then."""
-    rows = select(func.count()).where(AuditRow.model == model, AuditRow.action == "roll_back", AuditRow.actor == ACTOR, AuditRow.at > since)
-    return session.scalar(rows) or 0

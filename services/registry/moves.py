@@ -2,12 +2,13 @@
 
 from datetime import datetime
 
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases, Move, move
 from services.registry.outbox import enqueue
 from services.registry.store.queries import adapter_of, as_aliases, locked_aliases, removal_of, version_of
-from services.registry.store.tables import AliasRow, AuditRow, Json, Version
+from services.registry.store.tables import AliasRow, AuditRow, Json, TrialReward, TrialRow, Version
 from shared.errors import RatchetError
 from shared.events import VersionPromoted, VersionRolledBack
 from shared.identity import identity
@@ -28,7 +29,8 @@ class AdapterRemoved(RatchetError):
 def shift(
     session: Session, kind: Move, version: Version, actor: str, reason: str, evidence: Json, now: datetime, is_new: bool = False
 ) -> Aliases:
-    """Move a model's aliases and write down why; the aliases as they were. Raises IllegalMove."""
+    """Move a model's aliases and write down why; the aliases as they were. A trial is over once its champion or its challenger is none any
+    more. Raises IllegalMove."""
     row = locked_aliases(session, version.model)
     if row is None:
         row = AliasRow(model=version.model, champion=None, previous=None, challenger=None, move=0)
@@ -50,6 +52,9 @@ def shift(
         )
     )
     session.flush()
+    if (after.champion, after.challenger) != (before.champion, before.challenger):
+        for table in (TrialRow, TrialReward):
+            session.execute(delete(table).where(table.model == version.model))
     return before
 
 

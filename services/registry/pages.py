@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.orm import Session
 
-from services.registry import sign_in
+from services.registry import api_page, sign_in
 from services.registry.access import operating, reading
 from services.registry.app import Registry
 from services.registry.moves import promote_by_hand, roll_back
@@ -160,6 +160,7 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
 
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.include_router(sign_in.routes(templates))
+    app.include_router(api_page.routes(templates))
     app.include_router(pages)
     app.include_router(forms)
     answer_unknown_paths(app, templates)

@@ -132,5 +132,7 @@ class Pruner:
         served: dict[str, set[str]] = {target: {version} for target, version in recorded.items()}
         for target in self._targets.get(model, ()):
             serving = await target.probe(model)
-            served.setdefault(target.name, set()).update(name for name in (serving.champion, serving.previous) if name is not None)
+            served.setdefault(target.name, set()).update(
+                name for name in (serving.champion, serving.previous, serving.challenger) if name is not None
+            )
         return served

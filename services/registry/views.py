@@ -13,12 +13,15 @@ from services.registry.store.queries import (
     history_of,
     hold_of,
     lineage_of,
+    places_of_trial,
     points_of,
     removal_of,
     rewards_by_version,
+    trial_of,
     versions_of,
 )
 from services.registry.store.tables import AuditRow, Deployment, Run, Version
+from services.registry.trials import heard_of, rule_of, until
 from services.registry.withdrawals import examples_by_user, withdrawals_of, withdrawn_examples
 
 View = dict[str, Any]
@@ -38,11 +41,37 @@ def model_view(session: Session, model: str) -> View:
         "previous": aliases.previous if aliases else None,
         "challenger": aliases.challenger if aliases else None,
         "hold": {"since": held.since, "actor": held.actor, "reason": held.reason} if held else None,
+        "trial": trial_view(session, model),
         "live": [
             {"version": version, "rewards": live.count, "mean": live.mean} for version, live in rewards_by_version(session, model).items()
         ],
         "versions": count_versions(session, model),
         "deployments": list(newest.values()),
+    }
+
+
+def trial_view(session: Session, model: str) -> View | None:
+    """The challenger that is on trial, and what is known of it; None where none is."""
+    trial = trial_of(session, model)
+    if trial is None:
+        return None
+    rule, heard = rule_of(trial), heard_of(session, trial)
+    places = places_of_trial(session, trial)
+    return {
+        "version": trial.version,
+        "champion": trial.champion,
+        "share": rule.share,
+        "began": trial.began,
+        "until": until(trial),
+        "frozen": hold_of(session, model) is not None,
+        "pairs": heard.pairs,
+        "of": rule.rewards,
+        "challenger_mean": heard.challenger,
+        "champion_mean": heard.champion,
+        "worse": heard.worse,
+        "better": heard.better,
+        "enough": 1 / rule.error,
+        "places": [{"target": place.target, "state": place.state, "reason": place.reason, "at": place.at} for place in places],
     }
 
 

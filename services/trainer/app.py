@@ -34,6 +34,7 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    VersionWithdrawn,
 )
 from shared.failpoints import reach
 from shared.health import Health
@@ -54,6 +55,7 @@ HEARD_BACK: tuple[type[Event], ...] = (
     VersionRegistered,
     VersionPromoted,
     VersionRolledBack,
+    VersionWithdrawn,
     VersionDeployed,
     DeploymentFailed,
 )

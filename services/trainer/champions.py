@@ -5,7 +5,16 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from shared.events import Artefact, CheckpointSaved, Event, TrainingRolledBack, VersionPromoted, VersionRegistered, VersionRolledBack
+from shared.events import (
+    Artefact,
+    CheckpointSaved,
+    Event,
+    TrainingRolledBack,
+    VersionPromoted,
+    VersionRegistered,
+    VersionRolledBack,
+    VersionWithdrawn,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,9 @@ class Champions:
                 # An operator may go back for reasons of his own; the monitor does so because the version did worse.
                 if event.actor == "monitor" and (batch := self._batches.get((event.model, event.from_version))):
                     self._quarantined[event.model].add(batch)
+            case VersionWithdrawn():
+                if event.quarantined and event.batch_id is not None:
+                    self._quarantined[event.model].add(event.batch_id)
             case CheckpointSaved():
                 self._checkpoints.setdefault((event.run_id, event.evaluation), event)
             case TrainingRolledBack():

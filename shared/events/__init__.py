@@ -54,6 +54,7 @@ from shared.events.versions import (
     VersionPromoted,
     VersionRegistered,
     VersionRolledBack,
+    VersionWithdrawn,
 )
 
 EVENTS: tuple[type[Event], ...] = (
@@ -70,6 +71,7 @@ EVENTS: tuple[type[Event], ...] = (
     VersionRegistered,
     VersionPromoted,
     VersionRolledBack,
+    VersionWithdrawn,
     VersionDeployed,
     DeploymentFailed,
 )
@@ -115,6 +117,7 @@ __all__ = [
     "VersionPromoted",
     "VersionRegistered",
     "VersionRolledBack",
+    "VersionWithdrawn",
     "WaitEnded",
     "WithdrawalRequested",
     "WithdrawnBatch",

@@ -12,8 +12,8 @@ from shared.events.base import Artefact, Count, Digest, Event, Id, Name
 
 class VersionRegistered(Event):
     """A version exists. It is the registry's answer to the outcome `run_id`, `evaluation`:
-    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has moved since the verdict, or `held`: the model is
-    on hold, and a person decides.
+    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has moved since the verdict, or `held`: the run has
+    ended, and the champion stays for the time being. The model is on hold and a person decides, or users try the version first.
     Version 0 is the base itself: it has no run."""
 
     model: Annotated[Name, Field(description="the model's name")]
@@ -48,6 +48,20 @@ class VersionRolledBack(Event):
     from_version: Annotated[str, Field(description="the champion until now")]
     adapter: Annotated[Artefact | None, Field(description="what makes the version of its base; none for the base itself")] = None
     actor: Annotated[str, Field(description="who or what moved it")]
+    reason: Annotated[str, Field(description="why")]
+
+
+class VersionWithdrawn(Event):
+    """A challenger that users tried is none any more; `champion` stays. When it is `quarantined`, nothing is learned from its batch and
+    nothing judged by it from now on."""
+
+    model: Annotated[Name, Field(description="the model's name")]
+    version: Annotated[str, Field(description="the challenger that was")]
+    champion: Annotated[str, Field(description="the version that stays champion")]
+    run_id: Annotated[Id | None, Field(description="the run that made the challenger")] = None
+    batch_id: Annotated[Id | None, Field(description="the batch it was made of")] = None
+    quarantined: Annotated[bool, Field(description="whether nothing is learned from its batch, and nothing judged by it, from now on")]
+    actor: Annotated[str, Field(description="who or what ended the trial")]
     reason: Annotated[str, Field(description="why")]
 
 

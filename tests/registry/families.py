@@ -77,11 +77,13 @@ def make(family: str, folder: Path) -> Twin:
             raw = quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
             weight.copy_(torch.from_numpy(dequantize(raw, GGMLQuantizationType.Q8_0).copy()))
     file = folder / "model.gguf"
-    _write(family, {name: weight.numpy() for name, weight in state.items()}, file)
+    write(family, {name: weight.numpy() for name, weight in state.items()}, file)
     return Twin(model, file)
 
 
-def _write(family: str, state: dict[str, Array], file: Path) -> None:
+def write(family: str, state: dict[str, Array], file: Path) -> None:
+    """A file of weights by the names that transformers gives them, for a model of as many layers, heads and hidden units as these have;
+    the vocabulary that stands in it is theirs, whatever the model's own is."""
     writer = gguf.GGUFWriter(file, family)
     writer.add_context_length(_CONTEXT)
     writer.add_embedding_length(_HIDDEN)

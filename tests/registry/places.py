@@ -14,18 +14,23 @@ class FakeTarget:
     versions: dict[str, str] = field(default_factory=dict)
     champion: str | None = None
     previous: str | None = None
+    challenger: str | None = None
     verified: list[str] = field(default_factory=list)
     away: bool = False
     answers_wrongly: set[int] = field(default_factory=set)
     slow: set[int] = field(default_factory=set)
+    serves_two: bool = True
 
     def served_name(self, model: str) -> str:
         return model
 
+    def name_of(self, model: str, version: str) -> str:
+        return f"{model}:{version}"
+
     async def probe(self, model: str) -> Serving:
         if self.away:
             raise TargetUnavailable("nobody is there")
-        return Serving(self.champion, self.previous, dict(self.versions))
+        return Serving(self.champion, self.previous, dict(self.versions), self.challenger)
 
     async def push(self, build: Build) -> None:
         if self.versions.setdefault(build.version, build.digest) != build.digest:
@@ -44,7 +49,12 @@ class FakeTarget:
         self.champion = version
         self.previous = previous if previous in self.versions else self.previous
 
+    async def try_out(self, model: str, version: str | None) -> None:
+        if version is not None and version not in self.versions:
+            raise Refused(f"{version} is not there")
+        self.challenger = version
+
     async def remove(self, model: str, version: str) -> None:
-        if version == self.champion:
-            raise Refused("it is the champion")
+        if version in (self.champion, self.challenger):
+            raise Refused("an alias names it")
         self.versions.pop(version, None)

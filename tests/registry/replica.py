@@ -35,6 +35,7 @@ class SlowFolder:
     """A target that all replicas share."""
 
     name = "folder"
+    serves_two = False
 
     def __init__(self, folder: Path, replica: str) -> None:
         self._folder, self._replica = folder, replica
@@ -46,6 +47,9 @@ class SlowFolder:
 
     def served_name(self, model: str) -> str:
         return model
+
+    def name_of(self, model: str, version: str) -> str:
+        return version
 
     async def probe(self, model: str) -> Serving:
         champion = self._switches[-1].split()[1] if self._switches else None
@@ -61,6 +65,9 @@ class SlowFolder:
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         self._say("switches", version)
+
+    async def try_out(self, model: str, version: str | None) -> None:
+        pass
 
     async def remove(self, model: str, version: str) -> None:
         pass

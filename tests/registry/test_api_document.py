@@ -13,16 +13,19 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from sqlalchemy.orm import Session
 
 from services.registry import answers, retention_api, views
+from services.registry.handlers import checkpoint_saved
+from services.registry.holds import release
 from services.registry.lists import history_page, models_page, versions_page, withdrawals_page
 from services.registry.paging import Asked
 from services.registry.problems import PROBLEM_JSON, Problem
 from services.registry.pruner import Pruner
-from services.registry.store.queries import lineage_of, versions_of
-from services.registry.store.tables import Deployment, Run
+from services.registry.store.queries import lineage_of, trial_of, versions_of
+from services.registry.store.tables import Deployment, Run, TrialPlace
 from services.registry.withdrawals import examples_withdrawn
+from shared.canary_rule import CanaryRule
 from shared.clock import SystemClock
 from tests.registry.callers import OPERATOR
-from tests.registry.samples import NOW, Books
+from tests.registry.samples import NOW, Books, checkpoint
 from tests.registry.serving import serving
 from tests.registry.test_deployment import LOG, Stage
 from tests.registry.test_withdrawals import withdrawn
@@ -36,6 +39,7 @@ OPERATIONS = (
     "GET /api/models/{model}/aliases/{alias}",
     "GET /api/models/{model}/history",
     "GET /api/models/{model}/retention",
+    "GET /api/models/{model}/route",
     "GET /api/versions/{version_id}/lineage",
     "GET /api/runs/{run_id}",
     "POST /api/models/{model}/promote",
@@ -48,13 +52,22 @@ OPERATIONS = (
 )
 
 CHOOSY = tuple(
-    label for label in OPERATIONS if label.startswith("POST ") or (label.endswith(("s", "history", "{alias}")) and "/api/" in label)
+    label
+    for label in OPERATIONS
+    if label.startswith("POST ") or (label.endswith(("s", "history", "route", "{alias}")) and "/api/" in label)
 )
 """Those that do not take whatever they are given: the others have a name in their path, which may be any."""
 
 THERE = {"model": "support", "alias": "champion", "run_id": "r1"}
 
 seeded = settings(max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def put_on_trial(books: Books, run: str) -> None:
+    """Have a challenger tried that answers at the target."""
+    books.do(lambda session: checkpoint_saved(session, checkpoint(run, books.champion), NOW, CanaryRule()))
+    place = TrialPlace(model="support", version=str(books.aliases.challenger), target="fake", state="ready", digest=None, reason="", at=NOW)
+    books.do(lambda session: session.add(place))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +83,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     models, targets = stage.registry.models, {"support": [stage.target]}
     pruner = Pruner(books.database, stage.store, models, targets, stage.builds, SystemClock(), LOG, stage.metrics)
     stage.app.include_router(retention_api.routes(models, pruner))
+    put_on_trial(books, "r3")
     books.do(lambda session: examples_withdrawn(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW))
     finding = {"passed": True, "reasons": [], "probes": 1, "tokens": 9, "mean_difference": None}
     finding |= {"seconds_per_token": 0.02, "seconds_per_token_before": None}
@@ -158,9 +172,13 @@ def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
     def told(page: Any) -> dict[str, Any]:
         return dict(page.rows[0])
 
+    if stage.books.do(lambda session: trial_of(session, "support")) is None:  # since somebody has moved the champion
+        stage.books.do(lambda session: release(session, "support", "operator", "for this", NOW))
+        put_on_trial(stage.books, "r4")
+
     def look(session: Session) -> list[tuple[type[answers.Answer], dict[str, Any]]]:
         run = session.get_one(Run, "r1")
-        (version, *_) = versions_of(session, "support")
+        version = next(each for each in versions_of(session, "support") if each.run_id == "r2")
         model = told(models_page(session, ["support"], Asked("models", 1, None)))
         line = views.lineage_view(session, version)
         assert len(line["lineage"]) == len(lineage_of(session, version)) == 3
@@ -168,6 +186,8 @@ def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
             (answers.Model, model),
             (answers.Deployment, model["deployments"][0]),
             (answers.Finding, model["deployments"][0]["finding"]),
+            (answers.Trial, model["trial"]),
+            (answers.TrialPlace, model["trial"]["places"][0]),
             (answers.Version, told(versions_page(session, "support", Asked("versions", 1, None)))),
             (answers.Decision, told(history_page(session, "support", Asked("history", 1, None)))),
             (answers.Withdrawal, told(withdrawals_page(session, "support", Asked("withdrawals", 1, None)))),

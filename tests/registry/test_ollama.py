@@ -34,6 +34,7 @@ from tests.registry.reference import Reference
 from tests.registry.samples import NOW, Books, checkpoint
 
 CONTEXT = 512
+_BOTH = ("support:champion", "support:challenger", "support:v2_x")
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
@@ -155,6 +156,27 @@ async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage:
     with pytest.raises(Refused, match="not found"):
         await stage.target.switch("support", "v9_x", None)
     assert (await stage.target.probe("support")).champion == "v2_x"
+
+
+async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tried(stage: Stage) -> None:
+    for build in (stage.first, stage.second):
+        await stage.target.push(build)
+    await stage.target.switch("support", "v1_x", None)
+    await stage.target.try_out("support", "v2_x")
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.challenger) == ("v1_x", "v2_x")
+    assert stage.target.name_of("support", "v2_x") == "support:v2_x"
+    prompt = [{"role": "user", "content": "The sea?"}]
+    asked = {name: await stage.api.chat(name, prompt, options={"temperature": 0, "num_predict": 8}) for name in _BOTH}
+    assert asked["support:challenger"].message.content == asked["support:v2_x"].message.content
+    assert asked["support:champion"].message.content != asked["support:challenger"].message.content
+    with pytest.raises(Refused, match="on trial"):
+        await stage.target.remove("support", "v2_x")
+    for _ in range(2):
+        await stage.target.try_out("support", None)
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.challenger, set(serving.versions)) == ("v1_x", None, {"v1_x", "v2_x"})
+    await stage.target.remove("support", "v2_x")
 
 
 class _Forgetful(Ollama):

@@ -342,6 +342,20 @@ def test_errors_say_where_to_go(person: Person) -> None:
     person.driver.get_log("browser")  # type: ignore[no-untyped-call]  # what the browser says of the 404 itself
 
 
+def test_the_api_is_shown_and_nothing_is_asked_of_anyone_else(person: Person) -> None:
+    person.look()
+    person.visit("/docs")
+    person.until(lambda: person.see(".opblock-summary-path"))
+    asked = person.driver.execute_script("return performance.getEntriesByType('resource').map(entry => new URL(entry.name).pathname)")
+    assert {"/static/swagger-ui-bundle.js", "/static/swagger-ui.css", "/openapi.json"} <= set(asked)
+    person.driver.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
+    person.until(lambda: person.see(".opblock-body"))
+    person.notice()
+    person.photograph("docs")
+    person.visit("/redoc")
+    assert person.driver.current_url == f"{person.address}/docs"
+
+
 def test_without_javascript_everything_is_there_but_what_moves(person: Person) -> None:
     person.look(scripts=False)
     try:

@@ -44,6 +44,13 @@ def test_a_tag_that_is_named_stays() -> None:
     assert set(catalogue.without_tag("m:v2").tags) == {"m:v1"}
 
 
+def test_an_alias_that_is_forgotten_leaves_its_tag() -> None:
+    catalogue = Catalogue().with_tag("m:v1", ONE).with_alias("m", "m:v1").with_alias("m:challenger", "m:v1").without_alias("m:challenger")
+    assert (dict(catalogue.aliases), set(catalogue.tags)) == ({"m": "m:v1"}, {"m:v1"})
+    with pytest.raises(NotThere, match="m:challenger"):
+        catalogue.without_alias("m:challenger")
+
+
 @given(loaded=tags, busy=tags, aliased=tags, limit=st.integers(0, 6))
 def test_the_least_recently_used_goes_and_never_one_that_is_named_or_busy(
     loaded: list[str], busy: list[str], aliased: list[str], limit: int

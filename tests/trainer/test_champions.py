@@ -1,7 +1,7 @@
 """The registry's events folded into a view."""
 
 from services.trainer.champions import Champion, Champions
-from shared.events import Artefact, Event, TrainingRolledBack, VersionPromoted, VersionRegistered, VersionRolledBack
+from shared.events import Artefact, Event, TrainingRolledBack, VersionPromoted, VersionRegistered, VersionRolledBack, VersionWithdrawn
 from shared.training_config import TrainingConfig
 from tests.trainer.tickets import DIGEST, NOW
 
@@ -94,3 +94,24 @@ def test_rejected_batches_are_quarantined_and_others_are_not() -> None:
 def test_the_batch_of_a_version_that_the_monitor_took_back_is_quarantined() -> None:
     assert view(answered("v2", 2, "promoted"), went_back("monitor")).quarantined("m") == {"batch-2"}
     assert view(answered("v2", 2, "promoted"), went_back("operator")).quarantined("m") == set()
+
+
+def test_a_batch_is_quarantined_with_the_challenger_that_did_worse_and_not_with_one_that_could_not_be_served() -> None:
+    def withdrawn(quarantined: bool) -> VersionWithdrawn:
+        about = {
+            "event_id": "w",
+            "occurred_at": NOW,
+            "model": "m",
+            "version": "v2",
+            "champion": "v1",
+            "run_id": "run-2",
+            "batch_id": "batch-2",
+        }
+        return VersionWithdrawn.model_validate(about | {"quarantined": quarantined, "actor": "canary", "reason": "worse"})
+
+    before = (base(), promoted("v1", FIRST), answered("v2", 2, "held"))
+    assert view(*before).has_ended("run-2")
+    tried = view(*before, withdrawn(True))
+    assert tried.quarantined("m") == {"batch-2"}
+    assert tried.champion("m") == Champion("v1", FIRST)
+    assert view(*before, withdrawn(False)).quarantined("m") == set()

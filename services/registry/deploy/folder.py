@@ -30,8 +30,14 @@ class Folder:
         self._root = Path(location)
         self.name = name
 
+    serves_two = False
+    """Who reads a folder follows its link, which leads to one version."""
+
     def served_name(self, model: str) -> str:
         return str(self._root / model / "champion")
+
+    def name_of(self, model: str, version: str) -> str:
+        return str(self._root / model / version)
 
     async def probe(self, model: str) -> Serving:
         async with _on_disk():
@@ -51,6 +57,9 @@ class Folder:
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         async with _on_disk():
             await asyncio.to_thread(_link, self._root / model, version)
+
+    async def try_out(self, model: str, version: str | None) -> None:
+        raise Refused("a folder has one champion, and nobody who could be asked for another version")
 
     async def remove(self, model: str, version: str) -> None:
         async with _on_disk():

@@ -1,4 +1,4 @@
-"""The embedded llama.cpp host as a target: tags `<model>:<version>`, aliases `<model>` and `<model>:previous`."""
+"""The embedded llama.cpp host as a target: tags `<model>:<version>`, aliases `<model>`, `<model>:previous` and `<model>:challenger`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,8 +22,13 @@ class LlamaCpp:
         self._client = client
         self.name = name
 
+    serves_two = True
+
     def served_name(self, model: str) -> str:
         return model
+
+    def name_of(self, model: str, version: str) -> str:
+        return _tag(model, version)
 
     async def probe(self, model: str) -> Serving:
         listed = await self._ask("GET", "/v1/models", timeout=5.0)
@@ -31,7 +36,7 @@ class LlamaCpp:
         rows = [row for row in listed["data"] if row["id"].startswith(prefix) and row["available"]]
         versions = {row["id"].removeprefix(prefix): row["digest"] for row in rows}
         aliases = {alias: tag.removeprefix(prefix) for alias, tag in listed["aliases"].items()}
-        return Serving(aliases.get(model), aliases.get(_previous(model)), versions)
+        return Serving(aliases.get(model), aliases.get(_previous(model)), versions, aliases.get(_challenger(model)))
 
     async def push(self, build: Build) -> None:
         body = {"path": str(build.path), "digest": build.digest}
@@ -52,9 +57,20 @@ class LlamaCpp:
         if previous is not None and previous in (await self.probe(model)).versions:
             await self._ask("PUT", f"/admin/aliases/{_previous(model)}", {"tag": _tag(model, previous)})
 
+    async def try_out(self, model: str, version: str | None) -> None:
+        alias = f"/admin/aliases/{_challenger(model)}"
+        if version is None:
+            await self._delete(alias)
+        else:
+            await self._ask("PUT", alias, {"tag": _tag(model, version)})
+
     async def remove(self, model: str, version: str) -> None:
+        await self._delete(f"/admin/models/{_tag(model, version)}")
+
+    async def _delete(self, path: str) -> None:
+        """Have something gone; what is not there is."""
         async with self._answered():
-            answer = await self._client.delete(f"{self._url}/admin/models/{_tag(model, version)}", timeout=10.0)
+            answer = await self._client.delete(self._url + path, timeout=10.0)
             if answer.status_code not in (204, 404):
                 raise Refused(_reason(answer))
 
@@ -112,6 +128,10 @@ def _tag(model: str, version: str) -> str:
 
 def _previous(model: str) -> str:
     return f"{model}:previous"
+
+
+def _challenger(model: str) -> str:
+    return f"{model}:challenger"
 
 
 def _text(token: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Ollama as a target: tags `<model>:<version>`, aliases `<model>:champion` and `<model>:previous`, which are copies of tags.
+"""Ollama as a target: tags `<model>:<version>`, aliases `<model>:champion`, `<model>:previous` and `<model>:challenger`, which are
+copies of tags.
 
 A version goes there as a merged file, never as an adapter, which newer versions of Ollama refuse. A copy is of a tag's manifest
 alone, a few hundred bytes, so that moving an alias takes no longer for a large model.
@@ -22,7 +23,7 @@ from shared.events import Digest, Probe
 _ANSWERING_SECONDS = 10.0
 _LOADING_SECONDS = 300.0
 _PIECE = 1 << 20
-_CHAMPION, _PREVIOUS = "champion", "previous"
+_CHAMPION, _PREVIOUS, _CHALLENGER = "champion", "previous", "challenger"
 _VERSION = re.compile(r"v\d+_.+")
 _MADE_OF = re.compile(r"^FROM .*sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 
@@ -44,15 +45,21 @@ class Ollama:
         self._made_of: dict[str, Digest] = {}  # by the digest of a manifest: a tag's manifest names the file that the tag is made of
         self.name = name
 
+    serves_two = True
+
     def served_name(self, model: str) -> str:
         return _tag(model, _CHAMPION)
+
+    def name_of(self, model: str, version: str) -> str:
+        return _tag(model, version)
 
     async def probe(self, model: str) -> Serving:
         manifests = await self._manifests(model)
         versions = {tag: manifest for tag, manifest in manifests.items() if _VERSION.fullmatch(tag)}
         named = {manifest: version for version, manifest in versions.items()}
         digests = {version: await self._file_of(_tag(model, version), manifest) for version, manifest in versions.items()}
-        return Serving(named.get(manifests.get(_CHAMPION, "")), named.get(manifests.get(_PREVIOUS, "")), digests)
+        champion, previous, challenger = (named.get(manifests.get(alias, "")) for alias in (_CHAMPION, _PREVIOUS, _CHALLENGER))
+        return Serving(champion, previous, digests, challenger)
 
     async def push(self, build: Build) -> None:
         tag = _tag(build.model, build.version)
@@ -89,11 +96,22 @@ class Ollama:
             if previous is not None and previous in there:
                 await self._api.copy(_tag(model, previous), _tag(model, _PREVIOUS))
 
+    async def try_out(self, model: str, version: str | None) -> None:
+        alias = _tag(model, _CHALLENGER)
+        there = await self._manifests(model)
+        async with self._answered(_ANSWERING_SECONDS):
+            if version is not None:
+                await self._api.copy(_tag(model, version), alias)
+            elif _CHALLENGER in there:
+                await self._api.delete(alias)
+
     async def remove(self, model: str, version: str) -> None:
         serving = await self.probe(model)
         if version in (serving.champion, serving.previous):
             alias = _CHAMPION if version == serving.champion else _PREVIOUS
             raise Refused(f"{_tag(model, alias)} names {version}; move the alias first")
+        if version == serving.challenger:
+            raise Refused(f"{_tag(model, _CHALLENGER)} names {version}, which is on trial")
         if version in serving.versions:
             async with self._answered(_ANSWERING_SECONDS):
                 await self._api.delete(_tag(model, version))

@@ -28,11 +28,13 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a target has of a model: the version that answers, the one kept at hand before it, and all with the digests of their files."""
+    """What a target has of a model: the version that answers, the one kept at hand before it, all with the digests of their files, and the
+    one that is tried beside the champion."""
 
     champion: str | None
     previous: str | None
     versions: Mapping[str, Digest]
+    challenger: str | None = None
 
 
 class TargetUnavailable(Unavailable):
@@ -50,8 +52,15 @@ class Target(Protocol):
     def name(self) -> str:
         """What events call it."""
 
+    @property
+    def serves_two(self) -> bool:
+        """Whether a version can answer there beside the champion, under a name of its own."""
+
     def served_name(self, model: str) -> str:
         """What applications ask for to get the champion."""
+
+    def name_of(self, model: str, version: str) -> str:
+        """What applications ask for to get this very version; it means something where a target serves two."""
 
     async def probe(self, model: str) -> Serving:
         """What is there, changing nothing."""
@@ -65,6 +74,9 @@ class Target(Protocol):
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         """Let the champion's alias name a version that was pushed; `previous` is kept at hand if it is there."""
+
+    async def try_out(self, model: str, version: str | None) -> None:
+        """Let the challenger's alias name a version that was pushed, or nothing, so that the version stays at hand while it is tried."""
 
     async def remove(self, model: str, version: str) -> None:
         """Forget a version that no alias names. One that is not there is forgotten already."""

@@ -19,6 +19,8 @@ from services.registry.store.tables import (
     Removal,
     Run,
     RunPoint,
+    TrialPlace,
+    TrialRow,
     Version,
     WithdrawnExample,
 )
@@ -138,6 +140,17 @@ def hold_of(session: Session, model: str) -> HoldRow | None:
     return session.get(HoldRow, model)
 
 
+def trial_of(session: Session, model: str) -> TrialRow | None:
+    """The challenger that is on trial; None where none is."""
+    return session.get(TrialRow, model)
+
+
+def places_of_trial(session: Session, trial: TrialRow) -> Sequence[TrialPlace]:
+    """Where a challenger was brought to, or could not be."""
+    rows = select(TrialPlace).where(TrialPlace.model == trial.model, TrialPlace.version == trial.version)
+    return session.scalars(rows.order_by(TrialPlace.target)).all()
+
+
 def champion_moves(session: Session, model: str) -> Sequence[AuditRow]:
     """The decisions that moved the champion, oldest first: the n-th is the move that an alias row counts as n."""
     rows = select(AuditRow).where(AuditRow.model == model, AuditRow.action.in_(("found", "promote", "roll_back")))
@@ -161,7 +174,10 @@ def newest_deployment(session: Session, model: str, target: str) -> Deployment |
 
 
 def was_verified(session: Session, model: str, target: str, version: str, digest: str) -> bool:
-    """Whether these very bytes have answered at this target as they should."""
+    """Whether these very bytes have answered at this target as they should, as champion or on trial."""
+    place = session.get(TrialPlace, (model, version, target))
+    if place is not None and (place.state, place.digest) == ("ready", digest):
+        return True
     rows = select(Deployment.id).where(Deployment.model == model, Deployment.target == target, Deployment.version == version)
     return session.scalar(rows.where(Deployment.digest == digest, Deployment.state == "deployed").limit(1)) is not None
 

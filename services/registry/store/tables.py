@@ -215,6 +215,52 @@ class HoldRow(Table):
     reason: Mapped[str] = mapped_column(Text)
 
 
+class TrialRow(Table):
+    """A challenger on trial beside `champion`, by a rule. `frozen_seconds` is how long the model was on hold since it began;
+    `heard_before` is the newest row of `live_rewards` then: whoever stands there was heard before the trial."""
+
+    __tablename__ = "trials"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str]
+    champion: Mapped[str]
+    rule: Mapped[Json]
+    began: Mapped[datetime]
+    frozen_seconds: Mapped[float] = mapped_column(default=0.0)
+    heard_before: Mapped[int]
+
+
+class TrialPlace(Table):
+    """A target that a challenger was brought to: `ready` when it answers there as its evaluation did, else `failed`, and why."""
+
+    __tablename__ = "trial_places"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    digest: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]
+
+
+class TrialReward(Table):
+    """What an answer of the challenger on trial was worth, and the next one of the champion, null while that is waited for. Users and
+    events are named by what stands for them, as in `live_rewards`."""
+
+    __tablename__ = "trial_rewards"
+    __table_args__ = (UniqueConstraint("model", "feedback_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    model: Mapped[str]
+    feedback_id: Mapped[str]
+    who: Mapped[str]
+    reward: Mapped[float]
+    other_feedback_id: Mapped[str | None]
+    other_who: Mapped[str | None]
+    other_reward: Mapped[float | None]
+
+
 class AuditRow(Table):
     """Who moved what, when, on which evidence. Rows are only ever added."""
 

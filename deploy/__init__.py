@@ -1,0 +1,1 @@
+"""What runs Ratchet elsewhere, where it is made by code."""

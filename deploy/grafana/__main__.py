@@ -1,0 +1,33 @@
+"""`python -m deploy.grafana [FOLDER]`: write the dashboards as JSON."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from deploy.grafana.overview import overview
+from deploy.grafana.serving import serving
+from deploy.grafana.streams import streams
+from deploy.grafana.training import training
+
+FOLDER = Path(__file__).parent / "dashboards"
+
+
+def files() -> Mapping[str, str]:
+    """What stands in each file, by its name; in the order in which one looks at them."""
+    made = {"overview": overview(), "streams": streams(), "training": training(), "serving": serving()}
+    return {f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2) + "\n" for name, board in made.items()}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files().items():
+        (folder / name).write_text(text, encoding="utf-8")
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    main()

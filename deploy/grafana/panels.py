@@ -1,0 +1,240 @@
+"""The kinds of panel that the dashboards are made of. Each takes a description: what it says, and what to do about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models import common as parts
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import heatmap as heat
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+WIDTH = 24
+"""Columns of Grafana's grid."""
+
+GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "green", "yellow", "orange", "red", "blue", "purple", "#8e8e8e"
+
+Panel: TypeAlias = Builder[models.Panel]
+Steps: TypeAlias = Sequence[tuple[float | None, str]]
+"""From which value on which colour holds; the first from None."""
+States: TypeAlias = dict[int, tuple[str, str]]
+"""What a value is called, and its colour."""
+
+PLAIN: Steps = ((None, BLUE),)
+ANY_IS_BAD: Steps = ((None, GREEN), (1, RED))
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """PromQL, and how each of its series is called. `now` asks for the end of the time range alone."""
+
+    expr: str
+    legend: str
+    now: bool = False
+
+
+def source() -> parts.DataSourceRef:
+    """The data source that the variable names."""
+    return parts.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+
+def tile(
+    title: str,
+    description: str,
+    *queries: Query,
+    unit: str = "none",
+    steps: Steps = PLAIN,
+    states: States | None = None,
+    colours: dict[str, str] | None = None,
+    none: str = "no data",
+    width: int = 4,
+    line: bool = False,
+) -> Panel:
+    """A number, or one for each series. `colours` are of series by name; `none` stands where there is nothing; `line` adds its past."""
+    names = parts.BigValueTextMode.VALUE_AND_NAME if any("{{" in query.legend for query in queries) else parts.BigValueTextMode.VALUE
+    panel = (
+        stat.Panel()
+        .title(title)
+        .description(description)
+        .datasource(source())
+        .targets(_targets(queries))
+        .unit(unit)
+        .decimals(0)
+        .no_value(none)
+        .thresholds(_thresholds(steps))
+        .mappings(_mappings(states))
+        .color_mode(parts.BigValueColorMode.BACKGROUND if steps is not PLAIN or states else parts.BigValueColorMode.VALUE)
+        .graph_mode(parts.BigValueGraphMode.AREA if line else parts.BigValueGraphMode.NONE)
+        .text_mode(names)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .span(width)
+        .height(5)
+    )
+    for name, colour in (colours or {}).items():
+        panel.override_by_name(name, [_fixed(colour)])
+    return panel
+
+
+def curve(
+    title: str,
+    description: str,
+    *queries: Query,
+    unit: str = "short",
+    steps: Steps = PLAIN,
+    colours: dict[str, str] | None = None,
+    least: float | None = None,
+    logarithmic: bool = False,
+    stepped: bool = False,
+    width: int = 8,
+) -> Panel:
+    """Values over time; thresholds, where there are any, are lines. `least` is where the axis begins at the latest."""
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(description)
+        .datasource(source())
+        .targets(_targets(queries))
+        .unit(unit)
+        .legend(_legend(["lastNotNull", "max"]))
+        .tooltip(common.VizTooltipOptions().mode(parts.TooltipDisplayMode.MULTI).sort(parts.SortOrder.DESCENDING))
+        .line_width(2)
+        .fill_opacity(8)
+        .show_points(parts.VisibilityMode.AUTO)
+        .span_nulls(False)
+        .line_interpolation(parts.LineInterpolation.STEP_AFTER if stepped else parts.LineInterpolation.LINEAR)
+        .span(width)
+        .height(8)
+    )
+    if least is not None:
+        panel.axis_soft_min(least)
+    if logarithmic:
+        panel.scale_distribution(common.ScaleDistributionConfig().type(parts.ScaleDistribution.LOG).log(10))
+    if steps is not PLAIN:
+        panel.thresholds(_thresholds(steps))
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(parts.GraphThresholdsStyleMode.DASHED))
+    for name, colour in (colours or {}).items():
+        panel.override_by_name(name, [_fixed(colour)])
+    return panel
+
+
+def bars(title: str, description: str, *queries: Query, colours: dict[str, str] | None = None, width: int = 8) -> Panel:
+    """How many in each interval, on top of each other."""
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(description)
+        .datasource(source())
+        .targets(_targets(queries))
+        .unit("short")
+        .min(0)
+        .legend(_legend(["sum"]))
+        .tooltip(common.VizTooltipOptions().mode(parts.TooltipDisplayMode.MULTI).sort(parts.SortOrder.DESCENDING))
+        .draw_style(parts.GraphDrawStyle.BARS)
+        .line_width(0)
+        .fill_opacity(80)
+        .stacking(common.StackingConfig().mode(parts.StackingMode.NORMAL))
+        .span(width)
+        .height(8)
+    )
+    for name, colour in (colours or {}).items():
+        panel.override_by_name(name, [_fixed(colour)])
+    return panel
+
+
+def timeline(title: str, description: str, *queries: Query, states: States | None = None, unit: str = "none", width: int = 24) -> Panel:
+    """A band for each series, in the colour of its state; without `states`, of its value."""
+    scheme = models.FieldColorModeId.THRESHOLDS if states else models.FieldColorModeId.CONTINUOUS_BL_PU
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .description(description)
+        .datasource(source())
+        .targets(_targets(queries))
+        .unit(unit)
+        .mappings(_mappings(states))
+        .color_scheme(dashboard.FieldColor().mode(scheme))
+        .thresholds(_thresholds(((None, GREY),)))
+        .show_value(parts.VisibilityMode.AUTO)
+        .merge_values(True)
+        .fill_opacity(70)
+        .line_width(0)
+        .row_height(0.85)
+        .legend(common.VizLegendOptions().show_legend(False).display_mode(parts.LegendDisplayMode.LIST).placement(_BOTTOM).calcs([]))
+        .span(width)
+        .height(6)
+    )
+
+
+def levels(title: str, description: str, *queries: Query, unit: str = "short", steps: Steps = PLAIN, width: int = 8) -> Panel:
+    """One bar for each series, as it is now."""
+    return (
+        bargauge.Panel()
+        .title(title)
+        .description(description)
+        .datasource(source())
+        .targets(_targets(queries))
+        .unit(unit)
+        .min(0)
+        .thresholds(_thresholds(steps))
+        .orientation(parts.VizOrientation.HORIZONTAL)
+        .display_mode(parts.BarGaugeDisplayMode.BASIC)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .no_value("nothing yet")
+        .span(width)
+        .height(8)
+    )
+
+
+def spread(title: str, description: str, buckets: Query, width: int = 8) -> Panel:
+    """A histogram's buckets over time."""
+    return (
+        heatmap.Panel()
+        .title(title)
+        .description(description)
+        .datasource(source())
+        .with_target(_target(buckets).format(PromQueryFormat.HEATMAP).ref_id("A"))
+        .color(heatmap.HeatmapColorOptions().mode(heat.HeatmapColorMode.SCHEME).scheme("Blues").steps(32))
+        .y_axis(heatmap.YAxisConfig().unit("none").decimals(2))
+        .show_legend()
+        .span(width)
+        .height(8)
+    )
+
+
+_BOTTOM = parts.LegendPlacement.BOTTOM
+
+
+def _target(query: Query) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().datasource(source()).expr(query.expr).legend_format(query.legend)
+    return target.instant() if query.now else target.range()
+
+
+def _targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
+    return [_target(query).ref_id(chr(ord("A") + place)) for place, query in enumerate(queries)]
+
+
+def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
+    found = [models.Threshold(value=value, color=colour) for value, colour in steps]
+    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
+
+
+def _mappings(states: States | None) -> list[models.ValueMapping]:
+    if not states:
+        return []
+    shown = {
+        str(value): models.ValueMappingResult(text=text, color=colour, index=place)
+        for place, (value, (text, colour)) in enumerate(states.items())
+    }
+    return [models.ValueMap(options=shown)]
+
+
+def _legend(calculations: list[str]) -> common.VizLegendOptions:
+    table = common.VizLegendOptions().show_legend(True).display_mode(parts.LegendDisplayMode.TABLE)
+    return table.placement(_BOTTOM).calcs(calculations)
+
+
+def _fixed(colour: str) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})

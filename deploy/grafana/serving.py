@@ -1,0 +1,178 @@
+"""The registry and what it serves: which version answers where, how it does in use, how it got there."""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
+from deploy.grafana.panels import ANY_IS_BAD, GREEN, ORANGE, RED, Query, bars, curve, levels, tile, timeline
+from deploy.grafana.shown import RAISED, champion_now, last_moved, rewards_in_use
+
+REGISTRIES = f'{NAMESPACE}, service="registry"'
+
+ANSWERS = Row(
+    "Does the right version answer? Does it do well?",
+    (
+        tile("Version that answers", "The number of each model's champion; 0 is the base.", champion_now()),
+        tile(
+            "Served as decided",
+            "Whether each deploy target serves the champion's file, by its digest.",
+            Query(f"min by (model) (ratchet_registry_serves_champion{{{MODEL}}})", "{{model}}", now=True),
+            states={1: ("yes", GREEN), 0: ("no", RED)},
+            none="no target",
+        ),
+        tile(
+            "Worse in live use",
+            "Whether the champion does worse than the version before it.",
+            Query(f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}", now=True),
+            states={0: ("no", GREEN), 1: ("yes", RED)},
+            none="not known yet",
+        ),
+        tile(
+            "On hold",
+            "While a model is on hold, nothing but a person moves its champion: `ratchet hold --help`.",
+            Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}", now=True),
+            states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
+        ),
+        tile(
+            "Deployments undone",
+            "In the time range. What answered before still does; the registry tries again.",
+            Query(f"round(sum(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__range])))", "undone", now=True),
+            steps=ANY_IS_BAD,
+            none="none",
+        ),
+        tile("Last change", "How long ago a champion moved, up or down, to the minute.", last_moved(), unit="s", none="none in range"),
+    ),
+)
+
+SERVED = Row(
+    "Which version answers, where?",
+    (
+        timeline(
+            "Decided",
+            "The number of each model's champion.",
+            Query(f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}"),
+            width=12,
+        ),
+        timeline(
+            "Served",
+            "The number of the version that each target was last seen to serve. It follows what is decided within seconds.",
+            Query(f"max by (model, target) (ratchet_registry_served_number{{{MODEL}}})", "{{model}} {{target}}"),
+            width=12,
+        ),
+        bars(
+            "Promotions",
+            "Versions that became champion.",
+            Query(f"sum by (model) (increase(ratchet_registry_promotions_total{{{MODEL}}}[$__rate_interval]))", "{{model}}"),
+            width=12,
+        ),
+        bars(
+            "Rollbacks",
+            "By who asked: an operator, or the monitor of live use.",
+            Query(
+                f"sum by (model, actor) (increase(ratchet_registry_rollbacks_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} by {{actor}}",
+            ),
+            width=12,
+        ),
+    ),
+)
+
+IN_USE = Row(
+    "How does it do in use?",
+    (
+        curve(
+            "Champion against the version before it",
+            "Mean reward in live use, over as many rewards of each.",
+            *rewards_in_use(),
+            width=12,
+        ),
+        curve(
+            "Evidence that the champion is worse",
+            "The wealth of a test that may be looked at at any time. At 1 nothing is known; from 1 / `monitor.error` of the model file on, "
+            "50 by default, the champion is called worse and rolled back.",
+            Query(f"max by (model) (ratchet_registry_live_wealth{{{MODEL}}})", "{{model}}"),
+            steps=((None, GREEN), (10, ORANGE), (50, RED)),
+            logarithmic=True,
+            width=12,
+        ),
+        timeline(
+            "Worse in live use",
+            "Raised while the champion does worse than the version before it.",
+            Query(f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}"),
+            states=RAISED,
+            width=12,
+        ),
+        timeline(
+            "On hold",
+            "While a model is on hold, nothing but a person moves its champion.",
+            Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}"),
+            states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
+            width=12,
+        ),
+    ),
+)
+
+DEPLOYMENTS = Row(
+    "How does it get there?",
+    (
+        levels(
+            "A deployment takes",
+            "From the move to the verified switch, by target, in the time range: half of them, and nine in ten.",
+            *(
+                Query(
+                    f"histogram_quantile({share}, sum by (le, model, target) "
+                    f"(increase(ratchet_registry_deploy_seconds_bucket{{{MODEL}}}[$__range])))",
+                    f"{{{{model}}}} {{{{target}}}} {name}",
+                    now=True,
+                )
+                for share, name in ((0.5, "half"), (0.9, "nine in ten"))
+            ),
+            unit="s",
+        ),
+        bars(
+            "Deployments undone",
+            "By target and the step that failed. `probe`: the target does not answer; `verify`: it does not answer as it was evaluated.",
+            Query(
+                f"sum by (model, target, step) (increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} {{target}}: {{step}}",
+            ),
+        ),
+        curve(
+            "Outcomes that wait",
+            "What the trainer said and the registry has not taken in, and live feedback that is not counted yet.",
+            Query(f'sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, group=~"ratchet-registry.*"}})', "{{group}}"),
+            least=0,
+        ),
+        bars(
+            "Adapters removed",
+            "By the retention rule of the model file: of versions, and of candidates that became none.",
+            Query(
+                f"sum by (model, kind) (increase(ratchet_registry_adapters_removed_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} {{kind}}",
+            ),
+        ),
+        levels(
+            "Disk in use",
+            "Of what the registry writes to: merged models, its database, the object store where they are local.",
+            Query(
+                f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{REGISTRIES}}} / ratchet_disk_size_bytes{{{REGISTRIES}}})",
+                "{{folder}} {{instance}}",
+                now=True,
+            ),
+            unit="percentunit",
+            steps=((None, GREEN), (0.8, ORANGE), (0.9, RED)),
+        ),
+        curve(
+            "Memory",
+            "Resident memory of each registry. A merge needs about as much as the largest tensor, many times over.",
+            Query(f"process_resident_memory_bytes{{{REGISTRIES}}}", "{{instance}}"),
+            unit="bytes",
+            least=0,
+        ),
+    ),
+)
+
+
+def serving() -> Dashboard:
+    """The registry, and what it serves."""
+    about = "The registry and what it serves: which version answers where, how it does in use, how it got there."
+    return board("ratchet-serving", "Ratchet / Registry and serving", about, (ANSWERS, SERVED, IN_USE, DEPLOYMENTS))

@@ -1,0 +1,41 @@
+"""Queries that more than one dashboard shows, and the words and colours of states."""
+
+from deploy.grafana.boards import MODEL
+from deploy.grafana.panels import BLUE, GREEN, GREY, ORANGE, RED, Query, States
+
+OUTCOMES = {"promotable": GREEN, "inconclusive": BLUE, "rejected": ORANGE, "failed": RED}
+"""How a run may end, as the trainer says it."""
+
+READY: States = {1: ("ready", GREEN), 0: ("not ready", RED)}
+RAISED: States = {0: ("quiet", GREEN), 1: ("raised", RED)}
+WORKING: States = {0: ("idle", GREY), 1: ("training", BLUE)}
+
+_LOOKS_BACK = "1m"
+
+
+def verdicts(now: bool = False) -> Query:
+    """Runs that ended, by outcome: in the time range, or in each interval of it."""
+    window = "$__range" if now else "$__rate_interval"
+    return Query(f"round(sum by (outcome) (increase(ratchet_training_runs_total{{{MODEL}}}[{window}])))", "{{outcome}}", now)
+
+
+def champion_now() -> Query:
+    """The number of the version that answers; a registry that has just started knows it as well."""
+    return Query(f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}", now=True)
+
+
+def last_moved() -> Query:
+    """Seconds since the champion's number changed last, as far back as the time range goes."""
+    changed = f"changes(ratchet_registry_champion_number{{{MODEL}}}[{_LOOKS_BACK}]) > 0"
+    return Query(f"time() - max by (model) (max_over_time(timestamp({changed})[$__range:30s]))", "{{model}}", now=True)
+
+
+def reward_of_feedback() -> Query:
+    """Mean reward, where there was any feedback."""
+    given, number = (f"sum by (model) (rate(ratchet_feedback_reward_{part}{{{MODEL}}}[$__rate_interval]))" for part in ("sum", "count"))
+    return Query(f"{given} / ({number} > 0)", "{{model}}")
+
+
+def rewards_in_use() -> tuple[Query, ...]:
+    """Mean reward in live use of the version that answers and of the one before it."""
+    return (Query(f"max by (model, alias) (ratchet_registry_live_reward{{{MODEL}}})", "{{model}} {{alias}}"),)

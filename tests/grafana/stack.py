@@ -1,0 +1,215 @@
+"""The four services on a broker of their own, and a story in which everything happens that dashboards show.
+
+The model is a tiny llama: it learns nothing that anyone would want, but it is trained, judged, promoted, merged and deployed for real.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from ratchet.broker import Broker
+from ratchet.client import Refused, RegistryClient
+from ratchet.ports import free_port
+from ratchet.topics import apply_topics, await_groups
+from shared.clock import SystemClock
+from shared.codec import encode
+from shared.events import UserForgotten
+from shared.identity import batch_identity, identity
+from shared.tokens import new_token
+from shared.topics import FEEDBACK_RECEIVED
+from tests.dataset.events import words
+from tests.dataset.running import Headers, Service, send
+from tests.registry.families import write
+from tests.trainer.fleet import make_base
+from tests.trainer.tickets import NOW, ticket, tickets
+
+MODEL = "tickets"
+MODEL_FILE = """model: {model}
+base: {{training: tiny, serving: tiny/model.gguf}}
+curation: {{batch_size: 24, held_out_share: 0.25, similarity: 1.0}}
+lanes:
+  adaptive:
+    training: {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10, learning_rate: 0.001, dpo_pairs: 1000}}
+gate: {{golden: golden.jsonl}}
+monitor: {{minimum_rewards: 2}}
+deploy: [{{kind: folder, location: {served}}}]
+retention: {{versions: 1, days: 0}}
+"""
+
+NIGHT = "night"
+"""A model whose batches wait for an hour that is far away."""
+NIGHT_FILE = """model: {model}
+base: {{training: tiny, serving: tiny/model.gguf}}
+curation: {{batch_size: 2, held_out_share: 0, similarity: 1.0}}
+lanes:
+  adaptive:
+    window: {{from: "{opens:%H:%M}", to: "{closes:%H:%M}"}}
+"""
+
+BEFORE = 220
+"""Events of another kind than what follows, so that its share is a jump."""
+GOOD, POISONED = 36, 54
+ZEALOT = 8
+"""Corrections of one user, more than a batch may take from anyone."""
+DIES = "trainer.heard_step=kill@15"
+"""In the middle of the first run, after its first checkpoint."""
+
+KEY = b"story"
+"""Of every record, so that they stay in order."""
+
+_Sent = tuple[bytes | None, bytes | None, Headers]
+
+
+class Stack:
+    """Processes, and what is said to them."""
+
+    def __init__(self, folder: Path, smollm2: Path) -> None:
+        (folder / "models").mkdir(parents=True)
+        self._served = folder / "served"
+        self._token = new_token()
+        self._broker = Broker(folder / "kafka", free_port(), free_port(), SystemClock())
+        servers, bases = self._broker.bootstrap_servers, str(folder / "bases")
+        self.feedback = Service("feedback", servers, folder)
+        self.dataset = Service("dataset", servers, folder)
+        trainer: dict[str, str] = {"RATCHET_BASES": bases, "RATCHET_WORK": str(folder / "work"), "RATCHET_THREADS": "1"}
+        self._doomed = Service("trainer", servers, folder, RATCHET_FAILPOINTS=DIES, **trainer)
+        self.trainer = Service("trainer", servers, folder, RATCHET_TRAINER_PORT=str(self._doomed.port), **trainer)
+        self.trainer.port = self._doomed.port
+        self.registry = Service(
+            "registry",
+            servers,
+            folder,
+            RATCHET_BASES=bases,
+            RATCHET_DATABASE=f"sqlite:///{folder / 'registry.db'}",
+            RATCHET_MERGED=str(folder / "merged"),
+            RATCHET_OPERATE_TOKENS=self._token,
+        )
+        (folder / "models" / f"{MODEL}.yaml").write_text(MODEL_FILE.format(model=MODEL, served=self._served))
+        opens = SystemClock().now() + timedelta(hours=12)
+        night = NIGHT_FILE.format(model=NIGHT, opens=opens, closes=opens + timedelta(hours=1))
+        (folder / "models" / f"{NIGHT}.yaml").write_text(night)
+        golden = "".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in tickets(900, 12))
+        (folder / "models" / "golden.jsonl").write_text(golden)
+        make_base(smollm2, folder / "bases" / "tiny")
+        state = load_file(folder / "bases" / "tiny" / "model.safetensors")
+        write("llama", {name: weight.numpy() for name, weight in state.items()}, folder / "bases" / "tiny" / "model.gguf")
+
+    @property
+    def targets(self) -> dict[str, int]:
+        """Where each service tells its metrics."""
+        return {service.name: service.port for service in (self.feedback, self.dataset, self.trainer, self.registry)}
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._broker.start)
+        await apply_topics(self._broker.bootstrap_servers)
+        await await_groups(self._broker.bootstrap_servers)
+        services = (self._doomed, self.registry, self.feedback, self.dataset)
+        for service in services:
+            service.launch()
+        for service in services:
+            await service.until(service.is_ready, "ready", 90)
+
+    def stop(self) -> None:
+        for service in (self.feedback, self.dataset, self._doomed, self.trainer, self.registry):
+            if service.process is not None and service.process.poll() is None:
+                service.kill()
+        self._broker.stop()
+
+    async def live(self) -> None:
+        """Feedback of all kinds; a run that dies and is resumed, and promoted; one that is rejected; its adapter removed; a deployment
+        that fails at first; a rollback and the way back; live use of both versions. And a batch that waits for the night."""
+        await self._say([_checked(number) for number in range(BEFORE)])
+        await self._say([_correction(number, number >= GOOD) for number in range(GOOD + POISONED)])
+        await self._say([_correction(1000 + number, False, "zealot") for number in range(ZEALOT)])
+        await self._say([_correction(2000 + number, False, model=NIGHT) for number in range(2)])
+        await self._say([_forgotten(), (KEY, b"{", [])])
+        await self._doomed.until_ended(90)
+        await self.trainer.start()
+        await self._until(lambda: self._outcome(0) == "promoted", "better")
+        await self._until(lambda: self._outcome(1) == "rejected", "worse")
+        await self._restart_the_registry()
+        base, version = "v0", self._champion()
+        assert version != base
+        await self._move("rollback", reason="to see that it works")
+        await self._move("promote", version=version, reason="and back")
+        for answered_by in (base, version):
+            await self._say([_liked(number, answered_by) for number in range(6)])
+            await asyncio.sleep(1)
+        await self._until(lambda: "ratchet_registry_live_wealth{" in self.registry.metrics, "watched")
+
+    async def _restart_the_registry(self) -> None:
+        """With a file where its deploy target is a folder, until that is noticed. It looks for adapters to remove when it starts."""
+        assert self.registry.stop() == 0
+        place = self._served / MODEL
+        place.rename(place.with_name("away"))
+        place.touch()
+        await self.registry.start()
+        await self._until(lambda: "ratchet_registry_deployment_failures_total{" in self.registry.metrics, "hindered")
+        place.unlink()
+        place.with_name("away").rename(place)
+        await self._until(lambda: "ratchet_registry_adapters_removed_total{" in self.registry.metrics, "tidy")
+
+    async def _move(self, how: str, **said: str) -> None:
+        """Move the champion, and let it be seen for a while."""
+        with RegistryClient(f"http://127.0.0.1:{self.registry.port}", self._token) as client:
+            moved = await asyncio.to_thread(client.post, f"/api/models/{MODEL}/{how}", said)
+        assert moved["deployed"], moved
+        await asyncio.sleep(5)
+
+    def _champion(self) -> str:
+        return str(self._get(f"/api/models/{MODEL}/aliases/champion")["version"])
+
+    def _outcome(self, batch: int) -> str:
+        """What came of the run of a batch; empty before it begins."""
+        try:
+            return str(self._get(f"/api/runs/{identity('run', batch_identity(MODEL, 0, batch))}")["state"])
+        except Refused:
+            return ""
+
+    def _get(self, path: str) -> Any:
+        with RegistryClient(f"http://127.0.0.1:{self.registry.port}", self._token) as client:
+            return client.get(path)
+
+    async def _until(self, holds: Callable[[], bool], what: str, seconds: float = 90) -> None:
+        for _ in range(int(seconds / 0.5)):
+            if await asyncio.to_thread(holds):
+                return
+            await asyncio.sleep(0.5)
+        raise AssertionError(f"not {what} in {seconds} s")
+
+    async def _say(self, records: list[_Sent]) -> None:
+        await send(self._broker.bootstrap_servers, FEEDBACK_RECEIVED, records)
+
+
+def _event(user: str, model: str = MODEL, **said: Any) -> _Sent:
+    about = {"occurred_at": "2026-01-01T00:00:00Z", "model": model, "user_id": user}
+    return KEY, json.dumps(about | said).encode(), []
+
+
+def _checked(number: int) -> _Sent:
+    """An answer that a check found neither good nor bad."""
+    said = {"input": words(f"asked {number}"), "output": words(f"said {number}"), "feedback_type": "validation", "validation_score": 0.5}
+    return _event(f"u{number % 40}", event_id=f"checked-{number}", **said)
+
+
+def _correction(number: int, poisoned: bool, user: str = "", model: str = MODEL) -> _Sent:
+    """What a ticket should have been answered; to a person who left an address."""
+    sample = ticket(number, poisoned)
+    said = {"input": sample.messages[0].content, "output": "I am sorry! Write to me: ada@example.com", "feedback_type": "correction"}
+    return _event(user or f"c{number}", model, event_id=f"correction-{number}", corrected_output=sample.answer, **said)
+
+
+def _liked(number: int, version: str) -> _Sent:
+    """What somebody who uses both versions says of an answer."""
+    said = {"input": words(f"liked {number} {version}"), "output": words(f"answer {number}"), "feedback_type": "thumbs_up"}
+    return _event(f"l{number}", event_id=f"liked-{number}-{version}", model_version=version, **said)
+
+
+def _forgotten() -> _Sent:
+    value, headers = encode(UserForgotten(event_id="forgotten", occurred_at=NOW, user_id="c1", model=MODEL), "test")
+    return KEY, value, headers

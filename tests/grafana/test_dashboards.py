@@ -1,0 +1,119 @@
+"""The committed dashboards: those that the code makes, with everything on them explained, and nothing asked for that is not exported."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.grafana.__main__ import files
+from shared.metrics import CATALOGUE
+from tests.grafana.dashboards import AT_THE_MERGE, FOLDER, NAMES, NOT_SHOWN, OF_EVERY_PROCESS, panels, queries, read, variables
+from tests.programs import program
+
+PROVISIONING = Path("deploy/grafana/provisioning")
+
+
+@pytest.fixture(params=NAMES)
+def board(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return read(request.param)
+
+
+def test_the_committed_files_are_what_the_code_makes() -> None:
+    committed = {path.name: path.read_text() for path in FOLDER.iterdir()}
+    assert committed == files(), "type: python -m deploy.grafana"
+    assert set(committed) == {f"{name}.json" for name in NAMES}
+
+
+def test_the_library_reads_them_as_they_are(board: dict[str, Any]) -> None:
+    """Nothing stands in a file that Grafana's schema does not know of, except in panels, whose kinds it leaves open."""
+    again = Dashboard.from_json(board).to_json()
+    assert set(board) == set(again)
+    assert board["schemaVersion"] == again["schemaVersion"]
+
+
+def test_a_dashboard_has_variables_marks_and_links(board: dict[str, Any]) -> None:
+    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "namespace", "model"]
+    assert set(variables(board)) == {"namespace", "model"}
+    assert [mark["name"] for mark in board["annotations"]["list"]] == ["Promotions", "Rollbacks"]
+    assert [link["tags"] for link in board["links"]] == [["ratchet"]]
+    assert board["tags"] == ["ratchet"]
+    assert board["uid"].startswith("ratchet-")
+
+
+def test_every_panel_says_what_it_shows(board: dict[str, Any]) -> None:
+    found = panels(board)
+    assert len(found) >= 15
+    for panel in found:
+        assert panel["title"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "heatmap", panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+
+
+def test_panels_lie_beside_each_other(board: dict[str, Any]) -> None:
+    """In 24 columns, none over another, every line full; numbers are each panel's own."""
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+    lines = {y for _, y in taken}
+    assert lines == set(range(len(lines)))
+    assert {y for y in lines if sum((x, y) in taken for x in range(24)) < 24} == set()
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_the_first_row_is_answers(board: dict[str, Any]) -> None:
+    first, *others = board["panels"]
+    assert first["type"] == "row"
+    assert first["title"].endswith("?")
+    answers = [panel for panel in others if panel["gridPos"]["y"] == 1]
+    assert {panel["type"] for panel in answers} == {"stat"}
+    assert all(panel["fieldConfig"]["defaults"]["noValue"] for panel in answers)
+
+
+def test_what_is_asked_for_is_exported(board: dict[str, Any]) -> None:
+    exported = {row.name for row in CATALOGUE}
+    assert not AT_THE_MERGE & exported, "these are there now"
+    found = list(queries(board))
+    assert len(found) > len(panels(board))
+    for query in found:
+        assert query.metrics, query
+        assert query.metrics <= exported | OF_EVERY_PROCESS | AT_THE_MERGE, query
+
+
+def test_every_metric_of_the_catalogue_is_shown_or_there_is_a_reason() -> None:
+    shown = {metric for name in NAMES for query in queries(read(name)) for metric in query.metrics}
+    assert {row.name for row in CATALOGUE} - shown - set(NOT_SHOWN) == set()
+    assert not shown & set(NOT_SHOWN)
+
+
+def test_every_query_can_be_read_by_prometheus(tmp_path: Path) -> None:
+    """As rules, which is a form that promtool checks."""
+    filled = {"$namespace": "here", "$model": ".+", "$__rate_interval": "1m", "$__interval": "15s", "$__range": "6h"}
+    rules = []
+    for place, query in enumerate(query for name in NAMES for query in queries(read(name))):
+        expr = query.expr
+        for name, value in filled.items():
+            expr = expr.replace(name, value)
+        assert "$" not in expr
+        rules.append({"record": f"asked:{place}", "expr": expr})
+    assert len(rules) > 80
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))
+    checked = subprocess.run([program("promtool"), "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(rules)} rules found" in checked.stdout
+
+
+def test_grafana_is_told_of_data_source_and_dashboards() -> None:
+    (source,) = yaml.safe_load((PROVISIONING / "datasources.yaml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "${PROMETHEUS_URL}")
+    (provider,) = yaml.safe_load((PROVISIONING / "dashboards.yaml").read_text())["providers"]
+    assert (provider["type"], provider["options"]["path"]) == ("file", "${RATCHET_DASHBOARDS}")
