@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from threading import Timer
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -31,6 +32,8 @@ from shared.version import ratchet_version
 
 # A batch links to each of its events, and how many those are is the model file's to say.
 _MOST_LINKS = 10_000
+
+_CLOSING_SECONDS = 3.0
 
 _next: ContextVar[SpanContext | None] = ContextVar("the place that the next span takes", default=None)
 
@@ -92,6 +95,20 @@ class _Span:
         self._raw.set_status(Status(StatusCode.ERROR, kind))
 
 
+class _Sender(BatchSpanProcessor):
+    """Sends spans in the background. At the end it gives up after some seconds: by itself it would go on for half a minute."""
+
+    def __init__(self, exporter: OTLPSpanExporter) -> None:
+        super().__init__(exporter)
+        self._giving_up = Timer(_CLOSING_SECONDS, exporter.shutdown)
+        self._giving_up.daemon = True
+
+    def shutdown(self) -> None:
+        self._giving_up.start()
+        super().shutdown()
+        self._giving_up.cancel()
+
+
 class _Ids(RandomIdGenerator):
     """Random ids, but for a span whose place is given."""
 
@@ -109,7 +126,7 @@ class _Ids(RandomIdGenerator):
 
 def exported(service: str, endpoint: str) -> OpenTelemetry:
     """Spans are sent to `endpoint` in the background; while nobody answers there they are dropped, with a line in the log."""
-    return OpenTelemetry(service, BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return OpenTelemetry(service, _Sender(OTLPSpanExporter(endpoint=endpoint)))
 
 
 def _context(traceparent: str) -> SpanContext:
