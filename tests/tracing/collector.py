@@ -33,7 +33,7 @@ def collecting() -> Iterator[Collector]:
             self.send_response(200 if self.path == "/v1/traces" else 404)
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

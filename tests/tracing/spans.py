@@ -39,7 +39,7 @@ def place(span: ReadableSpan) -> str:
 def parent(span: ReadableSpan) -> str | None:
     """The traceparent of the span before it."""
     before = span.parent
-    return before and f"00-{before.trace_id:032x}-{before.span_id:016x}-{int(before.trace_flags):02x}"
+    return None if before is None else f"00-{before.trace_id:032x}-{before.span_id:016x}-{int(before.trace_flags):02x}"
 
 
 def links(span: ReadableSpan) -> list[str]:
