@@ -135,7 +135,8 @@ def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[st
 
 
 def _cloud_event() -> Part:
-    names = {name: {"type": "string", "description": text} for name, text in _ATTRIBUTES.items()}
+    headers = _ATTRIBUTES | {"traceparent": "the step that led to it, where traces are on"}
+    names = {name: {"type": "string", "description": text} for name, text in headers.items()}
     return {
         "type": "object",
         "description": "CloudEvents 1.0 attributes in binary mode.",

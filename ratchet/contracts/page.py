@@ -35,6 +35,7 @@ binary mode: the value is the event as JSON, without the fields that are null, a
 | `ce_source` | who says so, as in `/ratchet/feedback` |
 | `ce_id` | the event's `event_id` |
 | `ce_time` | the event's `occurred_at` |
+| `traceparent` | the step that led to it, where [traces](tracing.md) are on |
 
 It reads structured mode (`content-type: application/cloudevents+json`) and bare JSON as well. What applications write needs no header at
 all: on `feedback.received`, what names none of Ratchet's types is taken for feedback. `event_id` and `occurred_at` may then stand in the

@@ -47,7 +47,7 @@ def write(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
         kept = docs / "schemas" / "earlier"
         kept.mkdir(parents=True, exist_ok=True)
         number = 1 + len([*kept.glob(f"{name}.older-*.json")])
-        (kept / f"{name}.older-{number}.json").write_text(_as_json(schema), encoding="utf-8")
+        (kept / f"{name}.older-{number}.json").write_text(_as_json(schema, indent=None), encoding="utf-8")
     return [path for name, text in files(examples).items() if _put(path := docs / name, text)]
 
 
@@ -64,5 +64,5 @@ def _put(path: Path, text: str) -> bool:
     return True
 
 
-def _as_json(schema: Mapping[str, Any]) -> str:
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+def _as_json(schema: Mapping[str, Any], indent: int | None = 2) -> str:
+    return json.dumps(schema, indent=indent, ensure_ascii=False) + "\n"
