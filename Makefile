@@ -12,7 +12,7 @@ KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama kustomize manifests lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ kustomize: .ratchet/bin/kustomize .ratchet/bin/kube-score ## Build what renders 
 
 manifests: $(INSTALLED) ## Make what of deploy/ is made from the topic table, from rules and from dashboards
 	$(BIN)/python -m ratchet.manifests deploy
+
+contracts: $(INSTALLED) ## Write the JSON Schemas, the AsyncAPI document and the page of the events anew; refuses what breaks a promise
+	$(BIN)/python -m ratchet.contracts
 
 lint: $(INSTALLED) ## Check style, types and the walls between services
 	$(BIN)/ruff check .

@@ -55,10 +55,10 @@ class Pipeline(Protocol):
         """Hand a record over; what is returned is done when the record is durable, and raises BusUnavailable when it could not be."""
 
 
-async def publish(producer: Producer, topic: str, key: str, event: Event, source: str) -> None:
-    """Put an event on its topic and wait until it is durable."""
+async def publish(producer: Producer, topic: str, key: str, event: Event, source: str, more: Headers = ()) -> None:
+    """Put an event on its topic, with `more` headers beside its own, and wait until it is durable."""
     value, headers = encode(event, source)
-    await producer.send(topic, key.encode(), value, headers)
+    await producer.send(topic, key.encode(), value, [*headers, *more])
 
 
 async def send_dead_letter(producer: Producer, record: Record, error: Unprocessable, service: str, clock: Clock) -> None:

@@ -52,8 +52,9 @@ class Entry(Value):
     limits; `since` is when that user was first seen, `eligible_at` when a newcomer's example may enter a batch. `answer_id` names
     the answer that it is about, `parts` and `word` are what had been said of it by then (see `answers.py` of the dataset service).
     `text` and `prompt` are MinHash signatures (base64), kept while similar examples have to be found. `revoked` is the offset of
-    the later event for which an example that waited was dropped after all. The entry of a `WithdrawalRequested` has the decision
-    `withdrawal`; its `withdraws` stands for the user whose entries from before it say nothing of them any more.
+    the later event for which an example that waited was dropped after all, `traceparent` the span that scored one that waits. The
+    entry of a `WithdrawalRequested` has the decision `withdrawal`; its `withdraws` stands for the user whose entries from before it
+    say nothing of them any more.
     """
 
     model: Name
@@ -76,6 +77,7 @@ class Entry(Value):
     prompt: str | None = None
     revoked: Count | None = None
     withdraws: Id | None = None
+    traceparent: str | None = None
     batch: Membership | None = None
 
     @property
@@ -88,18 +90,22 @@ class Entry(Value):
         """Whether it waits for a batch."""
         return self.batch is None and self.decision not in ("dropped", "withdrawal")
 
+    def traced(self, traceparent: str) -> "Entry":
+        """The same, with the span that scored it."""
+        return self.model_copy(update={"traceparent": traceparent})
+
     def joined(self, batch: Membership) -> "Entry":
         """The same event as a member of a batch, without its content."""
-        return self.model_copy(update={"batch": batch, "example": None})
+        return self.model_copy(update={"batch": batch, "example": None, "traceparent": None})
 
     def revoked_by(self, reason: Reason, offset: int) -> "Entry":
         """The same event, dropped for the one at `offset` although it waited; without its content."""
-        gone = dict.fromkeys(("example", "text", "prompt", "conversation", "eligible_at"))
+        gone = dict.fromkeys(("example", "text", "prompt", "conversation", "eligible_at", "traceparent"))
         return self.model_copy(update={"decision": "dropped", "reason": reason, "revoked": offset, **gone})
 
     def forgotten(self) -> "Entry":
         """The same event, of which only remains that it was there: nothing of what was said, or who said it."""
-        gone = dict.fromkeys(("influence", "conversation", "since", "eligible_at", "word", "example", "text", "prompt"))
+        gone = dict.fromkeys(("influence", "conversation", "since", "eligible_at", "word", "example", "text", "prompt", "traceparent"))
         return self.model_copy(update=gone | {"parts": ()})
 
     def encode(self) -> bytes:

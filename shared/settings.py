@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsError
+from shared.tracing import Traces
 
 PREFIX = "RATCHET_"
 
@@ -38,6 +39,7 @@ class ServiceSettings(KafkaSettings):
     http_host: Annotated[str, Field(description="the address that health and metrics listen on")] = "127.0.0.1"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the least severe line to log")] = "info"
     log_format: Annotated[Literal["text", "json"], Field(description="lines for people or for machines")] = "text"
+    traces: Traces = None
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -1,6 +1,7 @@
 """The topics: one table, from which code, manifests and documents are made or against which they are checked."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from shared.events import (
@@ -45,7 +46,8 @@ LARGEST_LETTER = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One row: what stands on a topic, who writes and reads it, how it is keyed and how long it is kept."""
+    """One row: what stands on a topic, who writes and reads it, how it is keyed and how long it is kept. Where there are several
+    producers, `apart` names the events that are not the first one's."""
 
     name: str
     key: str
@@ -56,6 +58,17 @@ class Topic:
     partitions: int = 1
     compacted: bool = False
     largest: int = LARGEST_EVENT
+    apart: Mapping[str, tuple[type[Event], ...]] = field(default_factory=dict, hash=False)
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """Who writes events here."""
+        return tuple(self.producer.split(", "))
+
+    def written_by(self, producer: str) -> tuple[type[Event], ...]:
+        """The events that one of the producers writes here."""
+        others = {event for events in self.apart.values() for event in events}
+        return self.apart.get(producer, tuple(event for event in self.events if event not in others))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -88,6 +101,7 @@ _FLOW: tuple[Topic, ...] = (
         ("dataset", "registry"),
         timedelta(days=90),
         4,
+        apart={"dataset": (WaitEnded,)},
     ),
     # Kept for ever: what was withdrawn stays so, however old a snapshot is.
     Topic(DATASET_WITHDRAWALS, "model", (ExamplesWithdrawn,), "dataset", ("trainer", "registry"), None, 4),

@@ -10,6 +10,9 @@ Lane = Literal["adaptive", "master"]
 Lineage = Literal["continue", "fresh"]
 
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
 class Range(NamedTuple):
     """Both ends are allowed."""
 
@@ -79,28 +82,28 @@ class Configuration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="subclass-instances")
 
     lane: Annotated[Lane, Field(description="whose ranges and defaults hold")] = "adaptive"
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    learning_rate: float = 1e-3
-    epochs: int = 2
-    batch_size: int = 10
-    warmup_ratio: float = 0.05
-    max_gradient_norm: float = 0.3
-    max_tokens: int = 1024
-    replay: int = 50
+    rank: Annotated[int, Field(description="rank of the adapter's matrices")] = 8
+    alpha: Annotated[int, Field(description="the adapter's scale is alpha / rank")] = 16
+    dropout: Annotated[float, Field(description="on the adapter's input")] = 0.0
+    targets: Annotated[tuple[str, ...], Field(description="projections that are adapted")] = ATTENTION
+    learning_rate: Annotated[float, Field(description="the highest, after the warm-up")] = 1e-3
+    epochs: Annotated[int, Field(description="passes over new and replayed examples together")] = 2
+    batch_size: Annotated[int, Field(description="examples in a forward pass")] = 10
+    warmup_ratio: Annotated[float, Field(description="share of the steps in which the rate rises")] = 0.05
+    max_gradient_norm: Annotated[float, Field(description="longer gradients are shortened to it")] = 0.3
+    max_tokens: Annotated[int, Field(description="longer examples are cut")] = 1024
+    replay: Annotated[int, Field(description="examples of earlier batches that are learned again")] = 50
     lineage: Annotated[Lineage, Field(description="start from the champion's adapter, or from the base")] = "continue"
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Field(description="of the numbers that training computes with")] = "auto"
     quantisation: Annotated[Literal["none", "nf4"], Field(description="how the frozen base is held while training")] = "none"
     gradient_checkpointing: Annotated[bool, Field(description="keep less between forward and backward; on by itself with nf4")] = False
     cycles: Annotated[int, Field(description="cosines down from the full rate; more than one are restarts")] = 1
     dpo_pairs: Annotated[int, Field(description="preference pairs in a batch from which on they are learned as such")] = 30
     kto_negatives: Annotated[int, Field(description="unpaired negatives in a batch from which on they are unlearned")] = 10
     beta: Annotated[float, Field(description="how far DPO and KTO may lead away from the parent")] = 0.1
-    save_steps: int = 100
-    save_minutes: float = 5.0
-    seed: int = 0
+    save_steps: Annotated[int, Field(description="steps between two savings of a run")] = 100
+    save_minutes: Annotated[float, Field(description="minutes between two savings of a run")] = 5.0
+    seed: Annotated[int, Field(description="of the order of examples and of the adapter's first values")] = 0
 
     @property
     def accumulation(self) -> int:
@@ -113,6 +116,8 @@ class TrainingConfig(Configuration):
 
     ValidationError names field, value, range and lane.
     """
+
+    targets: Annotated[tuple[str, ...], Field(min_length=1, description="projections that are adapted")] = ATTENTION
 
     @model_validator(mode="before")
     @classmethod

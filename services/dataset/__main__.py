@@ -21,6 +21,7 @@ from shared.settings import read
 from shared.storage import FsspecStore, local_folder
 from shared.streams import Commits, create_app, run
 from shared.topics import FEEDBACK_SCORED
+from shared.tracing import tracing
 from shared.vitals import show_vitals
 
 
@@ -29,6 +30,7 @@ async def serve(settings: DatasetSettings) -> None:
     log = configure("dataset", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("dataset")
+    traces = tracing("dataset", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     security = security_of(settings)
@@ -36,7 +38,9 @@ async def serve(settings: DatasetSettings) -> None:
     app = create_app(settings.dataset_group, settings, security)
     commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
     table, store = FaustTable(app), CountedStore(FsspecStore(settings.object_store), metrics)
-    dataset = Dataset(models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True))
+    dataset = Dataset(
+        models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True), traces
+    )
     attach(app, table, dataset, commits, health)
     show_vitals(metrics, health, {"data": settings.data, "object_store": local_folder(settings.object_store)})
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
@@ -45,6 +49,7 @@ async def serve(settings: DatasetSettings) -> None:
         await run(app, commits, log)
     finally:
         await producer.stop()
+        await asyncio.to_thread(traces.close)
         stop_health()
 
 

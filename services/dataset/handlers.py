@@ -1,7 +1,7 @@
 """What is done for one scored event: gather, decide, write. Entries go to the table, snapshots to the object store, batches to the bus."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from services.dataset.recovery import Group, completed, grouped, newest_members,
 from services.dataset.withdrawal import announcements, mark_examples
 from shared.bus import Producer, Record, publish, send_dead_letter
 from shared.clock import Clock
-from shared.codec import decode
+from shared.codec import Headers, decode
 from shared.entries import ClosedBatch, Entry, TableState, closed_batch_key
 from shared.errors import Unavailable, Unprocessable
 from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WaitEnded, WithdrawalRequested
@@ -25,6 +25,7 @@ from shared.model_file import ModelFile, Models
 from shared.snapshots import Manifest, read_manifest
 from shared.storage import ObjectStore
 from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES
+from shared.tracing import UNTRACED, Tracing, place_of_batch, traceparent_in
 
 SOURCE = "/ratchet/dataset"
 TAKEN: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (FeedbackScored, WithdrawalRequested, WaitEnded)
@@ -66,6 +67,7 @@ class Dataset:
         log: Log,
         retries: int,
         progressed: Callable[[], object] = lambda: None,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         """`progressed` is called from a thread while old snapshots are searched, which may take longer than a stall."""
         self._models = models
@@ -80,6 +82,7 @@ class Dataset:
         self._log = log
         self._retries = retries
         self._progressed = progressed
+        self._tracing = tracing
         self._ledgers: dict[Group, Ledger] = {}
         self._alarms: set[tuple[str, int, str]] = set()
         # Recovery replaces the ledgers: not while an event is half done with one of them.
@@ -107,7 +110,7 @@ class Dataset:
                     self._log.warning("no model file declares it any more", model=model, entries=len(found.entries))
                     continue
                 if (unannounced := perhaps_unannounced(found)) is not None:
-                    await self._announce_batch(unannounced)
+                    await self._announce_batch(unannounced, found.entries)
                 repaired = await asyncio.to_thread(completed, found, self._read)
                 await reach("dataset.recovering")
                 for entry in repaired:
@@ -143,7 +146,8 @@ class Dataset:
             elif isinstance(event, WithdrawalRequested):
                 deliveries = await self._withdraw(ledger, event, position, logged_at)
             else:
-                deliveries = await self._decide(ledger, event, position, logged_at)
+                traceparent = traceparent_in(record.headers) if self._tracing.on else None
+                deliveries = await self._decide(ledger, event, position, logged_at, traceparent)
             # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
             deliveries += await self._close_batches(ledger, model_file, record.partition)
             self._watch(event.model, ledger)
@@ -159,8 +163,10 @@ class Dataset:
             event = WaitEnded(event_id=identity("wait ended", model, shard, now.isoformat()), occurred_at=now, model=model, shard=shard)
             await publish(self._producer, FEEDBACK_SCORED, self._models.get(model).key_of(shard), event, SOURCE)
 
-    async def _decide(self, ledger: Ledger, event: FeedbackScored, position: Position, logged_at: datetime) -> list[Awaitable[Any]]:
-        decided = ledger.decide(event, position, logged_at)
+    async def _decide(
+        self, ledger: Ledger, event: FeedbackScored, position: Position, logged_at: datetime, traceparent: str | None
+    ) -> list[Awaitable[Any]]:
+        decided = ledger.decide(event, position, logged_at, traceparent)
         await reach("dataset.decided")
         deliveries = [self._table.delete(position.partition, key) for key in decided.expired]
         if decided.entry is not None:
@@ -194,7 +200,7 @@ class Dataset:
         deliveries: list[Awaitable[Any]] = []
         while closing := ledger.due():
             batch = await self._record(closing, model_file, ledger.shard, partition)
-            await self._announce_batch(batch)
+            await self._announce_batch(batch, closing.members)
             for entry in ledger.close(closing, batch.manifest):
                 deliveries.append(self._put(entry))
                 await reach("dataset.member_sent")
@@ -224,18 +230,23 @@ class Dataset:
         await reach("dataset.batch_recorded")
         return batch
 
-    async def _announce_batch(self, batch: ClosedBatch) -> None:
-        """Say what a batch is. Saying it again is harmless: the words are those of its record and its manifest."""
+    async def _announce_batch(self, batch: ClosedBatch, entries: Iterable[Entry]) -> None:
+        """Say what a batch is. Saying it again is harmless: the words are those of its record and its manifest. Its members are among
+        `entries`."""
         manifest = await self._retried(lambda: asyncio.to_thread(self._read, batch.manifest))
         ready = announcement(batch, manifest)
-        await self._announce(TRAINING_BATCHES, batch.model, ready)
+        members = frozenset(manifest.feedback_ids)
+        links = [entry.traceparent for entry in entries if entry.traceparent and entry.feedback_id in members]
+        with self._tracing.span("batch", at=place_of_batch(ready.batch_id), links=links) as span:
+            span.note(model=ready.model, batch=ready.batch_id, number=ready.number, members=len(members))
+            await self._announce(TRAINING_BATCHES, batch.model, ready, span.headers)
         await reach("dataset.announced")
 
     def _read(self, artefact: Artefact) -> Manifest:
         return read_manifest(self._store, artefact)
 
-    async def _announce(self, topic: str, model: str, event: Event) -> None:
-        await self._retried(lambda: publish(self._producer, topic, model, event, SOURCE))
+    async def _announce(self, topic: str, model: str, event: Event, more: Headers = ()) -> None:
+        await self._retried(lambda: publish(self._producer, topic, model, event, SOURCE, more))
 
     def _put(self, entry: Entry) -> Awaitable[Any]:
         return self._table.put(entry.source.partition, entry.key, entry.encode())

@@ -100,8 +100,8 @@ class Ledger:
         """How many training examples could not enter a batch now, however large, by what holds them back."""
         return {"limits": self._waiting.size - self._waiting.most, "newcomer": len(self._newcomers)}
 
-    def decide(self, event: FeedbackScored, source: Position, logged_at: datetime) -> Decided:
-        """Decide about the event at `source`, whose record is of `logged_at`."""
+    def decide(self, event: FeedbackScored, source: Position, logged_at: datetime, traceparent: str | None = None) -> Decided:
+        """Decide about the event at `source`, whose record is of `logged_at` and names the span `traceparent`."""
         if (known := self._known.get(event.identity)) and known.source == source:
             return Decided("replay")
         expired = self._expire(logged_at - timedelta(days=self._policy.deduplicate_days))
@@ -115,6 +115,8 @@ class Ledger:
             # Before the new entry is made: what is superseded is no near-duplicate of what takes its place.
             superseded = self._revoke(standing, "superseded", source.offset)
         entry = self._entry(event, counts, source, logged_at, answer_id, standing)
+        if traceparent is not None and entry.waits:
+            entry = entry.traced(traceparent)
         self._remember(entry)
         if entry.waits:
             self._wait(entry)

@@ -25,6 +25,7 @@ from shared.settings import read
 from shared.streams import Commits, create_app, run
 from shared.token_file import TokenFile
 from shared.topics import FEEDBACK_RECEIVED
+from shared.tracing import tracing
 from shared.vitals import show_vitals
 
 
@@ -33,6 +34,7 @@ async def serve(settings: FeedbackSettings) -> None:
     log = configure("feedback", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("feedback")
+    traces = tracing("feedback", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     with_names = any(file.redaction.names for file in models.files.values())
@@ -41,7 +43,7 @@ async def serve(settings: FeedbackSettings) -> None:
     producer = KafkaProducer(settings.bootstrap_servers, security)
     app = create_app(settings.feedback_group, settings, security)
     commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
-    attach(app, Feedback(policies, producer, metrics, clock, log), commits, health)
+    attach(app, Feedback(policies, producer, metrics, clock, log, traces), commits, health)
     show_vitals(metrics, health, {"data": settings.data})
     stop_http = _serve_http(settings, security, policies, health, metrics, clock, log)
     try:
@@ -49,6 +51,7 @@ async def serve(settings: FeedbackSettings) -> None:
         await run(app, commits, log)
     finally:
         await producer.stop()
+        await asyncio.to_thread(traces.close)
         await asyncio.to_thread(stop_http)
 
 

@@ -19,6 +19,7 @@ from shared.logs import Log
 from shared.metrics import Metrics
 from shared.streams import Commits, record_of, source_topic
 from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.tracing import UNTRACED, Span, Tracing
 
 
 class Bus(Producer, Pipeline, Protocol):
@@ -28,7 +29,7 @@ class Bus(Producer, Pipeline, Protocol):
 class Feedback:
     """Handles one record at a time; several deliveries may be under way."""
 
-    def __init__(self, policies: Policies, producer: Bus, metrics: Metrics, clock: Clock, log: Log) -> None:
+    def __init__(self, policies: Policies, producer: Bus, metrics: Metrics, clock: Clock, log: Log, tracing: Tracing = UNTRACED) -> None:
         self._policies = policies
         self._producer = producer
         self._metrics = metrics
@@ -40,32 +41,39 @@ class Feedback:
         for policy in policies:
             for feedback_type in get_args(FeedbackType):
                 metrics.expect("ratchet_feedback_received_total", model=policy.file.model, feedback_type=feedback_type)
+        self._tracing = tracing
 
     async def handle(self, record: Record) -> Any:
         """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
+        with self._tracing.span("score", record.headers) as span:
+            return await self._handle(record, span)
+
+    async def _handle(self, record: Record, span: Span) -> Any:
         try:
             if forgotten := user_forgotten(record):
-                return await self._request(withdrawal_requests(forgotten, record.position, self._policies))
+                return await self._request(withdrawal_requests(forgotten, record.position, self._policies), span)
             scored = score(record, self._policies)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
+            span.failed(type(error).__name__)
             self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
             self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
             self._metrics.count("ratchet_feedback_refused_total", reason=type(error).__name__)
             return send_dead_letter(self._producer, record, error, "feedback", self._clock)
         event = scored.event
+        span.note(model=event.model, feedback_type=event.feedback_type)
         self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
         for kind, count in scored.redactions.items():
             self._metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
         await reach("feedback.scored")
-        return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, headers)
+        return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, [*headers, *span.headers])
 
-    async def _request(self, requests: Sequence[Request]) -> Any:
+    async def _request(self, requests: Sequence[Request], span: Span) -> Any:
         begun = []
         for request in requests:
             value, headers = encode(request.event, SOURCE)
-            begun.append(await self._producer.begin(FEEDBACK_SCORED, request.key.encode(), value, headers))
+            begun.append(await self._producer.begin(FEEDBACK_SCORED, request.key.encode(), value, [*headers, *span.headers]))
         self._log.info("withdrawal requested", shards=len(requests), forgotten=requests[0].event.forgotten)
         return asyncio.gather(*begun)
 

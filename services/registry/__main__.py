@@ -36,6 +36,7 @@ from shared.process import exit_status
 from shared.settings import read
 from shared.storage import FsspecStore, local_folder
 from shared.topics import FEEDBACK_SCORED
+from shared.tracing import tracing
 from shared.vitals import show_vitals
 
 
@@ -59,6 +60,7 @@ async def run(settings: RegistrySettings) -> None:
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS, security=security)
     live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,), security=security)
     ends = partial(LogEnds, settings.bootstrap_servers, security=security)
+    traces = tracing("registry", settings.traces)
     health = Health(clock)
     folders = {"merged": settings.merged, "object_store": local_folder(settings.object_store), "database": database.folder}
     show_vitals(metrics, health, folders)
@@ -73,10 +75,20 @@ async def run(settings: RegistrySettings) -> None:
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = Publisher(database, producer, clock, log, replica)
         deployer = Deployer(
-            database, targets, builds, publisher, clock, log, metrics, settings.merged_kept, replica, slowdown=settings.slowdown
+            database,
+            targets,
+            builds,
+            publisher,
+            clock,
+            log,
+            metrics,
+            settings.merged_kept,
+            replica,
+            slowdown=settings.slowdown,
+            tracing=traces,
         )
         pruner = Pruner(database, store, models, targets, builds, clock, log, metrics, replica)
-        registry = Registry(database, models, publisher, deployer, clock, log, metrics)
+        registry = Registry(database, models, publisher, deployer, clock, log, metrics, traces)
         application = api.build(registry, health, metrics.registry, tokens)
         application.include_router(retention_api.routes(models, pruner))
         pages.add(application, registry, store)
@@ -120,6 +132,7 @@ async def run(settings: RegistrySettings) -> None:
             await consumer.stop()
             await live.stop()
             await producer.stop()
+            await asyncio.to_thread(traces.close)
             database.close()
             log.info("stopped")
 

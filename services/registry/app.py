@@ -15,7 +15,7 @@ from services.registry.deployer import Deployer
 from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
 from services.registry.lifecycle import number_of
 from services.registry.live import Watched, rewards_heard
-from services.registry.outbox import Publisher
+from services.registry.outbox import FOLLOWS, Publisher
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, hold_of
 from services.registry.trials import take_over_share, tried
@@ -33,6 +33,7 @@ from shared.events import (
     TrainingProgressed,
     TrainingRolledBack,
     VersionPromoted,
+    VersionRegistered,
     VersionRolledBack,
     VersionWithdrawn,
 )
@@ -41,6 +42,7 @@ from shared.logs import Log
 from shared.metrics import Metrics
 from shared.model_file import Models
 from shared.topics import DATASET_WITHDRAWALS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.tracing import UNTRACED, Tracing, place_of_batch, place_of_version, traceparent_in
 
 GROUP = "ratchet-registry"
 LIVE_GROUP = "ratchet-registry-live"
@@ -57,7 +59,15 @@ class Registry:
     """What happens with an event, and with what it decides: wake the publisher and the deployer, count."""
 
     def __init__(
-        self, database: Database, models: Models, publisher: Publisher, deployer: Deployer, clock: Clock, log: Log, metrics: Metrics
+        self,
+        database: Database,
+        models: Models,
+        publisher: Publisher,
+        deployer: Deployer,
+        clock: Clock,
+        log: Log,
+        metrics: Metrics,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self.database = database
         self.models = models
@@ -72,6 +82,7 @@ class Registry:
             metrics.expect("ratchet_registry_promotions_total", model=name)
             for actor in ("operator", "monitor"):
                 metrics.expect("ratchet_registry_rollbacks_total", model=name, actor=actor)
+        self._tracing = tracing
 
     async def declare(self) -> None:
         """Give every declared model that has no version its version 0."""
@@ -83,7 +94,29 @@ class Registry:
     async def handle(self, record: Record) -> None:
         """Raises Unprocessable for an event that never can be handled, Unavailable while the database is away."""
         work = self._work(record)
-        self.announce(await self.database.run(lambda session: work(session, self.clock.now())))
+        if record.topic in (TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS) and self._tracing.on:
+            await self._register(record, work)
+        else:
+            self.announce(await self.database.run(lambda session: work(session, self.clock.now())))
+
+    async def _register(self, record: Record, work: Work) -> None:
+        """The same as a span, after that of the run and before that of a deployment."""
+        outcome = decode(record.value, record.headers, CheckpointSaved, TrainingRolledBack).event
+        run = traceparent_in(record.headers) or place_of_batch(outcome.batch_id)
+        # A version is made at the first evaluation of its run: it is there that deployments go on.
+        place = place_of_version(outcome.batch_id, outcome.run_id) if outcome.evaluation <= 1 else None
+        with self._tracing.span("register", run, at=place) as span:
+            span.note(model=outcome.model, run=outcome.run_id, evaluation=outcome.evaluation)
+
+            def traced(session: Session) -> Sequence[Event]:
+                session.info[FOLLOWS] = span.headers
+                return work(session, self.clock.now())
+
+            decided = await self.database.run(traced)
+            for event in decided:
+                if isinstance(event, VersionRegistered):
+                    span.note(version=event.version, answer=event.answer)
+            self.announce(decided)
 
     async def hear(self, records: Sequence[Record]) -> None:
         """Take in live feedback. What is no feedback is the dataset service's to complain about. Raises Unavailable."""

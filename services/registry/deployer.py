@@ -1,8 +1,8 @@
 """The deployer: per model and target, what is served follows the champion, at start and ever after; of several replicas one does it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -15,17 +15,19 @@ from services.registry.deploy.target import Target
 from services.registry.deployment import SLOWDOWN, Served, Undone, Wanted, deploy, keep_at_hand
 from services.registry.leases import LASTS_SECONDS, Lease
 from services.registry.lifecycle import number_of
-from services.registry.outbox import Publisher, enqueue
+from services.registry.outbox import FOLLOWS, Publisher, enqueue
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, all_aliases, attempts, deployed_moves, newest_deployment, version_of, was_verified
 from services.registry.store.tables import Deployment
 from services.registry.trial_deployment import TrialDeployment
 from shared.clock import Clock
+from shared.codec import Headers
 from shared.errors import RatchetError, Unavailable
 from shared.events import DeploymentFailed, VersionDeployed
 from shared.identity import identity
 from shared.logs import Log
 from shared.metrics import Metrics
+from shared.tracing import UNTRACED, Span, Tracing, place_of_version
 
 _LOOK_AGAIN_SECONDS = 10.0
 _WATCH_SECONDS = 0.25
@@ -49,6 +51,7 @@ class Deployer:
         replica: str = "one",
         lasts: float = LASTS_SECONDS,
         slowdown: float = SLOWDOWN,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._database = database
         self._targets = targets
@@ -60,6 +63,7 @@ class Deployer:
         self._kept = kept
         self._slowdown = slowdown
         self._trials = TrialDeployment(database, builds, publisher, clock, log, slowdown)
+        self._tracing = tracing
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
         self._leases = {
             model: Lease(database, f"deploy {model}", replica, clock, log, partial(self._start_over, model), lasts) for model in targets
@@ -173,15 +177,18 @@ class Deployer:
         wanted = await self._database.run(partial(_wanted, model=model, target=target.name))
         if wanted is None:
             return True
-        began = self._clock.monotonic()
+        began, since = self._clock.monotonic(), self._clock.now()
         try:
             served = await deploy(wanted, target, self._builds, self._slowdown)
         except Undone as error:
             self._metrics.set("ratchet_registry_serves_champion", 0, model=model, target=target.name)
-            await self._record_failure(wanted, target, error, self._clock.monotonic() - began)
+            with self._span(wanted, target, since) as span:
+                span.failed(error.step)
+                await self._record_failure(wanted, target, error, self._clock.monotonic() - began, span.headers)
             return False
         if served is not None:
-            await self._record_success(wanted, target, served, self._clock.monotonic() - began)
+            with self._span(wanted, target, since) as span:
+                await self._record_success(wanted, target, served, self._clock.monotonic() - began, span.headers)
         self._metrics.set("ratchet_registry_serves_champion", 1, model=model, target=target.name)
         self._metrics.set("ratchet_registry_served_number", number_of(wanted.champion), model=model, target=target.name)
         async with self._deployed:
@@ -196,8 +203,16 @@ class Deployer:
             self._log.warning("a trial waits", model=model, target=target.name, reason=str(error))
         return True
 
-    async def _record_success(self, wanted: Wanted, target: Target, served: Served, seconds: float) -> None:
+    @contextmanager
+    def _span(self, wanted: Wanted, target: Target, since: datetime) -> Iterator[Span]:
+        """Only what had to be done is a span: to find that all is as it should be is none."""
+        with self._tracing.span("deploy", wanted.follows, since=since) as span:
+            span.note(model=wanted.model, version=wanted.champion, target=target.name)
+            yield span
+
+    async def _record_success(self, wanted: Wanted, target: Target, served: Served, seconds: float, follows: Headers) -> None:
         def record(session: Session) -> None:
+            session.info[FOLLOWS] = follows
             self._leases[wanted.model].guard(session)
             now = self._clock.now()
             count = attempts(session, wanted.model, target.name, wanted.move)
@@ -219,8 +234,9 @@ class Deployer:
         self._metrics.observe("ratchet_registry_deploy_seconds", seconds, model=wanted.model, target=target.name)
         self._log.info("deployed", model=wanted.model, version=wanted.champion, target=target.name, seconds=round(seconds, 2))
 
-    async def _record_failure(self, wanted: Wanted, target: Target, error: Undone, seconds: float) -> None:
+    async def _record_failure(self, wanted: Wanted, target: Target, error: Undone, seconds: float, follows: Headers) -> None:
         def record(session: Session) -> None:
+            session.info[FOLLOWS] = follows
             self._leases[wanted.model].guard(session)
             now = self._clock.now()
             last = newest_deployment(session, wanted.model, target.name)
@@ -257,7 +273,8 @@ def _wanted(session: Session, model: str, target: str) -> Wanted | None:
     recorded = last.move if last and last.state == "deployed" else None
     digest = version.merged_digest
     verified = digest if digest and was_verified(session, model, target, version.name, digest) else None
-    return Wanted(model, aliases.champion, aliases.previous, aliases.move, recorded, verified, aliases.challenger)
+    follows = place_of_version(version.batch_id, version.run_id) if version.batch_id and version.run_id else ""
+    return Wanted(model, aliases.champion, aliases.previous, aliases.move, recorded, verified, aliases.challenger, follows)
 
 
 def _row(wanted: Wanted, target: Target, state: str, seconds: float, now: datetime, **outcome: Any) -> Deployment:

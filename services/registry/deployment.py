@@ -27,6 +27,8 @@ class Wanted:
     recorded: int | None
     verified: Digest | None
     challenger: str | None = None
+    follows: str = ""
+    """The span that a deployment follows, as a traceparent; empty for the base itself, which nothing has led to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ from shared.topics import MODELS_VERSIONS
 
 SOURCE = "ratchet/registry"
 
+FOLLOWS = "headers that tell what the work of a session follows from"
+"""In `Session.info`: the work itself decides about events, not about the records that will say them."""
+
 _IDLE_SECONDS = 1.0
 _AT_ONCE = 100
 
@@ -33,7 +36,8 @@ def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
     The model is locked, so that the events of one model are numbered in the order in which their transactions commit.
     """
     locked_aliases(session, model)
-    value, headers = encode(event, SOURCE)
+    value, own = encode(event, SOURCE)
+    headers = [*own, *session.info.get(FOLLOWS, ())]
     session.add(
         OutboxRow(
             event_id=event.event_id,

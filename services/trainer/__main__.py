@@ -32,6 +32,7 @@ from shared.reading import KafkaReader
 from shared.settings import read
 from shared.storage import FsspecStore, local_folder
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.tracing import tracing
 from shared.vitals import show_vitals
 
 OTHERS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
@@ -43,6 +44,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     log = configure("trainer", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("trainer")
+    traces = tracing("trainer", settings.traces)
     health = Health(clock, settings.trainer_stalled_seconds)
     models = load_models(settings.models)
     _check_sets(models)
@@ -52,7 +54,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     producer = KafkaProducer(settings.bootstrap_servers, security)
     others = KafkaReader(settings.bootstrap_servers, OTHERS, security)
     store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(settings.work)
-    trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log)
+    trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log, traces)
     consumer = KafkaConsumer(
         settings.bootstrap_servers,
         settings.trainer_group,
@@ -106,6 +108,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
         await consumer.stop()
         await others.stop()
         await producer.stop()
+        await asyncio.to_thread(traces.close)
         stop_health()
 
 

@@ -45,6 +45,7 @@ from shared.model_file import ModelFile, Models
 from shared.reading import TopicReader
 from shared.storage import ObjectStore
 from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.tracing import UNTRACED, Span, Tracing, place_of_batch, traceparent_in
 from shared.training_config import TrainingConfig
 
 HEARD_BACK: tuple[type[Event], ...] = (
@@ -80,6 +81,7 @@ class Trainer:
         metrics: Metrics,
         health: Health,
         log: Log,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.checkpoints`,
         `training.rollbacks` and `models.versions`."""
@@ -94,6 +96,7 @@ class Trainer:
         self._metrics = metrics
         self._health = health
         self._log = log
+        self._tracing = tracing
         self._champions = Champions()
         self._withdrawals = Withdrawals()
         self._history = History()
@@ -139,25 +142,29 @@ class Trainer:
         self._announced = record.stamped_at
         self._metrics.set("ratchet_training_in_progress", 1, model=batch.model)
         try:
-            await self._interruptions.carry(self._bring_to_its_end(batch, model, owned), owned)
+            with self._tracing.span("train", traceparent_in(record.headers) or place_of_batch(batch.batch_id)) as span:
+                await self._interruptions.carry(self._bring_to_its_end(batch, model, owned, span), owned)
         finally:
             self._metrics.set("ratchet_training_in_progress", 0, model=batch.model)
 
-    async def _bring_to_its_end(self, batch: BatchReady, model: ModelFile, owned: Owned) -> None:
+    async def _bring_to_its_end(self, batch: BatchReady, model: ModelFile, owned: Owned, span: Span) -> None:
         run_id = identity("run", batch.batch_id)
+        span.note(model=batch.model, batch=batch.batch_id, run=run_id, lane=batch.lane)
         log = self._log.bind(model=batch.model, run=run_id, batch=batch.number)
         champion = await self._champion(model.model, log)
         if self._champions.has_ended(run_id):
             log.info("already ended")
         else:
-            await self._settle(batch, model, run_id, champion, owned, log)
+            await self._settle(batch, model, run_id, champion, owned, log, span)
         await reach("trainer.ended")
         self._runs.close(run_id)
         await asyncio.to_thread(self._handovers.clear, run_id)
 
-    async def _settle(self, batch: BatchReady, model: ModelFile, run_id: str, champion: Champion, owned: Owned, log: Log) -> None:
+    async def _settle(
+        self, batch: BatchReady, model: ModelFile, run_id: str, champion: Champion, owned: Owned, log: Log, span: Span
+    ) -> None:
         """Train and evaluate until there is an outcome that nothing more follows from."""
-        progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log)
+        progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log, span.headers)
         bench = self._bench(model, configuration_of(model, batch))
         leave = partial(self._leave, run_id, batch.model, log)
         run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, leave, self._clock)
@@ -176,7 +183,7 @@ class Trainer:
                 continue
             finally:
                 progress.leave()
-            if not await self._publish_once(outcome, owned, log) or isinstance(outcome, TrainingRolledBack):
+            if not await self._publish_once(outcome, owned, log, span) or isinstance(outcome, TrainingRolledBack):
                 break
             answer = await self._answer(outcome, log)
             if answer.answer != "reevaluate":
@@ -214,7 +221,7 @@ class Trainer:
         await reach("trainer.recorded")
         return outcome
 
-    async def _publish_once(self, outcome: Outcome, owned: Owned, log: Log) -> bool:
+    async def _publish_once(self, outcome: Outcome, owned: Owned, log: Log, span: Span) -> bool:
         """Publish an outcome unless some trainer has; whether the run goes on with it. Raises Forgone.
 
         A worker that slept for longer than its session may believe that the batch is its own until the next heartbeat: what stands on
@@ -227,14 +234,16 @@ class Trainer:
             log.info("another trainer has ended this run")
             return False
         if self._champions.checkpoint(outcome.run_id, outcome.evaluation) is None:
-            await self._publish(outcome, log)
+            await self._publish(outcome, log, span)
             await reach("trainer.published")
         return True
 
-    async def _publish(self, outcome: Outcome, log: Log) -> None:
+    async def _publish(self, outcome: Outcome, log: Log, span: Span) -> None:
         saved = isinstance(outcome, CheckpointSaved)
-        await publish(self._producer, TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS, outcome.model, outcome, SOURCE)
+        topic = TRAINING_CHECKPOINTS if saved else TRAINING_ROLLBACKS
+        await publish(self._producer, topic, outcome.model, outcome, SOURCE, span.headers)
         told = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
+        span.note(outcome=told)
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
         if outcome.verdict and outcome.evaluation == 1 and self._announced is not None:
             waited = (self._clock.now() - self._announced).total_seconds()

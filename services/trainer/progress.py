@@ -3,6 +3,7 @@
 from services.trainer.protocol import Counted, Stepped
 from shared.bus import Producer, publish
 from shared.clock import Clock
+from shared.codec import Headers
 from shared.errors import BusUnavailable
 from shared.events import BatchReady, Phase, TrainingProgressed
 from shared.failpoints import reach
@@ -37,8 +38,17 @@ class Progress:
     """Tells how far a run is, and counts how long its phases take."""
 
     def __init__(
-        self, batch: BatchReady, run_id: str, producer: Producer, clock: Clock, metrics: Metrics, health: Health, log: Log
+        self,
+        batch: BatchReady,
+        run_id: str,
+        producer: Producer,
+        clock: Clock,
+        metrics: Metrics,
+        health: Health,
+        log: Log,
+        more: Headers = (),
     ) -> None:
+        """`more` are headers of what is said, beside its own."""
         self._batch = batch
         self._run_id = run_id
         self._producer = producer
@@ -46,6 +56,7 @@ class Progress:
         self._metrics = metrics
         self._health = health
         self._log = log
+        self._more = more
         self._phase: Phase | None = None
         self._since = self._told = clock.monotonic()
         self._step = 0
@@ -116,7 +127,7 @@ class Progress:
             ),
         )
         try:
-            await publish(self._producer, TRAINING_PROGRESS, self._run_id, event, SOURCE)
+            await publish(self._producer, TRAINING_PROGRESS, self._run_id, event, SOURCE, self._more)
         except BusUnavailable as error:
             # Minutes of training are not thrown away because nobody could watch; the outcome is published or nothing is committed.
             self._log.warning("progress not told", run=self._run_id, reason=str(error))

@@ -36,8 +36,8 @@ class Event(Value):
 
     schema_version: ClassVar[int] = 1
 
-    event_id: Id
-    occurred_at: Moment
+    event_id: Annotated[Id, Field(description="the same whenever the same thing is said again: it counts once")]
+    occurred_at: Annotated[Moment, Field(description="when it happened (RFC 3339, with its offset from UTC)")]
 
     @classmethod
     def type_name(cls) -> str:
@@ -48,13 +48,13 @@ class Event(Value):
 class Position(Value):
     """A place in a log."""
 
-    topic: str
-    partition: Count
-    offset: Count
+    topic: Annotated[str, Field(description="the topic's name")]
+    partition: Annotated[Count, Field(description="counted from 0")]
+    offset: Annotated[Count, Field(description="the place in the partition")]
 
 
 class Artefact(Value):
     """An object in the object store and the digest of its bytes (of its manifest, for a folder)."""
 
-    uri: str
-    digest: Digest
+    uri: Annotated[str, Field(description="its key in the object store")]
+    digest: Annotated[Digest, Field(description="of the object's bytes; of its manifest, for a folder")]

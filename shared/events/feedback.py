@@ -6,10 +6,18 @@ applications ──▶ feedback.received ──▶ feedback ──▶ feedback.s
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from shared.events.base import MAX_ID, Count, Digest, Event, Id, Name, Position, Reward, Share, Value
 
 FeedbackType = Literal["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"]
+
+
+# What `_correction_has_a_text` checks, in the words of JSON Schema.
+_CORRECTION: JsonDict = {
+    "if": {"properties": {"feedback_type": {"const": "correction"}}, "required": ["feedback_type"]},
+    "then": {"properties": {"corrected_output": {"type": "string"}}, "required": ["corrected_output"]},
+}
 
 
 class Message(Value):
@@ -17,26 +25,33 @@ class Message(Value):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    role: Annotated[Literal["system", "user", "assistant", "tool"], Field(description="who speaks")]
+    content: Annotated[str, Field(description="what is said")]
 
 
 class FeedbackReceived(Event):
     """What a person or a check said about one answer."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=_CORRECTION)
 
-    model: Name
-    model_version: Id | None = None
-    input: Annotated[str, Field(min_length=1)] | Annotated[tuple[Message, ...], Field(min_length=1)]
-    output: str
-    feedback_type: FeedbackType
-    validation_score: Share | None = None
-    corrected_output: Annotated[str, Field(min_length=1)] | None = Field(default=None, validate_default=True)
-    user_id: Id | None = None
-    conversation_id: Id | None = None
-    response_id: Id | None = None
-    tags: dict[str, str] | None = None
+    model: Annotated[Name, Field(description="the model's name, as its file in `models/` is called")]
+    model_version: Annotated[Id | None, Field(description="which version answered; by it the registry watches how versions do in use")] = (
+        None
+    )
+    input: Annotated[
+        Annotated[str, Field(min_length=1)] | Annotated[tuple[Message, ...], Field(min_length=1)],
+        Field(description="the prompt, or the conversation up to the answer"),
+    ]
+    output: Annotated[str, Field(description="the answer")]
+    feedback_type: Annotated[FeedbackType, Field(description="what was done or said about the answer")]
+    validation_score: Annotated[Share | None, Field(description="what an automatic check gave")] = None
+    corrected_output: Annotated[
+        Annotated[str, Field(min_length=1)] | None, Field(description="what the answer should have been; required for `correction`")
+    ] = Field(default=None, validate_default=True)
+    user_id: Annotated[Id | None, Field(description="who says so")] = None
+    conversation_id: Annotated[Id | None, Field(description="the conversation that the answer belongs to")] = None
+    response_id: Annotated[Id | None, Field(description="the answer itself, where it is judged from several sides")] = None
+    tags: Annotated[dict[str, str] | None, Field(description="whatever else the application knows")] = None
 
     @field_validator("corrected_output")
     @classmethod
@@ -62,25 +77,27 @@ class UserForgotten(Event):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    user_id: Id
-    model: Name | None = None
-    reason: Annotated[str, Field(max_length=2000)] | None = None
+    user_id: Annotated[Id, Field(description="the id that the user's feedback came with")]
+    model: Annotated[Name | None, Field(description="only what was said of this model; of every model where it is left out")] = None
+    reason: Annotated[
+        Annotated[str, Field(max_length=2000)] | None, Field(description="why; it is kept and shown, so it should not say who the user is")
+    ] = None
 
 
 class RewardPart(Value):
     """One named reason for a reward, worth `value` and counting `weight`. `reason` says what decided, where the value alone does not."""
 
-    name: str
-    value: Reward
-    weight: Annotated[FiniteFloat, Field(ge=0)]
-    reason: str | None = None
+    name: Annotated[str, Field(description="which part of the policy it is; no two parts of a reward have the same")]
+    value: Annotated[Reward, Field(description="what this part alone would give")]
+    weight: Annotated[FiniteFloat, Field(ge=0, description="how much it counts")]
+    reason: Annotated[str | None, Field(description="what decided, where the value alone does not say")] = None
 
 
 class PolicyRef(Value):
     """The reward policy that decided."""
 
-    name: str
-    version: int
+    name: Annotated[str, Field(description="the policy's name in the model file")]
+    version: Annotated[int, Field(description="the version that it has there")]
 
 
 def identity_of(source: str, event_id: str) -> str:
@@ -94,13 +111,13 @@ class FeedbackScored(FeedbackReceived):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = ""
-    shard: Count
-    reward: Reward
-    parts: tuple[RewardPart, ...]
-    policy: PolicyRef
-    model_digest: Digest
-    received: Position
+    source: Annotated[str, Field(description="the CloudEvents `source` that the feedback came with; empty for bare JSON")] = ""
+    shard: Annotated[Count, Field(description="which of the model's shards it belongs to")]
+    reward: Annotated[Reward, Field(description="what the feedback is worth: the mean of the parts by their weights")]
+    parts: Annotated[tuple[RewardPart, ...], Field(description="what the reward is made of")]
+    policy: Annotated[PolicyRef, Field(description="the reward policy that decided")]
+    model_digest: Annotated[Digest, Field(description="of the model file that was in force")]
+    received: Annotated[Position, Field(description="where the feedback stood on `feedback.received`")]
 
     @model_validator(mode="after")
     def _identity_is_an_id(self) -> Self:
@@ -126,17 +143,17 @@ class WithdrawalRequested(Event):
     that was sent to several partitions makes a request for each.
     """
 
-    model: Name
-    shard: Count
-    user_id: Id
-    forgotten: Id
-    received: Position
-    reason: str | None = None
+    model: Annotated[Name, Field(description="the model's name")]
+    shard: Annotated[Count, Field(description="the shard whose share this is")]
+    user_id: Annotated[Id, Field(description="the id that the user's scored feedback has")]
+    forgotten: Annotated[Id, Field(description="the id of the `UserForgotten`, with its source where there was one")]
+    received: Annotated[Position, Field(description="where the `UserForgotten` stood")]
+    reason: Annotated[str | None, Field(description="as the user's request gives it")] = None
 
 
 class WaitEnded(Event):
     """Time has passed in a shard without any feedback, and an example has waited as long as its model file allows. It says so in the log,
     whose clock would stand still otherwise."""
 
-    model: Name
-    shard: Count
+    model: Annotated[Name, Field(description="the model's name")]
+    shard: Annotated[Count, Field(description="the shard in which the wait has ended")]

@@ -32,6 +32,7 @@ from shared.model_file import Models
 from shared.reading import KafkaReader
 from shared.storage import MemoryStore
 from shared.topics import FEEDBACK_SCORED, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, dead_letter_of
+from shared.tracing import UNTRACED, Tracing
 from tests.registry.callers import OPERATOR, TOKENS
 from tests.registry.places import FakeTarget
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, progress
@@ -70,7 +71,7 @@ class FakeBuilds(Builds):
 class Stage:
     """A registry with one fake target, on memory's bus."""
 
-    def __init__(self, books: Books, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, books: Books, folder: Path, clock: Clock | None = None, tracing: Tracing = UNTRACED) -> None:
         self.books = books
         self.store = MemoryStore()
         self.target = FakeTarget()
@@ -80,9 +81,9 @@ class Stage:
         clock = clock or SystemClock()
         publisher = Publisher(self.books.database, self.bus, clock, LOG)
         targets = {"support": [self.target]}
-        self.deployer = Deployer(self.books.database, targets, self.builds, publisher, clock, LOG, self.metrics, 1)
+        self.deployer = Deployer(self.books.database, targets, self.builds, publisher, clock, LOG, self.metrics, 1, tracing=tracing)
         models = Models({"support": MODEL}, folder)
-        self.registry = Registry(self.books.database, models, publisher, self.deployer, clock, LOG, self.metrics)
+        self.registry = Registry(self.books.database, models, publisher, self.deployer, clock, LOG, self.metrics, tracing)
         self.health = Health(clock)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
         pages.add(self.app, self.registry, self.store)

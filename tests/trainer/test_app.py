@@ -40,6 +40,7 @@ from shared.model_file import Base as DeclaredBase
 from shared.model_file import ModelFile, Models
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.tracing import UNTRACED, Tracing
 from shared.training_window import Window
 from tests.trainer.histories import ended
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
@@ -127,6 +128,7 @@ class World:
     bus: MemoryBus = field(default_factory=MemoryBus)
     store: MemoryStore = field(default_factory=MemoryStore)
     child: QuickChild = field(default_factory=lambda: QuickChild(0.5))
+    tracing: Tracing = UNTRACED
 
     def trainer(self, model: ModelFile | None = None) -> Trainer:
         model = model or ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
@@ -143,6 +145,7 @@ class World:
             metrics=Metrics("trainer"),
             health=Health(clock),
             log=structlog.stdlib.get_logger(),
+            tracing=self.tracing,
         )
 
     async def say(self, event: Event) -> None:

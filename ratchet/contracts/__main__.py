@@ -1,0 +1,24 @@
+"""Writes the contracts: `python -m ratchet.contracts`, in the root of the repository."""
+
+import json
+import sys
+from pathlib import Path
+
+from ratchet.contracts.writing import Broken, write
+
+
+def main() -> int:
+    """The exit status."""
+    golden = Path("tests/shared/golden")
+    examples = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in golden.glob("*.v?.json")}
+    try:
+        changed = write(Path("docs"), examples)
+    except Broken as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("\n".join(f"wrote {path}" for path in changed) or "nothing has changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The AsyncAPI document is one, by the word of AsyncAPI's own parser; what it shows is true."""
+
+import json
+import os
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from ratchet.contracts.asyncapi import document
+from shared.codec import decode
+from shared.dead_letters import LETTER, Notice
+from shared.errors import ContractViolation
+from shared.events import EVENTS, Position
+from shared.topics import FEEDBACK_SCORED, TOPICS, dead_letter_of
+from tests.contracts.written import DOCS, EXAMPLES
+from tests.programs import program
+
+NODE = Path(__file__).parent / "node"
+DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
+MESSAGES = DOCUMENT["components"]["messages"]
+OPERATIONS = DOCUMENT["operations"]
+
+
+@pytest.fixture(scope="session")
+def parser() -> Path:
+    """The folder with AsyncAPI's parser, installed once for each version of it."""
+    program("node")
+    npm = program("npm")
+    wanted = (NODE / "package.json").read_bytes()
+    folder = Path(".ratchet/node") / sha256(wanted).hexdigest()[:12]
+    if not (folder / "installed").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_bytes(wanted)
+        install = [npm, "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]
+        subprocess.run(install, cwd=folder, check=True, capture_output=True, timeout=300)
+        (folder / "installed").touch()
+    return folder.absolute() / "node_modules"
+
+
+def parsed(parser: Path, path: Path) -> Any:
+    environment = {**os.environ, "NODE_PATH": str(parser)}
+    command = [program("node"), str(NODE / "validate.cjs"), str(path)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120)
+    return json.loads(done.stdout)
+
+
+def test_the_parser_finds_nothing_wrong(parser: Path) -> None:
+    said = parsed(parser, DOCS / "asyncapi.yaml")
+    assert [found for found in said["diagnostics"] if found["code"] not in NOT_MEANT] == []
+    assert said["channels"] == [topic.name for topic in TOPICS]
+    fields = {event.type_name(): list(event.model_fields) for event in EVENTS}
+    assert said["fields"] == fields | {"DeadLetter": []}, "the payloads are the schemas"
+
+
+# Advice, not rules, which has no place here: an identifier of the whole application, contacts, tags, and the newest AsyncAPI.
+NOT_MEANT = {"asyncapi-id", "asyncapi3-tags", "asyncapi-info-contact", "asyncapi-latest-version"}
+
+
+def test_the_parser_would_find_it(parser: Path, tmp_path: Path) -> None:
+    shutil.copytree(DOCS / "schemas", tmp_path / "schemas")
+    wrong = tmp_path / "asyncapi.yaml"
+    bad: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
+    bad["channels"]["feedback.received"]["bindings"]["kafka"]["partitions"] = 0
+    bad["operations"]["trainer.send.training.progress"]["channel"]["$ref"] = "#/channels/nowhere"
+    bad["components"]["messages"]["WaitEnded"]["examples"][0]["payload"]["shard"] = "three"
+    wrong.write_text(yaml.safe_dump(bad), encoding="utf-8")
+    places = {found["path"] for found in parsed(parser, wrong)["diagnostics"] if found["severity"] == 0}
+    for place in (
+        "channels.feedback.received.bindings.kafka",
+        "operations.trainer.send.training.progress",
+        "components.messages.WaitEnded",
+    ):
+        assert any(found.startswith(place) for found in places), (place, places)
+
+
+def test_channels_are_the_topics_as_they_are_made() -> None:
+    assert list(DOCUMENT["channels"]) == [topic.name for topic in TOPICS]
+    for topic in TOPICS:
+        channel = DOCUMENT["channels"][topic.name]
+        kafka = channel["bindings"]["kafka"]
+        assert (channel["address"], kafka["topic"], kafka["partitions"]) == (topic.name, topic.name, topic.partitions)
+        said = {name: value[0] if isinstance(value, list) else str(value) for name, value in kafka["topicConfiguration"].items()}
+        assert said == topic.settings
+        expected = [event.__name__ for event in topic.events] or (["DeadLetter"] if topic.name.endswith(".dlq") else [])
+        assert list(channel.get("messages", {})) == expected
+
+
+def test_each_event_is_sent_by_one_service_and_received_by_all_that_read_its_topic() -> None:
+    for topic in TOPICS:
+        for event in topic.events:
+            reference = {"$ref": f"#/channels/{topic.name}/messages/{event.__name__}"}
+            senders = [name for name, said in OPERATIONS.items() if said["action"] == "send" and reference in said["messages"]]
+            readers = [name for name, said in OPERATIONS.items() if said["action"] == "receive" and reference in said["messages"]]
+            assert len(senders) == 1, (event, senders)
+            assert readers == [f"{service}.receive.{topic.name}" for service in topic.consumers]
+    assert f"dataset.send.{FEEDBACK_SCORED}" in OPERATIONS
+    assert {name for name in OPERATIONS if name.startswith("consumer.send.")} == {
+        f"consumer.send.{dead_letter_of(topic.name)}" for topic in TOPICS if topic.events
+    }
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+def test_the_example_of_a_message_is_read_as_it_says(event: Any) -> None:
+    message = MESSAGES[event.__name__]
+    [example] = message["examples"]
+    assert example["payload"] == EXAMPLES[event.type_name()]
+    headers = [(name, value.encode()) for name, value in example["headers"].items()]
+    topic = next(topic for topic in TOPICS if event in topic.events)
+    decoded = decode(json.dumps(example["payload"]).encode(), headers, *topic.events)
+    assert isinstance(decoded.event, event)
+    described = {"components": DOCUMENT["components"], **message["headers"]}
+    fits = jsonschema_rs.Draft202012Validator(described)
+    assert fits.is_valid(example["headers"])
+    assert not fits.is_valid(example["headers"] | {"ce_type": "ratchet.Other.v1"})
+
+
+def test_the_headers_of_dead_letters_are_those_that_are_written() -> None:
+    error = ContractViolation("expected a number", "reward")
+    position = Position(topic="t", partition=0, offset=1)
+    notice = Notice.of(position, [], error, "dataset", datetime(2026, 5, 4, tzinfo=UTC))
+    written = {name for name, _ in notice.headers()}
+    headers = MESSAGES["DeadLetter"]["headers"]
+    assert set(headers["properties"]) == set(headers["required"]) == written
+    assert all(name.startswith(LETTER) for name in written)
+
+
+def test_the_document_is_made_of_plain_values() -> None:
+    """No anchors or aliases of YAML, which not every reader follows."""
+    text = (DOCS / "asyncapi.yaml").read_text(encoding="utf-8")
+    assert "&id" not in text
+    assert yaml.safe_load(text) == json.loads(json.dumps(document(DOCUMENT["info"]["version"], EXAMPLES)))

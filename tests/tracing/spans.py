@@ -1,0 +1,50 @@
+"""Where spans are kept, and what of them a test asks for."""
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from shared.otlp import OpenTelemetry
+
+
+class Spans:
+    """Spans of several services, in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+
+    def of(self, service: str) -> OpenTelemetry:
+        """What a service traces with."""
+        return OpenTelemetry(service, SimpleSpanProcessor(self._exporter))
+
+    @property
+    def names(self) -> list[str]:
+        return [span.name for span in self._exporter.get_finished_spans()]
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self._exporter.get_finished_spans() if span.name == name]
+
+    def one(self, name: str) -> ReadableSpan:
+        (span,) = self.named(name)
+        return span
+
+
+def place(span: ReadableSpan) -> str:
+    """The traceparent that names a span."""
+    context = span.get_span_context()
+    assert context is not None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def parent(span: ReadableSpan) -> str | None:
+    """The traceparent of the span before it."""
+    before = span.parent
+    return None if before is None else f"00-{before.trace_id:032x}-{before.span_id:016x}-{int(before.trace_flags):02x}"
+
+
+def links(span: ReadableSpan) -> list[str]:
+    return [f"00-{link.context.trace_id:032x}-{link.context.span_id:016x}-01" for link in span.links]
+
+
+def trace(traceparent: str) -> str:
+    return traceparent.split("-")[1]
