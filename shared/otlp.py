@@ -105,7 +105,7 @@ class _Sender(BatchSpanProcessor):
 
     def shutdown(self) -> None:
         self._giving_up.start()
-        super().shutdown()
+        super().shutdown()  # type: ignore[no-untyped-call]  # the library gives it no types
         self._giving_up.cancel()
 
 

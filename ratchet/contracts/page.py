@@ -132,7 +132,7 @@ def _kind(part: Schema) -> str:
 
 
 def _scalar(part: Schema) -> str:
-    said = {"date-time": "RFC 3339 time"}.get(part.get("format", ""), part["type"])
+    said: str = {"date-time": "RFC 3339 time"}.get(part.get("format", "")) or part["type"]
     least, most = part.get("minimum"), part.get("maximum")
     if least is not None and most is not None:
         said += f" from {least} to {most}"

@@ -22,7 +22,7 @@ from services.registry.trials import take_over_share, tried
 from services.registry.withdrawals import examples_withdrawn
 from shared.bus import Handler, Producer, Record, consume
 from shared.clock import Clock
-from shared.codec import decode
+from shared.codec import Decoded, decode
 from shared.errors import Unavailable, Unprocessable
 from shared.events import (
     BatchReady,
@@ -101,7 +101,8 @@ class Registry:
 
     async def _register(self, record: Record, work: Work) -> None:
         """The same as a span, after that of the run and before that of a deployment."""
-        outcome = decode(record.value, record.headers, CheckpointSaved, TrainingRolledBack).event
+        decoded: Decoded[CheckpointSaved | TrainingRolledBack] = decode(record.value, record.headers, CheckpointSaved, TrainingRolledBack)
+        outcome = decoded.event
         run = traceparent_in(record.headers) or place_of_batch(outcome.batch_id)
         # A version is made at the first evaluation of its run: it is there that deployments go on.
         place = place_of_version(outcome.batch_id, outcome.run_id) if outcome.evaluation <= 1 else None

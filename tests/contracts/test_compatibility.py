@@ -1,6 +1,6 @@
 """Each kind of break is found and named, and what may change may change."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -41,7 +41,7 @@ FIELDS: Fields = {
 
 
 def schema(fields: Fields, extra: Literal["ignore", "forbid"] = "forbid", **more: Any) -> dict[str, Any]:
-    model: type[BaseModel] = create_model("Said", __config__=ConfigDict(extra=extra, **more), **fields)
+    model: type[BaseModel] = create_model("Said", __config__=cast(ConfigDict, {"extra": extra, **more}), **fields)
     return model.model_json_schema()
 
 

@@ -193,7 +193,12 @@ def _event(user: str, model: str = MODEL, **said: Any) -> _Sent:
 
 def _checked(number: int) -> _Sent:
     """An answer that a check found neither good nor bad."""
-    said = {"input": words(f"asked {number}"), "output": words(f"said {number}"), "feedback_type": "validation", "validation_score": 0.5}
+    said: dict[str, Any] = {
+        "input": words(f"asked {number}"),
+        "output": words(f"said {number}"),
+        "feedback_type": "validation",
+        "validation_score": 0.5,
+    }
     return _event(f"u{number % 40}", event_id=f"checked-{number}", **said)
 
 

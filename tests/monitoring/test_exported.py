@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
-from tests.dataset.running import Service, send
+from tests.dataset.running import Headers, Service, send
 from tests.monitoring.exported import check_exported, sample
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -25,7 +25,9 @@ async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(br
     registry = Service("registry", broker, tmp_path, RATCHET_DATABASE=database, RATCHET_MERGED=merged)
     services = {"feedback": feedback, "dataset": dataset, "registry": registry}
     said = {"model": model, "input": "q", "output": "a", "feedback_type": "thumbs_up", "occurred_at": "2026-01-01T00:00:00Z"}
-    good = [(model.encode(), json.dumps(said | {"event_id": f"{model}-{number}"}).encode(), []) for number in range(20)]
+    good: list[tuple[bytes | None, bytes | None, Headers]] = [
+        (model.encode(), json.dumps(said | {"event_id": f"{model}-{number}"}).encode(), []) for number in range(20)
+    ]
     try:
         await asyncio.gather(*(service.start() for service in services.values()))
         await send(broker, FEEDBACK_RECEIVED, [*good, (model.encode(), json.dumps(said | {"model": "nobody's"}).encode(), [])])

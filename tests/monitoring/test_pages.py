@@ -47,11 +47,11 @@ def commands() -> dict[tuple[str, ...], set[str]]:
     found: dict[tuple[str, ...], set[str]] = {}
 
     def look(command: Any, words: tuple[str, ...]) -> None:
-        inner = getattr(command, "commands", None)
+        inner: dict[str, Any] | None = getattr(command, "commands", None)
         if inner is None:
             found[words] = {option for parameter in command.params for option in parameter.opts}
-        for name in inner or ():
-            look(inner[name], (*words, name))
+        for name, subcommand in (inner or {}).items():
+            look(subcommand, (*words, name))
 
     look(typer.main.get_command(app), ())
     return found

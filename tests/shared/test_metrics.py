@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from prometheus_client import generate_latest
@@ -60,7 +60,7 @@ def test_all_that_a_service_can_export_passes_prometheuss_own_linter(service: st
 
 
 def touch(metrics: Metrics, row: Metric) -> None:
-    labels = dict.fromkeys(row.labels, "some")
+    labels: Any = dict.fromkeys(row.labels, "some")
     if row.kind == "counter":
         metrics.count(row.name, **labels)
     elif row.kind == "gauge":
@@ -71,7 +71,7 @@ def touch(metrics: Metrics, row: Metric) -> None:
 
 def test_a_series_that_is_expected_begins_at_zero_and_what_was_counted_stays() -> None:
     metrics = Metrics("trainer")
-    labels = {"model": "m", "outcome": "failed"}
+    labels: Any = {"model": "m", "outcome": "failed"}
     metrics.expect("ratchet_training_runs_total", **labels)
     assert metrics.registry.get_sample_value("ratchet_training_runs_total", labels) == 0
     metrics.count("ratchet_training_runs_total", **labels)
