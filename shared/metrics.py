@@ -40,7 +40,9 @@ _STREAMS = "feedback, dataset"
 CATALOGUE: tuple[Metric, ...] = (
     Metric("ratchet_intake_requests_total", "counter", "feedback", ("status",), "Requests to the HTTP intake, by their answer's status."),
     Metric("ratchet_intake_events_total", "counter", "feedback", (), "Events that the HTTP intake put on the bus, acknowledged."),
-    Metric("ratchet_intake_bytes_in_flight", "gauge", "feedback", (), "Bytes of requests to the HTTP intake that are under way."),
+    Metric(
+        "ratchet_intake_bytes_in_flight", "gauge", "feedback", (), "Bytes of requests to the HTTP intake that are under way.", unit="bytes"
+    ),
     Metric(
         "ratchet_intake_acknowledged_seconds",
         "histogram",
@@ -48,6 +50,7 @@ CATALOGUE: tuple[Metric, ...] = (
         (),
         "Time from a valid request to Kafka's acknowledgement.",
         (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        unit="seconds",
     ),
     Metric("ratchet_feedback_received_total", "counter", "feedback", ("model", "feedback_type"), "Feedback events that were valid."),
     Metric(

@@ -86,7 +86,7 @@ _FLOW: tuple[Topic, ...] = (
         FEEDBACK_RECEIVED,
         "conversation or user; free",
         (FeedbackReceived, UserForgotten),
-        "applications",
+        "applications, feedback",
         ("feedback",),
         timedelta(days=14),
         4,

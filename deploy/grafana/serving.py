@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
-from deploy.grafana.panels import ANY_IS_BAD, GREEN, ORANGE, RED, Query, bars, curve, levels, tile, timeline
+from deploy.grafana.panels import ANY_IS_BAD, BLUE, GREEN, GREY, ORANGE, RED, Query, bars, curve, levels, tile, timeline
 from deploy.grafana.shown import RAISED, champion_now, last_moved, rewards_in_use
 
 REGISTRIES = f'{NAMESPACE}, service="registry"'
@@ -111,6 +111,34 @@ IN_USE = Row(
     ),
 )
 
+TRIALS = Row(
+    "How does a challenger do?",
+    (
+        timeline(
+            "On trial",
+            "While some users try a challenger beside the champion. Only models with a `canary` have trials.",
+            Query(f"max by (model) (ratchet_registry_on_trial{{{MODEL}}})", "{{model}}"),
+            states={0: ("no", GREY), 1: ("on trial", BLUE)},
+            width=8,
+        ),
+        curve(
+            "Evidence on the challenger",
+            "The wealth of two tests, that it is worse and that it is better. At 1 nothing is known; at 1 / `canary.error` of the model file, "
+            "50 by default, it is withdrawn or promoted.",
+            Query(f"max by (model, direction) (ratchet_registry_trial_wealth{{{MODEL}}})", "{{model}} {{direction}}"),
+            logarithmic=True,
+        ),
+        bars(
+            "Challengers withdrawn",
+            "Quarantined: users said that it was worse, and nothing more is learned from its batch. Not: no target could serve it in time.",
+            Query(
+                f"sum by (model, quarantined) (increase(ratchet_registry_withdrawals_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} quarantined: {{quarantined}}",
+            ),
+        ),
+    ),
+)
+
 DEPLOYMENTS = Row(
     "How does it get there?",
     (
@@ -175,4 +203,4 @@ DEPLOYMENTS = Row(
 def serving() -> Dashboard:
     """The registry, and what it serves."""
     about = "The registry and what it serves: which version answers where, how it does in use, how it got there."
-    return board("ratchet-serving", "Ratchet / Registry and serving", about, (ANSWERS, SERVED, IN_USE, DEPLOYMENTS))
+    return board("ratchet-serving", "Ratchet / Registry and serving", about, (ANSWERS, SERVED, IN_USE, TRIALS, DEPLOYMENTS))

@@ -94,6 +94,49 @@ FEEDBACK = Row(
     ),
 )
 
+OVER_HTTP = Row(
+    "Does feedback arrive over HTTP?",
+    (
+        bars(
+            "Requests by answer",
+            "202 is in Kafka; 422 names what is wrong; 429 and 503 are to be sent again.",
+            Query(f"sum by (status) (increase(ratchet_intake_requests_total{{{NAMESPACE}}}[$__rate_interval]))", "{{status}}"),
+            width=12,
+        ),
+        curve(
+            "Events accepted",
+            "Events per second that were answered 202.",
+            Query(f"sum(rate(ratchet_intake_events_total{{{NAMESPACE}}}[$__rate_interval]))", "accepted"),
+            unit="reqps",
+            least=0,
+            width=12,
+        ),
+        curve(
+            "Kafka acknowledges in",
+            "From a valid request to the acknowledgement: half of them, and nine in ten.",
+            *(
+                Query(
+                    f"histogram_quantile({share}, sum by (le) "
+                    f"(increase(ratchet_intake_acknowledged_seconds_bucket{{{NAMESPACE}}}[$__rate_interval])))",
+                    name,
+                )
+                for share, name in ((0.5, "half"), (0.9, "nine in ten"))
+            ),
+            unit="s",
+            least=0,
+            width=12,
+        ),
+        curve(
+            "Under way",
+            "Bytes of requests that are not answered yet. At `RATCHET_INTAKE_IN_FLIGHT_BYTES`, more is answered 429.",
+            Query(f"max by (instance) (ratchet_intake_bytes_in_flight{{{NAMESPACE}}})", "{{instance}}"),
+            unit="bytes",
+            least=0,
+            width=12,
+        ),
+    ),
+)
+
 BATCHES = Row(
     "What becomes of it?",
     (
@@ -214,4 +257,4 @@ HEALTH = Row(
 def streams() -> Dashboard:
     """The services feedback and dataset."""
     about = "The services feedback and dataset: what comes in, what becomes of it, and whether they keep up."
-    return board("ratchet-streams", "Ratchet / Streams", about, (ANSWERS, FEEDBACK, BATCHES, HEALTH), "now-6h")
+    return board("ratchet-streams", "Ratchet / Streams", about, (ANSWERS, FEEDBACK, OVER_HTTP, BATCHES, HEALTH), "now-6h")

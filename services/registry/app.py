@@ -78,11 +78,20 @@ class Registry:
         self._metrics = metrics
         for topic in TOPICS:
             metrics.expect("ratchet_dead_letters_total", topic=topic)
-        for name in models.files:
+        for name, model in models.files.items():
             metrics.expect("ratchet_registry_promotions_total", model=name)
+            if model.canary is not None:
+                self._expect_trials(name)
             for actor in ("operator", "monitor"):
                 metrics.expect("ratchet_registry_rollbacks_total", model=name, actor=actor)
         self._tracing = tracing
+
+    def _expect_trials(self, model: str) -> None:
+        self._metrics.set("ratchet_registry_on_trial", 0, model=model)
+        for direction in ("worse", "better"):
+            self._metrics.set("ratchet_registry_trial_wealth", 1, model=model, direction=direction)
+        for quarantined in ("true", "false"):
+            self._metrics.expect("ratchet_registry_withdrawals_total", model=model, quarantined=quarantined)
 
     async def declare(self) -> None:
         """Give every declared model that has no version its version 0."""

@@ -58,7 +58,7 @@ def test_what_each_may_do() -> None:
     """The table of rights, written out once by hand: whoever changes it sees here what changes."""
     assert {user: {_short(right) for right in may} for user, may in rights().items() if user != "ratchet-operator"} == {
         "ratchet-application": {"w feedback.received", "r models.versions", "group ratchet-application*"},
-        "ratchet-feedback": {"r feedback.received", "w feedback.received.dlq", "w feedback.scored", "group ratchet-feedback"},
+        "ratchet-feedback": {"rw feedback.received", "w feedback.received.dlq", "w feedback.scored", "group ratchet-feedback"},
         "ratchet-dataset": {
             "rw feedback.scored",
             "w feedback.scored.dlq",

@@ -27,14 +27,6 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "trainer": TrainerSettings,
     "registry": RegistrySettings,
 }
-NOT_ON_THIS_BRANCH_YET = {
-    "RATCHET_KAFKA_CA",
-    "RATCHET_KAFKA_CERTIFICATE",
-    "RATCHET_KAFKA_KEY",
-    "RATCHET_KAFKA_USERNAME",
-    "RATCHET_KAFKA_PASSWORD_FILE",
-    "RATCHET_INTAKE_TOKENS_FILE",
-}
 OF_OTHERS = {"HOME", "HF_HUB_OFFLINE"}
 ALL = [*(pytest.param(overlay, name, id=name) for name in OVERLAYS)]
 ALL += [pytest.param(combination, EVERYTHING, id="everything"), pytest.param(combination, WITH_SCRAM, id="with scram")]
@@ -47,8 +39,8 @@ def test_every_variable_is_one_that_the_service_or_another_reads_and_of_its_form
 ) -> None:
     shared, own = variables(render(what), service)
     known = {name: {PREFIX + field.upper() for field in settings.model_fields} for name, settings in SETTINGS.items()}
-    assert set(own) - known[service] <= NOT_ON_THIS_BRANCH_YET | OF_OTHERS
-    assert set(shared) - set().union(*known.values()) <= NOT_ON_THIS_BRANCH_YET
+    assert set(own) - known[service] <= OF_OTHERS
+    assert set(shared) <= set().union(*known.values())
     assert len(shared) > 10
     assert len(own) >= 2
     for name, value in (shared | own).items():

@@ -5,11 +5,13 @@ The model is a tiny llama: it learns nothing that anyone would want, but it is t
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 from safetensors.torch import load_file
 
 from ratchet.broker import Broker
@@ -37,6 +39,7 @@ lanes:
     training: {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10, learning_rate: 0.001, dpo_pairs: 1000}}
 gate: {{golden: golden.jsonl}}
 monitor: {{minimum_rewards: 2}}
+canary: {{share: 0.1}}
 deploy: [{{kind: folder, location: {served}}}]
 retention: {{versions: 1, days: 0}}
 """
@@ -128,6 +131,7 @@ class Stack:
         await self._say([_correction(1000 + number, False, "zealot") for number in range(ZEALOT)])
         await self._say([_correction(2000 + number, False, model=NIGHT) for number in range(2)])
         await self._say([_forgotten(), (KEY, b"{", [])])
+        await asyncio.to_thread(self._post)
         await self._doomed.until_ended(90)
         await self.trainer.start()
         await self._until(lambda: self._outcome(0) == "promoted", "better")
@@ -160,6 +164,14 @@ class Stack:
             moved = await asyncio.to_thread(client.post, f"/api/models/{MODEL}/{how}", said)
         assert moved["deployed"], moved
         await asyncio.sleep(5)
+
+    def _post(self) -> None:
+        """Over HTTP, twice and some seconds apart, so that there is an increase; and what is no feedback."""
+        for number in range(2):
+            _, said, _ = _checked(9000 + number)
+            assert httpx.post(f"http://127.0.0.1:{self.feedback.port}/v1/feedback", content=said, timeout=30).status_code == 202
+            time.sleep(3)
+        assert httpx.post(f"http://127.0.0.1:{self.feedback.port}/v1/feedback", content=b"{}", timeout=30).status_code == 422
 
     def _champion(self) -> str:
         return str(self._get(f"/api/models/{MODEL}/aliases/champion")["version"])
