@@ -101,7 +101,7 @@ async def test_services_do_their_work_with_these_rights_over_tls(doors: Secured,
         await first(doors, dead_letter_of(TRAINING_BATCHES), b"no batch")
         await first(doors, MODELS_VERSIONS, b"base")
     finally:
-        statuses = [service.stop() for service in services]
+        statuses = [service.stop(30) for service in services]
     assert statuses == [0, 0, 0], [service.log for service in services]
     assert not any(PASSWORD in service.log for service in services)
 
