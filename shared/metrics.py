@@ -40,9 +40,7 @@ _STREAMS = "feedback, dataset"
 CATALOGUE: tuple[Metric, ...] = (
     Metric("ratchet_intake_requests_total", "counter", "feedback", ("status",), "Requests to the HTTP intake, by their answer's status."),
     Metric("ratchet_intake_events_total", "counter", "feedback", (), "Events that the HTTP intake put on the bus, acknowledged."),
-    Metric(
-        "ratchet_intake_bytes_in_flight", "gauge", "feedback", (), "Bytes of requests to the HTTP intake that are under way.", unit="bytes"
-    ),
+    Metric("ratchet_intake_bytes_in_flight", "gauge", "feedback", (), "Bytes of requests to the HTTP intake that are under way."),
     Metric(
         "ratchet_intake_acknowledged_seconds",
         "histogram",

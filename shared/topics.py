@@ -47,7 +47,7 @@ LARGEST_LETTER = 16 << 20
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One row: what stands on a topic, who writes and reads it, how it is keyed and how long it is kept. Where there are several
-    producers, `apart` names the events that are not the first one's."""
+    producers, `writes` says what one of them writes, where that is not all."""
 
     name: str
     key: str
@@ -58,7 +58,7 @@ class Topic:
     partitions: int = 1
     compacted: bool = False
     largest: int = LARGEST_EVENT
-    apart: Mapping[str, tuple[type[Event], ...]] = field(default_factory=dict, hash=False)
+    writes: Mapping[str, tuple[type[Event], ...]] = field(default_factory=dict, hash=False)
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -67,8 +67,7 @@ class Topic:
 
     def written_by(self, producer: str) -> tuple[type[Event], ...]:
         """The events that one of the producers writes here."""
-        others = {event for events in self.apart.values() for event in events}
-        return self.apart.get(producer, tuple(event for event in self.events if event not in others))
+        return self.writes.get(producer, self.events)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -91,6 +90,8 @@ _FLOW: tuple[Topic, ...] = (
         timedelta(days=14),
         4,
         largest=LARGEST_SENT,
+        # What comes over HTTP.
+        writes={"feedback": (FeedbackReceived,)},
     ),
     Topic(
         FEEDBACK_SCORED,
@@ -101,7 +102,7 @@ _FLOW: tuple[Topic, ...] = (
         ("dataset", "registry"),
         timedelta(days=90),
         4,
-        apart={"dataset": (WaitEnded,)},
+        writes={"feedback": (FeedbackScored, WithdrawalRequested), "dataset": (WaitEnded,)},
     ),
     # Kept for ever: what was withdrawn stays so, however old a snapshot is.
     Topic(DATASET_WITHDRAWALS, "model", (ExamplesWithdrawn,), "dataset", ("trainer", "registry"), None, 4),
