@@ -17,7 +17,7 @@ def completion(**changed: Any) -> dict[str, Any]:
 def chunks(**changed: Any) -> bytes:
     """The same as server-sent events, with a last chunk that has no choices, as with `include_usage`."""
     said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": SERVED}
-    choices = [[{"index": 0, "delta": {"content": piece}, "finish_reason": None}] for piece in PIECES]
+    choices: list[list[dict[str, Any]]] = [[{"index": 0, "delta": {"content": piece}, "finish_reason": None}] for piece in PIECES]
     choices += [[{"index": 0, "delta": {}, "finish_reason": "stop"} | changed], []]
     lines = [json.dumps(said | {"choices": some}) for some in choices]
     return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()

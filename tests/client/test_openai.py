@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -29,7 +29,7 @@ class Kept:
         self.generations.keep(response_id, generation)
 
     def said(self, **said: Any) -> dict[str, Any]:
-        completed = self.generations.completed(Said(**said))
+        completed = self.generations.completed(cast(Said, said))
         event: dict[str, Any] = json.loads(record_of(completed, datetime(2026, 1, 1, tzinfo=UTC)).value)
         return event
 
