@@ -28,10 +28,10 @@ def said(model: str) -> Said:
     return {"model": model, "input": "q", "output": "a" * 1000, "feedback_type": "thumbs_up", "user_id": "ada"}
 
 
-async def received(broker: str, model: str, count: int) -> list[FeedbackReceived]:
-    """What there is for a model in the order of the log, when there are so many different events."""
+async def received(broker: str, model: str, count: int, seconds: float = 20) -> list[FeedbackReceived]:
+    """What there is for a model in the order of the log, when there are so many different events, or no more come for a while."""
     found: list[FeedbackReceived] = []
-    async with aclosing(read(broker, FEEDBACK_RECEIVED)) as records:
+    async with aclosing(read(broker, FEEDBACK_RECEIVED, seconds)) as records:
         async for record in records:
             if model.encode() in (record.value or b""):
                 found.append(decode(record.value, record.headers, FeedbackReceived).event)
@@ -142,7 +142,7 @@ async def test_kill_9_loses_no_more_than_the_last_moment(own_broker: Broker, tmp
     assert len(safe) > 100
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
         assert ratchet.flush(seconds=20)
-    seen = {event.event_id for event in await received(own_broker.bootstrap_servers, model, len(recorded))}
+    seen = {event.event_id for event in await received(own_broker.bootstrap_servers, model, len(recorded), seconds=2)}
     assert not set(safe) - seen
     lost = [at for at, event_id in recorded if event_id not in seen]
     print(f"broker {broker_is}: {len(recorded)} recorded, {len(lost)} lost, the oldest {died - min(lost, default=died):.3f} s old")

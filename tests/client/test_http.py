@@ -40,8 +40,10 @@ async def test_records_are_in_kafka_when_a_send_returns() -> None:
         await transport.send([support(1), support(2)])
         await transport.send([support(3)])
         assert intake.kafka.taken == ["e1", "e2", "e3"]
+        without = HttpTransport(intake.url, None)
         with pytest.raises(Unavailable, match="401"):
-            await HttpTransport(intake.url, None).send([support(4)])
+            await without.send([support(4)])
+        await without.close()
         await transport.close()
 
 
@@ -106,8 +108,10 @@ async def test_an_answer_of_something_else_is_an_outage(said: bytes) -> None:
         writer.close()
 
     async with answering(other) as url:
+        transport = HttpTransport(url, None)
         with pytest.raises(Unavailable):
-            await HttpTransport(url, None).send([support(1), support(2)])
+            await transport.send([support(1), support(2)])
+        await transport.close()
 
 
 async def test_a_client_of_the_intake(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def run(folder: Path, *command: str, **environment: str) -> str:
     """The last line that a command prints."""
     done = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+    # Maven sets the terminal's colours back, even where it gave none.
+    return [line for line in done.stdout.replace("\x1b[0m", "").splitlines() if line][-1]
 
 
 def run_python(folder: Path, name: str, *arguments: str) -> str:

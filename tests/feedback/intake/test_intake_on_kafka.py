@@ -118,7 +118,7 @@ async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
 
 async def test_it_can_be_turned_off(broker: str, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "off.yaml").write_text("model: off\nbase: {training: base, serving: base.gguf}\n")
+    (tmp_path / "models" / "quiet.yaml").write_text("model: quiet\nbase: {training: base, serving: base.gguf}\n")
     service = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{uuid4().hex[:8]}", RATCHET_INTAKE="false")
     service.launch()
     try:
