@@ -123,8 +123,8 @@ TRIALS = Row(
         ),
         curve(
             "Evidence on the challenger",
-            "The wealth of two tests, that it is worse and that it is better. At 1 nothing is known; at 1 / `canary.error` of the model file, "
-            "50 by default, it is withdrawn or promoted.",
+            "The wealth of two tests, that it is worse and that it is better. At 1 nothing is known; at 1 / `canary.error` of the model "
+            "file, 50 by default, it is withdrawn or promoted.",
             Query(f"max by (model, direction) (ratchet_registry_trial_wealth{{{MODEL}}})", "{{model}} {{direction}}"),
             logarithmic=True,
         ),
