@@ -160,7 +160,7 @@ def test_a_digest_that_is_none_is_said() -> None:
 def test_what_is_away_is_said_with_what_to_do(tmp_path: Path, chain: list[Artefact]) -> None:
     nowhere = ratchet("show", "a", "--bootstrap-servers", f"127.0.0.1:{free_port()}").exception
     assert isinstance(nowhere, BusUnavailable)
-    assert "--manifest URI --digest D names a batch without it" in str(nowhere)
+    assert "--manifest URI --digest D names a batch without Kafka" in str(nowhere)
     elsewhere = ratchet("show", *at(chain[0], tmp_path / "other")).exception
     assert isinstance(elsewhere, Missing)
     assert "RATCHET_OBJECT_STORE" in str(elsewhere)

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from shared.bus import Record
-from shared.codec import decode
-from shared.events import BatchReady
+from shared.codec import decode, encode
+from shared.events import BatchReady, FeedbackReceived
 from shared.identity import identity
 from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
 from shared.tracing import place_of_batch, traceparent_in
@@ -29,10 +29,13 @@ def sender(model: str, number: int) -> str:
 
 
 def said(model: str, number: int) -> tuple[bytes | None, bytes | None, Headers]:
-    """Every second one by the CloudEvents extension."""
+    """Every second one as a CloudEvent in binary mode, with the extension for traces."""
     event = {"event_id": f"{model}-{number}", "occurred_at": "2026-01-01T00:00:00Z", "model": model, "feedback_type": "thumbs_up"}
     event |= {"input": words(f"{model} prompt {number}"), "output": words(f"{model} answer {number}"), "user_id": f"u{number}"}
-    return model.encode(), json.dumps(event).encode(), [(("ce_" if number % 2 else "") + "traceparent", sender(model, number).encode())]
+    if number % 2 == 0:
+        return model.encode(), json.dumps(event).encode(), [("traceparent", sender(model, number).encode())]
+    value, headers = encode(FeedbackReceived.model_validate(event), "/test")
+    return model.encode(), value, [*headers, ("ce_traceparent", sender(model, number).encode())]
 
 
 async def of_model(broker: str, topic: str, model: str, count: int) -> list[Record]:
