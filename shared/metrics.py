@@ -56,6 +56,8 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     Metric("ratchet_feedback_redactions_total", "counter", "feedback", ("model", "kind"), "Pieces of personal data that were replaced."),
     Metric("ratchet_feedback_reward", "histogram", "feedback", ("model",), "Rewards given.", (-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1)),
+    Metric("ratchet_feedback_reward_gained_total", "counter", "feedback", ("model",), "Sum of the rewards above zero."),
+    Metric("ratchet_feedback_reward_lost_total", "counter", "feedback", ("model",), "Sum of the rewards below zero, without their sign."),
     Metric("ratchet_dead_letters_total", "counter", "any", ("topic",), "Records that could not be processed and went to the dead letters."),
     Metric("ratchet_dataset_decisions_total", "counter", "dataset", ("model", "decision", "reason"), "What became of scored events."),
     Metric("ratchet_dataset_pending_examples", "gauge", "dataset", ("model", "shard"), "Training examples that wait for their batch."),

@@ -32,8 +32,11 @@ def last_moved() -> Query:
 
 def reward_of_feedback() -> Query:
     """Mean reward, where there was any feedback."""
-    given, number = (f"sum by (model) (rate(ratchet_feedback_reward_{part}{{{MODEL}}}[$__rate_interval]))" for part in ("sum", "count"))
-    return Query(f"{given} / ({number} > 0)", "{{model}}")
+    gained, lost, given = (
+        f"sum by (model) (rate(ratchet_feedback_reward_{part}{{{MODEL}}}[$__rate_interval]))"
+        for part in ("gained_total", "lost_total", "count")
+    )
+    return Query(f"({gained} - {lost}) / ({given} > 0)", "{{model}}")
 
 
 def rewards_in_use() -> tuple[Query, ...]:

@@ -39,6 +39,8 @@ class Feedback:
         for error in Unprocessable.__subclasses__():
             metrics.expect("ratchet_feedback_refused_total", reason=error.__name__)
         for policy in policies:
+            for moved in ("gained", "lost"):
+                metrics.expect(f"ratchet_feedback_reward_{moved}_total", model=policy.file.model)
             for feedback_type in get_args(FeedbackType):
                 metrics.expect("ratchet_feedback_received_total", model=policy.file.model, feedback_type=feedback_type)
         self._tracing = tracing
@@ -64,6 +66,9 @@ class Feedback:
         span.note(model=event.model, feedback_type=event.feedback_type)
         self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
+        # A sum that may fall is no counter, and a histogram with buckets below zero has none.
+        moved = "gained" if event.reward >= 0 else "lost"
+        self._metrics.count(f"ratchet_feedback_reward_{moved}_total", abs(event.reward), model=event.model)
         for kind, count in scored.redactions.items():
             self._metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
         await reach("feedback.scored")

@@ -157,6 +157,7 @@ class Stack:
         place.unlink()
         place.with_name("away").rename(place)
         await self._until(lambda: "ratchet_registry_adapters_removed_total{" in self.registry.metrics, "tidy")
+        await asyncio.sleep(4)  # so that the champion is seen before it moves
 
     async def _move(self, how: str, **said: str) -> None:
         """Move the champion, and let it be seen for a while."""
@@ -167,11 +168,13 @@ class Stack:
 
     def _post(self) -> None:
         """Over HTTP, twice and some seconds apart, so that there is an increase; and what is no feedback."""
+        place, kind = f"http://127.0.0.1:{self.feedback.port}/v1/feedback", {"Content-Type": "application/json"}
         for number in range(2):
             _, said, _ = _checked(9000 + number)
-            assert httpx.post(f"http://127.0.0.1:{self.feedback.port}/v1/feedback", content=said, timeout=30).status_code == 202
+            answer = httpx.post(place, content=said, headers=kind, timeout=30)
+            assert answer.status_code == 202, answer.text
             time.sleep(3)
-        assert httpx.post(f"http://127.0.0.1:{self.feedback.port}/v1/feedback", content=b"{}", timeout=30).status_code == 422
+        assert httpx.post(place, content=b"{}", headers=kind, timeout=30).status_code == 422
 
     def _champion(self) -> str:
         return str(self._get(f"/api/models/{MODEL}/aliases/champion")["version"])
