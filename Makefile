@@ -11,8 +11,10 @@ KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
 KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
+LOOP := tests/ratchet/test_whole_loop.py
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +30,11 @@ up: setup ## Run the whole stack on this machine until Ctrl-C
 test: setup ## Run the tests, those with real parts included
 	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-chaos: setup ## Run the whole loop with a kill, and the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts
-	$(BIN)/python -m pytest -m chaos
+test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts; and the dashboards' queries
+	$(BIN)/python -m pytest -m chaos --ignore $(LOOP)
+
+test-loop: setup ## Run the whole loop with a kill in its middle, three rounds and poison (as long as three trainings and more: 11 to 25 minutes)
+	$(BIN)/python -m pytest $(LOOP)
 
 test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environment of its own, since it is large
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
