@@ -30,7 +30,8 @@ async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(br
     ]
     try:
         await asyncio.gather(*(service.start() for service in services.values()))
-        await send(broker, FEEDBACK_RECEIVED, [*good, (model.encode(), json.dumps(said | {"model": "nobody's"}).encode(), [])])
+        undeclared = json.dumps(said | {"event_id": f"{model}-x", "model": "undeclared"}).encode()
+        await send(broker, FEEDBACK_RECEIVED, [*good, (model.encode(), undeclared, [])])
 
         def scored() -> float | None:
             return sample(feedback.metrics, "ratchet_feedback_received_total", model=model, feedback_type="thumbs_up")
