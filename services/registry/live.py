@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.registry.holds import hold_if_too_often
 from services.registry.monitor import Evidence, evidence, is_worse
 from services.registry.moves import roll_back
+from services.registry.rewards import keep
 from services.registry.store.queries import hold_of, locked_aliases
 from services.registry.store.tables import AliasRow, AuditRow, LiveReward
 from shared.events import FeedbackScored, VersionRolledBack
-from shared.identity import identity
 from shared.model_file import ModelFile
 from shared.monitor_rule import Monitor
 
@@ -34,40 +34,8 @@ def rewards_heard(session: Session, model: ModelFile, heard: Sequence[FeedbackSc
     row = locked_aliases(session, model.model)
     if row is None:
         return Watched()
-    for event in heard:
-        _keep(session, row, event, model.monitor)
-    session.flush()
+    keep(session, row, heard, model.monitor)
     return _watch(session, row, model.monitor, now)
-
-
-def who_said(event: FeedbackScored) -> str:
-    """What stands for whoever has an opinion, as well as it is known."""
-    return identity("live", event.model, event.user_id or event.conversation_id or event.response_id or event.identity)
-
-
-def _keep(session: Session, row: AliasRow, event: FeedbackScored, rule: Monitor) -> None:
-    """Once each, the first ones of a version, and of each user for it: nobody's opinion counts more than `rewards_per_user` times.
-
-    A retraction is no opinion. What was said of a version that neither answers nor did before is of no use any more.
-    """
-    if event.feedback_type == "retracted" or event.model_version is None or event.model_version not in (row.champion, row.previous):
-        return
-    ours = select(func.count()).where(LiveReward.model == event.model)
-    # What applications make up may hold what a database does not take.
-    feedback_id = identity("feedback", event.identity)
-    if session.scalar(ours.where(LiveReward.feedback_id == feedback_id)):
-        return
-    who = who_said(event)
-    known = event.user_id is None or bool(session.scalar(ours.where(LiveReward.who == who, LiveReward.version != event.model_version)))
-    of_version = ours.where(LiveReward.version == event.model_version)
-    if (session.scalar(of_version.where(LiveReward.who == who)) or 0) >= rule.rewards_per_user:
-        return
-    if (session.scalar(of_version.where(LiveReward.known == known)) or 0) >= rule.most_rewards:
-        return
-    reward = LiveReward(model=event.model, version=event.model_version, feedback_id=feedback_id, who=who, known=known)
-    reward.reward, reward.move = event.reward, row.move
-    session.add(reward)
-    session.flush()
 
 
 def _watch(session: Session, row: AliasRow, rule: Monitor, now: datetime) -> Watched:

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from services.registry.canary import Heard, Kind, decide, takes_part, weigh
 from services.registry.holds import hold_if_too_often
-from services.registry.live import who_said
 from services.registry.moves import promote, require_version, shift
 from services.registry.outbox import enqueue
+from services.registry.rewards import who_said
 from services.registry.store.queries import hold_of, locked_aliases, places_of_trial, trial_of
 from services.registry.store.tables import Json, LiveReward, TrialReward, TrialRow, Version
 from shared.canary_rule import CanaryRule

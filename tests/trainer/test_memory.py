@@ -176,7 +176,7 @@ before = peak()
 base = load_base(sys.argv[1], sys.argv[2])
 config = TrainingConfig(precision=sys.argv[2], batch_size=4, epochs=1, gradient_checkpointing=sys.argv[3] == "True")
 # They begin with different tokens: what examples begin alike with is computed once.
-examples = [Encoded(tuple(range(first, first + 512)), 412) for first in (100, 1000, 2000, 3000)]
+examples = [Encoded(tuple(range(first, first + 256)), 156) for first in (100, 1000, 2000, 3000)]
 with learning(base.train, config, None) as model:
     train(model, examples, config, "cpu", lambda step: None)
 print(peak() - before)
@@ -186,14 +186,14 @@ print(peak() - before)
 @pytest.mark.model
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_estimate_is_within_a_factor_of_two_of_a_measured_peak(bases: Path, checkpointing: bool) -> None:
-    """One step of four examples of 512 tokens, 100 of them the answer's, in a process of its own, in the machine's own precision: others
+    """One step of four examples of 256 tokens, 100 of them the answer's, in a process of its own, in the machine's own precision: others
     take minutes."""
     folder = bases / "smollm2-135m-instruct"
     shape = read_shape(folder)
     assert shape is not None
     precision = best_precision("cpu")
     config = TrainingConfig.model_validate({"precision": precision, "batch_size": 4, "gradient_checkpointing": checkpointing})
-    estimate = need(shape, config, precision, Work(4 * 512, 4 * 100)).total
+    estimate = need(shape, config, precision, Work(4 * 256, 4 * 100)).total
     # Freed memory goes back: what the heap keeps of it is not what a run needs.
     told = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
     measuring = [sys.executable, "-c", MEASURE, str(folder), precision, str(checkpointing)]

@@ -192,6 +192,7 @@ class LiveReward(Table):
     __table_args__ = (
         UniqueConstraint("model", "feedback_id"),
         Index("live_rewards_of", "model", "version", "id"),
+        Index("live_rewards_by", "model", "who", "version"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
