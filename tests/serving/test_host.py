@@ -93,8 +93,11 @@ async def test_no_request_fails_while_the_alias_moves(tmp_path: Path, model: dic
 
         askers = [asyncio.create_task(ask()) for _ in range(3)]
         for tag in ("m:v2", "m:v1") * 3:
-            await asyncio.sleep(0.3)
             assert (await client.put("/admin/aliases/m", json={"tag": tag})).status_code == 200
+            moved = len(answered)
+            async with asyncio.timeout(60):
+                while tag not in [name for _, name in answered[moved:]]:
+                    await asyncio.sleep(0.05)
         moving = False
         await asyncio.gather(*askers)
         assert {status for status, _ in answered} == {200}

@@ -84,6 +84,7 @@ def metrics_of(worker: Service) -> dict[str, float]:
     return {name.split("{")[0]: float(value) for name, value in lines}
 
 
+@pytest.mark.chaos
 async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: Fleet) -> None:
     """What is told of the run on its way is complete, and what was left for the next owner is gone at its end."""
     one = await fleet.start(HALTED.format(8))
@@ -112,6 +113,7 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
     assert metrics["ratchet_training_in_progress"] == 0
 
 
+@pytest.mark.chaos
 async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
     """A third party joins the group and leaves it: two rebalances; each time the run goes on where it was stopped, with no step done
     again."""
