@@ -4,7 +4,8 @@ Each run has a process of its own; the contenders take turns, so that what else 
 Runs of 500 examples are measured over their first steps.
 
 - `tokens_per_second_ratio_trl`, `_transformers`: of a run of 50 examples, and `_500` of one of 500; the median over rounds.
-- `roofline_share`: 4 × parameters × tokens a second over the rate of a large bf16 product, measured in the same process.
+- `roofline_share`: 4 × parameters × tokens a second over the rate of a large matrix product in the run's precision,
+  measured in the same process.
 - `peak_memory_ratio_trl`: resident memory of the process at its highest, over TRL's.
 - `batch_to_outcome_seconds`, and each of its phases: 50 examples through the service, on a real Apache Kafka, with a warm child.
 """

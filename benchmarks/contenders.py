@@ -1,4 +1,5 @@
-"""One training run in a process of its own, by the trainer's recipe or by one of its peers, on the same tokens in the same batches.
+"""One training run in a process of its own, by the trainer's recipe or by one of its peers, on the same tokens in the same batches, in the
+precision that the trainer takes on this machine.
 
 `python -m benchmarks.contenders NAME EXAMPLES STEPS THREADS` prints one line of JSON: a `Run`.
 """
@@ -16,6 +17,7 @@ from pydantic_core import to_json
 
 from ratchet.demo.tickets import ticket
 from services.trainer.base_model import BaseModel, learning, load_base
+from services.trainer.machine import best_precision
 from services.trainer.recipe import groups, train
 from services.trainer.tokens import Encoded, encode
 from services.trainer.training_set import Sample
@@ -35,8 +37,9 @@ class Run:
     seconds: float
     peak_bytes: int
     parameters: int
+    precision: str
     matrix_flops: float
-    """Floating-point operations a second of a large bf16 product, as measured before and after the run."""
+    """Floating-point operations a second of a large product in this precision, as measured before and after the run."""
 
 
 def ratchet(base: BaseModel, examples: Sequence[Encoded], steps: int) -> tuple[int, float]:
@@ -68,7 +71,7 @@ def trl(base: BaseModel, examples: Sequence[Encoded], steps: int) -> tuple[int, 
     ]
     with tempfile.TemporaryDirectory() as folder:
         # Its defaults but for what costs time here: checkpointing of gradients computes every layer twice.
-        settings = SFTConfig(**_settings(folder, steps), completion_only_loss=True, gradient_checkpointing=False)
+        settings = SFTConfig(**_settings(base, folder, steps), completion_only_loss=True, gradient_checkpointing=False)
         trainer = _counting(SFTTrainer)(
             model=base.train,
             args=settings,
@@ -87,7 +90,7 @@ def transformers(base: BaseModel, examples: Sequence[Encoded], steps: int) -> tu
     with tempfile.TemporaryDirectory() as folder:
         trainer = _counting(Trainer)(
             model=peft.get_peft_model(base.train, _lora()),
-            args=TrainingArguments(**_settings(folder, steps)),
+            args=TrainingArguments(**_settings(base, folder, steps)),
             train_dataset=rows,
             data_collator=DataCollatorForSeq2Seq(base.vocabulary.tokenizer),
         )
@@ -101,7 +104,7 @@ CONTENDERS: dict[str, Callable[[BaseModel, Sequence[Encoded], int], tuple[int, f
 }
 
 
-def _settings(folder: str, steps: int) -> dict[str, Any]:
+def _settings(base: BaseModel, folder: str, steps: int) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "max_steps": steps,
@@ -117,7 +120,7 @@ def _settings(folder: str, steps: int) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "bf16": True,
+        "bf16": base.train.dtype == torch.bfloat16,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "seed": CONFIG.seed,
@@ -151,8 +154,9 @@ def _timed(trainer: Any) -> tuple[int, float]:
     return trainer.tokens, time.perf_counter() - started
 
 
-def _matrix_flops(device: str, width: int = 2048, seconds: float = 1.0) -> float:
-    one = torch.randn(width, width, dtype=torch.bfloat16, device=device)
+def _matrix_flops(like: torch.nn.Module, width: int = 2048, seconds: float = 1.0) -> float:
+    (weight, *_) = like.parameters()
+    one = torch.randn(width, width, dtype=weight.dtype, device=weight.device)
     products, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         float((one @ one)[0, 0])  # waits for a GPU
@@ -164,14 +168,15 @@ def main() -> None:
     name, count, steps, threads = sys.argv[1], *map(int, sys.argv[2:5])
     if threads:
         torch.set_num_threads(threads)
-    base = load_base(BASE, "bf16")
+    precision = best_precision("cuda" if torch.cuda.is_available() else "cpu")
+    base = load_base(BASE, precision)
     parameters = sum(parameter.numel() for parameter in base.train.parameters())
     tickets = [ticket("bench-trainer", number) for number in range(count)]
     examples = [encode(base.vocabulary, Sample(messages=one.messages, answer=one.answer), CONFIG.max_tokens) for one in tickets]
-    before = _matrix_flops(base.device)
+    before = _matrix_flops(base.train)
     tokens, seconds = CONTENDERS[name](base, examples, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    run = Run(name, tokens, seconds, peak, parameters, (before + _matrix_flops(base.device)) / 2)
+    run = Run(name, tokens, seconds, peak, parameters, precision, (before + _matrix_flops(base.train)) / 2)
     sys.stdout.write(to_json(asdict(run)).decode() + "\n")
 
 
