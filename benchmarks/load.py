@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from services.feedback.scoring import SOURCE, Policies, score
-from shared.bus import KafkaProducer, Record
+from shared.bus import Record
 from shared.codec import encode
 from shared.events import Event, FeedbackReceived
 from shared.identity import identity, share_of
+from shared.kafka import KafkaProducer
 from shared.model_file import Models
 from shared.topics import FEEDBACK_RECEIVED
 

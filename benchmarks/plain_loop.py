@@ -15,10 +15,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from services.dataset.ledger import Ledger
 from services.feedback.scoring import SOURCE, Policies, score
-from shared.bus import KafkaProducer, Record, record_of
+from shared.bus import Record
 from shared.clock import SystemClock
 from shared.codec import decode, encode
 from shared.events import FeedbackScored, Position
+from shared.kafka import KafkaProducer, record_of
 from shared.model_file import Models, load_models
 from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 

@@ -1,7 +1,6 @@
 """What one can type, in the order in which one meets it."""
 
 import asyncio
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -9,7 +8,6 @@ from uuid import uuid4
 import typer
 
 from ratchet import console
-from ratchet.client import RegistryClient
 from ratchet.dataset.commands import dataset
 from ratchet.dead_letters.command import dlq
 from ratchet.demo.command import run_demo
@@ -24,6 +22,7 @@ from ratchet.supervisor import Supervisor
 from ratchet.tokens import token_for
 from ratchet.topics import apply_topics
 from ratchet.up import run_stack, run_until_interrupted
+from ratchet.versions import versions
 from shared.checks import has_problem
 from shared.clock import SystemClock
 from shared.events import FeedbackType, UserForgotten
@@ -40,6 +39,7 @@ app.add_typer(dlq, name="dlq")
 app.add_typer(topics, name="topics")
 app.add_typer(models, name="models")
 app.add_typer(dataset, name="dataset")
+app.add_typer(versions)
 
 
 @app.command()
@@ -229,105 +229,3 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
     console.table(columns, [[str(row[column])[:19] for column in columns] for row in rows])
     for name, file in found.files.items():
         console.out.print(f"{name}: {file.reward.summary}; {file.redaction.summary}", highlight=False)
-
-
-@app.command()
-def versions(model: str, registry: Registry = REGISTRY, token: Token = None, state: State = STATE, json: Json = False) -> None:
-    """Show the versions of a model."""
-    with RegistryClient(registry, token_for(registry, state, token)) as client:
-        items = client.every(f"/api/models/{model}/versions")
-    _show(items, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
-
-
-@app.command()
-def history(model: str, registry: Registry = REGISTRY, token: Token = None, state: State = STATE, json: Json = False) -> None:
-    """Show who or what moved which alias, when and why."""
-    with RegistryClient(registry, token_for(registry, state, token)) as client:
-        items = client.every(f"/api/models/{model}/history")
-    _show(items, json, ("at", "action", "from", "to", "actor", "reason"))
-
-
-@app.command()
-def retention(model: str, registry: Registry = REGISTRY, token: Token = None, state: State = STATE, json: Json = False) -> None:
-    """Show which adapters of a model the retention rule would remove, and why the others stay. Removes nothing: the registry does."""
-    with RegistryClient(registry, token_for(registry, state, token)) as client:
-        answer = client.get(f"/api/models/{model}/retention")
-    if json:
-        console.as_json(answer)
-        return
-    rule = answer["rule"]
-    rows = [(row["run_id"], row["version"], row["ended_at"], "; ".join(row["stays_because"]) or "goes") for row in answer["items"]]
-    said = f"{rule['versions']} newest versions, {rule['days']:g} days" if rule else f"no rule: models/{model}.yaml has no retention"
-    console.table(("run", "version", "ended", "why it stays"), rows, title=said)
-
-
-@app.command()
-def rollback(
-    model: str,
-    to: Annotated[str | None, typer.Option(help="The version to go to; without it, the previous one.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
-    registry: Registry = REGISTRY,
-    token: Token = None,
-    state: State = STATE,
-    json: Json = False,
-) -> None:
-    """Serve an earlier (or later) version instead of the champion."""
-    with RegistryClient(registry, token_for(registry, state, token)) as client:
-        answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
-    if json:
-        console.as_json(answer)
-    else:
-        shown = f"answers since {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
-        console.out.print(f"{answer['to']} {shown} (was {answer['from']})", highlight=False)
-
-
-@app.command()
-def hold(
-    model: str,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
-    registry: Registry = REGISTRY,
-    token: Token = None,
-    state: State = STATE,
-    json: Json = False,
-) -> None:
-    """Let nothing but a person move the champion; what the gate promotes waits as challenger."""
-    _change_hold(model, "hold", reason, registry, token_for(registry, state, token), json)
-
-
-@app.command()
-def release(
-    model: str,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
-    registry: Registry = REGISTRY,
-    token: Token = None,
-    state: State = STATE,
-    json: Json = False,
-) -> None:
-    """Lift a hold, one that the monitor placed included."""
-    _change_hold(model, "release", reason, registry, token_for(registry, state, token), json)
-
-
-def _change_hold(model: str, change: str, reason: str, registry: str, token: str | None, json: bool) -> None:
-    with RegistryClient(registry, token) as client:
-        answer = client.post(f"/api/models/{model}/{change}", {"reason": reason})
-    if json:
-        console.as_json(answer)
-    elif held := answer["hold"]:
-        console.out.print(f"{model} is on hold since {held['since']}: {held['reason']}", highlight=False)
-    else:
-        console.out.print(f"{model} is not on hold", highlight=False)
-
-
-def _show(items: list[Any], as_json: bool, columns: tuple[str, ...]) -> None:
-    if as_json:
-        console.as_json({"items": items})
-        return
-    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in items])
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
-    return "" if value is None else str(value)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.bus import KafkaProducer
 from shared.clock import Clock
 from shared.codec import decode, encode
 from shared.errors import Unavailable, Unprocessable
 from shared.events import ExamplesWithdrawn, Id, UserForgotten, identity_of
+from shared.kafka import KafkaProducer
 from shared.kafka_security import OPEN, Security
 from shared.model_file import ModelFile
 from shared.reading import KafkaReader

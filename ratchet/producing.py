@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from shared.bus import KafkaProducer, publish
+from shared.bus import publish
 from shared.codec import decode
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
+from shared.kafka import KafkaProducer
 from shared.kafka_security import OPEN, Security
 from shared.topics import FEEDBACK_RECEIVED
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared.bus import started
 from shared.errors import BusUnavailable
+from shared.kafka import started
 from shared.kafka_security import OPEN, Security
 
 Partition = TypeVar("Partition", bound=tuple[str, int])

@@ -7,9 +7,10 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from shared.bus import Record, record_of, started
+from shared.bus import Record
 from shared.errors import BusUnavailable
 from shared.events import Position
+from shared.kafka import record_of, started
 from shared.kafka_security import OPEN, Security
 
 

@@ -10,10 +10,11 @@ from ratchet import console
 from ratchet.dead_letters.finding import DeadLetter, NotThere, Reading, Wanted, letter_topics
 from ratchet.dead_letters.replaying import Plan, plan, replay
 from ratchet.topics import existing_topics
-from shared.bus import KafkaProducer, Record
+from shared.bus import Record
 from shared.clock import Clock
 from shared.dead_letters import place
 from shared.events import Position
+from shared.kafka import KafkaProducer
 from shared.kafka_security import OPEN, Security
 from shared.reading import KafkaReader
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import httpx
 
 from ratchet.demo.tickets import Ticket
-from shared.bus import KafkaProducer, publish
+from shared.bus import publish
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.events import FeedbackReceived, Message
+from shared.kafka import KafkaProducer
 from shared.topics import FEEDBACK_RECEIVED
 
 AT_ONCE = 4  # requests under way; the server queues what it cannot answer side by side

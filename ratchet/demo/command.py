@@ -21,9 +21,9 @@ from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
 from ratchet.tokens import operator_token
 from ratchet.up import run_stack, run_until_interrupted
-from shared.bus import KafkaProducer
 from shared.clock import Clock, SystemClock
 from shared.errors import Misconfigured
+from shared.kafka import KafkaProducer
 from shared.snapshots import read_manifest
 from shared.storage import FsspecStore, ObjectStore
 

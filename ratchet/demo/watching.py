@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
-from shared.bus import Record, record_of
+from shared.bus import Record
 from shared.clock import Clock
 from shared.codec import decode
 from shared.errors import Unavailable
 from shared.events import BatchReady, Event, FeedbackScored
+from shared.kafka import record_of
 from shared.topics import (
     FEEDBACK_SCORED,
     MODELS_VERSIONS,

@@ -6,11 +6,11 @@ import sys
 from services.dataset.app import FaustTable, attach
 from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
-from shared.bus import KafkaProducer
 from shared.clock import SystemClock
 from shared.counted_store import CountedStore
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka import KafkaProducer
 from shared.kafka_security import security_of
 from shared.log_ends import LogEnds
 from shared.logs import configure

@@ -11,10 +11,10 @@ from services.feedback.intake.serving import serve_intake
 from services.feedback.redaction.names import load_name_finder
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
-from shared.bus import KafkaProducer
 from shared.clock import Clock, SystemClock
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka import KafkaProducer
 from shared.kafka_security import Security, security_of
 from shared.log_ends import LogEnds
 from shared.logs import Log, configure

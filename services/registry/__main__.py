@@ -22,10 +22,10 @@ from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
 from services.registry.token_file import CurrentTokens
 from services.registry.trial_watch import watch_trials
-from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.counted_store import CountedStore
 from shared.health import Health
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.kafka_security import security_of
 from shared.lag import watch_lag
 from shared.log_ends import LogEnds

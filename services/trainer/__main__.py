@@ -15,12 +15,13 @@ from services.trainer.progress import expect_runs
 from services.trainer.runs import Runs
 from services.trainer.settings import TrainerSettings
 from services.trainer.waiting import Waiting
-from shared.bus import KafkaConsumer, KafkaProducer, Record, consume
+from shared.bus import Record, consume
 from shared.clock import SystemClock
 from shared.counted_store import CountedStore
 from shared.errors import Misconfigured, Unprocessable
 from shared.failpoints import arm
 from shared.health import Health, serve_health
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.kafka_security import security_of
 from shared.lag import watch_lag
 from shared.log_ends import LogEnds

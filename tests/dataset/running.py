@@ -12,7 +12,8 @@ import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from ratchet.ports import free_port
-from shared.bus import Record, record_of
+from shared.bus import Record
+from shared.kafka import record_of
 
 Headers = Sequence[tuple[str, bytes]]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from shared.bus import KafkaProducer, Record
+from shared.bus import Record
 from shared.codec import Header
+from shared.kafka import KafkaProducer
 from shared.reading import KafkaReader
 from tests.dataset.running import Service
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from shared.bus import KafkaProducer, Record
+from shared.bus import Record
 from shared.codec import decode, encode
 from shared.dead_letters import Notice, original
 from shared.entries import Entry
 from shared.errors import Misconfigured, Unprocessable
 from shared.events import FeedbackReceived, FeedbackScored, Position
+from shared.kafka import KafkaProducer
 from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, LARGEST_EVENT, LARGEST_SENT, dead_letter_of
 from tests.dataset.events import scored
 from tests.dead_letters.on_a_broker import all_committed, committed, everything, put, service, set_largest

@@ -8,9 +8,9 @@ import pytest
 from ratchet.broker import Broker
 from ratchet.ports import free_port, require_free
 from ratchet.topics import apply_topics
-from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.errors import BusUnavailable, Misconfigured
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.topics import TOPICS, TRAINING_PROGRESS
 
 

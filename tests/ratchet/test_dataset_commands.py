@@ -14,11 +14,12 @@ from ratchet import console
 from ratchet.commands import app
 from ratchet.dataset.finding import batches_in, find
 from ratchet.ports import free_port
-from shared.bus import KafkaProducer, Record, publish
+from shared.bus import Record, publish
 from shared.codec import encode
 from shared.errors import BusUnavailable, Declined, Misconfigured, Missing
 from shared.events import Artefact, BatchReady
 from shared.identity import batch_identity, digest_of
+from shared.kafka import KafkaProducer
 from shared.snapshots import read_manifest
 from shared.storage import FsspecStore
 from shared.topics import TRAINING_BATCHES

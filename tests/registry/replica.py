@@ -19,10 +19,10 @@ from services.registry.outbox import Publisher
 from services.registry.store.database import Database
 from services.registry.store.tables import Version
 from services.registry.verification import Finding
-from shared.bus import KafkaConsumer, KafkaProducer
 from shared.clock import SystemClock
 from shared.health import Health
 from shared.identity import digest_of
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Base, ModelFile, Models

@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from services.registry.app import follow
 from services.registry.store.tables import Batch
-from shared.bus import KafkaConsumer, KafkaProducer, publish
+from shared.bus import publish
 from shared.clock import SystemClock
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.topics import TRAINING_BATCHES
 from tests.registry.samples import Books
 from tests.registry.showroom import Showroom

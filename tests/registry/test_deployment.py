@@ -21,11 +21,12 @@ from services.registry.handlers import checkpoint_saved, progressed
 from services.registry.outbox import Publisher
 from services.registry.store.queries import history_of
 from services.registry.store.tables import Deployment, OutboxRow, Version
-from shared.bus import KafkaConsumer, KafkaProducer, MemoryBus, publish
+from shared.bus import MemoryBus, publish
 from shared.clock import Clock, SystemClock
 from shared.events import DeploymentFailed, VersionDeployed
 from shared.health import Health
 from shared.identity import digest_of
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models

@@ -14,9 +14,10 @@ from sqlalchemy import select
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of
 from services.registry.store.tables import Deployment, LeaseRow, OutboxRow
-from shared.bus import KafkaProducer, publish
+from shared.bus import publish
 from shared.codec import decode
 from shared.events import DeploymentFailed, VersionDeployed, VersionPromoted, VersionRegistered
+from shared.kafka import KafkaProducer
 from shared.topics import MODELS_VERSIONS, TRAINING_CHECKPOINTS
 from tests.dataset.running import read
 from tests.registry.samples import checkpoint

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from shared.bus import KafkaConsumer, KafkaProducer, Record
+from shared.bus import Record
 from shared.errors import BusUnavailable
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.kafka_security import security_of
 from shared.reading import KafkaReader
 from shared.settings import KafkaSettings

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from ratchet.commands import app
 from ratchet.doctor import broker as broker_check
 from ratchet.topics import apply_topics, await_groups, existing_topics
-from shared.bus import KafkaConsumer, KafkaProducer
 from shared.errors import BusUnavailable, SettingsError
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.kafka_security import OPEN, Security, kafka_variables, refusal, security_of
 from shared.log_ends import LogEnds
 from shared.reading import KafkaReader

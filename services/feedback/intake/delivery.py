@@ -8,8 +8,9 @@ from typing import Protocol
 
 from services.feedback.intake.answers import Problem, later
 from services.feedback.intake.reading import Entry
-from shared.bus import KafkaProducer, Pipeline
+from shared.bus import Pipeline
 from shared.errors import BusUnavailable, Misconfigured
+from shared.kafka import KafkaProducer
 from shared.kafka_security import OPEN, Security
 from shared.topics import FEEDBACK_RECEIVED
 
