@@ -18,7 +18,7 @@ _COLOURS = {
 
 
 class LogView:
-    """Writes lines of processes to a file, and to the terminal unless told not to."""
+    """Writes lines of processes to a file, and to the terminal unless told not to, as long as there is one."""
 
     def __init__(self, file: Path, clock: Clock, *, terminal: bool = True) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,5 +28,12 @@ class LogView:
 
     def line(self, name: str, text: str) -> None:
         self._file.write(f"{self._clock.now().isoformat(timespec='milliseconds')} {name:9} {text}\n")
-        if self._terminal:
+        if not self._terminal:
+            return
+        try:
             console.out.print(Text.assemble((f"{name:9} ", _COLOURS.get(name, "")), Text.from_ansi(text)), soft_wrap=True)
+        except (
+            OSError,
+            SystemExit,
+        ):  # a terminal that was closed, and what rich makes of a broken pipe: what runs is still to be stopped in order
+            self._terminal = False

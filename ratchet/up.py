@@ -67,11 +67,13 @@ async def run_stack(
 
 
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work`; Ctrl-C and SIGTERM cancel it, so that it stops what it started. Says whether it came to its own end."""
+    """Run `work`; Ctrl-C, SIGTERM and a terminal that is closed cancel it, so that it stops what it started. Says whether it came to its
+    own end."""
 
     async def run() -> bool:
         task = asyncio.ensure_future(work)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        for number in (signal.SIGINT, signal.SIGTERM) if under_nohup else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         try:
             await task

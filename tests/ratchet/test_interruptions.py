@@ -1,0 +1,91 @@
+"""What ends a stack from outside: Ctrl-C, SIGTERM, a terminal that is closed. What it started ends with it, in order."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+STACK = """
+import asyncio, sys
+from pathlib import Path
+from ratchet.log_view import LogView
+from ratchet.stack import ProcessSpec
+from ratchet.supervisor import Supervisor
+from ratchet.up import run_until_interrupted
+from shared.clock import SystemClock
+
+folder = Path(sys.argv[1])
+view = LogView(folder / "log", SystemClock())
+SERVICE = "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); "
+SERVICE += "pathlib.Path(sys.argv[1], 'started').touch(); time.sleep(60)"
+
+async def work():
+    supervisor = Supervisor({}, view.line, SystemClock())
+    try:
+        await supervisor.start(ProcessSpec("service", (sys.executable, "-c", SERVICE, str(folder)), {}, "http://127.0.0.1:9/readyz"))
+        await supervisor.watch()
+    finally:
+        view.line("ratchet", "stopping")
+        await supervisor.stop()
+        view.line("ratchet", "stopped")
+
+run_until_interrupted(work())
+"""
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """A terminal: the end at which a person would sit, and the other one."""
+    person, program = pty.openpty()
+    yield person, program
+    for end in (person, program):
+        try:
+            os.close(end)
+        except OSError:
+            continue  # the test has closed it
+
+
+def run(folder: Path, program: int, before: str = "") -> subprocess.Popen[bytes]:
+    # The terminal becomes that of the process, as it is when one types the command there.
+    own = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    command = [sys.executable, "-c", own + before + STACK, str(folder)]
+    process = subprocess.Popen(command, stdin=program, stdout=program, stderr=program, start_new_session=True)
+    end = time.monotonic() + 20
+    while not (folder / "started").exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_what_was_started(terminal: tuple[int, int], tmp_path: Path, number: signal.Signals) -> None:
+    process = run(tmp_path, terminal[1])
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert (tmp_path / "log").read_text().splitlines()[-1].endswith("stopped")
+
+
+def test_a_terminal_that_is_closed_stops_what_was_started(terminal: tuple[int, int], tmp_path: Path) -> None:
+    process = run(tmp_path, terminal[1])
+    os.close(terminal[1])
+    os.close(terminal[0])
+    assert process.wait(20) == 0
+    assert [line.split()[-1] for line in (tmp_path / "log").read_text().splitlines()] == ["stopping", "stopped"]
+
+
+def test_under_nohup_it_outlives_its_terminal(terminal: tuple[int, int], tmp_path: Path) -> None:
+    process = run(tmp_path, terminal[1], "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    os.close(terminal[1])
+    os.close(terminal[0])
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.terminate()
+    assert process.wait(20) == 0
+    assert (tmp_path / "log").read_text().splitlines()[-1].endswith("stopped")
