@@ -7,7 +7,7 @@ the dataset service. Then the same recipe trains the parent on 50 examples of th
 the right answers, and the share answered exactly.
 
 Two seeds at a time, a core for each; some ten minutes for a seed where there are instructions for bf16, twice as long elsewhere. What a
-seed gave is kept, and a run that was cut off goes on with the next one; `--anew` forgets what is kept.
+seed gave is kept, and `--resume` goes on where a run was cut off; it is for the same code only.
 """
 
 import argparse
@@ -151,8 +151,8 @@ def compared(seed: int) -> Compared:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--anew", action="store_true", help="forget what earlier runs found")
-    if parser.parse_args().anew:
+    parser.add_argument("--resume", action="store_true", help="keep what an earlier run of the same code found")
+    if not parser.parse_args().resume:
         rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     found = []
