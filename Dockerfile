@@ -27,7 +27,7 @@ RUN uv pip install -c constraints.txt -r pyproject.toml --extra feedback --extra
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
 
 FROM build AS build-trainer
-RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer
+RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer --extra ray
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
 
 FROM build AS build-model
