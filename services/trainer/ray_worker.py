@@ -11,6 +11,9 @@ from uuid import uuid4
 from services.trainer.ray_child import ANSWER, RayChild
 
 NAMESPACE = "ratchet"
+CONNECTIONS = 3
+"""How often to try: the process that a head forks for a client may die of the threads of its parent, and another does not."""
+
 PATIENCE_SECONDS = 200
 """How long a worker may take to be there: less than the silence after which a trainer counts as stalled, enough for a node to be added."""
 
@@ -39,11 +42,7 @@ class RayWorker:
     def place(self) -> None:
         """Find a machine that has what is asked for and sees the trainer's folders, and start the process on it. Raises Refusal."""
         ray, told = self._ray, self._told
-        try:
-            ray.init(told.address, namespace=NAMESPACE, configure_logging=False)
-        except Exception as error:  # Ray has no class of its own for what can be wrong here
-            lasting = "mismatch" in str(error) or "Authentication" in type(error).__name__
-            raise Refusal(f"the Ray cluster at {told.address} cannot be reached: {_on_a_line(error)}", lasting) from error
+        self._connect()
         wanted = f"a Ray worker with {told.cores} cores and {told.gpus:g} GPUs"
         try:
             self._end_earlier()
@@ -64,6 +63,17 @@ class RayWorker:
         if absent:
             mount = "mount the volumes of RATCHET_WORK and RATCHET_BASES in the Ray workers too, under the same paths"
             raise Refusal(f"the Ray worker does not see {', '.join(absent)}: {mount}", lasting=True)
+
+    def _connect(self) -> None:
+        for attempt in range(1, CONNECTIONS + 1):
+            try:
+                self._ray.init(self._told.address, namespace=NAMESPACE, configure_logging=False)
+                return
+            except Exception as error:  # Ray has no class of its own for what can be wrong here
+                self._ray.shutdown()
+                lasting = "mismatch" in str(error) or "Authentication" in type(error).__name__
+                if lasting or attempt == CONNECTIONS:
+                    raise Refusal(f"the Ray cluster at {self._told.address} cannot be reached: {_on_a_line(error)}", lasting) from error
 
     def write(self, line: bytes) -> None:
         self._ask("write", line)

@@ -47,6 +47,7 @@ def ray_cluster() -> Iterator[RayCluster]:
         environment.setenv("RAY_AUTH_MODE", "token")
         environment.setenv("RAY_AUTH_TOKEN", token_hex(32))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # else a head's process for a client dies now and then as it is forked
         environment.setenv("PYTHONPATH", str(Path.cwd()))  # what workers import is what is tested
         port, client = free_port(), free_port()
         options = {

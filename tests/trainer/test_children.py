@@ -39,7 +39,7 @@ def cluster() -> Iterator[RayCluster]:
 Kill = Callable[[ChildProcess], None]
 
 
-@pytest.fixture(params=["beside", "ray"])
+@pytest.fixture(params=["beside", pytest.param("ray", marks=pytest.mark.chaos)])
 async def child_and_kill(request: pytest.FixtureRequest, base: Path, tmp_path: Path) -> AsyncIterator[tuple[ChildProcess, Kill]]:
     """A child, and what ends it without a word."""
     if request.param == "beside":
@@ -141,6 +141,7 @@ async def test_a_child(child_and_kill: tuple[ChildProcess, Kill], base: Path, tm
     assert len(answered.answers) == 2
 
 
+@pytest.mark.chaos
 async def test_a_worker_is_given_back_and_what_an_earlier_relay_left_is_ended(cluster: RayCluster, base: Path, tmp_path: Path) -> None:
     """One that is killed cannot give back its worker; a trainer has one at a time all the same."""
     launch = on_ray(cluster.client, 0, 1, tmp_path, [base])

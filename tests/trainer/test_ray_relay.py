@@ -33,9 +33,19 @@ class FakeRay:
     def __init__(self, failure: Exception | None = None) -> None:
         self.util = SimpleNamespace(list_named_actors=lambda: list(self.actors))
         self.actors: dict[str, dict[str, Any]] = {}
+        self.tries = 0
+        self.connected = False
         self._failure = failure
 
+    def shutdown(self) -> None:
+        self.connected = False
+
     def init(self, address: str, **_: object) -> None:
+        assert not self.connected
+        self.connected = True
+        self.tries += 1
+        if address == "forking:1" and self.tries == 1:
+            raise ConnectionAbortedError("Starting Ray client server failed")
         if address == "nowhere:1":
             raise ConnectionError("no answer\nand much else")
         if address == "older:1":
@@ -92,6 +102,12 @@ def test_a_worker_that_sees_the_folders_is_taken_and_what_is_of_others_left_alon
     assert earlier[1] in ray.actors
     assert (options["num_cpus"], options["num_gpus"]) == (4, 1)
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_head_that_fails_once_is_asked_again(tmp_path: Path) -> None:
+    ray = FakeRay()
+    worker(ray, tmp_path, address="forking:1").place()
+    assert (ray.tries, len(ray.actors)) == (2, 1)
 
 
 def test_folders_that_a_worker_does_not_see_are_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
