@@ -1,4 +1,4 @@
-# Images from one file: `slim` for feedback, dataset and registry, `trainer` with PyTorch, `bases` with the small model besides.
+# Images from one file: `slim` for feedback, dataset and registry, `trainer` with PyTorch and Ray, `bases` with the small model besides.
 # Versions are those of constraints.txt; the stages that install stay behind.
 
 FROM python:3.11.14-slim-bookworm AS python

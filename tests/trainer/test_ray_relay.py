@@ -17,7 +17,7 @@ from services.trainer.protocol import Load, Loaded
 from services.trainer.ray_child import ANSWER, RayChild
 from services.trainer.ray_worker import PATIENCE_SECONDS, RayWorker, Refusal
 from services.trainer.settings import TrainerSettings
-from shared.errors import Misconfigured, SettingsError
+from shared.errors import Misconfigured, RatchetError, SettingsError, Unavailable
 from shared.settings import read
 
 
@@ -161,11 +161,28 @@ def test_a_relay_ends_as_its_training_process(status: int, ended: int) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == ended
 
 
-async def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError")
+AWAY = """
+def init(*_, **__):
+    raise ConnectionError("no answer")
+def shutdown(): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "said"),
+    [
+        ("raise ModuleNotFoundError", Misconfigured, r"pip install 'ratchet\[ray\]'"),
+        (AWAY, Unavailable, "the Ray cluster at auto cannot be reached: no answer"),
+    ],
+    ids=["not installed", "away"],
+)
+async def test_the_trainer_stops_for_what_lasts_and_tries_again_what_passes(
+    module: str, error: type[RatchetError], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     child = ChildProcess(0, structlog.stdlib.get_logger(), launch=on_ray("auto", 0, 0, tmp_path, []))
-    with pytest.raises(Misconfigured, match=r"pip install 'ratchet\[ray\]'"):
+    with pytest.raises(error, match=said):
         await child.ask(Load(base=tmp_path, precision="fp32"), Loaded)
 
 
