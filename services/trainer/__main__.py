@@ -52,13 +52,13 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
     folders = sorted({base.folder for base in bases.values()})
-    work, cluster = settings.work.absolute(), settings.ray_address
-    launch = BESIDE if cluster is None else on_ray(cluster, settings.ray_gpus, settings.threads, work, folders)
+    unfinished, cluster = settings.work.absolute(), settings.ray_address
+    launch = BESIDE if cluster is None else on_ray(cluster, settings.ray_gpus, settings.threads, unfinished, folders)
     child = ChildProcess(settings.threads, log, settings.memory_limit, launch)
     security = security_of(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     others = KafkaReader(settings.bootstrap_servers, OTHERS, security)
-    store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(work)
+    store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(unfinished)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log, traces)
     consumer = KafkaConsumer(
         settings.bootstrap_servers,

@@ -65,7 +65,8 @@ def _carry(worker: RayWorker, lines: "queue.SimpleQueue[bytes]", replies: Binary
         replies.flush()
         return 1
     except Exception as error:
-        print(f"the Ray worker is lost: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if not worker.left:
+            print(f"the Ray worker is lost: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return OUT_OF_MEMORY if _is_out_of_memory(error) else LOST
 
 

@@ -38,6 +38,7 @@ class RayWorker:
         self._told = told
         self._options = options
         self._actor: Any = None
+        self.left = False
 
     def place(self) -> None:
         """Find a machine that has what is asked for and sees the trainer's folders, and start the process on it. Raises Refusal."""
@@ -86,6 +87,7 @@ class RayWorker:
 
     def leave(self) -> None:
         """Give the worker back; the training process on it ends with that."""
+        self.left = True
         if self._actor is not None:
             self._ray.kill(self._actor)
         self._ray.shutdown()
