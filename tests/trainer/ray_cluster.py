@@ -40,12 +40,13 @@ class RayCluster:
 
 @contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
-    """Of four cores, whatever the machine has. The token is in the environment, for those who start from here."""
+    """Of four cores, whatever the machine has. Where its token lies is in the environment, for those who start from here."""
     # A short name: the path of a socket may be no longer than some hundred letters.
     with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as name, pytest.MonkeyPatch.context() as environment:
         folder = Path(name)
         environment.setenv("RAY_AUTH_MODE", "token")
-        environment.setenv("RAY_AUTH_TOKEN", token_hex(32))
+        (folder / "token").write_text(token_hex(32))
+        environment.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # else a head's process for a client dies now and then as it is forked
         environment.setenv("PYTHONPATH", str(Path.cwd()))  # what workers import is what is tested
