@@ -18,6 +18,9 @@ from shared.training_config import TrainingConfig
 from tests.trainer.ray_cluster import RayCluster, ray_cluster
 from tests.trainer.tiny import save_tiny
 
+pytestmark = pytest.mark.chaos
+"""For its length: a training process takes seconds to start, and a cluster more."""
+
 SAMPLES = tuple(Sample(messages=(Message(role="user", content=f"ticket {number}"),), answer=f"queue {number % 7}") for number in range(24))
 CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=40, dropout=0.1, precision="fp32")
 STEPS = 120
@@ -39,7 +42,7 @@ def cluster() -> Iterator[RayCluster]:
 Kill = Callable[[ChildProcess], None]
 
 
-@pytest.fixture(params=["beside", pytest.param("ray", marks=pytest.mark.chaos)])
+@pytest.fixture(params=["beside", "ray"])
 async def child_and_kill(request: pytest.FixtureRequest, base: Path, tmp_path: Path) -> AsyncIterator[tuple[ChildProcess, Kill]]:
     """A child, and what ends it without a word."""
     if request.param == "beside":
@@ -141,7 +144,6 @@ async def test_a_child(child_and_kill: tuple[ChildProcess, Kill], base: Path, tm
     assert len(answered.answers) == 2
 
 
-@pytest.mark.chaos
 async def test_a_worker_is_given_back_and_what_an_earlier_relay_left_is_ended(cluster: RayCluster, base: Path, tmp_path: Path) -> None:
     """One that is killed cannot give back its worker; a trainer has one at a time all the same."""
     launch = on_ray(cluster.client, 0, 1, tmp_path, [base])
