@@ -35,6 +35,7 @@ def main() -> None:
     told, options = parser.parse_known_args()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what Ray prints goes to stderr, so that stdout holds replies only
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # noqa: TID251 (Ray's own: before what a worker logs; logs are read by programs too)
     try:
         import ray
     except ImportError:
