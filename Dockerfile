@@ -1,4 +1,4 @@
-# Images from one file: `slim` for feedback, dataset and registry, `trainer` with PyTorch, `bases` with the small model besides.
+# Images from one file: `slim` for feedback, dataset and registry, `trainer` with PyTorch and Ray, `bases` with the small model besides.
 # Versions are those of constraints.txt; the stages that install stay behind.
 
 FROM python:3.11.14-slim-bookworm AS python
@@ -27,7 +27,7 @@ RUN uv pip install -c constraints.txt -r pyproject.toml --extra feedback --extra
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
 
 FROM build AS build-trainer
-RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer
+RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer --extra ray
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
 
 FROM build AS build-model

@@ -3,12 +3,14 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from services.trainer.app import Trainer
 from services.trainer.bases import locate
-from services.trainer.child_process import ChildProcess
+from services.trainer.child_process import BESIDE, ChildProcess, on_ray
 from services.trainer.environment import require_able_machine
 from services.trainer.failures import RunFailed
 from services.trainer.progress import expect_runs
@@ -25,7 +27,7 @@ from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.kafka_security import security_of
 from shared.lag import watch_lag
 from shared.log_ends import LogEnds
-from shared.logs import Log, configure
+from shared.logs import configure
 from shared.metrics import Metrics
 from shared.model_file import Models, load_models
 from shared.process import exit_status
@@ -50,11 +52,14 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     models = load_models(settings.models)
     _check_sets(models)
     bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
-    child = ChildProcess(settings.threads, log, settings.memory_limit)
+    folders = sorted({base.folder for base in bases.values()})
+    unfinished, cluster = settings.work.absolute(), settings.ray_address
+    launch = BESIDE if cluster is None else on_ray(cluster, settings.ray_gpus, settings.threads, unfinished, folders)
+    child = ChildProcess(settings.threads, log, settings.memory_limit, launch)
     security = security_of(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     others = KafkaReader(settings.bootstrap_servers, OTHERS, security)
-    store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(settings.work)
+    store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(unfinished)
     trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log, traces)
     consumer = KafkaConsumer(
         settings.bootstrap_servers,
@@ -77,7 +82,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
             health.progressed()
 
     async def work() -> None:
-        await _warm_up(trainer, log)
+        await _warm_up(trainer, None if cluster else require_able_machine(log))
         await producer.start()
         await others.start()
         await consumer.start()
@@ -127,9 +132,10 @@ class HandingOver:
         await self.trainer.settled()
 
 
-async def _warm_up(trainer: Trainer, log: Log) -> None:
-    """Meanwhile the machine is looked at; what is the matter with it says more than what fails because of it."""
-    looking = asyncio.create_task(require_able_machine(log))
+async def _warm_up(trainer: Trainer, look: Coroutine[Any, Any, None] | None) -> None:
+    """Meanwhile the machine is looked at, where it is this one that trains; what is the matter with it says more than what fails because
+    of it."""
+    looking = asyncio.ensure_future(look or asyncio.sleep(0))
     try:
         await trainer.warm_up()
         await looking

@@ -144,8 +144,17 @@ class Refused(Value):
     advice: str
 
 
+class Unplaced(Value):
+    """There is no child to answer any request: the cluster that it should live on does not take it. `lasting` where a person has to change
+    something first."""
+
+    kind: Literal["unplaced"] = "unplaced"
+    reason: str
+    lasting: bool
+
+
 Request = Load | Fit | Train | Score | Answer
-Reply = Stepped | Counted | Loaded | Fits | Trained | Stopped | Scored | Answered | Refused
+Reply = Stepped | Counted | Loaded | Fits | Trained | Stopped | Scored | Answered | Refused | Unplaced
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

@@ -9,6 +9,9 @@ FULL = (ENOSPC, EDQUOT, EFBIG)
 OUT_OF_MEMORY = 71
 """The exit status of a child that had too little memory: another one begins with all of it."""
 
+LOST = 72
+"""The exit status that stands for a child of which nobody can tell how it ended: its machine is gone."""
+
 FREE_THE_DISK = "make room where RATCHET_WORK lies; the batch can be announced again then, and later runs replay its examples anyhow"
 
 

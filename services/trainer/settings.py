@@ -30,3 +30,11 @@ class TrainerSettings(ChildSettings):
     trainer_stalled_seconds: Annotated[
         float, Field(ge=1, description="a run says nothing, not even of a step: no longer live after this")
     ] = 300.0
+    ray_address: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(auto|(ray://)?[^\s/]+:\d+)$",
+            description="a Ray cluster to train on: ray://HOST:PORT, or auto or HOST:PORT on one of its machines",
+        ),
+    ] = None
+    ray_gpus: Annotated[float, Field(ge=0, description="GPUs of the Ray cluster that training takes; 0 for one without")] = 1.0

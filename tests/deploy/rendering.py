@@ -20,7 +20,7 @@ K8S = DEPLOY / "k8s"
 MODELS = Path("models")
 COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
-OPTIONAL = ("intake", "kafka-scram", "kueue", "trainer-window")
+OPTIONAL = ("intake", "kafka-scram", "kueue", "ray", "trainer-window")
 """Components that no overlay takes: what a site has instead, or besides."""
 
 EVERYTHING = tuple(name for name in COMPONENTS if name != "kafka-scram")
@@ -71,7 +71,16 @@ def of_kind(manifests: Sequence[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     """The pod templates, by the name of what has them."""
-    return {name: found["spec"]["template"] for name, found in of_kind(manifests, "Deployment", "StatefulSet", "Job").items()}
+    found = {name: it["spec"]["template"] for name, it in of_kind(manifests, "Deployment", "StatefulSet", "Job").items()}
+    for cluster in of_kind(manifests, "RayCluster").values():
+        found |= ray_pods(cluster)
+    return found
+
+
+def ray_pods(cluster: Manifest) -> dict[str, Manifest]:
+    """The pod templates of a Ray cluster: that of its head, and of each group of workers."""
+    groups = {f"ray {group['groupName']}": group["template"] for group in cluster["spec"]["workerGroupSpecs"]}
+    return {"ray head": cluster["spec"]["headGroupSpec"]["template"], **groups}
 
 
 def _build(folder: Path) -> tuple[Manifest, ...]:

@@ -31,7 +31,7 @@ SERVICES = ("feedback", "dataset", "trainer", "registry")
 
 def test_what_is_rendered_is_what_there_is() -> None:
     assert OVERLAYS == ("dev", "production")
-    assert len(COMPONENTS) == 15
+    assert len(COMPONENTS) == 16
     assert len(COMBINATIONS) == len(COMPONENTS) + 3
 
 

@@ -12,7 +12,7 @@ import jsonschema_rs
 import kubernetes_validate
 import pytest
 
-from tests.deploy.rendering import Manifest, everything
+from tests.deploy.rendering import Manifest, everything, ray_pods
 
 KUBERNETES = "1.34"
 CRDS = sorted((Path(__file__).parent / "crds").glob("*.json"))
@@ -34,8 +34,14 @@ def test_every_object_is_valid() -> None:
         {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaTopic", "metadata": {"name": "a"}, "spec": {"partition": 4}},
         {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaTopic", "metadata": {"name": "a"}, "spec": {"partitions": 0}},
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"selectors": {}}},
+        {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayCluster",
+            "metadata": {"name": "a"},
+            "spec": {"headGroupSpec": {"template": {"spec": {"container": []}}}, "workerGroupSpecs": []},
+        },
     ],
-    ids=["misspelled", "out of range", "misspelled in a kind of Kubernetes"],
+    ids=["misspelled", "out of range", "misspelled in a kind of Kubernetes", "misspelled in a pod of Ray"],
 )
 def test_what_is_not_valid_is_found(manifest: Manifest) -> None:
     assert problems_of(manifest)
@@ -43,8 +49,17 @@ def test_what_is_not_valid_is_found(manifest: Manifest) -> None:
 
 def problems_of(manifest: Manifest) -> list[str]:
     validator = _validators().get((manifest["apiVersion"], manifest["kind"]))
-    if validator is not None:
-        return [f"{'.'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(manifest)]
+    if validator is None:
+        return _problems_of_kubernetes(manifest)
+    found = [f"{'.'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(manifest)]
+    if manifest["kind"] == "RayCluster":
+        for name, template in ray_pods(manifest).items():
+            pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "a"}, "template": template}
+            found += [f"{name}: {problem}" for problem in _problems_of_kubernetes(pod)]
+    return found
+
+
+def _problems_of_kubernetes(manifest: Manifest) -> list[str]:
     try:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -54,7 +69,7 @@ def problems_of(manifest: Manifest) -> list[str]:
 
 @cache
 def _validators() -> dict[tuple[str, str], Any]:
-    assert len(CRDS) == 9
+    assert len(CRDS) == 10
     found = [json.loads(path.read_text(encoding="utf-8")) for path in CRDS]
     return {(crd["apiVersion"], crd["kind"]): jsonschema_rs.validator_for(_strict(crd["schema"], root=True)) for crd in found}
 

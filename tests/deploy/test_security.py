@@ -82,23 +82,11 @@ def test_who_may_talk_to_whom() -> None:
         "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ratchet"}},
         "policyTypes": ["Ingress", "Egress"],
     }
-    arrows = {
-        (_who(policy["spec"]["podSelector"]), "to", _who(peer), str(port["port"]))
-        for policy in policies.values()
-        for rule in policy["spec"].get("egress", [])
-        for peer in rule["to"]
-        for port in rule["ports"]
-    } | {
-        (_who(policy["spec"]["podSelector"]), "from", _who(peer), str(port["port"]))
-        for policy in policies.values()
-        for rule in policy["spec"].get("ingress", [])
-        for peer in rule["from"]
-        for port in rule["ports"]
-    }
-    assert arrows == {
+    assert _arrows(policies) == {
         ("service", "to", "in kube-system: kube-dns", "53"),
         ("service", "to", "Kafka", "9093"),
         ("feedback", "from", "in application: all", "8091"),
+        ("trainer", "to", "ray", "10001"),
         ("registry", "to", "postgres", "5432"),
         ("postgres", "from", "registry", "5432"),
         ("registry", "to", "ollama", "11434"),
@@ -107,6 +95,33 @@ def test_who_may_talk_to_whom() -> None:
         ("registry", "from", "in people: all", "8080"),
         ("registry", "from", "in application: all", "8080"),
         ("service", "from", "in monitoring: prometheus", "http"),
+    }
+
+
+def test_nobody_but_the_trainer_reaches_ray() -> None:
+    """Whoever does may have it run what they like."""
+    assert _arrows(of_kind(combination(("ray",)), "NetworkPolicy")) == {
+        ("ray", "from", "ray", "1024-65535"),
+        ("ray", "from", "trainer", "10001"),
+        ("ray", "to", "ray", "1024-65535"),
+        ("ray", "to", "in kube-system: kube-dns", "53"),
+    }
+
+
+def _arrows(policies: dict[str, Manifest]) -> set[tuple[str, str, str, str]]:
+    """Who, to or from, whom, port."""
+    return {
+        (_who(policy["spec"]["podSelector"]), "to", _who(peer), _port(port))
+        for policy in policies.values()
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        for port in rule["ports"]
+    } | {
+        (_who(policy["spec"]["podSelector"]), "from", _who(peer), _port(port))
+        for policy in policies.values()
+        for rule in policy["spec"].get("ingress", [])
+        for peer in rule["from"]
+        for port in rule["ports"]
     }
 
 
@@ -152,6 +167,10 @@ def _too_much(spec: Manifest) -> list[str]:
         found += [f"{name} of {container.get('name')}" for name, value in wanted.items() if context.get(name) != value]
         found += ["a port of the host" for port in container.get("ports", []) if "hostPort" in port]
     return found
+
+
+def _port(port: Manifest) -> str:
+    return f"{port['port']}-{port['endPort']}" if "endPort" in port else str(port["port"])
 
 
 def _who(peer: Manifest) -> str:

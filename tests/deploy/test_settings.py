@@ -19,7 +19,7 @@ from services.trainer.settings import TrainerSettings
 from shared.clock import SystemClock
 from shared.health import Health, serve_health
 from shared.settings import PREFIX, ServiceSettings, read
-from tests.deploy.rendering import EVERYTHING, OVERLAYS, WITH_SCRAM, Manifest, combination, of_kind, overlay, pods
+from tests.deploy.rendering import EVERYTHING, OVERLAYS, WITH_SCRAM, Manifest, combination, of_kind, overlay, pods, ray_pods
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "feedback": FeedbackSettings,
@@ -27,7 +27,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "trainer": TrainerSettings,
     "registry": RegistrySettings,
 }
-OF_OTHERS = {"HOME", "HF_HUB_OFFLINE"}
+OF_OTHERS = {"HOME", "HF_HUB_OFFLINE", "POD_NAME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
 ALL = [*(pytest.param(overlay, name, id=name) for name in OVERLAYS)]
 ALL += [pytest.param(combination, EVERYTHING, id="everything"), pytest.param(combination, WITH_SCRAM, id="with scram")]
 
@@ -99,7 +99,7 @@ def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> 
     written = {"RATCHET_DATA", "RATCHET_WORK", "RATCHET_MERGED"} & own_fields
     written |= {"RATCHET_OBJECT_STORE"} if service != "feedback" else set()
     for name in written:
-        assert not mounts[(shared | own)[name]].get("readOnly"), name
+        assert not mounts[(shared | own)[name].removesuffix("/$(POD_NAME)")].get("readOnly"), name
     assert mounts[shared["RATCHET_MODELS"]]["readOnly"]
     if service in ("trainer", "registry"):
         assert mounts[shared["RATCHET_BASES"]]["readOnly"]
@@ -118,6 +118,32 @@ def test_threads_are_as_many_as_the_limits_say() -> None:
     for name in OVERLAYS:
         shared, _ = variables(overlay(name), "registry")
         assert shared["RATCHET_OLLAMA_THREADS"] == str(pods(overlay(name))["ollama"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+
+
+def test_a_trainer_on_ray_sees_what_its_worker_sees_and_asks_for_what_there_is() -> None:
+    """With the component `gpu` before it, whose GPU is the worker's then."""
+    found = combination(("gpu", "network-policies", "ray"))
+    _, own = variables(found, "trainer")
+    (cluster,) = of_kind(found, "RayCluster").values()
+    head, worker = (ray_pods(cluster)[name]["spec"]["containers"][0] for name in ("ray head", "ray training"))
+    address = urlsplit(own["RATCHET_RAY_ADDRESS"])
+    assert (address.scheme, address.hostname) == ("ray", f"{cluster['metadata']['name']}-head-svc")
+    assert {"name": "client", "containerPort": address.port} in head["ports"]
+    limits = worker["resources"]["limits"]
+    assert (own["RATCHET_RAY_GPUS"], own["RATCHET_THREADS"]) == (limits["nvidia.com/gpu"], limits["cpu"])
+    assert "nvidia.com/gpu" not in container(found, "trainer")["resources"]["limits"]
+    assert cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no run on the head"
+    claims = [_claims(pods(found)[name]) for name in ("trainer", "ray training")]
+    assert claims[1] == {path: claims[0][path] for path in ("/data/bases", "/data/trainer")}
+    assert "volumeClaimTemplates" not in of_kind(found, "StatefulSet")["trainer"]["spec"]
+    names = [env["name"] for env in container(found, "trainer")["env"]]
+    assert names.index("POD_NAME") < names.index("RATCHET_WORK"), "a variable stands for those before it only"
+
+
+def _claims(pod: Manifest) -> dict[str, str]:
+    """The claims of a pod, by where they are mounted."""
+    claims = {it["name"]: it["persistentVolumeClaim"]["claimName"] for it in pod["spec"]["volumes"] if "persistentVolumeClaim" in it}
+    return {it["mountPath"]: claims[it["name"]] for it in pod["spec"]["containers"][0]["volumeMounts"] if it["name"] in claims}
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -148,5 +174,5 @@ def variables(manifests: tuple[Manifest, ...], service: str) -> tuple[dict[str, 
     found = container(manifests, service)
     (source,) = found["envFrom"]
     shared: dict[str, str] = of_kind(manifests, "ConfigMap")[source["configMapRef"]["name"]]["data"]
-    assert all("resourceFieldRef" in env["valueFrom"] for env in found["env"] if "valueFrom" in env)
+    assert all(env["valueFrom"].keys() <= {"resourceFieldRef", "fieldRef"} for env in found["env"] if "valueFrom" in env)
     return shared, {env["name"]: env.get("value", "1") for env in found["env"]}

@@ -77,7 +77,7 @@ def test_what_is_copied_is_there_and_is_let_through(found: dict[str, Stage]) -> 
 
 def test_extras_are_declared_and_versions_constrained(found: dict[str, Stage]) -> None:
     assert extras_of(found["build-slim"]) == {"feedback", "dataset", "registry"}
-    assert extras_of(found["build-trainer"]) == {"trainer"}
+    assert extras_of(found["build-trainer"]) == {"trainer", "ray"}
     assert extras_of(found["build-slim"]) | extras_of(found["build-trainer"]) <= set(PROJECT["optional-dependencies"])
     installs = [command for stage in found.values() for command in stage.all("RUN") if "pip install" in command]
     assert len(installs) == 6

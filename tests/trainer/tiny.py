@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from services.trainer.tokens import Encoded, Vocabulary
 
@@ -50,6 +53,17 @@ def tiny_model(seed: int = 0) -> Any:
     model = causal(config)
     model.requires_grad_(False)
     return model.eval()
+
+
+def save_tiny(folder: Path) -> None:
+    """The same as files, for a process of its own; letters that the tokenizer does not have become spaces."""
+    letters = {letter: number for number, letter in enumerate(LETTERS + "$")}
+    tokenizer = Tokenizer(WordLevel(letters, unk_token=" "))
+    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    template = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }} {% endfor %}assistant:"
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer, eos_token="$", chat_template=template).save_pretrained(folder)
+    tiny_model().save_pretrained(folder)
 
 
 def encoded(prompt: str, answer: str) -> Encoded:
