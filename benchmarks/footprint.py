@@ -55,7 +55,7 @@ def footprint(events: int = 2000) -> Footprint:
 def _room(file: ModelFile, events: int) -> tuple[float, ...]:
     """Received, scored, written, left by compaction and in memory: bytes for each of so many events."""
     received = scored = written = 0
-    values: dict[str, bytes] = {}
+    values: dict[bytes, bytes] = {}
     ledger = Ledger(file, 0)
     # What the ledger holds, and beside it the values as Faust's table has them.
     tracemalloc.start()
@@ -66,11 +66,14 @@ def _room(file: ModelFile, events: int) -> tuple[float, ...]:
         if closing := ledger.due():
             entries += ledger.close(closing, MANIFEST)
         for entry in entries:
-            values[entry.key] = entry.encode()
-            written += _on_disk(entry.key.encode(), values[entry.key])
+            key, value = entry.key.encode(), ledger.encoded(entry.feedback_id)
+            values[key] = value
+            written += _on_disk(key, value)
+        for lighter, value in ledger.lighter():
+            values[lighter.encode()] = value
     memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    left = sum(_on_disk(key.encode(), value) for key, value in values.items())
+    left = sum(_on_disk(key, value) for key, value in values.items())
     return tuple(total / events for total in (received, scored, written, left, memory))
 
 

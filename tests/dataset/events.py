@@ -1,12 +1,15 @@
 """Scored events and a log of them, for the tests of this folder."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from services.dataset.cards import Card
 from services.dataset.golden import Golden
 from services.dataset.ledger import Ledger
 from services.dataset.outcomes import Closing, Decided, Withdrawn
-from shared.entries import ClosedBatch, Entry, TableState
+from services.dataset.recovery import Group, ShardState, read_state
+from shared.entries import ClosedBatch, Entry
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
 from shared.model_file import Base, ModelFile
@@ -56,6 +59,11 @@ def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
     return WithdrawalRequested.model_validate(said | fields)
 
 
+def state_of(table: Mapping[str, bytes]) -> dict[Group, ShardState]:
+    """What a worker that owns all partitions reads in a table."""
+    return read_state(((key.encode(), value) for key, value in table.items()), lambda partition: True)[0]
+
+
 class World:
     """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does."""
 
@@ -70,7 +78,7 @@ class World:
         self.ledger = Ledger(file, 0, self.golden)
 
     def restart(self) -> None:
-        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values(), self.records.values())
+        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, map(Card.of, self.entries.values()), self.records.values())
 
     def withdraw(self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None) -> Withdrawn:
         withdrawn = self.ledger.withdraw(request, _position(offset), logged_at or START + timedelta(seconds=offset))
@@ -113,8 +121,8 @@ class World:
                 self.entries[entry.key] = entry
 
     @property
-    def state(self) -> TableState:
-        return TableState(tuple(self.entries.values()), tuple(self.records.values()))
+    def state(self) -> ShardState:
+        return ShardState([Card.of(entry) for entry in self.entries.values()], list(self.records.values()))
 
     def training(self, number: int) -> list[str]:
         inside = [entry for entry in self.entries.values() if entry.batch and entry.batch.number == number and entry.decision == "training"]
