@@ -26,9 +26,10 @@ NARROW = MODEL.model_copy(
     update={
         "curation": MODEL.curation.model_copy(update={"share_window": 1}),
         "lanes": {name: lane.model_copy(update={"replay_window": 0}) for name, lane in MODEL.lanes.items()},
+        "gate": MODEL.gate.model_copy(update={"held_out_newest": 1}),
     }
 )
-"""Where nearly every event has left that window, and is only known, so that it counts once."""
+"""Where nearly every event has left that window and the held-out set, and is only known, so that it counts once."""
 MANIFEST = Artefact(uri="datasets/model-0/0/0/manifest.json", digest=digest_of(b""))
 
 

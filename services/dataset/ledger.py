@@ -331,6 +331,8 @@ class Ledger:
         """Forget what left the replay window or the newest of the held-out set, and entries that are old besides and wait for nothing."""
         left = self._likeness.leave()
         gone = self._known.expire(before, left, lambda card: card.waits or card.feedback_id in self._likeness)
+        for name in gone:
+            self._likeness.remove(name)
         for name in left:
             if (card := self._known.get(name)) is not None and not card.waits:
                 self._lighten(name)

@@ -13,7 +13,7 @@ class Likeness:
     """Finds out in constant time whether an example may stand beside those that are there.
 
     An example that was trained on is compared with while it is among the newest so many, and so is one that is held out. One that was
-    withdrawn is not, but keeps its place: who else is among the newest does not depend on when it was withdrawn.
+    withdrawn is not, but keeps its place while it is known: who else is among the newest does not depend on when it was withdrawn.
     """
 
     def __init__(self, model_file: ModelFile, golden: Golden) -> None:
@@ -29,8 +29,8 @@ class Likeness:
         self.held_out_newest = model_file.gate.held_out_newest
 
     def __contains__(self, name: str) -> bool:
-        """Whether the example of that feedback is among the newest that were trained on, or that are held out."""
-        return name in self._trained or name in self._held_out
+        """Whether the example of that feedback can be found."""
+        return self._texts.has(name)
 
     def against(self, decision: Decision, messages: tuple[Message, ...], text: Signature, prompt: Signature) -> Reason | None:
         """Why an example that is good in itself is dropped after all."""
