@@ -54,28 +54,40 @@ def footprint(events: int = 2000) -> Footprint:
 
 
 def _room(file: ModelFile, events: int) -> tuple[float, ...]:
-    """Received, scored, written, left by compaction and in memory: bytes for each of so many events."""
+    """Received, scored, written, left by compaction and in memory: bytes for each of so many events; in memory what each of the second
+    half adds, as seen when batches have closed and little waits."""
     received = scored = written = 0
+    seen: list[tuple[int, int]] = []
     values: dict[bytes, bytes] = {}
     ledger = Ledger(file, 0)
     # What the ledger holds, and beside it the values as Faust's table has them.
     tracemalloc.start()
-    for event, bytes_received, bytes_scored, source in _flow(events):
+    for number, (event, bytes_received, bytes_scored, source) in enumerate(_flow(events), 1):
         received, scored = received + bytes_received, scored + bytes_scored
-        decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
-        entries = [entry for entry in (decided.entry, decided.superseded) if entry]
-        if closing := ledger.due():
-            entries += ledger.close(closing, MANIFEST)
-        for entry in entries:
-            key, value = entry.key.encode(), ledger.encoded(entry.feedback_id)
-            values[key] = value
-            written += _on_disk(key, value)
-        for lighter, value in ledger.lighter():
-            values[lighter.encode()] = value
-    memory, _ = tracemalloc.get_traced_memory()
+        bytes_written, closed = _take(ledger, values, event, source)
+        written += bytes_written
+        if closed and number >= events / 2:
+            seen.append((number, tracemalloc.get_traced_memory()[0]))
     tracemalloc.stop()
     left = sum(_on_disk(key, value) for key, value in values.items())
-    return tuple(total / events for total in (received, scored, written, left, memory))
+    (first, before), (last, after) = seen[0], seen[-1]
+    return (*(total / events for total in (received, scored, written, left)), (after - before) / (last - first))
+
+
+def _take(ledger: Ledger, values: dict[bytes, bytes], event: FeedbackScored, source: Position) -> tuple[int, bool]:
+    """Have an event decided upon and its entries put among the values; bytes written, and whether a batch has closed."""
+    decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
+    entries = [entry for entry in (decided.entry, decided.superseded) if entry]
+    if closing := ledger.due():
+        entries += ledger.close(closing, MANIFEST)
+    written = 0
+    for entry in entries:
+        key, value = entry.key.encode(), ledger.encoded(entry.feedback_id)
+        values[key] = value
+        written += _on_disk(key, value)
+    for lighter, value in ledger.lighter():
+        values[lighter.encode()] = value
+    return written, closing is not None
 
 
 def _flow(events: int) -> Iterator[tuple[FeedbackScored, int, int, Position]]:

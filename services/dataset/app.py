@@ -20,7 +20,7 @@ class FaustTable:
     """The entries in a Faust table, whose changelog topic is `dataset.entries`.
 
     Written with the delivery in hand, which Faust's own `table[key] = value` throws away: it would commit past an entry that
-    never reached the changelog.
+    never reached the changelog. What is held is not always what was written: after a rebalance either of them is read.
     """
 
     def __init__(self, app: faust.App) -> None:

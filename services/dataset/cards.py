@@ -6,6 +6,7 @@ withdrawal would have to decode them all, again and again.
 
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 
 from shared.entries import Decision, Entry, Reason, is_waiting
 from shared.events import FeedbackType
@@ -39,7 +40,8 @@ class Card:
             logged_at=entry.logged_at,
             decision=entry.decision,
             reason=entry.reason,
-            influence=entry.influence,
+            # One string for all that a user said.
+            influence=intern(entry.influence) if entry.influence else None,
             answer_id=entry.answer_id,
             word=entry.word,
             number=entry.batch.number if entry.batch else None,

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from services.dataset.cards import Card
@@ -63,7 +64,8 @@ class Known:
         entry = self._cards[name].entry
         if entry.text is None and entry.prompt is None:
             return None
-        self._cards[name] = Card.of(entry.without_signatures())
+        # Its names are those that everything else here goes by: another card would have names of its own.
+        self._cards[name] = replace(self._cards[name], encoded=entry.without_signatures().encode())
         return self._cards[name]
 
     def expire(self, before: datetime, left: Iterable[str], is_needed: Callable[[Card], bool]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from services.dataset.handlers import Dataset
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
 from shared.codec import Headers, decode, encode
-from shared.entries import TableState
+from shared.entries import Entry, TableState
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady, ExamplesWithdrawn, FeedbackScored, WithdrawalRequested
 from shared.marks import read_mark
@@ -199,6 +199,31 @@ async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has
         assert {entry.feedback_id: entry.batch.number for entry in entries if entry.batch} == {
             feedback_id: number for number, batch in found.items() for feedback_id in batch
         }, lives
+
+
+async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_written_again() -> None:
+    """Nor does a worker that starts later write it again, which finds it as it was written."""
+
+    class Holding(Outside):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held: dict[str, bytes] = {}
+
+        def hold(self, key: str, value: bytes) -> None:
+            self.held[key] = value
+
+    outside, file = Holding(), model_file(batch_size=4, held_out_share=0.2, share_window=1)
+    file = file.model_copy(update={"lanes": {name: lane.model_copy(update={"replay_window": 0}) for name, lane in file.lanes.items()}})
+    await live(outside, file)
+    held, left, written = outside.held, outside.left, dict(outside.entries)
+    await live(outside, file)
+    assert len(held) > 4
+    assert outside.held.keys() >= held.keys()
+    assert (outside.left, outside.entries) == (left, written)
+    for key, value in outside.held.items():
+        entry = Entry.model_validate_json(written[key])
+        assert (entry.decision, entry.text is None) == ("training", False)
+        assert Entry.model_validate_json(value) == entry.without_signatures()
 
 
 async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> None:
