@@ -30,8 +30,8 @@ class Measured:
     scored: float = 1280
     written: float = 4230
     entry: float = 1810
-    replayed: float = 5180
-    known: float = 1670
+    replayed: float = 4750
+    known: float = 1380
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """An entry as it is held in memory: encoded, the very bytes that the table holds, and beside them what is asked of entries in passing.
 
-Whole entries would take ten times as much, since each field is an object. Only the bytes would take a seventh less, but a recovery or a
-withdrawal would have to decode them all, again and again.
+Whole entries would take six times as much, since each of their fields is an object. The bytes alone would take a sixth less, but then a
+recovery would decode all of them several times over, and a withdrawal once more.
 """
 
 from dataclasses import dataclass
