@@ -47,8 +47,7 @@ T = TypeVar("T")
 
 
 class Table(Protocol):
-    """Where entries are kept. What `put` and `delete` return is done when the change is durable; `hold` only says what to hold in memory
-    of a value from now on."""
+    """Where entries are kept. What `put` and `delete` return is done when the change is durable; `hold` changes what is in memory alone."""
 
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[Any]: ...
 

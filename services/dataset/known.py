@@ -28,10 +28,6 @@ class Known:
     def get(self, name: str) -> Card | None:
         return self._cards.get(name)
 
-    def waits(self, name: str) -> bool:
-        """Whether an event is known, and waits for a batch."""
-        return name in self._cards and self._cards[name].waits
-
     def of_answer(self, answer_id: str | None) -> Card | None:
         """The newest entry that says what an answer is worth."""
         return self._cards[self._answers[answer_id]] if answer_id in self._answers else None

@@ -7,7 +7,6 @@ entries written so far goes on exactly as the one that wrote them.
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
 from itertools import groupby
 from typing import Literal
 
@@ -17,12 +16,11 @@ from services.dataset.curation import Curated, curate, influence_of, influence_o
 from services.dataset.golden import Golden
 from services.dataset.known import Known
 from services.dataset.likeness import Likeness
-from services.dataset.newcomers import Newcomers
 from services.dataset.outcomes import Closing, Decided, Withdrawn
+from services.dataset.pending import Pending
 from services.dataset.selection import most_informative
 from services.dataset.similarity import signatures_of
 from services.dataset.vigilance import Vigilance
-from services.dataset.waiting import Waiting
 from shared.entries import ClosedBatch, Entry, Membership, Reason, entry_key
 from shared.events import Artefact, FeedbackScored, Position, WithdrawalRequested
 from shared.identity import batch_identity, user_digest
@@ -38,10 +36,7 @@ class Ledger:
         self.shard = shard
         self._golden = golden or Golden()
         self._known = Known()
-        self._waiting = Waiting(self._policy)
-        self._newcomers = Newcomers()
-        self._oldest: list[tuple[datetime, str]] = []
-        self._riding: dict[str, Entry] = {}
+        self._pending = Pending(self._policy)
         self.vigilance = Vigilance()
         self._likeness = Likeness(model_file, self._golden)
         self._dropped: Counter[str] = Counter()
@@ -59,31 +54,24 @@ class Ledger:
         ledger = cls(model_file, shard, golden)
         ordered = sorted(cards, key=lambda card: card.offset)
         memberships = [batch.membership(0) for batch in batches]
-        members = sorted((card for card in ordered if card.number is not None), key=_batch_and_place)
+        members = sorted((card for card in ordered if card.number is not None), key=lambda card: (card.number or 0, card.place or 0))
         memberships += [card.entry.batch for card in members[-1:] if card.entry.batch]
         closed = max((membership.closed for membership in memberships), default=-1)
         for membership in memberships:
             ledger._follow(membership)
         trained = [card for card in members if card.decision == "training"]
-        held_out = [card for card in ordered if card.decision == "held_out"]
         for _, batch in groupby(trained, key=lambda card: card.number):
-            ledger._waiting.trained(batch)
-        for card in trained[-ledger._likeness.trained_newest :]:
-            ledger._likeness.add(card.entry)
-            ledger._likeness.train(card.feedback_id)
-        for place, card in enumerate(held_out, ledger._likeness.held_out_newest - len(held_out)):
-            if place >= 0 or card.waits:
-                ledger._likeness.add(card.entry)
+            ledger._pending.trained(batch)
+        left = ledger._likeness.restore(trained, [card for card in ordered if card.decision == "held_out"])
         for card in ordered:
             ledger._remember(card)
             if card.waits:
                 ledger._wait(card.entry)
             elif card.decision == "dropped" and (card.offset if card.revoked is None else card.revoked) > closed:
                 ledger._dropped[card.reason] += 1
-        for card in (*trained, *held_out):
-            if not card.waits and card.feedback_id not in ledger._likeness:
-                ledger._lighten(card.feedback_id)
-        ledger._wake()
+        for card in left:
+            ledger._lighten(card.feedback_id)
+        ledger._pending.wake(ledger._now)
         return ledger
 
     @property
@@ -94,12 +82,12 @@ class Ledger:
     @property
     def pending(self) -> int:
         """How many training examples wait."""
-        return self._waiting.size + len(self._newcomers)
+        return len(self._pending)
 
     @property
     def held_back(self) -> dict[str, int]:
         """How many training examples could not enter a batch now, however large, by what holds them back."""
-        return {"limits": self._waiting.size - self._waiting.most, "newcomer": len(self._newcomers)}
+        return self._pending.held_back
 
     def encoded(self, name: str) -> bytes:
         """The entry of an event that is known, as it is held and has to be written. KeyError when it is not."""
@@ -132,7 +120,7 @@ class Ledger:
             self._wait(entry)
         else:
             self._dropped[entry.reason] += 1
-        self._wake()
+        self._pending.wake(self._now)
         return Decided("new", entry, superseded, expired)
 
     def withdraw(self, request: WithdrawalRequested, source: Position, logged_at: datetime) -> Withdrawn:
@@ -143,7 +131,7 @@ class Ledger:
         influence = influence_of_user(request.user_id)
         theirs = [card for card in self._known if card.influence == influence and card.offset < source.offset]
         written = tuple(self._forget(card.entry, source.offset) for card in theirs)
-        self._waiting.forget(influence)
+        self._pending.forget(influence)
         # Some may have been withdrawn for this very request before a crash.
         withdrawn = sum(card.reason == "withdrawn" and card.revoked == source.offset for card in self._known)
         entry = Entry(
@@ -158,30 +146,29 @@ class Ledger:
             withdraws=user_digest(request.user_id),
         )
         self._remember(Card.of(entry))
-        self._wake()
+        self._pending.wake(self._now)
         return Withdrawn("new", withdrawn, (*written, entry))
 
     def wait_ended(self, logged_at: datetime) -> None:
         """The log's clock goes on without an event."""
         self._now = max(self._now, logged_at)
-        self._wake()
+        self._pending.wake(self._now)
 
     def is_overdue(self, now: datetime) -> bool:
         """Whether a batch would close for its age if the log's clock were at `now`."""
-        return bool(self._candidates(now))
+        return bool(self._pending.candidates(now))
 
     def due(self) -> Closing | None:
         """The batch that is full, or none. The same until `close`."""
-        candidates = self._candidates(self._now)
+        candidates = self._pending.candidates(self._now)
         if not candidates or self._newest is None:
             return None
         size = self._policy.batch_size
         chosen = most_informative(candidates, size) if len(candidates) > size else candidates
-        riding = sorted(self._riding.values(), key=lambda entry: (entry.decision != "negative", entry.source.offset))
         return Closing(
             number=self._number,
             batch_id=batch_identity(self._model_file.model, self.shard, self._number),
-            members=(*chosen, *riding),
+            members=(*chosen, *self._pending.riding),
             dropped=dict(sorted(self._dropped.items())),
             held_back={reason: count for reason, count in self.held_back.items() if count},
             previous=self._previous,
@@ -197,10 +184,7 @@ class Ledger:
             )
             for place, entry in enumerate(closing.members)
         )
-        for entry in closing.of("training"):
-            self._waiting.remove(entry)
-        self._waiting.trained(closing.of("training"))
-        self._riding.clear()
+        self._pending.enter(closing.of("training"))
         self._dropped.clear()
         for entry in joined:
             self._known.change(Card.of(entry))
@@ -209,15 +193,6 @@ class Ledger:
             if entry.decision == "training":
                 self._likeness.train(entry.feedback_id)
         return joined
-
-    def _candidates(self, now: datetime) -> list[Entry]:
-        """Those of which a batch is made if the log's clock is at `now`; none while it is too early for one."""
-        wanted = max(self._policy.batch_size, self._policy.pool or 0)
-        least = min(wanted, self._policy.smallest_batch) if self._has_waited_too_long(now) else wanted
-        if self._waiting.most < least:
-            return []
-        found = self._waiting.choose(wanted)
-        return found if len(found) >= least else []
 
     def _entry(
         self,
@@ -278,36 +253,11 @@ class Ledger:
 
     def _wait(self, entry: Entry) -> None:
         self._likeness.add(entry)
-        if entry.decision != "training":
-            self._riding[entry.feedback_id] = entry
-            return
-        if entry.eligible_at is None:
-            self._waiting.add(entry)
-        else:
-            self._newcomers.add(entry, entry.eligible_at)
-        if self._policy.longest_wait_hours is not None:
-            heappush(self._oldest, (entry.logged_at, entry.feedback_id))
-
-    def _wake(self) -> None:
-        for entry in self._newcomers.due(self._now):
-            self._waiting.add(entry)
-
-    def _has_waited_too_long(self, now: datetime) -> bool:
-        """Whether an example has waited longer than the longest wait."""
-        if self._policy.longest_wait_hours is None:
-            return False
-        while self._oldest and not self._known.waits(self._oldest[0][1]):
-            heappop(self._oldest)
-        return bool(self._oldest) and now - self._oldest[0][0] > timedelta(hours=self._policy.longest_wait_hours)
+        self._pending.add(entry)
 
     def _revoke(self, entry: Entry, reason: Reason, offset: int) -> Entry:
         """Take out an entry that waits, for the event at `offset`; as it has to be written again."""
-        if entry.decision != "training":
-            del self._riding[entry.feedback_id]
-        elif entry in self._newcomers:
-            self._newcomers.remove(entry)
-        else:
-            self._waiting.remove(entry)
+        self._pending.remove(entry)
         self._likeness.remove(entry.feedback_id)
         revoked = entry.revoked_by(reason, offset)
         self._known.change(Card.of(revoked))
@@ -345,7 +295,3 @@ class Ledger:
 
     def _key(self, name: str) -> str:
         return entry_key(self._model_file.model, self.shard, name)
-
-
-def _batch_and_place(card: Card) -> tuple[int, int]:
-    return card.number or 0, card.place or 0

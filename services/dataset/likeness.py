@@ -1,7 +1,9 @@
 """What examples are like: those that wait, that were trained on lately, and that are held out; and the golden set, which never changes."""
 
+from collections.abc import Sequence
 from itertools import islice
 
+from services.dataset.cards import Card
 from services.dataset.golden import Golden
 from services.dataset.similarity import Signature, Similar
 from shared.entries import Decision, Entry, Reason
@@ -25,8 +27,8 @@ class Likeness:
         self._trained: dict[str, None] = {}
         self._held_out: dict[str, None] = {}
         lanes = model_file.lanes.values()
-        self.trained_newest = max(policy.share_window * policy.batch_size, *(lane.replay_window for lane in lanes))
-        self.held_out_newest = model_file.gate.held_out_newest
+        self._trained_newest = max(policy.share_window * policy.batch_size, *(lane.replay_window for lane in lanes))
+        self._held_out_newest = model_file.gate.held_out_newest
 
     def __contains__(self, name: str) -> bool:
         """Whether the example of that feedback can be found."""
@@ -54,6 +56,16 @@ class Likeness:
         """An example was trained on, later than all before."""
         self._trained[name] = None
 
+    def restore(self, trained: Sequence[Card], held_out: Sequence[Card]) -> list[Card]:
+        """Have found what was trained on and what is held out, each in its order, as far as it is among the newest or waits; the others."""
+        for card in trained[-self._trained_newest :]:
+            self.add(card.entry)
+            self.train(card.feedback_id)
+        older = held_out[: -self._held_out_newest]
+        for card in (*(card for card in older if card.waits), *held_out[-self._held_out_newest :]):
+            self.add(card.entry)
+        return [*trained[: -self._trained_newest], *(card for card in older if not card.waits)]
+
     def forget(self, name: str) -> None:
         """Have an example found no more; one that is not there is no error."""
         for index in (self._texts, self._trained_prompts, self._held_out_prompts):
@@ -67,8 +79,8 @@ class Likeness:
 
     def leave(self) -> list[str]:
         """Remove what is no longer among the newest, and say what that is."""
-        left = list(islice(self._trained, max(0, len(self._trained) - self.trained_newest)))
-        left += islice(self._held_out, max(0, len(self._held_out) - self.held_out_newest))
+        left = list(islice(self._trained, max(0, len(self._trained) - self._trained_newest)))
+        left += islice(self._held_out, max(0, len(self._held_out) - self._held_out_newest))
         for name in left:
             self.remove(name)
         return left
