@@ -1,5 +1,6 @@
 """What room one event of 1 KB takes, on topics and in a dataset worker's memory: `python -m benchmarks.footprint` prints it."""
 
+import gc
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def _room(file: ModelFile, events: int) -> tuple[float, ...]:
         bytes_written, closed = _take(ledger, values, event, source)
         written += bytes_written
         if closed and number >= events / 2:
+            gc.collect()
             seen.append((number, tracemalloc.get_traced_memory()[0]))
     tracemalloc.stop()
     left = sum(_on_disk(key, value) for key, value in values.items())
