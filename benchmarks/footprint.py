@@ -1,5 +1,6 @@
 """What room one event of 1 KB takes, on topics and in a dataset worker's memory: `python -m benchmarks.footprint` prints it."""
 
+import gc
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ NARROW = MODEL.model_copy(
     update={
         "curation": MODEL.curation.model_copy(update={"share_window": 1}),
         "lanes": {name: lane.model_copy(update={"replay_window": 0}) for name, lane in MODEL.lanes.items()},
+        "gate": MODEL.gate.model_copy(update={"held_out_newest": 1}),
     }
 )
-"""Where nearly every event has left that window, and is only known, so that it counts once."""
+"""Where nearly every event has left that window and the held-out set, and is only known, so that it counts once."""
 MANIFEST = Artefact(uri="datasets/model-0/0/0/manifest.json", digest=digest_of(b""))
 
 
@@ -53,25 +55,41 @@ def footprint(events: int = 2000) -> Footprint:
 
 
 def _room(file: ModelFile, events: int) -> tuple[float, ...]:
-    """Received, scored, written, left by compaction and in memory: bytes for each of so many events."""
+    """Received, scored, written, left by compaction and in memory: bytes for each of so many events; in memory what each of the second
+    half adds, as seen when batches have closed and little waits."""
     received = scored = written = 0
-    values: dict[str, bytes] = {}
+    seen: list[tuple[int, int]] = []
+    values: dict[bytes, bytes] = {}
     ledger = Ledger(file, 0)
     # What the ledger holds, and beside it the values as Faust's table has them.
     tracemalloc.start()
-    for event, bytes_received, bytes_scored, source in _flow(events):
+    for number, (event, bytes_received, bytes_scored, source) in enumerate(_flow(events), 1):
         received, scored = received + bytes_received, scored + bytes_scored
-        decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
-        entries = [entry for entry in (decided.entry, decided.superseded) if entry]
-        if closing := ledger.due():
-            entries += ledger.close(closing, MANIFEST)
-        for entry in entries:
-            values[entry.key] = entry.encode()
-            written += _on_disk(entry.key.encode(), values[entry.key])
-    memory, _ = tracemalloc.get_traced_memory()
+        bytes_written, closed = _take(ledger, values, event, source)
+        written += bytes_written
+        if closed and number >= events / 2:
+            gc.collect()
+            seen.append((number, tracemalloc.get_traced_memory()[0]))
     tracemalloc.stop()
-    left = sum(_on_disk(key.encode(), value) for key, value in values.items())
-    return tuple(total / events for total in (received, scored, written, left, memory))
+    left = sum(_on_disk(key, value) for key, value in values.items())
+    (first, before), (last, after) = seen[0], seen[-1]
+    return (*(total / events for total in (received, scored, written, left)), (after - before) / (last - first))
+
+
+def _take(ledger: Ledger, values: dict[bytes, bytes], event: FeedbackScored, source: Position) -> tuple[int, bool]:
+    """Have an event decided upon and its entries put among the values; bytes written, and whether a batch has closed."""
+    decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
+    entries = [entry for entry in (decided.entry, decided.superseded) if entry]
+    if closing := ledger.due():
+        entries += ledger.close(closing, MANIFEST)
+    written = 0
+    for entry in entries:
+        key, value = entry.key.encode(), ledger.encoded(entry.feedback_id)
+        values[key] = value
+        written += _on_disk(key, value)
+    for lighter, value in ledger.lighter():
+        values[lighter.encode()] = value
+    return written, closing is not None
 
 
 def _flow(events: int) -> Iterator[tuple[FeedbackScored, int, int, Position]]:

@@ -28,10 +28,10 @@ class Measured:
     batch_seconds: float = 58.9
     received: float = 972
     scored: float = 1280
-    written: float = 4290
-    entry: float = 1850
-    replayed: float = 14_900
-    known: float = 9090
+    written: float = 4230
+    entry: float = 1810
+    replayed: float = 4750
+    known: float = 1380
 
 
 @dataclass(frozen=True)

@@ -88,15 +88,20 @@ class Entry(Value):
     @property
     def waits(self) -> bool:
         """Whether it waits for a batch."""
-        return self.batch is None and self.decision not in ("dropped", "withdrawal")
+        return is_waiting(self.decision, self.batch)
 
     def traced(self, traceparent: str) -> "Entry":
         """The same, with the span that scored it."""
         return self.model_copy(update={"traceparent": traceparent})
 
     def joined(self, batch: Membership) -> "Entry":
-        """The same event as a member of a batch, without its content."""
-        return self.model_copy(update={"batch": batch, "example": None, "traceparent": None})
+        """The same event as a member of a batch, without its content, and without what only matters before."""
+        gone = dict.fromkeys(("example", "traceparent", "conversation", "eligible_at"))
+        return self.model_copy(update=gone | {"batch": batch, "parts": ()})
+
+    def without_signatures(self) -> "Entry":
+        """The same event, with which nothing is compared any more."""
+        return self.model_copy(update={"text": None, "prompt": None})
 
     def revoked_by(self, reason: Reason, offset: int) -> "Entry":
         """The same event, dropped for the one at `offset` although it waited; without its content."""
@@ -110,6 +115,11 @@ class Entry(Value):
 
     def encode(self) -> bytes:
         return self.model_dump_json(exclude_none=True).encode()
+
+
+def is_waiting(decision: Decision, batch: object | None) -> bool:
+    """Whether what was decided so waits for a batch, if it is in `batch`."""
+    return batch is None and decision not in ("dropped", "withdrawal")
 
 
 def entry_key(model: str, shard: int, feedback_id: str) -> str:
@@ -161,13 +171,14 @@ class TableState:
         entries: list[Entry] = []
         batches: list[ClosedBatch] = []
         for key, value in values:
-            if _is_of_batch(key):
+            if is_of_batch(key):
                 batches.append(ClosedBatch.model_validate_json(value))
             else:
                 entries.append(Entry.model_validate_json(value))
         return cls(tuple(entries), tuple(batches))
 
 
-def _is_of_batch(key: bytes) -> bool:
+def is_of_batch(key: bytes) -> bool:
+    """Whether a key is that of a batch's record, and not of an entry."""
     _, _, rest = key.partition(b"#")
     return rest.partition(b"/")[0].isdigit()

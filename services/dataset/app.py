@@ -7,7 +7,7 @@ from typing import Any
 import faust
 
 from services.dataset.handlers import Dataset
-from shared.entries import TableState
+from services.dataset.recovery import Group, ShardState, read_state
 from shared.errors import Unavailable
 from shared.health import Health
 from shared.streams import Commits, record_of, source_topic
@@ -20,7 +20,7 @@ class FaustTable:
     """The entries in a Faust table, whose changelog topic is `dataset.entries`.
 
     Written with the delivery in hand, which Faust's own `table[key] = value` throws away: it would commit past an entry that
-    never reached the changelog.
+    never reached the changelog. What is held is not always what was written: after a rebalance either of them is read.
     """
 
     def __init__(self, app: faust.App) -> None:
@@ -34,20 +34,21 @@ class FaustTable:
         delivery: Awaitable[Any] = self.table.send_changelog(partition, key.encode(), value, "raw", "raw")
         return delivery
 
+    def hold(self, key: str, value: bytes) -> None:
+        self.table.data[key.encode()] = value
+
     def delete(self, partition: int, key: str) -> Awaitable[Any]:
         self.table.data.pop(key.encode(), None)
         delivery: Awaitable[Any] = self.table.send_changelog(partition, key.encode(), None, "raw", "raw")
         return delivery
 
-    def owned(self) -> TableState:
+    def owned(self) -> dict[Group, ShardState]:
         """What the table says of the partitions that this worker owns; the rest is dropped from memory."""
         partitions = {tp.partition for tp in self._app.consumer.assignment() if tp.topic == FEEDBACK_SCORED}
-        state = TableState.read(self.table.data.items())
-        others = [entry.key for entry in state.entries if entry.source.partition not in partitions]
-        others += [batch.key for batch in state.batches if batch.partition not in partitions]
+        state, others = read_state(self.table.data.items(), partitions.__contains__)
         for key in others:
-            del self.table.data[key.encode()]
-        return TableState.read(self.table.data.items()) if others else state
+            del self.table.data[key]
+        return state
 
 
 def attach(app: faust.App, table: FaustTable, dataset: Dataset, commits: Commits, health: Health) -> None:

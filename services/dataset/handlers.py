@@ -6,15 +6,16 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from services.dataset.batches import announcement, write_snapshot
+from services.dataset.cards import Card
 from services.dataset.golden import Golden
 from services.dataset.ledger import Ledger
 from services.dataset.outcomes import Closing
-from services.dataset.recovery import Group, completed, grouped, newest_members, perhaps_unannounced
+from services.dataset.recovery import Group, ShardState, completed, newest_members, perhaps_unannounced
 from services.dataset.withdrawal import announcements, mark_examples
 from shared.bus import Producer, Record, publish, send_dead_letter
 from shared.clock import Clock
 from shared.codec import Headers, decode
-from shared.entries import ClosedBatch, Entry, TableState, closed_batch_key
+from shared.entries import ClosedBatch, Entry, closed_batch_key
 from shared.errors import Unavailable, Unprocessable
 from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WaitEnded, WithdrawalRequested
 from shared.failpoints import reach
@@ -46,9 +47,11 @@ T = TypeVar("T")
 
 
 class Table(Protocol):
-    """Where entries are kept. What `put` and `delete` return is done when the change is durable."""
+    """Where entries are kept. What `put` and `delete` return is done when the change is durable; `hold` changes what is in memory alone."""
 
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[Any]: ...
+
+    def hold(self, key: str, value: bytes) -> None: ...
 
     def delete(self, partition: int, key: str) -> Awaitable[Any]: ...
 
@@ -93,7 +96,7 @@ class Dataset:
             metrics.expect("ratchet_dataset_batches_total", model=name)
             metrics.set("ratchet_dataset_batch_size", max(file.curation.batch_size, file.curation.pool or 0), model=name)
 
-    async def recover(self, read: Callable[[], TableState]) -> None:
+    async def recover(self, read: Callable[[], dict[Group, ShardState]]) -> None:
         """Go on from what the table says of the partitions that this worker owns; it is read when no event is half done.
 
         Raises Unusable when a snapshot that is needed is not whole.
@@ -105,23 +108,25 @@ class Dataset:
             for metric in OF_SHARDS:
                 self._metrics.forget(metric)
             state = read()
-            for (model, shard), found in grouped(state).items():
+            for (model, shard), found in state.items():
                 if model not in self._models.files:
-                    self._log.warning("no model file declares it any more", model=model, entries=len(found.entries))
+                    self._log.warning("no model file declares it any more", model=model, entries=len(found.cards))
                     continue
                 if (unannounced := perhaps_unannounced(found)) is not None:
-                    await self._announce_batch(unannounced, found.entries)
+                    await self._announce_batch(unannounced, (card.entry for card in found.cards if card.waits))
                 repaired = await asyncio.to_thread(completed, found, self._read)
                 await reach("dataset.recovering")
+                newest = {card.feedback_id: card for card in found.cards}
                 for entry in repaired:
-                    await self._put(entry)
-                newest = {entry.feedback_id: entry for entry in (*found.entries, *repaired)}
+                    card = newest[entry.feedback_id] = Card.of(entry)
+                    await self._table.put(entry.source.partition, entry.key, card.encoded)
                 ledger = Ledger.rebuilt(self._models.get(model), shard, self._golden[model], newest.values(), found.batches)
                 self._ledgers[model, shard] = ledger
+                self._lighten(ledger)
                 self._count_pending(model, shard)
                 self._tell_newest_batch(model, shard, newest_members(newest.values()))
             self._recovered = True
-            self._log.info("recovered", entries=len(state.entries), ledgers=len(self._ledgers))
+            self._log.info("recovered", entries=sum(len(found.cards) for found in state.values()), ledgers=len(self._ledgers))
 
     async def handle(self, record: Record, logged_at: datetime) -> list[Awaitable[Any]]:
         """Decide about a record; what is returned is awaited until the entries are durable. Raises Unavailable after all attempts."""
@@ -150,6 +155,7 @@ class Dataset:
                 deliveries = await self._decide(ledger, event, position, logged_at, traceparent)
             # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
             deliveries += await self._close_batches(ledger, model_file, record.partition)
+            self._lighten(ledger)
             self._watch(event.model, ledger)
             self._count_pending(*group)
             return deliveries
@@ -170,10 +176,10 @@ class Dataset:
         await reach("dataset.decided")
         deliveries = [self._table.delete(position.partition, key) for key in decided.expired]
         if decided.entry is not None:
-            deliveries.append(self._put(decided.entry))
+            deliveries.append(self._put(ledger, decided.entry))
         if decided.superseded is not None:
             # After the entry that takes its place, so that a crash between the two leaves what recovery can tell.
-            deliveries.append(self._put(decided.superseded))
+            deliveries.append(self._put(ledger, decided.superseded))
         await reach("dataset.entry_sent")
         self._count(event.model, decided.status, decided.entry)
         return deliveries
@@ -194,7 +200,7 @@ class Dataset:
         self._metrics.count("ratchet_dataset_withdrawals_total", model=request.model)
         about = {"model": request.model, "shard": request.shard, "waiting": withdrawn.waiting, "batches": len(found.batches)}
         self._log.info("withdrawn", forgotten=request.forgotten, **about)
-        return [self._put(entry) for entry in withdrawn.entries]
+        return [self._put(ledger, entry) for entry in withdrawn.entries]
 
     async def _close_batches(self, ledger: Ledger, model_file: ModelFile, partition: int) -> list[Awaitable[Any]]:
         deliveries: list[Awaitable[Any]] = []
@@ -202,7 +208,7 @@ class Dataset:
             batch = await self._record(closing, model_file, ledger.shard, partition)
             await self._announce_batch(batch, closing.members)
             for entry in ledger.close(closing, batch.manifest):
-                deliveries.append(self._put(entry))
+                deliveries.append(self._put(ledger, entry))
                 await reach("dataset.member_sent")
             await reach("dataset.batch_closed")
             self._metrics.count("ratchet_dataset_batches_total", model=model_file.model)
@@ -248,8 +254,13 @@ class Dataset:
     async def _announce(self, topic: str, model: str, event: Event, more: Headers = ()) -> None:
         await self._retried(lambda: publish(self._producer, topic, model, event, SOURCE, more))
 
-    def _put(self, entry: Entry) -> Awaitable[Any]:
-        return self._table.put(entry.source.partition, entry.key, entry.encode())
+    def _put(self, ledger: Ledger, entry: Entry) -> Awaitable[Any]:
+        """The table holds the very bytes that the ledger holds."""
+        return self._table.put(entry.source.partition, entry.key, ledger.encoded(entry.feedback_id))
+
+    def _lighten(self, ledger: Ledger) -> None:
+        for key, value in ledger.lighter():
+            self._table.hold(key, value)
 
     async def _retried(self, act: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, self._retries):
@@ -283,7 +294,7 @@ class Dataset:
         for reason, count in ledger.held_back.items():
             self._metrics.set("ratchet_dataset_held_back_examples", count, model=model, shard=str(shard), reason=reason)
 
-    def _tell_newest_batch(self, model: str, shard: int, members: Collection[Entry]) -> None:
+    def _tell_newest_batch(self, model: str, shard: int, members: Collection[Entry | Card]) -> None:
         if members:
-            newest = max(entry.logged_at for entry in members).timestamp()
+            newest = max(member.logged_at for member in members).timestamp()
             self._metrics.set("ratchet_dataset_newest_batch_timestamp_seconds", newest, model=model, shard=str(shard))

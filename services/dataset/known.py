@@ -2,77 +2,88 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 
-from shared.entries import Entry
+from services.dataset.cards import Card
 
 
 class Known:
     """Entries by feedback id. Each operation but iteration costs the same however many there are."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
-        self._answers: dict[str, Entry] = {}
-        self._users: dict[str, Entry] = {}
+        self._cards: dict[str, Card] = {}
+        self._answers: dict[str, str] = {}
+        self._users: dict[str, str] = {}
         self._aging: deque[str] = deque()
         self._aged: set[str] = set()
         self._changed: list[str] = []
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+    def __iter__(self) -> Iterator[Card]:
+        return iter(self._cards.values())
 
-    def get(self, name: str) -> Entry | None:
-        return self._entries.get(name)
+    def __getitem__(self, name: str) -> Card:
+        return self._cards[name]
 
-    def waits(self, name: str) -> bool:
-        """Whether an event is known, and waits for a batch."""
-        return name in self._entries and self._entries[name].waits
+    def get(self, name: str) -> Card | None:
+        return self._cards.get(name)
 
-    def of_answer(self, answer_id: str | None) -> Entry | None:
+    def of_answer(self, answer_id: str | None) -> Card | None:
         """The newest entry that says what an answer is worth."""
-        return self._answers.get(answer_id) if answer_id else None
+        return self._cards[self._answers[answer_id]] if answer_id in self._answers else None
 
-    def of_user(self, influence: str) -> Entry | None:
+    def of_user(self, influence: str) -> Card | None:
         """The newest entry of a user."""
-        return self._users.get(influence)
+        return self._cards[self._users[influence]] if influence in self._users else None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, card: Card) -> None:
         """Entries are added in the order of the log."""
-        self._entries[entry.feedback_id] = entry
-        self._aging.append(entry.feedback_id)
-        if entry.answer_id and entry.reason not in ("late", "corrected"):
-            self._answers[entry.answer_id] = entry
-        if entry.influence:
-            self._users[entry.influence] = entry
+        name = card.feedback_id
+        self._cards[name] = card
+        self._aging.append(name)
+        if card.answer_id and card.reason not in ("late", "corrected"):
+            self._answers[card.answer_id] = name
+        if card.influence:
+            self._users[card.influence] = name
 
-    def change(self, entry: Entry) -> None:
-        """An entry that is known says something else now."""
-        before = self._entries[entry.feedback_id]
-        self._entries[entry.feedback_id] = entry
-        self._changed.append(entry.feedback_id)
-        if entry.answer_id and self._answers.get(entry.answer_id) is before:
-            self._answers[entry.answer_id] = entry
-        if before.influence and self._users.get(before.influence) is before:
-            del self._users[before.influence]
-            if entry.influence:
-                self._users[entry.influence] = entry
+    def change(self, card: Card) -> None:
+        """An entry that is known says something else now; of the same answer, and of the same user or of none."""
+        name = card.feedback_id
+        before = self._cards[name]
+        self._cards[name] = card
+        self._changed.append(name)
+        if not card.influence:
+            self._disown(before)
 
-    def expire(self, before: datetime, left: Iterable[str], is_needed: Callable[[Entry], bool]) -> tuple[str, ...]:
+    def lighten(self, name: str) -> Card | None:
+        """Hold an entry without its signatures, with which nothing is compared any more; as it is then, or None if it has none."""
+        entry = self._cards[name].entry
+        if entry.text is None and entry.prompt is None:
+            return None
+        # Its names are those that everything else here goes by: another card would have names of its own.
+        self._cards[name] = replace(self._cards[name], encoded=entry.without_signatures().encode())
+        return self._cards[name]
+
+    def expire(self, before: datetime, left: Iterable[str], is_needed: Callable[[Card], bool]) -> tuple[str, ...]:
         """Forget entries that are older than `before` and not needed, and say which.
 
         Looked at are those that have just grown old, have changed, or `left` what had needed them: only those can have become needless.
         """
         candidates = [*left, *self._changed]
         self._changed.clear()
-        while self._aging and self._entries[self._aging[0]].logged_at < before:
+        while self._aging and self._cards[self._aging[0]].logged_at < before:
             candidates.append(self._aging[0])
             self._aged.add(self._aging.popleft())
-        gone = tuple(name for name in dict.fromkeys(candidates) if name in self._aged and not is_needed(self._entries[name]))
+        gone = tuple(name for name in dict.fromkeys(candidates) if name in self._aged and not is_needed(self._cards[name]))
         for name in gone:
             self._aged.discard(name)
-            entry = self._entries.pop(name)
-            if entry.answer_id and self._answers.get(entry.answer_id) is entry:
-                del self._answers[entry.answer_id]
-            if entry.influence and self._users.get(entry.influence) is entry:
-                del self._users[entry.influence]
+            card = self._cards.pop(name)
+            if card.answer_id and self._answers.get(card.answer_id) == name:
+                del self._answers[card.answer_id]
+            self._disown(card)
         return gone
+
+    def _disown(self, card: Card) -> None:
+        """Have an entry stand for its user no more."""
+        if card.influence and self._users.get(card.influence) == card.feedback_id:
+            del self._users[card.influence]

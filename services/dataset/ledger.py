@@ -4,24 +4,23 @@ Decisions are functions of the entries before an event and of the event, in the 
 entries written so far goes on exactly as the one that wrote them.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
 from itertools import groupby
 from typing import Literal
 
 from services.dataset.answers import answer_id_of, combined, word_of
+from services.dataset.cards import Card
 from services.dataset.curation import Curated, curate, influence_of, influence_of_user
 from services.dataset.golden import Golden
 from services.dataset.known import Known
 from services.dataset.likeness import Likeness
-from services.dataset.newcomers import Newcomers
 from services.dataset.outcomes import Closing, Decided, Withdrawn
+from services.dataset.pending import Pending
 from services.dataset.selection import most_informative
 from services.dataset.similarity import signatures_of
 from services.dataset.vigilance import Vigilance
-from services.dataset.waiting import Waiting
 from shared.entries import ClosedBatch, Entry, Membership, Reason, entry_key
 from shared.events import Artefact, FeedbackScored, Position, WithdrawalRequested
 from shared.identity import batch_identity, user_digest
@@ -37,52 +36,42 @@ class Ledger:
         self.shard = shard
         self._golden = golden or Golden()
         self._known = Known()
-        self._waiting = Waiting(self._policy)
-        self._newcomers = Newcomers()
-        self._oldest: list[tuple[datetime, str]] = []
-        self._riding: dict[str, Entry] = {}
+        self._pending = Pending(self._policy)
         self.vigilance = Vigilance()
-        self._likeness = Likeness(self._policy.similarity, self._golden)
-        self._replay: deque[str] = deque()
-        self._replay_window = max(
-            self._policy.share_window * self._policy.batch_size, *(lane.replay_window for lane in model_file.lanes.values())
-        )
+        self._likeness = Likeness(model_file, self._golden)
         self._dropped: Counter[str] = Counter()
-        self._newest: Entry | None = None
+        self._newest: Card | None = None
+        self._lighter: list[Card] = []
         self._now = datetime.min.replace(tzinfo=UTC)
         self._number = 0
         self._previous: Artefact | None = None
 
     @classmethod
     def rebuilt(
-        cls, model_file: ModelFile, shard: int, golden: Golden, entries: Iterable[Entry], batches: Iterable[ClosedBatch] = ()
+        cls, model_file: ModelFile, shard: int, golden: Golden, cards: Iterable[Card], batches: Iterable[ClosedBatch] = ()
     ) -> "Ledger":
-        """The ledger that wrote `entries` and `batches`, which may come in any order."""
+        """The ledger that wrote the entries of `cards`, and `batches`; both may come in any order."""
         ledger = cls(model_file, shard, golden)
-        ordered = sorted(entries, key=lambda entry: entry.source.offset)
-        memberships = [batch.membership(0) for batch in batches] + [entry.batch for entry in ordered if entry.batch]
+        ordered = sorted(cards, key=lambda card: card.offset)
+        memberships = [batch.membership(0) for batch in batches]
+        members = sorted((card for card in ordered if card.number is not None), key=lambda card: (card.number or 0, card.place or 0))
+        memberships += [card.entry.batch for card in members[-1:] if card.entry.batch]
         closed = max((membership.closed for membership in memberships), default=-1)
         for membership in memberships:
             ledger._follow(membership)
-        trained: list[tuple[int, int, Entry]] = []
-        for entry in ordered:
-            ledger._remember(entry)
-            if entry.waits:
-                ledger._wait(entry)
-            elif entry.batch:
-                if entry.decision == "training":
-                    trained.append((entry.batch.number, entry.batch.place, entry))
-                elif entry.decision == "held_out":
-                    ledger._likeness.add(entry)
-            elif entry.decision == "dropped" and (entry.source.offset if entry.revoked is None else entry.revoked) > closed:
-                ledger._dropped[entry.reason] += 1
-        trained.sort(key=lambda at: at[:2])
-        for _, _, entry in trained[-ledger._replay_window :]:
-            ledger._likeness.add(entry)
-            ledger._replay.append(entry.feedback_id)
-        for _, batch in groupby(trained, key=lambda at: at[0]):
-            ledger._waiting.trained(entry for _, _, entry in batch)
-        ledger._wake()
+        trained = [card for card in members if card.decision == "training"]
+        for _, batch in groupby(trained, key=lambda card: card.number):
+            ledger._pending.trained(batch)
+        left = ledger._likeness.restore(trained, [card for card in ordered if card.decision == "held_out"])
+        for card in ordered:
+            ledger._remember(card)
+            if card.waits:
+                ledger._wait(card.entry)
+            elif card.decision == "dropped" and (card.offset if card.revoked is None else card.revoked) > closed:
+                ledger._dropped[card.reason] += 1
+        for card in left:
+            ledger._lighten(card.feedback_id)
+        ledger._pending.wake(ledger._now)
         return ledger
 
     @property
@@ -93,22 +82,31 @@ class Ledger:
     @property
     def pending(self) -> int:
         """How many training examples wait."""
-        return self._waiting.size + len(self._newcomers)
+        return len(self._pending)
 
     @property
     def held_back(self) -> dict[str, int]:
         """How many training examples could not enter a batch now, however large, by what holds them back."""
-        return {"limits": self._waiting.size - self._waiting.most, "newcomer": len(self._newcomers)}
+        return self._pending.held_back
+
+    def encoded(self, name: str) -> bytes:
+        """The entry of an event that is known, as it is held and has to be written. KeyError when it is not."""
+        return self._known[name].encoded
+
+    def lighter(self) -> list[tuple[str, bytes]]:
+        """Keys of entries that have become lighter since it was asked last, and what is held of them. None of it has to be written."""
+        lighter, self._lighter = self._lighter, []
+        return [(self._key(card.feedback_id), card.encoded) for card in lighter]
 
     def decide(self, event: FeedbackScored, source: Position, logged_at: datetime, traceparent: str | None = None) -> Decided:
         """Decide about the event at `source`, whose record is of `logged_at` and names the span `traceparent`."""
-        if (known := self._known.get(event.identity)) and known.source == source:
+        if (known := self._known.get(event.identity)) and known.entry.source == source:
             return Decided("replay")
         expired = self._expire(logged_at - timedelta(days=self._policy.deduplicate_days))
         if self._known.get(event.identity):
             return Decided("duplicate", expired=expired)
         answer_id = answer_id_of(event)
-        standing = self._known.of_answer(answer_id)
+        standing = said.entry if (said := self._known.of_answer(answer_id)) else None
         counts = combined(event, standing)
         superseded = None
         if isinstance(counts, FeedbackScored) and standing is not None and standing.waits:
@@ -117,25 +115,25 @@ class Ledger:
         entry = self._entry(event, counts, source, logged_at, answer_id, standing)
         if traceparent is not None and entry.waits:
             entry = entry.traced(traceparent)
-        self._remember(entry)
+        self._remember(Card.of(entry))
         if entry.waits:
             self._wait(entry)
         else:
             self._dropped[entry.reason] += 1
-        self._wake()
+        self._pending.wake(self._now)
         return Decided("new", entry, superseded, expired)
 
     def withdraw(self, request: WithdrawalRequested, source: Position, logged_at: datetime) -> Withdrawn:
         """Take out what a user said before `source`. Nothing that waits is theirs then, nothing is compared with what they said, and
         no entry names them; what they say from here on is a stranger's. Work grows with the number of entries, unlike elsewhere."""
         if known := self._known.get(request.event_id):
-            return Withdrawn("replay" if known.source == source else "duplicate")
+            return Withdrawn("replay" if known.entry.source == source else "duplicate")
         influence = influence_of_user(request.user_id)
-        before = [entry for entry in self._known if entry.source.offset < source.offset]
-        written = tuple(self._forget(entry, source.offset) for entry in before if entry.influence == influence)
-        self._waiting.forget(influence)
+        theirs = [card for card in self._known if card.influence == influence and card.offset < source.offset]
+        written = tuple(self._forget(card.entry, source.offset) for card in theirs)
+        self._pending.forget(influence)
         # Some may have been withdrawn for this very request before a crash.
-        withdrawn = sum(entry.reason == "withdrawn" and entry.revoked == source.offset for entry in self._known)
+        withdrawn = sum(card.reason == "withdrawn" and card.revoked == source.offset for card in self._known)
         entry = Entry(
             model=request.model,
             shard=self.shard,
@@ -147,36 +145,35 @@ class Ledger:
             logged_at=logged_at,
             withdraws=user_digest(request.user_id),
         )
-        self._remember(entry)
-        self._wake()
+        self._remember(Card.of(entry))
+        self._pending.wake(self._now)
         return Withdrawn("new", withdrawn, (*written, entry))
 
     def wait_ended(self, logged_at: datetime) -> None:
         """The log's clock goes on without an event."""
         self._now = max(self._now, logged_at)
-        self._wake()
+        self._pending.wake(self._now)
 
     def is_overdue(self, now: datetime) -> bool:
         """Whether a batch would close for its age if the log's clock were at `now`."""
-        return bool(self._candidates(now))
+        return bool(self._pending.candidates(now))
 
     def due(self) -> Closing | None:
         """The batch that is full, or none. The same until `close`."""
-        candidates = self._candidates(self._now)
+        candidates = self._pending.candidates(self._now)
         if not candidates or self._newest is None:
             return None
         size = self._policy.batch_size
         chosen = most_informative(candidates, size) if len(candidates) > size else candidates
-        riding = sorted(self._riding.values(), key=lambda entry: (entry.decision != "negative", entry.source.offset))
         return Closing(
             number=self._number,
             batch_id=batch_identity(self._model_file.model, self.shard, self._number),
-            members=(*chosen, *riding),
+            members=(*chosen, *self._pending.riding),
             dropped=dict(sorted(self._dropped.items())),
             held_back={reason: count for reason, count in self.held_back.items() if count},
             previous=self._previous,
-            closed=self._newest.source.offset,
-            occurred_at=self._newest.occurred_at,
+            closed=self._newest.offset,
+            occurred_at=self._newest.entry.occurred_at,
         )
 
     def close(self, closing: Closing, manifest: Artefact) -> tuple[Entry, ...]:
@@ -187,27 +184,15 @@ class Ledger:
             )
             for place, entry in enumerate(closing.members)
         )
-        for entry in closing.of("training"):
-            self._waiting.remove(entry)
-        self._waiting.trained(closing.of("training"))
-        self._riding.clear()
+        self._pending.enter(closing.of("training"))
         self._dropped.clear()
         for entry in joined:
-            self._known.change(entry)
+            self._known.change(Card.of(entry))
             if entry.batch:
                 self._follow(entry.batch)
             if entry.decision == "training":
-                self._replay.append(entry.feedback_id)
+                self._likeness.train(entry.feedback_id)
         return joined
-
-    def _candidates(self, now: datetime) -> list[Entry]:
-        """Those of which a batch is made if the log's clock is at `now`; none while it is too early for one."""
-        wanted = max(self._policy.batch_size, self._policy.pool or 0)
-        least = min(wanted, self._policy.smallest_batch) if self._has_waited_too_long(now) else wanted
-        if self._waiting.most < least:
-            return []
-        found = self._waiting.choose(wanted)
-        return found if len(found) >= least else []
 
     def _entry(
         self,
@@ -258,49 +243,24 @@ class Ledger:
         if influence is None or not self._policy.newcomer_hours:
             return None
         newest = self._known.of_user(influence)
-        return newest.since if newest and newest.since else logged_at
+        return (newest.entry.since if newest else None) or logged_at
 
-    def _remember(self, entry: Entry) -> None:
-        self._known.add(entry)
-        self._newest = entry
-        self._now = max(self._now, entry.logged_at)
-        self.vigilance.see(entry.word or "none")
+    def _remember(self, card: Card) -> None:
+        self._known.add(card)
+        self._newest = card
+        self._now = max(self._now, card.logged_at)
+        self.vigilance.see(card.word or "none")
 
     def _wait(self, entry: Entry) -> None:
         self._likeness.add(entry)
-        if entry.decision != "training":
-            self._riding[entry.feedback_id] = entry
-            return
-        if entry.eligible_at is None:
-            self._waiting.add(entry)
-        else:
-            self._newcomers.add(entry, entry.eligible_at)
-        if self._policy.longest_wait_hours is not None:
-            heappush(self._oldest, (entry.logged_at, entry.feedback_id))
-
-    def _wake(self) -> None:
-        for entry in self._newcomers.due(self._now):
-            self._waiting.add(entry)
-
-    def _has_waited_too_long(self, now: datetime) -> bool:
-        """Whether an example has waited longer than the longest wait."""
-        if self._policy.longest_wait_hours is None:
-            return False
-        while self._oldest and not self._known.waits(self._oldest[0][1]):
-            heappop(self._oldest)
-        return bool(self._oldest) and now - self._oldest[0][0] > timedelta(hours=self._policy.longest_wait_hours)
+        self._pending.add(entry)
 
     def _revoke(self, entry: Entry, reason: Reason, offset: int) -> Entry:
         """Take out an entry that waits, for the event at `offset`; as it has to be written again."""
-        if entry.decision != "training":
-            del self._riding[entry.feedback_id]
-        elif entry in self._newcomers:
-            self._newcomers.remove(entry)
-        else:
-            self._waiting.remove(entry)
+        self._pending.remove(entry)
         self._likeness.remove(entry.feedback_id)
         revoked = entry.revoked_by(reason, offset)
-        self._known.change(revoked)
+        self._known.change(Card.of(revoked))
         self._dropped[reason] += 1
         return revoked
 
@@ -308,9 +268,9 @@ class Ledger:
         """Keep nothing of what an entry says; one that waits is withdrawn at `offset`. As it has to be written again."""
         if entry.waits:
             entry = self._revoke(entry, "withdrawn", offset)
-        self._likeness.remove(entry.feedback_id)
+        self._likeness.forget(entry.feedback_id)
         forgotten = entry.forgotten()
-        self._known.change(forgotten)
+        self._known.change(Card.of(forgotten))
         return forgotten
 
     def _follow(self, batch: Membership) -> None:
@@ -319,9 +279,19 @@ class Ledger:
 
     def _expire(self, before: datetime) -> tuple[str, ...]:
         """Forget what left the replay window or the newest of the held-out set, and entries that are old besides and wait for nothing."""
-        left = [self._replay.popleft() for _ in range(len(self._replay) - self._replay_window)]
-        left += self._likeness.held_out_before(self._model_file.gate.held_out_newest)
-        for name in left:
+        left = self._likeness.leave()
+        gone = self._known.expire(before, left, lambda card: card.waits or card.feedback_id in self._likeness)
+        for name in gone:
             self._likeness.remove(name)
-        gone = self._known.expire(before, left, lambda entry: entry.waits or entry.feedback_id in self._likeness)
-        return tuple(entry_key(self._model_file.model, self.shard, name) for name in gone)
+        for name in left:
+            if (card := self._known.get(name)) is not None and not card.waits:
+                self._lighten(name)
+        return tuple(self._key(name) for name in gone)
+
+    def _lighten(self, name: str) -> None:
+        """Hold no signatures of an entry with which nothing is compared any more."""
+        if (lighter := self._known.lighten(name)) is not None:
+            self._lighter.append(lighter)
+
+    def _key(self, name: str) -> str:
+        return entry_key(self._model_file.model, self.shard, name)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from services.dataset.cards import Card
 from shared.entries import Entry
 from shared.model_file import Curation
 
@@ -81,7 +82,7 @@ class Waiting:
         """The `count` examples that are next, or what the limits leave: corrections, then the others, each in the order of the log."""
         return list(islice(self._allowed(), count))
 
-    def trained(self, entries: Iterable[Entry]) -> None:
+    def trained(self, entries: Iterable[Entry | Card]) -> None:
         """These entries, taken out before, made a batch: it counts for the share of each user until it leaves the window."""
         leaving = self._recent[0] if len(self._recent) == self._recent.maxlen else Counter[str]()
         joining = Counter(_whose(entry) for entry in entries)
@@ -129,7 +130,7 @@ class Waiting:
         return entry.conversation is None or conversations[entry.conversation] < self._per_conversation
 
 
-def _whose(entry: Entry) -> str:
+def _whose(entry: Entry | Card) -> str:
     """Without a user or a conversation an example stands for itself."""
     return entry.influence or f"event:{entry.feedback_id}"
 

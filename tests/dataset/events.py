@@ -1,12 +1,15 @@
 """Scored events and a log of them, for the tests of this folder."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from services.dataset.cards import Card
 from services.dataset.golden import Golden
 from services.dataset.ledger import Ledger
 from services.dataset.outcomes import Closing, Decided, Withdrawn
-from shared.entries import ClosedBatch, Entry, TableState
+from services.dataset.recovery import Group, ShardState, read_state
+from shared.entries import ClosedBatch, Entry
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
 from shared.model_file import Base, ModelFile
@@ -56,13 +59,20 @@ def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
     return WithdrawalRequested.model_validate(said | fields)
 
 
+def state_of(table: Mapping[str, bytes]) -> dict[Group, ShardState]:
+    """What a worker that owns all partitions reads in a table."""
+    return read_state(((key.encode(), value) for key, value in table.items()), lambda partition: True)[0]
+
+
 class World:
-    """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does."""
+    """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does; what
+    the table holds in memory is `held`."""
 
     def __init__(self, file: ModelFile, golden: Golden | None = None) -> None:
         self.file = file
         self.golden = golden or Golden()
         self.entries: dict[str, Entry] = {}
+        self.held: dict[str, bytes] = {}
         self.records: dict[str, ClosedBatch] = {}
         self.batches: dict[int, tuple[str, ...]] = {}
         self.closings: list[Closing] = []
@@ -70,12 +80,12 @@ class World:
         self.ledger = Ledger(file, 0, self.golden)
 
     def restart(self) -> None:
-        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, self.entries.values(), self.records.values())
+        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, map(Card.of, self.entries.values()), self.records.values())
+        self.held = {key: entry.encode() for key, entry in self.entries.items()} | dict(self.ledger.lighter())
 
     def withdraw(self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None) -> Withdrawn:
         withdrawn = self.ledger.withdraw(request, _position(offset), logged_at or START + timedelta(seconds=offset))
-        for entry in withdrawn.entries:
-            self.entries[entry.key] = entry
+        self._write(*withdrawn.entries)
         self.duplicates += withdrawn.status == "duplicate"
         self.close()
         return withdrawn
@@ -83,11 +93,8 @@ class World:
     def feed(self, event: FeedbackScored, offset: int, logged_at: datetime | None = None) -> Decided:
         decided = self.ledger.decide(event, _position(offset), logged_at or START + timedelta(seconds=offset))
         for key in decided.expired:
-            del self.entries[key]
-        if decided.entry is not None:
-            self.entries[decided.entry.key] = decided.entry
-        if decided.superseded is not None:
-            self.entries[decided.superseded.key] = decided.superseded
+            del self.entries[key], self.held[key]
+        self._write(*(entry for entry in (decided.entry, decided.superseded) if entry is not None))
         self.duplicates += decided.status == "duplicate"
         self.close()
         return decided
@@ -109,12 +116,17 @@ class World:
                 manifest=manifest,
             )
             self.records[record.key] = record
-            for entry in self.ledger.close(closing, manifest):
-                self.entries[entry.key] = entry
+            self._write(*self.ledger.close(closing, manifest))
+        self.held |= self.ledger.lighter()
+
+    def _write(self, *entries: Entry) -> None:
+        for entry in entries:
+            self.entries[entry.key] = entry
+            self.held[entry.key] = self.ledger.encoded(entry.feedback_id)
 
     @property
-    def state(self) -> TableState:
-        return TableState(tuple(self.entries.values()), tuple(self.records.values()))
+    def state(self) -> ShardState:
+        return ShardState([Card.of(entry) for entry in self.entries.values()], list(self.records.values()))
 
     def training(self, number: int) -> list[str]:
         inside = [entry for entry in self.entries.values() if entry.batch and entry.batch.number == number and entry.decision == "training"]

@@ -13,7 +13,7 @@ from services.dataset.handlers import Dataset
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
 from shared.codec import Headers, decode, encode
-from shared.entries import TableState
+from shared.entries import Entry, TableState
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady, ExamplesWithdrawn, FeedbackScored, WithdrawalRequested
 from shared.marks import read_mark
@@ -22,7 +22,7 @@ from shared.model_file import ModelFile, Models
 from shared.snapshots import read_manifest
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
-from tests.dataset.events import START, World, model_file, scored, withdrawal
+from tests.dataset.events import START, World, model_file, scored, state_of, withdrawal
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
 EVENTS: list[FeedbackScored | WithdrawalRequested] = [
@@ -70,6 +70,9 @@ class Outside:
         self.entries[key] = value
         return done()
 
+    def hold(self, key: str, value: bytes) -> None:
+        """Nothing outlives the process that is only held."""
+
     def delete(self, partition: int, key: str) -> Awaitable[None]:
         self.spend()
         self.entries.pop(key, None)
@@ -106,7 +109,7 @@ def dataset(outside: Outside, store: MemoryStore | None = None, retries: int = 2
 async def live(outside: Outside, file: ModelFile = FILE) -> None:
     """One process from recovery to the end of the log."""
     process = dataset(outside, file=file)
-    await process.recover(lambda: TableState.read((key.encode(), value) for key, value in outside.entries.items()))
+    await process.recover(lambda: state_of(outside.entries))
     for record in LOG[outside.committed :]:
         for delivery in await process.handle(record, START):
             await delivery
@@ -198,6 +201,35 @@ async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has
         }, lives
 
 
+async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_written_again() -> None:
+    """Nor does a worker that starts later write it again, which finds it as it was written."""
+
+    class Holding(Outside):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held: dict[str, bytes] = {}
+
+        def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
+            self.held.pop(key, None)
+            return super().put(partition, key, value)
+
+        def hold(self, key: str, value: bytes) -> None:
+            self.held[key] = value
+
+    outside, file = Holding(), model_file(batch_size=4, held_out_share=0.2, share_window=1)
+    file = file.model_copy(update={"lanes": {name: lane.model_copy(update={"replay_window": 0}) for name, lane in file.lanes.items()}})
+    await live(outside, file)
+    held, left, written = dict(outside.held), outside.left, dict(outside.entries)
+    outside.held.clear()
+    await live(outside, file)
+    assert (outside.held, outside.left, outside.entries) == (held, left, written)
+    assert len(held) > 2
+    for key, value in held.items():
+        entry = Entry.model_validate_json(written[key])
+        assert (entry.decision, entry.text is None) == ("training", False)
+        assert Entry.model_validate_json(value) == entry.without_signatures()
+
+
 async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> None:
     outside = Outside()
     await live(outside)
@@ -219,7 +251,7 @@ async def test_a_long_search_reports_progress() -> None:
     models = Models({"support": FILE}, Path())
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
     process = Dataset(models, outside, outside.store, outside, Metrics("dataset"), clock, log, 1, lambda: steps.append(None))
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     await feed(process)
     assert len(steps) > 1
 
@@ -227,7 +259,7 @@ async def test_a_long_search_reports_progress() -> None:
 async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> None:
     outside = Outside()
     process = dataset(outside)
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     for delivery in await process.handle(Record(FEEDBACK_SCORED, 0, 0, b"k", b"{}"), START):
         await delivery
     (letter,) = outside.bus.topics[dead_letter_of(FEEDBACK_SCORED)]
@@ -249,7 +281,7 @@ async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(mo
     monkeypatch.setattr("services.dataset.handlers.asyncio.sleep", at_once)
     outside = Outside()
     process = dataset(outside, Away(), retries=3)
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     with pytest.raises(StorageUnavailable):
         await feed(process)
     assert Away.attempts == 3
@@ -261,7 +293,7 @@ async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counte
     file = model_file(batch_size=1000, examples_per_user=5, held_out_share=0.0)
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
     process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, metrics, clock, log, 1)
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     kinds = ["thumbs_up"] * 400 + ["correction"] * 40
 
     def gauge(name: str, **labels: str) -> float | None:
@@ -283,7 +315,7 @@ async def test_the_end_of_a_wait_is_said_in_the_log_and_closes_the_batch_there()
     file = model_file(longest_wait_hours=1, smallest_batch=2, held_out_share=0.0)
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
     process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, Metrics("dataset"), clock, log, 1)
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     for record in LOG[1:4]:
         await process.handle(record, START)
     await process.look_at_the_clock()
@@ -313,7 +345,7 @@ async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that
         return metrics.registry.get_sample_value(name, {"model": "support", "shard": "0"})
 
     assert metrics.registry.get_sample_value("ratchet_dataset_batches_total", {"model": "support"}) == 0
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     for record in LOG:
         assert (told("ratchet_dataset_newest_batch_timestamp_seconds") is None) == (not batches(outside))
         for delivery in await process.handle(record, START + timedelta(seconds=record.offset)):
@@ -322,7 +354,7 @@ async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that
     assert pending is not None
     assert newest is not None
     assert START.timestamp() < newest < START.timestamp() + len(LOG)
-    await process.recover(lambda: TableState(()))
+    await process.recover(dict)
     assert told("ratchet_dataset_pending_examples") is told("ratchet_dataset_newest_batch_timestamp_seconds") is None
-    await process.recover(lambda: TableState.read((key.encode(), value) for key, value in outside.entries.items()))
+    await process.recover(lambda: state_of(outside.entries))
     assert (told("ratchet_dataset_pending_examples"), told("ratchet_dataset_newest_batch_timestamp_seconds")) == (pending, newest)

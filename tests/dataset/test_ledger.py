@@ -10,6 +10,7 @@ from services.dataset.recovery import completed
 from shared.entries import Entry
 from shared.events import Artefact, BatchCounts, FeedbackScored, Position, RewardPart, WithdrawalRequested
 from shared.identity import digest_of
+from shared.model_file import ModelFile
 from shared.snapshots import Manifest
 from shared.topics import FEEDBACK_SCORED
 from tests.dataset.events import START, World, model_file, scored, withdrawal, words
@@ -39,6 +40,7 @@ POLICIES = st.fixed_dictionaries(
         "share_window": st.just(3),
         "newcomer_hours": st.just(1.5),
         "deduplicate_days": st.just(1),
+        "newest": st.just((5, 2)),
     },
 )
 
@@ -63,12 +65,21 @@ def log_of(drawn: list[Drawn]) -> list[tuple[FeedbackScored | WithdrawalRequeste
 
 
 def run(log: list[tuple[FeedbackScored | WithdrawalRequested, datetime]], restarts: frozenset[int] = frozenset(), **policy: Any) -> World:
-    world = World(model_file(**(SMALL | policy)))
+    world = World(file_of(**policy))
     for offset, (event, logged_at) in enumerate(log):
         if offset in restarts:
             world.restart()
         take(world, event, offset, logged_at)
     return world
+
+
+def file_of(newest: tuple[int, int] | None = None, **policy: Any) -> ModelFile:
+    """A small one; `newest` are how many of those trained on and of those held out, at least, others are compared with."""
+    if newest is None:
+        return model_file(**(SMALL | policy))
+    file = model_file(**(SMALL | {"share_window": 1} | policy))
+    lanes = {name: lane.model_copy(update={"replay_window": newest[0]}) for name, lane in file.lanes.items()}
+    return file.model_copy(update={"lanes": lanes, "gate": file.gate.model_copy(update={"held_out_newest": newest[1]})})
 
 
 def take(world: World, event: FeedbackScored | WithdrawalRequested, offset: int, logged_at: datetime) -> tuple[Entry, ...]:
@@ -91,6 +102,57 @@ def test_a_ledger_rebuilt_from_its_entries_goes_on_as_if_nothing_had_happened(
     assert with_restarts.closings == without.closings
     assert with_restarts.duplicates == without.duplicates
     assert with_restarts.ledger.held_back == without.ledger.held_back
+
+
+@quickly
+@given(EVENTS, st.frozensets(st.integers(0, 79)))
+def test_what_is_held_is_what_was_written_without_the_signatures_that_nothing_is_compared_with(
+    drawn: list[Drawn], restarts: frozenset[int]
+) -> None:
+    world = run(log_of(drawn), restarts, newest=(5, 2))
+    assert world.held.keys() == world.entries.keys()
+    assert all(Entry.model_validate_json(world.held[key]) in (entry, entry.without_signatures()) for key, entry in world.entries.items())
+    world.restart()
+    trained = [name for number in world.batches for name in world.training(number)]
+    held_out = [entry for entry in world.entries.values() if entry.decision == "held_out"]
+    newest = sorted(held_out, key=lambda entry: entry.source.offset)[-2:]
+    compared = {*trained[-5:], *(entry.feedback_id for entry in newest)}
+    for key, entry in world.entries.items():
+        whole = entry.waits or entry.feedback_id in compared
+        assert Entry.model_validate_json(world.held[key]) == (entry if whole else entry.without_signatures())
+
+
+def test_an_example_that_left_the_window_is_held_in_a_third_of_its_bytes_and_stays_as_it_was_written() -> None:
+    world = World(file_of(newest=(5, 2), held_out_share=0.0))
+    for offset in range(12):
+        world.feed(scored(f"e{offset}"), offset)
+    sizes = {name: (len(world.held[f"support#0|{name}"]), len(world.entries[f"support#0|{name}"].encode())) for name in ("e0", "e9")}
+    assert sizes["e9"][0] == sizes["e9"][1] == sizes["e0"][1]
+    assert sizes["e0"][0] < sizes["e0"][1] / 3
+    held = world.held
+    world.restart()
+    assert world.held == held
+
+
+def test_who_was_withdrawn_from_the_newest_keeps_the_place_there() -> None:
+    """Otherwise a ledger that was rebuilt after the withdrawal would compare with an older example, which had left before it."""
+    world = World(file_of(newest=(5, 2), held_out_share=0.5, batch_size=3))
+    events = [scored(f"e{offset}", user_id=f"user{offset}") for offset in range(100)]
+    while True:
+        offset = len(world.entries)
+        world.feed(events[offset], offset)
+        held_out = [at for at in range(offset + 1) if world.entries[f"support#0|e{at}"].decision == "held_out"]
+        if len(held_out) > 3 and not world.ledger.pending:
+            break
+    world.feed(scored("else", "retracted"), offset + 1)
+    world.withdraw(withdrawal("w", f"user{held_out[-1]}"), offset + 2)
+    left = events[held_out[-3]]
+    again, position = scored("again", input=left.input, output=left.output), Position(topic=FEEDBACK_SCORED, partition=0, offset=offset + 3)
+    uninterrupted = world.ledger.decide(again, position, START).entry
+    world.restart()
+    assert world.ledger.decide(again, position, START).entry == uninterrupted
+    assert uninterrupted is not None
+    assert uninterrupted.decision == "held_out"
 
 
 @quickly

@@ -51,6 +51,28 @@ def test_what_is_removed_is_found_no_more() -> None:
     assert not index.has("a")
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["same", "nearly", "other"]), st.booleans()), max_size=30))
+def test_what_is_alike_is_found_under_each_name_until_the_last_is_removed(steps: list[tuple[str, str, bool]]) -> None:
+    text = words("text", 60)
+    signatures = {
+        "same": signature_of(text),
+        "nearly": signature_of(f"{text} {words('end', 1)}"),
+        "other": signature_of(words("other", 60)),
+    }
+    index, there = Similar(0.9), dict[str, str]()
+    for name, said, added in steps:
+        if added:
+            index.add(name, signatures[said])
+            there[name] = said
+        else:
+            index.remove(name)
+            there.pop(name, None)
+    left = set(there.values())
+    assert [index.has(name) for name in "abcd"] == [name in there for name in "abcd"]
+    assert (signatures["same"] in index) == (signatures["nearly"] in index) == bool(left & {"same", "nearly"})
+    assert (signatures["other"] in index) == ("other" in left)
+
+
 def test_short_and_empty_texts_have_signatures() -> None:
     assert signature_of("") != signature_of("one") != signature_of("one two")
 

@@ -16,7 +16,7 @@ from shared.bus import MemoryBus, Record, consume
 from shared.clock import ManualClock
 from shared.codec import Headers, decode
 from shared.dead_letters import Notice, original
-from shared.entries import Entry, TableState
+from shared.entries import Entry
 from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
 from shared.metrics import Metrics
 from shared.model_file import Models
@@ -53,6 +53,9 @@ class Table(dict[str, bytes]):
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
         self[key] = value
         return _done()
+
+    def hold(self, key: str, value: bytes) -> None:
+        """What is only held is not written."""
 
     def delete(self, partition: int, key: str) -> Awaitable[None]:
         self.pop(key, None)
@@ -100,7 +103,7 @@ async def curated(sent: Sequence[Record]) -> tuple[Bus, Table]:
     """The bus and the entries after the dataset service has seen `sent`."""
     bus, table = Bus(), Table()
     dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
-    await dataset.recover(lambda: TableState(()))
+    await dataset.recover(dict)
     for record in sent:
         for delivery in await dataset.handle(record, START):
             await delivery

@@ -13,7 +13,6 @@ from services.feedback.scoring import Policies
 from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
 from shared.codec import Headers
-from shared.entries import TableState
 from shared.errors import BusUnavailable
 from shared.metrics import Metrics
 from shared.storage import MemoryStore
@@ -54,7 +53,7 @@ async def test_feedback() -> None:
 async def test_dataset() -> None:
     bus, table = Full(), Table()
     dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
-    await dataset.recover(lambda: TableState(()))
+    await dataset.recover(dict)
     record = Record(FEEDBACK_SCORED, 0, 0, None, BROKEN)
     with pytest.raises(BusUnavailable):
         await asyncio.gather(*await dataset.handle(record, START))

@@ -19,7 +19,7 @@ from shared.bus import Record
 from shared.clock import ManualClock
 from shared.codec import decode, encode
 from shared.dead_letters import Notice
-from shared.entries import Entry, TableState
+from shared.entries import Entry
 from shared.events import BatchReady, Event
 from shared.identity import identity
 from shared.metrics import Metrics
@@ -35,7 +35,7 @@ from shared.topics import (
     dead_letter_of,
 )
 from shared.tracing import UNTRACED, Tracing, place_of_batch, place_of_version, traceparent_in
-from tests.dataset.events import START, model_file, words
+from tests.dataset.events import START, model_file, state_of, words
 from tests.dead_letters.test_odd_input import Bus, Table
 from tests.registry.samples import Books, checkpoint, rejection
 from tests.registry.test_deployment import Stage
@@ -86,7 +86,7 @@ class Curation:
     async def run(self, records: list[Record], tracing: Tracing) -> None:
         clock = ManualClock(START)
         dataset = Dataset(self._models, self.table, self.store, self.bus, Metrics("dataset"), clock, LOG, 1, tracing=tracing)
-        await dataset.recover(lambda: TableState.read((key.encode(), value) for key, value in self.table.items()))
+        await dataset.recover(lambda: state_of(self.table))
         for record in records:
             for delivery in await dataset.handle(record, START):
                 await delivery

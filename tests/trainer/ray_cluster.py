@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -66,8 +66,8 @@ def ray_cluster() -> Iterator[RayCluster]:
         }
         told = [f"--{name}={value}" for name, value in options.items()]
         start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *told]
-        log = (folder / "ray.log").open("wb")
-        process = subprocess.Popen(start, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        with (folder / "ray.log").open("wb") as log:
+            process = subprocess.Popen(start, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             _await_line(folder / "ray.log", "Ray runtime started", process)
             yield RayCluster(f"ray://{HOST}:{client}", process)
@@ -80,9 +80,8 @@ def ray_cluster() -> Iterator[RayCluster]:
                 process.kill()
                 process.wait()
             for pid in everything:
-                if Path(f"/proc/{pid}").exists():
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            log.close()
 
 
 def _await_line(log: Path, line: str, process: "subprocess.Popen[bytes]") -> None:
