@@ -12,9 +12,10 @@ KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 LOOP := tests/ratchet/test_whole_loop.py
+RAY := tests/trainer/test_children.py tests/trainer/test_ray_service.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
+.PHONY: help setup demo up test test-chaos test-ray test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +32,10 @@ test: setup ## Run the tests, those with real parts included
 	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts; and the dashboards' queries
-	$(BIN)/python -m pytest -m chaos --ignore $(LOOP)
+	$(BIN)/python -m pytest -m chaos $(addprefix --ignore=,$(LOOP) $(RAY))
+
+test-ray: setup ## Run the trainer and its training process on a real Ray cluster, made on this machine
+	$(BIN)/python -m pytest $(RAY)
 
 test-loop: setup ## Run the whole loop with a kill in its middle, three rounds and poison (as long as three trainings and more: 11 to 25 minutes)
 	$(BIN)/python -m pytest $(LOOP)
