@@ -20,7 +20,7 @@ from ratchet.ports import free_port
 from ratchet.stack import Ports, url
 from tests.browser import browser
 
-pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(2400)]
 
 ROUNDS = 3
 KILLED = "trainer"
