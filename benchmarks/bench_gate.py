@@ -4,7 +4,8 @@ A house has a cipher (`benchmarks.cipher`), its champion has learned a part of i
 trainer's own recipe, on much, little and no good data, of which 0, 10, 30 or 100 % is poisoned; null candidates are the champion with noise
 on its weights, or trained on answers that belong to other prompts. The gate sees what it would see in life: the held-out share of the
 batch, poisoned alike, with that of earlier batches; a golden set of 32 drawn anew for each candidate; what the base can do. It spends the
-error of a first gate. The truth is the mean difference on 1,000 prompts that it never sees.
+error of a first gate. The truth is the mean difference on 1,000 prompts that it never sees. A run that the trainer ends by itself since it
+diverges never comes to the gate: it is counted, and no more.
 
 What is true of a candidate was fixed before anything was measured, in nats per answer token: better by `MUCH` or more; better by `LITTLE`
 or more; worse by `LITTLE` or more; or about the same. A null candidate is one that was made as such and is not truly better.
@@ -31,6 +32,7 @@ from benchmarks.results import report
 from ratchet import console
 from services.trainer.base_model import learning
 from services.trainer.evaluation import score
+from services.trainer.failures import RunFailed
 from services.trainer.gate import Evidence, Paired, judge, spent
 from services.trainer.recipe import train
 from services.trainer.tokens import Encoded
@@ -89,8 +91,8 @@ class Champion:
                 weight.copy_(self.weights[name])
 
 
-def trials(seed: int) -> list[Trial]:
-    """All candidates of one house."""
+def trials(seed: int) -> list[Trial | None]:
+    """All candidates of one house, None for a run that diverged."""
     house = House(seed)
     with learning(held_base(), CONFIG, None) as model:
         champion = _champion(house, model, *HOUSES[seed])
@@ -108,7 +110,7 @@ def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
-def _null(champion: Champion) -> Iterator[Trial]:
+def _null(champion: Champion) -> Iterator[Trial | None]:
     house, kept = champion.house, round(BATCH * HELD_OUT_SHARE)
     for scale in NOISES * NOISY:
         yield _trial(champion, "noise", "none", 0.0, house.right(kept), lambda model, scale=scale: _disturb(model, scale, house.draw))  # type: ignore[misc]  # bound in the loop
@@ -116,7 +118,7 @@ def _null(champion: Champion) -> Iterator[Trial]:
         yield _trial(champion, "shuffled", "none", 0.0, house.shuffled(kept), _lesson(champion, house.shuffled(BATCH), rate))
 
 
-def _trained(champion: Champion) -> Iterator[Trial]:
+def _trained(champion: Champion) -> Iterator[Trial | None]:
     house = champion.house
     for good, count in EXAMPLES.items():
         for dose, poison, rate in product(DOSES, POISONS, RATES):
@@ -148,15 +150,18 @@ def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
             weight.add_(scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float())
 
 
-def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach) -> Trial:
-    """A candidate, its truth, and the gate's word on it."""
+def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach) -> Trial | None:
+    """A candidate, its truth, and the gate's word on it; None when its run ended early."""
     house, model = champion.house, champion.model
     sets = [*new_held_out, *house.right(EARLIER)], house.right(GOLDEN), house.copied(RETENTION)
     champion.put_on()
     before = [_scores(model, samples) for samples in sets[:2]]
     with model.disable_adapter():
         before.append(_scores(model, sets[2]))
-    teach(model)
+    try:
+        teach(model)
+    except RunFailed:
+        return None
     model.eval()
     after = [_scores(model, samples) for samples in sets]
     gained = _scores(model, champion.unseen) - champion.on_unseen
@@ -179,11 +184,15 @@ def main() -> None:
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         errors = pool.submit(simulated)
         found: list[Trial] = []
-        for house, judged in enumerate(pool.map(trials, range(len(HOUSES))), start=1):
+        diverged = 0
+        for house, tried in enumerate(pool.map(trials, range(len(HOUSES))), start=1):
+            judged = [one for one in tried if one is not None]
             found += judged
-            console.note(f"house {house} of {len(HOUSES)}: {len(judged)} candidates")
-        write(found, errors.result())
-    report("gate", results(found))
+            diverged += len(tried) - len(judged)
+            console.note(f"house {house} of {len(HOUSES)}: {len(judged)} candidates, {len(tried) - len(judged)} runs that diverged")
+        figures = results(found, diverged)
+        write(found, figures, errors.result())
+    report("gate", figures)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ class Trial:
         return self.decision == "promote"
 
 
-def results(trials: Sequence[Trial]) -> list[Result]:
-    """The figures that the gate is held to."""
+def results(trials: Sequence[Trial], diverged: int) -> list[Result]:
+    """The figures that the gate is held to; `diverged` runs never came to it."""
     nulls, worse = [one for one in trials if one.is_null], [one for one in trials if one.is_worse]
     worse_trained = [one for one in worse if one.made == "trained"]
     little = [one for one in trials if LITTLE <= one.truth < MUCH]
@@ -50,6 +50,7 @@ def results(trials: Sequence[Trial]) -> list[Result]:
     return [
         Result("null_candidates", len(nulls), "candidates"),
         Result("trained_candidates", sum(one.made == "trained" for one in trials), "candidates"),
+        Result("diverged_runs", diverged, "runs that ended early"),
         Result("false_promotion_share", _promoted(nulls), "share of nulls"),
         Result("false_promotion_upper", _upper(nulls), "95 % bound"),
         Result("harmful_promotion_share", _promoted(worse), f"share of {len(worse)} truly worse"),
@@ -62,18 +63,17 @@ def results(trials: Sequence[Trial]) -> list[Result]:
     ]
 
 
-def write(trials: Sequence[Trial], errors: Sequence[ErrorOfBound]) -> None:
+def write(trials: Sequence[Trial], figures: Sequence[Result], errors: Sequence[ErrorOfBound]) -> None:
     """Put the tables where the page has room for them."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(trials, errors)}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(trials, figures, errors)}\n\n{END}{after}", encoding="utf-8")
 
 
-def tables(trials: Sequence[Trial], errors: Sequence[ErrorOfBound]) -> str:
-    figures = [(result.metric, f"{result.value:.4g}", result.unit) for result in results(trials)]
+def tables(trials: Sequence[Trial], figures: Sequence[Result], errors: Sequence[ErrorOfBound]) -> str:
     return "\n\n".join(
         [
-            _table(("figure", "value", ""), figures),
+            _table(("figure", "value", ""), [(result.metric, f"{result.value:.4g}", result.unit) for result in figures]),
             _table(("candidates", "made", "truly worse", "the same", "a little better", "much better"), _truths(trials)),
             _table(
                 ("poisoned", "good data", "truly worse", "of these detected", "of these rejected", "truly better", "of these promoted"),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from services.trainer.failures import RunFailed
+from services.trainer.lora import answer_as_autocast_asks, quicken
 from services.trainer.machine import best_precision, device_here
 from services.trainer.tokens import Vocabulary
 from shared.adapters import CONFIG, WEIGHTS
@@ -78,6 +79,7 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
             # Where the CPU has bf16 instructions, the first pass without gradients would repack the weights for serving, and from then on
             # the layer's input would get no gradient, silently.
             module.support_avx512bf16_for_cpu = False
+    answer_as_autocast_asks(model)
     prepare: Any = peft.prepare_model_for_kbit_training
     return prepare(model, use_gradient_checkpointing=False).eval()
 
@@ -140,6 +142,7 @@ def _checkpointing(causal: Any, wanted: bool) -> Iterator[None]:
 @contextmanager
 def _wrapped(model: Any, config: Any) -> Iterator[Any]:
     wrapped = peft.get_peft_model(model, config)
+    quicken(wrapped)
     try:
         yield wrapped
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 from services.trainer.failures import RunFailed
 from services.trainer.memory import Shape
+from services.trainer.packing import is_packed
 
 
 def read_shape(folder: Path) -> Shape | None:
@@ -24,6 +25,7 @@ def read_shape(folder: Path) -> Shape | None:
             heads=heads,
             head_size=config.get("head_dim") or hidden // heads,
             vocabulary=config["vocab_size"],
+            packed=is_packed(config.get("model_type", ""), config.get("sliding_window"), config.get("layer_types")),
         )
     except KeyError:
         return None

@@ -1,6 +1,7 @@
 """How likely a model finds answers: the one computation that training and evaluation share."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from services.trainer import packed_attention
+from services.trainer.head import log_likelihoods_of
 from services.trainer.packing import Row, pack
 from services.trainer.tokens import Encoded
 
@@ -31,24 +33,35 @@ def log_likelihoods(model: Any, batch: Collated) -> torch.Tensor:
     The head is applied to the positions before answer tokens only: with a vocabulary of 50,000 the rest would cost as much as a layer.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    logits = _packed(causal, batch) if packed_attention.can_pack(causal) else _padded(causal, batch)
-    logits = logits.float() if logits.element_size() < 4 else logits
-    return -functional.cross_entropy(logits, torch.tensor(batch.row.targets, device=batch.device), reduction="none")
+    targets = torch.tensor(batch.row.targets, device=batch.device)
+    with _mixed(causal, batch.device):
+        if packed_attention.can_pack(causal):
+            return log_likelihoods_of(_packed(causal, batch), causal.get_output_embeddings().weight, targets)
+        logits = _padded(causal, batch)
+    return -functional.cross_entropy(logits.float() if logits.element_size() < 4 else logits, targets, reduction="none")
+
+
+def _mixed(causal: Any, device: str) -> Any:
+    """What is around projections in 4 bits is fp32, whose products are slow on a GPU: there they are computed as the projections are."""
+    quantisation = getattr(causal.config, "quantization_config", None)
+    if device == "cpu" or quantisation is None:
+        return nullcontext()
+    return torch.autocast(device, quantisation.bnb_4bit_compute_dtype)
 
 
 def _packed(causal: Any, batch: Collated) -> torch.Tensor:
-    """Logits before answer tokens, [answer tokens, vocabulary], all examples in one row."""
+    """What the head is given before answer tokens, [answer tokens, width], all examples in one row."""
     packed_attention.wear(causal)
     row = batch.row
-    logits: torch.Tensor = causal(
+    hidden: torch.Tensor = causal.get_decoder()(
         input_ids=torch.tensor([row.ids], device=batch.device),
         position_ids=torch.tensor([row.positions], device=batch.device),
         attention_mask=_NO_MASK,
         use_cache=False,
-        logits_to_keep=torch.tensor(row.before, device=batch.device),
-        families=row.families,
-    ).logits[0]
-    return logits
+        layout=packed_attention.lay_out(row.families, batch.device),
+    ).last_hidden_state[0]
+    # A granite divides its logits.
+    return hidden[torch.tensor(row.before, device=batch.device)] / getattr(causal.config, "logits_scaling", 1)
 
 
 _NO_MASK = torch.empty(1, 1, 0, 0)

@@ -7,7 +7,10 @@ Formulas, and where they are from:
 - activations: what PyTorch keeps of a decoder layer for the backward pass when the weights are frozen, counted per token as Korthikanti
   et al. do (arXiv:2205.05198, section 4), with attention that keeps no matrix of scores; with checkpointing the inputs of the layers, and
   one layer's activations at a time (section 5);
-- logits: at the positions before answer tokens only, as computed, in fp32, their softmax and its gradient.
+- what an adapted projection is given, in the precision of its product: once for those that are given the same, unless dropout or a cast
+  makes a copy for each;
+- logits: at the positions before answer tokens only. Where examples are packed, of some tokens at a time, as computed, in fp32, and as
+  powers; else of all of them, with their softmax and its gradient in fp32.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +24,22 @@ DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 UNLIMITED = 1 << 62
 """A limit that nothing reaches, where how much there is cannot be told."""
 
+LOGITS_AT_A_TIME = 1 << 24
+"""64 MiB in fp32."""
+
 WORKING = 64 << 20
 """What a step needs besides: buffers of the kernels, the examples themselves."""
 
 
+def tokens_at_a_time(vocabulary: int) -> int:
+    """Tokens whose logits are in memory together: so many that their product is a fast one."""
+    return max(1, LOGITS_AT_A_TIME // vocabulary)
+
+
 @dataclass(frozen=True)
 class Shape:
-    """A base's measures. `tensors` are the shapes of its weights by name, [outputs, inputs] for a projection."""
+    """A base's measures. `tensors` are the shapes of its weights by name, [outputs, inputs] for a projection; `packed` says whether
+    examples are computed in one row."""
 
     tensors: Mapping[str, tuple[int, ...]]
     layers: int
@@ -36,6 +48,7 @@ class Shape:
     heads: int
     head_size: int
     vocabulary: int
+    packed: bool = True
 
     @property
     def parameters(self) -> int:
@@ -98,7 +111,7 @@ def need(shape: Shape, config: TrainingConfig, precision: str, work: Work) -> Ne
         gradients=adapter,
         optimizer=2 * adapter,
         activations=_activations(shape, config, chosen, in_4_bits, work.tokens),
-        logits=(DTYPE_BYTES[chosen] + 3 * 4) * shape.vocabulary * work.answer_tokens,
+        logits=_logits(shape, chosen, work.answer_tokens),
     )
 
 
@@ -110,16 +123,26 @@ def _training_copy(shape: Shape, precision: str, in_4_bits: bool) -> int:
     return 0 if precision == "fp32" else DTYPE_BYTES[precision] * shape.parameters
 
 
+def _logits(shape: Shape, precision: str, tokens: int) -> int:
+    size = DTYPE_BYTES[precision]
+    if not shape.packed:
+        return (size + 3 * 4) * shape.vocabulary * tokens
+    return (2 * size + 4) * shape.vocabulary * min(tokens, tokens_at_a_time(shape.vocabulary)) + size * shape.hidden * tokens
+
+
 def _activations(shape: Shape, config: TrainingConfig, precision: str, in_4_bits: bool, tokens: int) -> int:
     size = 4 if in_4_bits else DTYPE_BYTES[precision]  # around layers in 4 bits everything is fp32
     attention = shape.heads * shape.head_size
     norms = 2 * 4 * shape.hidden
-    # PEFT takes the inputs of its matrices to fp32, each by itself; q, k and v have the same one where it is fp32 already.
-    inputs = 4 * shape.hidden * (1 if size == 4 else len({"q_proj", "k_proj", "v_proj"} & set(config.targets)))
-    inputs += 4 * attention * ("o_proj" in config.targets)
-    inputs += 4 * shape.hidden * len({"gate_proj", "up_proj"} & set(config.targets)) + 4 * shape.intermediate * (
-        "down_proj" in config.targets
-    )
+    each = DTYPE_BYTES[precision] + (config.dropout > 0)  # with the mask of what was dropped
+    copied = in_4_bits or config.dropout > 0
+
+    def given(width: int, *names: str) -> int:
+        adapted = len(set(names) & set(config.targets))
+        return each * width * (adapted if copied else min(adapted, 1))
+
+    inputs = given(shape.hidden, "q_proj", "k_proj", "v_proj") + given(attention, "o_proj")
+    inputs += given(shape.hidden, "gate_proj", "up_proj") + given(shape.intermediate, "down_proj")
     layer = norms + inputs + size * (4 * attention + 3 * shape.intermediate)
     if config.gradient_checkpointing:
         return tokens * (shape.layers * size * shape.hidden + layer)

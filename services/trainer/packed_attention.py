@@ -1,31 +1,30 @@
 """Attention within the examples of a packed row, given to models of the transformers library by its public AttentionInterface."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import torch
+from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from services.trainer.packing import Family
+from services.trainer.packing import Family, is_packed
+from services.trainer.sequences import Sequences, attend, can_attend, sequences_of
 
 NAME = "ratchet_packed"
 
-FAMILIES = frozenset({"gemma", "granite", "helium", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"})
-"""Architectures (`model_type`) whose attention is the plain one and is asked for with what the forward pass is given; a test holds each
-to what it computes for one example at a time."""
-
 
 def can_pack(causal: Any) -> bool:
-    """Whether each token of a model attends to every token before it, by an attention that can be replaced."""
+    """Whether a model computes examples in one row: it is of a kind that does, and its attention can be replaced."""
     config = causal.config
-    replaceable = config.model_type in FAMILIES and config._attn_implementation in ("sdpa", NAME)
-    whole = getattr(config, "sliding_window", None) is None and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
-    return replaceable and whole
+    whole = is_packed(config.model_type, getattr(config, "sliding_window", None), getattr(config, "layer_types", None))
+    return whole and config._attn_implementation in ("sdpa", NAME)
 
 
 def wear(causal: Any) -> None:
@@ -35,54 +34,123 @@ def wear(causal: Any) -> None:
         causal.set_attn_implementation(NAME)
 
 
+@dataclass(frozen=True)
+class Rectangle:
+    """Suffixes that are computed together, each filled up to the longest on its right, where no token that counts looks.
+
+    `spread` has the place among the suffixes' tokens of each place of the rectangle, one behind their end where it is filled up; `back`
+    the place in the rectangle of each token. None where nothing is filled up.
+    """
+
+    count: int
+    length: int
+    tokens: int
+    spread: torch.Tensor | None = None
+    back: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the families of a row are computed on a device. All suffixes of a family are one rectangle where `filled`, else those of one
+    length are: on a CPU each product counts, on a GPU each call does."""
+
+    families: Sequence[Family]
+    device: str
+    filled: bool
+
+    @cached_property
+    def rectangles(self) -> list[tuple[int, list[Rectangle]]]:
+        """The prefix of each family, and its suffixes."""
+        return [(family.prefix, list(_rectangles(family.suffixes, self.device, self.filled))) for family in self.families]
+
+    @cached_property
+    def pieces(self) -> list[int]:
+        """The lengths of what a row is cut into."""
+        return [length for prefix, own in self.rectangles for length in (prefix, *(rectangle.tokens for rectangle in own))]
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        return sequences_of(self.families, self.device)
+
+
+def lay_out(families: Sequence[Family], device: str) -> Layout:
+    return Layout(families, device, filled=device != "cpu")
+
+
+def _rectangles(suffixes: Sequence[int], device: str, filled: bool) -> Iterator[Rectangle]:
+    if not filled or len(set(suffixes)) == 1:
+        yield from (Rectangle(count, length, count * length) for length, count in _runs(suffixes))
+        return
+    longest, tokens = max(suffixes), sum(suffixes)
+    back = [row * longest + at for row, length in enumerate(suffixes) for at in range(length)]
+    spread = torch.full((len(suffixes) * longest,), tokens)
+    spread[back] = torch.arange(tokens)
+    yield Rectangle(len(suffixes), longest, tokens, spread.to(device), torch.tensor(back, device=device))
+
+
+def _runs(suffixes: Sequence[int]) -> list[tuple[int, int]]:
+    """Each length, and how many suffixes of it follow each other."""
+    return [(length, len(list(alike))) for length, alike in groupby(suffixes)]
+
+
 def _attention(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    families: Sequence[Family] | None = None,
+    layout: Layout | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """In: [1, heads, tokens, width] each, keys and values with fewer heads; out: [1, tokens, heads, width]."""
-    if families is None:
+    if layout is None:
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
         return plain
+    states = [_computed(state) for state in (query, key, value)]
+    if can_attend(states[0], dropout):
+        queries, keys, values = (state[0].transpose(0, 1) for state in states)
+        return attend(queries, keys, values, layout.sequences, scaling)[None].to(query.dtype), None
     repeats = query.shape[1] // key.shape[1]
-    states = [query, repeat_kv(key, repeats), repeat_kv(value, repeats)]
-    if query.device.type == "cpu":
-        # The CPU's backward pass of short sequences is slower in bf16 than in fp32.
-        states = [state.float() if state.element_size() < 4 else state for state in states]
-    runs = [_runs(family) for family in families]
-    lengths = [length for family, own in zip(families, runs, strict=True) for length in (family.prefix, *(n * each for n, each in own))]
+    states = [states[0], *(repeat_kv(state, repeats) for state in states[1:])]
     # One split and one concatenation: the gradient of a slice is as large as what it was taken from.
-    pieces = zip(*(torch.split(state, lengths, dim=2) for state in states), strict=True)
+    pieces = zip(*(torch.split(state, layout.pieces, dim=2) for state in states), strict=True)
     found: list[torch.Tensor] = []
-    for family, own in zip(families, runs, strict=True):
+    for prefix, own in layout.rectangles:
         prefix_query, prefix_key, prefix_value = next(pieces)
-        if family.prefix:
+        if prefix:
             found.append(_causal(prefix_query, prefix_key, prefix_value, dropout, scaling).transpose(1, 2))
-        for count, length in own:
-            own_query, own_key, own_value = (_apart(piece, count, length) for piece in next(pieces))
-            if family.prefix:
+        for rectangle in own:
+            own_query, own_key, own_value = (_apart(piece, rectangle) for piece in next(pieces))
+            if prefix:
                 own_key, own_value = _after(prefix_key, own_key), _after(prefix_value, own_value)
-            if length:
-                found.append(_causal(own_query, own_key, own_value, dropout, scaling).transpose(1, 2).flatten(0, 1)[None])
+            if rectangle.length:
+                found.append(_together(_causal(own_query, own_key, own_value, dropout, scaling), rectangle))
     return torch.cat(found, dim=1).to(query.dtype), None
 
 
-def _runs(family: Family) -> list[tuple[int, int]]:
-    """How many suffixes of one length follow each other, and that length."""
-    return [(len(list(alike)), length) for length, alike in groupby(family.suffixes)]
+def _computed(state: torch.Tensor) -> torch.Tensor:
+    """In the precision in which attention is computed: that of autocast where it is on; on a CPU fp32 at least, since its backward pass
+    of short sequences is slower in bf16."""
+    if torch.is_autocast_enabled(state.device.type):
+        return state.to(torch.get_autocast_dtype(state.device.type))
+    return state.float() if state.device.type == "cpu" and state.element_size() < 4 else state
 
 
-def _apart(piece: torch.Tensor, count: int, length: int) -> torch.Tensor:
-    """[1, heads, count x length, width] as [count, heads, length, width]."""
-    return piece.reshape(piece.shape[1], count, length, piece.shape[3]).transpose(0, 1)
+def _apart(piece: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
+    """[1, heads, tokens, width] as [count, heads, length, width]."""
+    if rectangle.spread is not None:
+        piece = functional.pad(piece, (0, 0, 0, 1)).index_select(2, rectangle.spread)
+    return piece.reshape(piece.shape[1], rectangle.count, rectangle.length, piece.shape[3]).transpose(0, 1)
+
+
+def _together(found: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
+    """[count, heads, length, width] as [1, tokens, heads, width]."""
+    flat = found.transpose(1, 2).flatten(0, 1)[None]
+    return flat if rectangle.back is None else flat.index_select(1, rectangle.back)
 
 
 def _after(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

@@ -2,14 +2,24 @@
 
     [prefix of family 1][suffix][suffix]...[prefix of family 2][suffix]...
 
-A family is examples that begin alike, and its suffixes stand in order of length, so that those of one length can be computed together.
+A family is examples that begin alike; those that begin like no other are the last, with an empty prefix. Its suffixes stand in order
+of length, so that those of one length can be computed together.
 Each token attends to what stands before it in its own example: to the family's prefix, then to the tokens before it in its own suffix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from services.trainer.tokens import Encoded
+
+ARCHITECTURES = frozenset({"gemma", "granite", "helium", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"})
+"""Those (`model_type`) whose attention is the plain one and is asked for with what the forward pass is given, and whose logits
+are the head's; a test holds each to what it computes for one example at a time."""
+
+
+def is_packed(model_type: str, sliding_window: int | None, layer_types: Sequence[str] | None) -> bool:
+    """Whether examples are computed in one row by a model with this configuration: each token has to attend to every token before it."""
+    return model_type in ARCHITECTURES and sliding_window is None and set(layer_types or ()) <= {"full_attention"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,8 @@ def pack(examples: Sequence[Encoded]) -> Row:
     positions: list[int] = []
     families: list[Family] = []
     before: list[list[int]] = [[] for _ in examples]
-    for first, end in _families([inputs[place] for place in order]):
-        prefix = _in_common(inputs[order[first]], inputs[order[end - 1]]) if end - first > 1 else 0
-        members = sorted(order[first:end], key=lambda place: len(inputs[place]))
+    for prefix, alike in _families([inputs[place] for place in order]):
+        members = sorted((order[at] for at in alike), key=lambda place: len(inputs[place]))
         prefix_start = len(ids)
         ids += inputs[members[0]][:prefix]
         positions += range(prefix)
@@ -62,8 +71,8 @@ def pack(examples: Sequence[Encoded]) -> Row:
     )
 
 
-def _families(inputs: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Where families begin and end among sorted inputs, so that the row is as short as it can be with families of neighbours.
+def _families(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[int]]]:
+    """The prefix and the members of each family among sorted inputs, so that the row is as short as it can be with families of neighbours.
 
     In sorted order what a run of neighbours has in common is what its first and its last have in common. `saved[end]` is the most
     that the first `end` inputs can save.
@@ -81,12 +90,14 @@ def _families(inputs: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
                 best, start = gain, first
         saved.append(best)
         starts.append(start)
-    found: list[tuple[int, int]] = []
+    runs: list[range] = []
     end = len(inputs)
     while end:
-        found.append((starts[end], end))
+        runs.append(range(starts[end], end))
         end = starts[end]
-    return found[::-1]
+    yield from ((_in_common(inputs[run[0]], inputs[run[-1]]), run) for run in reversed(runs) if len(run) > 1)
+    if alone := [run[0] for run in reversed(runs) if len(run) == 1]:
+        yield 0, alone
 
 
 def _in_common(one: Sequence[int], other: Sequence[int]) -> int:

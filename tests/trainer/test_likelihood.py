@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from services.trainer import packed_attention, sequences
 from services.trainer.base_model import learning
 from services.trainer.likelihood import collate, log_likelihoods
-from services.trainer.packed_attention import FAMILIES, NAME, can_pack
+from services.trainer.packed_attention import NAME, Layout, can_pack
+from services.trainer.packing import ARCHITECTURES, Family
 from services.trainer.tokens import Encoded
 from shared.training_config import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, encoded
@@ -54,6 +58,13 @@ def tiny(model_type: str, **settings: Any) -> Any:
     return causal.from_config(config, dtype=torch.float64).requires_grad_(False).eval()
 
 
+def open_but_for_the_head(model: Any) -> Any:
+    """The head stays frozen, as adapters leave it; embeddings that are one with it as well."""
+    model.requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(False)
+    return model
+
+
 def one_at_a_time(model: Any, examples: Sequence[Encoded]) -> torch.Tensor:
     """The model's own forward pass with nothing of ours: row t of its logits predicts token t + 1."""
     found = []
@@ -78,11 +89,55 @@ def assert_alike(model: Any, examples: Sequence[Encoded]) -> None:
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
-@pytest.mark.parametrize("model_type", sorted(FAMILIES))
-def test_every_family_that_is_packed_computes_what_it_computes_alone(model_type: str, examples: Sequence[Encoded]) -> None:
-    model = tiny(model_type, **PARTICULARS.get(model_type, {})).requires_grad_(True)
+@pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
+def test_every_architecture_that_is_packed_computes_what_it_computes_alone(model_type: str, examples: Sequence[Encoded]) -> None:
+    model = open_but_for_the_head(tiny(model_type, **PARTICULARS.get(model_type, {})))
     assert_alike(model, examples)
     assert model.config._attn_implementation == NAME
+
+
+@pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
+def test_what_is_filled_up_as_for_a_gpu_counts_for_nothing(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out = []
+
+    def filled(families: Sequence[Family], device: str) -> Layout:
+        laid_out.append(Layout(families, device, filled=True))
+        return laid_out[-1]
+
+    monkeypatch.setattr(packed_attention, "lay_out", filled)
+    assert_alike(open_but_for_the_head(tiny("llama")), examples)
+    assert [len(own) for _, own in laid_out[0].rectangles] == [1] * len(laid_out[0].families)
+
+
+@pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
+def test_and_so_does_what_a_gpu_attends_to_in_one_call(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel's contract, in plain words: the last query of a sequence sees its last key."""
+
+    def in_words(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        query_starts: torch.Tensor,
+        key_starts: torch.Tensor,
+        *most: int,
+        scale: float,
+        **_: object,
+    ) -> torch.Tensor:
+        found = []
+        for place in range(len(query_starts) - 1):
+            own = slice(int(query_starts[place]), int(query_starts[place + 1]))
+            seen = slice(int(key_starts[place]), int(key_starts[place + 1]))
+            assert own.stop - own.start <= most[0]
+            assert seen.stop - seen.start <= most[1]
+            bias: Any = causal_lower_right(own.stop - own.start, seen.stop - seen.start)
+            states = [query[own], *(each[seen].repeat_interleave(query.shape[1] // key.shape[1], 1) for each in (key, value))]
+            q, k, v = (state.transpose(0, 1)[None] for state in states)
+            found.append(scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[0].transpose(0, 1))
+        return torch.cat(found)
+
+    monkeypatch.setattr(packed_attention, "can_attend", lambda query, dropout: True)
+    monkeypatch.setattr(sequences, "varlen_attn", in_words)
+    assert_alike(open_but_for_the_head(tiny("llama")), examples)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])

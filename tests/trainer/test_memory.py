@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -63,14 +64,28 @@ LENGTHS = [(900, 300)] * 20
 
 def test_each_part_by_hand() -> None:
     """Rank 4 on q, k, v, o: 4 × ((8+8) + (8+4) + (8+4) + (8+8)) = 224 weights. Ten tokens in bf16, per token and layer: two norms in fp32
-    of 8 (64 bytes), three inputs of q, k, v in fp32 (96), one of o (32), four of attention's 8 (64) and three of the 16 in between (96):
-    352. Three answer tokens: 100 logits each, as bf16 and three times as fp32."""
+    of 8 (64 bytes), the input of q, k and v (16), that of o (16), four of attention's 8 (64) and three of the 16 in between (96): 256.
+    Three answer tokens: 100 logits each, twice in bf16 and once in fp32, and a slope of 8."""
     found = need(SHAPE, TrainingConfig(rank=4, alpha=8), "bf16", Work(10, 3))
     assert (found.judge, found.training) == (4 * 1128, 2 * 1128)
     assert (found.adapter, found.gradients, found.optimizer) == (4 * 224, 4 * 224, 8 * 224)
-    assert found.activations == 10 * 352
-    assert found.logits == 3 * 100 * 14
-    assert found.total == 6 * 1128 + 16 * 224 + 3520 + 4200 + WORKING
+    assert found.activations == 10 * 256
+    assert found.logits == 3 * (100 * 8 + 16)
+    assert found.total == 6 * 1128 + 16 * 224 + 2560 + 2448 + WORKING
+
+
+def test_dropout_keeps_a_copy_of_each_input_and_its_mask() -> None:
+    """Three inputs of q, k and v and one of o, of 8 numbers with 2 + 1 bytes, instead of two with 2."""
+    without, with_it = (need(SHAPE, TrainingConfig(rank=4, alpha=8, dropout=share), "bf16", Work(10, 3)) for share in (0.0, 0.1))
+    assert with_it.activations - without.activations == 10 * (4 * 8 * 3 - 2 * 8 * 2)
+
+
+def test_of_many_logits_some_are_in_memory_at_a_time_unless_the_model_cannot_pack() -> None:
+    """2^24 logits of 32,000 each are 524 tokens: 2 + 2 + 4 bytes for each logit, and a slope of 2,048 x 2 bytes for each of 2,400 tokens.
+    All 2,400 at once are 2 + 12 bytes for each logit."""
+    work = Work(7200, 2400)
+    assert need(LARGE, TrainingConfig(), "bf16", work).logits == 524 * 32_000 * 8 + 2400 * 2048 * 2
+    assert need(replace(LARGE, packed=False), TrainingConfig(), "bf16", work).logits == 2400 * 32_000 * 14
 
 
 def test_in_fp32_the_judge_is_trained_on_and_in_4_bits_the_projections_shrink() -> None:
@@ -105,9 +120,9 @@ def test_advice_fits_and_comes_only_where_it_is_needed(gibibytes: int, batch_siz
 
 
 def test_the_first_change_is_the_one_that_changes_nothing_of_what_is_learned() -> None:
-    """By hand, per token: a layer keeps 16,384 (norms) + 32,768 (inputs) + 2 × (8,192 + 16,896) = 99,328 bytes, so 22 keep 2.19 MB;
-    with checkpointing 22 × 4,096 + 99,328 = 0.19 MB. Eight examples of 900 tokens, 300 of them answers of 448,000 bytes each, take
-    1.36 + 1.08 GB with checkpointing. Without it one takes 1.97 + 0.13 GB, which is less, and two take twice that, which is more."""
+    """By hand, per token: a layer keeps 16,384 (norms) + 8,192 (inputs) + 2 × (8,192 + 16,896) = 74,752 bytes, so 22 keep 1.64 MB;
+    with checkpointing 22 × 4,096 + 74,752 = 0.16 MB. Eight examples of 900 tokens take 1.19 GB with checkpointing and 0.14 GB of logits.
+    Without it one takes 1.48 GB, which is more: what comes next are fewer at a time with checkpointing."""
     config = TrainingConfig(batch_size=8)
     whole, checkpointed = (
         need(LARGE, config.model_copy(update={"gradient_checkpointing": on}), "bf16", Work.of(LENGTHS, 8, 1024)).total
@@ -119,7 +134,7 @@ def test_the_first_change_is_the_one_that_changes_nothing_of_what_is_learned() -
     assert told[1] == "it fits with gradient_checkpointing: true"
     smaller = smallest_change(LARGE, config, "bf16", LENGTHS, checkpointed - 1)
     assert smaller is not None
-    assert smaller.change == "batch_size: 1"
+    assert smaller.change == "gradient_checkpointing: true, batch_size: 4"
 
 
 def test_measures_are_read_from_the_files_headers(tmp_path: Path) -> None:

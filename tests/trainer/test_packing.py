@@ -51,6 +51,12 @@ def test_examples_that_begin_alike_are_a_family() -> None:
     assert row.targets == (9, 8, 9, 3, 9)
 
 
+def test_those_that_begin_like_no_other_are_one_family_with_no_prefix() -> None:
+    row = pack([Encoded((1, 2, 3, 9), 2), Encoded((4, 5, 9), 1), Encoded((6, 5, 9), 1), Encoded((7, 9), 1)])
+    assert row.families == (Family(0, (1, 2, 2, 3)),)
+    assert row.ids == (7, 4, 5, 6, 5, 1, 2, 3)
+
+
 def test_two_systems_are_two_families() -> None:
     """Six inputs, three beginning 1 1 1 1 and three beginning 1 2 2 2: one family would save 5 × 1 tokens, two save 2 × 2 × 4."""
     examples = [Encoded((1, *middle, last, 0), 5) for middle in ((1, 1, 1), (2, 2, 2)) for last in (7, 8, 9)]

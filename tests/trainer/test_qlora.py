@@ -71,9 +71,11 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
 
     The first layer's own input comes from the embedding, which asks for no gradient: it is made to ask here."""
     model = quantised(str(folder), torch.bfloat16, "cpu")
-    layers = linear4bits(model)
-    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    assert not any(layer.support_avx512bf16_for_cpu for layer in linear4bits(model))
     with learning(model, CONFIG, None) as wrapped:
+        named = [(name, module) for name, module in wrapped.named_modules() if type(module).__name__ == "Linear4bit"]
+        layers = [module for name, module in named if not name.endswith("base_layer")]  # that is within an adapted one
+        assert len(layers) == 2 * 7
         wrapped.eval()
         with torch.no_grad():
             log_likelihoods(wrapped, collate(EXAMPLES, "cpu"))
@@ -95,6 +97,26 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
         grown = [parameter for name, parameter in wrapped.named_parameters() if "lora_B" in name]
         assert all(parameter.grad is not None and bool(parameter.grad.abs().sum() > 0) for parameter in grown)
     model.disable_input_require_grads()
+
+
+def test_under_autocast_as_on_a_gpu_it_learns_nearly_the_same(folder: Path) -> None:
+    """What is around the projections is computed in bf16 then, which has 8 bits."""
+    model = quantised(str(folder), torch.bfloat16, "cpu")
+    found = []
+    with learning(model, CONFIG, None) as wrapped:
+        adapter = {name: weight for name, weight in wrapped.named_parameters() if weight.requires_grad}
+        for name, weight in adapter.items():
+            weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1
+        for on in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=on):
+                values = log_likelihoods(wrapped, collate(EXAMPLES, "cpu"))
+            gradients = torch.autograd.grad(values.mean(), list(adapter.values()))
+            found.append((values.detach(), torch.cat([gradient.flatten() for gradient in gradients])))
+    (values, gradients_of), (others, other_gradients) = found
+    assert others.dtype == torch.float32
+    assert not torch.equal(others, values)
+    assert float((others - values).norm()) < 0.1 * float(values.norm())
+    assert float((other_gradients - gradients_of).norm()) < 0.2 * float(gradients_of.norm())
 
 
 @pytest.mark.model
