@@ -76,6 +76,25 @@ async def test_a_candidate_likes_what_it_was_trained_on_better(child: ChildProce
     assert [other.logprob for _, other in firsts] == pytest.approx([one.logprob for one, _ in firsts], abs=0.1)
 
 
+@pytest.mark.model
+async def test_what_the_model_said_and_nobody_liked_becomes_less_likely(child: ChildProcess, bases: Path, tmp_path: Path) -> None:
+    """Six answers of the model itself, with a thumb down each, in a run that teaches something else."""
+    bench = Bench(child, locate(bases, "smollm2-135m-instruct"), "auto")
+    topics = ("the sea", "bread", "a bicycle", "the moon", "chess", "rain")
+    prompts = [(Message(role="user", content=f"Say something about {topic}."),) for topic in topics]
+    said = await bench.answer(Subject("base", None), prompts, 256, 12, ignore, exactly=False)
+    disliked = [
+        Sample(messages=prompt, answer="".join(token.text for token in answer)) for prompt, answer in zip(prompts, said, strict=True)
+    ]
+    lessons = Lessons(SAMPLES, undesirable=disliked)
+    await bench.train(lessons, CONFIG, None, tmp_path / "adapter", ignore)
+    before = await bench.score(Subject("base", None), [*disliked, *SAMPLES], 256, ignore)
+    after = await bench.score(Subject("candidate", tmp_path / "adapter"), [*disliked, *SAMPLES], 256, ignore)
+    changes = [a - b for a, b in zip(after, before, strict=True)]
+    assert all(change < 0 for change in changes[:6]), changes
+    assert all(change > 0 for change in changes[6:]), changes
+
+
 async def test_a_request_that_cannot_be_met_is_refused_and_the_child_goes_on(child: ChildProcess, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="no base"):
         await child.ask(Score(adapter=None, samples=(SAMPLES[0],), max_tokens=64), Scored)
