@@ -244,10 +244,10 @@ async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on
 
 
 async def test_a_batch_that_needs_too_much_memory_is_rolled_back_with_advice_and_the_next_one_is_trained(steady: Fleet) -> None:
-    """Its logits alone, 8 answers of some 900 tokens over 49152 words in 4 bytes, are 1.4 GB, and their gradients as much."""
+    """The logits that are in memory at a time are 64 MiB in fp32, and there are some of 8 answers of 900 tokens to compute."""
     (worker,) = steady.workers
     long = [Sample(messages=sample.messages, answer=sample.answer + " and so on" * 300) for sample in tickets(0, 24)]
-    limit(worker, resource.RLIMIT_AS, _size_of(child_of(worker)) + (1 << 30))
+    limit(worker, resource.RLIMIT_AS, _size_of(child_of(worker)) + (1 << 26))
     outcome = await steady.one_outcome(await steady.announce(steady.batch(long)))
     limit(worker, resource.RLIMIT_AS, resource.RLIM_INFINITY)
     assert isinstance(outcome, TrainingRolledBack)
