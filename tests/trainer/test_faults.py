@@ -117,7 +117,7 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
 async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
     """A third party joins the group and leaves it: two rebalances; each time the run goes on where it was stopped, with no step done
     again."""
-    worker = await fleet.start(HALTED.format(8))
+    worker = await fleet.start(HALTED.format(20))
     batch = await fleet.announce(fleet.batch())
     await fleet.until_step(batch, 10)
     await join_and_leave(fleet)
