@@ -16,11 +16,11 @@ from typing import Any
 import peft
 import torch
 from pydantic_core import to_json
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from benchmarks.random_base import random_examples
 from ratchet.demo.tickets import ticket
-from services.trainer.base_model import DTYPES, learning, load_base, load_tokenizer, quantised
+from services.trainer.base_model import DTYPES, learning, load_base, load_tokenizer, nf4, quantised
 from services.trainer.machine import best_precision, device_here
 from services.trainer.recipe import groups, train
 from services.trainer.tokens import Encoded, encode
@@ -209,10 +209,9 @@ def random(name: str, count: int, steps: int, folder: str, quantisation: str) ->
     if name == "ratchet" and in_4_bits:
         model: Any = quantised(folder, dtype, device)
     else:
-        bits: Any = BitsAndBytesConfig
-        held = bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        held = nf4(dtype) if in_4_bits else None
         causal: Any = AutoModelForCausalLM
-        model = causal.from_pretrained(folder, dtype=dtype, quantization_config=held if in_4_bits else None, device_map={"": device})
+        model = causal.from_pretrained(folder, dtype=dtype, quantization_config=held, device_map={"": device})
         model.requires_grad_(False)
     return Work(model, load_tokenizer(folder), config, random_examples(count, model.config.vocab_size), steps, 8, device)
 

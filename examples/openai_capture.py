@@ -15,4 +15,5 @@ with Client(bootstrap_servers=broker) as ratchet:
     client = capture(OpenAI(base_url=server, api_key="none"), ratchet)
     answer = client.chat.completions.create(model="support", messages=[{"role": "user", "content": "The kettle is late."}])
     print(answer.choices[0].message.content)
-    print(ratchet.record_feedback(response_id=answer.ratchet_response_id, feedback_type="thumbs_up", user_id="agent-01"))  # type: ignore[attr-defined]
+    response_id = answer.ratchet_response_id  # type: ignore[attr-defined]  # what capture adds
+    print(ratchet.record_feedback(response_id=response_id, feedback_type="thumbs_up", user_id="agent-01"))

@@ -67,7 +67,7 @@ class Tracing(Protocol):
 
 
 class _NoSpan:
-    headers: list[tuple[str, bytes]] = []  # noqa: RUF012
+    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 (nobody adds to them)
 
     def note(self, **about: str | int | float) -> None:
         pass

@@ -71,9 +71,7 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
         raise RunFailed(
             f"nf4 needs bitsandbytes, which is not there: {error}", "install it, or set the lane's quantisation to none"
         ) from error
-    bits: Any = BitsAndBytesConfig
-    held = bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=compute, quantization_config=held, device_map={"": device})
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=compute, quantization_config=nf4(compute), device_map={"": device})
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # Where the CPU has bf16 instructions, the first pass without gradients would repack the weights for serving, and from then on
@@ -82,6 +80,12 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
     answer_as_autocast_asks(model)
     prepare: Any = peft.prepare_model_for_kbit_training
     return prepare(model, use_gradient_checkpointing=False).eval()
+
+
+def nf4(compute: torch.dtype) -> Any:
+    """How QLoRA holds projections, in the terms of the transformers library."""
+    bits: Any = BitsAndBytesConfig
+    return bits(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute)
 
 
 def needs_scale(model: Any) -> bool:

@@ -1,13 +1,12 @@
 """Attention within the examples of a packed row, given to models of the transformers library by its public AttentionInterface."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -35,62 +34,26 @@ def wear(causal: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Rectangle:
-    """Suffixes that are computed together, each filled up to the longest on its right, where no token that counts looks.
-
-    `spread` has the place among the suffixes' tokens of each place of the rectangle, one behind their end where it is filled up; `back`
-    the place in the rectangle of each token. None where nothing is filled up.
-    """
-
-    count: int
-    length: int
-    tokens: int
-    spread: torch.Tensor | None = None
-    back: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Layout:
-    """How the families of a row are computed on a device. All suffixes of a family are one rectangle where `filled`, else those of one
-    length are: on a CPU each product counts, on a GPU each call does."""
+    """The families of a row, and what computing them on a device takes, made once for all layers."""
 
     families: Sequence[Family]
     device: str
-    filled: bool
 
     @cached_property
-    def rectangles(self) -> list[tuple[int, list[Rectangle]]]:
-        """The prefix of each family, and its suffixes."""
-        return [(family.prefix, list(_rectangles(family.suffixes, self.device, self.filled))) for family in self.families]
+    def runs(self) -> list[list[tuple[int, int]]]:
+        """Of each family, how many suffixes of one length follow each other, and that length."""
+        return [[(len(list(alike)), length) for length, alike in groupby(family.suffixes)] for family in self.families]
 
     @cached_property
     def pieces(self) -> list[int]:
-        """The lengths of what a row is cut into."""
-        return [length for prefix, own in self.rectangles for length in (prefix, *(rectangle.tokens for rectangle in own))]
+        """The lengths of what a row is cut into: each prefix, and each run."""
+        whole = zip(self.families, self.runs, strict=True)
+        return [length for family, own in whole for length in (family.prefix, *(count * each for count, each in own))]
 
     @cached_property
     def sequences(self) -> Sequences:
         return sequences_of(self.families, self.device)
-
-
-def lay_out(families: Sequence[Family], device: str) -> Layout:
-    return Layout(families, device, filled=device != "cpu")
-
-
-def _rectangles(suffixes: Sequence[int], device: str, filled: bool) -> Iterator[Rectangle]:
-    if not filled or len(set(suffixes)) == 1:
-        yield from (Rectangle(count, length, count * length) for length, count in _runs(suffixes))
-        return
-    longest, tokens = max(suffixes), sum(suffixes)
-    back = [row * longest + at for row, length in enumerate(suffixes) for at in range(length)]
-    spread = torch.full((len(suffixes) * longest,), tokens)
-    spread[back] = torch.arange(tokens)
-    yield Rectangle(len(suffixes), longest, tokens, spread.to(device), torch.tensor(back, device=device))
-
-
-def _runs(suffixes: Sequence[int]) -> list[tuple[int, int]]:
-    """Each length, and how many suffixes of it follow each other."""
-    return [(length, len(list(alike))) for length, alike in groupby(suffixes)]
 
 
 def _attention(
@@ -119,16 +82,16 @@ def _attention(
     # One split and one concatenation: the gradient of a slice is as large as what it was taken from.
     pieces = zip(*(torch.split(state, layout.pieces, dim=2) for state in states), strict=True)
     found: list[torch.Tensor] = []
-    for prefix, own in layout.rectangles:
+    for family, own in zip(layout.families, layout.runs, strict=True):
         prefix_query, prefix_key, prefix_value = next(pieces)
-        if prefix:
+        if family.prefix:
             found.append(_causal(prefix_query, prefix_key, prefix_value, dropout, scaling).transpose(1, 2))
-        for rectangle in own:
-            own_query, own_key, own_value = (_apart(piece, rectangle) for piece in next(pieces))
-            if prefix:
+        for count, length in own:
+            own_query, own_key, own_value = (_apart(piece, count, length) for piece in next(pieces))
+            if family.prefix:
                 own_key, own_value = _after(prefix_key, own_key), _after(prefix_value, own_value)
-            if rectangle.length:
-                found.append(_together(_causal(own_query, own_key, own_value, dropout, scaling), rectangle))
+            if length:
+                found.append(_causal(own_query, own_key, own_value, dropout, scaling).transpose(1, 2).flatten(0, 1)[None])
     return torch.cat(found, dim=1).to(query.dtype), None
 
 
@@ -140,17 +103,9 @@ def _computed(state: torch.Tensor) -> torch.Tensor:
     return state.float() if state.device.type == "cpu" and state.element_size() < 4 else state
 
 
-def _apart(piece: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
-    """[1, heads, tokens, width] as [count, heads, length, width]."""
-    if rectangle.spread is not None:
-        piece = functional.pad(piece, (0, 0, 0, 1)).index_select(2, rectangle.spread)
-    return piece.reshape(piece.shape[1], rectangle.count, rectangle.length, piece.shape[3]).transpose(0, 1)
-
-
-def _together(found: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
-    """[count, heads, length, width] as [1, tokens, heads, width]."""
-    flat = found.transpose(1, 2).flatten(0, 1)[None]
-    return flat if rectangle.back is None else flat.index_select(1, rectangle.back)
+def _apart(piece: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    """[1, heads, count x length, width] as [count, heads, length, width]."""
+    return piece.reshape(piece.shape[1], count, length, piece.shape[3]).transpose(0, 1)
 
 
 def _after(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

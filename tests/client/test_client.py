@@ -196,4 +196,4 @@ def test_a_forked_child_is_told_to_make_its_own(tmp_path: Path) -> None:
 )
 def test_arguments_that_do_not_go_together(settings: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Client(**settings)  # type: ignore[arg-type]
+        Client(**settings)  # type: ignore[arg-type]  # that is the mistake

@@ -56,7 +56,7 @@ def asking(kept: Kept, respond: httpx.MockTransport, model: str | None = None) -
 def whole(client: OpenAI) -> tuple[str, str]:
     said = client.chat.completions.create(model="support", messages=ASKED)
     assert said.choices[0].message.content is not None
-    return said.ratchet_response_id, said.choices[0].message.content  # type: ignore[attr-defined]
+    return said.ratchet_response_id, said.choices[0].message.content  # type: ignore[attr-defined]  # what capture adds
 
 
 def iterated(client: OpenAI) -> tuple[str, str]:

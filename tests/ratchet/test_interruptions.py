@@ -67,7 +67,7 @@ def run(folder: Path, program: int, before: str = "") -> subprocess.Popen[bytes]
 def lines_at_its_end(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
     """The last word of each line of its log, once it has ended well."""
     try:
-        status: int | None = process.wait(60)
+        status: int | None = process.wait(20)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

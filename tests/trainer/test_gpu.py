@@ -37,6 +37,7 @@ ALIKE = [encoded(f"system:be brief {prompt}", answer) for prompt, answer in (("o
 CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=20, learning_rate=5e-3)
 
 bitsandbytes_warns = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+"""About itself."""
 
 
 def small() -> LlamaConfig:

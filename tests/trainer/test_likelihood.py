@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from services.trainer import packed_attention, sequences
 from services.trainer.base_model import learning
 from services.trainer.likelihood import collate, log_likelihoods
-from services.trainer.packed_attention import NAME, Layout, can_pack
-from services.trainer.packing import ARCHITECTURES, Family
+from services.trainer.packed_attention import NAME, can_pack
+from services.trainer.packing import ARCHITECTURES
 from services.trainer.tokens import Encoded
 from shared.training_config import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, encoded
@@ -97,20 +97,7 @@ def test_every_architecture_that_is_packed_computes_what_it_computes_alone(model
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
-def test_what_is_filled_up_as_for_a_gpu_counts_for_nothing(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
-    laid_out = []
-
-    def filled(families: Sequence[Family], device: str) -> Layout:
-        laid_out.append(Layout(families, device, filled=True))
-        return laid_out[-1]
-
-    monkeypatch.setattr(packed_attention, "lay_out", filled)
-    assert_alike(open_but_for_the_head(tiny("llama")), examples)
-    assert [len(own) for _, own in laid_out[0].rectangles] == [1] * len(laid_out[0].families)
-
-
-@pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
-def test_and_so_does_what_a_gpu_attends_to_in_one_call(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_gpu_attends_to_in_one_call_is_the_same(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
     """By the kernel's contract, in plain words: the last query of a sequence sees its last key."""
 
     def in_words(
