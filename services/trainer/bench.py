@@ -84,17 +84,31 @@ class Bench:
         return [self._scores[subject.name, sample] for sample in samples]
 
     async def answer(
-        self, subject: Subject, prompts: Sequence[Messages], max_tokens: int, max_new_tokens: int, heard: Heard, *, exactly: bool
-    ) -> list[Greedy]:
-        """The greedy answer to each prompt, of at most `max_new_tokens`; `exactly` as an F16 server gives it, or as fast as may be."""
-        keys = [(subject.name, prompt, max_new_tokens, exactly) for prompt in prompts]
-        unknown = [key for key in dict.fromkeys(keys) if key not in self._answers]
-        if unknown:
-            asked = tuple(prompt for _, prompt, _, _ in unknown)
-            request = Answer(adapter=subject.adapter, prompts=asked, max_tokens=max_tokens, max_new_tokens=max_new_tokens, exactly=exactly)
+        self,
+        subject: Subject,
+        max_tokens: int,
+        max_new_tokens: int,
+        heard: Heard,
+        *,
+        probes: Sequence[Messages] = (),
+        prompts: Sequence[Messages] = (),
+    ) -> tuple[list[Greedy], list[Greedy]]:
+        """Greedy answers of at most `max_new_tokens`: to each probe as an F16 server gives it, to each prompt as fast as may be.
+
+        What is asked for together costs hardly more than a part of it.
+        """
+        keys = [[(subject.name, asked, max_new_tokens, exactly) for asked in each] for each, exactly in ((probes, True), (prompts, False))]
+        unknown = [[key for key in dict.fromkeys(each) if key not in self._answers] for each in keys]
+        if any(unknown):
+            of_probes, of_prompts = (tuple(asked for _, asked, _, _ in each) for each in unknown)
+            request = Answer(
+                adapter=subject.adapter, probes=of_probes, prompts=of_prompts, max_tokens=max_tokens, max_new_tokens=max_new_tokens
+            )
             answered = await self._ask(request, Answered, heard)
-            self._answers.update(zip(unknown, answered.answers, strict=True))
-        return [self._answers[key] for key in keys]
+            for each, answers in zip(unknown, (answered.probes, answered.prompts), strict=True):
+                self._answers.update(zip(each, answers, strict=True))
+        known_probes, known_prompts = ([self._answers[key] for key in each] for each in keys)
+        return known_probes, known_prompts
 
     def forget_all_but(self, names: Sequence[str]) -> None:
         """Keep what is known of these subjects only."""

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 import transformers
@@ -49,6 +49,7 @@ from services.trainer.resources import FREE_THE_DISK, OUT_OF_MEMORY, is_disk_ful
 from services.trainer.settings import ChildSettings
 from services.trainer.tokens import Encoded, Vocabulary, encode, encode_prompt
 from services.trainer.training_set import Pair, Sample
+from shared.events import Message, ProbeToken
 from shared.failpoints import arm, reach_in_thread
 from shared.identity import digest_of
 from shared.logs import configure
@@ -56,6 +57,8 @@ from shared.settings import read
 from shared.training_config import TrainingConfig
 
 LOOK_AT_THE_BASE = "check base.training in the model file, and RATCHET_BASES"
+
+Messages = tuple[Message, ...]
 
 Asked = tuple[bytes, threading.Event]
 """The line of a request, and whether it was told to stop."""
@@ -188,10 +191,17 @@ class Child:
 
     def _answer(self, request: Answer) -> Reply:
         base = self._held()
-        prompts = [encode_prompt(base.vocabulary, messages, request.max_tokens) for messages in request.prompts]
-        with wearing(base.judge if request.exactly else base.speak, request.adapter) as model:
-            answers = answer_greedily(model, base.vocabulary, prompts, request.max_new_tokens, base.device, self._count(len(prompts)))
-        return Answered(answers=tuple(answers))
+        alike = base.speak is base.judge  # then all are answered together, and what is both a probe and a prompt once
+        exact = self._said_by(base.judge, [*request.probes, *(request.prompts if alike else ())], request)
+        quick = exact if alike else self._said_by(base.speak, request.prompts, request)
+        return Answered(probes=tuple(exact[each] for each in request.probes), prompts=tuple(quick[each] for each in request.prompts))
+
+    def _said_by(self, model: Any, asked: Sequence[Messages], request: Answer) -> dict[Messages, tuple[ProbeToken, ...]]:
+        base, different = self._held(), list(dict.fromkeys(asked))
+        prompts = [encode_prompt(base.vocabulary, messages, request.max_tokens) for messages in different]
+        with wearing(model, request.adapter) as dressed:
+            answers = answer_greedily(dressed, base.vocabulary, prompts, request.max_new_tokens, base.device, self._count(len(prompts)))
+        return dict(zip(different, answers, strict=True))
 
     def _count(self, total: int) -> Callable[[int], None]:
         return lambda done: self._reply(Counted(done=done, total=total))

@@ -75,14 +75,16 @@ def answer_greedily(
 def _answer_together(
     model: Any, vocabulary: Vocabulary, prompts: Sequence[Sequence[int]], max_new_tokens: int, device: str
 ) -> list[tuple[ProbeToken, ...]]:
-    """Prompts stand flush right in a rectangle; mask and positions tell the model where each begins."""
+    """Prompts stand flush right in a rectangle; mask and positions tell the model where each begins. Rows whose answers have ended leave it
+    when they are half of them."""
     length = max(map(len, prompts))
     ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = None
     answers: list[list[ProbeToken]] = [[] for _ in prompts]
-    open_rows = set(range(len(prompts)))
+    ended: set[int] = set()
+    rows = list(range(len(prompts)))
     with torch.inference_mode():
         for _ in range(max_new_tokens):
             output = model(
@@ -90,20 +92,27 @@ def _answer_together(
             )
             cache = output.past_key_values
             best = output.logits[:, -1].float().log_softmax(-1).topk(2)
-            for row in sorted(open_rows):
-                logprob, runner_up = best.values[row].tolist()
-                token = int(best.indices[row, 0])
+            for place, row in enumerate(rows):
+                if row in ended:
+                    continue
+                logprob, runner_up = best.values[place].tolist()
+                token = int(best.indices[place, 0])
                 if not math.isfinite(logprob):
                     raise RunFailed("the candidate's logits are not finite", LOWER_THE_RATE)
                 if token in vocabulary.ends:
-                    open_rows.remove(row)
+                    ended.add(row)
                 else:
                     answers[row].append(ProbeToken(text=_text(vocabulary, token), logprob=logprob, lead=logprob - runner_up))
-            if not open_rows:
+            if len(ended) == len(prompts):
                 break
-            ids = best.indices[:, :1]
-            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-            positions = positions[:, -1:] + 1
+            ids, positions = best.indices[:, :1], positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            kept = [place for place, row in enumerate(rows) if row not in ended]
+            if 2 * len(kept) <= len(rows):
+                rows = [rows[place] for place in kept]
+                chosen = torch.tensor(kept, device=device)
+                ids, positions, mask = ids[chosen], positions[chosen], mask[chosen]
+                cache.batch_select_indices(chosen)
     return [tuple(answer) for answer in answers]
 
 

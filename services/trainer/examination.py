@@ -36,14 +36,12 @@ class Examination:
         held_out, golden, retention = (Paired(*pair) for pair in zip(before, after, strict=True))
         canaries = [canary.messages for canary in self.canaries]
         measured = [samples[: self.answered] for samples in (self.held_out, self.golden)]
-        prompts = [sample.messages for samples in measured for sample in samples]
+        asked = [*canaries, *(sample.messages for samples in measured for sample in samples)]
+        _, of_champion = await bench.answer(champion, self.max_tokens, self.answer_tokens, heard, prompts=asked)
         # What is served is held to the probes token by token; other answers are read as a person reads them.
-        probed = await bench.answer(candidate, self.probes, self.max_tokens, self.answer_tokens, heard, exactly=True)
+        probed, of_candidate = await bench.answer(candidate, self.max_tokens, self.answer_tokens, heard, probes=self.probes, prompts=asked)
         answered = tuple(Probe(messages=messages, answer=answer) for messages, answer in zip(self.probes, probed, strict=True))
-        # All of a subject's answers together: many at a time cost hardly more than few.
-        asked = [*canaries, *prompts]
-        champions = iter(await bench.answer(champion, asked, self.max_tokens, self.answer_tokens, heard, exactly=False))
-        candidates = iter(await bench.answer(candidate, asked, self.max_tokens, self.answer_tokens, heard, exactly=False))
+        champions, candidates = iter(of_champion), iter(of_candidate)
         passed_before, passed_after = self._passed(champions), self._passed(candidates)
         held_out_said, golden_said = (_said(samples, champions, candidates) for samples in measured)
         evidence = Evidence(

@@ -24,7 +24,7 @@ async def own_answers(prompts: Sequence[Messages], bench: Bench, runs: Runs, max
     key = identity(bench.base.digest, max_tokens, ANSWER_TOKENS, *(len(messages) for messages in prompts), *said)
     references = runs.references(key)
     if references is None:
-        answers = await bench.answer(BASE, prompts, max_tokens, ANSWER_TOKENS, heard, exactly=True)
+        answers, _ = await bench.answer(BASE, max_tokens, ANSWER_TOKENS, heard, probes=prompts)
         references = References(answers=tuple(text_of(answer) for answer in answers))
         runs.write_references(key, references)
     return [Sample(messages=messages, answer=answer) for messages, answer in zip(prompts, references.answers, strict=True) if answer]

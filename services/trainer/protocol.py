@@ -66,14 +66,14 @@ class Score(Value):
 
 
 class Answer(Value):
-    """Answer prompts greedily: `exactly` as an F16 server does, or as fast as this device can. Replies `Counted`, ends with `Answered`."""
+    """Answer greedily: `probes` as an F16 server does, `prompts` as fast as this device can. Replies `Counted`, ends with `Answered`."""
 
     kind: Literal["answer"] = "answer"
     adapter: Path | None
+    probes: tuple[tuple[Message, ...], ...]
     prompts: tuple[tuple[Message, ...], ...]
     max_tokens: int
     max_new_tokens: int
-    exactly: bool
 
 
 class Stepped(Value):
@@ -133,7 +133,8 @@ class Scored(Value):
 
 class Answered(Value):
     kind: Literal["answered"] = "answered"
-    answers: tuple[tuple[ProbeToken, ...], ...]
+    probes: tuple[tuple[ProbeToken, ...], ...]
+    prompts: tuple[tuple[ProbeToken, ...], ...]
 
 
 class Refused(Value):

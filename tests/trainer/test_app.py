@@ -101,7 +101,8 @@ class QuickChild(ChildProcess):
                 worth = self.gain if request.adapter else 0.0
                 return Scored(scores=tuple(-1.0 + worth + place / 1000 for place in range(len(request.samples))))
             case Answer():
-                return Answered(answers=((ProbeToken(text="a", logprob=-0.1, lead=0.5),),) * len(request.prompts))
+                said = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
+                return Answered(probes=(said,) * len(request.probes), prompts=(said,) * len(request.prompts))
 
 
 @dataclass

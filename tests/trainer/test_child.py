@@ -66,7 +66,7 @@ async def test_a_candidate_likes_what_it_was_trained_on_better(child: ChildProce
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     prompts = [sample.messages for sample in SAMPLES]
-    exact, quick = [await bench.answer(candidate, prompts, 256, 8, ignore, exactly=exactly) for exactly in (True, False)]
+    exact, quick = await bench.answer(candidate, 256, 8, ignore, probes=prompts, prompts=prompts)
     assert all(token.logprob <= 0 <= token.lead for answer in (*exact, *quick) for token in answer)
     assert all(0 < len(answer) <= 8 for answer in (*exact, *quick))
     # Less exact arithmetic decides near ties otherwise, and nothing else.
@@ -82,7 +82,7 @@ async def test_what_the_model_said_and_nobody_liked_becomes_less_likely(child: C
     bench = Bench(child, locate(bases, "smollm2-135m-instruct"), "auto")
     topics = ("the sea", "bread", "a bicycle", "the moon", "chess", "rain")
     prompts = [(Message(role="user", content=f"Say something about {topic}."),) for topic in topics]
-    said = await bench.answer(Subject("base", None), prompts, 256, 12, ignore, exactly=False)
+    _, said = await bench.answer(Subject("base", None), 256, 12, ignore, prompts=prompts)
     disliked = [
         Sample(messages=prompt, answer="".join(token.text for token in answer)) for prompt, answer in zip(prompts, said, strict=True)
     ]

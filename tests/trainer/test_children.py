@@ -140,8 +140,9 @@ async def test_a_child(child_and_kill: tuple[ChildProcess, Kill], base: Path, tm
     assert (await child.ask(killed, Trained, kill_at_once)).steps == STEPS
     assert steps[heard] in range(21, STEPS, 20), "not from the beginning, but from a checkpoint"
     prompts = tuple(sample.messages for sample in SAMPLES[:2])
-    answered = await child.ask(Answer(adapter=killed.out, prompts=prompts, max_tokens=64, max_new_tokens=4, exactly=True), Answered, count)
-    assert len(answered.answers) == 2
+    answer = Answer(adapter=killed.out, probes=prompts, prompts=prompts[:1], max_tokens=64, max_new_tokens=4)
+    answered = await child.ask(answer, Answered, count)
+    assert (len(answered.probes), len(answered.prompts)) == (2, 1)
 
 
 async def test_a_worker_is_given_back_and_what_an_earlier_relay_left_is_ended(cluster: RayCluster, base: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ async def test_the_training_process_trains_and_examines(device: str, tmp_path: P
         candidate = Subject("candidate", tmp_path / "adapter")
         before = await bench.score(Subject("base", None), samples, 256, ignore)
         after = await bench.score(candidate, samples, 256, ignore)
-        answers = await bench.answer(candidate, [samples[0].messages], 256, 8, ignore, exactly=True)
+        answers, _ = await bench.answer(candidate, 256, 8, ignore, probes=[samples[0].messages])
     finally:
         await child.stop()
     assert sum(after) > sum(before) + 16 * 0.5
