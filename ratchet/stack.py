@@ -23,11 +23,12 @@ class Ports:
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of a stack: all state in one, base models and model files beside it."""
+    """The folders of a stack: all state in one, base models and model files beside it. `serving_threads` 0 leaves them to serving."""
 
     state: Path
     bases: Path
     models: Path
+    serving_threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ def processes(layout: Layout, ports: Ports, bootstrap_servers: str, log_level: s
         "RATCHET_SERVING": url(ports.serving),
     }
 
+    serving = {"RATCHET_THREADS": str(layout.serving_threads)} if layout.serving_threads else {}
+
     def spec(name: str, module: str, port: int, **own: str) -> ProcessSpec:
         environment = common | {f"RATCHET_{name.upper()}_PORT": str(port)} | own
         return ProcessSpec(name, (sys.executable, "-m", module), environment, url(port, "/readyz"))
 
     return (
-        spec("serving", "ratchet.serving", ports.serving, RATCHET_SERVING_DATA=str(state / "serving")),
+        spec("serving", "ratchet.serving", ports.serving, RATCHET_SERVING_DATA=str(state / "serving"), **serving),
         spec("feedback", "services.feedback", ports.feedback, RATCHET_DATA=str(state / "faust")),
         spec("dataset", "services.dataset", ports.dataset, RATCHET_DATA=str(state / "faust")),
         spec("trainer", "services.trainer", ports.trainer, RATCHET_WORK=str(state / "trainer")),

@@ -1,6 +1,7 @@
 """`ratchet demo`: a stack of its own, the rounds, and the report."""
 
 import asyncio
+import os
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -48,7 +49,9 @@ def run_demo(rounds: int, tickets: int, state: Path, models: Path, bases: Path, 
         async def drive(supervisor: Supervisor) -> None:
             reports.append(await _drive(rounds, tickets, ports, seed, poison, view, clock, started_at, state))
 
-        finished = run_until_interrupted(run_stack(Layout(state / "stack", bases, models), ports, None, log.line, drive))
+        # It asks while nothing trains, so that all cores may answer.
+        layout = Layout(state / "stack", bases, models, serving_threads=os.cpu_count() or 1)
+        finished = run_until_interrupted(run_stack(layout, ports, None, log.line, drive))
     if not finished:
         return None
     report = reports[0]
