@@ -18,6 +18,7 @@ from ratchet.demo.watching import Watcher, read_all
 from ratchet.log_view import LogView
 from ratchet.ports import LOOPBACK, free_port
 from ratchet.reconciliation import TOPICS_NEEDED, reconcile
+from ratchet.serving.settings import ServingSettings
 from ratchet.stack import Layout, Ports, url
 from ratchet.supervisor import Supervisor
 from ratchet.tokens import operator_token
@@ -25,6 +26,7 @@ from ratchet.up import run_stack, run_until_interrupted
 from shared.clock import Clock, SystemClock
 from shared.errors import Misconfigured
 from shared.kafka import KafkaProducer
+from shared.settings import read
 from shared.snapshots import read_manifest
 from shared.storage import FsspecStore, ObjectStore
 
@@ -49,8 +51,9 @@ def run_demo(rounds: int, tickets: int, state: Path, models: Path, bases: Path, 
         async def drive(supervisor: Supervisor) -> None:
             reports.append(await _drive(rounds, tickets, ports, seed, poison, view, clock, started_at, state))
 
-        # It asks while nothing trains, so that all cores may answer.
-        layout = Layout(state / "stack", bases, models, serving_threads=os.cpu_count() or 1)
+        # It asks while nothing trains, so that all cores may answer, unless somebody says how many.
+        threads = read(ServingSettings).threads or os.cpu_count() or 1
+        layout = Layout(state / "stack", bases, models, serving_threads=threads)
         finished = run_until_interrupted(run_stack(layout, ports, None, log.line, drive))
     if not finished:
         return None

@@ -9,16 +9,14 @@ from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed
 from services.trainer.lessons import Lessons
-from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
+from services.trainer.protocol import Answer, Answered, Fit, Fits, Greedy, Load, Loaded, Messages, Request, Score, Scored, Train, Trained
 from services.trainer.resources import what_would_fit
 from services.trainer.training_set import Sample
-from shared.events import Message, ProbeToken, Value
+from shared.events import Value
 from shared.training_config import TrainingConfig
 
 R = TypeVar("R", bound=Value)
 
-Messages = tuple[Message, ...]
-Greedy = tuple[ProbeToken, ...]
 Done = Callable[[], Awaitable[None]]
 
 

@@ -34,8 +34,10 @@ from services.trainer.protocol import (
     Counted,
     Fit,
     Fits,
+    Greedy,
     Load,
     Loaded,
+    Messages,
     Refused,
     Reply,
     Request,
@@ -49,7 +51,6 @@ from services.trainer.resources import FREE_THE_DISK, OUT_OF_MEMORY, is_disk_ful
 from services.trainer.settings import ChildSettings
 from services.trainer.tokens import Encoded, Vocabulary, encode, encode_prompt
 from services.trainer.training_set import Pair, Sample
-from shared.events import Message, ProbeToken
 from shared.failpoints import arm, reach_in_thread
 from shared.identity import digest_of
 from shared.logs import configure
@@ -57,8 +58,6 @@ from shared.settings import read
 from shared.training_config import TrainingConfig
 
 LOOK_AT_THE_BASE = "check base.training in the model file, and RATCHET_BASES"
-
-Messages = tuple[Message, ...]
 
 Asked = tuple[bytes, threading.Event]
 """The line of a request, and whether it was told to stop."""
@@ -196,7 +195,9 @@ class Child:
         quick = exact if alike else self._said_by(base.speak, request.prompts, request)
         return Answered(probes=tuple(exact[each] for each in request.probes), prompts=tuple(quick[each] for each in request.prompts))
 
-    def _said_by(self, model: Any, asked: Sequence[Messages], request: Answer) -> dict[Messages, tuple[ProbeToken, ...]]:
+    def _said_by(self, model: Any, asked: Sequence[Messages], request: Answer) -> dict[Messages, Greedy]:
+        if not asked:
+            return {}
         base, different = self._held(), list(dict.fromkeys(asked))
         prompts = [encode_prompt(base.vocabulary, messages, request.max_tokens) for messages in different]
         with wearing(model, request.adapter) as dressed:

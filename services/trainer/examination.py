@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from services.trainer.bench import Bench, Greedy, Messages, Subject
+from services.trainer.bench import Bench, Subject
 from services.trainer.child_process import Heard
 from services.trainer.gate import Evidence, Paired
 from services.trainer.measures import Said
 from services.trainer.own_answers import ANSWER_TOKENS, BASE, own_answers, text_of
+from services.trainer.protocol import Greedy, Messages
 from services.trainer.runs import Runs
 from services.trainer.training_set import Sample
 from shared.events import Probe

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from services.trainer.bench import Bench, Greedy, Messages, Subject
+from services.trainer.bench import Bench, Subject
 from services.trainer.child_process import Heard
+from services.trainer.protocol import Greedy, Messages
 from services.trainer.runs import References, Runs
 from services.trainer.training_set import Sample
 from shared.identity import identity

@@ -9,6 +9,12 @@ from services.trainer.training_set import Pair, Sample
 from shared.events import Message, ProbeToken, Value
 from shared.training_config import TrainingConfig
 
+Messages = tuple[Message, ...]
+"""A prompt: the turns before an answer."""
+
+Greedy = tuple[ProbeToken, ...]
+"""An answer of the likeliest tokens, one by one."""
+
 
 class Load(Value):
     """Hold a base in memory; nothing to do when it is there already. Ends with `Loaded`."""
@@ -70,8 +76,8 @@ class Answer(Value):
 
     kind: Literal["answer"] = "answer"
     adapter: Path | None
-    probes: tuple[tuple[Message, ...], ...]
-    prompts: tuple[tuple[Message, ...], ...]
+    probes: tuple[Messages, ...]
+    prompts: tuple[Messages, ...]
     max_tokens: int
     max_new_tokens: int
 
@@ -133,8 +139,8 @@ class Scored(Value):
 
 class Answered(Value):
     kind: Literal["answered"] = "answered"
-    probes: tuple[tuple[ProbeToken, ...], ...]
-    prompts: tuple[tuple[ProbeToken, ...], ...]
+    probes: tuple[Greedy, ...]
+    prompts: tuple[Greedy, ...]
 
 
 class Refused(Value):

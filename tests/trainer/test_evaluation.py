@@ -30,11 +30,14 @@ def test_scores_are_those_of_one_example_at_a_time(tokens: int, monkeypatch: pyt
     assert done[-1] == len(EXAMPLES)
 
 
-def test_greedy_answers_are_those_of_one_prompt_at_a_time() -> None:
-    """Without a cache and without padding: the most likely token, again and again, until the end of the turn."""
-    model = tiny_model(5)
+@pytest.mark.parametrize(("seed", "unended"), [(5, 6), (8, 1)])
+def test_greedy_answers_are_those_of_one_prompt_at_a_time(seed: int, unended: int) -> None:
+    """Without a cache and without padding: the most likely token, again and again, until the end of the turn. Of the second model's answers
+    most end early, so that rows leave again and again."""
+    model = tiny_model(seed)
     prompts = [example.ids[: example.answer_start] for example in EXAMPLES]
     together = answer_greedily(model, VOCABULARY, prompts, 12, "cpu", nothing)
+    assert sum(len(answer) == 12 for answer in together) == unended
     for prompt, answer in zip(prompts, together, strict=True):
         ids = list(prompt)
         expected: list[tuple[str, float, float]] = []
