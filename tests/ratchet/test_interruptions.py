@@ -51,10 +51,10 @@ def terminal() -> Iterator[tuple[int, int]]:
             continue  # the test has closed it
 
 
-def run(folder: Path, program: int, before: str = "") -> subprocess.Popen[bytes]:
-    # The terminal becomes that of the process, as it is when one types the command there.
-    own = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-    command = [sys.executable, "-c", own + before + STACK, str(folder)]
+def run(folder: Path, program: int, hangup: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[bytes]:
+    # The terminal becomes that of the process, as it is when one types the command there; whoever runs the tests may be under nohup.
+    own = f"import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); signal.signal(signal.SIGHUP, {int(hangup)})\n"
+    command = [sys.executable, "-c", own + STACK, str(folder)]
     process = subprocess.Popen(command, stdin=program, stdout=program, stderr=program, start_new_session=True)
     end = time.monotonic() + 20
     while not (folder / "started").exists():
@@ -92,7 +92,7 @@ def test_a_terminal_that_is_closed_stops_what_was_started(terminal: tuple[int, i
 
 
 def test_under_nohup_it_outlives_its_terminal(terminal: tuple[int, int], tmp_path: Path) -> None:
-    process = run(tmp_path, terminal[1], "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    process = run(tmp_path, terminal[1], signal.SIG_IGN)
     os.close(terminal[1])
     os.close(terminal[0])
     with pytest.raises(subprocess.TimeoutExpired):
