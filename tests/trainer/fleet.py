@@ -31,6 +31,13 @@ lanes:
     training: {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10, learning_rate: 0.001}}
 """
 
+STEPS = 30
+"""Of a run of the usual batch; there is a checkpoint every 10."""
+HALTED_AT = 10
+HALTED = "trainer.child_saving=stall:8"
+"""A training process that takes its time over its first checkpoint, if less than a stop waits for it: on any machine, the run is in its
+middle."""
+
 OUTCOMES = (CheckpointSaved, TrainingRolledBack)
 _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 
@@ -94,6 +101,17 @@ class Fleet:
         await worker.until(worker.is_ready, "ready", 240)
         return worker
 
+    async def until_members(self, count: int, seconds: float = 60) -> None:
+        """Wait until so many have joined the group and know what is theirs. A trainer is ready a moment before."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self._state(admin)) != ("Stable", count):
+                    await asyncio.sleep(0.1)
+        finally:
+            await admin.close()
+
     def close(self) -> None:
         for worker in self.workers:
             if worker.process is not None and worker.process.poll() is None:
@@ -145,12 +163,27 @@ class Fleet:
         (outcome,) = await self.outcomes(batch)
         return outcome
 
+    async def until_at(self, step: int, seconds: float = 120) -> Service:
+        """Wait until a worker's log has a step of a run; whose. On the bus steps are told of too seldom to wait for one in the middle."""
+        async with asyncio.timeout(seconds):
+            while True:
+                for worker in self.workers:
+                    if f" step={step} " in worker.log:
+                        return worker
+                await asyncio.sleep(0.1)
+
     async def until_logged(self, worker: Service, text: str, seconds: float = 120) -> None:
         await worker.until(lambda: text in worker.log, f"at {text!r}", seconds)
 
     def left_over(self) -> list[Path]:
         """What lies in the object store for runs that are unfinished."""
         return [path for path in (self.folder / "objects" / "unfinished").rglob("*") if path.is_file()]
+
+    async def _state(self, admin: AIOKafkaAdminClient) -> tuple[str, int]:
+        """The state of the group, and how many members it has."""
+        (response,) = await admin.describe_consumer_groups([self.model])
+        (_, _, state, _, _, members, *_) = response.groups[0]
+        return state, len(members)
 
     async def _promote(self, saved: CheckpointSaved) -> None:
         about = {"model": self.model, "version": f"v-{saved.run_id}", "occurred_at": NOW, "adapter": saved.adapter, "run_id": saved.run_id}

@@ -4,7 +4,7 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,20 +12,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from services.trainer.training_set import Sample
-from shared.events import BatchReady, CheckpointSaved, TrainingRolledBack
+from shared.events import CheckpointSaved, TrainingRolledBack
 from shared.failpoints import CATALOGUE, parse
-from shared.identity import identity
 from shared.topics import TRAINING_BATCHES
 from tests.dataset.running import Service
-from tests.trainer.fleet import SESSION, Fleet, make_base
+from tests.trainer.fleet import HALTED, HALTED_AT, SESSION, STEPS, Fleet, make_base
 from tests.trainer.tickets import tickets
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
-STEPS = 30
-"""Of a run; there is a checkpoint every 10."""
-HALTED = "trainer.child_saving=stall:{}"
-"""A training process that takes its time over its first checkpoint: the run is in its middle, on whatever machine."""
 INTERRUPTED = "interrupted  "
 """What a trainer says of a run that it has stopped, with the space that its log fills up with."""
 
@@ -64,12 +59,6 @@ def child_of(worker: Service) -> int:
     return int(worker.log.rsplit("training process started", 1)[1].split("pid=")[1].split()[0])
 
 
-def owner_of(workers: Sequence[Service], batch: BatchReady) -> Service:
-    """Who has begun the run of a batch."""
-    (owner,) = [worker for worker in workers if f"run={identity('run', batch.batch_id)}" in worker.log]
-    return owner
-
-
 def limit(worker: Service, what: int, size: int) -> None:
     """Bound a worker and its training process, and those that it starts from now on, to so many bytes; they may be unbounded again."""
     assert worker.process is not None
@@ -87,9 +76,9 @@ def metrics_of(worker: Service) -> dict[str, float]:
 @pytest.mark.chaos
 async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: Fleet) -> None:
     """What is told of the run on its way is complete, and what was left for the next owner is gone at its end."""
-    one = await fleet.start(HALTED.format(8))
+    one = await fleet.start(HALTED)
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_step(batch, 10)
+    await fleet.until_at(HALTED_AT)
     assert one.stop(20) == 0
     assert await fleet.outcomes(batch) == []
     assert fleet.left_over()
@@ -106,7 +95,7 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
         assert None not in (told.loss, told.learning_rate, told.gradient_norm, told.tokens_per_second, told.seconds_left)
     metrics = metrics_of(two)
     assert metrics["ratchet_training_resumed_total"] == 1
-    assert metrics["ratchet_training_steps_total"] <= STEPS - before[-1].step
+    assert metrics["ratchet_training_steps_total"] <= STEPS - HALTED_AT
     assert metrics["ratchet_training_tokens_per_second"] > 0
     assert metrics["ratchet_training_gradient_norm"] > 0
     assert metrics["ratchet_training_checkpoints_total"] > 0
@@ -117,9 +106,9 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
 async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
     """A third party joins the group and leaves it: two rebalances; each time the run goes on where it was stopped, with no step done
     again."""
-    worker = await fleet.start(HALTED.format(20))
+    worker = await fleet.start(HALTED)
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_step(batch, 10)
+    await fleet.until_at(HALTED_AT)
     await join_and_leave(fleet)
     outcome = await fleet.one_outcome(batch)
     assert outcome.metrics is not None
@@ -132,12 +121,12 @@ async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
 @pytest.mark.chaos
 async def test_a_rebalance_in_mid_run_with_two_trainers(fleet: Fleet) -> None:
     """Whoever has the batch after it goes on from where its owner stopped."""
-    workers = [fleet.launch(HALTED.format(8)), fleet.launch(HALTED.format(8))]
+    workers = [fleet.launch(HALTED), fleet.launch(HALTED)]
     for worker in workers:
         await worker.until(worker.is_ready, "ready", 240)
+    await fleet.until_members(len(workers))
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_step(batch, 10)
-    owner = owner_of(workers, batch)
+    owner = await fleet.until_at(HALTED_AT)
     await join_and_leave(fleet)
     outcome = await fleet.one_outcome(batch)
     assert outcome.metrics is not None

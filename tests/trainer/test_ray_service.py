@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 
 from shared.events import CheckpointSaved
-from tests.trainer.fleet import Fleet, make_base
+from tests.trainer.fleet import HALTED, HALTED_AT, STEPS, Fleet, make_base
 from tests.trainer.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(900)]
-
-STEPS = 30
-HALTED = "trainer.child_saving=stall:8"
-"""A training process that takes its time over its first checkpoint, of step 10."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,7 @@ async def test_a_run_on_ray_outlives_its_trainer_and_its_worker(fleet: Fleet, cl
     one = await fleet.start(HALTED, **told)
     assert len(cluster.children()) == 1
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_step(batch, 10)
+    await fleet.until_at(HALTED_AT)
     assert one.stop(30) == 0
     assert await fleet.outcomes(batch) == []
     assert fleet.left_over()
