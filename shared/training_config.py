@@ -86,6 +86,7 @@ class Configuration(BaseModel):
     alpha: Annotated[int, Field(description="the adapter's scale is alpha / rank")] = 16
     dropout: Annotated[float, Field(description="on the adapter's input")] = 0.0
     targets: Annotated[tuple[str, ...], Field(description="projections that are adapted")] = ATTENTION
+    layers: Annotated[int | None, Field(description="how many decoder layers are adapted, the last ones; all where not said")] = None
     learning_rate: Annotated[float, Field(description="the highest, after the warm-up")] = 1e-3
     epochs: Annotated[int, Field(description="passes over new and replayed examples together")] = 2
     batch_size: Annotated[int, Field(description="examples in a forward pass")] = 10
@@ -118,6 +119,7 @@ class TrainingConfig(Configuration):
     """
 
     targets: Annotated[tuple[str, ...], Field(min_length=1, description="projections that are adapted")] = ATTENTION
+    layers: Annotated[int | None, Field(ge=1, description="how many decoder layers are adapted, the last ones; all where not said")] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from services.trainer.examination import prepare
 from services.trainer.failures import RunFailed, RunInterrupted
 from services.trainer.handovers import Handovers
 from services.trainer.interruptions import Interruptions, Owned
-from services.trainer.own_answers import BASE, rehearsed
+from services.trainer.own_answers import BASE, own_answers, rehearsed
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
@@ -114,6 +114,9 @@ class Trainer:
         max_tokens = settings.training.max_tokens
         bench = self._bench(model, settings.training)
         await bench.load()
+        references = [*self._models.retention(model.model), *self._models.rehearsal(model.model, lane)]
+        # Those of each set are then known; asked together they take hardly longer than one set.
+        await own_answers([prompt.messages for prompt in references], bench, self._runs, max_tokens, ignore)
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
         await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
         await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)

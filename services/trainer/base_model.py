@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from services.trainer.failures import RunFailed
+from services.trainer.frozen_layers import computed_once
 from services.trainer.lora import answer_as_autocast_asks, quicken
 from services.trainer.machine import best_precision, device_here
 from services.trainer.tokens import Vocabulary
@@ -111,13 +112,14 @@ def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterato
     """The model with a trainable fp32 adapter, which starts as `parent`'s weights or as fresh ones that change nothing yet. With
     `gradient_checkpointing` a layer's activations are computed again in the backward pass, for the same gradients.
 
-    Raises RunFailed when the parent's adapter has another shape than `config` asks for.
+    Raises RunFailed when the parent's adapter has another shape than `config` asks for, or the base has fewer layers.
     """
     lora = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=list(config.targets),
+        layers_to_transform=_adapted(model, config.layers),
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -126,8 +128,19 @@ def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterato
     with _wrapped(model, lora) as wrapped:
         if parent is not None:
             _put_on(wrapped, parent)
-        with _checkpointing(wrapped.get_base_model(), config.gradient_checkpointing):
+        causal = wrapped.get_base_model()
+        with _checkpointing(causal, config.gradient_checkpointing), computed_once(causal, config.layers):
             yield wrapped
+
+
+def _adapted(model: Any, layers: int | None) -> list[int] | None:
+    """The places of the last `layers` decoder layers; None for all."""
+    if layers is None:
+        return None
+    there = model.config.get_text_config().num_hidden_layers
+    if layers > there:
+        raise RunFailed(f"the lane adapts {layers} layers, and the base has {there}", f"set the lane's layers to at most {there}")
+    return list(range(there - layers, there))
 
 
 @contextmanager
@@ -135,8 +148,9 @@ def _checkpointing(causal: Any, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # Without re-entrance the inputs, which ask for no gradient, need not be made to ask for one.
+    # Without re-entrance the inputs need not ask for a gradient, which the library makes them do: it would be computed for nothing.
     causal.gradient_checkpointing_enable({"use_reentrant": False})
+    causal.disable_input_require_grads()
     try:
         yield
     finally:
@@ -163,8 +177,9 @@ def _put_on(wrapped: Any, adapter: Path) -> None:
 
 def _check_shape(config: TrainingConfig, parent: Path) -> None:
     lora = json.loads((parent / CONFIG).read_text())
-    asked = {"rank": config.rank, "alpha": config.alpha, "targets": sorted(config.targets)}
-    found = {"rank": lora["r"], "alpha": lora["lora_alpha"], "targets": sorted(lora["target_modules"])}
+    places = lora.get("layers_to_transform")
+    asked = {"rank": config.rank, "alpha": config.alpha, "targets": sorted(config.targets), "layers": config.layers}
+    found = {"rank": lora["r"], "alpha": lora["lora_alpha"], "targets": sorted(lora["target_modules"]), "layers": places and len(places)}
     if asked != found:
         raise RunFailed(
             f"the champion's adapter has {found}, the lane asks for {asked}",

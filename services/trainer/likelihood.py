@@ -58,7 +58,7 @@ def _packed(causal: Any, batch: Collated) -> torch.Tensor:
         position_ids=torch.tensor([row.positions], device=batch.device),
         attention_mask=_NO_MASK,
         use_cache=False,
-        layout=packed_attention.Layout(row.families, batch.device),
+        layout=packed_attention.Layout(row, batch.device),
     ).last_hidden_state[0]
     # A granite divides its logits.
     return hidden[torch.tensor(row.before, device=batch.device)] / getattr(causal.config, "logits_scaling", 1)

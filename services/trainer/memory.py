@@ -9,6 +9,7 @@ Formulas, and where they are from:
   one layer's activations at a time (section 5);
 - what an adapted projection is given, in the precision of its product: once for those that are given the same, unless dropout or a cast
   makes a copy for each;
+- what the layers below the adapted ones make of the examples, which is kept from epoch to epoch as long as there is room for it;
 - logits: at the positions before answer tokens only. Where examples are packed, of some tokens at a time, as computed, in fp32, and as
   powers; else of all of them, with their softmax and its gradient in fp32.
 """
@@ -26,6 +27,9 @@ UNLIMITED = 1 << 62
 
 LOGITS_AT_A_TIME = 1 << 24
 """64 MiB in fp32."""
+
+REMEMBERED = 256 << 20
+"""What a run remembers of the layers below the adapted ones, at most."""
 
 WORKING = 64 << 20
 """What a step needs besides: buffers of the kernels, the examples themselves."""
@@ -54,13 +58,21 @@ class Shape:
     def parameters(self) -> int:
         return sum(map(prod, self.tensors.values()))
 
-    def projections(self, targets: Sequence[str] | None = None) -> list[tuple[int, ...]]:
-        """The matrices within the decoder's layers, all of them or those of the named projections."""
+    def projections(self, targets: Sequence[str] | None = None, layers: int | None = None) -> list[tuple[int, ...]]:
+        """The matrices within the decoder's layers, all of them or those of the named projections and of the last `layers`."""
+        first = self.layers - self.adapted(layers)
         return [
             shape
             for name, shape in self.tensors.items()
-            if len(shape) == 2 and ".layers." in name and (targets is None or name.split(".")[-2] in targets)
+            if len(shape) == 2
+            and ".layers." in name
+            and (targets is None or name.split(".")[-2] in targets)
+            and int(name.split(".layers.")[1].split(".")[0]) >= first
         ]
+
+    def adapted(self, layers: int | None) -> int:
+        """How many layers are adapted where the last `layers` are to be, or all."""
+        return self.layers if layers is None else min(layers, self.layers)
 
 
 @dataclass(frozen=True)
@@ -93,17 +105,19 @@ class Need:
     optimizer: int
     activations: int
     logits: int
+    remembered: int
 
     @property
     def total(self) -> int:
-        return self.judge + self.training + self.adapter + self.gradients + self.optimizer + self.activations + self.logits + WORKING
+        learned = self.adapter + self.gradients + self.optimizer
+        return self.judge + self.training + learned + self.activations + self.logits + self.remembered + WORKING
 
 
 def need(shape: Shape, config: TrainingConfig, precision: str, work: Work) -> Need:
     """What a run needs. `precision` is that of the device, where the configuration leaves it open."""
     chosen = precision if config.precision == "auto" else config.precision
     in_4_bits = config.quantisation == "nf4"
-    adapter = 4 * config.rank * sum(inputs + outputs for outputs, inputs in shape.projections(config.targets))
+    adapter = 4 * config.rank * sum(inputs + outputs for outputs, inputs in shape.projections(config.targets, config.layers))
     return Need(
         judge=4 * shape.parameters,
         training=_training_copy(shape, chosen, in_4_bits),
@@ -112,6 +126,7 @@ def need(shape: Shape, config: TrainingConfig, precision: str, work: Work) -> Ne
         optimizer=2 * adapter,
         activations=_activations(shape, config, chosen, in_4_bits, work.tokens),
         logits=_logits(shape, chosen, work.answer_tokens),
+        remembered=REMEMBERED if shape.packed and shape.adapted(config.layers) < shape.layers else 0,
     )
 
 
@@ -144,9 +159,10 @@ def _activations(shape: Shape, config: TrainingConfig, precision: str, in_4_bits
     inputs = given(shape.hidden, "q_proj", "k_proj", "v_proj") + given(attention, "o_proj")
     inputs += given(shape.hidden, "gate_proj", "up_proj") + given(shape.intermediate, "down_proj")
     layer = norms + inputs + size * (4 * attention + 3 * shape.intermediate)
+    layers = shape.adapted(config.layers)  # of those below nothing is kept: the backward pass ends above them
     if config.gradient_checkpointing:
-        return tokens * (shape.layers * size * shape.hidden + layer)
-    return tokens * shape.layers * layer
+        return tokens * (layers * size * shape.hidden + layer)
+    return tokens * layers * layer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from services.trainer.packing import Family, is_packed
+from services.trainer.packing import Family, Row, is_packed
 from services.trainer.sequences import Sequences, attend, can_attend, sequences_of
 
 NAME = "ratchet_packed"
@@ -37,8 +37,12 @@ def wear(causal: Any) -> None:
 class Layout:
     """The families of a row, and what computing them on a device takes, made once for all layers."""
 
-    families: Sequence[Family]
+    row: Row
     device: str
+
+    @property
+    def families(self) -> Sequence[Family]:
+        return self.row.families
 
     @cached_property
     def runs(self) -> list[list[tuple[int, int]]]:

@@ -45,6 +45,7 @@ def test_what_each_lane_must_allow() -> None:
         ({"batch_size": 0}, "batch_size 0 is outside 1 to 256, the range of the lane adaptive"),
         ({"epochs": 51}, "epochs 51 is outside 1 to 50, the range of the lane adaptive"),
         ({"targets": ()}, "targets"),
+        ({"layers": 0}, "layers"),
     ],
 )
 def test_an_error_names_field_value_range_and_lane(said: dict[str, object], expected: str) -> None:

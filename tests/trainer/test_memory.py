@@ -74,6 +74,13 @@ def test_each_part_by_hand() -> None:
     assert found.total == 6 * 1128 + 16 * 224 + 2560 + 2448 + WORKING
 
 
+def test_layers_that_are_not_adapted_need_neither_an_adapter_nor_activations() -> None:
+    """Of 22 layers the last 11."""
+    whole, half = (need(LARGE, TrainingConfig(layers=layers), "bf16", Work(10, 3)) for layers in (None, 11))
+    assert (2 * half.adapter, 2 * half.activations) == (whole.adapter, whole.activations)
+    assert need(LARGE, TrainingConfig(layers=22), "bf16", Work(10, 3)) == whole
+
+
 def test_dropout_keeps_a_copy_of_each_input_and_its_mask() -> None:
     """Three inputs of q, k and v and one of o, of 8 numbers with 2 + 1 bytes, instead of two with 2."""
     without, with_it = (need(SHAPE, TrainingConfig(rank=4, alpha=8, dropout=share), "bf16", Work(10, 3)) for share in (0.0, 0.1))

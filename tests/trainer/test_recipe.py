@@ -104,6 +104,25 @@ def test_a_parent_of_another_shape_is_refused(tmp_path: Path) -> None:
         run(CONFIG.model_copy(update={"rank": 8}), tmp_path / "child", tmp_path / "parent")
 
 
+def test_a_lane_that_adapts_the_last_layers_leaves_those_below_as_they_are(tmp_path: Path) -> None:
+    """The loss begins where it begins with all layers; the file has the last layer alone, and what goes on from it adapts the same."""
+    _, steps = run(CONFIG, tmp_path / "all")
+    config = CONFIG.model_copy(update={"layers": 1})
+    _, first = run(config, tmp_path / "last")
+    assert first[0].loss == pytest.approx(steps[0].loss)
+    assert first[-1].loss < first[0].loss
+    assert {name.split(".layers.")[1][0] for name in weights(tmp_path / "all")} == {"0", "1"}
+    assert {name.split(".layers.")[1][0] for name in weights(tmp_path / "last")} == {"1"}
+    run(config, tmp_path / "child", tmp_path / "last")
+    with pytest.raises(RunFailed, match=r"'layers': 1}, the lane asks for .*'layers': None}"):
+        run(CONFIG, tmp_path / "other", tmp_path / "last")
+
+
+def test_more_layers_than_the_base_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="adapts 3 layers, and the base has 2"):
+        run(CONFIG.model_copy(update={"layers": 3}), tmp_path)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     model = tiny_model()
     model.get_output_embeddings().weight.data[0] = math.inf
