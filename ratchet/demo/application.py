@@ -15,7 +15,7 @@ from shared.kafka import KafkaProducer
 from shared.topics import FEEDBACK_RECEIVED
 
 AT_ONCE = 4  # requests under way; the server queues what it cannot answer side by side
-ANSWER_TOKENS = 32  # a sorted ticket has about 18
+ANSWER_TOKENS = 24  # a sorted ticket has at most 20
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,9 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
             health.progressed()
 
     async def work() -> None:
+        await others.start()
         await _warm_up(trainer, None if cluster else require_able_machine(log))
         await producer.start()
-        await others.start()
         await consumer.start()
         health.ready()
         log.info("ready", models=sorted(models.files))

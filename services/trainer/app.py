@@ -107,8 +107,11 @@ class Trainer:
         self._announced: datetime | None = None
 
     async def warm_up(self) -> None:
-        """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that.
-        Raises RunFailed when the base cannot be loaded."""
+        """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that. Where the base
+        is what is served, or nobody has said yet what is, know what the next run will ask of its champion as well.
+
+        Raises RunFailed when the base cannot be loaded.
+        """
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
         max_tokens = settings.training.max_tokens
@@ -118,8 +121,12 @@ class Trainer:
         # Those of each set are then known; asked together they take hardly longer than one set.
         await own_answers([prompt.messages for prompt in references], bench, self._runs, max_tokens, ignore)
         sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
-        await bench.score(BASE, [*sets.golden, *sets.retention], max_tokens, ignore)
         await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)
+        await bench.score(BASE, sets.retention, max_tokens, ignore)
+        await self._hear_others()
+        champion = self._champions.champion(model.model)
+        if champion is None or champion.adapter is None:
+            await sets.foresee(bench, BASE, ignore)
 
     def opens_at(self, record: Record) -> datetime | None:
         """When the training window of a batch's lane opens next; None when its run may go on at once.

@@ -35,16 +35,15 @@ class Examination:
         before += await self._scores(bench, BASE, (self.retention,), heard)
         after = await self._scores(bench, candidate, (self.held_out, self.golden, self.retention), heard)
         held_out, golden, retention = (Paired(*pair) for pair in zip(before, after, strict=True))
-        canaries = [canary.messages for canary in self.canaries]
-        measured = [samples[: self.answered] for samples in (self.held_out, self.golden)]
-        asked = [*canaries, *(sample.messages for samples in measured for sample in samples)]
-        _, of_champion = await bench.answer(champion, self.max_tokens, self.answer_tokens, heard, prompts=asked)
+        _, of_champion = await bench.answer(champion, self.max_tokens, self.answer_tokens, heard, prompts=self._asked)
         # What is served is held to the probes token by token; other answers are read as a person reads them.
-        probed, of_candidate = await bench.answer(candidate, self.max_tokens, self.answer_tokens, heard, probes=self.probes, prompts=asked)
+        probed, of_candidate = await bench.answer(
+            candidate, self.max_tokens, self.answer_tokens, heard, probes=self.probes, prompts=self._asked
+        )
         answered = tuple(Probe(messages=messages, answer=answer) for messages, answer in zip(self.probes, probed, strict=True))
         champions, candidates = iter(of_champion), iter(of_candidate)
         passed_before, passed_after = self._passed(champions), self._passed(candidates)
-        held_out_said, golden_said = (_said(samples, champions, candidates) for samples in measured)
+        held_out_said, golden_said = (_said(samples, champions, candidates) for samples in self._measured)
         evidence = Evidence(
             held_out=held_out,
             golden=golden,
@@ -55,6 +54,21 @@ class Examination:
             golden_said=golden_said,
         )
         return evidence, answered
+
+    async def foresee(self, bench: Bench, champion: Subject, heard: Heard) -> None:
+        """Have the bench know what `hold` will want to know of the champion. Raises RunFailed."""
+        await self._scores(bench, champion, (self.held_out, self.golden), heard)
+        await bench.answer(champion, self.max_tokens, self.answer_tokens, heard, prompts=self._asked)
+
+    @property
+    def _measured(self) -> list[Sequence[Sample]]:
+        """What is answered to be measured: of held-out, of golden."""
+        return [samples[: self.answered] for samples in (self.held_out, self.golden)]
+
+    @property
+    def _asked(self) -> list[Messages]:
+        """The canaries, then what is measured."""
+        return [*(canary.messages for canary in self.canaries), *(sample.messages for samples in self._measured for sample in samples)]
 
     async def _scores(self, bench: Bench, subject: Subject, sets: Sequence[Sequence[Sample]], heard: Heard) -> list[list[float]]:
         """The scores of each set, all of them asked for together."""

@@ -1,6 +1,7 @@
 """The shell, with a child that learns at once, a bus in memory, and a registry played by the test."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from shared.clock import SystemClock
 from shared.codec import decode, encode
 from shared.errors import Forgone, Misconfigured, StorageUnavailable, UnknownModel
 from shared.events import (
+    Artefact,
     BatchReady,
     CheckpointSaved,
     Event,
@@ -37,7 +39,7 @@ from shared.health import Health
 from shared.identity import identity
 from shared.metrics import Metrics
 from shared.model_file import Base as DeclaredBase
-from shared.model_file import ModelFile, Models
+from shared.model_file import Gate, ModelFile, Models
 from shared.storage import MemoryStore
 from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
 from shared.tracing import UNTRACED, Tracing
@@ -62,6 +64,7 @@ class QuickChild(ChildProcess):
         self.trained: list[Train] = []
         self.found: list[list[str]] = []
         self.scored: list[Score] = []
+        self.answered: list[Answer] = []
 
     async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
         if self.trouble and not isinstance(request, Load | Fit):
@@ -101,6 +104,7 @@ class QuickChild(ChildProcess):
                 worth = self.gain if request.adapter else 0.0
                 return Scored(scores=tuple(-1.0 + worth + place / 1000 for place in range(len(request.samples))))
             case Answer():
+                self.answered.append(request)
                 said = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
                 return Answered(probes=(said,) * len(request.probes), prompts=(said,) * len(request.prompts))
 
@@ -231,6 +235,33 @@ async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answ
     await handling
     assert world.bus.topics[TRAINING_PROGRESS]
     assert world.checkpoints[0].event_id == identity("CheckpointSaved", identity("run", batch.batch_id), 1)
+
+
+def with_golden(world: World) -> ModelFile:
+    golden = [{"messages": [turn.model_dump() for turn in one.messages], "answer": one.answer} for one in tickets(900, 12)]
+    (world.folder / "golden.jsonl").write_text("\n".join(map(json.dumps, golden)))
+    return ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"), gate=Gate(golden="golden.jsonl"))
+
+
+async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_batch(world: World) -> None:
+    """The base is the champion: of what is frozen a run asks it nothing. Eight of golden are answered, and as many of held-out."""
+    trainer = world.trainer(with_golden(world))
+    await trainer.warm_up()
+    (scored,), (answered,) = world.child.scored, world.child.answered
+    assert (len(scored.samples), len(answered.prompts)) == (12, 8)
+    world.child.gain = -0.5
+    await trainer.handle(announced(a_batch(world)), mine)
+    of_champion = [request for request in world.child.scored[1:] if request.adapter is None]
+    assert [len(request.samples) for request in of_champion] == [20]
+    assert [len(request.prompts) for request in world.child.answered[1:] if request.adapter is None] == [8]
+
+
+async def test_where_a_version_is_served_the_base_is_asked_nothing_of_golden(world: World) -> None:
+    adapter = Artefact(uri="adapters/m/r/manifest.json", digest=DIGEST)
+    promoted = VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v9", actor="trainer", reason="better", adapter=adapter)
+    await world.say(promoted)
+    await world.trainer(with_golden(world)).warm_up()
+    assert (world.child.scored, world.child.answered) == ([], [])
 
 
 async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champion(world: World) -> None:
