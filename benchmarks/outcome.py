@@ -1,4 +1,5 @@
-"""From a batch's announcement to its outcome: the trainer as a process, warm, on a real Apache Kafka, phase by phase."""
+"""From a batch's announcement to its outcome: the trainer as a process, warm, on a real Apache Kafka, phase by phase. By itself it is
+`python -m benchmarks.outcome`."""
 
 import asyncio
 import shutil
@@ -166,3 +167,8 @@ def _example(kind: str, number: int) -> Example:
     return Example(
         feedback_id=f"{kind}-{number}", messages=one.messages, answer=one.answer, feedback_type="correction", reward=1, quality=1
     )
+
+
+if __name__ == "__main__":
+    for phase, seconds in asyncio.run(measure(threads=0)).items():
+        print(f"{phase:<12} {seconds:6.1f} s")

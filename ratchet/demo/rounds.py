@@ -27,6 +27,8 @@ from shared.events import (
 Judge = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
 
 
+NEARLY = 40  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
+A_MOMENT = 1.5  # seconds from feedback to the batch that it closes, and to spare
 MOST_TICKETS = 400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
 
 
@@ -130,6 +132,10 @@ class Demo:
         stream = f"demo-{self.seed}-{number}"
         self.view.now(what)
         for start in range(0, MOST_TICKETS, AT_ONCE):
+            if start >= NEARLY:
+                # What closes the batch may be among what was sent last. Answers that nobody waits for would be given while the batch is
+                # trained on, and on few cores both take many times as long.
+                await asyncio.sleep(A_MOMENT)
             if self.watcher.has(BatchReady, lambda event: event.number == number):
                 break
             numbers = range(start, start + AT_ONCE)
