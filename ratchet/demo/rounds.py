@@ -27,8 +27,8 @@ from shared.events import (
 Judge = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
 
 
-NEARLY = 40  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
-A_MOMENT = 1.5  # seconds from feedback to the batch that it closes, and to spare
+NEARLY = 44  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
+A_MOMENT = 0.8  # seconds from feedback to the batch that it closes, and to spare
 MOST_TICKETS = 400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
 
 
