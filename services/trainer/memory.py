@@ -213,6 +213,7 @@ def refusal(shape: Shape, config: TrainingConfig, precision: str, lengths: Seque
         f"the run needs about {readable(needs.total)} of memory, and there are {readable(limit)}: "
         f"weights {readable(needs.judge + needs.training)}, adapter {readable(needs.adapter + needs.gradients + needs.optimizer)}, "
         f"activations {readable(needs.activations)}, logits {readable(needs.logits)}"
+        + (f", what is below the adapted layers {readable(needs.remembered)}" if needs.remembered else "")
     )
     advice = smallest_change(shape, config, precision, lengths, limit)
     if advice is None:

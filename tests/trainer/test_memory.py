@@ -18,7 +18,7 @@ from services.trainer.bench import Bench
 from services.trainer.child_process import ChildProcess
 from services.trainer.failures import RunFailed
 from services.trainer.machine import best_precision, main_memory
-from services.trainer.memory import WORKING, Shape, Work, need, refusal, smallest_change
+from services.trainer.memory import REMEMBERED, WORKING, Shape, Work, need, refusal, smallest_change
 from shared.training_config import TrainingConfig
 from tests.trainer.tickets import DIGEST, tickets
 from tests.trainer.tiny import tiny_model
@@ -78,7 +78,11 @@ def test_layers_that_are_not_adapted_need_neither_an_adapter_nor_activations() -
     """Of 22 layers the last 11."""
     whole, half = (need(LARGE, TrainingConfig(layers=layers), "bf16", Work(10, 3)) for layers in (None, 11))
     assert (2 * half.adapter, 2 * half.activations) == (whole.adapter, whole.activations)
+    assert (half.remembered, whole.remembered) == (REMEMBERED, 0)
     assert need(LARGE, TrainingConfig(layers=22), "bf16", Work(10, 3)) == whole
+    told = refusal(LARGE, TrainingConfig(layers=11), "bf16", LENGTHS, 1 << 30)
+    assert told is not None
+    assert "what is below the adapted layers 256 MiB" in told[0]
 
 
 def test_dropout_keeps_a_copy_of_each_input_and_its_mask() -> None:
