@@ -13,7 +13,7 @@ ROUNDS = 2
 
 
 def main() -> None:
-    run = run_demo(ROUNDS, 20, Path(".ratchet/bench/loop"), Path("models"), Path(".ratchet/bases"), seed=11, poison=False)
+    run = run_demo(ROUNDS, 0, 20, Path(".ratchet/bench/loop"), Path("models"), Path(".ratchet/bases"), seed=11, poison=False)
     if run is None:
         raise SystemExit("interrupted")
     total = median(row.seconds.total for row in run.rounds)

@@ -70,7 +70,8 @@ def up(
 
 @app.command()
 def demo(
-    rounds: Annotated[int, typer.Option(min=1, max=20, help="Good batches.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Good batches, at least.")] = 4,
+    more: Annotated[int, typer.Option(min=0, max=20, help="Good batches more, at most, until 9 of 10 answers are exact.")] = 1,
     tickets: Annotated[int, typer.Option(min=5, max=500, help="Unseen tickets that each version is asked.")] = 40,
     state: Annotated[Path, typer.Option(help="The demo's own folder; emptied first.")] = Path(".ratchet/demo"),
     model_files: Annotated[Path, typer.Option("--models", envvar="RATCHET_MODELS", help="The folder of model files.")] = Path("models"),
@@ -78,7 +79,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Which tickets and which people.")] = 7,
 ) -> None:
     """Watch a small model learn from feedback, refuse poisoned feedback, and be rolled back and forward."""
-    run_demo(rounds, tickets, state, model_files, bases, seed)
+    run_demo(rounds, more, tickets, state, model_files, bases, seed)
 
 
 @app.command()

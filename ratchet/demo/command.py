@@ -10,7 +10,7 @@ from ratchet import console
 from ratchet.client import RegistryClient
 from ratchet.demo.accounting import Account, account
 from ratchet.demo.application import Application
-from ratchet.demo.report import Base, Report
+from ratchet.demo.report import Base, Report, Round
 from ratchet.demo.rounds import Demo
 from ratchet.demo.tickets import ticket
 from ratchet.demo.view import View
@@ -31,12 +31,18 @@ from shared.snapshots import read_manifest
 from shared.storage import FsspecStore, ObjectStore
 
 PAGE, STYLE = "/models/support", "/static/pages.css"
+ENOUGH = 0.9  # of the answers are exact: the task is learnt
 MARKER = ".ratchet-demo"  # a folder without it is somebody else's and is not emptied
 ODD_BYTES = b'{"model": "support", "input": "Hello"'  # what a broken producer might send: cut off in the middle
 
 
-def run_demo(rounds: int, tickets: int, state: Path, models: Path, bases: Path, seed: int, *, poison: bool = True) -> Report | None:
-    """Run the demo on a stack of its own, on free ports, and write `report.json` into `state`; None when it was interrupted."""
+def run_demo(
+    rounds: int, more: int, tickets: int, state: Path, models: Path, bases: Path, seed: int, *, poison: bool = True
+) -> Report | None:
+    """Run the demo on a stack of its own, on free ports, and write `report.json` into `state`; None when it was interrupted.
+
+    It has `rounds` good batches, and up to `more` further ones until `ENOUGH` answers are exact.
+    """
     _empty(state)
     clock = SystemClock()
     ports = Ports(**{field.name: free_port() for field in fields(Ports)})
@@ -49,7 +55,7 @@ def run_demo(rounds: int, tickets: int, state: Path, models: Path, bases: Path, 
         view.now("starting Kafka, serving and four services")
 
         async def drive(supervisor: Supervisor) -> None:
-            reports.append(await _drive(rounds, tickets, ports, seed, poison, view, clock, started_at, state))
+            reports.append(await _drive(rounds, more, tickets, ports, seed, poison, view, clock, started_at, state))
 
         # It asks while nothing trains, so that all cores may answer, unless somebody says how many.
         threads = read(ServingSettings).threads or os.cpu_count() or 1
@@ -65,7 +71,7 @@ def run_demo(rounds: int, tickets: int, state: Path, models: Path, bases: Path, 
 
 
 async def _drive(
-    rounds: int, tickets: int, ports: Ports, seed: int, poison: bool, view: View, clock: Clock, started_at: float, state: Path
+    rounds: int, more: int, tickets: int, ports: Ports, seed: int, poison: bool, view: View, clock: Clock, started_at: float, state: Path
 ) -> Report:
     bootstrap_servers = f"{LOOPBACK}:{ports.kafka}"
     producer = KafkaProducer(bootstrap_servers)
@@ -79,12 +85,12 @@ async def _drive(
     try:
         _, base = await demo.ask_unseen()
         view.base(base)
-        learnt = []
-        for number in range(rounds):
-            learnt.append(await demo.good_round(number))
-            view.round(f"round {number + 1}", learnt[-1])
+        learnt: list[Round] = []
+        while len(learnt) < rounds or (len(learnt) < rounds + more and learnt[-1].exact < ENOUGH):
+            learnt.append(await demo.good_round(len(learnt)))
+            view.round(f"round {len(learnt)}", learnt[-1])
         await application.send_raw(ODD_BYTES)
-        poisoned = await demo.poisoned_round(rounds) if poison else None
+        poisoned = await demo.poisoned_round(len(learnt)) if poison else None
         rollback = await demo.roll_back_and_return() if poison else None
         view.now("accounting for every event")
         events = await settled_account(bootstrap_servers, FsspecStore(str(state / "stack" / "objects")), application.sent)

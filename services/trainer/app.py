@@ -6,36 +6,21 @@ from functools import partial
 
 from services.trainer.bases import Base
 from services.trainer.bench import Bench
-from services.trainer.champions import Champion, Champions
-from services.trainer.child_process import ChildProcess, ignore
-from services.trainer.examination import prepare
+from services.trainer.champions import Champion
+from services.trainer.child_process import ChildProcess
 from services.trainer.failures import RunFailed, RunInterrupted
 from services.trainer.handovers import Handovers
 from services.trainer.interruptions import Interruptions, Owned
-from services.trainer.own_answers import BASE, own_answers, rehearsed
+from services.trainer.others import Others
 from services.trainer.progress import SOURCE, Progress
 from services.trainer.runs import Outcome, Runs
 from services.trainer.training_run import TrainingRun, configuration_of, failed
-from services.trainer.tripwire import History
-from services.trainer.withdrawals import Withdrawals
+from services.trainer.warm_up import warm_up
 from shared.bus import Producer, Record, publish
 from shared.clock import Clock
 from shared.codec import decode
-from shared.errors import ContractViolation, Forgone, Misconfigured, StorageUnavailable, Undecodable, Unprocessable, Unusable
-from shared.events import (
-    BatchReady,
-    CheckpointSaved,
-    DeploymentFailed,
-    Event,
-    ExamplesWithdrawn,
-    Position,
-    TrainingRolledBack,
-    VersionDeployed,
-    VersionPromoted,
-    VersionRegistered,
-    VersionRolledBack,
-    VersionWithdrawn,
-)
+from shared.errors import Forgone, StorageUnavailable, Unprocessable, Unusable
+from shared.events import BatchReady, CheckpointSaved, TrainingRolledBack
 from shared.failpoints import reach
 from shared.health import Health
 from shared.identity import identity
@@ -48,21 +33,7 @@ from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
 from shared.tracing import UNTRACED, Span, Tracing, place_of_batch, traceparent_in
 from shared.training_config import TrainingConfig
 
-HEARD_BACK: tuple[type[Event], ...] = (
-    ExamplesWithdrawn,
-    CheckpointSaved,
-    TrainingRolledBack,
-    VersionRegistered,
-    VersionPromoted,
-    VersionRolledBack,
-    VersionWithdrawn,
-    VersionDeployed,
-    DeploymentFailed,
-)
-
 CORRUPT_ADVICE = "compare the object store with its backup; the batch can be announced again once its files are whole"
-POLL_SECONDS = 0.2
-REMIND_SECONDS = 30.0
 
 
 class Trainer:
@@ -83,23 +54,19 @@ class Trainer:
         log: Log,
         tracing: Tracing = UNTRACED,
     ) -> None:
-        """`bases` are the models' base models, by model; `others` reads `dataset.withdrawals`, `training.checkpoints`,
-        `training.rollbacks` and `models.versions`."""
+        """`bases` are the models' base models, by model; `others` reads what `Others` needs."""
         self._models = models
         self._bases = bases
         self._store = store
         self._runs = runs
         self._child = child
-        self._others = others
+        self._others = Others(others, clock, health, log)
         self._producer = producer
         self._clock = clock
         self._metrics = metrics
         self._health = health
         self._log = log
         self._tracing = tracing
-        self._champions = Champions()
-        self._withdrawals = Withdrawals()
-        self._history = History()
         self._benches: dict[tuple[Base, str, str], Bench] = {}
         self._handovers = Handovers(store, runs, log)
         self._interruptions = Interruptions(child)
@@ -107,26 +74,10 @@ class Trainer:
         self._announced: datetime | None = None
 
     async def warm_up(self) -> None:
-        """Have the child hold the first model's base, and know how the base itself answers and scores: every run needs that. Where the base
-        is what is served, or nobody has said yet what is, know what the next run will ask of its champion as well.
-
-        Raises RunFailed when the base cannot be loaded.
-        """
+        """Make ready for the first model's first lane. Raises RunFailed when its base cannot be loaded."""
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
-        max_tokens = settings.training.max_tokens
-        bench = self._bench(model, settings.training)
-        await bench.load()
-        references = [*self._models.retention(model.model), *self._models.rehearsal(model.model, lane)]
-        # Those of each set are then known; asked together they take hardly longer than one set.
-        await own_answers([prompt.messages for prompt in references], bench, self._runs, max_tokens, ignore)
-        sets = await prepare(self._models, model.model, (), (), max_tokens, bench, self._runs, ignore)
-        await rehearsed(self._models, model.model, lane, max_tokens, bench, self._runs, ignore)
-        await bench.score(BASE, sets.retention, max_tokens, ignore)
-        await self._hear_others()
-        champion = self._champions.champion(model.model)
-        if champion is None or champion.adapter is None:
-            await sets.foresee(bench, BASE, ignore)
+        await warm_up(self._models, model.model, lane, self._bench(model, settings.training), self._runs, self._others)
 
     def opens_at(self, record: Record) -> datetime | None:
         """When the training window of a batch's lane opens next; None when its run may go on at once.
@@ -141,7 +92,7 @@ class Trainer:
         run_id, now = identity("run", batch.batch_id), self._clock.now()
         if lane is None or lane.window is None or lane.window.is_open(now):
             return None
-        if self._runs.plan(run_id) is not None or self._champions.has_ended(run_id):
+        if self._runs.plan(run_id) is not None or self._others.champions.has_ended(run_id):
             return None
         return lane.window.next_open(now)
 
@@ -161,8 +112,8 @@ class Trainer:
         run_id = identity("run", batch.batch_id)
         span.note(model=batch.model, batch=batch.batch_id, run=run_id, lane=batch.lane)
         log = self._log.bind(model=batch.model, run=run_id, batch=batch.number)
-        champion = await self._champion(model.model, log)
-        if self._champions.has_ended(run_id):
+        champion = await self._others.champion(model.model, log)
+        if self._others.champions.has_ended(run_id):
             log.info("already ended")
         else:
             await self._settle(batch, model, run_id, champion, owned, log, span)
@@ -182,7 +133,7 @@ class Trainer:
         if await asyncio.to_thread(self._handovers.fetch, run_id):
             log.info("what another worker had left was fetched")
         evaluation = 1
-        while not self._champions.has_ended(run_id):
+        while not self._others.champions.has_ended(run_id):
             try:
                 outcome = await self._outcome(run, evaluation, champion)
             except RunInterrupted as interrupted:
@@ -195,11 +146,11 @@ class Trainer:
                 progress.leave()
             if not await self._publish_once(outcome, owned, log, span) or isinstance(outcome, TrainingRolledBack):
                 break
-            answer = await self._answer(outcome, log)
+            answer = await self._others.answer(outcome, log)
             if answer.answer != "reevaluate":
                 break
             evaluation += 1
-            champion = await self._champion(model.model, log)
+            champion = await self._others.champion(model.model, log)
 
     async def _leave(self, run_id: str, model: str, log: Log) -> None:
         """Put what is done so far where the run's next owner finds it. Training is not held up by an object store that is away."""
@@ -210,14 +161,14 @@ class Trainer:
             log.warning("the run's newest state stays on this machine", reason=str(error))
 
     async def _outcome(self, run: TrainingRun, evaluation: int, champion: Champion) -> Outcome:
-        recorded = self._champions.checkpoint(run.run_id, evaluation) or self._runs.outcome(run.run_id, evaluation)
+        recorded = self._others.champions.checkpoint(run.run_id, evaluation) or self._runs.outcome(run.run_id, evaluation)
         if recorded is not None:
             return recorded
         batch, model = run.batch, run.model
         outcome: Outcome
         try:
-            quarantined, withdrawn = self._champions.quarantined(batch.model), self._withdrawals.of(batch.model)
-            history = self._history.before(batch.model, run.run_id)
+            quarantined, withdrawn = self._others.champions.quarantined(batch.model), self._others.withdrawals.of(batch.model)
+            history = self._others.history.before(batch.model, run.run_id)
             outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
             outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, failure.reason, failure.advice, self._clock)
@@ -239,11 +190,11 @@ class Trainer:
         """
         if not await owned():
             raise Forgone("another trainer has this batch now; nothing is published")
-        await self._hear_others()
-        if self._champions.has_ended(outcome.run_id):
+        await self._others.hear()
+        if self._others.champions.has_ended(outcome.run_id):
             log.info("another trainer has ended this run")
             return False
-        if self._champions.checkpoint(outcome.run_id, outcome.evaluation) is None:
+        if self._others.champions.checkpoint(outcome.run_id, outcome.evaluation) is None:
             await self._publish(outcome, log, span)
             await reach("trainer.published")
         return True
@@ -264,50 +215,6 @@ class Trainer:
             log.error("tripwire", alarm=alarm)
         reasons = "; ".join(outcome.verdict.reasons) if outcome.verdict else getattr(outcome, "reason", "")
         log.info("outcome", outcome=told, evaluation=outcome.evaluation, reasons=reasons)
-
-    async def _champion(self, model: str, log: Log) -> Champion:
-        """The champion as of now; waits for the registry to name one."""
-        reminded = self._clock.monotonic()
-        while True:
-            await self._hear_others()
-            if champion := self._champions.champion(model):
-                return champion
-            reminded = await self._wait(reminded, "waiting for the registry to name a champion", log)
-
-    async def _answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
-        """The registry's answer to a checkpoint."""
-        reminded = self._clock.monotonic()
-        while True:
-            await self._hear_others()
-            if answer := self._champions.answer(checkpoint.run_id, checkpoint.evaluation):
-                log.info("registry answered", answer=answer.answer, version=answer.version, champion=answer.champion)
-                return answer
-            reminded = await self._wait(reminded, "waiting for the registry's answer", log)
-
-    async def _wait(self, reminded: float, what: str, log: Log) -> float:
-        self._health.progressed()
-        if self._clock.monotonic() - reminded >= REMIND_SECONDS:
-            log.info(what)
-            reminded = self._clock.monotonic()
-        await asyncio.sleep(POLL_SECONDS)
-        return reminded
-
-    async def _hear_others(self) -> None:
-        for record in await self._others.newest():
-            try:
-                event = decode(record.value, record.headers, *HEARD_BACK).event
-            except ContractViolation as error:
-                # To go on would be to train from, and compare with, a champion that may no longer be one, or on what was withdrawn.
-                where = f"{record.topic}-{record.partition}@{record.offset}"
-                raise Misconfigured(f"{where}: {error}; the services must be of versions that fit") from error
-            except Undecodable as error:
-                self._log.warning("not an event that is known here", topic=record.topic, offset=record.offset, reason=str(error))
-                continue
-            if isinstance(event, ExamplesWithdrawn):
-                self._withdrawals.apply(event, Position(topic=record.topic, partition=record.partition, offset=record.offset))
-            else:
-                self._champions.apply(event)
-                self._history.apply(event)
 
     def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:
         base = self._bases[model.model]

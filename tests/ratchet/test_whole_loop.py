@@ -47,6 +47,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory, bases: Path) -> Ended:
         "demo",
         "--rounds",
         str(ROUNDS),
+        "--more",
+        "0",
         "--tickets",
         "20",
         "--state",

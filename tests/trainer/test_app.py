@@ -10,10 +10,11 @@ from typing import TypeVar
 import pytest
 import structlog
 
-from services.trainer.app import HEARD_BACK, Trainer
+from services.trainer.app import Trainer
 from services.trainer.bases import Base
 from services.trainer.child_process import ChildProcess, Heard, ignore
 from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
+from services.trainer.others import HEARD
 from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
 from services.trainer.runs import Runs
 from shared.adapters import write_adapter
@@ -190,7 +191,7 @@ class World:
         return self.store.get(key).decode()
 
     def events(self, topic: str) -> list[Event]:
-        return [decode(record.value, record.headers, *HEARD_BACK).event for record in self.bus.topics.get(topic, [])]
+        return [decode(record.value, record.headers, *HEARD).event for record in self.bus.topics.get(topic, [])]
 
     @property
     def checkpoints(self) -> list[CheckpointSaved]:
