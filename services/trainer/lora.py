@@ -57,13 +57,9 @@ class _Projection(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, base: Any, scale: float, dropout: float) -> torch.Tensor:
         found: torch.Tensor = base(x)
         kept, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
-        narrow = _narrow(x)
-        a_there, b_there = a.to(narrow), b.to(narrow)
-        low = kept.to(narrow) @ a_there.t()
-        if narrow == found.dtype:
-            found.addmm_(low, b_there.t(), alpha=scale)
-        else:
-            found.add_(low @ b_there.t(), alpha=scale)
+        a_there, b_there = a.to(x.dtype), b.to(x.dtype)
+        low = kept @ a_there.t()
+        found.addmm_(low, b_there.t(), alpha=scale)
         ctx.save_for_backward(kept, low, mask, a_there, b_there)
         ctx.base, ctx.scale, ctx.dropout, ctx.dtypes = base, scale, dropout, (a.dtype, b.dtype)
         return found
@@ -72,25 +68,16 @@ class _Projection(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kept, low, mask, a, b = ctx.saved_tensors
-        of_y = gradient.to(low.dtype)
-        of_low = (of_y @ b).mul_(ctx.scale)
-        of_a, of_b = of_low.t() @ kept.to(low.dtype), (of_y.t() @ low).mul_(ctx.scale)
+        of_low = (gradient @ b).mul_(ctx.scale)
+        of_a, of_b = of_low.t() @ kept, (gradient.t() @ low).mul_(ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = gradient @ _weight(ctx.base, gradient.dtype)
             if mask is not None:
                 of_x += (of_low @ a).mul_(mask).mul_(1 / (1 - ctx.dropout))
-            elif low.dtype == of_x.dtype:
-                of_x.addmm_(of_low, a)
             else:
-                of_x += of_low @ a
+                of_x.addmm_(of_low, a)
         return of_x, of_a.to(ctx.dtypes[0]), of_b.to(ctx.dtypes[1]), None, None, None
-
-
-def _narrow(x: torch.Tensor) -> torch.dtype:
-    """The precision of products with A and B, which are a few numbers wide: a CPU has no fast ones of these in 16 bits."""
-    slow = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return torch.promote_types(x.dtype, torch.float32) if slow else x.dtype
 
 
 def _weight(base: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -13,8 +13,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from services.trainer import sequences, short_attention
 from services.trainer.packing import Family, Row, is_packed
-from services.trainer.sequences import Sequences, attend, can_attend, sequences_of
+from services.trainer.sequences import Sequences
+from services.trainer.short_attention import Block
 
 NAME = "ratchet_packed"
 
@@ -56,8 +58,12 @@ class Layout:
         return [length for family, own in whole for length in (family.prefix, *(count * each for count, each in own))]
 
     @cached_property
+    def blocks(self) -> list[Block]:
+        return short_attention.blocks_of(self.families)
+
+    @cached_property
     def sequences(self) -> Sequences:
-        return sequences_of(self.families, self.device)
+        return sequences.sequences_of(self.families, self.device)
 
 
 def _attention(
@@ -77,10 +83,12 @@ def _attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
         return plain
+    if short_attention.can_attend(query, layout.blocks, dropout):
+        return short_attention.attend(query, key, value, layout.blocks, scaling), None
     states = [_computed(state) for state in (query, key, value)]
-    if can_attend(states[0], dropout):
+    if sequences.can_attend(states[0], dropout):
         queries, keys, values = (state[0].transpose(0, 1) for state in states)
-        return attend(queries, keys, values, layout.sequences, scaling)[None].to(query.dtype), None
+        return sequences.attend(queries, keys, values, layout.sequences, scaling)[None].to(query.dtype), None
     repeats = query.shape[1] // key.shape[1]
     states = [states[0], *(repeat_kv(state, repeats) for state in states[1:])]
     # One split and one concatenation: the gradient of a slice is as large as what it was taken from.

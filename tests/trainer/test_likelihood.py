@@ -9,7 +9,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from services.trainer import packed_attention, sequences
+from services.trainer import sequences, short_attention
 from services.trainer.base_model import learning
 from services.trainer.likelihood import collate, log_likelihoods
 from services.trainer.packed_attention import NAME, can_pack
@@ -97,6 +97,12 @@ def test_every_architecture_that_is_packed_computes_what_it_computes_alone(model
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
+def test_examples_that_are_too_long_for_small_products_are_the_same(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_attention, "LONGEST", 0)
+    assert_alike(open_but_for_the_head(tiny("llama")), examples)
+
+
+@pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
 def test_what_a_gpu_attends_to_in_one_call_is_the_same(examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch) -> None:
     """By the kernel's contract, in plain words: the last query of a sequence sees its last key."""
 
@@ -122,7 +128,8 @@ def test_what_a_gpu_attends_to_in_one_call_is_the_same(examples: Sequence[Encode
             found.append(scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[0].transpose(0, 1))
         return torch.cat(found)
 
-    monkeypatch.setattr(packed_attention, "can_attend", lambda query, dropout: True)
+    monkeypatch.setattr(short_attention, "LONGEST", 0)
+    monkeypatch.setattr(sequences, "can_attend", lambda query, dropout: True)
     monkeypatch.setattr(sequences, "varlen_attn", in_words)
     assert_alike(open_but_for_the_head(tiny("llama")), examples)
 
