@@ -4,7 +4,7 @@
     P = softmax(...)   dV = P' dO   dP = dO V'   dS = P (dP - rowsum(P dP))   dQ = s dS K   dK = s dS' Q
 
 Examples of a batch are some dozens of tokens long. There the kernel that PyTorch has for a CPU, which is made for long sequences, takes
-two to three times as long, and heads that share keys need copies of them. Nothing but queries, keys and values is kept for the backward
+up to twice as long, and heads that share keys need copies of them. Nothing but queries, keys and values is kept for the backward
 pass: P is computed again, which costs less here than the memory it takes.
 """
 
