@@ -45,9 +45,19 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     wanted = getattr(layer.base_layer, "compute_dtype", None) or (torch.get_autocast_dtype(x.device.type) if autocast else x.dtype)
     dropout = layer.lora_dropout[name].p if layer.training and isinstance(layer.lora_dropout[name], torch.nn.Dropout) else 0.0
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    if x.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
+        return _judged(x.to(wanted), a, b, layer.base_layer, layer.scaling[name]).to(wanted if autocast else x.dtype)
     flat: torch.Tensor = _Projection.apply(x.flatten(0, -2).to(wanted), a, b, layer.base_layer, layer.scaling[name], dropout)
     found = flat.view(*x.shape[:-1], flat.shape[-1])
     return found if autocast else found.to(x.dtype)
+
+
+def _judged(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, base: Any, scale: float) -> torch.Tensor:
+    """Without a gradient nothing is learned but much is decided: what the adapter adds is computed in fp32 at least, and rounded once."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    found: torch.Tensor = base(x)
+    low = (x.to(exact) @ a.to(exact).t()).flatten(0, -2)
+    return found.to(exact).flatten(0, -2).addmm_(low, b.to(exact).t(), alpha=scale).view(found.shape)
 
 
 class _Projection(torch.autograd.Function):

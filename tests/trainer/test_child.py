@@ -73,8 +73,7 @@ async def test_a_candidate_likes_what_it_was_trained_on_better(child: ChildProce
     firsts = [(one[0], other[0]) for one, other in zip(exact, quick, strict=True) if one[0].lead > 0.25]
     assert firsts
     assert [other.text for _, other in firsts] == [one.text for one, _ in firsts]
-    # Between 16 and 32, where logits are, numbers in bf16 are an eighth apart.
-    assert [other.logprob for _, other in firsts] == pytest.approx([one.logprob for one, _ in firsts], abs=0.25)
+    assert [other.logprob for _, other in firsts] == pytest.approx([one.logprob for one, _ in firsts], abs=0.1)
 
 
 @pytest.mark.model
