@@ -27,7 +27,8 @@ LANES = {"qlora": "nf4", "lora": "none"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--lane", choices=LANES, help="one of them alone")
+    asked = parser.parse_args()
     if not torch.cuda.is_available():
         console.out.print(NO_GPU)
         return
@@ -36,8 +37,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_random(a_billion(), Path(folder), "cuda")
         torch.cuda.empty_cache()
-        for lane, quantisation in LANES.items():
-            runs = contest(rounds, str(EXAMPLES), str(STEPS), "--base", folder, "--quantisation", quantisation)
+        for lane in [asked.lane] if asked.lane else LANES:
+            runs = contest(asked.rounds, str(EXAMPLES), str(STEPS), "--base", folder, "--quantisation", LANES[lane])
             results += compared(runs, f"_{lane}")
             report("gpu", results)
 

@@ -25,7 +25,7 @@ class Measured:
 
     feedback_rate: float = 1280
     dataset_rate: float = 1230
-    batch_seconds: float = 60.5
+    batch_seconds: float = 45.8
     received: float = 972
     scored: float = 1280
     written: float = 4230

@@ -94,10 +94,10 @@ def test_nobody_is_asked_for_more_than_was_measured() -> None:
 
 def test_a_worked_example() -> None:
     """10 events a second: 864,000 a day of 972 bytes, three times, for 14 days; known for 7 days, 1,380 bytes each; of one in a hundred
-    172.8 batches of 50 a day, each 60.5 seconds."""
+    172.8 batches of 50 a day, each 45.8 seconds."""
     assert kept(10, FEEDBACK_RECEIVED, 972) == 864_000 * 972 * 3 * 14
     assert memory(10, 7) == 864_000 * 7 * MEASURED.known
-    assert training_hours(10) == pytest.approx(172.8 * 60.5 / 3600)
+    assert training_hours(10) == pytest.approx(172.8 * 45.8 / 3600)
     assert brokers(10) == 3
     assert [said(1024), said(2.827), said(28_272.0), said(0.01636)] == ["1,024", "2.83", "28,300", "0.0164"]
     assert [bytes_said(972), bytes_said(54.98e9), bytes_said(3.3e15)] == ["970 B", "55 GB", "3,300 TB"]
