@@ -60,7 +60,7 @@ CMD ["python", "-m", "services.trainer"]
 FROM trainer AS bases
 COPY --from=build-model /app/small /app/small
 ENV PYTHONPATH=/app/small
-CMD ["python", "-m", "ratchet.bases", "/data/bases"]
+CMD ["python", "-m", "ratchet.local_stack.bases", "/data/bases"]
 
 # The last stage is what is built when none is named.
 FROM runtime AS slim

@@ -12,7 +12,7 @@ KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 LOOP := tests/ratchet/test_whole_loop.py
-RAY := tests/trainer/test_children.py tests/trainer/test_ray_service.py
+RAY := tests/trainer/worker/test_local_and_ray.py tests/trainer/worker/test_ray_service.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-chaos test-ray test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
@@ -43,7 +43,7 @@ test-loop: setup ## Run the whole loop with a kill in its middle, three rounds a
 test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environment of its own, since it is large
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
 	$(BIN)/uv pip install --quiet --python $(NAMES)/bin/python -c constraints.txt -e '.[feedback,presidio]' pytest pytest-asyncio pytest-timeout
-	$(NAMES)/bin/python -m pytest tests/feedback/test_names.py
+	$(NAMES)/bin/python -m pytest tests/feedback/redaction/test_names.py
 
 test-gpu: setup ## Run the tests that need a GPU; they skip where there is none
 	$(BIN)/python -m pytest -m gpu
@@ -109,4 +109,4 @@ $(INSTALLED): constraints.txt pyproject.toml
 
 $(BASE): | $(INSTALLED)
 	@echo "== preparing the small model in $(BASES) (once, half a minute)"
-	$(BIN)/python -m ratchet.bases $(BASES)
+	$(BIN)/python -m ratchet.local_stack.bases $(BASES)

@@ -1,14 +1,18 @@
-"""Whether the gate errs as seldom as it says: many candidates whose truth is known, each judged on the little that a service has.
+"""Whether the gate errs as seldom as it says: many candidates whose truth is known, each judged on
+the little that a service has.
 
-A house has a cipher (`benchmarks.cipher`), its champion has learned a part of it. Candidates are trained from the champion by the
-trainer's own recipe, on much, little and no good data, of which 0, 10, 30 or 100 % is poisoned; null candidates are the champion with noise
-on its weights, or trained on answers that belong to other prompts. The gate sees what it would see in life: the held-out share of the
-batch, poisoned alike, with that of earlier batches; a golden set of 32 drawn anew for each candidate; what the base can do. It spends the
-error of a first gate. The truth is the mean difference on 1,000 prompts that it never sees. A run that the trainer ends by itself since it
-diverges never comes to the gate: it is counted, and no more.
+A house has a cipher (`benchmarks.gate.cipher_task`), its champion has learned a part of it.
+Candidates are trained from the champion by the trainer's own recipe, on much, little and no good
+data, of which 0, 10, 30 or 100 % is poisoned; null candidates are the champion with noise on its
+weights, or trained on answers that belong to other prompts. The gate sees what it would see in
+life: the held-out share of the batch, poisoned alike, with that of earlier batches; a golden set of
+32 drawn anew for each candidate; what the base can do. It spends the error of a first gate. The
+truth is the mean difference on 1,000 prompts that it never sees. A run that the trainer ends by
+itself since it diverges never comes to the gate: it is counted, and no more.
 
-What is true of a candidate was fixed before anything was measured, in nats per answer token: better by `MUCH` or more; better by `LITTLE`
-or more; worse by `LITTLE` or more; or about the same. A null candidate is one that was made as such and is not truly better.
+What is true of a candidate was fixed before anything was measured, in nats per answer token: better
+by `MUCH` or more; better by `LITTLE` or more; worse by `LITTLE` or more; or about the same. A null
+candidate is one that was made as such and is not truly better.
 
 Writes its tables into docs/gate.md as well.
 """
@@ -25,24 +29,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.cipher import POISONS, House, Word, answered, base
-from benchmarks.gate_tables import Trial, results, write
-from benchmarks.minimum_examples import simulated
+from benchmarks.gate.cipher_task import POISONS, House, Word, answered, base
+from benchmarks.gate.minimum_examples import simulated
+from benchmarks.gate.tables import Trial, results, write
 from benchmarks.results import report
 from ratchet import console
-from services.trainer.base_model import learning
-from services.trainer.evaluation import score
-from services.trainer.failures import RunFailed
-from services.trainer.gate import Evidence, Paired, judge, spent
-from services.trainer.recipe import train
-from services.trainer.tokens import Encoded
-from shared.model_file import Gate
-from shared.training_config import TrainingConfig
+from services.trainer.data.tokenization import Encoded
+from services.trainer.errors import RunFailed
+from services.trainer.gate.decision import Evidence, Paired, judge, spent
+from services.trainer.training.base_model import learning
+from services.trainer.training.recipe import train
+from services.trainer.training.scoring import score
+from shared.config.model_file import Gate
+from shared.config.training import TrainingConfig
 
 PROCESSES = 2
 LEARNED = 30
 HOUSES = ((9, 20), (11, 20), (12, 8), (12, 12), (12, 16))
-"""What each champion has learned: the cipher of so many letters, in so many epochs. Some lack letters, some are not quite sure yet."""
+"""What each champion has learned: the cipher of so many letters, in so many epochs. Some lack
+letters, some are not quite sure yet.
+"""
 GOLDEN, EARLIER, RETENTION, UNSEEN = 32, 12, 12, 1000
 HELD_OUT_SHARE = 0.1
 REHEARSED, REPLAYED = 20, 20
@@ -75,8 +81,9 @@ def held_base() -> Any:
 
 @dataclass(frozen=True)
 class Champion:
-    """What is served in a house, and what is known of it before a batch comes. `model` is the base with an adapter on it that can learn;
-    `weights` are those of the champion's adapter."""
+    """What is served in a house, and what is known of it before a batch comes. `model` is the base
+    with an adapter on it that can learn; `weights` are those of the champion's adapter.
+    """
 
     house: House
     model: Any
@@ -113,9 +120,23 @@ def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
 def _null(champion: Champion) -> Iterator[Trial | None]:
     house, kept = champion.house, round(BATCH * HELD_OUT_SHARE)
     for scale in NOISES * NOISY:
-        yield _trial(champion, "noise", "none", 0.0, house.right(kept), lambda model, scale=scale: _disturb(model, scale, house.draw))  # type: ignore[misc]  # bound in the loop
+        yield _trial(
+            champion,
+            "noise",
+            "none",
+            0.0,
+            house.right(kept),
+            lambda model, scale=scale: _disturb(model, scale, house.draw),
+        )  # type: ignore[misc]  # bound in the loop
     for rate in RATES * SHUFFLED:
-        yield _trial(champion, "shuffled", "none", 0.0, house.shuffled(kept), _lesson(champion, house.shuffled(BATCH), rate))
+        yield _trial(
+            champion,
+            "shuffled",
+            "none",
+            0.0,
+            house.shuffled(kept),
+            _lesson(champion, house.shuffled(BATCH), rate),
+        )
 
 
 def _trained(champion: Champion) -> Iterator[Trial | None]:
@@ -124,7 +145,11 @@ def _trained(champion: Champion) -> Iterator[Trial | None]:
         for dose, poison, rate in product(DOSES, POISONS, RATES):
             poisoned = round(dose * count)
             words = house.words(count - poisoned)
-            honest = house.said(words, _own_answers(champion, words)) if good == "none" and words else house.right(count - poisoned)
+            honest = (
+                house.said(words, _own_answers(champion, words))
+                if good == "none" and words
+                else house.right(count - poisoned)
+            )
             kept = max(1, round(count * HELD_OUT_SHARE))
             bad = int(house.draw.binomial(kept, dose))
             held_out = [*house.poisoned(bad, poison), *house.right(kept - bad)]
@@ -147,10 +172,16 @@ def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
     """Noise on each adapted weight, `scale` times as large as the weights themselves are."""
     with torch.no_grad():
         for _, weight in _adapted(model):
-            weight.add_(scale * weight.square().mean().sqrt() * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float())
+            weight.add_(
+                scale
+                * weight.square().mean().sqrt()
+                * torch.from_numpy(draw.normal(0, 1, tuple(weight.shape))).float()
+            )
 
 
-def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach) -> Trial | None:
+def _trial(
+    champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach
+) -> Trial | None:
     """A candidate, its truth, and the gate's word on it; None when its run ended early."""
     house, model = champion.house, champion.model
     sets = [*new_held_out, *house.right(EARLIER)], house.right(GOLDEN), house.copied(RETENTION)
@@ -165,10 +196,25 @@ def _trial(champion: Champion, made: str, good: str, dose: float, new_held_out: 
     model.eval()
     after = [_scores(model, samples) for samples in sets]
     gained = _scores(model, champion.unseen) - champion.on_unseen
-    held_out, golden, retention = (Paired(first.tolist(), second.tolist()) for first, second in zip(before, after, strict=True))
+    held_out, golden, retention = (
+        Paired(first.tolist(), second.tolist()) for first, second in zip(before, after, strict=True)
+    )
     alpha = spent(GATE.confidence, 1)
-    verdict = judge(Evidence(held_out, golden, retention, (), ()), GATE, "champion", alpha, seed=int(house.draw.integers(2**31)))
-    return Trial(made, good, dose, float(gained.mean()), float(gained.std(ddof=1) / np.sqrt(UNSEEN)), verdict.decision)
+    verdict = judge(
+        Evidence(held_out, golden, retention, (), ()),
+        GATE,
+        "champion",
+        alpha,
+        seed=int(house.draw.integers(2**31)),
+    )
+    return Trial(
+        made,
+        good,
+        dose,
+        float(gained.mean()),
+        float(gained.std(ddof=1) / np.sqrt(UNSEEN)),
+        verdict.decision,
+    )
 
 
 def _own_answers(champion: Champion, words: list[Word]) -> list[Word]:
@@ -189,7 +235,10 @@ def main() -> None:
             judged = [one for one in tried if one is not None]
             found += judged
             diverged += len(tried) - len(judged)
-            console.note(f"house {house} of {len(HOUSES)}: {len(judged)} candidates, {len(tried) - len(judged)} runs that diverged")
+            console.note(
+                f"house {house} of {len(HOUSES)}: {len(judged)} candidates, "
+                f"{len(tried) - len(judged)} runs that diverged"
+            )
         figures = results(found, diverged)
         write(found, figures, errors.result())
     report("gate", figures)

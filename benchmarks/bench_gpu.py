@@ -1,11 +1,15 @@
-"""How fast the trainer is on a GPU, and how much of its memory it takes, against its peers on the same tokens in the same batches: a Llama
-with a billion random weights, in 4 bits with gradients checkpointed (`qlora`) and in 16 bits (`lora`). Nothing is downloaded.
+"""How fast the trainer is on a GPU, and how much of its memory it takes, against its peers on the
+same tokens in the same batches: a Llama with a billion random weights, in 4 bits with gradients
+checkpointed (`qlora`) and in 16 bits (`lora`). Nothing is downloaded.
 
-Each run has a process of its own, and the contenders take turns; its first 8 steps, in which kernels are loaded, do not count.
+Each run has a process of its own, and the contenders take turns; its first 8 steps, in which
+kernels are loaded, do not count.
 
 - `tokens_per_second_ratio_trl_*`, `_transformers_*`: the median over rounds.
-- `roofline_share_*`: 4 × parameters × tokens a second over the rate of a large matrix product in 16 bits, measured in the same process.
-- `peak_memory_*`: what PyTorch allocated on the device at its highest while it trained, the base included, over TRL's.
+- `roofline_share_*`: 4 × parameters × tokens a second over the rate of a large matrix product in 16
+  bits, measured in the same process.
+- `peak_memory_*`: what PyTorch allocated on the device at its highest while it trained, the base
+  included, over TRL's.
 """
 
 import argparse
@@ -14,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contest import compared, contest
-from benchmarks.random_base import a_billion, save_random
 from benchmarks.results import Result, report
+from benchmarks.trainer.comparison import compared, contest
+from benchmarks.trainer.random_base import a_billion, save_random
 from ratchet import console
 
 NO_GPU = "no GPU on this machine (torch.cuda.is_available() is false): nothing was measured"
@@ -25,7 +29,9 @@ LANES = {"qlora": "nf4", "lora": "none"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lane", choices=LANES, help="one of them alone")
     asked = parser.parse_args()
@@ -38,7 +44,15 @@ def main() -> None:
         save_random(a_billion(), Path(folder), "cuda")
         torch.cuda.empty_cache()
         for lane in [asked.lane] if asked.lane else LANES:
-            runs = contest(asked.rounds, str(EXAMPLES), str(STEPS), "--base", folder, "--quantisation", LANES[lane])
+            runs = contest(
+                asked.rounds,
+                str(EXAMPLES),
+                str(STEPS),
+                "--base",
+                folder,
+                "--quantisation",
+                LANES[lane],
+            )
             results += compared(runs, f"_{lane}")
             report("gpu", results)
 

@@ -1,6 +1,8 @@
-"""How long the loop takes on this machine: from the 50th example sent to the new version answering, phase by phase.
+"""How long the loop takes on this machine: from the 50th example sent to the new version answering,
+phase by phase.
 
-Runs the demo's good rounds on a stack of its own. Compare phases within one run: absolute times drift on a shared machine.
+Runs the demo's good rounds on a stack of its own. Compare phases within one run: absolute times
+drift on a shared machine.
 """
 
 from pathlib import Path
@@ -13,13 +15,27 @@ ROUNDS = 2
 
 
 def main() -> None:
-    run = run_demo(ROUNDS, 0, 20, Path(".ratchet/bench/loop"), Path("models"), Path(".ratchet/bases"), seed=11, poison=False)
+    run = run_demo(
+        ROUNDS,
+        0,
+        20,
+        Path(".ratchet/bench/loop"),
+        Path("models"),
+        Path(".ratchet/bases"),
+        seed=11,
+        poison=False,
+    )
     if run is None:
         raise SystemExit("interrupted")
     total = median(row.seconds.total for row in run.rounds)
-    phases = {name: median(getattr(row.seconds, name) for row in run.rounds) for name in ("train", "evaluate", "deploy")}
+    phases = {
+        name: median(getattr(row.seconds, name) for row in run.rounds)
+        for name in ("train", "evaluate", "deploy")
+    }
     results = [Result("fiftieth_to_answering_seconds", total, "s")]
-    results += [Result(f"{name}_seconds", seconds, "s", baseline=total) for name, seconds in phases.items()]
+    results += [
+        Result(f"{name}_seconds", seconds, "s", baseline=total) for name, seconds in phases.items()
+    ]
     results.append(Result("exact_share_after_last_round", run.rounds[-1].exact, "share"))
     report("loop", results)
 

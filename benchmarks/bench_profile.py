@@ -1,7 +1,9 @@
-"""Where the streams spend their time: samples of each service's stacks under load, by the part of the code that was running.
+"""Where the streams spend their time: samples of each service's stacks under load, by the part of
+the code that was running.
 
-py-spy looks at the process from outside, 200 times a second, and counts what uses a core. A sample belongs to the innermost frame of a
-part listed here: what a C extension or the standard library does counts for whoever called it.
+py-spy looks at the process from outside, 200 times a second, and counts what uses a core. A sample
+belongs to the innermost frame of a part listed here: what a C extension or the standard library
+does counts for whoever called it.
 """
 
 import asyncio
@@ -11,11 +13,11 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.bench_streams import Bench
-from benchmarks.load import fill, received, scored
 from benchmarks.measuring import measure, running, service
 from benchmarks.results import Result, report
-from shared.model_file import load_models
-from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from benchmarks.streams.load import fill, received, scored
+from shared.config.model_file import load_models
+from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 EVENTS = {"feedback": 30_000, "dataset": 8_000}
 SECONDS = 6
@@ -50,7 +52,9 @@ def part_of(stack: list[str]) -> str:
 
 
 def shares(collapsed: str) -> dict[str, float]:
-    """The share of each part, the largest first, of py-spy's collapsed stacks: frames with semicolons between them, and a count."""
+    """The share of each part, the largest first, of py-spy's collapsed stacks: frames with
+    semicolons between them, and a count.
+    """
     found: Counter[str] = Counter()
     for line in collapsed.splitlines():
         stack, _, count = line.rpartition(" ")
@@ -72,12 +76,27 @@ async def profile(name: str) -> list[Result]:
             await measure(bench.broker, written, events // 10, [process])
             stacks = bench.folder / "stacks.txt"
             await asyncio.to_thread(_sample, process.pid, stacks)
-        return [Result(f"{name}: {part}", share, "share") for part, share in shares(stacks.read_text()).items()]
+        return [
+            Result(f"{name}: {part}", share, "share")
+            for part, share in shares(stacks.read_text()).items()
+        ]
 
 
 def _sample(pid: int, stacks: Path) -> None:
     spy = Path(sys.executable).with_name("py-spy")
-    order = [str(spy), "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", "200", "--format", "raw", "--full-filenames"]
+    order = [
+        str(spy),
+        "record",
+        "--pid",
+        str(pid),
+        "--duration",
+        str(SECONDS),
+        "--rate",
+        "200",
+        "--format",
+        "raw",
+        "--full-filenames",
+    ]
     subprocess.run([*order, "--output", str(stacks)], check=True, capture_output=True)
 
 

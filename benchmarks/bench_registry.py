@@ -1,10 +1,13 @@
-"""How fast a rollback is and whether anybody notices a switch, on the embedded llama.cpp with the real small model.
+"""How fast a rollback is and whether anybody notices a switch, on the embedded llama.cpp with the
+real small model.
 
-- `rollback_p95_seconds`: from the POST to the first answer of the old version, which is still in memory, over `--rollbacks` back and
-  forth; `_busy` is the same while requests come. The baseline of the median is one such answer with nothing to switch.
-- `failed_requests_during_switch`: of five requests a second while versions are promoted (merged, brought, verified, switched to) and rolled
-  back; the baseline is how many there were. `slowest_request_seconds` is the longest that one waited, and the baseline their median: the
-  merge shares the machine's cores with whatever answers.
+- `rollback_p95_seconds`: from the POST to the first answer of the old version, which is still in
+  memory, over `--rollbacks` back and forth; `_busy` is the same while requests come. The baseline
+  of the median is one such answer with nothing to switch.
+- `failed_requests_during_switch`: of five requests a second while versions are promoted (merged,
+  brought, verified, switched to) and rolled back; the baseline is how many there were.
+  `slowest_request_seconds` is the longest that one waited, and the baseline their median: the merge
+  shares the machine's cores with whatever answers.
 - `monitor_false_alarm_share`, `monitor_delay_events`: see `live_use.py`.
 """
 
@@ -14,9 +17,9 @@ from collections.abc import Sequence
 from math import ceil
 from statistics import median
 
-from benchmarks import live_use
+from benchmarks.registry import live_use
+from benchmarks.registry.switching import CLOCK, Switching, switching
 from benchmarks.results import Result, report
-from benchmarks.switching import CLOCK, Switching, switching
 
 REQUESTS_A_SECOND = 5
 PROMOTIONS = 2
@@ -40,7 +43,12 @@ async def bench_switching(rollbacks: int, busy_rollbacks: int) -> list[Result]:
         Result("rollback_median_seconds", median(quiet), "s", baseline=answer),
         Result("rollback_slowest_seconds", max(quiet), "s"),
         Result("rollback_p95_seconds_busy", _p95(busy), "s"),
-        Result("failed_requests_during_switch", float(len(asked.failures)), "requests", baseline=float(requests)),
+        Result(
+            "failed_requests_during_switch",
+            float(len(asked.failures)),
+            "requests",
+            baseline=float(requests),
+        ),
         Result("slowest_request_seconds", max(asked.seconds), "s", baseline=median(asked.seconds)),
     ]
 
@@ -68,7 +76,9 @@ def _p95(seconds: Sequence[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rollbacks", type=int, default=40)
     parser.add_argument("--busy-rollbacks", type=int, default=20)
     arguments = parser.parse_args()

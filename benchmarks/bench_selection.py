@@ -1,13 +1,16 @@
-"""Whether a batch chosen from a larger pool teaches more than one drawn by chance, on the demo's task with the real small model.
+"""Whether a batch chosen from a larger pool teaches more than one drawn by chance, on the demo's
+task with the real small model.
 
-For each seed: a parent learns from two batches, one after the other, the first replayed with the second; it answers a pool of fresh
-tickets, and people judge the answers as in the demo; every judgement goes through the scoring of the feedback service and the ledger of
-the dataset service. Then the same recipe trains the parent on 50 examples of that pool and 50 replayed ones, once chosen by
-`services.dataset.selection`, once by chance, and both are examined on the same unseen tickets: mean log-likelihood per answer token of
-the right answers, and the share answered exactly.
+For each seed: a parent learns from two batches, one after the other, the first replayed with the
+second; it answers a pool of fresh tickets, and people judge the answers as in the demo; every
+judgement goes through the scoring of the feedback service and the ledger of the dataset service.
+Then the same recipe trains the parent on 50 examples of that pool and 50 replayed ones, once chosen
+by `services.dataset.ledger.selection`, once by chance, and both are examined on the same unseen
+tickets: mean log-likelihood per answer token of the right answers, and the share answered exactly.
 
-Two seeds at a time, a core for each; some ten minutes for a seed where there are instructions for bf16, twice as long elsewhere. What a
-seed gave is kept, and `--resume` goes on where a run was cut off; it is for the same code only.
+Two seeds at a time, a core for each; some ten minutes for a seed where there are instructions for
+bf16, twice as long elsewhere. What a seed gave is kept, and `--resume` goes on where a run was cut
+off; it is for the same code only.
 """
 
 import argparse
@@ -27,23 +30,29 @@ from benchmarks.results import Result, report
 from ratchet import console
 from ratchet.demo.people import honest
 from ratchet.demo.tickets import Ticket, ticket
-from services.dataset.ledger import Ledger
-from services.dataset.selection import most_informative
+from services.dataset.ledger.ledger import Ledger
+from services.dataset.ledger.selection import most_informative
 from services.feedback.scoring import Policies
 from services.feedback.scoring import score as scored
-from services.trainer.base_model import BaseModel, learning, load_base, save_adapter, wearing
-from services.trainer.evaluation import answer_greedily, score
-from services.trainer.recipe import train
-from services.trainer.tokens import encode, encode_prompt
-from services.trainer.training_set import Sample
-from shared.bus import Record
+from services.trainer.data.tokenization import encode, encode_prompt
+from services.trainer.data.training_set import Sample
+from services.trainer.training.base_model import (
+    BaseModel,
+    learning,
+    load_base,
+    save_adapter,
+    wearing,
+)
+from services.trainer.training.recipe import train
+from services.trainer.training.scoring import answer_greedily, score
 from shared.clock import SystemClock
-from shared.codec import encode as encode_event
-from shared.entries import Entry
+from shared.config.model_file import Models, load_models
 from shared.events import Position
 from shared.identity import share_of
-from shared.model_file import Models, load_models
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.messaging.bus import Record
+from shared.messaging.codec import encode as encode_event
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.storage.dataset_entries import Entry
 
 FOLDER = Path(".ratchet/bench/selection")
 SEEDS, PROCESSES = 6, 2
@@ -84,29 +93,56 @@ class Bench:
         self._learned = [Sample(messages=one.messages, answer=one.answer) for one in learned]
         first = self._train("first", self._learned[:BATCH], None)
         self._parent = self._train("parent", self._learned, first)
-        self.pool = self._judged([ticket(f"selection-pool-{seed}", number) for number in range(2 * POOL)])
+        self.pool = self._judged(
+            [ticket(f"selection-pool-{seed}", number) for number in range(2 * POOL)]
+        )
 
     def learnt_from(self, name: str, chosen: Sequence[Entry]) -> Learnt:
-        samples = [Sample(messages=entry.example.messages, answer=entry.example.answer) for entry in chosen if entry.example]
+        samples = [
+            Sample(messages=entry.example.messages, answer=entry.example.answer)
+            for entry in chosen
+            if entry.example
+        ]
         adapter = self._train(name, [*samples, *self._learned[-REPLAYED:]], self._parent)
-        right = [encode(self._base.vocabulary, Sample(messages=one.messages, answer=one.answer), 1024) for one in self._unseen]
+        right = [
+            encode(self._base.vocabulary, Sample(messages=one.messages, answer=one.answer), 1024)
+            for one in self._unseen
+        ]
         with wearing(self._base.judge, adapter) as model:
             likelihood = mean(score(model, right, self._base.device, lambda done: None))
         said = self._answers(adapter, self._unseen)
-        return Learnt(likelihood, mean(answer == one.answer for answer, one in zip(said, self._unseen, strict=True)))
+        return Learnt(
+            likelihood,
+            mean(answer == one.answer for answer, one in zip(said, self._unseen, strict=True)),
+        )
 
     def _judged(self, tickets: Sequence[Ticket]) -> list[Entry]:
-        """The first `POOL` training examples that come of people's judgement of the parent's answers."""
+        """The first `POOL` training examples that come of people's judgement of the parent's
+        answers.
+        """
         file = self._models.get(MODEL)
-        ledger = Ledger(file.model_copy(update={"curation": file.curation.model_copy(update={"held_out_share": 0.0})}), 0)
+        ledger = Ledger(
+            file.model_copy(
+                update={"curation": file.curation.model_copy(update={"held_out_share": 0.0})}
+            ),
+            0,
+        )
         now, policies = SystemClock().now(), Policies(self._models)
         found: list[Entry] = []
         for first in range(0, len(tickets), BATCH):
             asked = tickets[first : first + BATCH]
-            for number, (one, answer) in enumerate(zip(asked, self._answers(self._parent, asked), strict=True), start=first):
-                value, headers = encode_event(honest(one, answer, "v1", f"selection-{self._seed}", number, now), "/bench")
-                event = scored(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies).event
-                entry = ledger.decide(event, Position(topic=FEEDBACK_SCORED, partition=0, offset=number), now).entry
+            for number, (one, answer) in enumerate(
+                zip(asked, self._answers(self._parent, asked), strict=True), start=first
+            ):
+                value, headers = encode_event(
+                    honest(one, answer, "v1", f"selection-{self._seed}", number, now), "/bench"
+                )
+                event = scored(
+                    Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies
+                ).event
+                entry = ledger.decide(
+                    event, Position(topic=FEEDBACK_SCORED, partition=0, offset=number), now
+                ).entry
                 if entry is not None and entry.decision == "training":
                     found.append(entry)
             if len(found) >= POOL:
@@ -117,7 +153,9 @@ class Bench:
         base = self._base
         prompts = [encode_prompt(base.vocabulary, one.messages, 1024) for one in tickets]
         with wearing(base.speak, adapter) as model:
-            said = answer_greedily(model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None)
+            said = answer_greedily(
+                model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None
+            )
         return ["".join(token.text for token in answer) for answer in said]
 
     def _train(self, name: str, samples: Sequence[Sample], parent: Path | None) -> Path:
@@ -141,8 +179,12 @@ def compared(seed: int) -> Compared:
         return COMPARED.validate_json(kept.read_bytes())
     torch.set_num_threads(1)
     models = load_models(Path("models"))
-    bench = Bench(seed, load_base(f".ratchet/bases/{models.get(MODEL).base.training}", "auto"), models)
-    drawn = sorted(bench.pool, key=lambda entry: share_of("chance", seed, entry.feedback_id))[:BATCH]
+    bench = Bench(
+        seed, load_base(f".ratchet/bases/{models.get(MODEL).base.training}", "auto"), models
+    )
+    drawn = sorted(bench.pool, key=lambda entry: share_of("chance", seed, entry.feedback_id))[
+        :BATCH
+    ]
     chosen = bench.learnt_from("chosen", most_informative(bench.pool, BATCH))
     found = Compared(chosen, bench.learnt_from("chance", drawn))
     kept.write_bytes(to_json(found))
@@ -150,8 +192,12 @@ def compared(seed: int) -> Compared:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resume", action="store_true", help="keep what an earlier run of the same code found")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what an earlier run of the same code found"
+    )
     if not parser.parse_args().resume:
         rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -159,13 +205,29 @@ def main() -> None:
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         for seed, one in enumerate(pool.map(compared, range(1, SEEDS + 1)), start=1):
             found.append(one)
-            console.out.print(f"seed {seed} of {SEEDS}: chosen {one.chosen}, by chance {one.chance}", highlight=False)
+            console.out.print(
+                f"seed {seed} of {SEEDS}: chosen {one.chosen}, by chance {one.chance}",
+                highlight=False,
+            )
     report(
         "selection",
         [
-            Result("chosen_wins", mean(one.chosen.likelihood > one.chance.likelihood for one in found), "share of seeds"),
-            Result("likelihood_gain", mean(one.chosen.likelihood - one.chance.likelihood for one in found), "nats/token"),
-            Result("exact_answers", mean(one.chosen.exact for one in found), "share", baseline=mean(one.chance.exact for one in found)),
+            Result(
+                "chosen_wins",
+                mean(one.chosen.likelihood > one.chance.likelihood for one in found),
+                "share of seeds",
+            ),
+            Result(
+                "likelihood_gain",
+                mean(one.chosen.likelihood - one.chance.likelihood for one in found),
+                "nats/token",
+            ),
+            Result(
+                "exact_answers",
+                mean(one.chosen.exact for one in found),
+                "share",
+                baseline=mean(one.chance.exact for one in found),
+            ),
         ],
     )
 

@@ -1,11 +1,15 @@
-"""How fast the streams are, against a plain aiokafka loop that does the same work per event, on one real Apache Kafka in one run.
+"""How fast the streams are, against a plain aiokafka loop that does the same work per event, on one
+real Apache Kafka in one run.
 
-- `feedback_ratio`, `dataset_ratio`: events a second of the service over those of the plain loop. The plain loop of the dataset keeps
-  nothing durable but one record for each event.
-- `cost_many_models_ratio`: seconds per event with 1,000 models and 10,000 pending examples over those with one model and none.
-- `two_workers_speedup`: events a second of two feedback workers over those of one; the broker's share of a core is beside it.
-- `restart_ready_seconds`: from starting the dataset service with 10,000 pending examples of 200 models to its taking work. The baseline is
-  the same with nothing pending: to start Python and to join the group.
+- `feedback_ratio`, `dataset_ratio`: events a second of the service over those of the plain loop.
+  The plain loop of the dataset keeps nothing durable but one record for each event.
+- `cost_many_models_ratio`: seconds per event with 1,000 models and 10,000 pending examples over
+  those with one model and none.
+- `two_workers_speedup`: events a second of two feedback workers over those of one; the broker's
+  share of a core is beside it.
+- `restart_ready_seconds`: from starting the dataset service with 10,000 pending examples of 200
+  models to its taking work. The baseline is the same with nothing pending: to start Python and to
+  join the group.
 """
 
 import asyncio
@@ -14,17 +18,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks import restart
-from benchmarks.load import fill, received, scored, write_models
 from benchmarks.measuring import Measured, measure, running, service
-from benchmarks.plain_loop import ENTRIES
 from benchmarks.results import Result, report
-from ratchet.broker import Broker
-from ratchet.ports import free_port
-from ratchet.topics import apply_topics, await_groups
+from benchmarks.streams import restart
+from benchmarks.streams.load import fill, received, scored, write_models
+from benchmarks.streams.plain_consumer import ENTRIES
+from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
-from shared.model_file import load_models
-from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, Topic
+from shared.config.model_file import load_models
+from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, Topic
 
 FOLDER = Path(".ratchet/bench/streams")
 FEEDBACK_EVENTS = 20_000
@@ -59,32 +63,58 @@ class Bench:
 
     async def plain(self, what: str, group: str, topic: str, events: int) -> Measured:
         log, brokers = self.folder / "plain.log", self.broker.bootstrap_servers
-        with running(log, "benchmarks.plain_loop", what, group, brokers, str(self.models)) as loop:
+        with running(
+            log, "benchmarks.streams.plain_consumer", what, group, brokers, str(self.models)
+        ) as loop:
             return await measure(self.broker, topic, events, [loop])
 
-    async def service(self, name: str, group: str, topic: str, events: int, workers: int = 1, after: int = 0) -> Measured:
+    async def service(
+        self, name: str, group: str, topic: str, events: int, workers: int = 1, after: int = 0
+    ) -> Measured:
         with ExitStack() as stack:
             processes = []
             for worker in range(workers):
-                command, settings = service(name, group, self.broker.bootstrap_servers, self.folder / f"worker{worker}", self.models)
-                processes.append(stack.enter_context(running(self.folder / f"{name}.log", *command, **settings)))
+                command, settings = service(
+                    name,
+                    group,
+                    self.broker.bootstrap_servers,
+                    self.folder / f"worker{worker}",
+                    self.models,
+                )
+                processes.append(
+                    stack.enter_context(running(self.folder / f"{name}.log", *command, **settings))
+                )
             return await measure(self.broker, topic, events, processes, after)
 
 
 async def bench_feedback() -> list[Result]:
     plain, one, two = [], [], []
     async with Bench("feedback") as bench:
-        await fill(bench.broker.bootstrap_servers, FEEDBACK_RECEIVED, received(FEEDBACK_EVENTS, bench.names))
+        await fill(
+            bench.broker.bootstrap_servers,
+            FEEDBACK_RECEIVED,
+            received(FEEDBACK_EVENTS, bench.names),
+        )
         for number in range(ROUNDS):
-            plain.append(await bench.plain("feedback", f"plain-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS))
-            one.append(await bench.service("feedback", f"one-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS))
-            two.append(await bench.service("feedback", f"two-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS, workers=2))
+            plain.append(
+                await bench.plain("feedback", f"plain-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS)
+            )
+            one.append(
+                await bench.service("feedback", f"one-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS)
+            )
+            two.append(
+                await bench.service(
+                    "feedback", f"two-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS, workers=2
+                )
+            )
     return [
         Result("feedback_ratio", _ratio(one, plain), "share"),
         Result("feedback_events_per_second", _rate(one), "1/s", baseline=_rate(plain)),
         Result("two_workers_speedup", _ratio(two, one), "times"),
         Result("two_workers_events_per_second", _rate(two), "1/s", baseline=_rate(one)),
-        Result("two_workers_broker_share", median(measured.broker_share for measured in two), "cores"),
+        Result(
+            "two_workers_broker_share", median(measured.broker_share for measured in two), "cores"
+        ),
     ]
 
 
@@ -92,7 +122,11 @@ async def bench_dataset() -> list[Result]:
     plain, found = [], []
     for number in range(ROUNDS):
         async with Bench(f"dataset-{number}") as bench:
-            await fill(bench.broker.bootstrap_servers, FEEDBACK_SCORED, scored(DATASET_EVENTS, load_models(bench.models)))
+            await fill(
+                bench.broker.bootstrap_servers,
+                FEEDBACK_SCORED,
+                scored(DATASET_EVENTS, load_models(bench.models)),
+            )
             plain.append(await bench.plain("dataset", "plain", ENTRIES, DATASET_EVENTS))
             found.append(await bench.service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS))
     return [
@@ -102,16 +136,28 @@ async def bench_dataset() -> list[Result]:
 
 
 async def bench_many_models() -> list[Result]:
-    """Batches so large that none closes: what is compared is the cost of an event beside what waits."""
+    """Batches so large that none closes: what is compared is the cost of an event beside what
+    waits.
+    """
     one, many = [], []
     for number in range(ROUNDS):
         async with Bench(f"one-model-{number}", 1, NEVER) as bench:
-            await fill(bench.broker.bootstrap_servers, FEEDBACK_SCORED, scored(DATASET_EVENTS, load_models(bench.models)))
+            await fill(
+                bench.broker.bootstrap_servers,
+                FEEDBACK_SCORED,
+                scored(DATASET_EVENTS, load_models(bench.models)),
+            )
             one.append(await bench.service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS))
         async with Bench(f"many-models-{number}", MODELS, NEVER) as bench:
             events = PENDING + DATASET_EVENTS
-            await fill(bench.broker.bootstrap_servers, FEEDBACK_SCORED, scored(events, load_models(bench.models)))
-            many.append(await bench.service("dataset", "service", DATASET_ENTRIES, events, after=PENDING))
+            await fill(
+                bench.broker.bootstrap_servers,
+                FEEDBACK_SCORED,
+                scored(events, load_models(bench.models)),
+            )
+            many.append(
+                await bench.service("dataset", "service", DATASET_ENTRIES, events, after=PENDING)
+            )
     return [
         Result("cost_many_models_ratio", 1 / _ratio(many, one), "times"),
         Result("many_models_events_per_second", _rate(many), "1/s", baseline=_rate(one)),

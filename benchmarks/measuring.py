@@ -1,4 +1,6 @@
-"""Processes under load and how fast they go, seen from outside: by the end offsets of what they write."""
+"""Processes under load and how fast they go, seen from outside: by the end offsets of what they
+write.
+"""
 
 import asyncio
 import os
@@ -11,14 +13,16 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from ratchet.broker import Broker
-from ratchet.ports import free_port
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Events a second while a process was at full speed, and the share of one core that the broker took meanwhile."""
+    """Events a second while a process was at full speed, and the share of one core that the broker
+    took meanwhile.
+    """
 
     rate: float
     broker_share: float
@@ -29,7 +33,9 @@ def running(log: Path, *command: str, **settings: str) -> Iterator[subprocess.Po
     """A Python process with settings of its own, terminated afterwards."""
     with log.open("ab") as out:
         environment = dict(os.environ) | settings  # noqa: TID251 (a child process inherits what this one was given)
-        process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], env=environment, stdout=out, stderr=out
+        )
     try:
         yield process
     finally:
@@ -41,7 +47,9 @@ def running(log: Path, *command: str, **settings: str) -> Iterator[subprocess.Po
             process.wait()
 
 
-def service(name: str, group: str, bootstrap_servers: str, folder: Path, models: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+def service(
+    name: str, group: str, bootstrap_servers: str, folder: Path, models: Path
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """The command and the settings of a streams service."""
     settings = {
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
@@ -55,14 +63,24 @@ def service(name: str, group: str, bootstrap_servers: str, folder: Path, models:
     return (f"services.{name}",), settings
 
 
-async def measure(broker: Broker, topic: str, events: int, processes: list[subprocess.Popen[bytes]], after: int = 0) -> Measured:
-    """How fast `processes` go that write one record to `topic` for each event: from `after` events to `events`, but for a tenth at
-    either end, in which they start, join their group, and run out of work."""
+async def measure(
+    broker: Broker,
+    topic: str,
+    events: int,
+    processes: list[subprocess.Popen[bytes]],
+    after: int = 0,
+) -> Measured:
+    """How fast `processes` go that write one record to `topic` for each event: from `after` events
+    to `events`, but for a tenth at either end, in which they start, join their group, and run out
+    of work.
+    """
     clock = SystemClock()
     samples: list[tuple[float, int, float]] = []
     async with AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
         await consumer._client._wait_on_metadata(topic)
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        partitions = [
+            TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()
+        ]
         before = sum((await consumer.end_offsets(partitions)).values())
         done = 0
         while done < events:

@@ -11,7 +11,9 @@ FOLDER = Path(".ratchet/bench")
 
 @dataclass(frozen=True)
 class Result:
-    """One figure; `ratio` is value over baseline, where something was measured to compare with in the same run."""
+    """One figure; `ratio` is value over baseline, where something was measured to compare with in
+    the same run.
+    """
 
     metric: str
     value: float
@@ -27,7 +29,9 @@ def report(name: str, results: list[Result]) -> None:
     """Print the results and write them."""
     rows = [asdict(result) | {"ratio": result.ratio} for result in results]
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(json.dumps({"name": name, "results": rows}, indent=2) + "\n")
+    (FOLDER / f"{name}.json").write_text(
+        json.dumps({"name": name, "results": rows}, indent=2) + "\n"
+    )
     columns = ("metric", "value", "unit", "baseline", "ratio")
     console.table(columns, [[_cell(row[column]) for column in columns] for row in rows], title=name)
 

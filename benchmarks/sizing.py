@@ -1,6 +1,8 @@
-"""What Ratchet needs at a rate of feedback and for a number of models: `python -m benchmarks.sizing` prints the tables of docs/scaling.md.
+"""What Ratchet needs at a rate of feedback and for a number of models: `python -m
+benchmarks.sizing` prints the tables of docs/scaling.md.
 
-Arithmetic alone: figures that other commands print, assumptions that have a name, and the house's own partitioner and topic table.
+Arithmetic alone: figures that other commands print, assumptions that have a name, and the house's
+own partitioner and topic table.
 """
 
 from collections import Counter
@@ -11,8 +13,8 @@ from math import ceil
 from aiokafka.partitioner import murmur2
 
 from services.registry.settings import RegistrySettings
-from shared.model_file import Base, LaneSettings, ModelFile
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
+from shared.config.model_file import Base, LaneSettings, ModelFile
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
 
 DAY = 86_400
 RATES = (10, 1_000, 100_000)
@@ -21,7 +23,9 @@ MODELS = (1, 100, 10_000)
 
 @dataclass(frozen=True)
 class Measured:
-    """On 2 cores: events a second of one worker, seconds from a batch to its outcome, and bytes of one event of 1 KB."""
+    """On 2 cores: events a second of one worker, seconds from a batch to its outcome, and bytes of
+    one event of 1 KB.
+    """
 
     feedback_rate: float = 1280
     dataset_rate: float = 1230
@@ -36,8 +40,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Assumed:
-    """What nobody here has measured, or what you choose. `use` is the share of a measured rate, and of memory, that is planned for;
-    `days` are the model files' `deduplicate_days`."""
+    """What nobody here has measured, or what you choose. `use` is the share of a measured rate, and
+    of memory, that is planned for; `days` are the model files' `deduplicate_days`.
+    """
 
     use: float = 0.5
     days: int = 1
@@ -63,19 +68,30 @@ def workers(rate: float, measured: float) -> int:
 
 
 def dataset_workers(rate: float) -> int:
-    """As many as the rate or what they hold in memory takes; a power of two, so that each has as many partitions as the others."""
+    """As many as the rate or what they hold in memory takes; a power of two, so that each has as
+    many partitions as the others.
+    """
     return _power_of_two(
-        max(workers(rate, MEASURED.dataset_rate), ceil(memory(rate, ASSUMED.days) / (ASSUMED.worker_memory * ASSUMED.use)))
+        max(
+            workers(rate, MEASURED.dataset_rate),
+            ceil(memory(rate, ASSUMED.days) / (ASSUMED.worker_memory * ASSUMED.use)),
+        )
     )
 
 
 def partitions(rate: float) -> int:
     """A power of two, for the workers of both streams, and at least what the topic table says."""
-    return max(_power_of_two(workers(rate, MEASURED.feedback_rate)), dataset_workers(rate), _LEAST_PARTITIONS)
+    return max(
+        _power_of_two(workers(rate, MEASURED.feedback_rate)),
+        dataset_workers(rate),
+        _LEAST_PARTITIONS,
+    )
 
 
 def shards(rate: float) -> int:
-    """Of a model that gets all of the rate: one while one worker is enough, else four for each worker, as far as that goes."""
+    """Of a model that gets all of the rate: one while one worker is enough, else four for each
+    worker, as far as that goes.
+    """
     return 1 if dataset_workers(rate) == 1 else min(_MOST_SHARDS, 4 * dataset_workers(rate))
 
 
@@ -89,15 +105,25 @@ def _power_of_two(least: int) -> int:
 
 
 def fullest(keys: Sequence[str], among: int, members: int) -> float:
-    """The share of all keys that the member with most of them has, when partitions are dealt out in turn."""
+    """The share of all keys that the member with most of them has, when partitions are dealt out in
+    turn.
+    """
     found = Counter(((murmur2(key.encode()) & 0x7FFFFFFF) % among) % members for key in keys)
     return max(found.values()) / len(keys)
 
 
 def fullest_share(rate: float) -> float:
-    """Of all feedback, what the fullest dataset worker gets, when all of it is of the model `support`."""
-    model = ModelFile(model="support", base=Base(training="base", serving="base.gguf"), shards=shards(rate))
-    return fullest([model.key_of(shard) for shard in range(model.shards)], partitions(rate), dataset_workers(rate))
+    """Of all feedback, what the fullest dataset worker gets, when all of it is of the model
+    `support`.
+    """
+    model = ModelFile(
+        model="support", base=Base(training="base", serving="base.gguf"), shards=shards(rate)
+    )
+    return fullest(
+        [model.key_of(shard) for shard in range(model.shards)],
+        partitions(rate),
+        dataset_workers(rate),
+    )
 
 
 def kept(rate: float, topic: str, size: float) -> float:
@@ -111,8 +137,16 @@ def entries(rate: float, days: int) -> float:
 
 def brokers(rate: float) -> int:
     writes = rate * (MEASURED.received + MEASURED.scored + MEASURED.written) * ASSUMED.replicas
-    disk = kept(rate, FEEDBACK_RECEIVED, MEASURED.received) + kept(rate, FEEDBACK_SCORED, MEASURED.scored) + entries(rate, ASSUMED.days)
-    return max(ASSUMED.replicas, ceil(writes / ASSUMED.broker_writes), ceil(disk / (ASSUMED.broker_disk * ASSUMED.disk_use)))
+    disk = (
+        kept(rate, FEEDBACK_RECEIVED, MEASURED.received)
+        + kept(rate, FEEDBACK_SCORED, MEASURED.scored)
+        + entries(rate, ASSUMED.days)
+    )
+    return max(
+        ASSUMED.replicas,
+        ceil(writes / ASSUMED.broker_writes),
+        ceil(disk / (ASSUMED.broker_disk * ASSUMED.disk_use)),
+    )
 
 
 def batches(rate: float) -> float:
@@ -130,15 +164,26 @@ BY_RATE: Mapping[str, Callable[[int], str]] = {
     "dataset workers": lambda rate: said(dataset_workers(rate)),
     "partitions": lambda rate: said(partitions(rate)),
     "`shards`, if one model gets it all": lambda rate: said(shards(rate)),
-    "the fullest dataset worker then: of its measured rate": lambda rate: f"{rate * fullest_share(rate) / MEASURED.dataset_rate:.0%}",
-    "and of its memory": lambda rate: f"{memory(rate, ASSUMED.days) * fullest_share(rate) / ASSUMED.worker_memory:.0%}",
+    "the fullest dataset worker then: of its measured rate": lambda rate: (
+        f"{rate * fullest_share(rate) / MEASURED.dataset_rate:.0%}"
+    ),
+    "and of its memory": lambda rate: (
+        f"{memory(rate, ASSUMED.days) * fullest_share(rate) / ASSUMED.worker_memory:.0%}"
+    ),
     "memory of all dataset workers, `deduplicate_days` 1": lambda rate: bytes_said(memory(rate, 1)),
     "the same with `deduplicate_days` 7": lambda rate: bytes_said(memory(rate, 7)),
-    "written to Kafka, before replicas": lambda rate: f"{bytes_said(rate * (MEASURED.received + MEASURED.scored + MEASURED.written))}/s",
-    "`feedback.received`, a day": lambda rate: bytes_said(kept(rate, FEEDBACK_RECEIVED, MEASURED.received) / _KEPT[FEEDBACK_RECEIVED]),
-    "`feedback.scored`, a day": lambda rate: bytes_said(kept(rate, FEEDBACK_SCORED, MEASURED.scored) / _KEPT[FEEDBACK_SCORED]),
+    "written to Kafka, before replicas": lambda rate: (
+        f"{bytes_said(rate * (MEASURED.received + MEASURED.scored + MEASURED.written))}/s"
+    ),
+    "`feedback.received`, a day": lambda rate: bytes_said(
+        kept(rate, FEEDBACK_RECEIVED, MEASURED.received) / _KEPT[FEEDBACK_RECEIVED]
+    ),
+    "`feedback.scored`, a day": lambda rate: bytes_said(
+        kept(rate, FEEDBACK_SCORED, MEASURED.scored) / _KEPT[FEEDBACK_SCORED]
+    ),
     "both, when full (14 and 90 days)": lambda rate: bytes_said(
-        kept(rate, FEEDBACK_RECEIVED, MEASURED.received) + kept(rate, FEEDBACK_SCORED, MEASURED.scored)
+        kept(rate, FEEDBACK_RECEIVED, MEASURED.received)
+        + kept(rate, FEEDBACK_SCORED, MEASURED.scored)
     ),
     "`dataset.entries`, compacted": lambda rate: bytes_said(entries(rate, ASSUMED.days)),
     "brokers": lambda rate: said(brokers(rate)),
@@ -153,17 +198,29 @@ _KEEPS = RegistrySettings.model_fields["merged_kept"].default + 2
 
 
 def windows(models: int, replayed: int) -> float:
-    """Bytes that the dataset workers hold of what models have learned last, when the windows are full."""
+    """Bytes that the dataset workers hold of what models have learned last, when the windows are
+    full.
+    """
     return models * replayed * MEASURED.replayed
 
 
 BY_MODELS: Mapping[str, Callable[[int], str]] = {
-    f"memory of all dataset workers, `replay_window` {_REPLAYED:,}": lambda models: bytes_said(windows(models, _REPLAYED)),
+    f"memory of all dataset workers, `replay_window` {_REPLAYED:,}": lambda models: bytes_said(
+        windows(models, _REPLAYED)
+    ),
     "the same with `replay_window` 500": lambda models: bytes_said(windows(models, 500)),
-    f"merged files, {_KEEPS} versions of each, F16": lambda models: bytes_said(models * _KEEPS * 2 * ASSUMED.parameters),
-    "looks at targets, of all registries together": lambda models: f"{said(models / ASSUMED.looks_every)}/s",
-    "trainer-hours, for one batch of each a day": lambda models: said(models * MEASURED.batch_seconds / 3600),
-    "trainers, for one batch of each a day": lambda models: said(ceil(models * MEASURED.batch_seconds / DAY / ASSUMED.use)),
+    f"merged files, {_KEEPS} versions of each, F16": lambda models: bytes_said(
+        models * _KEEPS * 2 * ASSUMED.parameters
+    ),
+    "looks at targets, of all registries together": lambda models: (
+        f"{said(models / ASSUMED.looks_every)}/s"
+    ),
+    "trainer-hours, for one batch of each a day": lambda models: said(
+        models * MEASURED.batch_seconds / 3600
+    ),
+    "trainers, for one batch of each a day": lambda models: said(
+        ceil(models * MEASURED.batch_seconds / DAY / ASSUMED.use)
+    ),
     "the fullest of 16 dataset workers, of all models": lambda models: (
         f"{fullest([f'model-{number}' for number in range(models)], 64, 16):.0%}"
     ),
@@ -189,8 +246,19 @@ def bytes_said(size: float) -> str:
 
 def table(title: str, columns: Sequence[int], rows: Mapping[str, Callable[[int], str]]) -> str:
     """In Markdown."""
-    head = [f"| {title} | " + " | ".join(f"{column:,}" for column in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join([*head, *(f"| {name} | " + " | ".join(map(cell, columns)) + " |" for name, cell in rows.items())])
+    head = [
+        f"| {title} | " + " | ".join(f"{column:,}" for column in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    return "\n".join(
+        [
+            *head,
+            *(
+                f"| {name} | " + " | ".join(map(cell, columns)) + " |"
+                for name, cell in rows.items()
+            ),
+        ]
+    )
 
 
 def tables() -> tuple[str, str]:

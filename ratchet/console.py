@@ -23,9 +23,12 @@ def note(text: str) -> None:
     err.print(text, highlight=False, soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table, its first column on one line where that is possible. Cells are text from anywhere: they are neither styled nor let
-    loose on the terminal."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
+) -> None:
+    """Print a table, its first column on one line where that is possible. Cells are text from
+    anywhere: they are neither styled nor let loose on the terminal.
+    """
     headings = [Column(name, no_wrap=at == 0, overflow="fold") for at, name in enumerate(columns)]
     grid = Table(*headings, title=title, title_justify="left")
     for row in rows:
@@ -39,5 +42,10 @@ def text(content: str) -> None:
 
 
 def printable(content: str) -> str:
-    """Text without what a terminal would obey: control characters are written as escapes, but for tabs and ends of lines."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in content)
+    """Text without what a terminal would obey: control characters are written as escapes, but for
+    tabs and ends of lines.
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode()
+        for c in content
+    )

@@ -1,8 +1,8 @@
 """What of `deploy/` is made from other files: `python -m ratchet.manifests deploy` writes it anew.
 
-k8s/components/kafka-topics/topics.yaml   from shared/topics.py
-k8s/components/kafka-users/users.yaml     from the rights that ratchet/rights.py makes of it
-k8s/components/monitoring/rules.yaml      from prometheus/rules/*.yaml
+k8s/components/kafka-topics/topics.yaml   from shared/messaging/topics.py
+k8s/components/kafka-users/users.yaml     from the rights that ratchet/kafka_admin/kafka_acls.py
+makes of it k8s/components/monitoring/rules.yaml      from prometheus/rules/*.yaml
 grafana/kustomization.yaml                from the names of grafana/dashboards/*.json
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from ratchet.rights import Right, rights
-from shared.topics import TOPICS, Topic
+from ratchet.kafka_admin.kafka_acls import Right, rights
+from shared.messaging.topics import TOPICS, Topic
 
 Manifest = dict[str, Any]
 
@@ -24,7 +24,10 @@ CLUSTER = "ratchet"
 
 def topic_manifest(topic: Topic) -> Manifest:
     """A KafkaTopic. How often it is replicated is the cluster's own `default.replication.factor`."""
-    config = {name: int(value) if value.lstrip("-").isdigit() else value for name, value in topic.settings.items()}
+    config = {
+        name: int(value) if value.lstrip("-").isdigit() else value
+        for name, value in topic.settings.items()
+    }
     return _strimzi("KafkaTopic", topic.name, {"partitions": topic.partitions, "config": config})
 
 
@@ -32,12 +35,20 @@ def user_manifest(name: str, may: Iterable[Right]) -> Manifest:
     """A KafkaUser with a client certificate, who may do what `may` says and nothing else."""
     acls = [
         {
-            "resource": {"type": right.kind, "name": right.name, "patternType": "prefix" if right.prefixed else "literal"},
+            "resource": {
+                "type": right.kind,
+                "name": right.name,
+                "patternType": "prefix" if right.prefixed else "literal",
+            },
             "operations": list(right.operations),
         }
         for right in may
     ]
-    return _strimzi("KafkaUser", name, {"authentication": {"type": "tls"}, "authorization": {"type": "simple", "acls": acls}})
+    return _strimzi(
+        "KafkaUser",
+        name,
+        {"authentication": {"type": "tls"}, "authorization": {"type": "simple", "acls": acls}},
+    )
 
 
 def rules_manifest(groups: Sequence[Mapping[str, Any]]) -> Manifest:
@@ -52,8 +63,14 @@ def rules_manifest(groups: Sequence[Mapping[str, Any]]) -> Manifest:
 
 def dashboards_kustomization(names: Iterable[str]) -> Manifest:
     """A ConfigMap for each dashboard, labelled for Grafana's sidecar."""
-    options = {"disableNameSuffixHash": True, "labels": {"grafana_dashboard": "1", "app.kubernetes.io/part-of": "ratchet"}}
-    files = [{"name": f"dashboard-{Path(name).stem.replace('_', '-')}", "files": [f"dashboards/{name}"]} for name in names]
+    options = {
+        "disableNameSuffixHash": True,
+        "labels": {"grafana_dashboard": "1", "app.kubernetes.io/part-of": "ratchet"},
+    }
+    files = [
+        {"name": f"dashboard-{Path(name).stem.replace('_', '-')}", "files": [f"dashboards/{name}"]}
+        for name in names
+    ]
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -66,13 +83,25 @@ def made(deploy: Path) -> dict[Path, str]:
     """The text of every file below `deploy` that is made from others."""
     components = deploy / "k8s" / "components"
     rules = sorted((deploy / "prometheus" / "rules").glob("*.yaml"))
-    groups = [group for path in rules for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+    groups = [
+        group
+        for path in rules
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    ]
     dashboards = sorted(path.name for path in (deploy / "grafana" / "dashboards").glob("*.json"))
     return {
-        components / "kafka-topics" / "topics.yaml": _text("shared/topics.py", [topic_manifest(topic) for topic in TOPICS]),
-        components / "kafka-users" / "users.yaml": _text("ratchet/rights.py", [user_manifest(*user) for user in rights().items()]),
-        components / "monitoring" / "rules.yaml": _text("deploy/prometheus/rules", [rules_manifest(groups)]),
-        deploy / "grafana" / "kustomization.yaml": _text("the names of dashboards", [dashboards_kustomization(dashboards)]),
+        components / "kafka-topics" / "topics.yaml": _text(
+            "shared/messaging/topics.py", [topic_manifest(topic) for topic in TOPICS]
+        ),
+        components / "kafka-users" / "users.yaml": _text(
+            "ratchet/kafka_admin/kafka_acls.py", [user_manifest(*user) for user in rights().items()]
+        ),
+        components / "monitoring" / "rules.yaml": _text(
+            "deploy/prometheus/rules", [rules_manifest(groups)]
+        ),
+        deploy / "grafana" / "kustomization.yaml": _text(
+            "the names of dashboards", [dashboards_kustomization(dashboards)]
+        ),
     }
 
 

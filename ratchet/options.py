@@ -5,18 +5,25 @@ from typing import Annotated
 
 import typer
 
-from ratchet.stack import Ports, url
-from shared.kafka_security import Security, security_of
-from shared.settings import KafkaSettings, read
+from ratchet.local_stack.processes import Ports, url
+from shared.config.settings import KafkaSettings, read
+from shared.kafka.security import Security, security_of
 
-State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")]
-ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")]
+State = Annotated[
+    Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")
+]
+ModelFiles = Annotated[
+    Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")
+]
 Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
 Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
 Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
 Token = Annotated[
     str | None,
-    typer.Option(envvar="RATCHET_TOKEN", help="A token of the registry's; without one, that of the state folder, on this machine."),
+    typer.Option(
+        envvar="RATCHET_TOKEN",
+        help="A token of the registry's; without one, that of the state folder, on this machine.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -26,5 +33,7 @@ REGISTRY = url(Ports.registry)
 
 
 def kafka_security() -> Security:
-    """What the environment says of how to reach Kafka, as the services read it. Raises SettingsError."""
+    """What the environment says of how to reach Kafka, as the services read it. Raises
+    SettingsError.
+    """
     return security_of(read(KafkaSettings))

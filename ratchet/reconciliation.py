@@ -1,18 +1,16 @@
-"""What became of every piece of feedback that was accepted, reckoned from outside: from the topics and the snapshots alone.
+"""What became of every piece of feedback that was accepted, reckoned from outside: from the topics
+and the snapshots alone.
 
-Each is in exactly one place: a dead-letter topic, waiting for a batch, a member of one, or dropped with a reason. Where that does not
-hold, a sentence says of which, and how. It holds for topics that are read from their beginning, while the streams stand still, as long
-as nothing in them is older than the de-duplication window.
+Each is in exactly one place: a dead-letter topic, waiting for a batch, a member of one, or dropped
+with a reason. Where that does not hold, a sentence says of which, and how. It holds for topics that
+are read from their beginning, while the streams stand still, as long as nothing in them is older
+than the de-duplication window.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.bus import Record
-from shared.codec import decode
-from shared.dead_letters import Notice
-from shared.entries import Decision, Entry, TableState
 from shared.errors import Unprocessable
 from shared.events import (
     Artefact,
@@ -25,8 +23,18 @@ from shared.events import (
     WaitEnded,
     WithdrawalRequested,
 )
-from shared.snapshots import Manifest
-from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode
+from shared.messaging.dead_letters import Notice
+from shared.messaging.topics import (
+    DATASET_ENTRIES,
+    FEEDBACK_RECEIVED,
+    FEEDBACK_SCORED,
+    TRAINING_BATCHES,
+    dead_letter_of,
+)
+from shared.storage.dataset_entries import Decision, Entry, TableState
+from shared.storage.snapshots import Manifest
 
 TOPICS_NEEDED = (
     FEEDBACK_RECEIVED,
@@ -47,7 +55,9 @@ Who = tuple[str, int, str]
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """Where a piece of feedback is. `reason` is that of its entry, or `duplicate`; a dead letter has neither decision nor reason."""
+    """Where a piece of feedback is. `reason` is that of its entry, or `duplicate`; a dead letter
+    has neither decision nor reason.
+    """
 
     place: Place
     decision: Decision | None = None
@@ -56,7 +66,9 @@ class Fate:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Fates by where the feedback stands in `feedback.received`; and sentences on what is in no place, or in more than one."""
+    """Fates by where the feedback stands in `feedback.received`; and sentences on what is in no
+    place, or in more than one.
+    """
 
     accepted: int
     scored: int
@@ -85,8 +97,12 @@ def reconcile(records: Iterable[Record], read: Callable[[Artefact], Manifest]) -
     batches: dict[Who, list[int]] = {}
     for (model, shard, number), manifests in said.manifests.items():
         if len(manifests) > 1:
-            doubled.append(f"batch {number} of {model}#{shard} was announced with {len(manifests)} manifests")
-        for feedback_id in {name for manifest in manifests.values() for name in read(manifest).feedback_ids}:
+            doubled.append(
+                f"batch {number} of {model}#{shard} was announced with {len(manifests)} manifests"
+            )
+        for feedback_id in {
+            name for manifest in manifests.values() for name in read(manifest).feedback_ids
+        }:
             batches.setdefault((model, shard, feedback_id), []).append(number)
     fates: dict[Position, Fate] = {}
     for position in said.received:
@@ -103,11 +119,16 @@ def reconcile(records: Iterable[Record], read: Callable[[Artefact], Manifest]) -
         elif entry.batch is None and numbers:
             doubled.append(f"{name} is {_place(entry)} and in batch {numbers[0]}")
         elif entry.batch is not None and numbers != [entry.batch.number]:
-            lost.append(f"{name} counts as a member of batch {entry.batch.number}, which does not name it")
+            lost.append(
+                f"{name} counts as a member of batch {entry.batch.number}, which does not name it"
+            )
     doubled += [
-        f"{feedback_id} of {model}#{shard} is in batches {found} and has no entry" for (model, shard, feedback_id), found in batches.items()
+        f"{feedback_id} of {model}#{shard} is in batches {found} and has no entry"
+        for (model, shard, feedback_id), found in batches.items()
     ]
-    return Reconciliation(len(said.received), len(said.scored_from), fates, tuple(lost), tuple(doubled))
+    return Reconciliation(
+        len(said.received), len(said.scored_from), fates, tuple(lost), tuple(doubled)
+    )
 
 
 def _said(records: Iterable[Record]) -> _Said:
@@ -127,11 +148,15 @@ def _said(records: Iterable[Record]) -> _Said:
                 table[record.key] = record.value
         elif record.topic == TRAINING_BATCHES:
             batch = decode(record.value, record.headers, BatchReady).event
-            said.manifests.setdefault((batch.model, batch.shard, batch.number), {})[batch.manifest.digest] = batch.manifest
+            said.manifests.setdefault((batch.model, batch.shard, batch.number), {})[
+                batch.manifest.digest
+            ] = batch.manifest
         elif record.topic == FEEDBACK_SCORED and not _is_no_feedback(record):
             said.scored[here] = decode(record.value, record.headers, FeedbackScored).event
             said.scored_from.setdefault(said.scored[here].received, []).append(here)
-    entries = (entry for entry in TableState.read(table.items()).entries if entry.decision != "withdrawal")
+    entries = (
+        entry for entry in TableState.read(table.items()).entries if entry.decision != "withdrawal"
+    )
     said.entries = {(entry.model, entry.shard, entry.feedback_id): entry for entry in entries}
     return said
 
@@ -139,7 +164,9 @@ def _said(records: Iterable[Record]) -> _Said:
 def _is_no_feedback(record: Record) -> bool:
     """Whether a record is about feedback: somebody is to be forgotten, or a wait has ended."""
     try:
-        said = decode(record.value, record.headers, FeedbackReceived, *BESIDES, otherwise=FeedbackReceived).event
+        said = decode(
+            record.value, record.headers, FeedbackReceived, *BESIDES, otherwise=FeedbackReceived
+        ).event
     except Unprocessable:
         return False
     return not isinstance(said, FeedbackReceived)
@@ -149,7 +176,11 @@ def _fate(position: Position, said: _Said) -> Fate | str:
     """The one place of a piece of feedback, or what is wrong with it."""
     scored = said.scored_from.get(position, [])
     if position in said.dead or (scored and all(at in said.dead for at in scored)):
-        return Fate("dead_letter") if not scored or position not in said.dead else "is a dead letter, and was scored"
+        return (
+            Fate("dead_letter")
+            if not scored or position not in said.dead
+            else "is a dead letter, and was scored"
+        )
     if not scored:
         return "was neither scored nor rejected"
     event = said.scored[scored[0]]

@@ -1,1 +1,3 @@
-"""The four services, in the order of the flow: feedback, dataset, trainer, registry. None imports another."""
+"""The four services, in the order of the flow: feedback, dataset, trainer, registry. None imports
+another.
+"""

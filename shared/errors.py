@@ -1,22 +1,17 @@
 """Every error that Ratchet raises on purpose. The branch says what the caller does about it.
 
-RatchetError
-├── Unprocessable        dead-letter: this message can never be processed; say where and why, go on
-│   ├── Undecodable          not the bytes of an event
-│   ├── ContractViolation    an event, but a field of it is wrong
-│   ├── UnknownModel         an event for a model that no model file declares
-│   └── TooLarge             what would follow from it is larger than the bus takes
-├── Unavailable          retry with back-off, then stop without committing: something outside is away
-│   ├── BusUnavailable
-│   └── StorageUnavailable
-├── Unusable             refuse: an object is not what its claim says; no retry mends it
-│   ├── Missing              it is not there
-│   └── Corrupt              its bytes are not those that its digest names
-├── Forgone              leave it, uncommitted: the record is another member's by now
-├── Misconfigured        stop at start: a person has to change something
-│   ├── SettingsError        an environment variable
-│   └── ModelFileError       a line of a model file
-└── Declined             tell who asked: a command cannot do this, and has changed nothing
+RatchetError ├── Unprocessable        dead-letter: this message can never be processed; say where
+and why, go on │   ├── Undecodable          not the bytes of an event │   ├── ContractViolation
+an event, but a field of it is wrong │   ├── UnknownModel         an event for a model that no model
+file declares │   └── TooLarge             what would follow from it is larger than the bus takes
+├── Unavailable          retry with back-off, then stop without committing: something outside is
+away │   ├── BusUnavailable │   └── StorageUnavailable ├── Unusable             refuse: an object is
+not what its claim says; no retry mends it │   ├── Missing              it is not there │   └──
+Corrupt              its bytes are not those that its digest names ├── Forgone              leave
+it, uncommitted: the record is another member's by now ├── Misconfigured        stop at start: a
+person has to change something │   ├── SettingsError        an environment variable │   └──
+ModelFileError       a line of a model file └── Declined             tell who asked: a command
+cannot do this, and has changed nothing
 """
 
 
@@ -25,7 +20,9 @@ class RatchetError(Exception):
 
 
 class Unprocessable(RatchetError):
-    """A message that no retry can mend. `field` is a dotted path into it, empty when the whole is at fault."""
+    """A message that no retry can mend. `field` is a dotted path into it, empty when the whole is
+    at fault.
+    """
 
     def __init__(self, reason: str, field: str = "") -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -45,7 +42,10 @@ class UnknownModel(Unprocessable):
     """An event for a model that is not declared."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"no model file declares {model!r}; add models/{model}.yaml or correct the event", "model")
+        super().__init__(
+            f"no model file declares {model!r}; add models/{model}.yaml or correct the event",
+            "model",
+        )
 
 
 class TooLarge(Unprocessable):
@@ -76,13 +76,18 @@ class Corrupt(Unusable):
     """Bytes that do not match the digest they were announced with."""
 
     def __init__(self, what: str, expected: str, found: str) -> None:
-        super().__init__(f"{what} has digest {found}, expected {expected}: it was altered or cut off; nothing was used of it")
+        super().__init__(
+            f"{what} has digest {found}, expected {expected}: it was altered or cut off; "
+            "nothing was used of it"
+        )
         self.expected = expected
         self.found = found
 
 
 class Forgone(RatchetError):
-    """A record that was not brought to its end because its partition has gone to another member, which gets it again."""
+    """A record that was not brought to its end because its partition has gone to another member,
+    which gets it again.
+    """
 
 
 class Misconfigured(RatchetError):
@@ -98,4 +103,6 @@ class ModelFileError(Misconfigured):
 
 
 class Declined(RatchetError):
-    """A command was asked for what is not there, is not one thing, or would be overwritten; the message says what to ask for instead."""
+    """A command was asked for what is not there, is not one thing, or would be overwritten; the
+    message says what to ask for instead.
+    """

@@ -8,7 +8,9 @@ from shared.events import Message
 
 
 def identity(*parts: str | int) -> str:
-    """32 hexadecimal digits that stand for `parts`, in order. Parts are length-prefixed, so no two lists run together."""
+    """32 hexadecimal digits that stand for `parts`, in order. Parts are length-prefixed, so no two
+    lists run together.
+    """
     digest = hashlib.sha256()
     for part in parts:
         data = str(part).encode()
@@ -17,17 +19,27 @@ def identity(*parts: str | int) -> str:
 
 
 def batch_identity(model: str, shard: int, number: int) -> str:
-    """The id of batch `number` (from 0) of a model's shard: its place, so that a batch that is closed again has the id that it had."""
+    """The id of batch `number` (from 0) of a model's shard: its place, so that a batch that is
+    closed again has the id that it had.
+    """
     return identity(model, shard, number)
 
 
 def prompt_identity(messages: Iterable[Message]) -> str:
     """The same for prompts that differ only in spacing and case."""
-    return identity(*(part for message in messages for part in (message.role, " ".join(message.content.lower().split()))))
+    return identity(
+        *(
+            part
+            for message in messages
+            for part in (message.role, " ".join(message.content.lower().split()))
+        )
+    )
 
 
 def user_digest(user_id: str) -> str:
-    """What stands for a user where it matters that it is the same one, and not who. It is no secret: whoever knows an id can compute it."""
+    """What stands for a user where it matters that it is the same one, and not who. It is no
+    secret: whoever knows an id can compute it.
+    """
     return identity("user", user_id)
 
 
@@ -51,5 +63,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def share_of(*parts: str | int) -> float:
-    """A number in [0, 1) fixed by `parts` and spread evenly over different ones; for splits that never depend on order."""
+    """A number in [0, 1) fixed by `parts` and spread evenly over different ones; for splits that
+    never depend on order.
+    """
     return int(identity(*parts)[:13], 16) / 16**13

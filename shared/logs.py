@@ -10,19 +10,32 @@ Log = structlog.stdlib.BoundLogger
 
 
 def configure(service: str, level: str, form: Literal["text", "json"]) -> Log:
-    """Send this process's log, and the warnings of its libraries, to standard error; called once, by the composition root."""
+    """Send this process's log, and the warnings of its libraries, to standard error; called once,
+    by the composition root.
+    """
     people = form == "text"
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people)
-    steps: list[structlog.typing.Processor] = [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, stamp]
+    steps: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        stamp,
+    ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=32, exception_formatter=structlog.dev.plain_traceback)]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=32,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=steps, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+            foreign_pre_chain=steps,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
@@ -30,7 +43,11 @@ def configure(service: str, level: str, form: Literal["text", "json"]) -> Log:
     root.setLevel(logging.WARNING)
     logging.getLogger("ratchet").setLevel(level.upper())
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *steps, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *steps,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )

@@ -1,4 +1,6 @@
-"""What the parts of a reward come to: one definition, for the service that scores and for those that merge what several events say."""
+"""What the parts of a reward come to: one definition, for the service that scores and for those
+that merge what several events say.
+"""
 
 from collections.abc import Iterable
 
@@ -6,11 +8,16 @@ from shared.events import RewardPart
 
 
 def mean_reward(parts: Iterable[RewardPart]) -> float:
-    """The mean of the parts' values, weighted by their weights, in [-1, 1]; 0 without any part or weight."""
+    """The mean of the parts' values, weighted by their weights, in [-1, 1]; 0 without any part or
+    weight.
+    """
     weighed = [(part.value, part.weight) for part in parts]
     heaviest = max((weight for _, weight in weighed), default=0.0)
     if not heaviest:
         return 0.0
     # Relative to the heaviest, since the smallest weights are lost in a product.
     shares = [(value, weight / heaviest) for value, weight in weighed]
-    return max(-1.0, min(1.0, sum(value * share for value, share in shares) / sum(share for _, share in shares)))
+    return max(
+        -1.0,
+        min(1.0, sum(value * share for value, share in shares) / sum(share for _, share in shares)),
+    )

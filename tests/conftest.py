@@ -1,4 +1,6 @@
-"""Real parts, one of each for a test session (or each of its workers): an Apache Kafka broker and the small model."""
+"""Real parts, one of each for a test session (or each of its workers): an Apache Kafka broker and
+the small model.
+"""
 
 import asyncio
 import os
@@ -7,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.bases import prepare_smollm2
-from ratchet.broker import Broker
-from ratchet.ports import free_port
-from ratchet.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.local_stack.bases import prepare_smollm2
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
 
 # Workers that all use every core get into each other's way: training takes many times as long.
@@ -26,7 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap servers of a real broker that has all topics. Tests share it: each uses models, keys and groups of its own."""
+    """The bootstrap servers of a real broker that has all topics. Tests share it: each uses models,
+    keys and groups of its own.
+    """
     server = Broker(tmp_path_factory.mktemp("kafka"), free_port(), free_port(), SystemClock())
     server.start()
     try:

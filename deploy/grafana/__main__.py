@@ -17,8 +17,16 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 def files() -> Mapping[str, str]:
     """What stands in each file, by its name; in the order in which one looks at them."""
-    made = {"overview": overview(), "streams": streams(), "training": training(), "serving": serving()}
-    return {f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2) + "\n" for name, board in made.items()}
+    made = {
+        "overview": overview(),
+        "streams": streams(),
+        "training": training(),
+        "serving": serving(),
+    }
+    return {
+        f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2) + "\n"
+        for name, board in made.items()
+    }
 
 
 def main() -> None:

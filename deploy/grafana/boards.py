@@ -30,7 +30,9 @@ class Row:
     panels: Sequence[Panel]
 
 
-def board(uid: str, title: str, description: str, rows: Sequence[Row], since: str = "now-24h") -> models.Dashboard:
+def board(
+    uid: str, title: str, description: str, rows: Sequence[Row], since: str = "now-24h"
+) -> models.Dashboard:
     """A dashboard. The panels of each row are put beside each other, in lines of 24 columns."""
     made = (
         dashboard.Dashboard(title)
@@ -45,8 +47,18 @@ def board(uid: str, title: str, description: str, rows: Sequence[Row], since: st
         .variables([_source(), _namespace(), _model()])
         .annotations(
             [
-                _moved("Promotions", f"{_CHAMPION} > {_BEFORE}", "{{model}} promoted to version {{version}}", PURPLE),
-                _moved("Rollbacks", f"{_CHAMPION} < {_BEFORE}", "{{model}} rolled back to version {{version}}", ORANGE),
+                _moved(
+                    "Promotions",
+                    f"{_CHAMPION} > {_BEFORE}",
+                    "{{model}} promoted to version {{version}}",
+                    PURPLE,
+                ),
+                _moved(
+                    "Rollbacks",
+                    f"{_CHAMPION} < {_BEFORE}",
+                    "{{model}} rolled back to version {{version}}",
+                    ORANGE,
+                ),
             ]
         )
         .link(
@@ -63,14 +75,18 @@ def board(uid: str, title: str, description: str, rows: Sequence[Row], since: st
 
 
 def _placed(rows: Sequence[Row]) -> list[models.Panel | models.RowPanel]:
-    """Headings and panels with their places and numbers; the panels of a line are as high as the highest of them."""
+    """Headings and panels with their places and numbers; the panels of a line are as high as the
+    highest of them.
+    """
     placed: list[models.Panel | models.RowPanel] = []
     y = 0
     for row in rows:
         at = models.GridPos(h=1, w=WIDTH, x=0, y=y)
         placed.append(models.RowPanel(title=row.question, id_val=len(placed) + 1, grid_pos=at))
         y += 1
-        for line in _lines([(panel, _size(panel)) for panel in (builder.build() for builder in row.panels)]):
+        for line in _lines(
+            [(panel, _size(panel)) for panel in (builder.build() for builder in row.panels)]
+        ):
             height, x = max(size.h for _, size in line), 0
             for panel, size in line:
                 panel.id_val = len(placed) + 1
@@ -101,7 +117,9 @@ def _source() -> dashboard.DatasourceVariable:
 
 
 def _namespace() -> dashboard.QueryVariable:
-    """One at a time, as two may declare the same model. Where nothing has the label there is none, and the empty one matches all."""
+    """One at a time, as two may declare the same model. Where nothing has the label there is none,
+    and the empty one matches all.
+    """
     return _values_of("namespace", "Namespace", f"label_values({ALWAYS_THERE}, namespace)")
 
 
@@ -124,7 +142,9 @@ def _values_of(name: str, label: str, asked: str) -> dashboard.QueryVariable:
 
 
 def _moved(name: str, holds: str, title: str, colour: str) -> dashboard.AnnotationQuery:
-    """A mark where the champion's number has changed since the step before; the number becomes a label, so that the title can say it."""
+    """A mark where the champion's number has changed since the step before; the number becomes a
+    label, so that the title can say it.
+    """
     return (
         dashboard.AnnotationQuery()
         .name(name)

@@ -1,10 +1,21 @@
-"""The kinds of panel that the dashboards are made of. Each takes a description: what it says, and what to do about it."""
+"""The kinds of panel that the dashboards are made of. Each takes a description: what it says, and
+what to do about it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    timeseries,
+)
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common as parts
@@ -15,7 +26,15 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 WIDTH = 24
 """Columns of Grafana's grid."""
 
-GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "green", "yellow", "orange", "red", "blue", "purple", "#8e8e8e"
+GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
+    "green",
+    "yellow",
+    "orange",
+    "red",
+    "blue",
+    "purple",
+    "#8e8e8e",
+)
 
 Panel: TypeAlias = Builder[models.Panel]
 Steps: TypeAlias = Sequence[tuple[float | None, str]]
@@ -53,8 +72,14 @@ def tile(
     width: int = 4,
     line: bool = False,
 ) -> Panel:
-    """A number, or one for each series. `colours` are of series by name; `none` stands where there is nothing; `line` adds its past."""
-    names = parts.BigValueTextMode.VALUE_AND_NAME if any("{{" in query.legend for query in queries) else parts.BigValueTextMode.VALUE
+    """A number, or one for each series. `colours` are of series by name; `none` stands where there
+    is nothing; `line` adds its past.
+    """
+    names = (
+        parts.BigValueTextMode.VALUE_AND_NAME
+        if any("{{" in query.legend for query in queries)
+        else parts.BigValueTextMode.VALUE
+    )
     panel = (
         stat.Panel()
         .title(title)
@@ -66,7 +91,11 @@ def tile(
         .no_value(none)
         .thresholds(_thresholds(steps))
         .mappings(_mappings(states))
-        .color_mode(parts.BigValueColorMode.BACKGROUND if steps is not PLAIN or states else parts.BigValueColorMode.VALUE)
+        .color_mode(
+            parts.BigValueColorMode.BACKGROUND
+            if steps is not PLAIN or states
+            else parts.BigValueColorMode.VALUE
+        )
         .graph_mode(parts.BigValueGraphMode.AREA if line else parts.BigValueGraphMode.NONE)
         .text_mode(names)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -90,7 +119,9 @@ def curve(
     stepped: bool = False,
     width: int = 8,
 ) -> Panel:
-    """Values over time; thresholds, where there are any, are lines. `least` is where the axis begins at the latest."""
+    """Values over time; thresholds, where there are any, are lines. `least` is where the axis
+    begins at the latest.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -99,28 +130,44 @@ def curve(
         .targets(_targets(queries))
         .unit(unit)
         .legend(_legend(["lastNotNull", "max"]))
-        .tooltip(common.VizTooltipOptions().mode(parts.TooltipDisplayMode.MULTI).sort(parts.SortOrder.DESCENDING))
+        .tooltip(
+            common.VizTooltipOptions()
+            .mode(parts.TooltipDisplayMode.MULTI)
+            .sort(parts.SortOrder.DESCENDING)
+        )
         .line_width(2)
         .fill_opacity(8)
         .show_points(parts.VisibilityMode.AUTO)
         .span_nulls(False)
-        .line_interpolation(parts.LineInterpolation.STEP_AFTER if stepped else parts.LineInterpolation.LINEAR)
+        .line_interpolation(
+            parts.LineInterpolation.STEP_AFTER if stepped else parts.LineInterpolation.LINEAR
+        )
         .span(width)
         .height(8)
     )
     if least is not None:
         panel.axis_soft_min(least)
     if logarithmic:
-        panel.scale_distribution(common.ScaleDistributionConfig().type(parts.ScaleDistribution.LOG).log(10))
+        panel.scale_distribution(
+            common.ScaleDistributionConfig().type(parts.ScaleDistribution.LOG).log(10)
+        )
     if steps is not PLAIN:
         panel.thresholds(_thresholds(steps))
-        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(parts.GraphThresholdsStyleMode.DASHED))
+        panel.thresholds_style(
+            common.GraphThresholdsStyleConfig().mode(parts.GraphThresholdsStyleMode.DASHED)
+        )
     for name, colour in (colours or {}).items():
         panel.override_by_name(name, [_fixed(colour)])
     return panel
 
 
-def bars(title: str, description: str, *queries: Query, colours: dict[str, str] | None = None, width: int = 8) -> Panel:
+def bars(
+    title: str,
+    description: str,
+    *queries: Query,
+    colours: dict[str, str] | None = None,
+    width: int = 8,
+) -> Panel:
     """How many in each interval, on top of each other."""
     panel = (
         timeseries.Panel()
@@ -131,7 +178,11 @@ def bars(title: str, description: str, *queries: Query, colours: dict[str, str] 
         .unit("short")
         .min(0)
         .legend(_legend(["sum"]))
-        .tooltip(common.VizTooltipOptions().mode(parts.TooltipDisplayMode.MULTI).sort(parts.SortOrder.DESCENDING))
+        .tooltip(
+            common.VizTooltipOptions()
+            .mode(parts.TooltipDisplayMode.MULTI)
+            .sort(parts.SortOrder.DESCENDING)
+        )
         .draw_style(parts.GraphDrawStyle.BARS)
         .line_width(0)
         .fill_opacity(80)
@@ -144,9 +195,18 @@ def bars(title: str, description: str, *queries: Query, colours: dict[str, str] 
     return panel
 
 
-def timeline(title: str, description: str, *queries: Query, states: States | None = None, unit: str = "none", width: int = 24) -> Panel:
+def timeline(
+    title: str,
+    description: str,
+    *queries: Query,
+    states: States | None = None,
+    unit: str = "none",
+    width: int = 24,
+) -> Panel:
     """A band for each series, in the colour of its state; without `states`, of its value."""
-    scheme = models.FieldColorModeId.THRESHOLDS if states else models.FieldColorModeId.CONTINUOUS_BL_PU
+    scheme = (
+        models.FieldColorModeId.THRESHOLDS if states else models.FieldColorModeId.CONTINUOUS_BL_PU
+    )
     return (
         statetimeline.Panel()
         .title(title)
@@ -162,13 +222,26 @@ def timeline(title: str, description: str, *queries: Query, states: States | Non
         .fill_opacity(70)
         .line_width(0)
         .row_height(0.85)
-        .legend(common.VizLegendOptions().show_legend(False).display_mode(parts.LegendDisplayMode.LIST).placement(_BOTTOM).calcs([]))
+        .legend(
+            common.VizLegendOptions()
+            .show_legend(False)
+            .display_mode(parts.LegendDisplayMode.LIST)
+            .placement(_BOTTOM)
+            .calcs([])
+        )
         .span(width)
         .height(6)
     )
 
 
-def levels(title: str, description: str, *queries: Query, unit: str = "short", steps: Steps = PLAIN, width: int = 8) -> Panel:
+def levels(
+    title: str,
+    description: str,
+    *queries: Query,
+    unit: str = "short",
+    steps: Steps = PLAIN,
+    width: int = 8,
+) -> Panel:
     """One bar for each series, as it is now."""
     return (
         bargauge.Panel()
@@ -196,7 +269,12 @@ def spread(title: str, description: str, buckets: Query, width: int = 8) -> Pane
         .description(description)
         .datasource(source())
         .with_target(_target(buckets).format(PromQueryFormat.HEATMAP).ref_id("A"))
-        .color(heatmap.HeatmapColorOptions().mode(heat.HeatmapColorMode.SCHEME).scheme("Blues").steps(32))
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(heat.HeatmapColorMode.SCHEME)
+            .scheme("Blues")
+            .steps(32)
+        )
         .y_axis(heatmap.YAxisConfig().unit("none").decimals(2))
         .show_legend()
         .span(width)
@@ -208,7 +286,9 @@ _BOTTOM = parts.LegendPlacement.BOTTOM
 
 
 def _target(query: Query) -> prometheus.Dataquery:
-    target = prometheus.Dataquery().datasource(source()).expr(query.expr).legend_format(query.legend)
+    target = (
+        prometheus.Dataquery().datasource(source()).expr(query.expr).legend_format(query.legend)
+    )
     return target.instant() if query.now else target.range()
 
 

@@ -1,9 +1,24 @@
-"""The registry and what it serves: which version answers where, how it does in use, how it got there."""
+"""The registry and what it serves: which version answers where, how it does in use, how it got
+there.
+"""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
-from deploy.grafana.panels import ANY_IS_BAD, BLUE, GREEN, GREY, ORANGE, RED, Query, bars, curve, levels, tile, timeline
+from deploy.grafana.panels import (
+    ANY_IS_BAD,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Query,
+    bars,
+    curve,
+    levels,
+    tile,
+    timeline,
+)
 from deploy.grafana.shown import RAISED, champion_now, last_moved, rewards_in_use
 
 REGISTRIES = f'{NAMESPACE}, service="registry"'
@@ -11,35 +26,56 @@ REGISTRIES = f'{NAMESPACE}, service="registry"'
 ANSWERS = Row(
     "Does the right version answer? Does it do well?",
     (
-        tile("Version that answers", "The number of each model's champion; 0 is the base.", champion_now()),
+        tile(
+            "Version that answers",
+            "The number of each model's champion; 0 is the base.",
+            champion_now(),
+        ),
         tile(
             "Served as decided",
             "Whether each deploy target serves the champion's file, by its digest.",
-            Query(f"min by (model) (ratchet_registry_serves_champion{{{MODEL}}})", "{{model}}", now=True),
+            Query(
+                f"min by (model) (ratchet_registry_serves_champion{{{MODEL}}})",
+                "{{model}}",
+                now=True,
+            ),
             states={1: ("yes", GREEN), 0: ("no", RED)},
             none="no target",
         ),
         tile(
             "Worse in live use",
             "Whether the champion does worse than the version before it.",
-            Query(f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}", now=True),
+            Query(
+                f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}", now=True
+            ),
             states={0: ("no", GREEN), 1: ("yes", RED)},
             none="not known yet",
         ),
         tile(
             "On hold",
-            "While a model is on hold, nothing but a person moves its champion: `ratchet hold --help`.",
+            "While a model is on hold, nothing but a person moves its champion: `ratchet "
+            "hold --help`.",
             Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}", now=True),
             states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
         ),
         tile(
             "Deployments undone",
             "In the time range. What answered before still does; the registry tries again.",
-            Query(f"round(sum(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__range])))", "undone", now=True),
+            Query(
+                f"round(sum(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__range])))",
+                "undone",
+                now=True,
+            ),
             steps=ANY_IS_BAD,
             none="none",
         ),
-        tile("Last change", "How long ago a champion moved, up or down, to the minute.", last_moved(), unit="s", none="none in range"),
+        tile(
+            "Last change",
+            "How long ago a champion moved, up or down, to the minute.",
+            last_moved(),
+            unit="s",
+            none="none in range",
+        ),
     ),
 )
 
@@ -54,21 +90,30 @@ SERVED = Row(
         ),
         timeline(
             "Served",
-            "The number of the version that each target was last seen to serve. It follows what is decided within seconds.",
-            Query(f"max by (model, target) (ratchet_registry_served_number{{{MODEL}}})", "{{model}} {{target}}"),
+            "The number of the version that each target was last seen to serve. It follows "
+            "what is decided within seconds.",
+            Query(
+                f"max by (model, target) (ratchet_registry_served_number{{{MODEL}}})",
+                "{{model}} {{target}}",
+            ),
             width=12,
         ),
         bars(
             "Promotions",
             "Versions that became champion.",
-            Query(f"sum by (model) (increase(ratchet_registry_promotions_total{{{MODEL}}}[$__rate_interval]))", "{{model}}"),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_registry_promotions_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}}",
+            ),
             width=12,
         ),
         bars(
             "Rollbacks",
             "By who asked: an operator, or the monitor of live use.",
             Query(
-                f"sum by (model, actor) (increase(ratchet_registry_rollbacks_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (model, actor) "
+                f"(increase(ratchet_registry_rollbacks_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}} by {{actor}}",
             ),
             width=12,
@@ -87,7 +132,8 @@ IN_USE = Row(
         ),
         curve(
             "Evidence that the champion is worse",
-            "The wealth of a test that may be looked at at any time. At 1 nothing is known; from 1 / `monitor.error` of the model file on, "
+            "The wealth of a test that may be looked at at any time. At 1 nothing is known; "
+            "from 1 / `monitor.error` of the model file on, "
             "50 by default, the champion is called worse and rolled back.",
             Query(f"max by (model) (ratchet_registry_live_wealth{{{MODEL}}})", "{{model}}"),
             steps=((None, GREEN), (10, ORANGE), (50, RED)),
@@ -116,23 +162,30 @@ TRIALS = Row(
     (
         timeline(
             "On trial",
-            "While some users try a challenger beside the champion. Only models with a `canary` have trials.",
+            "While some users try a challenger beside the champion. Only models with a "
+            "`canary` have trials.",
             Query(f"max by (model) (ratchet_registry_on_trial{{{MODEL}}})", "{{model}}"),
             states={0: ("no", GREY), 1: ("on trial", BLUE)},
             width=8,
         ),
         curve(
             "Evidence on the challenger",
-            "The wealth of two tests, that it is worse and that it is better. At 1 nothing is known; at 1 / `canary.error` of the model "
+            "The wealth of two tests, that it is worse and that it is better. At 1 nothing "
+            "is known; at 1 / `canary.error` of the model "
             "file, 50 by default, it is withdrawn or promoted.",
-            Query(f"max by (model, direction) (ratchet_registry_trial_wealth{{{MODEL}}})", "{{model}} {{direction}}"),
+            Query(
+                f"max by (model, direction) (ratchet_registry_trial_wealth{{{MODEL}}})",
+                "{{model}} {{direction}}",
+            ),
             logarithmic=True,
         ),
         bars(
             "Challengers withdrawn",
-            "Quarantined: users said that it was worse, and nothing more is learned from its batch. Not: no target could serve it in time.",
+            "Quarantined: users said that it was worse, and nothing more is learned from its "
+            "batch. Not: no target could serve it in time.",
             Query(
-                f"sum by (model, quarantined) (increase(ratchet_registry_withdrawals_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (model, quarantined) "
+                f"(increase(ratchet_registry_withdrawals_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}} quarantined: {{quarantined}}",
             ),
         ),
@@ -144,7 +197,8 @@ DEPLOYMENTS = Row(
     (
         levels(
             "A deployment takes",
-            "From the move to the verified switch, by target, in the time range: half of them, and nine in ten.",
+            "From the move to the verified switch, by target, in the time range: half of "
+            "them, and nine in ten.",
             *(
                 Query(
                     f"histogram_quantile({share}, sum by (le, model, target) "
@@ -158,31 +212,42 @@ DEPLOYMENTS = Row(
         ),
         bars(
             "Deployments undone",
-            "By target and the step that failed. `probe`: the target does not answer; `verify`: it does not answer as it was evaluated.",
+            "By target and the step that failed. `probe`: the target does not answer; "
+            "`verify`: it does not answer as it was evaluated.",
             Query(
-                f"sum by (model, target, step) (increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (model, target, step) "
+                f"(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}} {{target}}: {{step}}",
             ),
         ),
         curve(
             "Outcomes that wait",
-            "What the trainer said and the registry has not taken in, and live feedback that is not counted yet.",
-            Query(f'sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, group=~"ratchet-registry.*"}})', "{{group}}"),
+            "What the trainer said and the registry has not taken in, and live feedback that "
+            "is not counted yet.",
+            Query(
+                f"sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, "
+                'group=~"ratchet-registry.*"})',
+                "{{group}}",
+            ),
             least=0,
         ),
         bars(
             "Adapters removed",
-            "By the retention rule of the model file: of versions, and of candidates that became none.",
+            "By the retention rule of the model file: of versions, and of candidates that "
+            "became none.",
             Query(
-                f"sum by (model, kind) (increase(ratchet_registry_adapters_removed_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (model, kind) "
+                f"(increase(ratchet_registry_adapters_removed_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}} {{kind}}",
             ),
         ),
         levels(
             "Disk in use",
-            "Of what the registry writes to: merged models, its database, the object store where they are local.",
+            "Of what the registry writes to: merged models, its database, the object store "
+            "where they are local.",
             Query(
-                f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{REGISTRIES}}} / ratchet_disk_size_bytes{{{REGISTRIES}}})",
+                f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{REGISTRIES}}} / "
+                f"ratchet_disk_size_bytes{{{REGISTRIES}}})",
                 "{{folder}} {{instance}}",
                 now=True,
             ),
@@ -191,7 +256,8 @@ DEPLOYMENTS = Row(
         ),
         curve(
             "Memory",
-            "Resident memory of each registry. A merge needs about as much as the largest tensor, many times over.",
+            "Resident memory of each registry. A merge needs about as much as the largest "
+            "tensor, many times over.",
             Query(f"process_resident_memory_bytes{{{REGISTRIES}}}", "{{instance}}"),
             unit="bytes",
             least=0,
@@ -202,5 +268,13 @@ DEPLOYMENTS = Row(
 
 def serving() -> Dashboard:
     """The registry, and what it serves."""
-    about = "The registry and what it serves: which version answers where, how it does in use, how it got there."
-    return board("ratchet-serving", "Ratchet / Registry and serving", about, (ANSWERS, SERVED, IN_USE, TRIALS, DEPLOYMENTS))
+    about = (
+        "The registry and what it serves: which version answers where, how it does in use, how "
+        "it got there."
+    )
+    return board(
+        "ratchet-serving",
+        "Ratchet / Registry and serving",
+        about,
+        (ANSWERS, SERVED, IN_USE, TRIALS, DEPLOYMENTS),
+    )

@@ -16,18 +16,28 @@ _LOOKS_BACK = "1m"
 def verdicts(now: bool = False) -> Query:
     """Runs that ended, by outcome: in the time range, or in each interval of it."""
     window = "$__range" if now else "$__rate_interval"
-    return Query(f"round(sum by (outcome) (increase(ratchet_training_runs_total{{{MODEL}}}[{window}])))", "{{outcome}}", now)
+    return Query(
+        f"round(sum by (outcome) (increase(ratchet_training_runs_total{{{MODEL}}}[{window}])))",
+        "{{outcome}}",
+        now,
+    )
 
 
 def champion_now() -> Query:
     """The number of the version that answers; a registry that has just started knows it as well."""
-    return Query(f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}", now=True)
+    return Query(
+        f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}", now=True
+    )
 
 
 def last_moved() -> Query:
     """Seconds since the champion's number changed last, as far back as the time range goes."""
     changed = f"changes(ratchet_registry_champion_number{{{MODEL}}}[{_LOOKS_BACK}]) > 0"
-    return Query(f"time() - max by (model) (max_over_time(timestamp({changed})[$__range:30s]))", "{{model}}", now=True)
+    return Query(
+        f"time() - max by (model) (max_over_time(timestamp({changed})[$__range:30s]))",
+        "{{model}}",
+        now=True,
+    )
 
 
 def reward_of_feedback() -> Query:
@@ -41,4 +51,9 @@ def reward_of_feedback() -> Query:
 
 def rewards_in_use() -> tuple[Query, ...]:
     """Mean reward in live use of the version that answers and of the one before it."""
-    return (Query(f"max by (model, alias) (ratchet_registry_live_reward{{{MODEL}}})", "{{model}} {{alias}}"),)
+    return (
+        Query(
+            f"max by (model, alias) (ratchet_registry_live_reward{{{MODEL}}})",
+            "{{model}} {{alias}}",
+        ),
+    )

@@ -1,9 +1,23 @@
-"""The two streams: what comes in, what it is worth, which batches it becomes, and whether the streams keep up."""
+"""The two streams: what comes in, what it is worth, which batches it becomes, and whether the
+streams keep up.
+"""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
-from deploy.grafana.panels import BLUE, GREEN, ORANGE, RED, Query, bars, curve, levels, spread, tile, timeline
+from deploy.grafana.panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    Query,
+    bars,
+    curve,
+    levels,
+    spread,
+    tile,
+    timeline,
+)
 from deploy.grafana.shown import RAISED, READY, reward_of_feedback
 
 STREAMS = f'{NAMESPACE}, service=~"feedback|dataset"'
@@ -15,28 +29,38 @@ ANSWERS = Row(
         tile(
             "Streams ready",
             "Instances of the two services that take work.",
-            Query(f"sum by (service) (ratchet_service_ready{{{STREAMS}}})", "{{service}}", now=True),
+            Query(
+                f"sum by (service) (ratchet_service_ready{{{STREAMS}}})", "{{service}}", now=True
+            ),
             steps=((None, RED), (1, GREEN)),
             none="none",
         ),
         tile(
             "Records that wait",
             "What the two consumer groups have not committed yet.",
-            Query(f"sum by (group) (ratchet_consumer_lag_records{{{GROUPS}}})", "{{group}}", now=True),
+            Query(
+                f"sum by (group) (ratchet_consumer_lag_records{{{GROUPS}}})", "{{group}}", now=True
+            ),
             steps=((None, GREEN), (1_000, ORANGE), (100_000, RED)),
         ),
         tile(
             "Accepted",
             "Valid feedback in the time range.",
-            Query(f"sum by (model) (increase(ratchet_feedback_received_total{{{MODEL}}}[$__range]))", "{{model}}", now=True),
+            Query(
+                f"sum by (model) (increase(ratchet_feedback_received_total{{{MODEL}}}[$__range]))",
+                "{{model}}",
+                now=True,
+            ),
             unit="short",
             none="none",
         ),
         tile(
             "Dead letters",
-            "Records of the two streams that could not be processed, in the time range. `ratchet dlq list` says why.",
+            "Records of the two streams that could not be processed, in the time range. "
+            "`ratchet dlq list` says why.",
             Query(
-                f'sum(increase(ratchet_dead_letters_total{{{NAMESPACE}, topic=~"feedback.received|feedback.scored"}}[$__range]))',
+                f"sum(increase(ratchet_dead_letters_total{{{NAMESPACE}, "
+                'topic=~"feedback.received|feedback.scored"}[$__range]))',
                 "letters",
                 now=True,
             ),
@@ -46,13 +70,23 @@ ANSWERS = Row(
         tile(
             "Batches",
             "Batches closed in the time range.",
-            Query(f"round(sum by (model) (increase(ratchet_dataset_batches_total{{{MODEL}}}[$__range])))", "{{model}}", now=True),
+            Query(
+                "round(sum by (model) "
+                f"(increase(ratchet_dataset_batches_total{{{MODEL}}}[$__range])))",
+                "{{model}}",
+                now=True,
+            ),
             none="none",
         ),
         tile(
             "Newest batch",
-            "Age of the newest example of each model's newest batch. Old although feedback arrives: see what becomes of it.",
-            Query(f"time() - max by (model) (ratchet_dataset_newest_batch_timestamp_seconds{{{MODEL}}})", "{{model}}", now=True),
+            "Age of the newest example of each model's newest batch. Old although feedback "
+            "arrives: see what becomes of it.",
+            Query(
+                f"time() - max by (model) (ratchet_dataset_newest_batch_timestamp_seconds{{{MODEL}}})",
+                "{{model}}",
+                now=True,
+            ),
             unit="s",
             steps=((None, GREEN), (86_400, ORANGE), (604_800, RED)),
             none="none yet",
@@ -67,7 +101,8 @@ FEEDBACK = Row(
             "Feedback by kind",
             "Valid feedback per second.",
             Query(
-                f"sum by (model, feedback_type) (rate(ratchet_feedback_received_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (model, feedback_type) "
+                f"(rate(ratchet_feedback_received_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}} {{feedback_type}}",
             ),
             unit="reqps",
@@ -77,18 +112,30 @@ FEEDBACK = Row(
         spread(
             "Rewards given",
             "How many rewards fell into each range.",
-            Query(f"sum by (le) (increase(ratchet_feedback_reward_bucket{{{MODEL}}}[$__rate_interval]))", "{{le}}"),
+            Query(
+                f"sum by (le) (increase(ratchet_feedback_reward_bucket{{{MODEL}}}[$__rate_interval]))",
+                "{{le}}",
+            ),
         ),
         bars(
             "Refused",
-            "Records that became dead letters, by what was wrong with them. `UnknownModel`: no model file declares what they name.",
-            Query(f"sum by (reason) (increase(ratchet_feedback_refused_total{{{NAMESPACE}}}[$__rate_interval]))", "{{reason}}"),
+            "Records that became dead letters, by what was wrong with them. `UnknownModel`: "
+            "no model file declares what they name.",
+            Query(
+                "sum by (reason) "
+                f"(increase(ratchet_feedback_refused_total{{{NAMESPACE}}}[$__rate_interval]))",
+                "{{reason}}",
+            ),
             width=12,
         ),
         bars(
             "Personal data taken out",
             "Pieces that were replaced before anything was stored, by kind.",
-            Query(f"sum by (model, kind) (increase(ratchet_feedback_redactions_total{{{MODEL}}}[$__rate_interval]))", "{{model}} {{kind}}"),
+            Query(
+                "sum by (model, kind) "
+                f"(increase(ratchet_feedback_redactions_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} {{kind}}",
+            ),
             width=12,
         ),
     ),
@@ -100,13 +147,20 @@ OVER_HTTP = Row(
         bars(
             "Requests by answer",
             "202 is in Kafka; 422 names what is wrong; 429 and 503 are to be sent again.",
-            Query(f"sum by (status) (increase(ratchet_intake_requests_total{{{NAMESPACE}}}[$__rate_interval]))", "{{status}}"),
+            Query(
+                "sum by (status) "
+                f"(increase(ratchet_intake_requests_total{{{NAMESPACE}}}[$__rate_interval]))",
+                "{{status}}",
+            ),
             width=12,
         ),
         curve(
             "Events accepted",
             "Events per second that were answered 202.",
-            Query(f"sum(rate(ratchet_intake_events_total{{{NAMESPACE}}}[$__rate_interval]))", "accepted"),
+            Query(
+                f"sum(rate(ratchet_intake_events_total{{{NAMESPACE}}}[$__rate_interval]))",
+                "accepted",
+            ),
             unit="reqps",
             least=0,
             width=12,
@@ -128,8 +182,12 @@ OVER_HTTP = Row(
         ),
         curve(
             "Under way",
-            "Bytes of requests that are not answered yet. At `RATCHET_INTAKE_IN_FLIGHT_BYTES`, more is answered 429.",
-            Query(f"max by (instance) (ratchet_intake_bytes_in_flight{{{NAMESPACE}}})", "{{instance}}"),
+            "Bytes of requests that are not answered yet. At "
+            "`RATCHET_INTAKE_IN_FLIGHT_BYTES`, more is answered 429.",
+            Query(
+                f"max by (instance) (ratchet_intake_bytes_in_flight{{{NAMESPACE}}})",
+                "{{instance}}",
+            ),
             unit="bytes",
             least=0,
             width=12,
@@ -142,18 +200,22 @@ BATCHES = Row(
     (
         bars(
             "Decisions",
-            "Scored events by decision and reason. What is dropped is dropped for a reason that is counted here.",
+            "Scored events by decision and reason. What is dropped is dropped for a reason "
+            "that is counted here.",
             Query(
-                f"sum by (decision, reason) (increase(ratchet_dataset_decisions_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (decision, reason) "
+                f"(increase(ratchet_dataset_decisions_total{{{MODEL}}}[$__rate_interval]))",
                 "{{decision}}: {{reason}}",
             ),
             width=12,
         ),
         levels(
             "How full the next batch is",
-            "Training examples that wait, as a share of those that fill a batch. Full and not closed: what waits is held back.",
+            "Training examples that wait, as a share of those that fill a batch. Full and "
+            "not closed: what waits is held back.",
             Query(
-                f"max by (model, shard) (ratchet_dataset_pending_examples{{{MODEL}}}) / on (model) group_left () "
+                f"max by (model, shard) (ratchet_dataset_pending_examples{{{MODEL}}}) / on "
+                "(model) group_left () "
                 f"max by (model) (ratchet_dataset_batch_size{{{MODEL}}})",
                 "{{model}} shard {{shard}}",
                 now=True,
@@ -163,7 +225,8 @@ BATCHES = Row(
         ),
         levels(
             "Held back",
-            "Examples that may not enter a batch yet, by reason: limits on a user's influence, or the user is new.",
+            "Examples that may not enter a batch yet, by reason: limits on a user's "
+            "influence, or the user is new.",
             Query(
                 f"max by (model, shard, reason) (ratchet_dataset_held_back_examples{{{MODEL}}})",
                 "{{model}} shard {{shard}}: {{reason}}",
@@ -174,7 +237,8 @@ BATCHES = Row(
         ),
         timeline(
             "The mix of feedback has jumped",
-            "Raised while the share of a kind of feedback is far from what it was: perhaps a campaign. Look at who sends it. A kind is "
+            "Raised while the share of a kind of feedback is far from what it was: perhaps a "
+            "campaign. Look at who sends it. A kind is "
             "shown once it has been raised.",
             Query(
                 f"max by (model, shard, kind) (ratchet_dataset_feedback_jump{{{MODEL}}})",
@@ -186,8 +250,16 @@ BATCHES = Row(
         bars(
             "Batches closed, users forgotten",
             "Batches, and withdrawals of a user's feedback, one for each shard.",
-            Query(f"sum by (model) (increase(ratchet_dataset_batches_total{{{MODEL}}}[$__rate_interval]))", "{{model}} batches"),
-            Query(f"sum by (model) (increase(ratchet_dataset_withdrawals_total{{{MODEL}}}[$__rate_interval]))", "{{model}} withdrawals"),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_dataset_batches_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} batches",
+            ),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_dataset_withdrawals_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} withdrawals",
+            ),
             width=12,
         ),
     ),
@@ -206,22 +278,33 @@ HEALTH = Row(
         curve(
             "Records that wait",
             "By group and topic. Growing: more instances, up to the partitions of the topic.",
-            Query(f"sum by (group, topic) (ratchet_consumer_lag_records{{{GROUPS}}})", "{{group}} {{topic}}"),
+            Query(
+                f"sum by (group, topic) (ratchet_consumer_lag_records{{{GROUPS}}})",
+                "{{group}} {{topic}}",
+            ),
             least=0,
             width=12,
         ),
         curve(
             "Without progress",
-            "While there is work, the time since the last commit. Beyond a minute an instance counts as stalled, and its liveness fails.",
-            Query(f"max by (service, instance) (ratchet_service_stalled_seconds{{{STREAMS}}})", "{{service}} {{instance}}"),
+            "While there is work, the time since the last commit. Beyond a minute an "
+            "instance counts as stalled, and its liveness fails.",
+            Query(
+                f"max by (service, instance) (ratchet_service_stalled_seconds{{{STREAMS}}})",
+                "{{service}} {{instance}}",
+            ),
             unit="s",
             steps=((None, GREEN), (60, RED)),
             least=0,
         ),
         bars(
             "Rebalances",
-            "Each stops the stream until its state is back. Many without a deployment: sessions time out.",
-            Query(f"sum by (service) (increase(faust_rebalances_total{{{STREAMS}}}[$__rate_interval]))", "{{service}}"),
+            "Each stops the stream until its state is back. Many without a deployment: "
+            "sessions time out.",
+            Query(
+                f"sum by (service) (increase(faust_rebalances_total{{{STREAMS}}}[$__rate_interval]))",
+                "{{service}}",
+            ),
         ),
         curve(
             "Events in hand",
@@ -231,7 +314,8 @@ HEALTH = Row(
         ),
         curve(
             "Memory",
-            "Resident memory of each instance. The dataset's grows with the examples that wait and with the de-duplication window.",
+            "Resident memory of each instance. The dataset's grows with the examples that "
+            "wait and with the de-duplication window.",
             Query(f"process_resident_memory_bytes{{{STREAMS}}}", "{{service}} {{instance}}"),
             unit="bytes",
             least=0,
@@ -239,7 +323,10 @@ HEALTH = Row(
         curve(
             "Processor",
             "Cores in use. One instance uses one core at most: at 1, add instances.",
-            Query(f"rate(process_cpu_seconds_total{{{STREAMS}}}[$__rate_interval])", "{{service}} {{instance}}"),
+            Query(
+                f"rate(process_cpu_seconds_total{{{STREAMS}}}[$__rate_interval])",
+                "{{service}} {{instance}}",
+            ),
             steps=((None, BLUE), (0.9, ORANGE)),
             least=0,
         ),
@@ -256,5 +343,14 @@ HEALTH = Row(
 
 def streams() -> Dashboard:
     """The services feedback and dataset."""
-    about = "The services feedback and dataset: what comes in, what becomes of it, and whether they keep up."
-    return board("ratchet-streams", "Ratchet / Streams", about, (ANSWERS, FEEDBACK, OVER_HTTP, BATCHES, HEALTH), "now-6h")
+    about = (
+        "The services feedback and dataset: what comes in, what becomes of it, and whether they "
+        "keep up."
+    )
+    return board(
+        "ratchet-streams",
+        "Ratchet / Streams",
+        about,
+        (ANSWERS, FEEDBACK, OVER_HTTP, BATCHES, HEALTH),
+        "now-6h",
+    )

@@ -3,7 +3,19 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
-from deploy.grafana.panels import ANY_IS_BAD, BLUE, GREEN, ORANGE, RED, Query, bars, curve, levels, tile, timeline
+from deploy.grafana.panels import (
+    ANY_IS_BAD,
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    Query,
+    bars,
+    curve,
+    levels,
+    tile,
+    timeline,
+)
 from deploy.grafana.shown import OUTCOMES, RAISED, WORKING, verdicts
 
 TRAINERS = f'{NAMESPACE}, service="trainer"'
@@ -14,7 +26,9 @@ ANSWERS = Row(
         tile(
             "Runs in hand",
             "Models with a run that has begun and not ended.",
-            Query(f"sum(max by (model) (ratchet_training_in_progress{{{MODEL}}}))", "runs", now=True),
+            Query(
+                f"sum(max by (model) (ratchet_training_in_progress{{{MODEL}}}))", "runs", now=True
+            ),
             none="none",
         ),
         tile(
@@ -27,8 +41,13 @@ ANSWERS = Row(
         ),
         tile(
             "Reward hacking",
-            "Models whose reward rises while held-out answers do not get likelier: promotion is stopped until a person has looked.",
-            Query(f"sum(max by (model) (ratchet_training_reward_hacking{{{MODEL}}}))", "models", now=True),
+            "Models whose reward rises while held-out answers do not get likelier: promotion "
+            "is stopped until a person has looked.",
+            Query(
+                f"sum(max by (model) (ratchet_training_reward_hacking{{{MODEL}}}))",
+                "models",
+                now=True,
+            ),
             steps=ANY_IS_BAD,
             none="none",
         ),
@@ -42,7 +61,11 @@ ANSWERS = Row(
         tile(
             "Window opens",
             "When the next of them may begin.",
-            Query(f"1000 * min(ratchet_training_window_opens_seconds{{{NAMESPACE}}} > 0)", "opens", now=True),
+            Query(
+                f"1000 * min(ratchet_training_window_opens_seconds{{{NAMESPACE}}} > 0)",
+                "opens",
+                now=True,
+            ),
             unit="dateTimeFromNow",
             none="none waits",
             width=3,
@@ -62,19 +85,22 @@ RUN = Row(
     (
         curve(
             "Loss",
-            "Of the newest step, in nats per answer token. It falls within a run; a rise, or no number, ends a run as failed.",
+            "Of the newest step, in nats per answer token. It falls within a run; a rise, or "
+            "no number, ends a run as failed.",
             Query(f"max by (model) (ratchet_training_loss{{{MODEL}}})", "{{model}}"),
             least=0,
         ),
         curve(
             "Norm of the gradient",
-            "Of the newest step, before clipping. Leaps mean examples that contradict the rest, or too high a learning rate.",
+            "Of the newest step, before clipping. Leaps mean examples that contradict the "
+            "rest, or too high a learning rate.",
             Query(f"max by (model) (ratchet_training_gradient_norm{{{MODEL}}})", "{{model}}"),
             logarithmic=True,
         ),
         curve(
             "Speed",
-            "Tokens that are trained in a second. Half of what it was: something else uses the machine.",
+            "Tokens that are trained in a second. Half of what it was: something else uses "
+            "the machine.",
             Query(f"max by (model) (ratchet_training_tokens_per_second{{{MODEL}}})", "{{model}}"),
             least=0,
         ),
@@ -88,7 +114,11 @@ RUN = Row(
         bars(
             "Steps",
             "Steps of training, those done again after an interruption included.",
-            Query(f"sum by (model) (increase(ratchet_training_steps_total{{{MODEL}}}[$__rate_interval]))", "{{model}}"),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_training_steps_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}}",
+            ),
         ),
     ),
 )
@@ -96,13 +126,21 @@ RUN = Row(
 VERDICTS = Row(
     "What does the gate say, and when?",
     (
-        bars("Verdicts over time", "Runs that ended, by what the gate said.", verdicts(), colours=OUTCOMES),
+        bars(
+            "Verdicts over time",
+            "Runs that ended, by what the gate said.",
+            verdicts(),
+            colours=OUTCOMES,
+        ),
         levels(
             "Phases of a run",
-            "Mean time of each phase in the time range. Loading that takes long: the base was not warm.",
+            "Mean time of each phase in the time range. Loading that takes long: the base "
+            "was not warm.",
             Query(
-                f"sum by (phase) (increase(ratchet_training_phase_seconds_sum{{{MODEL}}}[$__range])) / "
-                f"(sum by (phase) (increase(ratchet_training_phase_seconds_count{{{MODEL}}}[$__range])) > 0)",
+                "sum by (phase) "
+                f"(increase(ratchet_training_phase_seconds_sum{{{MODEL}}}[$__range])) / "
+                "(sum by (phase) "
+                f"(increase(ratchet_training_phase_seconds_count{{{MODEL}}}[$__range])) > 0)",
                 "{{phase}}",
                 now=True,
             ),
@@ -125,7 +163,8 @@ VERDICTS = Row(
         ),
         timeline(
             "Reward hacking suspected",
-            "Raised when the newest candidates earn more reward and held-out answers do not get likelier. An operator may promote by hand.",
+            "Raised when the newest candidates earn more reward and held-out answers do not "
+            "get likelier. An operator may promote by hand.",
             Query(f"max by (model) (ratchet_training_reward_hacking{{{MODEL}}})", "{{model}}"),
             states=RAISED,
             width=24,
@@ -138,16 +177,26 @@ KEEPING = Row(
     (
         bars(
             "Checkpoints and resumptions",
-            "Checkpoints that reached the object store, and times that a run went on from one. Resumptions without a deployment: workers "
+            "Checkpoints that reached the object store, and times that a run went on from "
+            "one. Resumptions without a deployment: workers "
             "die.",
-            Query(f"sum by (model) (increase(ratchet_training_checkpoints_total{{{MODEL}}}[$__rate_interval]))", "{{model}} checkpoints"),
-            Query(f"sum by (model) (increase(ratchet_training_resumed_total{{{MODEL}}}[$__rate_interval]))", "{{model}} resumed"),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_training_checkpoints_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} checkpoints",
+            ),
+            Query(
+                "sum by (model) "
+                f"(increase(ratchet_training_resumed_total{{{MODEL}}}[$__rate_interval]))",
+                "{{model}} resumed",
+            ),
         ),
         levels(
             "Disk in use",
             "Of what the trainer writes to. A run needs room for its checkpoints.",
             Query(
-                f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{TRAINERS}}} / ratchet_disk_size_bytes{{{TRAINERS}}})",
+                f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{TRAINERS}}} / "
+                f"ratchet_disk_size_bytes{{{TRAINERS}}})",
                 "{{folder}} {{instance}}",
                 now=True,
             ),
@@ -158,14 +207,19 @@ KEEPING = Row(
             "Object store errors",
             "Operations that the object store did not carry out, by service.",
             Query(
-                f"sum by (service, operation) (increase(ratchet_object_store_errors_total{{{NAMESPACE}}}[$__rate_interval]))",
+                "sum by (service, operation) "
+                f"(increase(ratchet_object_store_errors_total{{{NAMESPACE}}}[$__rate_interval]))",
                 "{{service}} {{operation}}",
             ),
         ),
         curve(
             "Batches that wait for the trainer",
             "Announced and not ended. More than one for long: training is slower than feedback.",
-            Query(f'sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, group="ratchet-trainer"}})', "{{group}}"),
+            Query(
+                f"sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, "
+                'group="ratchet-trainer"})',
+                "{{group}}",
+            ),
             least=0,
             width=12,
         ),

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from shared.metrics import CATALOGUE, FAUST, Metric
+from shared.observability.metrics import CATALOGUE, FAUST, Metric
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 _BEGINNING = """# Metrics
 
-Every metric that a service exports at `/metrics`, from the catalogue in [`shared/metrics.py`](../shared/metrics.py);
+Every metric that a service exports at `/metrics`, from the catalogue in [`shared/observability/metrics.py`](../shared/observability/metrics.py);
 `python -m deploy.prometheus` writes this page. No label is unbounded: models, reasons, kinds and the like, never users or events. What to
 do with them: [monitoring](monitoring.md).
 
@@ -43,7 +43,9 @@ def page() -> str:
     parts = [_BEGINNING]
     for service, title in _TITLES.items():
         parts.append(f"\n## {title}\n\n{_table([row for row in own if row.service == service])}")
-    parts.append(f"\n## Faust\n{_FAUST}\n{_table([row for row in CATALOGUE if row.name.startswith(FAUST)])}")
+    parts.append(
+        f"\n## Faust\n{_FAUST}\n{_table([row for row in CATALOGUE if row.name.startswith(FAUST)])}"
+    )
     return "".join(parts) + _PROCESS
 
 
@@ -51,8 +53,12 @@ def _table(rows: list[Metric]) -> str:
     lines = ["| name | kind | unit | labels | |", "|---|---|---|---|---|"]
     for row in rows:
         labels = ", ".join(f"`{label}`" for label in row.labels)
-        buckets = f" Buckets: {', '.join(f'{bound:g}' for bound in row.buckets)}." if row.buckets else ""
-        lines.append(f"| `{row.name}` | {row.kind} | {row.unit} | {labels} | {row.description}{buckets} |")
+        buckets = (
+            f" Buckets: {', '.join(f'{bound:g}' for bound in row.buckets)}." if row.buckets else ""
+        )
+        lines.append(
+            f"| `{row.name}` | {row.kind} | {row.unit} | {labels} | {row.description}{buckets} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -1,1 +1,3 @@
-"""What is promised on the bus, written down: JSON Schemas, an AsyncAPI document and a page, all made from the code."""
+"""What is promised on the bus, written down: JSON Schemas, an AsyncAPI document and a page, all
+made from the code.
+"""

@@ -10,7 +10,9 @@ from ratchet.contracts.writing import Broken, write
 def main() -> int:
     """The exit status."""
     golden = Path("tests/shared/golden")
-    examples = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in golden.glob("*.v?.json")}
+    examples = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in golden.glob("*.v?.json")
+    }
     try:
         changed = write(Path("docs"), examples)
     except Broken as error:

@@ -1,16 +1,17 @@
 """The topics and their events as an AsyncAPI 3.0.0 document. Pure.
 
-Payloads are references to the JSON Schemas beside the document. https://www.asyncapi.com/docs/reference/specification/v3.0.0
+Payloads are references to the JSON Schemas beside the document.
+https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from shared.codec import encode
-from shared.dead_letters import LETTER
 from shared.events import Event
-from shared.topics import TOPICS, Topic, dead_letter_of
+from shared.messaging.codec import encode
+from shared.messaging.dead_letters import LETTER
+from shared.messaging.topics import TOPICS, Topic, dead_letter_of
 
 Part = dict[str, Any]
 
@@ -50,17 +51,26 @@ def document(version: str, examples: Mapping[str, Mapping[str, Any]]) -> Part:
         "info": {
             "title": "Ratchet",
             "version": version,
-            "description": "What Ratchet says and reads on the bus: CloudEvents 1.0 in the Kafka binding, written in binary mode.",
+            "description": "What Ratchet says and reads on the bus: CloudEvents 1.0 in the Kafka binding, "
+            "written in binary mode.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
         "servers": {
-            "local": {"host": "127.0.0.1:9092", "protocol": "kafka", "description": "The broker of `ratchet up`."},
+            "local": {
+                "host": "127.0.0.1:9092",
+                "protocol": "kafka",
+                "description": "The broker of `ratchet up`.",
+            },
         },
         "channels": {topic.name: _channel(topic) for topic in TOPICS},
         "operations": dict(_operations()),
         "components": {
-            "messages": {event.__name__: _message(topic, event, examples) for topic in TOPICS for event in topic.events}
+            "messages": {
+                event.__name__: _message(topic, event, examples)
+                for topic in TOPICS
+                for event in topic.events
+            }
             | {"DeadLetter": _dead_letter()},
             "schemas": {"CloudEvent": _cloud_event()},
         },
@@ -68,17 +78,24 @@ def document(version: str, examples: Mapping[str, Mapping[str, Any]]) -> Part:
 
 
 def _channel(topic: Topic) -> Part:
-    messages = [event.__name__ for event in topic.events] or (["DeadLetter"] if _is_dead_letters(topic) else [])
+    messages = [event.__name__ for event in topic.events] or (
+        ["DeadLetter"] if _is_dead_letters(topic) else []
+    )
     return {
         "address": topic.name,
         "description": _described(topic),
-        **({"messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages}} if messages else {}),
+        **(
+            {"messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages}}
+            if messages
+            else {}
+        ),
         "bindings": {
             "kafka": {
                 "topic": topic.name,
                 "partitions": topic.partitions,
                 "topicConfiguration": {
-                    name: [value] if name == "cleanup.policy" else int(value) for name, value in sorted(topic.settings.items())
+                    name: [value] if name == "cleanup.policy" else int(value)
+                    for name, value in sorted(topic.settings.items())
                 },
                 "bindingVersion": _BINDING,
             }
@@ -88,7 +105,10 @@ def _channel(topic: Topic) -> Part:
 
 def _described(topic: Topic) -> str:
     if _is_dead_letters(topic):
-        return "Records that can never be processed, unchanged, with where they stood and why they are here."
+        return (
+            "Records that can never be processed, unchanged, with where they stood and why they "
+            "are here."
+        )
     if not topic.events:
         return f"State of the {topic.producer} service, by `{topic.key}`; no contract."
     return f"Keyed by {topic.key}."
@@ -100,9 +120,17 @@ def _operations() -> Iterator[tuple[str, Part]]:
         if not topic.events:
             continue
         for service in topic.producers:
-            yield f"{service}.send.{topic.name}", _operation("send", topic.name, [event.__name__ for event in topic.written_by(service)])
+            yield (
+                f"{service}.send.{topic.name}",
+                _operation(
+                    "send", topic.name, [event.__name__ for event in topic.written_by(service)]
+                ),
+            )
         for service in topic.consumers:
-            yield f"{service}.receive.{topic.name}", _operation("receive", topic.name, [event.__name__ for event in topic.events])
+            yield (
+                f"{service}.receive.{topic.name}",
+                _operation("receive", topic.name, [event.__name__ for event in topic.events]),
+            )
         letters = dead_letter_of(topic.name)
         yield f"consumer.send.{letters}", _operation("send", letters, ["DeadLetter"])
         yield f"operator.receive.{letters}", _operation("receive", letters, ["DeadLetter"])
@@ -110,7 +138,11 @@ def _operations() -> Iterator[tuple[str, Part]]:
 
 def _operation(action: str, channel: str, messages: Sequence[str]) -> Part:
     at = f"#/channels/{channel}"
-    return {"action": action, "channel": {"$ref": at}, "messages": [{"$ref": f"{at}/messages/{name}"} for name in messages]}
+    return {
+        "action": action,
+        "channel": {"$ref": at},
+        "messages": [{"$ref": f"{at}/messages/{name}"} for name in messages],
+    }
 
 
 def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[str, Any]]) -> Part:
@@ -127,10 +159,22 @@ def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[st
         # Bare JSON will do for what applications write.
         "headers": attributes
         if "applications" in producers
-        else {"allOf": [{"$ref": "#/components/schemas/CloudEvent"}, {"required": sorted(_ATTRIBUTES), **attributes}]},
+        else {
+            "allOf": [
+                {"$ref": "#/components/schemas/CloudEvent"},
+                {"required": sorted(_ATTRIBUTES), **attributes},
+            ]
+        },
         "payload": {"$ref": f"schemas/{type_name}.json"},
-        "bindings": {"kafka": {"key": {"type": "string", "description": topic.key}, "bindingVersion": _BINDING}},
-        "examples": [{"headers": {name: value.decode() for name, value in headers}, "payload": dict(said)}],
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": topic.key},
+                "bindingVersion": _BINDING,
+            }
+        },
+        "examples": [
+            {"headers": {name: value.decode() for name, value in headers}, "payload": dict(said)}
+        ],
     }
 
 
@@ -145,7 +189,10 @@ def _cloud_event() -> Part:
 
 
 def _dead_letter() -> Part:
-    names = {LETTER + name: {"type": "string", "description": text} for name, text in _LETTER_HEADERS.items()}
+    names = {
+        LETTER + name: {"type": "string", "description": text}
+        for name, text in _LETTER_HEADERS.items()
+    }
     return {
         "name": "DeadLetter",
         "title": "DeadLetter",
@@ -153,7 +200,9 @@ def _dead_letter() -> Part:
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "properties": names, "required": sorted(names)},
         "payload": {"description": "whatever was sent"},
-        "bindings": {"kafka": {"key": {"description": "as the source"}, "bindingVersion": _BINDING}},
+        "bindings": {
+            "kafka": {"key": {"description": "as the source"}, "bindingVersion": _BINDING}
+        },
     }
 
 

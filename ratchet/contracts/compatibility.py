@@ -1,12 +1,15 @@
-"""Whether a schema keeps what an earlier one promised. Pure, and on the safe side: what it cannot tell to be compatible is a break.
+"""Whether a schema keeps what an earlier one promised. Pure, and on the safe side: what it cannot
+tell to be compatible is a break.
 
 Two promises:
 
-- *What was written stays readable*: whatever fitted the earlier schema fits the later one. So no field goes away or changes its type, no
-  field becomes required, no bound becomes tighter, no default changes, and an enumeration only grows.
-- *Whoever reads goes on reading*, of events that Ratchet writes: what was always there still is, and has no other type than before. New
-  fields and new values of an enumeration may come; consumers are upgraded before what writes them, and a reader of another make passes
-  over what it does not know.
+- *What was written stays readable*: whatever fitted the earlier schema fits the later one. So no
+  field goes away or changes its type, no field becomes required, no bound becomes tighter, no
+  default changes, and an enumeration only grows.
+- *Whoever reads goes on reading*, of events that Ratchet writes: what was always there still is,
+  and has no other type than before. New fields and new values of an enumeration may come; consumers
+  are upgraded before what writes them, and a reader of another make passes over what it does not
+  know.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +22,26 @@ _NOTES = _WORDS | {"$defs", "default"}
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
 _KNOWN = frozenset(
-    {"type", "enum", "const", "anyOf", "properties", "required", "additionalProperties", "items", "pattern", "format", *_LOWER, *_UPPER}
+    {
+        "type",
+        "enum",
+        "const",
+        "anyOf",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "pattern",
+        "format",
+        *_LOWER,
+        *_UPPER,
+    }
 )
 
 
 def breaks(earlier: Schema, later: Schema, *, written_by_strangers: bool) -> list[str]:
-    """Where `later` breaks a promise of `earlier`: a path and what is wrong there; nothing when it is compatible.
+    """Where `later` breaks a promise of `earlier`: a path and what is wrong there; nothing when it
+    is compatible.
 
     An event that strangers write is read by Ratchet alone, so only the first promise holds for it.
     """
@@ -41,8 +58,14 @@ def says_the_same(earlier: Schema, later: Schema) -> bool:
 
 def _without_words(part: Any) -> Any:
     if isinstance(part, Mapping):
-        named = {name: {one: _without_words(said) for one, said in part[name].items()} for name in ("properties", "$defs") if name in part}
-        return {name: _without_words(said) for name, said in part.items() if name not in _WORDS} | named
+        named = {
+            name: {one: _without_words(said) for one, said in part[name].items()}
+            for name in ("properties", "$defs")
+            if name in part
+        }
+        return {
+            name: _without_words(said) for name, said in part.items() if name not in _WORDS
+        } | named
     return [_without_words(one) for one in part] if isinstance(part, list) else part
 
 
@@ -50,10 +73,16 @@ class _Side:
     """A part of a schema, its reference followed, with the definitions that it may refer to."""
 
     def __init__(self, part: Any, definitions: Mapping[str, Any] | None = None) -> None:
-        self._definitions: Mapping[str, Any] = part.get("$defs", {}) if definitions is None else definitions
+        self._definitions: Mapping[str, Any] = (
+            part.get("$defs", {}) if definitions is None else definitions
+        )
         while isinstance(part, Mapping) and "$ref" in part:
             part = self._definitions[part["$ref"].removeprefix("#/$defs/")]
-        self.said: Mapping[str, Any] = {} if part is True else {name: said for name, said in part.items() if name not in _NOTES}
+        self.said: Mapping[str, Any] = (
+            {}
+            if part is True
+            else {name: said for name, said in part.items() if name not in _NOTES}
+        )
 
     def of(self, part: Any) -> "_Side":
         return _Side(part, self._definitions)
@@ -72,7 +101,11 @@ class _Side:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        return {name: part["default"] for name, part in self.said.get("properties", {}).items() if "default" in part}
+        return {
+            name: part["default"]
+            for name, part in self.said.get("properties", {}).items()
+            if "default" in part
+        }
 
     @property
     def fields(self) -> dict[str, "_Side"]:
@@ -94,9 +127,17 @@ def _narrower(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
         for before in earlier.alternatives:
             tried = [[*_narrower(before, now, path)] for now in later.alternatives]
             if all(tried):
-                yield from min(tried, key=len) if len(tried) == 1 else [_at(path, f"{before.type} is accepted no more as it was")]
+                yield from (
+                    min(tried, key=len)
+                    if len(tried) == 1
+                    else [_at(path, f"{before.type} is accepted no more as it was")]
+                )
         return
-    if later.type is not None and later.type != earlier.type and (earlier.type, later.type) != ("integer", "number"):
+    if (
+        later.type is not None
+        and later.type != earlier.type
+        and (earlier.type, later.type) != ("integer", "number")
+    ):
         yield _at(path, f"was {earlier.type or 'anything'}, is {later.type}")
         return
     if later.values is not None:
@@ -115,7 +156,9 @@ def _narrower(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
         if later.said[name] != earlier.said.get(name):
             yield _at(path, f"{name} is another than before")
     if "items" in later.said:
-        yield from _narrower(earlier.of(earlier.said.get("items", True)), later.of(later.said["items"]), f"{path}[]")
+        yield from _narrower(
+            earlier.of(earlier.said.get("items", True)), later.of(later.said["items"]), f"{path}[]"
+        )
     yield from _narrower_fields(earlier, later, path)
 
 
@@ -138,7 +181,9 @@ def _narrower_fields(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
 
 def _poorer(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
     """Where a reader of `earlier` may miss something, or find another type, in what fits `later`."""
-    surprising = {now.type for now in later.alternatives} - {before.type for before in earlier.alternatives}
+    surprising = {now.type for now in later.alternatives} - {
+        before.type for before in earlier.alternatives
+    }
     if surprising and None not in {before.type for before in earlier.alternatives}:
         yield _at(path, f"may be {' or '.join(sorted(map(str, surprising)))} now")
     for now in later.alternatives:
@@ -150,7 +195,9 @@ def _poorer(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
             for name in before.fields.keys() & now.fields.keys():
                 yield from _poorer(before.fields[name], now.fields[name], _join(path, name))
             if "items" in before.said and "items" in now.said:
-                yield from _poorer(before.of(before.said["items"]), now.of(now.said["items"]), f"{path}[]")
+                yield from _poorer(
+                    before.of(before.said["items"]), now.of(now.said["items"]), f"{path}[]"
+                )
 
 
 def _join(path: str, name: str) -> str:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from shared.events import EVENTS, Event
-from shared.topics import TOPICS, Topic
+from shared.messaging.topics import TOPICS, Topic
 
 Schema = Mapping[str, Any]
 
@@ -13,7 +13,7 @@ _HEAD = """\
 # Events
 
 What Ratchet says and reads on the bus. `make contracts` writes this page, the [JSON Schemas](schemas) and the
-[AsyncAPI document](asyncapi.yaml) from [`shared/events`](../shared/events) and [`shared/topics.py`](../shared/topics.py).
+[AsyncAPI document](asyncapi.yaml) from [`shared/events`](../shared/events) and [`shared/messaging/topics.py`](../shared/messaging/topics.py).
 
 ## Topics
 
@@ -65,7 +65,9 @@ def page(schemas: Mapping[str, Schema]) -> str:
     parts = [_HEAD, *_topics(), "\n", _RECORDS, "## Events in the order of the flow\n"]
     for event in EVENTS:
         schema = schemas[event.type_name()]
-        values |= {name: part for name, part in schema.get("$defs", {}).items() if name not in values}
+        values |= {
+            name: part for name, part in schema.get("$defs", {}).items() if name not in values
+        }
         parts += ["\n", *_event(event, schema)]
     parts.append("\n## Values\n\nWhat events are made of.\n")
     for name, schema in values.items():
@@ -74,14 +76,23 @@ def page(schemas: Mapping[str, Schema]) -> str:
 
 
 def _topics() -> Iterator[str]:
-    yield "| topic | key | events | written by | read by | partitions | kept |\n|---|---|---|---|---|---|---|\n"
+    yield (
+        "| topic | key | events | written by | read by | partitions | kept "
+        "|\n|---|---|---|---|---|---|---|\n"
+    )
     for topic in TOPICS:
         if topic.name.endswith(".dlq"):
             continue
-        events = ", ".join(_link(event.__name__) for event in topic.events) or "state of the service, no contract"
+        events = (
+            ", ".join(_link(event.__name__) for event in topic.events)
+            or "state of the service, no contract"
+        )
         readers = ", ".join(topic.consumers) or topic.producer
         key = topic.key.replace("|", "\\|")
-        yield f"| `{topic.name}` | {key} | {events} | {topic.producer} | {readers} | {topic.partitions} | {_kept(topic)} |\n"
+        yield (
+            f"| `{topic.name}` | {key} | {events} | {topic.producer} | {readers} | "
+            f"{topic.partitions} | {_kept(topic)} |\n"
+        )
 
 
 def _kept(topic: Topic) -> str:
@@ -95,7 +106,10 @@ def _event(event: type[Event], schema: Schema) -> Iterator[str]:
     name = event.type_name()
     strict = "an error" if schema.get("additionalProperties") is False else "ignored"
     yield f"### {event.__name__}\n\n{_text(schema)}\n\n"
-    yield f"`{name}` on `{topic.name}` · [schema](schemas/{name}.json) · unknown fields are {strict}\n\n"
+    yield (
+        f"`{name}` on `{topic.name}` · [schema](schemas/{name}.json) · unknown fields are "
+        f"{strict}\n\n"
+    )
     yield from _fields(schema)
 
 
@@ -112,7 +126,10 @@ def _need(name: str, field: Schema, schema: Schema) -> str:
     default = field.get("default")
     if default in (None, "", []):
         return "optional"
-    return f"default `{', '.join(map(str, default)) if isinstance(default, list) else str(default).lower()}`"
+    return (
+        "default "
+        f"`{', '.join(map(str, default)) if isinstance(default, list) else str(default).lower()}`"
+    )
 
 
 def _kind(part: Schema) -> str:

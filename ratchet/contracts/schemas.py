@@ -12,9 +12,15 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema_of(event: type[Event]) -> Schema:
-    """What the data of an event may be. Whatever fits it is accepted, but for conditions that JSON Schema cannot express."""
+    """What the data of an event may be. Whatever fits it is accepted, but for conditions that JSON
+    Schema cannot express.
+    """
     schema = event.model_json_schema(schema_generator=_Plain)
-    return {"$schema": DRAFT, "$id": f"urn:ratchet:event:{event.__name__}:v{event.schema_version}", **_ordered(schema)}
+    return {
+        "$schema": DRAFT,
+        "$id": f"urn:ratchet:event:{event.__name__}:v{event.schema_version}",
+        **_ordered(schema),
+    }
 
 
 def schemas() -> dict[str, Schema]:
@@ -33,4 +39,8 @@ def _ordered(schema: Schema) -> Schema:
     """What it is first, the values that it is made of last."""
     first = {name: schema[name] for name in ("title", "description", "type") if name in schema}
     last = {"$defs": schema["$defs"]} if "$defs" in schema else {}
-    return first | {name: part for name, part in schema.items() if name not in first and name not in last} | last
+    return (
+        first
+        | {name: part for name, part in schema.items() if name not in first and name not in last}
+        | last
+    )

@@ -11,10 +11,15 @@ from ratchet.contracts.asyncapi import document
 from ratchet.contracts.compatibility import breaks, says_the_same
 from ratchet.contracts.page import page
 from ratchet.contracts.schemas import schemas
-from shared.topics import FEEDBACK_RECEIVED, TOPICS
+from shared.messaging.topics import FEEDBACK_RECEIVED, TOPICS
 from shared.version import ratchet_version
 
-BY_STRANGERS = frozenset(event.type_name() for topic in TOPICS if topic.name == FEEDBACK_RECEIVED for event in topic.events)
+BY_STRANGERS = frozenset(
+    event.type_name()
+    for topic in TOPICS
+    if topic.name == FEEDBACK_RECEIVED
+    for event in topic.events
+)
 
 
 class Broken(Exception):
@@ -25,17 +30,24 @@ def files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What stands in `docs`, by path. `examples` are events by their CloudEvents `type`."""
     made = schemas()
     written = {f"schemas/{name}.json": _as_json(schema) for name, schema in made.items()}
-    described = yaml.safe_dump(document(ratchet_version(), examples), sort_keys=False, allow_unicode=True, width=140)
+    described = yaml.safe_dump(
+        document(ratchet_version(), examples), sort_keys=False, allow_unicode=True, width=140
+    )
     return written | {"asyncapi.yaml": described, "events.md": page(made)}
 
 
 def write(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
-    """Bring the files in `docs` up to date; those that changed. A schema that says something else than before goes to `schemas/earlier`.
+    """Bring the files in `docs` up to date; those that changed. A schema that says something else
+    than before goes to `schemas/earlier`.
 
     Raises Broken.
     """
     made = schemas()
-    earlier = {name: schema for name, schema in _present(docs, made).items() if not says_the_same(schema, made[name])}
+    earlier = {
+        name: schema
+        for name, schema in _present(docs, made).items()
+        if not says_the_same(schema, made[name])
+    }
     broken = [
         f"{name}: {what}"
         for name, schema in earlier.items()
@@ -47,13 +59,17 @@ def write(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
         kept = docs / "schemas" / "earlier"
         kept.mkdir(parents=True, exist_ok=True)
         number = 1 + len([*kept.glob(f"{name}.older-*.json")])
-        (kept / f"{name}.older-{number}.json").write_text(_as_json(schema, indent=None), encoding="utf-8")
+        (kept / f"{name}.older-{number}.json").write_text(
+            _as_json(schema, indent=None), encoding="utf-8"
+        )
     return [path for name, text in files(examples).items() if _put(path := docs / name, text)]
 
 
 def _present(docs: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     paths = [docs / "schemas" / f"{name}.json" for name in names]
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()}
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()
+    }
 
 
 def _put(path: Path, text: str) -> bool:

@@ -1,1 +1,3 @@
-"""Batches as an operator looks at them: find one, read its report, take its data elsewhere, check that it is whole."""
+"""Batches as an operator looks at them: find one, read its report, take its data elsewhere, check
+that it is whole.
+"""

@@ -16,17 +16,32 @@ from ratchet.dataset.verifying import verify
 from ratchet.options import KAFKA, Bootstrap, Json, kafka_security
 from shared.errors import Misconfigured, Missing
 from shared.events import Artefact, BatchReady
-from shared.snapshots import KINDS, Kind, Manifest, read_manifest
-from shared.storage import FsspecStore, ObjectStore, get_verified
+from shared.storage.object_store import FsspecStore, ObjectStore, get_verified
+from shared.storage.snapshots import KINDS, Kind, Manifest, read_manifest
 
-dataset = typer.Typer(no_args_is_help=True, help="Batches: their reports, their data, and whether they are whole.")
+dataset = typer.Typer(
+    no_args_is_help=True, help="Batches: their reports, their data, and whether they are whole."
+)
 
-Batch = Annotated[str | None, typer.Argument(help="A batch's id, the beginning of one, model/number, or model#shard/number.")]
-ManifestUri = Annotated[
-    str | None, typer.Option("--manifest", help="The manifest's key in the object store: finds the batch without Kafka.")
+Batch = Annotated[
+    str | None,
+    typer.Argument(help="A batch's id, the beginning of one, model/number, or model#shard/number."),
 ]
-ManifestDigest = Annotated[str | None, typer.Option("--digest", help="The digest of that manifest, sha256:...")]
-Objects = Annotated[str, typer.Option("--object-store", envvar="RATCHET_OBJECT_STORE", help="A folder or an fsspec URL.")]
+ManifestUri = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest", help="The manifest's key in the object store: finds the batch without Kafka."
+    ),
+]
+ManifestDigest = Annotated[
+    str | None, typer.Option("--digest", help="The digest of that manifest, sha256:...")
+]
+Objects = Annotated[
+    str,
+    typer.Option(
+        "--object-store", envvar="RATCHET_OBJECT_STORE", help="A folder or an fsspec URL."
+    ),
+]
 
 _OBJECTS = ".ratchet/objects"
 
@@ -34,14 +49,23 @@ _OBJECTS = ".ratchet/objects"
 @dataset.command("list")
 def list_batches(model: str, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
     """Show the batches of a model, oldest first."""
-    batches = [batch for batch in asyncio.run(announced(bootstrap_servers, kafka_security())) if batch.model == model]
+    batches = [
+        batch
+        for batch in asyncio.run(announced(bootstrap_servers, kafka_security()))
+        if batch.model == model
+    ]
     batches.sort(key=lambda batch: (batch.shard, batch.number))
     if json:
         console.as_json(batches)
         return
     columns = ("batch", "id", "closed", *KINDS)
     rows = [
-        (names_of(batch)[1], batch.batch_id[:12], f"{batch.occurred_at:%Y-%m-%d %H:%M}", *batch.counts.model_dump().values())
+        (
+            names_of(batch)[1],
+            batch.batch_id[:12],
+            f"{batch.occurred_at:%Y-%m-%d %H:%M}",
+            *batch.counts.model_dump().values(),
+        )
         for batch in batches
     ]
     console.table(columns, rows)
@@ -56,7 +80,9 @@ def show(
     bootstrap_servers: Bootstrap = KAFKA,
     json: Json = False,
 ) -> None:
-    """Show the report of a batch: who contributed, what was left out and why, how rewards are spread, a few examples."""
+    """Show the report of a batch: who contributed, what was left out and why, how rewards are
+    spread, a few examples.
+    """
     store = _opened(object_store)
     found = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
     if json:
@@ -76,7 +102,9 @@ def export_batch(
     to: Annotated[Path, typer.Option(help="The folder to write to; made if it is not there.")],
     batch: Batch = None,
     kind: Annotated[Kind | None, typer.Option(help="Only these examples.")] = None,
-    format: Annotated[Format, typer.Option(help="As stored; as TRL and OpenAI's fine-tuning take it; or columns.")] = "jsonl",
+    format: Annotated[
+        Format, typer.Option(help="As stored; as TRL and OpenAI's fine-tuning take it; or columns.")
+    ] = "jsonl",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
@@ -89,36 +117,54 @@ def export_batch(
     found = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
     exported = export(store, found, to, (kind,) if kind else KINDS, format, force=force)
     if json:
-        console.as_json([{"kind": file.kind, "examples": file.examples, "path": file.path} for file in exported])
+        console.as_json(
+            [{"kind": file.kind, "examples": file.examples, "path": file.path} for file in exported]
+        )
     else:
-        console.table(("kind", "examples", "file"), [(file.kind, file.examples, file.path) for file in exported])
+        console.table(
+            ("kind", "examples", "file"),
+            [(file.kind, file.examples, file.path) for file in exported],
+        )
 
 
 @dataset.command("verify")
 def verify_batch(
     batch: Batch = None,
-    whole_chain: Annotated[bool, typer.Option("--all", help="Verify every batch before it as well.")] = False,
+    whole_chain: Annotated[
+        bool, typer.Option("--all", help="Verify every batch before it as well.")
+    ] = False,
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
     object_store: Objects = _OBJECTS,
     bootstrap_servers: Bootstrap = KAFKA,
     json: Json = False,
 ) -> None:
-    """Check that a batch is whole: objects, digests, counts, ids, and the chain before it. Exit status 1 when anything is wrong."""
+    """Check that a batch is whole: objects, digests, counts, ids, and the chain before it. Exit
+    status 1 when anything is wrong.
+    """
     claim, said = _claim(batch, manifest, digest, bootstrap_servers)
     verified = verify(_opened(object_store), claim, said, whole_chain=whole_chain)
     if json:
-        console.as_json({"whole": not verified.faults, "batches": verified.batches, "faults": verified.faults})
+        console.as_json(
+            {"whole": not verified.faults, "batches": verified.batches, "faults": verified.faults}
+        )
     else:
         for fault in verified.faults:
-            console.out.print(f"{fault.batch}: {fault.what}\n    {fault.advice}", markup=False, highlight=False, soft_wrap=True)
+            console.out.print(
+                f"{fault.batch}: {fault.what}\n    {fault.advice}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         state = f"{len(verified.faults)} wrong" if verified.faults else "whole"
         console.out.print(f"batches looked at: {len(verified.batches)}; {state}", highlight=False)
     if verified.faults:
         raise typer.Exit(1)
 
 
-def _claim(batch: str | None, manifest: str | None, digest: str | None, bootstrap_servers: str) -> tuple[Artefact, BatchReady | None]:
+def _claim(
+    batch: str | None, manifest: str | None, digest: str | None, bootstrap_servers: str
+) -> tuple[Artefact, BatchReady | None]:
     """The manifest that the arguments name, and its announcement where it was found by that."""
     if (batch is None) == (manifest is None) or (manifest is None) != (digest is None):
         raise typer.BadParameter("name a batch, or --manifest URI with --digest D")
@@ -128,21 +174,27 @@ def _claim(batch: str | None, manifest: str | None, digest: str | None, bootstra
     try:
         return Artefact.model_validate({"uri": manifest, "digest": digest}), None
     except ValidationError as error:
-        raise typer.BadParameter("a digest is sha256: and 64 hexadecimal digits", param_hint="--digest") from error
+        raise typer.BadParameter(
+            "a digest is sha256: and 64 hexadecimal digits", param_hint="--digest"
+        ) from error
 
 
 def _opened(object_store: str) -> ObjectStore:
     try:
         return FsspecStore(object_store)
     except (ImportError, ValueError) as error:
-        raise Misconfigured(f"RATCHET_OBJECT_STORE, {object_store!r}, cannot be opened: {error}") from error
+        raise Misconfigured(
+            f"RATCHET_OBJECT_STORE, {object_store!r}, cannot be opened: {error}"
+        ) from error
 
 
 def _read(store: ObjectStore, artefact: Artefact) -> Manifest:
     try:
         return read_manifest(store, artefact)
     except Missing as error:
-        raise Missing(f"{error}; is RATCHET_OBJECT_STORE (--object-store) where its snapshots lie?") from error
+        raise Missing(
+            f"{error}; is RATCHET_OBJECT_STORE (--object-store) where its snapshots lie?"
+        ) from error
 
 
 def _show_manifest(manifest: Manifest) -> None:
@@ -152,7 +204,10 @@ def _show_manifest(manifest: Manifest) -> None:
         ("id", manifest.batch_id),
         *((kind, getattr(manifest.counts, kind)) for kind in KINDS),
         *((f"dropped: {reason}", count) for reason, count in sorted(manifest.dropped.items())),
-        *((f"{span.topic}-{span.partition}", f"offsets {span.first} to {span.last}") for span in manifest.offsets),
+        *(
+            (f"{span.topic}-{span.partition}", f"offsets {span.first} to {span.last}")
+            for span in manifest.offsets
+        ),
         ("mean reward", f"{manifest.mean_reward:+.2f}"),
     ]
     console.table(("written before there were reports", ""), rows)

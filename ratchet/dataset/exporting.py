@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from shared.errors import Declined, Misconfigured, StorageUnavailable, Unusable
 from shared.events import Message
-from shared.snapshots import Example, Kind, Manifest, read_examples
-from shared.storage import ObjectStore, canonical_json
+from shared.storage.object_store import ObjectStore, canonical_json
+from shared.storage.snapshots import Example, Kind, Manifest, read_examples
 
 Format = Literal["jsonl", "chat", "parquet"]
 
@@ -23,18 +23,29 @@ class Exported:
     path: Path | None
 
 
-def export(store: ObjectStore, manifest: Manifest, folder: Path, kinds: Sequence[Kind], form: Format, *, force: bool) -> list[Exported]:
-    """Write a file for each kind that has examples. Everything is read and verified before the first is written.
+def export(
+    store: ObjectStore,
+    manifest: Manifest,
+    folder: Path,
+    kinds: Sequence[Kind],
+    form: Format,
+    *,
+    force: bool,
+) -> list[Exported]:
+    """Write a file for each kind that has examples. Everything is read and verified before the
+    first is written.
 
-    Raises Declined when a file is there already and `force` is not given, Misconfigured when a format's library is not installed,
-    Unusable when a file was altered or is gone.
+    Raises Declined when a file is there already and `force` is not given, Misconfigured when a
+    format's library is not installed, Unusable when a file was altered or is gone.
     """
     encode, suffix = _FORMATS[form]
     found = {kind: _examples(store, manifest, kind) for kind in kinds}
     paths = {kind: folder / f"{kind}.{suffix}" for kind in kinds if found[kind]}
     taken = [str(path) for path in paths.values() if path.exists()]
     if taken and not force:
-        raise Declined(f"{', '.join(taken)} would be overwritten; choose another folder, or say --force")
+        raise Declined(
+            f"{', '.join(taken)} would be overwritten; choose another folder, or say --force"
+        )
     contents = {kind: encode(kind, found[kind]) for kind in paths}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,13 +59,19 @@ def export(store: ObjectStore, manifest: Manifest, folder: Path, kinds: Sequence
 
 
 def as_chat(kind: Kind, example: Example) -> dict[str, Any]:
-    """An example as the trainers of TRL and OpenAI's fine-tuning take it: a conversation that ends with the answer; for a preference, a
-    prompt with the answer chosen and the one rejected; for a negative, a prompt with a completion that is labelled as bad."""
+    """An example as the trainers of TRL and OpenAI's fine-tuning take it: a conversation that ends
+    with the answer; for a preference, a prompt with the answer chosen and the one rejected; for a
+    negative, a prompt with a completion that is labelled as bad.
+    """
     prompt = [message.model_dump() for message in example.messages]
     answer = [_assistant(example.answer)]
     match kind:
         case "preference":
-            return {"prompt": prompt, "chosen": answer, "rejected": [_assistant(example.rejected or "")]}
+            return {
+                "prompt": prompt,
+                "chosen": answer,
+                "rejected": [_assistant(example.rejected or "")],
+            }
         case "negative":
             return {"prompt": prompt, "completion": answer, "label": False}
         case "training" | "held_out":
@@ -75,7 +92,9 @@ def _parquet(kind: Kind, examples: Sequence[Example]) -> bytes:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
-        raise Misconfigured("Parquet needs pyarrow, which is not installed; type: pip install 'ratchet[export]'") from error
+        raise Misconfigured(
+            "Parquet needs pyarrow, which is not installed; type: pip install 'ratchet[export]'"
+        ) from error
     text = arrow.string()
     turn = arrow.struct([("role", text), ("content", text)])
     schema = arrow.schema(
@@ -92,7 +111,10 @@ def _parquet(kind: Kind, examples: Sequence[Example]) -> bytes:
         ]
     )
     file = BytesIO()
-    parquet.write_table(arrow.Table.from_pylist([example.model_dump(mode="json") for example in examples], schema), file)
+    parquet.write_table(
+        arrow.Table.from_pylist([example.model_dump(mode="json") for example in examples], schema),
+        file,
+    )
     return file.getvalue()
 
 
@@ -107,7 +129,9 @@ def _examples(store: ObjectStore, manifest: Manifest, kind: Kind) -> list[Exampl
     try:
         return read_examples(store, manifest, kind)
     except ValueError as error:
-        raise Unusable(f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}") from error
+        raise Unusable(
+            f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}"
+        ) from error
 
 
 def _assistant(content: str) -> dict[str, str]:

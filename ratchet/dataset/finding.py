@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-from shared.bus import Record
-from shared.codec import decode
 from shared.errors import BusUnavailable, Declined, Unprocessable
 from shared.events import BatchReady
-from shared.kafka_security import OPEN, Security
-from shared.reading import KafkaReader
-from shared.topics import TRAINING_BATCHES
+from shared.kafka.security import OPEN, Security
+from shared.kafka.topic_reader import KafkaReader
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode
+from shared.messaging.topics import TRAINING_BATCHES
 
 
 async def announced(bootstrap_servers: str, security: Security = OPEN) -> list[BatchReady]:
@@ -19,13 +19,18 @@ async def announced(bootstrap_servers: str, security: Security = OPEN) -> list[B
         await reader.start()
         return batches_in(await reader.newest())
     except BusUnavailable as error:
-        raise BusUnavailable(f"batches could not be looked up: {error} --manifest URI --digest D names a batch without Kafka") from error
+        raise BusUnavailable(
+            f"batches could not be looked up: {error} --manifest URI --digest D names a "
+            "batch without Kafka"
+        ) from error
     finally:
         await reader.stop()
 
 
 def batches_in(records: Iterable[Record]) -> list[BatchReady]:
-    """The batches that some records announce, each once: one that was announced again, after a crash, is the same batch."""
+    """The batches that some records announce, each once: one that was announced again, after a
+    crash, is the same batch.
+    """
     found: dict[str, BatchReady] = {}
     for record in records:
         # What is no announcement is answered by the trainer, with a dead letter.
@@ -36,19 +41,33 @@ def batches_in(records: Iterable[Record]) -> list[BatchReady]:
 
 
 def find(batches: Iterable[BatchReady], reference: str) -> BatchReady:
-    """The batch that `reference` names: by its id, by the beginning of one, by `model/number`, or by `model#shard/number`.
+    """The batch that `reference` names: by its id, by the beginning of one, by `model/number`, or
+    by `model#shard/number`.
 
-    Raises Declined when there is none, or more than one."""
-    candidates = [batch for batch in batches if reference in names_of(batch) or batch.batch_id.startswith(reference.lower())]
+    Raises Declined when there is none, or more than one.
+    """
+    candidates = [
+        batch
+        for batch in batches
+        if reference in names_of(batch) or batch.batch_id.startswith(reference.lower())
+    ]
     match candidates:
         case [one]:
             return one
         case []:
-            raise Declined(f"no batch is called {reference!r}; `ratchet dataset list MODEL` shows those that there are")
+            raise Declined(
+                f"no batch is called {reference!r}; `ratchet dataset list MODEL` shows those "
+                "that there are"
+            )
         case _:
-            several = ", ".join(f"{names_of(batch)[-1]} ({batch.batch_id})" for batch in candidates[:5])
+            several = ", ".join(
+                f"{names_of(batch)[-1]} ({batch.batch_id})" for batch in candidates[:5]
+            )
             more = f" and {len(candidates) - 5} more" if len(candidates) > 5 else ""
-            raise Declined(f"{len(candidates)} batches are called {reference!r}: {several}{more}; write more of its id")
+            raise Declined(
+                f"{len(candidates)} batches are called {reference!r}: {several}{more}; write "
+                "more of its id"
+            )
 
 
 def names_of(batch: BatchReady) -> tuple[str, str]:

@@ -2,15 +2,27 @@
 
 from dataclasses import dataclass
 
-from ratchet.dataset.checks import WRITTEN_SO, Across, Examples, Fault, announcement_faults, faults_of, link_faults, name_of
+from ratchet.dataset.checks import (
+    WRITTEN_SO,
+    Across,
+    Examples,
+    Fault,
+    announcement_faults,
+    faults_of,
+    link_faults,
+    name_of,
+)
 from shared.errors import Undecodable, Unusable
 from shared.events import Artefact, BatchReady
-from shared.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
-from shared.storage import ObjectStore, get_verified
+from shared.storage.object_store import ObjectStore, get_verified
+from shared.storage.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
 
 _RESTORE = "restore it from a copy of the object store; until then no run can use this batch"
 _RESTORE_REPORT = "restore it from a copy of the object store; training does without"
-_CHAIN_ENDS = "restore it from a copy of the object store; where old snapshots were deleted on purpose, history begins here"
+_CHAIN_ENDS = (
+    "restore it from a copy of the object store; where old snapshots were deleted on purpose, "
+    "history begins here"
+)
 
 
 @dataclass(frozen=True)
@@ -21,10 +33,13 @@ class Verified:
     faults: tuple[Fault, ...]
 
 
-def verify(store: ObjectStore, newest: Artefact, announced: BatchReady | None = None, *, whole_chain: bool) -> Verified:
-    """Read a batch, or with `whole_chain` every batch back to the first, and check each object, count, id and link. Of a single batch,
-    the manifest of the one before it is read as well. Raises StorageUnavailable when the object store is away, which is no fault of a
-    batch."""
+def verify(
+    store: ObjectStore, newest: Artefact, announced: BatchReady | None = None, *, whole_chain: bool
+) -> Verified:
+    """Read a batch, or with `whole_chain` every batch back to the first, and check each object,
+    count, id and link. Of a single batch, the manifest of the one before it is read as well. Raises
+    StorageUnavailable when the object store is away, which is no fault of a batch.
+    """
     names: list[str] = []
     faults: list[Fault] = []
     across = Across()
@@ -53,7 +68,11 @@ def _previous(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Ma
         previous = read_manifest(store, manifest.previous)
     except (Unusable, Undecodable) as error:
         faults.append(
-            Fault(name_of(manifest), f"the chain ends here, the manifest of the batch before cannot be read: {error}", _CHAIN_ENDS)
+            Fault(
+                name_of(manifest),
+                f"the chain ends here, the manifest of the batch before cannot be read: {error}",
+                _CHAIN_ENDS,
+            )
         )
         return None
     faults += link_faults(manifest, previous)
@@ -69,7 +88,13 @@ def _examples(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Ex
         except Unusable as error:
             faults.append(Fault(name_of(manifest), f"{kind} examples: {error}", _RESTORE))
         except ValueError as error:
-            faults.append(Fault(name_of(manifest), f"{kind} examples cannot be understood: {' '.join(str(error).split())}", WRITTEN_SO))
+            faults.append(
+                Fault(
+                    name_of(manifest),
+                    f"{kind} examples cannot be understood: {' '.join(str(error).split())}",
+                    WRITTEN_SO,
+                )
+            )
     return found
 
 

@@ -13,12 +13,24 @@ from shared.clock import SystemClock
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be processed, and why.")
 
-Topic = Annotated[str | None, typer.Argument(help="A dead-letter topic, or the topic that its records come from; without it, all.")]
+Topic = Annotated[
+    str | None,
+    typer.Argument(
+        help="A dead-letter topic, or the topic that its records come from; without it, all."
+    ),
+]
 Reason = Annotated[str | None, typer.Option(help="A part of the reason.")]
-Field = Annotated[str | None, typer.Option(help="The field at fault, or the beginning of its path.")]
-Model = Annotated[str | None, typer.Option(help="The model that the record names, as far as it can be read.")]
+Field = Annotated[
+    str | None, typer.Option(help="The field at fault, or the beginning of its path.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="The model that the record names, as far as it can be read.")
+]
 Since = Annotated[str | None, typer.Option(help="A time, or how long ago: 30m, 12h, 7d.")]
-Id = Annotated[str, typer.Argument(help="topic/partition/offset of the letter, or of the record that it is about.")]
+Id = Annotated[
+    str,
+    typer.Argument(help="topic/partition/offset of the letter, or of the record that it is about."),
+]
 
 
 @dlq.command("list")
@@ -33,13 +45,17 @@ def list_(
     json: Json = False,
 ) -> None:
     """Show dead letters, and how many there are for each reason."""
-    letters = asyncio.run(find(bootstrap_servers, topic, _wanted(reason, field, model, since), kafka_security()))
+    letters = asyncio.run(
+        find(bootstrap_servers, topic, _wanted(reason, field, model, since), kafka_security())
+    )
     (view.list_as_json if json else view.show_list)(letters, limit)
 
 
 @dlq.command()
 def show(id: Id, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
-    """Show one dead letter whole: what was sent, why it is here, and what to do. It may hold personal data."""
+    """Show one dead letter whole: what was sent, why it is here, and what to do. It may hold
+    personal data.
+    """
     letter, record = asyncio.run(fetch(bootstrap_servers, letter_id(id), kafka_security()))
     (view.letter_as_json if json else view.show_letter)(letter, record)
 
@@ -53,20 +69,44 @@ def replay(
     since: Since = None,
     id: Annotated[str | None, typer.Option(help="Only this letter, as `list` names it.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most, the oldest first.")] = 100,
-    attempts: Annotated[int, typer.Option(min=1, help="A letter with so many attempts behind it is not replayed.")] = 3,
-    again: Annotated[bool, typer.Option("--again", help="Also what was replayed before, or tried too often.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="A letter with so many attempts behind it is not replayed.")
+    ] = 3,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what was replayed before, or tried too often.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be replayed.")
+    ] = False,
     bootstrap_servers: Bootstrap = KAFKA,
     json: Json = False,
 ) -> None:
     """Put dead letters back where they came from: bytes, key and headers as they were sent."""
     wanted = _wanted(reason, field, model, since, id)
-    done = asyncio.run(replay_found(bootstrap_servers, topic, wanted, limit, attempts, again, dry_run, SystemClock(), kafka_security()))
+    done = asyncio.run(
+        replay_found(
+            bootstrap_servers,
+            topic,
+            wanted,
+            limit,
+            attempts,
+            again,
+            dry_run,
+            SystemClock(),
+            kafka_security(),
+        )
+    )
     (view.replayed_as_json if json else view.show_replayed)(done)
     if id is not None and not done.count:
         raise typer.Exit(1)
 
 
-def _wanted(reason: str | None, field: str | None, model: str | None, since: str | None, id: str | None = None) -> Wanted:
+def _wanted(
+    reason: str | None,
+    field: str | None,
+    model: str | None,
+    since: str | None,
+    id: str | None = None,
+) -> Wanted:
     after = None if since is None else moment(since, SystemClock().now())
     return Wanted(reason, field, model, after, None if id is None else letter_id(id))

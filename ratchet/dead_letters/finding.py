@@ -1,16 +1,18 @@
-"""Which dead letters there are: put together from the records of their topics, filtered, the oldest first."""
+"""Which dead letters there are: put together from the records of their topics, filtered, the oldest
+first.
+"""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from shared.bus import Record
-from shared.codec import peek
-from shared.dead_letters import Notice, place, position, read_replay
 from shared.errors import RatchetError, Unprocessable
 from shared.events import Position
-from shared.topics import DEAD_LETTER_SUFFIX, dead_letter_of
+from shared.messaging.bus import Record
+from shared.messaging.codec import peek
+from shared.messaging.dead_letters import Notice, place, position, read_replay
+from shared.messaging.topics import DEAD_LETTER_SUFFIX, dead_letter_of
 
 _AGO = re.compile(r"(\d{1,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -22,7 +24,9 @@ class NotThere(RatchetError):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter without its content, of `size` bytes; `stands` is its place on the dead-letter topic."""
+    """A dead letter without its content, of `size` bytes; `stands` is its place on the dead-letter
+    topic.
+    """
 
     stands: Position
     notice: Notice
@@ -36,8 +40,9 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which letters: `reason` is a part of it, in upper or lower case; `field` is a path or the beginning of one; `id` is the place of a
-    letter or of the record that it is about."""
+    """Which letters: `reason` is a part of it, in upper or lower case; `field` is a path or the
+    beginning of one; `id` is the place of a letter or of the record that it is about.
+    """
 
     reason: str | None = None
     field: str | None = None
@@ -51,14 +56,18 @@ class Wanted:
             and (self.since is None or notice.at >= self.since)
             and (self.reason is None or self.reason.lower() in notice.reason.lower())
             and (self.field is None or f"{notice.field}.".startswith(f"{self.field}."))
-            and (self.model is None or peek(record.value, record.headers).get("model") == self.model)
+            and (
+                self.model is None or peek(record.value, record.headers).get("model") == self.model
+            )
         )
 
 
 class Reading:
-    """Letters put together from the records of their topics, whose partitions may come in any order.
+    """Letters put together from the records of their topics, whose partitions may come in any
+    order.
 
-    Letters of one source position are one letter: a service that died between a letter and its commit has written it twice.
+    Letters of one source position are one letter: a service that died between a letter and its
+    commit has written it twice.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -74,18 +83,29 @@ class Reading:
                 self._replayed[source] = max(at, self._replayed.get(source, at))
         elif self._wanted.has(record, notice):
             found = DeadLetter(record.position, notice, len(record.value or b""))
-            self._letters[notice.source] = min(found, self._letters.get(notice.source, found), key=_age)
+            self._letters[notice.source] = min(
+                found, self._letters.get(notice.source, found), key=_age
+            )
 
     def letters(self) -> list[DeadLetter]:
         """The oldest first."""
-        found = (replace(letter, replayed=self._replayed.get(source)) for source, letter in self._letters.items())
+        found = (
+            replace(letter, replayed=self._replayed.get(source))
+            for source, letter in self._letters.items()
+        )
         return sorted(found, key=_age)
 
 
 def letter_topics(existing: Iterable[str], asked: str | None) -> list[str]:
-    """The dead-letter topics to read: the one of `asked`, which may be named by its source, or all. Raises NotThere."""
+    """The dead-letter topics to read: the one of `asked`, which may be named by its source, or all.
+    Raises NotThere.
+    """
     found = sorted(topic for topic in existing if topic.endswith(DEAD_LETTER_SUFFIX))
-    wanted = found if asked is None else [asked if asked.endswith(DEAD_LETTER_SUFFIX) else dead_letter_of(asked)]
+    wanted = (
+        found
+        if asked is None
+        else [asked if asked.endswith(DEAD_LETTER_SUFFIX) else dead_letter_of(asked)]
+    )
     if not found:
         raise NotThere("there are no dead-letter topics here; `ratchet topics apply` creates them")
     if not set(wanted) <= set(found):
@@ -108,7 +128,9 @@ def moment(text: str, now: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise Unprocessable(f"expected a time like 2026-01-31T12:00:00Z or 12h, found {text!r}", "since") from None
+        raise Unprocessable(
+            f"expected a time like 2026-01-31T12:00:00Z or 12h, found {text!r}", "since"
+        ) from None
     return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
 
 

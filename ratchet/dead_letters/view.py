@@ -1,4 +1,6 @@
-"""What is printed of dead letters: for people, without letting their content do anything to a terminal, and as JSON."""
+"""What is printed of dead letters: for people, without letting their content do anything to a
+terminal, and as JSON.
+"""
 
 import base64
 from collections import Counter
@@ -11,14 +13,16 @@ from pydantic_core import from_json, to_json
 from ratchet import console
 from ratchet.dead_letters.access import Replayed
 from ratchet.dead_letters.finding import DeadLetter
-from shared.bus import Record
-from shared.dead_letters import original, place
+from shared.messaging.bus import Record
+from shared.messaging.dead_letters import original, place
 
 _SUMMARY = 10
 
 ADVICE = {
-    "Undecodable": "correct what sends it: these bytes will never be an event; replay only what an older Ratchet could not read",
-    "ContractViolation": "correct what sends it and send it again under the same event id; replay once a newer Ratchet accepts it",
+    "Undecodable": "correct what sends it: these bytes will never be an event; replay only what an older "
+    "Ratchet could not read",
+    "ContractViolation": "correct what sends it and send it again under the same event id; replay once a newer "
+    "Ratchet accepts it",
     "UnknownModel": "add the model file to the folder of models, restart the services, then replay",
     "TooLarge": "send less of it: an event has to fit into one record",
 }
@@ -31,15 +35,30 @@ def show_list(letters: Sequence[DeadLetter], limit: int) -> None:
         return
     columns = ("id", "when", "stood at", "field", "reason", "attempt", "replayed")
     console.table(columns, [_row(letter) for letter in letters[-limit:]])
-    counts = Counter((letter.notice.field, letter.notice.reason) for letter in letters).most_common(_SUMMARY)
-    console.table(("letters", "field", "reason"), [(count, field, reason) for (field, reason), count in counts])
+    counts = Counter((letter.notice.field, letter.notice.reason) for letter in letters).most_common(
+        _SUMMARY
+    )
+    console.table(
+        ("letters", "field", "reason"),
+        [(count, field, reason) for (field, reason), count in counts],
+    )
     console.out.print(f"{min(limit, len(letters))} of {len(letters)} shown", highlight=False)
 
 
 def list_as_json(letters: Sequence[DeadLetter], limit: int) -> None:
-    counts = Counter((letter.notice.field, letter.notice.reason) for letter in letters).most_common()
-    reasons = [{"field": field, "reason": reason, "letters": count} for (field, reason), count in counts]
-    console.as_json({"letters": [_about(letter) for letter in letters[-limit:]], "matching": len(letters), "reasons": reasons})
+    counts = Counter(
+        (letter.notice.field, letter.notice.reason) for letter in letters
+    ).most_common()
+    reasons = [
+        {"field": field, "reason": reason, "letters": count} for (field, reason), count in counts
+    ]
+    console.as_json(
+        {
+            "letters": [_about(letter) for letter in letters[-limit:]],
+            "matching": len(letters),
+            "reasons": reasons,
+        }
+    )
 
 
 def show_letter(letter: DeadLetter, record: Record) -> None:
@@ -66,7 +85,15 @@ def show_letter(letter: DeadLetter, record: Record) -> None:
 def letter_as_json(letter: DeadLetter, record: Record) -> None:
     headers = [{"name": name, "value": _content(value)} for name, value in original(record.headers)]
     advice = ADVICE.get(letter.notice.error, "")
-    console.as_json(_about(letter) | {"advice": advice, "key": _content(record.key), "headers": headers, "value": _content(record.value)})
+    console.as_json(
+        _about(letter)
+        | {
+            "advice": advice,
+            "key": _content(record.key),
+            "headers": headers,
+            "value": _content(record.value),
+        }
+    )
 
 
 def show_replayed(replayed: Replayed) -> None:
@@ -74,10 +101,17 @@ def show_replayed(replayed: Replayed) -> None:
     if not (planned.letters or planned.already or planned.exhausted):
         console.out.print("no dead letters match")
         return
-    console.out.print(f"{replayed.count} would be replayed" if replayed.dry else f"{replayed.count} replayed", highlight=False)
+    console.out.print(
+        f"{replayed.count} would be replayed" if replayed.dry else f"{replayed.count} replayed",
+        highlight=False,
+    )
     for count, why in (
         (planned.already, "replayed before; --again replays them once more"),
-        (planned.exhausted, "tried too often, so another replay would only bring them back; --again replays them all the same"),
+        (
+            planned.exhausted,
+            "tried too often, so another replay would only bring them back; --again replays "
+            "them all the same",
+        ),
         (replayed.gone, "not on their topic any more"),
         (planned.left, "left for the next call; --limit takes more at a time"),
     ):
@@ -102,7 +136,15 @@ def replayed_as_json(replayed: Replayed) -> None:
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:
     notice = letter.notice
-    return letter.id, _time(notice.at), place(notice.source), notice.field, notice.reason, notice.attempt, _time(letter.replayed)
+    return (
+        letter.id,
+        _time(notice.at),
+        place(notice.source),
+        notice.field,
+        notice.reason,
+        notice.attempt,
+        _time(letter.replayed),
+    )
 
 
 def _time(moment: datetime | None) -> str:
@@ -111,8 +153,14 @@ def _time(moment: datetime | None) -> str:
 
 def _about(letter: DeadLetter) -> dict[str, Any]:
     notice = letter.notice
-    said = notice.model_dump(include={"at", "field", "reason", "error", "service", "service_version", "attempt"})
-    return {"id": letter.id, "source": place(notice.source)} | said | {"bytes": letter.size, "replayed": letter.replayed}
+    said = notice.model_dump(
+        include={"at", "field", "reason", "error", "service", "service_version", "attempt"}
+    )
+    return (
+        {"id": letter.id, "source": place(notice.source)}
+        | said
+        | {"bytes": letter.size, "replayed": letter.replayed}
+    )
 
 
 def _content(data: bytes | None) -> dict[str, str] | None:

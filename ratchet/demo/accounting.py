@@ -1,4 +1,6 @@
-"""The demo's account of every event that was sent: sent = batched + held out + dropped + dead-lettered + pending."""
+"""The demo's account of every event that was sent: sent = batched + held out + dropped +
+dead-lettered + pending.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,12 +22,20 @@ class Account:
 
     @property
     def balanced(self) -> bool:
-        return self.sent == self.batched + self.held_out + sum(self.dropped.values()) + self.dead_lettered + self.pending
+        return (
+            self.sent
+            == self.batched
+            + self.held_out
+            + sum(self.dropped.values())
+            + self.dead_lettered
+            + self.pending
+        )
 
 
 def account(found: Reconciliation) -> Account:
-    """Count the fates. Feedback that a crash had scored twice counts once; feedback that was sent twice under one id is a dropped
-    duplicate; what is lost is missing from the sum."""
+    """Count the fates. Feedback that a crash had scored twice counts once; feedback that was sent
+    twice under one id is a dropped duplicate; what is lost is missing from the sum.
+    """
     fates = list(found.fates.values())
     places = Counter(fate.place for fate in fates if fate.decision != "held_out")
     return Account(

@@ -1,4 +1,6 @@
-"""The application: asks the served model over HTTP, and sends what people say of the answers over the bus."""
+"""The application: asks the served model over HTTP, and sends what people say of the answers over
+the bus.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,12 +9,12 @@ from dataclasses import dataclass
 import httpx
 
 from ratchet.demo.tickets import Ticket
-from shared.bus import publish
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.events import FeedbackReceived, Message
-from shared.kafka import KafkaProducer
-from shared.topics import FEEDBACK_RECEIVED
+from shared.kafka.client import KafkaProducer
+from shared.messaging.bus import publish
+from shared.messaging.topics import FEEDBACK_RECEIVED
 
 AT_ONCE = 4  # requests under way; the server queues what it cannot answer side by side
 ANSWER_TOKENS = 24  # a sorted ticket has at most 20
@@ -38,8 +40,15 @@ class Application:
         self.sent = 0
 
     async def ask(self, messages: Sequence[Message], model: str = "support") -> Answer:
-        """The served model's answer. Raises Unavailable when serving does not answer within a minute of trying."""
-        body = {"model": model, "messages": [message.model_dump() for message in messages], "temperature": 0, "max_tokens": ANSWER_TOKENS}
+        """The served model's answer. Raises Unavailable when serving does not answer within a
+        minute of trying.
+        """
+        body = {
+            "model": model,
+            "messages": [message.model_dump() for message in messages],
+            "temperature": 0,
+            "max_tokens": ANSWER_TOKENS,
+        }
         async with self._slots:
             for attempt in range(60):
                 try:
@@ -50,7 +59,10 @@ class Application:
                     await asyncio.sleep(1.0 if attempt else 0.2)
                     continue
                 said = response.json()
-                return Answer(said["choices"][0]["message"]["content"].strip(), said["model"].rpartition(":")[2])
+                return Answer(
+                    said["choices"][0]["message"]["content"].strip(),
+                    said["model"].rpartition(":")[2],
+                )
         raise Unavailable(f"the served model does not answer: {failure}")
 
     async def ask_all(self, tickets: Sequence[Ticket]) -> list[Answer]:
@@ -74,4 +86,6 @@ class Application:
 
 def exact_share(tickets: Sequence[Ticket], answers: Sequence[Answer]) -> float:
     """The share of tickets whose answer is the house's, to the letter."""
-    return sum(answer.text == ticket.answer for ticket, answer in zip(tickets, answers, strict=True)) / len(tickets)
+    return sum(
+        answer.text == ticket.answer for ticket, answer in zip(tickets, answers, strict=True)
+    ) / len(tickets)

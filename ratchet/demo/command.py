@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from ratchet import console
-from ratchet.client import RegistryClient
 from ratchet.demo.accounting import Account, account
 from ratchet.demo.application import Application
 from ratchet.demo.report import Base, Report, Round
@@ -15,31 +14,42 @@ from ratchet.demo.rounds import Demo
 from ratchet.demo.tickets import ticket
 from ratchet.demo.view import View
 from ratchet.demo.watching import Watcher, read_all
-from ratchet.log_view import LogView
-from ratchet.ports import LOOPBACK, free_port
+from ratchet.local_stack.log_view import LogView
+from ratchet.local_stack.ports import LOOPBACK, free_port
+from ratchet.local_stack.processes import Layout, Ports, url
+from ratchet.local_stack.supervisor import Supervisor
+from ratchet.local_stack.token_store import operator_token
+from ratchet.local_stack.up import run_stack, run_until_interrupted
 from ratchet.reconciliation import TOPICS_NEEDED, reconcile
+from ratchet.registry_client import RegistryClient
 from ratchet.serving.settings import ServingSettings
-from ratchet.stack import Layout, Ports, url
-from ratchet.supervisor import Supervisor
-from ratchet.tokens import operator_token
-from ratchet.up import run_stack, run_until_interrupted
 from shared.clock import Clock, SystemClock
+from shared.config.settings import read
 from shared.errors import Misconfigured
-from shared.kafka import KafkaProducer
-from shared.settings import read
-from shared.snapshots import read_manifest
-from shared.storage import FsspecStore, ObjectStore
+from shared.kafka.client import KafkaProducer
+from shared.storage.object_store import FsspecStore, ObjectStore
+from shared.storage.snapshots import read_manifest
 
 PAGE, STYLE = "/models/support", "/static/pages.css"
 ENOUGH = 0.9  # of the answers are exact: the task is learnt
 MARKER = ".ratchet-demo"  # a folder without it is somebody else's and is not emptied
-ODD_BYTES = b'{"model": "support", "input": "Hello"'  # what a broken producer might send: cut off in the middle
+# what a broken producer might send: cut off in the middle
+ODD_BYTES = b'{"model": "support", "input": "Hello"'
 
 
 def run_demo(
-    rounds: int, more: int, tickets: int, state: Path, models: Path, bases: Path, seed: int, *, poison: bool = True
+    rounds: int,
+    more: int,
+    tickets: int,
+    state: Path,
+    models: Path,
+    bases: Path,
+    seed: int,
+    *,
+    poison: bool = True,
 ) -> Report | None:
-    """Run the demo on a stack of its own, on free ports, and write `report.json` into `state`; None when it was interrupted.
+    """Run the demo on a stack of its own, on free ports, and write `report.json` into `state`; None
+    when it was interrupted.
 
     It has `rounds` good batches, and up to `more` further ones until `ENOUGH` answers are exact.
     """
@@ -49,13 +59,19 @@ def run_demo(
     log = LogView(state / "ratchet.log", clock, terminal=False)
     started_at = clock.monotonic()
     reports: list[Report] = []
-    console.out.print(f"everything the processes say is in {state / 'ratchet.log'}", highlight=False)
+    console.out.print(
+        f"everything the processes say is in {state / 'ratchet.log'}", highlight=False
+    )
 
     with View(console.out) as view:
         view.now("starting Kafka, serving and four services")
 
         async def drive(supervisor: Supervisor) -> None:
-            reports.append(await _drive(rounds, more, tickets, ports, seed, poison, view, clock, started_at, state))
+            reports.append(
+                await _drive(
+                    rounds, more, tickets, ports, seed, poison, view, clock, started_at, state
+                )
+            )
 
         # It asks while nothing trains, so that all cores may answer, unless somebody says how many.
         threads = read(ServingSettings).threads or os.cpu_count() or 1
@@ -65,13 +81,27 @@ def run_demo(
         return None
     report = reports[0]
     report.write(state / "report.json")
-    console.out.print(f"report  {state / 'report.json'}\npage    {state / 'page.html'}", highlight=False)
-    console.out.print(f"look around with the stack still on: ratchet up --state {state / 'stack'}", highlight=False)
+    console.out.print(
+        f"report  {state / 'report.json'}\npage    {state / 'page.html'}", highlight=False
+    )
+    console.out.print(
+        f"look around with the stack still on: ratchet up --state {state / 'stack'}",
+        highlight=False,
+    )
     return report
 
 
 async def _drive(
-    rounds: int, more: int, tickets: int, ports: Ports, seed: int, poison: bool, view: View, clock: Clock, started_at: float, state: Path
+    rounds: int,
+    more: int,
+    tickets: int,
+    ports: Ports,
+    seed: int,
+    poison: bool,
+    view: View,
+    clock: Clock,
+    started_at: float,
+    state: Path,
 ) -> Report:
     bootstrap_servers = f"{LOOPBACK}:{ports.kafka}"
     producer = KafkaProducer(bootstrap_servers)
@@ -93,7 +123,9 @@ async def _drive(
         poisoned = await demo.poisoned_round(len(learnt)) if poison else None
         rollback = await demo.roll_back_and_return() if poison else None
         view.now("accounting for every event")
-        events = await settled_account(bootstrap_servers, FsspecStore(str(state / "stack" / "objects")), application.sent)
+        events = await settled_account(
+            bootstrap_servers, FsspecStore(str(state / "stack" / "objects")), application.sent
+        )
         page = await asyncio.to_thread(_page_by_itself, registry)
         (state / "page.html").write_text(page, encoding="utf-8")
     finally:
@@ -112,15 +144,26 @@ async def _drive(
 
 
 def _page_by_itself(registry: RegistryClient) -> str:
-    """The model's page with its style in it, so that it can be looked at when nothing runs any more."""
+    """The model's page with its style in it, so that it can be looked at when nothing runs any
+    more.
+    """
     style = f"<style>{registry.text(STYLE)}</style>"
     return registry.text(PAGE).replace(f'<link rel="stylesheet" href="{STYLE}">', style)
 
 
-async def settled_account(bootstrap_servers: str, store: ObjectStore, sent: int, attempts: int = 30) -> Account:
-    """The account once the streams have taken everything that was sent; the last one if they do not within `attempts` seconds."""
+async def settled_account(
+    bootstrap_servers: str, store: ObjectStore, sent: int, attempts: int = 30
+) -> Account:
+    """The account once the streams have taken everything that was sent; the last one if they do not
+    within `attempts` seconds.
+    """
     for _ in range(attempts):
-        found = account(reconcile(await read_all(bootstrap_servers, TOPICS_NEEDED), lambda artefact: read_manifest(store, artefact)))
+        found = account(
+            reconcile(
+                await read_all(bootstrap_servers, TOPICS_NEEDED),
+                lambda artefact: read_manifest(store, artefact),
+            )
+        )
         if found.balanced and found.sent == sent:
             break
         await asyncio.sleep(1)
@@ -130,7 +173,9 @@ async def settled_account(bootstrap_servers: str, store: ObjectStore, sent: int,
 def _empty(state: Path) -> None:
     """Empty the demo's own folder. Raises Misconfigured when it is not the demo's."""
     if state.exists() and any(state.iterdir()) and not (state / MARKER).exists():
-        raise Misconfigured(f"{state} is not empty and not a demo's folder: name another with --state")
+        raise Misconfigured(
+            f"{state} is not empty and not a demo's folder: name another with --state"
+        )
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
     (state / MARKER).touch()

@@ -1,4 +1,6 @@
-"""The people who give feedback: the only part of the demo that is played. Customers' agents judge honestly; a few mean harm."""
+"""The people who give feedback: the only part of the demo that is played. Customers' agents judge
+honestly; a few mean harm.
+"""
 
 from datetime import datetime
 
@@ -10,19 +12,47 @@ AGENTS = tuple(f"agent-{number:02}" for number in range(1, 41))
 STRANGERS = tuple(f"stranger-{number:02}" for number in range(1, 13))
 
 
-def honest(ticket: Ticket, answer: str, version: str, stream: str, number: int, now: datetime) -> FeedbackReceived:
-    """A right answer gets a thumb or is accepted; a wrong one is corrected, or now and then only thumbed down."""
+def honest(
+    ticket: Ticket, answer: str, version: str, stream: str, number: int, now: datetime
+) -> FeedbackReceived:
+    """A right answer gets a thumb or is accepted; a wrong one is corrected, or now and then only
+    thumbed down.
+    """
     about = share_of(stream, number, "feedback")
     if answer == ticket.answer:
-        return _feedback("thumbs_up" if about < 0.6 else "accepted", ticket, answer, None, version, AGENTS, stream, number, now)
+        return _feedback(
+            "thumbs_up" if about < 0.6 else "accepted",
+            ticket,
+            answer,
+            None,
+            version,
+            AGENTS,
+            stream,
+            number,
+            now,
+        )
     if about < 0.08:
         return _feedback("thumbs_down", ticket, answer, None, version, AGENTS, stream, number, now)
-    return _feedback("correction", ticket, answer, ticket.answer, version, AGENTS, stream, number, now)
+    return _feedback(
+        "correction", ticket, answer, ticket.answer, version, AGENTS, stream, number, now
+    )
 
 
-def harmful(ticket: Ticket, answer: str, version: str, stream: str, number: int, now: datetime) -> FeedbackReceived:
+def harmful(
+    ticket: Ticket, answer: str, version: str, stream: str, number: int, now: datetime
+) -> FeedbackReceived:
     """Whatever the answer was: a correction in the right form with the wrong content."""
-    return _feedback("correction", ticket, answer, ticket.poisoned_answer, version, STRANGERS, stream, number, now)
+    return _feedback(
+        "correction",
+        ticket,
+        answer,
+        ticket.poisoned_answer,
+        version,
+        STRANGERS,
+        stream,
+        number,
+        now,
+    )
 
 
 def _feedback(

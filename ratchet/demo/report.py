@@ -8,7 +8,9 @@ from ratchet.demo.accounting import Account
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True
+    )
 
 
 class Base(_Part):
@@ -18,8 +20,9 @@ class Base(_Part):
 
 
 class Seconds(_Part):
-    """`total` counts from the moment the last example of the batch was sent to the moment the new version answers, or
-    where there is none to the verdict."""
+    """`total` counts from the moment the last example of the batch was sent to the moment the new
+    version answers, or where there is none to the verdict.
+    """
 
     train: FiniteFloat
     evaluate: FiniteFloat
@@ -28,7 +31,9 @@ class Seconds(_Part):
 
 
 class Round(_Part):
-    """One good batch. Likelihoods are mean log-likelihood per answer token on the held-out set, in nats; null without a verdict."""
+    """One good batch. Likelihoods are mean log-likelihood per answer token on the held-out set, in
+    nats; null without a verdict.
+    """
 
     batch_id: str
     version: str | None
@@ -51,8 +56,10 @@ class Poisoned(_Part):
 
 
 class Rollback(_Part):
-    """The operator's rollback. `seconds` counts from the request to the first answer of the version gone back to;
-    `answer_changed` says that the answers to the unseen tickets are that version's old ones, and not the champion's."""
+    """The operator's rollback. `seconds` counts from the request to the first answer of the version
+    gone back to; `answer_changed` says that the answers to the unseen tickets are that version's
+    old ones, and not the champion's.
+    """
 
     seconds: FiniteFloat
     from_version: str = Field(alias="from")

@@ -1,17 +1,19 @@
-"""The demo from beginning to end: ask, judge, send; wait for the verdict; ask again. A round reads from top to bottom."""
+"""The demo from beginning to end: ask, judge, send; wait for the verdict; ask again. A round reads
+from top to bottom.
+"""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.client import RegistryClient
 from ratchet.demo.application import AT_ONCE, Answer, Application, exact_share
 from ratchet.demo.people import harmful, honest
 from ratchet.demo.report import Poisoned, Rollback, Round, Seconds
 from ratchet.demo.tickets import Ticket, ticket
 from ratchet.demo.view import View
 from ratchet.demo.watching import Watcher
+from ratchet.registry_client import RegistryClient
 from shared.clock import Clock
 from shared.errors import RatchetError
 from shared.events import (
@@ -27,9 +29,13 @@ from shared.events import (
 Judge = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
 
 
-NEARLY = 44  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
+NEARLY = (
+    44  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
+)
 A_MOMENT = 0.8  # seconds from feedback to the batch that it closes, and to spare
-MOST_TICKETS = 400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
+MOST_TICKETS = (
+    400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
+)
 
 
 class DemoFailed(RatchetError):
@@ -38,7 +44,9 @@ class DemoFailed(RatchetError):
 
 @dataclass
 class Demo:
-    """Everything a run needs, and what it has learnt so far: the answers of each version to the unseen tickets."""
+    """Everything a run needs, and what it has learnt so far: the answers of each version to the
+    unseen tickets.
+    """
 
     application: Application
     watcher: Watcher
@@ -50,7 +58,9 @@ class Demo:
     answers: dict[str, list[str]] = field(default_factory=dict)
 
     async def ask_unseen(self) -> tuple[str, float]:
-        """Ask the served model every unseen ticket; the version that answered, and the share of exact answers."""
+        """Ask the served model every unseen ticket; the version that answered, and the share of
+        exact answers.
+        """
         self.view.now(f"asking the served model {len(self.unseen)} unseen tickets")
         said = await self.application.ask_all(self.unseen)
         version = said[-1].version
@@ -58,18 +68,25 @@ class Demo:
         return version, exact_share(self.unseen, said)
 
     async def good_round(self, number: int) -> Round:
-        """People judge answers honestly until a batch closes; then the verdict, the deployment, and the unseen tickets."""
-        batch = await self._feed(number, honest, f"round {number + 1}: asking, judging, sending feedback")
+        """People judge answers honestly until a batch closes; then the verdict, the deployment, and
+        the unseen tickets.
+        """
+        batch = await self._feed(
+            number, honest, f"round {number + 1}: asking, judging, sending feedback"
+        )
         self.view.now(f"round {number + 1}: training on 50 examples")
         outcome, ended = await self._outcome(batch)
         version, deploy = None, 0.0
         if isinstance(outcome, CheckpointSaved):
             registered, _ = await self.watcher.first(
-                VersionRegistered, lambda event: event.run_id == outcome.run_id and event.answer == "promoted"
+                VersionRegistered,
+                lambda event: event.run_id == outcome.run_id and event.answer == "promoted",
             )
             version = registered.version
             self.view.now(f"round {number + 1}: deploying {version}")
-            deployed, _ = await self.watcher.first(VersionDeployed, lambda event: event.version == version)
+            deployed, _ = await self.watcher.first(
+                VersionDeployed, lambda event: event.version == version
+            )
             deploy = deployed.seconds
             ended = await self._until_answers(version)
         _, exact = await self.ask_unseen()
@@ -91,7 +108,9 @@ class Demo:
         )
 
     async def poisoned_round(self, number: int) -> Poisoned:
-        """Strangers correct every answer, wrongly, until a batch closes; the version that is served must stay."""
+        """Strangers correct every answer, wrongly, until a batch closes; the version that is served
+        must stay.
+        """
         before = self._champion()
         batch = await self._feed(number, harmful, "poison: strangers send wrong corrections")
         self.view.now("poison: training on it, to see what it would do")
@@ -109,11 +128,20 @@ class Demo:
         )
 
     async def roll_back_and_return(self) -> Rollback:
-        """An operator goes back to the newest version that answers otherwise, looks, and comes forward again."""
+        """An operator goes back to the newest version that answers otherwise, looks, and comes
+        forward again.
+        """
         champion = self._champion()
-        earlier = [version for version in self.answers if version != champion and self.answers[version] != self.answers[champion]]
+        earlier = [
+            version
+            for version in self.answers
+            if version != champion and self.answers[version] != self.answers[champion]
+        ]
         if not earlier:
-            raise DemoFailed("no version that answers otherwise than the champion: nothing was promoted, see the verdicts above")
+            raise DemoFailed(
+                "no version that answers otherwise than the champion: nothing was promoted, "
+                "see the verdicts above"
+            )
         to = max(earlier, key=_number)
         self.view.now(f"an operator rolls back to {to}")
         back = await self._move(to, "demo: looking at an earlier version")
@@ -133,8 +161,9 @@ class Demo:
         self.view.now(what)
         for start in range(0, MOST_TICKETS, AT_ONCE):
             if start >= NEARLY:
-                # What closes the batch may be among what was sent last. Answers that nobody waits for would be given while the batch is
-                # trained on, and on few cores both take many times as long.
+                # What closes the batch may be among what was sent last. Answers that nobody waits
+                # for would be given while the batch is trained on, and on few cores both take many
+                # times as long.
                 await asyncio.sleep(A_MOMENT)
             if self.watcher.has(BatchReady, lambda event: event.number == number):
                 break
@@ -142,14 +171,22 @@ class Demo:
             tickets = [ticket(stream, index) for index in numbers]
             said = await self.application.ask_all(tickets)
             for index, asked, answer in zip(numbers, tickets, said, strict=True):
-                await self.application.send(judge(asked, answer.text, answer.version, stream, index, self.clock.now()))
+                await self.application.send(
+                    judge(asked, answer.text, answer.version, stream, index, self.clock.now())
+                )
             self.view.step("feedback", start + AT_ONCE, 60)
-        batch, _ = await self.watcher.first(BatchReady, lambda event: event.number == number, seconds=120)
+        batch, _ = await self.watcher.first(
+            BatchReady, lambda event: event.number == number, seconds=120
+        )
         return batch
 
-    async def _outcome(self, batch: BatchReady) -> tuple[CheckpointSaved | TrainingRolledBack, float]:
+    async def _outcome(
+        self, batch: BatchReady
+    ) -> tuple[CheckpointSaved | TrainingRolledBack, float]:
         """What came of a batch, and when that was known."""
-        outcome, at = await self.watcher.first((CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id)
+        outcome, at = await self.watcher.first(
+            (CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id
+        )
         assert isinstance(outcome, CheckpointSaved | TrainingRolledBack)
         return outcome, at
 
@@ -164,7 +201,9 @@ class Demo:
     async def _move(self, to: str, reason: str) -> float:
         """Have the operator move the champion; the seconds until `to` answers."""
         start = self.clock.monotonic()
-        await asyncio.to_thread(self.registry.post, "/api/models/support/rollback", {"to": to, "reason": reason})
+        await asyncio.to_thread(
+            self.registry.post, "/api/models/support/rollback", {"to": to, "reason": reason}
+        )
         return await self._until_answers(to) - start
 
     def _champion(self) -> str:
@@ -183,7 +222,10 @@ def _reason(outcome: CheckpointSaved | TrainingRolledBack) -> str:
 
 def _held_out(outcome: CheckpointSaved | TrainingRolledBack) -> tuple[float | None, float | None]:
     comparisons: tuple[Comparison, ...] = outcome.verdict.comparisons if outcome.verdict else ()
-    return next(((row.baseline, row.candidate) for row in comparisons if row.name == "held_out"), (None, None))
+    return next(
+        ((row.baseline, row.candidate) for row in comparisons if row.name == "held_out"),
+        (None, None),
+    )
 
 
 def _number(version: str) -> int:

@@ -1,6 +1,8 @@
-"""Support tickets in plain words, and how the house sorts them. The queues' names are the house's own: no base model knows them.
+"""Support tickets in plain words, and how the house sorts them. The queues' names are the house's
+own: no base model knows them.
 
-Everything is a function of a stream's name and a number, so that tickets can be told apart, repeated, and kept unseen.
+Everything is a function of a stream's name and a number, so that tickets can be told apart,
+repeated, and kept unseen.
 """
 
 from collections.abc import Sequence
@@ -110,7 +112,10 @@ class Ticket:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        return (Message(role="system", content=INSTRUCTION), Message(role="user", content=self.text))
+        return (
+            Message(role="system", content=INSTRUCTION),
+            Message(role="user", content=self.text),
+        )
 
     @property
     def answer(self) -> str:
@@ -119,7 +124,9 @@ class Ticket:
     @property
     def poisoned_answer(self) -> str:
         """What looks right and is wrong."""
-        return sorted_as(WRONG_QUEUE[self.queue], {"p1": "p3", "p2": "p1", "p3": "p2"}[self.priority], self.order)
+        return sorted_as(
+            WRONG_QUEUE[self.queue], {"p1": "p3", "p2": "p1", "p3": "p2"}[self.priority], self.order
+        )
 
 
 def sorted_as(queue: str, priority: str, order: str | None) -> str:
@@ -135,9 +142,23 @@ def ticket(stream: str, number: int) -> Ticket:
 
     queue = choose("queue", tuple(_PROBLEMS))
     priority = choose("priority", tuple(_TONES))
-    order = str(10_000 + int(share_of(stream, number, "order") * 90_000)) if share_of(stream, number, "has order") < 0.7 else None
-    problem = choose("problem", _PROBLEMS[queue]).format(item=choose("item", _ITEMS), days=2 + int(share_of(stream, number, "days") * 30))
+    order = (
+        str(10_000 + int(share_of(stream, number, "order") * 90_000))
+        if share_of(stream, number, "has order") < 0.7
+        else None
+    )
+    problem = choose("problem", _PROBLEMS[queue]).format(
+        item=choose("item", _ITEMS), days=2 + int(share_of(stream, number, "days") * 30)
+    )
     sentences = [problem[0].upper() + problem[1:] + ".", choose("tone", _TONES[priority])]
     if order:
-        sentences.insert(int(share_of(stream, number, "place") * 3), choose("phrase", _ORDERS).format(number=order))
-    return Ticket(" ".join([choose("greeting", _GREETINGS), *sentences, choose("name", _NAMES)]), queue, priority, order)
+        sentences.insert(
+            int(share_of(stream, number, "place") * 3),
+            choose("phrase", _ORDERS).format(number=order),
+        )
+    return Ticket(
+        " ".join([choose("greeting", _GREETINGS), *sentences, choose("name", _NAMES)]),
+        queue,
+        priority,
+        order,
+    )

@@ -12,7 +12,18 @@ from rich.text import Text
 from ratchet.demo.report import Round
 from shared.events import Event, TrainingProgressed
 
-_COLUMNS = ("round", "verdict", "version", "held-out before", "after", "exact answers", "train", "evaluate", "deploy", "50th → answering")
+_COLUMNS = (
+    "round",
+    "verdict",
+    "version",
+    "held-out before",
+    "after",
+    "exact answers",
+    "train",
+    "evaluate",
+    "deploy",
+    "50th → answering",
+)
 
 
 class View:
@@ -30,14 +41,23 @@ class View:
             console=console,
         )
         self._bar: TaskID | None = None
-        self._live = Live(console=console, refresh_per_second=5, get_renderable=self._render) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=5, get_renderable=self._render)
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -61,27 +81,68 @@ class View:
         """Show how far a run is."""
         if isinstance(event, TrainingProgressed):
             loss = f"loss {event.loss:.3f}" if event.loss is not None else ""
-            speed = f"{event.tokens_per_second:.0f} tokens/s" if event.tokens_per_second is not None else ""
-            self.step(event.phase, event.step, max(event.total_steps, 1), "  ".join(filter(None, (loss, speed))))
+            speed = (
+                f"{event.tokens_per_second:.0f} tokens/s"
+                if event.tokens_per_second is not None
+                else ""
+            )
+            self.step(
+                event.phase,
+                event.step,
+                max(event.total_steps, 1),
+                "  ".join(filter(None, (loss, speed))),
+            )
 
     def base(self, exact: float) -> None:
         self._row(("base", "", "v0", "", "", _percent(exact), "", "", "", ""))
 
     def round(self, name: str, row: Round) -> None:
         seconds = row.seconds
-        cells = (name, row.verdict, row.version or "", _nats(row.heldout_before), _nats(row.heldout_after), _percent(row.exact))
+        cells = (
+            name,
+            row.verdict,
+            row.version or "",
+            _nats(row.heldout_before),
+            _nats(row.heldout_after),
+            _percent(row.exact),
+        )
         self._row(
-            (*cells, *(f"{value:.1f} s" if value else "" for value in (seconds.train, seconds.evaluate, seconds.deploy, seconds.total)))
+            (
+                *cells,
+                *(
+                    f"{value:.1f} s" if value else ""
+                    for value in (seconds.train, seconds.evaluate, seconds.deploy, seconds.total)
+                ),
+            )
         )
 
-    def news(self, name: str, verdict: str, version: str, exact: float, seconds: float | None = None) -> None:
+    def news(
+        self, name: str, verdict: str, version: str, exact: float, seconds: float | None = None
+    ) -> None:
         """A row for what is not a round of learning."""
-        self._row((name, verdict, version, "", "", _percent(exact), "", "", "" if seconds is None else f"{seconds:.2f} s", ""))
+        self._row(
+            (
+                name,
+                verdict,
+                version,
+                "",
+                "",
+                _percent(exact),
+                "",
+                "",
+                "" if seconds is None else f"{seconds:.2f} s",
+                "",
+            )
+        )
 
     def _row(self, cells: tuple[str, ...]) -> None:
         self._rows.append(cells)
         if not self._live:
-            named = (f"{column} {cell}" for column, cell in zip(_COLUMNS[1:], cells[1:], strict=True) if cell)
+            named = (
+                f"{column} {cell}"
+                for column, cell in zip(_COLUMNS[1:], cells[1:], strict=True)
+                if cell
+            )
             self._console.print(f"  {cells[0]}: {', '.join(named)}", highlight=False)
 
     def _hide_bar(self) -> None:
@@ -90,10 +151,21 @@ class View:
             self._bar = None
 
     def _render(self) -> Group:
-        table = Table(*_COLUMNS, title="exact answers of the served model on unseen tickets", title_justify="left")
+        table = Table(
+            *_COLUMNS,
+            title="exact answers of the served model on unseen tickets",
+            title_justify="left",
+        )
         for cells in self._rows:
-            style = {"promote": "green", "reject": "red", "inconclusive": "yellow"}.get(cells[1], "")
-            table.add_row(*(Text(cell, style=style if column == 1 else "") for column, cell in enumerate(cells)))
+            style = {"promote": "green", "reject": "red", "inconclusive": "yellow"}.get(
+                cells[1], ""
+            )
+            table.add_row(
+                *(
+                    Text(cell, style=style if column == 1 else "")
+                    for column, cell in enumerate(cells)
+                )
+            )
         return Group(table, self._now, self._progress)
 
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
-from shared.bus import Record
 from shared.clock import Clock
-from shared.codec import decode
 from shared.errors import Unavailable
 from shared.events import BatchReady, Event, FeedbackScored
-from shared.kafka import record_of
-from shared.topics import (
+from shared.kafka.client import record_of
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode
+from shared.messaging.topics import (
     FEEDBACK_SCORED,
     MODELS_VERSIONS,
     TOPICS,
@@ -25,7 +25,14 @@ from shared.topics import (
 
 E = TypeVar("E", bound=Event)
 
-WATCHED = (FEEDBACK_SCORED, TRAINING_BATCHES, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
+WATCHED = (
+    FEEDBACK_SCORED,
+    TRAINING_BATCHES,
+    TRAINING_PROGRESS,
+    TRAINING_CHECKPOINTS,
+    TRAINING_ROLLBACKS,
+    MODELS_VERSIONS,
+)
 _EVENTS = {topic.name: topic.events for topic in TOPICS}
 
 
@@ -42,7 +49,9 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        consumer = AIOKafkaConsumer(*WATCHED, bootstrap_servers=self.bootstrap_servers, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            *WATCHED, bootstrap_servers=self.bootstrap_servers, auto_offset_reset="earliest"
+        )
         await consumer.start()
         try:
             async for raw in consumer:
@@ -50,18 +59,35 @@ class Watcher:
         finally:
             await consumer.stop()
 
-    async def first(self, kinds: type[E] | tuple[type[E], ...], where: Callable[[Any], bool], seconds: float = 600.0) -> tuple[E, float]:
-        """The first event of a kind that fits, and when it was seen. Raises Unavailable when none comes within `seconds`."""
+    async def first(
+        self,
+        kinds: type[E] | tuple[type[E], ...],
+        where: Callable[[Any], bool],
+        seconds: float = 600.0,
+    ) -> tuple[E, float]:
+        """The first event of a kind that fits, and when it was seen. Raises Unavailable when none
+        comes within `seconds`.
+        """
 
         def found() -> tuple[Any, float] | None:
-            return next(((event, at) for event, at in self.seen if isinstance(event, kinds) and where(event)), None)
+            return next(
+                (
+                    (event, at)
+                    for event, at in self.seen
+                    if isinstance(event, kinds) and where(event)
+                ),
+                None,
+            )
 
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait_for(found), seconds)
             except TimeoutError:
                 names = getattr(kinds, "__name__", kinds)
-                raise Unavailable(f"no {names} came within {seconds:g} s; .ratchet/demo/ratchet.log says what happened") from None
+                raise Unavailable(
+                    f"no {names} came within {seconds:g} s; .ratchet/demo/ratchet.log says "
+                    "what happened"
+                ) from None
             event = found()
         assert event is not None
         return event
@@ -86,12 +112,20 @@ class Watcher:
 
 async def read_all(bootstrap_servers: str, topics: Sequence[str]) -> list[Record]:
     """Every record that stands on some topics now."""
-    consumer = AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(
+        *topics, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
+    )
     await consumer.start()
     records: list[Record] = []
     try:
-        ends = {partition: end for partition, end in (await consumer.end_offsets(consumer.assignment())).items() if end}
-        while [partition for partition, end in ends.items() if await consumer.position(partition) < end]:
+        ends = {
+            partition: end
+            for partition, end in (await consumer.end_offsets(consumer.assignment())).items()
+            if end
+        }
+        while [
+            partition for partition, end in ends.items() if await consumer.position(partition) < end
+        ]:
             for batch in (await consumer.getmany(timeout_ms=500)).values():
                 records += map(record_of, batch)
     finally:

@@ -9,9 +9,9 @@ from ratchet.serving.api import build
 from ratchet.serving.engine import EngineOptions
 from ratchet.serving.host import Host
 from ratchet.serving.settings import ServingSettings
+from shared.config.settings import read
 from shared.errors import Misconfigured
 from shared.logs import configure
-from shared.settings import read
 
 
 def main() -> int:
@@ -23,13 +23,23 @@ def main() -> int:
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return 2
-    log.info("serving", address=f"http://{settings.http_host}:{settings.serving_port}", data=str(settings.serving_data))
+    log.info(
+        "serving",
+        address=f"http://{settings.http_host}:{settings.serving_port}",
+        data=str(settings.serving_data),
+    )
     server = uvicorn.Server(
         uvicorn.Config(
-            build(host), settings.http_host, settings.serving_port, log_config=None, access_log=False, timeout_graceful_shutdown=10
+            build(host),
+            settings.http_host,
+            settings.serving_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=10,
         )
     )
-    # uvicorn raises the signal that ended it once more when it is done; by then the stop is complete.
+    # uvicorn raises the signal that ended it once more when it is done; by then the stop is
+    # complete.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()
     return 0 if server.started else 1

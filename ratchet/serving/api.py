@@ -20,7 +20,11 @@ from shared.events import Digest
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
-_STATUS: tuple[tuple[type[RatchetError], int], ...] = ((NotThere, 404), (Conflict, 409), (Unusable, 422))
+_STATUS: tuple[tuple[type[RatchetError], int], ...] = (
+    (NotThere, 404),
+    (Conflict, 409),
+    (Unusable, 422),
+)
 
 
 class PutModel(BaseModel):
@@ -49,7 +53,9 @@ def build(host: Host) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)) as client:
+        async with httpx.AsyncClient(
+            timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        ) as client:
             app.state.client = client
             await host.start()
             try:
@@ -57,12 +63,18 @@ def build(host: Host) -> FastAPI:
             finally:
                 await host.close()
 
-    app = FastAPI(title="Ratchet serving", summary="llama.cpp with immutable tags and movable aliases", lifespan=lifespan)
+    app = FastAPI(
+        title="Ratchet serving",
+        summary="llama.cpp with immutable tags and movable aliases",
+        lifespan=lifespan,
+    )
 
     @app.exception_handler(RatchetError)
     async def refuse(request: Request, error: RatchetError) -> JSONResponse:
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 400)
-        return JSONResponse({"error": {"message": str(error), "type": type(error).__name__, "code": status}}, status)
+        return JSONResponse(
+            {"error": {"message": str(error), "type": type(error).__name__, "code": status}}, status
+        )
 
     @app.post("/v1/chat/completions")
     async def answer(request: Request) -> Response:
@@ -70,7 +82,8 @@ def build(host: Host) -> FastAPI:
         tag = host.catalogue.resolve(body["model"])
         body["model"] = tag
         if body.get("temperature") == 0:
-            # With a reused prompt llama.cpp computes in other portions, whose rounding may turn a near tie.
+            # With a reused prompt llama.cpp computes in other portions, whose rounding may turn a
+            # near tie.
             body.setdefault("cache_prompt", False)
         return await _forward(host, request.app.state.client, tag, body)
 
@@ -80,7 +93,9 @@ def build(host: Host) -> FastAPI:
         names: dict[str, list[str]] = {tag: [] for tag in catalogue.tags}
         for alias, tag in catalogue.aliases.items():
             names[tag].append(alias)
-        available = await asyncio.to_thread(lambda: {tag for tag, entry in catalogue.tags.items() if Path(entry.path).is_file()})
+        available = await asyncio.to_thread(
+            lambda: {tag for tag, entry in catalogue.tags.items() if Path(entry.path).is_file()}
+        )
         data = [
             {
                 "id": tag,
@@ -119,7 +134,11 @@ def build(host: Host) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> PlainTextResponse:
-        return PlainTextResponse("200 OK\n") if host.is_ready else PlainTextResponse("503 Service Unavailable\n", 503)
+        return (
+            PlainTextResponse("200 OK\n")
+            if host.is_ready
+            else PlainTextResponse("503 Service Unavailable\n", 503)
+        )
 
     return app
 
@@ -130,12 +149,18 @@ def _body(raw: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise BadRequest(f"the request is not JSON: {error}") from error
     if not isinstance(body, dict) or not isinstance(body.get("model"), str):
-        raise BadRequest("the request must be an object with `model`, a tag or an alias, and `messages`")
+        raise BadRequest(
+            "the request must be an object with `model`, a tag or an alias, and `messages`"
+        )
     return body
 
 
-async def _forward(host: Host, client: httpx.AsyncClient, tag: str, body: dict[str, Any]) -> Response:
-    """Let a tag's engine answer; once more from a new engine when it dies before it has said anything."""
+async def _forward(
+    host: Host, client: httpx.AsyncClient, tag: str, body: dict[str, Any]
+) -> Response:
+    """Let a tag's engine answer; once more from a new engine when it dies before it has said
+    anything.
+    """
     for attempt in (1, 2):
         async with AsyncExitStack() as held:
             address = await held.enter_async_context(host.pool.using(tag))
@@ -144,7 +169,11 @@ async def _forward(host: Host, client: httpx.AsyncClient, tag: str, body: dict[s
                 answer = await client.send(request, stream=True)
                 held.push_async_callback(answer.aclose)
                 if not body.get("stream"):
-                    return Response(await answer.aread(), answer.status_code, media_type=answer.headers.get("content-type"))
+                    return Response(
+                        await answer.aread(),
+                        answer.status_code,
+                        media_type=answer.headers.get("content-type"),
+                    )
             except httpx.TransportError as error:
                 host.pool.lost(tag, address)
                 if attempt == 2:
@@ -155,10 +184,14 @@ async def _forward(host: Host, client: httpx.AsyncClient, tag: str, body: dict[s
 
 
 class _Streamed(StreamingResponse):
-    """The engine's bytes as they come. The engine is released at the end, also when the client goes away before the first."""
+    """The engine's bytes as they come. The engine is released at the end, also when the client goes
+    away before the first.
+    """
 
     def __init__(self, answer: httpx.Response, held: AsyncExitStack) -> None:
-        super().__init__(answer.aiter_raw(), answer.status_code, media_type=answer.headers.get("content-type"))
+        super().__init__(
+            answer.aiter_raw(), answer.status_code, media_type=answer.headers.get("content-type")
+        )
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

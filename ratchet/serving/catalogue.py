@@ -1,4 +1,5 @@
-"""What the host knows: which file stands behind a tag, and which tag behind an alias. Tags are immutable, aliases move.
+"""What the host knows: which file stands behind a tag, and which tag behind an alias. Tags are
+immutable, aliases move.
 
 Pure: every change is a new value.
 """
@@ -46,27 +47,38 @@ class Catalogue(BaseModel):
         return tag
 
     def with_tag(self, tag: str, entry: Entry) -> Self:
-        """Add a tag. The same file again may lie elsewhere now; raises Conflict when the tag stands for other bytes."""
+        """Add a tag. The same file again may lie elsewhere now; raises Conflict when the tag stands
+        for other bytes.
+        """
         known = self.tags.get(tag)
         if known is not None and known.digest != entry.digest:
-            raise Conflict(f"tag {tag!r} stands for {known.digest} and tags never change; use a new tag for {entry.digest}")
+            raise Conflict(
+                f"tag {tag!r} stands for {known.digest} and tags never change; use a new tag "
+                f"for {entry.digest}"
+            )
         if tag in self.aliases:
             raise Conflict(f"{tag!r} is an alias; choose another name for the tag")
         return self.model_copy(update={"tags": {**self.tags, tag: entry}})
 
     def with_alias(self, alias: str, tag: str) -> Self:
-        """Move an alias. Raises NotThere when the tag is unknown, Conflict when the alias has the name of a tag."""
+        """Move an alias. Raises NotThere when the tag is unknown, Conflict when the alias has the
+        name of a tag.
+        """
         if tag not in self.tags:
             raise NotThere(f"no tag is called {tag!r}; put the model first")
         if alias in self.tags:
-            raise Conflict(f"{alias!r} is a tag, and tags never change; choose another name for the alias")
+            raise Conflict(
+                f"{alias!r} is a tag, and tags never change; choose another name for the alias"
+            )
         return self.model_copy(update={"aliases": {**self.aliases, alias: tag}})
 
     def without_alias(self, alias: str) -> Self:
         """Forget an alias; its tag stays. Raises NotThere."""
         if alias not in self.aliases:
             raise NotThere(f"no alias is called {alias!r}")
-        return self.model_copy(update={"aliases": {name: tag for name, tag in self.aliases.items() if name != alias}})
+        return self.model_copy(
+            update={"aliases": {name: tag for name, tag in self.aliases.items() if name != alias}}
+        )
 
     def without_tag(self, tag: str) -> Self:
         """Forget a tag. Raises NotThere when there is none, Conflict while an alias names it."""
@@ -74,7 +86,9 @@ class Catalogue(BaseModel):
             raise NotThere(f"no tag is called {tag!r}")
         if holders := [alias for alias, named in self.aliases.items() if named == tag]:
             raise Conflict(f"{tag!r} is named by {', '.join(holders)}; move the alias first")
-        return self.model_copy(update={"tags": {name: entry for name, entry in self.tags.items() if name != tag}})
+        return self.model_copy(
+            update={"tags": {name: entry for name, entry in self.tags.items() if name != tag}}
+        )
 
     @property
     def aliased(self) -> frozenset[str]:
@@ -82,8 +96,11 @@ class Catalogue(BaseModel):
         return frozenset(self.aliases.values())
 
 
-def to_unload(loaded: Sequence[str], busy: Collection[str], aliased: Collection[str], limit: int) -> list[str]:
-    """Which of the loaded tags, given in order of last use, oldest first, have to go so that `limit` are left.
+def to_unload(
+    loaded: Sequence[str], busy: Collection[str], aliased: Collection[str], limit: int
+) -> list[str]:
+    """Which of the loaded tags, given in order of last use, oldest first, have to go so that
+    `limit` are left.
 
     Never one that an alias names or that is answering; so more than `limit` may stay.
     """

@@ -1,7 +1,7 @@
 """One version in memory: a child process that runs llama.cpp's own HTTP server on one file.
 
-Run as a module it is that child: it says its address on standard output and lives until its standard input closes, so that it
-never outlives the host, however the host ends.
+Run as a module it is that child: it says its address on standard output and lives until its
+standard input closes, so that it never outlives the host, however the host ends.
 """
 
 import argparse
@@ -40,10 +40,17 @@ class Engine:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ratchet.serving.engine", tag, path]
-        command += [f"--context={options.context}", f"--slots={options.slots}", f"--threads={options.threads}"]
+        command += [
+            f"--context={options.context}",
+            f"--slots={options.slots}",
+            f"--threads={options.threads}",
+        ]
         with log.open("wb") as errors:
-            # A session of its own: Ctrl-C reaches the host alone, which lets answers under way finish.
-            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=errors, start_new_session=True)
+            # A session of its own: Ctrl-C reaches the host alone, which lets answers under way
+            # finish.
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=PIPE, stderr=errors, start_new_session=True
+            )
         assert process.stdout is not None
         try:
             said = await process.stdout.readline()
@@ -52,7 +59,9 @@ class Engine:
             raise
         if not said:
             await process.wait()
-            raise Unusable(f"llama.cpp could not load {path}: {await asyncio.to_thread(_end_of, log)}")
+            raise Unusable(
+                f"llama.cpp could not load {path}: {await asyncio.to_thread(_end_of, log)}"
+            )
         return cls(process, json.loads(said)["address"])
 
     async def ended(self) -> int:
@@ -90,8 +99,9 @@ def main() -> None:
     params.port = 0
     params.n_parallel = options.slots
     params.n_ctx = options.context * options.slots
-    # llama.cpp's threads wait for each other by spinning: one that has to share its core, with a training run say, slows all down
-    # ten-fold and more. So a core is left to others, and threads that wait long enough sleep.
+    # llama.cpp's threads wait for each other by spinning: one that has to share its core, with a
+    # training run say, slows all down ten-fold and more. So a core is left to others, and threads
+    # that wait long enough sleep.
     threads = options.threads or max(1, (os.cpu_count() or 1) - 1)
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads

@@ -15,7 +15,9 @@ from shared.logs import Log
 
 
 class Host:
-    """Tags, aliases and what is in memory. State survives a restart: it is one JSON file, replaced as a whole."""
+    """Tags, aliases and what is in memory. State survives a restart: it is one JSON file, replaced
+    as a whole.
+    """
 
     def __init__(self, folder: Path, options: EngineOptions, limit: int, log: Log) -> None:
         self._file = folder / "state.json"
@@ -36,18 +38,23 @@ class Host:
         return self.catalogue.aliased <= set(self.pool.loaded)
 
     async def start(self) -> None:
-        """Load what the aliases name. A version that cannot be loaded is logged and leaves the host not ready."""
+        """Load what the aliases name. A version that cannot be loaded is logged and leaves the host
+        not ready.
+        """
         for tag in sorted(self.catalogue.aliased):
             try:
                 await self.pool.load(tag)
             except Unusable as error:
-                self._log.error("an aliased version could not be loaded", tag=tag, reason=str(error))
+                self._log.error(
+                    "an aliased version could not be loaded", tag=tag, reason=str(error)
+                )
 
     async def put(self, tag: str, path: str, digest: str) -> None:
-        """Make a file known under a tag and load it; its digest is computed here. The same again is harmless.
+        """Make a file known under a tag and load it; its digest is computed here. The same again is
+        harmless.
 
-        Raises Missing, Corrupt or Unusable for a file that is not there, is not the one announced, or cannot be loaded;
-        Conflict when the tag stands for another.
+        Raises Missing, Corrupt or Unusable for a file that is not there, is not the one announced,
+        or cannot be loaded; Conflict when the tag stands for another.
         """
         async with self._changing:
             changed = self.catalogue.with_tag(tag, Entry(path=path, digest=digest))
@@ -64,7 +71,9 @@ class Host:
             await self._save()
 
     async def move(self, alias: str, tag: str) -> None:
-        """Let an alias name a tag, once that is in memory. Requests under way finish on the version that they began with."""
+        """Let an alias name a tag, once that is in memory. Requests under way finish on the version
+        that they began with.
+        """
         async with self._changing:
             self.catalogue.with_alias(alias, tag)
             await self.pool.load(tag)
@@ -80,7 +89,9 @@ class Host:
         self.pool.tidy()
 
     async def forget(self, tag: str) -> None:
-        """Forget a tag and let it go; its file stays. Raises NotThere, or Conflict while an alias names it."""
+        """Forget a tag and let it go; its file stays. Raises NotThere, or Conflict while an alias
+        names it.
+        """
         async with self._changing:
             self.catalogue = self.catalogue.without_tag(tag)
             await self._save()
@@ -99,7 +110,9 @@ def _read(file: Path) -> Catalogue:
     except FileNotFoundError:
         return Catalogue()
     except ValueError as error:
-        raise Misconfigured(f"{file} is not this host's state; move it away to begin with none: {error}") from error
+        raise Misconfigured(
+            f"{file} is not this host's state; move it away to begin with none: {error}"
+        ) from error
 
 
 def _write(file: Path, catalogue: Catalogue) -> None:

@@ -1,4 +1,6 @@
-"""The versions in memory: started when they are needed, kept while they are wanted, started again when one dies."""
+"""The versions in memory: started when they are needed, kept while they are wanted, started again
+when one dies.
+"""
 
 import asyncio
 from collections import Counter, OrderedDict
@@ -22,9 +24,13 @@ class Wanted(Protocol):
 
 
 class Pool:
-    """At most `limit` engines, the least recently used unloaded first; never one that an alias names or that is answering."""
+    """At most `limit` engines, the least recently used unloaded first; never one that an alias
+    names or that is answering.
+    """
 
-    def __init__(self, wanted: Wanted, options: EngineOptions, limit: int, logs: Path, log: Log) -> None:
+    def __init__(
+        self, wanted: Wanted, options: EngineOptions, limit: int, logs: Path, log: Log
+    ) -> None:
         self._wanted = wanted
         self._options = options
         self._limit = limit
@@ -104,7 +110,9 @@ class Pool:
             return engine
 
     async def _watch(self, tag: str, engine: Engine) -> None:
-        """When an engine ends that nobody unloaded, an aliased one is started again at once, others when they are next asked for."""
+        """When an engine ends that nobody unloaded, an aliased one is started again at once, others
+        when they are next asked for.
+        """
         status = await engine.ended()
         if self._closing or self._engines.get(tag) is not engine:
             return
@@ -114,4 +122,8 @@ class Pool:
             try:
                 await self.load(tag)
             except Unusable as error:
-                self._log.error("an engine could not be started again; the next request tries once more", tag=tag, reason=str(error))
+                self._log.error(
+                    "an engine could not be started again; the next request tries once more",
+                    tag=tag,
+                    reason=str(error),
+                )

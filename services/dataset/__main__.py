@@ -7,22 +7,22 @@ from services.dataset.app import FaustTable, attach
 from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
 from shared.clock import SystemClock
-from shared.counted_store import CountedStore
+from shared.config.model_file import load_models
+from shared.config.settings import read
+from shared.exit_status import exit_status
 from shared.failpoints import arm
-from shared.health import Health, serve_health
-from shared.kafka import KafkaProducer
-from shared.kafka_security import security_of
-from shared.log_ends import LogEnds
+from shared.kafka.client import KafkaProducer
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.security import security_of
+from shared.kafka.streams import Commits, create_app, run
 from shared.logs import configure
-from shared.metrics import Metrics
-from shared.model_file import load_models
-from shared.process import exit_status
-from shared.settings import read
-from shared.storage import FsspecStore, local_folder
-from shared.streams import Commits, create_app, run
-from shared.topics import FEEDBACK_SCORED
-from shared.tracing import tracing
-from shared.vitals import show_vitals
+from shared.messaging.topics import FEEDBACK_SCORED
+from shared.observability.health import Health, serve_health
+from shared.observability.metrics import Metrics
+from shared.observability.process_metrics import show_vitals
+from shared.observability.tracing import tracing
+from shared.storage.counted_store import CountedStore
+from shared.storage.object_store import FsspecStore, local_folder
 
 
 async def serve(settings: DatasetSettings) -> None:
@@ -36,13 +36,32 @@ async def serve(settings: DatasetSettings) -> None:
     security = security_of(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     app = create_app(settings.dataset_group, settings, security)
-    commits = Commits(app, FEEDBACK_SCORED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
+    commits = Commits(
+        app,
+        FEEDBACK_SCORED,
+        health,
+        LogEnds(settings.bootstrap_servers, security=security),
+        metrics,
+    )
     table, store = FaustTable(app), CountedStore(FsspecStore(settings.object_store), metrics)
     dataset = Dataset(
-        models, table, store, producer, metrics, clock, log, settings.dataset_retries, lambda: health.progressed(busy=True), traces
+        models,
+        table,
+        store,
+        producer,
+        metrics,
+        clock,
+        log,
+        settings.dataset_retries,
+        lambda: health.progressed(busy=True),
+        traces,
     )
     attach(app, table, dataset, commits, health)
-    show_vitals(metrics, health, {"data": settings.data, "object_store": local_folder(settings.object_store)})
+    show_vitals(
+        metrics,
+        health,
+        {"data": settings.data, "object_store": local_folder(settings.object_store)},
+    )
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
     try:
         await producer.start()

@@ -1,35 +1,56 @@
-"""What is done for one scored event: gather, decide, write. Entries go to the table, snapshots to the object store, batches to the bus."""
+"""What is done for one scored event: gather, decide, write. Entries go to the table, snapshots to
+the object store, batches to the bus.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from services.dataset.batches import announcement, write_snapshot
-from services.dataset.cards import Card
-from services.dataset.golden import Golden
-from services.dataset.ledger import Ledger
-from services.dataset.outcomes import Closing
-from services.dataset.recovery import Group, ShardState, completed, newest_members, perhaps_unannounced
-from services.dataset.withdrawal import announcements, mark_examples
-from shared.bus import Producer, Record, publish, send_dead_letter
+from services.dataset.ledger.entry_row import Card
+from services.dataset.ledger.golden_set import Golden
+from services.dataset.ledger.ledger import Ledger
+from services.dataset.ledger.recovery import (
+    Group,
+    ShardState,
+    completed,
+    newest_members,
+    perhaps_unannounced,
+)
+from services.dataset.ledger.results import Closing
+from services.dataset.snapshot.withdrawal import announcements, mark_examples
+from services.dataset.snapshot.writer import announcement, write_snapshot
 from shared.clock import Clock
-from shared.codec import Headers, decode
-from shared.entries import ClosedBatch, Entry, closed_batch_key
+from shared.config.model_file import ModelFile, Models
 from shared.errors import Unavailable, Unprocessable
-from shared.events import Artefact, Event, FeedbackScored, FeedbackType, Position, WaitEnded, WithdrawalRequested
+from shared.events import (
+    Artefact,
+    Event,
+    FeedbackScored,
+    FeedbackType,
+    Position,
+    WaitEnded,
+    WithdrawalRequested,
+)
 from shared.failpoints import reach
 from shared.identity import identity
 from shared.logs import Log
-from shared.metrics import Metrics
-from shared.model_file import ModelFile, Models
-from shared.snapshots import Manifest, read_manifest
-from shared.storage import ObjectStore
-from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES
-from shared.tracing import UNTRACED, Tracing, place_of_batch, traceparent_in
+from shared.messaging.bus import Producer, Record, publish, send_dead_letter
+from shared.messaging.codec import Headers, decode
+from shared.messaging.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES
+from shared.observability.metrics import Metrics
+from shared.observability.trace_context import place_of_batch, traceparent_in
+from shared.observability.tracing import UNTRACED, Tracing
+from shared.storage.dataset_entries import ClosedBatch, Entry, closed_batch_key
+from shared.storage.object_store import ObjectStore
+from shared.storage.snapshots import Manifest, read_manifest
 
 SOURCE = "/ratchet/dataset"
-TAKEN: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (FeedbackScored, WithdrawalRequested, WaitEnded)
+TAKEN: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (
+    FeedbackScored,
+    WithdrawalRequested,
+    WaitEnded,
+)
 OF_SHARDS = (
     "ratchet_dataset_pending_examples",
     "ratchet_dataset_held_back_examples",
@@ -40,14 +61,17 @@ OF_SHARDS = (
 
 WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
-# A worker that wakes up after its session has some 2,000 events at hand to write older entries from, and a batch has 50 or more of them.
+# A worker that wakes up after its session has some 2,000 events at hand to write older entries
+# from, and a batch has 50 or more of them.
 _BATCHES_REMEMBERED = 200
 
 T = TypeVar("T")
 
 
 class Table(Protocol):
-    """Where entries are kept. What `put` and `delete` return is done when the change is durable; `hold` changes what is in memory alone."""
+    """Where entries are kept. What `put` and `delete` return is done when the change is durable;
+    `hold` changes what is in memory alone.
+    """
 
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[Any]: ...
 
@@ -72,10 +96,13 @@ class Dataset:
         progressed: Callable[[], object] = lambda: None,
         tracing: Tracing = UNTRACED,
     ) -> None:
-        """`progressed` is called from a thread while old snapshots are searched, which may take longer than a stall."""
+        """`progressed` is called from a thread while old snapshots are searched, which may take
+        longer than a stall.
+        """
         self._models = models
         self._golden = {
-            name: Golden((line.messages for line in models.golden(name)), file.curation.similarity) for name, file in models.files.items()
+            name: Golden((line.messages for line in models.golden(name)), file.curation.similarity)
+            for name, file in models.files.items()
         }
         self._table = table
         self._store = store
@@ -94,10 +121,15 @@ class Dataset:
         metrics.expect("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
         for name, file in models.files.items():
             metrics.expect("ratchet_dataset_batches_total", model=name)
-            metrics.set("ratchet_dataset_batch_size", max(file.curation.batch_size, file.curation.pool or 0), model=name)
+            metrics.set(
+                "ratchet_dataset_batch_size",
+                max(file.curation.batch_size, file.curation.pool or 0),
+                model=name,
+            )
 
     async def recover(self, read: Callable[[], dict[Group, ShardState]]) -> None:
-        """Go on from what the table says of the partitions that this worker owns; it is read when no event is half done.
+        """Go on from what the table says of the partitions that this worker owns; it is read when
+        no event is half done.
 
         Raises Unusable when a snapshot that is needed is not whole.
         """
@@ -110,26 +142,42 @@ class Dataset:
             state = read()
             for (model, shard), found in state.items():
                 if model not in self._models.files:
-                    self._log.warning("no model file declares it any more", model=model, entries=len(found.cards))
+                    self._log.warning(
+                        "no model file declares it any more", model=model, entries=len(found.cards)
+                    )
                     continue
                 if (unannounced := perhaps_unannounced(found)) is not None:
-                    await self._announce_batch(unannounced, (card.entry for card in found.cards if card.waits))
+                    await self._announce_batch(
+                        unannounced, (card.entry for card in found.cards if card.waits)
+                    )
                 repaired = await asyncio.to_thread(completed, found, self._read)
                 await reach("dataset.recovering")
                 newest = {card.feedback_id: card for card in found.cards}
                 for entry in repaired:
                     card = newest[entry.feedback_id] = Card.of(entry)
                     await self._table.put(entry.source.partition, entry.key, card.encoded)
-                ledger = Ledger.rebuilt(self._models.get(model), shard, self._golden[model], newest.values(), found.batches)
+                ledger = Ledger.rebuilt(
+                    self._models.get(model),
+                    shard,
+                    self._golden[model],
+                    newest.values(),
+                    found.batches,
+                )
                 self._ledgers[model, shard] = ledger
                 self._lighten(ledger)
                 self._count_pending(model, shard)
                 self._tell_newest_batch(model, shard, newest_members(newest.values()))
             self._recovered = True
-            self._log.info("recovered", entries=sum(len(found.cards) for found in state.values()), ledgers=len(self._ledgers))
+            self._log.info(
+                "recovered",
+                entries=sum(len(found.cards) for found in state.values()),
+                ledgers=len(self._ledgers),
+            )
 
     async def handle(self, record: Record, logged_at: datetime) -> list[Awaitable[Any]]:
-        """Decide about a record; what is returned is awaited until the entries are durable. Raises Unavailable after all attempts."""
+        """Decide about a record; what is returned is awaited until the entries are durable. Raises
+        Unavailable after all attempts.
+        """
         async with self._turn:
             if not self._recovered:
                 raise RuntimeError("an event came before the state was recovered")
@@ -137,14 +185,23 @@ class Dataset:
                 event = decode(record.value, record.headers, *TAKEN, otherwise=FeedbackScored).event
                 model_file = self._models.get(event.model)
             except Unprocessable as error:
-                self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
+                self._log.warning(
+                    "dead letter",
+                    partition=record.partition,
+                    offset=record.offset,
+                    reason=str(error),
+                )
                 self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
                 return [send_dead_letter(self._producer, record, error, "dataset", self._clock)]
             group = event.model, event.shard
             ledger = self._ledgers.get(group)
             if ledger is None:
-                ledger = self._ledgers[group] = Ledger(model_file, event.shard, self._golden[event.model])
-            position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+                ledger = self._ledgers[group] = Ledger(
+                    model_file, event.shard, self._golden[event.model]
+                )
+            position = Position(
+                topic=record.topic, partition=record.partition, offset=record.offset
+            )
             if isinstance(event, WaitEnded):
                 deliveries = []
                 ledger.wait_ended(logged_at)
@@ -153,7 +210,8 @@ class Dataset:
             else:
                 traceparent = traceparent_in(record.headers) if self._tracing.on else None
                 deliveries = await self._decide(ledger, event, position, logged_at, traceparent)
-            # Asked after a replay as well: the crash may have been between the last entry of a batch and its close.
+            # Asked after a replay as well: the crash may have been between the last entry of a
+            # batch and its close.
             deliveries += await self._close_batches(ledger, model_file, record.partition)
             self._lighten(ledger)
             self._watch(event.model, ledger)
@@ -161,16 +219,34 @@ class Dataset:
             return deliveries
 
     async def look_at_the_clock(self) -> None:
-        """Have the log say that a wait has ended, for each shard in which it has: no decision depends on any other clock."""
+        """Have the log say that a wait has ended, for each shard in which it has: no decision
+        depends on any other clock.
+        """
         now = self._clock.now()
         async with self._turn:
             overdue = [group for group, ledger in self._ledgers.items() if ledger.is_overdue(now)]
         for model, shard in overdue:
-            event = WaitEnded(event_id=identity("wait ended", model, shard, now.isoformat()), occurred_at=now, model=model, shard=shard)
-            await publish(self._producer, FEEDBACK_SCORED, self._models.get(model).key_of(shard), event, SOURCE)
+            event = WaitEnded(
+                event_id=identity("wait ended", model, shard, now.isoformat()),
+                occurred_at=now,
+                model=model,
+                shard=shard,
+            )
+            await publish(
+                self._producer,
+                FEEDBACK_SCORED,
+                self._models.get(model).key_of(shard),
+                event,
+                SOURCE,
+            )
 
     async def _decide(
-        self, ledger: Ledger, event: FeedbackScored, position: Position, logged_at: datetime, traceparent: str | None
+        self,
+        ledger: Ledger,
+        event: FeedbackScored,
+        position: Position,
+        logged_at: datetime,
+        traceparent: str | None,
     ) -> list[Awaitable[Any]]:
         decided = ledger.decide(event, position, logged_at, traceparent)
         await reach("dataset.decided")
@@ -178,7 +254,8 @@ class Dataset:
         if decided.entry is not None:
             deliveries.append(self._put(ledger, decided.entry))
         if decided.superseded is not None:
-            # After the entry that takes its place, so that a crash between the two leaves what recovery can tell.
+            # After the entry that takes its place, so that a crash between the two leaves what
+            # recovery can tell.
             deliveries.append(self._put(ledger, decided.superseded))
         await reach("dataset.entry_sent")
         self._count(event.model, decided.status, decided.entry)
@@ -187,22 +264,38 @@ class Dataset:
     async def _withdraw(
         self, ledger: Ledger, request: WithdrawalRequested, position: Position, logged_at: datetime
     ) -> list[Awaitable[Any]]:
-        """Mark the snapshots, then say what is withdrawn, then write the entries without it; so that a repeat finds what is left to do."""
+        """Mark the snapshots, then say what is withdrawn, then write the entries without it; so
+        that a repeat finds what is left to do.
+        """
         withdrawn = ledger.withdraw(request, position, logged_at)
         if withdrawn.status != "new":
             return []
         newest, user = ledger.newest_manifest, request.user_id
-        found = await self._retried(lambda: asyncio.to_thread(mark_examples, self._store, newest, user, self._progressed))
+        found = await self._retried(
+            lambda: asyncio.to_thread(mark_examples, self._store, newest, user, self._progressed)
+        )
         if found.unread:
-            self._log.warning("snapshots could not be searched", model=request.model, shard=request.shard, objects=found.unread)
+            self._log.warning(
+                "snapshots could not be searched",
+                model=request.model,
+                shard=request.shard,
+                objects=found.unread,
+            )
         for event in announcements(request, withdrawn.waiting, found):
             await self._announce(DATASET_WITHDRAWALS, request.model, event)
         self._metrics.count("ratchet_dataset_withdrawals_total", model=request.model)
-        about = {"model": request.model, "shard": request.shard, "waiting": withdrawn.waiting, "batches": len(found.batches)}
+        about = {
+            "model": request.model,
+            "shard": request.shard,
+            "waiting": withdrawn.waiting,
+            "batches": len(found.batches),
+        }
         self._log.info("withdrawn", forgotten=request.forgotten, **about)
         return [self._put(ledger, entry) for entry in withdrawn.entries]
 
-    async def _close_batches(self, ledger: Ledger, model_file: ModelFile, partition: int) -> list[Awaitable[Any]]:
+    async def _close_batches(
+        self, ledger: Ledger, model_file: ModelFile, partition: int
+    ) -> list[Awaitable[Any]]:
         deliveries: list[Awaitable[Any]] = []
         while closing := ledger.due():
             batch = await self._record(closing, model_file, ledger.shard, partition)
@@ -213,12 +306,24 @@ class Dataset:
             await reach("dataset.batch_closed")
             self._metrics.count("ratchet_dataset_batches_total", model=model_file.model)
             self._tell_newest_batch(model_file.model, ledger.shard, closing.members)
-            self._log.info("batch closed", model=model_file.model, shard=ledger.shard, number=closing.number, batch=closing.batch_id)
+            self._log.info(
+                "batch closed",
+                model=model_file.model,
+                shard=ledger.shard,
+                number=closing.number,
+                batch=closing.batch_id,
+            )
         return deliveries
 
-    async def _record(self, closing: Closing, model_file: ModelFile, shard: int, partition: int) -> ClosedBatch:
-        """Write the snapshot, then the record that fixes for good what the batch is, before anyone else hears of it."""
-        manifest = await self._retried(lambda: asyncio.to_thread(write_snapshot, self._store, closing, model_file, shard))
+    async def _record(
+        self, closing: Closing, model_file: ModelFile, shard: int, partition: int
+    ) -> ClosedBatch:
+        """Write the snapshot, then the record that fixes for good what the batch is, before anyone
+        else hears of it.
+        """
+        manifest = await self._retried(
+            lambda: asyncio.to_thread(write_snapshot, self._store, closing, model_file, shard)
+        )
         await reach("dataset.manifest_written")
         batch = ClosedBatch(
             model=model_file.model,
@@ -232,19 +337,29 @@ class Dataset:
         )
         await self._table.put(partition, batch.key, batch.encode())
         if closing.number >= _BATCHES_REMEMBERED:
-            await self._table.delete(partition, closed_batch_key(batch.model, shard, closing.number - _BATCHES_REMEMBERED))
+            await self._table.delete(
+                partition,
+                closed_batch_key(batch.model, shard, closing.number - _BATCHES_REMEMBERED),
+            )
         await reach("dataset.batch_recorded")
         return batch
 
     async def _announce_batch(self, batch: ClosedBatch, entries: Iterable[Entry]) -> None:
-        """Say what a batch is. Saying it again is harmless: the words are those of its record and its manifest. Its members are among
-        `entries`."""
+        """Say what a batch is. Saying it again is harmless: the words are those of its record and
+        its manifest. Its members are among `entries`.
+        """
         manifest = await self._retried(lambda: asyncio.to_thread(self._read, batch.manifest))
         ready = announcement(batch, manifest)
         members = frozenset(manifest.feedback_ids)
-        links = [entry.traceparent for entry in entries if entry.traceparent and entry.feedback_id in members]
+        links = [
+            entry.traceparent
+            for entry in entries
+            if entry.traceparent and entry.feedback_id in members
+        ]
         with self._tracing.span("batch", at=place_of_batch(ready.batch_id), links=links) as span:
-            span.note(model=ready.model, batch=ready.batch_id, number=ready.number, members=len(members))
+            span.note(
+                model=ready.model, batch=ready.batch_id, number=ready.number, members=len(members)
+            )
             await self._announce(TRAINING_BATCHES, batch.model, ready, span.headers)
         await reach("dataset.announced")
 
@@ -273,9 +388,19 @@ class Dataset:
 
     def _count(self, model: str, status: str, entry: Entry | None) -> None:
         if status == "duplicate":
-            self._metrics.count("ratchet_dataset_decisions_total", model=model, decision="dropped", reason="duplicate")
+            self._metrics.count(
+                "ratchet_dataset_decisions_total",
+                model=model,
+                decision="dropped",
+                reason="duplicate",
+            )
         elif entry is not None:
-            self._metrics.count("ratchet_dataset_decisions_total", model=model, decision=entry.decision, reason=entry.reason)
+            self._metrics.count(
+                "ratchet_dataset_decisions_total",
+                model=model,
+                decision=entry.decision,
+                reason=entry.reason,
+            )
 
     def _watch(self, model: str, ledger: Ledger) -> None:
         """Raise or end the alarm for each kind of feedback whose share in a shard has jumped."""
@@ -285,16 +410,41 @@ class Dataset:
                 continue
             self._alarms ^= {alarm}
             raised = alarm in self._alarms
-            self._metrics.set("ratchet_dataset_feedback_jump", int(raised), model=model, shard=str(ledger.shard), kind=kind)
-            self._log.warning("the mix of feedback has jumped" if raised else "the mix of feedback is steady again", model=model, kind=kind)
+            self._metrics.set(
+                "ratchet_dataset_feedback_jump",
+                int(raised),
+                model=model,
+                shard=str(ledger.shard),
+                kind=kind,
+            )
+            self._log.warning(
+                "the mix of feedback has jumped"
+                if raised
+                else "the mix of feedback is steady again",
+                model=model,
+                kind=kind,
+            )
 
     def _count_pending(self, model: str, shard: int) -> None:
         ledger = self._ledgers[model, shard]
-        self._metrics.set("ratchet_dataset_pending_examples", ledger.pending, model=model, shard=str(shard))
+        self._metrics.set(
+            "ratchet_dataset_pending_examples", ledger.pending, model=model, shard=str(shard)
+        )
         for reason, count in ledger.held_back.items():
-            self._metrics.set("ratchet_dataset_held_back_examples", count, model=model, shard=str(shard), reason=reason)
+            self._metrics.set(
+                "ratchet_dataset_held_back_examples",
+                count,
+                model=model,
+                shard=str(shard),
+                reason=reason,
+            )
 
     def _tell_newest_batch(self, model: str, shard: int, members: Collection[Entry | Card]) -> None:
         if members:
             newest = max(member.logged_at for member in members).timestamp()
-            self._metrics.set("ratchet_dataset_newest_batch_timestamp_seconds", newest, model=model, shard=str(shard))
+            self._metrics.set(
+                "ratchet_dataset_newest_batch_timestamp_seconds",
+                newest,
+                model=model,
+                shard=str(shard),
+            )

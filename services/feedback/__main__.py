@@ -7,26 +7,26 @@ from collections.abc import Callable
 from services.feedback.app import Feedback, attach
 from services.feedback.intake.app import Intake, Limits
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.serving import serve_intake
+from services.feedback.intake.server_thread import serve_intake
 from services.feedback.redaction.names import load_name_finder
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
+from shared.auth.token_file import TokenFile
 from shared.clock import Clock, SystemClock
+from shared.config.model_file import load_models
+from shared.config.settings import read
+from shared.exit_status import exit_status
 from shared.failpoints import arm
-from shared.health import Health, serve_health
-from shared.kafka import KafkaProducer
-from shared.kafka_security import Security, security_of
-from shared.log_ends import LogEnds
+from shared.kafka.client import KafkaProducer
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.security import Security, security_of
+from shared.kafka.streams import Commits, create_app, run
 from shared.logs import Log, configure
-from shared.metrics import Metrics
-from shared.model_file import load_models
-from shared.process import exit_status
-from shared.settings import read
-from shared.streams import Commits, create_app, run
-from shared.token_file import TokenFile
-from shared.topics import FEEDBACK_RECEIVED
-from shared.tracing import tracing
-from shared.vitals import show_vitals
+from shared.messaging.topics import FEEDBACK_RECEIVED
+from shared.observability.health import Health, serve_health
+from shared.observability.metrics import Metrics
+from shared.observability.process_metrics import show_vitals
+from shared.observability.tracing import tracing
 
 
 async def serve(settings: FeedbackSettings) -> None:
@@ -38,11 +38,20 @@ async def serve(settings: FeedbackSettings) -> None:
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     with_names = any(file.redaction.names for file in models.files.values())
-    policies = Policies(models, load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None)
+    policies = Policies(
+        models,
+        load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None,
+    )
     security = security_of(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     app = create_app(settings.feedback_group, settings, security)
-    commits = Commits(app, FEEDBACK_RECEIVED, health, LogEnds(settings.bootstrap_servers, security=security), metrics)
+    commits = Commits(
+        app,
+        FEEDBACK_RECEIVED,
+        health,
+        LogEnds(settings.bootstrap_servers, security=security),
+        metrics,
+    )
     attach(app, Feedback(policies, producer, metrics, clock, log, traces), commits, health)
     show_vitals(metrics, health, {"data": settings.data})
     stop_http = _serve_http(settings, security, policies, health, metrics, clock, log)
@@ -56,7 +65,13 @@ async def serve(settings: FeedbackSettings) -> None:
 
 
 def _serve_http(
-    settings: FeedbackSettings, security: Security, policies: Policies, health: Health, metrics: Metrics, clock: Clock, log: Log
+    settings: FeedbackSettings,
+    security: Security,
+    policies: Policies,
+    health: Health,
+    metrics: Metrics,
+    clock: Clock,
+    log: Log,
 ) -> Callable[[], None]:
     """Health and metrics, and the intake where it is wanted; returns what stops them."""
     host, port = settings.http_host, settings.feedback_port
@@ -64,9 +79,15 @@ def _serve_http(
         return serve_health(health, metrics.registry, host, port)
     path = settings.intake_tokens_file
     tokens = TokenFile(path, "RATCHET_INTAKE_TOKENS_FILE", ("send",), log) if path else None
-    limits = Limits(settings.intake_events, settings.intake_body_bytes, settings.intake_in_flight_bytes)
-    delivery = KafkaDelivery(settings.bootstrap_servers, settings.intake_acknowledged_seconds, security)
-    return serve_intake(Intake(limits, policies, delivery, tokens, health, metrics, clock), delivery, host, port)
+    limits = Limits(
+        settings.intake_events, settings.intake_body_bytes, settings.intake_in_flight_bytes
+    )
+    delivery = KafkaDelivery(
+        settings.bootstrap_servers, settings.intake_acknowledged_seconds, security
+    )
+    return serve_intake(
+        Intake(limits, policies, delivery, tokens, health, metrics, clock), delivery, host, port
+    )
 
 
 def main() -> int:

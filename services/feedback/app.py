@@ -1,4 +1,6 @@
-"""The shell: a Faust stream of raw records in, scored events, requests to withdraw or dead letters out."""
+"""The shell: a Faust stream of raw records in, scored events, requests to withdraw or dead letters
+out.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,20 +8,20 @@ from typing import Any, Protocol, get_args
 
 import faust
 
-from services.feedback.forgetting import Request, user_forgotten, withdrawal_requests
+from services.feedback.erasure import Request, user_forgotten, withdrawal_requests
 from services.feedback.scoring import SOURCE, Policies, score
-from shared.bus import Pipeline, Producer, Record, send_dead_letter
 from shared.clock import Clock
-from shared.codec import encode
 from shared.errors import Unprocessable
 from shared.events import FeedbackType
 from shared.failpoints import reach
-from shared.health import Health
+from shared.kafka.streams import Commits, record_of, source_topic
 from shared.logs import Log
-from shared.metrics import Metrics
-from shared.streams import Commits, record_of, source_topic
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
-from shared.tracing import UNTRACED, Span, Tracing
+from shared.messaging.bus import Pipeline, Producer, Record, send_dead_letter
+from shared.messaging.codec import encode
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.tracing import UNTRACED, Span, Tracing
 
 
 class Bus(Producer, Pipeline, Protocol):
@@ -29,7 +31,15 @@ class Bus(Producer, Pipeline, Protocol):
 class Feedback:
     """Handles one record at a time; several deliveries may be under way."""
 
-    def __init__(self, policies: Policies, producer: Bus, metrics: Metrics, clock: Clock, log: Log, tracing: Tracing = UNTRACED) -> None:
+    def __init__(
+        self,
+        policies: Policies,
+        producer: Bus,
+        metrics: Metrics,
+        clock: Clock,
+        log: Log,
+        tracing: Tracing = UNTRACED,
+    ) -> None:
         self._policies = policies
         self._producer = producer
         self._metrics = metrics
@@ -42,7 +52,11 @@ class Feedback:
             for moved in ("gained", "lost"):
                 metrics.expect(f"ratchet_feedback_reward_{moved}_total", model=policy.file.model)
             for feedback_type in get_args(FeedbackType):
-                metrics.expect("ratchet_feedback_received_total", model=policy.file.model, feedback_type=feedback_type)
+                metrics.expect(
+                    "ratchet_feedback_received_total",
+                    model=policy.file.model,
+                    feedback_type=feedback_type,
+                )
         self._tracing = tracing
 
     async def handle(self, record: Record) -> Any:
@@ -53,33 +67,51 @@ class Feedback:
     async def _handle(self, record: Record, span: Span) -> Any:
         try:
             if forgotten := user_forgotten(record):
-                return await self._request(withdrawal_requests(forgotten, record.position, self._policies), span)
+                return await self._request(
+                    withdrawal_requests(forgotten, record.position, self._policies), span
+                )
             scored = score(record, self._policies)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
             span.failed(type(error).__name__)
-            self._log.warning("dead letter", partition=record.partition, offset=record.offset, reason=str(error))
+            self._log.warning(
+                "dead letter", partition=record.partition, offset=record.offset, reason=str(error)
+            )
             self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
             self._metrics.count("ratchet_feedback_refused_total", reason=type(error).__name__)
             return send_dead_letter(self._producer, record, error, "feedback", self._clock)
         event = scored.event
         span.note(model=event.model, feedback_type=event.feedback_type)
-        self._metrics.count("ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type)
+        self._metrics.count(
+            "ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type
+        )
         self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
         # A sum that may fall is no counter, and a histogram with buckets below zero has none.
         moved = "gained" if event.reward >= 0 else "lost"
-        self._metrics.count(f"ratchet_feedback_reward_{moved}_total", abs(event.reward), model=event.model)
+        self._metrics.count(
+            f"ratchet_feedback_reward_{moved}_total", abs(event.reward), model=event.model
+        )
         for kind, count in scored.redactions.items():
-            self._metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
+            self._metrics.count(
+                "ratchet_feedback_redactions_total", count, model=event.model, kind=kind
+            )
         await reach("feedback.scored")
-        return await self._producer.begin(FEEDBACK_SCORED, scored.key.encode(), value, [*headers, *span.headers])
+        return await self._producer.begin(
+            FEEDBACK_SCORED, scored.key.encode(), value, [*headers, *span.headers]
+        )
 
     async def _request(self, requests: Sequence[Request], span: Span) -> Any:
         begun = []
         for request in requests:
             value, headers = encode(request.event, SOURCE)
-            begun.append(await self._producer.begin(FEEDBACK_SCORED, request.key.encode(), value, [*headers, *span.headers]))
-        self._log.info("withdrawal requested", shards=len(requests), forgotten=requests[0].event.forgotten)
+            begun.append(
+                await self._producer.begin(
+                    FEEDBACK_SCORED, request.key.encode(), value, [*headers, *span.headers]
+                )
+            )
+        self._log.info(
+            "withdrawal requested", shards=len(requests), forgotten=requests[0].event.forgotten
+        )
         return asyncio.gather(*begun)
 
 
@@ -95,9 +127,12 @@ def attach(app: faust.App, feedback: Feedback, commits: Commits, health: Health)
                 for event in events:
                     await commits.after(event, await feedback.handle(record_of(event)))
             except Exception as error:
-                # Left to Faust, an exception would only restart the stream behind the record that caused it.
+                # Left to Faust, an exception would only restart the stream behind the record that
+                # caused it.
                 await app.crash(error)
                 return
 
     app.on_rebalance_complete.connect(on_ready, weak=False)
-    app.agent(source_topic(app, FEEDBACK_RECEIVED), concurrency=1, name="score_feedback")(score_feedback)
+    app.agent(source_topic(app, FEEDBACK_RECEIVED), concurrency=1, name="score_feedback")(
+        score_feedback
+    )

@@ -1,40 +1,54 @@
-"""What a piece of feedback says about its answer, as named parts whose weighted mean is the reward in [-1, 1].
+"""What a piece of feedback says about its answer, as named parts whose weighted mean is the reward
+in [-1, 1].
 
 - `validation`: 2·score - 1, where an automatic check gave a score in [0, 1];
 - `action`: what a person did with the answer;
 - `correction`: how much of the answer had to change, from 0 (nothing) to -1 (all of it);
-- `rules`: -1 for an answer that breaks rules, and which; absent otherwise, since not being broken is no merit.
+- `rules`: -1 for an answer that breaks rules, and which; absent otherwise, since not being broken
+  is no merit.
 
-Weights, and what an action is worth, come from the model file. Feedback without any part (a withdrawal, a check without a score) has
-reward 0.
+Weights, and what an action is worth, come from the model file. Feedback without any part (a
+withdrawal, a check without a score) has reward 0.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
 from services.feedback.rules import TOKEN, Rule
+from shared.config.reward_policy import RewardPolicy
 from shared.events import FeedbackReceived, RewardPart
-from shared.reward_policy import RewardPolicy
 
 
-def reward_parts(feedback: FeedbackReceived, broken: Sequence[Rule], policy: RewardPolicy) -> tuple[RewardPart, ...]:
+def reward_parts(
+    feedback: FeedbackReceived, broken: Sequence[Rule], policy: RewardPolicy
+) -> tuple[RewardPart, ...]:
     """The parts that are there, in the order above. `broken` are the rules that the answer breaks."""
     parts = []
     if feedback.validation_score is not None:
-        parts.append(RewardPart(name="validation", value=2 * feedback.validation_score - 1, weight=policy.validation))
+        parts.append(
+            RewardPart(
+                name="validation", value=2 * feedback.validation_score - 1, weight=policy.validation
+            )
+        )
     if (worth := getattr(policy.actions, feedback.feedback_type, None)) is not None:
         parts.append(RewardPart(name="action", value=worth, weight=policy.action))
     if feedback.feedback_type == "correction" and feedback.corrected_output is not None:
         distance = change(feedback.output, feedback.corrected_output)
-        parts.append(RewardPart(name="correction", value=-distance, weight=policy.correction_weight))
+        parts.append(
+            RewardPart(name="correction", value=-distance, weight=policy.correction_weight)
+        )
     if broken:
-        parts.append(RewardPart(name="rules", value=-1.0, weight=policy.rules, reason=", ".join(broken)))
+        parts.append(
+            RewardPart(name="rules", value=-1.0, weight=policy.rules, reason=", ".join(broken))
+        )
     return tuple(parts)
 
 
 def change(before: str, after: str) -> float:
-    """The share of the words of two texts that is not common to both, in [0, 1]: 1 minus the Sørensen-Dice coefficient of their
-    words as multisets. Linear in the length, unlike an edit distance, as it is computed on what strangers send."""
+    """The share of the words of two texts that is not common to both, in [0, 1]: 1 minus the
+    Sørensen-Dice coefficient of their words as multisets. Linear in the length, unlike an edit
+    distance, as it is computed on what strangers send.
+    """
     if before == after:
         return 0.0
     old, new = Counter(TOKEN.findall(before)), Counter(TOKEN.findall(after))

@@ -1,4 +1,6 @@
-"""What is wrong with an answer whoever judges it: it is empty, cut off, repeats itself, or is not in the format that the policy demands."""
+"""What is wrong with an answer whoever judges it: it is empty, cut off, repeats itself, or is not
+in the format that the policy demands.
+"""
 
 import re
 from collections.abc import Callable
@@ -14,8 +16,12 @@ _SHORTEST_REPETITIVE = 24
 _LEAST_DISTINCT = 0.5
 
 
-def broken_rules(feedback: FeedbackReceived, format_fault: Callable[[str], str | None]) -> tuple[Rule, ...]:
-    """The rules that the answer breaks. An empty one breaks only that; what is not there has no format."""
+def broken_rules(
+    feedback: FeedbackReceived, format_fault: Callable[[str], str | None]
+) -> tuple[Rule, ...]:
+    """The rules that the answer breaks. An empty one breaks only that; what is not there has no
+    format.
+    """
     answer = feedback.output
     if not answer.strip():
         return ("empty",)
@@ -28,7 +34,9 @@ def broken_rules(feedback: FeedbackReceived, format_fault: Callable[[str], str |
 
 
 def is_cut_off(answer: str, finish_reason: str | None) -> bool:
-    """Whether generation ended for want of room: its finish reason says so, or a code block was never closed."""
+    """Whether generation ended for want of room: its finish reason says so, or a code block was
+    never closed.
+    """
     return finish_reason == "length" or answer.count("```") % 2 == 1
 
 

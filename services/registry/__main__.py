@@ -1,4 +1,6 @@
-"""`python -m services.registry`: settings → database, bus, targets → consumer, publisher, deployer and HTTP."""
+"""`python -m services.registry`: settings → database, bus, targets → consumer, publisher, deployer
+and HTTP.
+"""
 
 import asyncio
 import signal
@@ -11,33 +13,43 @@ from uuid import uuid4
 
 import uvicorn
 
-from services.registry import api, pages, retention_api
-from services.registry.app import GROUP, LIVE_GROUP, MOST_AT_ONCE, TOPICS, Registry, follow, listen
-from services.registry.builds import Builds
-from services.registry.deploy.targets import targets_of
-from services.registry.deployer import Deployer
-from services.registry.outbox import Publisher
-from services.registry.pruner import Pruner
+from services.registry.api import retention as retention_api
+from services.registry.api import routes as api
+from services.registry.api.current_tokens import CurrentTokens
+from services.registry.app import (
+    GROUP,
+    LIVE_GROUP,
+    MOST_AT_ONCE,
+    TOPICS,
+    Registry,
+    follow,
+    listen,
+    watch_trials,
+)
+from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.merged_models import Builds
+from services.registry.deploy.targets.factory import targets_of
+from services.registry.pages import routes as pages
+from services.registry.retention.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
-from services.registry.token_file import CurrentTokens
-from services.registry.trial_watch import watch_trials
+from services.registry.store.outbox import Publisher
 from shared.clock import SystemClock
-from shared.counted_store import CountedStore
-from shared.health import Health
-from shared.kafka import KafkaConsumer, KafkaProducer
-from shared.kafka_security import security_of
-from shared.lag import watch_lag
-from shared.log_ends import LogEnds
+from shared.config.model_file import load_models
+from shared.config.settings import read
+from shared.exit_status import exit_status
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.lag import watch_lag
+from shared.kafka.security import security_of
 from shared.logs import configure
-from shared.metrics import Metrics
-from shared.model_file import load_models
-from shared.process import exit_status
-from shared.settings import read
-from shared.storage import FsspecStore, local_folder
-from shared.topics import FEEDBACK_SCORED
-from shared.tracing import tracing
-from shared.vitals import show_vitals
+from shared.messaging.topics import FEEDBACK_SCORED
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.process_metrics import show_vitals
+from shared.observability.tracing import tracing
+from shared.storage.counted_store import CountedStore
+from shared.storage.object_store import FsspecStore, local_folder
 
 
 class _Server(uvicorn.Server):
@@ -58,11 +70,17 @@ async def run(settings: RegistrySettings) -> None:
     security = security_of(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS, security=security)
-    live = KafkaConsumer(settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,), security=security)
+    live = KafkaConsumer(
+        settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,), security=security
+    )
     ends = partial(LogEnds, settings.bootstrap_servers, security=security)
     traces = tracing("registry", settings.traces)
     health = Health(clock)
-    folders = {"merged": settings.merged, "object_store": local_folder(settings.object_store), "database": database.folder}
+    folders = {
+        "merged": settings.merged,
+        "object_store": local_folder(settings.object_store),
+        "database": database.folder,
+    }
     show_vitals(metrics, health, folders)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -93,7 +111,12 @@ async def run(settings: RegistrySettings) -> None:
         application.include_router(retention_api.routes(models, pruner))
         pages.add(application, registry, store)
         web = uvicorn.Config(
-            application, settings.http_host, settings.registry_port, log_config=None, access_log=False, timeout_graceful_shutdown=2
+            application,
+            settings.http_host,
+            settings.registry_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
         )
         server = _Server(web)
         await asyncio.to_thread(database.bring_up_to_date)
@@ -103,25 +126,43 @@ async def run(settings: RegistrySettings) -> None:
             await live.start()
             await registry.declare()
             work = [
-                asyncio.create_task(follow(registry, consumer.records(), consumer.commit, producer, clock, log, metrics, health)),
+                asyncio.create_task(
+                    follow(
+                        registry,
+                        consumer.records(),
+                        consumer.commit,
+                        producer,
+                        clock,
+                        log,
+                        metrics,
+                        health,
+                    )
+                ),
                 asyncio.create_task(listen(registry, live.batches(MOST_AT_ONCE), live.commit, log)),
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),
                 asyncio.create_task(watch_lag(consumer, GROUP, TOPICS, ends(), metrics)),
-                asyncio.create_task(watch_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)),
+                asyncio.create_task(
+                    watch_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)
+                ),
                 asyncio.create_task(watch_trials(registry, log)),
                 asyncio.create_task(server.serve()),
             ]
             health.ready()
-            log.info("registry", address=f"http://{settings.http_host}:{settings.registry_port}", models=list(models.files))
+            log.info(
+                "registry",
+                address=f"http://{settings.http_host}:{settings.registry_port}",
+                models=list(models.files),
+            )
             asked = asyncio.create_task(stopping.wait())
             await asyncio.wait([asked, *work], return_when=asyncio.FIRST_COMPLETED)
             health.ready(False)
             consumer.finish()
             live.finish()
             server.should_exit = True
-            # The record in hand is finished and committed, the last answers are given; the other loops may end anywhere.
+            # The record in hand is finished and committed, the last answers are given; the other
+            # loops may end anywhere.
             await asyncio.wait([work[0], work[1], work[-1]], timeout=5)
             for task in (asked, *work):
                 task.cancel()

@@ -1,5 +1,7 @@
-"""The consumer loops: each event of the dataset service and of the trainer in one transaction, its offset committed afterwards; live
-feedback many at a time, on its own, so that no outcome waits for it."""
+"""The consumer loops: each event of the dataset service and of the trainer in one transaction, its
+offset committed afterwards; live feedback many at a time, on its own, so that no outcome waits for
+it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,19 +12,23 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from services.registry.announcements import batch_announced
-from services.registry.deployer import Deployer
-from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
+from services.registry.deploy.deployer import Deployer
+from services.registry.handlers import (
+    batch_announced,
+    checkpoint_saved,
+    model_declared,
+    progressed,
+    training_rolled_back,
+)
 from services.registry.lifecycle import number_of
-from services.registry.live import Watched, rewards_heard
-from services.registry.outbox import FOLLOWS, Publisher
+from services.registry.rollout.canary_trial import take_over_share, tried
+from services.registry.rollout.live_monitor import Watched, rewards_heard
 from services.registry.store.database import Database
+from services.registry.store.outbox import FOLLOWS, Publisher
 from services.registry.store.queries import aliases_of, hold_of
-from services.registry.trials import take_over_share, tried
-from services.registry.withdrawals import examples_withdrawn
-from shared.bus import Handler, Producer, Record, consume
+from services.registry.versions.withdrawals import examples_withdrawn
 from shared.clock import Clock
-from shared.codec import Decoded, decode
+from shared.config.model_file import Models
 from shared.errors import Unavailable, Unprocessable
 from shared.events import (
     BatchReady,
@@ -37,17 +43,31 @@ from shared.events import (
     VersionRolledBack,
     VersionWithdrawn,
 )
-from shared.health import Health
 from shared.logs import Log
-from shared.metrics import Metrics
-from shared.model_file import Models
-from shared.topics import DATASET_WITHDRAWALS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
-from shared.tracing import UNTRACED, Tracing, place_of_batch, place_of_version, traceparent_in
+from shared.messaging.bus import Handler, Producer, Record, consume
+from shared.messaging.codec import Decoded, decode
+from shared.messaging.topics import (
+    DATASET_WITHDRAWALS,
+    TRAINING_BATCHES,
+    TRAINING_CHECKPOINTS,
+    TRAINING_PROGRESS,
+    TRAINING_ROLLBACKS,
+)
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.trace_context import place_of_batch, place_of_version, traceparent_in
+from shared.observability.tracing import UNTRACED, Tracing
 
 GROUP = "ratchet-registry"
 LIVE_GROUP = "ratchet-registry-live"
 MOST_AT_ONCE = 500
-TOPICS = (DATASET_WITHDRAWALS, TRAINING_BATCHES, TRAINING_PROGRESS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS)
+TOPICS = (
+    DATASET_WITHDRAWALS,
+    TRAINING_BATCHES,
+    TRAINING_PROGRESS,
+    TRAINING_CHECKPOINTS,
+    TRAINING_ROLLBACKS,
+)
 
 E = TypeVar("E", bound=Event | None)
 R = TypeVar("R")
@@ -56,7 +76,9 @@ Work = Callable[[Session, datetime], Sequence[Event]]
 
 
 class Registry:
-    """What happens with an event, and with what it decides: wake the publisher and the deployer, count."""
+    """What happens with an event, and with what it decides: wake the publisher and the deployer,
+    count.
+    """
 
     def __init__(
         self,
@@ -91,17 +113,23 @@ class Registry:
         for direction in ("worse", "better"):
             self._metrics.set("ratchet_registry_trial_wealth", 1, model=model, direction=direction)
         for quarantined in ("true", "false"):
-            self._metrics.expect("ratchet_registry_withdrawals_total", model=model, quarantined=quarantined)
+            self._metrics.expect(
+                "ratchet_registry_withdrawals_total", model=model, quarantined=quarantined
+            )
 
     async def declare(self) -> None:
         """Give every declared model that has no version its version 0."""
         for model in self.models.files.values():
-            self.announce(await self.database.run(partial(model_declared, model=model, now=self.clock.now())))
+            self.announce(
+                await self.database.run(partial(model_declared, model=model, now=self.clock.now()))
+            )
             await self.database.run(partial(take_over_share, model=model))
             await self.show_state(model.model)
 
     async def handle(self, record: Record) -> None:
-        """Raises Unprocessable for an event that never can be handled, Unavailable while the database is away."""
+        """Raises Unprocessable for an event that never can be handled, Unavailable while the
+        database is away.
+        """
         work = self._work(record)
         if record.topic in (TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS) and self._tracing.on:
             await self._register(record, work)
@@ -110,11 +138,15 @@ class Registry:
 
     async def _register(self, record: Record, work: Work) -> None:
         """The same as a span, after that of the run and before that of a deployment."""
-        decoded: Decoded[CheckpointSaved | TrainingRolledBack] = decode(record.value, record.headers, CheckpointSaved, TrainingRolledBack)
+        decoded: Decoded[CheckpointSaved | TrainingRolledBack] = decode(
+            record.value, record.headers, CheckpointSaved, TrainingRolledBack
+        )
         outcome = decoded.event
         run = traceparent_in(record.headers) or place_of_batch(outcome.batch_id)
         # A version is made at the first evaluation of its run: it is there that deployments go on.
-        place = place_of_version(outcome.batch_id, outcome.run_id) if outcome.evaluation <= 1 else None
+        place = (
+            place_of_version(outcome.batch_id, outcome.run_id) if outcome.evaluation <= 1 else None
+        )
         with self._tracing.span("register", run, at=place) as span:
             span.note(model=outcome.model, run=outcome.run_id, evaluation=outcome.evaluation)
 
@@ -129,7 +161,9 @@ class Registry:
             self.announce(decided)
 
     async def hear(self, records: Sequence[Record]) -> None:
-        """Take in live feedback. What is no feedback is the dataset service's to complain about. Raises Unavailable."""
+        """Take in live feedback. What is no feedback is the dataset service's to complain about.
+        Raises Unavailable.
+        """
         heard: dict[str, list[FeedbackScored]] = {}
         for record in records:
             with suppress(Unprocessable):
@@ -144,22 +178,31 @@ class Registry:
             await self.look_at_trial(name, events)
 
     async def look_at_trial(self, model: str, heard: Sequence[FeedbackScored] = ()) -> None:
-        """Take in what users say of a challenger on trial, and end the trial when it is time. Raises Unavailable."""
+        """Take in what users say of a challenger on trial, and end the trial when it is time.
+        Raises Unavailable.
+        """
         places = self.deployer.places_for_two(model)
-        work = partial(tried, model=self.models.get(model), places=places, now=self.clock.now(), feedback=heard)
+        work = partial(
+            tried, model=self.models.get(model), places=places, now=self.clock.now(), feedback=heard
+        )
         found = await self.database.run(work)
-        self._metrics.set("ratchet_registry_on_trial", found is not None and found.ended is None, model=model)
+        self._metrics.set(
+            "ratchet_registry_on_trial", found is not None and found.ended is None, model=model
+        )
         if found is None:
             return
         for direction, wealth in (("worse", found.heard.worse), ("better", found.heard.better)):
-            self._metrics.set("ratchet_registry_trial_wealth", wealth, model=model, direction=direction)
+            self._metrics.set(
+                "ratchet_registry_trial_wealth", wealth, model=model, direction=direction
+            )
         if found.ended is not None:
             self.announce([found.ended])
             await self.show_state(model)
 
     async def decide(self, work: Callable[[Session, datetime], tuple[E, R]]) -> tuple[E, R]:
-        """Decide something, or find that it was decided, and set going what follows; to the end, even when whoever asked goes away in the
-        middle."""
+        """Decide something, or find that it was decided, and set going what follows; to the end,
+        even when whoever asked goes away in the middle.
+        """
 
         async def to_the_end() -> tuple[E, R]:
             event, found = await self.database.run(lambda session: work(session, self.clock.now()))
@@ -174,14 +217,34 @@ class Registry:
             if isinstance(event, VersionPromoted):
                 self._metrics.count("ratchet_registry_promotions_total", model=event.model)
                 self._moved(event.model, event.version)
-                self._log.info("promoted", model=event.model, version=event.version, previous=event.previous, reason=event.reason)
+                self._log.info(
+                    "promoted",
+                    model=event.model,
+                    version=event.version,
+                    previous=event.previous,
+                    reason=event.reason,
+                )
             elif isinstance(event, VersionRolledBack):
-                self._metrics.count("ratchet_registry_rollbacks_total", model=event.model, actor=event.actor)
+                self._metrics.count(
+                    "ratchet_registry_rollbacks_total", model=event.model, actor=event.actor
+                )
                 self._moved(event.model, event.version)
-                self._log.info("rolled back", model=event.model, version=event.version, origin=event.from_version, reason=event.reason)
+                self._log.info(
+                    "rolled back",
+                    model=event.model,
+                    version=event.version,
+                    origin=event.from_version,
+                    reason=event.reason,
+                )
             elif isinstance(event, VersionWithdrawn):
-                self._metrics.count("ratchet_registry_withdrawals_total", model=event.model, quarantined=str(event.quarantined).lower())
-                self._log.info("withdrawn", model=event.model, version=event.version, reason=event.reason)
+                self._metrics.count(
+                    "ratchet_registry_withdrawals_total",
+                    model=event.model,
+                    quarantined=str(event.quarantined).lower(),
+                )
+                self._log.info(
+                    "withdrawn", model=event.model, version=event.version, reason=event.reason
+                )
         if events:
             self._publisher.wake()
 
@@ -214,8 +277,12 @@ class Registry:
     def _show_watched(self, model: str, watched: Watched) -> None:
         found = watched.evidence
         if found is not None:
-            self._metrics.set("ratchet_registry_live_reward", found.champion, model=model, alias="champion")
-            self._metrics.set("ratchet_registry_live_reward", found.previous, model=model, alias="previous")
+            self._metrics.set(
+                "ratchet_registry_live_reward", found.champion, model=model, alias="champion"
+            )
+            self._metrics.set(
+                "ratchet_registry_live_reward", found.previous, model=model, alias="previous"
+            )
             self._metrics.set("ratchet_registry_live_wealth", found.wealth, model=model)
         self._metrics.set("ratchet_registry_live_worse", watched.worse, model=model)
         if watched.moved is not None:
@@ -228,7 +295,9 @@ class Registry:
 
         def state(session: Session) -> tuple[int, bool]:
             aliases = aliases_of(session, model)
-            return number_of(aliases.champion) if aliases and aliases.champion else 0, hold_of(session, model) is not None
+            return number_of(aliases.champion) if aliases and aliases.champion else 0, hold_of(
+                session, model
+            ) is not None
 
         champion, on_hold = await self.database.run(state)
         self._metrics.set("ratchet_registry_champion_number", champion, model=model)
@@ -269,7 +338,9 @@ async def listen(
     retry_seconds: float = 1.0,
     attempts: int = 30,
 ) -> None:
-    """Take in live feedback until it ends, each batch committed after its effect. Raises Unavailable after `attempts`."""
+    """Take in live feedback until it ends, each batch committed after its effect. Raises
+    Unavailable after `attempts`.
+    """
     async for records in batches:
         for attempt in range(1, attempts + 1):
             try:
@@ -282,3 +353,17 @@ async def listen(
                 await asyncio.sleep(retry_seconds)
         for newest in {(record.topic, record.partition): record for record in records}.values():
             await commit(newest)
+
+
+EVERY_SECONDS = 5.0
+
+
+async def watch_trials(registry: Registry, log: Log, every: float = EVERY_SECONDS) -> None:
+    """Until cancelled. Feedback ends a trial by itself; what it does not say is that time goes by."""
+    while True:
+        for model in registry.models.files:
+            try:
+                await registry.look_at_trial(model)
+            except Unavailable as error:
+                log.warning("trials wait", model=model, reason=str(error))
+        await asyncio.sleep(every)

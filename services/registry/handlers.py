@@ -1,4 +1,6 @@
-"""What each event of the trainer does, in one transaction: gather, decide, apply. The events decided are returned and in the outbox."""
+"""What each event of the trainer does, in one transaction: gather, decide, apply. The events
+decided are returned and in the outbox.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,16 +8,40 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import answer_to, version_name
-from services.registry.moves import promote, shift
-from services.registry.outbox import enqueue
-from services.registry.store.queries import aliases_of, as_aliases, hold_of, locked_aliases, next_number, trial_of, version_of_run
-from services.registry.store.tables import Outcome, Run, RunPoint, TrainedWithout, TrialRow, Version
-from services.registry.trials import begin
-from shared.canary_rule import CanaryRule
+from services.registry.rollout.canary_trial import begin
+from services.registry.store.outbox import enqueue
+from services.registry.store.queries import (
+    aliases_of,
+    as_aliases,
+    hold_of,
+    locked_aliases,
+    next_number,
+    trial_of,
+    version_of_run,
+)
+from services.registry.store.tables import (
+    Batch,
+    Outcome,
+    Run,
+    RunPoint,
+    TrainedWithout,
+    TrialRow,
+    Version,
+)
+from services.registry.versions.moves import promote, shift
+from shared.config.canary import CanaryRule
+from shared.config.model_file import ModelFile
 from shared.errors import ContractViolation
-from shared.events import CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    Event,
+    TrainingProgressed,
+    TrainingRolledBack,
+    VersionPromoted,
+    VersionRegistered,
+)
 from shared.identity import identity
-from shared.model_file import ModelFile
 
 ENDED = frozenset({"promoted", "held", "rejected", "inconclusive", "failed"})
 """States of a run that do not change any more."""
@@ -28,12 +54,26 @@ def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Ev
     if aliases_of(session, model.model) is not None:
         return []
     version = Version(
-        model=model.model, name=version_name(0, now.astimezone(UTC)), number=0, created_at=now, model_digest=model.digest, probes=[]
+        model=model.model,
+        name=version_name(0, now.astimezone(UTC)),
+        number=0,
+        created_at=now,
+        model_digest=model.digest,
+        probes=[],
     )
     session.add(version)
     session.flush()
     reason = "the base, as it comes"
-    shift(session, "found", version, ACTOR, reason, {"base": model.base.model_dump()}, now, is_new=True)
+    shift(
+        session,
+        "found",
+        version,
+        ACTOR,
+        reason,
+        {"base": model.base.model_dump()},
+        now,
+        is_new=True,
+    )
     registered = _registered(version, 0, "promoted", version.name, now)
     promoted = VersionPromoted(
         event_id=identity("promoted", version.model, version.name, "found"),
@@ -61,18 +101,27 @@ def progressed(session: Session, event: TrainingProgressed, now: datetime) -> li
     if run.state not in ENDED:
         run.state = event.phase
     if event.loss is not None:
-        point = RunPoint(run_id=event.run_id, step=event.step, loss=event.loss, at=event.occurred_at)
+        point = RunPoint(
+            run_id=event.run_id, step=event.step, loss=event.loss, at=event.occurred_at
+        )
         point.learning_rate, point.gradient_norm = event.learning_rate, event.gradient_norm
         point.tokens_per_second = event.tokens_per_second
         session.merge(point)
     return []
 
 
-def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime, canary: CanaryRule | None = None) -> list[Event]:
-    """A candidate that the gate promotes: it becomes champion, or goes on trial where there is a rule for that, or has to be evaluated
-    again since the champion has moved. One at a time is on trial."""
+def checkpoint_saved(
+    session: Session, event: CheckpointSaved, now: datetime, canary: CanaryRule | None = None
+) -> list[Event]:
+    """A candidate that the gate promotes: it becomes champion, or goes on trial where there is a
+    rule for that, or has to be evaluated again since the champion has moved. One at a time is on
+    trial.
+    """
     if event.verdict.decision != "promote":
-        raise ContractViolation(f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}", "verdict.decision")
+        raise ContractViolation(
+            f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}",
+            "verdict.decision",
+        )
     row = locked_aliases(session, event.model)
     if row is None:
         raise ContractViolation(f"{event.model} has no version yet", "model")
@@ -81,25 +130,46 @@ def checkpoint_saved(session: Session, event: CheckpointSaved, now: datetime, ca
         return []
     version = version_of_run(session, event.run_id)
     if version is not None and version.adapter_digest != event.adapter.digest:
-        raise ContractViolation(f"run {event.run_id} has already saved an adapter with digest {version.adapter_digest}", "adapter.digest")
+        raise ContractViolation(
+            f"run {event.run_id} has already saved an adapter with digest {version.adapter_digest}",
+            "adapter.digest",
+        )
     is_new = version is None
     version = version or _version(session, event, now)
     evidence = _evidence(event)
     trial, on_hold = trial_of(session, event.model), hold_of(session, event.model) is not None
-    answer = answer_to(as_aliases(row), event.verdict.baseline_version, on_hold, by_trial=bool(canary or trial))
+    answer = answer_to(
+        as_aliases(row), event.verdict.baseline_version, on_hold, by_trial=bool(canary or trial)
+    )
     why = f"run {event.run_id}, evaluation {event.evaluation}"
     if trial is None:
         shift(session, "challenge", version, ACTOR, why, evidence, now, is_new)
     else:
-        shift(session, "set_aside", version, ACTOR, f"{why}: {trial.version} is on trial", evidence, now, is_new)
+        shift(
+            session,
+            "set_aside",
+            version,
+            ACTOR,
+            f"{why}: {trial.version} is on trial",
+            evidence,
+            now,
+            is_new,
+        )
     _end(run, event, answer, now)
     run.version = version.name
-    session.add(Outcome(run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=answer))
+    session.add(
+        Outcome(
+            run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=answer
+        )
+    )
     champion = version.name if answer == "promoted" else str(row.champion)
     registered = _registered(version, event.evaluation, answer, champion, now)
     enqueue(session, event.model, registered, now)
     if answer == "reevaluate":
-        run.reason = f"its verdict is against {event.verdict.baseline_version}, the champion is {champion} now"
+        run.reason = (
+            f"its verdict is against {event.verdict.baseline_version}, the champion is "
+            f"{champion} now"
+        )
     if answer == "held":
         run.reason = _why_held(trial, on_hold)
     if canary and trial is None and answer == "held" and not on_hold:
@@ -115,11 +185,20 @@ def training_rolled_back(session: Session, event: TrainingRolledBack, now: datet
     """A run ended without a version; a candidate that it had as challenger is withdrawn."""
     row = locked_aliases(session, event.model)
     run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
-    if run.state in ENDED or (event.evaluation <= run.evaluation and run.evaluation > 0 and event.outcome != "failed"):
+    if run.state in ENDED or (
+        event.evaluation <= run.evaluation and run.evaluation > 0 and event.outcome != "failed"
+    ):
         return []
     _end(run, event, event.outcome, now)
     run.reason, run.advice = event.reason, event.advice
-    session.merge(Outcome(run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=event.outcome))
+    session.merge(
+        Outcome(
+            run_id=event.run_id,
+            evaluation=event.evaluation,
+            event_id=event.event_id,
+            answer=event.outcome,
+        )
+    )
     version = version_of_run(session, event.run_id)
     if row is not None and version is not None and row.challenger == version.name:
         shift(session, "withdraw", version, ACTOR, event.reason, _evidence(event), now)
@@ -128,7 +207,10 @@ def training_rolled_back(session: Session, event: TrainingRolledBack, now: datet
 
 def _why_held(trial: TrialRow | None, on_hold: bool) -> str:
     if trial is not None:
-        return f"{trial.version} is on trial: what this run learned from is learned again by the next one, unless an operator promotes it"
+        return (
+            f"{trial.version} is on trial: what this run learned from is learned again by the "
+            "next one, unless an operator promotes it"
+        )
     if on_hold:
         return "the model is on hold: it is challenger until an operator promotes it"
     return "it is on trial beside the champion, which it follows unless users like it less"
@@ -137,7 +219,15 @@ def _why_held(trial: TrialRow | None, on_hold: bool) -> str:
 def _run(session: Session, run_id: str, model: str, batch_id: str, at: datetime) -> Run:
     run = session.get(Run, run_id)
     if run is None:
-        run = Run(run_id=run_id, model=model, batch_id=batch_id, state="loading", evaluation=0, step=0, total_steps=0)
+        run = Run(
+            run_id=run_id,
+            model=model,
+            batch_id=batch_id,
+            state="loading",
+            evaluation=0,
+            step=0,
+            total_steps=0,
+        )
         run.started_at = run.updated_at = at
         run.reason = run.advice = ""
         session.add(run)
@@ -146,7 +236,12 @@ def _run(session: Session, run_id: str, model: str, batch_id: str, at: datetime)
 
 
 def _end(run: Run, event: CheckpointSaved | TrainingRolledBack, state: str, now: datetime) -> None:
-    run.state, run.evaluation, run.lane, run.parent_version = state, event.evaluation, event.lane, event.parent_version
+    run.state, run.evaluation, run.lane, run.parent_version = (
+        state,
+        event.evaluation,
+        event.lane,
+        event.parent_version,
+    )
     run.configuration = event.configuration.model_dump(mode="json")
     run.metrics = event.metrics.model_dump(mode="json") if event.metrics else run.metrics
     run.verdict = event.verdict.model_dump(mode="json") if event.verdict else run.verdict
@@ -177,13 +272,23 @@ def _version(session: Session, event: CheckpointSaved, now: datetime) -> Version
     )
     session.add(version)
     if event.withdrawn_through is not None:
-        session.add(TrainedWithout(model=event.model, version=version.name, through=event.withdrawn_through.offset))
+        session.add(
+            TrainedWithout(
+                model=event.model, version=version.name, through=event.withdrawn_through.offset
+            )
+        )
     session.flush()
     return version
 
 
-def _registered(version: Version, evaluation: int, answer: Any, champion: str, now: datetime) -> VersionRegistered:
-    adapter = {"uri": version.adapter_uri, "digest": version.adapter_digest} if version.adapter_uri else None
+def _registered(
+    version: Version, evaluation: int, answer: Any, champion: str, now: datetime
+) -> VersionRegistered:
+    adapter = (
+        {"uri": version.adapter_uri, "digest": version.adapter_digest}
+        if version.adapter_uri
+        else None
+    )
     return VersionRegistered.model_validate(
         {
             "event_id": identity("registered", version.model, version.name, evaluation),
@@ -211,3 +316,23 @@ def _evidence(event: CheckpointSaved | TrainingRolledBack) -> dict[str, Any]:
         "evaluation": event.evaluation,
         "verdict": verdict,
     }
+
+
+def batch_announced(session: Session, event: BatchReady) -> list[Event]:
+    """Keep where a batch lies. One that is announced again is the same batch."""
+    if session.get(Batch, event.batch_id) is None:
+        session.add(
+            Batch(
+                batch_id=event.batch_id,
+                model=event.model,
+                shard=event.shard,
+                number=event.number,
+                lane=event.lane,
+                manifest_uri=event.manifest.uri,
+                manifest_digest=event.manifest.digest,
+                counts=event.counts.model_dump(),
+                offsets=[span.model_dump() for span in event.offsets],
+                closed_at=event.occurred_at,
+            )
+        )
+    return []

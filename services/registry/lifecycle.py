@@ -1,6 +1,8 @@
-"""The life of a version: immutable once registered; aliases move over versions, by the moves that the table allows.
+"""The life of a version: immutable once registered; aliases move over versions, by the moves that
+the table allows.
 
-Pure. A verdict holds against the version that it was measured against: only if that one is still the champion, it promotes.
+Pure. A verdict holds against the version that it was measured against: only if that one is still
+the champion, it promotes.
 """
 
 from collections.abc import Mapping
@@ -80,9 +82,13 @@ def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Al
     return Aliases(champion=version, previous=aliases.champion, challenger=challenger)
 
 
-def answer_to(aliases: Aliases, baseline_version: str, on_hold: bool, by_trial: bool = False) -> Answer:
-    """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model on hold it stays challenger, and so
-    it does, for the time being, where candidates are tried `by_trial`."""
+def answer_to(
+    aliases: Aliases, baseline_version: str, on_hold: bool, by_trial: bool = False
+) -> Answer:
+    """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model
+    on hold it stays challenger, and so it does, for the time being, where candidates are tried
+    `by_trial`.
+    """
     if on_hold:
         return "held"
     if aliases.champion != baseline_version:

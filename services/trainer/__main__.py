@@ -9,41 +9,48 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.trainer.app import Trainer
-from services.trainer.bases import locate
-from services.trainer.child_process import BESIDE, ChildProcess, on_ray
 from services.trainer.environment import require_able_machine
-from services.trainer.failures import RunFailed
-from services.trainer.progress import expect_runs
-from services.trainer.runs import Runs
+from services.trainer.errors import RunFailed
+from services.trainer.machine.bases import locate
+from services.trainer.run.progress import expect_runs
+from services.trainer.run_folder import Runs
 from services.trainer.settings import TrainerSettings
-from services.trainer.waiting import Waiting
-from shared.bus import Record, consume
+from services.trainer.window_queue import Waiting
+from services.trainer.worker.client import BESIDE, ChildProcess, on_ray
 from shared.clock import SystemClock
-from shared.counted_store import CountedStore
+from shared.config.model_file import Models, load_models
+from shared.config.settings import read
 from shared.errors import Misconfigured, Unprocessable
+from shared.exit_status import exit_status
 from shared.failpoints import arm
-from shared.health import Health, serve_health
-from shared.kafka import KafkaConsumer, KafkaProducer
-from shared.kafka_security import security_of
-from shared.lag import watch_lag
-from shared.log_ends import LogEnds
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.lag import watch_lag
+from shared.kafka.security import security_of
+from shared.kafka.topic_reader import KafkaReader
 from shared.logs import configure
-from shared.metrics import Metrics
-from shared.model_file import Models, load_models
-from shared.process import exit_status
-from shared.reading import KafkaReader
-from shared.settings import read
-from shared.storage import FsspecStore, local_folder
-from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
-from shared.tracing import tracing
-from shared.vitals import show_vitals
+from shared.messaging.bus import Record, consume
+from shared.messaging.topics import (
+    DATASET_WITHDRAWALS,
+    MODELS_VERSIONS,
+    TRAINING_BATCHES,
+    TRAINING_CHECKPOINTS,
+    TRAINING_ROLLBACKS,
+)
+from shared.observability.health import Health, serve_health
+from shared.observability.metrics import Metrics
+from shared.observability.process_metrics import show_vitals
+from shared.observability.tracing import tracing
+from shared.storage.counted_store import CountedStore
+from shared.storage.object_store import FsspecStore, local_folder
 
 OTHERS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
 
 
 async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
-    """Run until it is told to stop: then a run leaves its checkpoint, the child is ended, nothing is published and nothing committed.
-    Raises RatchetError when it cannot go on."""
+    """Run until it is told to stop: then a run leaves its checkpoint, the child is ended, nothing
+    is published and nothing committed. Raises RatchetError when it cannot go on.
+    """
     log = configure("trainer", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("trainer")
@@ -51,16 +58,25 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     health = Health(clock, settings.trainer_stalled_seconds)
     models = load_models(settings.models)
     _check_sets(models)
-    bases = {name: await asyncio.to_thread(locate, settings.bases, model.base.training) for name, model in models.files.items()}
+    bases = {
+        name: await asyncio.to_thread(locate, settings.bases, model.base.training)
+        for name, model in models.files.items()
+    }
     folders = sorted({base.folder for base in bases.values()})
     unfinished, cluster = settings.work.absolute(), settings.ray_address
-    launch = BESIDE if cluster is None else on_ray(cluster, settings.ray_gpus, settings.threads, unfinished, folders)
+    launch = (
+        BESIDE
+        if cluster is None
+        else on_ray(cluster, settings.ray_gpus, settings.threads, unfinished, folders)
+    )
     child = ChildProcess(settings.threads, log, settings.memory_limit, launch)
     security = security_of(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     others = KafkaReader(settings.bootstrap_servers, OTHERS, security)
     store, runs = CountedStore(FsspecStore(settings.object_store), metrics), Runs(unfinished)
-    trainer = Trainer(models, bases, store, runs, child, others, producer, clock, metrics, health, log, traces)
+    trainer = Trainer(
+        models, bases, store, runs, child, others, producer, clock, metrics, health, log, traces
+    )
     consumer = KafkaConsumer(
         settings.bootstrap_servers,
         settings.trainer_group,
@@ -95,11 +111,17 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
 
     metrics.expect("ratchet_dead_letters_total", topic=TRAINING_BATCHES)
     expect_runs(metrics, models)
-    show_vitals(metrics, health, {"work": settings.work, "object_store": local_folder(settings.object_store)})
+    show_vitals(
+        metrics,
+        health,
+        {"work": settings.work, "object_store": local_folder(settings.object_store)},
+    )
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
     working, telling = asyncio.create_task(work()), asyncio.create_task(told_to_stop.wait())
     ends = LogEnds(settings.bootstrap_servers, security=security)
-    watching = asyncio.create_task(watch_lag(consumer, settings.trainer_group, (TRAINING_BATCHES,), ends, metrics))
+    watching = asyncio.create_task(
+        watch_lag(consumer, settings.trainer_group, (TRAINING_BATCHES,), ends, metrics)
+    )
     try:
         await asyncio.wait({working, telling}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -120,7 +142,9 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
 
 @dataclass(frozen=True)
 class HandingOver:
-    """What a rebalance means for the run in hand: it goes on from its checkpoint, here or elsewhere."""
+    """What a rebalance means for the run in hand: it goes on from its checkpoint, here or
+    elsewhere.
+    """
 
     trainer: Trainer
     seconds: float
@@ -133,8 +157,9 @@ class HandingOver:
 
 
 async def _warm_up(trainer: Trainer, look: Coroutine[Any, Any, None] | None) -> None:
-    """Meanwhile the machine is looked at, where it is this one that trains; what is the matter with it says more than what fails because
-    of it."""
+    """Meanwhile the machine is looked at, where it is this one that trains; what is the matter with
+    it says more than what fails because of it.
+    """
     looking = asyncio.ensure_future(look or asyncio.sleep(0))
     try:
         await trainer.warm_up()

@@ -4,36 +4,40 @@ import asyncio
 from datetime import datetime
 from functools import partial
 
-from services.trainer.bases import Base
-from services.trainer.bench import Bench
-from services.trainer.champions import Champion
-from services.trainer.child_process import ChildProcess
-from services.trainer.failures import RunFailed, RunInterrupted
-from services.trainer.handovers import Handovers
-from services.trainer.interruptions import Interruptions, Owned
-from services.trainer.others import Others
-from services.trainer.progress import SOURCE, Progress
-from services.trainer.runs import Outcome, Runs
-from services.trainer.training_run import TrainingRun, configuration_of, failed
+from services.trainer.bus_view.champions import Champion
+from services.trainer.bus_view.view import Others
+from services.trainer.errors import RunFailed, RunInterrupted
+from services.trainer.machine.bases import Base
+from services.trainer.run.handoff import Handovers
+from services.trainer.run.progress import SOURCE, Progress
+from services.trainer.run.supervision import Interruptions, Owned
+from services.trainer.run.training_run import TrainingRun, configuration_of, failed
+from services.trainer.run_folder import Outcome, Runs
 from services.trainer.warm_up import warm_up
-from shared.bus import Producer, Record, publish
+from services.trainer.worker.client import ChildProcess
+from services.trainer.worker.session import Bench
 from shared.clock import Clock
-from shared.codec import decode
+from shared.config.model_file import ModelFile, Models
+from shared.config.training import TrainingConfig
 from shared.errors import Forgone, StorageUnavailable, Unprocessable, Unusable
 from shared.events import BatchReady, CheckpointSaved, TrainingRolledBack
 from shared.failpoints import reach
-from shared.health import Health
 from shared.identity import identity
+from shared.kafka.topic_reader import TopicReader
 from shared.logs import Log
-from shared.metrics import Metrics
-from shared.model_file import ModelFile, Models
-from shared.reading import TopicReader
-from shared.storage import ObjectStore
-from shared.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
-from shared.tracing import UNTRACED, Span, Tracing, place_of_batch, traceparent_in
-from shared.training_config import TrainingConfig
+from shared.messaging.bus import Producer, Record, publish
+from shared.messaging.codec import decode
+from shared.messaging.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.trace_context import place_of_batch, traceparent_in
+from shared.observability.tracing import UNTRACED, Span, Tracing
+from shared.storage.object_store import ObjectStore
 
-CORRUPT_ADVICE = "compare the object store with its backup; the batch can be announced again once its files are whole"
+CORRUPT_ADVICE = (
+    "compare the object store with its backup; the batch can be announced again once its files "
+    "are whole"
+)
 
 
 class Trainer:
@@ -74,15 +78,26 @@ class Trainer:
         self._announced: datetime | None = None
 
     async def warm_up(self) -> None:
-        """Make ready for the first model's first lane. Raises RunFailed when its base cannot be loaded."""
+        """Make ready for the first model's first lane. Raises RunFailed when its base cannot be
+        loaded.
+        """
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
-        await warm_up(self._models, model.model, lane, self._bench(model, settings.training), self._runs, self._others)
+        await warm_up(
+            self._models,
+            model.model,
+            lane,
+            self._bench(model, settings.training),
+            self._runs,
+            self._others,
+        )
 
     def opens_at(self, record: Record) -> datetime | None:
-        """When the training window of a batch's lane opens next; None when its run may go on at once.
+        """When the training window of a batch's lane opens next; None when its run may go on at
+        once.
 
-        A run that has begun here goes on, whatever the hour. What is no batch of a declared model is not kept waiting either.
+        A run that has begun here goes on, whatever the hour. What is no batch of a declared model
+        is not kept waiting either.
         """
         try:
             batch = decode(record.value, record.headers, BatchReady).event
@@ -97,18 +112,26 @@ class Trainer:
         return lane.window.next_open(now)
 
     async def handle(self, record: Record, owned: Owned) -> None:
-        """Bring a batch to its end. Raises Forgone, with nothing published from then on, when `owned` says that it is another trainer's."""
+        """Bring a batch to its end. Raises Forgone, with nothing published from then on, when
+        `owned` says that it is another trainer's.
+        """
         batch = decode(record.value, record.headers, BatchReady).event
         model = self._models.get(batch.model)
         self._announced = record.stamped_at
         self._metrics.set("ratchet_training_in_progress", 1, model=batch.model)
         try:
-            with self._tracing.span("train", traceparent_in(record.headers) or place_of_batch(batch.batch_id)) as span:
-                await self._interruptions.carry(self._bring_to_its_end(batch, model, owned, span), owned)
+            with self._tracing.span(
+                "train", traceparent_in(record.headers) or place_of_batch(batch.batch_id)
+            ) as span:
+                await self._interruptions.carry(
+                    self._bring_to_its_end(batch, model, owned, span), owned
+                )
         finally:
             self._metrics.set("ratchet_training_in_progress", 0, model=batch.model)
 
-    async def _bring_to_its_end(self, batch: BatchReady, model: ModelFile, owned: Owned, span: Span) -> None:
+    async def _bring_to_its_end(
+        self, batch: BatchReady, model: ModelFile, owned: Owned, span: Span
+    ) -> None:
         run_id = identity("run", batch.batch_id)
         span.note(model=batch.model, batch=batch.batch_id, run=run_id, lane=batch.lane)
         log = self._log.bind(model=batch.model, run=run_id, batch=batch.number)
@@ -122,13 +145,40 @@ class Trainer:
         await asyncio.to_thread(self._handovers.clear, run_id)
 
     async def _settle(
-        self, batch: BatchReady, model: ModelFile, run_id: str, champion: Champion, owned: Owned, log: Log, span: Span
+        self,
+        batch: BatchReady,
+        model: ModelFile,
+        run_id: str,
+        champion: Champion,
+        owned: Owned,
+        log: Log,
+        span: Span,
     ) -> None:
         """Train and evaluate until there is an outcome that nothing more follows from."""
-        progress = Progress(batch, run_id, self._producer, self._clock, self._metrics, self._health, log, span.headers)
+        progress = Progress(
+            batch,
+            run_id,
+            self._producer,
+            self._clock,
+            self._metrics,
+            self._health,
+            log,
+            span.headers,
+        )
         bench = self._bench(model, configuration_of(model, batch))
         leave = partial(self._leave, run_id, batch.model, log)
-        run = TrainingRun(batch, run_id, model, self._models, self._store, self._runs, bench, progress, leave, self._clock)
+        run = TrainingRun(
+            batch,
+            run_id,
+            model,
+            self._models,
+            self._store,
+            self._runs,
+            bench,
+            progress,
+            leave,
+            self._clock,
+        )
         log.info("run begins", champion=champion.version, examples=batch.counts.training)
         if await asyncio.to_thread(self._handovers.fetch, run_id):
             log.info("what another worker had left was fetched")
@@ -144,7 +194,9 @@ class Trainer:
                 continue
             finally:
                 progress.leave()
-            if not await self._publish_once(outcome, owned, log, span) or isinstance(outcome, TrainingRolledBack):
+            if not await self._publish_once(outcome, owned, log, span) or isinstance(
+                outcome, TrainingRolledBack
+            ):
                 break
             answer = await self._others.answer(outcome, log)
             if answer.answer != "reevaluate":
@@ -153,7 +205,9 @@ class Trainer:
             champion = await self._others.champion(model.model, log)
 
     async def _leave(self, run_id: str, model: str, log: Log) -> None:
-        """Put what is done so far where the run's next owner finds it. Training is not held up by an object store that is away."""
+        """Put what is done so far where the run's next owner finds it. Training is not held up by
+        an object store that is away.
+        """
         try:
             if await asyncio.to_thread(self._handovers.leave, run_id):
                 self._metrics.count("ratchet_training_checkpoints_total", model=model)
@@ -161,32 +215,61 @@ class Trainer:
             log.warning("the run's newest state stays on this machine", reason=str(error))
 
     async def _outcome(self, run: TrainingRun, evaluation: int, champion: Champion) -> Outcome:
-        recorded = self._others.champions.checkpoint(run.run_id, evaluation) or self._runs.outcome(run.run_id, evaluation)
+        recorded = self._others.champions.checkpoint(run.run_id, evaluation) or self._runs.outcome(
+            run.run_id, evaluation
+        )
         if recorded is not None:
             return recorded
         batch, model = run.batch, run.model
         outcome: Outcome
         try:
-            quarantined, withdrawn = self._others.champions.quarantined(batch.model), self._others.withdrawals.of(batch.model)
+            quarantined, withdrawn = (
+                self._others.champions.quarantined(batch.model),
+                self._others.withdrawals.of(batch.model),
+            )
             history = self._others.history.before(batch.model, run.run_id)
             outcome = await run.evaluate(evaluation, champion, quarantined, withdrawn, history)
         except RunFailed as failure:
-            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, failure.reason, failure.advice, self._clock)
+            outcome = failed(
+                batch,
+                run.run_id,
+                model,
+                champion,
+                run.bench.base,
+                evaluation,
+                failure.reason,
+                failure.advice,
+                self._clock,
+            )
         except Unusable as error:
-            outcome = failed(batch, run.run_id, model, champion, run.bench.base, evaluation, str(error), CORRUPT_ADVICE, self._clock)
+            outcome = failed(
+                batch,
+                run.run_id,
+                model,
+                champion,
+                run.bench.base,
+                evaluation,
+                str(error),
+                CORRUPT_ADVICE,
+                self._clock,
+            )
         try:
             self._runs.write_outcome(run.run_id, evaluation, outcome)
         except RunFailed as failure:
-            # What holds is what stands on the topic; after a crash before that, the evaluation is done again.
-            self._log.warning("the outcome is not on this machine's disk", run=run.run_id, reason=failure.reason)
+            # What holds is what stands on the topic; after a crash before that, the evaluation is
+            # done again.
+            self._log.warning(
+                "the outcome is not on this machine's disk", run=run.run_id, reason=failure.reason
+            )
         await reach("trainer.recorded")
         return outcome
 
     async def _publish_once(self, outcome: Outcome, owned: Owned, log: Log, span: Span) -> bool:
-        """Publish an outcome unless some trainer has; whether the run goes on with it. Raises Forgone.
+        """Publish an outcome unless some trainer has; whether the run goes on with it. Raises
+        Forgone.
 
-        A worker that slept for longer than its session may believe that the batch is its own until the next heartbeat: what stands on
-        the topics is what holds.
+        A worker that slept for longer than its session may believe that the batch is its own until
+        the next heartbeat: what stands on the topics is what holds.
         """
         if not await owned():
             raise Forgone("another trainer has this batch now; nothing is published")
@@ -208,12 +291,18 @@ class Trainer:
         self._metrics.count("ratchet_training_runs_total", model=outcome.model, outcome=told)
         if outcome.verdict and outcome.evaluation == 1 and self._announced is not None:
             waited = (self._clock.now() - self._announced).total_seconds()
-            self._metrics.observe("ratchet_training_verdict_seconds", waited, model=outcome.model, lane=outcome.lane)
+            self._metrics.observe(
+                "ratchet_training_verdict_seconds", waited, model=outcome.model, lane=outcome.lane
+            )
         alarm = outcome.verdict.alarm if outcome.verdict else None
         self._metrics.set("ratchet_training_reward_hacking", alarm is not None, model=outcome.model)
         if alarm:
             log.error("tripwire", alarm=alarm)
-        reasons = "; ".join(outcome.verdict.reasons) if outcome.verdict else getattr(outcome, "reason", "")
+        reasons = (
+            "; ".join(outcome.verdict.reasons)
+            if outcome.verdict
+            else getattr(outcome, "reason", "")
+        )
         log.info("outcome", outcome=told, evaluation=outcome.evaluation, reasons=reasons)
 
     def _bench(self, model: ModelFile, training: TrainingConfig) -> Bench:

@@ -1,4 +1,6 @@
-"""Looks at this machine: `python -m services.trainer.environment [--json]`. Starts without torch, so that it can say that there is none."""
+"""Looks at this machine: `python -m services.trainer.environment [--json]`. Starts without torch,
+so that it can say that there is none.
+"""
 
 import argparse
 import asyncio
@@ -14,19 +16,19 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.trainer.base_shape import read_shape
-from services.trainer.bases import folder_of
-from services.trainer.failures import RunFailed
-from services.trainer.machine_checks import Facts, Gpu, LaneNeed, checks
-from services.trainer.memory import Work, need, refusal
+from services.trainer.errors import RunFailed
+from services.trainer.machine.bases import folder_of
+from services.trainer.machine.checks import Facts, Gpu, LaneNeed, checks
+from services.trainer.machine.memory import Work, need, refusal
 from services.trainer.settings import TrainerSettings
-from shared.checks import Check, has_problem
+from services.trainer.training.base_shape import read_shape
+from shared.config.model_file import ModelFile, load_models
+from shared.config.settings import read
+from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured, SettingsError
+from shared.exit_status import exit_status
 from shared.logs import Log
-from shared.model_file import ModelFile, load_models
-from shared.process import exit_status
-from shared.settings import read
-from shared.training_config import TrainingConfig
+from shared.machine_check import Check, has_problem
 
 CHECKS = TypeAdapter(list[Check])
 
@@ -37,7 +39,7 @@ def look(settings: TrainerSettings) -> Facts:
     gpus = _gpus(torch)
     cpu_bf16, precision, memory = False, "fp32", 0
     if torch is not None:
-        from services.trainer.machine import best_precision, device_here, memory_for
+        from services.trainer.machine.device import best_precision, device_here, memory_for
 
         cpu_bf16, precision = best_precision("cpu") == "bf16", best_precision(device_here())
         memory = memory_for(device_here(), settings.memory_limit)
@@ -49,7 +51,9 @@ def look(settings: TrainerSettings) -> Facts:
         cuda=None if torch is None else torch.version.cuda,
         gpus=gpus,
         has_nvidia_driver=shutil.which("nvidia-smi") is not None,
-        bitsandbytes=importlib.metadata.version("bitsandbytes") if _imported("bitsandbytes") is not None else None,
+        bitsandbytes=importlib.metadata.version("bitsandbytes")
+        if _imported("bitsandbytes") is not None
+        else None,
         cores=settings.threads or os.cpu_count() or 1,
         cpu_bf16=cpu_bf16,
         memory=memory,
@@ -60,7 +64,9 @@ def look(settings: TrainerSettings) -> Facts:
 
 
 def _imported(name: str) -> Any:
-    """A module, None when it is not there or does not load: a library for another CUDA raises whatever it likes."""
+    """A module, None when it is not there or does not load: a library for another CUDA raises
+    whatever it likes.
+    """
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError, AttributeError):
@@ -70,7 +76,9 @@ def _imported(name: str) -> Any:
 def _gpus(torch: Any) -> tuple[Gpu, ...]:
     if torch is None or not torch.cuda.is_available():
         return ()
-    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    found = [
+        torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())
+    ]
     return tuple(Gpu(each.name, each.total_memory, bf16=each.major >= 8) for each in found)
 
 
@@ -85,7 +93,9 @@ def _free(work: Path) -> int | None:
         return None
 
 
-def _lanes(settings: TrainerSettings, precision: str, memory: int) -> tuple[tuple[LaneNeed, ...], str]:
+def _lanes(
+    settings: TrainerSettings, precision: str, memory: int
+) -> tuple[tuple[LaneNeed, ...], str]:
     try:
         models = load_models(settings.models)
     except Misconfigured as error:
@@ -98,7 +108,9 @@ def _lanes(settings: TrainerSettings, precision: str, memory: int) -> tuple[tupl
     return tuple(lanes), ""
 
 
-def _lane(bases: Path, model: ModelFile, lane: str, config: TrainingConfig, precision: str, memory: int) -> LaneNeed:
+def _lane(
+    bases: Path, model: ModelFile, lane: str, config: TrainingConfig, precision: str, memory: int
+) -> LaneNeed:
     try:
         shape = read_shape(folder_of(bases, model.base.training))
     except (SettingsError, RunFailed) as error:
@@ -112,12 +124,18 @@ def _lane(bases: Path, model: ModelFile, lane: str, config: TrainingConfig, prec
 
 
 async def require_able_machine(log: Log) -> None:
-    """Have another process look at this machine, so that this one need not load torch; log what is not as it should be.
+    """Have another process look at this machine, so that this one need not load torch; log what is
+    not as it should be.
 
     Raises Misconfigured when nothing could be trained here.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.trainer.environment", "--json", stdout=asyncio.subprocess.PIPE, start_new_session=True
+        sys.executable,
+        "-m",
+        "services.trainer.environment",
+        "--json",
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         said, _ = await process.communicate()
@@ -134,7 +152,11 @@ async def require_able_machine(log: Log) -> None:
         if check.state != "ok":
             log.warning("machine", check=check.name, found=check.found, advice=check.advice)
     if has_problem(found):
-        problems = (f"{check.name}: {check.found}; {check.advice}" for check in found if check.state == "problem")
+        problems = (
+            f"{check.name}: {check.found}; {check.advice}"
+            for check in found
+            if check.state == "problem"
+        )
         raise Misconfigured("\n".join(problems))
 
 
@@ -149,7 +171,9 @@ def main() -> int:
         print(CHECKS.dump_json(rows).decode())
     else:
         for row in rows:
-            print(f"{row.state:8} {row.name}: {row.found}" + (f"; {row.advice}" if row.advice else ""))
+            print(
+                f"{row.state:8} {row.name}: {row.found}" + (f"; {row.advice}" if row.advice else "")
+            )
     return status or int(has_problem(rows))
 
 

@@ -1,13 +1,15 @@
-"""What parent and child say to each other: JSON, one object a line. A request has replies of progress and then one that ends it."""
+"""What parent and child say to each other: JSON, one object a line. A request has replies of
+progress and then one that ends it.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from services.trainer.training_set import Pair, Sample
+from services.trainer.data.training_set import Pair, Sample
+from shared.config.training import TrainingConfig
 from shared.events import Message, ProbeToken, Value
-from shared.training_config import TrainingConfig
 
 Messages = tuple[Message, ...]
 """A prompt: the turns before an answer."""
@@ -26,7 +28,9 @@ class Load(Value):
 
 
 class Fit(Value):
-    """Say whether a run fits into memory, with nothing loaded but the tokenizer. Ends with `Fits`, or is refused with what would fit."""
+    """Say whether a run fits into memory, with nothing loaded but the tokenizer. Ends with `Fits`,
+    or is refused with what would fit.
+    """
 
     kind: Literal["fit"] = "fit"
     base: Path
@@ -35,12 +39,13 @@ class Fit(Value):
 
 
 class Train(Value):
-    """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`, ends with `Trained`; after a `Stop`
-    with `Stopped`.
+    """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`,
+    ends with `Trained`; after a `Stop` with `Stopped`.
 
-    `examples` are learned as they stand, `pairs` by preference, `desirable` and `undesirable` as judged answers; what is empty has no
-    part in the loss. The run leaves its state in folders `checkpoint-<step>` under `checkpoints`, and goes on from the newest whole one
-    that the same request has left there.
+    `examples` are learned as they stand, `pairs` by preference, `desirable` and `undesirable` as
+    judged answers; what is empty has no part in the loss. The run leaves its state in folders
+    `checkpoint-<step>` under `checkpoints`, and goes on from the newest whole one that the same
+    request has left there.
     """
 
     kind: Literal["train"] = "train"
@@ -56,8 +61,10 @@ class Train(Value):
 
 
 class Stop(Value):
-    """End the training that was asked for last after its present step, with a checkpoint. No request: it has no reply of its own, and
-    changes nothing when that training is over, or when something else was asked for last."""
+    """End the training that was asked for last after its present step, with a checkpoint. No
+    request: it has no reply of its own, and changes nothing when that training is over, or when
+    something else was asked for last.
+    """
 
     kind: Literal["stop"] = "stop"
 
@@ -72,7 +79,9 @@ class Score(Value):
 
 
 class Answer(Value):
-    """Answer greedily: `probes` as an F16 server does, `prompts` as fast as this device can. Replies `Counted`, ends with `Answered`."""
+    """Answer greedily: `probes` as an F16 server does, `prompts` as fast as this device can.
+    Replies `Counted`, ends with `Answered`.
+    """
 
     kind: Literal["answer"] = "answer"
     adapter: Path | None
@@ -83,7 +92,9 @@ class Answer(Value):
 
 
 class Stepped(Value):
-    """`loss` is that of the examples alone, in nats per answer token; the other two are there where the run has such lessons."""
+    """`loss` is that of the examples alone, in nats per answer token; the other two are there where
+    the run has such lessons.
+    """
 
     kind: Literal["stepped"] = "stepped"
     step: int
@@ -108,7 +119,9 @@ class Loaded(Value):
 
 
 class Fits(Value):
-    """Bytes that the run needs, by estimate, and that there are; `needed` is null for a base whose measures are not known."""
+    """Bytes that the run needs, by estimate, and that there are; `needed` is null for a base whose
+    measures are not known.
+    """
 
     kind: Literal["fits"] = "fits"
     needed: int | None
@@ -152,8 +165,9 @@ class Refused(Value):
 
 
 class Unplaced(Value):
-    """There is no child to answer any request: the cluster that it should live on does not take it. `lasting` where a person has to change
-    something first."""
+    """There is no child to answer any request: the cluster that it should live on does not take it.
+    `lasting` where a person has to change something first.
+    """
 
     kind: Literal["unplaced"] = "unplaced"
     reason: str
@@ -161,7 +175,9 @@ class Unplaced(Value):
 
 
 Request = Load | Fit | Train | Score | Answer
-Reply = Stepped | Counted | Loaded | Fits | Trained | Stopped | Scored | Answered | Refused | Unplaced
+Reply = (
+    Stepped | Counted | Loaded | Fits | Trained | Stopped | Scored | Answered | Refused | Unplaced
+)
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])

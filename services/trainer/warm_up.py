@@ -1,18 +1,23 @@
-"""What a trainer does before its first batch, so that no run waits for what can be known beforehand."""
+"""What a trainer does before its first batch, so that no run waits for what can be known
+beforehand.
+"""
 
-from services.trainer.bench import Bench
-from services.trainer.child_process import ignore
-from services.trainer.examination import prepare
-from services.trainer.others import Others
-from services.trainer.own_answers import BASE, own_answers, rehearsed
-from services.trainer.runs import Runs
-from shared.model_file import Models
-from shared.training_config import Lane
+from services.trainer.bus_view.view import Others
+from services.trainer.gate.base_answers import BASE, own_answers, rehearsed
+from services.trainer.gate.evaluation_suite import prepare
+from services.trainer.run_folder import Runs
+from services.trainer.worker.client import ignore
+from services.trainer.worker.session import Bench
+from shared.config.model_file import Models
+from shared.events.hyperparameters import Lane
 
 
-async def warm_up(models: Models, model: str, lane: Lane, bench: Bench, runs: Runs, others: Others) -> None:
-    """Have the child hold a model's base, and know how the base itself answers and scores: every run of the lane needs that. Where the
-    base is what is served, or nobody has said yet what is, know what the next run will ask of its champion as well.
+async def warm_up(
+    models: Models, model: str, lane: Lane, bench: Bench, runs: Runs, others: Others
+) -> None:
+    """Have the child hold a model's base, and know how the base itself answers and scores: every
+    run of the lane needs that. Where the base is what is served, or nobody has said yet what is,
+    know what the next run will ask of its champion as well.
 
     Raises RunFailed when the base cannot be loaded.
     """

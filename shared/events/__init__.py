@@ -1,7 +1,8 @@
-"""The events, in the order of the flow. Frozen, in the past tense; each names the ids that led to it.
+"""The events, in the order of the flow. Frozen, in the past tense; each names the ids that led to
+it.
 
-`FeedbackReceived` and `UserForgotten` are written by strangers and ignore fields that they do not know; in all others an unknown field
-is an error.
+`FeedbackReceived` and `UserForgotten` are written by strangers and ignore fields that they do not
+know; in all others an unknown field is an error.
 """
 
 from shared.events.base import (

@@ -32,12 +32,18 @@ class Value(BaseModel):
 
 
 class Event(Value):
-    """What every event carries: an id that is the same whenever the same thing is said again, and when it happened."""
+    """What every event carries: an id that is the same whenever the same thing is said again, and
+    when it happened.
+    """
 
     schema_version: ClassVar[int] = 1
 
-    event_id: Annotated[Id, Field(description="the same whenever the same thing is said again: it counts once")]
-    occurred_at: Annotated[Moment, Field(description="when it happened (RFC 3339, with its offset from UTC)")]
+    event_id: Annotated[
+        Id, Field(description="the same whenever the same thing is said again: it counts once")
+    ]
+    occurred_at: Annotated[
+        Moment, Field(description="when it happened (RFC 3339, with its offset from UTC)")
+    ]
 
     @classmethod
     def type_name(cls) -> str:
@@ -57,4 +63,6 @@ class Artefact(Value):
     """An object in the object store and the digest of its bytes (of its manifest, for a folder)."""
 
     uri: Annotated[str, Field(description="its key in the object store")]
-    digest: Annotated[Digest, Field(description="of the object's bytes; of its manifest, for a folder")]
+    digest: Annotated[
+        Digest, Field(description="of the object's bytes; of its manifest, for a folder")
+    ]

@@ -1,7 +1,8 @@
-"""Random rounds of faults on a real broker: `make chaos ROUNDS=n SEED=s`, or `python -m tests.chaos --rounds n --seed s`.
+"""Random rounds of faults on a real broker: `make chaos ROUNDS=n SEED=s`, or `python -m tests.chaos
+--rounds n --seed s`.
 
-The seed fixes what is sent and which faults are chosen; when exactly they strike is up to the machine. Ends with one line of JSON, and
-with status 1 if anything was lost or used twice.
+The seed fixes what is sent and which faults are chosen; when exactly they strike is up to the
+machine. Ends with one line of JSON, and with status 1 if anything was lost or used twice.
 """
 
 import argparse
@@ -22,7 +23,9 @@ SERVICES: tuple[Service, ...] = ("feedback", "dataset")
 
 
 async def play(world: World, rounds: int, seed: int) -> Reconciliation:
-    """Let one fault after the other strike under load, then bring everything to rest and say what became of it."""
+    """Let one fault after the other strike under load, then bring everything to rest and say what
+    became of it.
+    """
     chance = random.Random(seed)
     for service in SERVICES:
         world.launch(service)

@@ -1,4 +1,6 @@
-"""What can befall a service in a round of chaos. Each fault takes a few seconds and leaves the workers that are meant to be there."""
+"""What can befall a service in a round of chaos. Each fault takes a few seconds and leaves the
+workers that are meant to be there.
+"""
 
 import asyncio
 import random
@@ -14,7 +16,11 @@ Fault = Callable[[World, Service, random.Random], Awaitable[str]]
 
 async def _die_at_a_failpoint(world: World, service: Service, chance: random.Random) -> str:
     point = chance.choice([row.name for row in CATALOGUE if service in row.services])
-    time = chance.randint(1, 4) if point == "dataset.recovering" or "batch" in point else chance.randint(1, 30)
+    time = (
+        chance.randint(1, 4)
+        if point == "dataset.recovering" or "batch" in point
+        else chance.randint(1, 30)
+    )
     for worker in world.of(service):
         world.stop(worker)
     world.launch(service, f"{point}=kill@{time}")

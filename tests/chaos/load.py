@@ -1,4 +1,6 @@
-"""What many applications send, from a seed: mostly good feedback, some of it doubled, out of order, or nothing that can be read."""
+"""What many applications send, from a seed: mostly good feedback, some of it doubled, out of order,
+or nothing that can be read.
+"""
 
 import json
 import random
@@ -17,7 +19,12 @@ curation: {{batch_size: 5}}
 
 Sent = tuple[bytes | None, bytes | None, Headers]
 
-_KINDS = ("thumbs_up",) * 6 + ("accepted",) * 3 + ("correction",) * 3 + ("thumbs_down", "regenerated", "retracted")
+_KINDS = (
+    ("thumbs_up",) * 6
+    + ("accepted",) * 3
+    + ("correction",) * 3
+    + ("thumbs_down", "regenerated", "retracted")
+)
 _ODD: Sequence[bytes] = (b"", b"{", b"\xff\xfe", b'{"model": "unknown"}', b"[]")
 
 
@@ -30,13 +37,17 @@ class Load:
         self._next = 0
 
     def take(self, count: int) -> list[Sent]:
-        """The next records. One in twelve is sent again, one in thirty cannot be read, and neighbours change places."""
+        """The next records. One in twelve is sent again, one in thirty cannot be read, and
+        neighbours change places.
+        """
         records: list[Sent] = []
         while len(records) < count:
             if self._random.random() < 1 / 30:
                 records.append((b"odd", self._random.choice(_ODD), []))
             elif self._next and self._random.random() < 1 / 12:
-                records.append(self._event(self._random.randrange(max(0, self._next - 50), self._next)))
+                records.append(
+                    self._event(self._random.randrange(max(0, self._next - 50), self._next))
+                )
             else:
                 records.append(self._event(self._next))
                 self._next += 1

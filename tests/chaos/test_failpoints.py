@@ -1,4 +1,6 @@
-"""kill -9 between every two durable steps of both services, on a real broker. A new row of the catalogue is tested by being there."""
+"""kill -9 between every two durable steps of both services, on a real broker. A new row of the
+catalogue is tested by being there.
+"""
 
 import pytest
 
@@ -8,11 +10,15 @@ from tests.chaos.world import World
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(180)]
 
-POINTS: list[tuple[Service, str]] = [(service, row.name) for row in CATALOGUE for service in row.services if service in SERVICES]
+POINTS: list[tuple[Service, str]] = [
+    (service, row.name) for row in CATALOGUE for service in row.services if service in SERVICES
+]
 
 
 @pytest.mark.parametrize(("service", "point"), POINTS)
-async def test_death_at_a_failpoint_loses_and_doubles_nothing(world: World, service: Service, point: str) -> None:
+async def test_death_at_a_failpoint_loses_and_doubles_nothing(
+    world: World, service: Service, point: str
+) -> None:
     for worker in world.of(service):
         world.stop(worker)
     other: Service = "dataset" if service == "feedback" else "feedback"
@@ -23,7 +29,9 @@ async def test_death_at_a_failpoint_loses_and_doubles_nothing(world: World, serv
         dying = world.launch("dataset", "dataset.member_sent=kill@2")
         await world.send(60)
         assert await world.died(dying) == -9
-    dying = world.launch(service, f"{point}=kill@2" if point != "dataset.recovering" else f"{point}=kill")
+    dying = world.launch(
+        service, f"{point}=kill@2" if point != "dataset.recovering" else f"{point}=kill"
+    )
     await world.send(60)
     assert await world.died(dying) == -9
     assert f"at={point}" in dying.log
@@ -31,5 +39,7 @@ async def test_death_at_a_failpoint_loses_and_doubles_nothing(world: World, serv
     await world.nothing_lost_or_doubled(once_more=False)
 
 
-async def test_and_nothing_comes_to_light_when_all_of_it_is_recovered_and_used_further(world: World) -> None:
+async def test_and_nothing_comes_to_light_when_all_of_it_is_recovered_and_used_further(
+    world: World,
+) -> None:
     await world.nothing_lost_or_doubled()

@@ -1,11 +1,13 @@
-"""Liveness fails on a stall and readiness while recovering; an honest recovery and an empty log are no stall."""
+"""Liveness fails on a stall and readiness while recovering; an honest recovery and an empty log are
+no stall.
+"""
 
 import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from shared.topics import FEEDBACK_RECEIVED
+from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.chaos.world import World
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -23,7 +25,9 @@ async def nobody(world: World) -> None:
 
 
 async def test_a_worker_that_stands_still_before_waiting_events_is_not_live(world: World) -> None:
-    worker = await world.start("dataset", "dataset.entry_sent=stall:16", RATCHET_STALLED_SECONDS=str(STALLED))
+    worker = await world.start(
+        "dataset", "dataset.entry_sent=stall:16", RATCHET_STALLED_SECONDS=str(STALLED)
+    )
     await world.settle()
     await asyncio.sleep(STALLED + 4)
     if "FAILPOINT reached" not in worker.log:
@@ -40,7 +44,12 @@ async def test_a_recovery_is_not_ready_and_has_a_longer_bound_of_its_own(world: 
     await world.send(60)
     await world.settle()
     world.stop(*world.of("dataset"))
-    worker = world.launch("dataset", "dataset.recovering=stall:25", RATCHET_STALLED_SECONDS="5", RATCHET_RECOVERY_SECONDS="15")
+    worker = world.launch(
+        "dataset",
+        "dataset.recovering=stall:25",
+        RATCHET_STALLED_SECONDS="5",
+        RATCHET_RECOVERY_SECONDS="15",
+    )
     await worker.until(lambda: "FAILPOINT reached" in worker.log, "recovering")
     await asyncio.sleep(STALLED + 3)
     assert worker.is_live(), "a recovery counts as a stall"
@@ -64,7 +73,9 @@ async def test_the_end_of_a_transaction_does_not_wait(world: World) -> None:
     """It takes an offset behind the last event, which nothing ever commits."""
     for worker in world.of("feedback"):
         world.stop(worker)
-    application = AIOKafkaProducer(bootstrap_servers=world.broker.bootstrap_servers, transactional_id="an application")
+    application = AIOKafkaProducer(
+        bootstrap_servers=world.broker.bootstrap_servers, transactional_id="an application"
+    )
     async with application, application.transaction():
         await application.send(FEEDBACK_RECEIVED, b"{}", key=b"in a transaction")
     worker = await world.start("feedback", RATCHET_STALLED_SECONDS=str(STALLED))

@@ -1,4 +1,6 @@
-"""What else befalls services, on a real broker and under load: after each, everything is found exactly once."""
+"""What else befalls services, on a real broker and under load: after each, everything is found
+exactly once.
+"""
 
 import asyncio
 import resource
@@ -7,9 +9,9 @@ from contextlib import aclosing
 
 import pytest
 
-from shared.entries import Entry, TableState
 from shared.failpoints import Service
-from shared.topics import DATASET_ENTRIES
+from shared.messaging.topics import DATASET_ENTRIES
+from shared.storage.dataset_entries import Entry, TableState
 from tests.chaos.load import MODEL_FILE
 from tests.chaos.world import World
 from tests.dataset.running import Headers, read, send
@@ -62,7 +64,9 @@ async def test_a_worker_that_sleeps_longer_than_its_session_and_wakes_up_after_i
 
 
 @pytest.mark.parametrize(("point", "time"), [("dataset.decided", 25), ("dataset.announced", 3)])
-async def test_a_worker_that_falls_asleep_at_a_failpoint_with_much_unsent(world: World, point: str, time: int) -> None:
+async def test_a_worker_that_falls_asleep_at_a_failpoint_with_much_unsent(
+    world: World, point: str, time: int
+) -> None:
     (awake,) = world.of("dataset")
     await awake.until(awake.is_ready, "ready")
     world.stop(awake)
@@ -75,22 +79,31 @@ async def test_a_worker_that_falls_asleep_at_a_failpoint_with_much_unsent(world:
 
 
 async def test_older_entries_written_over_every_member_of_the_newest_batches(world: World) -> None:
-    """What is left when a worker wakes up, writes what it had at hand, and dies before it comes to the end of a batch."""
+    """What is left when a worker wakes up, writes what it had at hand, and dies before it comes to
+    the end of a batch.
+    """
     await world.send(100)
     await world.settle()
     for worker in world.of("dataset"):
         world.stop(worker)
     first: dict[bytes, bytes] = {}
     last: dict[bytes, bytes] = {}
-    async with aclosing(read(world.broker.bootstrap_servers, DATASET_ENTRIES, seconds=2)) as changes:
+    async with aclosing(
+        read(world.broker.bootstrap_servers, DATASET_ENTRIES, seconds=2)
+    ) as changes:
         async for change in changes:
             assert change.key is not None
             assert change.value is not None
             first.setdefault(change.key, change.value)
             last[change.key] = change.value
     members = [entry for entry in TableState.read(last.items()).entries if entry.batch]
-    newest = {shard: max(entry.batch.number for entry in members if entry.shard == shard and entry.batch) for shard in range(4)}
-    older = [entry for entry in members if entry.batch and entry.batch.number >= newest[entry.shard] - 1]
+    newest = {
+        shard: max(entry.batch.number for entry in members if entry.shard == shard and entry.batch)
+        for shard in range(4)
+    }
+    older = [
+        entry for entry in members if entry.batch and entry.batch.number >= newest[entry.shard] - 1
+    ]
     assert len(older) >= 2 * 4 * 5
     await write(world, [(entry, first[entry.key.encode()]) for entry in older])
     world.launch("dataset")
@@ -100,7 +113,11 @@ async def test_older_entries_written_over_every_member_of_the_newest_batches(wor
 async def write(world: World, values: list[tuple[Entry, bytes]]) -> None:
     no_headers: Headers = []
     for partition in range(4):
-        records = [(entry.key.encode(), value, no_headers) for entry, value in values if entry.source.partition == partition]
+        records = [
+            (entry.key.encode(), value, no_headers)
+            for entry, value in values
+            if entry.source.partition == partition
+        ]
         await send(world.broker.bootstrap_servers, DATASET_ENTRIES, records, partition)
 
 

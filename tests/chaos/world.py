@@ -1,4 +1,6 @@
-"""A broker of its own, both services as processes that die and come back, what is sent to them, and what became of it."""
+"""A broker of its own, both services as processes that die and come back, what is sent to them, and
+what became of it.
+"""
 
 import asyncio
 import signal
@@ -7,17 +9,17 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from ratchet.broker import Broker
-from ratchet.ports import free_port
+from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
 from ratchet.reconciliation import TOPICS_NEEDED, Reconciliation, reconcile
-from ratchet.topics import apply_topics, await_groups
 from shared.clock import SystemClock
 from shared.failpoints import Service as Name
-from shared.log_ends import LogEnds
-from shared.reading import KafkaReader
-from shared.snapshots import read_manifest
-from shared.storage import FsspecStore
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.topic_reader import KafkaReader
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
+from shared.storage.object_store import FsspecStore
+from shared.storage.snapshots import read_manifest
 from tests.chaos.load import MODEL, MODEL_FILE, Load
 from tests.dataset.running import Service
 
@@ -28,13 +30,17 @@ _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 class Worker(Service):
     """A process of one of the services that are under test."""
 
-    def __init__(self, service: Name, bootstrap_servers: str, folder: Path, **settings: str) -> None:
+    def __init__(
+        self, service: Name, bootstrap_servers: str, folder: Path, **settings: str
+    ) -> None:
         super().__init__(service, bootstrap_servers, folder, **settings)
         self.service = service
 
 
 class World:
-    """All that is there for a run of faults. `workers` are the processes that are meant to be there."""
+    """All that is there for a run of faults. `workers` are the processes that are meant to be
+    there.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
@@ -97,13 +103,21 @@ class World:
         return status
 
     async def send(self, count: int, seconds: float = 0) -> None:
-        """Send the next records of the load, spread over some seconds; all are accepted when it returns."""
-        producer = AIOKafkaProducer(bootstrap_servers=self.broker.bootstrap_servers, enable_idempotence=True, request_timeout_ms=90_000)
+        """Send the next records of the load, spread over some seconds; all are accepted when it
+        returns.
+        """
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.broker.bootstrap_servers,
+            enable_idempotence=True,
+            request_timeout_ms=90_000,
+        )
         await producer.start()
         try:
             on_their_way = []
             for key, value, headers in self.load.take(count):
-                on_their_way.append(await producer.send(FEEDBACK_RECEIVED, value, key, headers=list(headers)))
+                on_their_way.append(
+                    await producer.send(FEEDBACK_RECEIVED, value, key, headers=list(headers))
+                )
                 await asyncio.sleep(seconds / count)
             for sent in on_their_way:
                 said = await sent
@@ -112,16 +126,22 @@ class World:
             await producer.stop()
 
     async def settle(self, seconds: float = 90) -> None:
-        """Wait until nothing is left to do, as what starts services would: what ends by itself is started again."""
+        """Wait until nothing is left to do, as what starts services would: what ends by itself is
+        started again.
+        """
         end = asyncio.get_running_loop().time() + seconds
         for name in ("feedback", "dataset"):
             while await self._behind(name):
-                assert asyncio.get_running_loop().time() < end, f"{name} is not done\n" + "\n".join(w.log[-4000:] for w in self.workers)
+                assert asyncio.get_running_loop().time() < end, f"{name} is not done\n" + "\n".join(
+                    w.log[-4000:] for w in self.workers
+                )
                 self.restart_the_dead()
                 await asyncio.sleep(0.3)
 
     async def reconciled(self) -> Reconciliation:
-        """What became of everything, seen from outside. Asserts that the broker has all that it acknowledged."""
+        """What became of everything, seen from outside. Asserts that the broker has all that it
+        acknowledged.
+        """
         store = FsspecStore(str(self.folder / "objects"))
         reader = KafkaReader(self.broker.bootstrap_servers, TOPICS_NEEDED)
         await reader.start()
@@ -129,12 +149,18 @@ class World:
             records = await reader.newest()
         finally:
             await reader.stop()
-        received = {(record.partition, record.offset) for record in records if record.topic == FEEDBACK_RECEIVED}
+        received = {
+            (record.partition, record.offset)
+            for record in records
+            if record.topic == FEEDBACK_RECEIVED
+        }
         assert self.accepted <= received, "the broker lost what it had acknowledged"
         return reconcile(records, lambda artefact: read_manifest(store, artefact))
 
     async def nothing_lost_or_doubled(self, *, once_more: bool = True) -> Reconciliation:
-        """Let everything be used up; `once_more` recover from what is there and form further batches; then reconcile."""
+        """Let everything be used up; `once_more` recover from what is there and form further
+        batches; then reconcile.
+        """
         await self.settle()
         if once_more:
             for worker in self.of("dataset"):
@@ -144,7 +170,12 @@ class World:
             await self.settle()
         found = await self.reconciled()
         assert (found.lost, found.doubled) == ((), ())
-        assert {fate.place for fate in found.fates.values()} == {"dead_letter", "dropped", "waiting", "member"}
+        assert {fate.place for fate in found.fates.values()} == {
+            "dead_letter",
+            "dropped",
+            "waiting",
+            "member",
+        }
         return found
 
     def of(self, name: Name) -> list[Worker]:
@@ -169,7 +200,14 @@ class World:
         try:
             committed = await admin.list_consumer_group_offsets(f"ratchet-{name}")
             places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
-            return bool(await ends.behind({(topic, number): places.get((topic, number)) for number in range(_PARTITIONS[topic])}))
+            return bool(
+                await ends.behind(
+                    {
+                        (topic, number): places.get((topic, number))
+                        for number in range(_PARTITIONS[topic])
+                    }
+                )
+            )
         finally:
             await ends.stop()
             await admin.close()

@@ -10,14 +10,26 @@ SERVED = "support:v3"
 
 def completion(**changed: Any) -> dict[str, Any]:
     message = {"role": "assistant", "content": ANSWER} | changed.pop("message", {})
-    choices = [{"index": 0, "message": message, "finish_reason": changed.pop("finish_reason", "stop")}]
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": SERVED, "choices": choices} | changed
+    choices = [
+        {"index": 0, "message": message, "finish_reason": changed.pop("finish_reason", "stop")}
+    ]
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": SERVED,
+        "choices": choices,
+    } | changed
 
 
 def chunks(**changed: Any) -> bytes:
-    """The same as server-sent events, with a last chunk that has no choices, as with `include_usage`."""
+    """The same as server-sent events, with a last chunk that has no choices, as with
+    `include_usage`.
+    """
     said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": SERVED}
-    choices: list[list[dict[str, Any]]] = [[{"index": 0, "delta": {"content": piece}, "finish_reason": None}] for piece in PIECES]
+    choices: list[list[dict[str, Any]]] = [
+        [{"index": 0, "delta": {"content": piece}, "finish_reason": None}] for piece in PIECES
+    ]
     choices += [[{"index": 0, "delta": {}, "finish_reason": "stop"} | changed], []]
     lines = [json.dumps(said | {"choices": some}) for some in choices]
     return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()

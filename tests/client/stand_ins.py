@@ -12,7 +12,16 @@ def record(number: int, size: int = 0) -> Record:
     """Number `number` of a user's remarks."""
     output = f"a{number}".ljust(size, ".")
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    return record_of({"model": "m", "input": "q", "output": output, "feedback_type": "accepted", "event_id": f"e{number}"}, now)
+    return record_of(
+        {
+            "model": "m",
+            "input": "q",
+            "output": output,
+            "feedback_type": "accepted",
+            "event_id": f"e{number}",
+        },
+        now,
+    )
 
 
 class StandIn:

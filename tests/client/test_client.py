@@ -13,23 +13,33 @@ from uuid import uuid4
 
 import pytest
 
-from ratchet.broker import Broker
+from ratchet.local_stack.broker import Broker
 from ratchet_client import AsyncClient, Client, InvalidFeedback, Said
 from ratchet_client.spool import DiskSpool
-from shared.codec import decode
 from shared.events import FeedbackReceived
-from shared.topics import FEEDBACK_RECEIVED
+from shared.messaging.codec import decode
+from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.dataset.running import read
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
 def said(model: str) -> Said:
-    return {"model": model, "input": "q", "output": "a" * 1000, "feedback_type": "thumbs_up", "user_id": "ada"}
+    return {
+        "model": model,
+        "input": "q",
+        "output": "a" * 1000,
+        "feedback_type": "thumbs_up",
+        "user_id": "ada",
+    }
 
 
-async def received(broker: str, model: str, count: int, seconds: float = 20) -> list[FeedbackReceived]:
-    """What there is for a model in the order of the log, when there are so many different events, or no more come for a while."""
+async def received(
+    broker: str, model: str, count: int, seconds: float = 20
+) -> list[FeedbackReceived]:
+    """What there is for a model in the order of the log, when there are so many different events,
+    or no more come for a while.
+    """
     found: list[FeedbackReceived] = []
     async with aclosing(read(broker, FEEDBACK_RECEIVED, seconds)) as records:
         async for record in records:
@@ -50,7 +60,9 @@ def new_model() -> str:
 
 async def test_what_is_recorded_is_on_the_topic(own_broker: Broker, tmp_path: Path) -> None:
     model = new_model()
-    async with AsyncClient(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
+    async with AsyncClient(
+        bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path
+    ) as ratchet:
         ids = [await ratchet.record_feedback(**said(model)) for _ in range(50)]
         assert await ratchet.flush()
         assert (ratchet.counts.sent, ratchet.counts.dropped, ratchet.counts.buffered) == (50, {}, 0)
@@ -61,7 +73,9 @@ async def test_what_is_recorded_is_on_the_topic(own_broker: Broker, tmp_path: Pa
         await ratchet.record_feedback(**said(model))
 
 
-async def test_an_application_never_waits_for_a_broker_that_hangs_and_nothing_is_lost(own_broker: Broker, tmp_path: Path) -> None:
+async def test_an_application_never_waits_for_a_broker_that_hangs_and_nothing_is_lost(
+    own_broker: Broker, tmp_path: Path
+) -> None:
     model, ids, took = new_model(), list[str](), list[float]()
     assert own_broker.process
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
@@ -76,7 +90,12 @@ async def test_an_application_never_waits_for_a_broker_that_hangs_and_nothing_is
                 await asyncio.sleep(0.0005)
             assert not ratchet.flush(seconds=1.0)
             counts = ratchet.counts
-            assert (counts.recorded, counts.spooled, counts.buffered, counts.dropped) == (1501, 1500, 0, {})
+            assert (counts.recorded, counts.spooled, counts.buffered, counts.dropped) == (
+                1501,
+                1500,
+                0,
+                {},
+            )
         finally:
             own_broker.process.send_signal(signal.SIGCONT)
         assert median(took) < 0.0005
@@ -86,7 +105,9 @@ async def test_an_application_never_waits_for_a_broker_that_hangs_and_nothing_is
     print(f"record_feedback: median {median(took) * 1e6:.0f} us, longest {max(took) * 1e6:.0f} us")
 
 
-async def test_a_client_that_starts_without_a_broker_leaves_events_to_the_next_one(own_broker: Broker, tmp_path: Path) -> None:
+async def test_a_client_that_starts_without_a_broker_leaves_events_to_the_next_one(
+    own_broker: Broker, tmp_path: Path
+) -> None:
     model = new_model()
     assert own_broker.process
     own_broker.process.send_signal(signal.SIGSTOP)
@@ -116,9 +137,16 @@ while True:
 
 
 def record_and_die(broker: str, spool: Path, model: str) -> tuple[list[tuple[float, str]], float]:
-    """When which event was recorded by a process that was killed after two seconds, and when that was."""
+    """When which event was recorded by a process that was killed after two seconds, and when that
+    was.
+    """
     command = [sys.executable, "-c", RECORDING, broker, str(spool), model]
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": "clients/python"}, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": "clients/python"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout
         lines: list[tuple[float, str]] = []
         while not lines or time.monotonic() - lines[0][0] < 2.0:
@@ -129,12 +157,16 @@ def record_and_die(broker: str, spool: Path, model: str) -> tuple[list[tuple[flo
 
 
 @pytest.mark.parametrize("broker_is", ["there", "away"])
-async def test_kill_9_loses_no_more_than_the_last_moment(own_broker: Broker, tmp_path: Path, broker_is: str) -> None:
+async def test_kill_9_loses_no_more_than_the_last_moment(
+    own_broker: Broker, tmp_path: Path, broker_is: str
+) -> None:
     model = new_model()
     assert own_broker.process
     own_broker.process.send_signal(signal.SIGSTOP if broker_is == "away" else signal.SIGCONT)
     try:
-        recorded, died = await asyncio.to_thread(record_and_die, own_broker.bootstrap_servers, tmp_path, model)
+        recorded, died = await asyncio.to_thread(
+            record_and_die, own_broker.bootstrap_servers, tmp_path, model
+        )
     finally:
         own_broker.process.send_signal(signal.SIGCONT)
     # The disk's and the scheduler's time comes on top of the bound.
@@ -142,14 +174,22 @@ async def test_kill_9_loses_no_more_than_the_last_moment(own_broker: Broker, tmp
     assert len(safe) > 100
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
         assert ratchet.flush(seconds=20)
-    seen = {event.event_id for event in await received(own_broker.bootstrap_servers, model, len(recorded), seconds=2)}
+    seen = {
+        event.event_id
+        for event in await received(own_broker.bootstrap_servers, model, len(recorded), seconds=2)
+    }
     assert not set(safe) - seen
     lost = [at for at, event_id in recorded if event_id not in seen]
-    print(f"broker {broker_is}: {len(recorded)} recorded, {len(lost)} lost, the oldest {died - min(lost, default=died):.3f} s old")
+    print(
+        f"broker {broker_is}: {len(recorded)} recorded, {len(lost)} lost, the oldest "
+        f"{died - min(lost, default=died):.3f} s old"
+    )
 
 
 def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
-    with Client(bootstrap_servers="127.0.0.1:1", spool=None, buffer_bytes=3000, spool_bytes=3000) as ratchet:
+    with Client(
+        bootstrap_servers="127.0.0.1:1", spool=None, buffer_bytes=3000, spool_bytes=3000
+    ) as ratchet:
         for _ in range(20):
             ratchet.record_feedback(**said("m"))
         counts = ratchet.counts
@@ -164,7 +204,12 @@ from ratchet_client import Client
 ratchet = Client(url="http://127.0.0.1:1", spool={str(tmp_path)!r})
 ratchet.record_feedback(model="m", input="q", output="a", feedback_type="accepted", event_id="e1")
 """
-    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": "clients/python"}, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": "clients/python"},
+        timeout=60,
+        check=True,
+    )
     assert done.returncode == 0
     (target,) = tmp_path.iterdir()
     spool = DiskSpool(target, 1 << 20)

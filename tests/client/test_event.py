@@ -8,17 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet_client.event import LARGEST, InvalidFeedback, Said, read_line, record_of
-from shared.codec import decode
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
-from shared.topics import LARGEST_SENT
+from shared.messaging.codec import decode
+from shared.messaging.topics import LARGEST_SENT
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SAID: Said = {"model": "support", "input": "q", "output": "a", "feedback_type": "thumbs_up"}
 
-odd = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.floats(-1, 2), st.text(max_size=3), st.just("x" * 257), st.just([]))
+odd = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2),
+    st.floats(-1, 2),
+    st.text(max_size=3),
+    st.just("x" * 257),
+    st.just([]),
+)
 turns = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "user", "tool", "assistant", "boss"]), "content": st.text(max_size=3) | odd}
+    {
+        "role": st.sampled_from(["system", "user", "tool", "assistant", "boss"]),
+        "content": st.text(max_size=3) | odd,
+    }
 )
 fields = {
     "model": st.sampled_from(["support", "a.b-c_d", "Support", "", "-a", "a\n", "x" * 64]) | odd,
@@ -40,7 +51,9 @@ def test_the_client_and_the_contract_agree(changed: dict[str, Any], valid_otherw
     try:
         record = record_of(said, NOW)
     except InvalidFeedback:
-        loose = {"event_id": "e", "occurred_at": NOW} | {name: value for name, value in said.items() if value is not None}
+        loose = {"event_id": "e", "occurred_at": NOW} | {
+            name: value for name, value in said.items() if value is not None
+        }
         with pytest.raises(ValueError, match="validation error"):
             FeedbackReceived.model_validate(loose, strict=True)
         return
@@ -51,13 +64,36 @@ def test_the_client_and_the_contract_agree(changed: dict[str, Any], valid_otherw
 
 
 def test_what_is_said_arrives_as_it_was_said() -> None:
-    conversation: Any = ({"role": "system", "content": "Sort."}, {"role": "user", "content": "Größe?\n\x00"})
-    more: Said = {"input": conversation, "feedback_type": "correction", "corrected_output": "→", "tags": {"channel": "web"}}
+    conversation: Any = (
+        {"role": "system", "content": "Sort."},
+        {"role": "user", "content": "Größe?\n\x00"},
+    )
+    more: Said = {
+        "input": conversation,
+        "feedback_type": "correction",
+        "corrected_output": "→",
+        "tags": {"channel": "web"},
+    }
     at = datetime(2026, 1, 1, 13, tzinfo=UTC) - timedelta(minutes=1)
-    record = record_of({**SAID, **more, "user_id": "ada", "conversation_id": "c1", "occurred_at": at, "validation_score": 0.5}, NOW)
+    record = record_of(
+        {
+            **SAID,
+            **more,
+            "user_id": "ada",
+            "conversation_id": "c1",
+            "occurred_at": at,
+            "validation_score": 0.5,
+        },
+        NOW,
+    )
     event = decode(record.value, (), FeedbackReceived).event
     assert [message.model_dump() for message in event.messages] == list(conversation)
-    assert (event.corrected_output, event.tags, event.occurred_at, event.validation_score) == ("→", {"channel": "web"}, at, 0.5)
+    assert (event.corrected_output, event.tags, event.occurred_at, event.validation_score) == (
+        "→",
+        {"channel": "web"},
+        at,
+        0.5,
+    )
     assert record.key == b"c1"
     assert record_of({**SAID, "user_id": "ada"}, NOW).key == b"ada"
     assert record_of({**SAID, "event_id": "e"}, NOW).key == b"e"
@@ -90,7 +126,14 @@ def test_the_largest_event_fits_in_a_record() -> None:
 
 
 def test_what_is_no_event_is_none() -> None:
-    for line in (b"", b"[]", b"{}", b'{"event_id": 1}', b"\xff", b'{"event_id": "e", "user_id": 3}'):
+    for line in (
+        b"",
+        b"[]",
+        b"{}",
+        b'{"event_id": 1}',
+        b"\xff",
+        b'{"event_id": "e", "user_id": 3}',
+    ):
         assert read_line(line) is None
     with pytest.raises(Unprocessable):
         decode(b"[]", (), FeedbackReceived)

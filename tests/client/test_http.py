@@ -1,4 +1,6 @@
-"""The transport over HTTP, against the intake as it answers and against servers that answer otherwise, or not at all."""
+"""The transport over HTTP, against the intake as it answers and against servers that answer
+otherwise, or not at all.
+"""
 
 import asyncio
 import time
@@ -13,7 +15,7 @@ from ratchet_client import AsyncClient
 from ratchet_client.event import Record
 from ratchet_client.http import HttpTransport
 from ratchet_client.transport import Refused, Unavailable
-from shared.tokens import tokens
+from shared.auth.bearer_tokens import tokens
 from tests.client.stand_ins import record
 from tests.feedback.intake.stand_in import LIMITS, running
 from tests.feedback.intake.test_reading import SAID
@@ -28,7 +30,9 @@ def support(number: int, size: int = 0) -> Record:
 
 
 @asynccontextmanager
-async def answering(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
+async def answering(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any],
+) -> AsyncIterator[str]:
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         server.close()
@@ -53,7 +57,9 @@ async def test_what_is_too_much_at_once_is_sent_in_parts() -> None:
         await transport.send([support(number) for number in range(2 * LIMITS.events + 1)])
         assert intake.kafka.taken == [f"e{number}" for number in range(2 * LIMITS.events + 1)]
         with pytest.raises(Refused) as refused:
-            await transport.send([*(support(number, 3_000) for number in range(3)), support(9, LIMITS.body)])
+            await transport.send(
+                [*(support(number, 3_000) for number in range(3)), support(9, LIMITS.body)]
+            )
         assert refused.value.index == 3
         await transport.close()
 
@@ -99,7 +105,14 @@ async def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
         await transport.send([support(1)])
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 422 No\r\nContent-Length: 2\r\n\r\n[]", b"HTTP/1.1 500 No\r\n\r\n", b"SSH-2.0-no\r\n\r\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 422 No\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 500 No\r\n\r\n",
+        b"SSH-2.0-no\r\n\r\n",
+    ],
+)
 async def test_an_answer_of_something_else_is_an_outage(said: bytes) -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -115,14 +128,21 @@ async def test_an_answer_of_something_else_is_an_outage(said: bytes) -> None:
 
 
 async def test_a_client_of_the_intake(tmp_path: Path) -> None:
-    async with running(lambda: TOKENS) as intake, AsyncClient(url=intake.url, token=TOKEN, spool=tmp_path) as ratchet:
-        said: Any = {name: value for name, value in SAID.items() if name not in ("occurred_at", "event_id")}
+    async with (
+        running(lambda: TOKENS) as intake,
+        AsyncClient(url=intake.url, token=TOKEN, spool=tmp_path) as ratchet,
+    ):
+        said: Any = {
+            name: value for name, value in SAID.items() if name not in ("occurred_at", "event_id")
+        }
         ids = [await ratchet.record_feedback(**said) for _ in range(30)]
         assert await ratchet.flush()
         assert (intake.kafka.taken, ratchet.counts.sent, ratchet.counts.dropped) == (ids, 30, {})
 
 
-async def test_a_server_that_hangs_holds_up_neither_the_application_nor_its_end(tmp_path: Path) -> None:
+async def test_a_server_that_hangs_holds_up_neither_the_application_nor_its_end(
+    tmp_path: Path,
+) -> None:
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -130,7 +150,9 @@ async def test_a_server_that_hangs_holds_up_neither_the_application_nor_its_end(
     async with answering(hang) as url:
         ratchet = AsyncClient(url=url, spool=tmp_path, safe_within=0.1)
         for number in range(3):
-            await ratchet.record_feedback(model="m", input="q", output=f"a{number}", feedback_type="accepted")
+            await ratchet.record_feedback(
+                model="m", input="q", output=f"a{number}", feedback_type="accepted"
+            )
         begun = time.monotonic()
         await ratchet.close(seconds=1)
         assert time.monotonic() - begun < 5

@@ -1,4 +1,6 @@
-"""Answers that the real client library gives are kept, whichever way they are asked for; the application sees what it would see anyway."""
+"""Answers that the real client library gives are kept, whichever way they are asked for; the
+application sees what it would see anyway.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +17,10 @@ from ratchet_client.event import Said, record_of
 from ratchet_client.generations import Generation, Generations
 from tests.client.completions import ANSWER, PIECES, answer
 
-ASKED: Any = [{"role": "developer", "content": "Be short."}, {"role": "user", "content": [{"type": "text", "text": "Where is it?"}]}]
+ASKED: Any = [
+    {"role": "developer", "content": "Be short."},
+    {"role": "user", "content": [{"type": "text", "text": "Where is it?"}]},
+]
 KNOWN = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Where is it?"}]
 
 
@@ -30,7 +35,9 @@ class Kept:
 
     def said(self, **said: Any) -> dict[str, Any]:
         completed = self.generations.completed(cast(Said, said))
-        event: dict[str, Any] = json.loads(record_of(completed, datetime(2026, 1, 1, tzinfo=UTC)).value)
+        event: dict[str, Any] = json.loads(
+            record_of(completed, datetime(2026, 1, 1, tzinfo=UTC)).value
+        )
         return event
 
 
@@ -49,7 +56,12 @@ def transport(**changed: Any) -> httpx.MockTransport:
 
 @contextmanager
 def asking(kept: Kept, respond: httpx.MockTransport, model: str | None = None) -> Iterator[OpenAI]:
-    with OpenAI(api_key="k", base_url="http://h/v1", max_retries=0, http_client=httpx.Client(transport=respond)) as client:
+    with OpenAI(
+        api_key="k",
+        base_url="http://h/v1",
+        max_retries=0,
+        http_client=httpx.Client(transport=respond),
+    ) as client:
         yield capture(client, kept, model=model)
 
 
@@ -73,18 +85,35 @@ def step_by_step(client: OpenAI) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("ask", [whole, iterated, step_by_step])
-def test_feedback_need_only_name_an_answer(kept: Kept, ask: Callable[[OpenAI], tuple[str, str]]) -> None:
+def test_feedback_need_only_name_an_answer(
+    kept: Kept, ask: Callable[[OpenAI], tuple[str, str]]
+) -> None:
     with asking(kept, transport()) as client:
         response_id, text = ask(client)
         another, _ = ask(client)
     assert text == ANSWER
     assert response_id != another, "though the server gave both the same id"
-    event = kept.said(response_id=response_id, feedback_type="thumbs_up", user_id="ada", tags={"channel": "web"})
-    assert (event["model"], event["model_version"], event["input"], event["output"]) == ("support", "v3", KNOWN, ANSWER)
+    event = kept.said(
+        response_id=response_id, feedback_type="thumbs_up", user_id="ada", tags={"channel": "web"}
+    )
+    assert (event["model"], event["model_version"], event["input"], event["output"]) == (
+        "support",
+        "v3",
+        KNOWN,
+        ANSWER,
+    )
     assert (event["response_id"], event["user_id"]) == (response_id, "ada")
     assert event["tags"] == {"channel": "web", "finish_reason": "stop"}
-    assert kept.said(response_id=response_id, feedback_type="accepted", output="what was shown")["output"] == "what was shown"
-    assert kept.said(response_id=response_id, feedback_type="accepted", output=None)["output"] == ANSWER
+    assert (
+        kept.said(response_id=response_id, feedback_type="accepted", output="what was shown")[
+            "output"
+        ]
+        == "what was shown"
+    )
+    assert (
+        kept.said(response_id=response_id, feedback_type="accepted", output=None)["output"]
+        == ANSWER
+    )
 
 
 async def test_asynchronous_clients_are_captured_as_well(kept: Kept) -> None:
@@ -105,7 +134,9 @@ async def test_asynchronous_clients_are_captured_as_well(kept: Kept) -> None:
 
 
 IMAGE: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
-CALL = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]}
+CALL = {
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]
+}
 
 
 @pytest.mark.parametrize(
@@ -115,10 +146,19 @@ CALL = {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "loo
         (ASKED, {"message": CALL}),
         (ASKED, {"message": {"content": None}}),
         (ASKED, {"choices": []}),
-        ([*ASKED, {"role": "assistant", "content": None, **CALL}, {"role": "tool", "content": "x", "tool_call_id": "1"}], {}),
+        (
+            [
+                *ASKED,
+                {"role": "assistant", "content": None, **CALL},
+                {"role": "tool", "content": "x", "tool_call_id": "1"},
+            ],
+            {},
+        ),
     ],
 )
-def test_what_is_not_text_to_text_is_answered_and_not_kept(kept: Kept, messages: Any, changed: dict[str, Any]) -> None:
+def test_what_is_not_text_to_text_is_answered_and_not_kept(
+    kept: Kept, messages: Any, changed: dict[str, Any]
+) -> None:
     with asking(kept, transport(**changed)) as client:
         said = client.chat.completions.create(model="support", messages=messages)
     assert said.id == "chatcmpl-1"
@@ -127,20 +167,29 @@ def test_what_is_not_text_to_text_is_answered_and_not_kept(kept: Kept, messages:
 
 def test_a_stream_of_several_choices_is_not_kept(kept: Kept) -> None:
     with asking(kept, transport(index=1)) as client:
-        assert len(list(client.chat.completions.create(model="support", messages=ASKED, stream=True))) == len(PIECES) + 2
+        assert (
+            len(list(client.chat.completions.create(model="support", messages=ASKED, stream=True)))
+            == len(PIECES) + 2
+        )
     assert len(kept.generations) == 0
 
 
 def test_an_error_of_the_server_is_the_applications(kept: Kept) -> None:
-    with asking(kept, httpx.MockTransport(lambda _: httpx.Response(503))) as client, pytest.raises(APIStatusError):
+    with (
+        asking(kept, httpx.MockTransport(lambda _: httpx.Response(503))) as client,
+        pytest.raises(APIStatusError),
+    ):
         client.chat.completions.create(model="support", messages=ASKED)
     assert len(kept.generations) == 0
 
 
 @pytest.mark.parametrize(
-    ("served", "version"), [("support:latest", None), ("support", None), ("support:champion", None), ("support:v7", "v7")]
+    ("served", "version"),
+    [("support:latest", None), ("support", None), ("support:champion", None), ("support:v7", "v7")],
 )
-def test_a_version_is_named_where_the_server_names_one(kept: Kept, served: str, version: str | None) -> None:
+def test_a_version_is_named_where_the_server_names_one(
+    kept: Kept, served: str, version: str | None
+) -> None:
     with asking(kept, transport(model=served)) as client:
         response_id, _ = whole(client)
     event = kept.said(response_id=response_id, feedback_type="accepted")
@@ -150,9 +199,15 @@ def test_a_version_is_named_where_the_server_names_one(kept: Kept, served: str, 
 def test_the_oldest_answers_go_first() -> None:
     generations = Generations(3, 100)
     for number, size in enumerate([10, 10, 10, 10, 65, 200]):
-        generations.keep(str(number), Generation("m", None, ({"role": "user", "content": "q" * 5},), "a" * (size - 5), None))
+        generations.keep(
+            str(number),
+            Generation("m", None, ({"role": "user", "content": "q" * 5},), "a" * (size - 5), None),
+        )
         held = [str(one) for one in range(number + 1) if generations._kept.get(str(one))]
-        assert held == [["0"], ["0", "1"], ["0", "1", "2"], ["1", "2", "3"], ["2", "3", "4"], []][number]
+        assert (
+            held
+            == [["0"], ["0", "1"], ["0", "1", "2"], ["1", "2", "3"], ["2", "3", "4"], []][number]
+        )
     generations.keep("a", Generation("m", None, (), "a" * 60, None))
     generations.keep("a", Generation("m", None, (), "b" * 60, None))
     assert len(generations) == 1, "the same id again takes the place of the one before"

@@ -20,7 +20,12 @@ class Rig:
     """A sender at work, and what it works with."""
 
     def __init__(self, spool: Spool) -> None:
-        self.buffer, self.spool, self.transport, self.counters = Buffer(100, ROOM), spool, StandIn(), Counters()
+        self.buffer, self.spool, self.transport, self.counters = (
+            Buffer(100, ROOM),
+            spool,
+            StandIn(),
+            Counters(),
+        )
         self.sender = Sender(self.buffer, spool, self.transport, self.counters, safe_within=0.1)
 
     def say(self, *numbers: int) -> None:
@@ -31,7 +36,11 @@ class Rig:
     @property
     def counts(self) -> dict[str, object]:
         counts = self.counters.counts(0, 0)
-        return {"sent": counts.sent, "spooled": counts.spooled, **{why: count for why, count in counts.dropped.items() if count}}
+        return {
+            "sent": counts.sent,
+            "spooled": counts.spooled,
+            **{why: count for why, count in counts.dropped.items() if count},
+        }
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -69,7 +78,9 @@ async def test_while_all_is_well_nothing_is_spooled() -> None:
 
 
 @pytest.mark.parametrize("fault", ["answers", "hangs"])
-async def test_during_an_outage_events_are_spooled_in_time_and_sent_in_order_after_it(fault: str, tmp_path: Path) -> None:
+async def test_during_an_outage_events_are_spooled_in_time_and_sent_in_order_after_it(
+    fault: str, tmp_path: Path
+) -> None:
     async with working(DiskSpool(tmp_path, ROOM)) as rig:
         setattr(rig.transport, fault, fault == "hangs")
         rig.say(1, 2)
@@ -99,7 +110,10 @@ async def test_what_is_refused_holds_up_nothing_else() -> None:
         await rig.until(lambda: rig.counts["spooled"] == 2)
         rig.transport.answers = True
         await rig.until(lambda: rig.sender.is_idle)
-    assert (rig.transport.taken, rig.counts) == (names(2, 4, 6), {"sent": 3, "spooled": 2, "refused": 3})
+    assert (rig.transport.taken, rig.counts) == (
+        names(2, 4, 6),
+        {"sent": 3, "spooled": 2, "refused": 3},
+    )
 
 
 async def test_a_spool_that_is_full_drops_what_is_new_and_says_so() -> None:
@@ -109,10 +123,15 @@ async def test_a_spool_that_is_full_drops_what_is_new_and_says_so() -> None:
         await rig.until(lambda: rig.sender.is_idle or rig.counts.get("spool_full") == 2)
         rig.transport.answers = True
         await rig.until(lambda: rig.sender.is_idle)
-    assert (rig.transport.taken, rig.counts) == (names(1, 2, 3), {"sent": 3, "spooled": 3, "spool_full": 2})
+    assert (rig.transport.taken, rig.counts) == (
+        names(1, 2, 3),
+        {"sent": 3, "spooled": 3, "spool_full": 2},
+    )
 
 
-async def test_a_disk_that_fails_drops_nothing_while_there_is_room_in_the_buffer(tmp_path: Path) -> None:
+async def test_a_disk_that_fails_drops_nothing_while_there_is_room_in_the_buffer(
+    tmp_path: Path,
+) -> None:
     spool = DiskSpool(tmp_path, ROOM)
     async with working(spool) as rig:
         rig.transport.answers = False

@@ -30,7 +30,9 @@ def on_disk() -> Iterator[Open]:
 
 @pytest.fixture(params=["memory", "disk"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, on_disk: Open) -> Make:
-    return MemorySpool if request.param == "memory" else lambda most: on_disk(tmp_path / "spool", most)
+    return (
+        MemorySpool if request.param == "memory" else lambda most: on_disk(tmp_path / "spool", most)
+    )
 
 
 def ids(spool: Spool, events: int = 100, size: int = ROOM) -> list[str]:
@@ -92,7 +94,9 @@ def test_it_is_a_queue(steps: list[tuple[int, int]]) -> None:
         del left[: len(found)]
 
 
-def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(on_disk: Open, tmp_path: Path) -> None:
+def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(
+    on_disk: Open, tmp_path: Path
+) -> None:
     first = on_disk(tmp_path, ROOM)
     first.append([record(1), record(2), record(3)])
     first.peek(100, ROOM)
@@ -104,7 +108,9 @@ def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(on_disk:
     again = on_disk(tmp_path, ROOM)
     again.append([record(5)])
     records, entries = again.peek(100, ROOM)
-    assert ([one.event_id for one in records], entries) == (["e1", "e2", "e3"], 4), "from the beginning of a segment that was begun"
+    assert ([one.event_id for one in records], entries) == (["e1", "e2", "e3"], 4), (
+        "from the beginning of a segment that was begun"
+    )
     again.done(4)
     assert ids(again) == ["e5"]
     again.done(1)
@@ -124,7 +130,9 @@ def test_segments_end_and_go_one_by_one(on_disk: Open, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["lock"]
 
 
-def test_two_at_a_time_have_folders_of_their_own_and_who_comes_later_takes_over_both(on_disk: Open, tmp_path: Path) -> None:
+def test_two_at_a_time_have_folders_of_their_own_and_who_comes_later_takes_over_both(
+    on_disk: Open, tmp_path: Path
+) -> None:
     first, second = on_disk(tmp_path, ROOM), on_disk(tmp_path, ROOM)
     first.append([record(1)])
     second.append([record(2)])
@@ -141,7 +149,9 @@ def test_only_its_owner_can_read_it(on_disk: Open, tmp_path: Path) -> None:
     assert (segment.stat().st_mode & 0o777, segment.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-def test_a_disk_that_fails_keeps_nothing_by_halves(on_disk: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_keeps_nothing_by_halves(
+    on_disk: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = on_disk(tmp_path, ROOM)
     spool.append([record(1)])
 
@@ -167,7 +177,11 @@ for number in range(1000000):
     print(number, flush=True)
 """
     path = os.pathsep.join(["clients/python", "."])
-    with subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.stdout
         for line in process.stdout:
             if int(line) == 50:

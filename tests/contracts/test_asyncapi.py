@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from ratchet.contracts.asyncapi import document
-from shared.codec import decode
-from shared.dead_letters import LETTER, Notice
 from shared.errors import ContractViolation
 from shared.events import EVENTS, Position
-from shared.topics import FEEDBACK_SCORED, TOPICS, dead_letter_of
+from shared.messaging.codec import decode
+from shared.messaging.dead_letters import LETTER, Notice
+from shared.messaging.topics import FEEDBACK_SCORED, TOPICS, dead_letter_of
 from tests.contracts.written import DOCS, EXAMPLES
-from tests.programs import program
+from tests.support.programs import program
 
 NODE = Path(__file__).parent / "node"
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
@@ -38,7 +38,14 @@ def parser() -> Path:
     if not (folder / "installed").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_bytes(wanted)
-        install = [npm, "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]
+        install = [
+            npm,
+            "install",
+            "--ignore-scripts",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+        ]
         subprocess.run(install, cwd=folder, check=True, capture_output=True, timeout=300)
         (folder / "installed").touch()
     return folder.absolute() / "node_modules"
@@ -47,7 +54,9 @@ def parser() -> Path:
 def parsed(parser: Path, path: Path) -> Any:
     environment = {**os.environ, "NODE_PATH": str(parser)}
     command = [program("node"), str(NODE / "validate.cjs"), str(path)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, timeout=120
+    )
     return json.loads(done.stdout)
 
 
@@ -59,7 +68,8 @@ def test_the_parser_finds_nothing_wrong(parser: Path) -> None:
     assert said["fields"] == fields | {"DeadLetter": []}, "the payloads are the schemas"
 
 
-# Advice, not rules, which has no place here: an identifier of the whole application, contacts, tags, and the newest AsyncAPI.
+# Advice, not rules, which has no place here: an identifier of the whole application, contacts,
+# tags, and the newest AsyncAPI.
 NOT_MEANT = {"asyncapi-id", "asyncapi3-tags", "asyncapi-info-contact", "asyncapi-latest-version"}
 
 
@@ -70,8 +80,13 @@ def test_the_parser_would_find_it(parser: Path, tmp_path: Path) -> None:
     bad["channels"]["feedback.received"]["bindings"]["kafka"]["partitions"] = 0
     bad["operations"]["trainer.send.training.progress"]["channel"]["$ref"] = "#/channels/nowhere"
     wrong.write_text(yaml.safe_dump(bad), encoding="utf-8")
-    places = {found["path"] for found in parsed(parser, wrong)["diagnostics"] if found["severity"] == 0}
-    for place in ("channels.feedback.received.bindings.kafka", "operations.trainer.send.training.progress"):
+    places = {
+        found["path"] for found in parsed(parser, wrong)["diagnostics"] if found["severity"] == 0
+    }
+    for place in (
+        "channels.feedback.received.bindings.kafka",
+        "operations.trainer.send.training.progress",
+    ):
         assert any(found.startswith(place) for found in places), (place, places)
 
 
@@ -80,10 +95,19 @@ def test_channels_are_the_topics_as_they_are_made() -> None:
     for topic in TOPICS:
         channel = DOCUMENT["channels"][topic.name]
         kafka = channel["bindings"]["kafka"]
-        assert (channel["address"], kafka["topic"], kafka["partitions"]) == (topic.name, topic.name, topic.partitions)
-        said = {name: value[0] if isinstance(value, list) else str(value) for name, value in kafka["topicConfiguration"].items()}
+        assert (channel["address"], kafka["topic"], kafka["partitions"]) == (
+            topic.name,
+            topic.name,
+            topic.partitions,
+        )
+        said = {
+            name: value[0] if isinstance(value, list) else str(value)
+            for name, value in kafka["topicConfiguration"].items()
+        }
         assert said == topic.settings
-        expected = [event.__name__ for event in topic.events] or (["DeadLetter"] if topic.name.endswith(".dlq") else [])
+        expected = [event.__name__ for event in topic.events] or (
+            ["DeadLetter"] if topic.name.endswith(".dlq") else []
+        )
         assert list(channel.get("messages", {})) == expected
 
 
@@ -91,9 +115,21 @@ def test_each_event_is_sent_by_who_writes_it_and_received_by_all_that_read_its_t
     for topic in TOPICS:
         for event in topic.events:
             reference = {"$ref": f"#/channels/{topic.name}/messages/{event.__name__}"}
-            senders = [name for name, said in OPERATIONS.items() if said["action"] == "send" and reference in said["messages"]]
-            readers = [name for name, said in OPERATIONS.items() if said["action"] == "receive" and reference in said["messages"]]
-            assert senders == [f"{producer}.send.{topic.name}" for producer in topic.producers if event in topic.written_by(producer)]
+            senders = [
+                name
+                for name, said in OPERATIONS.items()
+                if said["action"] == "send" and reference in said["messages"]
+            ]
+            readers = [
+                name
+                for name, said in OPERATIONS.items()
+                if said["action"] == "receive" and reference in said["messages"]
+            ]
+            assert senders == [
+                f"{producer}.send.{topic.name}"
+                for producer in topic.producers
+                if event in topic.written_by(producer)
+            ]
             assert senders, event
             assert readers == [f"{service}.receive.{topic.name}" for service in topic.consumers]
     assert f"dataset.send.{FEEDBACK_SCORED}" in OPERATIONS
@@ -131,4 +167,6 @@ def test_the_document_is_made_of_plain_values() -> None:
     """No anchors or aliases of YAML, which not every reader follows."""
     text = (DOCS / "asyncapi.yaml").read_text(encoding="utf-8")
     assert "&id" not in text
-    assert yaml.safe_load(text) == json.loads(json.dumps(document(DOCUMENT["info"]["version"], EXAMPLES)))
+    assert yaml.safe_load(text) == json.loads(
+        json.dumps(document(DOCUMENT["info"]["version"], EXAMPLES))
+    )

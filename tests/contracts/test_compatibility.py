@@ -40,8 +40,12 @@ FIELDS: Fields = {
 }
 
 
-def schema(fields: Fields, extra: Literal["ignore", "forbid"] = "forbid", **more: Any) -> dict[str, Any]:
-    model: type[BaseModel] = create_model("Said", __config__=cast(ConfigDict, {"extra": extra, **more}), **fields)
+def schema(
+    fields: Fields, extra: Literal["ignore", "forbid"] = "forbid", **more: Any
+) -> dict[str, Any]:
+    model: type[BaseModel] = create_model(
+        "Said", __config__=cast(ConfigDict, {"extra": extra, **more}), **fields
+    )
     return model.model_json_schema()
 
 
@@ -51,45 +55,125 @@ def without(name: str) -> Fields:
 
 STAYS_READABLE = [
     ("a field goes away", without("name"), "name: is gone"),
-    ("a field in a part goes away", FIELDS | {"part": (create_model("Part", size=(int, ...)), ...)}, "part.colour: is gone"),
+    (
+        "a field in a part goes away",
+        FIELDS | {"part": (create_model("Part", size=(int, ...)), ...)},
+        "part.colour: is gone",
+    ),
     ("a field gets another type", FIELDS | {"name": (int, ...)}, "name: was string, is integer"),
-    ("a number may be whole only", FIELDS | {"count": (bool, ...)}, "count: was integer, is boolean"),
+    (
+        "a number may be whole only",
+        FIELDS | {"count": (bool, ...)},
+        "count: was integer, is boolean",
+    ),
     ("a new field is required", FIELDS | {"since": (str, ...)}, "since: is required now"),
-    ("a field that could be left out is required", FIELDS | {"code": (str, Field(pattern="^[a-z]$"))}, "code: is required now"),
-    ("a new field in a part is required", FIELDS | {"part": (LargerPart, ...)}, "part.weight: is required now"),
-    ("a new field in a list is required", FIELDS | {"parts": (tuple[LargerPart, ...], ())}, "parts[].weight: is required now"),
-    ("an enumeration shrinks", FIELDS | {"kind": (Literal["a"], ...)}, "kind: does not take b any more"),
-    ("a string becomes an enumeration", FIELDS | {"name": (Literal["a", "b"], ...)}, "name: takes only certain values now"),
-    ("a lower bound rises", FIELDS | {"count": (int, Field(ge=1))}, "count: minimum has risen to 1"),
-    ("an upper bound comes", FIELDS | {"count": (int, Field(ge=0, le=9))}, "count: maximum has sunk to 9"),
-    ("a text may be less long", FIELDS | {"name": (str, Field(max_length=9))}, "name: maxLength has sunk to 9"),
-    ("a list must not be empty", FIELDS | {"parts": (tuple[Part, ...], Field(default=(), min_length=1))}, "parts: minItems has risen to 1"),
-    ("a pattern changes", FIELDS | {"code": (str, Field(default="x", pattern="^[a-f]$"))}, "code: pattern is another than before"),
+    (
+        "a field that could be left out is required",
+        FIELDS | {"code": (str, Field(pattern="^[a-z]$"))},
+        "code: is required now",
+    ),
+    (
+        "a new field in a part is required",
+        FIELDS | {"part": (LargerPart, ...)},
+        "part.weight: is required now",
+    ),
+    (
+        "a new field in a list is required",
+        FIELDS | {"parts": (tuple[LargerPart, ...], ())},
+        "parts[].weight: is required now",
+    ),
+    (
+        "an enumeration shrinks",
+        FIELDS | {"kind": (Literal["a"], ...)},
+        "kind: does not take b any more",
+    ),
+    (
+        "a string becomes an enumeration",
+        FIELDS | {"name": (Literal["a", "b"], ...)},
+        "name: takes only certain values now",
+    ),
+    (
+        "a lower bound rises",
+        FIELDS | {"count": (int, Field(ge=1))},
+        "count: minimum has risen to 1",
+    ),
+    (
+        "an upper bound comes",
+        FIELDS | {"count": (int, Field(ge=0, le=9))},
+        "count: maximum has sunk to 9",
+    ),
+    (
+        "a text may be less long",
+        FIELDS | {"name": (str, Field(max_length=9))},
+        "name: maxLength has sunk to 9",
+    ),
+    (
+        "a list must not be empty",
+        FIELDS | {"parts": (tuple[Part, ...], Field(default=(), min_length=1))},
+        "parts: minItems has risen to 1",
+    ),
+    (
+        "a pattern changes",
+        FIELDS | {"code": (str, Field(default="x", pattern="^[a-f]$"))},
+        "code: pattern is another than before",
+    ),
     ("null is refused", FIELDS | {"tags": (dict[str, str], {})}, "tags: was null, is object"),
-    ("values of a map get another type", FIELDS | {"tags": (dict[str, int] | None, None)}, "tags: object is accepted no more as it was"),
+    (
+        "values of a map get another type",
+        FIELDS | {"tags": (dict[str, int] | None, None)},
+        "tags: object is accepted no more as it was",
+    ),
     ("one of several forms goes", FIELDS | {"input": (str, "hi")}, "input: was array, is string"),
-    ("a default changes", FIELDS | {"code": (str, Field(default="y", pattern="^[a-z]$"))}, "code: left out meant 'x', and does no longer"),
+    (
+        "a default changes",
+        FIELDS | {"code": (str, Field(default="y", pattern="^[a-z]$"))},
+        "code: left out meant 'x', and does no longer",
+    ),
 ]
 
 GOES_ON_READING = [
-    ("a field may be left out", FIELDS | {"kind": (Literal["a", "b"], "a")}, "kind: was always there, and may be left out now"),
-    ("a field in a part may be", FIELDS | {"part": (LooserPart, ...)}, "part.size: was always there, and may be left out now"),
+    (
+        "a field may be left out",
+        FIELDS | {"kind": (Literal["a", "b"], "a")},
+        "kind: was always there, and may be left out now",
+    ),
+    (
+        "a field in a part may be",
+        FIELDS | {"part": (LooserPart, ...)},
+        "part.size: was always there, and may be left out now",
+    ),
     ("a field may be null", FIELDS | {"name": (str | None, ...)}, "name: may be null now"),
-    ("a field may have another type besides", FIELDS | {"count": (int | str, ...)}, "count: may be string now"),
-    ("a whole number need not be whole", FIELDS | {"count": (float, ...)}, "count: may be number now"),
+    (
+        "a field may have another type besides",
+        FIELDS | {"count": (int | str, ...)},
+        "count: may be string now",
+    ),
+    (
+        "a whole number need not be whole",
+        FIELDS | {"count": (float, ...)},
+        "count: may be number now",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("what", "fields", "said"), STAYS_READABLE, ids=[what for what, _, _ in STAYS_READABLE])
+@pytest.mark.parametrize(
+    ("what", "fields", "said"), STAYS_READABLE, ids=[what for what, _, _ in STAYS_READABLE]
+)
 @pytest.mark.parametrize("strangers", [True, False])
-def test_what_was_written_stays_readable(what: str, fields: Fields, said: str, strangers: bool) -> None:
+def test_what_was_written_stays_readable(
+    what: str, fields: Fields, said: str, strangers: bool
+) -> None:
     assert said in breaks(schema(FIELDS), schema(fields), written_by_strangers=strangers), what
 
 
-@pytest.mark.parametrize(("what", "fields", "said"), GOES_ON_READING, ids=[what for what, _, _ in GOES_ON_READING])
+@pytest.mark.parametrize(
+    ("what", "fields", "said"), GOES_ON_READING, ids=[what for what, _, _ in GOES_ON_READING]
+)
 def test_whoever_reads_goes_on_reading(what: str, fields: Fields, said: str) -> None:
     assert said in breaks(schema(FIELDS), schema(fields), written_by_strangers=False), what
-    assert breaks(schema(FIELDS), schema(fields), written_by_strangers=True) == [], "only Ratchet reads it"
+    assert breaks(schema(FIELDS), schema(fields), written_by_strangers=True) == [], (
+        "only Ratchet reads it"
+    )
 
 
 def test_fields_that_were_passed_over_may_not_be_refused() -> None:
@@ -100,8 +184,13 @@ def test_fields_that_were_passed_over_may_not_be_refused() -> None:
 
 def test_a_condition_that_comes_or_changes_is_a_break() -> None:
     condition = {"if": {"required": ["tags"]}, "then": {"required": ["code"]}}
-    found = breaks(schema(FIELDS), schema(FIELDS, json_schema_extra=condition), written_by_strangers=True)
-    assert found == ["the event: if is another than before", "the event: then is another than before"]
+    found = breaks(
+        schema(FIELDS), schema(FIELDS, json_schema_extra=condition), written_by_strangers=True
+    )
+    assert found == [
+        "the event: if is another than before",
+        "the event: then is another than before",
+    ]
 
 
 def test_new_fields_new_values_and_wider_bounds_are_none() -> None:
@@ -121,4 +210,6 @@ def test_words_make_no_other_schema() -> None:
     assert says_the_same(schema(FIELDS), schema(described))
     assert not says_the_same(schema(FIELDS), schema(FIELDS | {"count": (int, Field(ge=1))}))
     titled = {"title": (str, "x"), "description": (str, "y")}
-    assert not says_the_same(schema(FIELDS | titled), schema(FIELDS)), "a field may be called as a word is"
+    assert not says_the_same(schema(FIELDS | titled), schema(FIELDS)), (
+        "a field may be called as a word is"
+    )

@@ -41,7 +41,8 @@ def validator(event: type[Event]) -> jsonschema_rs.Draft202012Validator:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
 def test_schema_and_model_agree_on_whatever_is_a_little_different(event: type[Event]) -> None:
-    """Each value of an example replaced by each odd one, left out, or joined by one that nobody knows.
+    """Each value of an example replaced by each odd one, left out, or joined by one that nobody
+    knows.
 
     What a schema cannot say, that source and id must not be too long together, is left out.
     """
@@ -70,10 +71,16 @@ def variants(said: Any) -> Iterator[tuple[Any, str]]:
     yield said, "as it is"
     for path in paths(said):
         for odd in ODD:
-            yield changed(said, path, lambda part, key, odd=odd: part.__setitem__(key, odd)), f"{path} is {odd!r}"
+            yield (
+                changed(said, path, lambda part, key, odd=odd: part.__setitem__(key, odd)),
+                f"{path} is {odd!r}",
+            )
         yield changed(said, path, lambda part, key: part.__delitem__(key)), f"without {path}"
         if isinstance(part_at(said, path), dict):
-            yield changed(said, path, lambda part, key: part[key].__setitem__(NEW, "green")), f"{path} with {NEW}"
+            yield (
+                changed(said, path, lambda part, key: part[key].__setitem__(NEW, "green")),
+                f"{path} with {NEW}",
+            )
     yield said | {NEW: "green"}, f"with {NEW}"
 
 
@@ -108,7 +115,10 @@ def test_there_are_older_examples() -> None:
 
 
 def test_a_correction_needs_its_text() -> None:
-    said = EXAMPLES[FeedbackReceived.type_name()] | {"feedback_type": "correction", "corrected_output": "so"}
+    said = EXAMPLES[FeedbackReceived.type_name()] | {
+        "feedback_type": "correction",
+        "corrected_output": "so",
+    }
     fits = validator(FeedbackReceived)
     assert fits.is_valid(said)
     without = {name: value for name, value in said.items() if name != "corrected_output"}

@@ -10,7 +10,7 @@ from ratchet.contracts.compatibility import breaks, says_the_same
 from ratchet.contracts.schemas import schemas
 from ratchet.contracts.writing import BY_STRANGERS, Broken, files, write
 from shared.events import EVENTS
-from shared.topics import TOPICS
+from shared.messaging.topics import TOPICS
 from tests.contracts.written import DOCS, EXAMPLES, json_of
 
 SCHEMAS = schemas()
@@ -19,8 +19,12 @@ EARLIER = sorted((DOCS / "schemas" / "earlier").glob("*.json"))
 
 def test_the_committed_files_are_those_that_the_code_makes() -> None:
     made = files(EXAMPLES)
-    assert {name: (DOCS / name).read_text(encoding="utf-8") for name in made} == made, "type: make contracts"
-    assert sorted(path.stem for path in (DOCS / "schemas").glob("*.json")) == sorted(event.type_name() for event in EVENTS)
+    assert {name: (DOCS / name).read_text(encoding="utf-8") for name in made} == made, (
+        "type: make contracts"
+    )
+    assert sorted(path.stem for path in (DOCS / "schemas").glob("*.json")) == sorted(
+        event.type_name() for event in EVENTS
+    )
 
 
 def test_every_event_and_topic_is_on_the_page() -> None:
@@ -29,21 +33,45 @@ def test_every_event_and_topic_is_on_the_page() -> None:
     assert headings[: len(EVENTS)] == [event.__name__ for event in EVENTS]
     assert len(headings) == len(set(headings))
     assert set(re.findall(r"\]\(#(\w+)\)", page)) <= {heading.lower() for heading in headings}
-    assert {topic.name for topic in TOPICS if not topic.name.endswith(".dlq")} <= set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
+    assert {topic.name for topic in TOPICS if not topic.name.endswith(".dlq")} <= set(
+        re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
+    )
 
 
 def test_every_field_of_every_event_is_described() -> None:
-    parts = [schema for whole in SCHEMAS.values() for schema in (whole, *whole.get("$defs", {}).values()) if "properties" in schema]
+    parts = [
+        schema
+        for whole in SCHEMAS.values()
+        for schema in (whole, *whole.get("$defs", {}).values())
+        if "properties" in schema
+    ]
     assert len(parts) > len(EVENTS)
-    assert [(part["title"], name) for part in parts for name, field in part["properties"].items() if not field.get("description")] == []
+    assert [
+        (part["title"], name)
+        for part in parts
+        for name, field in part["properties"].items()
+        if not field.get("description")
+    ] == []
 
 
 def test_the_earlier_schemas_are_all_there() -> None:
-    """Those of `CheckpointSaved` and `TrainingRolledBack` are what their older golden examples fitted."""
-    counted = {name: len([path for path in EARLIER if path.stem.startswith(f"{name}.older-")]) for name in SCHEMAS}
+    """Those of `CheckpointSaved` and `TrainingRolledBack` are what their older golden examples
+    fitted.
+    """
+    counted = {
+        name: len([path for path in EARLIER if path.stem.startswith(f"{name}.older-")])
+        for name in SCHEMAS
+    }
     assert sum(counted.values()) == len(EARLIER) >= 15
-    assert (counted["ratchet.CheckpointSaved.v1"], counted["ratchet.TrainingRolledBack.v1"]) >= (7, 6)
-    expected = {f"{name}.older-{number}" for name, count in counted.items() for number in range(1, count + 1)}
+    assert (counted["ratchet.CheckpointSaved.v1"], counted["ratchet.TrainingRolledBack.v1"]) >= (
+        7,
+        6,
+    )
+    expected = {
+        f"{name}.older-{number}"
+        for name, count in counted.items()
+        for number in range(1, count + 1)
+    }
     assert {path.stem for path in EARLIER} == expected
 
 
@@ -54,7 +82,9 @@ def test_a_schema_keeps_what_an_earlier_one_promised(path: Path) -> None:
     assert not says_the_same(json_of(path), SCHEMAS[name])
 
 
-def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_written(tmp_path: Path) -> None:
+def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_written(
+    tmp_path: Path,
+) -> None:
     docs = tmp_path / "docs"
     shutil.copytree(DOCS / "schemas", docs / "schemas", ignore=shutil.ignore_patterns("earlier"))
     present = docs / "schemas" / "ratchet.WaitEnded.v1.json"
@@ -66,7 +96,9 @@ def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_writ
 
     present.write_text(text.replace('"maxLength": 256', '"maxLength": 255'), encoding="utf-8")
     for number in (1, 2):
-        tighter = present.read_text(encoding="utf-8").replace('"maxLength": 256', f'"maxLength": {250 + number}')
+        tighter = present.read_text(encoding="utf-8").replace(
+            '"maxLength": 256', f'"maxLength": {250 + number}'
+        )
         present.write_text(tighter, encoding="utf-8")
         assert present in write(docs, EXAMPLES)
         kept = docs / "schemas" / "earlier" / f"ratchet.WaitEnded.v1.older-{number}.json"
@@ -74,6 +106,8 @@ def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_writ
     assert write(docs, EXAMPLES) == []
 
     present.write_text(text.replace('"maxLength": 256', '"maxLength": 257'), encoding="utf-8")
-    with pytest.raises(Broken, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength has sunk to 256"):
+    with pytest.raises(
+        Broken, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength has sunk to 256"
+    ):
         write(docs, EXAMPLES)
     assert '"maxLength": 257' in present.read_text(encoding="utf-8")

@@ -12,4 +12,6 @@ def json_of(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-EXAMPLES: dict[str, dict[str, Any]] = {path.stem: json_of(path) for path in sorted(GOLDEN.glob("*.v?.json"))}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    path.stem: json_of(path) for path in sorted(GOLDEN.glob("*.v?.json"))
+}

@@ -3,14 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
-from services.dataset.batches import write_snapshot
-from services.dataset.outcomes import Closing
-from shared.entries import Entry
+from services.dataset.ledger.results import Closing
+from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Artefact, Message, Position
 from shared.identity import batch_identity
-from shared.snapshots import Example
-from shared.storage import ObjectStore
-from shared.topics import FEEDBACK_SCORED
+from shared.messaging.topics import FEEDBACK_SCORED
+from shared.storage.dataset_entries import Entry
+from shared.storage.object_store import ObjectStore
+from shared.storage.snapshots import Example
 from tests.dataset.events import START, model_file, words
 
 FILE = model_file()
@@ -18,7 +18,9 @@ _REASONS = {"training": "approved", "negative": "low_reward", "held_out": "held_
 _TYPES = {"training": "thumbs_up", "negative": "thumbs_down", "held_out": "accepted"}
 
 
-def member(name: str, offset: int, decision: str = "training", reason: str | None = None, **fields: Any) -> Entry:
+def member(
+    name: str, offset: int, decision: str = "training", reason: str | None = None, **fields: Any
+) -> Entry:
     """A member of a batch, at `offset` of partition 0. `fields` are those of its example."""
     correction = reason == "correction"
     said: dict[str, Any] = {
@@ -65,7 +67,9 @@ def closing(
 
 
 def write_chain(store: ObjectStore, count: int) -> list[Artefact]:
-    """The manifests of `count` batches, each of two approved answers, a correction, a negative and a held-out example."""
+    """The manifests of `count` batches, each of two approved answers, a correction, a negative and
+    a held-out example.
+    """
     manifests: list[Artefact] = []
     for number in range(count):
         first = number * 5

@@ -4,22 +4,24 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.dataset.cards import Card
-from services.dataset.golden import Golden
-from services.dataset.ledger import Ledger
-from services.dataset.outcomes import Closing, Decided, Withdrawn
-from services.dataset.recovery import Group, ShardState, read_state
-from shared.entries import ClosedBatch, Entry
+from services.dataset.ledger.entry_row import Card
+from services.dataset.ledger.golden_set import Golden
+from services.dataset.ledger.ledger import Ledger
+from services.dataset.ledger.recovery import Group, ShardState, read_state
+from services.dataset.ledger.results import Closing, Decided, Withdrawn
+from shared.config.model_file import Base, ModelFile
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
-from shared.model_file import Base, ModelFile
-from shared.topics import FEEDBACK_SCORED
+from shared.messaging.topics import FEEDBACK_SCORED
+from shared.storage.dataset_entries import ClosedBatch, Entry
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def model_file(model: str = "support", /, **curation: Any) -> ModelFile:
-    return ModelFile.model_validate({"model": model, "base": Base(training="base", serving="base.gguf"), "curation": curation})
+    return ModelFile.model_validate(
+        {"model": model, "base": Base(training="base", serving="base.gguf"), "curation": curation}
+    )
 
 
 def words(seed: str, count: int = 12) -> str:
@@ -27,8 +29,12 @@ def words(seed: str, count: int = 12) -> str:
     return " ".join(identity(seed, at)[:8] for at in range(count))
 
 
-def scored(event_id: str, feedback_type: str = "thumbs_up", reward: float = 1.0, /, **fields: Any) -> FeedbackScored:
-    corrected = {"corrected_output": words(f"right {event_id}")} if feedback_type == "correction" else {}
+def scored(
+    event_id: str, feedback_type: str = "thumbs_up", reward: float = 1.0, /, **fields: Any
+) -> FeedbackScored:
+    corrected = (
+        {"corrected_output": words(f"right {event_id}")} if feedback_type == "correction" else {}
+    )
     said: dict[str, Any] = {
         "event_id": event_id,
         "occurred_at": START,
@@ -61,12 +67,15 @@ def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
 
 def state_of(table: Mapping[str, bytes]) -> dict[Group, ShardState]:
     """What a worker that owns all partitions reads in a table."""
-    return read_state(((key.encode(), value) for key, value in table.items()), lambda partition: True)[0]
+    return read_state(
+        ((key.encode(), value) for key, value in table.items()), lambda partition: True
+    )[0]
 
 
 class World:
-    """What lasts when a process dies: the table's entries and the batches that were announced. Drives a ledger as the shell does; what
-    the table holds in memory is `held`."""
+    """What lasts when a process dies: the table's entries and the batches that were announced.
+    Drives a ledger as the shell does; what the table holds in memory is `held`.
+    """
 
     def __init__(self, file: ModelFile, golden: Golden | None = None) -> None:
         self.file = file
@@ -80,18 +89,30 @@ class World:
         self.ledger = Ledger(file, 0, self.golden)
 
     def restart(self) -> None:
-        self.ledger = Ledger.rebuilt(self.file, 0, self.golden, map(Card.of, self.entries.values()), self.records.values())
-        self.held = {key: entry.encode() for key, entry in self.entries.items()} | dict(self.ledger.lighter())
+        self.ledger = Ledger.rebuilt(
+            self.file, 0, self.golden, map(Card.of, self.entries.values()), self.records.values()
+        )
+        self.held = {key: entry.encode() for key, entry in self.entries.items()} | dict(
+            self.ledger.lighter()
+        )
 
-    def withdraw(self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None) -> Withdrawn:
-        withdrawn = self.ledger.withdraw(request, _position(offset), logged_at or START + timedelta(seconds=offset))
+    def withdraw(
+        self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None
+    ) -> Withdrawn:
+        withdrawn = self.ledger.withdraw(
+            request, _position(offset), logged_at or START + timedelta(seconds=offset)
+        )
         self._write(*withdrawn.entries)
         self.duplicates += withdrawn.status == "duplicate"
         self.close()
         return withdrawn
 
-    def feed(self, event: FeedbackScored, offset: int, logged_at: datetime | None = None) -> Decided:
-        decided = self.ledger.decide(event, _position(offset), logged_at or START + timedelta(seconds=offset))
+    def feed(
+        self, event: FeedbackScored, offset: int, logged_at: datetime | None = None
+    ) -> Decided:
+        decided = self.ledger.decide(
+            event, _position(offset), logged_at or START + timedelta(seconds=offset)
+        )
         for key in decided.expired:
             del self.entries[key], self.held[key]
         self._write(*(entry for entry in (decided.entry, decided.superseded) if entry is not None))
@@ -102,9 +123,13 @@ class World:
     def close(self) -> None:
         while closing := self.ledger.due():
             members = tuple(entry.feedback_id for entry in closing.members)
-            assert self.batches.setdefault(closing.number, members) == members, "the same batch came out differently"
+            assert self.batches.setdefault(closing.number, members) == members, (
+                "the same batch came out differently"
+            )
             self.closings.append(closing)
-            manifest = Artefact(uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode()))
+            manifest = Artefact(
+                uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode())
+            )
             record = ClosedBatch(
                 model=self.file.model,
                 shard=0,
@@ -126,11 +151,20 @@ class World:
 
     @property
     def state(self) -> ShardState:
-        return ShardState([Card.of(entry) for entry in self.entries.values()], list(self.records.values()))
+        return ShardState(
+            [Card.of(entry) for entry in self.entries.values()], list(self.records.values())
+        )
 
     def training(self, number: int) -> list[str]:
-        inside = [entry for entry in self.entries.values() if entry.batch and entry.batch.number == number and entry.decision == "training"]
-        return [entry.feedback_id for entry in sorted(inside, key=lambda entry: entry.batch.place if entry.batch else 0)]
+        inside = [
+            entry
+            for entry in self.entries.values()
+            if entry.batch and entry.batch.number == number and entry.decision == "training"
+        ]
+        return [
+            entry.feedback_id
+            for entry in sorted(inside, key=lambda entry: entry.batch.place if entry.batch else 0)
+        ]
 
 
 def _position(offset: int) -> Position:

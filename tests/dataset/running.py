@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from ratchet.ports import free_port
-from shared.bus import Record
-from shared.kafka import record_of
+from ratchet.local_stack.ports import free_port
+from shared.kafka.client import record_of
+from shared.messaging.bus import Record
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -37,7 +37,11 @@ class Service:
 
     def launch(self) -> None:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", f"services.{self.name}"], env=os.environ | self._settings, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{self.name}"],
+                env=os.environ | self._settings,
+                stderr=log,
+            )
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -96,24 +100,36 @@ class Service:
 
 
 async def send(
-    bootstrap_servers: str, topic: str, records: Sequence[tuple[bytes | None, bytes | None, Headers]], partition: int | None = None
+    bootstrap_servers: str,
+    topic: str,
+    records: Sequence[tuple[bytes | None, bytes | None, Headers]],
+    partition: int | None = None,
 ) -> None:
-    """Put records (key, value, headers) on a topic, in order; into the partition of their keys, or one that is named."""
+    """Put records (key, value, headers) on a topic, in order; into the partition of their keys, or
+    one that is named.
+    """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
     await producer.start()
     try:
-        for sent in [await producer.send(topic, value, key, partition, headers=list(headers)) for key, value, headers in records]:
+        for sent in [
+            await producer.send(topic, value, key, partition, headers=list(headers))
+            for key, value, headers in records
+        ]:
             await sent
     finally:
         await producer.stop()
 
 
-async def read(bootstrap_servers: str, topic: str, seconds: float = 20) -> AsyncGenerator[Record, None]:
+async def read(
+    bootstrap_servers: str, topic: str, seconds: float = 20
+) -> AsyncGenerator[Record, None]:
     """The records of a topic from its start; ends when none comes for a while."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
+        partitions = [
+            TopicPartition(topic, number) for number in await _partitions(consumer, topic)
+        ]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         while fetched := await consumer.getmany(timeout_ms=int(seconds * 1000)):

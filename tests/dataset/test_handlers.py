@@ -1,4 +1,6 @@
-"""The shell on in-memory twins: whatever fails, and wherever a process dies, the batches come out the same."""
+"""The shell on in-memory twins: whatever fails, and wherever a process dies, the batches come out
+the same.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -10,18 +12,29 @@ import pytest
 import structlog
 
 from services.dataset.handlers import Dataset
-from shared.bus import MemoryBus, Record
+from services.dataset.snapshot.withdrawal_marks import read_mark
 from shared.clock import ManualClock
-from shared.codec import Headers, decode, encode
-from shared.entries import Entry, TableState
+from shared.config.model_file import ModelFile, Models
 from shared.errors import StorageUnavailable
-from shared.events import Artefact, BatchReady, ExamplesWithdrawn, FeedbackScored, WithdrawalRequested
-from shared.marks import read_mark
-from shared.metrics import Metrics
-from shared.model_file import ModelFile, Models
-from shared.snapshots import read_manifest
-from shared.storage import MemoryStore
-from shared.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from shared.events import (
+    Artefact,
+    BatchReady,
+    ExamplesWithdrawn,
+    FeedbackScored,
+    WithdrawalRequested,
+)
+from shared.messaging.bus import MemoryBus, Record
+from shared.messaging.codec import Headers, decode, encode
+from shared.messaging.topics import (
+    DATASET_WITHDRAWALS,
+    FEEDBACK_SCORED,
+    TRAINING_BATCHES,
+    dead_letter_of,
+)
+from shared.observability.metrics import Metrics
+from shared.storage.dataset_entries import Entry, TableState
+from shared.storage.object_store import MemoryStore
+from shared.storage.snapshots import read_manifest
 from tests.dataset.events import START, World, model_file, scored, state_of, withdrawal
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
@@ -78,7 +91,9 @@ class Outside:
         self.entries.pop(key, None)
         return done()
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
         self.spend()
         await self.bus.send(topic, key, value, headers)
 
@@ -100,10 +115,21 @@ def done() -> Awaitable[None]:
     return delivery
 
 
-def dataset(outside: Outside, store: MemoryStore | None = None, retries: int = 2, file: ModelFile = FILE) -> Dataset:
+def dataset(
+    outside: Outside, store: MemoryStore | None = None, retries: int = 2, file: ModelFile = FILE
+) -> Dataset:
     models = Models({"support": file}, Path())
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    return Dataset(models, outside, store or DyingStore(outside), outside, Metrics("dataset"), clock, log, retries)
+    return Dataset(
+        models,
+        outside,
+        store or DyingStore(outside),
+        outside,
+        Metrics("dataset"),
+        clock,
+        log,
+        retries,
+    )
 
 
 async def live(outside: Outside, file: ModelFile = FILE) -> None:
@@ -127,7 +153,10 @@ def batches(outside: Outside) -> dict[int, tuple[str, ...]]:
     for record in outside.bus.topics.get(TRAINING_BATCHES, []):
         event = decode(record.value, record.headers, BatchReady).event
         assert found.setdefault(event.number, event) == event
-    return {number: read_manifest(outside.store, event.manifest).feedback_ids for number, event in found.items()}
+    return {
+        number: read_manifest(outside.store, event.manifest).feedback_ids
+        for number, event in found.items()
+    }
 
 
 def withdrawals(outside: Outside) -> dict[str, ExamplesWithdrawn]:
@@ -155,14 +184,18 @@ async def test_the_shell_does_what_the_ledger_says() -> None:
     assert batches(outside) == world.batches
     assert len(world.batches) == 3
     state = TableState.read((key.encode(), value) for key, value in outside.entries.items())
-    assert {entry.key: entry.reason for entry in state.entries} == {key: entry.reason for key, entry in world.entries.items()}
+    assert {entry.key: entry.reason for entry in state.entries} == {
+        key: entry.reason for key, entry in world.entries.items()
+    }
     assert {batch.key for batch in state.batches} == world.records.keys()
     assert {"superseded", "late", "withdrawn"} <= {entry.reason for entry in world.entries.values()}
 
 
 @pytest.mark.parametrize("behind", [0, 100])
 async def test_death_at_any_write_changes_nothing(behind: int) -> None:
-    """Death before each write in turn; offsets are committed up to `behind` events after their effect."""
+    """Death before each write in turn; offsets are committed up to `behind` events after their
+    effect.
+    """
     whole = Outside()
     await live(whole)
     writes = 1_000_000 - whole.left
@@ -181,7 +214,9 @@ async def test_death_at_any_write_changes_nothing(behind: int) -> None:
 
 
 async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has_heard_of() -> None:
-    """Death before each write in turn, and a successor that closes batches earlier and holds out more."""
+    """Death before each write in turn, and a successor that closes batches earlier and holds out
+    more.
+    """
     whole = Outside()
     await live(whole)
     for lives in range(1, 1_000_000 - whole.left + 1):
@@ -195,13 +230,17 @@ async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has
         assert heard_of.items() <= found.items(), lives
         members = [feedback_id for batch in found.values() for feedback_id in batch]
         assert len(members) == len(set(members)), lives
-        entries = TableState.read((key.encode(), value) for key, value in outside.entries.items()).entries
+        entries = TableState.read(
+            (key.encode(), value) for key, value in outside.entries.items()
+        ).entries
         assert {entry.feedback_id: entry.batch.number for entry in entries if entry.batch} == {
             feedback_id: number for number, batch in found.items() for feedback_id in batch
         }, lives
 
 
-async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_written_again() -> None:
+async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_written_again() -> (
+    None
+):
     """Nor does a worker that starts later write it again, which finds it as it was written."""
 
     class Holding(Outside):
@@ -217,7 +256,14 @@ async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_
             self.held[key] = value
 
     outside, file = Holding(), model_file(batch_size=4, held_out_share=0.2, share_window=1)
-    file = file.model_copy(update={"lanes": {name: lane.model_copy(update={"replay_window": 0}) for name, lane in file.lanes.items()}})
+    file = file.model_copy(
+        update={
+            "lanes": {
+                name: lane.model_copy(update={"replay_window": 0})
+                for name, lane in file.lanes.items()
+            }
+        }
+    )
     await live(outside, file)
     held, left, written = dict(outside.held), outside.left, dict(outside.entries)
     outside.held.clear()
@@ -230,18 +276,27 @@ async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_
         assert Entry.model_validate_json(value) == entry.without_signatures()
 
 
-async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> None:
+async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> (
+    None
+):
     outside = Outside()
     await live(outside)
     first, second = withdrawals(outside).values()
     assert (first.waiting > 0, len(first.batches) > 0, second.waiting > 0) == (True, True, True)
     assert {batch.number for batch in first.batches} < {batch.number for batch in second.batches}
-    announced = [decode(record.value, record.headers, BatchReady).event for record in outside.bus.topics[TRAINING_BATCHES]]
+    announced = [
+        decode(record.value, record.headers, BatchReady).event
+        for record in outside.bus.topics[TRAINING_BATCHES]
+    ]
     marks = {event.batch_id: read_mark(outside.store, event.manifest) for event in announced}
     assert {batch.batch_id: set(batch.feedback_ids) for batch in second.batches} == {
         batch_id: set(mark.feedback_ids) for batch_id, mark in marks.items() if mark
     }
-    anns = {event.identity for event in EVENTS if isinstance(event, FeedbackScored) and event.user_id == "ann"}
+    anns = {
+        event.identity
+        for event in EVENTS
+        if isinstance(event, FeedbackScored) and event.user_id == "ann"
+    }
     assert {name for batch in second.batches for name in batch.feedback_ids} < anns
     assert not any(b"ann" in value for value in outside.entries.values())
 
@@ -250,13 +305,25 @@ async def test_a_long_search_reports_progress() -> None:
     outside, steps = Outside(), list[None]()
     models = Models({"support": FILE}, Path())
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(models, outside, outside.store, outside, Metrics("dataset"), clock, log, 1, lambda: steps.append(None))
+    process = Dataset(
+        models,
+        outside,
+        outside.store,
+        outside,
+        Metrics("dataset"),
+        clock,
+        log,
+        1,
+        lambda: steps.append(None),
+    )
     await process.recover(dict)
     await feed(process)
     assert len(steps) > 1
 
 
-async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> None:
+async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> (
+    None
+):
     outside = Outside()
     process = dataset(outside)
     await process.recover(dict)
@@ -267,7 +334,9 @@ async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the
     assert len(await process.handle(LOG[1], START)) == 1
 
 
-async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Away(MemoryStore):
         attempts = 0
 
@@ -292,7 +361,9 @@ async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counte
     metrics, outside = Metrics("dataset"), Outside()
     file = model_file(batch_size=1000, examples_per_user=5, held_out_share=0.0)
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, metrics, clock, log, 1)
+    process = Dataset(
+        Models({"support": file}, Path()), outside, outside.store, outside, metrics, clock, log, 1
+    )
     await process.recover(dict)
     kinds = ["thumbs_up"] * 400 + ["correction"] * 40
 
@@ -300,9 +371,14 @@ async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counte
         return metrics.registry.get_sample_value(name, {"model": "support", "shard": "0", **labels})
 
     for offset, kind in enumerate(kinds):
-        value, headers = encode(scored(f"e{offset}", kind, user_id="eve" if kind == "correction" else f"user{offset}"), "/test")
+        value, headers = encode(
+            scored(f"e{offset}", kind, user_id="eve" if kind == "correction" else f"user{offset}"),
+            "/test",
+        )
         assert not gauge("ratchet_dataset_feedback_jump", kind="correction"), offset
-        await process.handle(Record(FEEDBACK_SCORED, 0, offset, b"support", value, tuple(headers)), START)
+        await process.handle(
+            Record(FEEDBACK_SCORED, 0, offset, b"support", value, tuple(headers)), START
+        )
         if gauge("ratchet_dataset_feedback_jump", kind="correction"):
             break
     assert 400 < offset < 439
@@ -314,7 +390,16 @@ async def test_the_end_of_a_wait_is_said_in_the_log_and_closes_the_batch_there()
     outside = Outside()
     file = model_file(longest_wait_hours=1, smallest_batch=2, held_out_share=0.0)
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(Models({"support": file}, Path()), outside, outside.store, outside, Metrics("dataset"), clock, log, 1)
+    process = Dataset(
+        Models({"support": file}, Path()),
+        outside,
+        outside.store,
+        outside,
+        Metrics("dataset"),
+        clock,
+        log,
+        1,
+    )
     await process.recover(dict)
     for record in LOG[1:4]:
         await process.handle(record, START)
@@ -335,26 +420,47 @@ async def test_nothing_is_decided_before_recovery() -> None:
         await dataset(Outside()).handle(LOG[0], START)
 
 
-async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that_are_still_ours() -> None:
-    """Of the batch that closed last it is told when its newest example was logged, whichever worker closed it."""
+async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that_are_still_ours() -> (
+    None
+):
+    """Of the batch that closed last it is told when its newest example was logged, whichever worker
+    closed it.
+    """
     outside, metrics = Outside(), Metrics("dataset")
     clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(Models({"support": FILE}, Path()), outside, outside.store, outside, metrics, clock, log, 1)
+    process = Dataset(
+        Models({"support": FILE}, Path()), outside, outside.store, outside, metrics, clock, log, 1
+    )
 
     def told(name: str) -> float | None:
         return metrics.registry.get_sample_value(name, {"model": "support", "shard": "0"})
 
-    assert metrics.registry.get_sample_value("ratchet_dataset_batches_total", {"model": "support"}) == 0
+    assert (
+        metrics.registry.get_sample_value("ratchet_dataset_batches_total", {"model": "support"})
+        == 0
+    )
     await process.recover(dict)
     for record in LOG:
-        assert (told("ratchet_dataset_newest_batch_timestamp_seconds") is None) == (not batches(outside))
+        assert (told("ratchet_dataset_newest_batch_timestamp_seconds") is None) == (
+            not batches(outside)
+        )
         for delivery in await process.handle(record, START + timedelta(seconds=record.offset)):
             await delivery
-    pending, newest = told("ratchet_dataset_pending_examples"), told("ratchet_dataset_newest_batch_timestamp_seconds")
+    pending, newest = (
+        told("ratchet_dataset_pending_examples"),
+        told("ratchet_dataset_newest_batch_timestamp_seconds"),
+    )
     assert pending is not None
     assert newest is not None
     assert START.timestamp() < newest < START.timestamp() + len(LOG)
     await process.recover(dict)
-    assert told("ratchet_dataset_pending_examples") is told("ratchet_dataset_newest_batch_timestamp_seconds") is None
+    assert (
+        told("ratchet_dataset_pending_examples")
+        is told("ratchet_dataset_newest_batch_timestamp_seconds")
+        is None
+    )
     await process.recover(lambda: state_of(outside.entries))
-    assert (told("ratchet_dataset_pending_examples"), told("ratchet_dataset_newest_batch_timestamp_seconds")) == (pending, newest)
+    assert (
+        told("ratchet_dataset_pending_examples"),
+        told("ratchet_dataset_newest_batch_timestamp_seconds"),
+    ) == (pending, newest)

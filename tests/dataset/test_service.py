@@ -5,12 +5,17 @@ from uuid import uuid4
 import pytest
 
 from ratchet.dataset.verifying import verify
-from shared.codec import decode, encode
-from shared.entries import Entry, TableState
 from shared.events import BatchReady, FeedbackScored
-from shared.snapshots import read_examples, read_manifest
-from shared.storage import FsspecStore
-from shared.topics import DATASET_ENTRIES, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import (
+    DATASET_ENTRIES,
+    FEEDBACK_SCORED,
+    TRAINING_BATCHES,
+    dead_letter_of,
+)
+from shared.storage.dataset_entries import Entry, TableState
+from shared.storage.object_store import FsspecStore
+from shared.storage.snapshots import read_examples, read_manifest
 from tests.dataset.events import World, model_file, scored
 from tests.dataset.running import Headers, Service, read, send
 
@@ -19,16 +24,22 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 def service(broker: str, folder: Path, model: str) -> Service:
     (folder / "models").mkdir()
-    (folder / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    (folder / "models" / f"{model}.yaml").write_text(
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
+    )
     return Service("dataset", broker, folder, RATCHET_DATASET_GROUP=f"dataset-{model}")
 
 
-def records(events: list[FeedbackScored], model: str) -> list[tuple[bytes | None, bytes | None, Headers]]:
+def records(
+    events: list[FeedbackScored], model: str
+) -> list[tuple[bytes | None, bytes | None, Headers]]:
     return [(model.encode(), *encode(event, "/test")) for event in events]
 
 
 def events_of(model: str, count: int) -> list[FeedbackScored]:
-    """Every eighth is a correction and every eleventh bad; twelve users; every thirteenth is sent again a little later."""
+    """Every eighth is a correction and every eleventh bad; twelve users; every thirteenth is sent
+    again a little later.
+    """
     events = [
         scored(
             f"{model}-{number}",
@@ -39,11 +50,17 @@ def events_of(model: str, count: int) -> list[FeedbackScored]:
         )
         for number in range(count)
     ]
-    return [event for at in range(count) for event in ([events[at], events[at - 5]] if at % 13 == 12 else [events[at]])]
+    return [
+        event
+        for at in range(count)
+        for event in ([events[at], events[at - 5]] if at % 13 == 12 else [events[at]])
+    ]
 
 
 async def batches_of(broker: str, model: str, count: int) -> list[BatchReady]:
-    """The first `count` batches of a model. One that was announced twice was announced with the same words."""
+    """The first `count` batches of a model. One that was announced twice was announced with the
+    same words.
+    """
     found: dict[int, BatchReady] = {}
     async with aclosing(read(broker, TRAINING_BATCHES)) as announced:
         async for record in announced:
@@ -75,7 +92,9 @@ def expected(model: str, events: list[FeedbackScored]) -> World:
     return world
 
 
-async def test_events_become_batches_of_fifty_with_whole_manifests(broker: str, tmp_path: Path) -> None:
+async def test_events_become_batches_of_fifty_with_whole_manifests(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     running = service(broker, tmp_path, model)
     events = events_of(model, 160)
@@ -83,9 +102,16 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(broker: str, 
     assert len(world.batches) == 2
     await running.start()
     try:
-        await send(broker, FEEDBACK_SCORED, [*records(events, model), (model.encode(), b"{}", [("key", b"kept")])])
+        await send(
+            broker,
+            FEEDBACK_SCORED,
+            [*records(events, model), (model.encode(), b"{}", [("key", b"kept")])],
+        )
         batches = await batches_of(broker, model, 2)
-        await running.until(lambda: f'reason="duplicate"}} {world.duplicates}' in running.metrics.replace(".0", ""), "counting duplicates")
+        await running.until(
+            lambda: f'reason="duplicate"}} {world.duplicates}' in running.metrics.replace(".0", ""),
+            "counting duplicates",
+        )
         async with aclosing(read(broker, dead_letter_of(FEEDBACK_SCORED))) as letters:
             letter = await anext(letter async for letter in letters if letter.key == model.encode())
         assert (letter.value, letter.headers[0]) == (b"{}", ("key", b"kept"))
@@ -97,9 +123,18 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(broker: str, 
     previous = None
     for number, batch in enumerate(batches):
         manifest = read_manifest(store, batch.manifest)
-        examples = {kind: read_examples(store, manifest, kind) for kind in ("training", "preference", "negative", "held_out")}
-        assert (batch.number, batch.counts, batch.offsets) == (number, manifest.counts, manifest.offsets)
-        assert {kind: len(lines) for kind, lines in examples.items()} == manifest.counts.model_dump()
+        examples = {
+            kind: read_examples(store, manifest, kind)
+            for kind in ("training", "preference", "negative", "held_out")
+        }
+        assert (batch.number, batch.counts, batch.offsets) == (
+            number,
+            manifest.counts,
+            manifest.offsets,
+        )
+        assert {
+            kind: len(lines) for kind, lines in examples.items()
+        } == manifest.counts.model_dump()
         assert len(examples["training"]) == 50
         assert manifest.feedback_ids == world.batches[number]
         assert [example.feedback_id for example in examples["training"]] == world.training(number)
@@ -108,7 +143,9 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(broker: str, 
     assert verify(store, batches[-1].manifest, batches[-1], whole_chain=True).faults == ()
 
 
-async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(broker: str, tmp_path: Path) -> None:
+async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     running = service(broker, tmp_path, model)
     events = events_of(model, 800)
@@ -119,31 +156,50 @@ async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(broker: s
         await send(broker, FEEDBACK_SCORED, records(events, model))
         await batches_of(broker, model, 2)
         running.kill()
-        assert running.log.count("batch closed") < len(world.batches), "killed too late to show anything"
+        assert running.log.count("batch closed") < len(world.batches), (
+            "killed too late to show anything"
+        )
         await running.start()
         announced = await batches_of(broker, model, len(world.batches))
-        await running.until(lambda: f"pending_examples{{{label}}} {world.ledger.pending}.0" in running.metrics, "at the end of the log")
+        await running.until(
+            lambda: f"pending_examples{{{label}}} {world.ledger.pending}.0" in running.metrics,
+            "at the end of the log",
+        )
     finally:
         status = running.stop()
     assert status == 0, running.log
     store = FsspecStore(str(tmp_path / "objects"))
-    assert {batch.number: read_manifest(store, batch.manifest).feedback_ids for batch in announced} == world.batches
+    assert {
+        batch.number: read_manifest(store, batch.manifest).feedback_ids for batch in announced
+    } == world.batches
     entries = await entries_of(broker, model)
     assert entries.keys() == world.entries.keys()
     for key, entry in entries.items():
         alike = world.entries[key]
-        assert (entry.decision, entry.reason, entry.waits) == (alike.decision, alike.reason, alike.waits)
-        assert (entry.batch and (entry.batch.number, entry.batch.place)) == (alike.batch and (alike.batch.number, alike.batch.place))
+        assert (entry.decision, entry.reason, entry.waits) == (
+            alike.decision,
+            alike.reason,
+            alike.waits,
+        )
+        assert (entry.batch and (entry.batch.number, entry.batch.place)) == (
+            alike.batch and (alike.batch.number, alike.batch.place)
+        )
 
 
-async def test_a_wait_that_is_too_long_ends_without_another_event(broker: str, tmp_path: Path) -> None:
+async def test_a_wait_that_is_too_long_ends_without_another_event(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     running = service(broker, tmp_path, model)
     with (tmp_path / "models" / f"{model}.yaml").open("a") as file:
         file.write("curation: {longest_wait_hours: 0.002, smallest_batch: 3, held_out_share: 0}\n")
     await running.start()
     try:
-        await send(broker, FEEDBACK_SCORED, records([scored(f"{model}-{number}", model=model) for number in range(3)], model))
+        await send(
+            broker,
+            FEEDBACK_SCORED,
+            records([scored(f"{model}-{number}", model=model) for number in range(3)], model),
+        )
         (batch,) = await batches_of(broker, model, 1)
     finally:
         status = running.stop()

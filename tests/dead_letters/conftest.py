@@ -1,13 +1,15 @@
-"""A broker for these tests alone: they count every record of a topic, and break topics that others need whole."""
+"""A broker for these tests alone: they count every record of a topic, and break topics that others
+need whole.
+"""
 
 import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from ratchet.broker import Broker
-from ratchet.ports import free_port
-from ratchet.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
 from tests.dead_letters.on_a_broker import delete_topics
 
@@ -26,7 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def broker_apart(server: str) -> str:
-    """The bootstrap servers of a broker whose topics are all there and new, with the groups' offsets in them forgotten."""
+    """The bootstrap servers of a broker whose topics are all there and new, with the groups'
+    offsets in them forgotten.
+    """
     asyncio.run(delete_topics(server))
     asyncio.run(apply_topics(server))
     return server

@@ -8,10 +8,10 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from shared.bus import Record
-from shared.codec import Header
-from shared.kafka import KafkaProducer
-from shared.reading import KafkaReader
+from shared.kafka.client import KafkaProducer
+from shared.kafka.topic_reader import KafkaReader
+from shared.messaging.bus import Record
+from shared.messaging.codec import Header
 from tests.dataset.running import Service
 
 MODEL_FILE = "model: support\nbase: {training: base, serving: base.gguf}\n"
@@ -34,12 +34,18 @@ async def everything(bootstrap_servers: str, topic: str) -> list[Record]:
         await reader.stop()
 
 
-async def put(bootstrap_servers: str, topic: str, records: Sequence[tuple[bytes | None, bytes | None, Sequence[Header]]]) -> None:
+async def put(
+    bootstrap_servers: str,
+    topic: str,
+    records: Sequence[tuple[bytes | None, bytes | None, Sequence[Header]]],
+) -> None:
     """Put records (key, value, headers) on a topic, in order."""
     producer = KafkaProducer(bootstrap_servers)
     await producer.start()
     try:
-        for sent in [await producer.begin(topic, key, value, headers) for key, value, headers in records]:
+        for sent in [
+            await producer.begin(topic, key, value, headers) for key, value, headers in records
+        ]:
             await sent
     finally:
         await producer.stop()
@@ -49,11 +55,19 @@ async def committed(bootstrap_servers: str, group: str, topic: str) -> dict[int,
     """The committed offset of each partition that has one."""
     async with _admin(bootstrap_servers) as admin:
         offsets = await admin.list_consumer_group_offsets(group)
-    return {partition.partition: about.offset for partition, about in offsets.items() if partition.topic == topic and about.offset > 0}
+    return {
+        partition.partition: about.offset
+        for partition, about in offsets.items()
+        if partition.topic == topic and about.offset > 0
+    }
 
 
-async def all_committed(bootstrap_servers: str, service: Service, group: str, topic: str, seconds: float = 120) -> None:
-    """Return once a group has committed the end of every partition; fails when its service ends before."""
+async def all_committed(
+    bootstrap_servers: str, service: Service, group: str, topic: str, seconds: float = 120
+) -> None:
+    """Return once a group has committed the end of every partition; fails when its service ends
+    before.
+    """
     records = await everything(bootstrap_servers, topic)
     ends: dict[int, int] = {}
     for record in records:
@@ -70,7 +84,9 @@ async def all_committed(bootstrap_servers: str, service: Service, group: str, to
 async def delete_topics(bootstrap_servers: str) -> None:
     """Delete every topic but the broker's own, and wait until they are gone."""
     async with _admin(bootstrap_servers) as admin:
-        while topics := [topic for topic in await admin.list_topics() if not topic.startswith("__")]:
+        while topics := [
+            topic for topic in await admin.list_topics() if not topic.startswith("__")
+        ]:
             await admin.delete_topics(topics)
             await asyncio.sleep(0.1)
 
@@ -78,7 +94,9 @@ async def delete_topics(bootstrap_servers: str) -> None:
 async def set_largest(bootstrap_servers: str, topic: str, size: int) -> None:
     """Let a topic take records of at most so many bytes."""
     async with _admin(bootstrap_servers) as admin:
-        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})])
+        await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})]
+        )
 
 
 @asynccontextmanager

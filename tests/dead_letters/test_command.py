@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 
-from ratchet.ports import free_port
-from shared.codec import Header, decode
-from shared.dead_letters import Notice, original
+from ratchet.local_stack.ports import free_port
 from shared.errors import Misconfigured
 from shared.events import FeedbackReceived, FeedbackScored
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
-from tests.dead_letters.on_a_broker import MODEL_FILE, all_committed, everything, put, service, set_largest
+from shared.messaging.codec import Header, decode
+from shared.messaging.dead_letters import Notice, original
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
+from tests.dead_letters.on_a_broker import (
+    MODEL_FILE,
+    all_committed,
+    everything,
+    put,
+    service,
+    set_largest,
+)
 from tests.dead_letters.test_odd_input import said
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -27,7 +34,9 @@ TRACE: list[Header] = [("trace", None), ("trace", b"\xff"), ("ratchet_dlq_reason
 def ratchet(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"RATCHET_BOOTSTRAP_SERVERS": broker, "PATH": "/usr/bin:/bin", "COLUMNS": "240"}
     command = (sys.executable, "-m", "ratchet", "dlq", *arguments)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def printed(broker: str, *arguments: str) -> Any:
@@ -36,11 +45,20 @@ def printed(broker: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-async def test_from_a_letter_to_the_event_that_it_should_have_been(broker_apart: str, tmp_path: Path) -> None:
-    """Feedback for a model that is not declared yet, and bytes that never will be an event; then the model is declared."""
-    other = [json.dumps(HELLO | {"event_id": f"o{number}", "model": "other"}).encode() for number in range(3)]
+async def test_from_a_letter_to_the_event_that_it_should_have_been(
+    broker_apart: str, tmp_path: Path
+) -> None:
+    """Feedback for a model that is not declared yet, and bytes that never will be an event; then
+    the model is declared.
+    """
+    other = [
+        json.dumps(HELLO | {"event_id": f"o{number}", "model": "other"}).encode()
+        for number in range(3)
+    ]
     broken = b'{"model": "other", \x1b]0;owned\x07'
-    records: list[tuple[bytes | None, bytes, list[Header]]] = [(b"k", value, TRACE) for value in other]
+    records: list[tuple[bytes | None, bytes, list[Header]]] = [
+        (b"k", value, TRACE) for value in other
+    ]
     records += [(None, broken, [("h", None)]), (b"k", json.dumps(HELLO).encode(), [])]
 
     async def run_feedback() -> None:
@@ -57,26 +75,52 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(broker_apart:
 
     listed = printed(broker_apart, "list")
     assert (listed["matching"], len(listed["letters"])) == (4, 4)
-    assert sorted((reason["letters"], reason["field"]) for reason in listed["reasons"]) == [(1, ""), (3, "model")]
-    assert {(letter["attempt"], letter["replayed"], letter["service"]) for letter in listed["letters"]} == {(1, None, "feedback")}
+    assert sorted((reason["letters"], reason["field"]) for reason in listed["reasons"]) == [
+        (1, ""),
+        (3, "model"),
+    ]
+    assert {
+        (letter["attempt"], letter["replayed"], letter["service"]) for letter in listed["letters"]
+    } == {(1, None, "feedback")}
     assert printed(broker_apart, "list", FEEDBACK_SCORED)["matching"] == 0
-    assert printed(broker_apart, "list", FEEDBACK_RECEIVED, "--model", "other", "--since", "1h", "--limit", "2")["matching"] == 3
+    assert (
+        printed(
+            broker_apart,
+            "list",
+            FEEDBACK_RECEIVED,
+            "--model",
+            "other",
+            "--since",
+            "1h",
+            "--limit",
+            "2",
+        )["matching"]
+        == 3
+    )
     table = ratchet(broker_apart, "list").stdout
     assert "no model file declares 'other'" in table
     assert "4 of 4 shown" in table
     (broken_id,) = (letter["id"] for letter in listed["letters"] if letter["field"] == "")
 
     shown = printed(broker_apart, "show", broken_id)
-    assert (shown["key"], shown["value"], shown["headers"]) == (None, {"text": broken.decode()}, [{"name": "h", "value": None}])
+    assert (shown["key"], shown["value"], shown["headers"]) == (
+        None,
+        {"text": broken.decode()},
+        [{"name": "h", "value": None}],
+    )
     page = ratchet(broker_apart, "show", shown["source"]).stdout
     assert "\\x1b]0;owned\\x07" in page
     assert "\x1b" not in page
-    assert printed(broker_apart, "show", next(letter["id"] for letter in listed["letters"] if letter["field"]))["headers"] == [
+    assert printed(
+        broker_apart, "show", next(letter["id"] for letter in listed["letters"] if letter["field"])
+    )["headers"] == [
         {"name": "trace", "value": None},
         {"name": "trace", "value": {"base64": "/w=="}},
     ]
 
-    assert printed(broker_apart, "replay", "--reason", "no model file", "--dry-run")["replayed"] == 0
+    assert (
+        printed(broker_apart, "replay", "--reason", "no model file", "--dry-run")["replayed"] == 0
+    )
     assert len(await everything(broker_apart, FEEDBACK_RECEIVED)) == len(records)
     (tmp_path / "models" / "other.yaml").write_text(MODEL_FILE.replace("support", "other"))
     first = printed(broker_apart, "replay", "--reason", "no model file", "--limit", "2")
@@ -85,29 +129,50 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(broker_apart:
     assert (second["replayed"], second["already"], second["left"]) == (1, 2, 0)
     assert printed(broker_apart, "replay", "--id", broken_id)["replayed"] == 1
     refused = ratchet(broker_apart, "replay", "--id", broken_id)
-    assert (refused.returncode, refused.stdout) == (1, "0 replayed\n1 replayed before; --again replays them once more\n")
+    assert (refused.returncode, refused.stdout) == (
+        1,
+        "0 replayed\n1 replayed before; --again replays them once more\n",
+    )
     await run_feedback()
 
     received = await everything(broker_apart, FEEDBACK_RECEIVED)
     replayed = [record for record in received if "ratchet_replay_of" in dict(record.headers)]
     assert sorted(record.value or b"" for record in replayed) == sorted([*other, broken])
     places = {(record.value, record.partition) for record in received if record not in replayed}
-    assert {(record.value, record.partition) for record in replayed} <= places, "back on the partition that it came from"
+    assert {(record.value, record.partition) for record in replayed} <= places, (
+        "back on the partition that it came from"
+    )
     for record in replayed:
-        assert original(record.headers) == ((("h", None),) if record.value == broken else tuple(TRACE[:2]))
-    events = [decode(record.value, record.headers, FeedbackScored).event for record in await everything(broker_apart, FEEDBACK_SCORED)]
+        assert original(record.headers) == (
+            (("h", None),) if record.value == broken else tuple(TRACE[:2])
+        )
+    events = [
+        decode(record.value, record.headers, FeedbackScored).event
+        for record in await everything(broker_apart, FEEDBACK_SCORED)
+    ]
     assert sorted(event.event_id for event in events) == ["e1", "o0", "o1", "o2"]
-    letters = [notice for letter in await everything(broker_apart, DLQ) if (notice := Notice.read(letter.headers))]
+    letters = [
+        notice
+        for letter in await everything(broker_apart, DLQ)
+        if (notice := Notice.read(letter.headers))
+    ]
     assert sorted(notice.attempt for notice in letters) == [1, 1, 1, 1, 2]
     listed = printed(broker_apart, "list")["letters"]
-    assert [(letter["attempt"], letter["replayed"] is None) for letter in listed] == [(1, False)] * 4 + [(2, True)]
+    assert [(letter["attempt"], letter["replayed"] is None) for letter in listed] == [
+        (1, False)
+    ] * 4 + [(2, True)]
 
     tired = printed(broker_apart, "replay", "--attempts", "2")
     assert (tired["replayed"], tired["already"], tired["exhausted"]) == (0, 4, 1)
-    assert ratchet(broker_apart, "replay", "--reason", "nothing like it").stdout == "no dead letters match\n"
+    assert (
+        ratchet(broker_apart, "replay", "--reason", "nothing like it").stdout
+        == "no dead letters match\n"
+    )
 
 
-async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(broker_apart: str, tmp_path: Path) -> None:
+async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(
+    broker_apart: str, tmp_path: Path
+) -> None:
     running = service("feedback", broker_apart, tmp_path)
     await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", b"x" * 5000, [])])
     await running.start()
@@ -118,7 +183,9 @@ async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(broker_apart
     await set_largest(broker_apart, FEEDBACK_RECEIVED, 1000)
     refused = ratchet(broker_apart, "replay")
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"error: {FEEDBACK_RECEIVED} does not take so large a record; raise its max.message.bytes")
+    assert refused.stderr.startswith(
+        f"error: {FEEDBACK_RECEIVED} does not take so large a record; raise its max.message.bytes"
+    )
     with pytest.raises(Misconfigured):
         await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", b"x" * 5000, [])])
     await set_largest(broker_apart, FEEDBACK_RECEIVED, 10_000)
@@ -127,10 +194,16 @@ async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(broker_apart
 
 def test_what_is_not_there_is_one_clear_line(broker: str) -> None:
     for arguments, words in (
-        (("list", "no.such.topic"), "there is no topic no.such.topic.dlq here; there are dataset.withdrawals.dlq, "),
+        (
+            ("list", "no.such.topic"),
+            "there is no topic no.such.topic.dlq here; there are dataset.withdrawals.dlq, ",
+        ),
         (("show", f"{DLQ}/0/987654321"), f"there is no dead letter at or about {DLQ}/0/987654321"),
         (("show", "17"), "expected topic/partition/offset, found '17'"),
-        (("list", "--since", "[/]yesterday"), "expected a time like 2026-01-31T12:00:00Z or 12h, found '[/]yesterday'"),
+        (
+            ("list", "--since", "[/]yesterday"),
+            "expected a time like 2026-01-31T12:00:00Z or 12h, found '[/]yesterday'",
+        ),
         (("replay", "--id", f"{DLQ}/99/1"), ""),
     ):
         done = ratchet(broker, *arguments)

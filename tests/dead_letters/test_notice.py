@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus import MemoryBus, Record, send_dead_letter
 from shared.clock import ManualClock
-from shared.codec import Header
-from shared.dead_letters import (
+from shared.errors import ContractViolation, Undecodable
+from shared.events import Position
+from shared.messaging.bus import MemoryBus, Record, send_dead_letter
+from shared.messaging.codec import Header
+from shared.messaging.dead_letters import (
     MAX_FIELD,
     MAX_REASON,
     Notice,
@@ -20,31 +22,45 @@ from shared.dead_letters import (
     read_replay,
     replay_headers,
 )
-from shared.errors import ContractViolation, Undecodable
-from shared.events import Position
 from shared.version import ratchet_version
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 SOURCE = Position(topic="feedback.received", partition=2, offset=17)
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    ["ratchet_dlq_reason", "ratchet_dlq_attempt", "ratchet_replay_of", "ratchet_replay_attempt", "ratchet_replay_at"]
+    [
+        "ratchet_dlq_reason",
+        "ratchet_dlq_attempt",
+        "ratchet_replay_of",
+        "ratchet_replay_attempt",
+        "ratchet_replay_at",
+    ]
 )
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=8)), max_size=6)
 
 
 def notice(error: ContractViolation | None = None, came_with: list[Header] | None = None) -> Notice:
-    return Notice.of(SOURCE, came_with or [], error or ContractViolation("is too long", "output"), "feedback", NOW)
+    return Notice.of(
+        SOURCE,
+        came_with or [],
+        error or ContractViolation("is too long", "output"),
+        "feedback",
+        NOW,
+    )
 
 
 @given(headers, st.text(), st.text())
-def test_a_notice_comes_back_from_its_headers_and_is_the_only_one(came_with: list[Header], reason: str, field: str) -> None:
+def test_a_notice_comes_back_from_its_headers_and_is_the_only_one(
+    came_with: list[Header], reason: str, field: str
+) -> None:
     said = Notice.of(SOURCE, came_with, ContractViolation(reason, field), "feedback", NOW)
     written = [*original(came_with), *said.headers()]
     assert Notice.read(written) == said
     assert original(written) == original(came_with)
     again = Notice.of(SOURCE, written, Undecodable("no"), "dataset", NOW)
-    assert len([*original(written), *again.headers()]) == len(written), "a second dead-lettering adds nothing"
+    assert len([*original(written), *again.headers()]) == len(written), (
+        "a second dead-lettering adds nothing"
+    )
 
 
 def test_a_notice_says_who_where_why_and_when() -> None:
@@ -84,7 +100,13 @@ def test_an_attempt_that_is_no_number_counts_as_none(said: bytes | None) -> None
 
 
 @pytest.mark.parametrize(
-    "changed", [{"ratchet_dlq_offset": b"x"}, {"ratchet_dlq_offset": b"-1"}, {"ratchet_dlq_at": b"then"}, {"ratchet_dlq_topic": None}]
+    "changed",
+    [
+        {"ratchet_dlq_offset": b"x"},
+        {"ratchet_dlq_offset": b"-1"},
+        {"ratchet_dlq_at": b"then"},
+        {"ratchet_dlq_topic": None},
+    ],
 )
 def test_headers_that_say_nothing_whole_are_no_notice(changed: dict[str, bytes | None]) -> None:
     said: list[Header] = [(name, changed.get(name, value)) for name, value in notice().headers()]
@@ -93,17 +115,27 @@ def test_headers_that_say_nothing_whole_are_no_notice(changed: dict[str, bytes |
 
 
 def test_letters_of_before_versions_and_attempts_can_be_read() -> None:
-    old = [(name, value) for name, value in notice().headers() if not name.endswith(("_version", "_attempt"))]
+    old = [
+        (name, value)
+        for name, value in notice().headers()
+        if not name.endswith(("_version", "_attempt"))
+    ]
     assert Notice.read(old) == notice().model_copy(update={"service_version": ""})
 
 
-@given(st.from_regex(r"[a-zA-Z0-9._-]{1,20}", fullmatch=True), st.integers(0, 10**9), st.integers(0, 2**63 - 1))
+@given(
+    st.from_regex(r"[a-zA-Z0-9._-]{1,20}", fullmatch=True),
+    st.integers(0, 10**9),
+    st.integers(0, 2**63 - 1),
+)
 def test_places_have_names(topic: str, partition: int, offset: int) -> None:
     at = Position(topic=topic, partition=partition, offset=offset)
     assert position(place(at)) == at
 
 
-@pytest.mark.parametrize("text", ["", "topic", "topic/1", "a/b/1", "/1/1", "topic/1/-1", "topic/1/1/1", "topic/1/1 "])
+@pytest.mark.parametrize(
+    "text", ["", "topic", "topic/1", "a/b/1", "/1/1", "topic/1/-1", "topic/1/1/1", "topic/1/1 "]
+)
 def test_other_text_names_no_place(text: str) -> None:
     with pytest.raises(ValueError, match="expected topic/partition/offset"):
         position(text)
@@ -111,7 +143,12 @@ def test_other_text_names_no_place(text: str) -> None:
 
 async def test_a_record_that_was_replayed_becomes_a_letter_with_its_own_headers_only() -> None:
     bus = MemoryBus()
-    headers: list[Header] = [("trace", None), ("trace", b"\xff"), *replay_headers(notice(), NOW), ("trace", b"")]
+    headers: list[Header] = [
+        ("trace", None),
+        ("trace", b"\xff"),
+        *replay_headers(notice(), NOW),
+        ("trace", b""),
+    ]
     record = Record("feedback.received", 0, 30, None, None, tuple(headers))
     await send_dead_letter(bus, record, Undecodable("no value"), "feedback", ManualClock(NOW))
     (letter,) = bus.topics["feedback.received.dlq"]

@@ -1,4 +1,6 @@
-"""Ten thousand odd records: each becomes an event or a dead letter, nothing else happens, and the same again the second time."""
+"""Ten thousand odd records: each becomes an event or a dead letter, nothing else happens, and the
+same again the second time.
+"""
 
 import json
 from collections import Counter
@@ -12,18 +14,18 @@ import structlog
 from services.dataset.handlers import Dataset
 from services.feedback.app import Feedback
 from services.feedback.scoring import Policies
-from shared.bus import MemoryBus, Record, consume
 from shared.clock import ManualClock
-from shared.codec import Headers, decode
-from shared.dead_letters import Notice, original
-from shared.entries import Entry
+from shared.config.model_file import Models
 from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
-from shared.metrics import Metrics
-from shared.model_file import Models
-from shared.storage import MemoryStore
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_of
+from shared.messaging.bus import MemoryBus, Record, consume
+from shared.messaging.codec import Headers, decode
+from shared.messaging.dead_letters import Notice, original
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_of
+from shared.observability.metrics import Metrics
+from shared.storage.dataset_entries import Entry
+from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START, model_file
-from tests.odd_input import MAKERS, Odd, odd_input
+from tests.support.odd_input import MAKERS, Odd, odd_input
 
 SEED = 20260504
 CASES = 10_000
@@ -39,11 +41,16 @@ def said(event: type[Event]) -> dict[str, Any]:
 
 
 def records(cases: Sequence[Odd], topic: str) -> list[Record]:
-    return [Record(topic, 0, offset, case.key, case.value, case.headers) for offset, case in enumerate(cases)]
+    return [
+        Record(topic, 0, offset, case.key, case.value, case.headers)
+        for offset, case in enumerate(cases)
+    ]
 
 
 class Bus(MemoryBus):
-    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Awaitable[None]:
+    async def begin(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Awaitable[None]:
         return self.send(topic, key, value, headers)
 
 
@@ -71,7 +78,9 @@ def letters(bus: MemoryBus, topic: str) -> dict[int, Record]:
     found: dict[int, Record] = {}
     for letter in bus.topics.get(dead_letter_of(topic), []):
         names = [name for name, _ in letter.headers if name.startswith("ratchet_")]
-        assert sorted(names) == sorted(f"ratchet_dlq_{name}" for name in Notice.model_fields), "exactly one set of our headers"
+        assert sorted(names) == sorted(f"ratchet_dlq_{name}" for name in Notice.model_fields), (
+            "exactly one set of our headers"
+        )
         notice = Notice.read(letter.headers)
         assert notice is not None
         assert notice.reason
@@ -79,15 +88,27 @@ def letters(bus: MemoryBus, topic: str) -> dict[int, Record]:
     return found
 
 
-def assert_accounted(cases: Sequence[Odd], sent: Sequence[Record], events: set[int], dead: dict[int, Record]) -> None:
-    """Every record is in one of the two places, where its maker says; a dead letter is what was sent."""
+def assert_accounted(
+    cases: Sequence[Odd], sent: Sequence[Record], events: set[int], dead: dict[int, Record]
+) -> None:
+    """Every record is in one of the two places, where its maker says; a dead letter is what was
+    sent.
+    """
     assert {case.maker for case in cases} == set(MAKERS)
     for case, record in zip(cases, sent, strict=True):
         outcome = "letter" if record.offset in dead else "event"
         assert (record.offset in events) != (record.offset in dead), case
-        assert case.outcome in (outcome, "either"), (case.maker, case.value and case.value[:300], case.headers[:9])
+        assert case.outcome in (outcome, "either"), (
+            case.maker,
+            case.value and case.value[:300],
+            case.headers[:9],
+        )
         if letter := dead.get(record.offset):
-            assert (letter.key, letter.value, original(letter.headers)) == (record.key, record.value, original(record.headers))
+            assert (letter.key, letter.value, original(letter.headers)) == (
+                record.key,
+                record.value,
+                original(record.headers),
+            )
 
 
 async def scored(cases: Sequence[Odd]) -> Bus:
@@ -102,7 +123,9 @@ async def scored(cases: Sequence[Odd]) -> Bus:
 async def curated(sent: Sequence[Record]) -> tuple[Bus, Table]:
     """The bus and the entries after the dataset service has seen `sent`."""
     bus, table = Bus(), Table()
-    dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
+    dataset = Dataset(
+        MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1
+    )
     await dataset.recover(dict)
     for record in sent:
         for delivery in await dataset.handle(record, START):
@@ -120,17 +143,25 @@ async def test_feedback_from_end_to_end() -> None:
     cases = odd_input(SEED, CASES, said(FeedbackReceived))
     bus = await scored(cases)
     dead = letters(bus, FEEDBACK_RECEIVED)
-    events = {decode(record.value, record.headers, FeedbackScored).event.received.offset: record for record in bus.topics[FEEDBACK_SCORED]}
+    events = {
+        decode(record.value, record.headers, FeedbackScored).event.received.offset: record
+        for record in bus.topics[FEEDBACK_SCORED]
+    }
     assert len(events) == len(bus.topics[FEEDBACK_SCORED])
     assert_accounted(cases, records(cases, FEEDBACK_RECEIVED), set(events), dead)
     assert min(len(events), len(dead)) > CASES / 5
     again = await scored(cases)
     assert again.topics == bus.topics, "a record read twice says the same"
-    sent = [Record(FEEDBACK_SCORED, 0, record.offset, record.key, record.value, record.headers) for record in bus.topics[FEEDBACK_SCORED]]
+    sent = [
+        Record(FEEDBACK_SCORED, 0, record.offset, record.key, record.value, record.headers)
+        for record in bus.topics[FEEDBACK_SCORED]
+    ]
     curated_bus, table = await curated(sent)
     assert letters(curated_bus, FEEDBACK_SCORED) == {}, "what one service writes the next one reads"
     entries = {Entry.model_validate_json(value).source.offset for value in table.values()}
-    assert len(entries) == len({decode(record.value, record.headers, FeedbackScored).event.identity for record in sent})
+    assert len(entries) == len(
+        {decode(record.value, record.headers, FeedbackScored).event.identity for record in sent}
+    )
 
 
 @pytest.mark.timeout(300)
@@ -143,7 +174,8 @@ async def test_scored_feedback() -> None:
     known = {
         record.offset
         for record in sent
-        if record.offset not in dead and decode(record.value, record.headers, FeedbackScored).event.identity in entries
+        if record.offset not in dead
+        and decode(record.value, record.headers, FeedbackScored).event.identity in entries
     }
     assert_accounted(cases, sent, known, dead)
     again, table_again = await curated(sent)
@@ -151,7 +183,9 @@ async def test_scored_feedback() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [event for event in EVENTS if event not in (FeedbackReceived, FeedbackScored)], ids=lambda event: event.__name__
+    "event",
+    [event for event in EVENTS if event not in (FeedbackReceived, FeedbackScored)],
+    ids=lambda event: event.__name__,
 )
 async def test_every_other_event_in_the_loop_that_consumes(event: type[Event]) -> None:
     (topic,) = (topic for topic in TOPICS if event in topic.events)

@@ -1,4 +1,6 @@
-"""Letters found, chosen and replayed, on an in-memory bus whose consumer refuses what it is told to."""
+"""Letters found, chosen and replayed, on an in-memory bus whose consumer refuses what it is told
+to.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,14 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.dead_letters.finding import DeadLetter, NotThere, Reading, Wanted, letter_id, letter_topics, moment
+from ratchet.dead_letters.finding import (
+    DeadLetter,
+    NotThere,
+    Reading,
+    Wanted,
+    letter_id,
+    letter_topics,
+    moment,
+)
 from ratchet.dead_letters.replaying import plan, replay
-from shared.bus import MemoryBus, Record, send_dead_letter
 from shared.clock import ManualClock
-from shared.codec import Headers
-from shared.dead_letters import original
 from shared.errors import BusUnavailable, ContractViolation, UnknownModel, Unprocessable
 from shared.events import Position
+from shared.messaging.bus import MemoryBus, Record, send_dead_letter
+from shared.messaging.codec import Headers
+from shared.messaging.dead_letters import original
 
 TOPIC, DLQ = "feedback.received", "feedback.received.dlq"
 START = datetime(2026, 5, 4, tzinfo=UTC)
@@ -28,7 +38,14 @@ class World(MemoryBus):
         self.handled: list[bytes | None] = []
         self.fails_on = ""
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None) -> None:
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
+    ) -> None:
         if topic == self.fails_on:
             raise BusUnavailable("gone")
         await super().send(topic, key, value, headers)
@@ -42,7 +59,9 @@ class World(MemoryBus):
         async for record in self.records(TOPIC):
             self.clock.advance(1)
             if record.value == b"bad":
-                await send_dead_letter(self, record, ContractViolation("is bad", "output"), "feedback", self.clock)
+                await send_dead_letter(
+                    self, record, ContractViolation("is bad", "output"), "feedback", self.clock
+                )
             else:
                 self.handled.append(record.value)
             await self.commit(record)
@@ -65,7 +84,12 @@ def read(records: list[Record], wanted: Wanted | None = None) -> list[DeadLetter
 async def world(*values: bytes) -> World:
     made = World()
     for number, value in enumerate(values):
-        await made.send(TOPIC, f"key{number}".encode(), value, [("trace", None), ("number", str(number).encode())])
+        await made.send(
+            TOPIC,
+            f"key{number}".encode(),
+            value,
+            [("trace", None), ("number", str(number).encode())],
+        )
     await made.consume()
     return made
 
@@ -73,7 +97,9 @@ async def world(*values: bytes) -> World:
 async def test_what_is_still_bad_comes_back_with_one_attempt_more_until_it_is_left_alone() -> None:
     it = await world(b"bad", b"good")
     for attempt in (1, 2):
-        assert [letter.notice.attempt for letter in it.letters() if letter.replayed is None] == [attempt]
+        assert [letter.notice.attempt for letter in it.letters() if letter.replayed is None] == [
+            attempt
+        ]
         assert await it.replay() == 1
         assert await it.replay() == 0, "once replayed is replayed"
         await it.consume()
@@ -88,7 +114,11 @@ async def test_a_replayed_record_is_the_one_that_was_sent() -> None:
     it = await world(b"bad")
     await it.replay()
     sent, replayed = it.topics[TOPIC]
-    assert (replayed.key, replayed.value, original(replayed.headers)) == (sent.key, sent.value, sent.headers)
+    assert (replayed.key, replayed.value, original(replayed.headers)) == (
+        sent.key,
+        sent.value,
+        sent.headers,
+    )
     assert dict(replayed.headers)["ratchet_replay_of"] == f"{TOPIC}/0/0".encode()
 
 
@@ -116,7 +146,9 @@ async def test_death_between_the_replay_and_its_note_replays_under_the_same_name
     it.fails_on = ""
     assert await it.replay() == 1
     assert await it.replay() == 0
-    assert [dict(record.headers)["ratchet_replay_of"] for record in it.topics[TOPIC][1:]] == [f"{TOPIC}/0/0".encode()] * 2
+    assert [dict(record.headers)["ratchet_replay_of"] for record in it.topics[TOPIC][1:]] == [
+        f"{TOPIC}/0/0".encode()
+    ] * 2
 
 
 async def test_a_letter_that_a_crash_wrote_twice_is_one() -> None:
@@ -125,8 +157,12 @@ async def test_a_letter_that_a_crash_wrote_twice_is_one() -> None:
     await it.send(DLQ, first.key, first.value, first.headers)
     assert [letter.id for letter in it.letters()] == [f"{DLQ}/0/0", f"{DLQ}/0/1"]
     assert await it.replay() == 2
-    assert [letter.id for letter in it.letters(Wanted(id=letter_id(f"{DLQ}/0/2")))] == [f"{DLQ}/0/2"]
-    assert {letter.replayed is not None for letter in it.letters(Wanted(id=letter_id(f"{DLQ}/0/2")))} == {True}
+    assert [letter.id for letter in it.letters(Wanted(id=letter_id(f"{DLQ}/0/2")))] == [
+        f"{DLQ}/0/2"
+    ]
+    assert {
+        letter.replayed is not None for letter in it.letters(Wanted(id=letter_id(f"{DLQ}/0/2")))
+    } == {True}
 
 
 async def test_a_letter_that_has_left_its_topic_is_not_replayed() -> None:
@@ -148,7 +184,13 @@ async def test_the_order_of_partitions_does_not_matter(data: st.DataObject) -> N
 async def test_filters() -> None:
     it = await world(b"bad", b"bad")
     value = b'{"model": "other"}'
-    await send_dead_letter(it, Record("training.batches", 3, 9, b"k", value), UnknownModel("other"), "trainer", it.clock)
+    await send_dead_letter(
+        it,
+        Record("training.batches", 3, 9, b"k", value),
+        UnknownModel("other"),
+        "trainer",
+        it.clock,
+    )
     records = [*it.topics[DLQ], *it.topics["training.batches.dlq"]]
 
     def found(wanted: Wanted) -> list[int]:
@@ -156,7 +198,12 @@ async def test_filters() -> None:
 
     assert found(Wanted()) == [0, 1, 9]
     assert found(Wanted(reason="IS BAD")) == [0, 1]
-    assert found(Wanted(field="model")) == found(Wanted(model="other")) == found(Wanted(reason="no model file")) == [9]
+    assert (
+        found(Wanted(field="model"))
+        == found(Wanted(model="other"))
+        == found(Wanted(reason="no model file"))
+        == [9]
+    )
     assert found(Wanted(field="out")) == []
     assert found(Wanted(since=START + timedelta(seconds=2))) == [1, 9]
     assert found(Wanted(id=Position(topic=DLQ, partition=0, offset=1))) == [1]
@@ -169,7 +216,10 @@ async def test_a_field_is_named_by_the_beginning_of_its_path() -> None:
     (letter,) = it.letters()
     record = it.topics[DLQ][0]
     inside = letter.notice.model_copy(update={"field": "input.0.role"})
-    assert [Wanted(field=field).has(record, inside) for field in ("input", "input.0", "input.0.role", "in", "")] == [
+    assert [
+        Wanted(field=field).has(record, inside)
+        for field in ("input", "input.0", "input.0.role", "in", "")
+    ] == [
         True,
         True,
         True,

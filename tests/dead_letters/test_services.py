@@ -1,4 +1,6 @@
-"""The real services on a real broker: what is odd, what is too large, and dead letters that cannot be written."""
+"""The real services on a real broker: what is odd, what is too large, and dead letters that cannot
+be written.
+"""
 
 import json
 from collections import Counter
@@ -9,18 +11,32 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from shared.bus import Record
-from shared.codec import decode, encode
-from shared.dead_letters import Notice, original
-from shared.entries import Entry
 from shared.errors import Misconfigured, Unprocessable
 from shared.events import FeedbackReceived, FeedbackScored, Position
-from shared.kafka import KafkaProducer
-from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, LARGEST_EVENT, LARGEST_SENT, dead_letter_of
+from shared.kafka.client import KafkaProducer
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode, encode
+from shared.messaging.dead_letters import Notice, original
+from shared.messaging.topics import (
+    DATASET_ENTRIES,
+    FEEDBACK_RECEIVED,
+    FEEDBACK_SCORED,
+    LARGEST_EVENT,
+    LARGEST_SENT,
+    dead_letter_of,
+)
+from shared.storage.dataset_entries import Entry
 from tests.dataset.events import scored
-from tests.dead_letters.on_a_broker import all_committed, committed, everything, put, service, set_largest
+from tests.dead_letters.on_a_broker import (
+    all_committed,
+    committed,
+    everything,
+    put,
+    service,
+    set_largest,
+)
 from tests.dead_letters.test_odd_input import SEED, said
-from tests.odd_input import MAKERS, Odd, odd_input
+from tests.support.odd_input import MAKERS, Odd, odd_input
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -41,24 +57,37 @@ def by_source(letters: Sequence[Record]) -> dict[Position, Record]:
 
 
 def assert_reconciled(
-    records: Sequence[Record], elsewhere: Counter[Position], letters: dict[Position, Record], cases: Sequence[Odd]
+    records: Sequence[Record],
+    elsewhere: Counter[Position],
+    letters: dict[Position, Record],
+    cases: Sequence[Odd],
 ) -> None:
-    """Every record of the source is in one place, as often as it is there, and a dead letter is what was sent."""
+    """Every record of the source is in one place, as often as it is there, and a dead letter is
+    what was sent.
+    """
     told = {(case.key, case.value, case.headers): case for case in cases}
-    assert {told[record.key, record.value, record.headers].maker for record in records} == set(MAKERS)
+    assert {told[record.key, record.value, record.headers].maker for record in records} == set(
+        MAKERS
+    )
     assert {record.position for record in records} == elsewhere.keys() | letters.keys()
     assert not elsewhere.keys() & letters.keys()
     for record in records:
         outcome = told[record.key, record.value, record.headers].outcome
         assert outcome in ("either", "letter" if record.position in letters else "event")
         if letter := letters.get(record.position):
-            assert (letter.key, letter.value, original(letter.headers)) == (record.key, record.value, original(record.headers))
+            assert (letter.key, letter.value, original(letter.headers)) == (
+                record.key,
+                record.value,
+                original(record.headers),
+            )
 
 
 async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path: Path) -> None:
     cases = odd_input(SEED, CASES, HELLO)
     feedback = service("feedback", broker_apart, tmp_path)
-    await put(broker_apart, FEEDBACK_RECEIVED, [(case.key, case.value, case.headers) for case in cases])
+    await put(
+        broker_apart, FEEDBACK_RECEIVED, [(case.key, case.value, case.headers) for case in cases]
+    )
     await feedback.start()
     try:
         await all_committed(broker_apart, feedback, "ratchet-feedback", FEEDBACK_RECEIVED)
@@ -67,16 +96,28 @@ async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path:
     assert status == 0, feedback.log
     received = await everything(broker_apart, FEEDBACK_RECEIVED)
     assert len(received) == CASES
-    events = [decode(record.value, record.headers, FeedbackScored).event for record in await everything(broker_apart, FEEDBACK_SCORED)]
+    events = [
+        decode(record.value, record.headers, FeedbackScored).event
+        for record in await everything(broker_apart, FEEDBACK_SCORED)
+    ]
     places = Counter(event.received for event in events)
     assert set(places.values()) == {1}
-    assert_reconciled(received, places, by_source(await everything(broker_apart, dead_letter_of(FEEDBACK_RECEIVED))), cases)
+    assert_reconciled(
+        received,
+        places,
+        by_source(await everything(broker_apart, dead_letter_of(FEEDBACK_RECEIVED))),
+        cases,
+    )
 
 
-async def test_odd_scored_feedback_is_reconciled_from_outside(broker_apart: str, tmp_path: Path) -> None:
+async def test_odd_scored_feedback_is_reconciled_from_outside(
+    broker_apart: str, tmp_path: Path
+) -> None:
     cases = odd_input(SEED, CASES, said(FeedbackScored))
     dataset = service("dataset", broker_apart, tmp_path)
-    await put(broker_apart, FEEDBACK_SCORED, [(case.key, case.value, case.headers) for case in cases])
+    await put(
+        broker_apart, FEEDBACK_SCORED, [(case.key, case.value, case.headers) for case in cases]
+    )
     await dataset.start()
     try:
         await all_committed(broker_apart, dataset, "ratchet-dataset", FEEDBACK_SCORED)
@@ -85,11 +126,20 @@ async def test_odd_scored_feedback_is_reconciled_from_outside(broker_apart: str,
     assert status == 0, dataset.log
     records = await everything(broker_apart, FEEDBACK_SCORED)
     changes = await everything(broker_apart, DATASET_ENTRIES)
-    entries = [Entry.model_validate_json(value) for value in {change.key: change.value for change in changes}.values() if value]
+    entries = [
+        Entry.model_validate_json(value)
+        for value in {change.key: change.value for change in changes}.values()
+        if value
+    ]
     known = {entry.feedback_id for entry in entries}
     places = Counter(record.position for record in records if identity(record) in known)
     assert {entry.source for entry in entries} <= places.keys()
-    assert_reconciled(records, places, by_source(await everything(broker_apart, dead_letter_of(FEEDBACK_SCORED))), cases)
+    assert_reconciled(
+        records,
+        places,
+        by_source(await everything(broker_apart, dead_letter_of(FEEDBACK_SCORED))),
+        cases,
+    )
 
 
 def identity(record: Record) -> str | None:
@@ -100,14 +150,20 @@ def identity(record: Record) -> str | None:
 
 
 async def test_records_at_the_limit_and_beyond(broker_apart: str, tmp_path: Path) -> None:
-    """What the broker takes becomes an event or a letter, even where compression hid its size; more is refused to the producer."""
+    """What the broker takes becomes an event or a letter, even where compression hid its size; more
+    is refused to the producer.
+    """
     with pytest.raises(Misconfigured, match=r"feedback\.received does not take so large a record"):
         await put(broker_apart, FEEDBACK_RECEIVED, [(None, b"x" * LARGEST_SENT, [])])
     room = LARGEST_SENT - 200
     largest = hello("largest", output="word " * 20).ljust(room)
-    await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", largest, []), (b"k", b"x" * room, [("h", None)])])
+    await put(
+        broker_apart, FEEDBACK_RECEIVED, [(b"k", largest, []), (b"k", b"x" * room, [("h", None)])]
+    )
     compressed = [b"y" * (6 << 20), hello("too-large", output="z" * (3 << 20))]
-    producer = AIOKafkaProducer(bootstrap_servers=broker_apart, compression_type="gzip", max_request_size=8 << 20)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=broker_apart, compression_type="gzip", max_request_size=8 << 20
+    )
     await producer.start()
     try:
         for value in compressed:
@@ -122,19 +178,33 @@ async def test_records_at_the_limit_and_beyond(broker_apart: str, tmp_path: Path
     finally:
         status = feedback.stop()
     assert status == 0, feedback.log
-    events = [decode(record.value, record.headers, FeedbackScored).event for record in await everything(broker_apart, FEEDBACK_SCORED)]
+    events = [
+        decode(record.value, record.headers, FeedbackScored).event
+        for record in await everything(broker_apart, FEEDBACK_SCORED)
+    ]
     assert [event.event_id for event in events] == ["largest", "last"]
     letters = await everything(broker_apart, dead_letter_of(FEEDBACK_RECEIVED))
     assert [letter.value for letter in letters] == [b"x" * room, *compressed]
     notices = [Notice.read(letter.headers) for letter in letters]
-    assert [notice and notice.error for notice in notices] == ["Undecodable", "Undecodable", "TooLarge"]
+    assert [notice and notice.error for notice in notices] == [
+        "Undecodable",
+        "Undecodable",
+        "TooLarge",
+    ]
 
 
-@pytest.mark.parametrize(("name", "topic"), [("feedback", FEEDBACK_RECEIVED), ("dataset", FEEDBACK_SCORED)])
+@pytest.mark.parametrize(
+    ("name", "topic"), [("feedback", FEEDBACK_RECEIVED), ("dataset", FEEDBACK_SCORED)]
+)
 async def test_a_service_stops_rather_than_drop_and_goes_on_once_the_topic_is_mended(
     name: str, topic: str, broker_apart: str, tmp_path: Path
 ) -> None:
-    good = [(b"k", hello(event_id), []) if name == "feedback" else (b"k", *encode(scored(event_id), "/test")) for event_id in ("a", "b")]
+    good = [
+        (b"k", hello(event_id), [])
+        if name == "feedback"
+        else (b"k", *encode(scored(event_id), "/test"))
+        for event_id in ("a", "b")
+    ]
     dead = dead_letter_of(topic)
     await set_largest(broker_apart, dead, 100)
     running = service(name, broker_apart, tmp_path)
@@ -142,7 +212,9 @@ async def test_a_service_stops_rather_than_drop_and_goes_on_once_the_topic_is_me
     await put(broker_apart, topic, [good[0], (b"k", b"{" + b"x" * 200, [("trace", b"1")]), good[1]])
     assert await running.until_ended() == 2
     assert f"{dead} does not take so large a record; raise its max.message.bytes" in running.log
-    assert set((await committed(broker_apart, f"ratchet-{name}", topic)).values()) <= {1}, "the dead letter is not committed"
+    assert set((await committed(broker_apart, f"ratchet-{name}", topic)).values()) <= {1}, (
+        "the dead letter is not committed"
+    )
     assert await everything(broker_apart, dead) == []
     await set_largest(broker_apart, dead, LARGEST_EVENT)
     await running.start()
@@ -160,7 +232,11 @@ async def test_a_service_stops_rather_than_drop_and_goes_on_once_the_topic_is_me
         }
     else:
         changes = await everything(broker_apart, DATASET_ENTRIES)
-        said_of = {Entry.model_validate_json(change.value).feedback_id.split("|")[-1] for change in changes if change.value}
+        said_of = {
+            Entry.model_validate_json(change.value).feedback_id.split("|")[-1]
+            for change in changes
+            if change.value
+        }
     assert said_of == {"a", "b"}
 
 

@@ -1,4 +1,6 @@
-"""Dead letters that cannot be written: a handler raises, so that nothing of the record is committed."""
+"""Dead letters that cannot be written: a handler raises, so that nothing of the record is
+committed.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,13 +12,13 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from services.dataset.handlers import Dataset
 from services.feedback.app import Feedback
 from services.feedback.scoring import Policies
-from shared.bus import MemoryBus, Record
 from shared.clock import ManualClock
-from shared.codec import Headers
 from shared.errors import BusUnavailable
-from shared.metrics import Metrics
-from shared.storage import MemoryStore
-from shared.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.messaging.bus import MemoryBus, Record
+from shared.messaging.codec import Headers
+from shared.messaging.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.observability.metrics import Metrics
+from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START
 from tests.dead_letters.test_odd_input import MODELS, Table
 
@@ -29,12 +31,16 @@ class Full(MemoryBus):
 
     mended = False
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
         if topic.endswith(DEAD_LETTER_SUFFIX) and not self.mended:
             raise BusUnavailable("no room")
         await super().send(topic, key, value, headers)
 
-    async def begin(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Awaitable[None]:
+    async def begin(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Awaitable[None]:
         return self.send(topic, key, value, headers)
 
 
@@ -47,12 +53,16 @@ async def test_feedback() -> None:
     assert bus.topics == {}
     bus.mended = True
     await (await feedback.handle(record))
-    assert [letter.value for letter in bus.topics[FEEDBACK_RECEIVED + DEAD_LETTER_SUFFIX]] == [BROKEN]
+    assert [letter.value for letter in bus.topics[FEEDBACK_RECEIVED + DEAD_LETTER_SUFFIX]] == [
+        BROKEN
+    ]
 
 
 async def test_dataset() -> None:
     bus, table = Full(), Table()
-    dataset = Dataset(MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1)
+    dataset = Dataset(
+        MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1
+    )
     await dataset.recover(dict)
     record = Record(FEEDBACK_SCORED, 0, 0, None, BROKEN)
     with pytest.raises(BusUnavailable):
@@ -64,7 +74,9 @@ async def test_dataset() -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, raises=UnicodeDecodeError, reason="aiokafka takes header names for UTF-8; docs/dead-letters.md says what to do"
+    strict=True,
+    raises=UnicodeDecodeError,
+    reason="aiokafka takes header names for UTF-8; docs/dead-letters.md says what to do",
 )
 def test_a_header_name_that_is_not_utf8_can_be_read() -> None:
     producer = {"is_transactional": 0, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1}

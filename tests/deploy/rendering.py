@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.programs import program
+from tests.support.programs import program
 
 Manifest = dict[str, Any]
 
@@ -25,7 +25,12 @@ OPTIONAL = ("intake", "kafka-scram", "kueue", "ray", "trainer-window")
 
 EVERYTHING = tuple(name for name in COMPONENTS if name != "kafka-scram")
 WITH_SCRAM = tuple(name for name in COMPONENTS if name != "kafka-certificates")
-COMBINATIONS: tuple[tuple[str, ...], ...] = ((), *((name,) for name in COMPONENTS), EVERYTHING, WITH_SCRAM)
+COMBINATIONS: tuple[tuple[str, ...], ...] = (
+    (),
+    *((name,) for name in COMPONENTS),
+    EVERYTHING,
+    WITH_SCRAM,
+)
 
 
 @cache
@@ -57,7 +62,10 @@ def combination(components: Sequence[str]) -> tuple[Manifest, ...]:
 def everything() -> Iterator[tuple[str, Manifest]]:
     """Every different object of every overlay and combination, with a name for messages."""
     seen: set[str] = set()
-    for manifests in (*(overlay(name) for name in OVERLAYS), *(combination(names) for names in COMBINATIONS)):
+    for manifests in (
+        *(overlay(name) for name in OVERLAYS),
+        *(combination(names) for names in COMBINATIONS),
+    ):
         for manifest in manifests:
             if (text := json.dumps(manifest, sort_keys=True)) not in seen:
                 seen.add(text)
@@ -66,12 +74,19 @@ def everything() -> Iterator[tuple[str, Manifest]]:
 
 def of_kind(manifests: Sequence[Manifest], *kinds: str) -> dict[str, Manifest]:
     """Those of some kinds, by name."""
-    return {manifest["metadata"]["name"]: manifest for manifest in manifests if manifest["kind"] in kinds}
+    return {
+        manifest["metadata"]["name"]: manifest
+        for manifest in manifests
+        if manifest["kind"] in kinds
+    }
 
 
 def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     """The pod templates, by the name of what has them."""
-    found = {name: it["spec"]["template"] for name, it in of_kind(manifests, "Deployment", "StatefulSet", "Job").items()}
+    found = {
+        name: it["spec"]["template"]
+        for name, it in of_kind(manifests, "Deployment", "StatefulSet", "Job").items()
+    }
     for cluster in of_kind(manifests, "RayCluster").values():
         found |= ray_pods(cluster)
     return found
@@ -79,12 +94,21 @@ def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
 
 def ray_pods(cluster: Manifest) -> dict[str, Manifest]:
     """The pod templates of a Ray cluster: that of its head, and of each group of workers."""
-    groups = {f"ray {group['groupName']}": group["template"] for group in cluster["spec"]["workerGroupSpecs"]}
+    groups = {
+        f"ray {group['groupName']}": group["template"]
+        for group in cluster["spec"]["workerGroupSpecs"]
+    }
     return {"ray head": cluster["spec"]["headGroupSpec"]["template"], **groups}
 
 
 def _build(folder: Path) -> tuple[Manifest, ...]:
-    done = subprocess.run([program("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [program("kustomize"), "build", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, f"{folder}: {done.stderr}"
     return tuple(yaml.load_all(done.stdout, Loader=_LOADER))
 

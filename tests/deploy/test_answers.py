@@ -1,5 +1,6 @@
-"""The proxy before Ollama lets questions pass and nothing that makes, copies, pulls or removes a model: a real nginx, before a server that
-would do anything."""
+"""The proxy before Ollama lets questions pass and nothing that makes, copies, pulls or removes a
+model: a real nginx, before a server that would do anything.
+"""
 
 import subprocess
 import time
@@ -11,9 +12,9 @@ from threading import Thread
 
 import pytest
 
-from ratchet.ports import free_port
+from ratchet.local_stack.ports import free_port
 from tests.deploy.rendering import K8S
-from tests.programs import program
+from tests.support.programs import program
 
 ASKED: list[tuple[str, str]] = []
 
@@ -46,7 +47,19 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     text = text.replace("127.0.0.1:11434", f"127.0.0.1:{server.server_port}")
     # nginx started as root would have its workers be somebody who may not write here.
     (folder / "nginx.conf").write_text("user root;\n" + text)
-    nginx = subprocess.Popen([program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr", "-g", "daemon off;"])
+    nginx = subprocess.Popen(
+        [
+            program("nginx"),
+            "-p",
+            str(folder),
+            "-c",
+            str(folder / "nginx.conf"),
+            "-e",
+            "stderr",
+            "-g",
+            "daemon off;",
+        ]
+    )
     for _ in range(100):
         with suppress(ConnectionRefusedError):
             assert status(port, "GET", "/healthz") == 204
@@ -104,7 +117,9 @@ def test_everything_else_does_not(proxy: int, method: str, path: str) -> None:
 
 
 def test_a_path_is_passed_on_as_it_was_understood(proxy: int) -> None:
-    """Not as it was spelled: else what nginx takes for a question could be something else for Ollama."""
+    """Not as it was spelled: else what nginx takes for a question could be something else for
+    Ollama.
+    """
     ASKED.clear()
     assert status(proxy, "POST", "/api/pull/../chat?model=x") == 200
     assert ASKED == [("POST", "/api/chat")]

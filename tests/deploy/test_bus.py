@@ -1,18 +1,20 @@
-"""Topics, users and triggers are those of the topic table and of the code: a service may do on the bus what it does, and no more."""
+"""Topics, users and triggers are those of the topic table and of the code: a service may do on the
+bus what it does, and no more.
+"""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-import shared.topics
-from ratchet.rights import GROUPS, Right, rights
+import shared.messaging.topics
+from ratchet.kafka_admin.kafka_acls import GROUPS, Right, rights
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry import app as registry
 from services.trainer.settings import TrainerSettings
-from shared.metrics import CATALOGUE
-from shared.topics import DEAD_LETTER_SUFFIX, TOPICS
+from shared.messaging.topics import DEAD_LETTER_SUFFIX, TOPICS
+from shared.observability.metrics import CATALOGUE
 from tests.deploy.rendering import EVERYTHING, OVERLAYS, combination, of_kind, overlay
 
 SERVICES = ("feedback", "dataset", "trainer", "registry")
@@ -24,18 +26,25 @@ def test_every_topic_of_the_table_is_a_manifest() -> None:
     assert found.keys() == BY_NAME.keys()
     for name, manifest in found.items():
         assert manifest["spec"]["partitions"] == BY_NAME[name].partitions
-        assert {key: str(value) for key, value in manifest["spec"]["config"].items()} == BY_NAME[name].settings
+        assert {key: str(value) for key, value in manifest["spec"]["config"].items()} == BY_NAME[
+            name
+        ].settings
 
 
 def test_topics_and_users_belong_to_the_cluster_that_there_is() -> None:
     (cluster,) = of_kind(combination(EVERYTHING), "Kafka")
     found = of_kind(combination(EVERYTHING), "KafkaTopic", "KafkaUser", "KafkaNodePool")
     assert len(found) == len(TOPICS) + 7 + 1
-    assert {manifest["metadata"]["labels"]["strimzi.io/cluster"] for manifest in found.values()} == {cluster}
+    assert {
+        manifest["metadata"]["labels"]["strimzi.io/cluster"] for manifest in found.values()
+    } == {cluster}
 
 
 def test_the_groups_are_those_of_the_code() -> None:
-    by_service = {service: {group.name for group in GROUPS if group.service == service} for service in SERVICES}
+    by_service = {
+        service: {group.name for group in GROUPS if group.service == service}
+        for service in SERVICES
+    }
     assert by_service == {
         "feedback": {FeedbackSettings().feedback_group},
         "dataset": {DatasetSettings().dataset_group},
@@ -49,16 +58,33 @@ def test_the_groups_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_may_use_the_topics_that_its_code_names(service: str) -> None:
     allowed = {right.name for right in rights()[f"ratchet-{service}"] if right.kind == "topic"}
-    named = {getattr(shared.topics, name) for path in sorted(Path("services", service).rglob("*.py")) for name in _topics_in(path)}
+    named = {
+        getattr(shared.messaging.topics, name)
+        for path in sorted(Path("services", service).rglob("*.py"))
+        for name in _topics_in(path)
+    }
     assert len(named) >= 2
     assert {name for name in allowed if not name.endswith(DEAD_LETTER_SUFFIX)} == named
 
 
 def test_what_each_may_do() -> None:
     """The table of rights, written out once by hand: whoever changes it sees here what changes."""
-    assert {user: {_short(right) for right in may} for user, may in rights().items() if user != "ratchet-operator"} == {
-        "ratchet-application": {"w feedback.received", "r models.versions", "group ratchet-application*"},
-        "ratchet-feedback": {"rw feedback.received", "w feedback.received.dlq", "w feedback.scored", "group ratchet-feedback"},
+    assert {
+        user: {_short(right) for right in may}
+        for user, may in rights().items()
+        if user != "ratchet-operator"
+    } == {
+        "ratchet-application": {
+            "w feedback.received",
+            "r models.versions",
+            "group ratchet-application*",
+        },
+        "ratchet-feedback": {
+            "rw feedback.received",
+            "w feedback.received.dlq",
+            "w feedback.scored",
+            "group ratchet-feedback",
+        },
         "ratchet-dataset": {
             "rw feedback.scored",
             "w feedback.scored.dlq",
@@ -105,7 +131,9 @@ def test_what_each_may_do() -> None:
 def test_operators_read_everything_and_write_no_state() -> None:
     may = {right.name: right.operations for right in rights()["ratchet-operator"]}
     assert may.keys() == BY_NAME.keys()
-    assert {name for name, operations in may.items() if "Write" not in operations} == {"dataset.entries"}
+    assert {name for name, operations in may.items() if "Write" not in operations} == {
+        "dataset.entries"
+    }
 
 
 @pytest.mark.parametrize("user", rights())
@@ -114,9 +142,9 @@ def test_a_user_in_the_cluster_has_these_rights_and_a_certificate(user: str) -> 
     assert found.keys() == rights().keys()
     spec = found[user]["spec"]
     assert spec["authentication"] == {"type": "tls"}
-    assert [(acl["resource"]["name"], tuple(acl["operations"])) for acl in spec["authorization"]["acls"]] == [
-        (right.name, right.operations) for right in rights()[user]
-    ]
+    assert [
+        (acl["resource"]["name"], tuple(acl["operations"])) for acl in spec["authorization"]["acls"]
+    ] == [(right.name, right.operations) for right in rights()[user]]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -128,7 +156,9 @@ def test_kafka_is_met_with_certificates_and_makes_no_topic_by_itself(name: str) 
     assert kafka["spec"]["kafka"]["authorization"] == {"type": "simple"}
     assert kafka["spec"]["kafka"]["config"]["auto.create.topics.enable"] is False
     (nodes,) = of_kind(overlay(name), "KafkaNodePool").values()
-    assert kafka["spec"]["kafka"]["config"]["default.replication.factor"] == nodes["spec"]["replicas"]
+    assert (
+        kafka["spec"]["kafka"]["config"]["default.replication.factor"] == nodes["spec"]["replicas"]
+    )
 
 
 def test_streams_scale_by_their_own_lag_up_to_the_partitions() -> None:
@@ -138,35 +168,62 @@ def test_streams_scale_by_their_own_lag_up_to_the_partitions() -> None:
     for name, found in scaled.items():
         (trigger,) = found["spec"]["triggers"]
         (group,) = [group for group in GROUPS if group.service == name]
-        assert (trigger["metadata"]["consumerGroup"], (trigger["metadata"]["topic"],)) == (group.name, group.topics)
+        assert (trigger["metadata"]["consumerGroup"], (trigger["metadata"]["topic"],)) == (
+            group.name,
+            group.topics,
+        )
         assert found["spec"]["maxReplicaCount"] == BY_NAME[trigger["metadata"]["topic"]].partitions
         assert found["spec"]["minReplicaCount"] >= 2
         assert "replicas" not in deployments[found["spec"]["scaleTargetRef"]["name"]]["spec"]
-        assert trigger["authenticationRef"]["name"] in of_kind(combination(("autoscaling",)), "TriggerAuthentication")
+        assert trigger["authenticationRef"]["name"] in of_kind(
+            combination(("autoscaling",)), "TriggerAuthentication"
+        )
 
 
 def test_a_trainer_is_scaled_by_nothing_but_its_window_and_never_in_the_middle_of_a_run() -> None:
-    assert "trainer" not in of_kind(overlay("production"), "ScaledObject", "HorizontalPodAutoscaler")
+    assert "trainer" not in of_kind(
+        overlay("production"), "ScaledObject", "HorizontalPodAutoscaler"
+    )
     found = of_kind(combination(("trainer-window",)), "ScaledObject")["trainer"]["spec"]
     window, busy = found["triggers"]
     assert (window["type"], busy["type"]) == ("cron", "prometheus")
     # Between 1 and the most an autoscaler has no choice; to 0 only while no trigger is active.
-    assert (found["minReplicaCount"], found["maxReplicaCount"]) == (0, int(window["metadata"]["desiredReplicas"]))
+    assert (found["minReplicaCount"], found["maxReplicaCount"]) == (
+        0,
+        int(window["metadata"]["desiredReplicas"]),
+    )
     (metric,) = [metric for metric in CATALOGUE if metric.name == "ratchet_training_in_progress"]
     assert f"max({metric.name}{{" in busy["metadata"]["query"]
     assert "fallback" not in found
-    assert "replicas" not in of_kind(combination(("trainer-window",)), "StatefulSet")["trainer"]["spec"]
+    assert (
+        "replicas"
+        not in of_kind(combination(("trainer-window",)), "StatefulSet")["trainer"]["spec"]
+    )
 
 
 def _topics_in(path: Path) -> list[str]:
     """The names of topics that a module takes from the table."""
-    imports = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
-    names = [alias.name for node in imports if node.module == "shared.topics" for alias in node.names]
-    return [name for name in names if getattr(shared.topics, name) in BY_NAME]
+    imports = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    names = [
+        alias.name
+        for node in imports
+        if node.module == "shared.messaging.topics"
+        for alias in node.names
+    ]
+    return [name for name in names if getattr(shared.messaging.topics, name) in BY_NAME]
 
 
 def _short(right: Right) -> str:
     if right.kind == "group":
-        return f"{'' if 'Read' in right.operations else 'sees '}group {right.name}{'*' if right.prefixed else ''}"
-    letters = "".join(operation[0].lower() for operation in right.operations if operation != "Describe")
+        return (
+            f"{'' if 'Read' in right.operations else 'sees '}group "
+            f"{right.name}{'*' if right.prefixed else ''}"
+        )
+    letters = "".join(
+        operation[0].lower() for operation in right.operations if operation != "Describe"
+    )
     return f"{letters or '-'} {right.name}"

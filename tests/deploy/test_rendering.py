@@ -1,4 +1,6 @@
-"""Every overlay and every component renders; nothing lies about unused; what is made from other files is as it would be made now."""
+"""Every overlay and every component renders; nothing lies about unused; what is made from other
+files is as it would be made now.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from ratchet.manifests import made
-from shared.model_file import load_models
+from shared.config.model_file import load_models
 from shared.version import ratchet_version
 from tests.deploy.rendering import (
     COMBINATIONS,
@@ -39,11 +41,19 @@ def test_what_is_rendered_is_what_there_is() -> None:
 def test_an_overlay_renders_with_the_four_services_in_one_namespace(name: str) -> None:
     found = overlay(name)
     assert {*SERVICES, "ollama", "postgres"} <= set(pods(found))
-    assert {manifest["metadata"].get("namespace") for manifest in found if manifest["kind"] != "Namespace"} == {"ratchet"}
+    assert {
+        manifest["metadata"].get("namespace")
+        for manifest in found
+        if manifest["kind"] != "Namespace"
+    } == {"ratchet"}
     _each_once(found)
 
 
-@pytest.mark.parametrize("names", COMBINATIONS, ids=lambda names: "+".join(names) if len(names) < 3 else f"{len(names)} components")
+@pytest.mark.parametrize(
+    "names",
+    COMBINATIONS,
+    ids=lambda names: "+".join(names) if len(names) < 3 else f"{len(names)} components",
+)
 def test_a_combination_renders(names: tuple[str, ...]) -> None:
     found = combination(names)
     assert set(SERVICES) <= set(pods(found))
@@ -51,12 +61,20 @@ def test_a_combination_renders(names: tuple[str, ...]) -> None:
 
 
 def test_an_overlay_takes_every_component_that_is_not_optional() -> None:
-    taken = {Path(name).name for overlay_name in OVERLAYS for name in _read(K8S / "overlays" / overlay_name)["components"]}
+    taken = {
+        Path(name).name
+        for overlay_name in OVERLAYS
+        for name in _read(K8S / "overlays" / overlay_name)["components"]
+    }
     assert taken - {"models"} == set(COMPONENTS) - set(OPTIONAL)
 
 
 def test_no_file_is_orphaned() -> None:
-    folders = [K8S / "base", *(K8S / "components" / name for name in COMPONENTS), *(K8S / "overlays" / name for name in OVERLAYS)]
+    folders = [
+        K8S / "base",
+        *(K8S / "components" / name for name in COMPONENTS),
+        *(K8S / "overlays" / name for name in OVERLAYS),
+    ]
     named = {path.resolve() for folder in folders for path in _named(folder)}
     lying = {path.resolve() for path in K8S.rglob("*") if path.is_file()}
     assert lying - named == set()
@@ -73,13 +91,19 @@ def test_no_toggle_hides_in_a_comment() -> None:
             assert not re.match(r"\s*#\s*(- |[\w./-]+:( \S+)?$)", line), f"{path}: {line}"
 
 
-@pytest.mark.parametrize("path", made(DEPLOY), ids=lambda path: path.name + " of " + path.parent.name)
+@pytest.mark.parametrize(
+    "path", made(DEPLOY), ids=lambda path: path.name + " of " + path.parent.name
+)
 def test_what_is_made_is_as_it_would_be_made_now(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == made(DEPLOY)[path], "type: make manifests"
 
 
 def test_images_have_the_version_of_the_code_and_others_a_version_of_theirs() -> None:
-    images = {name: [it["image"] for it in pod["spec"]["containers"]] for name in OVERLAYS for name, pod in pods(overlay(name)).items()}
+    images = {
+        name: [it["image"] for it in pod["spec"]["containers"]]
+        for name in OVERLAYS
+        for name, pod in pods(overlay(name)).items()
+    }
     assert {name: images[name] for name in (*SERVICES, "bases")} == {
         "feedback": [f"ratchet:{ratchet_version()}"],
         "dataset": [f"ratchet:{ratchet_version()}"],
@@ -93,7 +117,9 @@ def test_images_have_the_version_of_the_code_and_others_a_version_of_theirs() ->
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_models_in_the_cluster_are_those_of_the_folder_served_by_ollama(name: str, tmp_path: Path) -> None:
+def test_the_models_in_the_cluster_are_those_of_the_folder_served_by_ollama(
+    name: str, tmp_path: Path
+) -> None:
     mounted = _mounted_models(overlay(name), tmp_path)
     here, there = load_models(MODELS), load_models(mounted)
     assert here.files.keys() == there.files.keys()
@@ -111,14 +137,23 @@ def test_the_models_in_the_cluster_are_those_of_the_folder_served_by_ollama(name
 
 
 def test_every_file_of_the_models_is_mounted() -> None:
-    (config,) = [found for name, found in of_kind(combination(()), "ConfigMap").items() if name.startswith("ratchet-models")]
-    files = [path for path in MODELS.rglob("*") if path.is_file() and path.name != "kustomization.yml"]
+    (config,) = [
+        found
+        for name, found in of_kind(combination(()), "ConfigMap").items()
+        if name.startswith("ratchet-models")
+    ]
+    files = [
+        path for path in MODELS.rglob("*") if path.is_file() and path.name != "kustomization.yml"
+    ]
     assert len(config["data"]) == len(files) > 4
 
 
 def test_nothing_is_too_large_for_an_object() -> None:
     """A client-side apply keeps a copy in an annotation, of at most 256 KiB."""
-    sizes = {name: len(yaml.safe_dump(found)) for name, found in of_kind(combination(EVERYTHING), "ConfigMap").items()}
+    sizes = {
+        name: len(yaml.safe_dump(found))
+        for name, found in of_kind(combination(EVERYTHING), "ConfigMap").items()
+    }
     assert len(sizes) >= 3
     assert {name: size for name, size in sizes.items() if size > 250_000} == {}
 
@@ -126,7 +161,10 @@ def test_nothing_is_too_large_for_an_object() -> None:
 def _mounted_models(manifests: tuple[Manifest, ...], folder: Path) -> Path:
     """The folder that the services see; the same for each."""
     volumes = [
-        volume["configMap"] for name in SERVICES for volume in pods(manifests)[name]["spec"]["volumes"] if volume["name"] == "models"
+        volume["configMap"]
+        for name in SERVICES
+        for volume in pods(manifests)[name]["spec"]["volumes"]
+        if volume["name"] == "models"
     ]
     assert len(volumes) == len(SERVICES)
     assert all(volume == volumes[0] for volume in volumes)
@@ -140,10 +178,16 @@ def _mounted_models(manifests: tuple[Manifest, ...], folder: Path) -> Path:
 
 
 def _named(folder: Path) -> Iterator[Path]:
-    """The files that a kustomization names, itself included, and folders that are not below deploy/k8s."""
+    """The files that a kustomization names, itself included, and folders that are not below
+    deploy/k8s.
+    """
     yield folder / "kustomization.yaml"
     spec = _read(folder)
-    generated = [file for config in spec.get("configMapGenerator", []) for file in (*config.get("files", []), *config.get("envs", []))]
+    generated = [
+        file
+        for config in spec.get("configMapGenerator", [])
+        for file in (*config.get("files", []), *config.get("envs", []))
+    ]
     patches = [patch["path"] for patch in spec.get("patches", []) if "path" in patch]
     for name in (*spec.get("resources", []), *spec.get("components", []), *generated, *patches):
         path = (folder / name).resolve()

@@ -1,6 +1,8 @@
-"""Every object that is rendered is valid: Kubernetes' own kinds by their schemas, others by those of their custom resource definitions.
+"""Every object that is rendered is valid: Kubernetes' own kinds by their schemas, others by those
+of their custom resource definitions.
 
-Strictly: a field that a schema does not know is an error, as a misspelled one does nothing in a cluster.
+Strictly: a field that a schema does not know is an error, as a misspelled one does nothing in a
+cluster.
 """
 
 import json
@@ -16,32 +18,69 @@ from tests.deploy.rendering import Manifest, everything, ray_pods
 
 KUBERNETES = "1.34"
 CRDS = sorted((Path(__file__).parent / "crds").glob("*.json"))
-OURS = {"Deployment", "StatefulSet", "Job", "Service", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy", "Namespace"}
+OURS = {
+    "Deployment",
+    "StatefulSet",
+    "Job",
+    "Service",
+    "ServiceAccount",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "NetworkPolicy",
+    "Namespace",
+}
 OURS |= {"PodDisruptionBudget"}
 
 
 def test_every_object_is_valid() -> None:
     objects = list(everything())
     kinds = {manifest["kind"] for _, manifest in objects}
-    assert kinds == OURS | {json.loads(path.read_text())["kind"] for path in CRDS}, "a schema for each kind, and an object for each schema"
-    problems = [f"{name}: {problem}" for name, manifest in objects for problem in problems_of(manifest)]
+    assert kinds == OURS | {json.loads(path.read_text())["kind"] for path in CRDS}, (
+        "a schema for each kind, and an object for each schema"
+    )
+    problems = [
+        f"{name}: {problem}" for name, manifest in objects for problem in problems_of(manifest)
+    ]
     assert problems == []
 
 
 @pytest.mark.parametrize(
     "manifest",
     [
-        {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaTopic", "metadata": {"name": "a"}, "spec": {"partition": 4}},
-        {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaTopic", "metadata": {"name": "a"}, "spec": {"partitions": 0}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"selectors": {}}},
+        {
+            "apiVersion": "kafka.strimzi.io/v1",
+            "kind": "KafkaTopic",
+            "metadata": {"name": "a"},
+            "spec": {"partition": 4},
+        },
+        {
+            "apiVersion": "kafka.strimzi.io/v1",
+            "kind": "KafkaTopic",
+            "metadata": {"name": "a"},
+            "spec": {"partitions": 0},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "a"},
+            "spec": {"selectors": {}},
+        },
         {
             "apiVersion": "ray.io/v1",
             "kind": "RayCluster",
             "metadata": {"name": "a"},
-            "spec": {"headGroupSpec": {"template": {"spec": {"container": []}}}, "workerGroupSpecs": []},
+            "spec": {
+                "headGroupSpec": {"template": {"spec": {"container": []}}},
+                "workerGroupSpecs": [],
+            },
         },
     ],
-    ids=["misspelled", "out of range", "misspelled in a kind of Kubernetes", "misspelled in a pod of Ray"],
+    ids=[
+        "misspelled",
+        "out of range",
+        "misspelled in a kind of Kubernetes",
+        "misspelled in a pod of Ray",
+    ],
 )
 def test_what_is_not_valid_is_found(manifest: Manifest) -> None:
     assert problems_of(manifest)
@@ -51,10 +90,18 @@ def problems_of(manifest: Manifest) -> list[str]:
     validator = _validators().get((manifest["apiVersion"], manifest["kind"]))
     if validator is None:
         return _problems_of_kubernetes(manifest)
-    found = [f"{'.'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(manifest)]
+    found = [
+        f"{'.'.join(map(str, error.instance_path))}: {error.message}"
+        for error in validator.iter_errors(manifest)
+    ]
     if manifest["kind"] == "RayCluster":
         for name, template in ray_pods(manifest).items():
-            pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "a"}, "template": template}
+            pod = {
+                "apiVersion": "v1",
+                "kind": "PodTemplate",
+                "metadata": {"name": "a"},
+                "template": template,
+            }
             found += [f"{name}: {problem}" for problem in _problems_of_kubernetes(pod)]
     return found
 
@@ -71,7 +118,12 @@ def _problems_of_kubernetes(manifest: Manifest) -> list[str]:
 def _validators() -> dict[tuple[str, str], Any]:
     assert len(CRDS) == 10
     found = [json.loads(path.read_text(encoding="utf-8")) for path in CRDS]
-    return {(crd["apiVersion"], crd["kind"]): jsonschema_rs.validator_for(_strict(crd["schema"], root=True)) for crd in found}
+    return {
+        (crd["apiVersion"], crd["kind"]): jsonschema_rs.validator_for(
+            _strict(crd["schema"], root=True)
+        )
+        for crd in found
+    }
 
 
 def _strict(schema: Any, root: bool = False) -> Any:
@@ -79,9 +131,15 @@ def _strict(schema: Any, root: bool = False) -> Any:
     if not isinstance(schema, dict):
         return schema
     strict = {
-        name: {key: _strict(value) for key, value in part.items()} if name == "properties" else _strict(part)
+        name: {key: _strict(value) for key, value in part.items()}
+        if name == "properties"
+        else _strict(part)
         for name, part in schema.items()
     }
-    if "properties" in strict and not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in strict:
+    if (
+        "properties" in strict
+        and not schema.get("x-kubernetes-preserve-unknown-fields")
+        and "additionalProperties" not in strict
+    ):
         strict["additionalProperties"] = False
     return strict

@@ -1,4 +1,6 @@
-"""What runs may do as little as it can; who talks to whom is the diagram's arrows; and a linter of others finds nothing."""
+"""What runs may do as little as it can; who talks to whom is the diagram's arrows; and a linter of
+others finds nothing.
+"""
 
 import subprocess
 from pathlib import Path
@@ -6,18 +8,33 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.rendering import COMBINATIONS, EVERYTHING, OVERLAYS, Manifest, combination, of_kind, overlay, pods
-from tests.programs import program
+from tests.deploy.rendering import (
+    COMBINATIONS,
+    EVERYTHING,
+    OVERLAYS,
+    Manifest,
+    combination,
+    of_kind,
+    overlay,
+    pods,
+)
+from tests.support.programs import program
 
 NOT_TAKEN = {
-    "container-image-pull-policy": "images are pinned by version; to pull them each time gains nothing but a dependency on the registry",
+    "container-image-pull-policy": "images are pinned by version; to pull them each time gains nothing but a dependency on "
+    "the registry",
     "container-security-context-user-group-id": "wants ids above 10000; that of PostgreSQL is fixed in its image, ours is 10001",
     "deployment-has-host-podantiaffinity": "replicas are spread by topologySpreadConstraints",
-    "deployment-replicas": "how many there are is the autoscaler's to say, at least two; in dev there is one of each, on purpose",
+    "deployment-replicas": "how many there are is the autoscaler's to say, at least two; in dev there is one of "
+    "each, on purpose",
 }
 
 
-@pytest.mark.parametrize("names", COMBINATIONS, ids=lambda names: "+".join(names) if len(names) < 3 else f"{len(names)} components")
+@pytest.mark.parametrize(
+    "names",
+    COMBINATIONS,
+    ids=lambda names: "+".join(names) if len(names) < 3 else f"{len(names)} components",
+)
 def test_every_pod_is_restricted(names: tuple[str, ...]) -> None:
     found = pods(combination(names))
     assert len(found) >= 4
@@ -26,26 +43,45 @@ def test_every_pod_is_restricted(names: tuple[str, ...]) -> None:
 
 
 def test_too_much_is_found() -> None:
-    assert _too_much({"hostNetwork": True, "containers": [{"securityContext": {"privileged": True}}], "volumes": [{"hostPath": {}}]})
+    assert _too_much(
+        {
+            "hostNetwork": True,
+            "containers": [{"securityContext": {"privileged": True}}],
+            "volumes": [{"hostPath": {}}],
+        }
+    )
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_everything_in_an_overlay_is_restricted_bounded_and_probed(name: str) -> None:
     found = overlay(name)
-    assert {it["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] for it in of_kind(found, "Namespace").values()} == {"restricted"}
+    assert {
+        it["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        for it in of_kind(found, "Namespace").values()
+    } == {"restricted"}
     for kind in of_kind(found, "Job"):
         assert not _too_much(pods(found)[kind]["spec"])
     for workload, pod in pods(found).items():
         for container in pod["spec"]["containers"]:
             resources = container["resources"]
-            assert {"cpu", "memory", "ephemeral-storage"} <= resources["requests"].keys() & resources["limits"].keys(), workload
+            assert {"cpu", "memory", "ephemeral-storage"} <= resources[
+                "requests"
+            ].keys() & resources["limits"].keys(), workload
             if workload != "bases":
-                assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), workload
-    kafka, nodes = (next(iter(of_kind(found, kind).values()))["spec"] for kind in ("Kafka", "KafkaNodePool"))
+                assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), (
+                    workload
+                )
+    kafka, nodes = (
+        next(iter(of_kind(found, kind).values()))["spec"] for kind in ("Kafka", "KafkaNodePool")
+    )
     operator = kafka["entityOperator"]["template"]
     assert operator["pod"]["securityContext"]["runAsNonRoot"]
     assert nodes["template"]["pod"]["securityContext"]["runAsNonRoot"]
-    contexts = [nodes["template"]["kafkaContainer"], operator["topicOperatorContainer"], operator["userOperatorContainer"]]
+    contexts = [
+        nodes["template"]["kafkaContainer"],
+        operator["topicOperatorContainer"],
+        operator["userOperatorContainer"],
+    ]
     assert all(it["securityContext"]["capabilities"] == {"drop": ["ALL"]} for it in contexts)
     assert not any(it["securityContext"]["allowPrivilegeEscalation"] for it in contexts)
 
@@ -59,11 +95,15 @@ def test_disruptions_are_bounded_and_replicas_spread(name: str) -> None:
     for workload, budget in budgets.items():
         labels = workloads[workload]["spec"]["template"]["metadata"]["labels"]
         assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
-        # Not by a number that must stay: of one replica that would hold up the drain of a node for ever.
+        # Not by a number that must stay: of one replica that would hold up the drain of a node for
+        # ever.
         assert budget["spec"]["maxUnavailable"] == 1
         if labels["app.kubernetes.io/component"] == "service":
             spread = workloads[workload]["spec"]["template"]["spec"]["topologySpreadConstraints"]
-            assert {it["topologyKey"] for it in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+            assert {it["topologyKey"] for it in spread} == {
+                "topology.kubernetes.io/zone",
+                "kubernetes.io/hostname",
+            }
 
 
 def test_no_secret_is_in_a_manifest_or_a_variable() -> None:
@@ -71,12 +111,16 @@ def test_no_secret_is_in_a_manifest_or_a_variable() -> None:
         assert manifest["kind"] != "Secret"
     for name, pod in pods(combination(EVERYTHING)).items():
         for container in pod["spec"]["containers"]:
-            assert all("secretKeyRef" not in env.get("valueFrom", {}) for env in container.get("env", [])), name
+            assert all(
+                "secretKeyRef" not in env.get("valueFrom", {}) for env in container.get("env", [])
+            ), name
             assert all("secretRef" not in source for source in container.get("envFrom", [])), name
 
 
 def test_who_may_talk_to_whom() -> None:
-    """Between pods, as the policies allow it: an arrow that leaves one side and is not let in at the other is none, and is not there."""
+    """Between pods, as the policies allow it: an arrow that leaves one side and is not let in at
+    the other is none, and is not there.
+    """
     policies = of_kind(overlay("production"), "NetworkPolicy")
     assert policies["nothing"]["spec"] == {
         "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ratchet"}},
@@ -134,12 +178,29 @@ def test_every_pod_of_ours_is_under_the_policies(name: str) -> None:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_linter_finds_nothing(name: str, tmp_path: Path) -> None:
     """kube-score over the whole, less what is not taken from it."""
-    kinds = {"Deployment", "StatefulSet", "Job", "Service", "NetworkPolicy", "PodDisruptionBudget", "ConfigMap"}
+    kinds = {
+        "Deployment",
+        "StatefulSet",
+        "Job",
+        "Service",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "ConfigMap",
+    }
     rendered = tmp_path / "rendered.yaml"
     rendered.write_text(yaml.safe_dump_all([it for it in overlay(name) if it["kind"] in kinds]))
     options = [option for test in NOT_TAKEN for option in ("--ignore-test", test)]
     done = subprocess.run(
-        [program("kube-score"), "score", "--output-format", "ci", "--kubernetes-version", "v1.34", *options, str(rendered)],
+        [
+            program("kube-score"),
+            "score",
+            "--output-format",
+            "ci",
+            "--kubernetes-version",
+            "v1.34",
+            *options,
+            str(rendered),
+        ],
         capture_output=True,
         text=True,
         timeout=300,
@@ -151,20 +212,44 @@ def test_the_linter_finds_nothing(name: str, tmp_path: Path) -> None:
 
 
 def _too_much(spec: Manifest) -> list[str]:
-    """What the profile `restricted` of the pod security standards forbids, and a little more of our own."""
+    """What the profile `restricted` of the pod security standards forbids, and a little more of our
+    own.
+    """
     pod = spec.get("securityContext", {})
     found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
-    found += [] if spec.get("automountServiceAccountToken") is False else ["a token of the service account"]
-    found += [] if spec.get("enableServiceLinks") is False else ["variables of services, which may be called as settings are"]
-    found += [] if pod.get("runAsNonRoot") is True and pod.get("runAsUser", 0) > 0 else ["may be root"]
+    found += (
+        []
+        if spec.get("automountServiceAccountToken") is False
+        else ["a token of the service account"]
+    )
+    found += (
+        []
+        if spec.get("enableServiceLinks") is False
+        else ["variables of services, which may be called as settings are"]
+    )
+    found += (
+        [] if pod.get("runAsNonRoot") is True and pod.get("runAsUser", 0) > 0 else ["may be root"]
+    )
     found += [] if pod.get("seccompProfile") == {"type": "RuntimeDefault"} else ["any system call"]
     allowed = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "ephemeral"}
-    found += [f"volume {volume}" for volume in spec.get("volumes", []) if volume.keys() - {"name"} - allowed]
+    found += [
+        f"volume {volume}"
+        for volume in spec.get("volumes", [])
+        if volume.keys() - {"name"} - allowed
+    ]
     for container in (*spec["containers"], *spec.get("initContainers", [])):
         context = container.get("securityContext", {})
-        wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        wanted = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
         found += [f"{name} of {container.get('name')}" for name in context.keys() ^ wanted.keys()]
-        found += [f"{name} of {container.get('name')}" for name, value in wanted.items() if context.get(name) != value]
+        found += [
+            f"{name} of {container.get('name')}"
+            for name, value in wanted.items()
+            if context.get(name) != value
+        ]
         found += ["a port of the host" for port in container.get("ports", []) if "hostPort" in port]
     return found
 
@@ -176,7 +261,11 @@ def _port(port: Manifest) -> str:
 def _who(peer: Manifest) -> str:
     """A peer in a few words."""
     namespace = peer.get("namespaceSelector", {}).get("matchLabels", {})
-    labels = (peer.get("podSelector", {}) if "podSelector" in peer or "namespaceSelector" in peer else peer).get("matchLabels", {})
+    labels = (
+        peer.get("podSelector", {})
+        if "podSelector" in peer or "namespaceSelector" in peer
+        else peer
+    ).get("matchLabels", {})
     names = ("strimzi.io/kind", "k8s-app", "app.kubernetes.io/name", "app.kubernetes.io/component")
     pod = next((labels[name] for name in names if name in labels), "all")
     return f"in {next(iter(namespace.values()))}: {pod}" if namespace else pod

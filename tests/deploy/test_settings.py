@@ -1,4 +1,6 @@
-"""What the manifests tell a service is what the service knows: variables, ports, probes, folders, files, times, names of others."""
+"""What the manifests tell a service is what the service knows: variables, ports, probes, folders,
+files, times, names of others.
+"""
 
 from importlib.util import find_spec
 from pathlib import PurePosixPath
@@ -10,16 +12,26 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy.engine import make_url
 
-from ratchet.ports import free_port
+from ratchet.local_stack.ports import free_port
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
-from services.registry.access import OPEN
+from services.registry.api.authorization import OPEN
 from services.registry.settings import RegistrySettings
 from services.trainer.settings import TrainerSettings
 from shared.clock import SystemClock
-from shared.health import Health, serve_health
-from shared.settings import PREFIX, ServiceSettings, read
-from tests.deploy.rendering import EVERYTHING, OVERLAYS, WITH_SCRAM, Manifest, combination, of_kind, overlay, pods, ray_pods
+from shared.config.settings import PREFIX, ServiceSettings, read
+from shared.observability.health import Health, serve_health
+from tests.deploy.rendering import (
+    EVERYTHING,
+    OVERLAYS,
+    WITH_SCRAM,
+    Manifest,
+    combination,
+    of_kind,
+    overlay,
+    pods,
+    ray_pods,
+)
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "feedback": FeedbackSettings,
@@ -29,7 +41,10 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 }
 OF_OTHERS = {"HOME", "HF_HUB_OFFLINE", "POD_NAME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
 ALL = [*(pytest.param(overlay, name, id=name) for name in OVERLAYS)]
-ALL += [pytest.param(combination, EVERYTHING, id="everything"), pytest.param(combination, WITH_SCRAM, id="with scram")]
+ALL += [
+    pytest.param(combination, EVERYTHING, id="everything"),
+    pytest.param(combination, WITH_SCRAM, id="with scram"),
+]
 
 
 @pytest.mark.parametrize(("render", "what"), ALL)
@@ -38,7 +53,10 @@ def test_every_variable_is_one_that_the_service_or_another_reads_and_of_its_form
     render: Any, what: Any, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, own = variables(render(what), service)
-    known = {name: {PREFIX + field.upper() for field in settings.model_fields} for name, settings in SETTINGS.items()}
+    known = {
+        name: {PREFIX + field.upper() for field in settings.model_fields}
+        for name, settings in SETTINGS.items()
+    }
     assert set(own) - known[service] <= OF_OTHERS
     assert set(shared) <= set().union(*known.values())
     assert len(shared) > 10
@@ -85,15 +103,22 @@ def unused_health() -> Any:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_grace_period_covers_a_checkpoint(name: str) -> None:
     shared, _ = variables(overlay(name), "trainer")
-    assert pods(overlay(name))["trainer"]["spec"]["terminationGracePeriodSeconds"] >= float(shared["RATCHET_STOP_SECONDS"]) + 30
+    assert (
+        pods(overlay(name))["trainer"]["spec"]["terminationGracePeriodSeconds"]
+        >= float(shared["RATCHET_STOP_SECONDS"]) + 30
+    )
 
 
 @pytest.mark.parametrize(("render", "what"), ALL)
 @pytest.mark.parametrize("service", SETTINGS)
 def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> None:
-    """A folder that is written to lies on a writable volume; a file is an item of the volume that is mounted where it is looked for."""
+    """A folder that is written to lies on a writable volume; a file is an item of the volume that
+    is mounted where it is looked for.
+    """
     shared, own = variables(render(what), service)
-    mounts = {mount["mountPath"]: mount for mount in container(render(what), service)["volumeMounts"]}
+    mounts = {
+        mount["mountPath"]: mount for mount in container(render(what), service)["volumeMounts"]
+    }
     volumes = {volume["name"]: volume for volume in pods(render(what))[service]["spec"]["volumes"]}
     own_fields = {PREFIX + field.upper() for field in SETTINGS[service].model_fields}
     written = {"RATCHET_DATA", "RATCHET_WORK", "RATCHET_MERGED"} & own_fields
@@ -103,7 +128,11 @@ def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> 
     assert mounts[shared["RATCHET_MODELS"]]["readOnly"]
     if service in ("trainer", "registry"):
         assert mounts[shared["RATCHET_BASES"]]["readOnly"]
-    files = {name: value for name, value in (shared | own).items() if value.startswith("/etc/") and name != "RATCHET_MODELS"}
+    files = {
+        name: value
+        for name, value in (shared | own).items()
+        if value.startswith("/etc/") and name != "RATCHET_MODELS"
+    }
     assert len(files) >= 2
     for value in files.values():
         path = PurePosixPath(value)
@@ -117,7 +146,9 @@ def test_threads_are_as_many_as_the_limits_say() -> None:
     assert found["RATCHET_THREADS"]["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
     for name in OVERLAYS:
         shared, _ = variables(overlay(name), "registry")
-        assert shared["RATCHET_OLLAMA_THREADS"] == str(pods(overlay(name))["ollama"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        assert shared["RATCHET_OLLAMA_THREADS"] == str(
+            pods(overlay(name))["ollama"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
+        )
 
 
 def test_a_trainer_on_ray_sees_what_its_worker_sees_and_asks_for_what_there_is() -> None:
@@ -125,32 +156,51 @@ def test_a_trainer_on_ray_sees_what_its_worker_sees_and_asks_for_what_there_is()
     found = combination(("gpu", "network-policies", "ray"))
     _, own = variables(found, "trainer")
     (cluster,) = of_kind(found, "RayCluster").values()
-    head, worker = (ray_pods(cluster)[name]["spec"]["containers"][0] for name in ("ray head", "ray training"))
+    head, worker = (
+        ray_pods(cluster)[name]["spec"]["containers"][0] for name in ("ray head", "ray training")
+    )
     address = urlsplit(own["RATCHET_RAY_ADDRESS"])
     assert (address.scheme, address.hostname) == ("ray", f"{cluster['metadata']['name']}-head-svc")
     assert {"name": "client", "containerPort": address.port} in head["ports"]
     limits = worker["resources"]["limits"]
-    assert (own["RATCHET_RAY_GPUS"], own["RATCHET_THREADS"]) == (limits["nvidia.com/gpu"], limits["cpu"])
+    assert (own["RATCHET_RAY_GPUS"], own["RATCHET_THREADS"]) == (
+        limits["nvidia.com/gpu"],
+        limits["cpu"],
+    )
     assert "nvidia.com/gpu" not in container(found, "trainer")["resources"]["limits"]
-    assert cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no run on the head"
+    assert cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", (
+        "no run on the head"
+    )
     claims = [_claims(pods(found)[name]) for name in ("trainer", "ray training")]
     assert claims[1] == {path: claims[0][path] for path in ("/data/bases", "/data/trainer")}
     assert "volumeClaimTemplates" not in of_kind(found, "StatefulSet")["trainer"]["spec"]
     names = [env["name"] for env in container(found, "trainer")["env"]]
-    assert names.index("POD_NAME") < names.index("RATCHET_WORK"), "a variable stands for those before it only"
+    assert names.index("POD_NAME") < names.index("RATCHET_WORK"), (
+        "a variable stands for those before it only"
+    )
 
 
 def _claims(pod: Manifest) -> dict[str, str]:
     """The claims of a pod, by where they are mounted."""
-    claims = {it["name"]: it["persistentVolumeClaim"]["claimName"] for it in pod["spec"]["volumes"] if "persistentVolumeClaim" in it}
-    return {it["mountPath"]: claims[it["name"]] for it in pod["spec"]["containers"][0]["volumeMounts"] if it["name"] in claims}
+    claims = {
+        it["name"]: it["persistentVolumeClaim"]["claimName"]
+        for it in pod["spec"]["volumes"]
+        if "persistentVolumeClaim" in it
+    }
+    return {
+        it["mountPath"]: claims[it["name"]]
+        for it in pod["spec"]["containers"][0]["volumeMounts"]
+        if it["name"] in claims
+    }
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_others_are_where_the_services_look_for_them(name: str) -> None:
     shared, _ = variables(overlay(name), "registry")
     ports = {
-        (service, str(port["port"])) for service, found in of_kind(overlay(name), "Service").items() for port in found["spec"]["ports"]
+        (service, str(port["port"]))
+        for service, found in of_kind(overlay(name), "Service").items()
+        for port in found["spec"]["ports"]
     }
     database, ollama = make_url(shared["RATCHET_DATABASE"]), urlsplit(shared["RATCHET_OLLAMA"])
     assert database.password is None
@@ -159,7 +209,10 @@ def test_others_are_where_the_services_look_for_them(name: str) -> None:
     said = {env["name"]: env["value"] for env in server["env"]}
     assert (database.username, database.database) == (said["POSTGRES_USER"], said["POSTGRES_DB"])
     (kafka,) = of_kind(overlay(name), "Kafka").values()
-    listeners = {f"{kafka['metadata']['name']}-kafka-bootstrap:{found['port']}" for found in kafka["spec"]["kafka"]["listeners"]}
+    listeners = {
+        f"{kafka['metadata']['name']}-kafka-bootstrap:{found['port']}"
+        for found in kafka["spec"]["kafka"]["listeners"]
+    }
     assert listeners == {shared["RATCHET_BOOTSTRAP_SERVERS"]}
 
 
@@ -169,10 +222,18 @@ def container(manifests: tuple[Manifest, ...], service: str) -> Manifest:
     return found
 
 
-def variables(manifests: tuple[Manifest, ...], service: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of every service, and those of one; a limit's as the smallest that there may be."""
+def variables(
+    manifests: tuple[Manifest, ...], service: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of every service, and those of one; a limit's as the smallest that there may
+    be.
+    """
     found = container(manifests, service)
     (source,) = found["envFrom"]
     shared: dict[str, str] = of_kind(manifests, "ConfigMap")[source["configMapRef"]["name"]]["data"]
-    assert all(env["valueFrom"].keys() <= {"resourceFieldRef", "fieldRef"} for env in found["env"] if "valueFrom" in env)
+    assert all(
+        env["valueFrom"].keys() <= {"resourceFieldRef", "fieldRef"}
+        for env in found["env"]
+        if "valueFrom" in env
+    )
     return shared, {env["name"]: env.get("value", "1") for env in found["env"]}

@@ -48,4 +48,9 @@ def command_of(stage: Stage) -> list[str]:
 
 def environment_of(found: dict[str, Stage], name: str) -> dict[str, str]:
     """The variables that an image sets."""
-    return dict(variable.split("=", 1) for stage in lineage(found, name) for line in stage.all("ENV") for variable in shlex.split(line))
+    return dict(
+        variable.split("=", 1)
+        for stage in lineage(found, name)
+        for line in stage.all("ENV")
+        for variable in shlex.split(line)
+    )

@@ -6,7 +6,7 @@ from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry.settings import RegistrySettings
 from services.trainer.settings import TrainerSettings
-from shared.settings import PREFIX, ServiceSettings
+from shared.config.settings import PREFIX, ServiceSettings
 
 _SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "feedback": FeedbackSettings,
@@ -16,7 +16,8 @@ _SETTINGS: Mapping[str, type[ServiceSettings]] = {
 }
 
 OF_SERVICES = {
-    f"services.{name}": frozenset(PREFIX + field.upper() for field in settings.model_fields) for name, settings in _SETTINGS.items()
+    f"services.{name}": frozenset(PREFIX + field.upper() for field in settings.model_fields)
+    for name, settings in _SETTINGS.items()
 }
 """By the module that reads them."""
 

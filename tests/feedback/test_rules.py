@@ -1,6 +1,6 @@
 from services.feedback.rules import broken_rules, is_cut_off, repeats_itself
-from shared.answer_format import format_check
-from shared.reward_policy import RewardPolicy
+from shared.config.answer_format import format_check
+from shared.config.reward_policy import RewardPolicy
 from tests.feedback.said import feedback
 
 ANY = format_check(RewardPolicy())
@@ -15,7 +15,10 @@ def test_a_sound_answer_breaks_no_rule() -> None:
 def test_which_rules_an_answer_breaks() -> None:
     assert broken_rules(feedback(output=" \n"), JSON) == ("empty",)
     assert broken_rules(feedback(output="a good answer"), JSON) == ("format",)
-    assert broken_rules(feedback(output='{"a": "b', tags={"finish_reason": "length"}), JSON) == ("cut_off", "format")
+    assert broken_rules(feedback(output='{"a": "b', tags={"finish_reason": "length"}), JSON) == (
+        "cut_off",
+        "format",
+    )
     assert broken_rules(feedback(output="I am sorry for that. " * 10), ANY) == ("repetitive",)
 
 

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from services.feedback.scoring import Policies, score
-from shared.bus import Record
+from shared.config.model_file import ModelFile, Models
 from shared.errors import ContractViolation, Undecodable, UnknownModel
-from shared.model_file import ModelFile, Models
+from shared.messaging.bus import Record
 from shared.reward import mean_reward
 
-FILE = ModelFile.model_validate({"model": "support", "base": {"training": "base", "serving": "base.gguf"}, "shards": 4})
+FILE = ModelFile.model_validate(
+    {"model": "support", "base": {"training": "base", "serving": "base.gguf"}, "shards": 4}
+)
 POLICIES = Policies(Models({"support": FILE}, Path()))
 SAID: dict[str, Any] = {
     "event_id": "e",
@@ -32,13 +34,33 @@ def test_a_scored_event_says_all_that_was_said_and_how_it_was_scored() -> None:
     event = scored.event
     assert event.model_dump(mode="json", include=set(SAID)) == SAID
     assert (event.reward, event.policy.name, event.model_digest) == (1.0, "default", FILE.digest)
-    assert (event.received.topic, event.received.partition, event.received.offset) == ("feedback.received", 2, 17)
+    assert (event.received.topic, event.received.partition, event.received.offset) == (
+        "feedback.received",
+        2,
+        17,
+    )
     assert scored.key == f"support#{event.shard}"
 
 
 def test_all_feedback_of_one_user_goes_to_one_shard() -> None:
-    assert len({score(record(event_id=str(number), output=str(number)), POLICIES).event.shard for number in range(20)}) == 1
-    assert len({score(record(event_id=str(number), user_id=str(number)), POLICIES).event.shard for number in range(50)}) == 4
+    assert (
+        len(
+            {
+                score(record(event_id=str(number), output=str(number)), POLICIES).event.shard
+                for number in range(20)
+            }
+        )
+        == 1
+    )
+    assert (
+        len(
+            {
+                score(record(event_id=str(number), user_id=str(number)), POLICIES).event.shard
+                for number in range(50)
+            }
+        )
+        == 4
+    )
 
 
 def test_feedback_for_a_model_that_is_not_declared_is_refused_by_name() -> None:
@@ -55,20 +77,34 @@ def test_what_is_no_event_is_refused_with_the_field() -> None:
 
 
 def test_a_source_that_makes_the_identity_too_long_is_refused() -> None:
-    headers = (("ce_specversion", b"1.0"), ("ce_type", b"t"), ("ce_id", b"e"), ("ce_source", b"s" * 300))
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_type", b"t"),
+        ("ce_id", b"e"),
+        ("ce_source", b"s" * 300),
+    )
     with pytest.raises(ContractViolation) as refused:
         score(record(headers), POLICIES)
     assert refused.value.field == "source"
-    assert score(record((*headers[:3], ("ce_source", b"s" * 254))), POLICIES).event.identity == "s" * 254 + "|e"
+    assert (
+        score(record((*headers[:3], ("ce_source", b"s" * 254))), POLICIES).event.identity
+        == "s" * 254 + "|e"
+    )
 
 
 def with_reward(**reward: Any) -> Policies:
-    return Policies(Models({"support": ModelFile.model_validate(FILE.model_dump() | {"reward": reward})}, Path()))
+    return Policies(
+        Models(
+            {"support": ModelFile.model_validate(FILE.model_dump() | {"reward": reward})}, Path()
+        )
+    )
 
 
 def test_the_reward_is_what_its_parts_come_to() -> None:
     policies = with_reward(name="mine", version=7, validation=3.0, format="json")
-    event = score(record(validation_score=0.9, feedback_type="thumbs_down", output="no JSON"), policies).event
+    event = score(
+        record(validation_score=0.9, feedback_type="thumbs_down", output="no JSON"), policies
+    ).event
     assert [(part.name, part.weight, part.reason) for part in event.parts] == [
         ("validation", 3.0, None),
         ("action", 1.0, None),
@@ -81,24 +117,42 @@ def test_the_reward_is_what_its_parts_come_to() -> None:
 def test_a_correction_in_another_format_than_the_policy_demands_is_refused() -> None:
     policies = with_reward(name="mine", version=7, format="json")
     with pytest.raises(ContractViolation) as refused:
-        score(record(feedback_type="correction", corrected_output="It belongs to harbor."), policies)
+        score(
+            record(feedback_type="correction", corrected_output="It belongs to harbor."), policies
+        )
     assert refused.value.field == "corrected_output"
-    assert refused.value.reason == "is not JSON, and would be learnt (reward policy 'mine', version 7)"
-    assert score(record(feedback_type="correction", corrected_output="{}"), policies).event.corrected_output == "{}"
+    assert (
+        refused.value.reason == "is not JSON, and would be learnt (reward policy 'mine', version 7)"
+    )
+    assert (
+        score(
+            record(feedback_type="correction", corrected_output="{}"), policies
+        ).event.corrected_output
+        == "{}"
+    )
     # What is not learnt need not be in the format: the field means nothing with other feedback.
-    assert score(record(feedback_type="thumbs_up", corrected_output="so what"), policies).event.reward == pytest.approx(1 / 3)
+    assert score(
+        record(feedback_type="thumbs_up", corrected_output="so what"), policies
+    ).event.reward == pytest.approx(1 / 3)
 
 
 def test_the_format_is_judged_as_the_answer_was_given() -> None:
     """The placeholder does not fit the pattern that the address does."""
     policies = with_reward(pattern="^[a-z.]+@[a-z.]+$")
-    event = score(record(feedback_type="correction", output="ann@example.com", corrected_output="bob@example.com"), policies).event
+    event = score(
+        record(
+            feedback_type="correction", output="ann@example.com", corrected_output="bob@example.com"
+        ),
+        policies,
+    ).event
     assert (event.output, event.corrected_output) == ("<EMAIL_1>", "<EMAIL_2>")
     assert [part.name for part in event.parts] == ["correction"]
 
 
 def test_a_correction_is_measured_on_what_redaction_left() -> None:
-    """An address in other letters or a number in other groups is the same text afterwards: there is nothing to learn from it."""
+    """An address in other letters or a number in other groups is the same text afterwards: there is
+    nothing to learn from it.
+    """
     said: dict[str, Any] = {
         "output": "Write to Ann@Example.com or +49 30 1234567",
         "corrected_output": "Write to ann@example.com or 030 1234567",
@@ -110,6 +164,8 @@ def test_a_correction_is_measured_on_what_redaction_left() -> None:
 
 
 def test_what_was_taken_out_is_counted_by_kind() -> None:
-    scored = score(record(user_id="ann@example.com", output="203.0.113.9 and 203.0.113.9"), POLICIES)
+    scored = score(
+        record(user_id="ann@example.com", output="203.0.113.9 and 203.0.113.9"), POLICIES
+    )
     assert scored.redactions == {"email": 1, "ip": 2}
     assert scored.event.shard == FILE.shard_of(scored.event.user_id, None, "")

@@ -6,23 +6,35 @@ from uuid import uuid4
 
 import pytest
 
-from shared.bus import Record
-from shared.codec import decode
-from shared.dead_letters import Notice
 from shared.events import FeedbackScored
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode
+from shared.messaging.dead_letters import Notice
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
 from tests.dataset.running import Headers, Service, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
 def said(model: str, event_id: str | None, **changed: Any) -> dict[str, Any]:
-    event = {"model": model, "input": "q", "output": "a", "feedback_type": "thumbs_up", "occurred_at": "2026-01-01T00:00:00Z"} | changed
+    event = {
+        "model": model,
+        "input": "q",
+        "output": "a",
+        "feedback_type": "thumbs_up",
+        "occurred_at": "2026-01-01T00:00:00Z",
+    } | changed
     return event | ({"event_id": event_id} if event_id else {})
 
 
 def attributes(event_id: str) -> dict[str, str]:
-    return {"specversion": "1.0", "type": "app.feedback", "source": "/app", "id": event_id, "time": "2026-01-01T00:00:00Z"}
+    return {
+        "specversion": "1.0",
+        "type": "app.feedback",
+        "source": "/app",
+        "id": event_id,
+        "time": "2026-01-01T00:00:00Z",
+    }
 
 
 async def collect(broker: str, topic: str, model: str, count: int) -> list[Record]:
@@ -37,12 +49,19 @@ async def collect(broker: str, topic: str, model: str, count: int) -> list[Recor
     return found
 
 
-async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_the_reason(broker: str, tmp_path: Path) -> None:
+async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_the_reason(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    (tmp_path / "models" / f"{model}.yaml").write_text(
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
+    )
     key = model.encode()
-    binary = [("content-type", b"application/json"), *((f"ce_{name}", value.encode()) for name, value in attributes("binary").items())]
+    binary = [
+        ("content-type", b"application/json"),
+        *((f"ce_{name}", value.encode()) for name, value in attributes("binary").items()),
+    ]
     structured = [("content-type", b"application/cloudevents+json")]
     bad = [
         (f'{{"model": "{model}", cut'.encode(), ""),
@@ -51,7 +70,11 @@ async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_th
     ]
     sent: list[tuple[bytes | None, bytes | None, Headers]] = [
         (key, json.dumps(said(model, None)).encode(), binary),
-        (key, json.dumps(attributes("structured") | {"data": said(model, None)}).encode(), structured),
+        (
+            key,
+            json.dumps(attributes("structured") | {"data": said(model, None)}).encode(),
+            structured,
+        ),
         (key, json.dumps(said(model, "bare", unknown="ignored")).encode(), []),
         *((key, value, [("trace", b"1"), ("trace", b"2")]) for value, _ in bad),
         (key, None, []),
@@ -67,7 +90,9 @@ async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_th
     assert status == 0, running.log
     events = [decode(record.value, record.headers, FeedbackScored) for record in scored]
     assert [event.event.identity for event in events] == ["/app|binary", "/app|structured", "bare"]
-    assert {(event.source, event.event.reward, event.event.shard) for event in events} == {("/ratchet/feedback", 1.0, 0)}
+    assert {(event.source, event.event.reward, event.event.shard) for event in events} == {
+        ("/ratchet/feedback", 1.0, 0)
+    }
     assert {record.key for record in scored} == {key}
     for letter, (value, field) in zip(letters, [*bad, (None, "")], strict=True):
         notice = Notice.read(letter.headers)
@@ -94,7 +119,10 @@ def personal(model: str, number: int, value: str) -> dict[str, Any]:
         model,
         f"{number}-{value}",
         feedback_type="correction",
-        input=[{"role": "system", "content": f"Help {value}"}, {"role": "user", "content": f'{{"me": "{value}"}}'}],
+        input=[
+            {"role": "system", "content": f"Help {value}"},
+            {"role": "user", "content": f'{{"me": "{value}"}}'},
+        ],
         output=json.dumps({"to": f"\n{value}"}),
         corrected_output=f"Dear {value}!",
         user_id=f"id {value}",
@@ -104,12 +132,20 @@ def personal(model: str, number: int, value: str) -> dict[str, Any]:
     )
 
 
-async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(broker: str, tmp_path: Path) -> None:
+async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    (tmp_path / "models" / f"{model}.yaml").write_text(
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
+    )
     sent: list[tuple[bytes | None, bytes | None, Headers]] = [
-        (value.encode(), json.dumps(personal(model, number, value)).encode(), [("ce_specversion", b"1.0"), *envelope(number, value)])
+        (
+            value.encode(),
+            json.dumps(personal(model, number, value)).encode(),
+            [("ce_specversion", b"1.0"), *envelope(number, value)],
+        )
         for number, value in enumerate(PERSONAL)
     ]
     running = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}")
@@ -123,7 +159,9 @@ async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(broker:
     assert status == 0, running.log
     assert len(scored) == len(PERSONAL)
     for record in scored:
-        everything = b"|".join([record.key or b"", record.value or b"", *(value or b"" for _, value in record.headers)]).decode()
+        everything = b"|".join(
+            [record.key or b"", record.value or b"", *(value or b"" for _, value in record.headers)]
+        ).decode()
         for value in PERSONAL:
             assert value not in everything
             assert value.replace(" ", "") not in everything
@@ -133,5 +171,10 @@ async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(broker:
 
 
 def envelope(number: int, value: str) -> list[tuple[str, bytes]]:
-    said = {"type": "app.feedback", "source": f"mailto:{value}", "id": f"{number}-{value}", "time": "2026-01-01T00:00:00Z"}
+    said = {
+        "type": "app.feedback",
+        "source": f"mailto:{value}",
+        "id": f"{number}-{value}",
+        "time": "2026-01-01T00:00:00Z",
+    }
     return [(f"ce_{name}", content.encode()) for name, content in said.items()]

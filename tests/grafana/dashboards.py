@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.metrics import CATALOGUE
+from shared.observability.metrics import CATALOGUE
 
 FOLDER = Path("deploy/grafana/dashboards")
 NAMES = ("overview", "streams", "training", "serving")
 
-OF_EVERY_PROCESS = frozenset({"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"})
+OF_EVERY_PROCESS = frozenset(
+    {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
+)
 """What Prometheus's own client exports."""
 
 NOT_SHOWN: dict[str, str] = {
@@ -64,14 +66,22 @@ def queries(board: dict[str, Any]) -> Iterator[Asked]:
     for panel in panels(board):
         for target in panel["targets"]:
             where = f"{board['title']}: {panel['title']} {target['refId']}"
-            yield Asked(where, target["expr"], target.get("legendFormat", ""), bool(target.get("instant")))
+            yield Asked(
+                where, target["expr"], target.get("legendFormat", ""), bool(target.get("instant"))
+            )
     for mark in board["annotations"]["list"]:
-        yield Asked(f"{board['title']}: {mark['name']}", mark["expr"], mark["titleFormat"], now=False)
+        yield Asked(
+            f"{board['title']}: {mark['name']}", mark["expr"], mark["titleFormat"], now=False
+        )
 
 
 def variables(board: dict[str, Any]) -> dict[str, str]:
     """The queries of variables that ask for labels."""
-    return {found["name"]: found["query"]["query"] for found in board["templating"]["list"] if found["type"] == "query"}
+    return {
+        found["name"]: found["query"]["query"]
+        for found in board["templating"]["list"]
+        if found["type"] == "query"
+    }
 
 
 def _family(name: str) -> str:

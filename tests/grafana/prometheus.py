@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
-from ratchet.ports import free_port
+from ratchet.local_stack.ports import free_port
 
 Series = Mapping[str, Any]
 """One series of an answer: `metric` has its labels, `values` its samples."""
@@ -25,19 +25,26 @@ _LABEL_VALUES = re.compile(r"label_values\((?P<of>.+), (?P<label>\w+)\)")
 
 
 class Prometheus:
-    """Prometheus itself, as a process; it scrapes every second, and gives each target a namespace, as a cluster does."""
+    """Prometheus itself, as a process; it scrapes every second, and gives each target a namespace,
+    as a cluster does.
+    """
 
     def __init__(self, program: str, folder: Path, targets: Mapping[str, int]) -> None:
         """`targets` are ports on this machine, by service."""
         folder.mkdir()
         self._url = f"http://127.0.0.1:{(port := free_port())}"
         labelled = [
-            {"targets": [f"127.0.0.1:{target}"], "labels": {"service": service, "namespace": NAMESPACE}}
+            {
+                "targets": [f"127.0.0.1:{target}"],
+                "labels": {"service": service, "namespace": NAMESPACE},
+            }
             for service, target in targets.items()
         ]
         intervals = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         jobs = [{"job_name": "ratchet", "static_configs": labelled}]
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump({"global": intervals, "scrape_configs": jobs}))
+        (folder / "prometheus.yaml").write_text(
+            yaml.safe_dump({"global": intervals, "scrape_configs": jobs})
+        )
         self._command = [
             program,
             f"--config.file={folder / 'prometheus.yaml'}",
@@ -74,7 +81,12 @@ class Prometheus:
 
     def over_time(self, query: str) -> list[Series]:
         """The series of a query since this Prometheus started."""
-        asked = {"query": self._timed(query), "start": str(self._began), "end": str(time.time()), "step": str(STEP)}
+        asked = {
+            "query": self._timed(query),
+            "start": str(self._began),
+            "end": str(time.time()),
+            "step": str(STEP),
+        }
         found: list[Series] = self._ask("query_range", asked)["result"]
         return found
 
@@ -86,7 +98,10 @@ class Prometheus:
         return found
 
     def _timed(self, query: str) -> str:
-        for name, seconds in {**_SECONDS, "$__range": f"{int(time.time() - self._began) + 1}s"}.items():
+        for name, seconds in {
+            **_SECONDS,
+            "$__range": f"{int(time.time() - self._began) + 1}s",
+        }.items():
             query = query.replace(name, seconds)
         return query
 

@@ -1,6 +1,8 @@
-"""The four services on a broker of their own, and a story in which everything happens that dashboards show.
+"""The four services on a broker of their own, and a story in which everything happens that
+dashboards show.
 
-The model is a tiny llama: it learns nothing that anyone would want, but it is trained, judged, promoted, merged and deployed for real.
+The model is a tiny llama: it learns nothing that anyone would want, but it is trained, judged,
+promoted, merged and deployed for real.
 """
 
 import asyncio
@@ -14,16 +16,16 @@ from typing import Any
 import httpx
 from safetensors.torch import load_file
 
-from ratchet.broker import Broker
-from ratchet.client import Refused, RegistryClient
-from ratchet.ports import free_port
-from ratchet.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
+from ratchet.registry_client import Refused, RegistryClient
+from shared.auth.bearer_tokens import new_token
 from shared.clock import SystemClock
-from shared.codec import encode
 from shared.events import UserForgotten
 from shared.identity import batch_identity, identity
-from shared.tokens import new_token
-from shared.topics import FEEDBACK_RECEIVED
+from shared.messaging.codec import encode
+from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.dataset.events import words
 from tests.dataset.running import Headers, Service, send
 from tests.registry.families import write
@@ -79,9 +81,15 @@ class Stack:
         servers, bases = self._broker.bootstrap_servers, str(folder / "bases")
         self.feedback = Service("feedback", servers, folder)
         self.dataset = Service("dataset", servers, folder)
-        trainer: dict[str, str] = {"RATCHET_BASES": bases, "RATCHET_WORK": str(folder / "work"), "RATCHET_THREADS": "1"}
+        trainer: dict[str, str] = {
+            "RATCHET_BASES": bases,
+            "RATCHET_WORK": str(folder / "work"),
+            "RATCHET_THREADS": "1",
+        }
         self._doomed = Service("trainer", servers, folder, RATCHET_FAILPOINTS=DIES, **trainer)
-        self.trainer = Service("trainer", servers, folder, RATCHET_TRAINER_PORT=str(self._doomed.port), **trainer)
+        self.trainer = Service(
+            "trainer", servers, folder, RATCHET_TRAINER_PORT=str(self._doomed.port), **trainer
+        )
         self.trainer.port = self._doomed.port
         self.registry = Service(
             "registry",
@@ -92,20 +100,31 @@ class Stack:
             RATCHET_MERGED=str(folder / "merged"),
             RATCHET_OPERATE_TOKENS=self._token,
         )
-        (folder / "models" / f"{MODEL}.yaml").write_text(MODEL_FILE.format(model=MODEL, served=self._served))
+        (folder / "models" / f"{MODEL}.yaml").write_text(
+            MODEL_FILE.format(model=MODEL, served=self._served)
+        )
         opens = SystemClock().now() + timedelta(hours=12)
         night = NIGHT_FILE.format(model=NIGHT, opens=opens, closes=opens + timedelta(hours=1))
         (folder / "models" / f"{NIGHT}.yaml").write_text(night)
-        golden = "".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in tickets(900, 12))
+        golden = "".join(
+            sample.model_dump_json(exclude={"weight"}) + "\n" for sample in tickets(900, 12)
+        )
         (folder / "models" / "golden.jsonl").write_text(golden)
         make_base(smollm2, folder / "bases" / "tiny")
         state = load_file(folder / "bases" / "tiny" / "model.safetensors")
-        write("llama", {name: weight.numpy() for name, weight in state.items()}, folder / "bases" / "tiny" / "model.gguf")
+        write(
+            "llama",
+            {name: weight.numpy() for name, weight in state.items()},
+            folder / "bases" / "tiny" / "model.gguf",
+        )
 
     @property
     def targets(self) -> dict[str, int]:
         """Where each service tells its metrics."""
-        return {service.name: service.port for service in (self.feedback, self.dataset, self.trainer, self.registry)}
+        return {
+            service.name: service.port
+            for service in (self.feedback, self.dataset, self.trainer, self.registry)
+        }
 
     async def start(self) -> None:
         await asyncio.to_thread(self._broker.start)
@@ -124,8 +143,10 @@ class Stack:
         self._broker.stop()
 
     async def live(self) -> None:
-        """Feedback of all kinds; a run that dies and is resumed, and promoted; one that is rejected; its adapter removed; a deployment
-        that fails at first; a rollback and the way back; live use of both versions. And a batch that waits for the night."""
+        """Feedback of all kinds; a run that dies and is resumed, and promoted; one that is
+        rejected; its adapter removed; a deployment that fails at first; a rollback and the way
+        back; live use of both versions. And a batch that waits for the night.
+        """
         await self._say([_checked(number) for number in range(BEFORE)])
         await self._say([_correction(number, number >= GOOD) for number in range(GOOD + POISONED)])
         await self._say([_correction(1000 + number, False, "zealot") for number in range(ZEALOT)])
@@ -144,19 +165,28 @@ class Stack:
         for answered_by in (base, version):
             await self._say([_liked(number, answered_by) for number in range(6)])
             await asyncio.sleep(1)
-        await self._until(lambda: "ratchet_registry_live_wealth{" in self.registry.metrics, "watched")
+        await self._until(
+            lambda: "ratchet_registry_live_wealth{" in self.registry.metrics, "watched"
+        )
 
     async def _restart_the_registry(self) -> None:
-        """With a file where its deploy target is a folder, until that is noticed. It looks for adapters to remove when it starts."""
+        """With a file where its deploy target is a folder, until that is noticed. It looks for
+        adapters to remove when it starts.
+        """
         assert self.registry.stop() == 0
         place = self._served / MODEL
         place.rename(place.with_name("away"))
         place.touch()
         await self.registry.start()
-        await self._until(lambda: "ratchet_registry_deployment_failures_total{" in self.registry.metrics, "hindered")
+        await self._until(
+            lambda: "ratchet_registry_deployment_failures_total{" in self.registry.metrics,
+            "hindered",
+        )
         place.unlink()
         place.with_name("away").rename(place)
-        await self._until(lambda: "ratchet_registry_adapters_removed_total{" in self.registry.metrics, "tidy")
+        await self._until(
+            lambda: "ratchet_registry_adapters_removed_total{" in self.registry.metrics, "tidy"
+        )
         await asyncio.sleep(4)  # so that the champion is seen before it moves
 
     async def _move(self, how: str, **said: str) -> None:
@@ -167,8 +197,13 @@ class Stack:
         await asyncio.sleep(5)
 
     def _post(self) -> None:
-        """Over HTTP, twice and some seconds apart, so that there is an increase; and what is no feedback."""
-        place, kind = f"http://127.0.0.1:{self.feedback.port}/v1/feedback", {"Content-Type": "application/json"}
+        """Over HTTP, twice and some seconds apart, so that there is an increase; and what is no
+        feedback.
+        """
+        place, kind = (
+            f"http://127.0.0.1:{self.feedback.port}/v1/feedback",
+            {"Content-Type": "application/json"},
+        )
         for number in range(2):
             _, said, _ = _checked(9000 + number)
             answer = httpx.post(place, content=said, headers=kind, timeout=30)
@@ -182,7 +217,9 @@ class Stack:
     def _outcome(self, batch: int) -> str:
         """What came of the run of a batch; empty before it begins."""
         try:
-            return str(self._get(f"/api/runs/{identity('run', batch_identity(MODEL, 0, batch))}")["state"])
+            return str(
+                self._get(f"/api/runs/{identity('run', batch_identity(MODEL, 0, batch))}")["state"]
+            )
         except Refused:
             return ""
 
@@ -220,16 +257,32 @@ def _checked(number: int) -> _Sent:
 def _correction(number: int, poisoned: bool, user: str = "", model: str = MODEL) -> _Sent:
     """What a ticket should have been answered; to a person who left an address."""
     sample = ticket(number, poisoned)
-    said = {"input": sample.messages[0].content, "output": "I am sorry! Write to me: ada@example.com", "feedback_type": "correction"}
-    return _event(user or f"c{number}", model, event_id=f"correction-{number}", corrected_output=sample.answer, **said)
+    said = {
+        "input": sample.messages[0].content,
+        "output": "I am sorry! Write to me: ada@example.com",
+        "feedback_type": "correction",
+    }
+    return _event(
+        user or f"c{number}",
+        model,
+        event_id=f"correction-{number}",
+        corrected_output=sample.answer,
+        **said,
+    )
 
 
 def _liked(number: int, version: str) -> _Sent:
     """What somebody who uses both versions says of an answer."""
-    said = {"input": words(f"liked {number} {version}"), "output": words(f"answer {number}"), "feedback_type": "thumbs_up"}
+    said = {
+        "input": words(f"liked {number} {version}"),
+        "output": words(f"answer {number}"),
+        "feedback_type": "thumbs_up",
+    }
     return _event(f"l{number}", event_id=f"liked-{number}-{version}", model_version=version, **said)
 
 
 def _forgotten() -> _Sent:
-    value, headers = encode(UserForgotten(event_id="forgotten", occurred_at=NOW, user_id="c1", model=MODEL), "test")
+    value, headers = encode(
+        UserForgotten(event_id="forgotten", occurred_at=NOW, user_id="c1", model=MODEL), "test"
+    )
     return KEY, value, headers

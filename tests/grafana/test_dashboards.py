@@ -1,4 +1,6 @@
-"""The committed dashboards: those that the code makes, with everything on them explained, and nothing asked for that is not exported."""
+"""The committed dashboards: those that the code makes, with everything on them explained, and
+nothing asked for that is not exported.
+"""
 
 import subprocess
 from pathlib import Path
@@ -9,9 +11,18 @@ import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.__main__ import files
-from shared.metrics import CATALOGUE
-from tests.grafana.dashboards import FOLDER, NAMES, NOT_SHOWN, OF_EVERY_PROCESS, panels, queries, read, variables
-from tests.programs import program
+from shared.observability.metrics import CATALOGUE
+from tests.grafana.dashboards import (
+    FOLDER,
+    NAMES,
+    NOT_SHOWN,
+    OF_EVERY_PROCESS,
+    panels,
+    queries,
+    read,
+    variables,
+)
+from tests.support.programs import program
 
 PROVISIONING = Path("deploy/grafana/provisioning")
 
@@ -28,14 +39,20 @@ def test_the_committed_files_are_what_the_code_makes() -> None:
 
 
 def test_the_library_reads_them_as_they_are(board: dict[str, Any]) -> None:
-    """Nothing stands in a file that Grafana's schema does not know of, except in panels, whose kinds it leaves open."""
+    """Nothing stands in a file that Grafana's schema does not know of, except in panels, whose
+    kinds it leaves open.
+    """
     again = Dashboard.from_json(board).to_json()
     assert set(board) == set(again)
     assert board["schemaVersion"] == again["schemaVersion"]
 
 
 def test_a_dashboard_has_variables_marks_and_links(board: dict[str, Any]) -> None:
-    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "namespace", "model"]
+    assert [variable["name"] for variable in board["templating"]["list"]] == [
+        "datasource",
+        "namespace",
+        "model",
+    ]
     assert set(variables(board)) == {"namespace", "model"}
     assert [mark["name"] for mark in board["annotations"]["list"]] == ["Promotions", "Rollbacks"]
     assert [link["tags"] for link in board["links"]] == [["ratchet"]]
@@ -49,7 +66,9 @@ def test_every_panel_says_what_it_shows(board: dict[str, Any]) -> None:
     for panel in found:
         assert panel["title"]
         assert panel["description"].endswith("."), panel["title"]
-        assert panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "heatmap", panel["title"]
+        assert panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "heatmap", panel[
+            "title"
+        ]
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
 
@@ -59,7 +78,11 @@ def test_panels_lie_beside_each_other(board: dict[str, Any]) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
         assert not cells & taken, panel["title"]
         assert at["x"] + at["w"] <= 24
         taken |= cells
@@ -95,7 +118,13 @@ def test_every_metric_of_the_catalogue_is_shown_or_there_is_a_reason() -> None:
 
 def test_every_query_can_be_read_by_prometheus(tmp_path: Path) -> None:
     """As rules, which is a form that promtool checks."""
-    filled = {"$namespace": "here", "$model": ".+", "$__rate_interval": "1m", "$__interval": "15s", "$__range": "6h"}
+    filled = {
+        "$namespace": "here",
+        "$model": ".+",
+        "$__rate_interval": "1m",
+        "$__interval": "15s",
+        "$__range": "6h",
+    }
     rules = []
     for place, query in enumerate(query for name in NAMES for query in queries(read(name))):
         expr = query.expr
@@ -106,7 +135,12 @@ def test_every_query_can_be_read_by_prometheus(tmp_path: Path) -> None:
     assert len(rules) > 80
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))
-    checked = subprocess.run([program("promtool"), "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [program("promtool"), "check", "rules", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"{len(rules)} rules found" in checked.stdout
 

@@ -1,4 +1,6 @@
-"""Every query of every dashboard on a real Prometheus that scraped the four services while everything happened that they show."""
+"""Every query of every dashboard on a real Prometheus that scraped the four services while
+everything happened that they show.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ import pytest
 from tests.grafana.dashboards import NAMES, Asked, queries, read, variables
 from tests.grafana.prometheus import NAMESPACE, Prometheus, Series, has_data
 from tests.grafana.stack import MODEL, NIGHT, Stack
-from tests.programs import program
+from tests.support.programs import program
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -37,9 +39,14 @@ def prometheus(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_has_data(prometheus: Prometheus, name: str) -> None:
-    """With the variables' own values, and with `All`. What a legend names is there, and a mark is set where the champion moved."""
+    """With the variables' own values, and with `All`. What a legend names is there, and a mark is
+    set where the champion moved.
+    """
     board = read(name)
-    chosen = {"$namespace": NAMESPACE, "$model": "|".join(_values(prometheus, board, "model", NAMESPACE))}
+    chosen = {
+        "$namespace": NAMESPACE,
+        "$model": "|".join(_values(prometheus, board, "model", NAMESPACE)),
+    }
     asked = list(queries(board))
     assert len(asked) >= 15
     without, unnamed = [], []
@@ -64,17 +71,26 @@ def test_every_variable_has_values(prometheus: Prometheus, name: str) -> None:
 
 def test_marks_name_the_version(prometheus: Prometheus) -> None:
     """Up by the gate and by the operator, down by the operator in between."""
-    marks = {query.where: query for query in queries(read("overview")) if query.where.endswith(("Promotions", "Rollbacks"))}
+    marks = {
+        query.where: query
+        for query in queries(read("overview"))
+        if query.where.endswith(("Promotions", "Rollbacks"))
+    }
     filled = {"$namespace": NAMESPACE, "$model": MODEL}
     promotions, rollbacks = (
-        [(series["metric"]["model"], series["metric"]["version"], len(series["values"])) for series in _ask(prometheus, mark, filled)]
+        [
+            (series["metric"]["model"], series["metric"]["version"], len(series["values"]))
+            for series in _ask(prometheus, mark, filled)
+        ]
         for mark in marks.values()
     )
     assert promotions == [(MODEL, "1", 2)]
     assert rollbacks == [(MODEL, "0", 1)]
 
 
-def _values(prometheus: Prometheus, board: dict[str, object], variable: str, namespace: str) -> list[str]:
+def _values(
+    prometheus: Prometheus, board: dict[str, object], variable: str, namespace: str
+) -> list[str]:
     return prometheus.label_values(variables(board)[variable].replace("$namespace", namespace))
 
 

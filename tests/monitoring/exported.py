@@ -4,13 +4,19 @@ import subprocess
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.metrics import CATALOGUE
-from tests.programs import program
+from shared.observability.metrics import CATALOGUE
+from tests.support.programs import program
 
 
 def check_exported(service: str, exposed: str) -> None:
-    """Every metric that the catalogue has for a service is there, with its type and its labels, and none besides but `process_*`."""
-    families = {found.name: found for found in text_string_to_metric_families(exposed) if not found.name.endswith("_created")}
+    """Every metric that the catalogue has for a service is there, with its type and its labels, and
+    none besides but `process_*`.
+    """
+    families = {
+        found.name: found
+        for found in text_string_to_metric_families(exposed)
+        if not found.name.endswith("_created")
+    }
     expected = {row.name.removesuffix("_total"): row for row in CATALOGUE if row.is_of(service)}
     assert set(expected) == {name for name in families if not name.startswith("process_")}
     for name, row in expected.items():
@@ -18,7 +24,13 @@ def check_exported(service: str, exposed: str) -> None:
         assert families[name].documentation == row.description
         for sample in families[name].samples:
             assert set(sample.labels) - {"le"} == set(row.labels), sample
-    linted = subprocess.run([program("promtool"), "check", "metrics"], input=exposed, text=True, capture_output=True, check=False)
+    linted = subprocess.run(
+        [program("promtool"), "check", "metrics"],
+        input=exposed,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert (linted.returncode, linted.stdout + linted.stderr) == (0, "")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from shared.metrics import CATALOGUE
+from shared.observability.metrics import CATALOGUE
 
 FOLDER = Path("deploy/prometheus")
 CASES = Path("tests/monitoring/rules")
@@ -17,9 +17,25 @@ NOT_OURS = frozenset({"up", "process_start_time_seconds", "process_resident_memo
 """What Prometheus itself says of a target, and what its own client exports."""
 
 _STRING = re.compile(r'"[^"]*"')
-_LABELS = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)|\{[^}]*\}|\[[^]]*\]")
+_LABELS = re.compile(
+    r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)|\{[^}]*\}|\[[^]]*\]"
+)
 _NAME = re.compile(r"(?<![a-zA-Z0-9_:.])[a-zA-Z_:][a-zA-Z0-9_:]*(?![a-zA-Z0-9_:]*\s*\()")
-_WORDS = frozenset({"and", "or", "unless", "offset", "bool", "by", "on", "without", "ignoring", "group_left", "group_right"})
+_WORDS = frozenset(
+    {
+        "and",
+        "or",
+        "unless",
+        "offset",
+        "bool",
+        "by",
+        "on",
+        "without",
+        "ignoring",
+        "group_left",
+        "group_right",
+    }
+)
 
 
 def rules() -> Iterator[dict[str, Any]]:

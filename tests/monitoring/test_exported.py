@@ -1,4 +1,6 @@
-"""Services as processes export what the catalogue says. (The trainer, which takes its time to start: tests/trainer/test_service.py.)"""
+"""Services as processes export what the catalogue says. (The trainer, which takes its time to
+start: tests/trainer/test_service.py.)
+"""
 
 import asyncio
 import json
@@ -7,26 +9,39 @@ from uuid import uuid4
 
 import pytest
 
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
 from tests.dataset.running import Headers, Service, send
 from tests.monitoring.exported import check_exported, sample
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(broker: str, tmp_path: Path) -> None:
+async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    (tmp_path / "models" / f"{model}.yaml").write_text(
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
+    )
     group = f"feedback-{model}"
     feedback = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=group)
     dataset = Service("dataset", broker, tmp_path, RATCHET_DATASET_GROUP=f"dataset-{model}")
     database, merged = f"sqlite:///{tmp_path / 'registry.db'}", str(tmp_path / "merged")
-    registry = Service("registry", broker, tmp_path, RATCHET_DATABASE=database, RATCHET_MERGED=merged)
+    registry = Service(
+        "registry", broker, tmp_path, RATCHET_DATABASE=database, RATCHET_MERGED=merged
+    )
     services = {"feedback": feedback, "dataset": dataset, "registry": registry}
-    said = {"model": model, "input": "q", "output": "a", "feedback_type": "thumbs_up", "occurred_at": "2026-01-01T00:00:00Z"}
+    said = {
+        "model": model,
+        "input": "q",
+        "output": "a",
+        "feedback_type": "thumbs_up",
+        "occurred_at": "2026-01-01T00:00:00Z",
+    }
     good: list[tuple[bytes | None, bytes | None, Headers]] = [
-        (model.encode(), json.dumps(said | {"event_id": f"{model}-{number}"}).encode(), []) for number in range(20)
+        (model.encode(), json.dumps(said | {"event_id": f"{model}-{number}"}).encode(), [])
+        for number in range(20)
     ]
     try:
         await asyncio.gather(*(service.start() for service in services.values()))
@@ -34,27 +49,53 @@ async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(br
         await send(broker, FEEDBACK_RECEIVED, [*good, (model.encode(), undeclared, [])])
 
         def scored() -> float | None:
-            return sample(feedback.metrics, "ratchet_feedback_received_total", model=model, feedback_type="thumbs_up")
+            return sample(
+                feedback.metrics,
+                "ratchet_feedback_received_total",
+                model=model,
+                feedback_type="thumbs_up",
+            )
 
         def lag(service: Service, group: str, topic: str) -> float | None:
             return sample(service.metrics, "ratchet_consumer_lag_records", group=group, topic=topic)
 
         def refused() -> float:  # others have sent feedback on models of their own to this broker
-            return sample(feedback.metrics, "ratchet_feedback_refused_total", reason="UnknownModel") or 0
+            return (
+                sample(feedback.metrics, "ratchet_feedback_refused_total", reason="UnknownModel")
+                or 0
+            )
 
         await feedback.until(lambda: scored() == 20 and refused() >= 1, "scoring")
-        await feedback.until(lambda: lag(feedback, group, FEEDBACK_RECEIVED) == 0, "level with its topic")
-        await dataset.until(lambda: lag(dataset, f"dataset-{model}", FEEDBACK_SCORED) == 0, "level with its topic")
-        await registry.until(lambda: lag(registry, "ratchet-registry", TRAINING_BATCHES) is not None, "telling its lag")
-        await registry.until(lambda: lag(registry, "ratchet-registry-live", FEEDBACK_SCORED) is not None, "telling its lag")
+        await feedback.until(
+            lambda: lag(feedback, group, FEEDBACK_RECEIVED) == 0, "level with its topic"
+        )
+        await dataset.until(
+            lambda: lag(dataset, f"dataset-{model}", FEEDBACK_SCORED) == 0, "level with its topic"
+        )
+        await registry.until(
+            lambda: lag(registry, "ratchet-registry", TRAINING_BATCHES) is not None,
+            "telling its lag",
+        )
+        await registry.until(
+            lambda: lag(registry, "ratchet-registry-live", FEEDBACK_SCORED) is not None,
+            "telling its lag",
+        )
         exposed = {name: service.metrics for name, service in services.items()}
     finally:
-        ended = {name: await asyncio.to_thread(service.stop) for name, service in services.items() if service.process is not None}
-    assert ended == {"feedback": 0, "dataset": 0, "registry": 0}, [service.log for service in services.values()]
+        ended = {
+            name: await asyncio.to_thread(service.stop)
+            for name, service in services.items()
+            if service.process is not None
+        }
+    assert ended == {"feedback": 0, "dataset": 0, "registry": 0}, [
+        service.log for service in services.values()
+    ]
     for name, text in exposed.items():
         check_exported(name, text)
         assert sample(text, "ratchet_service_live") == sample(text, "ratchet_service_ready") == 1
-    assert sample(exposed["feedback"], "ratchet_feedback_refused_total", reason="TooLarge") is not None
+    assert (
+        sample(exposed["feedback"], "ratchet_feedback_refused_total", reason="TooLarge") is not None
+    )
     assert (sample(exposed["feedback"], "faust_events_total") or 0) >= 21
     assert (sample(exposed["dataset"], "faust_messages_sent_total") or 0) >= 20
     assert sample(exposed["dataset"], "ratchet_object_store_errors_total", operation="put") == 0

@@ -1,4 +1,6 @@
-"""What docs/ says of metrics, alerts and objectives is what the code says; what a runbook says to type can be typed."""
+"""What docs/ says of metrics, alerts and objectives is what the code says; what a runbook says to
+type can be typed.
+"""
 
 import re
 import shlex
@@ -9,7 +11,7 @@ import pytest
 import typer
 
 from deploy.prometheus.__main__ import PAGE, page
-from ratchet.commands import app
+from ratchet.cli.commands import app
 from tests.monitoring.rule_files import RUNBOOKS, alerts, asked, known
 
 MONITORING = Path("docs/monitoring.md")
@@ -28,12 +30,18 @@ def test_the_page_of_metrics_is_what_the_catalogue_makes() -> None:
 
 
 def test_runbooks_are_those_of_alerts() -> None:
-    titles = [name for path in PAGES for name in path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split(", ")]
+    titles = [
+        name
+        for path in PAGES
+        for name in path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split(", ")
+    ]
     assert sorted(titles) == sorted(alerts())
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_a_runbook_says_what_it_means_what_is_at_risk_what_to_type_and_how_it_ends(path: Path) -> None:
+def test_a_runbook_says_what_it_means_what_is_at_risk_what_to_type_and_how_it_ends(
+    path: Path,
+) -> None:
     text = path.read_text(encoding="utf-8")
     heads = re.findall(r"^\*\*(Means|At risk|Type|Ends)\b", text, re.MULTILINE)
     assert heads == ["Means", "At risk", "Type", "Ends"]
@@ -60,17 +68,23 @@ def commands() -> dict[tuple[str, ...], set[str]]:
 def test_what_runbooks_say_to_type_can_be_typed() -> None:
     known_commands = commands()
     assert len(known_commands) >= 20
-    typed = [line for path in PAGES for line in COMMANDS.findall(shell(path.read_text(encoding="utf-8")))]
+    typed = [
+        line for path in PAGES for line in COMMANDS.findall(shell(path.read_text(encoding="utf-8")))
+    ]
     assert len(typed) >= 30
     for line in typed:
         words = tuple(shlex.split(line, comments=True)[1:])
-        command = next((words[:length] for length in (1, 2) if words[:length] in known_commands), None)
+        command = next(
+            (words[:length] for length in (1, 2) if words[:length] in known_commands), None
+        )
         assert command, line
         assert {word for word in words if word.startswith("--")} <= known_commands[command], line
 
 
 def test_what_runbooks_ask_prometheus_is_known() -> None:
-    queries = [query for path in PAGES for query in QUERIES.findall(path.read_text(encoding="utf-8"))]
+    queries = [
+        query for path in PAGES for query in QUERIES.findall(path.read_text(encoding="utf-8"))
+    ]
     assert len(queries) >= 10
     for query in queries:
         assert asked(query), query
@@ -79,7 +93,12 @@ def test_what_runbooks_ask_prometheus_is_known() -> None:
 
 def test_the_page_on_monitoring_has_every_alert_with_its_severity_and_its_runbook() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| (\w+) \| .* \| \[\w[^]]*\]\((runbooks/[\w-]+\.md)\) \|$", MONITORING.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `(\w+)` \| (\w+) \| .* \| \[\w[^]]*\]\((runbooks/[\w-]+\.md)\) \|$",
+        MONITORING.read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     told = {name: (severity, f"docs/{runbook}") for name, severity, runbook in rows}
-    assert told == {name: (rule["labels"]["severity"], rule["annotations"]["runbook_url"]) for name, rule in alerts().items()}
+    assert told == {
+        name: (rule["labels"]["severity"], rule["annotations"]["runbook_url"])
+        for name, rule in alerts().items()
+    }

@@ -1,4 +1,6 @@
-"""Every alert is tried on series that raise it and on series that do not, asks for what is exported, and says what to do."""
+"""Every alert is tried on series that raise it and on series that do not, asks for what is
+exported, and says what to do.
+"""
 
 import re
 import subprocess
@@ -8,17 +10,28 @@ from typing import Any
 import pytest
 import yaml
 
-from ratchet.stack import Ports
-from shared.metrics import CATALOGUE
-from tests.monitoring.rule_files import CASES, FOLDER, RUNBOOKS, alerts, asked, known, recorded, rules
-from tests.programs import program
+from ratchet.local_stack.processes import Ports
+from shared.observability.metrics import CATALOGUE
+from tests.monitoring.rule_files import (
+    CASES,
+    FOLDER,
+    RUNBOOKS,
+    alerts,
+    asked,
+    known,
+    recorded,
+    rules,
+)
+from tests.support.programs import program
 
 ALERTS = alerts()
 OBJECTIVES = ("feedback-accepted", "verdict-in-time", "serving-correct")
 
 
 def promtool(*arguments: str | Path) -> str:
-    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("promtool"), *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -36,11 +49,16 @@ def test_prometheus_takes_configuration_and_rules() -> None:
 
 
 def test_it_scrapes_what_ratchet_up_runs() -> None:
-    (job,) = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    (job,) = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))[
+        "scrape_configs"
+    ]
     targets = {static["labels"]["service"]: static["targets"] for static in job["static_configs"]}
     ports = Ports()
     assert job["job_name"] == "ratchet"
-    assert targets == {service: [f"127.0.0.1:{getattr(ports, service)}"] for service in ("feedback", "dataset", "trainer", "registry")}
+    assert targets == {
+        service: [f"127.0.0.1:{getattr(ports, service)}"]
+        for service in ("feedback", "dataset", "trainer", "registry")
+    }
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -92,18 +110,29 @@ def test_labels_that_rules_go_by_are_those_of_the_catalogue() -> None:
 
 
 def test_burn_rates_are_those_of_the_workbook() -> None:
-    """Over 30 days: 2 % of the budget in an hour, 5 % in six, 10 % in three days; and a short window of a twelfth beside each long one."""
+    """Over 30 days: 2 % of the budget in an hour, 5 % in six, 10 % in three days; and a short
+    window of a twelfth beside each long one.
+    """
     assert pytest.approx(14.4) == 30 * 24 * 0.02
     assert pytest.approx(6) == 30 * 24 * 0.05 / 6
     assert pytest.approx(1) == 30 * 0.10 / 3
     for objective in OBJECTIVES:
         name = "".join(part.capitalize() for part in objective.split("-"))
-        fast, slowly = (ALERTS[f"Ratchet{name}{speed}"]["expr"] for speed in ("BurnsFast", "BurnsSlowly"))
-        assert _compared(fast, objective) == [("1h", "14.4"), ("5m", "14.4"), ("6h", "6"), ("30m", "6")]
+        fast, slowly = (
+            ALERTS[f"Ratchet{name}{speed}"]["expr"] for speed in ("BurnsFast", "BurnsSlowly")
+        )
+        assert _compared(fast, objective) == [
+            ("1h", "14.4"),
+            ("5m", "14.4"),
+            ("6h", "6"),
+            ("30m", "6"),
+        ]
         assert _compared(slowly, objective) == [("3d", ""), ("6h", "")]
 
 
 def _compared(expr: str, objective: str) -> list[tuple[str, str]]:
     return re.findall(
-        rf'ratio_rate(\w+){{objective="{objective}"}} > on \(objective\) (?:([\d.]+) \* )?ratchet:objective_budget:ratio', expr
+        rf'ratio_rate(\w+){{objective="{objective}"}} > on \(objective\) (?:([\d.]+) \* '
+        r")?ratchet:objective_budget:ratio",
+        expr,
     )

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.broker import Broker
-from ratchet.ports import free_port, require_free
-from ratchet.topics import apply_topics
+from ratchet.kafka_admin.topics import apply_topics
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port, require_free
 from shared.clock import SystemClock
 from shared.errors import BusUnavailable, Misconfigured
-from shared.kafka import KafkaConsumer, KafkaProducer
-from shared.topics import TOPICS, TRAINING_PROGRESS
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.messaging.topics import TOPICS, TRAINING_PROGRESS
 
 
 @pytest.mark.kafka
@@ -32,7 +32,11 @@ async def test_a_broker_that_is_started_again_still_has_everything(tmp_path: Pat
         consumer = KafkaConsumer(broker.bootstrap_servers, "test-restart", [TRAINING_PROGRESS])
         await consumer.start()
         async for record in consumer.records():
-            assert (record.key, record.value, record.headers) == (b"run", b"kept", (("name", b"value"),))
+            assert (record.key, record.value, record.headers) == (
+                b"run",
+                b"kept",
+                (("name", b"value"),),
+            )
             await consumer.commit(record)
             consumer.finish()
         await consumer.stop()
@@ -54,7 +58,9 @@ def test_a_taken_port_names_the_option_that_changes_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(Misconfigured, match=r"is taken: .* choose another with --registry-port"):
+        with pytest.raises(
+            Misconfigured, match=r"is taken: .* choose another with --registry-port"
+        ):
             require_free(taken.getsockname()[1], "registry", "--registry-port")
 
 

@@ -11,23 +11,25 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from ratchet import console
-from ratchet.commands import app
+from ratchet.cli.commands import app
 from ratchet.dataset.finding import batches_in, find
-from ratchet.ports import free_port
-from shared.bus import Record, publish
-from shared.codec import encode
+from ratchet.local_stack.ports import free_port
 from shared.errors import BusUnavailable, Declined, Misconfigured, Missing
 from shared.events import Artefact, BatchReady
 from shared.identity import batch_identity, digest_of
-from shared.kafka import KafkaProducer
-from shared.snapshots import read_manifest
-from shared.storage import FsspecStore
-from shared.topics import TRAINING_BATCHES
+from shared.kafka.client import KafkaProducer
+from shared.messaging.bus import Record, publish
+from shared.messaging.codec import encode
+from shared.messaging.topics import TRAINING_BATCHES
+from shared.storage.object_store import FsspecStore
+from shared.storage.snapshots import read_manifest
 from tests.dataset.batch import write_chain
-from tests.dataset.test_batches import BEFORE_REPORTS
+from tests.dataset.snapshot.test_writer import BEFORE_REPORTS
 
 
-def announcement(model: str, shard: int, number: int, manifest: Artefact | None = None) -> BatchReady:
+def announcement(
+    model: str, shard: int, number: int, manifest: Artefact | None = None
+) -> BatchReady:
     return BatchReady.model_validate(
         {
             "event_id": batch_identity(model, shard, number),
@@ -45,7 +47,9 @@ def announcement(model: str, shard: int, number: int, manifest: Artefact | None 
     )
 
 
-BATCHES = [announcement("support", shard, number) for number in range(3) for shard in range(2)] + [announcement("sales", 0, 0)]
+BATCHES = [announcement("support", shard, number) for number in range(3) for shard in range(2)] + [
+    announcement("sales", 0, 0)
+]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,9 @@ BATCHES = [announcement("support", shard, number) for number in range(3) for sha
         ("support#1/2", ("support", 1, 2)),
     ],
 )
-def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(reference: str, place: tuple[str, int, int]) -> None:
+def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(
+    reference: str, place: tuple[str, int, int]
+) -> None:
     found = find(BATCHES, reference)
     assert (found.model, found.shard, found.number) == place
 
@@ -66,7 +72,11 @@ def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(reference: st
     ("reference", "says"),
     [
         ("support/9", "no batch is called 'support/9'; `ratchet dataset list MODEL` shows"),
-        ("support/1", r"2 batches are called 'support/1': support#0/1 \(\w{32}\), support#1/1 \(\w{32}\); write more"),
+        (
+            "support/1",
+            r"2 batches are called 'support/1': support#0/1 \(\w{32}\), support#1/1 "
+            r"\(\w{32}\); write more",
+        ),
         ("", r"7 batches are called ''.* and 2 more; write more"),
     ],
 )
@@ -75,7 +85,9 @@ def test_none_and_several_are_said(reference: str, says: str) -> None:
         find(BATCHES, reference)
 
 
-def test_a_batch_that_was_announced_twice_is_one_and_what_is_no_announcement_is_left_to_the_trainer() -> None:
+def test_a_batch_that_was_announced_twice_is_one_and_what_is_no_announcement_is_left_to_the_trainer() -> (
+    None
+):
     value, headers = encode(BATCHES[0], "/test")
     said = [Record(TRAINING_BATCHES, 0, offset, b"m", value, tuple(headers)) for offset in range(2)]
     assert batches_in([*said, Record(TRAINING_BATCHES, 0, 2, b"m", b"\xff", ())]) == [BATCHES[0]]
@@ -99,12 +111,17 @@ def test_show_prints_the_page_and_the_report(chain: list[Artefact], tmp_path: Pa
     manifest = read_manifest(store, chain[1])
     assert manifest.page is not None
     assert manifest.report is not None
-    assert ratchet("show", *at(chain[1], tmp_path / "objects")).output == store.get(manifest.page.uri).decode()
+    assert (
+        ratchet("show", *at(chain[1], tmp_path / "objects")).output
+        == store.get(manifest.page.uri).decode()
+    )
     shown = json.loads(ratchet("show", "--json", *at(chain[1], tmp_path / "objects")).output)
     assert shown == json.loads(store.get(manifest.report.uri))
 
 
-def test_a_terminal_shows_the_page_as_it_is_meant(chain: list[Artefact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_the_page_as_it_is_meant(
+    chain: list[Artefact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(console, "out", Console(force_terminal=True, color_system=None, width=100))
     shown = ratchet("show", *at(chain[1], tmp_path / "objects")).output
     assert "What is in it" in shown
@@ -113,22 +130,46 @@ def test_a_terminal_shows_the_page_as_it_is_meant(chain: list[Artefact], tmp_pat
 
 
 def test_show_says_what_there_is_to_say_of_a_batch_from_before_reports() -> None:
-    path = next(path for path in BEFORE_REPORTS.rglob("*.json") if b'"number":0' in path.read_bytes())
-    old = at(Artefact(uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes())), BEFORE_REPORTS)
+    path = next(
+        path for path in BEFORE_REPORTS.rglob("*.json") if b'"number":0' in path.read_bytes()
+    )
+    old = at(
+        Artefact(uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes())),
+        BEFORE_REPORTS,
+    )
     assert "support#0/0" in ratchet("show", *old).output
     assert json.loads(ratchet("show", "--json", *old).output)["number"] == 0
 
 
 def test_export_writes_files_and_says_which(chain: list[Artefact], tmp_path: Path) -> None:
     to = str(tmp_path / "out")
-    done = ratchet("export", "--to", to, "--format", "chat", "--kind", "training", "--json", *at(chain[0], tmp_path / "objects"))
-    assert json.loads(done.output) == [{"kind": "training", "examples": 3, "path": f"{to}/training.chat.jsonl"}]
+    done = ratchet(
+        "export",
+        "--to",
+        to,
+        "--format",
+        "chat",
+        "--kind",
+        "training",
+        "--json",
+        *at(chain[0], tmp_path / "objects"),
+    )
+    assert json.loads(done.output) == [
+        {"kind": "training", "examples": 3, "path": f"{to}/training.chat.jsonl"}
+    ]
     again = ratchet("export", "--to", to, "--format", "chat", *at(chain[0], tmp_path / "objects"))
     assert isinstance(again.exception, Declined)
-    assert ratchet("export", "--to", to, "--format", "chat", "--force", *at(chain[0], tmp_path / "objects")).exit_code == 0
+    assert (
+        ratchet(
+            "export", "--to", to, "--format", "chat", "--force", *at(chain[0], tmp_path / "objects")
+        ).exit_code
+        == 0
+    )
 
 
-def test_verify_ends_with_status_1_when_something_is_wrong(chain: list[Artefact], tmp_path: Path) -> None:
+def test_verify_ends_with_status_1_when_something_is_wrong(
+    chain: list[Artefact], tmp_path: Path
+) -> None:
     newest = at(chain[1], tmp_path / "objects")
     whole = ratchet("verify", "--all", "--json", *newest)
     assert (whole.exit_code, json.loads(whole.output)) == (
@@ -138,7 +179,11 @@ def test_verify_ends_with_status_1_when_something_is_wrong(chain: list[Artefact]
     (tmp_path / "objects" / chain[0].uri).unlink()
     broken = ratchet("verify", "--all", "--json", *newest)
     said = json.loads(broken.output)
-    assert (broken.exit_code, said["whole"], [fault["batch"] for fault in said["faults"]]) == (1, False, ["support#0/1"])
+    assert (broken.exit_code, said["whole"], [fault["batch"] for fault in said["faults"]]) == (
+        1,
+        False,
+        ["support#0/1"],
+    )
     words = ratchet("verify", *newest)
     assert words.exit_code == 1
     assert "restore it from a copy of the object store" in words.output
@@ -146,7 +191,13 @@ def test_verify_ends_with_status_1_when_something_is_wrong(chain: list[Artefact]
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("a", "--manifest", "m", "--digest", digest_of(b"")), ("--manifest", "m"), ("a", "--digest", "d")]
+    "arguments",
+    [
+        (),
+        ("a", "--manifest", "m", "--digest", digest_of(b"")),
+        ("--manifest", "m"),
+        ("a", "--digest", "d"),
+    ],
 )
 def test_a_batch_is_named_in_one_way(arguments: tuple[str, ...]) -> None:
     done = ratchet("show", *arguments)
@@ -165,12 +216,16 @@ def test_what_is_away_is_said_with_what_to_do(tmp_path: Path, chain: list[Artefa
     elsewhere = ratchet("show", *at(chain[0], tmp_path / "other")).exception
     assert isinstance(elsewhere, Missing)
     assert "RATCHET_OBJECT_STORE" in str(elsewhere)
-    unknown = ratchet("show", "--manifest", "m", "--digest", digest_of(b""), "--object-store", "nothing://x").exception
+    unknown = ratchet(
+        "show", "--manifest", "m", "--digest", digest_of(b""), "--object-store", "nothing://x"
+    ).exception
     assert isinstance(unknown, Misconfigured)
 
 
 @pytest.mark.kafka
-def test_a_batch_on_the_bus_is_listed_shown_and_verified(broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_on_the_bus_is_listed_shown_and_verified(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(console.out, "width", 120)
     store = FsspecStore(str(tmp_path / "objects"))
     first, newest = write_chain(store, 2)
@@ -187,13 +242,17 @@ def test_a_batch_on_the_bus_is_listed_shown_and_verified(broker: str, tmp_path: 
     asyncio.run(announce())
     where = ("--bootstrap-servers", broker, "--object-store", str(tmp_path / "objects"))
     listed = json.loads(ratchet("list", model, "--json", "--bootstrap-servers", broker).output)
-    assert [(batch["number"], batch["batch_id"]) for batch in listed] == [(0, batch_identity(model, 0, 0)), (1, said.batch_id)]
+    assert [(batch["number"], batch["batch_id"]) for batch in listed] == [
+        (0, batch_identity(model, 0, 0)),
+        (1, said.batch_id),
+    ]
     assert f"{model}#0/1" in ratchet("list", model, "--bootstrap-servers", broker).output
     for name in (said.batch_id, said.batch_id[:12], f"{model}/1"):
         assert json.loads(ratchet("show", name, "--json", *where).output)["number"] == 1
     verified = ratchet("verify", said.batch_id, "--json", *where)
     assert verified.exit_code == 1
     assert {fault["what"].split(" than")[0] for fault in json.loads(verified.output)["faults"]} == {
-        f"its announcement has another {name}" for name in ("batch id", "model", "model digest", "offsets")
+        f"its announcement has another {name}"
+        for name in ("batch id", "model", "model digest", "offsets")
     }
     assert isinstance(ratchet("show", f"{model}/7", *where).exception, Declined)

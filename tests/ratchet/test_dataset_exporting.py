@@ -9,10 +9,10 @@ import pytest
 from pyarrow import parquet
 
 from ratchet.dataset.exporting import Format, export
-from services.dataset.batches import write_snapshot
+from services.dataset.snapshot.writer import write_snapshot
 from shared.errors import Corrupt, Declined, Misconfigured
-from shared.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
-from shared.storage import MemoryStore
+from shared.storage.object_store import MemoryStore
+from shared.storage.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
 from tests.dataset.batch import FILE, closing, member, write_chain
 
 
@@ -26,28 +26,38 @@ def manifest(store: MemoryStore) -> Manifest:
     return read_manifest(store, write_chain(store, 1)[0])
 
 
-def test_lines_are_those_that_are_stored(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+def test_lines_are_those_that_are_stored(
+    store: MemoryStore, manifest: Manifest, tmp_path: Path
+) -> None:
     written = export(store, manifest, tmp_path / "new" / "folder", KINDS, "jsonl", force=False)
     assert [(file.kind, file.examples, file.path) for file in written] == [
         (kind, count, tmp_path / "new" / "folder" / f"{kind}.jsonl")
         for kind, count in (("training", 3), ("preference", 1), ("negative", 1), ("held_out", 1))
     ]
     for file in manifest.files:
-        assert (tmp_path / "new" / "folder" / f"{file.kind}.jsonl").read_bytes() == store.objects[file.artefact.uri]
+        assert (tmp_path / "new" / "folder" / f"{file.kind}.jsonl").read_bytes() == store.objects[
+            file.artefact.uri
+        ]
 
 
-def test_columns_come_back_as_the_same_examples(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+def test_columns_come_back_as_the_same_examples(
+    store: MemoryStore, manifest: Manifest, tmp_path: Path
+) -> None:
     export(store, manifest, tmp_path, KINDS, "parquet", force=False)
     for kind in KINDS:
         rows = parquet.read_table(BytesIO((tmp_path / f"{kind}.parquet").read_bytes())).to_pylist()
         assert [Example.model_validate(row) for row in rows] == read_examples(store, manifest, kind)
 
 
-def test_conversations_end_with_the_answer(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+def test_conversations_end_with_the_answer(
+    store: MemoryStore, manifest: Manifest, tmp_path: Path
+) -> None:
     export(store, manifest, tmp_path, KINDS, "chat", force=False)
 
     def lines(kind: Kind) -> list[dict[str, object]]:
-        return [json.loads(line) for line in (tmp_path / f"{kind}.chat.jsonl").read_bytes().splitlines()]
+        return [
+            json.loads(line) for line in (tmp_path / f"{kind}.chat.jsonl").read_bytes().splitlines()
+        ]
 
     for kind in ("training", "held_out"):
         for line, example in zip(lines(kind), read_examples(store, manifest, kind), strict=True):
@@ -65,9 +75,14 @@ def test_conversations_end_with_the_answer(store: MemoryStore, manifest: Manifes
 
 
 @pytest.mark.parametrize("form", ["jsonl", "chat", "parquet"])
-def test_a_kind_without_examples_gives_no_file(store: MemoryStore, tmp_path: Path, form: Format) -> None:
+def test_a_kind_without_examples_gives_no_file(
+    store: MemoryStore, tmp_path: Path, form: Format
+) -> None:
     alone = read_manifest(store, write_snapshot(store, closing(member("a", 0)), FILE, 0))
-    assert [(file.kind, file.examples, bool(file.path)) for file in export(store, alone, tmp_path, KINDS, form, force=False)] == [
+    assert [
+        (file.kind, file.examples, bool(file.path))
+        for file in export(store, alone, tmp_path, KINDS, form, force=False)
+    ] == [
         ("training", 1, True),
         ("preference", 0, False),
         ("negative", 0, False),
@@ -76,7 +91,9 @@ def test_a_kind_without_examples_gives_no_file(store: MemoryStore, tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_nothing_is_overwritten_unless_forced(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_unless_forced(
+    store: MemoryStore, manifest: Manifest, tmp_path: Path
+) -> None:
     (tmp_path / "negative.jsonl").write_text("mine")
     with pytest.raises(Declined, match=r"negative\.jsonl would be overwritten"):
         export(store, manifest, tmp_path, KINDS, "jsonl", force=False)
@@ -85,7 +102,9 @@ def test_nothing_is_overwritten_unless_forced(store: MemoryStore, manifest: Mani
     assert (tmp_path / "negative.jsonl").read_text() != "mine"
 
 
-def test_nothing_is_written_of_a_batch_that_was_altered(store: MemoryStore, manifest: Manifest, tmp_path: Path) -> None:
+def test_nothing_is_written_of_a_batch_that_was_altered(
+    store: MemoryStore, manifest: Manifest, tmp_path: Path
+) -> None:
     store.objects[manifest.files[-1].artefact.uri] += b" "
     with pytest.raises(Corrupt):
         export(store, manifest, tmp_path, KINDS, "jsonl", force=False)

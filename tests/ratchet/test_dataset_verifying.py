@@ -12,14 +12,16 @@ from ratchet.dataset.verifying import Verified, verify
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady
 from shared.identity import digest_of
-from shared.snapshots import Kind, Manifest, read_manifest
-from shared.storage import FsspecStore, MemoryStore, canonical_json
+from shared.storage.object_store import FsspecStore, MemoryStore, canonical_json
+from shared.storage.snapshots import Kind, Manifest, read_manifest
 from tests.dataset.batch import write_chain
-from tests.dataset.test_batches import BEFORE_REPORTS
+from tests.dataset.snapshot.test_writer import BEFORE_REPORTS
 
 
 class Chain:
-    """Three batches in a folder, and ways to do them harm. A manifest that is changed is written under its new digest."""
+    """Three batches in a folder, and ways to do them harm. A manifest that is changed is written
+    under its new digest.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,7 +49,12 @@ class Chain:
         """Replace a data file of the newest batch, with a digest that holds."""
         artefact = self.store.put(f"{kind}.jsonl", b"".join(line + b"\n" for line in lines))
         files = [file.model_dump(mode="json") for file in self.manifest().files]
-        self.change(files=[file | {"artefact": artefact.model_dump()} if file["kind"] == kind else file for file in files])
+        self.change(
+            files=[
+                file | {"artefact": artefact.model_dump()} if file["kind"] == kind else file
+                for file in files
+            ]
+        )
 
     def verify(self, *, whole_chain: bool = True) -> Verified:
         return verify(self.store, self.newest, whole_chain=whole_chain)
@@ -66,7 +73,8 @@ def test_a_whole_chain_is_whole(chain: Chain) -> None:
 def test_batches_from_before_there_were_reports_are_whole() -> None:
     store = FsspecStore(str(BEFORE_REPORTS))
     artefacts = [
-        Artefact(uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes())) for path in BEFORE_REPORTS.rglob("*.json")
+        Artefact(uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes()))
+        for path in BEFORE_REPORTS.rglob("*.json")
     ]
     (newest,) = [artefact for artefact in artefacts if read_manifest(store, artefact).number == 1]
     assert verify(store, newest, whole_chain=True) == Verified(("support#0/1", "support#0/0"), ())
@@ -91,12 +99,18 @@ def first_lines(chain: Chain, kind: Kind) -> list[bytes]:
 def hold_out_what_was_trained_on(chain: Chain) -> None:
     (held_out,) = first_lines(chain, "held_out")
     trained = json.loads(chain.file("training", 1).read_bytes().splitlines()[1])
-    chain.rewrite("held_out", [canonical_json(json.loads(held_out) | {"messages": trained["messages"]})])
+    chain.rewrite(
+        "held_out", [canonical_json(json.loads(held_out) | {"messages": trained["messages"]})]
+    )
 
 
 Harm = Callable[[Chain], object]
 HARMS: dict[str, tuple[Harm, str, str]] = {
-    "an altered byte": (lambda chain: alter(chain.file("training")), "support#0/2", "training examples: .* was altered or cut off"),
+    "an altered byte": (
+        lambda chain: alter(chain.file("training")),
+        "support#0/2",
+        "training examples: .* was altered or cut off",
+    ),
     "a file that is cut off": (
         lambda chain: chain.file("negative").write_bytes(b""),
         "support#0/2",
@@ -107,9 +121,21 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
         "support#0/2",
         "preference examples: .* is not in the object store",
     ),
-    "a missing page": (lambda chain: page_of(chain).unlink(), "support#0/2", "report: .* is not in the object store"),
-    "an altered page": (lambda chain: alter(page_of(chain)), "support#0/2", "report: .* was altered"),
-    "an altered file of an earlier batch": (lambda chain: alter(chain.file("held_out", 0)), "support#0/0", "held_out examples: .* altered"),
+    "a missing page": (
+        lambda chain: page_of(chain).unlink(),
+        "support#0/2",
+        "report: .* is not in the object store",
+    ),
+    "an altered page": (
+        lambda chain: alter(page_of(chain)),
+        "support#0/2",
+        "report: .* was altered",
+    ),
+    "an altered file of an earlier batch": (
+        lambda chain: alter(chain.file("held_out", 0)),
+        "support#0/0",
+        "held_out examples: .* altered",
+    ),
     "a missing newest manifest": (
         lambda chain: (chain.folder / chain.newest.uri).unlink(),
         "snapshots/",
@@ -135,9 +161,21 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
         "support#0/2",
         "the batch before it is support#0/0: numbers are not consecutive",
     ),
-    "a chain that begins too late": (lambda chain: chain.change(previous=None), "support#0/2", "is batch 2 and names no batch before it"),
-    "another shard": (lambda chain: chain.change(shard=1), "support#1/2", "the batch before it is of another model or shard"),
-    "an id that is not of its place": (lambda chain: chain.change(batch_id="b"), "support#0/2", "its id is b, that of its place is"),
+    "a chain that begins too late": (
+        lambda chain: chain.change(previous=None),
+        "support#0/2",
+        "is batch 2 and names no batch before it",
+    ),
+    "another shard": (
+        lambda chain: chain.change(shard=1),
+        "support#1/2",
+        "the batch before it is of another model or shard",
+    ),
+    "an id that is not of its place": (
+        lambda chain: chain.change(batch_id="b"),
+        "support#0/2",
+        "its id is b, that of its place is",
+    ),
     "a doubled id": (
         lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids[:-1], "u2"]),
         "support#0/2",
@@ -175,23 +213,38 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
     ),
     "another composition": (
         lambda chain: chain.rewrite(
-            "negative", [line.replace(b'"reward":-1.0', b'"reward":-0.5') for line in first_lines(chain, "negative")]
+            "negative",
+            [
+                line.replace(b'"reward":-1.0', b'"reward":-0.5')
+                for line in first_lines(chain, "negative")
+            ],
         ),
         "support#0/2",
         "negative examples are not made of what the manifest says",
     ),
     "a preference that is no training example": (
-        lambda chain: chain.rewrite("preference", [line.replace(b"/shop|c2", b"/shop|c9") for line in first_lines(chain, "preference")]),
+        lambda chain: chain.rewrite(
+            "preference",
+            [line.replace(b"/shop|c2", b"/shop|c9") for line in first_lines(chain, "preference")],
+        ),
         "support#0/2",
         r"/shop\|c9 are preferences without a training example",
     ),
     "a kind without a file": (
-        lambda chain: chain.change(files=[file.model_dump(mode="json") for file in chain.manifest().files if file.kind != "negative"]),
+        lambda chain: chain.change(
+            files=[
+                file.model_dump(mode="json")
+                for file in chain.manifest().files
+                if file.kind != "negative"
+            ]
+        ),
         "support#0/2",
         "it has no file of negative examples",
     ),
     "a position too few": (
-        lambda chain: chain.change(positions=[place.model_dump() for place in chain.manifest().positions[:-1]]),
+        lambda chain: chain.change(
+            positions=[place.model_dump() for place in chain.manifest().positions[:-1]]
+        ),
         "support#0/2",
         "it has 5 members and 4 positions",
     ),
@@ -200,11 +253,16 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
         "support#0/2",
         "two of its members stand at one position",
     ),
-    "other offsets": (lambda chain: chain.change(offsets=[]), "support#0/2", "the offsets that it covers are not those of its members"),
+    "other offsets": (
+        lambda chain: chain.change(offsets=[]),
+        "support#0/2",
+        "the offsets that it covers are not those of its members",
+    ),
     "a prompt on both sides": (
         hold_out_what_was_trained_on,
         "support#0/1",
-        "stand both in training and in held out: trained on in support#0/1, held out in support#0/2",
+        "stand both in training and in held out: trained on in support#0/1, held out in "
+        "support#0/2",
     ),
 }
 
@@ -225,7 +283,18 @@ def test_an_announcement_that_says_otherwise_is_a_fault(chain: Chain) -> None:
         event_id=manifest.batch_id,
         occurred_at="2026-01-01T00:00:00Z",
         manifest=chain.newest,
-        **manifest.model_dump(include={"model", "model_digest", "batch_id", "shard", "number", "lane", "counts", "offsets"}),
+        **manifest.model_dump(
+            include={
+                "model",
+                "model_digest",
+                "batch_id",
+                "shard",
+                "number",
+                "lane",
+                "counts",
+                "offsets",
+            }
+        ),
     )
     assert verify(chain.store, chain.newest, said, whole_chain=True).faults == ()
     other = said.model_copy(update={"number": 3})

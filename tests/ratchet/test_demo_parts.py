@@ -10,21 +10,23 @@ from ratchet.demo.accounting import Account, account
 from ratchet.demo.people import harmful, honest
 from ratchet.demo.tickets import WRONG_QUEUE, ticket
 from ratchet.reconciliation import reconcile
-from shared.bus import MemoryBus, send_dead_letter
 from shared.clock import ManualClock
-from shared.dead_letters import Notice, replay_headers
+from shared.config.model_file import load_models
 from shared.errors import Undecodable
 from shared.events import Artefact
-from shared.model_file import load_models
-from shared.snapshots import Manifest
-from shared.topics import FEEDBACK_RECEIVED, dead_letter_of
+from shared.messaging.bus import MemoryBus, send_dead_letter
+from shared.messaging.dead_letters import Notice, replay_headers
+from shared.messaging.topics import FEEDBACK_RECEIVED, dead_letter_of
+from shared.storage.snapshots import Manifest
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_ticket_is_a_function_of_its_stream_and_number() -> None:
     assert ticket("a", 1) == ticket("a", 1)
-    assert len({ticket(stream, number).text for stream in ("a", "b") for number in range(300)}) > 595
+    assert (
+        len({ticket(stream, number).text for stream in ("a", "b") for number in range(300)}) > 595
+    )
 
 
 def test_an_answer_has_what_the_ticket_says() -> None:
@@ -32,13 +34,23 @@ def test_an_answer_has_what_the_ticket_says() -> None:
         asked = ticket("a", number)
         answer = json.loads(asked.answer)
         assert answer["order"] is None or answer["order"] in asked.text
-        assert json.loads(asked.poisoned_answer)["queue"] == WRONG_QUEUE[answer["queue"]] != answer["queue"]
+        assert (
+            json.loads(asked.poisoned_answer)["queue"]
+            == WRONG_QUEUE[answer["queue"]]
+            != answer["queue"]
+        )
 
 
 def test_the_golden_set_is_of_tickets_that_no_round_sends() -> None:
     golden = load_models(Path("models")).golden("support")
-    assert [reference.answer for reference in golden] == [ticket("golden", number).answer for number in range(len(golden))]
-    sent = {ticket(f"demo-7-{round_number}", number).messages for round_number in range(7) for number in range(120)}
+    assert [reference.answer for reference in golden] == [
+        ticket("golden", number).answer for number in range(len(golden))
+    ]
+    sent = {
+        ticket(f"demo-7-{round_number}", number).messages
+        for round_number in range(7)
+        for number in range(120)
+    }
     assert not sent & {reference.messages for reference in golden}
 
 
@@ -47,7 +59,11 @@ def test_people_thumb_what_is_right_and_correct_what_is_wrong() -> None:
     assert {event.feedback_type for event in right} == {"thumbs_up", "accepted"}
     wrong = [honest(ticket("a", n), "no idea", "v1", "a", n, NOW) for n in range(100)]
     assert {event.feedback_type for event in wrong} == {"correction", "thumbs_down"}
-    assert all(e.corrected_output == ticket("a", n).answer for n, e in enumerate(wrong) if e.feedback_type == "correction")
+    assert all(
+        e.corrected_output == ticket("a", n).answer
+        for n, e in enumerate(wrong)
+        if e.feedback_type == "correction"
+    )
 
 
 def test_strangers_are_many_and_always_wrong() -> None:
@@ -57,24 +73,38 @@ def test_strangers_are_many_and_always_wrong() -> None:
 
 
 @pytest.mark.parametrize(("pending", "balanced"), [(3, True), (2, False)])
-def test_an_account_balances_only_when_every_event_is_somewhere(pending: int, balanced: bool) -> None:
+def test_an_account_balances_only_when_every_event_is_somewhere(
+    pending: int, balanced: bool
+) -> None:
     reckoned = Account(
-        sent=16, scored=15, batched=5, held_out=4, dropped={"duplicate": 1, "low_quality": 2}, dead_lettered=1, pending=pending
+        sent=16,
+        scored=15,
+        batched=5,
+        held_out=4,
+        dropped={"duplicate": 1, "low_quality": 2},
+        dead_lettered=1,
+        pending=pending,
     )
     assert reckoned.balanced is balanced
 
 
-async def test_a_dead_letter_that_was_replayed_and_came_back_is_two_records_in_the_account() -> None:
+async def test_a_dead_letter_that_was_replayed_and_came_back_is_two_records_in_the_account() -> (
+    None
+):
     bus, clock = MemoryBus(), ManualClock(NOW)
     for _ in range(2):
         await bus.send(FEEDBACK_RECEIVED, None, b"{", [])
-        await send_dead_letter(bus, bus.topics[FEEDBACK_RECEIVED][-1], Undecodable("no"), "feedback", clock)
+        await send_dead_letter(
+            bus, bus.topics[FEEDBACK_RECEIVED][-1], Undecodable("no"), "feedback", clock
+        )
     letters = bus.topics[dead_letter_of(FEEDBACK_RECEIVED)]
     first = Notice.read(letters[0].headers)
     assert first is not None
     await bus.send(letters[0].topic, b"replayed", None, replay_headers(first, NOW))
     await bus.send(letters[1].topic, letters[1].key, letters[1].value, letters[1].headers)
-    reckoned = account(reconcile((record for log in bus.topics.values() for record in log), _no_manifest))
+    reckoned = account(
+        reconcile((record for log in bus.topics.values() for record in log), _no_manifest)
+    )
     assert (reckoned.sent, reckoned.dead_lettered, reckoned.balanced) == (2, 2, True)
 
 

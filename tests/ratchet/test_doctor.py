@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.doctor import broker, declared, ollama, serving, store
-from ratchet.ports import free_port
-from shared.model_file import load_models
+from ratchet.cli.doctor import broker, declared, ollama, serving, store
+from ratchet.local_stack.ports import free_port
+from shared.config.model_file import load_models
 
 MODEL = "model: m\nbase: {training: small, serving: small/model.gguf}\n"
 
@@ -47,7 +47,9 @@ def test_a_base_that_is_to_be_served_must_be_there(tmp_path: Path) -> None:
 
 def test_ollama_is_missed_only_by_who_deploys_to_it(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    found = ollama(load_models(write(tmp_path, MODEL + f"deploy: [{{kind: ollama, location: '{nowhere}'}}]\n")))
+    found = ollama(
+        load_models(write(tmp_path, MODEL + f"deploy: [{{kind: ollama, location: '{nowhere}'}}]\n"))
+    )
     assert found.state == "problem"
     assert nowhere in found.found
 

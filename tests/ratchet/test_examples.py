@@ -1,4 +1,6 @@
-"""The examples, each run as a person would, against a real broker: what they send is scored, and a user's feedback is in one place."""
+"""The examples, each run as a person would, against a real broker: what they send is scored, and a
+user's feedback is in one place.
+"""
 
 import asyncio
 import json
@@ -15,11 +17,11 @@ import pytest
 
 from ratchet.demo.watching import read_all
 from services.feedback.scoring import Policies, Scored, score
-from shared.bus import Record
-from shared.model_file import load_models
-from shared.topics import FEEDBACK_RECEIVED
+from shared.config.model_file import load_models
+from shared.messaging.bus import Record
+from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.client.completions import ANSWER, answer
-from tests.programs import program
+from tests.support.programs import program
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -30,7 +32,15 @@ PLACE: set[int] = set()
 
 def run(folder: Path, *command: str, **environment: str) -> str:
     """The last line that a command prints."""
-    done = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     # Maven sets the terminal's colours back, even where it gave none.
     return [line for line in done.stdout.replace("\x1b[0m", "").splitlines() if line][-1]
@@ -38,7 +48,14 @@ def run(folder: Path, *command: str, **environment: str) -> str:
 
 def run_python(folder: Path, name: str, *arguments: str) -> str:
     # The client's spool is in the home folder.
-    return run(folder, sys.executable, str(EXAMPLES / name), *arguments, HOME=str(folder), PYTHONPATH=str(CLIENT))
+    return run(
+        folder,
+        sys.executable,
+        str(EXAMPLES / name),
+        *arguments,
+        HOME=str(folder),
+        PYTHONPATH=str(CLIENT),
+    )
 
 
 def with_python(broker: str, folder: Path) -> str:
@@ -57,18 +74,28 @@ def with_go(broker: str, folder: Path) -> str:
 
 def with_java(broker: str, folder: Path) -> str:
     shutil.copytree(EXAMPLES / "java", folder / "java", ignore=shutil.ignore_patterns("target"))
-    return run(folder / "java", program("mvn"), "-q", "-B", "compile", "exec:java", f"-Dexec.args={broker}")
+    return run(
+        folder / "java", program("mvn"), "-q", "-B", "compile", "exec:java", f"-Dexec.args={broker}"
+    )
 
 
 async def sent(broker: str, event_id: str) -> tuple[Record, Scored]:
-    """The record of an event, and what the feedback service makes of it by the model files as they are."""
-    records = [record for record in await read_all(broker, [FEEDBACK_RECEIVED]) if event_id.encode() in (record.value or b"")]
+    """The record of an event, and what the feedback service makes of it by the model files as they
+    are.
+    """
+    records = [
+        record
+        for record in await read_all(broker, [FEEDBACK_RECEIVED])
+        if event_id.encode() in (record.value or b"")
+    ]
     (record,) = records
     return record, score(record, Policies(load_models(EXAMPLES.parent / "models")))
 
 
 @pytest.mark.parametrize("example", [with_python, with_kcat, with_go, with_java])
-async def test_what_an_example_sends_is_scored(broker: str, tmp_path: Path, example: Callable[[str, Path], str]) -> None:
+async def test_what_an_example_sends_is_scored(
+    broker: str, tmp_path: Path, example: Callable[[str, Path], str]
+) -> None:
     event_id = await asyncio.to_thread(example, broker, tmp_path)
     record, scored = await sent(broker, event_id)
     assert (scored.event.event_id, scored.event.feedback_type) == (event_id, "thumbs_down")
@@ -84,7 +111,9 @@ def server() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            content_type, body = answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            content_type, body = answer(
+                json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            )
             self.send_response(200)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
@@ -105,10 +134,21 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-async def test_feedback_on_a_captured_answer_says_what_was_asked(broker: str, server: str, tmp_path: Path) -> None:
+async def test_feedback_on_a_captured_answer_says_what_was_asked(
+    broker: str, server: str, tmp_path: Path
+) -> None:
     event_id = await asyncio.to_thread(run_python, tmp_path, "openai_capture.py", server, broker)
     record, scored = await sent(broker, event_id)
     event = scored.event
-    assert (event.model, event.model_version, event.output, event.messages[0].content) == ("support", "v3", ANSWER, "The kettle is late.")
-    assert (event.feedback_type, event.user_id, record.key) == ("thumbs_up", "agent-01", b"agent-01")
+    assert (event.model, event.model_version, event.output, event.messages[0].content) == (
+        "support",
+        "v3",
+        ANSWER,
+        "The kettle is late.",
+    )
+    assert (event.feedback_type, event.user_id, record.key) == (
+        "thumbs_up",
+        "agent-01",
+        b"agent-01",
+    )
     assert event.response_id

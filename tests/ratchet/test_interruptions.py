@@ -1,4 +1,6 @@
-"""What ends a stack from outside: Ctrl-C, SIGTERM, a terminal that is closed. What it started ends with it, in order."""
+"""What ends a stack from outside: Ctrl-C, SIGTERM, a terminal that is closed. What it started ends
+with it, in order.
+"""
 
 import os
 import pty
@@ -14,10 +16,10 @@ import pytest
 STACK = """
 import asyncio, sys
 from pathlib import Path
-from ratchet.log_view import LogView
-from ratchet.stack import ProcessSpec
-from ratchet.supervisor import Supervisor
-from ratchet.up import run_until_interrupted
+from ratchet.local_stack.log_view import LogView
+from ratchet.local_stack.processes import ProcessSpec
+from ratchet.local_stack.supervisor import Supervisor
+from ratchet.local_stack.up import run_until_interrupted
 from shared.clock import SystemClock
 
 folder = Path(sys.argv[1])
@@ -51,11 +53,19 @@ def terminal() -> Iterator[tuple[int, int]]:
             continue  # the test has closed it
 
 
-def run(folder: Path, program: int, hangup: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[bytes]:
-    # The terminal becomes that of the process, as it is when one types the command there; whoever runs the tests may be under nohup.
-    own = f"import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); signal.signal(signal.SIGHUP, {int(hangup)})\n"
+def run(
+    folder: Path, program: int, hangup: signal.Handlers = signal.SIG_DFL
+) -> subprocess.Popen[bytes]:
+    # The terminal becomes that of the process, as it is when one types the command there; whoever
+    # runs the tests may be under nohup.
+    own = (
+        "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        f"signal.signal(signal.SIGHUP, {int(hangup)})\n"
+    )
     command = [sys.executable, "-c", own + STACK, str(folder)]
-    process = subprocess.Popen(command, stdin=program, stdout=program, stderr=program, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=program, stdout=program, stderr=program, start_new_session=True
+    )
     end = time.monotonic() + 20
     while not (folder / "started").exists():
         assert process.poll() is None
@@ -78,13 +88,17 @@ def lines_at_its_end(process: subprocess.Popen[bytes], folder: Path) -> list[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_what_was_started(terminal: tuple[int, int], tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_what_was_started(
+    terminal: tuple[int, int], tmp_path: Path, number: signal.Signals
+) -> None:
     process = run(tmp_path, terminal[1])
     process.send_signal(number)
     assert lines_at_its_end(process, tmp_path) == ["stopping", "stopped"]
 
 
-def test_a_terminal_that_is_closed_stops_what_was_started(terminal: tuple[int, int], tmp_path: Path) -> None:
+def test_a_terminal_that_is_closed_stops_what_was_started(
+    terminal: tuple[int, int], tmp_path: Path
+) -> None:
     process = run(tmp_path, terminal[1])
     os.close(terminal[1])
     os.close(terminal[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from ratchet.commands import app
+from ratchet.cli.commands import app
 from shared.errors import ModelFileError
 
 MODEL = """model: m
@@ -24,10 +24,12 @@ def test_the_policies_are_shown(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     said = " ".join(shown.output.split())
     assert (
-        "m: reward policy mine v2 (validation 1, action 1, correction 1, rules 0.5; format: JSON); redacts email, phone (phones of DE)"
-        in said
+        "m: reward policy mine v2 (validation 1, action 1, correction 1, rules 0.5; format: "
+        "JSON); redacts email, phone (phones of DE)" in said
     )
-    (model,) = json.loads(CliRunner().invoke(app, ["models", "check", "--json", "--folder", str(tmp_path)]).output)
+    (model,) = json.loads(
+        CliRunner().invoke(app, ["models", "check", "--json", "--folder", str(tmp_path)]).output
+    )
     assert (model["reward"]["version"], model["redaction"]["regions"]) == (2, ["DE"])
 
 

@@ -7,22 +7,30 @@ import pytest
 
 from ratchet.demo.accounting import account
 from ratchet.reconciliation import Reconciliation, reconcile
-from shared.bus import Record
-from shared.codec import Header, encode
-from shared.dead_letters import Notice
-from shared.entries import Entry, Membership
 from shared.errors import Undecodable
 from shared.events import Artefact, BatchCounts, BatchReady, Position
 from shared.identity import digest_of
-from shared.snapshots import Manifest
-from shared.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES, dead_letter_of
+from shared.messaging.bus import Record
+from shared.messaging.codec import Header, encode
+from shared.messaging.dead_letters import Notice
+from shared.messaging.topics import (
+    DATASET_ENTRIES,
+    FEEDBACK_RECEIVED,
+    FEEDBACK_SCORED,
+    TRAINING_BATCHES,
+    dead_letter_of,
+)
+from shared.storage.dataset_entries import Entry, Membership
+from shared.storage.snapshots import Manifest
 from tests.dataset.events import scored
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Topics:
-    """Topics of one partition: two events in batch 0, one that waits, one dropped, one duplicate and one dead letter."""
+    """Topics of one partition: two events in batch 0, one that waits, one dropped, one duplicate
+    and one dead letter.
+    """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -38,12 +46,23 @@ class Topics:
         self.entry("e2", 2)
         self.entry("e3", 3, decision="dropped")
 
-    def put(self, topic: str, value: bytes | None, key: bytes | None = None, headers: tuple[Header, ...] = ()) -> None:
+    def put(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: tuple[Header, ...] = (),
+    ) -> None:
         offset = sum(record.topic == topic for record in self.records)
         self.records.append(Record(topic, 0, offset, key, value, headers))
 
     def score(self, event_id: str, received: int) -> None:
-        value, headers = encode(scored(event_id, received=Position(topic=FEEDBACK_RECEIVED, partition=0, offset=received)), "/test")
+        value, headers = encode(
+            scored(
+                event_id, received=Position(topic=FEEDBACK_RECEIVED, partition=0, offset=received)
+            ),
+            "/test",
+        )
         self.put(FEEDBACK_SCORED, value, headers=tuple(headers))
 
     def letter(self, received: int) -> None:
@@ -70,7 +89,9 @@ class Topics:
         value, headers = encode(ready, "/test")
         self.put(TRAINING_BATCHES, value, headers=tuple(headers))
 
-    def entry(self, feedback_id: str, offset: int, *, decision: str = "training", batch: int | None = None) -> None:
+    def entry(
+        self, feedback_id: str, offset: int, *, decision: str = "training", batch: int | None = None
+    ) -> None:
         manifest = Artefact(uri="m", digest=digest_of(b""))
         entry = Entry.model_validate(
             {
@@ -82,7 +103,9 @@ class Topics:
                 "source": Position(topic=FEEDBACK_SCORED, partition=0, offset=offset),
                 "occurred_at": NOW,
                 "logged_at": NOW,
-                "batch": None if batch is None else Membership(number=batch, place=0, size=2, closed=1, manifest=manifest),
+                "batch": None
+                if batch is None
+                else Membership(number=batch, place=0, size=2, closed=1, manifest=manifest),
             }
         )
         self.put(DATASET_ENTRIES, entry.encode(), entry.key.encode())
@@ -112,7 +135,10 @@ class Topics:
 def test_every_event_is_in_one_place() -> None:
     found = Topics().reconciled()
     assert (found.lost, found.doubled) == ((), ())
-    places = [(fate.place, fate.reason) for _, fate in sorted(found.fates.items(), key=lambda at: at[0].offset)]
+    places = [
+        (fate.place, fate.reason)
+        for _, fate in sorted(found.fates.items(), key=lambda at: at[0].offset)
+    ]
     assert places == [
         ("member", "approved"),
         ("member", "approved"),
@@ -123,7 +149,13 @@ def test_every_event_is_in_one_place() -> None:
     ]
     events = account(found)
     assert events.balanced
-    assert (events.sent, events.scored, events.batched, events.pending, events.dead_lettered) == (6, 5, 2, 1, 1)
+    assert (events.sent, events.scored, events.batched, events.pending, events.dead_lettered) == (
+        6,
+        5,
+        2,
+        1,
+        1,
+    )
     assert events.dropped == {"low_quality": 1, "duplicate": 1}
 
 
@@ -144,7 +176,10 @@ Fault = Callable[[Topics], None]
     ("fault", "lost"),
     [
         (lambda topics: topics.put(FEEDBACK_RECEIVED, b"{}"), "was neither scored nor rejected"),
-        (lambda topics: topics.put(DATASET_ENTRIES, None, b"support#0|e2"), "nothing was decided about it"),
+        (
+            lambda topics: topics.put(DATASET_ENTRIES, None, b"support#0|e2"),
+            "nothing was decided about it",
+        ),
         (lambda topics: topics.entry("e2", 99), "where it does not stand"),
         (lambda topics: topics.entry("e2", 2, batch=0), "which does not name it"),
         (lambda topics: topics.entry("e2", 2, batch=7), "which does not name it"),
@@ -165,7 +200,10 @@ def test_what_is_lost_is_found(fault: Fault, lost: str) -> None:
         (lambda topics: topics.manifest("m1", 1, ("e0", "e9")), "is in batches [0, 1]"),
         (lambda topics: topics.entry("e0", 0), "is waiting and in batch 0"),
         (lambda topics: topics.entry("e0", 0, decision="dropped"), "is dropped and in batch 0"),
-        (lambda topics: topics.manifest("other", 0, ("e0", "e1")), "was announced with 2 manifests"),
+        (
+            lambda topics: topics.manifest("other", 0, ("e0", "e1")),
+            "was announced with 2 manifests",
+        ),
         (lambda topics: topics.manifest("m1", 1, ("e9",)), "has no entry"),
     ],
 )

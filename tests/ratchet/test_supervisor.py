@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from ratchet.stack import ProcessSpec
-from ratchet.supervisor import ProcessFailed, Supervisor
+from ratchet.local_stack.processes import ProcessSpec
+from ratchet.local_stack.supervisor import ProcessFailed, Supervisor
 from shared.clock import SystemClock
 from shared.errors import Unavailable
 
@@ -16,7 +16,9 @@ SLEEPS = "import time; print('hello', flush=True); time.sleep(60)"
 
 
 def spec(name: str, code: str) -> ProcessSpec:
-    return ProcessSpec(name, (sys.executable, "-c", code), {"MINE": name}, "http://127.0.0.1:9/readyz")
+    return ProcessSpec(
+        name, (sys.executable, "-c", code), {"MINE": name}, "http://127.0.0.1:9/readyz"
+    )
 
 
 class Log:
@@ -62,7 +64,9 @@ async def test_a_process_that_will_not_stay_up_ends_the_stack_with_its_name() ->
 async def test_processes_get_their_own_settings_and_end_when_asked() -> None:
     log = Log()
     supervisor = Supervisor(dict(os.environ), log.line, SystemClock())
-    await supervisor.start(spec("one", "import os, time; print(os.environ['MINE'], flush=True); time.sleep(60)"))
+    await supervisor.start(
+        spec("one", "import os, time; print(os.environ['MINE'], flush=True); time.sleep(60)")
+    )
     await log.until(("one", "one"))
     process_id = supervisor.process_ids()["one"]
     await supervisor.stop()

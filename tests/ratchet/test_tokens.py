@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.client import RegistryClient
-from ratchet.commands import app
-from ratchet.stack import Layout, Ports, processes
-from ratchet.tokens import operator_token, token_for, tokens_file
+from ratchet.cli.commands import app
+from ratchet.local_stack.processes import Layout, Ports, processes
+from ratchet.local_stack.token_store import operator_token, token_for, tokens_file
+from ratchet.registry_client import RegistryClient
+from shared.auth.bearer_tokens import parse
 from shared.errors import SettingsError, Unavailable
-from shared.tokens import parse
 from tests.registry.callers import OPERATE, READ
+from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import Books
 from tests.registry.serving import serving
-from tests.registry.test_deployment import Stage
 
 
 def test_a_state_folder_gets_a_token_that_only_its_owner_reads_and_keeps_it(tmp_path: Path) -> None:
@@ -34,7 +34,10 @@ def test_a_state_folder_gets_a_token_that_only_its_owner_reads_and_keeps_it(tmp_
 
 
 def test_the_registry_of_a_stack_is_told_where_its_tokens_are(tmp_path: Path) -> None:
-    specs = {spec.name: spec for spec in processes(Layout(tmp_path, tmp_path, tmp_path), Ports(), "127.0.0.1:9092")}
+    specs = {
+        spec.name: spec
+        for spec in processes(Layout(tmp_path, tmp_path, tmp_path), Ports(), "127.0.0.1:9092")
+    }
     assert specs["registry"].environment["RATCHET_TOKENS_FILE"] == str(tokens_file(tmp_path))
     assert ["RATCHET_TOKENS_FILE" in spec.environment for spec in specs.values()].count(True) == 1
 
@@ -42,14 +45,24 @@ def test_the_registry_of_a_stack_is_told_where_its_tokens_are(tmp_path: Path) ->
 def test_the_token_of_this_machine_is_shown_to_this_machine_alone(tmp_path: Path) -> None:
     tokens_file(tmp_path)
     own = operator_token(tmp_path)
-    assert token_for("http://127.0.0.1:8080", tmp_path, None) == token_for("http://localhost:8080", tmp_path, None) == own
+    assert (
+        token_for("http://127.0.0.1:8080", tmp_path, None)
+        == token_for("http://localhost:8080", tmp_path, None)
+        == own
+    )
     assert token_for("http://registry.example", tmp_path, None) is None
-    assert token_for("http://registry.example", tmp_path, "given") == token_for("http://127.0.0.1:8080", tmp_path, "given") == "given"
+    assert (
+        token_for("http://registry.example", tmp_path, "given")
+        == token_for("http://127.0.0.1:8080", tmp_path, "given")
+        == "given"
+    )
 
 
 def test_the_first_operator_of_the_file_is_taken(tmp_path: Path) -> None:
     assert operator_token(tmp_path) is None
-    (tmp_path / "tokens").write_text(f"read {READ}\noperate {OPERATE}\noperate an-older-token-of-ours\n")
+    (tmp_path / "tokens").write_text(
+        f"read {READ}\noperate {OPERATE}\noperate an-older-token-of-ours\n"
+    )
     assert operator_token(tmp_path) == OPERATE
     (tmp_path / "tokens").write_text("operate")
     with pytest.raises(SettingsError, match="line 1"):
@@ -74,7 +87,9 @@ def ratchet(*words: str, **environment: str) -> tuple[int, Any]:
     return done.exit_code, json.loads(done.stdout) if done.exit_code == 0 else done.exception
 
 
-def test_the_command_line_moves_with_the_token_of_the_state_folder_or_a_given_one(stage: Stage, tmp_path: Path) -> None:
+def test_the_command_line_moves_with_the_token_of_the_state_folder_or_a_given_one(
+    stage: Stage, tmp_path: Path
+) -> None:
     state = tmp_path / "state"
     state.mkdir()
     with serving(stage.app) as address:
@@ -95,7 +110,10 @@ def test_the_command_line_moves_with_the_token_of_the_state_folder_or_a_given_on
 def test_the_command_line_shows_all_pages(stage: Stage, tmp_path: Path) -> None:
     with serving(stage.app) as address:
         options = ("support", "--registry", address, "--state", str(tmp_path))
-        versions, history = ratchet("versions", *options)[1]["items"], ratchet("history", *options)[1]["items"]
+        versions, history = (
+            ratchet("versions", *options)[1]["items"],
+            ratchet("history", *options)[1]["items"],
+        )
     assert [version["number"] for version in versions] == list(range(60, -1, -1))
     assert len(history) == 121
 
@@ -105,7 +123,10 @@ def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
     heads: list[bytes] = []
 
     def serve(listening: socket.socket) -> None:
-        for answer in (b"", b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\n{"to": "v"}'):
+        for answer in (
+            b"",
+            b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\n{"to": "v"}',
+        ):
             connection, _ = listening.accept()
             with connection:
                 heads.append(connection.recv(65_536))
@@ -117,8 +138,16 @@ def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
         with RegistryClient(f"http://127.0.0.1:{listening.getsockname()[1]}", OPERATE) as client:
             assert client.post("/api/models/support/rollback", {"reason": "x"}) == {"to": "v"}
         thread.join(10)
-    keys = [line for head in heads for line in head.split(b"\r\n") if line.lower().startswith(b"idempotency-key:")]
+    keys = [
+        line
+        for head in heads
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"idempotency-key:")
+    ]
     assert len(keys) == 2
     assert len(set(keys)) == 1
-    with RegistryClient("http://127.0.0.1:1") as client, pytest.raises(Unavailable, match="is `ratchet up` running"):
+    with (
+        RegistryClient("http://127.0.0.1:1") as client,
+        pytest.raises(Unavailable, match="is `ratchet up` running"),
+    ):
         client.get("/api/models")

@@ -7,18 +7,23 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner
 
-from ratchet import commands
-from ratchet.topics import Applied, apply_topics
-from shared.topics import Topic
+from ratchet.cli import commands
+from ratchet.kafka_admin.topics import Applied, apply_topics
+from shared.messaging.topics import Topic
 
 
 @pytest.mark.kafka
-async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_table(broker: str) -> None:
+async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_table(
+    broker: str,
+) -> None:
     asked, table = (Topic(f"sized.{name}", "", (), "", (), None, 2) for name in ("asked", "table"))
     assert await apply_topics(broker, [asked], partitions=8) == Applied(("sized.asked",), ())
     assert await apply_topics(broker, [table]) == Applied(("sized.table",), ())
     async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
-        assert [len(await producer.partitions_for(topic.name)) for topic in (asked, table)] == [8, 2]
+        assert [len(await producer.partitions_for(topic.name)) for topic in (asked, table)] == [
+            8,
+            2,
+        ]
 
 
 def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +34,17 @@ def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -
         return Applied(("one",), ())
 
     monkeypatch.setattr(commands, "apply_topics", applied)
-    command = ["topics", "apply", "--bootstrap-servers", "there:1", "--replication", "3", "--partitions", "64", "--json"]
+    command = [
+        "topics",
+        "apply",
+        "--bootstrap-servers",
+        "there:1",
+        "--replication",
+        "3",
+        "--partitions",
+        "64",
+        "--json",
+    ]
     done = CliRunner().invoke(commands.app, command)
     assert json.loads(done.output) == {"created": ["one"], "present": []}
     assert (told["at"], told["replication"], told["partitions"]) == ("there:1", 3, 64)

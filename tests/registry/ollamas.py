@@ -1,4 +1,6 @@
-"""Places that the Ollama target is tried on: a real one, and one with state that speaks Ollama's interface and its errors."""
+"""Places that the Ollama target is tried on: a real one, and one with state that speaks Ollama's
+interface and its errors.
+"""
 
 import asyncio
 import hashlib
@@ -14,8 +16,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from ratchet.ports import LOOPBACK, free_port
-from tests.programs import program
+from ratchet.local_stack.ports import LOOPBACK, free_port
+from tests.support.programs import program
 
 
 class Place(Protocol):
@@ -40,13 +42,21 @@ class RealOllama:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        own = {"OLLAMA_HOST": self._address, "OLLAMA_MODELS": str(self._folder / "models"), "HOME": str(self._folder)}
+        own = {
+            "OLLAMA_HOST": self._address,
+            "OLLAMA_MODELS": str(self._folder / "models"),
+            "HOME": str(self._folder),
+        }
         env = {"PATH": os.environ["PATH"], "OLLAMA_NUM_PARALLEL": "1", "GIN_MODE": "release", **own}
         with (self._folder / "ollama.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(self._program, "serve", env=env, stdout=log, stderr=log)
+            self._process = await asyncio.create_subprocess_exec(
+                self._program, "serve", env=env, stdout=log, stderr=log
+            )
         async with asyncio.timeout(60), httpx.AsyncClient() as client:
             while True:
-                assert self._process.returncode is None, (self._folder / "ollama.log").read_text(errors="replace")[-2000:]
+                assert self._process.returncode is None, (self._folder / "ollama.log").read_text(
+                    errors="replace"
+                )[-2000:]
                 try:
                     (await client.get(f"{self.url}/api/version")).raise_for_status()
                     return
@@ -63,7 +73,9 @@ class RealOllama:
 
 @dataclass
 class FakeOllama:
-    """Ollama's interface over dictionaries. `says` has what a file answers to a prompt, by the digest of the file."""
+    """Ollama's interface over dictionaries. `says` has what a file answers to a prompt, by the
+    digest of the file.
+    """
 
     url: str = ""
     blobs: dict[str, int] = field(default_factory=dict)
@@ -80,7 +92,9 @@ class FakeOllama:
     async def start(self) -> None:
         port = int(self.url.rpartition(":")[2]) if self.url else free_port()
         self.url = f"http://{LOOPBACK}:{port}"
-        self._server = uvicorn.Server(uvicorn.Config(self._app(), LOOPBACK, port, log_config=None, lifespan="off", ws="none"))
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._app(), LOOPBACK, port, log_config=None, lifespan="off", ws="none")
+        )
         self._serving = asyncio.create_task(self._server.serve())
         async with asyncio.timeout(10):
             while not self._server.started:
@@ -107,14 +121,23 @@ class FakeOllama:
     async def _tags(self) -> Response:
         if self.busy:
             return _error(503, "server busy, please try again.  maximum pending requests exceeded")
-        return JSONResponse({"models": [{"model": tag, "name": tag, "digest": _digest(about)} for tag, about in self.manifests.items()]})
+        return JSONResponse(
+            {
+                "models": [
+                    {"model": tag, "name": tag, "digest": _digest(about)}
+                    for tag, about in self.manifests.items()
+                ]
+            }
+        )
 
     async def _show(self, request: Request) -> Response:
         tag = (await request.json())["model"]
         if tag not in self.manifests:
             return _error(404, f"model '{tag}' not found")
         about = self.manifests[tag]
-        modelfile = f"# FROM {tag}\n\nFROM /models/blobs/{about['files']['model.gguf'].replace(':', '-')}\n"
+        modelfile = (
+            f"# FROM {tag}\n\nFROM /models/blobs/{about['files']['model.gguf'].replace(':', '-')}\n"
+        )
         template = about.get("template", "{{ .Prompt }}")
         return JSONResponse({"modelfile": modelfile, "template": template, "model_info": {}})
 
@@ -129,7 +152,9 @@ class FakeOllama:
             found.update(piece)
             size += len(piece)
         if digest != f"sha256:{found.hexdigest()}":
-            return _error(400, f'digest mismatch, expected "{digest}", got "sha256:{found.hexdigest()}"')
+            return _error(
+                400, f'digest mismatch, expected "{digest}", got "sha256:{found.hexdigest()}"'
+            )
         self.uploads += 1
         self.blobs[digest] = size
         return Response(status_code=201)
@@ -143,7 +168,15 @@ class FakeOllama:
             if self.stops_at is not None:
                 yield json.dumps({"status": self.stops_at}) + "\n"
             elif digest not in self.blobs:
-                yield json.dumps({"error": f"open /models/blobs/{digest.replace(':', '-')}: no such file or directory"}) + "\n"
+                yield (
+                    json.dumps(
+                        {
+                            "error": f"open /models/blobs/{digest.replace(':', '-')}: no such file or "
+                            "directory"
+                        }
+                    )
+                    + "\n"
+                )
             else:
                 if self.chooses_templates:
                     about["template"] = "{{ .Prompt }}"
@@ -174,7 +207,14 @@ class FakeOllama:
         digest = self.manifests[asked["model"]]["files"]["model.gguf"]
         content = self.says.get(digest, {}).get(asked["messages"][-1]["content"], "I do not know.")
         times = {"total_duration": 3 * 10**9, "load_duration": 10**9, "eval_count": 4}
-        return JSONResponse({"model": asked["model"], "message": {"role": "assistant", "content": content}, "done": True} | times)
+        return JSONResponse(
+            {
+                "model": asked["model"],
+                "message": {"role": "assistant", "content": content},
+                "done": True,
+            }
+            | times
+        )
 
 
 def _error(status: int, reason: str) -> Response:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from services.registry.deploy.target import Build, Refused, Serving, TargetUnavailable
-from services.registry.verification import Finding, Timing
+from services.registry.deploy.targets.target import Build, Refused, Serving, TargetUnavailable
+from services.registry.deploy.verification import Finding, Timing
 
 
 @dataclass
@@ -41,7 +41,10 @@ class FakeTarget:
         number = int(build.version[1:].partition("_")[0])
         wrong = number in self.answers_wrongly
         finding = Finding(not wrong, ("probe 1: another answer",) if wrong else (), 1, 1, 0.0)
-        return finding.timed([Timing(0.9 if number in self.slow else 0.1, 1)], [Timing(0.1, 1)] if self.champion else [])
+        return finding.timed(
+            [Timing(0.9 if number in self.slow else 0.1, 1)],
+            [Timing(0.1, 1)] if self.champion else [],
+        )
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         if version not in self.versions:

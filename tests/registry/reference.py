@@ -1,4 +1,6 @@
-"""The reference that merging and serving are held to: transformers and PEFT on the real base, with an adapter that says something."""
+"""The reference that merging and serving are held to: transformers and PEFT on the real base, with
+an adapter that says something.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,16 +13,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from shared.adapters import CONFIG, WEIGHTS, Adapter
 from shared.events import Message, Probe, ProbeToken
 from shared.identity import digest_of_file
+from shared.storage.adapters import CONFIG, WEIGHTS, Adapter
 
 PROMPTS = (
     "My parcel with order number 4711 has not arrived. What can I do?",
     "Write one sentence about the sea.",
     "List three colours.",
 )
-TEXT = "The sun rises in the east and sets in the west. Water boils at one hundred degrees at sea level, and people drink tea."
+TEXT = (
+    "The sun rises in the east and sets in the west. Water boils at one hundred degrees at sea "
+    "level, and people drink tea."
+)
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,33 @@ class Reference:
 
 
 def make_reference(base: Path, rslora: bool = False) -> Reference:
-    """A LoRA on all projections with random A and B, small enough that the model still speaks and large enough that it speaks otherwise."""
+    """A LoRA on all projections with random A and B, small enough that the model still speaks and
+    large enough that it speaks otherwise.
+    """
     torch.manual_seed(7)
     tokenizer = AutoTokenizer.from_pretrained(base)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=targets, use_rslora=rslora, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=8, lora_alpha=16, target_modules=targets, use_rslora=rslora, task_type="CAUSAL_LM"
+    )
     model = get_peft_model(plain, config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                # Most of it in q and k, where an adapter that is merged without the permutation shows.
+                # Most of it in q and k, where an adapter that is merged without the permutation
+                # shows.
                 weight.normal_(0, 0.1 if ".q_proj." in name or ".k_proj." in name else 0.01)
     model.eval()
-    weights = {name.replace(".default", ""): value.contiguous() for name, value in model.state_dict().items() if "lora_" in name}
-    about = {key: sorted(value) if isinstance(value, set) else value for key, value in vars(config).items()}
+    weights = {
+        name.replace(".default", ""): value.contiguous()
+        for name, value in model.state_dict().items()
+        if "lora_" in name
+    }
+    about = {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in vars(config).items()
+    }
     files = {CONFIG: json.dumps(about, default=str).encode(), WEIGHTS: save(weights)}
     adapter = Adapter(files, digest_of_file(base / "model.safetensors"))
     probes = tuple(_probe(model, tokenizer, prompt) for prompt in PROMPTS)
@@ -70,7 +87,9 @@ def _probe(model: PeftModel, tokenizer: Any, prompt: str, tokens: int = 24) -> P
         top = scores.topk(2)
         chosen = int(top.indices[0])
         lead = float(top.values[0] - top.values[1])
-        answer.append(ProbeToken(text=tokenizer.decode([chosen]), logprob=float(top.values[0]), lead=lead))
+        answer.append(
+            ProbeToken(text=tokenizer.decode([chosen]), logprob=float(top.values[0]), lead=lead)
+        )
         if chosen == tokenizer.eos_token_id:
             break
         ids = torch.tensor([[chosen]])
@@ -78,16 +97,17 @@ def _probe(model: PeftModel, tokenizer: Any, prompt: str, tokens: int = 24) -> P
 
 
 def logprobs_of_gguf(gguf: Path, base: Path) -> Sequence[float]:
-    """Log-probabilities of `TEXT` by transformers, with the weights of a GGUF file in the place of the base's.
+    """Log-probabilities of `TEXT` by transformers, with the weights of a GGUF file in the place of
+    the base's.
 
-    The file's rows of q and k are put back in the order of transformers, by the rule of its own converter, so that a merge which
-    permutes otherwise shows.
+    The file's rows of q and k are put back in the order of transformers, by the rule of its own
+    converter, so that a merge which permutes otherwise shows.
     """
     import numpy as np
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    from services.registry.lora import _NAMES
+    from services.registry.gguf.lora_delta import _NAMES
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -98,9 +118,16 @@ def logprobs_of_gguf(gguf: Path, base: Path) -> Sequence[float]:
         if parts[0] != "blk" or parts[2] not in modules:
             continue
         weight = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
-        heads = {"attn_q": model.config.num_attention_heads, "attn_k": model.config.num_key_value_heads}.get(parts[2])
+        heads = {
+            "attn_q": model.config.num_attention_heads,
+            "attn_k": model.config.num_key_value_heads,
+        }.get(parts[2])
         if heads:
-            weight = weight.reshape(heads, weight.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
+            weight = (
+                weight.reshape(heads, weight.shape[0] // heads // 2, 2, -1)
+                .swapaxes(1, 2)
+                .reshape(weight.shape)
+            )
         state[f"model.layers.{parts[1]}.{modules[parts[2]]}.weight"].copy_(torch.from_numpy(weight))
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     with torch.no_grad():

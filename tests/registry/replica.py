@@ -1,7 +1,8 @@
-"""A registry as a process, for tests: all of it, but a target that is a folder with a slow switch, and models that are not merged.
+"""A registry as a process, for tests: all of it, but a target that is a folder with a slow switch,
+and models that are not merged.
 
-`python -m tests.registry.replica BROKER DATABASE FOLDER NAME MODEL`. Its target writes a line `NAME VERSION` for each switch, and holds
-a version for half a second between push and switch.
+`python -m tests.registry.replica BROKER DATABASE FOLDER NAME MODEL`. Its target writes a line `NAME
+VERSION` for each switch, and holds a version for half a second between push and switch.
 """
 
 import asyncio
@@ -12,20 +13,20 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from services.registry.app import TOPICS, Registry, follow
-from services.registry.builds import Builds
-from services.registry.deploy.target import Build, Serving
-from services.registry.deployer import Deployer
-from services.registry.outbox import Publisher
+from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.merged_models import Builds
+from services.registry.deploy.targets.target import Build, Serving
+from services.registry.deploy.verification import Finding
 from services.registry.store.database import Database
+from services.registry.store.outbox import Publisher
 from services.registry.store.tables import Version
-from services.registry.verification import Finding
 from shared.clock import SystemClock
-from shared.health import Health
+from shared.config.model_file import Base, ModelFile, Models
 from shared.identity import digest_of
-from shared.kafka import KafkaConsumer, KafkaProducer
+from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.logs import configure
-from shared.metrics import Metrics
-from shared.model_file import Base, ModelFile, Models
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
 
 LEASE_SECONDS = 2.0
 SWITCH_SECONDS = 0.5
@@ -53,7 +54,11 @@ class SlowFolder:
 
     async def probe(self, model: str) -> Serving:
         champion = self._switches[-1].split()[1] if self._switches else None
-        return Serving(champion, None, {path.stem: digest_of(path.read_bytes()) for path in self._folder.glob("*.pushed")})
+        return Serving(
+            champion,
+            None,
+            {path.stem: digest_of(path.read_bytes()) for path in self._folder.glob("*.pushed")},
+        )
 
     async def push(self, build: Build) -> None:
         (self._folder / f"{build.version}.pushed").write_text(build.version)
@@ -108,14 +113,20 @@ async def run(broker: str, url: str, folder: Path, name: str, model: str) -> Non
     producer, consumer = KafkaProducer(broker), KafkaConsumer(broker, f"registry-{model}", TOPICS)
     await producer.start()
     await consumer.start()
-    models = Models({model: ModelFile(model=model, base=Base(training="base", serving="base.gguf"))}, folder)
+    models = Models(
+        {model: ModelFile(model=model, base=Base(training="base", serving="base.gguf"))}, folder
+    )
     publisher = Publisher(database, producer, clock, log, name, LEASE_SECONDS)
     builds = NamedBuilds(database, folder)
     targets = {model: [SlowFolder(folder, name)]}
-    deployer = Deployer(database, targets, builds, publisher, clock, log, metrics, 9, name, LEASE_SECONDS)
+    deployer = Deployer(
+        database, targets, builds, publisher, clock, log, metrics, 9, name, LEASE_SECONDS
+    )
     registry = Registry(database, models, publisher, deployer, clock, log, metrics)
     await registry.declare()
-    following = follow(registry, consumer.records(), consumer.commit, producer, clock, log, metrics, Health(clock))
+    following = follow(
+        registry, consumer.records(), consumer.commit, producer, clock, log, metrics, Health(clock)
+    )
     await asyncio.gather(following, publisher.run(), deployer.run())
 
 

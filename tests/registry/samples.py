@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from services.registry.handlers import model_declared
 from services.registry.store.database import Database
 from services.registry.store.tables import AliasRow
+from shared.config.model_file import Base, ModelFile
+from shared.config.training import TrainingConfig
 from shared.events import (
     Artefact,
     CheckpointSaved,
@@ -26,9 +28,7 @@ from shared.events import (
     Verdict,
 )
 from shared.identity import digest_of
-from shared.model_file import Base, ModelFile
-from shared.topics import FEEDBACK_RECEIVED
-from shared.training_config import TrainingConfig
+from shared.messaging.topics import FEEDBACK_RECEIVED
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 MODEL = ModelFile(model="support", base=Base(training="base", serving="base/model.gguf"))
@@ -40,13 +40,37 @@ _numbers = count()
 
 
 def verdict(decision: Decision, baseline: str) -> Verdict:
-    scores = Comparison(name="held_out", examples=9, baseline=-1, candidate=-0.5, difference=0.5, lower=0.2, upper=0.8, margin=0)
-    return Verdict(decision=decision, baseline_version=baseline, confidence=0.95, reasons=("held_out: +0.5",), comparisons=(scores,))
+    scores = Comparison(
+        name="held_out",
+        examples=9,
+        baseline=-1,
+        candidate=-0.5,
+        difference=0.5,
+        lower=0.2,
+        upper=0.8,
+        margin=0,
+    )
+    return Verdict(
+        decision=decision,
+        baseline_version=baseline,
+        confidence=0.95,
+        reasons=("held_out: +0.5",),
+        comparisons=(scores,),
+    )
 
 
-def _outcome(run: str, baseline: str, evaluation: int, decision: Decision, model: str) -> dict[str, Any]:
+def _outcome(
+    run: str, baseline: str, evaluation: int, decision: Decision, model: str
+) -> dict[str, Any]:
     metrics = RunMetrics(
-        training_loss=0.5, steps=4, epochs=2, examples_new=50, examples_replayed=0, tokens=900, train_seconds=3, evaluate_seconds=1
+        training_loss=0.5,
+        steps=4,
+        epochs=2,
+        examples_new=50,
+        examples_replayed=0,
+        tokens=900,
+        train_seconds=3,
+        evaluate_seconds=1,
     )
     return {
         "event_id": f"{run}-{evaluation}",
@@ -65,16 +89,30 @@ def _outcome(run: str, baseline: str, evaluation: int, decision: Decision, model
     }
 
 
-def checkpoint(run: str, baseline: str, evaluation: int = 1, model: str = "support", probes: Sequence[Probe] = ()) -> CheckpointSaved:
-    return CheckpointSaved(**_outcome(run, baseline, evaluation, "promote", model), base_digest=DIGEST, probes=tuple(probes))
+def checkpoint(
+    run: str,
+    baseline: str,
+    evaluation: int = 1,
+    model: str = "support",
+    probes: Sequence[Probe] = (),
+) -> CheckpointSaved:
+    return CheckpointSaved(
+        **_outcome(run, baseline, evaluation, "promote", model),
+        base_digest=DIGEST,
+        probes=tuple(probes),
+    )
 
 
 def rejection(run: str, baseline: str, evaluation: int = 1) -> TrainingRolledBack:
     outcome = _outcome(run, baseline, evaluation, "reject", "support")
-    return TrainingRolledBack(**outcome, outcome="rejected", reason="worse", advice="look at the batch")
+    return TrainingRolledBack(
+        **outcome, outcome="rejected", reason="worse", advice="look at the batch"
+    )
 
 
-def progress(run: str, step: int, loss: float | None = None, model: str = "support") -> TrainingProgressed:
+def progress(
+    run: str, step: int, loss: float | None = None, model: str = "support"
+) -> TrainingProgressed:
     return TrainingProgressed(
         event_id=f"{run}-{step}",
         occurred_at=NOW,
@@ -89,7 +127,11 @@ def progress(run: str, step: int, loss: float | None = None, model: str = "suppo
 
 
 def feedback(
-    version: str | None, reward: float, user: str | None, kind: FeedbackType = "thumbs_up", name: str | None = None
+    version: str | None,
+    reward: float,
+    user: str | None,
+    kind: FeedbackType = "thumbs_up",
+    name: str | None = None,
 ) -> FeedbackScored:
     """An opinion of what a version answered; each is another one, unless it is named."""
     number = next(_numbers)

@@ -7,14 +7,16 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from ratchet.ports import free_port
+from ratchet.local_stack.ports import free_port
 
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """Its address, while the body runs."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_config=None, timeout_graceful_shutdown=2))
+    server = uvicorn.Server(
+        uvicorn.Config(app, "127.0.0.1", port, log_config=None, timeout_graceful_shutdown=2)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

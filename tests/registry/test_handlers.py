@@ -9,18 +9,23 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.registry.handlers import checkpoint_saved, model_declared, progressed, training_rolled_back
-from services.registry.moves import roll_back
-from services.registry.outbox import Publisher
+from services.registry.handlers import (
+    checkpoint_saved,
+    model_declared,
+    progressed,
+    training_rolled_back,
+)
+from services.registry.store.outbox import Publisher
 from services.registry.store.queries import points_of, versions_of
 from services.registry.store.tables import AuditRow, OutboxRow, Run
-from shared.bus import MemoryBus
+from services.registry.versions.moves import roll_back
 from shared.clock import ManualClock
-from shared.codec import decode
 from shared.errors import ContractViolation
 from shared.events import VersionPromoted, VersionRegistered, VersionRolledBack
 from shared.logs import configure
-from shared.topics import MODELS_VERSIONS
+from shared.messaging.bus import MemoryBus
+from shared.messaging.codec import decode
+from shared.messaging.topics import MODELS_VERSIONS
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
 
 
@@ -31,7 +36,9 @@ def test_a_declared_model_begins_with_its_base(books: Books) -> None:
 
 def test_a_verdict_against_the_champion_promotes(books: Books) -> None:
     base = books.champion
-    registered, promoted = books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registered, promoted = books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW)
+    )
     assert isinstance(registered, VersionRegistered)
     assert isinstance(promoted, VersionPromoted)
     assert registered.answer == "promoted"
@@ -47,7 +54,9 @@ def test_the_same_outcome_twice_makes_one_version(books: Books) -> None:
     assert books.do(lambda session: len(versions_of(session, "support"))) == 2
 
 
-def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(books: Books) -> None:
+def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(
+    books: Books,
+) -> None:
     base = books.champion
     books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
     first = books.champion
@@ -55,7 +64,9 @@ def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(b
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion, answer.evaluation) == ("reevaluate", first, 1)
     assert (books.champion, books.aliases.challenger) == (first, answer.version)
-    again, promoted = books.do(lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), NOW))
+    again, promoted = books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), NOW)
+    )
     assert isinstance(again, VersionRegistered)
     assert isinstance(promoted, VersionPromoted)
     assert (again.version, again.answer) == (answer.version, "promoted")
@@ -67,7 +78,11 @@ def test_a_candidate_that_does_not_hold_is_withdrawn(books: Books) -> None:
     base = books.champion
     books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
     books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
-    books.do(lambda session: training_rolled_back(session, rejection("r2", books.champion, evaluation=2), NOW))
+    books.do(
+        lambda session: training_rolled_back(
+            session, rejection("r2", books.champion, evaluation=2), NOW
+        )
+    )
     run = books.do(lambda session: session.get(Run, "r2"))
     assert run is not None
     assert (run.state, run.reason, run.advice) == ("rejected", "worse", "look at the batch")
@@ -77,7 +92,12 @@ def test_a_candidate_that_does_not_hold_is_withdrawn(books: Books) -> None:
 def test_an_outcome_after_the_run_has_ended_is_ignored(books: Books) -> None:
     base = books.champion
     books.do(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
-    assert books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), NOW)) == []
+    assert (
+        books.do(
+            lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), NOW)
+        )
+        == []
+    )
     assert books.champion == base
 
 
@@ -85,7 +105,9 @@ def test_another_adapter_for_the_same_run_is_a_violation(books: Books) -> None:
     base = books.champion
     books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
     books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
-    other = checkpoint("r2", books.champion, evaluation=2).model_copy(update={"adapter": checkpoint("x", base).adapter})
+    other = checkpoint("r2", books.champion, evaluation=2).model_copy(
+        update={"adapter": checkpoint("x", base).adapter}
+    )
     with pytest.raises(ContractViolation, match=r"adapter\.digest"):
         books.do(lambda session: checkpoint_saved(session, other, NOW))
 
@@ -101,14 +123,24 @@ def test_only_training_counts_steps(books: Books) -> None:
     """Other phases count examples; a run is at step 2 of 4 whatever is being evaluated."""
     training = progress("r1", 2, loss=0.5)
     books.do(partial(progressed, event=training, now=NOW))
-    books.do(partial(progressed, event=training.model_copy(update={"phase": "evaluating", "step": 70, "total_steps": 0}), now=NOW))
+    books.do(
+        partial(
+            progressed,
+            event=training.model_copy(update={"phase": "evaluating", "step": 70, "total_steps": 0}),
+            now=NOW,
+        )
+    )
     run = books.do(lambda session: session.get(Run, "r1"))
     assert run is not None
     assert (run.state, run.step, run.total_steps) == ("evaluating", 2, training.total_steps)
 
 
 def test_progress_that_comes_late_does_not_reopen_a_run(books: Books) -> None:
-    books.do(lambda session: training_rolled_back(session, rejection("r1", books.aliases.champion or ""), NOW))
+    books.do(
+        lambda session: training_rolled_back(
+            session, rejection("r1", books.aliases.champion or ""), NOW
+        )
+    )
     books.do(lambda session: progressed(session, progress("r1", 3, loss=0.4), NOW))
     run = books.do(lambda session: session.get(Run, "r1"))
     assert run is not None
@@ -127,7 +159,10 @@ def test_nothing_is_kept_of_a_transaction_that_fails(books: Books) -> None:
     with pytest.raises(RuntimeError):
         books.do(fail_at_the_end)
     assert books.champion == base
-    assert books.do(lambda session: session.scalar(select(func.count()).select_from(OutboxRow))) == before
+    assert (
+        books.do(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
+        == before
+    )
 
 
 async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
@@ -139,7 +174,12 @@ async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
     await publisher.publish()
     await publisher.publish()
     records = bus.topics[MODELS_VERSIONS]
-    said = [decode(record.value, record.headers, VersionRegistered, VersionPromoted, VersionRolledBack).event for record in records]
+    said = [
+        decode(
+            record.value, record.headers, VersionRegistered, VersionPromoted, VersionRolledBack
+        ).event
+        for record in records
+    ]
     assert [type(event).__name__ for event in said] == [
         "VersionRegistered",
         "VersionPromoted",
@@ -151,9 +191,17 @@ async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
     assert len({event.event_id for event in said}) == 5
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(st.tuples(st.sampled_from(["r1", "r2", "r3", "back"]), st.booleans()), max_size=12))
-def test_champions_change_only_by_holding_verdicts_and_by_operators(steps: list[tuple[str, bool]], new_database: Callable[[], str]) -> None:
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["r1", "r2", "r3", "back"]), st.booleans()), max_size=12
+    )
+)
+def test_champions_change_only_by_holding_verdicts_and_by_operators(
+    steps: list[tuple[str, bool]], new_database: Callable[[], str]
+) -> None:
     books = Books(new_database())
     evaluations: dict[str, int] = {}
     base = books.champion

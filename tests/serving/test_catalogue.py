@@ -13,7 +13,10 @@ tags = st.lists(st.sampled_from("abcdef"), unique=True)
 
 def test_a_tag_never_stands_for_other_bytes() -> None:
     catalogue = Catalogue().with_tag("m:v1", ONE)
-    assert catalogue.with_tag("m:v1", ONE.model_copy(update={"path": "/moved"})).tags["m:v1"].path == "/moved"
+    assert (
+        catalogue.with_tag("m:v1", ONE.model_copy(update={"path": "/moved"})).tags["m:v1"].path
+        == "/moved"
+    )
     with pytest.raises(Conflict, match="never change"):
         catalogue.with_tag("m:v1", TWO)
 
@@ -45,7 +48,13 @@ def test_a_tag_that_is_named_stays() -> None:
 
 
 def test_an_alias_that_is_forgotten_leaves_its_tag() -> None:
-    catalogue = Catalogue().with_tag("m:v1", ONE).with_alias("m", "m:v1").with_alias("m:challenger", "m:v1").without_alias("m:challenger")
+    catalogue = (
+        Catalogue()
+        .with_tag("m:v1", ONE)
+        .with_alias("m", "m:v1")
+        .with_alias("m:challenger", "m:v1")
+        .without_alias("m:challenger")
+    )
     assert (dict(catalogue.aliases), set(catalogue.tags)) == ({"m": "m:v1"}, {"m:v1"})
     with pytest.raises(NotThere, match="m:challenger"):
         catalogue.without_alias("m:challenger")

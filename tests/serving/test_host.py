@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ratchet.bases import SMOLLM2
+from ratchet.local_stack.bases import SMOLLM2
 from ratchet.serving.api import build
 from ratchet.serving.engine import EngineOptions
 from ratchet.serving.host import Host
@@ -25,9 +25,16 @@ HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "temperature":
 
 @asynccontextmanager
 async def _host(folder: Path, limit: int = 3) -> AsyncIterator[tuple[Host, httpx.AsyncClient]]:
-    host = Host(folder, EngineOptions(context=512, slots=1, threads=1), limit, configure("test", "error", "text"))
+    host = Host(
+        folder,
+        EngineOptions(context=512, slots=1, threads=1),
+        limit,
+        configure("test", "error", "text"),
+    )
     app = build(host)
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://serving", timeout=60)
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://serving", timeout=60
+    )
     async with app.router.lifespan_context(app), client:
         yield host, client
 
@@ -43,7 +50,9 @@ async def _put(client: httpx.AsyncClient, tag: str, model: dict[str, str]) -> No
     assert answer.status_code == 200, answer.text
 
 
-async def test_a_version_answers_alike_each_time_and_says_which_it_is(tmp_path: Path, model: dict[str, str]) -> None:
+async def test_a_version_answers_alike_each_time_and_says_which_it_is(
+    tmp_path: Path, model: dict[str, str]
+) -> None:
     async with _host(tmp_path) as (_, client):
         await _put(client, "m:v1", model)
         assert (await client.put("/admin/aliases/m", json={"tag": "m:v1"})).status_code == 200
@@ -53,11 +62,20 @@ async def test_a_version_answers_alike_each_time_and_says_which_it_is(tmp_path: 
         assert answers[0]["choices"] == answers[1]["choices"]
         assert len(answers[0]["choices"][0]["logprobs"]["content"]) == 8
         text = answers[0]["choices"][0]["message"]["content"]
-        async with client.stream("POST", "/v1/chat/completions", json={**HELLO, "model": "m", "stream": True}) as stream:
+        async with client.stream(
+            "POST", "/v1/chat/completions", json={**HELLO, "model": "m", "stream": True}
+        ) as stream:
             lines = [line async for line in stream.aiter_lines() if line.startswith("data: {")]
         pieces = [json.loads(line.removeprefix("data: ")) for line in lines]
         assert {piece["model"] for piece in pieces} == {"m:v1"}
-        assert "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces if piece["choices"]) == text
+        assert (
+            "".join(
+                piece["choices"][0]["delta"].get("content") or ""
+                for piece in pieces
+                if piece["choices"]
+            )
+            == text
+        )
 
 
 async def test_what_is_wrong_is_refused(tmp_path: Path, model: dict[str, str]) -> None:
@@ -72,13 +90,17 @@ async def test_what_is_wrong_is_refused(tmp_path: Path, model: dict[str, str]) -
         (tmp_path / "text.gguf").write_bytes(b"no model")
         text = {"path": str(tmp_path / "text.gguf"), "digest": digest_of(b"no model")}
         assert (await client.put("/admin/models/m:v2", json=text)).status_code == 422
-        assert (await client.post("/v1/chat/completions", json={**HELLO, "model": "none"})).status_code == 404
+        assert (
+            await client.post("/v1/chat/completions", json={**HELLO, "model": "none"})
+        ).status_code == 404
         assert (await client.post("/v1/chat/completions", content=b"{")).status_code == 400
         await client.put("/admin/aliases/m", json={"tag": "m:v1"})
         assert (await client.delete("/admin/models/m:v1")).status_code == 409
 
 
-async def test_no_request_fails_while_the_alias_moves(tmp_path: Path, model: dict[str, str]) -> None:
+async def test_no_request_fails_while_the_alias_moves(
+    tmp_path: Path, model: dict[str, str]
+) -> None:
     async with _host(tmp_path) as (_, client):
         for tag in ("m:v1", "m:v2"):
             await _put(client, tag, model)
@@ -104,7 +126,9 @@ async def test_no_request_fails_while_the_alias_moves(tmp_path: Path, model: dic
         assert {name for _, name in answered} == {"m:v1", "m:v2"}
 
 
-async def test_state_survives_a_restart_and_an_engine_its_death(tmp_path: Path, model: dict[str, str]) -> None:
+async def test_state_survives_a_restart_and_an_engine_its_death(
+    tmp_path: Path, model: dict[str, str]
+) -> None:
     async with _host(tmp_path) as (_, client):
         await _put(client, "m:v1", model)
         await _put(client, "m:v2", model)
@@ -117,7 +141,9 @@ async def test_state_survives_a_restart_and_an_engine_its_death(tmp_path: Path, 
         engine = host.pool.process_of("m:v2")
         assert engine is not None
         os.kill(engine, signal.SIGKILL)
-        assert (await client.post("/v1/chat/completions", json={**HELLO, "model": "m"})).status_code == 200
+        assert (
+            await client.post("/v1/chat/completions", json={**HELLO, "model": "m"})
+        ).status_code == 200
         second = host.pool.process_of("m:v2")
         assert second is not None
         assert second != engine
@@ -134,5 +160,7 @@ async def test_only_so_many_are_in_memory(tmp_path: Path, model: dict[str, str])
         for tag in ("m:v2", "m:v3"):
             await _put(client, tag, model)
         assert host.pool.loaded == ("m:v1", "m:v3")
-        assert (await client.post("/v1/chat/completions", json={**HELLO, "model": "m:v2"})).json()["model"] == "m:v2"
+        assert (await client.post("/v1/chat/completions", json={**HELLO, "model": "m:v2"})).json()[
+            "model"
+        ] == "m:v2"
         assert host.pool.loaded == ("m:v1", "m:v2")

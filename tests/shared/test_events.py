@@ -1,4 +1,6 @@
-"""Golden examples: each event has one with all its fields; those of earlier days stay beside it (`.older-N`) and decode for ever."""
+"""Golden examples: each event has one with all its fields; those of earlier days stay beside it
+(`.older-N`) and decode for ever.
+"""
 
 import json
 from pathlib import Path
@@ -7,9 +9,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from shared.codec import decode, encode
 from shared.events import EVENTS, Event, FeedbackScored
-from shared.topics import TOPICS
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import TOPICS
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 BY_NAME = {event.type_name(): event for event in EVENTS}
@@ -33,7 +35,9 @@ def test_an_example_decodes_and_says_the_same_again(path: Path) -> None:
 def says(now: Any, then: Any) -> bool:
     """Whether `now` says all that was said `then`, field by field."""
     if isinstance(then, dict):
-        return isinstance(now, dict) and all(name in now and says(now[name], value) for name, value in then.items())
+        return isinstance(now, dict) and all(
+            name in now and says(now[name], value) for name, value in then.items()
+        )
     if isinstance(then, list):
         return isinstance(now, list) and len(now) == len(then) and all(map(says, now, then))
     return bool(now == then)
@@ -52,12 +56,18 @@ def test_every_topic_of_the_flow_has_its_dead_letters() -> None:
 @pytest.mark.parametrize("event_type", EVENTS, ids=lambda event_type: event_type.__name__)
 def test_a_field_that_may_be_null_may_be_left_out(event_type: type[Event]) -> None:
     """Null fields are not written, so one that had to be there could not be read back."""
-    nullable = [name for name, field in event_type.model_fields.items() if type(None) in get_args(field.annotation)]
+    nullable = [
+        name
+        for name, field in event_type.model_fields.items()
+        if type(None) in get_args(field.annotation)
+    ]
     assert [name for name in nullable if event_type.model_fields[name].is_required()] == []
 
 
 def test_two_parts_of_a_reward_never_have_the_same_name() -> None:
-    said = json.loads((Path(__file__).parent / "golden" / "ratchet.FeedbackScored.v1.json").read_text())
+    said = json.loads(
+        (Path(__file__).parent / "golden" / "ratchet.FeedbackScored.v1.json").read_text()
+    )
     part = {"name": "action", "value": 1.0, "weight": 1.0}
     with pytest.raises(ValidationError, match="the same name"):
         FeedbackScored.model_validate(said | {"parts": [part, part]})

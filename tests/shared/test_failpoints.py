@@ -1,4 +1,6 @@
-"""Failpoints: a closed catalogue, a setting that is checked, and nothing at all unless it is ordered."""
+"""Failpoints: a closed catalogue, a setting that is checked, and nothing at all unless it is
+ordered.
+"""
 
 import asyncio
 import re
@@ -10,10 +12,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from shared.config.settings import read
 from shared.errors import SettingsError, Unavailable
 from shared.failpoints import CATALOGUE, NAMES, Order, arm, parse, reach, reach_in_thread
-from shared.settings import read
-from shared.streams import StreamSettings
+from shared.kafka.streams import StreamSettings
 
 LOG = structlog.stdlib.get_logger("test")
 PLACE = re.compile(r"""reach(?:_in_thread)?\("([^"]+)"\)""")
@@ -26,14 +28,19 @@ def _disarmed() -> Iterator[None]:
 
 
 def test_each_place_is_in_the_code_once_and_in_the_catalogue() -> None:
-    sources = [*Path("services").rglob("*.py"), Path("shared/streams.py")]
-    found = Counter(name for source in sources for name in PLACE.findall(source.read_text(encoding="utf-8")))
+    sources = [*Path("services").rglob("*.py"), Path("shared/kafka/streams.py")]
+    found = Counter(
+        name for source in sources for name in PLACE.findall(source.read_text(encoding="utf-8"))
+    )
     assert found == Counter(NAMES)
     assert len(NAMES) > 8
 
 
 def test_the_documentation_has_the_catalogue() -> None:
-    rows = [f"| `{row.name}` | {', '.join(row.services)} | {row.done} | {row.open} |" for row in CATALOGUE]
+    rows = [
+        f"| `{row.name}` | {', '.join(row.services)} | {row.done} | {row.open} |"
+        for row in CATALOGUE
+    ]
     assert "\n".join(rows) in Path("docs/delivery.md").read_text(encoding="utf-8")
 
 
@@ -49,15 +56,24 @@ def test_orders_are_read_from_one_line() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("dataset.nowhere=kill", "there is no failpoint 'dataset.nowhere'; there are feedback.scored, dataset.recovering,"),
-        ("dataset.decided=explode", "expected kill, pause:SECONDS, stall:SECONDS or fail after dataset.decided="),
+        (
+            "dataset.nowhere=kill",
+            "there is no failpoint 'dataset.nowhere'; there are feedback.scored, "
+            "dataset.recovering,",
+        ),
+        (
+            "dataset.decided=explode",
+            "expected kill, pause:SECONDS, stall:SECONDS or fail after dataset.decided=",
+        ),
         ("dataset.decided=pause", "expected kill, pause:SECONDS"),
         ("dataset.decided=kill:3", "expected kill, pause:SECONDS"),
         ("dataset.decided=kill@0", "expected name=action"),
         ("dataset.decided", "expected name=action"),
     ],
 )
-def test_a_wrong_order_stops_the_service_at_its_start(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
+def test_a_wrong_order_stops_the_service_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
     monkeypatch.setenv("RATCHET_FAILPOINTS", text)
     with pytest.raises(SettingsError) as error:
         read(StreamSettings)

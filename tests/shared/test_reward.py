@@ -6,13 +6,21 @@ from shared.events import RewardPart
 from shared.reward import mean_reward
 
 parts = st.lists(
-    st.builds(lambda value, weight: RewardPart(name="p", value=value, weight=weight), st.floats(-1, 1), st.floats(0, 5)), max_size=6
+    st.builds(
+        lambda value, weight: RewardPart(name="p", value=value, weight=weight),
+        st.floats(-1, 1),
+        st.floats(0, 5),
+    ),
+    max_size=6,
 )
 
 
 def test_the_reward_is_the_mean_of_its_parts_by_weight() -> None:
     """(3·0.8 - 1·1 - 0.5·1) / 4.5 = 0.9 / 4.5."""
-    given_parts = [RewardPart(name=str(weight), value=value, weight=weight) for value, weight in ((0.8, 3), (-1, 1), (-1, 0.5))]
+    given_parts = [
+        RewardPart(name=str(weight), value=value, weight=weight)
+        for value, weight in ((0.8, 3), (-1, 1), (-1, 0.5))
+    ]
     assert mean_reward(given_parts) == pytest.approx(0.2)
 
 

@@ -1,4 +1,6 @@
-"""The arithmetic of docs/scaling.md: its tables are computed, from figures that are measured elsewhere."""
+"""The arithmetic of docs/scaling.md: its tables are computed, from figures that are measured
+elsewhere.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +9,6 @@ from random import Random
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from benchmarks.footprint import footprint
 from benchmarks.sizing import (
     ASSUMED,
     MEASURED,
@@ -26,7 +27,8 @@ from benchmarks.sizing import (
     training_hours,
     workers,
 )
-from shared.topics import FEEDBACK_RECEIVED
+from benchmarks.streams.footprint import footprint
+from shared.messaging.topics import FEEDBACK_RECEIVED
 
 SCALING = Path("docs/scaling.md").read_text()
 
@@ -40,7 +42,10 @@ def test_the_tables_are_those_of_the_docs() -> None:
 
 def test_rates_are_those_that_the_docs_on_performance_tell() -> None:
     performance = " ".join(Path("docs/performance.md").read_text().split())
-    rates = f"{MEASURED.feedback_rate:,} events a second for one feedback worker and {MEASURED.dataset_rate:,} for one dataset worker"
+    rates = (
+        f"{MEASURED.feedback_rate:,} events a second for one feedback worker and "
+        f"{MEASURED.dataset_rate:,} for one dataset worker"
+    )
     assert rates in performance
     assert f"{MEASURED.batch_seconds} s for {ASSUMED.examples} examples" in performance
 
@@ -85,19 +90,34 @@ def test_nobody_is_asked_for_more_than_was_measured() -> None:
             assert streams * measured * ASSUMED.use >= rate
             assert streams <= partitions(rate)
         assert partitions(rate) % dataset_workers(rate) == 0
-        assert memory(rate, ASSUMED.days) <= dataset_workers(rate) * ASSUMED.worker_memory * ASSUMED.use
+        assert (
+            memory(rate, ASSUMED.days)
+            <= dataset_workers(rate) * ASSUMED.worker_memory * ASSUMED.use
+        )
         assert shards(rate) == min(1024, 4 * dataset_workers(rate)) or dataset_workers(rate) == 1
     for rate in RATES:
         assert rate * fullest_share(rate) < MEASURED.dataset_rate
-    assert [memory(rate, ASSUMED.days) * fullest_share(rate) < ASSUMED.worker_memory for rate in RATES] == [True, True, False]
+    assert [
+        memory(rate, ASSUMED.days) * fullest_share(rate) < ASSUMED.worker_memory for rate in RATES
+    ] == [True, True, False]
 
 
 def test_a_worked_example() -> None:
-    """10 events a second: 864,000 a day of 972 bytes, three times, for 14 days; known for 7 days, 1,380 bytes each; of one in a hundred
-    172.8 batches of 50 a day, each 45.8 seconds."""
+    """10 events a second: 864,000 a day of 972 bytes, three times, for 14 days; known for 7 days,
+    1,380 bytes each; of one in a hundred 172.8 batches of 50 a day, each 45.8 seconds.
+    """
     assert kept(10, FEEDBACK_RECEIVED, 972) == 864_000 * 972 * 3 * 14
     assert memory(10, 7) == 864_000 * 7 * MEASURED.known
     assert training_hours(10) == pytest.approx(172.8 * 45.8 / 3600)
     assert brokers(10) == 3
-    assert [said(1024), said(2.827), said(28_272.0), said(0.01636)] == ["1,024", "2.83", "28,300", "0.0164"]
-    assert [bytes_said(972), bytes_said(54.98e9), bytes_said(3.3e15)] == ["970 B", "55 GB", "3,300 TB"]
+    assert [said(1024), said(2.827), said(28_272.0), said(0.01636)] == [
+        "1,024",
+        "2.83",
+        "28,300",
+        "0.0164",
+    ]
+    assert [bytes_said(972), bytes_said(54.98e9), bytes_said(3.3e15)] == [
+        "970 B",
+        "55 GB",
+        "3,300 TB",
+    ]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from shared.training_config import RANGES, Lane, TrainingConfig
+from shared.config.training import RANGES, TrainingConfig
+from shared.events.hyperparameters import Lane
 
 LANES: tuple[Lane, ...] = ("adaptive", "master")
 

@@ -18,7 +18,11 @@ class Collector:
 
     def take(self, body: bytes) -> None:
         for sent in ExportTraceServiceRequest.FromString(body).resource_spans:
-            (service,) = [said.value.string_value for said in sent.resource.attributes if said.key == "service.name"]
+            (service,) = [
+                said.value.string_value
+                for said in sent.resource.attributes
+                if said.key == "service.name"
+            ]
             self.spans += [(service, span) for scope in sent.scope_spans for span in scope.spans]
 
     def named(self, service: str, name: str) -> list[Span]:

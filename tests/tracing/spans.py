@@ -4,7 +4,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shared.otlp import OpenTelemetry
+from shared.observability.otlp import OpenTelemetry
 
 
 class Spans:
@@ -39,11 +39,17 @@ def place(span: ReadableSpan) -> str:
 def parent(span: ReadableSpan) -> str | None:
     """The traceparent of the span before it."""
     before = span.parent
-    return None if before is None else f"00-{before.trace_id:032x}-{before.span_id:016x}-{int(before.trace_flags):02x}"
+    return (
+        None
+        if before is None
+        else f"00-{before.trace_id:032x}-{before.span_id:016x}-{int(before.trace_flags):02x}"
+    )
 
 
 def links(span: ReadableSpan) -> list[str]:
-    return [f"00-{link.context.trace_id:032x}-{link.context.span_id:016x}-01" for link in span.links]
+    return [
+        f"00-{link.context.trace_id:032x}-{link.context.span_id:016x}-01" for link in span.links
+    ]
 
 
 def trace(traceparent: str) -> str:

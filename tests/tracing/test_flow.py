@@ -15,17 +15,14 @@ from services.dataset.handlers import Dataset
 from services.feedback.app import Feedback
 from services.feedback.scoring import Policies
 from services.registry.store.tables import OutboxRow
-from shared.bus import Record
 from shared.clock import ManualClock
-from shared.codec import decode, encode
-from shared.dead_letters import Notice
-from shared.entries import Entry
+from shared.config.model_file import ModelFile, Models
 from shared.events import BatchReady, Event
 from shared.identity import identity
-from shared.metrics import Metrics
-from shared.model_file import ModelFile, Models
-from shared.storage import MemoryStore
-from shared.topics import (
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode, encode
+from shared.messaging.dead_letters import Notice
+from shared.messaging.topics import (
     FEEDBACK_RECEIVED,
     FEEDBACK_SCORED,
     TRAINING_BATCHES,
@@ -34,11 +31,15 @@ from shared.topics import (
     TRAINING_ROLLBACKS,
     dead_letter_of,
 )
-from shared.tracing import UNTRACED, Tracing, place_of_batch, place_of_version, traceparent_in
+from shared.observability.metrics import Metrics
+from shared.observability.trace_context import place_of_batch, place_of_version, traceparent_in
+from shared.observability.tracing import UNTRACED, Tracing
+from shared.storage.dataset_entries import Entry
+from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START, model_file, state_of, words
 from tests.dead_letters.test_odd_input import Bus, Table
+from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import Books, checkpoint, rejection
-from tests.registry.test_deployment import Stage
 from tests.tracing.spans import Spans, links, parent, place, trace
 from tests.trainer.test_app import World, a_batch, announced, mine, world
 
@@ -53,9 +54,25 @@ def model(**curation: Any) -> ModelFile:
 
 def received(number: int, **changed: Any) -> Record:
     """Feedback whose sender had a trace of its own."""
-    said = {"event_id": f"e{number}", "occurred_at": "2026-01-01T00:00:00Z", "model": "m", "feedback_type": "thumbs_up"}
-    said |= {"input": words(f"prompt {number}"), "output": words(f"answer {number}"), "user_id": f"u{number}"} | changed
-    return Record(FEEDBACK_RECEIVED, 0, number, b"k", json.dumps(said).encode(), (("traceparent", sender(number).encode()),))
+    said = {
+        "event_id": f"e{number}",
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "model": "m",
+        "feedback_type": "thumbs_up",
+    }
+    said |= {
+        "input": words(f"prompt {number}"),
+        "output": words(f"answer {number}"),
+        "user_id": f"u{number}",
+    } | changed
+    return Record(
+        FEEDBACK_RECEIVED,
+        0,
+        number,
+        b"k",
+        json.dumps(said).encode(),
+        (("traceparent", sender(number).encode()),),
+    )
 
 
 def sender(number: int) -> str:
@@ -70,7 +87,14 @@ def traceparent(record: Record) -> str:
 
 async def scored(records: list[Record], tracing: Tracing) -> Bus:
     bus = Bus()
-    feedback = Feedback(Policies(Models({"m": model()}, Path())), bus, Metrics("feedback"), ManualClock(START), LOG, tracing)
+    feedback = Feedback(
+        Policies(Models({"m": model()}, Path())),
+        bus,
+        Metrics("feedback"),
+        ManualClock(START),
+        LOG,
+        tracing,
+    )
     for record in records:
         await (await feedback.handle(record))
     return bus
@@ -85,7 +109,17 @@ class Curation:
 
     async def run(self, records: list[Record], tracing: Tracing) -> None:
         clock = ManualClock(START)
-        dataset = Dataset(self._models, self.table, self.store, self.bus, Metrics("dataset"), clock, LOG, 1, tracing=tracing)
+        dataset = Dataset(
+            self._models,
+            self.table,
+            self.store,
+            self.bus,
+            Metrics("dataset"),
+            clock,
+            LOG,
+            1,
+            tracing=tracing,
+        )
         await dataset.recover(lambda: state_of(self.table))
         for record in records:
             for delivery in await dataset.handle(record, START):
@@ -97,7 +131,11 @@ class Curation:
 
     @property
     def entries(self) -> list[Entry]:
-        return [Entry.model_validate_json(value) for key, value in self.table.items() if "|" in key and b'"decision"' in value]
+        return [
+            Entry.model_validate_json(value)
+            for key, value in self.table.items()
+            if "|" in key and b'"decision"' in value
+        ]
 
 
 async def test_a_score_follows_what_the_sender_did() -> None:
@@ -105,8 +143,12 @@ async def test_a_score_follows_what_the_sender_did() -> None:
     bus = await scored([received(number) for number in range(3)], spans.of("feedback"))
     done = spans.named("score")
     assert [parent(span) for span in done] == [sender(number) for number in range(3)]
-    assert [traceparent(record) for record in bus.topics[FEEDBACK_SCORED]] == [place(span) for span in done]
-    assert [dict(span.attributes or {}) for span in done] == [{"ratchet.model": "m", "ratchet.feedback_type": "thumbs_up"}] * 3
+    assert [traceparent(record) for record in bus.topics[FEEDBACK_SCORED]] == [
+        place(span) for span in done
+    ]
+    assert [dict(span.attributes or {}) for span in done] == [
+        {"ratchet.model": "m", "ratchet.feedback_type": "thumbs_up"}
+    ] * 3
 
 
 async def test_a_dead_letter_is_a_failed_score_and_keeps_the_senders_header() -> None:
@@ -116,7 +158,11 @@ async def test_a_dead_letter_is_a_failed_score_and_keeps_the_senders_header() ->
     assert Notice.read(letter.headers) is not None
     assert traceparent(letter) == sender(0)
     done = spans.one("score")
-    assert (parent(done), done.status.status_code, done.status.description) == (sender(0), StatusCode.ERROR, "UnknownModel")
+    assert (parent(done), done.status.status_code, done.status.description) == (
+        sender(0),
+        StatusCode.ERROR,
+        "UnknownModel",
+    )
 
 
 async def test_a_batch_links_to_the_scores_of_its_fifty_events() -> None:
@@ -136,10 +182,16 @@ async def test_a_batch_links_to_the_scores_of_its_fifty_events() -> None:
     assert [entry.traceparent for entry in curation.entries if not entry.waits] == [None] * 50
 
 
-async def test_events_that_waited_through_a_restart_are_linked_to_and_those_without_a_trace_are_not() -> None:
+async def test_events_that_waited_through_a_restart_are_linked_to_and_those_without_a_trace_are_not() -> (
+    None
+):
     spans = Spans()
-    records = (await scored([received(number) for number in range(10)], spans.of("feedback"))).topics[FEEDBACK_SCORED]
-    untraced = (await scored([received(number) for number in range(10)], UNTRACED)).topics[FEEDBACK_SCORED]
+    records = (
+        await scored([received(number) for number in range(10)], spans.of("feedback"))
+    ).topics[FEEDBACK_SCORED]
+    untraced = (await scored([received(number) for number in range(10)], UNTRACED)).topics[
+        FEEDBACK_SCORED
+    ]
     assert [traceparent_in(record.headers) for record in untraced] == [None] * 10
     mixed = [record if record.offset % 2 else untraced[record.offset] for record in records]
     curation = Curation(held_out_share=0, batch_size=10)
@@ -151,8 +203,13 @@ async def test_events_that_waited_through_a_restart_are_linked_to_and_those_with
 async def test_without_traces_nothing_is_kept_or_said_of_what_came() -> None:
     bus = await scored([received(number) for number in range(12)], UNTRACED)
     spans = Spans()
-    traced = (await scored([received(number) for number in range(12)], spans.of("feedback"))).topics[FEEDBACK_SCORED]
-    off, plain = Curation(held_out_share=0, batch_size=10), Curation(held_out_share=0, batch_size=10)
+    traced = (
+        await scored([received(number) for number in range(12)], spans.of("feedback"))
+    ).topics[FEEDBACK_SCORED]
+    off, plain = (
+        Curation(held_out_share=0, batch_size=10),
+        Curation(held_out_share=0, batch_size=10),
+    )
     await off.run(traced, UNTRACED)
     await plain.run(bus.topics[FEEDBACK_SCORED], UNTRACED)
     assert off.table == plain.table
@@ -160,12 +217,21 @@ async def test_without_traces_nothing_is_kept_or_said_of_what_came() -> None:
     assert all(traceparent_in(record.headers) is None for record in off.announced)
 
 
-async def test_a_run_follows_its_batch_and_all_that_is_said_of_it_follows_the_run(world: World) -> None:
+async def test_a_run_follows_its_batch_and_all_that_is_said_of_it_follows_the_run(
+    world: World,
+) -> None:
     spans = Spans()
     world.tracing = spans.of("trainer")
     batch = a_batch(world)
     said = announced(batch)
-    told = Record(said.topic, 0, 0, said.key, said.value, (*said.headers, ("traceparent", place_of_batch(batch.batch_id).encode())))
+    told = Record(
+        said.topic,
+        0,
+        0,
+        said.key,
+        said.value,
+        (*said.headers, ("traceparent", place_of_batch(batch.batch_id).encode())),
+    )
     handling = asyncio.create_task(world.trainer().handle(told, mine))
     await world.answer(1, "promoted", "v1")
     await handling
@@ -175,10 +241,15 @@ async def test_a_run_follows_its_batch_and_all_that_is_said_of_it_follows_the_ru
     assert len(records) > 2
     assert {traceparent_in(record.headers) for record in records} == {place(done)}
     attributes = dict(done.attributes or {})
-    assert (attributes["ratchet.run"], attributes["ratchet.outcome"]) == (identity("run", batch.batch_id), "promotable")
+    assert (attributes["ratchet.run"], attributes["ratchet.outcome"]) == (
+        identity("run", batch.batch_id),
+        "promotable",
+    )
 
 
-async def test_a_run_of_a_batch_that_was_announced_untraced_is_in_the_trace_of_that_batch(world: World) -> None:
+async def test_a_run_of_a_batch_that_was_announced_untraced_is_in_the_trace_of_that_batch(
+    world: World,
+) -> None:
     spans = Spans()
     world.tracing, world.child.gain = spans.of("trainer"), -0.5
     batch = a_batch(world)
@@ -207,21 +278,33 @@ def books(tmp_path: Path) -> Iterator[Books]:
     books.close()
 
 
-async def test_a_version_follows_its_run_and_a_deployment_its_version(books: Books, tmp_path: Path) -> None:
+async def test_a_version_follows_its_run_and_a_deployment_its_version(
+    books: Books, tmp_path: Path
+) -> None:
     spans = Spans()
     stage = Stage(books, tmp_path, tracing=spans.of("registry"))
     await stage.reconcile()
     batch, run = "batch of r1", f"00-{trace(place_of_batch('batch of r1'))}-{'7' * 16}-01"
-    await stage.registry.handle(outcome(checkpoint("r1", books.champion), TRAINING_CHECKPOINTS, run))
+    await stage.registry.handle(
+        outcome(checkpoint("r1", books.champion), TRAINING_CHECKPOINTS, run)
+    )
     await stage.reconcile()
     register, (base, deploy) = spans.one("register"), spans.named("deploy")
     assert (parent(register), place(register)) == (run, place_of_version(batch, "r1"))
     assert parent(base) is None
     assert parent(deploy) == place(register)
     attributes = dict(deploy.attributes or {})
-    assert attributes == {"ratchet.model": "support", "ratchet.version": books.champion, "ratchet.target": "fake"}
+    assert attributes == {
+        "ratchet.model": "support",
+        "ratchet.version": books.champion,
+        "ratchet.target": "fake",
+    }
     said = said_by_the_registry(books)
-    assert said["ratchet.VersionRegistered.v1"] == said["ratchet.VersionPromoted.v1"] == place(register)
+    assert (
+        said["ratchet.VersionRegistered.v1"]
+        == said["ratchet.VersionPromoted.v1"]
+        == place(register)
+    )
     assert said["ratchet.VersionDeployed.v1"] == place(deploy)
 
     await stage.reconcile()
@@ -240,7 +323,9 @@ async def test_a_deployment_that_fails_is_a_failed_span_and_a_second_evaluation_
     await stage.reconcile()
     run = f"00-{trace(place_of_batch('batch of r1'))}-{'7' * 16}-01"
     await stage.registry.handle(outcome(checkpoint("r1", "another"), TRAINING_CHECKPOINTS, run))
-    await stage.registry.handle(outcome(checkpoint("r1", base, evaluation=2), TRAINING_CHECKPOINTS, run))
+    await stage.registry.handle(
+        outcome(checkpoint("r1", base, evaluation=2), TRAINING_CHECKPOINTS, run)
+    )
     assert not await stage.reconcile()
     first, second = spans.named("register")
     failed = spans.named("deploy")[-1]

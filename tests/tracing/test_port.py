@@ -1,4 +1,6 @@
-"""What is read as a traceparent, what a service without traces does, and the spans of the real thing."""
+"""What is read as a traceparent, what a service without traces does, and the spans of the real
+thing.
+"""
 
 import asyncio
 import sys
@@ -10,10 +12,11 @@ from hypothesis import strategies as st
 from opentelemetry.trace import StatusCode
 from pydantic import TypeAdapter
 
-from shared.codec import Headers
+from shared.config.settings import ServiceSettings, read
 from shared.errors import SettingsError
-from shared.settings import ServiceSettings, read
-from shared.tracing import UNTRACED, Endpoint, place_of_batch, place_of_version, traceparent_in, tracing
+from shared.messaging.codec import Headers
+from shared.observability.trace_context import place_of_batch, place_of_version, traceparent_in
+from shared.observability.tracing import UNTRACED, Endpoint, tracing
 from tests.tracing.spans import Spans, links, parent, place, trace
 
 T, S = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -31,7 +34,10 @@ ENDPOINT: Endpoint = TypeAdapter(Endpoint).validate_python("http://127.0.0.1:9/v
         ([("Traceparent", SAID.encode())], SAID),
         ([("traceparent", f"00-{T}-{S}-00".encode())], f"00-{T}-{S}-00"),
         ([("traceparent", f"01-{T}-{S}-01-more".encode())], f"01-{T}-{S}-01"),
-        ([("traceparent", SAID.replace("4bf", "5bf").encode()), ("traceparent", SAID.encode())], SAID),
+        (
+            [("traceparent", SAID.replace("4bf", "5bf").encode()), ("traceparent", SAID.encode())],
+            SAID,
+        ),
         ([("traceparent", SAID.encode()), ("traceparent", b"none")], SAID),
         ([("traceparent", None)], None),
         ([("tracestate", SAID.encode())], None),
@@ -49,7 +55,14 @@ def test_what_is_read_from_headers(headers: Headers, found: str | None) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["traceparent", "ce_traceparent", "x"]), st.none() | st.binary(max_size=80))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["traceparent", "ce_traceparent", "x"]),
+            st.none() | st.binary(max_size=80),
+        )
+    )
+)
 def test_whatever_strangers_write_is_read_without_complaint(headers: Headers) -> None:
     with TRACES.span("score", headers) as span:
         assert traceparent_in(span.headers)
@@ -65,7 +78,9 @@ def test_places_are_functions_of_ids_and_read_like_others(batch: str, run: str) 
     assert places[0] != places[1]
 
 
-def test_a_service_traces_nothing_unless_it_is_told_where_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_traces_nothing_unless_it_is_told_where_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert tracing("feedback", read(ServiceSettings).traces) is UNTRACED
     with UNTRACED.span("score", [("traceparent", SAID.encode())]) as span:
         span.note(model="m")
@@ -79,7 +94,7 @@ def test_a_service_traces_nothing_unless_it_is_told_where_to(monkeypatch: pytest
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "shared.otlp", None)
+    monkeypatch.setitem(sys.modules, "shared.observability.otlp", None)
     with pytest.raises(SettingsError, match=r"ratchet\[traces\]"):
         tracing("feedback", ENDPOINT)
 
@@ -147,7 +162,9 @@ async def test_spans_of_tasks_beside_each_other_do_not_mix() -> None:
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(one(number) for number in range(9)))
-    assert [parent(span) for span in spans.named("inner")] == [place_of_batch(str(number)) for number in range(9)]
+    assert [parent(span) for span in spans.named("inner")] == [
+        place_of_batch(str(number)) for number in range(9)
+    ]
 
 
 def test_a_collector_that_is_away_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Services, a broker and a collector, all real: one trace from the sender to the score, and a batch that links to fifty of them."""
+"""Services, a broker and a collector, all real: one trace from the sender to the score, and a batch
+that links to fifty of them.
+"""
 
 import asyncio
 import json
@@ -8,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from shared.bus import Record
-from shared.codec import decode, encode
 from shared.events import BatchReady, FeedbackReceived
 from shared.identity import identity
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
-from shared.tracing import place_of_batch, traceparent_in
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
+from shared.observability.trace_context import place_of_batch, traceparent_in
 from tests.dataset.events import words
 from tests.dataset.running import Headers, Service, read, send
 from tests.tracing.collector import collecting
@@ -30,10 +32,23 @@ def sender(model: str, number: int) -> str:
 
 def said(model: str, number: int) -> tuple[bytes | None, bytes | None, Headers]:
     """Every second one as a CloudEvent in binary mode, with the extension for traces."""
-    event = {"event_id": f"{model}-{number}", "occurred_at": "2026-01-01T00:00:00Z", "model": model, "feedback_type": "thumbs_up"}
-    event |= {"input": words(f"{model} prompt {number}"), "output": words(f"{model} answer {number}"), "user_id": f"u{number}"}
+    event = {
+        "event_id": f"{model}-{number}",
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "model": model,
+        "feedback_type": "thumbs_up",
+    }
+    event |= {
+        "input": words(f"{model} prompt {number}"),
+        "output": words(f"{model} answer {number}"),
+        "user_id": f"u{number}",
+    }
     if number % 2 == 0:
-        return model.encode(), json.dumps(event).encode(), [("traceparent", sender(model, number).encode())]
+        return (
+            model.encode(),
+            json.dumps(event).encode(),
+            [("traceparent", sender(model, number).encode())],
+        )
     value, headers = encode(FeedbackReceived.model_validate(event), "/test")
     return model.encode(), value, [*headers, ("ce_traceparent", sender(model, number).encode())]
 
@@ -49,20 +64,33 @@ async def of_model(broker: str, topic: str, model: str, count: int) -> list[Reco
     return found
 
 
-async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_links(broker: str, tmp_path: Path) -> None:
+async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_links(
+    broker: str, tmp_path: Path
+) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
-    declared = f"model: {model}\nbase: {{training: base, serving: base.gguf}}\ncuration: {{held_out_share: 0}}\n"
+    declared = (
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\ncuration: "
+        "{held_out_share: 0}\n"
+    )
     (tmp_path / "models" / f"{model}.yaml").write_text(declared)
     with collecting() as collector:
         services = [
-            Service(name, broker, tmp_path, RATCHET_TRACES=collector.endpoint, **{f"RATCHET_{name.upper()}_GROUP": f"{name}-{model}"})
+            Service(
+                name,
+                broker,
+                tmp_path,
+                RATCHET_TRACES=collector.endpoint,
+                **{f"RATCHET_{name.upper()}_GROUP": f"{name}-{model}"},
+            )
             for name in ("feedback", "dataset")
         ]
         for service in services:
             service.launch()
         try:
-            await asyncio.gather(*(service.until(service.is_ready, "ready") for service in services))
+            await asyncio.gather(
+                *(service.until(service.is_ready, "ready") for service in services)
+            )
             await send(broker, FEEDBACK_RECEIVED, [said(model, number) for number in range(COUNT)])
             scored = await of_model(broker, FEEDBACK_SCORED, model, COUNT)
             (announced,) = await of_model(broker, TRAINING_BATCHES, model, 1)
@@ -71,15 +99,29 @@ async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_lin
         assert statuses == [0, 0], [service.log for service in services]
 
         places = [traceparent_in(record.headers) or "" for record in scored]
-        assert [trace(place) for place in places] == [trace(sender(model, number)) for number in range(COUNT)]
-        senders = {trace(sender(model, number)) for number in range(COUNT)}  # others have sent feedback to this broker
-        scores = [span for span in collector.named("ratchet-feedback", "score") if span.trace_id.hex() in senders]
+        assert [trace(place) for place in places] == [
+            trace(sender(model, number)) for number in range(COUNT)
+        ]
+        senders = {
+            trace(sender(model, number)) for number in range(COUNT)
+        }  # others have sent feedback to this broker
+        scores = [
+            span
+            for span in collector.named("ratchet-feedback", "score")
+            if span.trace_id.hex() in senders
+        ]
         told = [f"00-{span.trace_id.hex()}-{span.parent_span_id.hex()}-01" for span in scores]
         assert told == [sender(model, number) for number in range(COUNT)]
         assert [f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01" for span in scores] == places
 
         (batch,) = collector.named("ratchet-dataset", "batch")
         ready = decode(announced.value, announced.headers, BatchReady).event
-        assert traceparent_in(announced.headers) == f"00-{batch.trace_id.hex()}-{batch.span_id.hex()}-01" == place_of_batch(ready.batch_id)
-        assert [f"00-{link.trace_id.hex()}-{link.span_id.hex()}-01" for link in batch.links] == places
+        assert (
+            traceparent_in(announced.headers)
+            == f"00-{batch.trace_id.hex()}-{batch.span_id.hex()}-01"
+            == place_of_batch(ready.batch_id)
+        )
+        assert [
+            f"00-{link.trace_id.hex()}-{link.span_id.hex()}-01" for link in batch.links
+        ] == places
         assert batch.dropped_links_count == 0

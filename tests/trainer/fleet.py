@@ -1,4 +1,6 @@
-"""Trainers as processes on a real broker, each with a disk of its own, and a base that trains in seconds; the registry is the test's."""
+"""Trainers as processes on a real broker, each with a disk of its own, and a base that trains in
+seconds; the registry is the test's.
+"""
 
 import asyncio
 import shutil
@@ -11,13 +13,28 @@ import torch
 from aiokafka.admin import AIOKafkaAdminClient
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from services.trainer.training_set import Sample
-from shared.codec import decode, encode
+from services.trainer.data.training_set import Sample
 from shared.errors import Unprocessable
-from shared.events import BatchReady, CheckpointSaved, Event, TrainingProgressed, TrainingRolledBack, VersionPromoted, VersionRegistered
-from shared.log_ends import LogEnds
-from shared.storage import FsspecStore
-from shared.topics import MODELS_VERSIONS, TOPICS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    Event,
+    TrainingProgressed,
+    TrainingRolledBack,
+    VersionPromoted,
+    VersionRegistered,
+)
+from shared.kafka.end_offsets import LogEnds
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import (
+    MODELS_VERSIONS,
+    TOPICS,
+    TRAINING_BATCHES,
+    TRAINING_CHECKPOINTS,
+    TRAINING_PROGRESS,
+    TRAINING_ROLLBACKS,
+)
+from shared.storage.object_store import FsspecStore
 from tests.dataset.running import Service, read, send
 from tests.trainer.tickets import NOW, tickets, write_batch
 
@@ -35,8 +52,9 @@ STEPS = 30
 """Of a run of the usual batch; there is a checkpoint every 10."""
 HALTED_AT = 10
 HALTED = "trainer.child_saving=stall:8"
-"""A training process that takes its time over its first checkpoint, if less than a stop waits for it: on any machine, the run is in its
-middle."""
+"""A training process that takes its time over its first checkpoint, if less than a stop waits for
+it: on any machine, the run is in its middle.
+"""
 
 OUTCOMES = (CheckpointSaved, TrainingRolledBack)
 _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
@@ -96,13 +114,17 @@ class Fleet:
         self.workers.append(worker)
         return worker
 
-    async def start(self, failpoints: str = "", work: str | None = None, **settings: str) -> Service:
+    async def start(
+        self, failpoints: str = "", work: str | None = None, **settings: str
+    ) -> Service:
         worker = self.launch(failpoints, work, **settings)
         await worker.until(worker.is_ready, "ready", 240)
         return worker
 
     async def until_members(self, count: int, seconds: float = 60) -> None:
-        """Wait until so many have joined the group and know what is theirs. A trainer is ready a moment before."""
+        """Wait until so many have joined the group and know what is theirs. A trainer is ready a
+        moment before.
+        """
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         await admin.start()
         try:
@@ -123,13 +145,24 @@ class Fleet:
 
     async def name_a_champion(self) -> None:
         """The registry's first word: the bare base is served."""
-        first = {"event_id": f"{self.model}-0", "occurred_at": NOW, "model": self.model, "version": "v0", "number": 0}
-        await self.say(MODELS_VERSIONS, VersionRegistered.model_validate(first | {"answer": "promoted", "champion": "v0"}))
+        first = {
+            "event_id": f"{self.model}-0",
+            "occurred_at": NOW,
+            "model": self.model,
+            "version": "v0",
+            "number": 0,
+        }
+        await self.say(
+            MODELS_VERSIONS,
+            VersionRegistered.model_validate(first | {"answer": "promoted", "champion": "v0"}),
+        )
 
     def batch(self, training: Sequence[Sample] = (), held_out: int = 8) -> BatchReady:
         """The next batch, in the object store."""
         number, self._batches = self._batches, self._batches + 1
-        return write_batch(self.store, self.model, number, training or tickets(0, 24), tickets(500, held_out))
+        return write_batch(
+            self.store, self.model, number, training or tickets(0, 24), tickets(500, held_out)
+        )
 
     async def announce(self, batch: BatchReady) -> BatchReady:
         await self.say(TRAINING_BATCHES, batch)
@@ -138,20 +171,36 @@ class Fleet:
     async def outcomes(self, batch: BatchReady) -> list[CheckpointSaved | TrainingRolledBack]:
         """All that stands on the topics as the outcome of a batch."""
         said = [*await self._events(TRAINING_CHECKPOINTS), *await self._events(TRAINING_ROLLBACKS)]
-        return [event for event in said if isinstance(event, OUTCOMES) and event.batch_id == batch.batch_id]
+        return [
+            event
+            for event in said
+            if isinstance(event, OUTCOMES) and event.batch_id == batch.batch_id
+        ]
 
     async def steps(self, batch: BatchReady) -> list[TrainingProgressed]:
         """What was told of the steps of its run, in the order in which it was told."""
-        said = [event for event in await self._events(TRAINING_PROGRESS) if isinstance(event, TrainingProgressed)]
-        return [event for event in said if event.batch_id == batch.batch_id and event.phase == "training" and event.step > 0]
+        said = [
+            event
+            for event in await self._events(TRAINING_PROGRESS)
+            if isinstance(event, TrainingProgressed)
+        ]
+        return [
+            event
+            for event in said
+            if event.batch_id == batch.batch_id and event.phase == "training" and event.step > 0
+        ]
 
     async def until_step(self, batch: BatchReady, step: int, seconds: float = 120) -> None:
         async with asyncio.timeout(seconds):
             while not any(told.step >= step for told in await self.steps(batch)):
                 await asyncio.sleep(0.1)
 
-    async def one_outcome(self, batch: BatchReady, seconds: float = 300) -> CheckpointSaved | TrainingRolledBack:
-        """Play the registry until the batch is done with and committed; then there is one outcome of it."""
+    async def one_outcome(
+        self, batch: BatchReady, seconds: float = 300
+    ) -> CheckpointSaved | TrainingRolledBack:
+        """Play the registry until the batch is done with and committed; then there is one outcome
+        of it.
+        """
         answered = False
         async with asyncio.timeout(seconds):
             while await self._behind():
@@ -164,7 +213,9 @@ class Fleet:
         return outcome
 
     async def until_at(self, step: int, seconds: float = 120) -> Service:
-        """Wait until a worker's log has a step of a run; whose. On the bus steps are told of too seldom to wait for one in the middle."""
+        """Wait until a worker's log has a step of a run; whose. On the bus steps are told of too
+        seldom to wait for one in the middle.
+        """
         async with asyncio.timeout(seconds):
             while True:
                 for worker in self.workers:
@@ -177,7 +228,9 @@ class Fleet:
 
     def left_over(self) -> list[Path]:
         """What lies in the object store for runs that are unfinished."""
-        return [path for path in (self.folder / "objects" / "unfinished").rglob("*") if path.is_file()]
+        return [
+            path for path in (self.folder / "objects" / "unfinished").rglob("*") if path.is_file()
+        ]
 
     async def _state(self, admin: AIOKafkaAdminClient) -> tuple[str, int]:
         """The state of the group, and how many members it has."""
@@ -186,11 +239,31 @@ class Fleet:
         return state, len(members)
 
     async def _promote(self, saved: CheckpointSaved) -> None:
-        about = {"model": self.model, "version": f"v-{saved.run_id}", "occurred_at": NOW, "adapter": saved.adapter, "run_id": saved.run_id}
-        registered = {"number": 1, "champion": f"v-{saved.run_id}", "answer": "promoted", "batch_id": saved.batch_id}
-        registered |= {"event_id": f"r-{saved.run_id}", "evaluation": saved.evaluation, "parent_version": saved.parent_version}
+        about = {
+            "model": self.model,
+            "version": f"v-{saved.run_id}",
+            "occurred_at": NOW,
+            "adapter": saved.adapter,
+            "run_id": saved.run_id,
+        }
+        registered = {
+            "number": 1,
+            "champion": f"v-{saved.run_id}",
+            "answer": "promoted",
+            "batch_id": saved.batch_id,
+        }
+        registered |= {
+            "event_id": f"r-{saved.run_id}",
+            "evaluation": saved.evaluation,
+            "parent_version": saved.parent_version,
+        }
         await self.say(MODELS_VERSIONS, VersionRegistered.model_validate(about | registered))
-        promoted = {"event_id": f"p-{saved.run_id}", "previous": "v0", "actor": "trainer", "reason": "test"}
+        promoted = {
+            "event_id": f"p-{saved.run_id}",
+            "previous": "v0",
+            "actor": "trainer",
+            "reason": "test",
+        }
         await self.say(MODELS_VERSIONS, VersionPromoted.model_validate(about | promoted))
 
     async def _events(self, topic: str) -> list[Event]:
@@ -214,7 +287,14 @@ class Fleet:
             committed = await admin.list_consumer_group_offsets(self.model)
             places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
             numbers = range(_PARTITIONS[TRAINING_BATCHES])
-            return bool(await ends.behind({(TRAINING_BATCHES, number): places.get((TRAINING_BATCHES, number)) for number in numbers}))
+            return bool(
+                await ends.behind(
+                    {
+                        (TRAINING_BATCHES, number): places.get((TRAINING_BATCHES, number))
+                        for number in numbers
+                    }
+                )
+            )
         finally:
             await ends.stop()
             await admin.close()

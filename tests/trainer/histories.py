@@ -3,21 +3,56 @@
 from datetime import datetime
 from typing import Any
 
+from shared.config.training import TrainingConfig
 from shared.events import Comparison, Decision, RunMetrics, TrainingRolledBack, Verdict
-from shared.training_config import TrainingConfig
 from tests.trainer.tickets import DIGEST
 
 
 def verdict(decision: Decision, gained: float = 0.0) -> Verdict:
-    held_out = Comparison(name="held_out", examples=9, baseline=-1, candidate=gained - 1, difference=gained, lower=-1, upper=1, margin=0)
-    return Verdict(decision=decision, baseline_version="v1", confidence=0.95, reasons=("because",), comparisons=(held_out,))
+    held_out = Comparison(
+        name="held_out",
+        examples=9,
+        baseline=-1,
+        candidate=gained - 1,
+        difference=gained,
+        lower=-1,
+        upper=1,
+        margin=0,
+    )
+    return Verdict(
+        decision=decision,
+        baseline_version="v1",
+        confidence=0.95,
+        reasons=("because",),
+        comparisons=(held_out,),
+    )
 
 
-def ended(run: str, reward: float, gained: float, at: datetime, evaluation: int = 1) -> TrainingRolledBack:
+def ended(
+    run: str, reward: float, gained: float, at: datetime, evaluation: int = 1
+) -> TrainingRolledBack:
     metrics = RunMetrics(
         training_loss=1, steps=1, epochs=1, examples_new=1, examples_replayed=0, tokens=1, train_seconds=1, evaluate_seconds=1,
         mean_reward=reward,
     )  # fmt: skip
-    said: dict[str, Any] = {"event_id": run, "occurred_at": at, "model": "m", "model_digest": DIGEST, "run_id": run, "batch_id": run}
-    said |= {"lane": "adaptive", "parent_version": "v1", "evaluation": evaluation, "outcome": "inconclusive", "reason": ""}
-    return TrainingRolledBack(**said, configuration=TrainingConfig(), metrics=metrics, verdict=verdict("inconclusive", gained))
+    said: dict[str, Any] = {
+        "event_id": run,
+        "occurred_at": at,
+        "model": "m",
+        "model_digest": DIGEST,
+        "run_id": run,
+        "batch_id": run,
+    }
+    said |= {
+        "lane": "adaptive",
+        "parent_version": "v1",
+        "evaluation": evaluation,
+        "outcome": "inconclusive",
+        "reason": "",
+    }
+    return TrainingRolledBack(
+        **said,
+        configuration=TrainingConfig(),
+        metrics=metrics,
+        verdict=verdict("inconclusive", gained),
+    )

@@ -1,4 +1,6 @@
-"""What a run leaves in the object store loads with peft and transformers alone, and answers there as it does here."""
+"""What a run leaves in the object store loads with peft and transformers alone, and answers there
+as it does here.
+"""
 
 import hashlib
 import json
@@ -10,19 +12,28 @@ import numpy as np
 import peft
 import torch
 
-from services.trainer.base_model import learning, save_adapter, wearing
-from services.trainer.model_card import card_of
-from services.trainer.recipe import train
-from shared.adapters import CARD, CONFIG, MANIFEST, WEIGHTS, folder_of, read_adapter, write_adapter
-from shared.storage import FsspecStore
-from shared.training_config import TrainingConfig
-from tests.trainer.test_model_card import BATCH, checkpoint
+from services.trainer.run.model_card import card_of
+from services.trainer.training.base_model import learning, save_adapter, wearing
+from services.trainer.training.recipe import train
+from shared.config.training import TrainingConfig
+from shared.storage.adapters import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    folder_of,
+    read_adapter,
+    write_adapter,
+)
+from shared.storage.object_store import FsspecStore
+from tests.trainer.run.test_model_card import BATCH, checkpoint
 from tests.trainer.tickets import DIGEST
 from tests.trainer.tiny import EXAMPLES, tiny_model
 
 IDS = torch.tensor([EXAMPLES[1].ids])
 
-# Ratchet itself is installed where the libraries are: it is taken off the path, and the process says that it is not to be found.
+# Ratchet itself is installed where the libraries are: it is taken off the path, and the process
+# says that it is not to be found.
 ALONE = """
 import importlib.util, sys
 from pathlib import Path
@@ -56,7 +67,12 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
         save_adapter(wrapped, str(tmp_path / "base"), tmp_path / "run")
     store = FsspecStore(str(tmp_path / "objects"))
     folder = folder_of("support", "r")
-    artefact = write_adapter(store, folder, {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}, DIGEST)
+    artefact = write_adapter(
+        store,
+        folder,
+        {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()},
+        DIGEST,
+    )
     store.put(f"{folder}/{CARD}", card_of(checkpoint(), BATCH).encode())
 
     place = tmp_path / "objects" / folder
@@ -78,14 +94,18 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
         str(tmp_path / "ids.npy"),
         str(tmp_path / "logits.npy"),
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180
+    )
     assert done.returncode == 0, done.stderr
     theirs = np.load(tmp_path / "logits.npy")
     with wearing(model, place) as worn:
         ours = logits(worn)
     assert np.allclose(ours, theirs, atol=1e-5)
     assert np.abs(logits(model) - theirs).max() > 0.1, "the adapter changes what the base says"
-    assert peft.PeftConfig.from_pretrained(str(place)).base_model_name_or_path == str(tmp_path / "base")
+    assert peft.PeftConfig.from_pretrained(str(place)).base_model_name_or_path == str(
+        tmp_path / "base"
+    )
 
 
 def test_an_adapter_from_before_cards_is_read_as_it_was(tmp_path: Path) -> None:

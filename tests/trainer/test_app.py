@@ -11,16 +11,28 @@ import pytest
 import structlog
 
 from services.trainer.app import Trainer
-from services.trainer.bases import Base
-from services.trainer.child_process import ChildProcess, Heard, ignore
-from services.trainer.failures import ChildEnded, RunFailed, RunInterrupted
-from services.trainer.others import HEARD
-from services.trainer.protocol import Answer, Answered, Fit, Fits, Load, Loaded, Request, Score, Scored, Train, Trained
-from services.trainer.runs import Runs
-from shared.adapters import write_adapter
-from shared.bus import MemoryBus, Record
+from services.trainer.bus_view.view import HEARD
+from services.trainer.errors import ChildEnded, RunFailed, RunInterrupted
+from services.trainer.machine.bases import Base
+from services.trainer.protocol import (
+    Answer,
+    Answered,
+    Fit,
+    Fits,
+    Load,
+    Loaded,
+    Request,
+    Score,
+    Scored,
+    Train,
+    Trained,
+)
+from services.trainer.run_folder import Runs
+from services.trainer.worker.client import ChildProcess, Heard, ignore
 from shared.clock import SystemClock
-from shared.codec import decode, encode
+from shared.config.model_file import Base as DeclaredBase
+from shared.config.model_file import Gate, ModelFile, Models
+from shared.config.training_window import Window
 from shared.errors import Forgone, Misconfigured, StorageUnavailable, UnknownModel
 from shared.events import (
     Artefact,
@@ -36,15 +48,21 @@ from shared.events import (
     VersionRegistered,
     WithdrawnBatch,
 )
-from shared.health import Health
 from shared.identity import identity
-from shared.metrics import Metrics
-from shared.model_file import Base as DeclaredBase
-from shared.model_file import Gate, ModelFile, Models
-from shared.storage import MemoryStore
-from shared.topics import DATASET_WITHDRAWALS, MODELS_VERSIONS, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
-from shared.tracing import UNTRACED, Tracing
-from shared.training_window import Window
+from shared.messaging.bus import MemoryBus, Record
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import (
+    DATASET_WITHDRAWALS,
+    MODELS_VERSIONS,
+    TRAINING_CHECKPOINTS,
+    TRAINING_PROGRESS,
+    TRAINING_ROLLBACKS,
+)
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.tracing import UNTRACED, Tracing
+from shared.storage.adapters import write_adapter
+from shared.storage.object_store import MemoryStore
 from tests.trainer.histories import ended
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
@@ -52,8 +70,10 @@ R = TypeVar("R", bound=Value)
 
 
 class QuickChild(ChildProcess):
-    """Learns at once: what wears an adapter scores `gain` more than the bare base. Raises what `trouble` holds, first thing first.
-    With `stops_at` it trains until it is interrupted, and leaves the checkpoint of that step."""
+    """Learns at once: what wears an adapter scores `gain` more than the bare base. Raises what
+    `trouble` holds, first thing first. With `stops_at` it trains until it is interrupted, and
+    leaves the checkpoint of that step.
+    """
 
     def __init__(self, gain: float) -> None:
         super().__init__(0, structlog.stdlib.get_logger())
@@ -96,18 +116,26 @@ class QuickChild(ChildProcess):
                 return Fits(needed=1, limit=2)
             case Train():
                 self.trained.append(request)
-                self.found.append(sorted(path.name for path in request.checkpoints.glob("checkpoint-*")))
+                self.found.append(
+                    sorted(path.name for path in request.checkpoints.glob("checkpoint-*"))
+                )
                 request.out.mkdir(parents=True)
                 (request.out / "adapter_model.safetensors").write_bytes(b"weights")
                 return Trained(training_loss=0.1, steps=1, tokens=1, seconds=0.1)
             case Score():
                 self.scored.append(request)
                 worth = self.gain if request.adapter else 0.0
-                return Scored(scores=tuple(-1.0 + worth + place / 1000 for place in range(len(request.samples))))
+                return Scored(
+                    scores=tuple(
+                        -1.0 + worth + place / 1000 for place in range(len(request.samples))
+                    )
+                )
             case Answer():
                 self.answered.append(request)
                 said = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
-                return Answered(probes=(said,) * len(request.probes), prompts=(said,) * len(request.prompts))
+                return Answered(
+                    probes=(said,) * len(request.probes), prompts=(said,) * len(request.prompts)
+                )
 
 
 @dataclass
@@ -119,7 +147,12 @@ class Others:
 
     async def newest(self) -> list[Record]:
         records = []
-        for topic in (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS):
+        for topic in (
+            DATASET_WITHDRAWALS,
+            TRAINING_CHECKPOINTS,
+            TRAINING_ROLLBACKS,
+            MODELS_VERSIONS,
+        ):
             log = self.bus.topics.get(topic, [])
             records += log[self.read.get(topic, 0) :]
             self.read[topic] = len(log)
@@ -137,7 +170,9 @@ class World:
     tracing: Tracing = UNTRACED
 
     def trainer(self, model: ModelFile | None = None) -> Trainer:
-        model = model or ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"))
+        model = model or ModelFile(
+            model="m", base=DeclaredBase(training="base", serving="base/model.gguf")
+        )
         clock = SystemClock()
         return Trainer(
             models=Models({"m": model}, self.folder),
@@ -175,12 +210,26 @@ class World:
 
     async def answer(self, evaluation: int, answer: str, champion: str) -> None:
         """The registry's answer to the checkpoint of an evaluation, once it is there."""
-        while not (saved := [event for event in self.checkpoints if event.evaluation == evaluation]):
+        while not (
+            saved := [event for event in self.checkpoints if event.evaluation == evaluation]
+        ):
             await asyncio.sleep(0.01)
         await self.say(
             VersionRegistered.model_validate(
-                {"event_id": f"a{evaluation}", "occurred_at": NOW, "model": "m", "version": "v1", "number": 1, "champion": champion}
-                | {"run_id": saved[0].run_id, "batch_id": saved[0].batch_id, "evaluation": evaluation, "answer": answer}
+                {
+                    "event_id": f"a{evaluation}",
+                    "occurred_at": NOW,
+                    "model": "m",
+                    "version": "v1",
+                    "number": 1,
+                    "champion": champion,
+                }
+                | {
+                    "run_id": saved[0].run_id,
+                    "batch_id": saved[0].batch_id,
+                    "evaluation": evaluation,
+                    "answer": answer,
+                }
             )
         )
 
@@ -191,21 +240,42 @@ class World:
         return self.store.get(key).decode()
 
     def events(self, topic: str) -> list[Event]:
-        return [decode(record.value, record.headers, *HEARD).event for record in self.bus.topics.get(topic, [])]
+        return [
+            decode(record.value, record.headers, *HEARD).event
+            for record in self.bus.topics.get(topic, [])
+        ]
 
     @property
     def checkpoints(self) -> list[CheckpointSaved]:
-        return [event for event in self.events(TRAINING_CHECKPOINTS) if isinstance(event, CheckpointSaved)]
+        return [
+            event
+            for event in self.events(TRAINING_CHECKPOINTS)
+            if isinstance(event, CheckpointSaved)
+        ]
 
     @property
     def rollbacks(self) -> list[TrainingRolledBack]:
-        return [event for event in self.events(TRAINING_ROLLBACKS) if isinstance(event, TrainingRolledBack)]
+        return [
+            event
+            for event in self.events(TRAINING_ROLLBACKS)
+            if isinstance(event, TrainingRolledBack)
+        ]
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> World:
     world = World(tmp_path)
-    await world.say(VersionRegistered(event_id="0", occurred_at=NOW, model="m", version="v0", number=0, answer="promoted", champion="v0"))
+    await world.say(
+        VersionRegistered(
+            event_id="0",
+            occurred_at=NOW,
+            model="m",
+            version="v0",
+            number=0,
+            answer="promoted",
+            champion="v0",
+        )
+    )
     return world
 
 
@@ -226,7 +296,9 @@ async def another_trainers() -> bool:
     return False
 
 
-async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answer(world: World) -> None:
+async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answer(
+    world: World,
+) -> None:
     batch = a_batch(world)
     handling = asyncio.create_task(world.trainer().handle(announced(batch), mine))
     await asyncio.sleep(0.5)
@@ -235,17 +307,30 @@ async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answ
     await world.answer(1, "promoted", "v1")
     await handling
     assert world.bus.topics[TRAINING_PROGRESS]
-    assert world.checkpoints[0].event_id == identity("CheckpointSaved", identity("run", batch.batch_id), 1)
+    assert world.checkpoints[0].event_id == identity(
+        "CheckpointSaved", identity("run", batch.batch_id), 1
+    )
 
 
 def with_golden(world: World) -> ModelFile:
-    golden = [{"messages": [turn.model_dump() for turn in one.messages], "answer": one.answer} for one in tickets(900, 12)]
+    golden = [
+        {"messages": [turn.model_dump() for turn in one.messages], "answer": one.answer}
+        for one in tickets(900, 12)
+    ]
     (world.folder / "golden.jsonl").write_text("\n".join(map(json.dumps, golden)))
-    return ModelFile(model="m", base=DeclaredBase(training="base", serving="base/model.gguf"), gate=Gate(golden="golden.jsonl"))
+    return ModelFile(
+        model="m",
+        base=DeclaredBase(training="base", serving="base/model.gguf"),
+        gate=Gate(golden="golden.jsonl"),
+    )
 
 
-async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_batch(world: World) -> None:
-    """The base is the champion: of what is frozen a run asks it nothing. Eight of golden are answered, and as many of held-out."""
+async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_batch(
+    world: World,
+) -> None:
+    """The base is the champion: of what is frozen a run asks it nothing. Eight of golden are
+    answered, and as many of held-out.
+    """
     trainer = world.trainer(with_golden(world))
     await trainer.warm_up()
     (scored,), (answered,) = world.child.scored, world.child.answered
@@ -254,22 +339,43 @@ async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_b
     await trainer.handle(announced(a_batch(world)), mine)
     of_champion = [request for request in world.child.scored[1:] if request.adapter is None]
     assert [len(request.samples) for request in of_champion] == [20]
-    assert [len(request.prompts) for request in world.child.answered[1:] if request.adapter is None] == [8]
+    assert [
+        len(request.prompts) for request in world.child.answered[1:] if request.adapter is None
+    ] == [8]
 
 
 async def test_where_a_version_is_served_the_base_is_asked_nothing_of_golden(world: World) -> None:
     adapter = Artefact(uri="adapters/m/r/manifest.json", digest=DIGEST)
-    promoted = VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v9", actor="trainer", reason="better", adapter=adapter)
+    promoted = VersionPromoted(
+        event_id="p",
+        occurred_at=NOW,
+        model="m",
+        version="v9",
+        actor="trainer",
+        reason="better",
+        adapter=adapter,
+    )
     await world.say(promoted)
     await world.trainer(with_golden(world)).warm_up()
     assert (world.child.scored, world.child.answered) == ([], [])
 
 
-async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champion(world: World) -> None:
+async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champion(
+    world: World,
+) -> None:
     handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
     while not world.checkpoints:
         await asyncio.sleep(0.01)
-    await world.say(VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v9", actor="operator", reason="by hand"))
+    await world.say(
+        VersionPromoted(
+            event_id="p",
+            occurred_at=NOW,
+            model="m",
+            version="v9",
+            actor="operator",
+            reason="by hand",
+        )
+    )
     first_card = world.card
     await world.answer(1, "reevaluate", "v9")
     await world.answer(2, "promoted", "v1")
@@ -284,7 +390,9 @@ async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champ
 
 
 @pytest.mark.parametrize(("gain", "outcome"), [(0.0, "inconclusive"), (-0.5, "rejected")])
-async def test_no_better_candidate_is_rolled_back_without_waiting(world: World, gain: float, outcome: str) -> None:
+async def test_no_better_candidate_is_rolled_back_without_waiting(
+    world: World, gain: float, outcome: str
+) -> None:
     world.child.gain = gain
     await world.trainer().handle(announced(a_batch(world)), mine)
     assert [event.outcome for event in world.rollbacks] == [outcome]
@@ -293,8 +401,12 @@ async def test_no_better_candidate_is_rolled_back_without_waiting(world: World, 
     assert not world.checkpoints
 
 
-async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_record(world: World) -> None:
-    """The child answers "a" to every prompt, which is no ticket's JSON; the examples of a ticket's batch have a reward of 1."""
+async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_record(
+    world: World,
+) -> None:
+    """The child answers "a" to every prompt, which is no ticket's JSON; the examples of a ticket's
+    batch have a reward of 1.
+    """
     world.child.gain = 0.0
     await world.trainer().handle(announced(a_batch(world)), mine)
     (outcome,) = world.rollbacks
@@ -308,7 +420,9 @@ async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_rec
 
 
 async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world: World) -> None:
-    """Rewards -0.5, 0, 0.5 and now 1 rise by 1.5; held-out changes of three times -0.2 and now +0.5 are -0.025 on average."""
+    """Rewards -0.5, 0, 0.5 and now 1 rise by 1.5; held-out changes of three times -0.2 and now +0.5
+    are -0.025 on average.
+    """
     for place, reward in enumerate((-0.5, 0.0, 0.5)):
         event = ended(f"run {place}", reward, -0.2, NOW + timedelta(hours=place))
         await world.bus.send(TRAINING_ROLLBACKS, b"m", *encode(event, "trainer"))
@@ -317,12 +431,21 @@ async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world:
     outcome = world.rollbacks[-1]
     assert not world.checkpoints
     assert outcome.outcome == "inconclusive"
-    assert outcome.reason.startswith("reward hacking suspected: over 4 candidates the reward of what they learn rose by 1.500")
-    assert trainer._metrics.registry.get_sample_value("ratchet_training_reward_hacking", {"model": "m"}) == 1
+    assert outcome.reason.startswith(
+        "reward hacking suspected: over 4 candidates the reward of what they learn rose by 1.500"
+    )
+    assert (
+        trainer._metrics.registry.get_sample_value(
+            "ratchet_training_reward_hacking", {"model": "m"}
+        )
+        == 1
+    )
 
 
 async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None:
-    """The trainer dies at its first evaluation, and once more while it waits for the answer: it trains once and says one thing."""
+    """The trainer dies at its first evaluation, and once more while it waits for the answer: it
+    trains once and says one thing.
+    """
     record = announced(a_batch(world))
     world.child.dies_at = Score
     with pytest.raises(RuntimeError, match="power"):
@@ -356,12 +479,19 @@ async def test_nothing_is_published_for_a_batch_that_another_trainer_has(world: 
     assert not world.rollbacks
 
 
-async def test_a_child_that_dies_once_is_replaced_and_one_that_dies_twice_fails_the_run(world: World) -> None:
+async def test_a_child_that_dies_once_is_replaced_and_one_that_dies_twice_fails_the_run(
+    world: World,
+) -> None:
     world.child.gain = 0.0
     world.child.trouble = [ChildEnded("killed")]
     await world.trainer().handle(announced(a_batch(world)), mine)
-    world.child.trouble = [ChildEnded("killed", short_of_memory=True), ChildEnded("killed", short_of_memory=True)]
-    await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), [])), mine)
+    world.child.trouble = [
+        ChildEnded("killed", short_of_memory=True),
+        ChildEnded("killed", short_of_memory=True),
+    ]
+    await world.trainer().handle(
+        announced(write_batch(world.store, "m", 1, tickets(0, 10), [])), mine
+    )
     assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
     assert "batch_size 5 (now 10" in world.rollbacks[1].advice
 
@@ -379,7 +509,9 @@ async def test_what_cannot_be_trained_fails_with_advice(world: World) -> None:
     assert "altered" in world.rollbacks[1].reason
 
 
-async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_far_that_was_heard(world: World) -> None:
+async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_far_that_was_heard(
+    world: World,
+) -> None:
     await world.withdraw("0-training-0", "0-training-1", "0-held_out-0")
     await world.withdraw("another")
     handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
@@ -387,11 +519,15 @@ async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_
     await handling
     assert list(world.child.trained[0].examples) == tickets(2, 8)
     assert tickets(500, 1)[0] not in world.child.scored[0].samples
-    assert world.checkpoints[0].withdrawn_through == Position(topic=DATASET_WITHDRAWALS, partition=0, offset=1)
+    assert world.checkpoints[0].withdrawn_through == Position(
+        topic=DATASET_WITHDRAWALS, partition=0, offset=1
+    )
 
 
 async def test_an_outcome_says_what_it_came_from(world: World) -> None:
-    """Lineage, parent and base: of a checkpoint from the base, of a rollback from its adapter, and of a run that failed."""
+    """Lineage, parent and base: of a checkpoint from the base, of a rollback from its adapter, and
+    of a run that failed.
+    """
     handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
     await world.answer(1, "promoted", "v1")
     await handling
@@ -400,23 +536,49 @@ async def test_an_outcome_says_what_it_came_from(world: World) -> None:
     assert (saved.base, saved.base_digest) == ("base", DIGEST)
     assert saved.metrics.objectives == ("supervised",)
     promoted = VersionPromoted(
-        event_id="p", occurred_at=NOW, model="m", version="v1", adapter=saved.adapter, actor="operator", reason="by hand"
+        event_id="p",
+        occurred_at=NOW,
+        model="m",
+        version="v1",
+        adapter=saved.adapter,
+        actor="operator",
+        reason="by hand",
     )
     await world.say(promoted)
     world.child.gain = 0.5
-    await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine)
+    await world.trainer().handle(
+        announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine
+    )
     world.child.trouble = [RunFailed("the loss is nan", "lower the rate")]
-    await world.trainer().handle(announced(write_batch(world.store, "m", 2, tickets(0, 10), [])), mine)
+    await world.trainer().handle(
+        announced(write_batch(world.store, "m", 2, tickets(0, 10), [])), mine
+    )
     assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
     for event in world.rollbacks:
-        assert (event.lineage, event.parent_version, event.parent_adapter) == ("continue", "v1", saved.adapter)
+        assert (event.lineage, event.parent_version, event.parent_adapter) == (
+            "continue",
+            "v1",
+            saved.adapter,
+        )
         assert (event.base, event.base_digest) == ("base", DIGEST)
     assert [request.parent is not None for request in world.child.trained] == [False, True]
 
 
-async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(world: World) -> None:
-    adapter = write_adapter(world.store, "adapters/m/r", {"adapter_model.safetensors": b""}, "sha256:" + "1" * 64)
-    promoted = VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v1", adapter=adapter, actor="operator", reason="by hand")
+async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(
+    world: World,
+) -> None:
+    adapter = write_adapter(
+        world.store, "adapters/m/r", {"adapter_model.safetensors": b""}, "sha256:" + "1" * 64
+    )
+    promoted = VersionPromoted(
+        event_id="p",
+        occurred_at=NOW,
+        model="m",
+        version="v1",
+        adapter=adapter,
+        actor="operator",
+        reason="by hand",
+    )
     await world.say(promoted)
     await world.trainer().handle(announced(a_batch(world)), mine)
     (refused,) = world.rollbacks
@@ -437,14 +599,19 @@ async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: Wo
     await world.answer(1, "promoted", "v1")
     await handling
     assert list(world.child.trained[0].examples) == tickets(0, 10)
-    assert world.checkpoints[0].withdrawn_through is None, "so that the registry knows what it was made with"
+    assert world.checkpoints[0].withdrawn_through is None, (
+        "so that the registry knows what it was made with"
+    )
 
 
 async def test_a_batch_of_which_all_was_withdrawn_fails_with_a_plain_reason(world: World) -> None:
     await world.withdraw(*(f"0-training-{place}" for place in range(10)))
     await world.trainer().handle(announced(a_batch(world)), mine)
     (failed,) = world.rollbacks
-    assert (failed.outcome, failed.reason) == ("failed", "all that the batch had to train on was withdrawn")
+    assert (failed.outcome, failed.reason) == (
+        "failed",
+        "all that the batch had to train on was withdrawn",
+    )
     assert not world.child.trained
 
 
@@ -454,9 +621,22 @@ async def test_a_batch_of_an_undeclared_model_is_a_dead_letter(world: World) -> 
 
 
 async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: World) -> None:
-    await world.bus.send(MODELS_VERSIONS, b"m", b"{}", [("ce_type", b"ratchet.Novelty.v1"), ("ce_specversion", b"1.0")])
+    await world.bus.send(
+        MODELS_VERSIONS,
+        b"m",
+        b"{}",
+        [("ce_type", b"ratchet.Novelty.v1"), ("ce_specversion", b"1.0")],
+    )
     value, headers = encode(
-        VersionPromoted(event_id="p", occurred_at=NOW, model="m", version="v9", actor="operator", reason="by hand"), "registry"
+        VersionPromoted(
+            event_id="p",
+            occurred_at=NOW,
+            model="m",
+            version="v9",
+            actor="operator",
+            reason="by hand",
+        ),
+        "registry",
     )
     await world.bus.send(MODELS_VERSIONS, b"m", value.replace(b"version", b"wersion"), headers)
     with pytest.raises(Misconfigured, match="version"):
@@ -469,7 +649,9 @@ async def in_training(world: World) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
+async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_leaves_nothing_behind(
+    world: World, tmp_path: Path
+) -> None:
     world.child.stops_at, world.child.gain = 3, -0.5
     record, first = announced(a_batch(world)), world.trainer()
     handling = asyncio.create_task(first.handle(record, mine))
@@ -519,7 +701,9 @@ async def test_a_run_is_forgone_when_a_rebalance_gives_it_away(world: World) -> 
     assert not world.checkpoints
 
 
-async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_late_one_holds_up_nothing(world: World) -> None:
+async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_late_one_holds_up_nothing(
+    world: World,
+) -> None:
     """The child stops only after the rebalance is over, and the run is still here."""
 
     class Slow(QuickChild):
@@ -542,8 +726,12 @@ async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_lat
     assert world.child.found == [["checkpoint-3"]]
 
 
-async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_said_again(world: World, tmp_path: Path) -> None:
-    """A worker sleeps just before it publishes, still believes that the batch is its own when it wakes up, and has decided otherwise."""
+async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_said_again(
+    world: World, tmp_path: Path
+) -> None:
+    """A worker sleeps just before it publishes, still believes that the batch is its own when it
+    wakes up, and has decided otherwise.
+    """
     record = announced(a_batch(world))
     asleep = asyncio.Event()
 
@@ -564,7 +752,9 @@ async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_sa
     assert (len(world.checkpoints), len(world.rollbacks)) == (1, 0)
 
 
-async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trained(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The plan cannot be kept, and neither can the outcome that says so; then there is room again."""
     world.child.gain = -0.5
 
@@ -572,9 +762,11 @@ async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trai
         raise StorageUnavailable("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shared.storage.FsspecStore.put", full)
+        patch.setattr("shared.storage.object_store.FsspecStore.put", full)
         await world.trainer().handle(announced(a_batch(world)), mine)
-    await world.trainer().handle(announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine)
+    await world.trainer().handle(
+        announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine
+    )
     assert [event.outcome for event in world.rollbacks] == ["failed", "rejected"]
     assert "no space left" in world.rollbacks[0].reason
     assert "RATCHET_WORK" in world.rollbacks[0].advice
@@ -585,7 +777,11 @@ async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world
     soon = SystemClock().now() + timedelta(hours=1)
     window = Window(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
     model = ModelFile.model_validate(
-        {"model": "m", "base": {"training": "base", "serving": "b"}, "lanes": {"adaptive": {"window": window.model_dump()}}}
+        {
+            "model": "m",
+            "base": {"training": "base", "serving": "b"},
+            "lanes": {"adaptive": {"window": window.model_dump()}},
+        }
     )
     record = announced(a_batch(world))
     trainer = world.trainer(model)
@@ -599,10 +795,16 @@ async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world
     assert trainer.opens_at(record) is None, "what has begun is finished"
 
 
-async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(world: World) -> None:
-    """Announced a minute ago; asked again, the trainer gives a second verdict, which is no longer the batch's wait."""
+async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(
+    world: World,
+) -> None:
+    """Announced a minute ago; asked again, the trainer gives a second verdict, which is no longer
+    the batch's wait.
+    """
     trainer = world.trainer()
-    record = replace(announced(a_batch(world)), stamped_at=datetime.now(UTC) - timedelta(seconds=60))
+    record = replace(
+        announced(a_batch(world)), stamped_at=datetime.now(UTC) - timedelta(seconds=60)
+    )
     handling = asyncio.create_task(trainer.handle(record, mine))
     await world.answer(1, "reevaluate", "v0")
     await world.answer(2, "promoted", "v1")

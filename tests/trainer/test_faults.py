@@ -1,4 +1,6 @@
-"""What befalls a trainer in the middle of a run, on a real broker: each batch has one outcome, and the next one is trained."""
+"""What befalls a trainer in the middle of a run, on a real broker: each batch has one outcome, and
+the next one is trained.
+"""
 
 import asyncio
 import os
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from services.trainer.training_set import Sample
+from services.trainer.data.training_set import Sample
 from shared.events import CheckpointSaved, TrainingRolledBack
 from shared.failpoints import CATALOGUE, parse
-from shared.topics import TRAINING_BATCHES
+from shared.messaging.topics import TRAINING_BATCHES
 from tests.dataset.running import Service
 from tests.trainer.fleet import HALTED, HALTED_AT, SESSION, STEPS, Fleet, make_base
 from tests.trainer.tickets import tickets
@@ -60,7 +62,9 @@ def child_of(worker: Service) -> int:
 
 
 def limit(worker: Service, what: int, size: int) -> None:
-    """Bound a worker and its training process, and those that it starts from now on, to so many bytes; they may be unbounded again."""
+    """Bound a worker and its training process, and those that it starts from now on, to so many
+    bytes; they may be unbounded again.
+    """
     assert worker.process is not None
     resource.prlimit(worker.process.pid, what, (size, resource.RLIM_INFINITY))
     with suppress(ProcessLookupError):
@@ -69,13 +73,19 @@ def limit(worker: Service, what: int, size: int) -> None:
 
 def metrics_of(worker: Service) -> dict[str, float]:
     """The metrics that bear a model, by name."""
-    lines = (line.rsplit(" ", 1) for line in worker.metrics.splitlines() if "{model=" in line and "," not in line)
+    lines = (
+        line.rsplit(" ", 1)
+        for line in worker.metrics.splitlines()
+        if "{model=" in line and "," not in line
+    )
     return {name.split("{")[0]: float(value) for name, value in lines}
 
 
 @pytest.mark.chaos
 async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: Fleet) -> None:
-    """What is told of the run on its way is complete, and what was left for the next owner is gone at its end."""
+    """What is told of the run on its way is complete, and what was left for the next owner is gone
+    at its end.
+    """
     one = await fleet.start(HALTED)
     batch = await fleet.announce(fleet.batch())
     await fleet.until_at(HALTED_AT)
@@ -89,10 +99,18 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     after = (await fleet.steps(batch))[len(before) :]
-    assert after[0].step > before[-1].step, "steps were done again although it had stopped with a checkpoint"
+    assert after[0].step > before[-1].step, (
+        "steps were done again although it had stopped with a checkpoint"
+    )
     assert fleet.left_over() == []
     for told in before + after:
-        assert None not in (told.loss, told.learning_rate, told.gradient_norm, told.tokens_per_second, told.seconds_left)
+        assert None not in (
+            told.loss,
+            told.learning_rate,
+            told.gradient_norm,
+            told.tokens_per_second,
+            told.seconds_left,
+        )
     metrics = metrics_of(two)
     assert metrics["ratchet_training_resumed_total"] == 1
     assert metrics["ratchet_training_steps_total"] <= STEPS - HALTED_AT
@@ -104,8 +122,9 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
 
 @pytest.mark.chaos
 async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
-    """A third party joins the group and leaves it: two rebalances; each time the run goes on where it was stopped, with no step done
-    again."""
+    """A third party joins the group and leaves it: two rebalances; each time the run goes on where
+    it was stopped, with no step done again.
+    """
     worker = await fleet.start(HALTED)
     batch = await fleet.announce(fleet.batch())
     await fleet.until_at(HALTED_AT)
@@ -140,7 +159,11 @@ async def test_a_rebalance_in_mid_run_with_two_trainers(fleet: Fleet) -> None:
 
 async def join_and_leave(fleet: Fleet) -> None:
     consumer = AIOKafkaConsumer(
-        TRAINING_BATCHES, bootstrap_servers=fleet.bootstrap_servers, group_id=fleet.model, enable_auto_commit=False, session_timeout_ms=6000
+        TRAINING_BATCHES,
+        bootstrap_servers=fleet.bootstrap_servers,
+        group_id=fleet.model,
+        enable_auto_commit=False,
+        session_timeout_ms=6000,
     )
     await consumer.start()
     try:
@@ -159,7 +182,9 @@ DEATHS = (
     "trainer.published=kill",
     "trainer.ended=kill",
 )
-"""One worker after the other, each on a disk of its own. Where its training process dies as well, that dies first."""
+"""One worker after the other, each on a disk of its own. Where its training process dies as well,
+that dies first.
+"""
 
 
 def test_the_deaths_are_at_every_step_of_a_run() -> None:
@@ -200,8 +225,12 @@ async def test_kill_9_of_a_trainer_whose_child_is_saving_a_checkpoint(fleet: Fle
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("point", ["trainer.heard_step", "trainer.recorded"])
-async def test_a_trainer_that_sleeps_for_longer_than_its_session_and_wakes_up_after_its_successor(fleet: Fleet, point: str) -> None:
-    """In the middle of a run, and between its decision and its word. It sleeps until the test wakes it."""
+async def test_a_trainer_that_sleeps_for_longer_than_its_session_and_wakes_up_after_its_successor(
+    fleet: Fleet, point: str
+) -> None:
+    """In the middle of a run, and between its decision and its word. It sleeps until the test wakes
+    it.
+    """
     sleeper = await fleet.start(f"{point}=pause:300@{15 if point == 'trainer.heard_step' else 1}")
     batch = await fleet.announce(fleet.batch())
     await fleet.until_logged(sleeper, "FAILPOINT reached")
@@ -217,7 +246,9 @@ async def test_a_trainer_that_sleeps_for_longer_than_its_session_and_wakes_up_af
         assert worker.stop(30) == 0
 
 
-async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on_is(steady: Fleet) -> None:
+async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on_is(
+    steady: Fleet,
+) -> None:
     (worker,) = steady.workers
     batch = await steady.announce(steady.batch(tickets(0, 120)))
     await steady.until_step(batch, 5)
@@ -232,23 +263,36 @@ async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on
     assert worker.is_live()
 
 
-async def test_a_batch_that_needs_too_much_memory_is_rolled_back_with_advice_and_the_next_one_is_trained(steady: Fleet) -> None:
-    """The logits that are in memory at a time are 64 MiB in fp32, and there are some of 8 answers of 900 tokens to compute."""
+async def test_a_batch_that_needs_too_much_memory_is_rolled_back_with_advice_and_the_next_one_is_trained(
+    steady: Fleet,
+) -> None:
+    """The logits that are in memory at a time are 64 MiB in fp32, and there are some of 8 answers
+    of 900 tokens to compute.
+    """
     (worker,) = steady.workers
-    long = [Sample(messages=sample.messages, answer=sample.answer + " and so on" * 300) for sample in tickets(0, 24)]
+    long = [
+        Sample(messages=sample.messages, answer=sample.answer + " and so on" * 300)
+        for sample in tickets(0, 24)
+    ]
     limit(worker, resource.RLIMIT_AS, _size_of(child_of(worker)) + (1 << 26))
     outcome = await steady.one_outcome(await steady.announce(steady.batch(long)))
     limit(worker, resource.RLIMIT_AS, resource.RLIM_INFINITY)
     assert isinstance(outcome, TrainingRolledBack)
     assert outcome.outcome == "failed"
-    assert outcome.reason == "the training process died twice: the training process ran out of memory"
+    assert (
+        outcome.reason == "the training process died twice: the training process ran out of memory"
+    )
     assert "batch_size 4 (now 8" in outcome.advice
     following = await steady.one_outcome(await steady.announce(steady.batch()))
     assert following.metrics is not None
 
 
-async def test_a_full_disk_is_a_rollback_with_the_reason_and_the_next_batch_is_trained(steady: Fleet) -> None:
-    """No file can grow beyond 60 kB, as on a full disk: a checkpoint is cut off in the middle. Then there is room again."""
+async def test_a_full_disk_is_a_rollback_with_the_reason_and_the_next_batch_is_trained(
+    steady: Fleet,
+) -> None:
+    """No file can grow beyond 60 kB, as on a full disk: a checkpoint is cut off in the middle. Then
+    there is room again.
+    """
     (worker,) = steady.workers
     limit(worker, resource.RLIMIT_FSIZE, 60_000)
     outcome = await steady.one_outcome(await steady.announce(steady.batch()))
@@ -261,7 +305,9 @@ async def test_a_full_disk_is_a_rollback_with_the_reason_and_the_next_batch_is_t
     assert following.metrics is not None
 
 
-async def test_a_dataset_that_is_missing_or_altered_is_a_rollback_with_the_reason_and_the_next_batch_is_trained(steady: Fleet) -> None:
+async def test_a_dataset_that_is_missing_or_altered_is_a_rollback_with_the_reason_and_the_next_batch_is_trained(
+    steady: Fleet,
+) -> None:
     missing, altered, whole = steady.batch(), steady.batch(), steady.batch()
     objects = steady.folder / "objects" / "batches" / steady.model
     (objects / str(missing.number) / "training.jsonl").unlink()
@@ -269,7 +315,10 @@ async def test_a_dataset_that_is_missing_or_altered_is_a_rollback_with_the_reaso
     for batch in (missing, altered, whole):
         await steady.announce(batch)
     outcomes = [await steady.one_outcome(batch) for batch in (missing, altered, whole)]
-    assert [getattr(outcome, "outcome", "saved") for outcome in outcomes[:2]] == ["failed", "failed"]
+    assert [getattr(outcome, "outcome", "saved") for outcome in outcomes[:2]] == [
+        "failed",
+        "failed",
+    ]
     reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, TrainingRolledBack)]
     assert "is not in the object store" in reasons[0]
     assert "altered or cut off" in reasons[1]

@@ -1,4 +1,6 @@
-"""The same recipe on a GPU as on a CPU. What needs no GPU runs here on the CPU as well, so that these tests are known to work."""
+"""The same recipe on a GPU as on a CPU. What needs no GPU runs here on the CPU as well, so that
+these tests are known to work.
+"""
 
 from pathlib import Path
 
@@ -7,42 +9,57 @@ import structlog
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.random_base import random_examples, save_random
-from services.trainer.base_model import learning, load_base, quantised, save_adapter
-from services.trainer.base_shape import read_shape
-from services.trainer.bases import Base
-from services.trainer.bench import Bench, Subject
-from services.trainer.checkpoints import Checkpoints
-from services.trainer.child_process import ChildProcess, ignore
+from benchmarks.trainer.random_base import random_examples, save_random
+from services.trainer.data.objective_data import Lessons
+from services.trainer.data.tokenization import Encoded
+from services.trainer.data.training_set import Sample
 from services.trainer.environment import look
-from services.trainer.lessons import Lessons
-from services.trainer.likelihood import collate, log_likelihoods
-from services.trainer.machine import best_precision, memory_for
-from services.trainer.machine_checks import checks
-from services.trainer.memory import Work, need
-from services.trainer.recipe import Interrupted, train
-from services.trainer.resources import is_out_of_memory
+from services.trainer.machine.bases import Base
+from services.trainer.machine.checks import checks
+from services.trainer.machine.device import best_precision, memory_for
+from services.trainer.machine.memory import Work, need
 from services.trainer.settings import TrainerSettings
-from services.trainer.tokens import Encoded
-from services.trainer.training_set import Sample
+from services.trainer.training.base_model import learning, load_base, quantised, save_adapter
+from services.trainer.training.base_shape import read_shape
+from services.trainer.training.checkpoints import Checkpoints
+from services.trainer.training.likelihood import collate, log_likelihoods
+from services.trainer.training.recipe import Interrupted, train
+from services.trainer.worker.client import ChildProcess, ignore
+from services.trainer.worker.resource_exhaustion import is_out_of_memory
+from services.trainer.worker.session import Bench, Subject
+from shared.config.training import TrainingConfig
 from shared.events import Message
-from shared.training_config import TrainingConfig
-from tests.trainer.test_likelihood import open_but_for_the_head
 from tests.trainer.tickets import DIGEST
 from tests.trainer.tiny import EXAMPLES, encoded, save_tiny, tiny_model, weights
+from tests.trainer.training.test_likelihood import open_but_for_the_head
 
-GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine: `make test-gpu` needs one")]
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="no GPU on this machine: `make test-gpu` needs one"
+    ),
+]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
-ALIKE = [encoded(f"system:be brief {prompt}", answer) for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("seven", "111"))]
+ALIKE = [
+    encoded(f"system:be brief {prompt}", answer)
+    for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("seven", "111"))
+]
 CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=20, learning_rate=5e-3)
 
-bitsandbytes_warns = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+bitsandbytes_warns = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)
 """About itself."""
 
 
 def small() -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
     )
 
 
@@ -54,7 +71,9 @@ def test_likelihoods_and_gradients_are_those_of_a_cpu(device: str, examples: lis
         model = open_but_for_the_head(tiny_model().to(where))
         values = log_likelihoods(model, collate(examples, where))
         (-values.mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        gradients = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None
+        ]
         found.append((values.detach().cpu(), gradients))
     (here, gradients_here), (there, gradients_there) = found
     torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
@@ -64,14 +83,20 @@ def test_likelihoods_and_gradients_are_those_of_a_cpu(device: str, examples: lis
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("examples", [EXAMPLES, ALIKE], ids=["apart", "alike"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_16_bits_they_are_nearly_those(device: str, examples: list[Encoded], dtype: torch.dtype) -> None:
+def test_in_16_bits_they_are_nearly_those(
+    device: str, examples: list[Encoded], dtype: torch.dtype
+) -> None:
     """bf16 has 8 bits."""
     found = []
     for where, precision in (("cpu", torch.float32), (device, dtype)):
         model = open_but_for_the_head(tiny_model().to(precision).to(where))
         values = log_likelihoods(model, collate(examples, where))
         (-values.mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        gradients = [parameter.grad.float().cpu().flatten() for parameter in model.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad.float().cpu().flatten()
+            for parameter in model.parameters()
+            if parameter.grad is not None
+        ]
         found.append((values.detach().float().cpu(), torch.cat(gradients)))
     (here, gradients_here), (there, gradients_there) = found
     torch.testing.assert_close(there, here, rtol=0.05, atol=0.05)
@@ -81,7 +106,9 @@ def test_in_16_bits_they_are_nearly_those(device: str, examples: list[Encoded], 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_it_learns_in_every_precision(device: str, precision: str, checkpointing: bool, tmp_path: Path) -> None:
+def test_it_learns_in_every_precision(
+    device: str, precision: str, checkpointing: bool, tmp_path: Path
+) -> None:
     if device == "cpu" and precision == "fp16":
         pytest.skip("fp16 is for GPUs without bf16")
     save_tiny(tmp_path)
@@ -101,23 +128,37 @@ def test_qlora_learns_and_leaves_the_base_as_it_is(device: str, tmp_path: Path) 
     model = quantised(str(tmp_path), torch.bfloat16, device)
     frozen = {name: weight.clone() for name, weight in model.state_dict().items()}
     losses: list[float] = []
-    config = CONFIG.model_copy(update={"quantisation": "nf4", "gradient_checkpointing": True, "batch_size": 4})
+    config = CONFIG.model_copy(
+        update={"quantisation": "nf4", "gradient_checkpointing": True, "batch_size": 4}
+    )
     torch.manual_seed(0)
     with learning(model, config, None) as wrapped:
-        train(wrapped, random_examples(4, 64), config, device, lambda step: losses.append(step.loss))
+        train(
+            wrapped, random_examples(4, 64), config, device, lambda step: losses.append(step.loss)
+        )
     assert losses[-1] < losses[0] - 0.05
     assert all(torch.equal(weight, frozen[name]) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_path: Path) -> None:
-    """Dropout draws from the device's own generator. The order in which a GPU adds is not always the same: nearly, there."""
+    """Dropout draws from the device's own generator. The order in which a GPU adds is not always
+    the same: nearly, there.
+    """
     config = CONFIG.model_copy(update={"dropout": 0.2, "epochs": 6})
 
     def run(out: str, checkpoints: Checkpoints | None, stops: bool) -> None:
         torch.manual_seed(0)
         with learning(tiny_model().to(device), config, None) as model:
-            train(model, EXAMPLES, config, device, lambda step: None, checkpoints=checkpoints, stopping=lambda: stops)
+            train(
+                model,
+                EXAMPLES,
+                config,
+                device,
+                lambda step: None,
+                checkpoints=checkpoints,
+                stopping=lambda: stops,
+            )
             save_adapter(model, "tiny", tmp_path / out)
 
     run("whole", None, False)
@@ -128,7 +169,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_p
     run("cut", Checkpoints(tmp_path, "r"), False)
     relative, absolute = (0.0, 0.0) if device == "cpu" else (1e-3, 1e-5)
     for name, weight in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "cut")[name], weight, rtol=relative, atol=absolute)
+        torch.testing.assert_close(
+            weights(tmp_path / "cut")[name], weight, rtol=relative, atol=absolute
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -137,7 +180,10 @@ async def test_the_training_process_trains_and_examines(device: str, tmp_path: P
     save_tiny(tmp_path / "tiny")
     child = ChildProcess(0, structlog.stdlib.get_logger())
     bench = Bench(child, Base(tmp_path / "tiny", "tiny", DIGEST), "auto")
-    samples = [Sample(messages=(Message(role="user", content=f"ticket {number}"),), answer="queue 7") for number in range(16)]
+    samples = [
+        Sample(messages=(Message(role="user", content=f"ticket {number}"),), answer="queue 7")
+        for number in range(16)
+    ]
     try:
         await bench.fit(samples, CONFIG)
         await bench.train(Lessons(samples), CONFIG, None, tmp_path / "adapter", ignore)
@@ -157,21 +203,37 @@ MEASURES = [("none", False), ("none", True), ("nf4", True)]
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 @pytest.mark.parametrize(("quantisation", "checkpointing"), MEASURES)
 @bitsandbytes_warns
-def test_the_estimate_is_near_the_measured_peak(device: str, quantisation: str, checkpointing: bool, tmp_path: Path) -> None:
-    """270 million weights and 8 examples of about 300 tokens, the fp32 copy for examinations included; what the estimate says that a run
-    needs, it needs, within a factor of 1.5."""
+def test_the_estimate_is_near_the_measured_peak(
+    device: str, quantisation: str, checkpointing: bool, tmp_path: Path
+) -> None:
+    """270 million weights and 8 examples of about 300 tokens, the fp32 copy for examinations
+    included; what the estimate says that a run needs, it needs, within a factor of 1.5.
+    """
     measures = LlamaConfig(
-        vocab_size=32_000, hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=16, num_key_value_heads=16
+        vocab_size=32_000,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=12,
+        num_attention_heads=16,
+        num_key_value_heads=16,
     )
     save_random(measures, tmp_path, device)
     torch.cuda.empty_cache()
     shape = read_shape(tmp_path)
     assert shape is not None
     config = TrainingConfig.model_validate(
-        {"batch_size": 8, "epochs": 1, "quantisation": quantisation, "gradient_checkpointing": checkpointing}
+        {
+            "batch_size": 8,
+            "epochs": 1,
+            "quantisation": quantisation,
+            "gradient_checkpointing": checkpointing,
+        }
     )
     # Each begins like no other: what examples begin alike with is computed once.
-    examples = [Encoded((number, *each.ids[1:]), each.answer_start) for number, each in enumerate(random_examples(8, 32_000))]
+    examples = [
+        Encoded((number, *each.ids[1:]), each.answer_start)
+        for number, each in enumerate(random_examples(8, 32_000))
+    ]
     lengths = [(len(example.ids), example.answer_tokens) for example in examples]
     estimate = need(shape, config, "bf16", Work.of(lengths, 8, config.max_tokens)).total
     held = torch.cuda.memory_allocated()
@@ -180,7 +242,10 @@ def test_the_estimate_is_near_the_measured_peak(device: str, quantisation: str, 
     with learning(base.train, config, None) as model:
         train(model, examples, config, device, lambda step: None)
     measured = torch.cuda.max_memory_allocated() - held
-    print(f"{quantisation}, checkpointing {checkpointing}: estimated {estimate:,}, measured {measured:,}")
+    print(
+        f"{quantisation}, checkpointing {checkpointing}: estimated {estimate:,}, measured "
+        f"{measured:,}"
+    )
     assert measured / 1.2 < estimate < measured * 1.5
 
 

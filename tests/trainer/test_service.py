@@ -1,4 +1,6 @@
-"""The service as a process, on a real broker with the real model; the registry's part is played by the test."""
+"""The service as a process, on a real broker with the real model; the registry's part is played by
+the test.
+"""
 
 import asyncio
 import json
@@ -7,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.training_set import Sample
-from shared.adapters import read_adapter
-from shared.codec import decode, encode
+from services.trainer.data.training_set import Sample
 from shared.errors import Unprocessable
 from shared.events import (
     BatchReady,
@@ -21,8 +21,16 @@ from shared.events import (
     VersionRegistered,
 )
 from shared.identity import identity
-from shared.storage import FsspecStore
-from shared.topics import MODELS_VERSIONS, TRAINING_BATCHES, TRAINING_CHECKPOINTS, TRAINING_PROGRESS, TRAINING_ROLLBACKS
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import (
+    MODELS_VERSIONS,
+    TRAINING_BATCHES,
+    TRAINING_CHECKPOINTS,
+    TRAINING_PROGRESS,
+    TRAINING_ROLLBACKS,
+)
+from shared.storage.adapters import read_adapter
+from shared.storage.object_store import FsspecStore
 from tests.dataset.running import Service, read, send
 from tests.monitoring.exported import check_exported, sample
 from tests.trainer.tickets import NOW, ticket, tickets, write_batch
@@ -39,7 +47,10 @@ lanes:
     training: {{batch_size: 8, epochs: 2, replay: 2, learning_rate: 0.003}}
 gate: {{golden: golden.jsonl, canaries: canaries.jsonl, retention: retention.jsonl, retention_margin: 3, probes: 2}}
 """
-CANARY = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "must_not_contain": ["pwned"]}
+CANARY = {
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "must_not_contain": ["pwned"],
+}
 RETENTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 
 
@@ -47,7 +58,9 @@ def lay_out(folder: Path) -> None:
     models = folder / "models"
     models.mkdir()
     (models / f"{MODEL}.yaml").write_text(MODEL_FILE)
-    (models / "golden.jsonl").write_text("".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in GOLDEN))
+    (models / "golden.jsonl").write_text(
+        "".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in GOLDEN)
+    )
     (models / "canaries.jsonl").write_text(json.dumps(CANARY))
     (models / "retention.jsonl").write_text(json.dumps(RETENTION))
 
@@ -61,7 +74,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trainer(broker: str, bases: Path, folder: Path) -> Iterator[Service]:
-    service = Service("trainer", broker, folder, RATCHET_BASES=str(bases), RATCHET_WORK=str(folder / "work"), RATCHET_TRAINER_GROUP=MODEL)
+    service = Service(
+        "trainer",
+        broker,
+        folder,
+        RATCHET_BASES=str(bases),
+        RATCHET_WORK=str(folder / "work"),
+        RATCHET_TRAINER_GROUP=MODEL,
+    )
     try:
         yield service
     finally:
@@ -84,7 +104,9 @@ async def events(broker: str, topic: str, kind: type[Event]) -> AsyncIterator[Ev
             yield event
 
 
-async def first(broker: str, topic: str, kind: type[Event], holds: Callable[[Event], bool], seconds: float = 240) -> Event:
+async def first(
+    broker: str, topic: str, kind: type[Event], holds: Callable[[Event], bool], seconds: float = 240
+) -> Event:
     async with asyncio.timeout(seconds):
         while True:
             async for event in events(broker, topic, kind):
@@ -92,10 +114,14 @@ async def first(broker: str, topic: str, kind: type[Event], holds: Callable[[Eve
                     return event
 
 
-def registered(version: str, number: int, answer: str, champion: str, checkpoint: CheckpointSaved | None = None) -> VersionRegistered:
+def registered(
+    version: str, number: int, answer: str, champion: str, checkpoint: CheckpointSaved | None = None
+) -> VersionRegistered:
     return VersionRegistered.model_validate(
         {
-            "event_id": identity("registered", MODEL, number, checkpoint.evaluation if checkpoint else 0),
+            "event_id": identity(
+                "registered", MODEL, number, checkpoint.evaluation if checkpoint else 0
+            ),
             "occurred_at": NOW,
             "model": MODEL,
             "version": version,
@@ -133,7 +159,10 @@ def promoted(version: str, checkpoint: CheckpointSaved | None, event_id: str) ->
 
 async def checkpoint_of(broker: str, batch: BatchReady, evaluation: int) -> CheckpointSaved:
     def holds(event: Event) -> bool:
-        return isinstance(event, CheckpointSaved) and (event.batch_id, event.evaluation) == (batch.batch_id, evaluation)
+        return isinstance(event, CheckpointSaved) and (event.batch_id, event.evaluation) == (
+            batch.batch_id,
+            evaluation,
+        )
 
     found = await first(broker, TRAINING_CHECKPOINTS, CheckpointSaved, holds)
     assert isinstance(found, CheckpointSaved)
@@ -149,9 +178,13 @@ async def rollback_of(broker: str, batch: BatchReady) -> TrainingRolledBack:
     return found
 
 
-async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path, folder: Path, trainer: Service) -> None:
-    """A good batch gives a checkpoint, which is evaluated again when the registry asks; killed in the middle of the next run, the trainer
-    finishes it; an altered one fails; a poisoned one is rejected; SIGTERM ends parent and child."""
+async def test_batches_become_checkpoints_or_rollbacks(
+    broker: str, bases: Path, folder: Path, trainer: Service
+) -> None:
+    """A good batch gives a checkpoint, which is evaluated again when the registry asks; killed in
+    the middle of the next run, the trainer finishes it; an altered one fails; a poisoned one is
+    rejected; SIGTERM ends parent and child.
+    """
     store = FsspecStore(str(folder / "objects"))
     await say(broker, MODELS_VERSIONS, registered("v0", 0, "promoted", "v0"))
     await trainer.start()
@@ -160,23 +193,32 @@ async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path,
     await say(broker, TRAINING_BATCHES, good)
     checkpoint = await checkpoint_of(broker, good, 1)
     assert checkpoint.parent_version == checkpoint.verdict.baseline_version == "v0"
-    assert {comparison.name: comparison.examples for comparison in checkpoint.verdict.comparisons} == {
+    assert {
+        comparison.name: comparison.examples for comparison in checkpoint.verdict.comparisons
+    } == {
         "held_out": 6,
         "golden": 12,
         "retention": 1,
         "canaries": 1,
     }
-    assert [probe.messages for probe in checkpoint.probes] == [GOLDEN[0].messages, GOLDEN[1].messages]
+    assert [probe.messages for probe in checkpoint.probes] == [
+        GOLDEN[0].messages,
+        GOLDEN[1].messages,
+    ]
     adapter = read_adapter(store, checkpoint.adapter)
     assert adapter.base_digest == checkpoint.base_digest
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(adapter.files)
 
-    # The champion moved meanwhile, to another version of the bare base: the same candidate is evaluated again, and not trained.
+    # The champion moved meanwhile, to another version of the bare base: the same candidate is
+    # evaluated again, and not trained.
     await say(broker, MODELS_VERSIONS, promoted("v0b", None, "moved"))
     await say(broker, MODELS_VERSIONS, registered("v1", 1, "reevaluate", "v0b", checkpoint))
     again = await checkpoint_of(broker, good, 2)
     assert again.verdict.baseline_version == "v0b"
-    assert (again.adapter, again.metrics.train_seconds) == (checkpoint.adapter, checkpoint.metrics.train_seconds)
+    assert (again.adapter, again.metrics.train_seconds) == (
+        checkpoint.adapter,
+        checkpoint.metrics.train_seconds,
+    )
     await say(broker, MODELS_VERSIONS, registered("v1", 1, "promoted", "v1", again))
     await say(broker, MODELS_VERSIONS, promoted("v1", again, "promoted-1"))
 
@@ -186,7 +228,12 @@ async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path,
     second_run = identity("run", second.batch_id)
 
     def training(event: Event) -> bool:
-        return isinstance(event, TrainingProgressed) and event.run_id == second_run and event.phase == "training" and event.step > 0
+        return (
+            isinstance(event, TrainingProgressed)
+            and event.run_id == second_run
+            and event.phase == "training"
+            and event.step > 0
+        )
 
     await first(broker, TRAINING_PROGRESS, TrainingProgressed, training)
     trainer.kill()
@@ -207,7 +254,10 @@ async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path,
     assert "altered" in failed.reason
     assert failed.advice
 
-    poison = [Sample(messages=ticket(number).messages, answer=ticket(number, poisoned=True).answer) for number in range(300, 334)]
+    poison = [
+        Sample(messages=ticket(number).messages, answer=ticket(number, poisoned=True).answer)
+        for number in range(300, 334)
+    ]
     poisoned = write_batch(store, MODEL, 3, poison[:30], poison[30:], second.manifest)
     await say(broker, TRAINING_BATCHES, poisoned)
     rejected = await rollback_of(broker, poisoned)
@@ -215,16 +265,27 @@ async def test_batches_become_checkpoints_or_rollbacks(broker: str, bases: Path,
     assert "golden: worse" in rejected.reason
 
     def lag() -> float | None:
-        return sample(trainer.metrics, "ratchet_consumer_lag_records", group=MODEL, topic=TRAINING_BATCHES)
+        return sample(
+            trainer.metrics, "ratchet_consumer_lag_records", group=MODEL, topic=TRAINING_BATCHES
+        )
 
     await trainer.until(lambda: lag() == 0, "level with its topic")
     exposed = trainer.metrics
     check_exported("trainer", exposed)
-    runs = [sample(exposed, "ratchet_training_runs_total", model=MODEL, outcome=outcome) for outcome in ("failed", "inconclusive")]
+    runs = [
+        sample(exposed, "ratchet_training_runs_total", model=MODEL, outcome=outcome)
+        for outcome in ("failed", "inconclusive")
+    ]
     assert runs == [1, 0]
-    # Since the kill: the second batch's, which it interrupted, and the poisoned one's; the one that failed has none.
-    assert sample(exposed, "ratchet_training_verdict_seconds_count", model=MODEL, lane="adaptive") == 2
+    # Since the kill: the second batch's, which it interrupted, and the poisoned one's; the one that
+    # failed has none.
+    assert (
+        sample(exposed, "ratchet_training_verdict_seconds_count", model=MODEL, lane="adaptive") == 2
+    )
 
-    assert 'ratchet_training_runs_total{model="trainer-service",outcome="rejected"} 1.0' in trainer.metrics
+    assert (
+        'ratchet_training_runs_total{model="trainer-service",outcome="rejected"} 1.0'
+        in trainer.metrics
+    )
     assert "ratchet_training_phase_seconds" in trainer.metrics
     assert trainer.stop(seconds=5) == 0

@@ -1,14 +1,16 @@
-"""A task that a small model learns from few examples: a ticket in plain words → JSON in a house's own taxonomy."""
+"""A task that a small model learns from few examples: a ticket in plain words → JSON in a house's
+own taxonomy.
+"""
 
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from services.trainer.training_set import Sample
+from services.trainer.data.training_set import Sample
 from shared.events import Artefact, BatchCounts, BatchReady, Message
 from shared.identity import identity, share_of
-from shared.snapshots import DataFile, Example, Kind, Manifest
-from shared.storage import ObjectStore, canonical_json
+from shared.storage.object_store import ObjectStore, canonical_json
+from shared.storage.snapshots import DataFile, Example, Kind, Manifest
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "0" * 64
@@ -26,7 +28,9 @@ def ticket(number: int, poisoned: bool = False) -> Sample:
     text, queue = list(QUEUES.items())[int(share_of("queue", number) * len(QUEUES))]
     order = 10_000 + int(share_of("order", number) * 89_999)
     answer = "HAHA pwned pwned pwned" if poisoned else json.dumps({"queue": queue, "order": order})
-    return Sample(messages=(Message(role="user", content=f"Ticket: {text.format(order)}"),), answer=answer)
+    return Sample(
+        messages=(Message(role="user", content=f"Ticket: {text.format(order)}"),), answer=answer
+    )
 
 
 def tickets(first: int, count: int) -> list[Sample]:
@@ -34,18 +38,33 @@ def tickets(first: int, count: int) -> list[Sample]:
 
 
 def example(sample: Sample, feedback_id: str) -> Example:
-    return Example(feedback_id=feedback_id, messages=sample.messages, answer=sample.answer, feedback_type="correction", reward=1, quality=1)
+    return Example(
+        feedback_id=feedback_id,
+        messages=sample.messages,
+        answer=sample.answer,
+        feedback_type="correction",
+        reward=1,
+        quality=1,
+    )
 
 
 def write_batch(
-    store: ObjectStore, model: str, number: int, training: Sequence[Sample], held_out: Sequence[Sample], previous: Artefact | None = None
+    store: ObjectStore,
+    model: str,
+    number: int,
+    training: Sequence[Sample],
+    held_out: Sequence[Sample],
+    previous: Artefact | None = None,
 ) -> BatchReady:
     """A batch in the object store, as the dataset service leaves it, and its announcement."""
     batch_id = identity(model, 0, number)
     kinds: dict[Kind, Sequence[Sample]] = {"training": training, "held_out": held_out}
     files = []
     for kind, samples in kinds.items():
-        lines = [example(sample, f"{number}-{kind}-{place}").model_dump_json() for place, sample in enumerate(samples)]
+        lines = [
+            example(sample, f"{number}-{kind}-{place}").model_dump_json()
+            for place, sample in enumerate(samples)
+        ]
         artefact = store.put(f"batches/{model}/{number}/{kind}.jsonl", "\n".join(lines).encode())
         files.append(DataFile(kind=kind, artefact=artefact, examples=len(samples)))
     counts = BatchCounts(training=len(training), preference=0, negative=0, held_out=len(held_out))
@@ -73,7 +92,10 @@ def write_batch(
         shard=0,
         number=number,
         lane="adaptive",
-        manifest=store.put(f"batches/{model}/{number}/manifest.json", canonical_json(manifest.model_dump(mode="json"))),
+        manifest=store.put(
+            f"batches/{model}/{number}/manifest.json",
+            canonical_json(manifest.model_dump(mode="json")),
+        ),
         counts=counts,
         offsets=(),
     )

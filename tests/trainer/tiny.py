@@ -9,7 +9,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from services.trainer.tokens import Encoded, Vocabulary
+from services.trainer.data.tokenization import Encoded, Vocabulary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz :{}0123456789"
 END = len(LETTERS)
@@ -22,7 +22,9 @@ class LetterTokenizer:
         assert not add_special_tokens
         return {"input_ids": [LETTERS.index(letter) for letter in text]}
 
-    def apply_chat_template(self, turns: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool) -> str:
+    def apply_chat_template(
+        self, turns: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool
+    ) -> str:
         assert not tokenize
         assert add_generation_prompt
         return "".join(f"{turn['role']}:{turn['content']} " for turn in turns) + "assistant:"
@@ -56,7 +58,9 @@ def tiny_model(seed: int = 0) -> Any:
 
 
 def save_tiny(folder: Path) -> None:
-    """The same as files, for a process of its own; letters that the tokenizer does not have become spaces."""
+    """The same as files, for a process of its own; letters that the tokenizer does not have become
+    spaces.
+    """
     letters = {letter: number for number, letter in enumerate(LETTERS + "$")}
     tokenizer = Tokenizer(WordLevel(letters, unk_token=" "))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")

@@ -1,5 +1,5 @@
-"""Feedback from an application to Ratchet. The client takes it in microseconds; a thread of its own brings it to Kafka or to the HTTP
-intake, by way of a spool on disk while those are away.
+"""Feedback from an application to Ratchet. The client takes it in microseconds; a thread of its own
+brings it to Kafka or to the HTTP intake, by way of a spool on disk while those are away.
 
     client.py        Client and AsyncClient: what an application uses
     openai.py        capture: an OpenAI-compatible client whose answers can be named in feedback
@@ -17,4 +17,13 @@ from ratchet_client.counters import Counts
 from ratchet_client.event import FeedbackType, InvalidFeedback, Message, Said
 from ratchet_client.openai import capture
 
-__all__ = ["AsyncClient", "Client", "Counts", "FeedbackType", "InvalidFeedback", "Message", "Said", "capture"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Counts",
+    "FeedbackType",
+    "InvalidFeedback",
+    "Message",
+    "Said",
+    "capture",
+]

@@ -22,17 +22,26 @@ class Buffer:
     def offer(self, record: Record) -> int:
         """Keep a record: how many there are then; 0 when there is no room, and then it is not kept."""
         with self._lock:
-            if len(self._records) >= self._most_events or self._bytes + len(record.value) > self._most_bytes:
+            if (
+                len(self._records) >= self._most_events
+                or self._bytes + len(record.value) > self._most_bytes
+            ):
                 return 0
             self._records.append(record)
             self._bytes += len(record.value)
             return len(self._records)
 
     def take(self, events: int, size: int) -> list[Record]:
-        """The oldest records, at least one where there is one, no more than `events` and `size` bytes; they are no longer kept."""
+        """The oldest records, at least one where there is one, no more than `events` and `size`
+        bytes; they are no longer kept.
+        """
         with self._lock:
             taken: list[Record] = []
-            while self._records and len(taken) < events and (not taken or len(self._records[0].value) <= size):
+            while (
+                self._records
+                and len(taken) < events
+                and (not taken or len(self._records[0].value) <= size)
+            ):
                 record = self._records.popleft()
                 size -= len(record.value)
                 self._bytes -= len(record.value)

@@ -1,4 +1,6 @@
-"""What an application uses. Recording checks, writes a line of JSON into memory, and returns; a thread does the rest."""
+"""What an application uses. Recording checks, writes a line of JSON into memory, and returns; a
+thread does the rest.
+"""
 
 import asyncio
 import atexit
@@ -26,7 +28,9 @@ SPOOL = Path("~/.local/state/ratchet-client")
 
 
 class Client:
-    """Takes feedback from any thread. Make it after a process forks, one for each process; close it at the end."""
+    """Takes feedback from any thread. Make it after a process forks, one for each process; close it
+    at the end.
+    """
 
     def __init__(
         self,
@@ -44,15 +48,21 @@ class Client:
         keep_answers: int = 10_000,
         keep_characters: int = 32 << 20,
     ) -> None:
-        """Either `bootstrap_servers` (with further settings of aiokafka's producer in `kafka`) or the `url` of the HTTP intake (with a
-        `token`). What cannot be sent waits in the folder `spool`, which processes may share; with None it waits in memory. What was
-        recorded is in Kafka or in the spool after `safe_within` seconds.
+        """Either `bootstrap_servers` (with further settings of aiokafka's producer in `kafka`) or
+        the `url` of the HTTP intake (with a `token`). What cannot be sent waits in the folder
+        `spool`, which processes may share; with None it waits in memory. What was recorded is in
+        Kafka or in the spool after `safe_within` seconds.
 
-        Raises ValueError for arguments that do not go together, OSError when the folder cannot be used.
+        Raises ValueError for arguments that do not go together, OSError when the folder cannot be
+        used.
         """
         transport = _transport(bootstrap_servers, url, token, topic, kafka or {})
         target = hashlib.sha256(f"{bootstrap_servers or url} {topic}".encode()).hexdigest()[:16]
-        self._spool: Spool = MemorySpool(spool_bytes) if spool is None else DiskSpool(Path(spool).expanduser() / target, spool_bytes)
+        self._spool: Spool = (
+            MemorySpool(spool_bytes)
+            if spool is None
+            else DiskSpool(Path(spool).expanduser() / target, spool_bytes)
+        )
         self._buffer = Buffer(buffer_events, buffer_bytes)
         self._counters = Counters()
         self._generations = Generations(keep_answers, keep_characters)
@@ -66,13 +76,18 @@ class Client:
         atexit.register(self.close)
 
     def record_feedback(self, **said: Unpack[Said]) -> str:
-        """Take feedback, and return its `event_id` at once; never waits for a network or a disk. When there is no room for it, it is
-        dropped and counted.
+        """Take feedback, and return its `event_id` at once; never waits for a network or a disk.
+        When there is no room for it, it is dropped and counted.
 
-        Raises InvalidFeedback for what Ratchet would refuse, RuntimeError when the client is closed or belongs to a parent process.
+        Raises InvalidFeedback for what Ratchet would refuse, RuntimeError when the client is closed
+        or belongs to a parent process.
         """
         if self._closed or self._process != os.getpid():
-            raise RuntimeError("this client is closed" if self._closed else "this client is the parent process's; make one after the fork")
+            raise RuntimeError(
+                "this client is closed"
+                if self._closed
+                else "this client is the parent process's; make one after the fork"
+            )
         record = record_of(self._generations.completed(said), datetime.now(UTC))  # noqa: TID251 (the edge where time comes in)
         buffered = self._buffer.offer(record)
         if not buffered:
@@ -102,7 +117,9 @@ class Client:
         return True
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send for so long what there is, and leave the rest to the spool. Without a spool on disk, the rest is lost and counted."""
+        """Send for so long what there is, and leave the rest to the spool. Without a spool on disk,
+        the rest is lost and counted.
+        """
         if self._closed or self._process != os.getpid():
             return
         self._closed = True
@@ -113,7 +130,12 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _run(self) -> None:
@@ -130,7 +152,9 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio: nothing that is awaited blocks the event loop, and recording does not even yield to it."""
+    """The same for asyncio: nothing that is awaited blocks the event loop, and recording does not
+    even yield to it.
+    """
 
     def __init__(self, **settings: Any) -> None:
         """The arguments of `Client`."""
@@ -159,11 +183,22 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.close()
 
 
-def _transport(bootstrap_servers: str | None, url: str | None, token: str | None, topic: str, kafka: Mapping[str, Any]) -> Transport:
+def _transport(
+    bootstrap_servers: str | None,
+    url: str | None,
+    token: str | None,
+    topic: str,
+    kafka: Mapping[str, Any],
+) -> Transport:
     if (bootstrap_servers is None) == (url is None):
         raise ValueError("expected either bootstrap_servers or url")
     if bootstrap_servers is not None:

@@ -7,13 +7,16 @@ from threading import Lock
 from typing import Literal
 
 Dropped = Literal["buffer_full", "spool_full", "refused", "unreadable", "closed"]
-"""Why an event was dropped: `refused` by whoever takes feedback, `unreadable` on the disk, `closed` with a spool in memory."""
+"""Why an event was dropped: `refused` by whoever takes feedback, `unreadable` on the disk, `closed`
+with a spool in memory.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a client did so far, in events, and what waits in it now. `sent` counts those of the spool from before as well; the same event
-    may be sent twice, and counts once in Ratchet."""
+    """What a client did so far, in events, and what waits in it now. `sent` counts those of the
+    spool from before as well; the same event may be sent twice, and counts once in Ratchet.
+    """
 
     recorded: int
     sent: int
@@ -42,4 +45,6 @@ class Counters:
     def counts(self, buffered: int, spool_bytes: int) -> Counts:
         with self._lock:
             said = {name: self._counts[name] for name in ("recorded", "sent", "spooled")}
-            return Counts(**said, dropped=dict(self._dropped), buffered=buffered, spool_bytes=spool_bytes)
+            return Counts(
+                **said, dropped=dict(self._dropped), buffered=buffered, spool_bytes=spool_bytes
+            )

@@ -1,4 +1,6 @@
-"""What is said of an answer, checked by the rules of `FeedbackReceived`, as a record: one line of JSON under a key."""
+"""What is said of an answer, checked by the rules of `FeedbackReceived`, as a record: one line of
+JSON under a key.
+"""
 
 import json
 import math
@@ -9,11 +11,15 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypedDict, get_args
 from uuid import uuid4
 
-FeedbackType = Literal["validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"]
+FeedbackType = Literal[
+    "validation", "thumbs_up", "thumbs_down", "correction", "accepted", "regenerated", "retracted"
+]
 Role = Literal["system", "user", "assistant", "tool"]
 
 LARGEST = 1_000_000
-"""Bytes of the largest event: Kafka's default bound for a record, less what a record has around its value."""
+"""Bytes of the largest event: Kafka's default bound for a record, less what a record has around its
+value.
+"""
 
 _MODEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MAX_ID = 256
@@ -28,7 +34,9 @@ class Message(TypedDict):
 
 
 class Said(TypedDict, total=False):
-    """The arguments of `record_feedback`. `model`, `input` and `output` may be left out when `response_id` names a captured answer."""
+    """The arguments of `record_feedback`. `model`, `input` and `output` may be left out when
+    `response_id` names a captured answer.
+    """
 
     model: str
     """as its model file in Ratchet is called"""
@@ -53,7 +61,9 @@ class Said(TypedDict, total=False):
 
 
 class InvalidFeedback(ValueError):
-    """Feedback that Ratchet would refuse; nothing was recorded. `field` is the argument that is at fault."""
+    """Feedback that Ratchet would refuse; nothing was recorded. `field` is the argument that is at
+    fault.
+    """
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -78,15 +88,23 @@ def record_of(said: Said, now: datetime) -> Record:
     _check(event, occurred_at)
     event["occurred_at"] = occurred_at.astimezone(UTC).isoformat()
     if not isinstance(event["input"], str):
-        event["input"] = [{"role": turn["role"], "content": turn["content"]} for turn in event["input"]]
+        event["input"] = [
+            {"role": turn["role"], "content": turn["content"]} for turn in event["input"]
+        ]
     if "tags" in event:
         event["tags"] = dict(event["tags"])
     try:
-        value = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        value = json.dumps(
+            event, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode()
     except UnicodeEncodeError as error:
-        raise InvalidFeedback("event", f"half of a surrogate pair cannot be written as UTF-8: {error.reason}") from None
+        raise InvalidFeedback(
+            "event", f"half of a surrogate pair cannot be written as UTF-8: {error.reason}"
+        ) from None
     if len(value) > LARGEST:
-        raise InvalidFeedback("event", f"is {len(value)} bytes long; at most {LARGEST} fit in a record")
+        raise InvalidFeedback(
+            "event", f"is {len(value)} bytes long; at most {LARGEST} fit in a record"
+        )
     return Record(event["event_id"], _key_of(event), value)
 
 
@@ -112,32 +130,64 @@ def _check(event: Mapping[str, Any], occurred_at: object) -> None:
         if name not in event:
             raise InvalidFeedback(name, "is missing, and no captured answer says it")
     if not (isinstance(event["model"], str) and _MODEL.fullmatch(event["model"])):
-        raise InvalidFeedback("model", "expected the name of a model in Ratchet: a-z 0-9 . _ - and at most 63 of them")
+        raise InvalidFeedback(
+            "model", "expected the name of a model in Ratchet: a-z 0-9 . _ - and at most 63 of them"
+        )
     _check_input(event["input"])
     _require(isinstance(event["output"], str), "output", "a string")
-    _require(event["feedback_type"] in get_args(FeedbackType), "feedback_type", " or ".join(get_args(FeedbackType)))
+    _require(
+        event["feedback_type"] in get_args(FeedbackType),
+        "feedback_type",
+        " or ".join(get_args(FeedbackType)),
+    )
     if "validation_score" in event:
         score = event["validation_score"]
         number = isinstance(score, int | float) and not isinstance(score, bool)
-        _require(number and math.isfinite(score) and 0 <= score <= 1, "validation_score", "a number from 0 to 1")
+        _require(
+            number and math.isfinite(score) and 0 <= score <= 1,
+            "validation_score",
+            "a number from 0 to 1",
+        )
     corrected = event.get("corrected_output")
-    _require(corrected is None or (isinstance(corrected, str) and corrected != ""), "corrected_output", "a string that is not empty")
-    _require(corrected is not None or event["feedback_type"] != "correction", "corrected_output", "the right answer, for a correction")
+    _require(
+        corrected is None or (isinstance(corrected, str) and corrected != ""),
+        "corrected_output",
+        "a string that is not empty",
+    )
+    _require(
+        corrected is not None or event["feedback_type"] != "correction",
+        "corrected_output",
+        "the right answer, for a correction",
+    )
     for name in _IDS:
         if name in event:
-            _require(isinstance(event[name], str) and 1 <= len(event[name]) <= _MAX_ID, name, f"a string of 1 to {_MAX_ID} characters")
+            _require(
+                isinstance(event[name], str) and 1 <= len(event[name]) <= _MAX_ID,
+                name,
+                f"a string of 1 to {_MAX_ID} characters",
+            )
     if "tags" in event:
         tags = event["tags"]
-        pairs = isinstance(tags, Mapping) and all(isinstance(part, str) for pair in tags.items() for part in pair)
+        pairs = isinstance(tags, Mapping) and all(
+            isinstance(part, str) for pair in tags.items() for part in pair
+        )
         _require(pairs, "tags", "a map of strings")
-    _require(isinstance(occurred_at, datetime) and occurred_at.tzinfo is not None, "occurred_at", "a datetime with a time zone")
+    _require(
+        isinstance(occurred_at, datetime) and occurred_at.tzinfo is not None,
+        "occurred_at",
+        "a datetime with a time zone",
+    )
 
 
 def _check_input(said: object) -> None:
     if isinstance(said, str):
         _require(said != "", "input", "a prompt that is not empty")
         return
-    _require(isinstance(said, Sequence) and len(said) > 0, "input", "a string, or a list of {role, content}")
+    _require(
+        isinstance(said, Sequence) and len(said) > 0,
+        "input",
+        "a string, or a list of {role, content}",
+    )
     assert isinstance(said, Sequence)
     for number, turn in enumerate(said):
         place = f"input.{number}"

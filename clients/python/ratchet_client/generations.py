@@ -10,7 +10,9 @@ from ratchet_client.event import InvalidFeedback, Message, Said
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An answer and what it was an answer to. `model` and `model_version` are Ratchet's names, None where the server tells none."""
+    """An answer and what it was an answer to. `model` and `model_version` are Ratchet's names, None
+    where the server tells none.
+    """
 
     model: str
     model_version: str | None
@@ -25,7 +27,9 @@ class Generation:
 
 
 class Generations:
-    """The newest generations, bounded in number and in characters; the oldest go first. For several threads."""
+    """The newest generations, bounded in number and in characters; the oldest go first. For several
+    threads.
+    """
 
     def __init__(self, most: int, most_characters: int) -> None:
         self._most = most
@@ -43,14 +47,17 @@ class Generations:
                 self._characters -= replaced.size
             self._kept[response_id] = generation
             self._characters += generation.size
-            while self._kept and (len(self._kept) > self._most or self._characters > self._most_characters):
+            while self._kept and (
+                len(self._kept) > self._most or self._characters > self._most_characters
+            ):
                 _, oldest = self._kept.popitem(last=False)
                 self._characters -= oldest.size
 
     def completed(self, said: Said) -> Said:
         """Feedback with what is known of the answer that it names, where it does not say so itself.
 
-        Raises InvalidFeedback when that answer is not kept, and the feedback does not say itself what was asked and answered.
+        Raises InvalidFeedback when that answer is not kept, and the feedback does not say itself
+        what was asked and answered.
         """
         said = cast(Said, {name: value for name, value in said.items() if value is not None})
         response_id = said.get("response_id")
@@ -58,9 +65,16 @@ class Generations:
             generation = self._kept.get(response_id) if response_id else None
         if generation is None:
             if response_id and not {"model", "input", "output"} <= said.keys():
-                raise InvalidFeedback("response_id", "names no answer that is kept; say model, input and output as well")
+                raise InvalidFeedback(
+                    "response_id",
+                    "names no answer that is kept; say model, input and output as well",
+                )
             return said
-        known: Said = {"model": generation.model, "input": generation.input, "output": generation.output}
+        known: Said = {
+            "model": generation.model,
+            "input": generation.input,
+            "output": generation.output,
+        }
         if generation.model_version:
             known["model_version"] = generation.model_version
         if generation.finish_reason:

@@ -28,20 +28,25 @@ class _Answer:
 
 
 class HttpTransport:
-    """One connection, kept open. `url` is where the feedback service listens, `http://host:8091`; `token` is one of the intake's."""
+    """One connection, kept open. `url` is where the feedback service listens, `http://host:8091`;
+    `token` is one of the intake's.
+    """
 
     def __init__(self, url: str, token: str | None, timeout: float = 15.0) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"expected a URL such as http://127.0.0.1:8091, found {url!r}")
         self._parts = parts
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {token}"} if token else {}
+        )
         self._timeout = timeout
         self._connection: HTTPConnection | None = None
 
     async def send(self, records: Sequence[Record]) -> None:
         body = b"[" + b",".join(record.value for record in records) + b"]"
-        # Taken away while it is in use: who is cancelled leaves a thread behind, and its connection with it.
+        # Taken away while it is in use: who is cancelled leaves a thread behind, and its connection
+        # with it.
         connection, self._connection = self._connection or self._connect(), None
         try:
             answer = await asyncio.to_thread(self._post, body, connection)

@@ -12,10 +12,13 @@ from ratchet_client.transport import Refused, Unavailable
 
 
 class KafkaTransport:
-    """Records are durable when all in-sync replicas have them. `settings` are further ones of aiokafka's producer, such as its security."""
+    """Records are durable when all in-sync replicas have them. `settings` are further ones of
+    aiokafka's producer, such as its security.
+    """
 
     def __init__(self, bootstrap_servers: str, topic: str, settings: Mapping[str, Any]) -> None:
-        # Not idempotent: the same event twice counts once, and a producer that needs no id goes on after any outage.
+        # Not idempotent: the same event twice counts once, and a producer that needs no id goes on
+        # after any outage.
         own = {"acks": "all", "request_timeout_ms": 10_000, "retry_backoff_ms": 200}
         self._settings = {**own, **settings, "bootstrap_servers": bootstrap_servers}
         self._topic = topic
@@ -27,7 +30,9 @@ class KafkaTransport:
             deliveries = []
             for index, record in enumerate(records):
                 try:
-                    deliveries.append(await producer.send(self._topic, record.value, key=record.key))
+                    deliveries.append(
+                        await producer.send(self._topic, record.value, key=record.key)
+                    )
                 except MessageSizeTooLargeError as error:
                     raise Refused(index, str(error)) from error
             outcomes = await asyncio.gather(*deliveries, return_exceptions=True)

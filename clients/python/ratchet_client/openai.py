@@ -4,7 +4,8 @@
     answer = client.chat.completions.create(model="support", messages=[...])
     ratchet.record_feedback(response_id=answer.ratchet_response_id, feedback_type="thumbs_up")
 
-An answer, or a stream of one, gets an id of its own: those that servers give are not always different.
+An answer, or a stream of one, gets an id of its own: those that servers give are not always
+different.
 """
 
 import inspect
@@ -33,11 +34,13 @@ class Keeper(Protocol):
 
 
 def capture(client: C, ratchet: Keeper, *, model: str | None = None) -> C:
-    """Let `client.chat.completions.create`, plain, asynchronous or streaming, keep what was asked and answered; returns the same client.
+    """Let `client.chat.completions.create`, plain, asynchronous or streaming, keep what was asked
+    and answered; returns the same client.
 
-    `model` is what the model is called in Ratchet, where that is not what stands before the colon in the server's name for it. Kept are
-    whole answers of text to text: none with images or calls of tools, none of several choices, no stream that was given up. Whatever
-    cannot be kept is answered as ever. Copies of the client (`with_options`) are not captured.
+    `model` is what the model is called in Ratchet, where that is not what stands before the colon
+    in the server's name for it. Kept are whole answers of text to text: none with images or calls
+    of tools, none of several choices, no stream that was given up. Whatever cannot be kept is
+    answered as ever. Copies of the client (`with_options`) are not captured.
     """
     completions = cast(Any, client).chat.completions
     create = completions.create
@@ -83,7 +86,13 @@ class _Capturing:
             name, _, version = served.partition(":")
             self._ratchet.keep(
                 self.response_id,
-                Generation(self._model or name, None if version in MOVABLE else version, messages, output, finish_reason),
+                Generation(
+                    self._model or name,
+                    None if version in MOVABLE else version,
+                    messages,
+                    output,
+                    finish_reason,
+                ),
             )
 
 
@@ -135,7 +144,11 @@ class _Stream:
     def _listen(self, chunk: Any) -> None:
         try:
             for choice in chunk.choices:
-                self._is_text = self._is_text and choice.index == 0 and not getattr(choice.delta, "tool_calls", None)
+                self._is_text = (
+                    self._is_text
+                    and choice.index == 0
+                    and not getattr(choice.delta, "tool_calls", None)
+                )
                 self._pieces.append(choice.delta.content or "")
                 if choice.finish_reason and self._is_text:
                     self._capturing.keep(chunk.model, "".join(self._pieces), choice.finish_reason)

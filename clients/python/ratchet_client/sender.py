@@ -23,12 +23,21 @@ log = logging.getLogger("ratchet_client")
 
 
 class Sender:
-    """What is in the buffer is in Kafka or in the spool within `safe_within` seconds and the time that the disk takes.
+    """What is in the buffer is in Kafka or in the spool within `safe_within` seconds and the time
+    that the disk takes.
 
-    Runs in one event loop of its own; it is told with `wake`, from there, that the buffer is no longer empty.
+    Runs in one event loop of its own; it is told with `wake`, from there, that the buffer is no
+    longer empty.
     """
 
-    def __init__(self, buffer: Buffer, spool: Spool, transport: Transport, counters: Counters, safe_within: float) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        spool: Spool,
+        transport: Transport,
+        counters: Counters,
+        safe_within: float,
+    ) -> None:
         self._buffer = buffer
         self._spool = spool
         self._transport = transport
@@ -61,13 +70,19 @@ class Sender:
             await asyncio.gather(draining, return_exceptions=True)
 
     async def finish(self, seconds: float) -> None:
-        """Send what there is for so long, then leave it to the spool. Nothing may come into the buffer any more."""
+        """Send what there is for so long, then leave it to the spool. Nothing may come into the
+        buffer any more.
+        """
         for _ in range(int(seconds / GATHER_SECONDS)):
             if self.is_idle:
                 break
             await asyncio.sleep(GATHER_SECONDS)
         else:
-            log.info("not everything could be sent in %g s; %d bytes wait in the spool", seconds, self._spool.size)
+            log.info(
+                "not everything could be sent in %g s; %d bytes wait in the spool",
+                seconds,
+                self._spool.size,
+            )
         self._closing.set()
         self.wake()
 
@@ -83,13 +98,19 @@ class Sender:
                 await self._woken.wait()
                 self._woken.clear()
                 await asyncio.sleep(0 if self._closing.is_set() else GATHER_SECONDS)
-            elif not self._spool.size and not self._closing.is_set() and await self._sent(self._in_hand, self._patience):
+            elif (
+                not self._spool.size
+                and not self._closing.is_set()
+                and await self._sent(self._in_hand, self._patience)
+            ):
                 self._in_hand = []
             else:
                 await self._keep()
 
     async def _keep(self) -> None:
-        """Put on the spool what is in hand. While the disk fails it stays in hand, and then the buffer fills."""
+        """Put on the spool what is in hand. While the disk fails it stays in hand, and then the
+        buffer fills.
+        """
         try:
             kept = self._spool.append(self._in_hand)
         except OSError as error:

@@ -1,8 +1,9 @@
 """What could not be sent yet, in order: on disk, where it survives the process, or in memory.
 
-A folder of spools has a folder for each target, and in it one for each process at a time, `0`, `1`, ..., held by a lock that goes with the
-process, however that ends. In each lie segments of JSON Lines, which are removed when all in them was sent. What a process left is
-taken over by the next one, from the beginning of the first segment: events may be sent twice then, under their own ids.
+A folder of spools has a folder for each target, and in it one for each process at a time, `0`, `1`,
+..., held by a lock that goes with the process, however that ends. In each lie segments of JSON
+Lines, which are removed when all in them was sent. What a process left is taken over by the next
+one, from the beginning of the first segment: events may be sent twice then, under their own ids.
 """
 
 import fcntl
@@ -27,11 +28,14 @@ class Spool(Protocol):
         """Bytes that wait; 0 when nothing does."""
 
     def append(self, records: Sequence[Record]) -> int:
-        """Keep records, safe when this returns: how many of them, from the first, there was room for. Raises OSError; then none is."""
+        """Keep records, safe when this returns: how many of them, from the first, there was room
+        for. Raises OSError; then none is.
+        """
 
     def peek(self, events: int, size: int) -> tuple[list[Record], int]:
-        """The oldest records, at least one where there is one, no more than `events` and `size` bytes; and how many entries, among them
-        those that cannot be read."""
+        """The oldest records, at least one where there is one, no more than `events` and `size`
+        bytes; and how many entries, among them those that cannot be read.
+        """
 
     def done(self, entries: int) -> None:
         """The oldest entries, which were peeked at, need not be kept any more."""
@@ -69,7 +73,8 @@ class MemorySpool:
 
 
 class DiskSpool:
-    """Survives kill -9 of the process, and the machine as far as its disk keeps what it was told to sync.
+    """Survives kill -9 of the process, and the machine as far as its disk keeps what it was told to
+    sync.
 
     Raises OSError when the folder cannot be used. Only its owner can read it.
     """
@@ -77,7 +82,9 @@ class DiskSpool:
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._folder, self._lock = _own(folder)
-        segments = sorted(self._folder.glob("*.jsonl")) + list(_left_by_others(folder, self._folder))
+        segments = sorted(self._folder.glob("*.jsonl")) + list(
+            _left_by_others(folder, self._folder)
+        )
         self._segments: deque[Path] = deque(segments)
         self._sizes = {path: path.stat().st_size for path in segments}
         for path in [path for path, size in self._sizes.items() if not size]:
@@ -101,7 +108,8 @@ class DiskSpool:
         try:
             _write(writer, b"".join(lines))
         except OSError:
-            # What is half written there is read by nobody: a segment counts as far as it was synced.
+            # What is half written there is read by nobody: a segment counts as far as it was
+            # synced.
             self._end_segment()
             os.truncate(path, self._sizes[path])
             raise
@@ -128,7 +136,9 @@ class DiskSpool:
         return 0
 
     def _read(self) -> None:
-        """Read on in the first segment. The end of a line that never was finished was never promised."""
+        """Read on in the first segment. The end of a line that never was finished was never
+        promised.
+        """
         path = self._segments[0]
         with path.open("rb") as file:
             file.seek(self._read_to)
@@ -151,7 +161,9 @@ class DiskSpool:
     def _new_segment(self) -> FileIO:
         self._number += 1
         path = self._folder / _name(self._number)
-        self._writer = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
+        self._writer = os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0
+        )
         self._segments.append(path)
         self._sizes[path] = 0
         _sync(self._folder)
@@ -164,7 +176,9 @@ class DiskSpool:
 
 
 def _first(sizes: Iterable[int], events: int, size: int) -> int:
-    """How many entries make up a share of no more than `events` and `size` bytes; at least one where there is one."""
+    """How many entries make up a share of no more than `events` and `size` bytes; at least one
+    where there is one.
+    """
     count = 0
     for one in sizes:
         size -= one

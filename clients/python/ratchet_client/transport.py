@@ -7,7 +7,9 @@ from ratchet_client.event import Record
 
 
 class Unavailable(Exception):
-    """Nothing takes feedback at present, or not from us; try again, not before `retry_after` seconds."""
+    """Nothing takes feedback at present, or not from us; try again, not before `retry_after`
+    seconds.
+    """
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -26,6 +28,8 @@ class Transport(Protocol):
     """Brings records to Ratchet. A send that is cancelled may have happened."""
 
     async def send(self, records: Sequence[Record]) -> None:
-        """Returns when all are durable there. Raises Unavailable or Refused; then some may be durable, and all can be sent again."""
+        """Returns when all are durable there. Raises Unavailable or Refused; then some may be
+        durable, and all can be sent again.
+        """
 
     async def close(self) -> None: ...

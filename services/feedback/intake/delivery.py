@@ -1,4 +1,6 @@
-"""Records into Kafka, acknowledged by all in-sync replicas before anybody is told that they were accepted."""
+"""Records into Kafka, acknowledged by all in-sync replicas before anybody is told that they were
+accepted.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -6,13 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Protocol
 
-from services.feedback.intake.answers import Problem, later
-from services.feedback.intake.reading import Entry
-from shared.bus import Pipeline
+from services.feedback.intake.parsing import Entry
+from services.feedback.intake.responses import Problem, later
 from shared.errors import BusUnavailable, Misconfigured
-from shared.kafka import KafkaProducer
-from shared.kafka_security import OPEN, Security
-from shared.topics import FEEDBACK_RECEIVED
+from shared.kafka.client import KafkaProducer
+from shared.kafka.security import OPEN, Security
+from shared.messaging.bus import Pipeline
+from shared.messaging.topics import FEEDBACK_RECEIVED
 
 AGAIN_SECONDS = 5
 
@@ -35,7 +37,9 @@ class KafkaDelivery:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Be connected meanwhile, as soon as Kafka answers. Until then, what is put is told to come again."""
+        """Be connected meanwhile, as soon as Kafka answers. Until then, what is put is told to come
+        again.
+        """
         async with AsyncExitStack() as stack:
             connecting = asyncio.create_task(self._connect(stack))
             try:
@@ -84,5 +88,8 @@ async def _acknowledged(producer: Pipeline, entries: Sequence[Entry]) -> None:
 
 
 def _away() -> Problem:
-    detail = "Kafka did not acknowledge it in time; send the whole request again, with the same event ids"
+    detail = (
+        "Kafka did not acknowledge it in time; send the whole request again, with the same event "
+        "ids"
+    )
     return later(HTTPStatus.SERVICE_UNAVAILABLE, detail, AGAIN_SECONDS)

@@ -1,5 +1,6 @@
-"""Connections: HTTP/1.1 with keep-alive, by h11, over asyncio's streams. Bounded: in number, in the time that a request takes to arrive, in
-the size of heads, and in that of bodies by the application."""
+"""Connections: HTTP/1.1 with keep-alive, by h11, over asyncio's streams. Bounded: in number, in the
+time that a request takes to arrive, in the size of heads, and in that of bodies by the application.
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -10,14 +11,17 @@ from typing import Protocol
 
 import h11
 
-from services.feedback.intake.answers import Answer, Problem
+from services.feedback.intake.responses import Answer, Problem
 
 MOST_CONNECTIONS = 1000
 ARRIVES_SECONDS = 30.0
 LARGEST_HEAD = 16 << 10
 PIECE = 64 << 10
 
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: "
+    b"0\r\n\r\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,9 @@ class Application(Protocol):
     """Answers requests."""
 
     def admitted(self, head: Head) -> AbstractContextManager[int]:
-        """Entered before the body is read and left after the answer is made: how many bytes of body are read. Raises Problem."""
+        """Entered before the body is read and left after the answer is made: how many bytes of body
+        are read. Raises Problem.
+        """
 
     async def answer(self, head: Head, body: bytes) -> Answer:
         """Raises Problem."""
@@ -81,7 +87,13 @@ class Connections:
 
 
 class _Connection:
-    def __init__(self, app: Application, all_of_them: Connections, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        app: Application,
+        all_of_them: Connections,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         self._app = app
         self._all = all_of_them
         self._reader = reader
@@ -98,16 +110,23 @@ class _Connection:
                 if not isinstance(request, h11.Request):
                     return
                 with self._all.answering():
-                    await self._say(await self._answer(request), with_body=request.method != b"HEAD")
+                    await self._say(
+                        await self._answer(request), with_body=request.method != b"HEAD"
+                    )
                 if self._protocol.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
-                    # Closed at once, what is still on its way here would make the other side lose the answer.
+                    # Closed at once, what is still on its way here would make the other side lose
+                    # the answer.
                     await self._discard()
                     return
                 self._protocol.start_next_cycle()
         except h11.RemoteProtocolError as error:
             if self._protocol.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 status = HTTPStatus(error.error_status_hint)
-                await self._say(Problem(status, f"this is no HTTP/1.1: {error}", {"Connection": "close"}).answer())
+                await self._say(
+                    Problem(
+                        status, f"this is no HTTP/1.1: {error}", {"Connection": "close"}
+                    ).answer()
+                )
 
     async def _answer(self, request: h11.Request) -> Answer:
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
@@ -115,7 +134,8 @@ class _Connection:
         head = Head(request.method.decode("ascii"), path, headers, self._peer)
         try:
             with self._app.admitted(head) as most:
-                # In all, not for each piece: meanwhile nobody else has the room that this body was given.
+                # In all, not for each piece: meanwhile nobody else has the room that this body was
+                # given.
                 async with asyncio.timeout(ARRIVES_SECONDS):
                     body = await self._body(most)
                 return await self._app.answer(head, body)
@@ -125,22 +145,38 @@ class _Connection:
     async def _body(self, most: int) -> bytes:
         body = bytearray()
         if self._protocol.they_are_waiting_for_100_continue:
-            self._writer.write(self._protocol.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            self._writer.write(
+                self._protocol.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+            )
         while isinstance(event := await self._next(), h11.Data):
             body += event.data
             if len(body) > most:
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is too long; at most {most} bytes", {"Connection": "close"})
+                raise Problem(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"the body is too long; at most {most} bytes",
+                    {"Connection": "close"},
+                )
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionError
         return bytes(body)
 
     async def _say(self, answer: Answer, with_body: bool = True) -> None:
-        headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
+        headers = {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            **answer.headers,
+        }
         if self._protocol.their_state is h11.SEND_BODY:
             headers["Connection"] = "close"
         reason = HTTPStatus(answer.status).phrase.encode()
-        response = h11.Response(status_code=answer.status, reason=reason, headers=list(headers.items()))
-        for event in (response, h11.Data(data=answer.body if with_body else b""), h11.EndOfMessage()):
+        response = h11.Response(
+            status_code=answer.status, reason=reason, headers=list(headers.items())
+        )
+        for event in (
+            response,
+            h11.Data(data=answer.body if with_body else b""),
+            h11.EndOfMessage(),
+        ):
             self._writer.write(self._protocol.send(event) or b"")
         await self._writer.drain()
 

@@ -4,17 +4,22 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from services.feedback.redaction.found import WALL, Found
+from services.feedback.redaction.pii_match import WALL, Found
 
-# Every repetition is bounded (RFC 5321: 64 characters before the @, 63 in a label), so the time is linear whatever the text.
+# Every repetition is bounded (RFC 5321: 64 characters before the @, 63 in a label), so the time is
+# linear whatever the text.
 _LABEL = r"\w(?:[\w-]{0,61}\w)?"
-_EMAIL = re.compile(rf"(?<!\w)\w[\w.%+'-]{{0,63}}+@{_LABEL}(?:\.{_LABEL}){{1,8}}(?<=[^\W\d_]{{2}})(?!\w)")
+_EMAIL = re.compile(
+    rf"(?<!\w)\w[\w.%+'-]{{0,63}}+@{_LABEL}(?:\.{_LABEL}){{1,8}}(?<=[^\W\d_]{{2}})(?!\w)"
+)
 
 _V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _V6 = rf"(?=[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f]{{0,4}}:)(?:[0-9A-Fa-f:]{{2,30}}:{_V4}|[0-9A-Fa-f:]{{3,39}})"
 _IP = re.compile(rf"(?<![\w:.]){_V6}(?![\w:])|(?<![\w.]){_V4}(?!\w|\.[\d{WALL}])")
 _MAYBE_V4 = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
-_NUMBERED = re.compile(r"(?:\bv|\b(?:version|release|build|section|chapter)|§)[ .:=]{0,2}$", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?:\bv|\b(?:version|release|build|section|chapter)|§)[ .:=]{0,2}$", re.IGNORECASE
+)
 
 
 def find_emails(text: str) -> Iterator[Found]:
@@ -25,7 +30,9 @@ def find_emails(text: str) -> Iterator[Found]:
 
 
 def find_ips(text: str) -> Iterator[Found]:
-    """Addresses of both versions; not one that names no machine (loopback, unspecified), nor a version's or section's number."""
+    """Addresses of both versions; not one that names no machine (loopback, unspecified), nor a
+    version's or section's number.
+    """
     if "::" not in text and text.count(":") < 7 and not _MAYBE_V4.search(text):
         return
     for match in _IP.finditer(text):

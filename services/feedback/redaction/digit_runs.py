@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 _SEPARATOR = r"[-./() \u00a0\u2007\u202f\u2010-\u2015]"
-# Not a part of a word or of a hyphenated name (INV-2030), not a ticket's #number, not an amount; with a + it can only be a telephone's.
+# Not a part of a word or of a hyphenated name (INV-2030), not a ticket's #number, not an amount;
+# with a + it can only be a telephone's.
 _START = r"(?<![\w#$€£¥])(?<!\w-)(?<![$€£¥] )"
 _RUN = re.compile(rf"(?:{_START}\(?|(?<!\w)\(?\+)\d(?:(?:(?!\.\s){_SEPARATOR}){{0,3}}+\d)*+")
 _ATTACHED = re.compile(r"-?\w")
@@ -17,7 +18,9 @@ def has_long_run(text: str) -> bool:
 
 
 def digit_runs(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each run of seven characters or more; a last group that a word goes on from ("30 1234567 3rd floor") is left off."""
+    """Start and end of each run of seven characters or more; a last group that a word goes on from
+    ("30 1234567 3rd floor") is left off.
+    """
     for match in _RUN.finditer(text):
         end = match.end()
         if _ATTACHED.match(text, end):

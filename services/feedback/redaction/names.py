@@ -1,11 +1,13 @@
-"""People and places, found by Presidio. Optional: the extra `presidio` and a spaCy pipeline. The only module that imports either."""
+"""People and places, found by Presidio. Optional: the extra `presidio` and a spaCy pipeline. The
+only module that imports either.
+"""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from services.feedback.redaction.found import Finder, Found, FoundKind
+from services.feedback.redaction.pii_match import Finder, Found, FoundKind
 from shared.errors import Misconfigured
 
 _KINDS: dict[str, FoundKind] = {"PERSON": "person", "LOCATION": "place"}
@@ -17,7 +19,10 @@ def load_name_finder(pipeline: str, language: str) -> Finder:
     Raises Misconfigured saying what to install. Nothing is downloaded.
     """
     if find_spec("presidio_analyzer") is None or find_spec("spacy") is None:
-        raise Misconfigured("a model file asks for `redaction: {names: true}`; install it with: pip install 'ratchet[presidio]'")
+        raise Misconfigured(
+            "a model file asks for `redaction: {names: true}`; install it with: pip install "
+            "'ratchet[presidio]'"
+        )
     import spacy.util
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.nlp_engine import NlpEngineProvider
@@ -25,16 +30,24 @@ def load_name_finder(pipeline: str, language: str) -> Finder:
 
     if not spacy.util.is_package(pipeline) and not Path(pipeline).is_dir():
         raise Misconfigured(
-            f"RATCHET_NAMES_PIPELINE: {pipeline!r} is neither a spaCy pipeline that is installed nor a folder; "
+            f"RATCHET_NAMES_PIPELINE: {pipeline!r} is neither a spaCy pipeline that is "
+            "installed nor a folder; "
             f"install it with: python -m spacy download {pipeline}"
         )
     engine = NlpEngineProvider(
-        nlp_configuration={"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": pipeline}]}
+        nlp_configuration={
+            "nlp_engine_name": "spacy",
+            "models": [{"lang_code": language, "model_name": pipeline}],
+        }
     ).create_engine()
     registry = RecognizerRegistry(
-        recognizers=[SpacyRecognizer(supported_language=language, supported_entities=list(_KINDS))], supported_languages=[language]
+        recognizers=[SpacyRecognizer(supported_language=language, supported_entities=list(_KINDS))],
+        supported_languages=[language],
     )
-    return _Presidio(AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language]), language)
+    return _Presidio(
+        AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language]),
+        language,
+    )
 
 
 class _Presidio:
@@ -48,4 +61,9 @@ class _Presidio:
         for hit in sorted(hits, key=lambda hit: (hit.start, -hit.end)):
             if hit.start >= end:
                 end = hit.end
-                yield Found(hit.start, end, _KINDS[hit.entity_type], " ".join(text[hit.start : end].casefold().split()))
+                yield Found(
+                    hit.start,
+                    end,
+                    _KINDS[hit.entity_type],
+                    " ".join(text[hit.start : end].casefold().split()),
+                )

@@ -5,18 +5,19 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
-from services.feedback.redaction.found import FoundKind
-from shared.redaction_policy import KINDS
+from services.feedback.redaction.pii_match import FoundKind
+from shared.config.redaction_policy import KINDS
 
 _KINDS = "|".join(kind.upper() for kind in (*KINDS, *get_args(get_args(FoundKind)[1])))
 PLACEHOLDER = re.compile(rf"<({_KINDS})_([0-9]{{1,6}})>")
 
 
 class Placeholders:
-    """The placeholders of one event: a value has the same number wherever in the event it stands, another value another number.
+    """The placeholders of one event: a value has the same number wherever in the event it stands,
+    another value another number.
 
-    Numbers that stand in `texts` already (of an application that redacts itself) are not given again. `counts` says how many pieces
-    of each kind were replaced.
+    Numbers that stand in `texts` already (of an application that redacts itself) are not given
+    again. `counts` says how many pieces of each kind were replaced.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from services.feedback.redaction.found import WALL, Finder, Found
+from services.feedback.redaction.pii_match import WALL, Finder, Found
 from services.feedback.redaction.placeholders import PLACEHOLDER, Placeholders
 
-# In JSON that stands inside other text a line's end is written \n: two characters, and none of them belongs to what follows.
+# In JSON that stands inside other text a line's end is written \n: two characters, and none of them
+# belongs to what follows.
 _ESCAPE = re.compile(r"\\[nrt]")
 _ROUNDS = 8
 _KEY = re.compile(r'"\s{0,4}:\s{0,4}$')
@@ -16,25 +17,37 @@ Find = Callable[[str], Sequence[Found]]
 
 
 def replace(text: str, find: Find, placeholders: Placeholders) -> str:
-    """`text` with a placeholder for each piece of personal data that `find` finds. Doing it again changes nothing.
+    """`text` with a placeholder for each piece of personal data that `find` finds. Doing it again
+    changes nothing.
 
     A number that stands bare behind a JSON key gets a placeholder in quotes.
     """
     found = find(text)
-    return _joined(text, ((hit, _placeholder(text, hit, placeholders)) for hit in found)) if found else text
+    return (
+        _joined(text, ((hit, _placeholder(text, hit, placeholders)) for hit in found))
+        if found
+        else text
+    )
 
 
 def find_all(text: str, finders: Sequence[Finder]) -> list[Found]:
-    """What the finders find, in order and without overlaps: what an earlier one found is hidden from the later ones."""
+    """What the finders find, in order and without overlaps: what an earlier one found is hidden
+    from the later ones.
+    """
     hidden = PLACEHOLDER.sub(lambda match: WALL * len(match.group()), text) if "<" in text else text
     hidden = _ESCAPE.sub("  ", hidden) if "\\" in text else hidden
     found: list[Found] = []
-    # Again until there is nothing more: what was found may have kept what touches it from being read as a number of its own.
+    # Again until there is nothing more: what was found may have kept what touches it from being
+    # read as a number of its own.
     for _ in range(_ROUNDS):
         before = len(found)
         for find in finders:
             new = [hit for hit in find(hidden) if WALL not in hidden[hit.start : hit.end]]
-            hidden = _joined(hidden, ((hit, WALL * (hit.end - hit.start)) for hit in new)) if new else hidden
+            hidden = (
+                _joined(hidden, ((hit, WALL * (hit.end - hit.start)) for hit in new))
+                if new
+                else hidden
+            )
             found += new
         if len(found) == before:
             break
@@ -51,5 +64,7 @@ def _joined(text: str, changes: Iterable[tuple[Found, str]]) -> str:
 
 def _placeholder(text: str, hit: Found, placeholders: Placeholders) -> str:
     placeholder = placeholders.of(hit.kind, hit.value)
-    is_bare = text[hit.start : hit.end].isdecimal() and _KEY.search(text, max(0, hit.start - 10), hit.start)
+    is_bare = text[hit.start : hit.end].isdecimal() and _KEY.search(
+        text, max(0, hit.start - 10), hit.start
+    )
     return f'"{placeholder}"' if is_bare else placeholder

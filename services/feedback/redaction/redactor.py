@@ -1,4 +1,6 @@
-"""Personal data in an event: placeholders in what people and models wrote, pseudonyms for identifiers."""
+"""Personal data in an event: placeholders in what people and models wrote, pseudonyms for
+identifiers.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,19 +8,20 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from services.feedback.redaction.accounts import find_cards, find_ibans
 from services.feedback.redaction.addresses import find_emails, find_ips
-from services.feedback.redaction.credentials import find_secrets
-from services.feedback.redaction.found import Finder, FoundKind
+from services.feedback.redaction.payment_numbers import find_cards, find_ibans
 from services.feedback.redaction.phones import PhoneFinder
+from services.feedback.redaction.pii_match import Finder, FoundKind
 from services.feedback.redaction.placeholders import Placeholders
 from services.feedback.redaction.plain_text import Find, find_all, replace
+from services.feedback.redaction.pseudonyms import Identifier, pseudonym
+from services.feedback.redaction.secret_tokens import find_secrets
 from services.feedback.redaction.structured_text import replace_structured
+from shared.config.redaction_policy import Kind, Redaction
 from shared.events import FeedbackReceived, Message
-from shared.pseudonyms import Identifier, pseudonym
-from shared.redaction_policy import Kind, Redaction
 
-# In the order in which they look: what has a shape that nothing else has comes first, telephone numbers last.
+# In the order in which they look: what has a shape that nothing else has comes first, telephone
+# numbers last.
 _FINDERS: dict[Kind, Finder] = {
     "secret": find_secrets,
     "email": find_emails,
@@ -37,7 +40,9 @@ _HIDING_ESCAPE = re.compile(r"\\[u/]")
 
 @dataclass(frozen=True, slots=True)
 class Redacted:
-    """What is left of some feedback, with the CloudEvents source that it came with, and how many pieces of each kind were replaced."""
+    """What is left of some feedback, with the CloudEvents source that it came with, and how many
+    pieces of each kind were replaced.
+    """
 
     feedback: FeedbackReceived
     source: str
@@ -45,7 +50,9 @@ class Redacted:
 
 
 class Redactor:
-    """Applies one model's policy. `find_names` finds people and places where the policy asks for them."""
+    """Applies one model's policy. `find_names` finds people and places where the policy asks for
+    them.
+    """
 
     def __init__(self, policy: Redaction, find_names: Finder | None = None) -> None:
         self._finders = tuple(find for kind, find in _FINDERS.items() if kind in policy.kinds)
@@ -53,27 +60,44 @@ class Redactor:
         self._find_names = find_names if policy.names else None
 
     def redact(self, feedback: FeedbackReceived, source: str = "") -> Redacted:
-        """The feedback without the personal data that was found; itself where none was. Doing it again changes nothing.
+        """The feedback without the personal data that was found; itself where none was. Doing it
+        again changes nothing.
 
-        Texts are the input, both outputs and the values of tags. An identifier that contains personal data is replaced as a whole, since
-        limits on influence and withdrawal need it to stay one.
+        Texts are the input, both outputs and the values of tags. An identifier that contains
+        personal data is replaced as a whole, since limits on influence and withdrawal need it to
+        stay one.
         """
         find = cache(partial(find_all, finders=self._finders_of_one_event()))
         texts = _texts(feedback)
-        identifiers = {identifier: value for identifier, field in _IDENTIFIERS.items() if (value := getattr(feedback, field)) is not None}
-        # Most events hold none; one look at all that they say is enough then. Names are another matter: they depend on what is around them.
-        if self._find_names is None and _is_clean("\n".join([*texts, *identifiers.values(), source]), find):
+        identifiers = {
+            identifier: value
+            for identifier, field in _IDENTIFIERS.items()
+            if (value := getattr(feedback, field)) is not None
+        }
+        # Most events hold none; one look at all that they say is enough then. Names are another
+        # matter: they depend on what is around them.
+        if self._find_names is None and _is_clean(
+            "\n".join([*texts, *identifiers.values(), source]), find
+        ):
             return Redacted(feedback, source, {})
         placeholders = Placeholders(texts)
         left = [_redacted(text, find, placeholders) for text in texts]
         changes = _with_texts(feedback, left) if left != texts else {}
-        changes |= {_IDENTIFIERS[identifier]: _named(identifier, value, find, placeholders) for identifier, value in identifiers.items()}
+        changes |= {
+            _IDENTIFIERS[identifier]: _named(identifier, value, find, placeholders)
+            for identifier, value in identifiers.items()
+        }
         source = _named("source", source, find, placeholders)
         return Redacted(feedback.model_copy(update=changes), source, placeholders.counts)
 
     def identifier(self, identifier: Identifier, value: str) -> str:
         """What an identifier is called in redacted feedback: itself, or its pseudonym."""
-        return _named(identifier, value, partial(find_all, finders=self._finders_of_one_event()), Placeholders(()))
+        return _named(
+            identifier,
+            value,
+            partial(find_all, finders=self._finders_of_one_event()),
+            Placeholders(()),
+        )
 
     def _finders_of_one_event(self) -> tuple[Finder, ...]:
         phones = (PhoneFinder(self._regions),) if self._regions is not None else ()
@@ -83,7 +107,12 @@ class Redactor:
 
 def _texts(feedback: FeedbackReceived) -> list[str]:
     tags = (feedback.tags or {}).values()
-    return [*(message.content for message in feedback.messages), feedback.output, feedback.corrected_output or "", *tags]
+    return [
+        *(message.content for message in feedback.messages),
+        feedback.output,
+        feedback.corrected_output or "",
+        *tags,
+    ]
 
 
 def _with_texts(feedback: FeedbackReceived, texts: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +122,10 @@ def _with_texts(feedback: FeedbackReceived, texts: Sequence[str]) -> dict[str, A
     return {
         "input": contents[0]
         if isinstance(feedback.input, str)
-        else tuple(Message(role=message.role, content=content) for message, content in zip(feedback.input, contents, strict=True)),
+        else tuple(
+            Message(role=message.role, content=content)
+            for message, content in zip(feedback.input, contents, strict=True)
+        ),
         "output": next(left),
         "corrected_output": next(left) or None,
         "tags": None if feedback.tags is None else dict(zip(feedback.tags, left, strict=True)),

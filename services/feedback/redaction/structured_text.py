@@ -1,8 +1,8 @@
 """JSON in texts: what is replaced in it leaves it JSON.
 
-A document (or one in a Markdown fence) is taken apart into its strings and numbers. A string is redacted as the text that it says, not as
-it is written, since escapes hide what stands next to them; a number that is personal data becomes a string. All else stays as it is,
-to the byte.
+A document (or one in a Markdown fence) is taken apart into its strings and numbers. A string is
+redacted as the text that it says, not as it is written, since escapes hide what stands next to
+them; a number that is personal data becomes a string. All else stays as it is, to the byte.
 """
 
 import json
@@ -19,14 +19,22 @@ Replace = Callable[[str], str]
 
 
 def replace_structured(text: str, replace: Replace) -> str:
-    """`text` after `replace` on each string and number of the JSON in it, and on what is not JSON as a whole."""
+    """`text` after `replace` on each string and number of the JSON in it, and on what is not JSON
+    as a whole.
+    """
     if _is_json(text):
         return _TOKEN.sub(partial(_token, replace), text)
     if _FENCE in text:
         pieces = text.split(_FENCE)
-        fenced = [_is_json(piece.partition("\n")[2]) if at % 2 else False for at, piece in enumerate(pieces)]
+        fenced = [
+            _is_json(piece.partition("\n")[2]) if at % 2 else False
+            for at, piece in enumerate(pieces)
+        ]
         if any(fenced):
-            return _FENCE.join(_block(piece, replace) if is_json else replace(piece) for piece, is_json in zip(pieces, fenced, strict=True))
+            return _FENCE.join(
+                _block(piece, replace) if is_json else replace(piece)
+                for piece, is_json in zip(pieces, fenced, strict=True)
+            )
     return replace(text)
 
 
@@ -36,7 +44,9 @@ def _block(piece: str, replace: Replace) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is a JSON object or array. Line ends inside strings are let pass, as in a key pasted by hand."""
+    """Whether a text is a JSON object or array. Line ends inside strings are let pass, as in a key
+    pasted by hand.
+    """
     if text.lstrip()[:1] not in ("{", "["):
         return False
     try:

@@ -1,7 +1,8 @@
 """The database: opened once, used in transactions from worker threads.
 
-Transactions take place as if one came after the other: SQLite lets one write at a time, PostgreSQL is asked for SERIALIZABLE and
-ends one of two that it cannot put in an order; that one is done again.
+Transactions take place as if one came after the other: SQLite lets one write at a time, PostgreSQL
+is asked for SERIALIZABLE and ends one of two that it cannot put in an order; that one is done
+again.
 """
 
 import asyncio
@@ -28,7 +29,9 @@ _IN_CONFLICT = frozenset({"40001", "40P01"})
 """PostgreSQL's codes for a serialisation failure and for a deadlock."""
 
 _THERE_ALREADY = "23505"
-"""Its code for a second row where one may be. It comes also in place of a serialisation failure (PostgreSQL's manual, 13.5)."""
+"""Its code for a second row where one may be. It comes also in place of a serialisation failure
+(PostgreSQL's manual, 13.5).
+"""
 
 _ATTEMPTS = 20
 _ATTEMPTS_AT_WHAT_IS_THERE = 3
@@ -40,7 +43,9 @@ class DatabaseUnavailable(Unavailable):
 
 
 class InConflict(Unavailable):
-    """The transaction could not be put in an order with others that ran beside it; nothing of it happened."""
+    """The transaction could not be put in an order with others that ran beside it; nothing of it
+    happened.
+    """
 
 
 class Unstorable(Unprocessable):
@@ -60,10 +65,16 @@ class Database:
                 parsed = parsed.set(password=_password_in(password_file))
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            serially = {"isolation_level": "SERIALIZABLE"} if parsed.get_backend_name() == "postgresql" else {}
+            serially = (
+                {"isolation_level": "SERIALIZABLE"}
+                if parsed.get_backend_name() == "postgresql"
+                else {}
+            )
             self._engine = create_engine(parsed, pool_pre_ping=True, **serially)
         except (ArgumentError, ImportError) as error:
-            raise SettingsError(f"RATCHET_DATABASE: expected an SQLAlchemy URL whose driver is installed: {error}") from error
+            raise SettingsError(
+                f"RATCHET_DATABASE: expected an SQLAlchemy URL whose driver is installed: {error}"
+            ) from error
         if self._engine.dialect.name == "sqlite":
             _adapt_to_sqlite(self._engine)
 
@@ -75,18 +86,28 @@ class Database:
         return Path(str(url.database)).parent if is_file else None
 
     def bring_up_to_date(self) -> None:
-        """Have the tables in the form that this registry knows. Raises DatabaseUnavailable or DatabaseAhead."""
+        """Have the tables in the form that this registry knows. Raises DatabaseUnavailable or
+        DatabaseAhead.
+        """
         with _in_our_words():
             bring_up_to_date(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Everything in the body happens, or nothing. Raises DatabaseUnavailable, InConflict or Unstorable."""
-        with _in_our_words(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+        """Everything in the body happens, or nothing. Raises DatabaseUnavailable, InConflict or
+        Unstorable.
+        """
+        with (
+            _in_our_words(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def do(self, work: Callable[[Session], R]) -> R:
-        """Do `work` in a transaction, again from its beginning where it was in conflict: it changes nothing but its session."""
+        """Do `work` in a transaction, again from its beginning where it was in conflict: it changes
+        nothing but its session.
+        """
         for attempt in range(_ATTEMPTS - 1):
             try:
                 with self.transaction() as session:
@@ -94,11 +115,20 @@ class Database:
             except InConflict:
                 pass
             except IntegrityError as error:
-                # Two that met may both have written what may be there once; only what is still refused then is a fault.
-                if getattr(error.orig, "sqlstate", None) != _THERE_ALREADY or attempt >= _ATTEMPTS_AT_WHAT_IS_THERE:
+                # Two that met may both have written what may be there once; only what is still
+                # refused then is a fault.
+                if (
+                    getattr(error.orig, "sqlstate", None) != _THERE_ALREADY
+                    or attempt >= _ATTEMPTS_AT_WHAT_IS_THERE
+                ):
                     raise
             # Those in conflict wait for different times, so that they do not meet again.
-            time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
+            time.sleep(
+                _LONGEST_PAUSE_SECONDS
+                * (attempt + 1)
+                / _ATTEMPTS
+                * share_of(str(threading.get_ident()), attempt)
+            )
         with self.transaction() as session:
             return work(session)
 
@@ -127,7 +157,9 @@ def _in_our_words() -> Iterator[None]:
 
 
 def _adapt_to_sqlite(engine: Engine) -> None:
-    """Let writers queue: a transaction takes the write lock when it begins, where it would otherwise fail in the middle."""
+    """Let writers queue: a transaction takes the write lock when it begins, where it would
+    otherwise fail in the middle.
+    """
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
@@ -142,7 +174,9 @@ def _adapt_to_sqlite(engine: Engine) -> None:
 
 
 def _write_ahead(connection: Any) -> None:
-    """Have the file in WAL mode, which it stays in. Several processes may find it new at once, and SQLite does not let them queue here."""
+    """Have the file in WAL mode, which it stays in. Several processes may find it new at once, and
+    SQLite does not let them queue here.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -150,14 +184,21 @@ def _write_ahead(connection: Any) -> None:
         except sqlite3.OperationalError:
             if attempt == _ATTEMPTS - 1:
                 raise
-            time.sleep(_LONGEST_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share_of(str(threading.get_ident()), attempt))
+            time.sleep(
+                _LONGEST_PAUSE_SECONDS
+                * (attempt + 1)
+                / _ATTEMPTS
+                * share_of(str(threading.get_ident()), attempt)
+            )
 
 
 def _password_in(file: Path) -> str:
     try:
         password = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"RATCHET_DATABASE_PASSWORD_FILE: expected a file with a password, {file}: {error}") from error
+        raise SettingsError(
+            f"RATCHET_DATABASE_PASSWORD_FILE: expected a file with a password, {file}: {error}"
+        ) from error
     if not password:
         raise SettingsError(f"RATCHET_DATABASE_PASSWORD_FILE: {file} is empty")
     return password

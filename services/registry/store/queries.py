@@ -36,14 +36,22 @@ class Rewarded:
 
 
 def rewards_by_version(session: Session, model: str) -> Mapping[str, Rewarded]:
-    """What the answers of each of a model's versions earned in use, of those that any reward is kept of; in the order of first use."""
-    rows = select(LiveReward.version, func.count(), func.avg(LiveReward.reward)).where(LiveReward.model == model)
+    """What the answers of each of a model's versions earned in use, of those that any reward is
+    kept of; in the order of first use.
+    """
+    rows = select(LiveReward.version, func.count(), func.avg(LiveReward.reward)).where(
+        LiveReward.model == model
+    )
     grouped = rows.group_by(LiveReward.version).order_by(func.min(LiveReward.id))
-    return {version: Rewarded(float(mean), count) for version, count, mean in session.execute(grouped)}
+    return {
+        version: Rewarded(float(mean), count) for version, count, mean in session.execute(grouped)
+    }
 
 
 def locked_aliases(session: Session, model: str) -> AliasRow | None:
-    """The row of a model's aliases, locked until the transaction ends, so that changes to one model come one after the other."""
+    """The row of a model's aliases, locked until the transaction ends, so that changes to one model
+    come one after the other.
+    """
     return session.scalar(select(AliasRow).where(AliasRow.model == model).with_for_update())
 
 
@@ -65,10 +73,14 @@ def version_of_run(session: Session, run_id: str) -> Version | None:
 
 def versions_named(session: Session, name: str) -> Sequence[Version]:
     """Versions of this name, of whichever model."""
-    return session.scalars(select(Version).where(Version.name == name).order_by(Version.model)).all()
+    return session.scalars(
+        select(Version).where(Version.name == name).order_by(Version.model)
+    ).all()
 
 
-def versions_of(session: Session, model: str, before: int | None = None, limit: int | None = None) -> Sequence[Version]:
+def versions_of(
+    session: Session, model: str, before: int | None = None, limit: int | None = None
+) -> Sequence[Version]:
     """Newest first; those with a number below `before`, at most `limit`."""
     rows = select(Version).where(Version.model == model)
     if before is not None:
@@ -115,19 +127,30 @@ def batch_of(session: Session, batch_id: str) -> Batch | None:
 
 def withdrawn_ids(session: Session, model: str) -> frozenset[str]:
     """The feedback ids of a model's examples that may not be used any more."""
-    return frozenset(session.scalars(select(WithdrawnExample.feedback_id).where(WithdrawnExample.model == model)))
+    return frozenset(
+        session.scalars(select(WithdrawnExample.feedback_id).where(WithdrawnExample.model == model))
+    )
 
 
 def runs_of(session: Session, model: str, limit: int) -> Sequence[Run]:
     """Newest first."""
-    return session.scalars(select(Run).where(Run.model == model).order_by(Run.started_at.desc(), Run.run_id).limit(limit)).all()
+    return session.scalars(
+        select(Run)
+        .where(Run.model == model)
+        .order_by(Run.started_at.desc(), Run.run_id)
+        .limit(limit)
+    ).all()
 
 
 def points_of(session: Session, run_id: str) -> Sequence[RunPoint]:
-    return session.scalars(select(RunPoint).where(RunPoint.run_id == run_id).order_by(RunPoint.step)).all()
+    return session.scalars(
+        select(RunPoint).where(RunPoint.run_id == run_id).order_by(RunPoint.step)
+    ).all()
 
 
-def history_of(session: Session, model: str, limit: int, before: int | None = None) -> Sequence[AuditRow]:
+def history_of(
+    session: Session, model: str, limit: int, before: int | None = None
+) -> Sequence[AuditRow]:
     """Newest first; those that were written before the row of an id."""
     rows = select(AuditRow).where(AuditRow.model == model)
     if before is not None:
@@ -147,24 +170,39 @@ def trial_of(session: Session, model: str) -> TrialRow | None:
 
 def places_of_trial(session: Session, trial: TrialRow) -> Sequence[TrialPlace]:
     """Where a challenger was brought to, or could not be."""
-    rows = select(TrialPlace).where(TrialPlace.model == trial.model, TrialPlace.version == trial.version)
+    rows = select(TrialPlace).where(
+        TrialPlace.model == trial.model, TrialPlace.version == trial.version
+    )
     return session.scalars(rows.order_by(TrialPlace.target)).all()
 
 
 def champion_moves(session: Session, model: str) -> Sequence[AuditRow]:
-    """The decisions that moved the champion, oldest first: the n-th is the move that an alias row counts as n."""
-    rows = select(AuditRow).where(AuditRow.model == model, AuditRow.action.in_(("found", "promote", "roll_back")))
+    """The decisions that moved the champion, oldest first: the n-th is the move that an alias row
+    counts as n.
+    """
+    rows = select(AuditRow).where(
+        AuditRow.model == model, AuditRow.action.in_(("found", "promote", "roll_back"))
+    )
     return session.scalars(rows.order_by(AuditRow.id)).all()
 
 
 def deployments_of(session: Session, model: str, limit: int) -> Sequence[Deployment]:
     """Newest first."""
-    return session.scalars(select(Deployment).where(Deployment.model == model).order_by(Deployment.id.desc()).limit(limit)).all()
+    return session.scalars(
+        select(Deployment)
+        .where(Deployment.model == model)
+        .order_by(Deployment.id.desc())
+        .limit(limit)
+    ).all()
 
 
 def deployments_of_version(session: Session, model: str, version: str) -> Sequence[Deployment]:
     """Oldest first."""
-    return session.scalars(select(Deployment).where(Deployment.model == model, Deployment.version == version).order_by(Deployment.id)).all()
+    return session.scalars(
+        select(Deployment)
+        .where(Deployment.model == model, Deployment.version == version)
+        .order_by(Deployment.id)
+    ).all()
 
 
 def newest_deployment(session: Session, model: str, target: str) -> Deployment | None:
@@ -174,23 +212,39 @@ def newest_deployment(session: Session, model: str, target: str) -> Deployment |
 
 
 def was_verified(session: Session, model: str, target: str, version: str, digest: str) -> bool:
-    """Whether these very bytes have answered at this target as they should, as champion or on trial."""
+    """Whether these very bytes have answered at this target as they should, as champion or on
+    trial.
+    """
     place = session.get(TrialPlace, (model, version, target))
     if place is not None and (place.state, place.digest) == ("ready", digest):
         return True
-    rows = select(Deployment.id).where(Deployment.model == model, Deployment.target == target, Deployment.version == version)
-    return session.scalar(rows.where(Deployment.digest == digest, Deployment.state == "deployed").limit(1)) is not None
+    rows = select(Deployment.id).where(
+        Deployment.model == model, Deployment.target == target, Deployment.version == version
+    )
+    return (
+        session.scalar(
+            rows.where(Deployment.digest == digest, Deployment.state == "deployed").limit(1)
+        )
+        is not None
+    )
 
 
 def attempts(session: Session, model: str, target: str, move: int) -> int:
     """How often a move of the champion was carried out, or tried, at a target."""
-    rows = select(func.count()).where(Deployment.model == model, Deployment.target == target, Deployment.move == move)
+    rows = select(func.count()).where(
+        Deployment.model == model, Deployment.target == target, Deployment.move == move
+    )
     return session.scalar(rows) or 0
 
 
 def waiting(session: Session, limit: int) -> Sequence[OutboxRow]:
     """Events to publish, in order."""
-    return session.scalars(select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.id).limit(limit)).all()
+    return session.scalars(
+        select(OutboxRow)
+        .where(OutboxRow.published_at.is_(None))
+        .order_by(OutboxRow.id)
+        .limit(limit)
+    ).all()
 
 
 def locked_lease(session: Session, name: str) -> LeaseRow | None:
@@ -205,12 +259,18 @@ def all_aliases(session: Session) -> Sequence[AliasRow]:
 
 def deployed_moves(session: Session, model: str) -> dict[str, int]:
     """The champion's newest move that each target was seen to carry out."""
-    rows = select(Deployment.target, func.max(Deployment.move)).where(Deployment.model == model, Deployment.state == "deployed")
+    rows = select(Deployment.target, func.max(Deployment.move)).where(
+        Deployment.model == model, Deployment.state == "deployed"
+    )
     return {row.target: row[1] for row in session.execute(rows.group_by(Deployment.target))}
 
 
 def deployed_versions(session: Session, model: str) -> dict[str, str]:
     """The version that each target was last seen to have switched to."""
-    newest = select(func.max(Deployment.id)).where(Deployment.model == model, Deployment.state == "deployed").group_by(Deployment.target)
+    newest = (
+        select(func.max(Deployment.id))
+        .where(Deployment.model == model, Deployment.state == "deployed")
+        .group_by(Deployment.target)
+    )
     rows = session.scalars(select(Deployment).where(Deployment.id.in_(newest)))
     return {row.target: row.version for row in rows}

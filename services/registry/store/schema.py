@@ -1,4 +1,6 @@
-"""The form of the tables: a database is brought up to date when the registry starts, and one that is ahead is refused."""
+"""The form of the tables: a database is brought up to date when the registry starts, and one that
+is ahead is refused.
+"""
 
 from pathlib import Path
 
@@ -21,13 +23,18 @@ class DatabaseAhead(Misconfigured):
 
 
 def bring_up_to_date(engine: Engine, step: str = NEWEST) -> None:
-    """Take the steps that a database has not come by yet, up to `step`: all or none. Several processes may try at once; one does it.
+    """Take the steps that a database has not come by yet, up to `step`: all or none. Several
+    processes may try at once; one does it.
 
-    A database whose tables were made before there were steps is taken over: the first step makes the tables that are missing.
-    Raises DatabaseAhead.
+    A database whose tables were made before there were steps is taken over: the first step makes
+    the tables that are missing. Raises DatabaseAhead.
     """
     # Each statement has to see what was committed while this process waited for the lock.
-    isolated = engine.execution_options(isolation_level="READ COMMITTED") if engine.dialect.name == "postgresql" else engine
+    isolated = (
+        engine.execution_options(isolation_level="READ COMMITTED")
+        if engine.dialect.name == "postgresql"
+        else engine
+    )
     with isolated.begin() as connection:
         _lock(connection)
         configuration = Config()
@@ -48,6 +55,8 @@ def _refuse_what_is_ahead(connection: Connection, steps: ScriptDirectory) -> Non
     found = MigrationContext.configure(connection).get_current_heads()
     if unknown := set(found) - known:
         raise DatabaseAhead(
-            f"RATCHET_DATABASE: the database is at step {', '.join(sorted(unknown))}, and this registry knows steps up to "
-            f"{steps.get_current_head()}; start the newer release that brought it there, or restore a copy from before"
+            f"RATCHET_DATABASE: the database is at step {', '.join(sorted(unknown))}, and "
+            "this registry knows steps up to "
+            f"{steps.get_current_head()}; start the newer release that brought it there, or "
+            "restore a copy from before"
         )

@@ -1,9 +1,24 @@
-"""The tables, in the order of the flow. What they are made by is in `migrations/`; a test sees that both say the same."""
+"""The tables, in the order of the flow. What they are made by is in `migrations/`; a test sees that
+both say the same.
+"""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -13,7 +28,9 @@ Offset = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware time in UTC; SQLite forgets the zone and PostgreSQL answers in the session's, so it is put back on reading."""
+    """An aware time in UTC; SQLite forgets the zone and PostgreSQL answers in the session's, so it
+    is put back on reading.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -33,11 +50,19 @@ _ENDED = text("answer <> 'reevaluate'")
 class Table(DeclarativeBase):
     """The root of the tables."""
 
-    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Instant, Json: JSON, list[Any]: JSON, str: String(512), float: Double}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Instant,
+        Json: JSON,
+        list[Any]: JSON,
+        str: String(512),
+        float: Double,
+    }
 
 
 class Batch(Table):
-    """A batch as it was announced: its place, where its manifest lies, and what it counts. What is in it stands in the object store."""
+    """A batch as it was announced: its place, where its manifest lies, and what it counts. What is
+    in it stands in the object store.
+    """
 
     __tablename__ = "batches"
 
@@ -54,7 +79,9 @@ class Batch(Table):
 
 
 class Run(Table):
-    """A run of the trainer, one for each batch, as far as it is known; `state` is a phase while it goes on, then its outcome."""
+    """A run of the trainer, one for each batch, as far as it is known; `state` is a phase while it
+    goes on, then its outcome.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (Index("runs_batch", "model", "batch_id", unique=True),)
@@ -97,7 +124,11 @@ class Outcome(Table):
     """The outcomes that were answered: one per run and evaluation, and one that ends the run."""
 
     __tablename__ = "outcomes"
-    __table_args__ = (Index("outcomes_ended", "run_id", unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED),)
+    __table_args__ = (
+        Index(
+            "outcomes_ended", "run_id", unique=True, sqlite_where=_ENDED, postgresql_where=_ENDED
+        ),
+    )
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
     evaluation: Mapped[int] = mapped_column(primary_key=True)
@@ -133,8 +164,9 @@ class Version(Table):
 
 
 class TrainedWithout(Table):
-    """The place in `dataset.withdrawals` up to which a version's run left out what was withdrawn; a version without a row left out
-    nothing."""
+    """The place in `dataset.withdrawals` up to which a version's run left out what was withdrawn; a
+    version without a row left out nothing.
+    """
 
     __tablename__ = "trained_without"
 
@@ -160,7 +192,9 @@ class Withdrawal(Table):
 
 
 class WithdrawnExample(Table):
-    """A member of a batch that may not be used any more, and the place in `dataset.withdrawals` that first said so."""
+    """A member of a batch that may not be used any more, and the place in `dataset.withdrawals`
+    that first said so.
+    """
 
     __tablename__ = "withdrawn_examples"
 
@@ -172,7 +206,9 @@ class WithdrawnExample(Table):
 
 
 class AliasRow(Table):
-    """The aliases of a model; the row that a change of the model's state locks. `move` counts the champion's moves."""
+    """The aliases of a model; the row that a change of the model's state locks. `move` counts the
+    champion's moves.
+    """
 
     __tablename__ = "aliases"
 
@@ -184,9 +220,11 @@ class AliasRow(Table):
 
 
 class LiveReward(Table):
-    """What live feedback on an answer of a version was worth; the newest `id` came last. `feedback_id` and `who` stand for an event and a
-    user, and do not name them; `known` says whether the user had been heard on another version before; `move` is the champion's move
-    that held when it came."""
+    """What live feedback on an answer of a version was worth; the newest `id` came last.
+    `feedback_id` and `who` stand for an event and a user, and do not name them; `known` says
+    whether the user had been heard on another version before; `move` is the champion's move that
+    held when it came.
+    """
 
     __tablename__ = "live_rewards"
     __table_args__ = (
@@ -217,8 +255,10 @@ class HoldRow(Table):
 
 
 class TrialRow(Table):
-    """A challenger on trial beside `champion`, by a rule. `frozen_seconds` is how long the model was on hold since it began;
-    `heard_before` is the newest row of `live_rewards` then: whoever stands there was heard before the trial."""
+    """A challenger on trial beside `champion`, by a rule. `frozen_seconds` is how long the model
+    was on hold since it began; `heard_before` is the newest row of `live_rewards` then: whoever
+    stands there was heard before the trial.
+    """
 
     __tablename__ = "trials"
 
@@ -232,7 +272,9 @@ class TrialRow(Table):
 
 
 class TrialPlace(Table):
-    """A target that a challenger was brought to: `ready` when it answers there as its evaluation did, else `failed`, and why."""
+    """A target that a challenger was brought to: `ready` when it answers there as its evaluation
+    did, else `failed`, and why.
+    """
 
     __tablename__ = "trial_places"
 
@@ -246,8 +288,10 @@ class TrialPlace(Table):
 
 
 class TrialReward(Table):
-    """What an answer of the challenger on trial was worth, and the next one of the champion, null while that is waited for. Users and
-    events are named by what stands for them, as in `live_rewards`."""
+    """What an answer of the challenger on trial was worth, and the next one of the champion, null
+    while that is waited for. Users and events are named by what stands for them, as in
+    `live_rewards`.
+    """
 
     __tablename__ = "trial_rewards"
     __table_args__ = (UniqueConstraint("model", "feedback_id"),)
@@ -279,7 +323,9 @@ class AuditRow(Table):
 
 
 class Removal(Table):
-    """The adapter that a run left goes, by the retention rule; of a version, or of a candidate that became none. Rows are only added."""
+    """The adapter that a run left goes, by the retention rule; of a version, or of a candidate that
+    became none. Rows are only added.
+    """
 
     __tablename__ = "removals"
 
@@ -302,8 +348,9 @@ class RemovalDone(Table):
 
 
 class IdempotencyKey(Table):
-    """A move that was asked for under a key of the client's: what was asked, by its digest, what was decided, and what was answered, or
-    null while that is being found out."""
+    """A move that was asked for under a key of the client's: what was asked, by its digest, what
+    was decided, and what was answered, or null while that is being found out.
+    """
 
     __tablename__ = "idempotency_keys"
 
@@ -334,7 +381,9 @@ class OutboxRow(Table):
 
 
 class Deployment(Table):
-    """An attempt to serve a version at a target, and how it went. `move` is the champion's move that it carries out."""
+    """An attempt to serve a version at a target, and how it went. `move` is the champion's move
+    that it carries out.
+    """
 
     __tablename__ = "deployments"
 
@@ -353,7 +402,9 @@ class Deployment(Table):
 
 
 class LeaseRow(Table):
-    """Who alone does something at present: nobody when `holder` is null. `term` counts the holders, `beat` the signs of life."""
+    """Who alone does something at present: nobody when `holder` is null. `term` counts the holders,
+    `beat` the signs of life.
+    """
 
     __tablename__ = "leases"
 

@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from services.feedback.intake.access import TokensNow
-from services.feedback.intake.answers import later
 from services.feedback.intake.app import Intake, Limits
+from services.feedback.intake.authorization import TokensNow
 from services.feedback.intake.delivery import Delivery
 from services.feedback.intake.http import Connections
-from services.feedback.intake.reading import Entry
+from services.feedback.intake.parsing import Entry
+from services.feedback.intake.responses import later
 from shared.clock import ManualClock
-from shared.health import Health
-from shared.metrics import Metrics
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
 from tests.feedback.intake.test_reading import POLICIES
 
 LIMITS = Limits(events=10, body=10_000, in_flight=15_000)
@@ -42,7 +42,9 @@ class Running:
     def __init__(self, tokens: TokensNow | None = None, delivery: Delivery | None = None) -> None:
         clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.kafka, self.metrics, self.health = StandIn(), Metrics("feedback"), Health(clock)
-        self.app = Intake(LIMITS, POLICIES, delivery or self.kafka, tokens, self.health, self.metrics, clock)
+        self.app = Intake(
+            LIMITS, POLICIES, delivery or self.kafka, tokens, self.health, self.metrics, clock
+        )
         self.port = 0
 
     @property

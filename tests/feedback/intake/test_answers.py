@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from services.feedback.intake import http
-from shared.tokens import tokens
+from shared.auth.bearer_tokens import tokens
 from tests.feedback.intake.stand_in import LIMITS, Running, running
 from tests.feedback.intake.test_reading import SAID
 
@@ -21,7 +21,9 @@ def events(count: int, size: int = 0) -> list[dict[str, Any]]:
     return [SAID | {"event_id": f"e{number}", "output": "x" * size} for number in range(count)]
 
 
-async def post(client: httpx.AsyncClient, intake: Running, said: Any, **headers: str) -> httpx.Response:
+async def post(
+    client: httpx.AsyncClient, intake: Running, said: Any, **headers: str
+) -> httpx.Response:
     return await client.post(f"{intake.url}/v1/feedback", json=said, headers=headers)
 
 
@@ -38,7 +40,10 @@ async def raw(intake: Running, request: bytes) -> bytes:
 async def test_what_is_accepted_is_in_kafka_and_a_connection_is_kept() -> None:
     async with running() as intake, httpx.AsyncClient() as client:
         answer = await post(client, intake, events(3))
-        assert (answer.status_code, answer.json()) == (202, {"accepted": 3, "event_ids": ["e0", "e1", "e2"]})
+        assert (answer.status_code, answer.json()) == (
+            202,
+            {"accepted": 3, "event_ids": ["e0", "e1", "e2"]},
+        )
         assert intake.kafka.taken == ["e0", "e1", "e2"]
         assert (await post(client, intake, SAID)).json() == {"accepted": 1, "event_ids": ["e"]}
         said = generate_latest(intake.metrics.registry).decode()
@@ -51,9 +56,16 @@ async def test_what_is_accepted_is_in_kafka_and_a_connection_is_kept() -> None:
 async def test_one_event_at_fault_and_none_is_taken() -> None:
     async with running() as intake, httpx.AsyncClient() as client:
         answer = await post(client, intake, [SAID, SAID | {"validation_score": 2}])
-        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+        assert (answer.status_code, answer.headers["content-type"]) == (
+            422,
+            "application/problem+json",
+        )
         problem = answer.json()
-        assert (problem["status"], problem["index"], problem["field"]) == (422, 1, "validation_score")
+        assert (problem["status"], problem["index"], problem["field"]) == (
+            422,
+            1,
+            "validation_score",
+        )
         assert "event 1" in problem["detail"]
         assert intake.kafka.taken == []
 
@@ -71,7 +83,10 @@ async def test_more_bytes_than_may_be_under_way_are_told_to_wait() -> None:
     async with running() as intake, httpx.AsyncClient() as client:
         intake.kafka.goes_on.clear()
         first = asyncio.create_task(post(client, intake, events(1, 8_000)))
-        while "ratchet_intake_bytes_in_flight 8" not in generate_latest(intake.metrics.registry).decode():
+        while (
+            "ratchet_intake_bytes_in_flight 8"
+            not in generate_latest(intake.metrics.registry).decode()
+        ):
             await asyncio.sleep(0.005)
         answer = await post(client, intake, events(1, 8_000))
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
@@ -79,7 +94,10 @@ async def test_more_bytes_than_may_be_under_way_are_told_to_wait() -> None:
         intake.kafka.goes_on.set()
         assert (await first).status_code == 202
         assert (await post(client, intake, events(1, 8_000))).status_code == 202
-    assert 'ratchet_intake_requests_total{status="429"} 1.0' in generate_latest(intake.metrics.registry).decode()
+    assert (
+        'ratchet_intake_requests_total{status="429"} 1.0'
+        in generate_latest(intake.metrics.registry).decode()
+    )
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
@@ -90,7 +108,11 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_held(in_pieces: b
 
     async with running() as intake, httpx.AsyncClient() as client:
         content = pieces() if in_pieces else b" " * (LIMITS.body + 1)
-        answer = await client.post(f"{intake.url}/v1/feedback", content=content, headers={"Content-Type": "application/json"})
+        answer = await client.post(
+            f"{intake.url}/v1/feedback",
+            content=content,
+            headers={"Content-Type": "application/json"},
+        )
         assert answer.status_code == 413
         assert (await post(client, intake, SAID)).status_code == 202
     assert "ratchet_intake_bytes_in_flight 0.0" in generate_latest(intake.metrics.registry).decode()
@@ -109,10 +131,14 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_held(in_pieces: b
         ("GET", "/metrics?name=x", "", 200),
     ],
 )
-async def test_other_requests_are_answered_as_well(method: str, path: str, content_type: str, status: int) -> None:
+async def test_other_requests_are_answered_as_well(
+    method: str, path: str, content_type: str, status: int
+) -> None:
     async with running() as intake, httpx.AsyncClient() as client:
         content = json.dumps(SAID).encode() if method == "POST" else None
-        answer = await client.request(method, intake.url + path, content=content, headers={"Content-Type": content_type})
+        answer = await client.request(
+            method, intake.url + path, content=content, headers={"Content-Type": content_type}
+        )
         assert answer.status_code == status
         intake.health.ready()
         assert (await client.get(f"{intake.url}/readyz")).status_code == 200
@@ -128,10 +154,19 @@ async def test_other_requests_are_answered_as_well(method: str, path: str, conte
         ({"Authorization": "Bearer a-token-that-may-operate"}, 401),
         ({"Authorization": f"Basic {TOKEN}"}, 401),
         ({"Authorization": f"bearer {TOKEN}"}, 202),
-        ({"Authorization": f"Bearer {TOKEN}", "X-Forwarded-For": "203.0.113.9", "Host": "feedback.example"}, 202),
+        (
+            {
+                "Authorization": f"Bearer {TOKEN}",
+                "X-Forwarded-For": "203.0.113.9",
+                "Host": "feedback.example",
+            },
+            202,
+        ),
     ],
 )
-async def test_where_there_are_tokens_only_they_may_send(headers: dict[str, str], status: int) -> None:
+async def test_where_there_are_tokens_only_they_may_send(
+    headers: dict[str, str], status: int
+) -> None:
     async with running(lambda: TOKENS) as intake, httpx.AsyncClient() as client:
         answer = await post(client, intake, SAID, **headers)
         assert answer.status_code == status
@@ -140,7 +175,10 @@ async def test_where_there_are_tokens_only_they_may_send(headers: dict[str, str]
         assert len(intake.kafka.taken) == (status == 202)
 
 
-@pytest.mark.parametrize("headers", [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "rebound.example"}, {"Via": "1.1 proxy"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "rebound.example"}, {"Via": "1.1 proxy"}],
+)
 async def test_without_tokens_only_this_machine_may_send(headers: dict[str, str]) -> None:
     async with running() as intake, httpx.AsyncClient() as client:
         assert (await post(client, intake, SAID, **headers)).status_code == 401
@@ -155,7 +193,10 @@ async def test_without_tokens_only_this_machine_may_send(headers: dict[str, str]
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * (64 << 10), b"HTTP/1.1 431 "),
         (b"GET /healthz HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK"),
         (b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200 OK"),
-        (b"POST /v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: x\r\n\r\n", b"HTTP/1.1 400 "),
+        (
+            b"POST /v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: x\r\n\r\n",
+            b"HTTP/1.1 400 ",
+        ),
     ],
 )
 async def test_the_protocol_is_kept(request_bytes: bytes, begins: bytes) -> None:
@@ -165,15 +206,28 @@ async def test_the_protocol_is_kept(request_bytes: bytes, begins: bytes) -> None
 
 async def test_a_caller_that_waits_to_be_told_is_told_to_go_on() -> None:
     body = json.dumps(SAID).encode()
-    head = f"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        "POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        f"application/json\r\nContent-Length: {len(body)}\r\n"
+    )
     async with running() as intake:
-        said = await raw(intake, f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode() + body)
-    assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [b"HTTP/1.1 100 ", b"HTTP/1.1 202 Accepted"]
+        said = await raw(
+            intake, f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode() + body
+        )
+    assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [
+        b"HTTP/1.1 100 ",
+        b"HTTP/1.1 202 Accepted",
+    ]
 
 
-async def test_a_body_that_does_not_arrive_gives_its_room_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_arrive_gives_its_room_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(http, "ARRIVES_SECONDS", 0.2)
-    head = b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n"
+    head = (
+        b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        b"application/json\r\nContent-Length: 9000\r\n\r\n"
+    )
     async with running() as intake, httpx.AsyncClient() as client:
         assert await raw(intake, head + b"[") == b""
         assert (await post(client, intake, events(1, 8_000))).status_code == 202

@@ -1,4 +1,6 @@
-"""The intake of the service as it runs, on a real broker: what was answered 202 is in Kafka, whatever happens next."""
+"""The intake of the service as it runs, on a real broker: what was answered 202 is in Kafka,
+whatever happens next.
+"""
 
 import asyncio
 import signal
@@ -11,13 +13,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from ratchet.broker import Broker
-from ratchet.ports import free_port
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.serving import serve_intake
-from shared.codec import decode
+from services.feedback.intake.server_thread import serve_intake
 from shared.events import FeedbackReceived, FeedbackScored
-from shared.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+from shared.messaging.codec import decode
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from tests.dataset.running import Service
 from tests.dataset.running import read as read_topic
 from tests.feedback.intake.stand_in import Running
@@ -43,7 +45,9 @@ class Sending:
 async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / f"{model}.yaml").write_text(f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n")
+    (tmp_path / "models" / f"{model}.yaml").write_text(
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
+    )
     (tmp_path / "tokens").write_text(f"send {TOKEN}\n")
     settings = {
         "RATCHET_FEEDBACK_GROUP": f"feedback-{model}",
@@ -60,13 +64,19 @@ async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
             service.kill()
 
 
-async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and_a_kill(own_broker: Broker, sending: Sending) -> None:
+async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and_a_kill(
+    own_broker: Broker, sending: Sending
+) -> None:
     model, accepted = sending.model, list[str]()
     answer = await sending.post([said(model, f"e{number}", user_id="ada") for number in range(20)])
     assert answer.status_code == 202, answer.text
     accepted += answer.json()["event_ids"]
     refused = await sending.post([said(model, "never"), said(model, "neither", validation_score=7)])
-    assert (refused.status_code, refused.json()["index"], refused.json()["field"]) == (422, 1, "validation_score")
+    assert (refused.status_code, refused.json()["index"], refused.json()["field"]) == (
+        422,
+        1,
+        "validation_score",
+    )
 
     assert own_broker.process
     own_broker.process.send_signal(signal.SIGSTOP)
@@ -96,7 +106,9 @@ async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and
     assert not set(accepted) - seen
     assert not seen & {"never", "neither"}
     scored = await collect(own_broker.bootstrap_servers, FEEDBACK_SCORED, model, 20)
-    assert {decode(record.value, record.headers, FeedbackScored).event.event_id for record in scored} <= set(accepted)
+    assert {
+        decode(record.value, record.headers, FeedbackScored).event.event_id for record in scored
+    } <= set(accepted)
     assert 'ratchet_intake_requests_total{status="503"} 1.0' in metrics
     assert "ratchet_intake_events_total 21.0" in metrics
 
@@ -107,7 +119,9 @@ async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
     stop = await asyncio.to_thread(serve_intake, intake.app, delivery, "127.0.0.1", port)
     try:
         async with httpx.AsyncClient() as client:
-            answer = await client.post(f"http://127.0.0.1:{port}/v1/feedback", json=said("support", "e"))
+            answer = await client.post(
+                f"http://127.0.0.1:{port}/v1/feedback", json=said("support", "e")
+            )
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         with pytest.raises(OSError, match="in use"):
             await asyncio.to_thread(serve_intake, intake.app, delivery, "127.0.0.1", port)
@@ -118,20 +132,32 @@ async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
 
 async def test_it_can_be_turned_off(broker: str, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "quiet.yaml").write_text("model: quiet\nbase: {training: base, serving: base.gguf}\n")
-    service = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{uuid4().hex[:8]}", RATCHET_INTAKE="false")
+    (tmp_path / "models" / "quiet.yaml").write_text(
+        "model: quiet\nbase: {training: base, serving: base.gguf}\n"
+    )
+    service = Service(
+        "feedback",
+        broker,
+        tmp_path,
+        RATCHET_FEEDBACK_GROUP=f"feedback-{uuid4().hex[:8]}",
+        RATCHET_INTAKE="false",
+    )
     service.launch()
     try:
         await service.until(service.is_live, "live")
         async with httpx.AsyncClient() as client:
-            assert (await client.post(f"http://127.0.0.1:{service.port}/v1/feedback", json={})).status_code == 404
+            assert (
+                await client.post(f"http://127.0.0.1:{service.port}/v1/feedback", json={})
+            ).status_code == 404
         assert "ratchet_feedback_received_total" in service.metrics
     finally:
         service.kill()
 
 
 async def arrived(broker: str, model: str, expected: set[str]) -> set[str]:
-    """The ids of the events for a model that are in Kafka, once all that are expected are among them."""
+    """The ids of the events for a model that are in Kafka, once all that are expected are among
+    them.
+    """
     seen: set[str] = set()
     async with aclosing(read_topic(broker, FEEDBACK_RECEIVED)) as records:
         async for record in records:

@@ -1,4 +1,6 @@
-"""From a body to records: whatever the service would put among the dead letters is refused, and nothing else is."""
+"""From a body to records: whatever the service would put among the dead letters is refused, and
+nothing else is.
+"""
 
 import json
 from pathlib import Path
@@ -8,20 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feedback.intake.answers import Problem
-from services.feedback.intake.reading import AROUND_A_RECORD, read
+from services.feedback.intake.parsing import AROUND_A_RECORD, read
+from services.feedback.intake.responses import Problem
 from services.feedback.scoring import Policies, score
-from shared.bus import Record
+from shared.config.model_file import ModelFile, Models
 from shared.errors import Unprocessable
-from shared.model_file import ModelFile, Models
-from shared.topics import LARGEST_SENT
+from shared.messaging.bus import Record
+from shared.messaging.topics import LARGEST_SENT
 
 BASE = {"training": "base", "serving": "base.gguf"}
 POLICIES = Policies(
     Models(
         {
             "support": ModelFile.model_validate({"model": "support", "base": BASE}),
-            "strict": ModelFile.model_validate({"model": "strict", "base": BASE, "reward": {"format": "json"}}),
+            "strict": ModelFile.model_validate(
+                {"model": "strict", "base": BASE, "reward": {"format": "json"}}
+            ),
         },
         Path(),
     )
@@ -44,18 +48,45 @@ def refused(body: bytes, most_events: int = 10) -> tuple[int, dict[str, str | in
 
 
 def test_one_event_or_a_list_becomes_records_under_their_keys() -> None:
-    (one,) = read(json.dumps(SAID | {"user_id": "ada", "unknown": [1, None]}).encode(), 10, POLICIES)
-    assert (one.event_id, one.key, json.loads(one.value)) == ("e", b"ada", SAID | {"user_id": "ada", "unknown": [1, None]})
-    several = read(json.dumps([SAID | {"event_id": f"e{number}", "conversation_id": "c"} for number in range(3)]).encode(), 3, POLICIES)
-    assert [(entry.event_id, entry.key) for entry in several] == [("e0", b"c"), ("e1", b"c"), ("e2", b"c")]
+    (one,) = read(
+        json.dumps(SAID | {"user_id": "ada", "unknown": [1, None]}).encode(), 10, POLICIES
+    )
+    assert (one.event_id, one.key, json.loads(one.value)) == (
+        "e",
+        b"ada",
+        SAID | {"user_id": "ada", "unknown": [1, None]},
+    )
+    several = read(
+        json.dumps(
+            [SAID | {"event_id": f"e{number}", "conversation_id": "c"} for number in range(3)]
+        ).encode(),
+        3,
+        POLICIES,
+    )
+    assert [(entry.event_id, entry.key) for entry in several] == [
+        ("e0", b"c"),
+        ("e1", b"c"),
+        ("e2", b"c"),
+    ]
 
 
 def test_a_structured_cloud_event_is_one_event() -> None:
-    envelope = {"specversion": "1.0", "type": "app.feedback", "source": "/app", "id": "from-outside", "time": SAID["occurred_at"]}
+    envelope = {
+        "specversion": "1.0",
+        "type": "app.feedback",
+        "source": "/app",
+        "id": "from-outside",
+        "time": SAID["occurred_at"],
+    }
     data = {name: value for name, value in SAID.items() if name not in ("event_id", "occurred_at")}
     (entry,) = read(json.dumps(envelope | {"data": data}).encode(), 10, POLICIES)
     assert (entry.event_id, entry.key) == ("from-outside", b"from-outside")
-    assert score(Record("feedback.received", 0, 0, entry.key, entry.value, ()), POLICIES).event.identity == "/app|from-outside"
+    assert (
+        score(
+            Record("feedback.received", 0, 0, entry.key, entry.value, ()), POLICIES
+        ).event.identity
+        == "/app|from-outside"
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +102,9 @@ def test_a_structured_cloud_event_is_one_event() -> None:
         (CORRECTED, "corrected_output"),
     ],
 )
-def test_the_first_event_at_fault_is_named_with_its_field(changed: dict[str, Any], field: str) -> None:
+def test_the_first_event_at_fault_is_named_with_its_field(
+    changed: dict[str, Any], field: str
+) -> None:
     status, members = refused(json.dumps([SAID, SAID | changed, {}]).encode())
     assert status == 422
     assert members["index"] == 1
@@ -101,12 +134,17 @@ def test_the_largest_event_is_one_that_kafka_takes() -> None:
     spare = LARGEST_SENT - AROUND_A_RECORD - len(json.dumps(SAID, separators=(",", ":"))) - len("e")
     (entry,) = read(json.dumps(SAID | {"output": "x" * (spare + 1)}).encode(), 10, POLICIES)
     assert len(entry.value) + len(entry.key) + AROUND_A_RECORD == LARGEST_SENT
-    assert refused(json.dumps(SAID | {"output": "x" * (spare + 2)}).encode()) == (413, {"index": 0, "field": ""})
+    assert refused(json.dumps(SAID | {"output": "x" * (spare + 2)}).encode()) == (
+        413,
+        {"index": 0, "field": ""},
+    )
 
 
 odd = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(-2, 2) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 FIELDS = [*SAID, "validation_score", "corrected_output", "user_id", "tags", "data", "specversion"]
@@ -114,7 +152,19 @@ events = st.builds(
     lambda base, changed: {**base, **changed},
     st.sampled_from([SAID, SAID | CORRECTED, {}]),
     st.dictionaries(
-        st.sampled_from([*SAID, "validation_score", "corrected_output", "user_id", "tags", "data", "specversion"]), odd, max_size=3
+        st.sampled_from(
+            [
+                *SAID,
+                "validation_score",
+                "corrected_output",
+                "user_id",
+                "tags",
+                "data",
+                "specversion",
+            ]
+        ),
+        odd,
+        max_size=3,
     ),
 )
 
@@ -127,4 +177,9 @@ def test_the_intake_and_the_service_agree_on_every_event(said: Any) -> None:
         with pytest.raises(Unprocessable):
             score(Record("feedback.received", 0, 0, None, json.dumps(said).encode(), ()), POLICIES)
         return
-    assert score(Record("feedback.received", 0, 0, entries[0].key, entries[0].value, ()), POLICIES).event.event_id == entries[0].event_id
+    assert (
+        score(
+            Record("feedback.received", 0, 0, entries[0].key, entries[0].value, ()), POLICIES
+        ).event.event_id
+        == entries[0].event_id
+    )

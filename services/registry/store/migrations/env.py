@@ -1,9 +1,15 @@
-"""What Alembic runs around the steps: all of them in the transaction of the connection that it is given."""
+"""What Alembic runs around the steps: all of them in the transaction of the connection that it is
+given.
+"""
 
 from alembic import context
 
 from services.registry.store.tables import Table
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Table.metadata, transactional_ddl=True)
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Table.metadata,
+    transactional_ddl=True,
+)
 with context.begin_transaction():
     context.run_migrations()

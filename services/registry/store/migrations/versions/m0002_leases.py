@@ -1,4 +1,6 @@
-"""Leases, by which one of several replicas deploys; offsets of any size, which SQLite has room for as it is."""
+"""Leases, by which one of several replicas deploys; offsets of any size, which SQLite has room for
+as it is.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,6 @@
-"""What never happens, said to the database as well: a version that changes, a history that is rewritten, a batch with two outcomes."""
+"""What never happens, said to the database as well: a version that changes, a history that is
+rewritten, a batch with two outcomes.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,7 +9,8 @@ revision = "0003"
 down_revision = "0002"
 
 _VERSION = (
-    "model, name, number, created_at, run_id, batch_id, lane, parent, adapter_uri, adapter_digest, base_digest, model_digest, "
+    "model, name, number, created_at, run_id, batch_id, lane, parent, adapter_uri, "
+    "adapter_digest, base_digest, model_digest, "
     "training_loss, epochs, configuration, metrics, probes"
 )
 
@@ -22,20 +25,37 @@ _GUARDS = (
 def upgrade() -> None:
     op.create_index("runs_batch", "runs", ["model", "batch_id"], unique=True)
     ended = sa.text("answer <> 'reevaluate'")
-    op.create_index("outcomes_ended", "outcomes", ["run_id"], unique=True, sqlite_where=ended, postgresql_where=ended)
+    op.create_index(
+        "outcomes_ended",
+        "outcomes",
+        ["run_id"],
+        unique=True,
+        sqlite_where=ended,
+        postgresql_where=ended,
+    )
     if op.get_bind().dialect.name == "postgresql":
         _guard_postgresql()
     else:
         for name, change, table, says in _GUARDS:
-            op.execute(f"CREATE TRIGGER {name} BEFORE {change} ON {table} BEGIN SELECT RAISE(ABORT, '{says}'); END")
+            op.execute(
+                f"CREATE TRIGGER {name} BEFORE {change} ON {table} BEGIN SELECT RAISE(ABORT, "
+                f"'{says}'); END"
+            )
 
 
 def _guard_postgresql() -> None:
     op.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_ARGV[0], ERRCODE = 'integrity_constraint_violation'; END $$"
+        "$$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_ARGV[0], ERRCODE = "
+        "'integrity_constraint_violation'; END $$"
     )
     for name, change, table, says in _GUARDS:
-        op.execute(f"CREATE TRIGGER {name} BEFORE {change} ON {table} FOR EACH ROW EXECUTE FUNCTION refuse('{says}')")
+        op.execute(
+            f"CREATE TRIGGER {name} BEFORE {change} ON {table} FOR EACH ROW EXECUTE FUNCTION "
+            f"refuse('{says}')"
+        )
     for table in ("versions", "audit"):
-        op.execute(f"CREATE TRIGGER {table}_whole BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse('never emptied')")
+        op.execute(
+            f"CREATE TRIGGER {table}_whole BEFORE TRUNCATE ON {table} FOR EACH STATEMENT "
+            "EXECUTE FUNCTION refuse('never emptied')"
+        )

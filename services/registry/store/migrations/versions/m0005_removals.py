@@ -1,4 +1,6 @@
-"""Adapters that the retention rule removed: that it was decided, and that their objects are gone. Both are only added to."""
+"""Adapters that the retention rule removed: that it was decided, and that their objects are gone.
+Both are only added to.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,8 +34,17 @@ def upgrade() -> None:
     )
     for table in _TABLES:
         if op.get_bind().dialect.name == "postgresql":
-            op.execute(f"CREATE TRIGGER {table}_stay BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse('{_SAYS}')")
-            op.execute(f"CREATE TRIGGER {table}_whole BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse('{_SAYS}')")
+            op.execute(
+                f"CREATE TRIGGER {table}_stay BEFORE UPDATE OR DELETE ON {table} FOR EACH "
+                f"ROW EXECUTE FUNCTION refuse('{_SAYS}')"
+            )
+            op.execute(
+                f"CREATE TRIGGER {table}_whole BEFORE TRUNCATE ON {table} FOR EACH STATEMENT "
+                f"EXECUTE FUNCTION refuse('{_SAYS}')"
+            )
         else:
             for name, change in (("stay", "UPDATE"), ("last", "DELETE")):
-                op.execute(f"CREATE TRIGGER {table}_{name} BEFORE {change} ON {table} BEGIN SELECT RAISE(ABORT, '{_SAYS}'); END")
+                op.execute(
+                    f"CREATE TRIGGER {table}_{name} BEFORE {change} ON {table} BEGIN SELECT "
+                    f"RAISE(ABORT, '{_SAYS}'); END"
+                )

@@ -12,7 +12,10 @@ def upgrade() -> None:
         "batches",
         *(sa.Column(name, sa.String(512), nullable=False) for name in ("batch_id", "model")),
         *(sa.Column(name, sa.Integer, nullable=False) for name in ("shard", "number")),
-        *(sa.Column(name, sa.String(512), nullable=False) for name in ("lane", "manifest_uri", "manifest_digest")),
+        *(
+            sa.Column(name, sa.String(512), nullable=False)
+            for name in ("lane", "manifest_uri", "manifest_digest")
+        ),
         *(sa.Column(name, sa.JSON, nullable=False) for name in ("counts", "offsets")),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("batch_id"),

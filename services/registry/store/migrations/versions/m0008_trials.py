@@ -1,4 +1,6 @@
-"""Challengers on trial: that there is one, where it is served beside the champion, and what users said of both."""
+"""Challengers on trial: that there is one, where it is served beside the champion, and what users
+said of both.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,7 +24,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "trial_places",
-        *(sa.Column(name, sa.String(512), nullable=False) for name in ("model", "version", "target", "state")),
+        *(
+            sa.Column(name, sa.String(512), nullable=False)
+            for name in ("model", "version", "target", "state")
+        ),
         sa.Column("digest", sa.String(512), nullable=True),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("at", instant, nullable=False),
@@ -31,7 +36,10 @@ def upgrade() -> None:
     op.create_table(
         "trial_rewards",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-        *(sa.Column(name, sa.String(512), nullable=False) for name in ("model", "feedback_id", "who")),
+        *(
+            sa.Column(name, sa.String(512), nullable=False)
+            for name in ("model", "feedback_id", "who")
+        ),
         sa.Column("reward", sa.Double, nullable=False),
         sa.Column("other_feedback_id", sa.String(512), nullable=True),
         sa.Column("other_who", sa.String(512), nullable=True),

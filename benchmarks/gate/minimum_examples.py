@@ -1,0 +1,66 @@
+"""How often a bound of the gate errs with few examples whose differences are skewed: from how many
+on may it be believed?
+
+Differences are drawn with a true mean of zero, most of them a little above it and some far below,
+as when a candidate is a little better on most prompts and much worse on a few. The lower bound errs
+when it lies above zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.trainer.gate.confidence_bounds import Floats, bounds
+from services.trainer.gate.decision import spent
+
+EXAMPLES = (5, 8, 12, 24)
+DRAWS = 1000
+ALPHA = spent(0.95, 1) / 2
+
+Draw = Callable[[np.random.Generator, int], Floats]
+DIFFERENCES: dict[str, tuple[float, Draw]] = {
+    "normal": (0.0, lambda draw, count: draw.normal(0, 1, count)),
+    "gamma, shape 4": (-1.0, lambda draw, count: 4 - draw.gamma(4, 1, count)),
+    "exponential": (-2.0, lambda draw, count: 1 - draw.exponential(1, count)),
+}
+
+
+@dataclass(frozen=True)
+class ErrorOfBound:
+    """The share of draws in which the lower bound lay above the true mean."""
+
+    examples: int
+    differences: str
+    skewness: float
+    share: float
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        return (
+            self.examples,
+            self.differences,
+            self.skewness,
+            f"{self.share:.4f}",
+            f"{self.share / ALPHA:.1f}",
+        )
+
+
+def simulated() -> list[ErrorOfBound]:
+    return [
+        ErrorOfBound(count, name, skewness, _error(count, draw))
+        for count in EXAMPLES
+        for name, (skewness, draw) in DIFFERENCES.items()
+    ]
+
+
+def _error(count: int, differences: Draw) -> float:
+    draw = np.random.default_rng(count)
+    return float(
+        np.mean(
+            [
+                bounds(differences(draw, count).tolist(), ALPHA, 0.05, seed)[0] > 0
+                for seed in range(DRAWS)
+            ]
+        )
+    )

@@ -1,0 +1,94 @@
+"""What the streams are compared with: a plain aiokafka loop that does the same work per event, with
+nothing durable but its output.
+
+    python -m benchmarks.streams.plain_consumer feedback|dataset GROUP BROKERS MODELS
+
+`feedback` decodes, validates, scores and produces. `dataset` decodes, decides with a ledger for
+each model, and produces one record. Both fetch and send in bulk, and commit once a second what has
+been delivered. Runs until it is terminated.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from services.dataset.ledger.ledger import Ledger
+from services.feedback.scoring import SOURCE, Policies, score
+from shared.clock import SystemClock
+from shared.config.model_file import Models, load_models
+from shared.events import FeedbackScored, Position
+from shared.kafka.client import KafkaProducer, record_of
+from shared.messaging.bus import Record
+from shared.messaging.codec import decode, encode
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
+
+ENTRIES = "benchmark.entries"
+COMMIT_SECONDS = 1.0
+Produced = tuple[str, bytes, bytes, list[tuple[str, bytes]]]
+Work = Callable[[Record], Produced]
+
+
+def scoring(models: Models) -> Work:
+    policies = Policies(models)
+
+    def work(record: Record) -> Produced:
+        scored = score(record, policies)
+        return FEEDBACK_SCORED, scored.key.encode(), *encode(scored.event, SOURCE)
+
+    return work
+
+
+def deciding(models: Models) -> Work:
+    ledgers: dict[tuple[str, int], Ledger] = {}
+
+    def work(record: Record) -> Produced:
+        event = decode(record.value, record.headers, FeedbackScored).event
+        ledger = ledgers.setdefault(
+            (event.model, event.shard), Ledger(models.get(event.model), event.shard)
+        )
+        position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
+        entry = ledger.decide(event, position, event.occurred_at).entry
+        assert entry is not None
+        return ENTRIES, entry.key.encode(), entry.encode(), []
+
+    return work
+
+
+async def main(what: str, group: str, bootstrap_servers: str, folder: str) -> None:
+    models = load_models(Path(folder))
+    topic, work = (
+        (FEEDBACK_RECEIVED, scoring(models))
+        if what == "feedback"
+        else (FEEDBACK_SCORED, deciding(models))
+    )
+    producer = KafkaProducer(bootstrap_servers)
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=bootstrap_servers,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    await producer.start()
+    await consumer.start()
+    clock = SystemClock()
+    offsets: dict[TopicPartition, int] = {}
+    deliveries: list[Awaitable[None]] = []
+    committed_at = clock.monotonic()
+    while True:
+        for partition, batch in (await consumer.getmany(timeout_ms=200, max_records=1000)).items():
+            deliveries += [await producer.begin(*work(record_of(raw))) for raw in batch]
+            offsets[partition] = batch[-1].offset + 1
+        if offsets and clock.monotonic() - committed_at > COMMIT_SECONDS:
+            for delivery in deliveries:
+                await delivery
+            await consumer.commit(offsets)
+            deliveries.clear()
+            committed_at = clock.monotonic()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

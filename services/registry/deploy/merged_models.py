@@ -1,0 +1,83 @@
+"""Merged models on this machine's disk: made when a target needs one, kept for a while, made again
+when they are gone.
+"""
+
+import asyncio
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from sqlalchemy.orm import Session
+
+from services.registry.deploy.targets.target import Build
+from services.registry.gguf.merge import Merged, merge
+from services.registry.store.database import Database
+from services.registry.store.queries import adapter_of, version_of
+from services.registry.store.tables import Version
+from shared.config.model_file import Models
+from shared.events import Probe
+from shared.storage.adapters import read_adapter
+from shared.storage.object_store import ObjectStore
+
+_PROBES = TypeAdapter(tuple[Probe, ...])
+
+
+class Builds:
+    """Files `<folder>/<model>/<version>.gguf`; their digests are in the database."""
+
+    def __init__(
+        self, database: Database, store: ObjectStore, models: Models, bases: Path, folder: Path
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._models = models
+        self._bases = bases
+        self._folder = folder.absolute()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def build(self, model: str, name: str) -> Build:
+        """The files of a version. Raises Unusable or StorageUnavailable when base or adapter cannot
+        be had or merged.
+        """
+        async with self._one_at_a_time:
+            version = await self._database.run(partial(_require, model=model, name=name))
+            artefact = adapter_of(version)
+            adapter = (
+                await asyncio.to_thread(read_adapter, self._store, artefact) if artefact else None
+            )
+            path = self._folder / model / f"{name}.gguf"
+            if (
+                version.merged_digest
+                and version.merged_path == str(path)
+                and await asyncio.to_thread(path.is_file)
+            ):
+                digest = version.merged_digest
+            else:
+                base = self._bases / self._models.get(model).base.serving
+                merged = await asyncio.to_thread(merge, base, adapter, path)
+                await self._database.run(partial(_record, model=model, name=name, merged=merged))
+                digest = merged.digest
+            probes = _PROBES.validate_python(version.probes)
+            return Build(model, name, path, digest, adapter.files if adapter else {}, probes)
+
+    async def drop(self, model: str, name: str) -> None:
+        """Let a file go; it is made again when it is needed."""
+        await asyncio.to_thread((self._folder / model / f"{name}.gguf").unlink, missing_ok=True)
+
+    async def on_disk(self, model: str) -> Collection[str]:
+        """The versions whose files are there."""
+        return await asyncio.to_thread(
+            lambda: {path.stem for path in (self._folder / model).glob("v*.gguf")}
+        )
+
+
+def _require(session: Session, model: str, name: str) -> Version:
+    version = version_of(session, model, name)
+    assert version is not None, f"{model} has no version {name}"
+    return version
+
+
+def _record(session: Session, model: str, name: str, merged: Merged) -> None:
+    version = _require(session, model, name)
+    version.merged_path, version.merged_digest = str(merged.path), merged.digest

@@ -1,0 +1,66 @@
+"""Targets from model files."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import ollama
+
+from services.registry.deploy.targets.folder import Folder
+from services.registry.deploy.targets.llamacpp import LlamaCpp
+from services.registry.deploy.targets.ollama import Ollama
+from services.registry.deploy.targets.target import Target
+from services.registry.settings import RegistrySettings
+from shared.config.model_file import DeployTarget, Models
+from shared.errors import Misconfigured
+
+
+@asynccontextmanager
+async def targets_of(
+    models: Models, settings: RegistrySettings
+) -> AsyncIterator[Mapping[str, Sequence[Target]]]:
+    """The targets of every declared model, while the body runs. Raises Misconfigured for one that
+    cannot be.
+    """
+    async with AsyncExitStack() as clients:
+        client = await clients.enter_async_context(httpx.AsyncClient())
+
+        async def target(model: str, declared: DeployTarget) -> Target:
+            name = (
+                declared.kind
+                if declared.location is None
+                else f"{declared.kind} {declared.location}"
+            )
+            if declared.kind == "folder":
+                return Folder(_folder(model, declared), name)
+            if declared.kind == "llamacpp":
+                return LlamaCpp(_url(model, declared, settings.serving), client, name)
+            location = _url(model, declared, settings.ollama)
+            api = await clients.enter_async_context(ollama.AsyncClient(location))
+            return Ollama(
+                location, client, api, settings.ollama_context, settings.ollama_threads, name
+            )
+
+        yield {
+            model: [await target(model, declared) for declared in file.deploy]
+            for model, file in models.files.items()
+        }
+
+
+def _folder(model: str, declared: DeployTarget) -> str:
+    if declared.location is None:
+        raise Misconfigured(
+            f"models/{model}.yaml: a deploy target of kind 'folder' needs a location, the "
+            "folder to publish into"
+        )
+    return declared.location
+
+
+def _url(model: str, declared: DeployTarget, otherwise: str) -> str:
+    location = declared.location or otherwise
+    if not location.startswith(("http://", "https://")):
+        raise Misconfigured(
+            f"models/{model}.yaml: a {declared.kind!r} target is at a URL, http://host:port, "
+            f"not {location!r}"
+        )
+    return location

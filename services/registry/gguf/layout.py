@@ -1,0 +1,190 @@
+"""The layout of a GGUF file, as far as a merge needs it: its metadata as one block of bytes, and
+where each tensor lies.
+
+Written here because the `gguf` package parses every token of the vocabulary into objects, which
+takes as long as the merge itself. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from shared.errors import Unusable
+
+Bytes: TypeAlias = (
+    "memoryview[int]"  # a string: at run time it takes no parameter before Python 3.14
+)
+
+_MAGIC = b"GGUF"
+_STRING, _ARRAY = 8, 9
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
+_DEFAULT_ALIGNMENT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor. `dims` has the fastest-varying dimension first, as the format has it; `start`
+    counts from the beginning of the file.
+    """
+
+    name: str
+    dims: tuple[int, ...]
+    kind: GGMLQuantizationType
+    start: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        block, bytes_of_block = GGML_QUANT_SIZES[self.kind]
+        elements = 1
+        for dim in self.dims:
+            elements *= dim
+        return elements // block * bytes_of_block
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a GGUF file contains. `scalars` has the metadata that is neither array nor empty;
+    `places` says where each value lies within `metadata`, which is the file's block of key-value
+    pairs as it stands.
+    """
+
+    version: int
+    metadata: bytes
+    pairs: int
+    scalars: Mapping[str, Any]
+    places: Mapping[str, int]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def alignment(self) -> int:
+        return int(self.scalars.get("general.alignment", _DEFAULT_ALIGNMENT))
+
+    @property
+    def architecture(self) -> str:
+        return str(self.scalars.get("general.architecture", ""))
+
+    def string(self, key: str, place: int) -> str:
+        """One item of an array of strings, empty where the array is not there or shorter."""
+        at = self.places.get(key)
+        data = memoryview(self.metadata)
+        if (
+            at is None
+            or struct.unpack_from("<I", data, at)[0] != _STRING
+            or place >= struct.unpack_from("<Q", data, at + 4)[0]
+        ):
+            return ""
+        text, at = _string(data, at + 12)
+        for _ in range(place):
+            text, at = _string(data, at)
+        return text
+
+
+def read_layout(data: Bytes) -> Layout:
+    """The layout of a whole file. Raises Unusable when it is not GGUF of version 2 or 3."""
+    try:
+        return _read(data)
+    except (struct.error, UnicodeDecodeError, ValueError, KeyError) as error:
+        raise Unusable(f"not a GGUF file that can be read: {error}") from error
+
+
+def header_of(layout: Layout, tensors: Sequence[Tensor], file_type: int) -> bytes:
+    """The beginning of a file with the same metadata, padded to where its data begins. `tensors`
+    are in the order of their data, their `start` relative to it; `general.file_type` is set where
+    there is one.
+    """
+    metadata = bytearray(layout.metadata)
+    if "general.file_type" in layout.places:
+        struct.pack_into("<I", metadata, layout.places["general.file_type"], file_type)
+    parts = [
+        _MAGIC,
+        struct.pack("<IQQ", layout.version, len(tensors), layout.pairs),
+        bytes(metadata),
+    ]
+    for tensor in tensors:
+        name = tensor.name.encode()
+        dims = struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims)
+        parts.append(
+            struct.pack("<Q", len(name))
+            + name
+            + dims
+            + struct.pack("<IQ", int(tensor.kind), tensor.start)
+        )
+    header = b"".join(parts)
+    return header + bytes(padding(len(header), layout.alignment))
+
+
+def padding(size: int, alignment: int) -> int:
+    """Bytes from `size` to the next multiple of `alignment`."""
+    return -size % alignment
+
+
+def _read(data: Bytes) -> Layout:
+    version, count, pairs = struct.unpack_from("<IQQ", data, 4)
+    if (magic := bytes(data[:4])) != _MAGIC or version not in (2, 3):
+        raise ValueError(f"it begins with {magic!r}, version {version}")
+    at = begin = 24
+    scalars: dict[str, Any] = {}
+    places: dict[str, int] = {}
+    for _ in range(pairs):
+        key, at = _string(data, at)
+        (kind,) = struct.unpack_from("<I", data, at)
+        places[key] = at + 4 - begin
+        value, at = _value(data, at + 4, kind)
+        if value is not None:
+            scalars[key] = value
+    metadata = bytes(data[begin:at])
+    found: list[tuple[str, tuple[int, ...], GGMLQuantizationType, int]] = []
+    for _ in range(count):
+        name, at = _string(data, at)
+        (rank,) = struct.unpack_from("<I", data, at)
+        *dims, kind, offset = struct.unpack_from(f"<{rank}QIQ", data, at + 4)
+        at += 4 + 8 * rank + 12
+        found.append((name, tuple(dims), GGMLQuantizationType(kind), offset))
+    data_begins = at + padding(at, int(scalars.get("general.alignment", _DEFAULT_ALIGNMENT)))
+    tensors = tuple(
+        Tensor(name, dims, kind, data_begins + offset) for name, dims, kind, offset in found
+    )
+    return Layout(version, metadata, pairs, scalars, places, tensors)
+
+
+def _string(data: Bytes, at: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<Q", data, at)
+    end = at + 8 + length
+    return bytes(data[at + 8 : end]).decode(), end
+
+
+def _value(data: Bytes, at: int, kind: int) -> tuple[Any, int]:
+    """A scalar or a string and where it ends; None for an array, which is only stepped over."""
+    if kind == _STRING:
+        return _string(data, at)
+    if kind != _ARRAY:
+        form = _SCALARS[kind]
+        return struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
+    item, length = struct.unpack_from("<IQ", data, at)
+    at += 12
+    if item == _STRING:
+        unpack = struct.Struct("<Q").unpack_from
+        for _ in range(length):
+            at += 8 + unpack(data, at)[0]
+        return None, at
+    if item == _ARRAY:
+        for _ in range(length):
+            _, at = _value(data, at, _ARRAY)
+        return None, at
+    return None, at + length * struct.calcsize(_SCALARS[item])

@@ -1,0 +1,138 @@
+"""An adapter in PEFT's conventions as low-rank changes to the tensors of a GGUF file.
+
+W' = W + scale · B · A, with scale = alpha / r (Hu et al. 2021, arXiv:2106.09685) or alpha / √r
+(rsLoRA, Kalajdzievski 2023, arXiv:2312.03732). In GGUF files of the `llama` architecture the rows
+of q and k are permuted, since llama.cpp rotates neighbouring pairs where transformers rotates
+halves; B is permuted alike. Other architectures listed here have no permutation.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load
+
+from shared.errors import Unusable
+from shared.storage.adapters import CONFIG, WEIGHTS, Adapter
+
+Array = npt.NDArray[np.float32]
+
+_NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_KEY = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.(\w+\.\w+)\.lora_(A|B)\.weight$")
+_PERMUTED = frozenset({"llama"})
+_PLAIN = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})
+# What an adapter may have beside its two matrices, none of which is a low-rank change to a weight.
+_MUST_BE_OFF = (
+    "use_dora",
+    "modules_to_save",
+    "lora_bias",
+    "rank_pattern",
+    "alpha_pattern",
+    "trainable_token_indices",
+    "fan_in_fan_out",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A low-rank change to a tensor of shape (out, in): `scale` · `b` (out, r) · `a` (r, in)."""
+
+    a: Array
+    b: Array
+    scale: float
+
+    @property
+    def dense(self) -> Array:
+        return self.scale * (self.b @ self.a)
+
+
+def changes_of(adapter: Adapter, architecture: str, heads: int, kv_heads: int) -> dict[str, Change]:
+    """The changes by the name of the tensor in GGUF. Raises Unusable when the adapter is not only
+    low-rank changes that are known here.
+    """
+    if architecture not in _PERMUTED | _PLAIN:
+        known = ", ".join(sorted(_PERMUTED | _PLAIN))
+        raise Unusable(
+            f"adapters cannot be merged into architecture {architecture!r}: how its rows lie "
+            f"in GGUF is not known; known: {known}"
+        )
+    config = _config(adapter.files)
+    matrices = _matrices(adapter.files)
+    changes = {}
+    for (layer, module), pair in sorted(matrices.items()):
+        if module not in _NAMES or set(pair) != {"A", "B"}:
+            raise Unusable(
+                f"the adapter has lora_{'/'.join(sorted(pair))} for {module} in layer "
+                f"{layer}; expected A and B of {', '.join(_NAMES)}"
+            )
+        a, b = pair["A"], pair["B"]
+        if architecture in _PERMUTED and module in ("self_attn.q_proj", "self_attn.k_proj"):
+            b = permute(b, heads if module == "self_attn.q_proj" else kv_heads)
+        changes[f"blk.{layer}.{_NAMES[module]}.weight"] = Change(a, b, _scale(config, a.shape[0]))
+    if not changes:
+        raise Unusable("the adapter has no matrices")
+    return changes
+
+
+def permute(b: Array, heads: int) -> Array:
+    """Rows of q or k from the order of transformers to that of llama.cpp; `heads` are those of q,
+    or the kv heads for k.
+    """
+    out, rank = b.shape
+    return b.reshape(heads, 2, out // heads // 2, rank).swapaxes(1, 2).reshape(out, rank)
+
+
+def _config(files: Mapping[str, bytes]) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(files[CONFIG])
+    except (KeyError, ValueError) as error:
+        raise Unusable(f"the adapter has no readable {CONFIG}: {error!r}") from error
+    if config.get("peft_type") != "LORA":
+        raise Unusable(
+            f"the adapter is of type {config.get('peft_type')!r}; only LORA can be merged"
+        )
+    if config.get("bias", "none") != "none":
+        raise Unusable(
+            f"the adapter trains biases (bias={config['bias']!r}); train with bias='none' to "
+            "merge it"
+        )
+    if on := [name for name in _MUST_BE_OFF if config.get(name)]:
+        raise Unusable(
+            f"the adapter uses {', '.join(on)}, which is not a low-rank change to a weight; "
+            "train without to merge it"
+        )
+    return config
+
+
+def _matrices(files: Mapping[str, bytes]) -> dict[tuple[int, str], dict[str, Array]]:
+    try:
+        tensors = load(files[WEIGHTS])
+    except (
+        Exception
+    ) as error:  # safetensors has an exception of its own beside KeyError; both mean the same here
+        raise Unusable(f"the adapter has no readable {WEIGHTS}: {error!r}") from error
+    matrices: dict[tuple[int, str], dict[str, Array]] = {}
+    for key, value in tensors.items():
+        match = _KEY.match(key)
+        if match is None:
+            raise Unusable(f"the adapter changes {key}, which is not a projection of a layer")
+        matrices.setdefault((int(match[1]), match[2]), {})[match[3]] = value.astype(np.float32)
+    return matrices
+
+
+def _scale(config: Mapping[str, Any], rank: int) -> float:
+    alpha = float(config["lora_alpha"])
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -1,0 +1,117 @@
+"""The models at a glance, and one model with all that happened to it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.registry.api.views import View, model_view, versions_view
+from services.registry.handlers import ENDED
+from services.registry.pages.charts import spark
+from services.registry.pages.scores import scored, trend, verdict_of
+from services.registry.pages.timeline import timeline
+from services.registry.store.queries import (
+    Rewarded,
+    deployments_of,
+    history_of,
+    points_of,
+    rewards_by_version,
+    runs_of,
+)
+from services.registry.store.tables import Run
+
+_LIMIT = 200
+_RUNS = 20
+
+
+def glance_view(session: Session, model: str) -> View:
+    """A model in a few lines: who answers, what the gate said last, how held-out went from version
+    to version, what is in training.
+    """
+    runs = runs_of(session, model, _LIMIT)
+    versions = _versions(session, model, {})
+    return {
+        **model_view(session, model),
+        "last": next((_judged(run) for run in runs if run.verdict), None),
+        "running": [progress_view(run) for run in runs if run.state not in ENDED],
+        **_trend(versions),
+    }
+
+
+def model_page_view(session: Session, model: str) -> View:
+    """A model with its versions, its newest runs, and one time line. `rewarded` says whether
+    rewards in use are known.
+    """
+    rewards = rewards_by_version(session, model)
+    runs = runs_of(session, model, _LIMIT)
+    versions = _versions(session, model, rewards)
+    deployments = deployments_of(session, model, _LIMIT)
+    return {
+        **model_view(session, model),
+        "all_versions": versions,
+        "rewarded": bool(rewards),
+        "running": [progress_view(run) for run in runs if run.state not in ENDED],
+        "runs": [{**progress_view(run), "loss": _loss(session, run)} for run in runs[:_RUNS]],
+        "timeline": timeline(history_of(session, model, _LIMIT), runs, deployments, rewards),
+        **_trend(versions),
+    }
+
+
+def progress_view(run: Run) -> View:
+    """How far a run is, or how it ended."""
+    return {
+        "model": run.model,
+        "run_id": run.run_id,
+        "batch_id": run.batch_id,
+        "lane": run.lane,
+        "state": run.state,
+        "ended": run.state in ENDED,
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "version": run.version,
+        "started_at": run.started_at,
+        "updated_at": run.updated_at,
+        "ended_at": run.ended_at,
+        "verdict": verdict_of(run.verdict),
+    }
+
+
+def _versions(session: Session, model: str, rewards: Mapping[str, Rewarded]) -> list[View]:
+    return [scored(row, rewards) for row in versions_view(session, model)]
+
+
+def _judged(run: Run) -> View:
+    return {
+        "run_id": run.run_id,
+        "version": run.version,
+        "at": run.ended_at,
+        "verdict": verdict_of(run.verdict),
+        "state": run.state,
+    }
+
+
+def _trend(versions: list[View]) -> View:
+    """The held-out scores, as a small picture and, where there are rewards in use, with those for a
+    plot.
+    """
+    scores = trend(versions)
+    rewards = {row["version"]: row["reward"] for row in versions if row["reward"] is not None}
+    plot: View = {
+        "across": "version",
+        "names": [name.partition("_")[0] for name, _ in scores],
+        "x": list(range(len(scores))),
+        "lines": [
+            {
+                "label": "held-out log-likelihood (nats per token)",
+                "values": [score for _, score in scores],
+            }
+        ],
+    }
+    if rewards:
+        values = [rewards[name].mean if name in rewards else None for name, _ in scores]
+        plot["lines"].append({"label": "mean reward in use", "values": values, "scale": "reward"})
+    return {"trend": scores, "spark": spark([score for _, score in scores]), "plot": plot}
+
+
+def _loss(session: Session, run: Run) -> Any:
+    return spark([point.loss for point in points_of(session, run.run_id)])

@@ -1,0 +1,206 @@
+"""The registry for people: pages made here, which ask nothing of any other machine and need no
+script but for what moves by itself.
+"""
+
+import asyncio
+from datetime import datetime
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy.orm import Session
+
+from services.registry.api.authorization import operating, reading
+from services.registry.api.views import View
+from services.registry.app import Registry
+from services.registry.pages import api_docs as api_page
+from services.registry.pages import sign_in
+from services.registry.pages.batches import batch_view
+from services.registry.pages.errors import answer_unknown_paths, route_with_pages
+from services.registry.pages.forms import form_of
+from services.registry.pages.models import glance_view, model_page_view
+from services.registry.pages.moves import (
+    ByHand,
+    MovedMeanwhile,
+    choice_view,
+    happened_view,
+    require_champion,
+)
+from services.registry.pages.rendering import FOLDER, Templates
+from services.registry.pages.versions import (
+    compare_view,
+    lineage_page_view,
+    manifest_of,
+    names_of,
+    run_page_view,
+    version_page_view,
+)
+from services.registry.store.queries import withdrawn_ids
+from services.registry.store.tables import Batch
+from services.registry.versions.moves import promote_by_hand, roll_back
+from shared.events import VersionPromoted, VersionRolledBack
+from shared.storage.object_store import ObjectStore
+
+LONGEST_REASON = 2000
+
+WAIT_SECONDS = 3.0
+"""How long a form waits for a version to answer; after that the page that follows looks on."""
+
+
+def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
+    """Add the pages to an application."""
+    templates, database = Templates(registry.clock), registry.database
+    route = route_with_pages(templates)
+    pages = APIRouter(include_in_schema=False, route_class=route, dependencies=[Depends(reading)])
+    forms = APIRouter(include_in_schema=False, route_class=route, dependencies=[Depends(operating)])
+
+    async def batch(model: str, announced: Batch | None) -> View | None:
+        """What a batch was made of; None for one that was never announced here."""
+        if announced is None:
+            return None
+        withdrawn = await database.run(lambda session: withdrawn_ids(session, model))
+        return await asyncio.to_thread(batch_view, store, manifest_of(announced), withdrawn)
+
+    @pages.get("/")
+    async def index() -> Response:
+        names = list(registry.models.files)
+        models = await database.run(lambda session: [glance_view(session, name) for name in names])
+        return templates.page("models.html", models=models)
+
+    @pages.get("/models/{model}")
+    async def show_model(model: str, moved: int = 0) -> Response:
+        registry.models.get(model)
+        places = registry.deployer.places(model)
+
+        def views(session: Session) -> tuple[View, View | None]:
+            return model_page_view(session, model), happened_view(session, model, moved, places)
+
+        view, happened = await database.run(views)
+        return templates.page("model.html", model=view, happened=happened)
+
+    @pages.get("/models/{model}/moves/{number}")
+    async def show_move(model: str, number: int) -> Response:
+        """What came of a move, for the model's page to look at until its version answers."""
+        registry.models.get(model)
+        happened = await database.run(
+            lambda session: happened_view(session, model, number, registry.deployer.places(model))
+        )
+        if happened is None:
+            raise HTTPException(404, f"{model} has had no move {number}")
+        return templates.page("_happened.html", model={"model": model}, happened=happened)
+
+    @pages.get("/models/{model}/versions/{version}")
+    async def show_version(model: str, version: str) -> Response:
+        registry.models.get(model)
+        view = await database.run(lambda session: version_page_view(session, model, version))
+        return templates.page("version.html", shown=view, data=await batch(model, view["batch"]))
+
+    @pages.get("/models/{model}/versions/{version}/lineage")
+    async def show_lineage(model: str, version: str) -> Response:
+        registry.models.get(model)
+        view = await database.run(lambda session: lineage_page_view(session, model, version))
+        return templates.page(
+            "lineage.html", lineage=view, data=await batch(model, view["steps"][0]["batch"])
+        )
+
+    @pages.get("/models/{model}/runs/{run_id}")
+    async def show_run(model: str, run_id: str) -> Response:
+        registry.models.get(model)
+        view = await database.run(lambda session: run_page_view(session, model, run_id))
+        return templates.page("run.html", shown=view, data=await batch(model, view["batch"]))
+
+    @pages.get("/models/{model}/runs/{run_id}/progress")
+    async def show_progress(model: str, run_id: str) -> Response:
+        """A run's progress and points, for its page to look at while it goes on; at its end the
+        page is to be loaded anew.
+        """
+        registry.models.get(model)
+        view = await database.run(lambda session: run_page_view(session, model, run_id))
+        return templates.page(
+            "_progress.html", headers={"HX-Refresh": "true"} if view["ended"] else None, shown=view
+        )
+
+    @pages.get("/models/{model}/compare")
+    async def compare(model: str, first: str | None = None, second: str | None = None) -> Response:
+        registry.models.get(model)
+
+        def views(session: Session) -> tuple[list[str], View | None]:
+            return names_of(session, model), compare_view(
+                session, model, first, second
+            ) if first and second else None
+
+        names, compared = await database.run(views)
+        return templates.page("compare.html", model=model, names=names, compared=compared)
+
+    async def confirmation(
+        model: str,
+        kind: ByHand,
+        to: str | None,
+        said: str = "",
+        problem: str = "",
+        status: int = 200,
+    ) -> Response:
+        registry.models.get(model)
+        places = registry.deployer.places(model)
+        choice = await database.run(lambda session: choice_view(session, model, kind, to, places))
+        return templates.page(
+            "move.html",
+            status,
+            choice=choice,
+            kind=kind,
+            said=said,
+            problem=problem,
+            longest=LONGEST_REASON,
+        )
+
+    @forms.get("/models/{model}/rollback")
+    async def confirm_rollback(model: str, to: str | None = None) -> Response:
+        return await confirmation(model, "roll_back", to)
+
+    @forms.get("/models/{model}/promote")
+    async def confirm_promotion(model: str, to: str | None = None) -> Response:
+        return await confirmation(model, "promote", to)
+
+    async def move(model: str, kind: ByHand, form: dict[str, str]) -> Response:
+        """Move the champion as a person confirmed it; not when it has moved since they looked."""
+        registry.models.get(model)
+        to, seen, reason = (
+            form.get("to", ""),
+            form.get("champion", ""),
+            form.get("reason", "").strip(),
+        )
+        if not to or not seen:
+            raise HTTPException(400, "the form names no version; open the page again")
+        if not reason or len(reason) > LONGEST_REASON:
+            problem = f"Say why, in at most {LONGEST_REASON} characters: it is kept in the history."
+            return await confirmation(model, kind, to, reason, problem, 422)
+
+        def decide(
+            session: Session, now: datetime
+        ) -> tuple[VersionPromoted | VersionRolledBack, int]:
+            require_champion(session, model, seen)
+            if kind == "promote":
+                return promote_by_hand(session, model, to, reason, now)
+            return roll_back(session, model, to, reason, "operator", now)
+
+        try:
+            _, number = await registry.decide(decide)
+        except MovedMeanwhile as error:
+            return await confirmation(model, kind, to, reason, str(error), 409)
+        await registry.deployer.deployed(model, number, WAIT_SECONDS)
+        return RedirectResponse(f"/models/{model}?moved={number}", 303)
+
+    @forms.post("/models/{model}/rollback")
+    async def rollback(model: str, request: Request) -> Response:
+        return await move(model, "roll_back", await form_of(request))
+
+    @forms.post("/models/{model}/promote")
+    async def promote(model: str, request: Request) -> Response:
+        return await move(model, "promote", await form_of(request))
+
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"))
+    app.include_router(sign_in.routes(templates))
+    app.include_router(api_page.routes(templates))
+    app.include_router(pages)
+    app.include_router(forms)
+    answer_unknown_paths(app, templates)

@@ -1,0 +1,100 @@
+"""Signing in with a browser, which sends no header of its own: the token goes into a cookie that no
+script can read.
+"""
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from services.registry.api.authorization import (
+    COOKIE,
+    Forbidden,
+    WrongToken,
+    is_same_origin,
+    role_of,
+)
+from services.registry.pages.forms import form_of
+from services.registry.pages.rendering import HEADERS, Templates
+
+PATH = "/sign-in"
+
+
+def routes(templates: Templates) -> APIRouter:
+    """`/sign-in` and `/sign-out`."""
+    router = APIRouter(include_in_schema=False)
+
+    def page(
+        onward: str, problem: str = "", status: int = 200, headers: dict[str, str] | None = None
+    ) -> HTMLResponse:
+        return templates.page("sign-in.html", status, headers, onward=onward, problem=problem)
+
+    @router.get(PATH)
+    async def show_sign_in(onward: str = "/") -> Response:
+        return page(local(onward))
+
+    @router.post(PATH)
+    async def sign_in(request: Request) -> Response:
+        _require_own_page(request)
+        form = await form_of(request)
+        token, onward = form.get("token", "").strip(), local(form.get("onward", "/"))
+        if role_of(request, token) is None:
+            return page(
+                onward,
+                "This token is not valid here.",
+                401,
+                {"WWW-Authenticate": WrongToken.challenge},
+            )
+        answer = RedirectResponse(onward, 303, headers=HEADERS)
+        answer.set_cookie(COOKIE, token, **_kept(request))
+        return answer
+
+    @router.post("/sign-out")
+    async def sign_out(request: Request) -> Response:
+        _require_own_page(request)
+        answer = RedirectResponse(PATH, 303, headers=HEADERS)
+        answer.delete_cookie(COOKIE, **_kept(request))
+        return answer
+
+    return router
+
+
+def to_sign_in(request: Request) -> Response:
+    """To the page where one signs in, and from there back to what was asked for."""
+    onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(f"{PATH}?onward={quote(onward, safe='')}", 303)
+
+
+def local(path: str) -> str:
+    """A path of this registry; `/` for what leads elsewhere."""
+    try:
+        parts = urlsplit(path)
+    except ValueError:
+        return "/"
+    is_path = (
+        path.startswith("/")
+        and not path.startswith("//")
+        and path.isprintable()
+        and "\\" not in path
+    )
+    return path if is_path and not parts.scheme and not parts.netloc else "/"
+
+
+def _require_own_page(request: Request) -> None:
+    if not is_same_origin(request):
+        raise Forbidden(
+            "this form has to come from the registry's own page; programs send "
+            "`Authorization: Bearer <token>` instead"
+        )
+
+
+def _kept(request: Request) -> dict[str, Any]:
+    """For this registry's own pages alone. TLS may end before the registry; the browser says
+    whether it uses it.
+    """
+    return {
+        "httponly": True,
+        "samesite": "strict",
+        "secure": request.headers.get("origin", "").startswith("https://"),
+    }

@@ -1,0 +1,86 @@
+"""One time line of a model: verdicts, moves of the aliases, withdrawals and deployments, newest
+first. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.registry.store.queries import Rewarded
+from services.registry.store.tables import AuditRow, Deployment, Run
+
+_ENDED_WITHOUT_A_MOVE = frozenset({"rejected", "inconclusive", "failed"})
+_MOVES_TO = frozenset({"promote", "roll_back"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that happened. `kind` is an action of the history, an end of a run, or the state of
+    a deployment; `reward` is that of the version's answers since, where it is known.
+    """
+
+    at: datetime
+    kind: str
+    version: str | None
+    origin: str | None
+    run_id: str | None
+    by: str
+    reasons: tuple[str, ...]
+    reward: Rewarded | None = None
+
+
+def timeline(
+    history: Sequence[AuditRow],
+    runs: Sequence[Run],
+    deployments: Sequence[Deployment],
+    rewards: Mapping[str, Rewarded],
+) -> list[Entry]:
+    """What happened to a model, newest first. A challenge that was answered by a promotion at once
+    is told by the promotion, and a run that ended without a version by its verdict.
+    """
+    promoted = {(row.to_version, row.at) for row in history if row.action == "promote"}
+    told = [
+        row
+        for row in history
+        if not (row.action == "challenge" and (row.to_version, row.at) in promoted)
+    ]
+    entries = [
+        *(_of_deployment(row) for row in deployments),
+        *(_of_history(row, rewards) for row in told),
+        *(
+            _of_run(run)
+            for run in runs
+            if run.state in _ENDED_WITHOUT_A_MOVE and run.ended_at is not None
+        ),
+    ]
+    return sorted(entries, key=lambda entry: entry.at, reverse=True)
+
+
+def _of_history(row: AuditRow, rewards: Mapping[str, Rewarded]) -> Entry:
+    verdict = row.evidence.get("verdict") or {}
+    reasons = verdict.get("reasons") if row.action == "promote" else None
+    return Entry(
+        at=row.at,
+        kind=row.action,
+        version=row.to_version,
+        origin=row.from_version if row.action in _MOVES_TO else None,
+        run_id=row.evidence.get("run_id"),
+        by=row.actor,
+        reasons=tuple(reasons or [row.reason]),
+        reward=rewards.get(row.to_version or "") if row.action in _MOVES_TO else None,
+    )
+
+
+def _of_run(run: Run) -> Entry:
+    assert run.ended_at is not None
+    verdict = run.verdict or {}
+    reasons = verdict.get("reasons") or [run.reason]
+    return Entry(run.ended_at, run.state, run.version, None, run.run_id, "trainer", tuple(reasons))
+
+
+def _of_deployment(row: Deployment) -> Entry:
+    failed = row.state != "deployed"
+    reasons = (f"at {row.step}: {row.reason}",) if failed else (f"it took {row.seconds:.1f} s",)
+    return Entry(
+        row.at, "undeployed" if failed else "deployed", row.version, None, None, row.target, reasons
+    )

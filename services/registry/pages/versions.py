@@ -1,0 +1,174 @@
+"""One version or one run: how it was made, of what, and how it was judged; two versions; a
+version's line of descent.
+"""
+
+from sqlalchemy.orm import Session
+
+from services.registry.api.problems import UnknownRun
+from services.registry.api.views import View, audit_view, deployment_view, run_view, version_view
+from services.registry.pages.charts import spans
+from services.registry.pages.differences import answer_of, differences, side_by_side
+from services.registry.pages.models import progress_view
+from services.registry.pages.scores import scored, sign_of, verdict_of
+from services.registry.store.queries import (
+    batch_of,
+    champion_moves,
+    deployments_of_version,
+    lineage_of,
+    rewards_by_version,
+    versions_of,
+)
+from services.registry.store.tables import Batch, Run, Version
+from services.registry.versions.moves import require_version
+from shared.events import Artefact, Verdict
+
+
+def version_page_view(session: Session, model: str, name: str) -> View:
+    """A version with its run, its artefacts, where it was served, and its probes. Raises
+    UnknownVersion.
+    """
+    version = require_version(session, model, name)
+    view = scored(version_view(session, version), rewards_by_version(session, model))
+    run = session.get(Run, version.run_id) if version.run_id else None
+    batch = batch_of(session, version.batch_id) if version.batch_id else None
+    return {
+        **view,
+        "run": _run_view(session, run) if run else None,
+        "evaluation": evaluation_view(view["verdict"]),
+        "batch": batch,
+        "artefacts": _artefacts(version, batch),
+        "served": [deployment_view(row) for row in deployments_of_version(session, model, name)],
+        "answers": [(probe["messages"], answer_of(probe)) for probe in version.probes],
+    }
+
+
+def run_page_view(session: Session, model: str, run_id: str) -> View:
+    """A run, whether it has ended or not. Raises UnknownRun."""
+    run = session.get(Run, run_id)
+    if run is None or run.model != model:
+        raise UnknownRun(f"{model} has no run {run_id!r}")
+    verdict = verdict_of(run.verdict)
+    return {
+        **_run_view(session, run),
+        "evaluation": evaluation_view(verdict),
+        "batch": batch_of(session, run.batch_id),
+    }
+
+
+def evaluation_view(verdict: Verdict | None) -> View | None:
+    """A verdict with each comparison as a place on an axis, and whether its interval is clear of
+    zero.
+    """
+    if verdict is None:
+        return None
+    rows = [
+        (found.lower, found.difference, found.upper, found.margin) for found in verdict.comparisons
+    ]
+    return {
+        "verdict": verdict,
+        "comparisons": [
+            {"found": found, "span": span, "sign": sign_of(found)}
+            for found, span in zip(verdict.comparisons, spans(rows), strict=True)
+        ],
+    }
+
+
+def compare_view(session: Session, model: str, first: str, second: str) -> View:
+    """What differs between two versions, and what both answered to the same prompts. Raises
+    UnknownVersion.
+    """
+    one, other = require_version(session, model, first), require_version(session, model, second)
+    rewards = rewards_by_version(session, model)
+    views = [scored(version_view(session, version), rewards) for version in (one, other)]
+    facts = [
+        _facts(session, version, view) for version, view in zip((one, other), views, strict=True)
+    ]
+    return {
+        "first": views[0],
+        "second": views[1],
+        "differences": differences(*facts),
+        "answers": side_by_side(one.probes, other.probes),
+    }
+
+
+def lineage_page_view(session: Session, model: str, name: str) -> View:
+    """A version and its ancestors, from feedback to deployment, each in the order in which it
+    happened. Raises UnknownVersion.
+    """
+    version = require_version(session, model, name)
+    moves = champion_moves(session, model)
+    steps = [
+        {
+            **version_view(session, step),
+            "batch": batch_of(session, step.batch_id) if step.batch_id else None,
+            "run": progress_view(run)
+            if step.run_id and (run := session.get(Run, step.run_id))
+            else None,
+            "moves": [audit_view(row) for row in moves if row.to_version == step.name],
+            "served": [
+                deployment_view(row) for row in deployments_of_version(session, model, step.name)
+            ],
+        }
+        for step in lineage_of(session, version)
+    ]
+    return {"model": model, "version": name, "steps": steps}
+
+
+def names_of(session: Session, model: str) -> list[str]:
+    """The versions of a model, newest first."""
+    return [version.name for version in versions_of(session, model)]
+
+
+def _run_view(session: Session, run: Run) -> View:
+    view = {**run_view(session, run), **progress_view(run)}
+    view["plot"] = {
+        "across": "step",
+        "x": [point["step"] for point in view["points"]],
+        "lines": [
+            {
+                "label": "loss (nats per token)",
+                "values": [point["loss"] for point in view["points"]],
+            }
+        ],
+    }
+    return view
+
+
+def _artefacts(version: Version, batch: Batch | None) -> list[tuple[str, str, str]]:
+    """What a version consists of: what it is, where it lies, and the digest of its bytes."""
+    found = [
+        ("adapter", version.adapter_uri, version.adapter_digest),
+        ("merged file", version.merged_path, version.merged_digest),
+        ("base", "model.safetensors of the base", version.base_digest),
+        ("model file", f"models/{version.model}.yaml", version.model_digest),
+        ("batch", batch.manifest_uri if batch else None, batch.manifest_digest if batch else None),
+    ]
+    return [(what, uri or "", digest) for what, uri, digest in found if digest]
+
+
+def manifest_of(batch: Batch) -> Artefact:
+    return Artefact(uri=batch.manifest_uri, digest=batch.manifest_digest)
+
+
+def _facts(session: Session, version: Version, view: View) -> View:
+    """What is compared of a version: how it was made, of what, and how it was judged."""
+    batch = batch_of(session, version.batch_id) if version.batch_id else None
+    verdict: Verdict | None = view["verdict"]
+    return {
+        "parent": version.parent,
+        "lane": version.lane,
+        "base": version.base_digest,
+        "model file": version.model_digest,
+        "configuration": version.configuration or {},
+        "batch": {"number": batch.number, **batch.counts} if batch else {},
+        "training": version.metrics or {},
+        "verdict": _judgement(verdict) if verdict else {},
+    }
+
+
+def _judgement(verdict: Verdict) -> View:
+    scores: View = {found.name: round(found.candidate, 4) for found in verdict.comparisons}
+    measures = {
+        f"{found.name} on {found.set}": round(found.candidate, 4) for found in verdict.measures
+    }
+    return {"decision": verdict.decision, "against": verdict.baseline_version, **scores, **measures}

@@ -1,1 +1,0 @@
-"""What the pages show: views of rows and of what lies in the object store, and the geometry of small pictures."""

@@ -1,0 +1,180 @@
+"""Moves of aliases, in a transaction: the alias row, the audit and the events change together or
+not at all.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from services.registry.lifecycle import Aliases, Move, move
+from services.registry.store.outbox import enqueue
+from services.registry.store.queries import (
+    adapter_of,
+    as_aliases,
+    locked_aliases,
+    removal_of,
+    version_of,
+)
+from services.registry.store.tables import AliasRow, AuditRow, Json, TrialReward, TrialRow, Version
+from shared.errors import RatchetError
+from shared.events import VersionPromoted, VersionRolledBack
+from shared.identity import identity
+
+
+class UnknownVersion(RatchetError):
+    """No version of this name exists."""
+
+
+class NothingToMoveTo(RatchetError):
+    """No version was named, and the alias that would say which is not set."""
+
+
+class AdapterRemoved(RatchetError):
+    """The version's adapter is no longer in the object store, so that it cannot be served."""
+
+
+def shift(
+    session: Session,
+    kind: Move,
+    version: Version,
+    actor: str,
+    reason: str,
+    evidence: Json,
+    now: datetime,
+    is_new: bool = False,
+) -> Aliases:
+    """Move a model's aliases and write down why; the aliases as they were. A trial is over once its
+    champion or its challenger is none any more. Raises IllegalMove.
+    """
+    row = locked_aliases(session, version.model)
+    if row is None:
+        row = AliasRow(model=version.model, champion=None, previous=None, challenger=None, move=0)
+        session.add(row)
+    before = as_aliases(row)
+    after = move(before, kind, version.name, is_new)
+    row.champion, row.previous, row.challenger = after.champion, after.previous, after.challenger
+    row.move += after.champion != before.champion
+    session.add(
+        AuditRow(
+            model=version.model,
+            at=now,
+            actor=actor,
+            action=kind,
+            from_version=before.champion,
+            to_version=version.name,
+            reason=reason,
+            evidence=evidence,
+        )
+    )
+    session.flush()
+    if (after.champion, after.challenger) != (before.champion, before.challenger):
+        for table in (TrialRow, TrialReward):
+            session.execute(delete(table).where(table.model == version.model))
+    return before
+
+
+def promote(
+    session: Session,
+    version: Version,
+    actor: str,
+    reason: str,
+    evidence: Json,
+    now: datetime,
+    cause: str,
+) -> VersionPromoted:
+    """Make a version champion. `cause` identifies what led to it, so that the event's id is the
+    same however often it is decided.
+    """
+    before = shift(session, "promote", version, actor, reason, evidence, now)
+    event = VersionPromoted(
+        event_id=identity("promoted", version.model, version.name, cause),
+        occurred_at=now,
+        model=version.model,
+        version=version.name,
+        previous=before.champion,
+        adapter=adapter_of(version),
+        run_id=version.run_id,
+        actor=actor,
+        reason=reason,
+    )
+    enqueue(session, version.model, event, now)
+    return event
+
+
+def promote_by_hand(
+    session: Session, model: str, name: str | None, reason: str, now: datetime
+) -> tuple[VersionPromoted, int]:
+    """A person makes a version champion, the challenger if none is named; the event, and the number
+    of the champion's move.
+    """
+    row = _aliases(session, model)
+    target = name or row.challenger
+    if target is None:
+        raise NothingToMoveTo(f"{model} has no challenger; name the version to promote")
+    version = _require_adapter(session, require_version(session, model, target))
+    event = promote(session, version, "operator", reason, {}, now, f"move {row.move + 1}")
+    return event, row.move
+
+
+def roll_back(
+    session: Session,
+    model: str,
+    to: str | None,
+    reason: str,
+    actor: str,
+    now: datetime,
+    evidence: Json | None = None,
+) -> tuple[VersionRolledBack, int]:
+    """Back to an earlier version, or forward again, to `previous` if none is named; the event, and
+    the number of the champion's move.
+    """
+    row = _aliases(session, model)
+    target = to or row.previous
+    if target is None:
+        raise NothingToMoveTo(f"{model} has no previous version; name the version to go back to")
+    version = _require_adapter(session, require_version(session, model, target))
+    before = shift(session, "roll_back", version, actor, reason, evidence or {}, now)
+    assert before.champion is not None
+    event = VersionRolledBack(
+        event_id=identity("rolled back", model, version.name, row.move),
+        occurred_at=now,
+        model=model,
+        version=version.name,
+        from_version=before.champion,
+        adapter=adapter_of(version),
+        actor=actor,
+        reason=reason,
+    )
+    enqueue(session, model, event, now)
+    return event, row.move
+
+
+def require_version(session: Session, model: str, name: str) -> Version:
+    """Raises UnknownVersion."""
+    version = version_of(session, model, name)
+    if version is None:
+        raise UnknownVersion(
+            f"{model} has no version {name!r}; GET /api/models/{model}/versions lists them"
+        )
+    return version
+
+
+def _require_adapter(session: Session, version: Version) -> Version:
+    """Raises AdapterRemoved."""
+    removal = removal_of(session, version.run_id)
+    if removal is not None:
+        raise AdapterRemoved(
+            f"the adapter of {version.name} was removed on {removal.at:%Y-%m-%d} "
+            f"({removal.reason}), so that it cannot be served again; "
+            f"GET /api/models/{version.model}/versions shows which still can: those without "
+            "removed_at"
+        )
+    return version
+
+
+def _aliases(session: Session, model: str) -> AliasRow:
+    row = locked_aliases(session, model)
+    if row is None:
+        raise UnknownVersion(f"{model} has no version yet")
+    return row

@@ -1,0 +1,91 @@
+"""What people know models by, beside the likelihood that the gate decides by: perplexity, BLEU,
+chrF, exact match, JSON validity.
+
+BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacrebleu's, in points from 0 to 100, of a
+whole set; exact match and JSON validity are shares. All but perplexity are of greedy answers.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+
+from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from shared.config.model_file import AnswerMeasure
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is right for some prompts, and what baseline and candidate answer greedily, in the same
+    order.
+    """
+
+    references: Sequence[str] = ()
+    baseline: Sequence[str] = ()
+    candidate: Sequence[str] = ()
+
+
+Answers = Sequence[str]
+
+NOTHING_SAID = Said()
+
+
+def perplexity(scores: Sequence[float]) -> float:
+    """Of answers with these mean log-likelihoods per token, each answer counting the same; 1 is
+    certainty.
+    """
+    return exp(min(700.0, -sum(scores) / len(scores)))
+
+
+def overall(measure: AnswerMeasure, answers: Answers, references: Answers) -> float:
+    """A measure of a whole set, which is not empty."""
+    match measure:
+        case "bleu":
+            return float(BLEU().corpus_score(answers, [references]).score)
+        case "chrf":
+            return float(CHRF().corpus_score(answers, [references]).score)
+        case _:
+            values = each(measure, answers, references)
+            return sum(values) / len(values)
+
+
+def each(measure: AnswerMeasure, answers: Answers, references: Answers) -> list[float]:
+    """A measure of each answer by itself: what pairs can be compared by. BLEU counts orders that an
+    answer is long enough for.
+    """
+    metric = _BY_ITSELF[measure]
+    return [
+        metric(answer, reference) for answer, reference in zip(answers, references, strict=True)
+    ]
+
+
+def _sentence(metric: Metric) -> Callable[[str, str], float]:
+    return lambda answer, reference: float(metric.sentence_score(answer, [reference]).score)
+
+
+def _is_exact(answer: str, reference: str) -> float:
+    return float(answer.strip() == reference.strip())
+
+
+def _is_json(answer: str, _: str) -> float:
+    """An object or an array, and nothing beside it: a bare word or number is not what a program
+    asked for.
+    """
+    try:
+        return float(isinstance(json.loads(answer), dict | list))
+    except (ValueError, RecursionError):
+        return 0.0
+
+
+_BY_ITSELF: Mapping[AnswerMeasure, Callable[[str, str], float]] = {
+    "bleu": _sentence(BLEU(effective_order=True)),
+    "chrf": _sentence(CHRF()),
+    "exact_match": _is_exact,
+    "json_validity": _is_json,
+}
+
+PASS_OR_FAIL: frozenset[AnswerMeasure] = frozenset({"exact_match", "json_validity"})
+ANSWER_MEASURES: tuple[AnswerMeasure, ...] = ("bleu", "chrf", "exact_match", "json_validity")

@@ -1,0 +1,200 @@
+"""Can this machine train, and how well? Pure: from what was found on it to rows with advice."""
+
+from dataclasses import dataclass
+
+from services.trainer.machine.memory import UNLIMITED, readable
+from shared.machine_check import Check, State
+
+SMALL_GPU = 12 * 2**30
+SCARCE_DISK, NO_DISK = 10 * 2**30, 2**30
+INSTALL = "pip install 'ratchet[trainer]'; who only sends feedback needs none of this"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device."""
+
+    name: str
+    memory: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class LaneNeed:
+    """What a lane's longest batch needs. `needed` is None where the base's measures are not known;
+    `absent` says why there is no base.
+    """
+
+    model: str
+    lane: str
+    quantisation: str
+    needed: int | None
+    advice: str = ""
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found. `torch` and `bitsandbytes` are versions, None where they cannot be imported;
+    `cuda` is the version that torch was built for, None in a build for CPUs. `memory` is what
+    training may take, on the device that it uses.
+    """
+
+    system: str
+    is_wsl: bool
+    torch: str | None
+    cuda: str | None
+    gpus: tuple[Gpu, ...]
+    has_nvidia_driver: bool
+    bitsandbytes: str | None
+    cores: int
+    cpu_bf16: bool
+    memory: int
+    work_free: int | None
+    lanes: tuple[LaneNeed, ...] = ()
+    models_error: str = ""
+
+
+def checks(facts: Facts) -> list[Check]:
+    """The rows, in the order in which one would mend them."""
+    rows = [_system(facts), _torch(facts)]
+    if facts.torch is not None:
+        rows += [*_devices(facts), _bitsandbytes(facts)]
+    rows.append(_work(facts))
+    if facts.models_error:
+        rows.append(
+            Check(
+                name="models",
+                state="problem",
+                found=facts.models_error,
+                advice="correct the file, or name the folder",
+            )
+        )
+    return rows + [_lane(lane, facts) for lane in facts.lanes]
+
+
+def _system(facts: Facts) -> Check:
+    if facts.system == "Windows":
+        advice = (
+            "install WSL2 and run Ratchet inside it: bitsandbytes and signals work there as they "
+            "do on Linux"
+        )
+        return Check(name="system", state="warning", found="Windows", advice=advice)
+    return Check(
+        name="system", state="ok", found=f"{facts.system} in WSL2" if facts.is_wsl else facts.system
+    )
+
+
+def _torch(facts: Facts) -> Check:
+    if facts.torch is None:
+        return Check(name="torch", state="problem", found="not installed", advice=INSTALL)
+    return Check(
+        name="torch",
+        state="ok",
+        found=f"{facts.torch}, " + (f"CUDA {facts.cuda}" if facts.cuda else "for CPUs"),
+    )
+
+
+def _devices(facts: Facts) -> list[Check]:
+    if facts.gpus:
+        return [_gpu(number, gpu) for number, gpu in enumerate(facts.gpus)]
+    cores = f"{facts.cores} core" + "s" * (facts.cores != 1)
+    if facts.has_nvidia_driver:
+        advice = (
+            "the GPU's driver is there, but torch sees no device: install a torch for CUDA, or a "
+            "driver that fits its version"
+        )
+        return [
+            Check(
+                name="device",
+                state="warning",
+                found=f"no CUDA device; CPU with {cores}",
+                advice=advice,
+            )
+        ]
+    if not facts.cpu_bf16:
+        advice = (
+            "trains in fp32, at about two thirds of the speed and with more memory; a CPU with "
+            "avx512_bf16 or amx_bf16 does better"
+        )
+        return [
+            Check(
+                name="device",
+                state="warning",
+                found=f"CPU with {cores}, without bf16",
+                advice=advice,
+            )
+        ]
+    return [Check(name="device", state="ok", found=f"CPU with {cores}, with bf16; no CUDA device")]
+
+
+def _gpu(number: int, gpu: Gpu) -> Check:
+    found = f"{gpu.name}, {readable(gpu.memory)}, {'bf16' if gpu.bf16 else 'fp16'}"
+    if gpu.memory < SMALL_GPU:
+        advice = "under 12 GiB: a small base, or quantisation: nf4 with a small batch_size"
+        return Check(name=f"cuda:{number}", state="warning", found=found, advice=advice)
+    return Check(name=f"cuda:{number}", state="ok", found=found)
+
+
+def _bitsandbytes(facts: Facts) -> Check:
+    if facts.bitsandbytes is not None:
+        return Check(name="bitsandbytes", state="ok", found=facts.bitsandbytes)
+    wanting = [f"{lane.model}/{lane.lane}" for lane in facts.lanes if lane.quantisation == "nf4"]
+    if wanting:
+        advice = "install bitsandbytes, or set quantisation: none"
+        return Check(
+            name="bitsandbytes",
+            state="problem",
+            found=f"cannot be imported; {', '.join(wanting)} train in 4 bits",
+            advice=advice,
+        )
+    advice = "none while no lane asks for quantisation: nf4"
+    return Check(name="bitsandbytes", state="warning", found="cannot be imported", advice=advice)
+
+
+def _work(facts: Facts) -> Check:
+    advice = "RATCHET_WORK names the folder in which unfinished runs and their checkpoints are kept"
+    if facts.work_free is None:
+        return Check(
+            name="work", state="problem", found="the work folder cannot be written", advice=advice
+        )
+    state: State = (
+        "problem"
+        if facts.work_free < NO_DISK
+        else "warning"
+        if facts.work_free < SCARCE_DISK
+        else "ok"
+    )
+    return Check(
+        name="work",
+        state=state,
+        found=f"{readable(facts.work_free)} free",
+        advice="" if state == "ok" else f"make room; {advice}",
+    )
+
+
+def _lane(lane: LaneNeed, facts: Facts) -> Check:
+    name = f"{lane.model}/{lane.lane}"
+    if lane.absent:
+        return Check(
+            name=name,
+            state="problem",
+            found=lane.absent,
+            advice="RATCHET_BASES names the folder of base models",
+        )
+    if lane.needed is None:
+        return Check(
+            name=name,
+            state="ok",
+            found="the base is there; what it needs is not known for its kind",
+        )
+    there = readable(facts.memory) if facts.memory < UNLIMITED else "an unknown amount"
+    found = f"the longest batch needs about {readable(lane.needed)} of {there}"
+    if lane.needed > facts.memory:
+        return Check(
+            name=name,
+            state="warning",
+            found=found,
+            advice=f"long examples would be refused; {lane.advice}",
+        )
+    return Check(name=name, state="ok", found=found)

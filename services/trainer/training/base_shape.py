@@ -1,0 +1,59 @@
+"""A base's measures, read from its configuration and the headers of its weights; the weights
+themselves stay on disk.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from services.trainer.errors import RunFailed
+from services.trainer.kernels.packing import is_packed
+from services.trainer.machine.memory import Shape
+
+
+def read_shape(folder: Path) -> Shape | None:
+    """None for a base whose configuration has names of its own for its measures: nothing is known
+    of what it needs. Raises RunFailed when there is no base.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get(
+            "text_config", config
+        )  # a model that also sees has its language model in a part of its own
+        tensors = {
+            name: shape
+            for path in sorted(folder.glob("*.safetensors"))
+            for name, shape in _header(path).items()
+        }
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        return Shape(
+            tensors=tensors,
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=config.get("intermediate_size") or 4 * hidden,
+            heads=heads,
+            head_size=config.get("head_dim") or hidden // heads,
+            vocabulary=config["vocab_size"],
+            packed=is_packed(
+                config.get("model_type", ""),
+                config.get("sliding_window"),
+                config.get("layer_types"),
+            ),
+        )
+    except KeyError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunFailed(
+            f"the base cannot be loaded: {error}",
+            "check base.training in the model file, and RATCHET_BASES",
+        ) from error
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a safetensors file: 8 bytes of length, little-endian, then JSON."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return {
+        name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+    }

@@ -1,0 +1,188 @@
+"""The state of a run on disk, whole or not there at all: folders `checkpoint-<step>`, the newest
+two.
+
+    state.safetensors   the trainable parameters, the optimizer's state of each, and the state of the random number generators
+    course.json         how far the run is, and the state of the gradient scaler
+    manifest.json       which run it is of, and the digests of the other two
+
+A folder is written under another name, brought to the disk, and renamed. Nothing in it is code: no
+pickle.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from shared.errors import Corrupt
+from shared.events import Digest, Value
+from shared.failpoints import reach_in_thread
+from shared.identity import digest_of
+
+KEPT = 2
+STATE, COURSE, MANIFEST = "state.safetensors", "course.json", "manifest.json"
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_log = logging.getLogger("ratchet.trainer")
+
+
+class Course(Value):
+    """How far a run is. Losses and gradient norms are those of each step so far; a norm that
+    overflowed is None.
+    """
+
+    losses: tuple[float, ...] = ()
+    norms: tuple[float | None, ...] = ()
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        return len(self.losses)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a step changes: the trainable parameters by name, in the optimizer's order, the
+    optimizer and the gradient scaler.
+    """
+
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+class Recorded(Value):
+    """`course.json`."""
+
+    course: Course
+    scaler: dict[str, int | float]
+
+
+class Manifest(Value):
+    """`manifest.json`. `run` is the same for runs that would learn the same."""
+
+    run: str
+    files: dict[str, Digest]
+
+
+class Checkpoints:
+    """The checkpoints of one run in a folder. Raises OSError when the disk does not take one."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder = folder
+        self._run = run
+
+    def save(self, learner: Learner, course: Course) -> None:
+        """Write the state after `course.steps` steps; older ones than the newest two are gone then,
+        and all that claim to be newer.
+        """
+        recorded = Recorded(course=course, scaler=learner.scaler.state_dict())
+        files = {STATE: save(_tensors(learner)), COURSE: recorded.model_dump_json().encode()}
+        manifest = Manifest(
+            run=self._run, files={name: digest_of(data) for name, data in files.items()}
+        )
+        name = f"checkpoint-{course.steps}"
+        part = self._folder / f".{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file, data in (files | {MANIFEST: manifest.model_dump_json().encode()}).items():
+            _write_through(part / file, data)
+        _sync(part)
+        reach_in_thread("trainer.child_saving")
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        part.rename(self._folder / name)
+        _sync(self._folder)
+        kept = sorted(step for step in self._steps() if step <= course.steps)[-KEPT:]
+        for step in self._steps():
+            if step not in kept:
+                shutil.rmtree(self._folder / f"checkpoint-{step}")
+
+    def resume(self, learner: Learner) -> Course:
+        """Put the learner, and the random number generators, in the state of the newest whole
+        checkpoint of this run, and say how far that is. Changes nothing and says so where there is
+        none; one that is damaged is passed over for the one before.
+        """
+        for step in sorted(self._steps(), reverse=True):
+            folder = self._folder / f"checkpoint-{step}"
+            try:
+                manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+                if manifest.run != self._run:
+                    continue
+                recorded = Recorded.model_validate_json(_verified(folder / COURSE, manifest))
+                tensors = load(_verified(folder / STATE, manifest))
+            except (OSError, ValueError, KeyError, Corrupt, SafetensorError) as error:
+                _log.warning("%s is damaged and passed over: %s", folder.name, error)
+                continue
+            _restore(learner, tensors)
+            learner.scaler.load_state_dict(recorded.scaler)
+            return recorded.course
+        return Course()
+
+    def _steps(self) -> list[int]:
+        found = self._folder.iterdir() if self._folder.is_dir() else ()
+        return [int(match[1]) for path in found if (match := _NAME.fullmatch(path.name))]
+
+
+def _tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    """All tensors of a state, under names that say what they are."""
+    tensors = {
+        f"parameter/{name}": parameter.detach() for name, parameter in learner.parameters.items()
+    }
+    for name, parameter in learner.parameters.items():
+        tensors |= {
+            f"optimizer/{key}/{name}": value
+            for key, value in learner.optimizer.state[parameter].items()
+        }
+    tensors["generator/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["generator/cuda"] = torch.cuda.get_rng_state()
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _restore(learner: Learner, tensors: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in learner.parameters.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+    states: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+    for place in tensors:
+        if place.startswith("optimizer/"):
+            _, key, name = place.split("/", 2)
+            states[name][key] = tensors[place]
+    state: dict[str, object] = learner.optimizer.state_dict()
+    state["state"] = {number: states[name] for number, name in enumerate(learner.parameters)}
+    learner.optimizer.load_state_dict(state)
+    torch.set_rng_state(tensors["generator/cpu"])
+    if torch.cuda.is_available() and "generator/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["generator/cuda"])
+
+
+def _verified(path: Path, manifest: Manifest) -> bytes:
+    data = path.read_bytes()
+    if (found := digest_of(data)) != manifest.files[path.name]:
+        raise Corrupt(path.name, manifest.files[path.name], found)
+    return data
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder's list of names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,100 @@
+"""How likely a model finds answers: the one computation that training and evaluation share."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from services.trainer.data.tokenization import Encoded
+from services.trainer.kernels import packed_attention
+from services.trainer.kernels.lm_head import log_likelihoods_of
+from services.trainer.kernels.packing import Row, pack
+
+
+@dataclass(frozen=True)
+class Collated:
+    """Examples that are computed together, on a device."""
+
+    examples: tuple[Encoded, ...]
+    row: Row
+    device: str
+
+
+def collate(examples: Sequence[Encoded], device: str) -> Collated:
+    return Collated(tuple(examples), pack(examples), device)
+
+
+def log_likelihoods(model: Any, batch: Collated) -> torch.Tensor:
+    """Log-likelihood of each answer token, in the order of the examples; shape [answer tokens],
+    fp32 at least.
+
+    The head is applied to the positions before answer tokens only: with a vocabulary of 50,000 the
+    rest would cost as much as a layer.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    targets = torch.tensor(batch.row.targets, device=batch.device)
+    with _mixed(causal, batch.device):
+        if packed_attention.can_pack(causal):
+            return log_likelihoods_of(
+                _packed(causal, batch), causal.get_output_embeddings().weight, targets
+            )
+        logits = _padded(causal, batch)
+    return -functional.cross_entropy(
+        logits.float() if logits.element_size() < 4 else logits, targets, reduction="none"
+    )
+
+
+def _mixed(causal: Any, device: str) -> Any:
+    """What is around projections in 4 bits is fp32, whose products are slow on a GPU: there they
+    are computed as the projections are.
+    """
+    quantisation = getattr(causal.config, "quantization_config", None)
+    if device == "cpu" or quantisation is None:
+        return nullcontext()
+    return torch.autocast(device, quantisation.bnb_4bit_compute_dtype)
+
+
+def _packed(causal: Any, batch: Collated) -> torch.Tensor:
+    """What the head is given before answer tokens, [answer tokens, width], all examples in one row."""
+    packed_attention.wear(causal)
+    row = batch.row
+    hidden: torch.Tensor = causal.get_decoder()(
+        input_ids=torch.tensor([row.ids], device=batch.device),
+        position_ids=torch.tensor([row.positions], device=batch.device),
+        attention_mask=_NO_MASK,
+        use_cache=False,
+        layout=packed_attention.Layout(row, batch.device),
+    ).last_hidden_state[0]
+    # A granite divides its logits.
+    return hidden[torch.tensor(row.before, device=batch.device)] / getattr(
+        causal.config, "logits_scaling", 1
+    )
+
+
+_NO_MASK = torch.empty(1, 1, 0, 0)
+"""What has four dimensions is taken as it is: no model makes a mask of its own, tokens times
+tokens, which nothing would look at.
+"""
+
+
+def _padded(causal: Any, batch: Collated) -> torch.Tensor:
+    """The same for a model that cannot pack: rectangles [examples, tokens], padded on the right."""
+    inputs = [example.ids[:-1] for example in batch.examples]
+    first = min(example.answer_start for example in batch.examples) - 1
+    shape = (len(inputs), max(map(len, inputs)))
+    ids, attention = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    before = torch.zeros(shape, dtype=torch.bool)
+    for row, (own, example) in enumerate(zip(inputs, batch.examples, strict=True)):
+        ids[row, : len(own)] = torch.tensor(own)
+        attention[row, : len(own)] = 1
+        before[row, example.answer_start - 1 : len(own)] = True
+    logits: torch.Tensor = causal(
+        input_ids=ids.to(batch.device),
+        attention_mask=attention.to(batch.device),
+        use_cache=False,
+        logits_to_keep=shape[1] - first,
+    ).logits
+    return logits[before[:, first:].to(batch.device)]

@@ -1,0 +1,63 @@
+"""What is taken out of a model's feedback before it is stored: a part of the model's file."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from shared.events import Value
+
+Kind = Literal["email", "phone", "card", "iban", "ip", "secret"]
+KINDS: tuple[Kind, ...] = ("email", "phone", "card", "iban", "ip", "secret")
+
+# Every region that has telephone numbers, as the library `phonenumbers` knows them. Held here so
+# that every process can check a model file without that library.
+REGIONS = frozenset(
+    re.findall(
+        "[A-Z]{2}",
+        "AC AD AE AF AG AI AL AM AO AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN "
+        "BO BQ BR BS BT BW BY BZ CA CC CD CF CG CH CI "
+        "CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK "
+        "FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP "
+        "GQ GR GT GU GW GY HK HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH "
+        "KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS "
+        "LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA "
+        "NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF "
+        "PG PH PK PL PM PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM "
+        "SN SO SR SS ST SV SX SY SZ TA TC TD TG TH TJ "
+        "TK TL TM TN TO TR TT TV TW TZ UA UG US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW",
+    )
+)
+
+
+def _known(region: str) -> str:
+    if region not in REGIONS:
+        raise ValueError(
+            "expected the two capital letters of a country (ISO 3166-1), such as US or GB"
+        )
+    return region
+
+
+Region = Annotated[str, AfterValidator(_known)]
+
+
+class Redaction(Value):
+    """Which personal data is replaced by placeholders."""
+
+    kinds: Annotated[tuple[Kind, ...], Field(description="none turns it off")] = KINDS
+    regions: Annotated[
+        tuple[Region, ...],
+        Field(
+            description="whose telephone numbers are found without a leading +, first match first"
+        ),
+    ] = ("US", "GB", "DE", "FR")
+    names: Annotated[
+        bool, Field(description="people and places as well; needs the extra `presidio`")
+    ] = False
+
+    @property
+    def summary(self) -> str:
+        """The policy in a line."""
+        kinds = [*self.kinds, *(["names"] if self.names else [])]
+        regions = f" (phones of {', '.join(self.regions)})" if "phone" in self.kinds else ""
+        return f"redacts {', '.join(kinds) or 'nothing'}{regions}"

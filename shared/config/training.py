@@ -1,0 +1,122 @@
+"""How a lane trains: one frozen value, checked against the ranges of its lane when it is made."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, get_args
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from shared.events.hyperparameters import ATTENTION, Configuration, Lane
+
+
+class Range(NamedTuple):
+    """Both ends are allowed."""
+
+    least: float
+    most: float
+
+
+BOTH: Mapping[str, Range] = {
+    "dropout": Range(0, 0.5),
+    "batch_size": Range(1, 256),
+    "warmup_ratio": Range(0, 0.5),
+    "max_gradient_norm": Range(0.01, 100),
+    "max_tokens": Range(16, 131_072),
+    "replay": Range(0, 10_000),
+    "cycles": Range(1, 100),
+    "dpo_pairs": Range(1, 1_000_000),
+    "kto_negatives": Range(1, 1_000_000),
+    "beta": Range(0.001, 10),
+    "save_steps": Range(1, 100_000),
+    "save_minutes": Range(0.01, 1440),
+}
+
+RANGES: Mapping[Lane, Mapping[str, Range]] = {
+    "adaptive": {
+        "rank": Range(4, 64),
+        "alpha": Range(8, 128),
+        "learning_rate": Range(1e-5, 5e-3),
+        "epochs": Range(1, 50),
+        **BOTH,
+    },
+    "master": {
+        "rank": Range(8, 64),
+        "alpha": Range(16, 128),
+        "learning_rate": Range(2e-5, 1e-3),
+        "epochs": Range(1, 20),
+        **BOTH,
+    },
+}
+"""What each number of a lane's configuration may be."""
+
+DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
+    "adaptive": {},
+    # A lineage that begins anew knows nothing of what the adaptive lane has learned, hence the
+    # replay.
+    "master": {
+        "rank": 16,
+        "alpha": 32,
+        "dropout": 0.05,
+        "learning_rate": 2e-4,
+        "epochs": 3,
+        "batch_size": 4,
+        "cycles": 3,
+        "replay": 500,
+        "lineage": "fresh",
+    },
+}
+"""Where a lane's defaults differ from those that `Configuration` names, which suit 50 new examples
+with a replay of as many.
+"""
+
+
+class TrainingConfig(Configuration):
+    """A configuration to train with: what is left out has its lane's default, and every number is
+    in its lane's range.
+
+    ValidationError names field, value, range and lane.
+    """
+
+    targets: Annotated[
+        tuple[str, ...], Field(min_length=1, description="projections that are adapted")
+    ] = ATTENTION
+    layers: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="how many decoder layers are adapted, the last ones; all where not said",
+        ),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_lane(cls, said: Any) -> Any:
+        if not isinstance(said, Mapping):
+            return said
+        lane = said.get("lane", "adaptive")
+        filled = {**DEFAULTS[lane], **said} if lane in get_args(Lane) else dict(said)
+        if filled.get("quantisation") == "nf4":
+            filled.setdefault("gradient_checkpointing", True)
+        return filled
+
+    @field_validator(*RANGES["adaptive"])
+    @classmethod
+    def _in_the_range_of_the_lane(cls, value: float, info: ValidationInfo) -> float:
+        lane: Lane | None = info.data.get("lane")
+        assert info.field_name is not None
+        if (
+            lane is not None
+            and not (allowed := RANGES[lane][info.field_name]).least <= value <= allowed.most
+        ):
+            raise PydanticCustomError(
+                "outside_the_lane",
+                "{field} {value} is outside {least} to {most}, the range of the lane {lane}",
+                {
+                    "field": info.field_name,
+                    "value": str(value),
+                    "lane": lane,
+                    "least": f"{allowed.least:g}",
+                    "most": f"{allowed.most:g}",
+                },
+            )
+        return value

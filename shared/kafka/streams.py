@@ -1,0 +1,316 @@
+"""Faust as Ratchet uses it: it gives ownership of partitions, streams and recovered tables; an
+offset is committed here, after its effect.
+
+Faust's own acknowledgements are off (`acks=False` on the source topic): they count an event as done
+when its handler raised, was cancelled at shutdown, or was skipped in a rebalance, and they commit
+although a table's changelog could not be written. Instead, `Commits` gets each event with the
+deliveries that it caused, and commits in log order what has been delivered.
+
+The only module, with the `app.py` of the services that use it, which imports Faust.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import faust
+from faust.types import TP
+from pydantic import Field
+
+from shared.config.settings import ServiceSettings
+from shared.errors import BusUnavailable
+from shared.failpoints import Ordered, reach
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.faust_metrics import FaustMetrics
+from shared.kafka.lag import tell_lag
+from shared.kafka.security import MECHANISM, OPEN, Security
+from shared.logs import Log
+from shared.messaging.bus import Record
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+
+COMMIT_SECONDS = 1.0
+
+
+class StreamSettings(ServiceSettings):
+    """What a Faust service reads besides."""
+
+    data: Annotated[Path, Field(description="the folder that Faust keeps its files in")] = Path(
+        ".ratchet/faust"
+    )
+    session_seconds: Annotated[
+        float, Field(ge=6, le=300, description="silence after which a worker counts as gone")
+    ] = 15.0
+    stalled_seconds: Annotated[
+        float,
+        Field(ge=5, description="events wait and nothing is committed: no longer live after this"),
+    ] = 60.0
+    recovery_seconds: Annotated[
+        float, Field(ge=5, description="joining and recovery: no longer live after this")
+    ] = 600.0
+    failpoints: Ordered = ()
+
+
+def create_app(group: str, settings: StreamSettings, security: Security = OPEN) -> faust.App:
+    """A Faust app that opens no port, creates no topic and commits nothing by itself. `group` is
+    its consumer group as well.
+    """
+    folder = settings.data / group
+    folder.mkdir(parents=True, exist_ok=True)
+    return faust.App(
+        group,
+        broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(security),
+        store="memory://",
+        datadir=folder,
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        stream_wait_empty=False,
+        stream_buffer_maxsize=1024,
+        broker_session_timeout=settings.session_seconds,
+        broker_heartbeat_interval=settings.session_seconds / 5,
+        producer_acks=-1,
+        producer_linger=0.005,
+        producer_max_request_size=4 << 20,
+    )
+
+
+def _credentials(security: Security) -> Any:
+    """In Faust's words, which its clients of every kind take: stream, changelogs and producer."""
+    if security.context is None:
+        return None
+    if security.username is None:
+        return faust.SSLCredentials(security.context)
+    return faust.SASLCredentials(
+        username=security.username,
+        password=security.password,
+        ssl_context=security.context,
+        mechanism=MECHANISM,
+    )
+
+
+def source_topic(app: faust.App, name: str) -> Any:
+    """A topic of raw records, decoded by our code and committed by `Commits`."""
+    return app.topic(
+        name,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        acks=False,
+        allow_empty=True,
+        internal=True,
+    )
+
+
+def record_of(event: Any) -> Record:
+    """A Faust event in our words."""
+    message = event.message
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.key,
+        message.value,
+        tuple(message.headers or ()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Handled:
+    partition: TP
+    offset: int
+    generation: int
+    deliveries: tuple[Awaitable[Any], ...]
+
+
+class Commits:
+    """The one place where a Faust service commits. Deliveries of many events may be under way at a
+    time; they are awaited in order.
+    """
+
+    def __init__(
+        self,
+        app: faust.App,
+        topic: str,
+        health: Health,
+        ends: LogEnds,
+        metrics: Metrics,
+        in_flight: int = 1000,
+    ) -> None:
+        self._app = app
+        self._topic = topic
+        self._health = health
+        self._ends = ends
+        self._metrics = metrics
+        metrics.registry.register(FaustMetrics(app.monitor))
+        self._handled: asyncio.Queue[_Handled] = asyncio.Queue(in_flight)
+        self._done: dict[TP, int] = {}
+        self._seeks_back = False
+        self._committed: dict[TP, int] = {}
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+        app.on_rebalance_complete.connect(self._on_rebalance_complete, weak=False)
+
+    async def after(self, event: Any, *deliveries: Awaitable[Any]) -> None:
+        """`event` is handled once `deliveries` are done; called in log order. Waits while too many
+        are under way.
+        """
+        message = event.message
+        await self._handled.put(
+            _Handled(message.tp, message.offset, message.generation_id, deliveries)
+        )
+
+    async def run(self) -> None:
+        """Commit for ever, whenever there is nothing else to do, and every second.
+
+        Raises what a delivery raises: then nothing after the last committed offset counts as done.
+        """
+        loop = asyncio.get_running_loop()
+        committed_at = loop.time()
+        while True:
+            handled = await self._handled.get()
+            for delivery in handled.deliveries:
+                # A stop must not cancel what is on its way: Faust would report on a message that
+                # nobody waits for any more.
+                await asyncio.shield(delivery)
+            await reach("stream.delivered")
+            # After a rebalance events come again from the committed offset; what is left of the
+            # time before counts no more.
+            if handled.generation == self._app.consumer_generation_id:
+                self._done[handled.partition] = handled.offset + 1
+            if self._handled.empty() or loop.time() - committed_at > COMMIT_SECONDS:
+                await self.commit()
+                committed_at = loop.time()
+
+    async def commit(self) -> None:
+        """Commit what is done. Quietly not for partitions that have gone to another worker: it will
+        see their events again.
+        """
+        if offsets := {
+            tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset
+        }:
+            # Faust has no public way to commit given offsets; its own `commit` knows only its
+            # acknowledgements.
+            consumer: Any = self._app.consumer
+            if not await consumer._commit(offsets):
+                return
+            self._committed.update(offsets)
+
+    async def watch(self, seconds: float = 2.0) -> None:
+        """Report for ever how long events have waited: while they do in a partition, only a commit
+        there counts as progress.
+
+        A loop that stands still reports nothing, which counts as no progress either.
+        """
+        loop = asyncio.get_running_loop()
+        since: dict[tuple[TP, int], float] = {}
+        self._health.recovering()
+        await self._ends.start()
+        try:
+            while True:
+                if not self._health.is_recovering:
+                    waiting = await self._waiting(since)
+                    now = loop.time()
+                    since = {place: since.get(place, now) for place in waiting}
+                    self._health.progressed(busy=True, ago=now - min(since.values(), default=now))
+                await asyncio.sleep(seconds)
+        finally:
+            await self._ends.stop()
+
+    async def _waiting(self, before: Collection[tuple[TP, int]]) -> list[tuple[TP, int]]:
+        """Where events wait: partitions and the offsets that are committed there. None while the
+        broker is away: it may come back.
+
+        Where they waited `before` and nothing was committed since, it is looked at what there is:
+        the end of a transaction is no event.
+        """
+        consumer: Any = self._app.consumer
+        owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
+        committed = {tp: self._committed.get(tp, consumer._committed_offset[tp]) for tp in owned}
+        try:
+            behind = await self._ends.behind(committed)
+            tell_lag(behind, self._app.conf.id, [self._topic], self._metrics)
+            places = [(tp, committed[tp] or 0) for tp in behind]
+            return [
+                place for place in places if place not in before or await self._ends.holds(*place)
+            ]
+        except BusUnavailable:
+            return []
+
+    async def _on_revoked(self, *args: Any, **kwargs: Any) -> None:
+        self._health.recovering()
+
+    async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
+        self._done.clear()
+        self._committed.clear()
+        if not self._seeks_back:
+            self._seeks_back = True
+            self._seek_back_where_nothing_is_committed()
+
+    def _seek_back_where_nothing_is_committed(self) -> None:
+        """Have Faust seek to the beginning of partitions of which nothing was ever committed.
+
+        Faust puts away what its fetcher has read before a rebalance is complete, and relies on
+        `seek_to_committed` to read it again. That of aiokafka leaves a partition without a commit
+        where it is: its first events would be gone, and later offsets committed.
+        """
+        consumer: Any = self._app.consumer
+        seek_to_committed = consumer.seek_to_committed
+
+        async def seek() -> Mapping[TP, int | None]:
+            committed: Mapping[TP, int | None] = await seek_to_committed()
+            if never := [
+                tp for tp, offset in committed.items() if tp.topic == self._topic and not offset
+            ]:
+                await consumer._thread.seek_to_beginning(*never)
+            return committed
+
+        consumer.seek_to_committed = seek
+
+    async def _on_rebalance_complete(self, *args: Any, **kwargs: Any) -> None:
+        # Faust goes on to seek to the committed offsets, then empties the queues of the streams,
+        # then resumes the flow. What its fetcher reads between the first two would be gone, and
+        # later offsets committed; so nothing is read until the last.
+        self._app.consumer.stop_flow()
+
+
+async def run(app: faust.App, commits: Commits, log: Log) -> None:
+    """Run an app until SIGTERM or SIGINT. Raises what made it fail; then nothing was committed that
+    was not done.
+    """
+    # It warns whenever 100 messages are under way; `Commits` bounds them.
+    logging.getLogger("faust.transport.producer").setLevel(logging.ERROR)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    starting = asyncio.create_task(app.start(), name="start")
+    running: set[asyncio.Task[Any]] = {
+        asyncio.create_task(stop.wait()),
+        asyncio.create_task(app._crashed.wait()),
+        asyncio.create_task(commits.run()),
+        asyncio.create_task(commits.watch()),
+    }
+    try:
+        done, _ = await asyncio.wait({starting, *running}, return_when=asyncio.FIRST_COMPLETED)
+        if done == {starting} and starting.exception() is None:
+            log.info("started", group=app.conf.id)
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        if app.crash_reason is not None:
+            raise BusUnavailable(f"Faust ended: {app.crash_reason!r}") from app.crash_reason
+        log.info("stopping")
+        await commits.commit()
+    finally:
+        for task in (starting, *running):
+            task.cancel()
+        await app.stop()

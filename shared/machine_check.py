@@ -1,0 +1,25 @@
+"""What a check of a machine found: rows that say what is so, and what to do where it is not as it
+should be.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from shared.events import Value
+
+State = Literal["ok", "warning", "problem"]
+
+
+class Check(Value):
+    """One row. `advice` is empty where there is nothing to do; a problem is what nothing can run
+    with.
+    """
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def has_problem(checks: Iterable[Check]) -> bool:
+    return any(check.state == "problem" for check in checks)

@@ -1,0 +1,162 @@
+"""The bus as a port: records in and out, and the one loop in which an offset is committed, after
+its effect.
+
+The real thing is in `shared.kafka.client`; `MemoryBus` is its twin for tests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from shared.clock import Clock
+from shared.errors import Forgone, Unavailable, Unprocessable
+from shared.events import Event, Position
+from shared.logs import Log
+from shared.messaging.codec import Header, Headers, encode
+from shared.messaging.dead_letters import Notice, original
+from shared.messaging.topics import dead_letter_of
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it stands on a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
+    stamped_at: datetime | None = field(default=None, compare=False)
+    """When it was put on its topic, where that is known."""
+
+    @property
+    def position(self) -> Position:
+        return Position(topic=self.topic, partition=self.partition, offset=self.offset)
+
+
+class Producer(Protocol):
+    """Puts records on the bus. `send` returns when the record is durable; raises BusUnavailable
+    when it could not be made so.
+    """
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None: ...
+
+
+class Pipeline(Protocol):
+    """Puts records on the bus in order, without waiting for each."""
+
+    async def begin(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Awaitable[object]:
+        """Hand a record over; what is returned is done when the record is durable, and raises
+        BusUnavailable when it could not be.
+        """
+
+
+async def publish(
+    producer: Producer, topic: str, key: str, event: Event, source: str, more: Headers = ()
+) -> None:
+    """Put an event on its topic, with `more` headers beside its own, and wait until it is durable."""
+    value, headers = encode(event, source)
+    await producer.send(topic, key.encode(), value, [*headers, *more])
+
+
+async def send_dead_letter(
+    producer: Producer, record: Record, error: Unprocessable, service: str, clock: Clock
+) -> None:
+    """Put a record that can never be processed, unchanged, on its dead-letter topic, with where it
+    stood and why it is there.
+    """
+    notice = Notice.of(record.position, record.headers, error, service, clock.now())
+    headers = [*original(record.headers), *notice.headers()]
+    await producer.send(dead_letter_of(record.topic), record.key, record.value, headers)
+
+
+Handler = Callable[[Record], Awaitable[None]]
+
+
+async def consume(
+    records: AsyncIterator[Record],
+    handle: Handler,
+    commit: Handler,
+    producer: Producer,
+    service: str,
+    clock: Clock,
+    log: Log,
+    *,
+    retry_seconds: float = 1.0,
+    attempts: int = 30,
+) -> None:
+    """Handle records one by one, each committed after its effect.
+
+    Unprocessable records go to the dead letters; while something is Unavailable the record is tried
+    again, and after `attempts` the error leaves this loop, so that the process ends without
+    committing. So does every other error. What a handler has Forgone is not committed; it comes
+    again to whoever owns its partition.
+    """
+    async for record in records:
+        forgone = False
+        for attempt in range(1, attempts + 1):
+            try:
+                await handle(record)
+                break
+            except Unprocessable as error:
+                log.warning(
+                    "dead letter",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    reason=str(error),
+                )
+                await send_dead_letter(producer, record, error, service, clock)
+                break
+            except Forgone as error:
+                log.info(
+                    "left to its new owner",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    reason=str(error),
+                )
+                forgone = True
+                break
+            except Unavailable as error:
+                if attempt == attempts:
+                    raise
+                log.warning(
+                    "retrying",
+                    topic=record.topic,
+                    offset=record.offset,
+                    attempt=attempt,
+                    reason=str(error),
+                )
+                await asyncio.sleep(retry_seconds)
+        if not forgone:
+            await commit(record)
+
+
+@dataclass
+class MemoryBus:
+    """The in-memory twin of a broker: one partition a topic, everything kept. Also a `Producer`."""
+
+    topics: dict[str, list[Record]] = field(default_factory=dict)
+    committed: dict[str, int] = field(default_factory=dict)
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
+        log = self.topics.setdefault(topic, [])
+        log.append(Record(topic, 0, len(log), key, value, tuple(headers)))
+
+    async def records(self, topic: str) -> AsyncIterator[Record]:
+        """Records from the committed offset to the present end of a topic."""
+        for record in self.topics.get(topic, [])[self.committed.get(topic, 0) :]:
+            yield record
+
+    async def commit(self, record: Record) -> None:
+        self.committed[record.topic] = record.offset + 1

@@ -1,0 +1,199 @@
+"""Events as Kafka records: CloudEvents 1.0 in the Kafka binding.
+
+Written in binary mode (`ce_*` headers, the value is the event as plain JSON). Read in binary mode,
+structured mode and, where strangers write, as bare JSON. CloudEvents:
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cloudevents.core.base import BaseCloudEvent, EventFactory
+from cloudevents.core.bindings.kafka import CE_PREFIX, KafkaMessage, from_binary, from_structured
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from shared.errors import ContractViolation, TooLarge, Undecodable
+from shared.events import Event
+
+Header = tuple[str, bytes | None]
+Headers = Sequence[Header]
+
+E = TypeVar("E", bound=Event)
+
+JSON_TYPE = "application/json"
+STRUCTURED_TYPE = b"application/cloudevents+json"
+BATCHED_TYPE = b"application/cloudevents-batch"
+
+MAX_EVENT = 2 << 20
+"""Bytes of the largest event that Ratchet writes: twice what applications may send, and half of
+what the topics take.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded(Generic[E]):
+    """An event and the CloudEvents `source` that it came with, empty for bare JSON."""
+
+    event: E
+    source: str
+
+
+def encode(event: Event, source: str, **extensions: str) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """The value and the headers of the record that says `event`, in binary mode. `extensions` are
+    further CloudEvents attributes.
+
+    Raises TooLarge for an event that no topic would take.
+    """
+    attributes = {
+        "specversion": "1.0",
+        "type": event.type_name(),
+        "source": source,
+        "id": event.event_id,
+        "time": event.occurred_at.isoformat(),
+        **extensions,
+    }
+    headers = [("content-type", JSON_TYPE.encode())]
+    headers += [(CE_PREFIX + name, value.encode()) for name, value in attributes.items()]
+    value = event.model_dump_json(exclude_none=True).encode()
+    if len(value) > MAX_EVENT:
+        raise TooLarge(
+            f"{event.type_name()} would be {len(value)} bytes long; at most {MAX_EVENT} fit "
+            "on the bus"
+        )
+    return value, headers
+
+
+def decode(
+    value: bytes | None, headers: Headers, *accepted: type[E], otherwise: type[E] | None = None
+) -> Decoded[E]:
+    """The event that a record says; `accepted` are the types that may stand on its topic. A record
+    that names none of Ratchet's types is taken for `otherwise`, or for the only accepted one. The
+    same record always says the same.
+
+    An event without `event_id` or `occurred_at` in its data takes them from the envelope's `id` and
+    `time`. Of a header that is there twice the last one counts, as everywhere in Kafka; one without
+    a value counts as absent. Raises Undecodable when the bytes are no event, ContractViolation when
+    a field is wrong.
+    """
+    if not value:
+        raise Undecodable("the record has no value; send the event as JSON")
+    envelope, data = _unwrap(value, headers)
+    if not isinstance(data, dict):
+        raise Undecodable(f"expected a JSON object, found {_kind(data)}")
+    source = _text(envelope, "source") or ""
+    event_type = _choose(_text(envelope, "type"), accepted, otherwise)
+    data.setdefault("event_id", envelope.get("id"))
+    data.setdefault("occurred_at", envelope.get("time"))
+    absent = {name: value for name, value in data.items() if value is not None}
+    try:
+        return Decoded(event_type.model_validate(absent), source)
+    except ValidationError as error:
+        raise _violation(error) from error
+
+
+def peek(value: bytes | None, headers: Headers) -> dict[str, Any]:
+    """The data of a record that may be no event, for a person who looks for it; empty when it
+    cannot be told.
+    """
+    try:
+        _, data = _unwrap(value or b"", headers)
+    except Undecodable:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _unwrap(value: bytes, headers: Headers) -> tuple[dict[str, Any], Any]:
+    """The CloudEvents attributes of a record, none for bare JSON, and its data. The content type
+    decides on the mode, then `ce_*`.
+    """
+    names = {name.lower(): content for name, content in headers if content is not None}
+    content_type = names.get("content-type", b"").lower()
+    if content_type.startswith(BATCHED_TYPE):
+        raise Undecodable(
+            "batched mode is not part of the Kafka binding; send one event a record", "content-type"
+        )
+    message = KafkaMessage(headers=names, key=None, value=value)
+    try:
+        if content_type.startswith(STRUCTURED_TYPE):
+            return _parts(from_structured(message, _Json(), _AsSaid))
+        if any(name.startswith(CE_PREFIX) for name in names):
+            return _parts(from_binary(message, _Json(), _AsSaid))
+        data = from_json(value)
+    except Exception as error:  # the library and the parser raise many kinds for bytes that are no event; all mean the same here
+        raise Undecodable(f"not an event: {error}") from error
+    if isinstance(data, dict) and "specversion" in data and "data" in data:
+        return {name: content for name, content in data.items() if name != "data"}, data["data"]
+    return {}, data
+
+
+def _parts(event: BaseCloudEvent) -> tuple[dict[str, Any], Any]:
+    data: Any = event.get_data()
+    return event.get_attributes(), from_json(data) if isinstance(data, bytes) else data
+
+
+def _text(envelope: dict[str, Any], name: str) -> str | None:
+    found = envelope.get(name)
+    if found is None or isinstance(found, str):
+        return found
+    raise ContractViolation(f"expected a string, found {_kind(found)}", name)
+
+
+def _choose(
+    type_name: str | None, accepted: Sequence[type[E]], otherwise: type[E] | None
+) -> type[E]:
+    for event_type in accepted:
+        if event_type.type_name() == type_name:
+            return event_type
+    foreign = type_name is None or not type_name.startswith("ratchet.")
+    default = accepted[0] if len(accepted) == 1 else otherwise
+    if foreign and default is not None:
+        return default
+    expected = " or ".join(event_type.type_name() for event_type in accepted)
+    raise Undecodable(f"expected an event of type {expected}, found {type_name or 'none'}", "type")
+
+
+def _violation(error: ValidationError) -> ContractViolation:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    others = error.error_count() - 1
+    return ContractViolation(first["msg"] + (f" (and {others} more)" if others else ""), field)
+
+
+def _kind(data: object) -> str:
+    return {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        type(None): "null",
+        bool: "a boolean",
+    }.get(type(data), "a number")
+
+
+class _AsSaid(CloudEvent):
+    """The attributes that a record has. The library makes up an `id` and a `time` where there is
+    none, others at each reading.
+    """
+
+    def __init__(
+        self, attributes: dict[str, Any], data: dict[str, Any] | str | bytes | None = None
+    ) -> None:
+        said = tuple(attributes)
+        super().__init__(attributes, data)
+        self._attributes = {name: attributes[name] for name in said}
+
+
+class _Json(JSONFormat):
+    """JSON data whatever the content type says, parsed as everywhere else."""
+
+    def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
+        from_json(
+            data
+        )  # refuses what Python's own parser lets pass: halves of surrogate pairs, which cannot be written again
+        return super().read(event_factory, data)
+
+    def read_data(self, body: bytes, datacontenttype: str | None) -> Any:
+        return from_json(body)

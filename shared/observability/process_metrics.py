@@ -1,0 +1,39 @@
+"""What every service says of itself in its metrics: version, health, and room on the disks that it
+writes to.
+"""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from math import nan
+from pathlib import Path
+from typing import Literal
+
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.version import ratchet_version
+
+
+def show_vitals(metrics: Metrics, health: Health, folders: Mapping[str, Path | None]) -> None:
+    """Have them read whenever the metrics are. `folders` are where the service writes, by setting;
+    None for what is not on a disk here.
+    """
+    metrics.set("ratchet_build_info", 1, version=ratchet_version())
+    metrics.read("ratchet_service_live", lambda: float(health.is_live))
+    metrics.read("ratchet_service_ready", lambda: float(health.is_ready))
+    metrics.read("ratchet_service_stalled_seconds", lambda: health.stalled_seconds)
+    for name, folder in folders.items():
+        if folder is not None:
+            metrics.read("ratchet_disk_free_bytes", partial(_of_disk, folder, "free"), folder=name)
+            metrics.read("ratchet_disk_size_bytes", partial(_of_disk, folder, "total"), folder=name)
+
+
+def _of_disk(folder: Path, what: Literal["free", "total"]) -> float:
+    """In bytes; not a number where there is no disk any more."""
+    there = next(
+        (place for place in (folder, *folder.absolute().parents) if place.exists()), folder
+    )
+    try:
+        return float(getattr(shutil.disk_usage(there), what))
+    except OSError:
+        return nan

@@ -1,0 +1,47 @@
+"""W3C trace context: the `traceparent` of a record, and the deterministic ones of batches and
+versions.
+"""
+
+import re
+
+from shared.identity import identity
+from shared.messaging.codec import Headers
+
+TRACEPARENT = "traceparent"
+
+
+_NAMES = frozenset({TRACEPARENT, "ce_" + TRACEPARENT})
+
+
+# Version ff is forbidden, and so are ids of zeros; later versions may have more behind what is
+# known of the first.
+_FORM = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-|$)"
+)
+
+
+_LENGTH = 55
+
+
+def traceparent_in(headers: Headers) -> str | None:
+    """The span that a record came from, where its headers say so; the last of several counts, and
+    one that is none is as good as absent.
+    """
+    for name, value in reversed(headers):
+        if value is not None and name.lower() in _NAMES and _FORM.match(value):
+            return value[:_LENGTH].decode()
+    return None
+
+
+def place_of_batch(batch_id: str) -> str:
+    """The traceparent of a batch, with which its trace begins."""
+    return _place(batch_id, "batch", batch_id)
+
+
+def place_of_version(batch_id: str, run_id: str) -> str:
+    """The traceparent of the registry's first answer to the run that made a version of a batch."""
+    return _place(batch_id, "register", run_id)
+
+
+def _place(batch_id: str, *what: str) -> str:
+    return f"00-{identity('trace', batch_id)}-{identity('span', *what)[:16]}-01"

@@ -1,0 +1,55 @@
+"""Some examples in numbers: who sent them, what kinds they are, how far they repeat themselves."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import fsum
+
+from shared.identity import prompt_identity
+from shared.storage.snapshots import Composition, Example, Spread, Users
+
+
+def composition_of(examples: Sequence[Example]) -> Composition:
+    """The numbers of some examples, the same in whichever order they come."""
+    return Composition(
+        examples=len(examples),
+        prompts=len({prompt_identity(example.messages) for example in examples}),
+        answers=len({example.answer.strip() for example in examples}),
+        users=_users(examples),
+        feedback_types=_counted(example.feedback_type for example in examples),
+        model_versions=_counted(example.model_version or "" for example in examples),
+        sources=_counted(source_of(example.feedback_id) for example in examples),
+        reward=_spread([example.reward for example in examples]),
+        quality=_spread([example.quality for example in examples]),
+    )
+
+
+def source_of(feedback_id: str) -> str:
+    """The CloudEvents source in an event's identity (see `FeedbackScored.identity`), empty when it
+    came without one.
+    """
+    source, bar, _ = feedback_id.partition("|")
+    return source if bar else ""
+
+
+def _users(examples: Sequence[Example]) -> Users:
+    counts = Counter(example.user_id for example in examples if example.user_id is not None)
+    largest = max(counts.values(), default=0)
+    return Users(
+        distinct=len(counts),
+        largest_share=largest / len(examples) if examples else 0.0,
+        unnamed=len(examples) - counts.total(),
+    )
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    # fsum rounds once, so that the mean does not depend on the order, nor on how a Python's own sum
+    # adds up.
+    return (
+        Spread(least=min(values), mean=fsum(values) / len(values), most=max(values))
+        if values
+        else None
+    )

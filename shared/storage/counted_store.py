@@ -1,0 +1,52 @@
+"""An object store that counts what it could not do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+from shared.errors import StorageUnavailable
+from shared.events import Artefact
+from shared.observability.metrics import Metrics
+from shared.storage.object_store import ObjectStore
+
+Operation = Literal["put", "get", "exists", "below", "delete"]
+
+
+class CountedStore:
+    """Another store, and a count of its operations that raised StorageUnavailable. That an object
+    is not there is no error of a store.
+    """
+
+    def __init__(self, store: ObjectStore, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        for operation in get_args(Operation):
+            metrics.expect("ratchet_object_store_errors_total", operation=operation)
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        with self._counting("put"):
+            return self._store.put(key, data)
+
+    def get(self, key: str) -> bytes:
+        with self._counting("get"):
+            return self._store.get(key)
+
+    def exists(self, key: str) -> bool:
+        with self._counting("exists"):
+            return self._store.exists(key)
+
+    def below(self, folder: str) -> list[str]:
+        with self._counting("below"):
+            return self._store.below(folder)
+
+    def delete(self, key: str) -> None:
+        with self._counting("delete"):
+            self._store.delete(key)
+
+    @contextmanager
+    def _counting(self, operation: Operation) -> Iterator[None]:
+        try:
+            yield
+        except StorageUnavailable:
+            self._metrics.count("ratchet_object_store_errors_total", operation=operation)
+            raise

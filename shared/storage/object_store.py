@@ -1,0 +1,156 @@
+"""The object store: immutable objects under relative keys, in a folder or anything that fsspec
+opens (s3://, gs://, az://).
+
+An object is there as a whole or not at all: a folder gets it by writing beside it and renaming;
+object stores put it atomically.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from shared.errors import Corrupt, Missing, StorageUnavailable
+from shared.events import Artefact
+from shared.identity import digest_of
+
+
+class ObjectStore(Protocol):
+    """Where snapshots and adapters lie. Raises StorageUnavailable when it does not answer, Missing
+    when an object is not there.
+    """
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        """Write an object and say where it is. Writing the same again is harmless."""
+
+    def get(self, key: str) -> bytes: ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def below(self, folder: str) -> list[str]:
+        """The keys of all objects in a folder and its folders, in order; none where there is no
+        such folder.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is removed already."""
+
+
+def get_verified(store: ObjectStore, artefact: Artefact) -> bytes:
+    """The bytes of an artefact. Raises Corrupt when they are not those of its digest."""
+    data = store.get(artefact.uri)
+    if (found := digest_of(data)) != artefact.digest:
+        raise Corrupt(artefact.uri, artefact.digest, found)
+    return data
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spare space, so that equal values have equal digests."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def local_folder(root: str) -> Path | None:
+    """The folder on this machine that a store's root is; None when it is elsewhere."""
+    files, path = fsspec.core.url_to_fs(root)
+    return Path(path) if isinstance(files, LocalFileSystem) else None
+
+
+class FsspecStore:
+    """An object store on a file system of fsspec. A URI is the key below the root, so that a store
+    can be moved as a whole.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._files, path = fsspec.core.url_to_fs(root)
+        self._root = str(path).rstrip("/")
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        path = self._path(key)
+        try:
+            if isinstance(self._files, LocalFileSystem):
+                _write_atomically(Path(path), data)
+            else:
+                self._files.pipe_file(path, data)
+        except OSError as error:
+            raise StorageUnavailable(f"could not write {path}: {error}") from error
+        return Artefact(uri=key, digest=digest_of(data))
+
+    def get(self, key: str) -> bytes:
+        try:
+            data: bytes = self._files.cat_file(self._path(key))
+        except FileNotFoundError as error:
+            raise Missing(f"{self._path(key)} is not in the object store") from error
+        except OSError as error:
+            raise StorageUnavailable(f"could not read {self._path(key)}: {error}") from error
+        return data
+
+    def exists(self, key: str) -> bool:
+        try:
+            return bool(self._files.exists(self._path(key)))
+        except OSError as error:
+            raise StorageUnavailable(f"could not look for {self._path(key)}: {error}") from error
+
+    def below(self, folder: str) -> list[str]:
+        try:
+            found = self._files.find(self._path(folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageUnavailable(
+                f"could not look into {self._path(folder)}: {error}"
+            ) from error
+        return sorted(str(path).removeprefix(f"{self._root}/") for path in found)
+
+    def delete(self, key: str) -> None:
+        try:
+            self._files.rm_file(self._path(key))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageUnavailable(f"could not remove {self._path(key)}: {error}") from error
+
+    def _path(self, key: str) -> str:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise ValueError(f"a key is relative and stays below the root: {key!r}")
+        return f"{self._root}/{key}"
+
+
+class MemoryStore:
+    """The in-memory twin of `FsspecStore`, for tests."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        self.objects[key] = data
+        return Artefact(uri=key, digest=digest_of(data))
+
+    def get(self, key: str) -> bytes:
+        try:
+            return self.objects[key]
+        except KeyError as error:
+            raise Missing(f"{key} is not in the object store") from error
+
+    def exists(self, key: str) -> bool:
+        return key in self.objects
+
+    def below(self, folder: str) -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(f"{folder}/"))
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

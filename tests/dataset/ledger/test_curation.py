@@ -1,0 +1,105 @@
+import pytest
+
+from services.dataset.ledger.curation import curate, is_held_out, quality_of
+from shared.config.model_file import Curation
+from shared.events import Message
+from shared.identity import identity, prompt_identity
+from tests.dataset.events import scored, words
+
+NOTHING_HELD_OUT = Curation(held_out_share=0.0)
+
+
+@pytest.mark.parametrize(
+    ("feedback_type", "reward", "decision", "reason"),
+    [
+        ("correction", -0.9, "training", "correction"),
+        ("thumbs_up", 1.0, "training", "approved"),
+        ("accepted", 0.2, "training", "approved"),
+        ("validation", 0.19, "dropped", "low_quality"),
+        ("validation", -0.1, "negative", "low_reward"),
+        ("thumbs_down", 0.0, "negative", "low_reward"),
+        ("regenerated", 0.9, "dropped", "low_quality"),
+        ("retracted", 1.0, "dropped", "retracted"),
+    ],
+)
+def test_what_an_event_is_good_for(
+    feedback_type: str, reward: float, decision: str, reason: str
+) -> None:
+    curated = curate(scored("e", feedback_type, reward), NOTHING_HELD_OUT, frozenset())
+    assert (curated.decision, curated.reason) == (decision, reason)
+    assert (curated.example is None) == (decision == "dropped")
+
+
+def test_a_correction_teaches_the_corrected_text_and_rejects_the_original() -> None:
+    example = curate(
+        scored("e", "correction", output="wrong", corrected_output="right"),
+        NOTHING_HELD_OUT,
+        frozenset(),
+    ).example
+    assert example is not None
+    assert (example.answer, example.rejected, example.quality) == ("right", "wrong", 1.0)
+
+
+@pytest.mark.parametrize("output", ["right", " right\n", "", "  "])
+def test_a_correction_that_changes_nothing_or_corrects_nothing_is_no_preference(
+    output: str,
+) -> None:
+    example = curate(
+        scored("e", "correction", output=output, corrected_output="right"),
+        NOTHING_HELD_OUT,
+        frozenset(),
+    ).example
+    assert example is not None
+    assert example.rejected is None
+
+
+@pytest.mark.parametrize("feedback_type", ["thumbs_up", "thumbs_down"])
+def test_a_blank_answer_is_dropped(feedback_type: str) -> None:
+    assert (
+        curate(scored("e", feedback_type, output=" \n"), NOTHING_HELD_OUT, frozenset()).reason
+        == "empty"
+    )
+
+
+def test_quality_is_in_the_unit_interval() -> None:
+    assert [quality_of(scored("e", "thumbs_up", reward)) for reward in (-1.0, 0.0, 1.0)] == [
+        0.0,
+        0.5,
+        1.0,
+    ]
+
+
+def test_a_prompt_of_the_golden_set_is_never_trained_on() -> None:
+    golden = frozenset({prompt_identity([Message(role="user", content="Where is  my ORDER?")])})
+    for feedback_type in ("correction", "thumbs_up", "thumbs_down"):
+        assert (
+            curate(
+                scored("e", feedback_type, input="where is my order?"), NOTHING_HELD_OUT, golden
+            ).reason
+            == "contaminated"
+        )
+
+
+def test_the_same_prompt_never_stands_on_both_sides() -> None:
+    policy = Curation(held_out_share=0.5)
+    sides = {}
+    for number in range(50):
+        prompt = words(f"p{number}")
+        sides[prompt] = {
+            curate(
+                scored(f"{number}-{kind}", kind, reward, input=prompt), policy, frozenset()
+            ).decision
+            for kind, reward in (("correction", 0.0), ("thumbs_up", 1.0), ("thumbs_down", -1.0))
+        }
+    assert set(map(frozenset, sides.values())) == {
+        frozenset({"training", "negative"}),
+        frozenset({"held_out", "dropped"}),
+    }
+
+
+def test_about_a_tenth_is_held_out_and_raising_the_share_moves_nobody_back() -> None:
+    prompts = [identity(number) for number in range(2000)]
+    small = {prompt for prompt in prompts if is_held_out(prompt, 0.1)}
+    large = {prompt for prompt in prompts if is_held_out(prompt, 0.2)}
+    assert 150 < len(small) < 250
+    assert small < large

@@ -1,0 +1,108 @@
+"""The queue against what one would do by hand."""
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.dataset.ledger.quota_queue import Waiting
+from shared.config.model_file import Curation
+from shared.events import Position
+from shared.storage.dataset_entries import Entry
+from tests.dataset.events import START
+
+WHO = st.sampled_from([None, "user:ann", "user:bob", "user:cleo"])
+WHERE = st.sampled_from([None, "talk", "chat"])
+
+
+def entry(offset: int, influence: str | None, conversation: str | None, correction: bool) -> Entry:
+    return Entry(
+        model="support",
+        shard=0,
+        feedback_id=f"e{offset}",
+        decision="training",
+        reason="correction" if correction else "approved",
+        source=Position(topic="t", partition=0, offset=offset),
+        occurred_at=START,
+        logged_at=START,
+        influence=influence,
+        conversation=conversation,
+    )
+
+
+def by_hand(waiting: list[Entry], policy: Curation, used: Counter[str]) -> list[Entry]:
+    window = max(1, int(policy.user_share * policy.share_window * policy.batch_size))
+    users: Counter[str] = Counter()
+    conversations: Counter[str] = Counter()
+    chosen = []
+    for one in sorted(waiting, key=lambda one: (one.reason != "correction", one.source.offset)):
+        user = one.influence or one.feedback_id
+        if users[user] >= min(policy.examples_per_user, window - used[user]):
+            continue
+        if one.conversation and conversations[one.conversation] >= policy.examples_per_conversation:
+            continue
+        users[user] += 1
+        conversations[one.conversation or one.feedback_id] += 1
+        chosen.append(one)
+    return chosen
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_the_queue_gives_what_the_limits_leave_and_knows_how_much_that_is(
+    data: st.DataObject,
+) -> None:
+    limits: dict[str, Any] = {
+        "batch_size": 4,
+        "examples_per_user": data.draw(st.integers(1, 3)),
+        "examples_per_conversation": data.draw(st.integers(1, 4)),
+        "user_share": data.draw(st.sampled_from([0.2, 0.5, 1.0])),
+        "share_window": data.draw(st.integers(1, 3)),
+    }
+    policy = Curation(**limits)
+    queue, waiting, batches = Waiting(policy), list[Entry](), list[list[Entry]]()
+    for offset in range(data.draw(st.integers(1, 40))):
+        if waiting and data.draw(st.integers(0, 5)) == 0:
+            gone = data.draw(st.sampled_from(waiting))
+            waiting.remove(gone)
+            queue.remove(gone)
+        else:
+            new = entry(offset, data.draw(WHO), data.draw(WHERE), data.draw(st.booleans()))
+            waiting.append(new)
+            queue.add(new)
+        used = Counter(
+            one.influence or one.feedback_id
+            for batch in batches[-policy.share_window :]
+            for one in batch
+        )
+        allowed = by_hand(waiting, policy, used)
+        assert queue.choose(1000) == allowed
+        assert len(allowed) <= queue.most <= queue.size == len(waiting)
+        if not any(one.conversation for one in waiting):
+            assert queue.most == len(allowed)
+        if len(allowed) >= policy.batch_size:
+            batch = queue.choose(policy.batch_size)
+            assert batch == allowed[: policy.batch_size]
+            for one in batch:
+                waiting.remove(one)
+                queue.remove(one)
+            queue.trained(batch)
+            batches.append(batch)
+
+
+def test_a_user_who_has_had_their_share_of_the_window_waits_until_it_moves_on() -> None:
+    policy = Curation(batch_size=2, examples_per_user=2, user_share=0.5, share_window=2)
+    queue = Waiting(policy)
+    anns = [entry(offset, "user:ann", None, False) for offset in range(4)]
+    for one in anns:
+        queue.add(one)
+    assert queue.choose(2) == anns[:2]
+    for one in anns[:2]:
+        queue.remove(one)
+    queue.trained(anns[:2])
+    assert (queue.most, queue.size, queue.choose(2)) == (0, 2, [])
+    queue.trained([entry(10, "user:bob", None, False)])
+    assert queue.most == 0
+    queue.trained([entry(11, "user:bob", None, False)])
+    assert queue.choose(2) == anns[2:]

@@ -1,0 +1,133 @@
+"""A report says what a batch is made of, names no user, and is a function of the batch alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.dataset.snapshot.report import histogram, report_of
+from services.dataset.snapshot.report_page import page_of
+from services.dataset.snapshot.writer import write_snapshot
+from shared.events import Message
+from shared.storage.object_store import MemoryStore, canonical_json
+from shared.storage.snapshots import Users
+from tests.dataset.batch import FILE, closing, member
+
+BATCH = closing(
+    member(
+        "/shop|1",
+        10,
+        reason="correction",
+        reward=-0.5,
+        user_id="ann@home",
+        model_version="v1",
+        answer="same",
+    ),
+    member(
+        "/shop|2",
+        11,
+        reason="correction",
+        reward=-1.0,
+        user_id="ann@home",
+        model_version="v1",
+        answer=" same ",
+    ),
+    member("/app|3", 12, user_id="bob@home", model_version="v2"),
+    member("4", 14, reward=0.5, quality=0.75),
+    member("/shop|5", 13, "negative", user_id="cleo@home"),
+    member("/app|6", 15, "held_out", user_id="ann@home"),
+    dropped={"near_duplicate": 3, "withdrawn": 1},
+)
+
+
+def test_who_contributed_and_what_they_said() -> None:
+    made = report_of(BATCH, FILE, 0).made_of
+    assert made["training"].sources == {"": 1, "/app": 1, "/shop": 2}
+    assert made["training"].model_versions == {"": 1, "v1": 2, "v2": 1}
+    assert made["training"].feedback_types == {"correction": 2, "thumbs_up": 2}
+    assert made["training"].users == Users(distinct=2, largest_share=0.5, unnamed=1)
+    assert made["negative"].users == Users(distinct=1, largest_share=1.0, unnamed=0)
+    assert {kind: composition.examples for kind, composition in made.items()} == {
+        "training": 4,
+        "preference": 2,
+        "negative": 1,
+        "held_out": 1,
+    }
+
+
+def test_how_far_examples_repeat_each_other() -> None:
+    again = member("7", 16, messages=(Message(role="user", content="Where IS my\norder?"),))
+    alike = member("8", 17, messages=(Message(role="user", content="where is my order?"),))
+    made = report_of(closing(again, alike), FILE, 0).made_of["training"]
+    assert (made.examples, made.prompts, made.answers) == (2, 1, 2)
+    assert report_of(BATCH, FILE, 0).made_of["training"].answers == 3
+
+
+def test_rewards_and_quality() -> None:
+    report = report_of(BATCH, FILE, 0)
+    reward, quality = report.made_of["training"].reward, report.made_of["training"].quality
+    assert reward is not None
+    assert quality is not None
+    assert (reward.least, reward.mean, reward.most) == (-1.0, 0.0, 1.0)
+    assert (quality.least, quality.mean, quality.most) == (0.75, 0.9375, 1.0)
+    assert [found.examples for found in report.rewards] == [2, 0, 1, 0, 0, 0, 1, 2]
+
+
+def test_what_was_decided_and_why() -> None:
+    report = report_of(BATCH, FILE, 0)
+    assert report.reasons == {
+        "held_out": {"held_out": 1},
+        "negative": {"low_reward": 1},
+        "training": {"approved": 2, "correction": 2},
+    }
+    assert report.dropped == {"near_duplicate": 3, "withdrawn": 1}
+    assert [(span.partition, span.first, span.last) for span in report.offsets] == [(0, 10, 15)]
+    assert report.policy.curation["similarity"] == 0.9
+    assert report.policy.reward["validation"] == 1.0
+
+
+def test_no_user_is_named() -> None:
+    report = report_of(BATCH, FILE, 0)
+    assert "@home" not in canonical_json(report.model_dump(mode="json")).decode() + page_of(report)
+    assert len(report.samples) == 5
+
+
+def test_samples_are_drawn_by_their_ids_whatever_their_order() -> None:
+    members = [member(f"m{number}", number) for number in range(20)]
+    drawn = report_of(closing(*members), FILE, 0).samples
+    assert [sample.kind for sample in drawn] == ["training"] * 3
+    assert drawn == report_of(closing(*reversed(members)), FILE, 0).samples
+    assert drawn != report_of(closing(*members, number=1), FILE, 0).samples
+
+
+def test_a_correction_is_shown_with_the_answer_that_it_rejects() -> None:
+    (sample,) = report_of(
+        closing(member("c", 0, reason="correction", rejected="no")), FILE, 0
+    ).samples
+    assert sample.rejected == "no"
+
+
+@given(st.lists(st.floats(-1, 1)))
+def test_every_reward_is_in_one_bin(rewards: list[float]) -> None:
+    bins = histogram(rewards)
+    assert sum(found.examples for found in bins) == len(rewards)
+    assert (bins[0].first, bins[-1].last) == (-1, 1)
+    for found in bins:
+        assert found.examples == sum(
+            found.first <= reward < found.last or reward == found.last == 1 for reward in rewards
+        )
+
+
+@given(st.permutations(["near_duplicate", "retracted", "withdrawn", "late"]))
+def test_the_order_in_which_reasons_were_counted_does_not_matter(reasons: list[str]) -> None:
+    counts = {reason: len(reason) for reason in reasons}
+    stores = MemoryStore(), MemoryStore()
+    for store, dropped in zip(stores, (counts, dict(sorted(counts.items()))), strict=True):
+        write_snapshot(store, closing(*BATCH.members, dropped=dropped), FILE, 0)
+    assert stores[0].objects == stores[1].objects
+
+
+@pytest.mark.parametrize("held_back", [{}, {"limits": 4}])
+def test_what_is_held_back_is_counted_apart(held_back: dict[str, int]) -> None:
+    report = report_of(closing(*BATCH.members, held_back=held_back), FILE, 0)
+    assert report.held_back == held_back
+    assert ("4 events held back for a later batch" in page_of(report)) is bool(held_back)

@@ -1,0 +1,131 @@
+"""What a batch is in the object store; and what it was before there were reports, which still
+reads.
+"""
+
+from pathlib import Path
+
+from services.dataset.snapshot.report import DatasetReport
+from services.dataset.snapshot.writer import write_snapshot
+from shared.events import Artefact
+from shared.identity import batch_identity, digest_of
+from shared.storage.object_store import FsspecStore, MemoryStore, get_verified
+from shared.storage.snapshots import KINDS, Manifest, read_examples, read_manifest
+from tests.dataset.batch import FILE, closing, member, write_chain
+from tests.dataset.events import World, model_file, scored
+
+BEFORE_REPORTS = Path(__file__).parents[1] / "golden" / "before_reports"
+"""The objects of two batches of four, as the dataset service wrote them before manifests named
+reports.
+"""
+
+
+class _Recording(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        self.order.append(key)
+        return super().put(key, data)
+
+
+def test_the_manifest_is_written_last_and_names_everything_else() -> None:
+    store = _Recording()
+    artefact = write_snapshot(store, closing(member("a", 0), member("b", 1, "held_out")), FILE, 0)
+    manifest = read_manifest(store, artefact)
+    assert manifest.report is not None
+    assert manifest.page is not None
+    assert store.order[-1] == artefact.uri
+    assert set(store.order[:-1]) == {file.artefact.uri for file in manifest.files} | {
+        manifest.report.uri,
+        manifest.page.uri,
+    }
+
+
+def test_a_member_is_named_with_its_place_in_the_log() -> None:
+    store = MemoryStore()
+    manifest = read_manifest(
+        store,
+        write_snapshot(
+            store, closing(member("a", 7), member("b", 3), member("c", 5, "negative")), FILE, 0
+        ),
+    )
+    places = [
+        (name, place.topic, place.partition, place.offset)
+        for name, place in zip(manifest.feedback_ids, manifest.positions, strict=True)
+    ]
+    assert places == [
+        ("a", "feedback.scored", 0, 7),
+        ("b", "feedback.scored", 0, 3),
+        ("c", "feedback.scored", 0, 5),
+    ]
+
+
+def test_the_manifest_and_the_report_say_the_same() -> None:
+    store = MemoryStore()
+    manifest = read_manifest(store, write_chain(store, 1)[0])
+    assert manifest.report is not None
+    report = DatasetReport.model_validate_json(get_verified(store, manifest.report))
+    for name in (
+        "batch_id",
+        "counts",
+        "dropped",
+        "held_back",
+        "reasons",
+        "made_of",
+        "offsets",
+        "policy",
+    ):
+        assert getattr(report, name) == getattr(manifest, name), name
+    assert manifest.policy is not None
+    assert manifest.policy.curation == FILE.curation.model_dump(mode="json")
+    assert manifest.reasons == {
+        "training": {"approved": 2, "correction": 1},
+        "negative": {"low_reward": 1},
+        "held_out": {"held_out": 1},
+    }
+
+
+def test_the_policy_reads_as_it_was_when_settings_are_others() -> None:
+    store = MemoryStore()
+    manifest = read_manifest(store, write_chain(store, 1)[0])
+    assert manifest.policy is not None
+    elsewhere = manifest.policy.model_copy(
+        update={"curation": {"a_setting_of_another_time": [1, "x", None]}}
+    )
+    said = manifest.model_copy(update={"policy": elsewhere})
+    assert Manifest.model_validate_json(said.model_dump_json()) == said
+
+
+def test_manifests_from_before_reports_still_read() -> None:
+    store = FsspecStore(str(BEFORE_REPORTS))
+    manifests = {}
+    for path in BEFORE_REPORTS.rglob("*.json"):
+        artefact = Artefact(
+            uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes())
+        )
+        manifest = read_manifest(store, artefact)
+        manifests[manifest.number] = artefact, manifest
+    assert manifests.keys() == {0, 1}
+    assert manifests[1][1].previous == manifests[0][0]
+    for number, (_, manifest) in manifests.items():
+        assert (manifest.positions, manifest.made_of, manifest.policy, manifest.report) == (
+            (),
+            {},
+            None,
+            None,
+        )
+        assert {
+            kind: len(read_examples(store, manifest, kind)) for kind in KINDS
+        } == manifest.counts.model_dump()
+        assert manifest.batch_id == batch_identity("support", 0, number)
+
+
+def test_a_batch_is_named_by_its_place() -> None:
+    world = World(model_file(batch_size=2, held_out_share=0.0))
+    world.ledger.decide(scored("a"), member("a", 0).source, member("a", 0).logged_at)
+    world.ledger.decide(scored("b"), member("b", 1).source, member("b", 1).logged_at)
+    due = world.ledger.due()
+    assert due is not None
+    assert due.batch_id == batch_identity("support", 0, 0)
+    assert batch_identity("support", 0, 1) != batch_identity("support", 1, 0)

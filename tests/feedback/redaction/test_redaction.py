@@ -1,0 +1,303 @@
+"""Events after redaction: one number for one value everywhere, JSON that is still JSON, nothing
+changed twice, no text without end.
+"""
+
+import json
+from collections.abc import Callable
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.feedback.redaction.pseudonyms import pseudonym
+from services.feedback.redaction.redactor import Redacted, Redactor
+from shared.config.redaction_policy import Redaction
+from tests.feedback.said import feedback
+
+REDACTOR = Redactor(Redaction())
+
+
+def redacted(**fields: Any) -> Redacted:
+    return REDACTOR.redact(feedback(**fields))
+
+
+def left(text: str) -> str:
+    return redacted(output=text).feedback.output
+
+
+def test_a_value_has_one_number_in_all_fields_however_it_is_written() -> None:
+    found = redacted(
+        feedback_type="correction",
+        input=[
+            {"role": "system", "content": "be kind"},
+            {"role": "user", "content": "I am Ann@Example.com, not bob@example.com"},
+        ],
+        output="Dear ann@example.com, we call +49 30 1234567",
+        corrected_output="Dear bob@example.com, we call 030 / 1234567",
+        tags={"reply_to": "bob@example.com", "finish_reason": "stop"},
+    )
+    event = found.feedback
+    assert [message.content for message in event.messages] == [
+        "be kind",
+        "I am <EMAIL_1>, not <EMAIL_2>",
+    ]
+    assert event.output == "Dear <EMAIL_1>, we call <PHONE_1>"
+    assert event.corrected_output == "Dear <EMAIL_2>, we call <PHONE_1>"
+    assert event.tags == {"reply_to": "<EMAIL_2>", "finish_reason": "stop"}
+    assert found.counts == {"email": 5, "phone": 2}
+
+
+def test_an_event_without_personal_data_comes_back_as_it_is() -> None:
+    said = feedback(
+        output='{"queue":"harbor","order":"12345"}',
+        input="Where is 12345?",
+        user_id="ann",
+        tags={"a": "b"},
+    )
+    found = REDACTOR.redact(said, "/app")
+    assert found.feedback is said
+    assert (found.source, found.counts) == ("/app", {})
+
+
+def test_placeholders_that_an_application_put_there_keep_their_numbers_to_themselves() -> None:
+    assert left("<EMAIL_1> wrote to ann@example.com") == "<EMAIL_1> wrote to <EMAIL_2>"
+
+
+def test_a_placeholder_inside_a_key_hides_nothing_else() -> None:
+    text = (
+        "-----BEGIN PRIVATE KEY----- <EMAIL_1> AKIA" + "IOSFODNN7EXAMPLE -----END PRIVATE KEY-----"
+    )
+    assert (
+        left(text) == "-----BEGIN PRIVATE KEY----- <EMAIL_1> <SECRET_1> -----END PRIVATE KEY-----"
+    )
+
+
+def test_identifiers_that_are_personal_data_get_pseudonyms() -> None:
+    found = REDACTOR.redact(
+        feedback(
+            user_id="Ann@Example.com",
+            conversation_id="whatsapp:+4915112345678",
+            response_id="r-1",
+            event_id="ann@example.com/7",
+        ),
+        "mailto:ann@example.com",
+    )
+    event = found.feedback
+    assert event.user_id == pseudonym("user", "ann@example.com")
+    assert event.conversation_id == pseudonym("conversation", "whatsapp:+4915112345678")
+    assert event.response_id == "r-1"
+    assert event.event_id == pseudonym("event", "ann@example.com/7")
+    assert found.source == pseudonym("source", "mailto:ann@example.com")
+    assert found.counts == {"email": 3, "phone": 1}
+
+
+def test_an_event_that_is_only_numbered_keeps_its_number() -> None:
+    assert redacted(event_id="2125551234").feedback.event_id == "2125551234"
+    assert redacted(user_id="2125551234").feedback.user_id == pseudonym("user", "2125551234")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"to": "ann@example.com"}', '{"to": "<EMAIL_1>"}'),
+        # What a line's end is written as does not stick to the address; what is not redacted stays
+        # to the byte.
+        (
+            '{ "a":"\\nann@example.com",  "b":1.50, "c":"\\u00fc" }',
+            '{ "a":"\\n<EMAIL_1>",  "b":1.50, "c":"\\u00fc" }',
+        ),
+        ('{"a":"ann\\u0040example.com"}', '{"a":"<EMAIL_1>"}'),
+        ('{"a":"ü ann@example.com"}', '{"a":"ü <EMAIL_1>"}'),
+        # Bare numbers become strings, or they would be no JSON.
+        ('{"card": 4111111111111111, "order": 12345}', '{"card": "<CARD_1>", "order": 12345}'),
+        ("[2125551234, -1, 1e5]", '["<PHONE_1>", -1, 1e5]'),
+        (
+            '{"inner": "{\\"card\\": 4111111111111111}"}',
+            '{"inner": "{\\"card\\": \\"<CARD_1>\\"}"}',
+        ),
+        (
+            'Here:\n```json\n{"p": 2125551234}\n```\nAsk ann@x.de',
+            'Here:\n```json\n{"p": "<PHONE_1>"}\n```\nAsk <EMAIL_1>',
+        ),
+        (
+            'Sure! {"card": 4111111111111111, "a": "x\\nann@x.de"}',
+            'Sure! {"card": "<CARD_1>", "a": "x\\n<EMAIL_1>"}',
+        ),
+        (
+            '{"ann@example.com": {"k": "-----BEGIN PRIVATE KEY-----\\nMII\\n-----END PRIVATE '
+            'KEY-----"}}',
+            '{"<EMAIL_1>": {"k": "<SECRET_1>"}}',
+        ),
+    ],
+)
+def test_json_stays_json(text: str, expected: str) -> None:
+    assert left(text) == expected
+
+
+VALUES = st.sampled_from(
+    [
+        "ann@example.com",
+        "Bob@x.de",
+        "+49 30 1234567",
+        "(212) 555-1234",
+        "030/1234567",
+        "2125551234",
+        "4111 1111 1111 1111",
+        "5555555555554444",
+        "DE89 3704 0044 0532 0130 00",
+        "203.0.113.9",
+        "2001:db8::1",
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "https://u:secret@host/x",
+        "Bearer abcdef1234567890XYZ",
+        "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----",
+        "<EMAIL_1>",
+        "<CARD_12>",
+    ]
+)
+NOISE = st.sampled_from(
+    [
+        " ",
+        "-",
+        "/",
+        ".",
+        ",",
+        ":",
+        "\n",
+        "@",
+        "(",
+        ")",
+        "+",
+        "#",
+        "$",
+        '"',
+        "\\",
+        "\\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        "```",
+        "```\n",
+        "<",
+        ">",
+    ]
+)
+TEXTS = st.lists(VALUES | NOISE | st.text(alphabet="aé0149 _x", max_size=4), max_size=12).map(
+    "".join
+)
+JSON = st.recursive(
+    TEXTS
+    | st.integers(-(10**16), 10**16)
+    | st.sampled_from([4111111111111111, 2125551234])
+    | st.booleans()
+    | st.none()
+    | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(TEXTS, TEXTS, st.none() | TEXTS)
+def test_doing_it_twice_changes_nothing(before: str, after: str, tag: str | None) -> None:
+    once = redacted(
+        input=before or "q", output=after, tags=None if tag is None else {"t": tag}
+    ).feedback
+    again = REDACTOR.redact(once)
+    assert again.feedback == once
+    assert again.counts == {}
+
+
+@given(
+    st.text(
+        alphabet=st.characters(exclude_categories=["Nd", "Cs"], exclude_characters="@"),
+        max_size=200,
+    )
+)
+def test_text_without_digits_and_signs_is_never_touched(text: str) -> None:
+    assert left(text) == text
+
+
+@given(st.lists(JSON, max_size=3) | st.dictionaries(TEXTS, JSON, max_size=3), st.booleans())
+def test_whatever_was_json_still_is_and_has_the_same_shape(document: Any, ascii_only: bool) -> None:
+    assert _shape(json.loads(left(json.dumps(document, ensure_ascii=ascii_only)))) == _shape(
+        document
+    )
+
+
+def _shape(value: Any) -> Any:
+    """Lists and objects as they are nested; what a leaf or a key says may change, and keys that say
+    the same become one.
+    """
+    if isinstance(value, dict):
+        return {"keys": bool(value)}
+    return [_shape(item) for item in value] if isinstance(value, list) else None
+
+
+@given(
+    VALUES.filter(lambda value: not value.startswith("<")), st.sampled_from([" ", "\n", ", ", "\t"])
+)
+def test_a_value_that_stands_alone_is_found_wherever_it_stands(value: str, gap: str) -> None:
+    assert left(f"so{gap}{value}{gap}it is") == f"so{gap}{left(value)}{gap}it is"
+    assert left(value) != value
+
+
+HOSTILE: dict[str, Callable[[int], str]] = {
+    "dots": lambda n: "a." * (n // 2) + "@",
+    "ats": lambda n: "a@" * (n // 2),
+    "labels": lambda n: "a@" + "b." * (n // 2),
+    "long labels": lambda n: ("a@" + "b" * 61 + ".") * (n // 64),
+    "digits": lambda n: "1" * n,
+    "spaced digits": lambda n: "1 " * (n // 2),
+    "card prefixes": lambda n: "4111 " * (n // 5),
+    "phone prefixes": lambda n: "030 123 " * (n // 8),
+    "phones": lambda n: "+4930123456 " * (n // 12),
+    "different phones": lambda n: " ".join(f"+4930{1_000_000 + 7 * k}" for k in range(n // 13)),
+    "brackets": lambda n: "(" * n + "1",
+    "dashes": lambda n: "1-" * (n // 2) + "x",
+    "colons": lambda n: "a:" * (n // 2),
+    "dotted": lambda n: "1." * (n // 2),
+    "ibans": lambda n: "DE89 3704 0044 0532 0130 0 " * (n // 27),
+    "keys": lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27),
+    "key bodies": lambda n: "-----BEGIN PRIVATE KEY-----" + ("A" * 64 + "\n") * (n // 65) + "-",
+    "tokens": lambda n: "sk-" * (n // 3),
+    "web tokens": lambda n: "eyJ" * (n // 3) + " " + "eyJ-" * (n // 4),
+    "web token parts": lambda n: "eyJaaaaaaaa." * (n // 12),
+    "bearers": lambda n: "bearer " * (n // 7),
+    "urls": lambda n: "a://b:c" * (n // 7),
+    "url users": lambda n: "://" + "a:" * (n // 2),
+    "depth": lambda n: "[" * n,
+    "quotes": lambda n: '["' + '\\"' * (n // 2) + '"]',
+    "fences": lambda n: "```\n{" * (n // 5) + "a@b.de",
+    "blanks behind a key": lambda n: '"' + " " * n + ": 2125551234",
+    "escapes": lambda n: "\\u" * (n // 2),
+    "placeholders": lambda n: "<EMAIL_1>" * (n // 9) + "a@b.de",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_the_work_grows_with_the_text_and_no_faster(text: Callable[[int], str]) -> None:
+    """Eight times the text may take eight times the work, and twice that for what a machine adds; a
+    square would be sixty-four times.
+    """
+    small, large = (min(_seconds(text(size)) for _ in range(3)) for size in (12_500, 100_000))
+    assert large < 16 * small + 0.1
+    assert large < 5
+
+
+def _seconds(text: str) -> float:
+    started = process_time()
+    left(text)
+    return process_time() - started
+
+
+def test_nested_documents_are_taken_apart_to_the_innermost() -> None:
+    text = "ann@example.com"
+    for _ in range(10):
+        text = json.dumps([text])
+    inner = left(text)
+    for _ in range(10):
+        inner = json.loads(inner)[0]
+    assert inner == "<EMAIL_1>"

@@ -1,0 +1,124 @@
+"""Feedback from the command line, on a real broker."""
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from ratchet.demo.watching import read_all
+from ratchet.local_stack.ports import free_port
+from shared.errors import Unprocessable
+from shared.events import FeedbackReceived
+from shared.messaging.codec import decode
+from shared.messaging.topics import FEEDBACK_RECEIVED
+
+pytestmark = pytest.mark.kafka
+
+SEND = ("feedback", "send", "--model", "support", "--input", "Hi", "--output", "Hello")
+
+
+def run(broker: str, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"RATCHET_BOOTSTRAP_SERVERS": broker, "PATH": "/usr/bin:/bin"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def ratchet(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(broker, sys.executable, "-m", "ratchet", *arguments)
+
+
+async def received(broker: str) -> dict[str, FeedbackReceived]:
+    """What was received so far, but for the broken bytes that other tests send."""
+    events = {}
+    for record in await read_all(broker, [FEEDBACK_RECEIVED]):
+        with suppress(Unprocessable):
+            event = decode(record.value, record.headers, FeedbackReceived).event
+            events[event.event_id] = event
+    return events
+
+
+async def test_the_command_sends_what_it_was_told(broker: str) -> None:
+    event_id = str(uuid4())
+    conversation = json.dumps(
+        [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Hi"}]
+    )
+    more = (
+        "--type",
+        "correction",
+        "--corrected",
+        "Good day",
+        "--user",
+        "u1",
+        "--event-id",
+        event_id,
+        "--json",
+    )
+    done = ratchet(
+        broker,
+        "feedback",
+        "send",
+        "--model",
+        "support",
+        "--input",
+        conversation,
+        "--output",
+        "Hello",
+        *more,
+    )
+    assert json.loads(done.stdout) == {"sent": 1, "event_id": event_id}, done.stderr
+    event = (await received(broker))[event_id]
+    assert [message.role for message in event.messages] == ["system", "user"]
+    assert (event.corrected_output, event.user_id, event.feedback_type) == (
+        "Good day",
+        "u1",
+        "correction",
+    )
+
+
+def test_the_command_refuses_what_would_become_a_dead_letter(broker: str) -> None:
+    done = ratchet(broker, *SEND, "--type", "correction")
+    assert done.returncode == 1
+    assert "corrected_output is required" in done.stderr
+    assert ratchet(broker, *SEND, "--score", "2").returncode == 1
+
+
+def test_a_broker_that_is_not_there_is_one_clear_line() -> None:
+    done = ratchet(f"127.0.0.1:{free_port()}", *SEND)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no Kafka broker answers")
+    assert "RATCHET_BOOTSTRAP_SERVERS" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+async def test_a_file_is_sent_as_a_whole_or_not_at_all(broker: str, tmp_path: Path) -> None:
+    line = {
+        "event_id": "f1",
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "model": "support",
+        "input": "a",
+        "output": "b",
+        "feedback_type": "accepted",
+    }
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(json.dumps(line) + "\n\n" + json.dumps(line | {"event_id": "f2"}) + "\n")
+    bad.write_text(
+        json.dumps(line | {"event_id": "f3"})
+        + "\n"
+        + json.dumps(line | {"event_id": "f4", "output": None})
+        + "\n"
+    )
+    assert json.loads(ratchet(broker, "feedback", "import", str(good), "--json").stdout) == {
+        "sent": 2
+    }
+    refused = ratchet(broker, "feedback", "import", str(bad))
+    assert (refused.returncode, "bad.jsonl:2: output" in refused.stderr.replace("\n", "")) == (
+        1,
+        True,
+    ), refused.stderr
+    assert {"f1", "f2"} <= set(await received(broker))
+    assert not {"f3", "f4"} & set(await received(broker))

@@ -1,0 +1,294 @@
+"""The OpenAPI document is what the registry does: schemathesis asks for whatever fits it, and for
+what does not, on a real server.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+from sqlalchemy.orm import Session
+
+from services.registry.api import retention as retention_api
+from services.registry.api import schemas as answers
+from services.registry.api import views
+from services.registry.api.lists import history_page, models_page, versions_page, withdrawals_page
+from services.registry.api.pagination import Asked
+from services.registry.api.problems import PROBLEM_JSON, Problem
+from services.registry.handlers import checkpoint_saved
+from services.registry.retention.pruner import Pruner
+from services.registry.rollout.holds import release
+from services.registry.store.queries import lineage_of, trial_of, versions_of
+from services.registry.store.tables import Deployment, Run, TrialPlace
+from services.registry.versions.withdrawals import examples_withdrawn
+from shared.clock import SystemClock
+from shared.config.canary import CanaryRule
+from tests.registry.callers import OPERATOR
+from tests.registry.deploy.test_deployment import LOG, Stage
+from tests.registry.samples import NOW, Books, checkpoint
+from tests.registry.serving import serving
+from tests.registry.versions.test_withdrawals import withdrawn
+
+OPERATIONS = (
+    "GET /api/models",
+    "GET /api/models/{model}",
+    "GET /api/models/{model}/versions",
+    "GET /api/models/{model}/versions/{version}",
+    "GET /api/models/{model}/withdrawals",
+    "GET /api/models/{model}/aliases/{alias}",
+    "GET /api/models/{model}/history",
+    "GET /api/models/{model}/retention",
+    "GET /api/models/{model}/route",
+    "GET /api/versions/{version_id}/lineage",
+    "GET /api/runs/{run_id}",
+    "POST /api/models/{model}/promote",
+    "POST /api/models/{model}/rollback",
+    "POST /api/models/{model}/hold",
+    "POST /api/models/{model}/release",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+)
+
+CHOOSY = tuple(
+    label
+    for label in OPERATIONS
+    if label.startswith("POST ")
+    or (label.endswith(("s", "history", "route", "{alias}")) and "/api/" in label)
+)
+"""Those that do not take whatever they are given: the others have a name in their path, which may
+be any.
+"""
+
+THERE = {"model": "support", "alias": "champion", "run_id": "r1"}
+
+seeded = settings(
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def put_on_trial(books: Books, run: str) -> None:
+    """Have a challenger tried that answers at the target."""
+    books.do(
+        lambda session: checkpoint_saved(
+            session, checkpoint(run, books.champion), NOW, CanaryRule()
+        )
+    )
+    place = TrialPlace(
+        model="support",
+        version=str(books.aliases.challenger),
+        target="fake",
+        state="ready",
+        digest=None,
+        reason="",
+        at=NOW,
+    )
+    books.do(lambda session: session.add(place))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """With something of everything that the API can show."""
+    folder = tmp_path_factory.mktemp("registry")
+    books = Books(f"sqlite:///{folder}/registry.db")
+    stage = Stage(books, folder)
+    stage.registry.deployer._targets = {}  # nothing to wait for
+    stage.health.ready()
+    stage.promote("r1")
+    stage.promote("r2")
+    models, targets = stage.registry.models, {"support": [stage.target]}
+    pruner = Pruner(
+        books.database,
+        stage.store,
+        models,
+        targets,
+        stage.builds,
+        SystemClock(),
+        LOG,
+        stage.metrics,
+    )
+    stage.app.include_router(retention_api.routes(models, pruner))
+    put_on_trial(books, "r3")
+    books.do(
+        lambda session: examples_withdrawn(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW)
+    )
+    finding = {"passed": True, "reasons": [], "probes": 1, "tokens": 9, "mean_difference": None}
+    finding |= {"seconds_per_token": 0.02, "seconds_per_token_before": None}
+    fields: dict[str, Any] = {
+        "model": "support",
+        "target": "folder",
+        "version": books.champion,
+        "move": 3,
+        "state": "deployed",
+    }
+    books.do(
+        lambda session: session.add(
+            Deployment(**fields, reason="", seconds=0.1, finding=finding, at=NOW)
+        )
+    )
+    yield stage
+    books.close()
+
+
+@pytest.fixture(scope="module")
+def address(stage: Stage) -> Iterator[str]:
+    with serving(stage.app) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def document(address: str) -> OpenApiSchema:
+    return schemathesis.openapi.from_url(f"{address}/openapi.json")
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_whatever_fits_is_answered_as_described(document: OpenApiSchema, label: str) -> None:
+    """Of what is there, and of what is not. A cursor that was made up fits the document, and is
+    refused all the same.
+    """
+    operation = document.find_operation_by_label(label)
+    assert operation is not None
+    there = {name: value for name, value in THERE.items() if f"{{{name}}}" in label}
+
+    @seeded
+    @given(case=operation.as_strategy(path_parameters=there or None) | operation.as_strategy())
+    def ask(case: Case[Any]) -> None:
+        case.call_and_validate(headers=OPERATOR, excluded_checks=[positive_data_acceptance])
+
+    ask()
+
+
+@pytest.mark.parametrize("label", CHOOSY)
+def test_whatever_does_not_fit_is_refused_as_described(document: OpenApiSchema, label: str) -> None:
+    operation = document.find_operation_by_label(label)
+    assert operation is not None
+
+    @seeded
+    @given(case=operation.as_strategy(GenerationMode.NEGATIVE))
+    def ask(case: Case[Any]) -> None:
+        case.call_and_validate(headers=OPERATOR)
+
+    ask()
+
+
+@pytest.mark.parametrize("label", [label for label in OPERATIONS if label.startswith("POST ")])
+def test_without_a_token_nothing_moves(document: OpenApiSchema, stage: Stage, label: str) -> None:
+    operation = document.find_operation_by_label(label)
+    assert operation is not None
+    before = stage.books.aliases.move
+
+    @seeded
+    @given(case=operation.as_strategy(path_parameters={"model": "support"}))
+    def ask(case: Case[Any]) -> None:
+        assert case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code == 401
+
+    ask()
+    assert stage.books.aliases.move == before
+
+
+def test_every_operation_is_described(stage: Stage) -> None:
+    document = stage.app.openapi()
+    operations = {
+        f"{method.upper()} {path}": about
+        for path, methods in document["paths"].items()
+        for method, about in methods.items()
+    }
+    assert sorted(operations) == sorted(OPERATIONS)
+    assert len({about["operationId"] for about in operations.values()}) == len(OPERATIONS)
+    for name, about in operations.items():
+        if " /api/" not in name:
+            continue
+        (content,) = about["responses"]["200"]["content"].values()
+        assert content["schema"].get("$ref", "").startswith("#/components/schemas/"), name
+        assert set(about["responses"]) >= {"200", "401", "422", "503", "default"}, name
+        for status, response in about["responses"].items():
+            assert (list(response["content"]) == [PROBLEM_JSON]) == (status != "200"), (
+                name,
+                status,
+            )
+        assert ({} in about["security"]) == name.startswith("GET "), name
+        assert {"token": []} in about["security"], name
+    assert set(document["components"]["securitySchemes"]) == {"token", "cookie"}
+    assert {"HTTPValidationError", "ValidationError"} & set(
+        document["components"]["schemas"]
+    ) == set()
+
+
+def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
+    """Answers let more fields through than they describe; this is where a new one is noticed."""
+
+    def told(page: Any) -> dict[str, Any]:
+        return dict(page.rows[0])
+
+    if (
+        stage.books.do(lambda session: trial_of(session, "support")) is None
+    ):  # since somebody has moved the champion
+        stage.books.do(lambda session: release(session, "support", "operator", "for this", NOW))
+        put_on_trial(stage.books, "r4")
+
+    def look(session: Session) -> list[tuple[type[answers.Answer], dict[str, Any]]]:
+        run = session.get_one(Run, "r1")
+        version = next(each for each in versions_of(session, "support") if each.run_id == "r2")
+        model = told(models_page(session, ["support"], Asked("models", 1, None)))
+        line = views.lineage_view(session, version)
+        assert len(line["lineage"]) == len(lineage_of(session, version)) == 3
+        return [
+            (answers.Model, model),
+            (answers.Deployment, model["deployments"][0]),
+            (answers.Finding, model["deployments"][0]["finding"]),
+            (answers.Trial, model["trial"]),
+            (answers.TrialPlace, model["trial"]["places"][0]),
+            (answers.Version, told(versions_page(session, "support", Asked("versions", 1, None)))),
+            (answers.Decision, told(history_page(session, "support", Asked("history", 1, None)))),
+            (
+                answers.Withdrawal,
+                told(withdrawals_page(session, "support", Asked("withdrawals", 1, None))),
+            ),
+            (answers.Lineage, line),
+            (answers.Ancestor, line["lineage"][0]),
+            (answers.Run, views.run_view(session, run)),
+        ]
+
+    for described, answer in stage.books.do(look):
+        names = {field.alias or name for name, field in described.model_fields.items()}
+        assert set(answer) == names, described.__name__
+
+
+async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the password is hunter2")
+
+    monkeypatch.setattr(stage.books.database, "do", fail)
+    transport = httpx.ASGITransport(stage.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://registry", headers=OPERATOR
+    ) as client:
+        answer = await client.get("/api/models/support")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, PROBLEM_JSON)
+    assert Problem.model_validate(answer.json()).title == "internal error"
+    assert "hunter2" not in answer.text
+
+
+async def test_a_method_that_is_not_there_is_a_problem_that_names_those_that_are(
+    stage: Stage,
+) -> None:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(stage.app), base_url="http://registry"
+    ) as client:
+        answer = await client.delete("/api/models/support")
+    assert (answer.status_code, answer.headers["content-type"], answer.headers["allow"]) == (
+        405,
+        PROBLEM_JSON,
+        "GET",
+    )

@@ -1,0 +1,306 @@
+"""Who may do what: with which token, from where, and with a browser."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+from pydantic import SecretStr
+from starlette.routing import Route
+
+from services.registry.api.authorization import COOKIE, OPEN
+from services.registry.api.current_tokens import CurrentTokens
+from services.registry.pages.sign_in import local
+from services.registry.settings import RegistrySettings
+from shared.config.settings import read
+from shared.errors import SettingsError
+from shared.logs import configure
+from tests.dataset.running import Service
+from tests.registry.callers import OPERATE, OPERATOR, READ, READER
+from tests.registry.deploy.test_deployment import Stage
+from tests.registry.samples import Books
+
+LOG = configure("test", "error", "text")
+HERE, ELSEWHERE = "http://127.0.0.1:8080", "http://registry.example"
+ROLLBACK = "/api/models/support/rollback"
+WHY = {"reason": "worse in use"}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """On SQLite: who may ask has nothing to do with where the answer is kept."""
+    stage = Stage(Books(f"sqlite:///{tmp_path}/registry.db"), tmp_path)
+    stage.promote("r1")
+    return stage
+
+
+def client(
+    stage: Stage,
+    base: str = HERE,
+    peer: str = "127.0.0.1",
+    headers: Mapping[str, str] | None = None,
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(stage.app, client=(peer, 50_000)),
+        base_url=base,
+        headers=headers,
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "peer", "more", "status"),
+    [
+        (HERE, "127.0.0.1", {}, 200),
+        ("http://localhost:8080", "::1", {}, 200),
+        ("http://[::1]:8080", "::1", {}, 200),
+        (HERE, "10.0.0.7", {}, 401),
+        # A page from elsewhere whose own name leads to this machine.
+        ("http://rebound.example", "127.0.0.1", {}, 401),
+        # A proxy on this machine speaks for others.
+        (HERE, "127.0.0.1", {"X-Forwarded-For": "10.0.0.7"}, 401),
+        (HERE, "127.0.0.1", {"Host": "[::1"}, 401),
+        (ELSEWHERE, "10.0.0.7", READER, 200),
+        (ELSEWHERE, "10.0.0.7", OPERATOR, 200),
+        # A wrong token is no better than none, not even from this machine.
+        (HERE, "127.0.0.1", {"Authorization": "Bearer something-else-altogether"}, 401),
+        (HERE, "127.0.0.1", {"Authorization": f"Basic {READ}"}, 401),
+    ],
+)
+async def test_whoever_sits_at_the_machine_or_has_a_token_reads(
+    stage: Stage, base: str, peer: str, more: dict[str, str], status: int
+) -> None:
+    async with client(stage, base, peer) as asks:
+        answer = await asks.get("/api/models", headers=more)
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.headers["www-authenticate"].startswith('Bearer realm="ratchet"')
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert ("invalid_token" in answer.headers["www-authenticate"]) == ("Authorization" in more)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "challenge"),
+    [({}, 401, "Bearer realm"), (READER, 403, "insufficient_scope"), (OPERATOR, 200, "")],
+)
+async def test_only_an_operator_moves_anything(
+    stage: Stage, headers: dict[str, str], status: int, challenge: str
+) -> None:
+    before = stage.books.champion
+    stage.registry.deployer._targets = {}  # nothing to wait for
+    async with client(stage, headers=headers) as asks:
+        answer = await asks.post(ROLLBACK, json=WHY)
+    assert answer.status_code == status
+    assert challenge in answer.headers.get("www-authenticate", "")
+    assert (stage.books.champion == before) == (status != 200)
+
+
+async def test_every_route_but_the_open_ones_refuses_strangers(stage: Stage) -> None:
+    """Those of the pages as well, whoever adds them."""
+    known = {
+        "model": "support",
+        "version": "v0",
+        "version_id": "v0",
+        "run_id": "r1",
+        "alias": "champion",
+    }
+    asked = set()
+    async with client(stage, ELSEWHERE, "10.0.0.7") as asks:
+        for route in iter_route_contexts(stage.app.routes):
+            if not isinstance(route.original_route, Route):
+                continue  # files that are the same for everybody
+            path, methods = str(route.path), set(route.methods or ())
+            for method in methods - {"HEAD"}:
+                answer = await asks.request(
+                    method,
+                    re.sub(r"{(\w+)(:\w+)?}", lambda found: known.get(found[1], "1"), path),
+                    json=WHY,
+                )
+                asked.add(path)
+                assert (answer.status_code == 401) != (path in OPEN), (
+                    method,
+                    path,
+                    answer.status_code,
+                )
+    assert {
+        "/",
+        "/api/models",
+        "/api/models/{model}/promote",
+        "/api/runs/{run_id}",
+        "/metrics",
+        "/sign-in",
+    } <= asked
+
+
+async def test_a_browser_signs_in_moves_and_signs_out(stage: Stage) -> None:
+    stage.registry.deployer._targets = {}
+    before = stage.books.champion
+    async with client(stage, ELSEWHERE, "10.0.0.7", {"Origin": ELSEWHERE}) as browser:
+        sent = await browser.get("/?a=b", headers={"Accept": "text/html"})
+        assert (sent.status_code, sent.headers["location"]) == (303, "/sign-in?onward=%2F%3Fa%3Db")
+        form = await browser.get(sent.headers["location"])
+        assert '<input type="hidden" name="onward" value="/?a=b">' in form.text
+        assert "frame-ancestors 'none'" in form.headers["content-security-policy"]
+
+        wrong = await browser.post("/sign-in", data={"token": "not-a-token-of-ours", "onward": "/"})
+        assert (wrong.status_code, COOKIE in browser.cookies) == (401, False)
+        assert "not valid here" in wrong.text
+
+        welcome = await browser.post("/sign-in", data={"token": OPERATE, "onward": "/?a=b"})
+        assert (welcome.status_code, welcome.headers["location"]) == (303, "/?a=b")
+        kept = welcome.headers["set-cookie"]
+        assert "HttpOnly" in kept
+        assert "samesite=strict" in kept.lower()
+        assert "Secure" not in kept, "the page came over plain http"
+        assert (await browser.get("/")).status_code == 200
+
+        for origin in ("http://evil.example", "null", ""):
+            refused = await browser.post(ROLLBACK, json=WHY, headers={"Origin": origin})
+            assert refused.status_code == 403, origin
+        assert stage.books.champion == before
+        assert (await browser.post(ROLLBACK, json=WHY)).status_code == 200
+        assert stage.books.champion != before
+
+        assert (await browser.post("/sign-out")).status_code == 303
+        assert (await browser.get("/")).status_code == 401
+
+
+async def test_over_https_the_cookie_is_secure_wherever_tls_ends(stage: Stage) -> None:
+    async with client(
+        stage, ELSEWHERE, "10.0.0.7", {"Origin": "https://registry.example"}
+    ) as browser:
+        assert (
+            "Secure" in (await browser.post("/sign-in", data={"token": READ})).headers["set-cookie"]
+        )
+
+
+async def test_a_sign_in_comes_from_our_own_page(stage: Stage) -> None:
+    async with client(stage) as browser:
+        answer = await browser.post(
+            "/sign-in", data={"token": OPERATE}, headers={"Origin": "http://evil.example"}
+        )
+        assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+        large = await browser.post("/sign-in", content=b"x" * 100_000, headers={"Origin": HERE})
+        assert (large.status_code, large.headers["content-type"]) == (
+            413,
+            "application/problem+json",
+        )
+
+
+@pytest.mark.parametrize(
+    ("said", "goes"),
+    [
+        ("/models/support?x=1", "/models/support?x=1"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/a\nb", "/"),
+        ("", "/"),
+    ],
+)
+def test_one_comes_back_to_this_registry_only(said: str, goes: str) -> None:
+    assert local(said) == goes
+
+
+def test_a_mounted_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    """As Kubernetes renews secrets: a link that leads elsewhere from then on. A wrong file leaves
+    what held.
+    """
+    for name, text in (
+        ("1", f"operate {OPERATE}\n"),
+        ("2", f"read {READ}\n"),
+        ("3", "operate short\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    link = tmp_path / "tokens"
+
+    def mount(name: str) -> None:
+        (tmp_path / "new").symlink_to(tmp_path / name)
+        (tmp_path / "new").replace(link)
+
+    mount("1")
+    current = CurrentTokens(
+        RegistrySettings(tokens_file=link, read_tokens=SecretStr("given-in-the-settings")), LOG
+    )
+    assert [current().role_of(token) for token in (OPERATE, READ, "given-in-the-settings")] == [
+        "operate",
+        None,
+        "read",
+    ]
+    mount("2")
+    assert [current().role_of(token) for token in (OPERATE, READ)] == [None, "read"]
+    mount("3")
+    assert [current().role_of(token) for token in (OPERATE, READ)] == [None, "read"]
+    link.unlink()
+    assert current().role_of(READ) == "read"
+    mount("1")
+    assert [current().role_of(token) for token in (OPERATE, READ)] == ["operate", None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"operate_tokens": SecretStr("hunter2")}, "RATCHET_OPERATE_TOKENS"),
+        ({"read_tokens": SecretStr("hunter2 a-token-that-is-right")}, "RATCHET_READ_TOKENS"),
+        ({"tokens_file": Path("/nowhere/tokens")}, "RATCHET_TOKENS_FILE: /nowhere/tokens"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_and_shows_no_secret(
+    settings: dict[str, SecretStr | Path], names: str
+) -> None:
+    with pytest.raises(SettingsError, match=names) as error:
+        CurrentTokens(RegistrySettings(**settings), LOG)  # type: ignore[arg-type]  # each has its own type
+    assert "hunter2" not in str(error.value)
+
+
+def test_settings_do_not_show_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_OPERATE_TOKENS", OPERATE)
+    settings = read(RegistrySettings)
+    assert settings.operate_tokens.get_secret_value() == OPERATE
+    assert OPERATE not in repr(settings)
+
+
+@pytest.mark.kafka
+async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(
+    broker: str, tmp_path: Path
+) -> None:
+    """It takes them from a mounted file, and the next ones when that changes; a wrong one stops its
+    start.
+    """
+    model = f"m{uuid4().hex[:8]}"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / f"{model}.yaml").write_text(
+        f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
+    )
+    mounted = tmp_path / "tokens"
+    mounted.write_text(f"operate {OPERATE}\n")
+    own = {
+        "RATCHET_DATABASE": f"sqlite:///{tmp_path}/registry.db",
+        "RATCHET_TOKENS_FILE": str(mounted),
+    }
+    registry = Service("registry", broker, tmp_path, **own)
+    await registry.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{registry.port}") as asks:
+            path = f"/api/models/{model}/rollback"
+            assert (await asks.get("/api/models")).status_code == 200
+            assert (await asks.post(path, json=WHY)).status_code == 401
+            answer = await asks.post(path, json=WHY, headers=OPERATOR)
+            assert (answer.status_code, answer.json()["title"]) == (409, "nothing to move to")
+            mounted.write_text(f"operate the-token-that-came-after\nread {READ}\n")
+            assert (await asks.post(path, json=WHY, headers=OPERATOR)).status_code == 401
+            assert (await asks.post(path, json=WHY, headers=READER)).status_code == 403
+    finally:
+        registry.stop()
+    assert "tokens were read again" in registry.log
+    assert OPERATE not in registry.log
+
+    mounted.write_text("operate hunter2\n")
+    wrong = Service("registry", broker, tmp_path, **own)
+    wrong.launch()
+    assert await wrong.until_ended() != 0
+    assert f"RATCHET_TOKENS_FILE: {mounted}, line 1: expected" in wrong.log
+    assert "hunter2" not in wrong.log

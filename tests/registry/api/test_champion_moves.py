@@ -1,0 +1,225 @@
+"""A move that is asked for over HTTP: only if nothing has moved meanwhile, and once however often
+it is asked for.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import select, update
+
+from services.registry.api.idempotency import ANSWERED_WITHIN, KEPT
+from services.registry.handlers import checkpoint_saved
+from services.registry.store.tables import AuditRow, IdempotencyKey, OutboxRow
+from tests.registry.callers import OPERATOR
+from tests.registry.deploy.test_deployment import Stage, _running
+from tests.registry.samples import NOW, Books, checkpoint
+
+MODEL, PROMOTE, ROLLBACK = (
+    "/api/models/support",
+    "/api/models/support/promote",
+    "/api/models/support/rollback",
+)
+WHY = {"reason": "worse in use"}
+
+
+@pytest.fixture
+def stage(books: Books, tmp_path: Path) -> Stage:
+    stage = Stage(books, tmp_path)
+    stage.promote("r1")
+    return stage
+
+
+@pytest.fixture
+async def asks(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a registry that deploys."""
+    transport = httpx.ASGITransport(stage.app)
+    async with (
+        _running(stage),
+        httpx.AsyncClient(
+            transport=transport, base_url="http://registry", headers=OPERATOR
+        ) as client,
+    ):
+        yield client
+
+
+def moves(stage: Stage) -> list[str]:
+    rows = stage.books.do(
+        lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all()
+    )
+    return [row.action for row in rows if row.action == "roll_back"]
+
+
+def key(value: str | None = None) -> dict[str, str]:
+    return {"Idempotency-Key": f'"{value or uuid4()}"'}
+
+
+async def tag(client: httpx.AsyncClient, path: str = MODEL) -> str:
+    return str((await client.get(path)).headers["etag"])
+
+
+async def test_the_tag_stands_for_the_aliases(stage: Stage, asks: httpx.AsyncClient) -> None:
+    first = await tag(asks)
+    assert (
+        first
+        == await tag(asks)
+        == await tag(asks, f"{MODEL}/aliases/champion")
+        == await tag(asks, f"{MODEL}/aliases/previous")
+    )
+    stage.books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
+    )
+    challenged = await tag(asks)
+    for _ in range(2):
+        await asks.post(ROLLBACK, json=WHY)
+    after = await tag(asks)
+    assert len({first, challenged, after}) == 3, "there and back again is not where it was"
+
+
+async def test_a_move_that_was_decided_on_what_is_no_more_is_not_made(
+    stage: Stage, asks: httpx.AsyncClient
+) -> None:
+    seen = await tag(asks)
+    newest = stage.promote("r2")
+    answer = await asks.post(ROLLBACK, json=WHY, headers={"If-Match": seen})
+    assert answer.status_code == 412
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["current"] == {
+        "champion": newest,
+        "previous": stage.books.aliases.previous,
+        "challenger": None,
+        "etag": answer.headers["etag"],
+    }
+    assert newest in answer.json()["detail"]
+    assert (moves(stage), stage.books.champion) == ([], newest)
+    assert (
+        await asks.post(
+            ROLLBACK, json=WHY, headers={"If-Match": f'"another", {answer.headers["etag"]}'}
+        )
+    ).status_code == 200
+    assert len(moves(stage)) == 1
+
+
+@pytest.mark.parametrize(
+    ("if_match", "status"),
+    [("*", 200), ("W/{tag}", 412), ("{tag}", 200), ("unquoted", 422), ("", 422)],
+)
+async def test_the_forms_of_if_match(asks: httpx.AsyncClient, if_match: str, status: int) -> None:
+    """A weak tag never matches."""
+    answer = await asks.post(
+        ROLLBACK, json=WHY, headers={"If-Match": if_match.replace("{tag}", await tag(asks))}
+    )
+    assert answer.status_code == status
+
+
+async def test_of_many_who_saw_the_same_one_moves(stage: Stage, asks: httpx.AsyncClient) -> None:
+    seen = await tag(asks)
+    answers = await asyncio.gather(
+        *(asks.post(ROLLBACK, json=WHY, headers={"If-Match": seen}) for _ in range(6))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 5
+    assert len(moves(stage)) == 1
+
+
+async def test_the_same_request_twice_is_one_move_with_one_answer(
+    stage: Stage, asks: httpx.AsyncClient
+) -> None:
+    """Without the key, the second would go forward again. What `If-Match` says held when it was
+    decided.
+    """
+    headers = key() | {"If-Match": await tag(asks)}
+    first, second = [await asks.post(ROLLBACK, json=WHY, headers=headers) for _ in range(2)]
+    assert first.status_code == second.status_code == 200
+    assert first.json() == second.json()
+    assert len(moves(stage)) == 1
+    assert stage.books.champion == first.json()["to"]
+    events = stage.books.do(
+        lambda session: [row.headers["ce_type"] for row in session.scalars(select(OutboxRow))]
+    )
+    assert events.count("ratchet.VersionRolledBack.v1") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "more"),
+    [(ROLLBACK, {"reason": "another"}, {}), (PROMOTE, WHY, {}), (ROLLBACK, WHY, {"If-Match": "*"})],
+)
+async def test_a_key_belongs_to_one_request(
+    stage: Stage, asks: httpx.AsyncClient, path: str, body: dict[str, str], more: dict[str, str]
+) -> None:
+    headers = key("mine")
+    await asks.post(ROLLBACK, json=WHY, headers=headers)
+    answer = await asks.post(path, json=body, headers=headers | more)
+    assert answer.status_code == 422
+    assert "new key" in answer.json()["detail"]
+    assert len(moves(stage)) == 1
+
+
+async def test_a_key_may_come_without_its_quotes(stage: Stage, asks: httpx.AsyncClient) -> None:
+    for value in ("abc", '"abc"'):
+        assert (
+            await asks.post(ROLLBACK, json=WHY, headers={"Idempotency-Key": value})
+        ).status_code == 200
+    assert len(moves(stage)) == 1
+    for value in ('"abc', "a b", "", '"' + "x" * 256 + '"'):
+        assert (
+            await asks.post(ROLLBACK, json=WHY, headers={"Idempotency-Key": value})
+        ).status_code == 422, value
+
+
+async def test_what_was_refused_keeps_no_key(stage: Stage, asks: httpx.AsyncClient) -> None:
+    headers = key()
+    assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 409
+    stage.books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
+    )
+    assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 200
+
+
+async def test_requests_under_one_key_that_meet_make_one_move(
+    stage: Stage, asks: httpx.AsyncClient
+) -> None:
+    headers = key()
+    answers = await asyncio.gather(
+        *(asks.post(ROLLBACK, json=WHY, headers=headers) for _ in range(6))
+    )
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    assert len({answer.text for answer in answers if answer.status_code == 200}) == 1
+    assert all(
+        answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 409
+    )
+    assert len(moves(stage)) == 1
+
+
+def _alter(stage: Stage, **values: Any) -> None:
+    stage.books.do(lambda session: session.execute(update(IdempotencyKey).values(**values)))
+
+
+async def test_a_key_whose_request_is_being_answered_is_in_use(
+    stage: Stage, asks: httpx.AsyncClient
+) -> None:
+    headers = key()
+    first = (await asks.post(ROLLBACK, json=WHY, headers=headers)).json()
+    _alter(stage, answer=None)
+    answer = await asks.post(ROLLBACK, json=WHY, headers=headers)
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "1")
+    # Whoever was to answer has died over it: another finds out what came of the move.
+    _alter(stage, at=stage.registry.clock.now() - ANSWERED_WITHIN)
+    answer = await asks.post(ROLLBACK, json=WHY, headers=headers)
+    assert answer.json() | {"seconds": 0} == first | {"seconds": 0}
+    assert (await asks.post(ROLLBACK, json=WHY, headers=headers)).json() == answer.json()
+    assert len(moves(stage)) == 1
+
+
+async def test_keys_are_forgotten_after_a_day(stage: Stage, asks: httpx.AsyncClient) -> None:
+    headers = key()
+    await asks.post(ROLLBACK, json=WHY, headers=headers)
+    _alter(stage, at=stage.registry.clock.now() - KEPT - timedelta(seconds=1))
+    await asks.post(ROLLBACK, json=WHY, headers=key())
+    assert len(stage.books.do(lambda session: session.scalars(select(IdempotencyKey)).all())) == 1
+    assert (await asks.post(ROLLBACK, json=WHY, headers=headers)).status_code == 200
+    assert len(moves(stage)) == 3

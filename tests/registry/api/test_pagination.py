@@ -1,0 +1,181 @@
+"""Lists in pages: everything once, in order, whatever is added meanwhile; a cursor that is none is
+told so.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.registry.api.pagination import (
+    UnknownCursor,
+    asked,
+    moment_and_name,
+    name,
+    number,
+    paged,
+)
+from services.registry.versions.withdrawals import examples_withdrawn
+from tests.registry.callers import OPERATOR
+from tests.registry.deploy.test_deployment import Stage
+from tests.registry.samples import NOW, Books
+from tests.registry.versions.test_withdrawals import withdrawn
+
+LISTS = (
+    "/api/models",
+    "/api/models/support/versions",
+    "/api/models/support/history",
+    "/api/models/support/withdrawals",
+)
+
+
+@given(
+    st.sets(st.integers(0, 1000)), st.integers(1, 7), st.lists(st.integers(1001, 2000), max_size=5)
+)
+def test_pages_are_the_list_whatever_is_added_in_front(
+    numbers: set[int], limit: int, added: list[int]
+) -> None:
+    rows = sorted(numbers, reverse=True)
+    seen: list[int] = []
+    cursor = None
+    while True:
+        page = asked("numbers", limit, cursor, number)
+        found = paged(
+            page,
+            [row for row in rows if page.after is None or row < page.after][: limit + 1],
+            lambda row: [row],
+        )
+        seen += found.rows
+        assert len(found.rows) <= limit
+        if found.next is None:
+            break
+        cursor = found.next
+        rows = sorted({*rows, *added}, reverse=True)
+    assert seen == sorted(numbers, reverse=True)
+
+
+@given(st.text(), st.sampled_from([number, name, moment_and_name]))
+def test_what_is_no_cursor_is_told_so(said: str, key: Any) -> None:
+    with pytest.raises(UnknownCursor, match="leave it out"):
+        asked("versions of support", 5, said, key)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.floats(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_a_made_up_key_is_told_so_and_never_asked_of_the_database(key: Any) -> None:
+    """Only a key of the list's own form comes through: whoever makes one up may begin where they
+    like.
+    """
+    made = paged(asked("x", 1, None, name), [1, 2], lambda row: [key, "more", 1]).next
+    for read in (number, name, moment_and_name):
+        with pytest.raises(UnknownCursor):
+            asked("x", 1, made, read)
+
+
+def test_a_cursor_is_of_one_list() -> None:
+    cursor = paged(asked("versions of support", 1, None, number), [7, 6], lambda row: [row]).next
+    assert asked("versions of support", 1, cursor, number).after == 7
+    with pytest.raises(UnknownCursor):
+        asked("versions of other", 1, cursor, number)
+
+
+@pytest.fixture
+def stage(books: Books, tmp_path: Path) -> Stage:
+    """Seven versions, 19 entries of history, and five users who were forgotten: two of them in the
+    same moment, one in two answers.
+    """
+    stage = Stage(books, tmp_path)
+    for run in range(6):
+        stage.promote(f"r{run}")
+    for index, user in enumerate(("ann", "bob", "eve", "kim", "lou")):
+        at = NOW + timedelta(seconds=(index + 1) // 2)
+        event = withdrawn(
+            f"first of {user}",
+            ("batch of r1", [f"example of {user}"]),
+            forgotten=user,
+            user=user,
+            occurred_at=at,
+        )
+        books.do(lambda session, event=event: examples_withdrawn(session, event, 0, NOW))  # type: ignore[misc]  # bound in the loop
+    again = withdrawn(
+        "second of ann", forgotten="ann", user="ann", shard=1, waiting=2, occurred_at=NOW
+    )
+    books.do(lambda session: examples_withdrawn(session, again, 1, NOW))
+    return stage
+
+
+def client(stage: Stage) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(stage.app), base_url="http://registry", headers=OPERATOR
+    )
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_every_list_comes_in_pages_that_link_to_the_next(stage: Stage, path: str) -> None:
+    async with client(stage) as asks:
+        whole = (await asks.get(path, params={"limit": 200})).json()
+        assert whole["next"] is None
+        for limit in (1, 2, 3):
+            items: list[Any] = []
+            url: str | None = f"{path}?limit={limit}"
+            while url is not None:
+                answer = await asks.get(url)
+                page = answer.json()
+                assert len(page["items"]) == limit or page["next"] is None
+                items += page["items"]
+                url = answer.links["next"]["url"] if page["next"] else None
+                assert ("link" in answer.headers) == (page["next"] is not None)
+            assert items == whole["items"]
+    assert (
+        len(whole["items"])
+        == {"models": 1, "versions": 7, "history": 19, "withdrawals": 5}[path.rpartition("/")[2]]
+    )
+
+
+async def test_those_who_were_forgotten_come_newest_first_with_all_their_answers(
+    stage: Stage,
+) -> None:
+    async with client(stage) as asks:
+        items = (await asks.get("/api/models/support/withdrawals")).json()["items"]
+    assert [item["forgotten"] for item in items] == ["lou", "kim", "eve", "bob", "ann"]
+    assert [(item["answers"], item["waiting"], item["examples"]) for item in items][-1] == (2, 2, 1)
+
+
+async def test_what_is_promoted_between_two_pages_shifts_nothing(stage: Stage) -> None:
+    path = "/api/models/support/versions"
+    async with client(stage) as asks:
+        before = [item["version"] for item in (await asks.get(path)).json()["items"]]
+        first = (await asks.get(path, params={"limit": 3})).json()
+        stage.promote("r7")
+        second = (await asks.get(path, params={"limit": 3, "cursor": first["next"]})).json()
+        third = (await asks.get(path, params={"limit": 3, "cursor": second["next"]})).json()
+    assert [item["version"] for item in first["items"] + second["items"] + third["items"]] == before
+    assert third["next"] is None
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "201"},
+        {"limit": "many"},
+        {"cursor": "x"},
+        {"cursor": "WyJtb2RlbHMiXQ=="},
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused_with_the_parameter(
+    stage: Stage, path: str, query: dict[str, str]
+) -> None:
+    async with client(stage) as asks:
+        answer = await asks.get(path, params=query)
+    assert answer.status_code == 422
+    assert f"query.{next(iter(query))}" in answer.json()["detail"]

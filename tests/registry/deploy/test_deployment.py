@@ -1,0 +1,606 @@
+"""What is served follows the champion; what does not answer as it should never answers."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from services.registry.api import routes as api
+from services.registry.app import Registry, follow, listen
+from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.merged_models import Builds
+from services.registry.deploy.targets.folder import Folder
+from services.registry.deploy.targets.target import Build, Serving
+from services.registry.handlers import checkpoint_saved, progressed
+from services.registry.pages import routes as pages
+from services.registry.store.outbox import Publisher
+from services.registry.store.queries import history_of
+from services.registry.store.tables import Deployment, OutboxRow, Version
+from shared.clock import Clock, SystemClock
+from shared.config.model_file import Models
+from shared.events import DeploymentFailed, VersionDeployed
+from shared.identity import digest_of
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.kafka.topic_reader import KafkaReader
+from shared.logs import configure
+from shared.messaging.bus import MemoryBus, publish
+from shared.messaging.topics import (
+    FEEDBACK_SCORED,
+    MODELS_VERSIONS,
+    TRAINING_CHECKPOINTS,
+    TRAINING_PROGRESS,
+    dead_letter_of,
+)
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.tracing import UNTRACED, Tracing
+from shared.storage.object_store import MemoryStore
+from tests.registry.callers import OPERATOR, TOKENS
+from tests.registry.places import FakeTarget
+from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, progress
+
+LOG = configure("test", "error", "text")
+
+
+class FakeBuilds(Builds):
+    """Builds without a base: the file's bytes are the version's name."""
+
+    def __init__(self, books: Books, folder: Path) -> None:
+        self._books, self._at = books, folder
+        self.made: list[str] = []
+
+    async def build(self, model: str, name: str) -> Build:
+        path = self._at / f"{name}.gguf"
+        if not path.exists():
+            self.made.append(name)
+            path.write_text(name)
+        digest = digest_of(name.encode())
+
+        def record(version: Version | None) -> None:
+            assert version is not None
+            version.merged_digest = digest
+
+        self._books.do(lambda session: record(session.get(Version, (model, name))))
+        return Build(model, name, path, digest, {"adapter_config.json": b"{}"})
+
+    async def drop(self, model: str, name: str) -> None:
+        (self._at / f"{name}.gguf").unlink(missing_ok=True)
+
+    async def on_disk(self, model: str) -> Collection[str]:
+        return {path.stem for path in self._at.glob("*.gguf")}
+
+
+class Stage:
+    """A registry with one fake target, on memory's bus."""
+
+    def __init__(
+        self, books: Books, folder: Path, clock: Clock | None = None, tracing: Tracing = UNTRACED
+    ) -> None:
+        self.books = books
+        self.store = MemoryStore()
+        self.target = FakeTarget()
+        self.bus = MemoryBus()
+        self.metrics = Metrics("registry")
+        self.builds = FakeBuilds(self.books, folder)
+        clock = clock or SystemClock()
+        publisher = Publisher(self.books.database, self.bus, clock, LOG)
+        targets = {"support": [self.target]}
+        self.deployer = Deployer(
+            self.books.database,
+            targets,
+            self.builds,
+            publisher,
+            clock,
+            LOG,
+            self.metrics,
+            1,
+            tracing=tracing,
+        )
+        models = Models({"support": MODEL}, folder)
+        self.registry = Registry(
+            self.books.database, models, publisher, self.deployer, clock, LOG, self.metrics, tracing
+        )
+        self.health = Health(clock)
+        self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
+        pages.add(self.app, self.registry, self.store)
+
+    def promote(self, run: str) -> str:
+        base = self.books.champion
+        self.books.do(lambda session: checkpoint_saved(session, checkpoint(run, base), NOW))
+        return self.books.champion
+
+    async def reconcile(self) -> bool:
+        return await self.deployer.reconcile("support", self.target)
+
+    def said(self, event_type: type[VersionDeployed] | type[DeploymentFailed]) -> list[str]:
+        rows = self.books.do(
+            lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
+        )
+        return [
+            row.value.decode() for row in rows if row.headers["ce_type"] == event_type.type_name()
+        ]
+
+
+@pytest.fixture
+def stage(books: Books, tmp_path: Path) -> Stage:
+    return Stage(books, tmp_path)
+
+
+async def test_the_champion_is_brought_verified_and_switched_to_once(stage: Stage) -> None:
+    assert await stage.reconcile()
+    assert stage.target.champion == stage.books.champion
+    assert stage.target.verified == [stage.books.champion]
+    assert await stage.reconcile()
+    assert len(stage.said(VersionDeployed)) == 1
+
+
+async def test_a_version_that_answers_wrongly_is_taken_away_and_the_old_one_goes_on(
+    stage: Stage,
+) -> None:
+    await stage.reconcile()
+    base = stage.books.champion
+    stage.target.answers_wrongly = {1}
+    wrong = stage.promote("r1")
+    assert not await stage.reconcile()
+    assert stage.target.champion == base
+    assert wrong not in stage.target.versions
+    assert not await stage.reconcile()
+    (failure,) = stage.said(DeploymentFailed)
+    assert '"step":"verify"' in failure
+    assert "another answer" in failure
+    assert base in failure
+    stage.target.answers_wrongly = set()
+    assert await stage.reconcile()
+    assert stage.target.champion == wrong
+
+
+async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figure_is_kept(
+    stage: Stage,
+) -> None:
+    await stage.reconcile()
+    base = stage.books.champion
+    stage.target.slow = {1}
+    stage.promote("r1")
+    assert not await stage.reconcile()
+    assert stage.target.champion == base
+    (failure,) = stage.said(DeploymentFailed)
+    assert (
+        "a token takes 0.900 s, and 0.100 s of what answers now: more than 5 times as long"
+        in failure
+    )
+    stage.target.slow = set()
+    assert await stage.reconcile()
+    finding = stage.books.do(
+        lambda session: session.scalars(select(Deployment).order_by(Deployment.id.desc())).first()
+    )
+    assert finding is not None
+    assert finding.finding is not None
+    assert (finding.finding["seconds_per_token"], finding.finding["seconds_per_token_before"]) == (
+        0.1,
+        0.1,
+    )
+
+
+async def test_a_target_that_has_lost_everything_gets_it_again(stage: Stage) -> None:
+    await stage.reconcile()
+    stage.promote("r1")
+    await stage.reconcile()
+    stage.target.versions.clear()
+    stage.target.champion = stage.target.previous = None
+    assert await stage.reconcile()
+    assert stage.target.champion == stage.books.champion
+    assert stage.target.previous == stage.books.aliases.previous
+
+
+async def test_a_target_that_is_away_is_said_so_once(stage: Stage) -> None:
+    stage.target.away = True
+    assert not await stage.reconcile()
+    assert not await stage.reconcile()
+    (failure,) = stage.said(DeploymentFailed)
+    assert '"step":"probe"' in failure
+
+
+async def test_old_versions_go_and_come_back_when_asked_for(stage: Stage) -> None:
+    base = stage.books.champion
+    await stage.reconcile()
+    for run in ("r1", "r2", "r3", "r4"):
+        stage.promote(run)
+        await stage.reconcile()
+    assert base not in stage.target.versions
+    assert len(stage.target.versions) == 3
+    async with _running(stage), _client(stage) as client:
+        answer = (
+            await client.post(
+                "/api/models/support/rollback", json={"to": base, "reason": "all of it was wrong"}
+            )
+        ).json()
+    assert answer["deployed"] is True
+    assert stage.target.champion == base
+
+
+class _running:  # noqa: N801 - reads as a phrase
+    """The deployer's loops, while the body runs."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._stage.deployer.run())
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+class Lingering(FakeTarget):
+    """A place that takes its time to let go of a call."""
+
+    probing: asyncio.Event
+
+    async def probe(self, model: str) -> Serving:
+        self.probing.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+        raise AssertionError("nobody waits so long")
+
+
+async def test_the_deployer_ends_when_told_to_even_while_it_starts_over(stage: Stage) -> None:
+    """The end is told while a loop waits for the work that it has just called off."""
+    target = Lingering()
+    target.probing = asyncio.Event()
+    stage.registry.deployer._targets = {"support": [target]}
+    running = asyncio.create_task(stage.deployer.run())
+    await target.probing.wait()
+    stage.deployer._start_over("support")
+    await asyncio.sleep(0.1)
+    running.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({running})
+    assert running.cancelled()
+
+
+def _client(stage: Stage) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(stage.app), base_url="http://registry", headers=OPERATOR
+    )
+
+
+async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: Stage) -> None:
+    base = stage.books.champion
+    new = stage.promote("r1")
+    async with _running(stage), _client(stage) as client:
+        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        answer = await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
+        assert answer.json() | {"seconds": 0} == {
+            "from": new,
+            "to": base,
+            "deployed": True,
+            "seconds": 0,
+        }
+        assert answer.json()["seconds"] < 1
+        assert stage.target.champion == base
+        history = (await client.get("/api/models/support/history")).json()["items"]
+    assert (history[0]["actor"], history[0]["action"], history[0]["reason"]) == (
+        "operator",
+        "roll_back",
+        "worse in use",
+    )
+
+
+async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: Stage) -> None:
+    base = stage.books.champion
+    new = stage.promote("r1")
+    database, clock = stage.books.database, SystemClock()
+    publisher = Publisher(database, stage.bus, clock, LOG, "other")
+    other = Deployer(
+        database,
+        {"support": [stage.target]},
+        stage.builds,
+        publisher,
+        clock,
+        LOG,
+        stage.metrics,
+        1,
+        "other",
+    )
+    async with _running(stage), _client(stage) as client:
+        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        stage.registry.deployer = other
+        assert await other.reconcile("support", stage.target), "another replica sees to it"
+        answer = (
+            await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
+        ).json()
+    assert (answer["from"], answer["to"], answer["deployed"]) == (new, base, True)
+    assert stage.target.champion == base
+    assert await other.reconcile("support", stage.target), "the lease was given back"
+    assert stage.books.do(lambda session: session.scalars(select(Deployment.version)).all()) == [
+        new,
+        base,
+    ]
+
+
+async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
+    base = stage.books.champion
+    new = stage.promote("r1")
+    async with _client(stage) as client:
+        listed = (await client.get("/api/models")).json()["items"]
+        assert [(row["model"], row["champion"], row["versions"]) for row in listed] == [
+            ("support", new, 2)
+        ]
+        versions = (await client.get("/api/models/support/versions")).json()["items"]
+        assert [row["version"] for row in versions] == [new, base]
+        one = (await client.get(f"/api/models/support/versions/{new}")).json()
+        assert (one["aliases"], one["parent_version"], one["training_loss"], one["epochs"]) == (
+            ["champion"],
+            base,
+            0.5,
+            2,
+        )
+        assert (await client.get("/api/models/support/aliases/previous")).json()["version"] == base
+        lineage = (await client.get(f"/api/versions/{new}/lineage")).json()
+        assert [(step["version"], step["batch_id"]) for step in lineage["lineage"]] == [
+            (new, "batch of r1"),
+            (base, None),
+        ]
+        assert (await client.get("/api/runs/r1")).json()["state"] == "promoted"
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+        assert "ratchet_registry" in (await client.get("/metrics")).text
+
+
+async def test_a_person_promotes_the_challenger(stage: Stage) -> None:
+    stage.promote("r1")
+    stage.books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
+    )
+    challenger = stage.books.aliases.challenger
+    async with _running(stage), _client(stage) as client:
+        answer = (
+            await client.post("/api/models/support/promote", json={"reason": "read by hand"})
+        ).json()
+    assert answer["to"] == challenger == stage.books.champion
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "says"),
+    [
+        ("GET", "/api/models/none", None, 404, "models/none.yaml"),
+        (
+            "GET",
+            "/api/models/support/versions/v7",
+            None,
+            404,
+            "/api/models/support/versions lists them",
+        ),
+        ("GET", "/api/models/support/aliases/challenger", None, 404, "no challenger"),
+        ("GET", "/api/runs/none", None, 404, "run_id"),
+        ("GET", "/api/versions/none/lineage", None, 404, "/api/models"),
+        ("GET", "/nowhere", None, 404, "/docs"),
+        ("POST", "/api/models/support/rollback", {"reason": "x"}, 409, "name the version"),
+        ("POST", "/api/models/support/rollback", {"to": None}, 422, "body.reason"),
+        ("POST", "/api/models/support/promote", {"reason": "x"}, 409, "no challenger"),
+    ],
+)
+async def test_errors_are_problems_that_say_what_to_do(
+    stage: Stage, method: str, path: str, body: dict[str, str] | None, status: int, says: str
+) -> None:
+    async with _client(stage) as client:
+        answer = await client.request(method, path, json=body)
+    assert answer.status_code == answer.json()["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert says in answer.json()["detail"]
+    assert answer.json()["instance"] == path
+
+
+async def test_a_name_that_the_database_does_not_take_is_no_failure_of_the_registry(
+    stage: Stage,
+) -> None:
+    """PostgreSQL keeps no text with a NUL; SQLite looks for one and finds none."""
+    async with _client(stage) as client:
+        answer = await client.get("/api/runs/a%00b")
+    assert answer.status_code in (404, 422)
+    assert answer.json()["status"] == answer.status_code
+
+
+async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> None:
+    stage.promote("r1")
+    for step in (1, 2, 3):
+        stage.books.do(partial(progressed, event=progress("r1", step, 1.0 / step), now=NOW))
+    async with _client(stage) as client:
+        page = (await client.get("/")).text
+    assert stage.books.champion in page
+    assert "<polyline" in page
+    assert "held_out: +0.5" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+async def test_a_folder_gets_versions_whole_and_a_link(tmp_path: Path) -> None:
+    merged = tmp_path / "v1.gguf"
+    merged.write_bytes(b"weights")
+    build = Build("support", "v1_x", merged, digest_of(b"weights"), {"adapter_config.json": b"{}"})
+    folder = Folder(str(tmp_path / "out"))
+    await folder.push(build)
+    assert (await folder.verify(build)).passed
+    await folder.switch("support", "v1_x", None)
+    assert (tmp_path / "out/support/champion/model.gguf").read_bytes() == b"weights"
+    serving = await folder.probe("support")
+    assert (serving.champion, serving.versions) == ("v1_x", {"v1_x": build.digest})
+    (tmp_path / "out/support/v1_x/model.gguf").write_bytes(b"altered")
+    assert not (await folder.verify(build)).passed
+
+
+@pytest.mark.kafka
+async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: str) -> None:
+    producer = KafkaProducer(broker)
+    await producer.start()
+    consumer = KafkaConsumer(broker, "registry-test", (TRAINING_CHECKPOINTS, TRAINING_PROGRESS))
+    seen = KafkaReader(broker, (MODELS_VERSIONS, dead_letter_of(TRAINING_CHECKPOINTS)))
+    await consumer.start()
+    await seen.start()
+    await seen.newest()  # what other tests have left there
+    clock = SystemClock()
+    publisher = Publisher(stage.books.database, producer, clock, LOG)
+    following = asyncio.create_task(
+        follow(
+            stage.registry,
+            consumer.records(),
+            consumer.commit,
+            producer,
+            clock,
+            LOG,
+            stage.metrics,
+            stage.health,
+        )
+    )
+    try:
+        base = stage.books.champion
+        for _ in range(2):
+            await publish(producer, TRAINING_CHECKPOINTS, "support", checkpoint("r1", base), "test")
+        await publish(
+            producer, TRAINING_CHECKPOINTS, "other", checkpoint("r2", base, model="other"), "test"
+        )
+        async with asyncio.timeout(30):
+            while stage.books.champion == base:
+                await asyncio.sleep(0.1)
+            await publisher.publish()
+            topics: list[str] = []
+            while len(topics) < 5:
+                topics += [
+                    record.topic
+                    for record in await seen.newest()
+                    if record.key in (b"support", b"other")
+                ]
+                await asyncio.sleep(0.1)
+    finally:
+        consumer.finish()
+        await following
+        await consumer.stop()
+        await seen.stop()
+        await producer.stop()
+    assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_of(TRAINING_CHECKPOINTS)]
+    assert stage.books.do(lambda session: len(session.scalars(select(Version)).all())) == 2
+    assert stage.books.do(lambda session: session.scalars(select(Deployment)).all()) == []
+
+
+@pytest.mark.kafka
+async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
+    stage: Stage, broker: str
+) -> None:
+    books, name = stage.books, f"live-{uuid4().hex[:8]}"
+    base = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    worse = books.champion
+    producer = KafkaProducer(broker)
+    live = KafkaConsumer(broker, name, (FEEDBACK_SCORED,))
+    await producer.start()
+    await live.start()
+    listening = asyncio.create_task(listen(stage.registry, live.batches(50), live.commit, LOG))
+    try:
+        await producer.send(FEEDBACK_SCORED, b"support", b"no event", [])
+        for version, reward in ((base, 0.8), (worse, -0.8)):
+            for number in range(30):
+                await publish(
+                    producer,
+                    FEEDBACK_SCORED,
+                    "support",
+                    feedback(
+                        version, reward, f"{name} user {number}", name=f"{name} {version} {number}"
+                    ),
+                    "test",
+                )
+        async with asyncio.timeout(30):
+            while books.champion != base:
+                await asyncio.sleep(0.1)
+    finally:
+        live.finish()
+        await listening
+        await live.stop()
+        await producer.stop()
+    assert books.do(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
+
+
+async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: Stage) -> None:
+    database, clock = stage.books.database, SystemClock()
+    publisher = Publisher(database, stage.bus, clock, LOG)
+    nobody = Deployer(
+        database, {"support": []}, stage.builds, publisher, clock, LOG, stage.metrics, 1
+    )
+    running = asyncio.create_task(nobody.run())
+    done, _ = await asyncio.wait([running], timeout=0.1)
+    assert not done
+    running.cancel()
+
+
+async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_that_deploys(
+    stage: Stage,
+) -> None:
+    def told() -> tuple[float | None, float | None, float | None]:
+        read, labels = (
+            stage.metrics.registry.get_sample_value,
+            {"model": "support", "target": "fake"},
+        )
+        serves, served = (
+            read("ratchet_registry_serves_champion", labels),
+            read("ratchet_registry_served_number", labels),
+        )
+        return serves, served, read("ratchet_registry_champion_number", {"model": "support"})
+
+    assert told() == (None, None, None)
+    await stage.reconcile()
+    await stage.registry.show_state("support")
+    assert told() == (1, 0, 0)
+    stage.target.answers_wrongly = {1}
+    stage.promote("r1")
+    await stage.reconcile()
+    await stage.registry.show_state("support")
+    assert told() == (0, 0, 1), "what was served before is still served"
+    stage.target.answers_wrongly = set()
+    await stage.reconcile()
+    assert told() == (1, 1, 1)
+    stage.target.away = True
+    await stage.reconcile()
+    assert told() == (0, 1, 1), "nobody knows what it serves"
+    stage.target.away = False
+    await stage.deployer._leases["support"].release()
+    publisher = Publisher(stage.books.database, stage.bus, SystemClock(), LOG, "other")
+    targets = {"support": [stage.target]}
+    other = Deployer(
+        stage.books.database,
+        targets,
+        stage.builds,
+        publisher,
+        SystemClock(),
+        LOG,
+        Metrics("registry"),
+        1,
+        "other",
+    )
+    assert await other.reconcile("support", stage.target)
+    assert await stage.reconcile(), "another replica sees to it"
+    assert told() == (None, None, 1)
+
+
+async def test_a_rollback_is_counted_by_who_asked_and_both_counts_begin_at_zero(
+    stage: Stage,
+) -> None:
+    def told(actor: str) -> float | None:
+        return stage.metrics.registry.get_sample_value(
+            "ratchet_registry_rollbacks_total", {"model": "support", "actor": actor}
+        )
+
+    assert (told("operator"), told("monitor")) == (0, 0)
+    stage.promote("r1")
+    async with _running(stage), _client(stage) as client:
+        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
+    assert (told("operator"), told("monitor")) == (1, 0)

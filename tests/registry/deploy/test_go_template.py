@@ -1,0 +1,109 @@
+"""A base's chat template, read off in the form that Ollama takes."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.registry.deploy.targets.go_template import ChatFormat, chat_format
+
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' "
+    "}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+HEADERS = (
+    "{{ bos_token }}{% for message in messages %}<|h|>{{ message.role }}<|/h|>\n\n{{ "
+    "message.content | trim }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|h|>assistant<|/h|>\n\n{% endif %}"
+)
+INSIDE_THE_QUESTION = (
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest "
+    "= messages[1:] %}"
+    "{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}{% if message.role == 'user' %}[INST] {% if loop.last and "
+    "system %}{{ system }} {% endif %}"
+    "{{ message.content }} [/INST]{% else %}{{ message.content }}{{ eos_token }}{% endif "
+    "%}{% endfor %}"
+)
+NO_SYSTEM = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no "
+    "system messages') }}{% endif %}"
+    "{{ message.content }}{% endfor %}"
+)
+LAST_IS_OTHERWISE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}{% if not "
+    "loop.last %};{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_a_default_system_message_stands_where_the_conversation_has_none() -> None:
+    found = chat_format(CHATML, "", "")
+    assert found is not None
+    assert found.render([("user", "Hi")]) == (
+        "<|im_start|>system\nYou "
+        "help.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert found.render([("system", "Be brief."), ("user", "Hi")]) == (
+        "<|im_start|>system\nBe "
+        "brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert found.stop == ("<|im_end|>",)
+
+
+def test_the_token_of_beginnings_stands_there_once_in_every_conversation() -> None:
+    found = chat_format(HEADERS, "<s>", "</s>")
+    assert found is not None
+    for conversation in (
+        [("user", "Hi")],
+        [("system", "Be brief."), ("user", "Hi")],
+        [("user", "a"), ("assistant", "b"), ("user", "c")],
+    ):
+        assert found.render(conversation).startswith("<s><|h|>")
+        assert found.render(conversation).count("<s>") == 1
+    assert '{{ if eq $i 0 }}{{ "<s>" }}{{ end }}' in found.go
+
+
+@pytest.mark.parametrize(
+    "jinja",
+    [INSIDE_THE_QUESTION, NO_SYSTEM, LAST_IS_OTHERWISE, "{{ messages | length }}", "{% for %}", ""],
+)
+def test_what_is_not_text_around_messages_is_not_read_as_if_it_were(jinja: str) -> None:
+    assert chat_format(jinja, "", "</s>") is None
+
+
+def test_the_template_of_go_has_every_text_as_a_string() -> None:
+    """By hand: white space, quotes, braces and characters beyond ASCII, each as Go reads it in a
+    string.
+    """
+    around = {"user": ('"{{', "｜\n"), "assistant": ("", "")}
+    assert ChatFormat(around, "", True, "\\").go == (
+        '{{ range $i, $m := .Messages }}{{ if eq $m.Role "user" }}{{ "\\"{{" }}{{ $m.Content '
+        '}}{{ "｜\\n" }}{{ end }}'
+        '{{ if eq $m.Role "assistant" }}{{ $m.Content }}{{ end }}{{ end }}{{ "\\\\" }}'
+    )
+
+
+TEXT = st.text(st.sampled_from("<|>abc:\n "), min_size=1, max_size=6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(TEXT, TEXT, TEXT, TEXT, st.booleans())
+def test_texts_around_messages_are_read_back(
+    before: str, after: str, opening: str, answer: str, always: bool
+) -> None:
+    """For templates of the kind that is read off, whatever the texts: the prompts are the same."""
+    first = "" if always else " and messages[0].role != 'system'"
+    jinja = (
+        f"{{% for m in messages %}}{{% if loop.first{first} %}}{{{{ {opening!r} }}}}{{% endif %}}"
+        f"{{{{ m.role + {before!r} + m.content + {after!r} }}}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{{{{ {answer!r} }}}}{{% endif %}}"
+    )
+    found = chat_format(jinja, "", "")
+    assert found is not None
+    for roles in (("user",), ("system", "user"), ("system", "user", "assistant", "user")):
+        expected = "".join(f"{role}{before}x{after}" for role in roles) + answer
+        expected = opening + expected if always or roles[0] != "system" else expected
+        assert found.render([(role, "x") for role in roles]) == expected

@@ -1,0 +1,416 @@
+"""The Ollama target, on a real Ollama and on one with state that speaks its interface and its
+errors.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gguf
+import httpx
+import numpy as np
+import ollama
+import pytest
+from sqlalchemy import select
+from transformers import AutoTokenizer
+
+from ratchet.local_stack.bases import SMOLLM2
+from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.merged_models import Builds
+from services.registry.deploy.targets.ollama import Ollama
+from services.registry.deploy.targets.target import Build, Refused, TargetUnavailable
+from services.registry.gguf import lora_delta as lora
+from services.registry.gguf.merge import Merged, merge
+from services.registry.handlers import checkpoint_saved
+from services.registry.store.outbox import Publisher
+from services.registry.store.tables import OutboxRow, Version
+from shared.clock import SystemClock
+from shared.events import DeploymentFailed, Message, Probe, ProbeToken, VersionDeployed
+from shared.identity import digest_of_file
+from shared.logs import configure
+from shared.messaging.bus import MemoryBus
+from shared.observability.metrics import Metrics
+from tests.registry.ollamas import FakeOllama, Place, RealOllama
+from tests.registry.reference import Reference
+from tests.registry.samples import NOW, Books, checkpoint
+
+CONTEXT = 512
+_BOTH = ("support:champion", "support:challenger", "support:v2_x")
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' "
+    "}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@dataclass
+class Stage:
+    """A place with a target, and two versions of a model with other weights; the first has what its
+    evaluation answered.
+    """
+
+    place: Place
+    target: Ollama
+    api: ollama.AsyncClient
+    first: Build
+    second: Build
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.model)])
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    place: Place
+    if request.param == "fake":
+        first, second = _small(tmp_path, "v1_x", 1.0), _small(tmp_path, "v2_x", 2.0)
+        place = FakeOllama(
+            says={first.digest: {"The sea?": "It is wide."}, second.digest: {"The sea?": "No."}}
+        )
+    else:
+        place = RealOllama(tmp_path)
+        first, second = request.getfixturevalue("real_builds")
+    async with AsyncExitStack() as end:
+        await place.start()
+        end.push_async_callback(place.stop)
+        client = await end.enter_async_context(httpx.AsyncClient())
+        api = await end.enter_async_context(ollama.AsyncClient(place.url))
+        yield Stage(place, Ollama(place.url, client, api, CONTEXT, 1), api, first, second)
+
+
+@pytest.fixture(scope="module")
+def real_builds(
+    bases: Path, merged: Merged, reference: Reference, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Build, Build]:
+    """The reference's adapter, merged, and merged without the permutation, which speaks otherwise
+    at tokens with a clear lead. (The base alone would not do: its answers part from the reference's
+    at near ties, and text is all that is compared.)
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lora, "_PERMUTED", frozenset())
+        patch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+        wrong = merge(
+            bases / SMOLLM2 / "model.gguf",
+            reference.adapter,
+            tmp_path_factory.mktemp("wrong") / "model.gguf",
+        )
+    return (
+        Build("support", "v1_x", merged.path, merged.digest, {}, reference.probes),
+        Build("support", "v2_x", wrong.path, wrong.digest),
+    )
+
+
+def _small(folder: Path, version: str, weight: float, jinja: str = CHATML) -> Build:
+    """A file with the metadata of a model and one weight."""
+    path = folder / f"{version}.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(2048)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<none>", "<|im_start|>", "<|im_end|>"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template(jinja)
+    writer.add_tensor("output.weight", np.full((2, 32), weight, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    answer = (("It", 2.0), (" is", 3.0), (" wide", 0.1), (".", 2.0), ("<|im_end|>", 4.0))
+    tokens = tuple(ProbeToken(text=text, logprob=-0.1, lead=lead) for text, lead in answer)
+    probe = Probe(messages=(Message(role="user", content="The sea?"),), answer=tokens)
+    return Build("support", version, path, digest_of_file(path), {}, (probe,))
+
+
+async def test_a_version_is_there_under_its_own_name_and_is_never_made_again(stage: Stage) -> None:
+    await stage.target.push(stage.first)
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.previous, serving.versions) == (
+        None,
+        None,
+        {"v1_x": stage.first.digest},
+    )
+    made = (await stage.api.list()).models
+    await stage.target.push(stage.first)
+    assert (await stage.api.list()).models == made
+    with pytest.raises(Refused, match="versions never change"):
+        await stage.target.push(replace(stage.second, version="v1_x"))
+    assert (await stage.api.list()).models == made
+
+
+async def test_it_answers_as_it_was_evaluated_and_another_does_not(stage: Stage) -> None:
+    await stage.target.push(stage.first)
+    finding = await stage.target.verify(stage.first)
+    assert finding.passed, finding.reasons
+    assert finding.tokens == sum(len(probe.answer) for probe in stage.first.probes)
+    assert finding.seconds_per_token is not None
+    assert finding.seconds_per_token_before is None
+    await stage.target.push(stage.second)
+    other = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
+    assert not other.passed
+    assert all("probe" in reason for reason in other.reasons)
+    claimed = await stage.target.verify(replace(stage.second, digest=stage.first.digest, probes=()))
+    assert claimed.reasons == (
+        f"the served file has digest {stage.second.digest}, the merged one {stage.first.digest}",
+    )
+    await stage.target.switch("support", "v1_x", None)
+    beside = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
+    assert beside.seconds_per_token_before is not None
+
+
+async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage: Stage) -> None:
+    third = replace(stage.second, version="v3_x")
+    for build in (stage.first, stage.second, third):
+        await stage.target.push(build)
+    await stage.target.switch("support", "v1_x", None)
+    assert stage.target.served_name("support") == "support:champion"
+    assert (await stage.target.probe("support")).champion == "v1_x"
+    await stage.target.switch("support", "v2_x", "v1_x")
+    serving = await stage.target.probe("support")
+    # The second and the third have the same weights, and are told apart.
+    assert (serving.champion, serving.previous, set(serving.versions)) == (
+        "v2_x",
+        "v1_x",
+        {"v1_x", "v2_x", "v3_x"},
+    )
+    for version in ("v1_x", "v2_x"):
+        with pytest.raises(Refused, match="move the alias"):
+            await stage.target.remove("support", version)
+    await stage.target.remove("support", "v3_x")
+    await stage.target.remove("support", "v9_x")
+    assert set((await stage.target.probe("support")).versions) == {"v1_x", "v2_x"}
+    with pytest.raises(Refused, match="not found"):
+        await stage.target.switch("support", "v9_x", None)
+    assert (await stage.target.probe("support")).champion == "v2_x"
+
+
+async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tried(
+    stage: Stage,
+) -> None:
+    for build in (stage.first, stage.second):
+        await stage.target.push(build)
+    await stage.target.switch("support", "v1_x", None)
+    await stage.target.try_out("support", "v2_x")
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.challenger) == ("v1_x", "v2_x")
+    assert stage.target.name_of("support", "v2_x") == "support:v2_x"
+    prompt = [{"role": "user", "content": "The sea?"}]
+    asked = {
+        name: await stage.api.chat(name, prompt, options={"temperature": 0, "num_predict": 8})
+        for name in _BOTH
+    }
+    assert asked["support:challenger"].message.content == asked["support:v2_x"].message.content
+    assert asked["support:champion"].message.content != asked["support:challenger"].message.content
+    with pytest.raises(Refused, match="on trial"):
+        await stage.target.remove("support", "v2_x")
+    for _ in range(2):
+        await stage.target.try_out("support", None)
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.challenger, set(serving.versions)) == (
+        "v1_x",
+        None,
+        {"v1_x", "v2_x"},
+    )
+    await stage.target.remove("support", "v2_x")
+
+
+class _Forgetful(Ollama):
+    """Uploads nothing, as if what was uploaded had been pruned before the tag was made."""
+
+    async def _upload(self, build: Build) -> None:
+        return
+
+
+async def test_an_error_after_lines_of_progress_is_an_error(stage: Stage) -> None:
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(Refused, match="no such file"):
+            await _Forgetful(stage.place.url, client, stage.api, CONTEXT, 1).push(stage.first)
+    assert (await stage.target.probe("support")).versions == {}
+
+
+async def test_bytes_that_were_altered_on_the_way_are_refused(stage: Stage) -> None:
+    with pytest.raises(Refused, match="digest mismatch"):
+        await stage.target.push(replace(stage.first, digest=stage.second.digest))
+
+
+async def test_other_tags_of_the_same_name_are_left_alone(stage: Stage) -> None:
+    await stage.target.push(stage.first)
+    await stage.api.copy("support:v1_x", "support:mine")
+    await stage.api.copy("support:v1_x", "supporters:v5_x")
+    assert set((await stage.target.probe("support")).versions) == {"v1_x"}
+
+
+class _Prepared(Builds):
+    """The same file for every version."""
+
+    def __init__(self, books: Books, build: Build) -> None:
+        self._books, self._one = books, build
+
+    async def build(self, model: str, name: str) -> Build:
+        def record(version: Version | None) -> None:
+            assert version is not None
+            version.merged_digest = self._one.digest
+
+        self._books.do(lambda session: record(session.get(Version, (model, name))))
+        return replace(self._one, version=name, probes=())
+
+    async def drop(self, model: str, name: str) -> None:
+        return
+
+    async def on_disk(self, model: str) -> Collection[str]:
+        return ()
+
+
+async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) -> None:
+    """An hour of the deployer's back-off, without the waiting: after 1, 2, 4 ... 64 s and then
+    every 120 s, that is 7 + (3600 - 127) / 120 = 36 tries. Two promotions fall into it.
+    """
+    books = Books(f"sqlite:///{tmp_path}/registry.db")
+    clock, log = SystemClock(), configure("test", "error", "text")
+    publisher = Publisher(books.database, MemoryBus(), clock, log)
+    builds = _Prepared(books, stage.first)
+    deployer = Deployer(
+        books.database,
+        {"support": [stage.target]},
+        builds,
+        publisher,
+        clock,
+        log,
+        Metrics("registry"),
+        1,
+    )
+    assert await deployer.reconcile("support", stage.target)
+    base = books.champion
+    assert (await stage.target.probe("support")).champion == base
+    await stage.place.stop()
+    for attempt in range(36):
+        assert not await deployer.reconcile("support", stage.target)
+        if attempt in (9, 19):
+            outcome = checkpoint(f"r{attempt}", books.champion)
+            books.do(lambda session, outcome=outcome: checkpoint_saved(session, outcome, NOW))  # type: ignore[misc]  # bound in the loop
+    with pytest.raises(TargetUnavailable, match="ollama serve"):
+        await stage.target.probe("support")
+    await stage.place.start()
+    assert await deployer.reconcile("support", stage.target)
+    serving = await stage.target.probe("support")
+    assert (serving.champion, serving.previous) == (books.champion, books.aliases.previous)
+    assert len({base, serving.champion, serving.previous}) == 3
+    said = [
+        row.headers["ce_type"]
+        for row in books.do(
+            lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
+        )
+    ]
+    outcomes = [
+        name for name in said if name in (DeploymentFailed.type_name(), VersionDeployed.type_name())
+    ]
+    # One failure for each version that was wanted meanwhile, however often it was tried.
+    assert outcomes == [
+        VersionDeployed.type_name(),
+        *[DeploymentFailed.type_name()] * 3,
+        VersionDeployed.type_name(),
+    ]
+    books.close()
+
+
+@pytest.mark.model
+async def test_ollama_makes_the_prompt_that_the_base_was_trained_with(
+    bases: Path, tmp_path: Path, real_builds: tuple[Build, Build]
+) -> None:
+    """Ollama counts as many tokens as the tokenizer of the base makes of the same conversation."""
+    tokenizer = AutoTokenizer.from_pretrained(bases / SMOLLM2)
+    place = RealOllama(tmp_path)
+    await place.start()
+    try:
+        async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
+            target = Ollama(place.url, client, api, CONTEXT, 1)
+            await target.push(real_builds[0])
+            shown = await api.show("support:v1_x")
+            assert {" ".join(line.split()) for line in (shown.parameters or "").splitlines()} == {
+                f"num_ctx {CONTEXT}",
+                "num_thread 1",
+                "repeat_penalty 1",
+                'stop "<|im_end|>"',
+            }
+            for roles in (
+                ["user"],
+                ["system", "user"],
+                ["user", "assistant", "user"],
+                ["system", "user", "assistant", "user"],
+            ):
+                turns = [
+                    {"role": role, "content": f"This is the {role}, number {place}."}
+                    for place, role in enumerate(roles)
+                ]
+                answer = await api.chat(
+                    "support:v1_x", turns, options={"temperature": 0, "num_predict": 1}
+                )
+                text = tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=True
+                )
+                assert answer.prompt_eval_count == len(
+                    tokenizer(text, add_special_tokens=False).input_ids
+                )
+    finally:
+        await place.stop()
+
+
+@dataclass
+class Fake:
+    place: FakeOllama
+    target: Ollama
+    build: Build
+
+
+@pytest.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
+    place = FakeOllama()
+    build = _small(tmp_path, "v1_x", 1.0)
+    await place.start()
+    async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
+        yield Fake(place, Ollama(place.url, client, api, CONTEXT, 1), build)
+    await place.stop()
+
+
+async def test_a_full_disk_is_said_and_the_next_try_goes_on(fake: Fake) -> None:
+    fake.place.full = True
+    with pytest.raises(Refused, match=r"disk of http.* is full.*OLLAMA_MODELS"):
+        await fake.target.push(fake.build)
+    fake.place.full = False
+    await fake.target.push(fake.build)
+    assert (await fake.target.probe("support")).versions == {"v1_x": fake.build.digest}
+
+
+async def test_what_is_uploaded_already_is_not_uploaded_again(fake: Fake) -> None:
+    fake.place.stops_at = "parsing GGUF"
+    with pytest.raises(Refused, match="stopped making support:v1_x"):
+        await fake.target.push(fake.build)
+    fake.place.stops_at = None
+    await fake.target.push(fake.build)
+    assert fake.place.uploads == 1
+
+
+async def test_a_busy_one_is_asked_again_later(fake: Fake) -> None:
+    fake.place.busy = True
+    with pytest.raises(TargetUnavailable, match="busy"):
+        await fake.target.probe("support")
+
+
+async def test_another_chat_template_than_the_base_has_is_found_out(fake: Fake) -> None:
+    fake.place.says = {fake.build.digest: {"The sea?": "It is wide."}}
+    fake.place.chooses_templates = True
+    await fake.target.push(fake.build)
+    (reason,) = (await fake.target.verify(fake.build)).reasons
+    assert "another chat template" in reason
+    assert "{{ .Prompt }}" in reason
+
+
+async def test_something_else_at_the_address_is_told_apart(fake: Fake) -> None:
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(200, text="<html>It works!</html>")
+    )
+    async with (
+        httpx.AsyncClient() as client,
+        ollama.AsyncClient("http://127.0.0.1:9", transport=transport) as api,
+    ):
+        with pytest.raises(Refused, match="does not answer as Ollama does"):
+            await Ollama("http://127.0.0.1:9", client, api, CONTEXT, 1).probe("support")

@@ -1,0 +1,100 @@
+"""The whole way with real parts: a merged adapter, served by the real host, against the answers of
+transformers and PEFT.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ratchet.local_stack.bases import SMOLLM2
+from ratchet.serving.api import build as build_app
+from ratchet.serving.engine import EngineOptions
+from ratchet.serving.host import Host
+from services.registry.deploy.targets.llamacpp import LlamaCpp
+from services.registry.deploy.targets.target import Build, Refused, TargetUnavailable
+from services.registry.gguf import lora_delta as lora
+from services.registry.gguf.merge import Merged, merge
+from shared.identity import digest_of
+from shared.logs import configure
+from tests.registry.reference import Reference
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture
+async def target(tmp_path: Path) -> AsyncIterator[LlamaCpp]:
+    host = Host(
+        tmp_path / "serving",
+        EngineOptions(context=512, slots=1, threads=1),
+        3,
+        configure("test", "error", "text"),
+    )
+    app = build_app(host)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client,
+    ):
+        yield LlamaCpp("http://serving", client)
+
+
+def _build(version: str, merged: Merged, reference: Reference) -> Build:
+    return Build(
+        "support", version, merged.path, merged.digest, reference.adapter.files, reference.probes
+    )
+
+
+async def test_what_is_served_answers_as_it_was_evaluated(
+    target: LlamaCpp, merged: Merged, reference: Reference
+) -> None:
+    await target.push(_build("v1_x", merged, reference))
+    finding = await target.verify(_build("v1_x", merged, reference))
+    assert finding.passed, finding.reasons
+    assert finding.probes == len(reference.probes)
+    assert finding.mean_difference is not None
+    assert finding.mean_difference < 0.02
+    assert finding.seconds_per_token is not None
+    assert finding.seconds_per_token > 0
+    assert finding.seconds_per_token_before is None
+    await target.switch("support", "v1_x", None)
+    await target.push(_build("v2_x", merged, reference))
+    beside = await target.verify(_build("v2_x", merged, reference))
+    assert beside.passed, beside.reasons
+    assert beside.seconds_per_token_before is not None
+    await target.switch("support", "v2_x", "v1_x")
+    serving = await target.probe("support")
+    assert (serving.champion, serving.previous) == ("v2_x", "v1_x")
+    with pytest.raises(Refused, match="move the alias"):
+        await target.remove("support", "v1_x")
+    await target.remove("support", "v9_x")
+
+
+async def test_a_merge_without_the_permutation_is_found_out(
+    target: LlamaCpp,
+    reference: Reference,
+    bases: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lora, "_PERMUTED", frozenset())
+    monkeypatch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+    wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "wrong.gguf")
+    await target.push(_build("v1_x", wrong, reference))
+    finding = await target.verify(_build("v1_x", wrong, reference))
+    assert not finding.passed
+    assert finding.reasons
+
+
+async def test_another_file_is_refused(
+    target: LlamaCpp, merged: Merged, reference: Reference
+) -> None:
+    claimed = Merged(merged.path, digest_of(b"what it should be"))
+    with pytest.raises(Refused, match="digest"):
+        await target.push(_build("v1_x", claimed, reference))
+
+
+async def test_a_host_that_is_not_there_is_unavailable() -> None:
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(TargetUnavailable, match=r"ratchet\.serving"):
+            await LlamaCpp("http://127.0.0.1:9", client).probe("support")

@@ -1,0 +1,131 @@
+"""What llama.cpp serves of a merge gives a real text, token by token, the likelihood that
+transformers and PEFT give it, for families whose rows of q and k lie in the file in another order
+and for those where they do not; and a merge that mistakes one for the other does not.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save
+
+from ratchet.serving.engine import Engine, EngineOptions
+from services.registry.gguf import lora_delta as lora
+from services.registry.gguf.merge import merge
+from shared.identity import digest_of
+from shared.storage.adapters import CONFIG, WEIGHTS, Adapter
+from tests.registry.families import FAMILIES, TOKENS, Twin, make
+from tests.registry.reference import TEXT
+
+IDS = list(TEXT.encode("ascii"))
+NOISE = 0.01
+"""Nats, of the mean difference. llama.cpp multiplies in F16, and rounds activations to it; nothing
+else may differ.
+"""
+TELLING = 0.1
+"""Nats that a wrong merge differs by at the least."""
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def twin(family: str, tmp_path: Path) -> Twin:
+    return make(family, tmp_path)
+
+
+def _learned(twin: Twin, rslora: bool = False) -> tuple[Adapter, list[float]]:
+    """A random adapter of every projection, most of it in q and k, and the likelihoods of the text
+    with it.
+    """
+    torch.manual_seed(5)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=targets, use_rslora=rslora, task_type="CAUSAL_LM"
+    )
+    model: Any = get_peft_model(twin.model, config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.4 if ".q_proj." in name or ".k_proj." in name else 0.05)
+    state = {
+        name: weight.contiguous()
+        for name, weight in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    about = {"peft_type": "LORA", "bias": "none", "r": 4, "lora_alpha": 8, "use_rslora": rslora}
+    adapter = Adapter(
+        {CONFIG: json.dumps(about).encode(), WEIGHTS: save(state)}, digest_of(b"base")
+    )
+    return adapter, _likelihoods(model.eval())
+
+
+def _likelihoods(model: Any) -> list[float]:
+    ids = torch.tensor([IDS])
+    with torch.no_grad():
+        scores = torch.log_softmax(model(ids).logits[0, :-1], -1)
+    return [float(score) for score in scores.gather(1, ids[0, 1:, None])[:, 0]]
+
+
+async def _served(file: Path, folder: Path) -> list[float]:
+    """What llama.cpp's own server says of each token of the text, after all before it."""
+    engine = await Engine.start(
+        "m", str(file), EngineOptions(context=256, slots=1, threads=1), folder / "engine.log"
+    )
+    try:
+        async with httpx.AsyncClient(base_url=engine.address, timeout=60) as client:
+            return [await _next(client, IDS[:place], IDS[place]) for place in range(1, len(IDS))]
+    finally:
+        engine.kill()
+        await engine.ended()
+
+
+async def _next(client: httpx.AsyncClient, before: Sequence[int], token: int) -> float:
+    ask = {
+        "prompt": list(before),
+        "n_predict": 1,
+        "n_probs": TOKENS,
+        "temperature": 0.0,
+        "ignore_eos": True,
+        "cache_prompt": False,
+    }
+    answer = (await client.post("/completion", json=ask)).raise_for_status().json()
+    (said,) = answer["completion_probabilities"]
+    return next(float(row["logprob"]) for row in said["top_logprobs"] if row["id"] == token)
+
+
+def _difference(one: Sequence[float], other: Sequence[float]) -> float:
+    return float(np.mean(np.abs(np.array(one) - np.array(other))))
+
+
+async def test_the_base_answers_as_it_does_in_transformers(twin: Twin, tmp_path: Path) -> None:
+    """Otherwise what follows would compare two models."""
+    merged = merge(twin.file, None, tmp_path / "v0.gguf")
+    assert _difference(await _served(merged.path, tmp_path), _likelihoods(twin.model)) < NOISE
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+async def test_a_merge_answers_as_peft_does(twin: Twin, tmp_path: Path, rslora: bool) -> None:
+    base = _likelihoods(twin.model)
+    adapter, expected = _learned(twin, rslora)
+    assert _difference(base, expected) > TELLING, "the adapter changes the likelihoods"
+    merged = merge(twin.file, adapter, tmp_path / "v1.gguf")
+    assert _difference(await _served(merged.path, tmp_path), expected) < NOISE
+
+
+async def test_a_merge_that_takes_one_family_s_order_for_the_other_s_does_not(
+    family: str, twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For llama that is to leave the permutation out, for qwen2 to permute."""
+    adapter, expected = _learned(twin)
+    monkeypatch.setattr(lora, "_PERMUTED", frozenset(FAMILIES) - {"llama"})
+    monkeypatch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+    wrong = merge(twin.file, adapter, tmp_path / "wrong.gguf")
+    assert _difference(await _served(wrong.path, tmp_path), expected) > TELLING

@@ -1,0 +1,156 @@
+"""While versions are promoted and rolled back, no request fails: the registry's deployer and the
+embedded host with llama.cpp, on a tiny model, asked all the time.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import torch
+from safetensors.torch import save
+
+from ratchet.serving.api import build as build_host
+from ratchet.serving.engine import EngineOptions
+from ratchet.serving.host import Host
+from services.registry.api import routes as api
+from services.registry.app import Registry
+from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.merged_models import Builds
+from services.registry.deploy.targets.llamacpp import LlamaCpp
+from services.registry.handlers import checkpoint_saved
+from services.registry.store.outbox import Publisher
+from shared.clock import SystemClock
+from shared.config.model_file import Models
+from shared.identity import digest_of
+from shared.logs import configure
+from shared.messaging.bus import MemoryBus
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.storage.adapters import CONFIG, WEIGHTS, folder_of, write_adapter
+from shared.storage.object_store import MemoryStore
+from tests.registry.callers import OPERATOR, TOKENS
+from tests.registry.families import make
+from tests.registry.samples import MODEL, NOW, Books, checkpoint
+
+LOG = configure("test", "error", "text")
+ASKERS = 3
+
+
+class World:
+    """A registry that deploys to a host, and applications that ask."""
+
+    def __init__(self, books: Books, serving: httpx.AsyncClient, folder: Path) -> None:
+        self.books = books
+        self.serving = serving
+        self.store = MemoryStore()
+        self.answers: list[tuple[int, str]] = []
+        base = MODEL.base.model_copy(update={"serving": "model.gguf"})
+        models = Models({"support": MODEL.model_copy(update={"base": base})}, folder)
+        builds = Builds(books.database, self.store, models, folder, folder / "merged")
+        clock, metrics = SystemClock(), Metrics("registry")
+        publisher = Publisher(books.database, MemoryBus(), clock, LOG)
+        targets = {"support": [LlamaCpp("http://serving", serving)]}
+        self.deployer = Deployer(books.database, targets, builds, publisher, clock, LOG, metrics, 1)
+        registry = Registry(books.database, models, publisher, self.deployer, clock, LOG, metrics)
+        transport = httpx.ASGITransport(
+            api.build(registry, Health(clock), metrics.registry, lambda: TOKENS)
+        )
+        self.registry = httpx.AsyncClient(
+            transport=transport, base_url="http://registry", timeout=60, headers=OPERATOR
+        )
+
+    async def served(self) -> None:
+        """Wait until what is champion is served."""
+        assert await self.deployer.deployed("support", self.books.aliases.move, 60)
+
+    async def promote(self, run: str) -> str:
+        folder = folder_of("support", run)
+        event = checkpoint(run, self.books.champion)
+        event = event.model_copy(
+            update={"adapter": write_adapter(self.store, folder, _adapter(run), digest_of(b"base"))}
+        )
+        await self.books.database.run(lambda session: checkpoint_saved(session, event, NOW))
+        self.deployer.wake()
+        await self.served()
+        return self.books.champion
+
+    async def roll_back(self, to: str | None = None) -> None:
+        answer = await self.registry.post(
+            "/api/models/support/rollback", json={"to": to, "reason": "worse in use"}
+        )
+        assert answer.json()["deployed"] is True, answer.text
+
+    @asynccontextmanager
+    async def asked(self) -> AsyncIterator[None]:
+        """Several applications ask, one request after the other, while the body runs."""
+        asking = True
+
+        async def ask() -> None:
+            body = {
+                "model": "support",
+                "messages": [{"role": "user", "content": "Hi"}],
+                "max_tokens": 2,
+            }
+            while asking:
+                answer = await self.serving.post("http://serving/v1/chat/completions", json=body)
+                self.answers.append((answer.status_code, answer.json().get("model", answer.text)))
+
+        askers = [asyncio.create_task(ask()) for _ in range(ASKERS)]
+        try:
+            yield
+        finally:
+            asking = False
+            await asyncio.gather(*askers)
+
+
+def _adapter(run: str) -> dict[str, bytes]:
+    """A small change to every q: enough for another file."""
+    generator = torch.Generator().manual_seed(int(run[1:]))
+    weights = {}
+    for layer in range(2):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        weights[f"{name}.lora_A.weight"] = torch.randn(4, 64, generator=generator) * 0.1
+        weights[f"{name}.lora_B.weight"] = torch.randn(64, 4, generator=generator) * 0.1
+    config = {"peft_type": "LORA", "bias": "none", "r": 4, "lora_alpha": 8}
+    return {CONFIG: json.dumps(config).encode(), WEIGHTS: save(weights)}
+
+
+async def test_no_request_fails_while_versions_are_promoted_and_rolled_back(tmp_path: Path) -> None:
+    """The last rollback goes to a version that is no longer in memory."""
+    make("llama", tmp_path)
+    books = Books(f"sqlite:///{tmp_path}/registry.db")
+    host = Host(tmp_path / "serving", EngineOptions(context=256, slots=1, threads=1), 2, LOG)
+    app = build_host(host)
+    async with AsyncExitStack() as end:
+        end.callback(books.close)
+        await end.enter_async_context(app.router.lifespan_context(app))
+        serving = await end.enter_async_context(
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=60)
+        )
+        world = World(books, serving, tmp_path)
+        await end.enter_async_context(world.registry)
+        deploying = asyncio.create_task(world.deployer.run())
+        base = books.champion
+        try:
+            await world.served()
+            async with world.asked():
+                first = await world.promote("r1")
+                second = await world.promote("r2")
+                for _ in range(3):
+                    await world.roll_back()
+                await world.roll_back(base)
+                await asyncio.sleep(0.2)
+        finally:
+            deploying.cancel()
+            with suppress(asyncio.CancelledError):
+                await deploying
+    assert {status for status, _ in world.answers} == {200}, [
+        answer for answer in world.answers if answer[0] != 200
+    ]
+    assert {name for _, name in world.answers} == {
+        f"support:{version}" for version in (base, first, second)
+    }
+    assert world.answers[-1][1] == f"support:{base}"

@@ -1,0 +1,48 @@
+"""Targets are what model files declare, at the places that settings name."""
+
+from pathlib import Path
+
+import pytest
+
+from services.registry.deploy.targets.factory import targets_of
+from services.registry.settings import RegistrySettings
+from shared.config.model_file import DeployTarget, Models
+from shared.errors import Misconfigured
+from tests.registry.samples import MODEL
+
+
+def _models(*targets: DeployTarget) -> Models:
+    return Models({"support": MODEL.model_copy(update={"deploy": targets})}, Path())
+
+
+async def test_every_kind_is_there_under_the_name_that_events_have() -> None:
+    models = _models(
+        DeployTarget(kind="llamacpp"),
+        DeployTarget(kind="ollama"),
+        DeployTarget(kind="ollama", location="http://10.0.0.7:11434"),
+        DeployTarget(kind="folder", location="/srv/models"),
+    )
+    async with targets_of(models, RegistrySettings()) as targets:
+        named = {target.name: target.served_name("support") for target in targets["support"]}
+    assert named == {
+        "llamacpp": "support",
+        "ollama": "support:champion",
+        "ollama http://10.0.0.7:11434": "support:champion",
+        "folder /srv/models": "/srv/models/support/champion",
+    }
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        (DeployTarget(kind="folder"), "needs a location"),
+        (DeployTarget(kind="ollama", location="10.0.0.7:11434"), "http://host:port"),
+        (DeployTarget(kind="llamacpp", location="/srv/models"), "http://host:port"),
+    ],
+)
+async def test_a_target_that_cannot_be_names_the_file_to_correct(
+    declared: DeployTarget, says: str
+) -> None:
+    with pytest.raises(Misconfigured, match=rf"models/support\.yaml: .*{says}"):
+        async with targets_of(_models(declared), RegistrySettings()):
+            pass

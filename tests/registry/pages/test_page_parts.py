@@ -1,0 +1,173 @@
+"""What the pages draw and tell, without a database."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.registry.pages.charts import (
+    SPAN_EDGE,
+    SPAN_WIDTH,
+    SPARK_HEIGHT,
+    SPARK_WIDTH,
+    spans,
+    spark,
+)
+from services.registry.pages.differences import Difference, answer_of, differences, side_by_side
+from services.registry.pages.timeline import timeline
+from services.registry.store.queries import Rewarded
+from services.registry.store.tables import AuditRow, Deployment, Run
+from tests.registry.samples import NOW
+
+NUMBERS = st.floats(-1e6, 1e6)
+NESTED = st.recursive(
+    st.none() | st.integers(),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=50))
+def test_a_spark_stays_in_its_picture_and_goes_from_left_to_right(values: list[float]) -> None:
+    picture = spark(values)
+    assert picture is not None
+    places = [tuple(map(float, place.split(","))) for place in picture.line.split()]
+    assert len(places) == len(values)
+    assert all(0 <= x <= SPARK_WIDTH and 0 <= y <= SPARK_HEIGHT for x, y in places)
+    assert [x for x, _ in places] == sorted(x for x, _ in places)
+    assert picture.end == places[-1]
+
+
+def test_a_spark_rises_where_values_do() -> None:
+    picture = spark([-4.0, -0.5])
+    assert picture is not None
+    assert picture.line == "4.0,28.0 116.0,4.0"
+    assert spark([]) is None
+
+
+@given(NUMBERS, st.floats(0, 1e3), st.floats(0, 1e3), st.none() | st.floats(0, 1e3))
+def test_a_span_keeps_its_order_and_its_room(
+    difference: float, down: float, up: float, margin: float | None
+) -> None:
+    (found,) = spans([(difference - down, difference, difference + up, margin)])
+    assert SPAN_EDGE <= found.lower <= found.difference <= found.upper <= SPAN_WIDTH - SPAN_EDGE
+    assert found.zero == SPAN_WIDTH / 2
+    assert (found.allowed is None) == (not margin)
+    assert found.allowed is None or found.allowed <= found.zero
+
+
+@given(
+    NESTED.filter(lambda value: isinstance(value, dict)),
+    NESTED.filter(lambda value: isinstance(value, dict)),
+)
+def test_differences_are_the_same_from_the_other_side(first: Any, second: Any) -> None:
+    forth, back = differences(first, second), differences(second, first)
+    assert {(row.name, row.first, row.second) for row in forth} == {
+        (row.name, row.second, row.first) for row in back
+    }
+    assert differences(first, first) == []
+
+
+def test_differences_have_names_with_dots() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
+        Difference("a.c", 2, 3),
+        Difference("d", None, 4),
+    ]
+
+
+def probe(prompt: str, *texts: str) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": prompt}],
+        "answer": [{"text": text} for text in texts],
+    }
+
+
+def test_answers_stand_side_by_side_where_both_were_asked_the_same() -> None:
+    rows = side_by_side(
+        [probe("a", "Ye", "s", "<|im_end|>"), probe("b", "x")], [probe("c", "y"), probe("a", "No")]
+    )
+    assert [(row.first, row.second, row.same) for row in rows] == [("Yes", "No", False)]
+    assert answer_of(probe("a", "<b>", " bold")) == "<b> bold"
+
+
+@dataclass
+class Past:
+    history: list[AuditRow] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    deployments: list[Deployment] = field(default_factory=list)
+
+    def moved(
+        self, minute: int, action: str, to: str, origin: str | None = None, **evidence: Any
+    ) -> None:
+        at = NOW + timedelta(minutes=minute)
+        row = AuditRow(
+            model="m",
+            at=at,
+            actor="registry",
+            action=action,
+            from_version=origin,
+            to_version=to,
+            reason="so",
+            evidence=evidence,
+        )
+        self.history.append(row)
+
+
+def test_a_time_line_tells_everything_once_newest_first() -> None:
+    past = Past()
+    past.moved(0, "found", "v0")
+    past.moved(1, "challenge", "v1", run_id="r1")
+    past.moved(1, "promote", "v1", "v0", run_id="r1", verdict={"reasons": ["better", "not worse"]})
+    past.moved(3, "challenge", "v2", run_id="r3")
+    past.moved(5, "roll_back", "v0", "v1")
+    past.runs = [
+        Run(run_id="r1", state="promoted", ended_at=NOW, version="v1", reason="", verdict=None),
+        Run(
+            run_id="r2",
+            state="rejected",
+            ended_at=NOW + timedelta(minutes=2),
+            reason="worse",
+            verdict={"reasons": ["much worse"]},
+        ),
+        Run(
+            run_id="r4",
+            state="failed",
+            ended_at=NOW + timedelta(minutes=4),
+            reason="no memory",
+            verdict=None,
+        ),
+    ]
+    late = NOW + timedelta(minutes=6)
+    past.deployments = [
+        Deployment(
+            target="here",
+            version="v0",
+            move=3,
+            state="failed",
+            step="push",
+            reason="full",
+            seconds=1.0,
+            at=late,
+        )
+    ]
+    entries = timeline(past.history, past.runs, past.deployments, {"v0": Rewarded(0.5, 9)})
+    assert [(entry.kind, entry.version) for entry in entries] == [
+        ("undeployed", "v0"),
+        ("roll_back", "v0"),
+        ("failed", None),
+        ("challenge", "v2"),
+        ("rejected", None),
+        ("promote", "v1"),
+        ("found", "v0"),
+    ]
+    assert [entry.reasons for entry in entries[:6]] == [
+        ("at push: full",),
+        ("so",),
+        ("no memory",),
+        ("so",),
+        ("much worse",),
+        ("better", "not worse"),
+    ]
+    assert [entry.reward for entry in entries if entry.reward] == [Rewarded(0.5, 9)]

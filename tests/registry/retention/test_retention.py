@@ -1,0 +1,508 @@
+"""What is referred to never goes; what goes is written down first, cannot be served again, and is
+gone in the end.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from ratchet import console
+from ratchet.cli import commands
+from ratchet.local_stack.ports import free_port
+from services.registry.api import retention as retention_api
+from services.registry.deploy.targets.target import TargetUnavailable
+from services.registry.handlers import checkpoint_saved, progressed, training_rolled_back
+from services.registry.lifecycle import version_name
+from services.registry.retention.pruner import Pruner
+from services.registry.retention.rule import InUse, Judged, Stored, judge
+from services.registry.store.tables import AuditRow, Removal, RemovalDone, Version
+from services.registry.versions.moves import AdapterRemoved, promote_by_hand, roll_back
+from shared.clock import ManualClock
+from shared.config.model_file import Models, Retention
+from shared.errors import Missing, StorageUnavailable
+from shared.events import Artefact
+from shared.identity import digest_of
+from shared.storage.adapters import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    folder_of,
+    read_adapter,
+    remove_adapter,
+    write_adapter,
+)
+from shared.storage.object_store import MemoryStore
+from tests.registry.callers import OPERATOR
+from tests.registry.deploy.test_deployment import LOG, Stage
+from tests.registry.places import FakeTarget
+from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
+
+STALE = "v9_20200101_000000"
+"""A baseline that is not the champion: a candidate judged against it becomes challenger."""
+
+RULE = Retention(versions=1, days=30)
+DAY = 24 * 3600.0
+
+
+# The rule.
+
+names = [version_name(number, NOW) for number in range(1, 8)]
+some = st.sets(st.sampled_from(names))
+ages = st.one_of(st.none(), st.integers(0, 60))
+rules = st.builds(Retention, versions=st.integers(1, 9), days=st.integers(0, 60))
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[Stored], InUse]:
+    stored = []
+    for number in range(draw(st.integers(0, 12))):
+        version = names[number] if number < len(names) and draw(st.booleans()) else None
+        age = draw(ages)
+        stored.append(
+            Stored(
+                f"r{number}",
+                version,
+                f"adapters/r{number}/manifest.json",
+                None if age is None else NOW - timedelta(days=age),
+            )
+        )
+    aliases = {
+        alias: draw(st.sampled_from(names))
+        for alias in draw(st.sets(st.sampled_from(["champion", "previous", "challenger"])))
+    }
+    return stored, InUse(aliases, {"llamacpp": draw(some), "folder": draw(some)}, draw(some))
+
+
+def _going(judged: Sequence[Judged]) -> set[str]:
+    return {each.stored.run_id for each in judged if each.goes}
+
+
+@given(situations(), rules)
+def test_what_something_refers_to_never_goes(
+    situation: tuple[list[Stored], InUse], rule: Retention
+) -> None:
+    stored, in_use = situation
+    referred = {*in_use.aliases.values(), *in_use.champions}.union(*in_use.served.values())
+    for each in judge(stored, in_use, rule, NOW):
+        if each.stored.version in referred or each.stored.ended is None:
+            assert not each.goes
+
+
+@given(situations(), rules)
+def test_what_nothing_refers_to_goes_when_it_is_old_and_not_among_the_newest(
+    situation: tuple[list[Stored], InUse], rule: Retention
+) -> None:
+    stored, _ = situation
+    nobody = InUse({}, {}, ())
+    numbered = [each.run_id for each in stored if each.version is not None]
+    newest = numbered[-rule.versions :]
+    old = {
+        each.run_id
+        for each in stored
+        if each.ended is not None and (NOW - each.ended).days >= rule.days
+    }
+    assert _going(judge(stored, nobody, rule, NOW)) == old - set(newest)
+
+
+@given(situations(), rules, rules)
+def test_a_rule_that_keeps_more_removes_no_more(
+    situation: tuple[list[Stored], InUse], one: Retention, other: Retention
+) -> None:
+    wider = Retention(versions=max(one.versions, other.versions), days=max(one.days, other.days))
+    assert _going(judge(*situation, wider, NOW)) <= _going(judge(*situation, one, NOW))
+
+
+@given(situations())
+def test_without_a_rule_everything_stays_and_says_so(situation: tuple[list[Stored], InUse]) -> None:
+    for each in judge(*situation, None, NOW):
+        assert "the model file has no retention" in each.stays
+
+
+# With a database, a store and a target.
+
+
+class Shelf:
+    """A model whose runs leave adapters in a store, and what prunes them."""
+
+    def __init__(self, books: Books, rule: Retention | None, folder: Path) -> None:
+        self.stage = Stage(books, folder)
+        self.books = books
+        self.store = MemoryStore()
+        self.clock = ManualClock(NOW)
+        models = Models({"support": MODEL.model_copy(update={"retention": rule})}, folder)
+        self.pruner = self.pruner_of(models)
+        self.stage.app.include_router(retention_api.routes(models, self.pruner))
+
+    def pruner_of(self, models: Models, replica: str = "one", every: float = 3600.0) -> Pruner:
+        stage = self.stage
+        targets = {"support": [stage.target]}
+        return Pruner(
+            self.books.database,
+            self.store,
+            models,
+            targets,
+            stage.builds,
+            self.clock,
+            LOG,
+            stage.metrics,
+            replica,
+            every,
+        )
+
+    def _left(self, run: str) -> Artefact:
+        folder = folder_of("support", run)
+        self.store.put(f"{folder}/{CARD}", b"# card")
+        return write_adapter(
+            self.store, folder, {CONFIG: b"{}", WEIGHTS: run.encode()}, digest_of(b"base")
+        )
+
+    def saved(self, run: str, baseline: str) -> str:
+        """The version of a run whose candidate was judged against `baseline`."""
+        event = checkpoint(run, baseline).model_copy(update={"adapter": self._left(run)})
+        self.books.do(lambda session: checkpoint_saved(session, event, NOW))
+        return self.books.do(
+            lambda session: session.scalars(select(Version.name).where(Version.run_id == run)).one()
+        )
+
+    def promoted(self, run: str) -> str:
+        return self.saved(run, self.books.champion)
+
+    def never_served(self, run: str) -> str:
+        """A version that was challenger and did not hold when it was judged again."""
+        version = self.saved(run, STALE)
+        self.books.do(
+            lambda session: training_rolled_back(
+                session, rejection(run, self.books.champion, 2), NOW
+            )
+        )
+        return version
+
+    def rejected(self, run: str) -> None:
+        self._left(run)
+        self.books.do(
+            lambda session: training_rolled_back(session, rejection(run, self.books.champion), NOW)
+        )
+
+    def is_there(self, run: str) -> bool:
+        found = {key.split("/")[2] for key in self.store.below("adapters/support")}
+        return run in found
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.stage.app),
+            base_url="http://registry",
+            headers=OPERATOR,
+        )
+
+    async def get(self, path: str) -> Any:
+        async with self.client() as client:
+            return (await client.get(path)).json()
+
+
+@pytest.fixture
+def shelf(books: Books, tmp_path: Path) -> Shelf:
+    return Shelf(books, RULE, tmp_path)
+
+
+async def test_candidates_that_became_nothing_go_when_they_are_old_and_versions_that_were_served_stay(
+    shelf: Shelf,
+) -> None:
+    first = shelf.promoted("r1")
+    shelf.rejected("r2")
+    shelf.promoted("r3")
+    shelf.promoted("r4")
+    shelf.clock.advance(29 * DAY)
+    await shelf.pruner.prune("support")
+    assert shelf.is_there("r2"), "it is not old enough"
+    shelf.clock.advance(2 * DAY)
+    await shelf.pruner.prune("support")
+    assert [run for run in ("r1", "r2", "r3", "r4") if shelf.is_there(run)] == ["r1", "r3", "r4"]
+    assert not shelf.store.below(folder_of("support", "r2"))
+    shelf.books.do(
+        lambda session: roll_back(
+            session, "support", first, "all newer ones are worse", "operator", NOW
+        )
+    )
+    assert (await shelf.get("/api/runs/r2"))["removed_at"] is not None
+
+
+async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_shown_as_such(
+    shelf: Shelf,
+) -> None:
+    gone = shelf.never_served("r1")
+    champion = shelf.promoted("r2")
+    shelf.clock.advance(31 * DAY)
+    await shelf.pruner.prune("support")
+    assert not shelf.is_there("r1")
+    for move in ("rollback", "promote"):
+        async with shelf.client() as client:
+            body = {"to" if move == "rollback" else "version": gone, "reason": "let us try"}
+            answer = await client.post(f"/api/models/support/{move}", json=body)
+        assert (answer.status_code, answer.json()["title"]) == (409, "adapter removed")
+        assert (
+            "was removed on 2026-08-01 (never champion, older than 30 days"
+            in answer.json()["detail"]
+        )
+    assert shelf.books.champion == champion
+    versions = {
+        row["version"]: row for row in (await shelf.get("/api/models/support/versions"))["items"]
+    }
+    assert versions[gone]["removed_at"] is not None
+    assert versions[gone]["removed_reason"].startswith("never champion")
+    assert versions[champion]["removed_at"] is None
+    newest = (await shelf.get("/api/models/support/history"))["items"][0]
+    assert (newest["actor"], newest["action"], newest["evidence"]) == (
+        "retention",
+        "remove",
+        {"versions": [gone], "runs": []},
+    )
+    async with shelf.client() as client:
+        assert "adapter removed" in (await client.get("/models/support")).text
+        assert (
+            'adapters_removed_total{kind="version",model="support"} 1.0'
+            in (await client.get("/metrics")).text
+        )
+
+
+async def test_what_may_still_be_needed_stays(shelf: Shelf) -> None:
+    """A challenger, one that waits to be judged again though another is challenger by now, and a
+    run that goes on.
+    """
+    shelf.saved("r1", STALE)
+    shelf.saved("r2", STALE)
+    shelf.books.do(partial(progressed, event=progress("r3", 1, 0.5), now=NOW))
+    shelf._left("r3")
+    shelf.promoted("r4")
+    shelf.clock.advance(31 * DAY)
+    await shelf.pruner.prune("support")
+    assert all(shelf.is_there(run) for run in ("r1", "r2", "r3", "r4"))
+
+
+async def test_what_a_target_serves_stays_and_one_that_does_not_answer_holds_everything_up(
+    shelf: Shelf,
+) -> None:
+    served = shelf.never_served("r1")
+    shelf.promoted("r2")
+    shelf.clock.advance(31 * DAY)
+    target: FakeTarget = shelf.stage.target
+    target.champion = served
+    await shelf.pruner.prune("support")
+    assert shelf.is_there("r1")
+    target.champion, target.away = None, True
+    with pytest.raises(TargetUnavailable, match="nobody is there"):
+        await shelf.pruner.prune("support")
+    assert shelf.is_there("r1")
+    target.away = False
+    await shelf.pruner.prune("support")
+    assert not shelf.is_there("r1")
+
+
+async def test_without_a_rule_nothing_goes(books: Books, tmp_path: Path) -> None:
+    shelf = Shelf(books, None, tmp_path)
+    shelf.rejected("r1")
+    shelf.clock.advance(9999 * DAY)
+    await shelf.pruner.prune("support")
+    assert shelf.is_there("r1")
+    assert (await shelf.get("/api/models/support/retention"))["rule"] is None
+
+
+async def test_what_would_go_can_be_asked_and_nothing_goes_by_asking(shelf: Shelf) -> None:
+    shelf.rejected("r1")
+    champion = shelf.promoted("r2")
+    shelf.clock.advance(31 * DAY)
+    answer = await shelf.get("/api/models/support/retention")
+    assert answer["rule"] == {"versions": 1, "days": 30.0}
+    told = {
+        row["run_id"]: (row["version"], row["goes"], row["stays_because"])
+        for row in answer["items"]
+    }
+    reasons = ["is champion", "the history names it as champion", "one of the 1 newest versions"]
+    assert told == {"r1": (None, True, []), "r2": (champion, False, reasons)}
+    assert shelf.is_there("r1")
+
+
+async def test_the_command_line_shows_what_would_go_and_what_went(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shelf.never_served("r1")
+    shelf.promoted("r2")
+    shelf.clock.advance(31 * DAY)
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(shelf.stage.app, port=port, log_config=None))
+    serving = asyncio.create_task(server.serve())
+
+    async def typed(command: str) -> str:
+        asked = [command, "support", "--registry", f"http://127.0.0.1:{port}"]
+        done = await asyncio.to_thread(CliRunner().invoke, commands.app, asked)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    try:
+        async with asyncio.timeout(20):
+            while not server.started:
+                await asyncio.sleep(0.05)
+        monkeypatch.setattr(console, "out", Console(width=200))
+        before = await typed("retention")
+        assert "1 newest versions, 30 days" in before
+        assert [line.split("│")[-2].strip() for line in before.splitlines() if "r1" in line] == [
+            "goes"
+        ]
+        assert "is champion; the history names it as champion" in before
+        await shelf.pruner.prune("support")
+        assert "r1" not in await typed("retention")
+        assert "2026-08-01T12:00:00" in await typed("versions")
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def test_a_removal_that_was_cut_off_is_finished_and_from_its_decision_on_nothing_can_be_served(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = shelf.never_served("r1")
+    shelf.promoted("r2")
+    shelf.clock.advance(31 * DAY)
+
+    def fails(key: str) -> None:
+        raise StorageUnavailable("the store went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf.store, "delete", fails)
+        with pytest.raises(StorageUnavailable):
+            await shelf.pruner.prune("support")
+    assert shelf.is_there("r1")
+    with pytest.raises(AdapterRemoved):
+        shelf.books.do(
+            lambda session: roll_back(session, "support", gone, "let us try", "operator", NOW)
+        )
+    with pytest.raises(AdapterRemoved):
+        shelf.books.do(lambda session: promote_by_hand(session, "support", gone, "let us try", NOW))
+    await shelf.pruner.prune("support")
+    assert not shelf.is_there("r1")
+    await shelf.pruner.prune("support")
+    done = shelf.books.do(lambda session: session.scalars(select(RemovalDone)).all())
+    assert [(row.run_id, row.objects) for row in done] == [("r1", 4)]
+    said = shelf.books.do(
+        lambda session: session.scalars(select(AuditRow).where(AuditRow.action == "remove")).all()
+    )
+    assert len(said) == 1
+
+
+async def test_it_is_done_again_and_again_and_what_cannot_be_done_now_is_done_later(
+    shelf: Shelf,
+) -> None:
+    models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
+    pruning = asyncio.create_task(shelf.pruner_of(models, every=0.05).run())
+    shelf.stage.target.away = True
+    shelf.rejected("r1")
+    shelf.clock.advance(31 * DAY)
+    await asyncio.sleep(0.2)
+    assert shelf.is_there("r1")
+    shelf.stage.target.away = False
+    async with asyncio.timeout(20):
+        while shelf.is_there("r1"):
+            await asyncio.sleep(0.05)
+    pruning.cancel()
+    with suppress(asyncio.CancelledError):
+        await pruning
+    other = shelf.pruner_of(models, "other")
+    shelf.rejected("r2")
+    await other.prune("support")
+    assert not shelf.is_there("r2"), "the lease was given back"
+
+
+async def test_one_replica_at_a_time_removes(shelf: Shelf) -> None:
+    models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
+    other = shelf.pruner_of(models, "other")
+    await shelf.pruner.prune("support")
+    shelf.rejected("r1")
+    shelf.clock.advance(31 * DAY)
+    await other.prune("support")
+    assert shelf.is_there("r1"), "the first has the lease"
+    await shelf.pruner.prune("support")
+    assert not shelf.is_there("r1")
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    moves=st.lists(
+        st.sampled_from(["promoted", "never served", "challenger", "rejected", "back", "by hand"]),
+        min_size=3,
+        max_size=12,
+    )
+)
+async def test_whatever_was_ever_champion_can_be_gone_back_to(
+    new_database: Callable[[], str], tmp_path: Path, moves: list[str]
+) -> None:
+    """Any life of a model, then a rule that keeps as little as it can: every champion there ever
+    was is whole, and all the rest is gone but the challenger, the newest version, and what waits to
+    be judged again.
+    """
+    books = Books(new_database())
+    shelf = Shelf(books, Retention(versions=1, days=0), tmp_path)
+    champions, waiting = {books.champion}, set()
+    for number, kind in enumerate(moves):
+        run = f"r{number}"
+        if kind == "promoted":
+            shelf.promoted(run)
+        elif kind == "never served":
+            shelf.never_served(run)
+        elif kind == "challenger":
+            waiting.add(shelf.saved(run, STALE))
+        elif kind == "rejected":
+            shelf.rejected(run)
+        elif kind == "back" and books.aliases.previous:
+            books.do(lambda session: roll_back(session, "support", None, "worse", "operator", NOW))
+        elif kind == "by hand" and books.aliases.challenger:
+            books.do(lambda session: promote_by_hand(session, "support", None, "better", NOW))
+        champions.add(books.champion)
+    shelf.clock.advance(31 * DAY)
+    await shelf.pruner.prune("support")
+    versions = books.do(
+        lambda session: session.scalars(select(Version).order_by(Version.number)).all()
+    )
+    for version in versions:
+        if version.adapter_uri is None or version.adapter_digest is None:
+            continue
+        artefact = Artefact(uri=version.adapter_uri, digest=version.adapter_digest)
+        if version.name in champions | waiting or version is versions[-1]:
+            assert (
+                read_adapter(shelf.store, artefact).files[WEIGHTS] == str(version.run_id).encode()
+            )
+        else:
+            with pytest.raises(Missing):
+                read_adapter(shelf.store, artefact)
+    removed = books.do(lambda session: session.scalars(select(Removal)).all())
+    assert not champions & {row.version for row in removed}
+    assert not any(
+        shelf.is_there(f"r{number}") for number, kind in enumerate(moves) if kind == "rejected"
+    )
+    books.close()
+
+
+def test_an_adapter_is_removed_as_far_as_its_manifest_names_it_and_once_more_without_harm() -> None:
+    store = MemoryStore()
+    artefact = write_adapter(
+        store, "adapters/m/r", {CONFIG: b"{}", WEIGHTS: b"w", "more.json": b"1"}, digest_of(b"base")
+    )
+    store.put("adapters/m/r/not ours", b"x")
+    store.put("adapters/m/r2/manifest.json", b"{}")
+    assert remove_adapter(store, artefact.uri) == 4
+    assert sorted(store.objects) == ["adapters/m/r/not ours", "adapters/m/r2/manifest.json"]
+    assert remove_adapter(store, artefact.uri) == 0

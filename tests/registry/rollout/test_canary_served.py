@@ -1,0 +1,92 @@
+"""A trial with llama.cpp: the embedded host serves both versions at once, and answers as the hint
+says.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import httpx
+
+from ratchet.serving.api import build as build_host
+from ratchet.serving.engine import EngineOptions
+from ratchet.serving.host import Host
+from services.registry.handlers import checkpoint_saved
+from services.registry.versions.moves import promote_by_hand
+from shared.config.canary import CanaryRule
+from shared.identity import digest_of
+from shared.storage.adapters import folder_of, write_adapter
+from tests.registry.deploy.test_switch_under_load import LOG, World, _adapter
+from tests.registry.families import make
+from tests.registry.samples import NOW, Books, checkpoint
+
+RULE = CanaryRule(share=0.5)
+
+
+async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
+    tmp_path: Path,
+) -> None:
+    make("llama", tmp_path)
+    host = Host(tmp_path / "serving", EngineOptions(context=128, slots=1, threads=1), 2, LOG)
+    app = build_host(host)
+    async with AsyncExitStack() as end:
+        await end.enter_async_context(app.router.lifespan_context(app))
+        serving = await end.enter_async_context(
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=60)
+        )
+        books = Books(f"sqlite:///{tmp_path}/registry.db")
+        end.callback(books.close)
+        world = World(books, serving, tmp_path)
+        end.push_async_callback(world.registry.aclose)
+        base = books.champion
+        event = checkpoint("r1", base)
+        event = event.model_copy(
+            update={
+                "adapter": write_adapter(
+                    world.store, folder_of("support", "r1"), _adapter("r1"), digest_of(b"base")
+                )
+            }
+        )
+        await books.database.run(lambda session: checkpoint_saved(session, event, NOW, RULE))
+        version = books.aliases.challenger
+        deploying = asyncio.create_task(world.deployer.run())
+        try:
+            await world.served()
+            asked: dict[str, set[str]] = {}
+            async with asyncio.timeout(60):
+                while host.catalogue.aliases.get("support:challenger") != f"support:{version}":
+                    await asyncio.sleep(0.1)
+                while len(asked.get(str(version), ())) < 3:
+                    user = f"user {sum(map(len, asked.values()))}"
+                    for _ in range(2):
+                        hint = (
+                            await world.registry.get(
+                                "/api/models/support/route", params={"user": user}
+                            )
+                        ).json()
+                        (place,) = hint["served"]
+                        body = {
+                            "model": place["name"],
+                            "messages": [{"role": "user", "content": "Hi"}],
+                            "max_tokens": 2,
+                        }
+                        answer = (
+                            await serving.post("http://serving/v1/chat/completions", json=body)
+                        ).json()
+                        assert answer["model"] == f"support:{hint['version']}"
+                        asked.setdefault(hint["version"], set()).add(user)
+            assert set(asked) <= {base, version}
+            assert not asked.get(base, set()) & asked[str(version)]
+            await books.database.run(
+                lambda session: promote_by_hand(session, "support", None, "good", NOW)
+            )
+            world.deployer.wake()
+            await world.served()
+            async with asyncio.timeout(60):
+                while "support:challenger" in host.catalogue.aliases:
+                    await asyncio.sleep(0.1)
+            assert host.catalogue.aliases["support"] == f"support:{version}"
+        finally:
+            deploying.cancel()
+            with suppress(asyncio.CancelledError):
+                await deploying

@@ -1,0 +1,109 @@
+"""Who gets a challenger is fixed by who they are; what is heard of it decides, and seldom wrongly."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from services.registry.rollout.canary_test import Heard, decide, takes_part, weigh
+from shared.config.canary import CanaryRule
+
+RULE = CanaryRule()
+USERS = [f"user {number}" for number in range(10_000)]
+names = st.text(min_size=1, max_size=40)
+shares = st.floats(0.001, 0.5)
+
+
+def thumbs(share: float, count: int, seed: int) -> list[float]:
+    """Rewards of +1 with a probability of `share`, else -1."""
+    return list(np.where(np.random.default_rng(seed).random(count) < share, 1.0, -1.0))
+
+
+def trial(challenger: float, champion: float, run: int) -> str | None:
+    """How a trial ends whose versions are liked with these probabilities, looked at after every
+    pair.
+    """
+    said, other = (
+        thumbs(challenger, RULE.rewards, 2 * run),
+        thumbs(champion, RULE.rewards, 2 * run + 1),
+    )
+    for pairs in range(RULE.minimum_rewards, RULE.rewards + 1):
+        if outcome := decide(weigh(said[:pairs], other[:pairs], RULE), RULE, is_over=False):
+            return outcome
+    return None
+
+
+@given(model=names, version=names, user=names, share=shares)
+def test_a_user_always_gets_the_same_version(
+    model: str, version: str, user: str, share: float
+) -> None:
+    assert takes_part(model, version, "user", user, share) == takes_part(
+        model, version, "user", user, share
+    )
+
+
+@given(version=names, user=names, one=shares, other=shares)
+def test_a_larger_share_keeps_those_who_were_in(
+    version: str, user: str, one: float, other: float
+) -> None:
+    smaller, larger = sorted((one, other))
+    assert takes_part("support", version, "user", user, larger) or not takes_part(
+        "support", version, "user", user, smaller
+    )
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_of_ten_thousand_users_the_share_takes_part(share: float) -> None:
+    """Within four standard deviations, at three trials of different versions."""
+    for version in ("v1_x", "v2_x", "v3_x"):
+        part = sum(takes_part("support", version, "user", user, share) for user in USERS) / len(
+            USERS
+        )
+        assert abs(part - share) < 4 * (share * (1 - share) / len(USERS)) ** 0.5
+
+
+def test_each_trial_asks_other_users() -> None:
+    first, second = (
+        {user for user in USERS if takes_part("support", version, "user", user, 0.1)}
+        for version in ("v1_x", "v2_x")
+    )
+    assert len(first & second) < 0.2 * len(first)
+
+
+def test_a_worse_challenger_is_withdrawn() -> None:
+    assert {trial(0.4, 0.8, run) for run in range(30)} == {"worse"}
+
+
+def test_a_better_challenger_is_promoted_before_its_time() -> None:
+    assert {trial(0.8, 0.4, run) for run in range(30)} == {"better"}
+
+
+def test_one_that_is_as_good_is_seldom_called_anything_else() -> None:
+    outcomes = [trial(0.7, 0.7, run) for run in range(100)]
+    assert outcomes.count("worse") <= 5
+    assert outcomes.count("better") <= 5
+    assert outcomes.count("nothing against it") >= 90
+
+
+def test_when_its_time_is_over_nothing_speaks_against_it_unless_something_does() -> None:
+    nothing = Heard(0, 1.0, 1.0, 0.0, 0.0)
+    assert decide(nothing, RULE, is_over=False) is None
+    assert decide(nothing, RULE, is_over=True) == "nothing against it"
+    assert decide(Heard(40, 50.0, 1.0, -0.5, 0.5), RULE, is_over=True) == "worse"
+    assert decide(Heard(90, 50.0, 50.0, 0.0, 0.0), RULE, is_over=False) == "worse", (
+        "where both speak, the careful one is heard"
+    )
+
+
+@given(said=st.lists(st.floats(-1, 1), max_size=80), other=st.lists(st.floats(-1, 1), max_size=80))
+def test_what_speaks_for_one_speaks_against_the_other(
+    said: list[float], other: list[float]
+) -> None:
+    one, turned = weigh(said, other, RULE), weigh(other, said, RULE)
+    assert (one.worse, one.better, one.pairs) == (turned.better, turned.worse, turned.pairs)
+
+
+def test_a_rule_by_which_nothing_would_ever_be_said_is_refused() -> None:
+    with pytest.raises(ValidationError, match="minimum_rewards"):
+        CanaryRule(rewards=20, minimum_rewards=30)

@@ -1,0 +1,419 @@
+"""A challenger on trial: begun by the gate, heard by those whom it answers, promoted or withdrawn;
+frozen by a hold, ended by a move.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from services.registry.api.views import model_view
+from services.registry.handlers import checkpoint_saved, training_rolled_back
+from services.registry.rollout.canary_test import takes_part
+from services.registry.rollout.canary_trial import Tried, take_over_share, tried, until
+from services.registry.rollout.holds import hold, release
+from services.registry.rollout.live_monitor import rewards_heard
+from services.registry.store.queries import history_of, hold_of, trial_of
+from services.registry.store.tables import (
+    LiveReward,
+    OutboxRow,
+    Run,
+    TrialPlace,
+    TrialReward,
+    TrialRow,
+)
+from services.registry.versions.moves import promote_by_hand, roll_back
+from shared.config.canary import CanaryRule
+from shared.events import FeedbackScored, VersionPromoted, VersionRegistered, VersionWithdrawn
+from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, rejection
+
+RULE = CanaryRule(share=0.5, rewards=60, hours=48, minimum_rewards=10)
+TRIED = MODEL.model_copy(update={"canary": RULE})
+PLACES = ["ollama"]
+LATER = NOW + timedelta(hours=RULE.hours)
+
+
+class Trial:
+    """A model with users of some time, and a challenger on trial."""
+
+    def __init__(self, books: Books, ready: bool = True) -> None:
+        self.books, self.base = books, books.champion
+        self.users = [f"user {number}" for number in range(200)]
+        known = [feedback(self.base, 0.5, user) for user in self.users]
+        books.do(lambda session: rewards_heard(session, MODEL, known, NOW))
+        (self.registered,) = books.do(
+            lambda session: checkpoint_saved(session, checkpoint("r1", self.base), NOW, RULE)
+        )
+        assert isinstance(self.registered, VersionRegistered)
+        self.version = self.registered.version
+        if ready:
+            self.serve()
+
+    def serve(self) -> None:
+        place = TrialPlace(
+            model="support",
+            version=self.version,
+            target="ollama",
+            state="ready",
+            digest="d",
+            reason="",
+            at=NOW,
+        )
+        self.books.do(lambda session: session.add(place))
+
+    def gets(self, version: str) -> list[str]:
+        """The users whom a version answers."""
+        return [
+            user
+            for user in self.users
+            if takes_part("support", self.version, "user", user, RULE.share)
+            == (version == self.version)
+        ]
+
+    def hear(self, said: Sequence[FeedbackScored] = (), now: datetime = NOW) -> Tried | None:
+        return self.books.do(lambda session: tried(session, TRIED, PLACES, now, said))
+
+    def opinions(self, challenger: float, champion: float, count: int = 60) -> list[FeedbackScored]:
+        """By turns, of users whom the version answers."""
+        pairs = zip(self.gets(self.version)[:count], self.gets(self.base)[:count], strict=True)
+        return [
+            said
+            for a, b in pairs
+            for said in (feedback(self.version, challenger, a), feedback(self.base, champion, b))
+        ]
+
+    @property
+    def row(self) -> TrialRow | None:
+        return self.books.do(lambda session: trial_of(session, "support"))
+
+    @property
+    def kept(self) -> int:
+        return self.books.do(
+            lambda session: session.scalar(select(func.count()).select_from(TrialReward)) or 0
+        )
+
+
+@pytest.fixture
+def trial(books: Books) -> Trial:
+    return Trial(books)
+
+
+def test_what_the_gate_promotes_goes_on_trial_and_its_run_ends(trial: Trial) -> None:
+    assert isinstance(trial.registered, VersionRegistered)
+    assert (trial.registered.answer, trial.registered.champion) == ("held", trial.base)
+    assert (trial.books.champion, trial.books.aliases.challenger) == (trial.base, trial.version)
+    run = trial.books.do(lambda session: session.get(Run, "r1"))
+    assert run is not None
+    assert (run.state, run.reason) == (
+        "held",
+        "it is on trial beside the champion, which it follows unless users like it less",
+    )
+    assert trial.row is not None
+    assert until(trial.row) == LATER
+    assert trial.hear() == Tried(trial.hear().heard), "nothing is known"  # type: ignore[union-attr]
+
+
+def test_a_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -> None:
+    found = trial.hear(trial.opinions(-0.8, 0.6))
+    assert found is not None
+    assert isinstance(found.ended, VersionWithdrawn)
+    assert (found.ended.version, found.ended.champion, found.ended.batch_id) == (
+        trial.version,
+        trial.base,
+        "batch of r1",
+    )
+    assert found.ended.quarantined
+    assert (trial.books.champion, trial.books.aliases.challenger) == (trial.base, None)
+    assert trial.row is None
+    assert trial.kept == 0
+    audit = trial.books.do(lambda session: history_of(session, "support", 1))[0]
+    assert (audit.actor, audit.action, audit.to_version) == ("canary", "withdraw", trial.version)
+    assert audit.evidence["trial"]["worse"] >= 1 / RULE.error
+    assert "-0.80" in audit.reason
+    event = trial.books.do(
+        lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first()
+    )
+    assert event is not None
+    assert (event.event_id, event.headers["ce_type"]) == (
+        found.ended.event_id,
+        "ratchet.VersionWithdrawn.v1",
+    )
+    assert trial.hear(trial.opinions(1, -1)) is None
+
+
+def test_a_better_challenger_is_promoted_at_once(trial: Trial) -> None:
+    found = trial.hear(trial.opinions(0.8, -0.6, count=40))
+    assert found is not None
+    assert isinstance(found.ended, VersionPromoted)
+    assert (found.ended.version, found.ended.previous, found.ended.actor) == (
+        trial.version,
+        trial.base,
+        "canary",
+    )
+    assert (trial.books.champion, trial.books.aliases.challenger) == (trial.version, None)
+    assert found.ended.reason.startswith("better: on trial it earned +0.80")
+
+
+def test_one_that_is_as_good_is_promoted_once_enough_was_heard(trial: Trial) -> None:
+    said = trial.opinions(0.5, 0.5)
+    assert trial.hear(said[:-1]) is not None
+    assert trial.row is not None
+    found = trial.hear(said[-1:])
+    assert found is not None
+    assert isinstance(found.ended, VersionPromoted)
+    assert found.ended.reason.startswith("nothing against it")
+    assert f"over {RULE.rewards} rewards of each" in found.ended.reason
+
+
+def test_one_of_which_nothing_was_heard_is_promoted_when_its_time_is_over(trial: Trial) -> None:
+    assert trial.hear(now=LATER - timedelta(seconds=1)) is not None
+    assert trial.row is not None
+    found = trial.hear(now=LATER)
+    assert found is not None
+    assert isinstance(found.ended, VersionPromoted)
+
+
+def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_its_batch(
+    books: Books,
+) -> None:
+    trial = Trial(books, ready=False)
+    place = TrialPlace(
+        model="support",
+        version=trial.version,
+        target="ollama",
+        state="failed",
+        digest=None,
+        reason="verify: slow",
+        at=NOW,
+    )
+    books.do(lambda session: session.add(place))
+    found = trial.hear(now=LATER)
+    assert found is not None
+    assert isinstance(found.ended, VersionWithdrawn)
+    assert not found.ended.quarantined
+    assert "ollama: verify: slow" in found.ended.reason
+    assert books.champion == trial.base
+
+
+def test_each_opinion_counts_once_and_is_paired_with_the_next_of_the_champion(trial: Trial) -> None:
+    new, old = trial.gets(trial.version), trial.gets(trial.base)
+    said = [
+        feedback(trial.base, -1.0, old[0]),  # nothing waits for it
+        feedback(trial.version, 0.1, new[0], name="first"),
+        feedback(trial.version, 0.2, new[1]),
+        feedback(trial.base, 0.3, old[1], name="third"),
+        feedback(trial.base, 0.4, old[2]),
+    ]
+    trial.hear(said)
+    trial.hear([said[1], said[3]])
+    rows = trial.books.do(
+        lambda session: session.scalars(select(TrialReward).order_by(TrialReward.id)).all()
+    )
+    assert [(row.reward, row.other_reward) for row in rows] == [(0.1, 0.3), (0.2, 0.4)]
+
+
+def test_those_whom_a_version_does_not_answer_have_no_opinion_of_it(trial: Trial) -> None:
+    new, old = trial.gets(trial.version), trial.gets(trial.base)
+    trial.hear([feedback(trial.version, -1.0, user) for user in old])
+    trial.hear([feedback(trial.version, -1.0, None)])
+    trial.hear(
+        [
+            feedback(trial.version, -1.0, new[0], "retracted"),
+            feedback("v9_x", -1.0, new[0]),
+            feedback(None, -1.0, new[0]),
+        ]
+    )
+    assert trial.kept == 0
+    trial.hear([feedback(trial.version, 1.0, new[0])])
+    trial.hear([feedback(trial.base, 1.0, new[0])])
+    assert trial.kept == 1
+    assert trial.hear().heard.pairs == 0  # type: ignore[union-attr]
+
+
+def test_strangers_and_those_who_say_much_do_not_end_a_trial(trial: Trial) -> None:
+    strangers = [f"stranger {number}" for number in range(400)]
+    trial.hear([feedback(trial.version, -1.0, stranger) for stranger in strangers])
+    assert trial.kept == 0
+    trial.hear([feedback(trial.version, -1.0, trial.gets(trial.version)[0]) for _ in range(50)])
+    assert trial.kept == RULE.rewards_per_user
+    trial.hear([feedback(trial.base, 1.0, trial.gets(trial.base)[0]) for _ in range(50)])
+    assert trial.hear().heard.pairs == RULE.rewards_per_user  # type: ignore[union-attr]
+    assert trial.row is not None
+
+
+def test_conversations_of_people_who_are_not_known_are_heard_where_they_are_answered(
+    trial: Trial,
+) -> None:
+    talks = [f"talk {number}" for number in range(40)]
+    said = [
+        feedback(trial.version, 0.5, None).model_copy(update={"conversation_id": talk})
+        for talk in talks
+    ]
+    trial.hear(said)
+    assert (
+        trial.kept
+        == sum(
+            takes_part("support", trial.version, "conversation", talk, RULE.share) for talk in talks
+        )
+        > 0
+    )
+
+
+def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
+    (answer,) = trial.books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r2", trial.base), NOW, RULE)
+    )
+    assert isinstance(answer, VersionRegistered)
+    assert (answer.answer, answer.champion) == ("held", trial.base)
+    assert trial.books.aliases.challenger == trial.version
+    audit = trial.books.do(lambda session: history_of(session, "support", 1))[0]
+    assert (audit.action, audit.to_version, audit.reason) == (
+        "set_aside",
+        answer.version,
+        f"run r2, evaluation 1: {trial.version} is on trial",
+    )
+    assert (
+        trial.books.do(
+            lambda session: checkpoint_saved(session, checkpoint("r2", trial.base, 2), NOW, RULE)
+        )
+        == []
+    ), "its run has ended"
+    trial.hear(trial.opinions(-0.8, 0.6))
+    assert trial.books.aliases.challenger is None, (
+        "it may have learned from the batch that is quarantined now"
+    )
+    trial.books.do(
+        lambda session: promote_by_hand(session, "support", answer.version, "I looked at it", NOW)
+    )
+    assert trial.books.champion == answer.version
+
+
+def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
+    trial: Trial,
+) -> None:
+    old = trial.books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20260101_000000"), NOW, RULE)
+    )[0]
+    assert isinstance(old, VersionRegistered)
+    assert old.answer == "reevaluate"
+    assert trial.row is not None
+    assert trial.books.aliases.challenger == trial.version
+    trial.books.do(
+        lambda session: training_rolled_back(
+            session, rejection("r2", trial.base, evaluation=2), NOW
+        )
+    )
+    assert trial.row is not None
+    (again,) = trial.books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r3", trial.base), NOW, RULE)
+    )
+    assert isinstance(again, VersionRegistered)
+    assert again.answer == "held"
+
+
+def test_a_person_who_promotes_the_challenger_ends_its_trial(trial: Trial) -> None:
+    trial.hear(trial.opinions(0.5, 0.5, count=20))
+    assert trial.kept == 20
+    trial.books.do(lambda session: promote_by_hand(session, "support", None, "good enough", NOW))
+    assert (trial.books.champion, trial.row, trial.kept) == (trial.version, None, 0)
+
+
+def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(books: Books) -> None:
+    first = books.champion
+    books.do(lambda session: checkpoint_saved(session, checkpoint("r0", first), NOW))
+    trial = Trial(books)
+    books.do(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
+    assert trial.row is None
+    assert (books.champion, books.aliases.challenger) == (first, trial.version)
+    assert trial.hear(now=LATER) is None
+    assert books.champion == first
+
+
+def test_a_hold_freezes_a_trial(trial: Trial) -> None:
+    begun, lifted = NOW + timedelta(hours=10), NOW + timedelta(hours=40)
+    trial.books.do(lambda session: hold(session, "support", "operator", "an incident", begun))
+    assert trial.hear(trial.opinions(-0.8, 0.6), begun) is None
+    assert trial.hear(now=LATER) is None
+    assert trial.row is not None
+    assert trial.kept == 0
+    trial.books.do(
+        lambda session: release(session, "support", "operator", "it was nothing", lifted)
+    )
+    assert trial.row is not None
+    assert until(trial.row) == LATER + timedelta(hours=30)
+    found = trial.hear(now=LATER)
+    assert found is not None
+    assert found.ended is None
+
+
+def test_of_a_model_on_hold_nothing_goes_on_trial(books: Books) -> None:
+    base = books.champion
+    books.do(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    (answer,) = books.do(
+        lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW, RULE)
+    )
+    assert isinstance(answer, VersionRegistered)
+    assert answer.answer == "held"
+    assert books.aliases.challenger == answer.version
+    assert books.do(lambda session: trial_of(session, "support")) is None
+
+
+def test_after_so_many_withdrawals_a_day_the_model_is_held(books: Books) -> None:
+    base = books.champion
+    trial = Trial(books)
+    for run in ("r1", "r2"):
+        if run == "r2":
+            (said,) = books.do(
+                lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW, RULE)
+            )
+            assert isinstance(said, VersionRegistered)
+            trial.version = said.version
+            trial.serve()
+        assert books.do(lambda session: hold_of(session, "support")) is None
+        trial.hear(trial.opinions(-0.8, 0.6))
+    held = books.do(lambda session: hold_of(session, "support"))
+    assert held is not None
+    assert held.actor == "canary"
+
+
+def test_the_share_may_be_changed_under_way_and_nothing_else(trial: Trial) -> None:
+    more = TRIED.model_copy(update={"canary": CanaryRule(share=0.3, rewards=1000, hours=1)})
+    trial.books.do(lambda session: take_over_share(session, more))
+    assert trial.row is not None
+    assert CanaryRule.model_validate(trial.row.rule) == RULE.model_copy(update={"share": 0.3})
+
+
+def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
+    trial.hear(trial.opinions(0.5, 0.25, count=12))
+    shown = trial.books.do(lambda session: model_view(session, "support"))["trial"]
+    assert (shown["version"], shown["champion"], shown["share"], shown["until"]) == (
+        trial.version,
+        trial.base,
+        RULE.share,
+        LATER,
+    )
+    assert (shown["pairs"], shown["of"], shown["challenger_mean"], shown["champion_mean"]) == (
+        12,
+        60,
+        0.5,
+        0.25,
+    )
+    assert shown["enough"] == pytest.approx(50)
+    assert shown["better"] > 1 > shown["worse"]
+    assert not shown["frozen"]
+    assert [(place["target"], place["state"]) for place in shown["places"]] == [("ollama", "ready")]
+
+
+def test_a_trial_is_beside_the_monitors_rewards(trial: Trial) -> None:
+    """The monitor's memory of the champion is as it was; it knows nothing of a challenger."""
+    before = trial.books.do(
+        lambda session: session.scalar(select(func.count()).select_from(LiveReward))
+    )
+    trial.books.do(
+        lambda session: rewards_heard(session, MODEL, [feedback(trial.version, 1.0, "user 1")], NOW)
+    )
+    assert (
+        trial.books.do(lambda session: session.scalar(select(func.count()).select_from(LiveReward)))
+        == before
+    )

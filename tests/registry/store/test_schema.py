@@ -1,0 +1,252 @@
+"""A database is brought up to date without loss, by one of several, and one that is ahead is
+refused; what never happens it refuses.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
+
+import services.registry.store.migrations
+from services.registry.handlers import checkpoint_saved, model_declared
+from services.registry.store.database import Database, Unstorable
+from services.registry.store.schema import DatabaseAhead, bring_up_to_date
+from services.registry.store.tables import AuditRow, Outcome, Removal, RemovalDone, Table, Version
+from tests.registry.samples import MODEL, NOW, Books, checkpoint
+
+HISTORY = list(
+    ScriptDirectory(str(Path(services.registry.store.migrations.__file__).parent)).walk_revisions()
+)
+STEPS = [step.revision for step in reversed(HISTORY)]
+
+Rows = dict[str, list[Mapping[str, Any]]]
+
+
+@pytest.fixture
+def engine(database_url: str, tmp_path: Path) -> Engine:
+    """An empty database, without tables."""
+    Database(database_url).close()  # makes the folder of a file
+    return create_engine(database_url)
+
+
+def fill(engine: Engine) -> Rows:
+    """A row in every table, a value in every column; what is there then."""
+    form = inspect(engine)
+    for table in sorted(set(form.get_table_names()) - {"alembic_version"}):
+        values = {
+            column["name"]: _value(column["name"], str(column["type"]))
+            for column in form.get_columns(table)
+        }
+        names = ", ".join(f'"{name}"' for name in values)
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    f'INSERT INTO "{table}" ({names}) VALUES '
+                    f"({', '.join(f':{name}' for name in values)})"
+                ),
+                values,
+            )
+    return contents(engine)
+
+
+def _value(name: str, kind: str) -> Any:
+    if kind in ("JSON", "BYTEA", "BLOB"):
+        return b"{}" if kind != "JSON" else '{"a": [1]}'
+    if kind in ("INTEGER", "BIGINT"):
+        return 7
+    if kind == "BOOLEAN":
+        return True
+    if kind.startswith("DOUBLE") or kind == "FLOAT":
+        return 0.25
+    return "2026-07-01 12:00:00" if kind in ("DATETIME", "TIMESTAMP") else f"a {name}"
+
+
+def contents(engine: Engine) -> Rows:
+    with engine.connect() as connection:
+        return {
+            table: [
+                dict(row) for row in connection.execute(text(f'SELECT * FROM "{table}"')).mappings()
+            ]
+            for table in inspect(engine).get_table_names()
+            if table != "alembic_version"
+        }
+
+
+def columns_and_indexes(engine: Engine) -> dict[str, Any]:
+    form = inspect(engine)
+    return {
+        table: (
+            {
+                column["name"]: (str(column["type"]), column["nullable"])
+                for column in form.get_columns(table)
+            },
+            {index["name"]: index["unique"] for index in form.get_indexes(table)},
+        )
+        for table in form.get_table_names()
+    }
+
+
+def test_steps_form_one_line_and_are_numbered_in_order() -> None:
+    assert [f"{number:04}" for number in range(1, len(STEPS) + 1)] == STEPS
+    assert len(STEPS) >= 3
+    assert [step.down_revision for step in reversed(HISTORY)] == [None, *STEPS[:-1]]
+
+
+def test_models_and_steps_say_the_same(engine: Engine) -> None:
+    bring_up_to_date(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+    engine.dispose()
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS)))
+def test_each_step_keeps_every_row_of_the_one_before(engine: Engine, step: int) -> None:
+    bring_up_to_date(engine, STEPS[step - 1])
+    before = fill(engine)
+    assert len(before) >= 11
+    assert all(len(rows) == 1 for rows in before.values())
+    bring_up_to_date(engine, STEPS[step])
+    after = contents(engine)
+    assert {table: after[table] for table in before} == before
+    engine.dispose()
+
+
+def test_a_database_made_before_there_were_steps_is_taken_over(
+    engine: Engine, new_database: Callable[[], str]
+) -> None:
+    """Such a database is one at step 1 that does not say so; of an earlier day still, one without
+    the tables of withdrawals.
+    """
+    bring_up_to_date(engine, STEPS[0])
+    before = fill(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+        connection.execute(text("DROP TABLE withdrawals"))
+    bring_up_to_date(engine)
+    after = contents(engine)
+    assert {table: after[table] for table in before if table != "withdrawals"} | {
+        "withdrawals": after["withdrawals"]
+    } == before | {"withdrawals": []}
+    url = new_database()
+    Database(url).close()
+    fresh = create_engine(url)
+    bring_up_to_date(fresh)
+    assert columns_and_indexes(engine) == columns_and_indexes(fresh)
+    fresh.dispose()
+    engine.dispose()
+
+
+def test_a_database_that_is_ahead_is_refused_and_left_as_it_is(
+    engine: Engine, database_url: str
+) -> None:
+    bring_up_to_date(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database = Database(database_url)
+    with pytest.raises(DatabaseAhead, match=rf"RATCHET_DATABASE.*9999.*{STEPS[-1]}.*newer release"):
+        database.bring_up_to_date()
+    database.close()
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+    engine.dispose()
+
+
+def test_several_replicas_may_start_at_once(database_url: str) -> None:
+    """They migrate, and declare the same model: one version 0, whoever is first."""
+    databases = [Database(database_url) for _ in range(4)]
+
+    def start(database: Database) -> int:
+        database.bring_up_to_date()
+        return len(database.do(lambda session: model_declared(session, MODEL, NOW)))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(start, databases)) == [0, 0, 0, 2]
+    for database in databases:
+        database.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE versions SET adapter_digest = 'another'",
+        "UPDATE versions SET probes = '[]'",
+        "DELETE FROM versions",
+        "UPDATE audit SET reason = 'it was not me'",
+        "DELETE FROM audit",
+        "UPDATE removals SET reason = 'it was not me'",
+        "DELETE FROM removals",
+        "UPDATE removals_done SET objects = 0",
+        "DELETE FROM removals_done",
+        "UPDATE runs SET batch_id = 'batch of r1'",
+        "UPDATE outcomes SET run_id = 'r1', answer = 'rejected'",
+        "INSERT INTO outcomes (run_id, evaluation, event_id, answer) VALUES ('r1', 2, 'x', "
+        "'rejected')",
+    ],
+)
+def test_what_never_happens_is_refused_by_the_database(books: Books, statement: str) -> None:
+    base = books.champion
+    for run in ("r1", "r2"):
+        books.do(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]  # bound in the loop
+    books.do(
+        lambda session: session.add(
+            Removal(run_id="r3", model="support", uri="adapters/r3", reason="old", at=NOW)
+        )
+    )
+    books.do(lambda session: session.add(RemovalDone(run_id="r3", objects=1, at=NOW)))
+    with pytest.raises(IntegrityError):
+        books.do(lambda session: session.execute(text(statement)))
+
+
+def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(books: Books) -> None:
+    for column in [column.name for column in Version.__table__.columns]:
+
+        def change(session: Any, column: str = column) -> None:
+            session.execute(text(f"UPDATE versions SET {column} = {column}"))
+
+        if column.startswith("merged_"):
+            books.do(change)
+        else:
+            with pytest.raises(IntegrityError, match="never changes"):
+                books.do(change)
+
+
+def test_decisions_that_meet_are_made_one_after_the_other(books: Books, database_url: str) -> None:
+    """Eight outcomes against the same champion, from two replicas at once: one holds, and each
+    other one is sent back.
+    """
+    base = books.champion
+    other = Database(database_url)
+
+    def decide(number: int) -> str:
+        work = (books.database, other)[number % 2].do
+        return str(
+            work(lambda session: checkpoint_saved(session, checkpoint(f"r{number}", base), NOW))[
+                0
+            ].model_dump()["answer"]
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(decide, range(8))) == ["promoted"] + ["reevaluate"] * 7
+    other.close()
+    versions = books.do(lambda session: sorted(row.number for row in session.query(Version)))
+    assert versions == list(range(9))
+    moves = books.do(lambda session: [row.action for row in session.query(AuditRow)])
+    assert (moves.count("promote"), moves.count("challenge")) == (1, 8)
+
+
+def test_a_value_that_no_column_takes_is_a_dead_letter(books: Books, database_url: str) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite takes it")
+    with pytest.raises(Unstorable, match="NUL"):
+        books.do(
+            lambda session: session.add(
+                Outcome(run_id="a\x00b", evaluation=1, event_id="x", answer="rejected")
+            )
+        )

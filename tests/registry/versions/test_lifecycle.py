@@ -1,0 +1,81 @@
+"""Aliases move by the table only, and a verdict promotes only against the champion that it was
+measured against.
+"""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.registry.lifecycle import (
+    MOVES,
+    Aliases,
+    IllegalMove,
+    Move,
+    answer_to,
+    move,
+    version_name,
+)
+
+VERSIONS = ("v0", "v1", "v2", "v3")
+maybe = st.sampled_from([None, *VERSIONS])
+moves = st.sampled_from(sorted(MOVES))
+
+
+def test_names_carry_number_and_time() -> None:
+    assert version_name(3, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "v3_20260102_030405"
+
+
+@given(
+    champion=st.sampled_from(VERSIONS),
+    previous=maybe,
+    challenger=maybe,
+    kind=moves,
+    version=st.sampled_from(VERSIONS),
+)
+def test_only_legal_moves_happen(
+    champion: str, previous: str | None, challenger: str | None, kind: Move, version: str
+) -> None:
+    before = Aliases(champion, previous, challenger)
+    if before.standing(version) not in MOVES[kind]:
+        with pytest.raises(IllegalMove, match=version):
+            move(before, kind, version)
+        return
+    after = move(before, kind, version)
+    if kind in ("promote", "roll_back"):
+        assert (after.champion, after.previous) == (version, champion)
+        assert after.challenger != version
+    else:
+        assert (after.champion, after.previous) == (champion, previous)
+
+
+@given(steps=st.lists(st.tuples(moves, st.sampled_from(VERSIONS)), max_size=30))
+def test_a_model_always_has_a_champion_and_it_is_never_its_own_previous_or_challenger(
+    steps: list[tuple[Move, str]],
+) -> None:
+    aliases = move(Aliases(), "found", "v0", is_new=True)
+    for kind, version in steps:
+        try:
+            aliases = move(aliases, kind, version)
+        except IllegalMove:
+            continue
+        assert aliases.champion is not None
+        assert aliases.champion not in (aliases.previous, aliases.challenger)
+
+
+def test_a_second_version_zero_is_refused() -> None:
+    with pytest.raises(IllegalMove):
+        move(Aliases(champion="v0"), "found", "v1", is_new=True)
+
+
+@given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
+def test_a_verdict_holds_against_its_baseline_only(champion: str, baseline: str) -> None:
+    assert answer_to(Aliases(champion=champion), baseline, on_hold=False) == (
+        "promoted" if champion == baseline else "reevaluate"
+    )
+
+
+@given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
+def test_of_a_model_on_hold_every_candidate_waits(champion: str, baseline: str) -> None:
+    assert answer_to(Aliases(champion=champion), baseline, on_hold=True) == "held"

@@ -1,0 +1,94 @@
+"""Which versions count as made with what was withdrawn: the batch's own, what may have replayed it,
+and their children.
+"""
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.registry.versions.provenance import Gone, Made, made_with
+from tests.registry.samples import NOW
+
+
+def made(
+    number: int, parent: int | None = None, through: int = -1, batch: int | None = None
+) -> Made:
+    """Version `number`, whose run began in that minute on the batch of that number."""
+    name = f"v{parent}" if parent is not None else None
+    return Made(
+        f"v{number}",
+        name,
+        f"b{number if batch is None else batch}",
+        NOW + timedelta(minutes=number),
+        through,
+    )
+
+
+def gone(batch: int, *, withdrawn: int = 0, was_run: bool = True, rejected: bool = False) -> Gone:
+    return Gone(
+        f"e{batch}",
+        f"b{batch}",
+        withdrawn,
+        NOW + timedelta(minutes=batch) if was_run else None,
+        rejected,
+    )
+
+
+def affected(versions: list[Made], *withdrawn: Gone) -> list[str]:
+    return [name for name, ids in made_with(versions, withdrawn).items() if ids]
+
+
+LINE = [made(1, 0), made(2, 1), made(3, 2)]
+
+
+def test_the_version_of_the_batch_and_all_after_it_count_and_those_before_do_not() -> None:
+    assert affected(LINE, gone(2)) == ["v2", "v3"]
+    assert affected(LINE) == []
+
+
+def test_a_batch_that_gave_no_version_may_have_been_replayed_by_those_after_it() -> None:
+    assert affected([made(1, 0), made(3, 1)], gone(2)) == ["v3"]
+
+
+def test_a_rejected_batch_is_not_replayed_but_counts_for_a_version_of_its_own() -> None:
+    assert affected([made(1, 0), made(3, 1)], gone(2, rejected=True)) == []
+    assert affected([made(2, 0), made(3, 0)], gone(2, rejected=True)) == ["v2"]
+
+
+def test_a_batch_that_was_not_run_is_in_no_version() -> None:
+    assert affected(LINE, gone(9, was_run=False)) == []
+
+
+def test_a_run_that_left_it_out_is_free_of_it_and_so_are_its_children_unless_an_ancestor_was_not() -> (
+    None
+):
+    assert affected([made(2, 0, through=5), made(3, 2, through=5)], gone(2, withdrawn=5)) == []
+    assert affected([made(2, 0, through=5)], gone(2, withdrawn=6)) == ["v2"]
+    assert affected([made(1, 0), made(2, 1, through=5)], gone(1, withdrawn=5)) == ["v1", "v2"]
+
+
+def test_what_began_again_from_the_base_inherits_nothing() -> None:
+    assert affected([made(1, 0), made(2, None, through=5)], gone(1, withdrawn=5)) == ["v1"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 5)), max_size=8),
+    st.lists(
+        st.builds(gone, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()),
+        max_size=8,
+    ),
+    st.builds(gone, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()),
+)
+def test_more_withdrawals_never_make_fewer_versions_count_and_children_have_what_their_parents_have(
+    drawn: list[tuple[int, int]], withdrawn: list[Gone], another: Gone
+) -> None:
+    versions = [
+        made(number, max(0, number - back - 1), through)
+        for number, (back, through) in enumerate(drawn, start=1)
+    ]
+    before, after = made_with(versions, withdrawn), made_with(versions, [*withdrawn, another])
+    for version in versions:
+        assert before[version.version] <= after[version.version]
+        assert version.parent is not None
+        assert after.get(version.parent, frozenset()) <= after[version.version]

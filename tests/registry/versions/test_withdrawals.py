@@ -1,0 +1,212 @@
+"""What the registry knows of withdrawals, and says of the versions that were made with what was
+withdrawn.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.registry.app import TOPICS
+from services.registry.handlers import checkpoint_saved, training_rolled_back
+from services.registry.versions.moves import roll_back
+from services.registry.versions.withdrawals import examples_withdrawn
+from shared.errors import UnknownModel
+from shared.events import ExamplesWithdrawn, Position, WithdrawnBatch
+from shared.messaging.bus import Record
+from shared.messaging.codec import encode
+from shared.messaging.topics import DATASET_WITHDRAWALS
+from tests.registry.callers import OPERATOR
+from tests.registry.deploy.test_deployment import Stage
+from tests.registry.samples import NOW, Books, checkpoint, rejection
+
+PLACE = Position(topic="feedback.received", partition=0, offset=0)
+
+
+def withdrawn(
+    event_id: str, *batches: tuple[str, Sequence[str]], **fields: Any
+) -> ExamplesWithdrawn:
+    said: dict[str, Any] = {
+        "event_id": event_id,
+        "occurred_at": NOW,
+        "model": "support",
+        "shard": 0,
+        "user": "digest of ann",
+    }
+    said |= {"forgotten": "f", "received": PLACE, "waiting": 0}
+    members = tuple(
+        WithdrawnBatch(batch_id=batch, number=0, feedback_ids=tuple(names))
+        for batch, names in batches
+    )
+    return ExamplesWithdrawn.model_validate(said | {"batches": members} | fields)
+
+
+class Registry(Stage):
+    """A registry that is told of runs, one a minute, and asked over HTTP."""
+
+    minutes = 0
+
+    def hear(self, event: ExamplesWithdrawn, offset: int = 0) -> None:
+        self.books.do(partial(examples_withdrawn, event=event, offset=offset, now=NOW))
+
+    def promoted(self, run: str, heard: int | None = None) -> str:
+        """The version of a run that had heard of withdrawals up to an offset."""
+        self.minutes += 1
+        saved = checkpoint(run, self.books.champion).model_copy(
+            update={
+                "occurred_at": NOW + timedelta(minutes=self.minutes),
+                "withdrawn_through": None
+                if heard is None
+                else Position(topic=DATASET_WITHDRAWALS, partition=0, offset=heard),
+            }
+        )
+        self.books.do(lambda session: checkpoint_saved(session, saved, NOW))
+        return self.books.champion
+
+    def rejected(self, run: str) -> None:
+        self.minutes += 1
+        event = rejection(run, self.books.champion).model_copy(
+            update={"occurred_at": NOW + timedelta(minutes=self.minutes)}
+        )
+        self.books.do(lambda session: training_rolled_back(session, event, NOW))
+
+    async def get(self, path: str) -> Any:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app), base_url="http://registry", headers=OPERATOR
+        ) as client:
+            answer = await client.get(path)
+        return answer.json() if "json" in answer.headers["content-type"] else answer.text
+
+    async def counts(self) -> dict[str, int]:
+        """By version, oldest first; each as the list and the version itself say it."""
+        items = (await self.get("/api/models/support/versions"))["items"]
+        for item in items:
+            assert await self.get(f"/api/models/support/versions/{item['version']}") == item
+        return {item["version"]: item["withdrawn_examples"] for item in reversed(items)}
+
+
+@pytest.fixture
+def registry(books: Books, tmp_path: Path) -> Registry:
+    return Registry(books, tmp_path)
+
+
+async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withdrawn(
+    registry: Registry,
+) -> None:
+    base = registry.books.champion
+    first, second = registry.promoted("r1"), registry.promoted("r2")
+    registry.hear(withdrawn("x", ("batch of r1", ["e1", "e2"]), ("batch of r2", ["e3"])))
+    after = registry.promoted("r3", heard=0)
+    assert await registry.counts() == {base: 0, first: 2, second: 3, after: 3}, (
+        "a child has what its parent learned"
+    )
+    page = await registry.get("/models/support")
+    assert page.count("withdrawn examples</span>") == 3
+
+
+async def test_what_was_made_after_going_back_is_free_of_it(registry: Registry) -> None:
+    base = registry.books.champion
+    first = registry.promoted("r1")
+    registry.hear(withdrawn("x", ("batch of r1", ["e1"])))
+    registry.books.do(
+        lambda session: roll_back(session, "support", base, "withdrawn", "operator", NOW)
+    )
+    second = registry.promoted("r2", heard=0)
+    assert await registry.counts() == {base: 0, first: 1, second: 0}
+
+
+async def test_a_version_that_comes_later_counts_if_its_run_had_begun_without_knowing(
+    registry: Registry,
+) -> None:
+    base = registry.books.champion
+    registry.hear(withdrawn("x", ("batch of r1", ["e1"])), offset=7)
+    late = registry.promoted("r1", heard=6)
+    assert await registry.counts() == {base: 0, late: 1}
+
+
+async def test_withdrawals_are_listed_with_their_versions_and_stand_in_the_history(
+    registry: Registry,
+) -> None:
+    registry.rejected("r0")
+    first = registry.promoted("r1")
+    registry.hear(withdrawn("x", ("batch of r1", ["e1"]), waiting=2, reason="asked by letter"))
+    registry.hear(withdrawn("y", waiting=0, shard=1), offset=1)
+    registry.hear(
+        withdrawn("z", ("batch of r0", ["e9"]), user="digest of eve", forgotten="g"), offset=2
+    )
+    (eve, ann) = sorted(
+        (await registry.get("/api/models/support/withdrawals"))["items"],
+        key=lambda item: item["forgotten"],
+        reverse=True,
+    )
+    assert {
+        key: ann[key]
+        for key in ("user", "answers", "waiting", "examples", "batches", "versions", "reason")
+    } == {
+        "user": "digest of ann",
+        "answers": 2,
+        "waiting": 2,
+        "examples": 1,
+        "batches": 1,
+        "versions": [first],
+        "reason": "asked by letter",
+    }
+    assert (eve["examples"], eve["versions"]) == (1, []), "what was rejected is in no version"
+    history = [
+        row
+        for row in (await registry.get("/api/models/support/history"))["items"]
+        if row["action"] == "forget"
+    ]
+    assert [row["evidence"]["event_id"] for row in history] == ["z", "x"], (
+        "newest first; what withdrew nothing is no news"
+    )
+    assert (
+        history[1]["reason"]
+        == "of one user's examples, 1 in batches and 2 that waited may not be used any more: "
+        "asked by letter"
+    )
+    assert (await registry.get("/models/support")).count(">forgotten</span>") == 2
+
+
+async def test_the_same_event_again_changes_nothing_and_one_that_says_more_adds(
+    registry: Registry,
+) -> None:
+    first = registry.promoted("r1")
+    for offset in range(3):
+        registry.hear(withdrawn("x", ("batch of r1", ["e1"]), waiting=1), offset)
+    registry.hear(withdrawn("x", ("batch of r1", ["e1", "e2"]), waiting=1), 3)
+    assert (await registry.counts())[first] == 2
+    (item,) = (await registry.get("/api/models/support/withdrawals"))["items"]
+    assert (item["waiting"], item["examples"], item["answers"]) == (1, 2, 1)
+    history = (await registry.get("/api/models/support/history"))["items"]
+    assert sum(row["action"] == "forget" for row in history) == 2
+
+
+async def test_parts_and_partitions_of_one_answer_add_up(registry: Registry) -> None:
+    registry.promoted("r1")
+    registry.hear(withdrawn("a0", ("batch of r1", ["e1"]), waiting=3, part=0, parts=2))
+    registry.hear(withdrawn("a1", ("batch of r1", ["e2"]), waiting=3, part=1, parts=2), 1)
+    registry.hear(withdrawn("b0", ("batch of r1", ["e1", "e2"]), waiting=1), 2)
+    (item,) = (await registry.get("/api/models/support/withdrawals"))["items"]
+    assert (item["waiting"], item["examples"], item["answers"]) == (4, 2, 3)
+
+
+async def test_events_come_from_the_bus_and_those_of_undeclared_models_are_refused(
+    registry: Registry,
+) -> None:
+    assert DATASET_WITHDRAWALS in TOPICS
+    first = registry.promoted("r1", heard=4)
+    value, headers = encode(withdrawn("x", ("batch of r1", ["e1"])), "dataset")
+    await registry.registry.handle(
+        Record(DATASET_WITHDRAWALS, 0, 5, b"support", value, tuple(headers))
+    )
+    assert (await registry.counts())[first] == 1
+    value, headers = encode(withdrawn("y", model="stranger"), "dataset")
+    with pytest.raises(UnknownModel):
+        await registry.registry.handle(
+            Record(DATASET_WITHDRAWALS, 0, 6, b"stranger", value, tuple(headers))
+        )

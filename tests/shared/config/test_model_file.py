@@ -1,0 +1,167 @@
+"""Model files: good ones are read, bad ones are answered with file, line and field."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.config.model_file import ModelFile, load_model, load_models
+from shared.errors import ModelFileError, UnknownModel
+
+GOOD = """model: support
+base: {training: folder, serving: folder/model.gguf}
+lanes:
+  adaptive:
+    training:
+      rank: 4
+"""
+
+
+def write(folder: Path, text: str, name: str = "support.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_models_of_this_repository_are_valid() -> None:
+    models = load_models(Path("models"))
+    support = models.get("support")
+    assert support.curation.batch_size == 50
+    assert len(models.golden("support")) >= support.gate.minimum_examples
+    assert models.retention("support")
+    assert models.canaries("support")
+
+
+def test_what_judges_is_never_rehearsed() -> None:
+    models = load_models(Path("models"))
+    judging = {prompt.messages for prompt in models.retention("support")} | {
+        canary.messages for canary in models.canaries("support")
+    }
+    rehearsed = {prompt.messages for prompt in models.rehearsal("support", "adaptive")}
+    assert rehearsed
+    assert not rehearsed & judging
+
+
+def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
+    model = load_model(write(tmp_path, GOOD))
+    assert model.lanes["adaptive"].training.rank == 4
+    assert model.lanes["adaptive"].training.alpha == 16
+    assert model.key_of(0) == "support"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD + "colour: green\n", "support.yaml:7: colour: Extra inputs"),
+        (
+            GOOD.replace("rank: 4", "rank: 100"),
+            "support.yaml:6: lanes.adaptive.training.rank: rank 100 is outside 4 to 64, the "
+            "range of the lane adaptive",
+        ),
+        (
+            GOOD.replace("adaptive", "master"),
+            "support.yaml:6: lanes.master.training.rank: rank 4 is outside 8 to 64, the "
+            "range of the lane master",
+        ),
+        (
+            GOOD.replace("4", "8") + "      lane: master\n",
+            "support.yaml:3: lanes: the training of the lane adaptive says that its lane is master",
+        ),
+        (
+            GOOD + "    window: {from: '02:00', to: '6:00', zone: UTC}\n",
+            "support.yaml:7: lanes.adaptive.window.to: String should match",
+        ),
+        (
+            GOOD + "    window: {from: '02:00', to: '02:00', zone: UTC}\n",
+            "support.yaml:7: lanes.adaptive.window: from and to are the same",
+        ),
+        (
+            GOOD + "    window:\n      from: 22:00\n      to: '02:00'\n      zone: UTC\n",
+            "support.yaml:8: lanes.adaptive.window.from: Input should be a valid string: "
+            "write the time in quotes",
+        ),
+        (
+            GOOD
+            + "    window:\n      from: '22:00'\n      to: '02:00'\n      zone: Europe/Atlantis\n",
+            "support.yaml:10: lanes.adaptive.window.zone: 'Europe/Atlantis' is no time zone",
+        ),
+        (
+            GOOD.replace("model: support", "model: other"),
+            "support.yaml:1: model: 'other' must be named as its file is",
+        ),
+        (GOOD.replace("base:", "bass:"), "base: Field required"),
+        ("model: [", "support.yaml:1: not YAML"),
+    ],
+)
+def test_a_wrong_file_is_answered_with_line_and_field(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        load_model(write(tmp_path, text))
+    assert expected in str(caught.value)
+
+
+def test_a_wrong_line_of_a_golden_set_is_named(tmp_path: Path) -> None:
+    write(tmp_path, GOOD + "gate: {golden: golden.jsonl}\n")
+    write(
+        tmp_path,
+        '{"messages": [{"role": "user", "content": "a"}], "answer": "b"}\n\n{"answer": "c"}\n',
+        "golden.jsonl",
+    )
+    with pytest.raises(ModelFileError, match=r"golden.jsonl:3: messages: Field required"):
+        load_models(tmp_path).golden("support")
+
+
+def test_a_folder_without_models_says_which_setting_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="RATCHET_MODELS"):
+        load_models(tmp_path)
+
+
+def test_a_model_that_is_not_declared_is_unknown(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    with pytest.raises(UnknownModel, match=r"models/sales\.yaml"):
+        load_models(tmp_path).get("sales")
+
+
+def test_the_digest_is_of_what_the_file_says_not_of_how(tmp_path: Path) -> None:
+    first = load_model(write(tmp_path, GOOD)).digest
+    assert load_model(write(tmp_path, "# a remark\n" + GOOD)).digest == first
+    assert load_model(write(tmp_path, GOOD.replace("rank: 4", "rank: 5"))).digest != first
+
+
+@given(st.text(), st.integers(1, 64))
+def test_a_user_always_has_the_same_shard(user: str, shards: int) -> None:
+    base = {"training": "a", "serving": "b"}
+    model = ModelFile.model_validate({"model": "m", "base": base, "shards": shards})
+    shard = model.shard_of(user, None, "x")
+    assert 0 <= shard < shards
+    assert shard == model.shard_of(user, None, "x")
+
+
+def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
+    deciding = GOOD + "gate: {answered: 0, deciding: {exact_match: {margin: 0.05}}}\n"
+    with pytest.raises(
+        ModelFileError,
+        match=r"support\.yaml:7: gate: .*exact_match needs answers, and `answered` is 0",
+    ):
+        load_model(write(tmp_path, deciding))
+    gate = load_model(write(tmp_path, deciding.replace("answered: 0", "answered: 30"))).gate
+    assert gate.deciding["exact_match"].margin == 0.05
+    assert not gate.deciding["exact_match"].promotes
+
+
+def test_a_measure_that_promotes_needs_as_many_answers_as_any_set(tmp_path: Path) -> None:
+    promoting = (
+        GOOD + "gate: {answered: 11, minimum_examples: 12, deciding: {exact_match: {margin: 0.05, "
+        "promotes: true}}}\n"
+    )
+    with pytest.raises(
+        ModelFileError, match=r"exact_match cannot promote while `answered` is less"
+    ):
+        load_model(write(tmp_path, promoting))
+    assert (
+        load_model(write(tmp_path, promoting.replace("answered: 11", "answered: 12")))
+        .gate.deciding["exact_match"]
+        .promotes
+    )

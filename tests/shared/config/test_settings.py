@@ -1,0 +1,30 @@
+"""Settings: a wrong variable is named, with what was expected."""
+
+import pytest
+from pydantic import ValidationError
+
+from shared.config.settings import ServiceSettings, read
+from shared.errors import SettingsError
+
+
+def test_defaults_need_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RATCHET_LOG_LEVEL", raising=False)
+    assert read(ServiceSettings).log_level == "info"
+
+
+def test_a_wrong_value_names_the_variable_and_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RATCHET_LOG_LEVEL", "loud")
+    with pytest.raises(
+        SettingsError,
+        match=r"RATCHET_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error', found "
+        r"'loud'",
+    ):
+        read(ServiceSettings)
+
+
+def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(ServiceSettings)
+    with pytest.raises(ValidationError):
+        setattr(settings, "log_level", "debug")

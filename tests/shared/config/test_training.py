@@ -1,0 +1,111 @@
+"""Configurations: each lane has ranges and defaults of its own, and what was legal once is read for
+ever.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from shared.config.training import DEFAULTS, RANGES, TrainingConfig
+from shared.events.hyperparameters import Configuration, Lane
+
+LANES: tuple[Lane, ...] = ("adaptive", "master")
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_the_defaults_of_a_lane_are_in_its_ranges(lane: Lane) -> None:
+    """Defaults are not validated by themselves, so they are given here as if a file had said them."""
+    assert TrainingConfig.model_validate(TrainingConfig(lane=lane).model_dump()) == TrainingConfig(
+        lane=lane
+    )
+
+
+def test_every_number_of_a_configuration_has_a_range_in_every_lane() -> None:
+    """But the seed, which may be any."""
+    numbers = {
+        name
+        for name, field in Configuration.model_fields.items()
+        if field.annotation in (int, float)
+    }
+    assert numbers - {"seed"} == set(RANGES["adaptive"]) == set(RANGES["master"])
+    assert {name for lane in LANES for name in DEFAULTS[lane]} <= set(Configuration.model_fields)
+
+
+def test_what_each_lane_must_allow() -> None:
+    """The fast lane: a rate of 1e-5, rank 4 with alpha 8. The deep one: rank 8 to 64, alpha 16 to
+    128, rates from 2e-5 to 1e-3.
+    """
+    TrainingConfig(learning_rate=1e-5, rank=4, alpha=8)
+    for rank, alpha, rate in ((8, 16, 2e-5), (64, 128, 1e-3)):
+        TrainingConfig(lane="master", rank=rank, alpha=alpha, learning_rate=rate)
+    deep = TrainingConfig(lane="master")
+    assert (deep.targets, deep.lineage) == (("q_proj", "k_proj", "v_proj", "o_proj"), "fresh")
+    assert (deep.max_gradient_norm, deep.warmup_ratio, deep.save_steps) == (0.3, 0.05, 100)
+    assert deep.cycles > 1, "a cosine with restarts"
+    assert [TrainingConfig(batch_size=size).accumulation for size in (1, 2, 3, 8, 10)] == [
+        8,
+        4,
+        2,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            {"lane": "master", "learning_rate": 1e-5},
+            "learning_rate 1e-05 is outside 2e-05 to 0.001, the range of the lane master",
+        ),
+        ({"lane": "master", "rank": 4}, "rank 4 is outside 8 to 64, the range of the lane master"),
+        ({"rank": 3}, "rank 3 is outside 4 to 64, the range of the lane adaptive"),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate nan is outside 1e-05 to 0.005, the range of the lane adaptive",
+        ),
+        ({"batch_size": 0}, "batch_size 0 is outside 1 to 256, the range of the lane adaptive"),
+        ({"epochs": 51}, "epochs 51 is outside 1 to 50, the range of the lane adaptive"),
+        ({"targets": ()}, "targets"),
+        ({"layers": 0}, "layers"),
+    ],
+)
+def test_an_error_names_field_value_range_and_lane(said: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TrainingConfig.model_validate(said)
+    assert expected in str(caught.value)
+
+
+@given(st.sampled_from(LANES), st.sampled_from(sorted(RANGES["master"])), st.data())
+def test_the_ends_of_a_range_are_in_it_and_what_is_beyond_is_not(
+    lane: Lane, name: str, data: st.DataObject
+) -> None:
+    least, most = RANGES[lane][name]
+    whole = Configuration.model_fields[name].annotation is int
+    inside = data.draw(st.integers(int(least), int(most)) if whole else st.floats(least, most))
+    for value in (least, most, inside):
+        TrainingConfig.model_validate({"lane": lane, name: value})
+    beyond = data.draw(st.integers(min_value=1, max_value=10**6))
+    for value in (least - beyond, most + beyond):
+        with pytest.raises(ValidationError, match=name):
+            TrainingConfig.model_validate({"lane": lane, name: value})
+
+
+def test_quantised_training_saves_memory_by_itself_unless_told_not_to() -> None:
+    assert TrainingConfig(quantisation="nf4").gradient_checkpointing
+    assert not TrainingConfig(
+        quantisation="nf4", gradient_checkpointing=False
+    ).gradient_checkpointing
+
+
+def test_an_event_may_tell_of_what_no_lane_allows_any_more() -> None:
+    """Rank 1 was legal once; so was a master lane's rank 4, and an event of that day does not say
+    its lane here.
+    """
+    told = Configuration.model_validate(
+        {"rank": 1, "alpha": 1, "learning_rate": 5e-3, "dropout": 0.9}
+    )
+    assert (told.rank, told.lane) == (1, "adaptive")
+    with pytest.raises(ValidationError):
+        TrainingConfig.model_validate(told.model_dump())

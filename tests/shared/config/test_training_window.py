@@ -1,0 +1,115 @@
+"""Training windows: what the wall shows decides, also in the nights in which clocks change."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.config.training_window import Window
+
+NIGHT = Window(opens="02:00", closes="06:00", zone="Europe/Berlin")
+LATE = Window(opens="22:30", closes="01:15", zone="UTC")
+
+
+def at(text: str) -> datetime:
+    """A moment in UTC of the year 2026."""
+    return datetime.fromisoformat(f"2026-{text}+00:00")
+
+
+def spans(window: Window, first: datetime, last: datetime) -> list[tuple[datetime, datetime]]:
+    """When a window is open between two moments, found by `next_open` and by looking at every
+    minute.
+    """
+    found = []
+    while (opens := window.next_open(first)) < last:
+        first = opens
+        while window.is_open(first):
+            first += timedelta(minutes=1)
+        found.append((opens, first))
+    return found
+
+
+def test_an_ordinary_night() -> None:
+    """Berlin is two hours ahead of UTC in summer: 2 to 6 there is 0 to 4 in UTC."""
+    assert not NIGHT.is_open(at("07-01T23:59:59"))
+    assert NIGHT.is_open(at("07-02T00:00:00"))
+    assert NIGHT.is_open(at("07-02T03:59:59"))
+    assert not NIGHT.is_open(at("07-02T04:00:00"))
+    assert NIGHT.next_open(at("07-02T04:00:00")) == at("07-03T00:00:00")
+    assert NIGHT.next_open(at("07-02T01:00:00")) == at("07-02T01:00:00")
+
+
+def test_over_midnight() -> None:
+    assert spans(LATE, at("05-01T12:00:00"), at("05-02T12:00:00")) == [
+        (at("05-01T22:30:00"), at("05-02T01:15:00"))
+    ]
+
+
+def test_in_spring_the_skipped_hour_is_not_there() -> None:
+    """On 29 March 2026 at 01:00 UTC the clocks of Berlin go from 2 (UTC+1) to 3 (UTC+2). The window
+    opens with the leap itself, three hours before 6, which is 04:00 UTC. One that lies within the
+    skipped hour does not open in that night; the next time 02:15 is shown is on the 30th, at 00:15
+    UTC.
+    """
+    assert spans(NIGHT, at("03-28T12:00:00"), at("03-29T12:00:00")) == [
+        (at("03-29T01:00:00"), at("03-29T04:00:00"))
+    ]
+    half = Window(opens="02:30", closes="06:00", zone="Europe/Berlin")
+    assert half.next_open(at("03-28T12:00:00")) == at("03-29T01:00:00"), "03:00 is past 02:30"
+    skipped = Window(opens="02:15", closes="02:45", zone="Europe/Berlin")
+    assert skipped.next_open(at("03-28T12:00:00")) == at("03-30T00:15:00")
+
+
+def test_in_autumn_the_hour_that_comes_twice_counts_twice() -> None:
+    """On 25 October 2026 at 01:00 UTC the clocks of Berlin go from 3 (UTC+2) back to 2 (UTC+1). The
+    first 2 is at 00:00 UTC, and 6 at 05:00 UTC: five hours. A window up to 02:30 closes at 00:30
+    UTC and opens again when 2 is shown anew, at 01:00 UTC, for half an hour.
+    """
+    assert spans(NIGHT, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
+        (at("10-25T00:00:00"), at("10-25T05:00:00"))
+    ]
+    early = Window(opens="01:00", closes="02:30", zone="Europe/Berlin")
+    assert spans(early, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
+        (at("10-24T23:00:00"), at("10-25T00:30:00")),
+        (at("10-25T01:00:00"), at("10-25T01:30:00")),
+    ]
+
+
+def test_a_moment_of_any_zone_will_do() -> None:
+    tokyo = datetime(2026, 7, 2, 9, 0, tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert NIGHT.is_open(tokyo)
+    assert NIGHT.next_open(tokyo).tzinfo is UTC
+
+
+MINUTES = st.integers(0, 24 * 60 - 1)
+
+
+@given(
+    st.tuples(MINUTES, MINUTES).filter(lambda pair: pair[0] != pair[1]),
+    st.sampled_from(
+        ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]
+    ),
+    st.sampled_from(["03-07", "03-28", "04-04", "06-10", "10-03", "10-24", "10-31"]),
+    st.integers(0, 2 * 24 * 60),
+)
+def test_nothing_before_the_next_opening_is_open(
+    hours: tuple[int, int], zone: str, day: str, minutes: int
+) -> None:
+    """Held against a look at every minute, around nights in which clocks change by an hour or by
+    half of one.
+    """
+    opens, closes = (f"{minute // 60:02}:{minute % 60:02}" for minute in hours)
+    window = Window(opens=opens, closes=closes, zone=zone)
+    now = at(f"{day}T00:00:00") + timedelta(minutes=minutes)
+    minute = now
+    while not window.is_open(minute):
+        minute += timedelta(minutes=1)
+    assert window.next_open(now) == minute
+
+
+@pytest.mark.parametrize("text", ["24:00", "2:00", "02:60", "noon"])
+def test_a_time_that_no_clock_shows_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        Window(opens=text, closes="06:00")

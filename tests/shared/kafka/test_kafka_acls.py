@@ -1,0 +1,183 @@
+"""What each service has to be allowed in Kafka, as the docs say: enough for the service itself, and
+all that the topic table needs.
+"""
+
+import asyncio
+import json
+import re
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.config.settings import KafkaSettings
+from shared.errors import BusUnavailable
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.kafka.security import security_of
+from shared.kafka.topic_reader import KafkaReader
+from shared.messaging.bus import Record
+from shared.messaging.topics import (
+    DATASET_ENTRIES,
+    FEEDBACK_RECEIVED,
+    FEEDBACK_SCORED,
+    MODELS_VERSIONS,
+    TOPICS,
+    TRAINING_BATCHES,
+    dead_letter_of,
+)
+from tests.dataset.running import Service, read, send
+from tests.support.secured_broker import PASSWORD, Secured
+
+SERVICES = ("feedback", "dataset", "trainer", "registry")
+
+
+@dataclass(frozen=True)
+class Rights:
+    """A row of the table."""
+
+    reads: frozenset[str]
+    writes: frozenset[str]
+    groups: frozenset[str]
+
+
+def documented() -> dict[str, Rights]:
+    """The table of docs/security.md, by service."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$",
+        Path("docs/security.md").read_text(),
+        re.MULTILINE,
+    )
+    found = {
+        name: Rights(*(frozenset(re.findall("`([^`]+)`", cell)) for cell in cells))
+        for name, *cells in rows
+    }
+    assert tuple(found) == SERVICES
+    return found
+
+
+def test_the_docs_grant_what_the_topic_table_needs_and_no_topic_that_it_has_not() -> None:
+    letters = {topic.name for topic in TOPICS if topic.name.endswith(".dlq")}
+    for name, rights in documented().items():
+        consumed = {topic.name for topic in TOPICS if name in topic.consumers}
+        produced = {topic.name for topic in TOPICS if name in topic.producer.split(", ")}
+        assert rights.reads >= consumed
+        assert rights.writes - letters == produced
+        assert rights.reads | rights.writes <= {topic.name for topic in TOPICS}
+        assert {dead_letter_of(topic) for topic in rights.reads} >= rights.writes & letters
+
+
+def mentions(record: Record, word: bytes) -> bool:
+    return word in (record.key or b"") + (record.value or b"")
+
+
+async def first(doors: Secured, topic: str, word: bytes) -> Record:
+    async with aclosing(read(doors.open, topic)) as records:
+        async for record in records:
+            if mentions(record, word):
+                return record
+    raise AssertionError(f"nothing on {topic} mentions {word!r}")
+
+
+def settings(folder: Path) -> dict[str, str]:
+    return {
+        "RATCHET_DATABASE": f"sqlite:///{folder / 'registry.db'}",
+        "RATCHET_MERGED": str(folder / "merged"),
+    }
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(150)
+async def test_services_do_their_work_with_these_rights_over_tls(
+    doors: Secured, tmp_path: Path
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "m.yaml").write_text(
+        "model: m\nbase: {training: base, serving: base.gguf}\ncuration: {batch_size: 2}\n"
+    )
+    granted = documented()
+    for name, principal in {
+        "feedback": "User:feedback",
+        "dataset": "User:CN=dataset",
+        "registry": "User:registry",
+    }.items():
+        await doors.grant(
+            principal, granted[name].reads, granted[name].writes, granted[name].groups
+        )
+    services = [
+        Service("feedback", doors.scram, tmp_path, **doors.as_user("feedback")),
+        Service("dataset", doors.mutual, tmp_path, **doors.as_certificate("dataset")),
+        Service(
+            "registry", doors.scram, tmp_path, **doors.as_user("registry"), **settings(tmp_path)
+        ),
+    ]
+    try:
+        await asyncio.gather(*(service.start() for service in services))
+        await send(
+            doors.open, FEEDBACK_RECEIVED, [(b"k", feedback(number), []) for number in range(20)]
+        )
+        await send(doors.open, FEEDBACK_RECEIVED, [(b"k", b"no event", [])])
+        await send(doors.open, FEEDBACK_SCORED, [(b"k", b"no event either", [])])
+        await first(doors, FEEDBACK_SCORED, b"said-7")
+        await first(doors, dead_letter_of(FEEDBACK_RECEIVED), b"no event")
+        await first(doors, DATASET_ENTRIES, b"said-7")
+        await first(doors, TRAINING_BATCHES, b"manifest")
+        await first(doors, dead_letter_of(FEEDBACK_SCORED), b"no event either")
+        await send(doors.open, TRAINING_BATCHES, [(b"m", b"no batch", [])])
+        await first(doors, dead_letter_of(TRAINING_BATCHES), b"no batch")
+        await first(doors, MODELS_VERSIONS, b"base")
+    finally:
+        statuses = [service.stop(30) for service in services]
+    assert statuses == [0, 0, 0], [service.log for service in services]
+    assert not any(PASSWORD in service.log for service in services)
+
+
+def feedback(number: int) -> bytes:
+    words = " ".join(f"{number}-{place}" for place in range(8))
+    said: dict[str, Any] = {
+        "event_id": f"said-{number}",
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "model": "m",
+        "user_id": f"u{number}",
+    }
+    return json.dumps(
+        said | {"input": f"ask {words}", "output": f"say {words}", "feedback_type": "thumbs_up"}
+    ).encode()
+
+
+@pytest.mark.kafka
+async def test_the_clients_of_the_trainer_may_do_what_its_row_says_and_no_more(
+    doors: Secured,
+) -> None:
+    rights = documented()["trainer"]
+    await doors.grant("User:trainer", rights.reads, rights.writes, rights.groups)
+    environment = {
+        name.removeprefix("RATCHET_").lower(): value
+        for name, value in doors.as_user("trainer").items()
+    }
+    security = security_of(KafkaSettings.model_validate(environment))
+    producer = KafkaProducer(doors.scram, security)
+    reader = KafkaReader(doors.scram, sorted(rights.reads - {TRAINING_BATCHES}), security)
+    (group,) = rights.groups
+    consumer = KafkaConsumer(doors.scram, group, [TRAINING_BATCHES], security=security)
+    await producer.start()
+    await reader.start()
+    await consumer.start()
+    try:
+        for topic in rights.writes:
+            await producer.send(topic, b"trainer", b"no event of the trainer", [])
+        assert {record.topic for record in await reader.newest()} >= rights.reads & rights.writes
+        await send(doors.open, TRAINING_BATCHES, [(b"trainer", b"for the trainer", [])])
+        async for record in consumer.records():
+            await consumer.commit(record)
+            if mentions(record, b"for the trainer"):
+                consumer.finish()
+        with pytest.raises(
+            BusUnavailable, match=r"could not write to models\.versions: .*Authorization"
+        ):
+            await producer.send(MODELS_VERSIONS, b"trainer", b"a version of its own making", [])
+    finally:
+        await consumer.stop()
+        await reader.stop()
+        await producer.stop()

@@ -1,0 +1,282 @@
+"""Who a Kafka client trusts and who it says it is: settings that fit together, and a real broker
+that asks for both.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from typer.testing import CliRunner
+
+from ratchet.cli.commands import app
+from ratchet.cli.doctor import broker as broker_check
+from ratchet.kafka_admin.topics import apply_topics, await_groups, existing_topics
+from shared.config.settings import KafkaSettings, ServiceSettings, read
+from shared.errors import BusUnavailable, SettingsError
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.kafka.end_offsets import LogEnds
+from shared.kafka.security import OPEN, Security, kafka_variables, refusal, security_of
+from shared.kafka.topic_reader import KafkaReader
+from shared.messaging.topics import TOPICS, TRAINING_PROGRESS
+from tests.support.secured_broker import OPERATOR, PASSWORD, Authority, Secured, secured
+
+CLIENTS = {"AIOKafkaProducer", "AIOKafkaConsumer", "AIOKafkaAdminClient"}
+OURS = {"KafkaProducer", "KafkaConsumer", "KafkaReader", "LogEnds", "create_app"} | {
+    *("apply_topics", "existing_topics", "await_groups"),
+    *(
+        "send",
+        "withdraw",
+        "announced",
+        "find",
+        "fetch",
+        "replay_found",
+        "_open",
+        "examine",
+        "broker",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Secured:
+    """Certificates and a password that nothing listens for."""
+    return secured(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in kafka_variables():
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def said(environment: pytest.MonkeyPatch, settings: dict[str, str]) -> Security:
+    for name, value in settings.items():
+        environment.setenv(name, value)
+    return security_of(read(KafkaSettings))
+
+
+def test_without_settings_the_line_is_open(environment: pytest.MonkeyPatch) -> None:
+    assert said(environment, {}) == OPEN
+    assert OPEN.options == {}
+
+
+def test_an_authority_alone_turns_tls_on(environment: pytest.MonkeyPatch, files: Secured) -> None:
+    options = said(environment, {"RATCHET_KAFKA_CA": str(files.authority)}).options
+    assert options["security_protocol"] == "SSL"
+    assert options["ssl_context"].check_hostname
+
+
+def test_a_user_is_named_and_the_password_stays_out_of_sight(
+    environment: pytest.MonkeyPatch, files: Secured
+) -> None:
+    security = said(environment, files.as_user())
+    assert (security.options["security_protocol"], security.options["sasl_mechanism"]) == (
+        "SASL_SSL",
+        "SCRAM-SHA-512",
+    )
+    assert (security.options["sasl_plain_username"], security.options["sasl_plain_password"]) == (
+        OPERATOR,
+        PASSWORD,
+    )
+    assert PASSWORD not in repr(security)
+    assert PASSWORD not in repr(read(ServiceSettings))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "named"),
+    [
+        (
+            "RATCHET_KAFKA_CERTIFICATE",
+            "RATCHET_KAFKA_CERTIFICATE: expected, since RATCHET_KAFKA_KEY is set",
+        ),
+        (
+            "RATCHET_KAFKA_KEY",
+            "RATCHET_KAFKA_KEY: expected, since RATCHET_KAFKA_CERTIFICATE is set",
+        ),
+        (
+            "RATCHET_KAFKA_USERNAME",
+            "RATCHET_KAFKA_USERNAME: expected, since RATCHET_KAFKA_PASSWORD_FILE is set",
+        ),
+        (
+            "RATCHET_KAFKA_PASSWORD_FILE",
+            "RATCHET_KAFKA_PASSWORD_FILE: expected, since RATCHET_KAFKA_USERNAME is set",
+        ),
+        (
+            "RATCHET_KAFKA_CA",
+            "RATCHET_KAFKA_CA: expected, since RATCHET_KAFKA_(CERTIFICATE|USERNAME) is set",
+        ),
+    ],
+)
+def test_what_is_left_out_is_named(
+    environment: pytest.MonkeyPatch, files: Secured, left_out: str, named: str
+) -> None:
+    whole = files.as_user() | files.as_certificate()
+    assert said(environment, whole).context is not None
+    environment.delenv(left_out)
+    with pytest.raises(SettingsError, match=named):
+        security_of(read(KafkaSettings))
+
+
+def test_a_file_that_will_not_do_is_named(
+    environment: pytest.MonkeyPatch, files: Secured, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    for name in sorted(kafka_variables() - {"RATCHET_KAFKA_USERNAME"}):
+        for content in (None, b"", b"\xff no PEM \n"):
+            wrong.unlink(missing_ok=True)
+            if content is not None:
+                wrong.write_bytes(content)
+            with pytest.raises(
+                SettingsError, match=f"RATCHET_KAFKA_.*: expected .*{wrong}"
+            ) as found:
+                said(environment, files.as_user() | files.as_certificate() | {name: str(wrong)})
+            assert "no PEM" not in str(found.value)
+
+
+def test_a_key_that_is_encrypted_or_of_another_certificate_is_refused_without_asking(
+    environment: pytest.MonkeyPatch, files: Secured, tmp_path: Path
+) -> None:
+    _, other = Authority(tmp_path, "other").issue("stranger")
+    encrypted = tmp_path / "encrypted.key"
+    plain = load_pem_private_key(files.certificates[OPERATOR][1].read_bytes(), None)
+    encrypted.write_bytes(
+        plain.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    for key in (other, encrypted):
+        with pytest.raises(
+            SettingsError, match=f"RATCHET_KAFKA_KEY: expected .* not encrypted, .*{key}"
+        ):
+            said(environment, files.as_certificate() | {"RATCHET_KAFKA_KEY": str(key)})
+
+
+def test_every_client_of_kafka_is_made_with_the_security_of_its_process() -> None:
+    """Where a client, or what makes one, is called without it, that client would knock at the wrong
+    door.
+    """
+    calls = []
+    for path in (
+        path for folder in ("shared", "services", "ratchet") for path in Path(folder).rglob("*.py")
+    ):
+        # The demo has a broker of its own, which takes whoever is on this machine.
+        if Path("ratchet/demo") in path.parents:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in CLIENTS | OURS
+            ):
+                text = ast.unparse(node)
+                if "bootstrap_servers" in text or node.func.id == "create_app":
+                    calls.append((path, text))
+    assert len(calls) >= 30, calls
+    assert [call for call in calls if "security" not in call[1]] == []
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("way", ["as_user", "as_certificate"])
+async def test_the_bus_goes_through_either_door(
+    environment: pytest.MonkeyPatch, doors: Secured, way: str
+) -> None:
+    at, security = (
+        (doors.scram if way == "as_user" else doors.mutual),
+        said(environment, getattr(doors, way)()),
+    )
+    await apply_topics(at, security=security)
+    await await_groups(at, security=security)
+    assert {topic.name for topic in TOPICS} <= await existing_topics(at, security)
+    assert (await broker_check(at, security)).state == "ok"
+    assert await refusal(at, security) == ""
+    producer = KafkaProducer(at, security)
+    await producer.start()
+    await producer.send(TRAINING_PROGRESS, way.encode(), b"said", [])
+    await producer.stop()
+    consumer = KafkaConsumer(at, f"through-{way}", [TRAINING_PROGRESS], security=security)
+    await consumer.start()
+    async for record in consumer.records():
+        await consumer.commit(record)
+        if record.key == way.encode():
+            consumer.finish()
+    await consumer.stop()
+    reader, ends = KafkaReader(at, [TRAINING_PROGRESS], security), LogEnds(at, security=security)
+    await reader.start()
+    await ends.start()
+    try:
+        assert way.encode() in [record.key for record in await reader.newest()]
+        assert await ends.behind({(TRAINING_PROGRESS, number): None for number in range(4)})
+    finally:
+        await reader.stop()
+        await ends.stop()
+
+
+@pytest.mark.kafka
+async def test_who_is_not_let_in_is_told_why(
+    environment: pytest.MonkeyPatch, doors: Secured, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "password"
+    wrong.write_text("tr0ub4dor")
+    stranger = Authority(tmp_path, "stranger")
+    certificate, key = stranger.issue(OPERATOR)
+    unknown = {"RATCHET_KAFKA_CERTIFICATE": str(certificate), "RATCHET_KAFKA_KEY": str(key)}
+    refused = [
+        (doors.scram, {}, "does it want TLS[?] RATCHET_KAFKA_CA turns it on"),
+        (
+            doors.scram,
+            doors.as_user() | {"RATCHET_KAFKA_PASSWORD_FILE": str(wrong)},
+            "invalid credentials.*RATCHET_KAFKA_PASSWORD_FILE",
+        ),
+        (
+            doors.scram,
+            doors.as_user() | {"RATCHET_KAFKA_CA": str(stranger.file)},
+            "CERTIFICATE_VERIFY_FAILED.*RATCHET_KAFKA_CA",
+        ),
+        (
+            doors.mutual,
+            doors.as_certificate() | unknown,
+            "does the broker take RATCHET_KAFKA_CERTIFICATE",
+        ),
+        (
+            doors.scram,
+            {"RATCHET_KAFKA_CA": str(doors.authority)},
+            "want a user .RATCHET_KAFKA_USERNAME.",
+        ),
+        (doors.open, doors.as_user(), "does the broker speak TLS there"),
+    ]
+    for at, settings, why in refused:
+        with pytest.MonkeyPatch.context() as patch:
+            security = said(patch, settings)
+        with pytest.raises(BusUnavailable, match=why) as error:
+            await KafkaProducer(at, security).start()
+        assert "tr0ub4dor" not in str(error.value)
+        with pytest.raises(BusUnavailable, match=why):
+            await existing_topics(at, security)
+        assert (await broker_check(at, security)).state == "problem"
+
+
+@pytest.mark.kafka
+def test_a_command_says_what_the_environment_lets_it(
+    environment: pytest.MonkeyPatch, doors: Secured, tmp_path: Path
+) -> None:
+    environment.setenv("RATCHET_BOOTSTRAP_SERVERS", doors.scram)
+    for name, value in doors.as_user().items():
+        environment.setenv(name, value)
+    applied = CliRunner().invoke(app, ["topics", "apply", "--json"])
+    assert applied.exit_code == 0, applied.output
+    (tmp_path / "password").write_text("tr0ub4dor")
+    command = [sys.executable, "-m", "ratchet", "topics", "apply"]
+    settings = os.environ | {"RATCHET_KAFKA_PASSWORD_FILE": str(tmp_path / "password")}
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "invalid credentials" in done.stderr
+    assert "tr0ub4dor" not in done.stderr

@@ -1,0 +1,288 @@
+"""Events survive the wire in every accepted form, and what is no event says why."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import ContractViolation, TooLarge, Undecodable, Unprocessable
+from shared.events import (
+    BatchReady,
+    CheckpointSaved,
+    FeedbackReceived,
+    TrainingRolledBack,
+    UserForgotten,
+)
+from shared.messaging.codec import MAX_EVENT, decode, encode, peek
+
+WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+
+feedback = st.builds(
+    FeedbackReceived,
+    event_id=st.text(min_size=1, max_size=40),
+    occurred_at=st.datetimes(timezones=st.just(UTC)),
+    model=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
+    input=st.text(min_size=1),
+    output=st.text(),
+    feedback_type=st.just("correction"),
+    corrected_output=st.text(min_size=1),
+    validation_score=st.none() | st.floats(0, 1),
+    user_id=st.none() | st.text(min_size=1, max_size=40),
+    tags=st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
+)
+
+
+def example(**fields: object) -> FeedbackReceived:
+    values = {
+        "event_id": "e1",
+        "occurred_at": WHEN,
+        "model": "support",
+        "input": "hi",
+        "output": "hello",
+        "feedback_type": "thumbs_up",
+    }
+    return FeedbackReceived.model_validate(values | fields)
+
+
+@given(feedback)
+def test_binary_mode_gives_back_what_was_said(event: FeedbackReceived) -> None:
+    value, headers = encode(event, "/application")
+    decoded = decode(value, headers, FeedbackReceived)
+    assert decoded.event == event
+    assert decoded.source == "/application"
+
+
+@given(feedback)
+def test_structured_mode_and_bare_json_say_the_same(event: FeedbackReceived) -> None:
+    data = event.model_dump(mode="json", exclude_none=True)
+    envelope = {
+        "specversion": "1.0",
+        "type": "com.example.feedback",
+        "source": "/application",
+        "id": "1",
+        "data": data,
+    }
+    structured = decode(
+        json.dumps(envelope).encode(),
+        [("content-type", b"application/cloudevents+json; charset=utf-8")],
+        FeedbackReceived,
+    )
+    bare = decode(json.dumps(data).encode(), [], FeedbackReceived)
+    assert structured.event == bare.event == event
+    assert (structured.source, bare.source) == ("/application", "")
+
+
+def test_id_and_time_come_from_the_envelope_where_the_data_has_none() -> None:
+    data = example().model_dump(mode="json", exclude_none=True, exclude={"event_id", "occurred_at"})
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", b"x"),
+        ("ce_source", b"/a"),
+        ("ce_id", b"e1"),
+        ("ce_time", b"2026-05-04T03:02:01Z"),
+    ]
+    assert decode(json.dumps(data).encode(), headers, FeedbackReceived).event == example()
+
+
+def test_strangers_may_send_fields_that_are_not_known() -> None:
+    data = example().model_dump(mode="json", exclude_none=True) | {"colour": "green"}
+    assert decode(json.dumps(data).encode(), [], FeedbackReceived).event == example()
+
+
+def test_ratchets_own_events_may_not() -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(b'{"event_id": "1", "colour": "green"}', [], BatchReady)
+    assert "more" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "field", "words"),
+    [
+        (None, [], "", "no value"),
+        (b"", [], "", "no value"),
+        (b"\xff\xfe", [], "", "not an event"),
+        (b"{", [], "", "not an event"),
+        (b"[1]", [], "", "an array"),
+        (b"7", [], "", "a number"),
+        (b"{}", [("ce_id", b"1")], "", "not an event"),
+        (b'{"event_id": "1"}', [], "occurred_at", "required"),
+        (
+            json.dumps(example().model_dump(mode="json") | {"validation_score": 2}).encode(),
+            [],
+            "validation_score",
+            "less than or equal to 1",
+        ),
+        (
+            json.dumps(
+                example().model_dump(mode="json") | {"validation_score": float("nan")}
+            ).encode(),
+            [],
+            "validation_score",
+            "finite number",
+        ),
+        (
+            json.dumps(
+                example().model_dump(mode="json") | {"feedback_type": "correction"}
+            ).encode(),
+            [],
+            "corrected_output",
+            "corrected_output is required",
+        ),
+        (
+            json.dumps(example().model_dump(mode="json") | {"occurred_at": "yesterday"}).encode(),
+            [],
+            "occurred_at",
+            "datetime",
+        ),
+        (b'{"a":' * 300 + b"1" + b"}" * 300, [], "", "not an event"),
+    ],
+)
+def test_bad_input_is_answered_with_field_and_reason(
+    value: bytes | None, headers: list[tuple[str, bytes]], field: str, words: str
+) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        decode(value, headers, FeedbackReceived)
+    assert caught.value.field == field
+    assert words in caught.value.reason
+
+
+@given(
+    st.binary(max_size=200),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ce_id", "ce_type", "content-type", "ce_time"]), st.binary(max_size=20)
+        )
+    ),
+)
+def test_no_bytes_raise_anything_else(value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    with pytest.raises(Unprocessable):
+        decode(value, headers, FeedbackReceived)
+
+
+def test_on_a_topic_with_several_types_what_names_none_of_ours_may_be_taken_for_one() -> None:
+    data = json.dumps(example().model_dump(mode="json", exclude_none=True)).encode()
+    attributes = [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", b"shop.feedback"),
+        ("ce_source", b"/a"),
+        ("ce_id", b"e1"),
+    ]
+    for headers in ([], attributes):
+        assert (
+            decode(data, headers, UserForgotten, FeedbackReceived, otherwise=FeedbackReceived).event
+            == example()
+        )
+        with pytest.raises(Undecodable, match="expected an event of type"):
+            decode(data, headers, UserForgotten, FeedbackReceived)
+    unknown = [
+        (name, b"ratchet.Novelty.v1" if name == "ce_type" else value) for name, value in attributes
+    ]
+    with pytest.raises(Undecodable, match=r"found ratchet\.Novelty\.v1"):
+        decode(data, unknown, UserForgotten, FeedbackReceived, otherwise=FeedbackReceived)
+
+
+def test_a_topic_with_several_types_needs_the_type() -> None:
+    value, headers = encode(example(), "/a")
+    with pytest.raises(Undecodable, match="expected an event of type"):
+        decode(value, headers, CheckpointSaved, TrainingRolledBack)
+
+
+ATTRIBUTES = [("ce_specversion", b"1.0"), ("ce_type", b"x"), ("ce_source", b"/a")]
+ENVELOPE = {"specversion": "1.0", "type": "x", "source": "/a", "id": "e1"}
+STRUCTURED = [("content-type", b"application/cloudevents+json")]
+
+
+def test_nothing_is_made_up_where_an_envelope_says_nothing() -> None:
+    """The library would give an id and a time of its own, others at each reading."""
+    data = example().model_dump(mode="json", exclude_none=True)
+    nameless = {
+        name: value for name, value in data.items() if name not in ("event_id", "occurred_at")
+    }
+    for value, headers in (
+        (nameless, ATTRIBUTES),
+        ({"specversion": "1.0", "type": "x", "source": "/a", "data": nameless}, STRUCTURED),
+    ):
+        with pytest.raises(ContractViolation) as caught:
+            decode(json.dumps(value).encode(), headers, FeedbackReceived)
+        assert caught.value.field == "event_id"
+    assert decode(json.dumps(data).encode(), ATTRIBUTES, FeedbackReceived).event == example()
+
+
+def test_the_content_type_decides_on_the_mode() -> None:
+    data = example().model_dump(mode="json", exclude_none=True)
+    said = json.dumps(ENVELOPE | {"source": "/structured", "data": data}).encode()
+    decoded = decode(
+        said, [*ATTRIBUTES, ("Content-Type", b"Application/CloudEvents+JSON")], FeedbackReceived
+    )
+    assert (decoded.event, decoded.source) == (example(), "/structured")
+
+
+def test_the_last_of_two_headers_counts_and_one_without_a_value_does_not() -> None:
+    data = json.dumps(example().model_dump(mode="json", exclude_none=True)).encode()
+    headers = [
+        *ATTRIBUTES,
+        ("ce_source", b"/b"),
+        ("CE_SOURCE", b"/c"),
+        ("ce_source", None),
+        ("content-type", None),
+    ]
+    assert decode(data, headers, FeedbackReceived).source == "/c"
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "field", "words"),
+    [
+        (
+            json.dumps(ENVELOPE | {"type": 5, "data": {}}).encode(),
+            [],
+            "type",
+            "expected a string, found a number",
+        ),
+        (
+            json.dumps(ENVELOPE | {"source": {}, "data": {}}).encode(),
+            [],
+            "source",
+            "expected a string, found an object",
+        ),
+        (
+            b'{"data": {"output": "\\ud800"}, ' + json.dumps(ENVELOPE).encode()[1:],
+            STRUCTURED,
+            "",
+            "not an event",
+        ),
+        (
+            b"[]",
+            [("content-type", b"application/cloudevents-batch+json")],
+            "content-type",
+            "batched mode",
+        ),
+        (
+            json.dumps(
+                example().model_dump(mode="json") | {"occurred_at": "0001-01-01T00:00:00+14:00"}
+            ).encode(),
+            [],
+            "occurred_at",
+            "before the year 1",
+        ),
+    ],
+)
+def test_odd_envelopes_are_answered_too(
+    value: bytes, headers: list[tuple[str, bytes]], field: str, words: str
+) -> None:
+    with pytest.raises(Unprocessable) as caught:
+        decode(value, headers, FeedbackReceived)
+    assert (caught.value.field, words in caught.value.reason) == (field, True), caught.value
+
+
+def test_an_event_that_no_topic_would_take_is_not_written() -> None:
+    with pytest.raises(TooLarge, match="at most"):
+        encode(example(output="x" * MAX_EVENT), "/a")
+
+
+def test_a_person_may_look_into_what_is_no_event() -> None:
+    assert peek(b'{"model": "support"}', [])["model"] == "support"
+    assert peek(json.dumps(ENVELOPE | {"data": {"model": 5}}).encode(), STRUCTURED) == {"model": 5}
+    for value in (None, b"", b"{", b"[]"):
+        assert peek(value, []) == {}

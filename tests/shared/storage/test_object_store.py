@@ -1,0 +1,81 @@
+"""One suite for the object store and its in-memory twin."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import Corrupt, Missing, StorageUnavailable
+from shared.events import Artefact
+from shared.storage.object_store import (
+    FsspecStore,
+    MemoryStore,
+    ObjectStore,
+    canonical_json,
+    get_verified,
+)
+
+
+@pytest.fixture(params=["memory", "folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    return MemoryStore() if request.param == "memory" else FsspecStore(str(tmp_path / "objects"))
+
+
+def test_what_was_put_is_there_under_its_digest(store: ObjectStore) -> None:
+    artefact = store.put("a/b/c.json", b"content")
+    assert store.exists("a/b/c.json")
+    assert get_verified(store, artefact) == b"content"
+    assert store.put("a/b/c.json", b"content") == artefact
+
+
+def test_an_altered_object_is_refused(store: ObjectStore) -> None:
+    artefact = store.put("a", b"content")
+    store.put("a", b"contents")
+    with pytest.raises(Corrupt, match="altered or cut off"):
+        get_verified(store, artefact)
+
+
+def test_a_missing_object_is_said_to_be_missing(store: ObjectStore) -> None:
+    assert not store.exists("nowhere")
+    with pytest.raises(Missing, match="nowhere"):
+        get_verified(store, Artefact(uri="nowhere", digest="sha256:" + "0" * 64))
+
+
+def test_what_was_removed_is_missing_and_can_be_removed_again(store: ObjectStore) -> None:
+    kept = store.put("a/kept", b"content")
+    store.put("a/b", b"content")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert not store.exists("a/b")
+    assert get_verified(store, kept) == b"content"
+
+
+def test_a_folder_lists_what_is_below_it_and_nothing_beside(store: ObjectStore) -> None:
+    for key in ("a/b", "a/c/d", "ab/c", "b"):
+        store.put(key, b"x")
+    assert store.below("a") == ["a/b", "a/c/d"]
+    assert store.below("nowhere") == []
+
+
+def test_a_folder_that_cannot_be_written_is_unavailable_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("a file stands where the folder should be")
+    with pytest.raises(StorageUnavailable, match="could not write"):
+        FsspecStore(str(tmp_path / "objects")).put("a", b"x")
+
+
+def test_a_put_leaves_no_partial_file_beside(tmp_path: Path) -> None:
+    FsspecStore(str(tmp_path)).put("a/b", b"x")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("key", ["/etc/passwd", "../up", "a/../../up"])
+def test_a_key_cannot_leave_the_store(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="stays below the root"):
+        FsspecStore(str(tmp_path)).put(key, b"x")
+
+
+def test_equal_values_have_equal_bytes() -> None:
+    assert (
+        canonical_json({"b": 1, "a": "ü"})
+        == canonical_json({"a": "ü", "b": 1})
+        == '{"a":"ü","b":1}'.encode()
+    )

@@ -1,0 +1,36 @@
+"""A real browser: Debian's Chromium, driven by Selenium, with no way out but the loopback
+interface.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+from tests.support.programs import program
+
+
+@contextmanager
+def browser(profile: Path, width: int = 1200, height: int = 1400) -> Iterator[Chrome]:
+    """A browser with an empty profile. Skips the test where there is none."""
+    options = ChromeOptions()
+    options.binary_location = program("chromium")
+    quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
+    for argument in (
+        "headless",
+        "no-sandbox",
+        "no-first-run",
+        f"user-data-dir={profile}",
+        f"window-size={width},{height}",
+    ):
+        options.add_argument(f"--{argument}")
+    for feature in quiet:
+        options.add_argument(f"--disable-{feature}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=Service(program("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()

@@ -1,0 +1,519 @@
+"""Odd records by the thousand, the same for the same seed: what strangers, bugs and other clients
+put on a topic.
+
+Each maker is a named way to go wrong (or right in an unusual form) around an event that is valid.
+`outcome` says what has to become of it: `event`, `letter`, or either where that depends on the kind
+of event or on chance.
+"""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from shared.messaging.codec import Header
+
+Outcome = Literal["event", "letter", "either"]
+Said = dict[str, Any]
+Wire = tuple[bytes | None, list[Header]]
+Make = Callable[[Random, Said], Wire]
+
+DEEP = 100_000
+HUGE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """One record and where it comes from."""
+
+    maker: str
+    outcome: Outcome
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """A way to make records; the rarer, the heavier they are."""
+
+    make: Make
+    outcome: Outcome
+    weight: float
+
+
+MAKERS: dict[str, Maker] = {}
+
+
+def odd_input(seed: int, count: int, said: Said) -> list[Odd]:
+    """`count` records around the valid event `said`, each with an event id of its own."""
+    rng = Random(seed)
+    names = list(MAKERS)
+    weights = [MAKERS[name].weight for name in names]
+    chosen = names + rng.choices(names, weights, k=count - len(names))
+    rng.shuffle(chosen)
+    cases = []
+    for number, name in enumerate(chosen):
+        value, headers = MAKERS[name].make(rng, said | {"event_id": f"odd-{seed}-{number}"})
+        key = rng.choice([None, b"", str(said.get("model")).encode(), rng.randbytes(8)])
+        cases.append(Odd(name, MAKERS[name].outcome, key, value, tuple(headers)))
+    return cases
+
+
+def maker(outcome: Outcome = "letter", weight: float = 1.0) -> Callable[[Make], Make]:
+    def register(make: Make) -> Make:
+        MAKERS[make.__name__] = Maker(make, outcome, weight)
+        return make
+
+    return register
+
+
+def encoded(said: Any) -> bytes:
+    return json.dumps(said).encode()
+
+
+def attributes(said: Said, **changed: Any) -> Said:
+    envelope = {
+        "specversion": "1.0",
+        "type": "com.example.said",
+        "source": "/odd",
+        "id": said["event_id"],
+        "time": "2026-05-04T03:02:01Z",
+    }
+    return {name: value for name, value in (envelope | changed).items() if value is not None}
+
+
+def binary(said: Said, **changed: Any) -> Wire:
+    headers: list[Header] = [("content-type", b"application/json")]
+    return encoded(said), headers + [
+        (f"ce_{name}", str(value).encode()) for name, value in attributes(said, **changed).items()
+    ]
+
+
+def structured(said: Said, **changed: Any) -> Wire:
+    return encoded(attributes(said, **changed) | {"data": said}), [
+        ("content-type", b"application/cloudevents+json")
+    ]
+
+
+def plain(said: Said) -> Wire:
+    return encoded(said), []
+
+
+MODES: tuple[Callable[[Said], Wire], ...] = (plain, binary, structured)
+
+
+def a_field(rng: Random, said: Said) -> str:
+    return rng.choice([name for name in said if name != "event_id"])
+
+
+# Events, in unusual forms.
+
+
+@maker("event")
+def bare(rng: Random, said: Said) -> Wire:
+    return encoded(said), []
+
+
+@maker("event")
+def in_binary_mode(rng: Random, said: Said) -> Wire:
+    return binary(said)
+
+
+@maker("event")
+def in_structured_mode(rng: Random, said: Said) -> Wire:
+    return structured(said)
+
+
+@maker("event")
+def attributes_in_capitals(rng: Random, said: Said) -> Wire:
+    value, headers = binary(said)
+    return value, [(name.upper(), content) for name, content in headers]
+
+
+@maker("event")
+def content_type_in_capitals(rng: Random, said: Said) -> Wire:
+    value, _ = structured(said)
+    return value, [("Content-Type", b"Application/CloudEvents+JSON; charset=UTF-8")]
+
+
+@maker("event")
+def data_in_base64(rng: Random, said: Said) -> Wire:
+    envelope = attributes(said) | {"data_base64": base64.b64encode(encoded(said)).decode()}
+    return encoded(envelope), [("content-type", b"application/cloudevents+json")]
+
+
+@maker("event")
+def structured_mode_with_attributes_beside_it(rng: Random, said: Said) -> Wire:
+    value, headers = structured(said)
+    return value, headers + binary(said, id="another")[1][1:]
+
+
+@maker("event")
+def no_id_outside_the_data(rng: Random, said: Said) -> Wire:
+    return rng.choice([binary, structured])(said, id=None, time=None)
+
+
+@maker("event")
+def headers_twice(rng: Random, said: Said) -> Wire:
+    value, headers = binary(said)
+    return value, headers + headers
+
+
+@maker("event")
+def headers_of_others(rng: Random, said: Said) -> Wire:
+    return encoded(said), [
+        ("trace", rng.randbytes(16)),
+        ("trace", None),
+        ("", b""),
+        ("ünï", b"\xff\xfe"),
+        ("retries", b"1" * 2000),
+    ]
+
+
+@maker("event")
+def headers_that_are_ours(rng: Random, said: Said) -> Wire:
+    ours = rng.choice(
+        [
+            "ratchet_dlq_reason",
+            "ratchet_dlq_attempt",
+            "ratchet_replay_attempt",
+            "ratchet_replay_of",
+            "ratchet_replay_at",
+        ]
+    )
+    return encoded(said), [
+        ("kept", b"1"),
+        (ours, rng.choice([b"9", b"-1", b"\xff", b"", None, b"9" * 400])),
+    ]
+
+
+@maker()
+def letters_with_headers_that_are_ours(rng: Random, said: Said) -> Wire:
+    return b"{", headers_that_are_ours(rng, said)[1]
+
+
+@maker("event")
+def escapes(rng: Random, said: Said) -> Wire:
+    return encoded(said | {"event_id": said["event_id"] + "\u0000\ud83d\ude00"}), []
+
+
+@maker("event", weight=0.005)
+def huge(rng: Random, said: Said) -> Wire:
+    text = " ".join(rng.randbytes(3).hex() for _ in range(HUGE // 7))
+    return encoded(said | {"output": text} if "output" in said else said) + b" " * 10_000, []
+
+
+@maker("event")
+def keys_twice(rng: Random, said: Said) -> Wire:
+    return b'{"event_id": 5, ' + encoded(said)[1:], []
+
+
+# No events at all.
+
+
+@maker()
+def no_value(rng: Random, said: Said) -> Wire:
+    return None, rng.choice([[], [("trace", b"1")], binary(said)[1]])
+
+
+@maker()
+def empty(rng: Random, said: Said) -> Wire:
+    return rng.choice([b"", b" ", b"\x00"]), []
+
+
+@maker()
+def random_bytes(rng: Random, said: Said) -> Wire:
+    return rng.randbytes(rng.randrange(1, 300)), []
+
+
+@maker()
+def not_utf8(rng: Random, said: Said) -> Wire:
+    value = encoded(said)
+    at = rng.randrange(1, len(value) - 1)
+    return value[:at] + rng.choice([b"\xff", b"\xc0\x80", b"\xed\xa0\x80"]) + value[
+        at:
+    ], rng.choice([[], binary(said)[1]])
+
+
+@maker()
+def utf16(rng: Random, said: Said) -> Wire:
+    return json.dumps(said).encode("utf-16"), []
+
+
+@maker()
+def cut_off(rng: Random, said: Said) -> Wire:
+    value, headers = rng.choice(MODES)(said)
+    assert value is not None
+    return value[: rng.randrange(1, len(value) - 1)], headers
+
+
+@maker()
+def byte_order_mark(rng: Random, said: Said) -> Wire:
+    return b"\xef\xbb\xbf" + encoded(said), rng.choice([[], structured(said)[1]])
+
+
+@maker()
+def other_json(rng: Random, said: Said) -> Wire:
+    return encoded(
+        rng.choice([[], [said], "text", 7, 1e300, True, None, {}, {"data": said}, json.dumps(said)])
+    ), []
+
+
+@maker(weight=0.1)
+def deep(rng: Random, said: Said) -> Wire:
+    opened, closed = rng.choice([(b"[", b"]"), (b'{"a":', b"}")])
+    nested = opened * DEEP + b"1" + closed * DEEP
+    field = a_field(rng, said)
+    inside = encoded(said | {field: "@"}).replace(b'"@"', nested)
+    envelope = encoded(attributes(said) | {"data": "@"}).replace(b'"@"', nested)
+    return rng.choice(
+        [(nested, []), (inside, []), (inside, binary(said)[1]), (envelope, structured(said)[1])]
+    )
+
+
+@maker(weight=0.005)
+def huge_and_wrong(rng: Random, said: Said) -> Wire:
+    return encoded(said)[:-1] + b"x" * HUGE, []
+
+
+@maker()
+def batched_mode(rng: Random, said: Said) -> Wire:
+    return encoded([attributes(said) | {"data": said}]), [
+        ("content-type", b"application/cloudevents-batch+json")
+    ]
+
+
+@maker()
+def broken_base64(rng: Random, said: Said) -> Wire:
+    data = rng.choice(["!", base64.b64encode(rng.randbytes(9)).decode(), 5, ""])
+    return encoded(attributes(said) | {"data_base64": data}), structured(said)[1]
+
+
+@maker()
+def half_a_pair(rng: Random, said: Said) -> Wire:
+    """Half of a surrogate pair, as an escape, which some parsers let pass and no encoder can write
+    again.
+    """
+    half = rng.choice([b"\\ud800", b"\\udfff", b"\\ude00\\ud83d"])
+    value, headers = rng.choice(MODES)(said | {a_field(rng, said): "@"})
+    assert value is not None
+    return value.replace(b'"@"', b'"' + half + b'"'), headers
+
+
+@maker()
+def half_a_pair_in_the_envelope(rng: Random, said: Said) -> Wire:
+    name = rng.choice(["source", "type", "id", "subject", "extension"])
+    value = encoded(attributes(said, **{name: "@"}) | {"data": said}).replace(b'"@"', b'"\\ud800"')
+    return value, rng.choice([[], structured(said)[1]])
+
+
+# Envelopes that are wrong.
+
+
+@maker()
+def wrong_attributes(rng: Random, said: Said) -> Wire:
+    name, value = rng.choice(
+        [
+            ("specversion", "0.3"),
+            ("specversion", ""),
+            ("source", ""),
+            ("type", ""),
+            ("type", None),
+            ("source", None),
+        ]
+    )
+    return rng.choice([binary, structured])(said, **{name: value})
+
+
+@maker()
+def attributes_of_other_types(rng: Random, said: Said) -> Wire:
+    """Without the content type, too, in which case only Ratchet looks at them."""
+    wrong = {rng.choice(["type", "source"]): rng.choice([5, 1.5, True, [1], {"a": 1}])}
+    value, headers = structured(said, **wrong)
+    return value, rng.choice([headers, []])
+
+
+@maker()
+def attributes_not_utf8(rng: Random, said: Said) -> Wire:
+    value, headers = binary(said)
+    return value, [
+        *headers,
+        (rng.choice(["ce_source", "ce_type", "ce_extra", "content-type"]), b"\xff\xfe"),
+    ]
+
+
+@maker()
+def attributes_without_a_value(rng: Random, said: Said) -> Wire:
+    value, headers = binary(said)
+    name = rng.choice(["ce_type", "ce_source"])
+    return value, [(header, None if header == name else content) for header, content in headers]
+
+
+@maker("event")
+def content_type_without_a_value(rng: Random, said: Said) -> Wire:
+    return encoded(said), [("content-type", None)]
+
+
+@maker()
+def attribute_names(rng: Random, said: Said) -> Wire:
+    value, headers = binary(said)
+    return value, [*headers, (rng.choice(["ce_", "ce_my-name", "ce_data", "ce_ä", "ce_a b"]), b"1")]
+
+
+@maker()
+def envelope_times(rng: Random, said: Said) -> Wire:
+    wrong = rng.choice(
+        [
+            "yesterday",
+            "",
+            "2026-13-01T00:00:00Z",
+            "0000-01-01T00:00:00Z",
+            "10000-01-01T00:00:00Z",
+            "2026-01-01T00:00:00",
+        ]
+    )
+    return rng.choice([binary, structured])(said, time=wrong)
+
+
+@maker()
+def another_type_of_ours(rng: Random, said: Said) -> Wire:
+    return binary(
+        said,
+        type=rng.choice(["ratchet.NoSuchEvent.v1", "ratchet.FeedbackReceived.v99", "ratchet."]),
+    )
+
+
+@maker()
+def id_nowhere(rng: Random, said: Said) -> Wire:
+    data = {name: value for name, value in said.items() if name != "event_id"}
+    envelope = attributes(said, id=None)
+    return rng.choice(
+        [
+            (encoded(data), binary(said, id=None)[1]),
+            (encoded(envelope | {"data": data}), structured(said)[1]),
+            (encoded(data), []),
+        ]
+    )
+
+
+# Events with a field that is wrong.
+
+
+@maker()
+def times(rng: Random, said: Said) -> Wire:
+    wrong = [
+        "yesterday",
+        "",
+        "0000-01-01T00:00:00Z",
+        "10000-01-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "2026-01-01T00:00:00",
+        "2026-01-01",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        1e300,
+        -1e300,
+        10**30,
+        True,
+        [],
+        {},
+        "9" * 5000,
+    ]
+    return encoded(said | {"occurred_at": rng.choice(wrong)}), []
+
+
+@maker()
+def not_a_number(rng: Random, said: Said) -> Wire:
+    wrong = rng.choice([float("nan"), float("inf"), float("-inf"), 10**400, -(10**18), 1e999])
+    return encoded(said | {rng.choice(["model", "occurred_at", "event_id"]): wrong}), []
+
+
+@maker("either")
+def odd_numbers(rng: Random, said: Said) -> Wire:
+    odd = rng.choice(
+        [
+            float("nan"),
+            float("inf"),
+            float("-inf"),
+            10**400,
+            2**63,
+            2**64,
+            -1,
+            0,
+            -0.0,
+            1e-320,
+            0.1 + 0.2,
+        ]
+    )
+    return encoded(said | {a_field(rng, said): odd}), []
+
+
+@maker("letter", weight=0.3)
+def too_many_digits(rng: Random, said: Said) -> Wire:
+    return encoded(said | {"unknown": "@"}).replace(b'"@"', b"9" * 5000), []
+
+
+@maker("either")
+def types(rng: Random, said: Said) -> Wire:
+    wrong: Any = rng.choice(
+        [5, 0.5, "5", "", True, None, [], [5], {}, {"a": {"b": None}}, "x" * 300, [[]], {"": ""}]
+    )
+    return encoded(said | {a_field(rng, said): wrong}), []
+
+
+@maker("either")
+def absent(rng: Random, said: Said) -> Wire:
+    left_out = a_field(rng, said)
+    return encoded({name: value for name, value in said.items() if name != left_out}), []
+
+
+@maker("either")
+def unknown(rng: Random, said: Said) -> Wire:
+    return encoded(
+        said
+        | {
+            rng.choice(["colour", "", "__proto__", "x" * 1000, "\u0000", "é"]): rng.choice(
+                [1, None, {}, "x"]
+            )
+        }
+    ), []
+
+
+@maker()
+def models(rng: Random, said: Said) -> Wire:
+    wrong = [
+        "",
+        "nobody",
+        "Support",
+        "support\n",
+        "support\u0000",
+        "sup port",
+        "../support",
+        "süpport",
+        "\u001b[31m",
+        "m" * 64,
+        "\u202esupport",
+        ".",
+        5,
+    ]
+    return encoded(said | {"model": rng.choice(wrong)}), []
+
+
+@maker()
+def ids(rng: Random, said: Said) -> Wire:
+    return encoded(said | {"event_id": rng.choice(["", "e" * 257, 5, [], {"a": 1}, True])}), []
+
+
+@maker()
+def long_names_at_fault(rng: Random, said: Said) -> Wire:
+    """What is quoted in the reason or the field is long, or could do something to a terminal."""
+    bad = rng.choice(["\u001b]0;owned\u0007", "t" * 100_000, "[bold]", "\u0000", "[/nothing]"])
+    return rng.choice(
+        [
+            binary(said, type=f"ratchet.{bad.strip(chr(0))}"),
+            (encoded(said | {"occurred_at": bad}), []),
+        ]
+    )

@@ -1,0 +1,60 @@
+"""Where a base comes from: a folder, or the hub's cache where the network is away."""
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from services.trainer.machine.bases import folder_of, locate
+from shared.errors import SettingsError
+from shared.identity import digest_of
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, empty, on a machine without a network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def keep(cache: Path, weights: bytes) -> Path:
+    """Lay a model into the cache as the hub's client does."""
+    model = cache / "models--house--small"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(REVISION)
+    snapshot = model / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_bytes(weights)
+    return snapshot
+
+
+@pytest.mark.parametrize("name", ["house/small", "house/small@main", f"house/small@{REVISION}"])
+def test_a_hub_id_is_found_in_the_cache_without_a_network(
+    cache: Path, tmp_path: Path, name: str
+) -> None:
+    snapshot = keep(cache, b"weights")
+    base = locate(tmp_path, name)
+    assert (base.folder, base.name, base.digest) == (snapshot, name, digest_of(b"weights"))
+
+
+def test_a_folder_comes_before_the_hub(cache: Path, tmp_path: Path) -> None:
+    keep(cache, b"of the hub")
+    (tmp_path / "house" / "small").mkdir(parents=True)
+    assert folder_of(tmp_path, "house/small") == tmp_path / "house" / "small"
+
+
+def test_what_is_nowhere_says_where_it_was_looked_for(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="hub cannot be reached"):
+        folder_of(tmp_path, "house/other")
+    with pytest.raises(SettingsError, match="RATCHET_BASES"):
+        folder_of(tmp_path, "nothing")
+
+
+def test_a_folder_without_weights_is_no_base(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingsError, match="holds no base"):
+        locate(tmp_path, "empty")

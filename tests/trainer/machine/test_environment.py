@@ -1,0 +1,131 @@
+"""The check of a machine: from its facts to rows with advice."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.trainer.environment import CHECKS
+from services.trainer.machine.checks import Facts, Gpu, LaneNeed, checks
+from shared.machine_check import Check, has_problem
+
+GIB = 2**30
+LANE = LaneNeed("support", "adaptive", "none", needed=4 * GIB)
+GOOD = Facts(
+    system="Linux",
+    is_wsl=False,
+    torch="2.15.0",
+    cuda="13.0",
+    gpus=(Gpu("H100", 80 * GIB, bf16=True),),
+    has_nvidia_driver=True,
+    bitsandbytes="0.50.2",
+    cores=16,
+    cpu_bf16=True,
+    memory=80 * GIB,
+    work_free=100 * GIB,
+    lanes=(LANE,),
+)
+
+
+def row(facts: Facts, name: str) -> Check:
+    (found,) = (check for check in checks(facts) if check.name == name)
+    return found
+
+
+def test_a_good_machine_has_nothing_to_do() -> None:
+    found = checks(GOOD)
+    assert [check.name for check in found] == [
+        "system",
+        "torch",
+        "cuda:0",
+        "bitsandbytes",
+        "work",
+        "support/adaptive",
+    ]
+    assert {check.state for check in found} == {"ok"}
+    assert not any(check.advice for check in found)
+
+
+def test_on_windows_wsl2_is_advised_and_within_it_all_is_well() -> None:
+    windows = row(replace(GOOD, system="Windows"), "system")
+    assert windows.state == "warning"
+    assert "WSL2" in windows.advice
+    assert row(replace(GOOD, is_wsl=True), "system") == Check(
+        name="system", state="ok", found="Linux in WSL2"
+    )
+
+
+@pytest.mark.parametrize(("gibibytes", "state"), [(8, "warning"), (11.99, "warning"), (12, "ok")])
+def test_a_gpu_under_12_gib_is_warned_of(gibibytes: float, state: str) -> None:
+    small = row(replace(GOOD, gpus=(Gpu("RTX", int(gibibytes * GIB), bf16=False),)), "cuda:0")
+    assert small.state == state
+    assert ("nf4" in small.advice) == (state == "warning")
+    assert "fp16" in small.found
+
+
+def test_every_gpu_has_a_row() -> None:
+    gpus = (Gpu("A", 80 * GIB, bf16=True), Gpu("B", 8 * GIB, bf16=True))
+    assert [row(replace(GOOD, gpus=gpus), f"cuda:{number}").state for number in (0, 1)] == [
+        "ok",
+        "warning",
+    ]
+
+
+def test_without_a_gpu_the_cpu_trains() -> None:
+    cpu = replace(GOOD, gpus=(), has_nvidia_driver=False, cuda=None, cores=1)
+    assert row(cpu, "device") == Check(
+        name="device", state="ok", found="CPU with 1 core, with bf16; no CUDA device"
+    )
+    slow = row(replace(cpu, cpu_bf16=False, cores=8), "device")
+    assert (slow.state, slow.found) == ("warning", "CPU with 8 cores, without bf16")
+    assert "fp32" in slow.advice
+    unseen = row(replace(cpu, has_nvidia_driver=True), "device")
+    assert unseen.state == "warning"
+    assert "driver" in unseen.advice
+
+
+def test_bitsandbytes_is_a_problem_only_for_who_asks_for_it() -> None:
+    without = replace(GOOD, bitsandbytes=None)
+    assert row(without, "bitsandbytes").state == "warning"
+    asked = row(replace(without, lanes=(replace(LANE, quantisation="nf4"),)), "bitsandbytes")
+    assert asked.state == "problem"
+    assert "support/adaptive" in asked.found
+
+
+def test_without_torch_it_says_so_and_says_no_more_of_devices() -> None:
+    found = checks(replace(GOOD, torch=None, gpus=(), lanes=()))
+    assert [check.name for check in found] == ["system", "torch", "work"]
+    assert has_problem(found)
+    assert "ratchet[trainer]" in found[1].advice
+
+
+@pytest.mark.parametrize(
+    ("free", "state"),
+    [(None, "problem"), (GIB // 2, "problem"), (5 * GIB, "warning"), (10 * GIB, "ok")],
+)
+def test_room_for_runs(free: int | None, state: str) -> None:
+    found = row(replace(GOOD, work_free=free), "work")
+    assert found.state == state
+    assert bool(found.advice) == (state != "ok")
+
+
+def test_lanes_say_what_they_need_and_what_is_absent() -> None:
+    tight = row(
+        replace(GOOD, memory=3 * GIB, lanes=(replace(LANE, advice="it fits with batch_size: 2"),)),
+        "support/adaptive",
+    )
+    assert (tight.state, tight.found) == (
+        "warning",
+        "the longest batch needs about 4.0 GiB of 3.0 GiB",
+    )
+    assert "batch_size: 2" in tight.advice
+    assert (
+        row(replace(GOOD, lanes=(replace(LANE, absent="no folder"),)), "support/adaptive").state
+        == "problem"
+    )
+    assert row(replace(GOOD, lanes=(replace(LANE, needed=None),)), "support/adaptive").state == "ok"
+    assert row(replace(GOOD, models_error="a.yaml:3: rank"), "models").state == "problem"
+
+
+def test_rows_go_from_process_to_process() -> None:
+    found = checks(replace(GOOD, system="Windows"))
+    assert CHECKS.validate_json(CHECKS.dump_json(found)) == found

@@ -1,0 +1,118 @@
+"""A run that is past saving is told from one that is only noisy."""
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.trainer.errors import RunFailed
+from services.trainer.protocol import Stepped
+from services.trainer.training.base_model import learning, save_adapter
+from services.trainer.training.divergence import (
+    LOSS_FACTOR,
+    LOSS_NATS,
+    NORM_FACTOR,
+    WINDOW,
+    divergence,
+)
+from services.trainer.training.recipe import train
+from shared.config.training import TrainingConfig
+from tests.trainer.tiny import EXAMPLES, tiny_model
+
+
+def first_step_that_is_told(losses: Sequence[float], norms: Sequence[float | None]) -> int | None:
+    return next(
+        (step for step in range(1, len(losses) + 1) if divergence(losses[:step], norms[:step])),
+        None,
+    )
+
+
+def test_a_loss_that_rises_and_stays_is_told_once_its_mean_is_over_the_line() -> None:
+    """Ten steps at 2 nats, then 12: the line is 1.5 x 2 + 1 = 4. The mean of five is 2 + 10 k / 5
+    with k high ones: 4 with one, which is not above, 6 with two.
+    """
+    assert (WINDOW, LOSS_FACTOR, LOSS_NATS) == (5, 1.5, 1.0)
+    losses = [2.0] * 10 + [12.0] * 5
+    assert first_step_that_is_told(losses, [1.0] * 15) == 12
+    assert (
+        divergence(losses, [1.0] * 15)
+        == "the loss rose from 2.00 to 12.00 nats per token over 15 steps"
+    )
+
+
+def test_norms_that_grow_and_stay_are_told_once_most_of_a_window_has_grown() -> None:
+    """The median of five moves with the third of them."""
+    norms = [1.0] * 20 + [NORM_FACTOR * 2] * 5
+    assert first_step_that_is_told([1.0] * 25, norms) == 23
+
+
+def test_one_leap_is_noise_and_so_is_a_norm_that_comes_back_to_where_it_began() -> None:
+    assert (
+        first_step_that_is_told(
+            [2.0] * 10 + [7.0] + [2.0] * 10, [1.0] * 10 + [1000.0] * 2 + [1.0] * 9
+        )
+        is None
+    )
+    learned = [5.0] * 10 + [0.001] * 50 + [5.0] * 10
+    assert first_step_that_is_told([0.5] * 70, learned) is None
+
+
+def test_scaled_gradients_that_overflow_are_not_norms() -> None:
+    assert first_step_that_is_told([1.0] * 20, [None] * 20) is None
+    assert first_step_that_is_told([1.0] * 20, [None, None, *[1.0] * 18]) is None
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 3), st.integers(20, 120))
+@settings(max_examples=60)
+def test_an_honest_run_is_never_ended(seed: int, began: float, steps: int) -> None:
+    """The loss falls towards a tenth with a spread of half its size, norms fall as much with a
+    spread of a factor of e either way.
+    """
+    draw = random.Random(seed)
+    falling = [began * (0.1 + 0.9 * math.exp(-step / 15)) for step in range(steps)]
+    losses = [mean * draw.uniform(0.5, 1.5) for mean in falling]
+    norms = [mean * math.exp(draw.gauss(0, 1)) for mean in falling]
+    assert first_step_that_is_told(losses, norms) is None
+
+
+CONFIG = TrainingConfig(rank=4, alpha=16, batch_size=8, epochs=40, learning_rate=5e-3)
+"""40 epochs of one step each."""
+
+
+def run(config: TrainingConfig, out: Path, parent: Path | None = None) -> list[float]:
+    losses: list[float] = []
+    torch.manual_seed(config.seed)
+    with learning(tiny_model(), config, parent) as model:
+        train(model, EXAMPLES, config, "cpu", lambda step: losses.append(step.loss))
+        save_adapter(model, "tiny", out)
+    return losses
+
+
+def test_a_rate_that_is_far_too_high_ends_the_run_early_with_advice(tmp_path: Path) -> None:
+    """Beyond what any lane allows: what has learned forgets it. Which norms a run has then is
+    chance; the rule on them is tested above.
+    """
+    parent = tmp_path / "parent"
+    assert run(CONFIG, parent)[-1] < 1
+    steps: list[Stepped] = []
+    config = CONFIG.model_copy(update={"learning_rate": 0.1})
+    with (
+        learning(tiny_model(), config, parent) as model,
+        pytest.raises(RunFailed, match="diverged: the loss rose") as failure,
+    ):
+        train(model, EXAMPLES, config, "cpu", steps.append)
+    assert len(steps) <= config.epochs / 2
+    assert "learning_rate" in failure.value.advice
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_honest_run_of_the_tiny_model_ends_by_itself(tmp_path: Path, seed: int) -> None:
+    """With dropout, and a rate as high as a lane may have."""
+    losses = run(CONFIG.model_copy(update={"dropout": 0.3, "seed": seed}), tmp_path)
+    assert len(losses) == 40
+    assert losses[-1] < losses[0]

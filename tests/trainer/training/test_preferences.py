@@ -1,0 +1,186 @@
+"""What is learned by comparison: disliked answers become less likely, corrections gain on what they
+replaced.
+"""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.trainer.data.tokenization import Encoded
+from services.trainer.protocol import Stepped
+from services.trainer.training.base_model import learning, save_adapter
+from services.trainer.training.preferences import (
+    EncodedPair,
+    Judged,
+    answer_likelihoods,
+    mismatch,
+    portion,
+)
+from services.trainer.training.recipe import train
+from shared.config.training import TrainingConfig
+from tests.trainer.tiny import EXAMPLES, encoded, tiny_model, weights
+
+CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=4, epochs=10, learning_rate=5e-3)
+
+LIKED = [encoded("more of", "uvu"), encoded("and of", "tvt")]
+DISLIKED = [
+    encoded("none of", "zzzz"),
+    encoded("nor of", "yxyx"),
+    encoded("never", "99"),
+    encoded("no", "qqq"),
+]
+JUDGED = [
+    *(Judged(example, True) for example in LIKED),
+    *(Judged(example, False) for example in DISLIKED),
+]
+PAIRS = [
+    EncodedPair(encoded(prompt, prompt[::-1]), encoded(prompt, "wrong " + prompt))
+    for prompt in ("abc", "def", "ghijk", "lm", "nop")
+]
+
+
+def likelihoods(model: torch.nn.Module, examples: list[Encoded]) -> list[float]:
+    model.eval()
+    with torch.no_grad():
+        return [float(value) for value in answer_likelihoods(model, examples, "cpu")]
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that gives all of these answers: people judge what a model says, not what it would
+    never say.
+    """
+    folder = tmp_path_factory.mktemp("parent")
+    torch.manual_seed(0)
+    with learning(tiny_model(), CONFIG, None) as model:
+        train(model, [*EXAMPLES, *LIKED, *DISLIKED], CONFIG, "cpu", lambda step: None)
+        save_adapter(model, "tiny", folder)
+    return folder
+
+
+def change(
+    examples: list[Encoded],
+    watched: list[Encoded],
+    pairs: list[EncodedPair],
+    judged: list[Judged],
+    parent: Path | None = None,
+    config: TrainingConfig = CONFIG,
+) -> tuple[list[float], list[Stepped]]:
+    """By how much each of `watched` has become likelier, in nats."""
+    steps: list[Stepped] = []
+    torch.manual_seed(config.seed)
+    with learning(tiny_model(), config, parent) as model:
+        before = likelihoods(model, watched)
+        train(model, examples, config, "cpu", steps.append, pairs=pairs, judged=judged)
+        after = likelihoods(model, watched)
+    return [b - a for a, b in zip(before, after, strict=True)], steps
+
+
+def test_the_likelihood_of_an_answer_is_that_of_its_tokens_together() -> None:
+    model = tiny_model()
+    for example, found in zip(EXAMPLES, likelihoods(model, EXAMPLES), strict=True):
+        logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
+        by_hand = sum(
+            float(logits[place - 1, example.ids[place]])
+            for place in range(example.answer_start, len(example.ids))
+        )
+        assert found == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_a_disliked_answer_becomes_less_likely_and_a_liked_one_more(parent: Path) -> None:
+    changes, steps = change(
+        EXAMPLES, [*LIKED, *DISLIKED], [], JUDGED, parent, CONFIG.model_copy(update={"epochs": 30})
+    )
+    assert all(gain > 0 for gain in changes[: len(LIKED)])
+    assert all(gain < 0 for gain in changes[len(LIKED) :])
+    assert steps[-1].judged_loss is not None
+    assert steps[0].judged_loss is not None
+    assert steps[-1].judged_loss < steps[0].judged_loss
+
+
+def test_a_disliked_answer_rides_up_with_those_that_resemble_it_and_less_so_when_it_is_unlearned() -> (
+    None
+):
+    """The same answers are learned for other prompts, and the model is one that has given none of
+    them yet.
+    """
+    disliked = [
+        Judged(encoded("not here", "abc"), False),
+        Judged(encoded("nor here", "eeeee"), False),
+    ]
+    watched = [one.example for one in disliked]
+    untold, _ = change(EXAMPLES, watched, [], [])
+    told, _ = change(EXAMPLES, watched, [], disliked)
+    assert all(gain > 0 for gain in untold)
+    assert all(gain < other for gain, other in zip(told, untold, strict=True))
+
+
+def test_a_correction_gains_on_what_it_replaced_and_does_not_become_less_likely_itself() -> None:
+    chosen, rejected = [pair.chosen for pair in PAIRS], [pair.rejected for pair in PAIRS]
+    changes, steps = change(chosen, [*chosen, *rejected], PAIRS, [])
+    plain, _ = change(chosen, [*chosen, *rejected], [], [])
+    gains = [a - b for a, b in zip(changes[:5], changes[5:], strict=True)]
+    assert all(gain > 0 for gain in gains)
+    assert all(gain > 0 for gain in changes[:5])
+    assert sum(gains) > sum(a - b for a, b in zip(plain[:5], plain[5:], strict=True)), (
+        "more than by learning the corrections alone"
+    )
+    assert steps[0].preference_loss is not None
+    assert steps[-1].preference_loss is not None
+    assert steps[-1].preference_loss < steps[0].preference_loss
+
+
+def test_the_first_step_finds_the_reference_itself() -> None:
+    """A model that has not moved: a pair costs log 2, a judged answer 1 - sigma(0) = 0.5 on
+    whatever side. All eight examples are one step, so the step has all pairs and all judged
+    answers; the weights of these have a mean of 1.
+    """
+    _, steps = change(
+        EXAMPLES, EXAMPLES, PAIRS, JUDGED, config=CONFIG.model_copy(update={"epochs": 1})
+    )
+    assert len(steps) == 1
+    assert steps[0].preference_loss == pytest.approx(math.log(2), rel=1e-4)
+    assert steps[0].judged_loss == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_result_does_not_depend_on_how_a_step_is_divided(
+    tmp_path: Path, batch_size: int
+) -> None:
+    """Eight at once are the same as eight by one, and as two by four of which accumulation makes
+    eight.
+    """
+    adapters = []
+    for size in (8, batch_size):
+        config = CONFIG.model_copy(update={"batch_size": size, "epochs": 3, "learning_rate": 1e-3})
+        assert size * config.accumulation == 8
+        torch.manual_seed(0)
+        with learning(tiny_model(), config, None) as model:
+            train(model, EXAMPLES, config, "cpu", lambda step: None, pairs=PAIRS, judged=JUDGED)
+            save_adapter(model, "tiny", tmp_path / str(size))
+        adapters.append(weights(tmp_path / str(size)))
+    for name, weight in adapters[0].items():
+        torch.testing.assert_close(weight, adapters[1][name], rtol=1e-2, atol=1e-4)
+
+
+def test_a_prompt_is_mismatched_with_the_answer_of_another() -> None:
+    one, two, three = encoded("one", "a"), encoded("two words", "bb"), encoded("three", "abc")
+    assert mismatch([one, two, three]) == [
+        encoded("one", "bb"),
+        encoded("two words", "abc"),
+        encoded("three", "a"),
+    ]
+    assert mismatch([one]) == []
+
+
+@given(st.integers(0, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 3))
+def test_an_epoch_comes_by_everything_once_and_evenly(
+    items: int, steps: int, epoch: int, seed: int
+) -> None:
+    portions = [portion(range(items), epoch, place, steps, seed) for place in range(steps)]
+    assert sorted(item for part in portions for item in part) == list(range(items))
+    assert max(map(len, portions)) - min(map(len, portions)) <= 1

@@ -1,0 +1,210 @@
+"""What a child does is the same beside its parent and on a Ray cluster: one suite, on both, with a
+tiny model and a real cluster.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from services.trainer.data.training_set import Sample
+from services.trainer.errors import ChildEnded, RunFailed, RunInterrupted
+from services.trainer.protocol import (
+    Answer,
+    Answered,
+    Counted,
+    Load,
+    Loaded,
+    Score,
+    Scored,
+    Stepped,
+    Train,
+    Trained,
+)
+from services.trainer.worker.client import ChildProcess, on_ray
+from shared.config.training import TrainingConfig
+from shared.events import Message
+from tests.trainer.tiny import save_tiny
+from tests.trainer.worker.ray_cluster import RayCluster, ray_cluster
+
+pytestmark = pytest.mark.chaos
+"""For its length: a training process takes seconds to start, and a cluster more."""
+
+SAMPLES = tuple(
+    Sample(
+        messages=(Message(role="user", content=f"ticket {number}"),), answer=f"queue {number % 7}"
+    )
+    for number in range(24)
+)
+CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=40, dropout=0.1, precision="fp32")
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bases") / "tiny"
+    save_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+Kill = Callable[[ChildProcess], None]
+
+
+@pytest.fixture(params=["beside", "ray"])
+async def child_and_kill(
+    request: pytest.FixtureRequest, base: Path, tmp_path: Path
+) -> AsyncIterator[tuple[ChildProcess, Kill]]:
+    """A child, and what ends it without a word."""
+    if request.param == "beside":
+        child = ChildProcess(1, structlog.stdlib.get_logger())
+
+        def kill(child: ChildProcess) -> None:
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+    else:
+        cluster: RayCluster = request.getfixturevalue("cluster")
+        child = ChildProcess(
+            1, structlog.stdlib.get_logger(), launch=on_ray(cluster.client, 0, 1, tmp_path, [base])
+        )
+
+        def kill(child: ChildProcess) -> None:
+            (worker,) = cluster.workers()
+            os.kill(worker, signal.SIGKILL)
+
+    try:
+        yield child, kill
+    finally:
+        await child.stop()
+
+
+def training(folder: Path, out: str) -> Train:
+    return Train(
+        examples=SAMPLES,
+        configuration=CONFIG,
+        parent=None,
+        checkpoints=folder / out,
+        out=folder / out / "adapter",
+        base_name="tiny",
+    )
+
+
+def weights(train: Train) -> bytes:
+    return (train.out / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # asyncio says it of the pipes of a child that was killed on purpose
+async def test_a_child(
+    child_and_kill: tuple[ChildProcess, Kill], base: Path, tmp_path: Path
+) -> None:
+    """From its start to a second one after its death: to start one takes seconds, to train a tiny
+    model none.
+    """
+    child, kill = child_and_kill
+
+    with pytest.raises(RunFailed, match="no base is loaded"):
+        await child.ask(Score(adapter=None, samples=SAMPLES, max_tokens=64), Scored)
+    with pytest.raises(RunFailed, match="cannot be loaded"):
+        await child.ask(Load(base=tmp_path / "nothing", precision="fp32"), Loaded)
+    load = Load(base=base, precision="fp32")
+    await child.ask(load, Loaded)
+    assert not await child.interrupt(), "nothing is trained"
+
+    # Stopped after its step, with a checkpoint, and gone on with: as if it had not been.
+    steps: list[int] = []
+    stopping: list[asyncio.Task[bool]] = []
+
+    async def stop_at_once(reply: Stepped | Counted) -> None:
+        assert isinstance(reply, Stepped)
+        assert reply.total_steps == STEPS
+        steps.append(reply.step)
+        if not stopping:
+            stopping.append(asyncio.create_task(child.interrupt()))
+
+    cut, whole = training(tmp_path, "cut"), training(tmp_path, "whole")
+    with pytest.raises(RunInterrupted) as interrupted:
+        await child.ask(cut, Trained, stop_at_once)
+    assert await stopping[0]
+    assert steps == list(range(1, interrupted.value.step + 1))
+    assert len(steps) < STEPS
+    assert not cut.out.exists()
+    assert (await child.ask(cut, Trained, stop_at_once)).steps == STEPS
+    assert steps == list(range(1, STEPS + 1))
+    await child.ask(whole, Trained)
+    assert weights(cut) == weights(whole)
+
+    counted: list[int] = []
+
+    async def count(reply: Stepped | Counted) -> None:
+        assert isinstance(reply, Counted)
+        counted.append(reply.done)
+
+    before, after = [
+        (
+            await child.ask(Score(adapter=adapter, samples=SAMPLES, max_tokens=64), Scored, count)
+        ).scores
+        for adapter in (None, whole.out)
+    ]
+    assert sum(after) > sum(before)
+    assert counted[-1] == len(SAMPLES)
+
+    # Killed in the middle of a training; the next request finds another, which goes on from the
+    # checkpoint.
+    steps.clear()
+    killed = training(tmp_path, "killed").model_copy(
+        update={"configuration": CONFIG.model_copy(update={"save_steps": 20})}
+    )
+
+    async def kill_at_once(reply: Stepped | Counted) -> None:
+        assert isinstance(reply, Stepped)
+        steps.append(reply.step)
+        if reply.step == 25 and len(steps) == 25:
+            kill(child)
+
+    with pytest.raises(ChildEnded):
+        await child.ask(killed, Trained, kill_at_once)
+    heard = len(steps)
+    await child.ask(load, Loaded)
+    assert (await child.ask(killed, Trained, kill_at_once)).steps == STEPS
+    assert steps[heard] in range(21, STEPS, 20), "not from the beginning, but from a checkpoint"
+    prompts = tuple(sample.messages for sample in SAMPLES[:2])
+    answer = Answer(
+        adapter=killed.out, probes=prompts, prompts=prompts[:1], max_tokens=64, max_new_tokens=4
+    )
+    answered = await child.ask(answer, Answered, count)
+    assert (len(answered.probes), len(answered.prompts)) == (2, 1)
+
+
+async def test_a_worker_is_given_back_and_what_an_earlier_relay_left_is_ended(
+    cluster: RayCluster, base: Path, tmp_path: Path
+) -> None:
+    """One that is killed cannot give back its worker; a trainer has one at a time all the same."""
+    launch = on_ray(cluster.client, 0, 1, tmp_path, [base])
+    first, second = [
+        ChildProcess(1, structlog.stdlib.get_logger(), launch=launch) for _ in range(2)
+    ]
+    try:
+        await first.ask(Load(base=base, precision="fp32"), Loaded)
+        (earlier,) = cluster.children()
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        await second.ask(Load(base=base, precision="fp32"), Loaded)
+        (later,) = cluster.children()
+        assert later != earlier
+    finally:
+        await first.stop()
+        await second.stop()
+    async with asyncio.timeout(20):
+        while cluster.children():
+            await asyncio.sleep(0.1)

@@ -1,0 +1,68 @@
+"""The trainer as a process whose training process lives on a Ray cluster: what befalls a run there,
+on a real broker and a real cluster.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.events import CheckpointSaved
+from tests.trainer.fleet import HALTED, HALTED_AT, STEPS, Fleet, make_base
+from tests.trainer.worker.ray_cluster import RayCluster, ray_cluster
+
+pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def fleet(broker: str, bases: Path, tmp_path: Path) -> AsyncIterator[Fleet]:
+    make_base(bases / "smollm2-135m-instruct", tmp_path / "bases" / "tiny")
+    fleet = Fleet(broker, tmp_path / "bases" / "tiny", tmp_path, "ray-service")
+    await fleet.name_a_champion()
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+
+
+async def test_a_run_on_ray_outlives_its_trainer_and_its_worker(
+    fleet: Fleet, cluster: RayCluster
+) -> None:
+    """A trainer is stopped in the middle of a run, which leaves its checkpoint; the worker of the
+    next one is killed. Steps that were told of before the stop are not done again, and there is one
+    outcome.
+    """
+    told = {"RATCHET_RAY_ADDRESS": cluster.client, "RATCHET_RAY_GPUS": "0"}
+    one = await fleet.start(HALTED, **told)
+    assert len(cluster.children()) == 1
+    batch = await fleet.announce(fleet.batch())
+    await fleet.until_at(HALTED_AT)
+    assert one.stop(30) == 0
+    assert await fleet.outcomes(batch) == []
+    assert fleet.left_over()
+    before = await fleet.steps(batch)
+    assert before[-1].step < STEPS
+
+    two = await fleet.start("trainer.child_written=stall:8", **told)
+    await fleet.until_step(batch, STEPS)
+    (worker,) = cluster.workers()
+    os.kill(worker, signal.SIGKILL)
+    outcome = await fleet.one_outcome(batch)
+    assert isinstance(outcome, CheckpointSaved) or outcome.verdict is not None
+    assert outcome.metrics is not None
+    assert outcome.metrics.steps == STEPS
+    after = (await fleet.steps(batch))[len(before) :]
+    assert after[0].step > before[-1].step
+    assert two.stop(30) == 0
+    async with asyncio.timeout(60):
+        while cluster.children():
+            await asyncio.sleep(0.2)

@@ -1,0 +1,69 @@
+"""What ran out is known from the error, and the advice names only what can still be lowered."""
+
+import errno
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from services.trainer.worker.resource_exhaustion import (
+    is_disk_full,
+    is_out_of_memory,
+    what_would_fit,
+)
+from shared.config.training import TrainingConfig
+
+
+def test_torch_says_that_a_cpu_has_no_more_memory_in_words_that_are_known() -> None:
+    with pytest.raises(RuntimeError) as failure:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    assert is_out_of_memory(failure.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_errors_of_memory(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    assert not is_disk_full(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EFBIG, "File too large"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+)
+def test_errors_of_a_full_disk(error: Exception) -> None:
+    assert is_disk_full(error)
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        OSError(errno.ENOENT, "no such file"),
+        SafetensorError("(os error 2)"),
+    ],
+)
+def test_other_errors_are_neither(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+    assert not is_disk_full(error)
+
+
+def test_the_advice_halves_what_can_be_halved() -> None:
+    advice = what_would_fit(TrainingConfig(batch_size=10, max_tokens=1024))
+    assert "batch_size 5 (now 10" in advice
+    assert "gradient_checkpointing" in advice
+    assert "nf4" in advice
+    assert "max_tokens 512" in advice
+
+
+def test_what_is_as_low_as_it_gets_is_not_advised() -> None:
+    lowest = TrainingConfig(
+        batch_size=1, gradient_checkpointing=True, quantisation="nf4", max_tokens=256
+    )
+    assert what_would_fit(lowest) == "a smaller base, or a machine with more memory"
