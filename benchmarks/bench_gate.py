@@ -126,8 +126,8 @@ def _null(champion: Champion) -> Iterator[Trial | None]:
             "none",
             0.0,
             house.right(kept),
-            lambda model, scale=scale: _disturb(model, scale, house.draw),
-        )  # type: ignore[misc]  # bound in the loop
+            partial(_disturb, spread=scale, draw=house.draw),
+        )
     for rate in RATES * SHUFFLED:
         yield _trial(
             champion,

@@ -11,13 +11,14 @@ from shared.config.model_file import load_models
 from shared.config.settings import read
 from shared.exit_status import exit_status
 from shared.failpoints import arm
+from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaProducer
 from shared.kafka.end_offsets import LogEnds
 from shared.kafka.security import security_of
 from shared.kafka.streams import Commits, create_app, run
 from shared.logs import configure
 from shared.messaging.topics import FEEDBACK_SCORED
-from shared.observability.health import Health, serve_health
+from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import show_vitals
 from shared.observability.tracing import tracing

@@ -22,8 +22,6 @@ from services.registry.app import (
     MOST_AT_ONCE,
     TOPICS,
     Registry,
-    follow,
-    listen,
     watch_trials,
 )
 from services.registry.deploy.deployer import Deployer
@@ -43,11 +41,13 @@ from shared.kafka.end_offsets import LogEnds
 from shared.kafka.lag import watch_lag
 from shared.kafka.security import security_of
 from shared.logs import configure
+from shared.messaging.consume import consume, consume_batches
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import show_vitals
 from shared.observability.tracing import tracing
+from shared.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
@@ -76,6 +76,7 @@ async def run(settings: RegistrySettings) -> None:
     ends = partial(LogEnds, settings.bootstrap_servers, security=security)
     traces = tracing("registry", settings.traces)
     health = Health(clock)
+    runtime = Runtime("registry", clock, log, metrics, health, traces)
     folders = {
         "merged": settings.merged,
         "object_store": local_folder(settings.object_store),
@@ -127,18 +128,11 @@ async def run(settings: RegistrySettings) -> None:
             await registry.declare()
             work = [
                 asyncio.create_task(
-                    follow(
-                        registry,
-                        consumer.records(),
-                        consumer.commit,
-                        producer,
-                        clock,
-                        log,
-                        metrics,
-                        health,
-                    )
+                    consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
                 ),
-                asyncio.create_task(listen(registry, live.batches(MOST_AT_ONCE), live.commit, log)),
+                asyncio.create_task(
+                    consume_batches(live.batches(MOST_AT_ONCE), registry.hear, live.commit, runtime)
+                ),
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),

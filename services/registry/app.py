@@ -4,7 +4,7 @@ it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -44,7 +44,7 @@ from shared.events import (
     VersionWithdrawn,
 )
 from shared.logs import Log
-from shared.messaging.bus import Handler, Producer, Record, consume
+from shared.messaging.bus import Record
 from shared.messaging.codec import Decoded, decode
 from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
@@ -53,7 +53,6 @@ from shared.messaging.topics import (
     TRAINING_PROGRESS,
     TRAINING_ROLLBACKS,
 )
-from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.trace_context import place_of_batch, place_of_version, traceparent_in
 from shared.observability.tracing import UNTRACED, Tracing
@@ -302,57 +301,6 @@ class Registry:
         champion, on_hold = await self.database.run(state)
         self._metrics.set("ratchet_registry_champion_number", champion, model=model)
         self._metrics.set("ratchet_registry_on_hold", on_hold, model=model)
-
-
-async def follow(
-    registry: Registry,
-    records: AsyncIterator[Record],
-    commit: Handler,
-    producer: Producer,
-    clock: Clock,
-    log: Log,
-    metrics: Metrics,
-    health: Health,
-) -> None:
-    """Handle records until they end."""
-
-    async def handle(record: Record) -> None:
-        health.progressed(busy=True)
-        try:
-            await registry.handle(record)
-        except Unprocessable:
-            metrics.count("ratchet_dead_letters_total", topic=record.topic)
-            raise
-        finally:
-            health.progressed()
-
-    await consume(records, handle, commit, producer, "registry", clock, log)
-
-
-async def listen(
-    registry: Registry,
-    batches: AsyncIterator[Sequence[Record]],
-    commit: Handler,
-    log: Log,
-    *,
-    retry_seconds: float = 1.0,
-    attempts: int = 30,
-) -> None:
-    """Take in live feedback until it ends, each batch committed after its effect. Raises
-    Unavailable after `attempts`.
-    """
-    async for records in batches:
-        for attempt in range(1, attempts + 1):
-            try:
-                await registry.hear(records)
-                break
-            except Unavailable as error:
-                if attempt == attempts:
-                    raise
-                log.warning("live feedback waits", attempt=attempt, reason=str(error))
-                await asyncio.sleep(retry_seconds)
-        for newest in {(record.topic, record.partition): record for record in records}.values():
-            await commit(newest)
 
 
 EVERY_SECONDS = 5.0

@@ -20,16 +20,18 @@ from services.trainer.worker.client import BESIDE, ChildProcess, on_ray
 from shared.clock import SystemClock
 from shared.config.model_file import Models, load_models
 from shared.config.settings import read
-from shared.errors import Misconfigured, Unprocessable
+from shared.errors import Misconfigured
 from shared.exit_status import exit_status
 from shared.failpoints import arm
+from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.end_offsets import LogEnds
 from shared.kafka.lag import watch_lag
 from shared.kafka.security import security_of
 from shared.kafka.topic_reader import KafkaReader
 from shared.logs import configure
-from shared.messaging.bus import Record, consume
+from shared.messaging.bus import Record
+from shared.messaging.consume import consume
 from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
     MODELS_VERSIONS,
@@ -37,10 +39,11 @@ from shared.messaging.topics import (
     TRAINING_CHECKPOINTS,
     TRAINING_ROLLBACKS,
 )
-from shared.observability.health import Health, serve_health
+from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import show_vitals
 from shared.observability.tracing import tracing
+from shared.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
@@ -56,6 +59,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     clock, metrics = SystemClock(), Metrics("trainer")
     traces = tracing("trainer", settings.traces)
     health = Health(clock, settings.trainer_stalled_seconds)
+    runtime = Runtime("trainer", clock, log, metrics, health, traces)
     models = load_models(settings.models)
     _check_sets(models)
     bases = {
@@ -88,14 +92,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
     )
 
     async def handle(record: Record) -> None:
-        health.progressed(busy=True)
-        try:
-            await trainer.handle(record, lambda: consumer.keeps(record))
-        except Unprocessable:
-            metrics.count("ratchet_dead_letters_total", topic=record.topic)
-            raise
-        finally:
-            health.progressed()
+        await trainer.handle(record, lambda: consumer.keeps(record))
 
     async def work() -> None:
         await others.start()
@@ -107,7 +104,7 @@ async def serve(settings: TrainerSettings, told_to_stop: asyncio.Event) -> None:
         async with aclosing(consumer.records()) as records:
             waiting = Waiting(trainer.opens_at, consumer.owns, consumer.commit, clock, metrics, log)
             async with aclosing(waiting.among(records)) as ready:
-                await consume(ready, handle, waiting.commit, producer, "trainer", clock, log)
+                await consume(ready, handle, waiting.commit, producer, runtime)
 
     metrics.expect("ratchet_dead_letters_total", topic=TRAINING_BATCHES)
     expect_runs(metrics, models)

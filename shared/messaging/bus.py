@@ -1,19 +1,16 @@
-"""The bus as a port: records in and out, and the one loop in which an offset is committed, after
-its effect.
+"""The bus as a port: records in and out.
 
 The real thing is in `shared.kafka.client`; `MemoryBus` is its twin for tests.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from shared.clock import Clock
-from shared.errors import Forgone, Unavailable, Unprocessable
+from shared.errors import Unprocessable
 from shared.events import Event, Position
-from shared.logs import Log
 from shared.messaging.codec import Header, Headers, encode
 from shared.messaging.dead_letters import Notice, original
 from shared.messaging.topics import dead_letter_of
@@ -78,66 +75,6 @@ async def send_dead_letter(
 
 
 Handler = Callable[[Record], Awaitable[None]]
-
-
-async def consume(
-    records: AsyncIterator[Record],
-    handle: Handler,
-    commit: Handler,
-    producer: Producer,
-    service: str,
-    clock: Clock,
-    log: Log,
-    *,
-    retry_seconds: float = 1.0,
-    attempts: int = 30,
-) -> None:
-    """Handle records one by one, each committed after its effect.
-
-    Unprocessable records go to the dead letters; while something is Unavailable the record is tried
-    again, and after `attempts` the error leaves this loop, so that the process ends without
-    committing. So does every other error. What a handler has Forgone is not committed; it comes
-    again to whoever owns its partition.
-    """
-    async for record in records:
-        forgone = False
-        for attempt in range(1, attempts + 1):
-            try:
-                await handle(record)
-                break
-            except Unprocessable as error:
-                log.warning(
-                    "dead letter",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    reason=str(error),
-                )
-                await send_dead_letter(producer, record, error, service, clock)
-                break
-            except Forgone as error:
-                log.info(
-                    "left to its new owner",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    reason=str(error),
-                )
-                forgone = True
-                break
-            except Unavailable as error:
-                if attempt == attempts:
-                    raise
-                log.warning(
-                    "retrying",
-                    topic=record.topic,
-                    offset=record.offset,
-                    attempt=attempt,
-                    reason=str(error),
-                )
-                await asyncio.sleep(retry_seconds)
-        if not forgone:
-            await commit(record)
 
 
 @dataclass

@@ -17,8 +17,9 @@ from services.feedback.scoring import Policies
 from shared.clock import ManualClock
 from shared.config.model_file import Models
 from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
-from shared.messaging.bus import MemoryBus, Record, consume
+from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.codec import Headers, decode
+from shared.messaging.consume import consume
 from shared.messaging.dead_letters import Notice, original
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_of
 from shared.observability.metrics import Metrics
@@ -26,6 +27,7 @@ from shared.storage.dataset_entries import Entry
 from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START, model_file
 from tests.support.odd_input import MAKERS, Odd, odd_input
+from tests.support.runtime import runtime_of
 
 SEED = 20260504
 CASES = 10_000
@@ -200,7 +202,7 @@ async def test_every_other_event_in_the_loop_that_consumes(event: type[Event]) -
         MODELS.get(getattr(decode(record.value, record.headers, event).event, "model", ""))
         handled.add(record.offset)
 
-    await consume(arriving(), handle, bus.commit, bus, "test", ManualClock(START), LOG)
+    await consume(arriving(), handle, bus.commit, bus, runtime_of())
     assert_accounted(cases, sent, handled, letters(bus, topic.name))
     assert bus.committed == {topic.name: len(sent)}
 

@@ -20,7 +20,8 @@ from services.registry.settings import RegistrySettings
 from services.trainer.settings import TrainerSettings
 from shared.clock import SystemClock
 from shared.config.settings import PREFIX, ServiceSettings, read
-from shared.observability.health import Health, serve_health
+from shared.http.health_server import serve_health
+from shared.observability.health import Health
 from tests.deploy.rendering import (
     EVERYTHING,
     OVERLAYS,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from services.registry.app import TOPICS, Registry, follow
+from services.registry.app import TOPICS, Registry
 from services.registry.deploy.deployer import Deployer
 from services.registry.deploy.merged_models import Builds
 from services.registry.deploy.targets.target import Build, Serving
@@ -25,8 +25,10 @@ from shared.config.model_file import Base, ModelFile, Models
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.logs import configure
+from shared.messaging.consume import consume
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
+from shared.runtime import Runtime
 
 LEASE_SECONDS = 2.0
 SWITCH_SECONDS = 0.5
@@ -124,9 +126,8 @@ async def run(broker: str, url: str, folder: Path, name: str, model: str) -> Non
     )
     registry = Registry(database, models, publisher, deployer, clock, log, metrics)
     await registry.declare()
-    following = follow(
-        registry, consumer.records(), consumer.commit, producer, clock, log, metrics, Health(clock)
-    )
+    runtime = Runtime("registry", clock, log, metrics, Health(clock))
+    following = consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
     await asyncio.gather(following, publisher.run(), deployer.run())
 
 

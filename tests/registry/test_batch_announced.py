@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from services.registry.app import follow
 from services.registry.store.tables import Batch
 from shared.clock import SystemClock
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.messaging.bus import publish
+from shared.messaging.consume import consume
 from shared.messaging.topics import TRAINING_BATCHES
-from tests.registry.deploy.test_deployment import LOG
 from tests.registry.pages.showroom import Showroom
 from tests.registry.samples import Books
+from tests.support.runtime import runtime_of
 
 
 async def test_a_batch_is_kept_as_it_was_announced_and_once(books: Books, tmp_path: Path) -> None:
@@ -45,15 +45,12 @@ async def test_a_batch_on_a_real_broker_is_kept(books: Books, tmp_path: Path, br
     await consumer.start()
     # What other tests left there is not of this registry's model; its dead letters are nobody's.
     following = asyncio.create_task(
-        follow(
-            room.registry,
+        consume(
             consumer.records(),
+            room.registry.handle,
             consumer.commit,
             room.bus,
-            clock,
-            LOG,
-            room.metrics,
-            room.health,
+            runtime_of(clock=clock, metrics=room.metrics, health=room.health),
         )
     )
     try:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from services.feedback.intake.responses import Problem
 from shared.auth.bearer_tokens import Tokens
-from shared.auth.local_requests import is_local
+from shared.http.local_requests import is_local
 
 TokensNow = Callable[[], Tokens]
 

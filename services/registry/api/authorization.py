@@ -12,9 +12,9 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from shared.auth import local_requests as callers
 from shared.auth.bearer_tokens import Role, Tokens
 from shared.errors import RatchetError
+from shared.http import local_requests as callers
 
 COOKIE = "ratchet_token"
 OPEN = frozenset(

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from services.registry.api import routes as api
-from services.registry.app import Registry, follow, listen
+from services.registry.app import Registry
 from services.registry.deploy.deployer import Deployer
 from services.registry.deploy.merged_models import Builds
 from services.registry.deploy.targets.folder import Folder
@@ -30,6 +30,7 @@ from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.topic_reader import KafkaReader
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus, publish
+from shared.messaging.consume import consume, consume_batches
 from shared.messaging.topics import (
     FEEDBACK_SCORED,
     MODELS_VERSIONS,
@@ -44,6 +45,7 @@ from shared.storage.object_store import MemoryStore
 from tests.registry.callers import OPERATOR, TOKENS
 from tests.registry.places import FakeTarget
 from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, progress
+from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
 
@@ -451,15 +453,12 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
     clock = SystemClock()
     publisher = Publisher(stage.books.database, producer, clock, LOG)
     following = asyncio.create_task(
-        follow(
-            stage.registry,
+        consume(
             consumer.records(),
+            stage.registry.handle,
             consumer.commit,
             producer,
-            clock,
-            LOG,
-            stage.metrics,
-            stage.health,
+            runtime_of(clock=clock, metrics=stage.metrics, health=stage.health),
         )
     )
     try:
@@ -504,7 +503,9 @@ async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
     live = KafkaConsumer(broker, name, (FEEDBACK_SCORED,))
     await producer.start()
     await live.start()
-    listening = asyncio.create_task(listen(stage.registry, live.batches(50), live.commit, LOG))
+    listening = asyncio.create_task(
+        consume_batches(live.batches(50), stage.registry.hear, live.commit, runtime_of())
+    )
     try:
         await producer.send(FEEDBACK_SCORED, b"support", b"no event", [])
         for version, reward in ((base, 0.8), (worse, -0.8)):

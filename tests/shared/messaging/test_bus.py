@@ -12,8 +12,11 @@ from aiokafka import TopicPartition
 from shared.clock import ManualClock
 from shared.errors import ContractViolation, Forgone, StorageUnavailable
 from shared.kafka.rebalance import Listener
-from shared.messaging.bus import MemoryBus, Record, consume
+from shared.messaging.bus import MemoryBus, Record
+from shared.messaging.consume import consume
 from shared.messaging.topics import FEEDBACK_RECEIVED, dead_letter_of
+from shared.retry import RetryPolicy
+from tests.support.runtime import runtime_of
 
 LOG = structlog.stdlib.get_logger("ratchet.test")
 CLOCK = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
@@ -44,11 +47,8 @@ async def run(bus: MemoryBus, worker: Worker, attempts: int = 3) -> None:
         worker.handle,
         bus.commit,
         bus,
-        "test",
-        CLOCK,
-        LOG,
-        retry_seconds=0,
-        attempts=attempts,
+        runtime_of(),
+        RetryPolicy(attempts, seconds=0),
     )
 
 
@@ -116,11 +116,8 @@ async def test_a_dead_letter_that_cannot_be_written_ends_the_loop_without_commit
             worker.handle,
             bus.commit,
             Refusing(),
-            "test",
-            CLOCK,
-            LOG,
-            retry_seconds=0,
-            attempts=1,
+            runtime_of(),
+            RetryPolicy(1, seconds=0),
         )
     assert bus.committed == {}
 

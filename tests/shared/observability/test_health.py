@@ -7,7 +7,8 @@ from prometheus_client import generate_latest
 
 from ratchet.local_stack.ports import free_port
 from shared.clock import ManualClock
-from shared.observability.health import Health, serve_health
+from shared.http.health_server import serve_health
+from shared.observability.health import Health
 from shared.observability.metrics import CATALOGUE, Metrics
 
 

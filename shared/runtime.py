@@ -1,0 +1,21 @@
+"""The runtime bundle: the ports that every part of a service's shell needs, passed as one value."""
+
+from dataclasses import dataclass
+
+from shared.clock import Clock
+from shared.logs import Log
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.tracing import UNTRACED, Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Clock, log, metrics, health and traces of one service process. Made in its `__main__`."""
+
+    service: str
+    clock: Clock
+    log: Log
+    metrics: Metrics
+    health: Health
+    tracing: Tracing = UNTRACED

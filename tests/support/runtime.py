@@ -1,0 +1,30 @@
+"""A runtime bundle for tests: a manual clock and metrics of their own, no traces."""
+
+from datetime import UTC, datetime
+
+from shared.clock import Clock, ManualClock
+from shared.logs import Log, configure
+from shared.observability.health import Health
+from shared.observability.metrics import Metrics
+from shared.observability.tracing import UNTRACED, Tracing
+from shared.runtime import Runtime
+
+
+def runtime_of(
+    service: str = "test",
+    clock: Clock | None = None,
+    metrics: Metrics | None = None,
+    health: Health | None = None,
+    log: Log | None = None,
+    tracing: Tracing = UNTRACED,
+) -> Runtime:
+    """Return a bundle in which every part that is not given is a fresh one."""
+    clock = clock or ManualClock(datetime(2026, 9, 1, 9, 0, tzinfo=UTC))
+    return Runtime(
+        service,
+        clock,
+        log or configure("test", "warning", "text"),
+        metrics or Metrics(service),
+        health or Health(clock),
+        tracing,
+    )
