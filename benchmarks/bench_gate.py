@@ -20,7 +20,7 @@ Writes its tables into docs/gate.md as well.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from multiprocessing import get_context
 from typing import Any, Literal
@@ -126,7 +126,7 @@ def _null(champion: Champion) -> Iterator[Trial | None]:
             "none",
             0.0,
             house.right(kept),
-            partial(_disturb, spread=scale, draw=house.draw),
+            partial(_disturb, scale=scale, draw=house.draw),
         )
     for rate in RATES * SHUFFLED:
         yield _trial(
