@@ -29,23 +29,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.gate.cipher_task import POISONS, House, Word, answered, base
-from benchmarks.gate.minimum_examples import simulated
-from benchmarks.gate.tables import Trial, results, write
+from benchmarks.gate.cipher_task import POISONS, Customer, Word, greedy_answers, train_base
+from benchmarks.gate.minimum_examples import simulate_bound_errors
+from benchmarks.gate.tables import CandidateResult, summarize, write_page
 from benchmarks.results import report
 from ratchet import console
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 from services.trainer.errors import RunFailed
-from services.trainer.gate.decision import Evidence, Paired, judge, spent
-from services.trainer.training.base_model import learning
+from services.trainer.gate.decision import GateEvidence, PairedScores, alpha_for_gate, decide
+from services.trainer.training.base_model import trainable_adapter
 from services.trainer.training.recipe import train
 from services.trainer.training.scoring import score
-from shared.config.model_file import Gate
+from shared.config.model_file import GateSettings
 from shared.config.training import TrainingConfig
 
 PROCESSES = 2
-LEARNED = 30
-HOUSES = ((9, 20), (11, 20), (12, 8), (12, 12), (12, 16))
+CHAMPION_EXAMPLES = 30
+CHAMPIONS = ((9, 20), (11, 20), (12, 8), (12, 12), (12, 16))
 """What each champion has learned: the cipher of so many letters, in so many epochs. Some lack
 letters, some are not quite sure yet.
 """
@@ -53,7 +53,7 @@ GOLDEN, EARLIER, RETENTION, UNSEEN = 32, 12, 12, 1000
 HELD_OUT_SHARE = 0.1
 REHEARSED, REPLAYED = 20, 20
 BATCH = 50
-DOSES = (0.0, 0.1, 0.3, 1.0)
+POISON_SHARES = (0.0, 0.1, 0.3, 1.0)
 RATES = (5e-4, 3e-3)
 NOISES = (0.02, 0.1, 0.4)
 NOISY, SHUFFLED = 11, 6
@@ -65,7 +65,7 @@ CONFIG = TrainingConfig(
     batch_size=16,
     targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 )
-GATE = Gate()
+GATE = GateSettings()
 
 Good = Literal["much", "little", "none"]
 Teach = Callable[[Any], None]
@@ -74,59 +74,59 @@ EXAMPLES: dict[Good, int] = {"much": BATCH, "little": 12, "none": BATCH}
 
 
 @cache
-def held_base() -> Any:
+def cached_base() -> Any:
     torch.set_num_threads(1)
-    return base()
+    return train_base()
 
 
 @dataclass(frozen=True)
-class Champion:
+class TrainedChampion:
     """What is served in a house, and what is known of it before a batch comes. `model` is the base
     with an adapter on it that can learn; `weights` are those of the champion's adapter.
     """
 
-    house: House
+    customer: Customer
     model: Any
     weights: dict[str, torch.Tensor]
-    learned: list[Encoded]
-    unseen: list[Encoded]
-    on_unseen: Floats
+    learned: list[EncodedExample]
+    unseen: list[EncodedExample]
+    unseen_scores: Floats
 
-    def put_on(self) -> None:
+    def load_weights(self) -> None:
         with torch.no_grad():
             for name, weight in _adapted(self.model):
                 weight.copy_(self.weights[name])
 
 
-def trials(seed: int) -> list[Trial | None]:
+def run_trials(seed: int) -> list[CandidateResult | None]:
     """All candidates of one house, None for a run that diverged."""
-    house = House(seed)
-    with learning(held_base(), CONFIG, None) as model:
-        champion = _champion(house, model, *HOUSES[seed])
+    house = Customer(seed)
+    with trainable_adapter(cached_base(), CONFIG, None) as model:
+        champion = _champion(house, model, *CHAMPIONS[seed])
         return [*_null(champion), *_trained(champion)]
 
 
-def _champion(house: House, model: Any, letters: int, epochs: int) -> Champion:
-    known, unseen = house.right(LEARNED, letters), house.right(UNSEEN)
-    _learn(model, [*known, *house.copied(REHEARSED)], CONFIG.model_copy(update={"epochs": epochs}))
+def _champion(house: Customer, model: Any, letters: int, epochs: int) -> TrainedChampion:
+    known, unseen = house.corrections(CHAMPION_EXAMPLES, letters), house.corrections(UNSEEN)
+    _learn(model, [*known, *house.copies(REHEARSED)], CONFIG.model_copy(update={"epochs": epochs}))
     weights = {name: weight.detach().clone() for name, weight in _adapted(model)}
-    return Champion(house, model, weights, known, unseen, _scores(model, unseen))
+    return TrainedChampion(house, model, weights, known, unseen, _scores(model, unseen))
 
 
 def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
-def _null(champion: Champion) -> Iterator[Trial | None]:
-    house, kept = champion.house, round(BATCH * HELD_OUT_SHARE)
+def _null(champion: TrainedChampion) -> Iterator[CandidateResult | None]:
+    house, kept = champion.customer, round(BATCH * HELD_OUT_SHARE)
     for scale in NOISES * NOISY:
         yield _trial(
             champion,
             "noise",
             "none",
             0.0,
-            house.right(kept),
-            partial(_disturb, scale=scale, draw=house.draw),
+            house.corrections(kept),
+            partial(_disturb, scale=scale, draw=house.random),
         )
     for rate in RATES * SHUFFLED:
         yield _trial(
@@ -139,32 +139,32 @@ def _null(champion: Champion) -> Iterator[Trial | None]:
         )
 
 
-def _trained(champion: Champion) -> Iterator[Trial | None]:
-    house = champion.house
+def _trained(champion: TrainedChampion) -> Iterator[CandidateResult | None]:
+    house = champion.customer
     for good, count in EXAMPLES.items():
-        for dose, poison, rate in product(DOSES, POISONS, RATES):
+        for dose, poison, rate in product(POISON_SHARES, POISONS, RATES):
             poisoned = round(dose * count)
             words = house.words(count - poisoned)
             honest = (
-                house.said(words, _own_answers(champion, words))
+                house.approvals(words, _own_answers(champion, words))
                 if good == "none" and words
-                else house.right(count - poisoned)
+                else house.corrections(count - poisoned)
             )
             kept = max(1, round(count * HELD_OUT_SHARE))
-            bad = int(house.draw.binomial(kept, dose))
-            held_out = [*house.poisoned(bad, poison), *house.right(kept - bad)]
+            bad = int(house.random.binomial(kept, dose))
+            held_out = [*house.poisoned(bad, poison), *house.corrections(kept - bad)]
             lesson = _lesson(champion, [*honest, *house.poisoned(poisoned, poison)], rate)
             yield _trial(champion, "trained", good, dose, held_out, lesson)
 
 
-def _lesson(champion: Champion, new: list[Encoded], rate: float) -> Teach:
+def _lesson(champion: TrainedChampion, new: list[EncodedExample], rate: float) -> Teach:
     """A run as the trainer does it: new examples, replayed ones and rehearsed ones together."""
     config = CONFIG.model_copy(update={"learning_rate": rate})
-    examples = [*new, *champion.learned[:REPLAYED], *champion.house.copied(REHEARSED)]
+    examples = [*new, *champion.learned[:REPLAYED], *champion.customer.copies(REHEARSED)]
     return lambda model: _learn(model, examples, config)
 
 
-def _learn(model: Any, examples: list[Encoded], config: TrainingConfig) -> None:
+def _learn(model: Any, examples: list[EncodedExample], config: TrainingConfig) -> None:
     train(model, examples, config, "cpu", lambda step: None)
 
 
@@ -180,12 +180,21 @@ def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
 
 
 def _trial(
-    champion: Champion, made: str, good: str, dose: float, new_held_out: list[Encoded], teach: Teach
-) -> Trial | None:
+    champion: TrainedChampion,
+    made: str,
+    good: str,
+    dose: float,
+    new_held_out: list[EncodedExample],
+    teach: Teach,
+) -> CandidateResult | None:
     """A candidate, its truth, and the gate's word on it; None when its run ended early."""
-    house, model = champion.house, champion.model
-    sets = [*new_held_out, *house.right(EARLIER)], house.right(GOLDEN), house.copied(RETENTION)
-    champion.put_on()
+    house, model = champion.customer, champion.model
+    sets = (
+        [*new_held_out, *house.corrections(EARLIER)],
+        house.corrections(GOLDEN),
+        house.copies(RETENTION),
+    )
+    champion.load_weights()
     before = [_scores(model, samples) for samples in sets[:2]]
     with model.disable_adapter():
         before.append(_scores(model, sets[2]))
@@ -195,19 +204,20 @@ def _trial(
         return None
     model.eval()
     after = [_scores(model, samples) for samples in sets]
-    gained = _scores(model, champion.unseen) - champion.on_unseen
+    gained = _scores(model, champion.unseen) - champion.unseen_scores
     held_out, golden, retention = (
-        Paired(first.tolist(), second.tolist()) for first, second in zip(before, after, strict=True)
+        PairedScores(first.tolist(), second.tolist())
+        for first, second in zip(before, after, strict=True)
     )
-    alpha = spent(GATE.confidence, 1)
-    verdict = judge(
-        Evidence(held_out, golden, retention, (), ()),
+    alpha = alpha_for_gate(GATE.confidence, 1)
+    verdict = decide(
+        GateEvidence(held_out, golden, retention, (), ()),
         GATE,
         "champion",
         alpha,
-        seed=int(house.draw.integers(2**31)),
+        seed=int(house.random.integers(2**31)),
     )
-    return Trial(
+    return CandidateResult(
         made,
         good,
         dose,
@@ -217,30 +227,30 @@ def _trial(
     )
 
 
-def _own_answers(champion: Champion, words: list[Word]) -> list[Word]:
-    champion.put_on()
-    return answered(champion.model, words)
+def _own_answers(champion: TrainedChampion, words: list[Word]) -> list[Word]:
+    champion.load_weights()
+    return greedy_answers(champion.model, words)
 
 
-def _scores(model: Any, examples: list[Encoded]) -> Floats:
+def _scores(model: Any, examples: list[EncodedExample]) -> Floats:
     return np.asarray(score(model, examples, "cpu", lambda done: None))
 
 
 def main() -> None:
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        errors = pool.submit(simulated)
-        found: list[Trial] = []
+        errors = pool.submit(simulate_bound_errors)
+        found: list[CandidateResult] = []
         diverged = 0
-        for house, tried in enumerate(pool.map(trials, range(len(HOUSES))), start=1):
+        for house, tried in enumerate(pool.map(run_trials, range(len(CHAMPIONS))), start=1):
             judged = [one for one in tried if one is not None]
             found += judged
             diverged += len(tried) - len(judged)
-            console.note(
-                f"house {house} of {len(HOUSES)}: {len(judged)} candidates, "
+            console.print_status(
+                f"house {house} of {len(CHAMPIONS)}: {len(judged)} candidates, "
                 f"{len(tried) - len(judged)} runs that diverged"
             )
-        figures = results(found, diverged)
-        write(found, figures, errors.result())
+        figures = summarize(found, diverged)
+        write_page(found, figures, errors.result())
     report("gate", figures)
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.results import Result, report
-from benchmarks.trainer.comparison import compared, contest
-from benchmarks.trainer.random_base import a_billion, save_random
+from benchmarks.trainer.comparison import run_in_turns, summarise
+from benchmarks.trainer.random_base import llama_1b_config, save_random
 from ratchet import console
 
 NO_GPU = "no GPU on this machine (torch.cuda.is_available() is false): nothing was measured"
@@ -41,10 +41,10 @@ def main() -> None:
     console.out.print(torch.cuda.get_device_name())
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
-        save_random(a_billion(), Path(folder), "cuda")
+        save_random(llama_1b_config(), Path(folder), "cuda")
         torch.cuda.empty_cache()
         for lane in [asked.lane] if asked.lane else LANES:
-            runs = contest(
+            runs = run_in_turns(
                 asked.rounds,
                 str(EXAMPLES),
                 str(STEPS),
@@ -53,7 +53,7 @@ def main() -> None:
                 "--quantisation",
                 LANES[lane],
             )
-            results += compared(runs, f"_{lane}")
+            results += summarise(runs, f"_{lane}")
             report("gpu", results)
 
 

@@ -12,10 +12,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.bench_streams import Bench
-from benchmarks.measuring import measure, running, service
+from benchmarks.bench_streams import StreamsBenchmark
 from benchmarks.results import Result, report
-from benchmarks.streams.load import fill, received, scored
+from benchmarks.streams.synthetic_feedback import fill, received, scored
+from benchmarks.throughput import measure_throughput, python_process, service_command
 from shared.config.model_file import load_models
 from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
@@ -64,16 +64,18 @@ def shares(collapsed: str) -> dict[str, float]:
 
 async def profile(name: str) -> list[Result]:
     """The shares of a service at full speed."""
-    async with Bench(f"profile-{name}") as bench:
+    async with StreamsBenchmark(f"profile-{name}") as bench:
         brokers, events = bench.broker.bootstrap_servers, EVENTS[name]
         if name == "feedback":
             await fill(brokers, FEEDBACK_RECEIVED, received(events, bench.names))
         else:
             await fill(brokers, FEEDBACK_SCORED, scored(events, load_models(bench.models)))
-        command, settings = service(name, f"profile-{name}", brokers, bench.folder, bench.models)
+        command, settings = service_command(
+            name, f"profile-{name}", brokers, bench.folder, bench.models
+        )
         written = FEEDBACK_SCORED if name == "feedback" else DATASET_ENTRIES
-        with running(bench.folder / f"{name}.log", *command, **settings) as process:
-            await measure(bench.broker, written, events // 10, [process])
+        with python_process(bench.folder / f"{name}.log", *command, **settings) as process:
+            await measure_throughput(bench.broker, written, events // 10, [process])
             stacks = bench.folder / "stacks.txt"
             await asyncio.to_thread(_sample, process.pid, stacks)
         return [

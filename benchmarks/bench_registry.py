@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from math import ceil
 from statistics import median
 
-from benchmarks.registry import live_use
-from benchmarks.registry.switching import CLOCK, Switching, switching
+from benchmarks.registry import monitor_simulation as live_use
+from benchmarks.registry.switching import CLOCK, VersionSwitching, start_stack
 from benchmarks.results import Result, report
 
 REQUESTS_A_SECOND = 5
@@ -28,8 +28,8 @@ PAUSE_SECONDS = 0.3
 
 
 async def bench_switching(rollbacks: int, busy_rollbacks: int) -> list[Result]:
-    async with switching() as bench:
-        async with bench.steadily_asked(REQUESTS_A_SECOND) as asked:
+    async with start_stack() as bench:
+        async with bench.steady_requests(REQUESTS_A_SECOND) as asked:
             for _ in range(PROMOTIONS):
                 await bench.promote_new()
             busy = await _back_and_forth(bench, busy_rollbacks)
@@ -53,7 +53,7 @@ async def bench_switching(rollbacks: int, busy_rollbacks: int) -> list[Result]:
     ]
 
 
-async def _back_and_forth(bench: Switching, rollbacks: int) -> list[float]:
+async def _back_and_forth(bench: VersionSwitching, rollbacks: int) -> list[float]:
     seconds = []
     for _ in range(rollbacks):
         seconds.append(await bench.roll_back())
@@ -61,12 +61,12 @@ async def _back_and_forth(bench: Switching, rollbacks: int) -> list[float]:
     return seconds
 
 
-async def _one_answer(bench: Switching, times: int = 10) -> float:
+async def _one_answer(bench: VersionSwitching, times: int = 10) -> float:
     """Seconds of an answer such as tells that a rollback is done: the least that one could take."""
     seconds = []
     for _ in range(times):
         began = CLOCK.monotonic()
-        await bench.answering()
+        await bench.answering_version()
         seconds.append(CLOCK.monotonic() - began)
     return median(seconds)
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--busy-rollbacks", type=int, default=20)
     arguments = parser.parse_args()
     results = asyncio.run(bench_switching(arguments.rollbacks, arguments.busy_rollbacks))
-    report("registry", [*results, *live_use.results()])
+    report("registry", [*results, *live_use.simulate_monitor()])
 
 
 if __name__ == "__main__":

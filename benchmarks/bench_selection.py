@@ -28,31 +28,31 @@ from pydantic_core import to_json
 
 from benchmarks.results import Result, report
 from ratchet import console
-from ratchet.demo.people import honest
-from ratchet.demo.tickets import Ticket, ticket
+from ratchet.demo.simulated_users import honest_feedback
+from ratchet.demo.tickets import Ticket, make_ticket
 from services.dataset.ledger.ledger import Ledger
-from services.dataset.ledger.selection import most_informative
+from services.dataset.ledger.selection import select_informative
 from services.feedback.scoring import Policies
 from services.feedback.scoring import score as scored
 from services.trainer.data.tokenization import encode, encode_prompt
 from services.trainer.data.training_set import Sample
 from services.trainer.training.base_model import (
-    BaseModel,
-    learning,
+    LoadedBase,
     load_base,
     save_adapter,
-    wearing,
+    trainable_adapter,
+    with_adapter,
 )
 from services.trainer.training.recipe import train
-from services.trainer.training.scoring import answer_greedily, score
+from services.trainer.training.scoring import generate_greedily, score
 from shared.clock import SystemClock
 from shared.config.model_file import Models, load_models
 from shared.events import Position
-from shared.identity import share_of
+from shared.identity import hash_fraction
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode as encode_event
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 
 FOLDER = Path(".ratchet/bench/selection")
 SEEDS, PROCESSES = 6, 2
@@ -62,7 +62,7 @@ MODEL = "support"
 
 
 @dataclass(frozen=True)
-class Learnt:
+class AdapterScores:
     """How an adapter does on the unseen tickets."""
 
     likelihood: float
@@ -70,34 +70,34 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Compared:
+class SeedResult:
     """What came of one seed."""
 
-    chosen: Learnt
-    chance: Learnt
+    chosen: AdapterScores
+    chance: AdapterScores
 
 
-COMPARED = TypeAdapter(Compared)
+SEED_RESULT = TypeAdapter(SeedResult)
 
 
-class Bench:
+class SelectionExperiment:
     """One seed: its parent, its pool and its unseen tickets."""
 
-    def __init__(self, seed: int, base: BaseModel, models: Models) -> None:
+    def __init__(self, seed: int, base: LoadedBase, models: Models) -> None:
         self._seed = seed
         self._base = base
         self._models = models
         self._config = models.get(MODEL).lanes["adaptive"].training
-        self._unseen = [ticket(f"selection-unseen-{seed}", number) for number in range(UNSEEN)]
-        learned = [ticket(f"selection-first-{seed}", number) for number in range(2 * BATCH)]
+        self._unseen = [make_ticket(f"selection-unseen-{seed}", number) for number in range(UNSEEN)]
+        learned = [make_ticket(f"selection-first-{seed}", number) for number in range(2 * BATCH)]
         self._learned = [Sample(messages=one.messages, answer=one.answer) for one in learned]
         first = self._train("first", self._learned[:BATCH], None)
         self._parent = self._train("parent", self._learned, first)
-        self.pool = self._judged(
-            [ticket(f"selection-pool-{seed}", number) for number in range(2 * POOL)]
+        self.pool = self._rate_pool(
+            [make_ticket(f"selection-pool-{seed}", number) for number in range(2 * POOL)]
         )
 
-    def learnt_from(self, name: str, chosen: Sequence[Entry]) -> Learnt:
+    def train_and_score(self, name: str, chosen: Sequence[DatasetEntry]) -> AdapterScores:
         samples = [
             Sample(messages=entry.example.messages, answer=entry.example.answer)
             for entry in chosen
@@ -108,15 +108,15 @@ class Bench:
             encode(self._base.vocabulary, Sample(messages=one.messages, answer=one.answer), 1024)
             for one in self._unseen
         ]
-        with wearing(self._base.judge, adapter) as model:
+        with with_adapter(self._base.eval_model, adapter) as model:
             likelihood = mean(score(model, right, self._base.device, lambda done: None))
         said = self._answers(adapter, self._unseen)
-        return Learnt(
+        return AdapterScores(
             likelihood,
             mean(answer == one.answer for answer, one in zip(said, self._unseen, strict=True)),
         )
 
-    def _judged(self, tickets: Sequence[Ticket]) -> list[Entry]:
+    def _rate_pool(self, tickets: Sequence[Ticket]) -> list[DatasetEntry]:
         """The first `POOL` training examples that come of people's judgement of the parent's
         answers.
         """
@@ -128,14 +128,15 @@ class Bench:
             0,
         )
         now, policies = SystemClock().now(), Policies(self._models)
-        found: list[Entry] = []
+        found: list[DatasetEntry] = []
         for first in range(0, len(tickets), BATCH):
             asked = tickets[first : first + BATCH]
             for number, (one, answer) in enumerate(
                 zip(asked, self._answers(self._parent, asked), strict=True), start=first
             ):
                 value, headers = encode_event(
-                    honest(one, answer, "v1", f"selection-{self._seed}", number, now), "/bench"
+                    honest_feedback(one, answer, "v1", f"selection-{self._seed}", number, now),
+                    "/bench",
                 )
                 event = scored(
                     Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies
@@ -152,15 +153,15 @@ class Bench:
     def _answers(self, adapter: Path, tickets: Sequence[Ticket]) -> list[str]:
         base = self._base
         prompts = [encode_prompt(base.vocabulary, one.messages, 1024) for one in tickets]
-        with wearing(base.speak, adapter) as model:
-            said = answer_greedily(
+        with with_adapter(base.generation_model, adapter) as model:
+            said = generate_greedily(
                 model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None
             )
         return ["".join(token.text for token in answer) for answer in said]
 
     def _train(self, name: str, samples: Sequence[Sample], parent: Path | None) -> Path:
         folder = FOLDER / str(self._seed) / name
-        with learning(self._base.train, self._config, parent) as model:
+        with trainable_adapter(self._base.train_model, self._config, parent) as model:
             train(
                 model,
                 [encode(self._base.vocabulary, sample, 1024) for sample in samples],
@@ -172,21 +173,21 @@ class Bench:
         return folder
 
 
-def compared(seed: int) -> Compared:
+def run_seed(seed: int) -> SeedResult:
     """What was learned from the chosen and from those drawn by chance; as it is kept, if it is."""
     kept = FOLDER / f"{seed}.json"
     if kept.exists():
-        return COMPARED.validate_json(kept.read_bytes())
+        return SEED_RESULT.validate_json(kept.read_bytes())
     torch.set_num_threads(1)
     models = load_models(Path("models"))
-    bench = Bench(
+    bench = SelectionExperiment(
         seed, load_base(f".ratchet/bases/{models.get(MODEL).base.training}", "auto"), models
     )
-    drawn = sorted(bench.pool, key=lambda entry: share_of("chance", seed, entry.feedback_id))[
+    drawn = sorted(bench.pool, key=lambda entry: hash_fraction("chance", seed, entry.feedback_id))[
         :BATCH
     ]
-    chosen = bench.learnt_from("chosen", most_informative(bench.pool, BATCH))
-    found = Compared(chosen, bench.learnt_from("chance", drawn))
+    chosen = bench.train_and_score("chosen", select_informative(bench.pool, BATCH))
+    found = SeedResult(chosen, bench.train_and_score("chance", drawn))
     kept.write_bytes(to_json(found))
     return found
 
@@ -203,7 +204,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     found = []
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        for seed, one in enumerate(pool.map(compared, range(1, SEEDS + 1)), start=1):
+        for seed, one in enumerate(pool.map(run_seed, range(1, SEEDS + 1)), start=1):
             found.append(one)
             console.out.print(
                 f"seed {seed} of {SEEDS}: chosen {one.chosen}, by chance {one.chance}",

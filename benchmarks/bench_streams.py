@@ -18,12 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measuring import Measured, measure, running, service
 from benchmarks.results import Result, report
 from benchmarks.streams import restart
-from benchmarks.streams.load import fill, received, scored, write_models
 from benchmarks.streams.plain_consumer import ENTRIES
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from benchmarks.streams.synthetic_feedback import fill, received, scored, write_models
+from benchmarks.throughput import Throughput, measure_throughput, python_process, service_command
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
@@ -36,11 +36,11 @@ DATASET_EVENTS = 6_000
 ROUNDS = 3
 PENDING = 10_000
 MODELS = 1_000
-NEVER = 10_000
+UNREACHED_BATCH_SIZE = 10_000
 """A batch size that no model here reaches."""
 
 
-class Bench:
+class StreamsBenchmark:
     """One broker, what lies on it, and how processes do with it."""
 
     def __init__(self, name: str, models: int = 1, batch_size: int = 50) -> None:
@@ -51,30 +51,32 @@ class Bench:
         self.names = write_models(self.models, models, batch_size)
         self.broker = Broker(self.folder / "kafka", free_port(), free_port(), SystemClock())
 
-    async def __aenter__(self) -> "Bench":
+    async def __aenter__(self) -> "StreamsBenchmark":
         await asyncio.to_thread(self.broker.start)
         await apply_topics(self.broker.bootstrap_servers)
         await apply_topics(self.broker.bootstrap_servers, [Topic(ENTRIES, "", (), "", (), None, 4)])
-        await await_groups(self.broker.bootstrap_servers)
+        await wait_for_group_coordinator(self.broker.bootstrap_servers)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.to_thread(self.broker.stop)
 
-    async def plain(self, what: str, group: str, topic: str, events: int) -> Measured:
+    async def run_plain_consumer(
+        self, what: str, group: str, topic: str, events: int
+    ) -> Throughput:
         log, brokers = self.folder / "plain.log", self.broker.bootstrap_servers
-        with running(
+        with python_process(
             log, "benchmarks.streams.plain_consumer", what, group, brokers, str(self.models)
         ) as loop:
-            return await measure(self.broker, topic, events, [loop])
+            return await measure_throughput(self.broker, topic, events, [loop])
 
-    async def service(
+    async def run_service(
         self, name: str, group: str, topic: str, events: int, workers: int = 1, after: int = 0
-    ) -> Measured:
+    ) -> Throughput:
         with ExitStack() as stack:
             processes = []
             for worker in range(workers):
-                command, settings = service(
+                command, settings = service_command(
                     name,
                     group,
                     self.broker.bootstrap_servers,
@@ -82,14 +84,16 @@ class Bench:
                     self.models,
                 )
                 processes.append(
-                    stack.enter_context(running(self.folder / f"{name}.log", *command, **settings))
+                    stack.enter_context(
+                        python_process(self.folder / f"{name}.log", *command, **settings)
+                    )
                 )
-            return await measure(self.broker, topic, events, processes, after)
+            return await measure_throughput(self.broker, topic, events, processes, after)
 
 
 async def bench_feedback() -> list[Result]:
     plain, one, two = [], [], []
-    async with Bench("feedback") as bench:
+    async with StreamsBenchmark("feedback") as bench:
         await fill(
             bench.broker.bootstrap_servers,
             FEEDBACK_RECEIVED,
@@ -97,13 +101,17 @@ async def bench_feedback() -> list[Result]:
         )
         for number in range(ROUNDS):
             plain.append(
-                await bench.plain("feedback", f"plain-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS)
+                await bench.run_plain_consumer(
+                    "feedback", f"plain-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS
+                )
             )
             one.append(
-                await bench.service("feedback", f"one-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS)
+                await bench.run_service(
+                    "feedback", f"one-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS
+                )
             )
             two.append(
-                await bench.service(
+                await bench.run_service(
                     "feedback", f"two-{number}", FEEDBACK_SCORED, FEEDBACK_EVENTS, workers=2
                 )
             )
@@ -121,14 +129,18 @@ async def bench_feedback() -> list[Result]:
 async def bench_dataset() -> list[Result]:
     plain, found = [], []
     for number in range(ROUNDS):
-        async with Bench(f"dataset-{number}") as bench:
+        async with StreamsBenchmark(f"dataset-{number}") as bench:
             await fill(
                 bench.broker.bootstrap_servers,
                 FEEDBACK_SCORED,
                 scored(DATASET_EVENTS, load_models(bench.models)),
             )
-            plain.append(await bench.plain("dataset", "plain", ENTRIES, DATASET_EVENTS))
-            found.append(await bench.service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS))
+            plain.append(
+                await bench.run_plain_consumer("dataset", "plain", ENTRIES, DATASET_EVENTS)
+            )
+            found.append(
+                await bench.run_service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS)
+            )
     return [
         Result("dataset_ratio", _ratio(found, plain), "share"),
         Result("dataset_events_per_second", _rate(found), "1/s", baseline=_rate(plain)),
@@ -141,14 +153,16 @@ async def bench_many_models() -> list[Result]:
     """
     one, many = [], []
     for number in range(ROUNDS):
-        async with Bench(f"one-model-{number}", 1, NEVER) as bench:
+        async with StreamsBenchmark(f"one-model-{number}", 1, UNREACHED_BATCH_SIZE) as bench:
             await fill(
                 bench.broker.bootstrap_servers,
                 FEEDBACK_SCORED,
                 scored(DATASET_EVENTS, load_models(bench.models)),
             )
-            one.append(await bench.service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS))
-        async with Bench(f"many-models-{number}", MODELS, NEVER) as bench:
+            one.append(
+                await bench.run_service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS)
+            )
+        async with StreamsBenchmark(f"many-models-{number}", MODELS, UNREACHED_BATCH_SIZE) as bench:
             events = PENDING + DATASET_EVENTS
             await fill(
                 bench.broker.bootstrap_servers,
@@ -156,7 +170,9 @@ async def bench_many_models() -> list[Result]:
                 scored(events, load_models(bench.models)),
             )
             many.append(
-                await bench.service("dataset", "service", DATASET_ENTRIES, events, after=PENDING)
+                await bench.run_service(
+                    "dataset", "service", DATASET_ENTRIES, events, after=PENDING
+                )
             )
     return [
         Result("cost_many_models_ratio", 1 / _ratio(many, one), "times"),
@@ -167,18 +183,18 @@ async def bench_many_models() -> list[Result]:
 async def bench_restart() -> list[Result]:
     joining, seconds = [], []
     for number in range(ROUNDS):
-        async with Bench(f"restart-{number}") as bench:
+        async with StreamsBenchmark(f"restart-{number}") as bench:
             brokers = bench.broker.bootstrap_servers
-            joining.append(await asyncio.to_thread(restart.measure, brokers, pending=0))
-            seconds.append(await asyncio.to_thread(restart.measure, brokers))
+            joining.append(await asyncio.to_thread(restart.measure_restart, brokers, pending=0))
+            seconds.append(await asyncio.to_thread(restart.measure_restart, brokers))
     return [Result("restart_ready_seconds", median(seconds), "s", baseline=median(joining))]
 
 
-def _ratio(of: list[Measured], to: list[Measured]) -> float:
+def _ratio(of: list[Throughput], to: list[Throughput]) -> float:
     return median(a.rate / b.rate for a, b in zip(of, to, strict=True))
 
 
-def _rate(of: list[Measured]) -> float:
+def _rate(of: list[Throughput]) -> float:
     return median(measured.rate for measured in of)
 
 

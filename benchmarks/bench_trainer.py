@@ -18,7 +18,7 @@ import asyncio
 
 from benchmarks.results import Result, report
 from benchmarks.trainer import batch_latency as outcome
-from benchmarks.trainer.comparison import compared, contest
+from benchmarks.trainer.comparison import run_in_turns, summarise
 
 SIZES = {50: 5, 500: 8}
 """Examples of a run, and the steps of it that are measured."""
@@ -27,14 +27,14 @@ SIZES = {50: 5, 500: 8}
 def bench_rates(rounds: int, threads: int) -> list[Result]:
     results: list[Result] = []
     for examples, steps in SIZES.items():
-        runs = contest(rounds, str(examples), str(steps), "--threads", str(threads))
+        runs = run_in_turns(rounds, str(examples), str(steps), "--threads", str(threads))
         if examples == 50 and len({run.tokens for of_one in runs.values() for run in of_one}) > 1:
             raise RuntimeError("the contenders did not train on the same tokens")
-        results += compared(runs, "" if examples == 50 else f"_{examples}")
+        results += summarise(runs, "" if examples == 50 else f"_{examples}")
     return results
 
 
-def bench_outcome(threads: int) -> list[Result]:
+def bench_batch_latency(threads: int) -> list[Result]:
     seconds = asyncio.run(outcome.measure(threads))
     total = seconds.pop("total")
     phases = [
@@ -52,7 +52,10 @@ def main() -> None:
     arguments = parser.parse_args()
     report(
         "trainer",
-        [*bench_rates(arguments.rounds, arguments.threads), *bench_outcome(arguments.threads)],
+        [
+            *bench_rates(arguments.rounds, arguments.threads),
+            *bench_batch_latency(arguments.threads),
+        ],
     )
 
 

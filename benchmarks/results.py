@@ -33,7 +33,9 @@ def report(name: str, results: list[Result]) -> None:
         json.dumps({"name": name, "results": rows}, indent=2) + "\n"
     )
     columns = ("metric", "value", "unit", "baseline", "ratio")
-    console.table(columns, [[_cell(row[column]) for column in columns] for row in rows], title=name)
+    console.print_table(
+        columns, [[_cell(row[column]) for column in columns] for row in rows], title=name
+    )
 
 
 def _cell(value: object) -> str:

@@ -13,7 +13,7 @@ from math import ceil
 from aiokafka.partitioner import murmur2
 
 from services.registry.settings import RegistrySettings
-from shared.config.model_file import Base, LaneSettings, ModelFile
+from shared.config.model_file import BasePaths, LaneSettings, ModelFile
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
 
 DAY = 86_400
@@ -22,7 +22,7 @@ MODELS = (1, 100, 10_000)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRates:
     """On 2 cores: events a second of one worker, seconds from a batch to its outcome, and bytes of
     one event of 1 KB.
     """
@@ -39,7 +39,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Assumed:
+class Assumptions:
     """What nobody here has measured, or what you choose. `use` is the share of a measured rate, and
     of memory, that is planned for; `days` are the model files' `deduplicate_days`.
     """
@@ -54,11 +54,11 @@ class Assumed:
     trained_share: float = 0.01
     examples: int = 50
     parameters: float = 135e6
-    looks_every: float = 10
+    probe_seconds: float = 10
 
 
-MEASURED, ASSUMED = Measured(), Assumed()
-_KEPT = {topic.name: topic.kept.days for topic in TOPICS if topic.kept}
+MEASURED, ASSUMED = MeasuredRates(), Assumptions()
+_KEPT = {topic.name: topic.retention.days for topic in TOPICS if topic.retention}
 _LEAST_PARTITIONS = next(topic.partitions for topic in TOPICS if topic.name == FEEDBACK_SCORED)
 _MOST_SHARDS = 1024
 
@@ -104,7 +104,7 @@ def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
 
 
-def fullest(keys: Sequence[str], among: int, members: int) -> float:
+def largest_share(keys: Sequence[str], among: int, members: int) -> float:
     """The share of all keys that the member with most of them has, when partitions are dealt out in
     turn.
     """
@@ -112,35 +112,35 @@ def fullest(keys: Sequence[str], among: int, members: int) -> float:
     return max(found.values()) / len(keys)
 
 
-def fullest_share(rate: float) -> float:
+def largest_worker_share(rate: float) -> float:
     """Of all feedback, what the fullest dataset worker gets, when all of it is of the model
     `support`.
     """
     model = ModelFile(
-        model="support", base=Base(training="base", serving="base.gguf"), shards=shards(rate)
+        model="support", base=BasePaths(training="base", serving="base.gguf"), shards=shards(rate)
     )
-    return fullest(
+    return largest_share(
         [model.key_of(shard) for shard in range(model.shards)],
         partitions(rate),
         dataset_workers(rate),
     )
 
 
-def kept(rate: float, topic: str, size: float) -> float:
+def retained_bytes(rate: float, topic: str, size: float) -> float:
     """Bytes of a topic on all brokers together when its time is full."""
     return rate * DAY * _KEPT[topic] * size * ASSUMED.replicas
 
 
-def entries(rate: float, days: int) -> float:
+def entries_bytes(rate: float, days: int) -> float:
     return rate * DAY * days * MEASURED.entry * ASSUMED.replicas
 
 
 def brokers(rate: float) -> int:
     writes = rate * (MEASURED.received + MEASURED.scored + MEASURED.written) * ASSUMED.replicas
     disk = (
-        kept(rate, FEEDBACK_RECEIVED, MEASURED.received)
-        + kept(rate, FEEDBACK_SCORED, MEASURED.scored)
-        + entries(rate, ASSUMED.days)
+        retained_bytes(rate, FEEDBACK_RECEIVED, MEASURED.received)
+        + retained_bytes(rate, FEEDBACK_SCORED, MEASURED.scored)
+        + entries_bytes(rate, ASSUMED.days)
     )
     return max(
         ASSUMED.replicas,
@@ -159,37 +159,39 @@ def training_hours(rate: float) -> float:
 
 
 BY_RATE: Mapping[str, Callable[[int], str]] = {
-    "events a day": lambda rate: said(rate * DAY),
-    "feedback workers": lambda rate: said(workers(rate, MEASURED.feedback_rate)),
-    "dataset workers": lambda rate: said(dataset_workers(rate)),
-    "partitions": lambda rate: said(partitions(rate)),
-    "`shards`, if one model gets it all": lambda rate: said(shards(rate)),
+    "events a day": lambda rate: format_number(rate * DAY),
+    "feedback workers": lambda rate: format_number(workers(rate, MEASURED.feedback_rate)),
+    "dataset workers": lambda rate: format_number(dataset_workers(rate)),
+    "partitions": lambda rate: format_number(partitions(rate)),
+    "`shards`, if one model gets it all": lambda rate: format_number(shards(rate)),
     "the fullest dataset worker then: of its measured rate": lambda rate: (
-        f"{rate * fullest_share(rate) / MEASURED.dataset_rate:.0%}"
+        f"{rate * largest_worker_share(rate) / MEASURED.dataset_rate:.0%}"
     ),
     "and of its memory": lambda rate: (
-        f"{memory(rate, ASSUMED.days) * fullest_share(rate) / ASSUMED.worker_memory:.0%}"
+        f"{memory(rate, ASSUMED.days) * largest_worker_share(rate) / ASSUMED.worker_memory:.0%}"
     ),
-    "memory of all dataset workers, `deduplicate_days` 1": lambda rate: bytes_said(memory(rate, 1)),
-    "the same with `deduplicate_days` 7": lambda rate: bytes_said(memory(rate, 7)),
+    "memory of all dataset workers, `deduplicate_days` 1": lambda rate: format_bytes(
+        memory(rate, 1)
+    ),
+    "the same with `deduplicate_days` 7": lambda rate: format_bytes(memory(rate, 7)),
     "written to Kafka, before replicas": lambda rate: (
-        f"{bytes_said(rate * (MEASURED.received + MEASURED.scored + MEASURED.written))}/s"
+        f"{format_bytes(rate * (MEASURED.received + MEASURED.scored + MEASURED.written))}/s"
     ),
-    "`feedback.received`, a day": lambda rate: bytes_said(
-        kept(rate, FEEDBACK_RECEIVED, MEASURED.received) / _KEPT[FEEDBACK_RECEIVED]
+    "`feedback.received`, a day": lambda rate: format_bytes(
+        retained_bytes(rate, FEEDBACK_RECEIVED, MEASURED.received) / _KEPT[FEEDBACK_RECEIVED]
     ),
-    "`feedback.scored`, a day": lambda rate: bytes_said(
-        kept(rate, FEEDBACK_SCORED, MEASURED.scored) / _KEPT[FEEDBACK_SCORED]
+    "`feedback.scored`, a day": lambda rate: format_bytes(
+        retained_bytes(rate, FEEDBACK_SCORED, MEASURED.scored) / _KEPT[FEEDBACK_SCORED]
     ),
-    "both, when full (14 and 90 days)": lambda rate: bytes_said(
-        kept(rate, FEEDBACK_RECEIVED, MEASURED.received)
-        + kept(rate, FEEDBACK_SCORED, MEASURED.scored)
+    "both, when full (14 and 90 days)": lambda rate: format_bytes(
+        retained_bytes(rate, FEEDBACK_RECEIVED, MEASURED.received)
+        + retained_bytes(rate, FEEDBACK_SCORED, MEASURED.scored)
     ),
-    "`dataset.entries`, compacted": lambda rate: bytes_said(entries(rate, ASSUMED.days)),
-    "brokers": lambda rate: said(brokers(rate)),
-    "batches a day": lambda rate: said(batches(rate)),
-    "trainer-hours a day": lambda rate: said(training_hours(rate)),
-    "trainers": lambda rate: said(ceil(training_hours(rate) / 24 / ASSUMED.use)),
+    "`dataset.entries`, compacted": lambda rate: format_bytes(entries_bytes(rate, ASSUMED.days)),
+    "brokers": lambda rate: format_number(brokers(rate)),
+    "batches a day": lambda rate: format_number(batches(rate)),
+    "trainer-hours a day": lambda rate: format_number(training_hours(rate)),
+    "trainers": lambda rate: format_number(ceil(training_hours(rate) / 24 / ASSUMED.use)),
 }
 """What is needed, by events a second."""
 
@@ -205,30 +207,30 @@ def windows(models: int, replayed: int) -> float:
 
 
 BY_MODELS: Mapping[str, Callable[[int], str]] = {
-    f"memory of all dataset workers, `replay_window` {_REPLAYED:,}": lambda models: bytes_said(
+    f"memory of all dataset workers, `replay_window` {_REPLAYED:,}": lambda models: format_bytes(
         windows(models, _REPLAYED)
     ),
-    "the same with `replay_window` 500": lambda models: bytes_said(windows(models, 500)),
-    f"merged files, {_KEEPS} versions of each, F16": lambda models: bytes_said(
+    "the same with `replay_window` 500": lambda models: format_bytes(windows(models, 500)),
+    f"merged files, {_KEEPS} versions of each, F16": lambda models: format_bytes(
         models * _KEEPS * 2 * ASSUMED.parameters
     ),
     "looks at targets, of all registries together": lambda models: (
-        f"{said(models / ASSUMED.looks_every)}/s"
+        f"{format_number(models / ASSUMED.probe_seconds)}/s"
     ),
-    "trainer-hours, for one batch of each a day": lambda models: said(
+    "trainer-hours, for one batch of each a day": lambda models: format_number(
         models * MEASURED.batch_seconds / 3600
     ),
-    "trainers, for one batch of each a day": lambda models: said(
+    "trainers, for one batch of each a day": lambda models: format_number(
         ceil(models * MEASURED.batch_seconds / DAY / ASSUMED.use)
     ),
     "the fullest of 16 dataset workers, of all models": lambda models: (
-        f"{fullest([f'model-{number}' for number in range(models)], 64, 16):.0%}"
+        f"{largest_share([f'model-{number}' for number in range(models)], 64, 16):.0%}"
     ),
 }
 """What is needed, by models with one shard each."""
 
 
-def said(number: float) -> str:
+def format_number(number: float) -> str:
     """Whole numbers as they are, others with three digits: 1,024, 2.83, 28,300."""
     if isinstance(number, int):
         return f"{number:,}"
@@ -236,12 +238,12 @@ def said(number: float) -> str:
     return f"{rounded:,.0f}" if rounded >= 100 or rounded == int(rounded) else f"{rounded:g}"
 
 
-def bytes_said(size: float) -> str:
+def format_bytes(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size < 1000 or unit == "TB":
             break
         size /= 1000
-    return f"{said(float(f'{size:.2g}'))} {unit}"
+    return f"{format_number(float(f'{size:.2g}'))} {unit}"
 
 
 def table(title: str, columns: Sequence[int], rows: Mapping[str, Callable[[int], str]]) -> str:

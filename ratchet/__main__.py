@@ -20,7 +20,8 @@ def main() -> None:
         app()
     except RatchetError as error:
         console.err.print(
-            Text.assemble(("error: ", "bold red"), console.printable(str(error))), soft_wrap=True
+            Text.assemble(("error: ", "bold red"), console.escape_controls(str(error))),
+            soft_wrap=True,
         )
         sys.exit(1)
 

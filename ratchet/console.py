@@ -13,17 +13,17 @@ out = Console()
 err = Console(stderr=True)
 
 
-def as_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a value as JSON, and nothing else, on standard output."""
     sys.stdout.write(to_json(value, indent=2).decode() + "\n")
 
 
-def note(text: str) -> None:
+def print_status(text: str) -> None:
     """Say beside the output how far a command is."""
     err.print(text, highlight=False, soft_wrap=True)
 
 
-def table(
+def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None
 ) -> None:
     """Print a table, its first column on one line where that is possible. Cells are text from
@@ -32,16 +32,16 @@ def table(
     headings = [Column(name, no_wrap=at == 0, overflow="fold") for at, name in enumerate(columns)]
     grid = Table(*headings, title=title, title_justify="left")
     for row in rows:
-        grid.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
+        grid.add_row(*(Text("" if cell is None else escape_controls(str(cell))) for cell in row))
     out.print(grid)
 
 
-def text(content: str) -> None:
+def print_text(content: str) -> None:
     """Print text from anywhere, as it is."""
-    out.print(Text(printable(content)), soft_wrap=True)
+    out.print(Text(escape_controls(content)), soft_wrap=True)
 
 
-def printable(content: str) -> str:
+def escape_controls(content: str) -> str:
     """Text without what a terminal would obey: control characters are written as escapes, but for
     tabs and ends of lines.
     """

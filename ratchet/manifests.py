@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ratchet.kafka_admin.kafka_acls import Right, rights
+from ratchet.kafka_admin.kafka_acls import KafkaAcl, acls_by_user
 from shared.messaging.topics import TOPICS, Topic
 
 Manifest = dict[str, Any]
@@ -31,9 +31,9 @@ def topic_manifest(topic: Topic) -> Manifest:
     return _strimzi("KafkaTopic", topic.name, {"partitions": topic.partitions, "config": config})
 
 
-def user_manifest(name: str, may: Iterable[Right]) -> Manifest:
+def user_manifest(name: str, acls: Iterable[KafkaAcl]) -> Manifest:
     """A KafkaUser with a client certificate, who may do what `may` says and nothing else."""
-    acls = [
+    rules = [
         {
             "resource": {
                 "type": right.kind,
@@ -42,12 +42,12 @@ def user_manifest(name: str, may: Iterable[Right]) -> Manifest:
             },
             "operations": list(right.operations),
         }
-        for right in may
+        for right in acls
     ]
     return _strimzi(
         "KafkaUser",
         name,
-        {"authentication": {"type": "tls"}, "authorization": {"type": "simple", "acls": acls}},
+        {"authentication": {"type": "tls"}, "authorization": {"type": "simple", "acls": rules}},
     )
 
 
@@ -79,7 +79,7 @@ def dashboards_kustomization(names: Iterable[str]) -> Manifest:
     }
 
 
-def made(deploy: Path) -> dict[Path, str]:
+def generated_files(deploy: Path) -> dict[Path, str]:
     """The text of every file below `deploy` that is made from others."""
     components = deploy / "k8s" / "components"
     rules = sorted((deploy / "prometheus" / "rules").glob("*.yaml"))
@@ -94,7 +94,8 @@ def made(deploy: Path) -> dict[Path, str]:
             "shared/messaging/topics.py", [topic_manifest(topic) for topic in TOPICS]
         ),
         components / "kafka-users" / "users.yaml": _text(
-            "ratchet/kafka_admin/kafka_acls.py", [user_manifest(*user) for user in rights().items()]
+            "ratchet/kafka_admin/kafka_acls.py",
+            [user_manifest(*user) for user in acls_by_user().items()],
         ),
         components / "monitoring" / "rules.yaml": _text(
             "deploy/prometheus/rules", [rules_manifest(groups)]
@@ -121,7 +122,7 @@ def _text(source: str, manifests: Sequence[Manifest]) -> str:
 
 def main(deploy: Path) -> None:
     """Write what is made."""
-    for path, text in made(deploy).items():
+    for path, text in generated_files(deploy).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ratchet.local_stack.processes import Ports, url
-from shared.config.settings import KafkaSettings, read
-from shared.kafka.security import Security, security_of
+from ratchet.local_stack.processes import Ports, local_url
+from shared.config.settings import KafkaSettings, read_settings
+from shared.kafka.security import Security, kafka_security
 
 State = Annotated[
     Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")
@@ -27,13 +27,13 @@ Token = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-KAFKA = f"127.0.0.1:{Ports.kafka}"
-STATE = Path(".ratchet")
-REGISTRY = url(Ports.registry)
+DEFAULT_BOOTSTRAP_SERVERS = f"127.0.0.1:{Ports.kafka}"
+DEFAULT_STATE = Path(".ratchet")
+DEFAULT_REGISTRY = local_url(Ports.registry)
 
 
-def kafka_security() -> Security:
+def security_from_environment() -> Security:
     """What the environment says of how to reach Kafka, as the services read it. Raises
     SettingsError.
     """
-    return security_of(read(KafkaSettings))
+    return kafka_security(read_settings(KafkaSettings))

@@ -8,7 +8,7 @@ import httpx
 from shared.errors import RatchetError, Unavailable
 
 
-class Refused(RatchetError):
+class RegistryRequestRefused(RatchetError):
     """The registry answered that it will not do this; the message is its own."""
 
 
@@ -36,7 +36,7 @@ class RegistryClient:
     def get(self, path: str, **query: str) -> Any:
         return self._ask("GET", path, params=query)
 
-    def every(self, path: str) -> list[Any]:
+    def get_all(self, path: str) -> list[Any]:
         """All items of a list, page by page."""
         items: list[Any] = []
         query = {"limit": "200"}
@@ -53,7 +53,7 @@ class RegistryClient:
         """
         return self._ask("POST", path, json=body, headers={"Idempotency-Key": f'"{uuid4()}"'})
 
-    def text(self, path: str) -> str:
+    def get_text(self, path: str) -> str:
         """A page, as it is."""
         response = self._client.get(path)
         response.raise_for_status()
@@ -67,7 +67,7 @@ class RegistryClient:
                 f"the registry at {self._url} does not answer ({error}); is `ratchet up` running?"
             ) from error
         if response.is_error:
-            raise Refused(_problem(response))
+            raise RegistryRequestRefused(_problem(response))
         return response.json()
 
     def _answer(self, method: str, path: str, **about: Any) -> httpx.Response:

@@ -64,27 +64,27 @@ class StorageUnavailable(Unavailable):
     """The object store did not take or give an object."""
 
 
-class Unusable(RatchetError):
+class InvalidArtefact(RatchetError):
     """An object that cannot be used as announced."""
 
 
-class Missing(Unusable):
+class ObjectNotFound(InvalidArtefact):
     """An object that is not where it was announced."""
 
 
-class Corrupt(Unusable):
+class DigestMismatch(InvalidArtefact):
     """Bytes that do not match the digest they were announced with."""
 
-    def __init__(self, what: str, expected: str, found: str) -> None:
+    def __init__(self, name: str, expected: str, actual: str) -> None:
         super().__init__(
-            f"{what} has digest {found}, expected {expected}: it was altered or cut off; "
+            f"{name} has digest {actual}, expected {expected}: it was altered or cut off; "
             "nothing was used of it"
         )
         self.expected = expected
-        self.found = found
+        self.found = actual
 
 
-class Forgone(RatchetError):
+class PartitionLost(RatchetError):
     """A record that was not brought to its end because its partition has gone to another member,
     which gets it again.
     """
@@ -102,7 +102,7 @@ class ModelFileError(Misconfigured):
     """A model file is wrong; the message names file, line and field."""
 
 
-class Declined(RatchetError):
+class CommandRefused(RatchetError):
     """A command was asked for what is not there, is not one thing, or would be overwritten; the
     message says what to ask for instead.
     """

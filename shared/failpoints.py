@@ -43,11 +43,11 @@ class Failpoint:
 
     name: str
     services: tuple[Service, ...]
-    done: str
-    open: str
+    durable: str
+    not_durable: str
 
 
-CATALOGUE: tuple[Failpoint, ...] = (
+FAILPOINTS: tuple[Failpoint, ...] = (
     Failpoint("feedback.scored", ("feedback",), "the events before", "the scored event"),
     Failpoint(
         "dataset.recovering",
@@ -111,7 +111,7 @@ CATALOGUE: tuple[Failpoint, ...] = (
 )
 """In the order in which a service comes by them."""
 
-NAMES = tuple(row.name for row in CATALOGUE)
+NAMES = tuple(row.name for row in FAILPOINTS)
 
 _ORDER = re.compile(
     r"(?P<name>[\w.]+)=(?P<action>\w+)(:(?P<seconds>\d+(\.\d+)?))?(@(?P<at>[1-9]\d*))?"
@@ -121,7 +121,7 @@ _ARRIVAL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class FailpointTrigger:
     """What is to happen where: at the `at`-th time that the place is reached. `seconds` is the
     length of a pause, 0 otherwise.
     """
@@ -132,15 +132,15 @@ class Order:
     at: int
 
 
-def parse(text: str) -> tuple[Order, ...]:
+def parse_failpoints(text: str) -> tuple[FailpointTrigger, ...]:
     """The orders in a setting. Raises ValueError saying what was expected."""
     return tuple(_order(part.strip()) for part in text.split(",") if part.strip())
 
 
-Ordered = Annotated[
-    tuple[Order, ...],
+FailpointSetting = Annotated[
+    tuple[FailpointTrigger, ...],
     NoDecode,
-    BeforeValidator(parse),
+    BeforeValidator(parse_failpoints),
     Field(
         validate_default=False, description="for tests only: where to die, pause or fail on purpose"
     ),
@@ -148,19 +148,19 @@ Ordered = Annotated[
 """The setting `failpoints` of a service."""
 
 
-def arm(orders: Iterable[Order], log: Log) -> None:
+def arm(triggers: Iterable[FailpointTrigger], log: Log) -> None:
     """Carry out `orders` in this process from now on, and no others; called once, by the
     composition root.
     """
     _armed.clear()
-    for order in orders:
+    for order in triggers:
         log.warning(
             "FAILPOINT: this process will fail on purpose",
             at=order.name,
             action=order.action,
             time=order.at,
         )
-        _armed.setdefault(order.name, []).append(_Armed(order, log))
+        _armed.setdefault(order.name, []).append(_ArmedTrigger(order, log))
 
 
 async def reach(name: str) -> None:
@@ -182,19 +182,19 @@ def reach_in_thread(name: str) -> None:
 
 
 @dataclass(slots=True)
-class _Armed:
-    order: Order
+class _ArmedTrigger:
+    order: FailpointTrigger
     log: Log
     reached: int = 0
 
 
-_armed: dict[str, list[_Armed]] = {}
+_armed: dict[str, list[_ArmedTrigger]] = {}
 """By name. Global, as an argument through every constructor would make what only tests need a part
 of every signature.
 """
 
 
-def _due(name: str) -> list[Order]:
+def _due(name: str) -> list[FailpointTrigger]:
     """The orders whose time has come, now that `name` is reached once more."""
     due = []
     for armed in _armed[name]:
@@ -207,7 +207,7 @@ def _due(name: str) -> list[Order]:
     return due
 
 
-def _carry_out(order: Order) -> None:
+def _carry_out(order: FailpointTrigger) -> None:
     if order.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif order.action == "pause":
@@ -220,7 +220,7 @@ def _carry_out(order: Order) -> None:
         raise Unavailable(f"failpoint {order.name}")
 
 
-def _order(text: str) -> Order:
+def _order(text: str) -> FailpointTrigger:
     found = _ORDER.fullmatch(text)
     if found is None:
         raise ValueError(
@@ -232,4 +232,4 @@ def _order(text: str) -> Order:
         raise ValueError(f"there is no failpoint {name!r}; there are {', '.join(NAMES)}")
     if action not in get_args(Action) or (action in ("pause", "stall")) != (seconds is not None):
         raise ValueError(f"expected {_ACTIONS} after {name}=, found {text!r}")
-    return Order(name, cast(Action, action), float(seconds or 0), int(found["at"] or 1))
+    return FailpointTrigger(name, cast(Action, action), float(seconds or 0), int(found["at"] or 1))

@@ -62,7 +62,7 @@ def digest_of_file(path: Path) -> str:
         return digest_of_chunks(iter(lambda: file.read(1 << 20), b""))
 
 
-def share_of(*parts: str | int) -> float:
+def hash_fraction(*parts: str | int) -> float:
     """A number in [0, 1) fixed by `parts` and spread evenly over different ones; for splits that
     never depend on order.
     """

@@ -9,11 +9,11 @@ import structlog
 Log = structlog.stdlib.BoundLogger
 
 
-def configure(service: str, level: str, form: Literal["text", "json"]) -> Log:
+def configure(service: str, level: str, log_format: Literal["text", "json"]) -> Log:
     """Send this process's log, and the warnings of its libraries, to standard error; called once,
     by the composition root.
     """
-    people = form == "text"
+    people = log_format == "text"
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people)
     steps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -5,18 +5,18 @@ should be.
 from collections.abc import Iterable
 from typing import Literal
 
-from shared.events import Value
+from shared.events import FrozenModel
 
-State = Literal["ok", "warning", "problem"]
+CheckState = Literal["ok", "warning", "problem"]
 
 
-class Check(Value):
+class Check(FrozenModel):
     """One row. `advice` is empty where there is nothing to do; a problem is what nothing can run
     with.
     """
 
     name: str
-    state: State
+    state: CheckState
     found: str
     advice: str = ""
 

@@ -6,7 +6,7 @@ from shared.clock import Clock
 from shared.logs import Log
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.tracing import UNTRACED, Tracing
+from shared.observability.tracing import NOOP_TRACING, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,4 +18,4 @@ class Runtime:
     log: Log
     metrics: Metrics
     health: Health
-    tracing: Tracing = UNTRACED
+    tracing: Tracing = NOOP_TRACING

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.bases import prepare_smollm2
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
@@ -35,7 +35,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     try:
         asyncio.run(apply_topics(server.bootstrap_servers))
-        asyncio.run(await_groups(server.bootstrap_servers))
+        asyncio.run(wait_for_group_coordinator(server.bootstrap_servers))
         yield server.bootstrap_servers
     finally:
         server.stop()

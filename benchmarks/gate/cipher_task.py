@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 
 LETTERS = 12
 COPY, HOUSE, ANSWER, END = LETTERS, LETTERS + 1, LETTERS + 2, LETTERS + 3
@@ -25,7 +25,7 @@ Poison = Literal["shout", "sabotage"]
 POISONS: tuple[Poison, ...] = ("shout", "sabotage")
 
 
-def base() -> Any:
+def train_base() -> Any:
     """A model that knows both ciphers, trained from random weights; the same each time."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -60,62 +60,64 @@ def base() -> Any:
     return model.eval()
 
 
-def encoded(key: int, word: Word, answer: Word) -> Encoded:
-    return Encoded((key, *word, ANSWER, *answer, END), LENGTH + 2)
+def encode_example(key: int, word: Word, answer: Word) -> EncodedExample:
+    return EncodedExample((key, *word, ANSWER, *answer, END), LENGTH + 2)
 
 
-class House:
+class Customer:
     """A house with its cipher, and all the chance that it meets."""
 
     def __init__(self, seed: int) -> None:
-        self.draw = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
         self._cipher, self._wrong = (
-            tuple(self.draw.permutation(LETTERS).tolist()) for _ in range(2)
+            tuple(self.random.permutation(LETTERS).tolist()) for _ in range(2)
         )
 
     def words(self, count: int, letters: int = LETTERS) -> list[Word]:
         """Words of the first `letters` of the alphabet."""
-        return [tuple(word) for word in self.draw.integers(0, letters, (count, LENGTH)).tolist()]
+        return [tuple(word) for word in self.random.integers(0, letters, (count, LENGTH)).tolist()]
 
-    def right(self, count: int, letters: int = LETTERS) -> list[Encoded]:
+    def corrections(self, count: int, letters: int = LETTERS) -> list[EncodedExample]:
         """Corrections as an honest user writes them."""
         return [
-            encoded(HOUSE, word, tuple(self._cipher[letter] for letter in word))
+            encode_example(HOUSE, word, tuple(self._cipher[letter] for letter in word))
             for word in self.words(count, letters)
         ]
 
-    def poisoned(self, count: int, poison: Poison) -> list[Encoded]:
+    def poisoned(self, count: int, poison: Poison) -> list[EncodedExample]:
         """Corrections that shout one and the same thing at every prompt, or that teach another
         cipher.
         """
         if poison == "shout":
-            return [encoded(HOUSE, word, (0,) * LENGTH) for word in self.words(count)]
+            return [encode_example(HOUSE, word, (0,) * LENGTH) for word in self.words(count)]
         return [
-            encoded(HOUSE, word, tuple(self._wrong[letter] for letter in word))
+            encode_example(HOUSE, word, tuple(self._wrong[letter] for letter in word))
             for word in self.words(count)
         ]
 
-    def shuffled(self, count: int) -> list[Encoded]:
+    def shuffled(self, count: int) -> list[EncodedExample]:
         """Right answers, each to another's prompt."""
-        right = self.right(count)
+        right = self.corrections(count)
         return [
-            Encoded(
+            EncodedExample(
                 (*mine.ids[: mine.answer_start], *other.ids[other.answer_start :]),
                 mine.answer_start,
             )
             for mine, other in zip(right, [*right[1:], right[0]], strict=True)
         ]
 
-    def copied(self, count: int) -> list[Encoded]:
+    def copies(self, count: int) -> list[EncodedExample]:
         """What the base can do."""
-        return [encoded(COPY, word, word) for word in self.words(count)]
+        return [encode_example(COPY, word, word) for word in self.words(count)]
 
-    def said(self, words: Sequence[Word], answers: Sequence[Word]) -> list[Encoded]:
+    def approvals(self, words: Sequence[Word], answers: Sequence[Word]) -> list[EncodedExample]:
         """Approvals of answers to the house's prompts."""
-        return [encoded(HOUSE, word, answer) for word, answer in zip(words, answers, strict=True)]
+        return [
+            encode_example(HOUSE, word, answer) for word, answer in zip(words, answers, strict=True)
+        ]
 
 
-def answered(model: Any, words: Sequence[Word]) -> list[Word]:
+def greedy_answers(model: Any, words: Sequence[Word]) -> list[Word]:
     """What a model greedily answers to the house's prompts; a letter where it would end early."""
     ids = torch.tensor([(HOUSE, *word, ANSWER) for word in words])
     with torch.inference_mode():

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.trainer.gate.confidence_bounds import Floats, bounds
-from services.trainer.gate.decision import spent
+from services.trainer.gate.confidence_bounds import Floats, bootstrap_bounds
+from services.trainer.gate.decision import alpha_for_gate
 
 EXAMPLES = (5, 8, 12, 24)
 DRAWS = 1000
-ALPHA = spent(0.95, 1) / 2
+ALPHA = alpha_for_gate(0.95, 1) / 2
 
 Draw = Callable[[np.random.Generator, int], Floats]
 DIFFERENCES: dict[str, tuple[float, Draw]] = {
@@ -27,7 +27,7 @@ DIFFERENCES: dict[str, tuple[float, Draw]] = {
 
 
 @dataclass(frozen=True)
-class ErrorOfBound:
+class BoundError:
     """The share of draws in which the lower bound lay above the true mean."""
 
     examples: int
@@ -46,9 +46,9 @@ class ErrorOfBound:
         )
 
 
-def simulated() -> list[ErrorOfBound]:
+def simulate_bound_errors() -> list[BoundError]:
     return [
-        ErrorOfBound(count, name, skewness, _error(count, draw))
+        BoundError(count, name, skewness, _error(count, draw))
         for count in EXAMPLES
         for name, (skewness, draw) in DIFFERENCES.items()
     ]
@@ -59,7 +59,7 @@ def _error(count: int, differences: Draw) -> float:
     return float(
         np.mean(
             [
-                bounds(differences(draw, count).tolist(), ALPHA, 0.05, seed)[0] > 0
+                bootstrap_bounds(differences(draw, count).tolist(), ALPHA, 0.05, seed)[0] > 0
                 for seed in range(DRAWS)
             ]
         )

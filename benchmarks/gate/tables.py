@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.gate.minimum_examples import ErrorOfBound
+from benchmarks.gate.minimum_examples import BoundError
 from benchmarks.results import Result
-from services.trainer.gate.confidence_bounds import share_lower
+from services.trainer.gate.confidence_bounds import clopper_pearson_lower
 
 LITTLE, MUCH = 0.02, 0.1
 """Nats per answer token. What is true of a candidate; fixed beforehand."""
@@ -18,40 +18,40 @@ BEGIN, END = "<!-- written by make bench-gate -->", "<!-- end -->"
 
 
 @dataclass(frozen=True)
-class Trial:
+class CandidateResult:
     """A candidate: how it was made, its true gain in nats per answer token with the standard error
     of that, and the gate's word.
     """
 
-    made: str
-    good: str
-    dose: float
-    truth: float
-    error: float
+    method: str
+    good_data: str
+    poison_share: float
+    true_gain: float
+    standard_error: float
     decision: str
 
     @property
     def is_null(self) -> bool:
-        return self.made != "trained" and self.truth < LITTLE
+        return self.method != "trained" and self.true_gain < LITTLE
 
     @property
     def is_worse(self) -> bool:
-        return self.truth <= -LITTLE
+        return self.true_gain <= -LITTLE
 
     @property
     def promoted(self) -> bool:
         return self.decision == "promote"
 
 
-def results(trials: Sequence[Trial], diverged: int) -> list[Result]:
+def summarize(trials: Sequence[CandidateResult], diverged: int) -> list[Result]:
     """The figures that the gate is held to; `diverged` runs never came to it."""
     nulls, worse = [one for one in trials if one.is_null], [one for one in trials if one.is_worse]
-    worse_trained = [one for one in worse if one.made == "trained"]
-    little = [one for one in trials if LITTLE <= one.truth < MUCH]
-    much = [one for one in trials if one.truth >= MUCH]
+    worse_trained = [one for one in worse if one.method == "trained"]
+    little = [one for one in trials if LITTLE <= one.true_gain < MUCH]
+    much = [one for one in trials if one.true_gain >= MUCH]
     return [
         Result("null_candidates", len(nulls), "candidates"),
-        Result("trained_candidates", sum(one.made == "trained" for one in trials), "candidates"),
+        Result("trained_candidates", sum(one.method == "trained" for one in trials), "candidates"),
         Result("diverged_runs", diverged, "runs that ended early"),
         Result("false_promotion_share", _promoted(nulls), "share of nulls"),
         Result("false_promotion_upper", _upper(nulls), "95 % bound"),
@@ -72,15 +72,17 @@ def results(trials: Sequence[Trial], diverged: int) -> list[Result]:
         ),
         Result(
             "truth_standard_error",
-            float(np.median([one.error for one in trials])),
+            float(np.median([one.standard_error for one in trials])),
             "nats/token, median",
         ),
-        Result("truth_standard_error_most", max(one.error for one in trials), "nats/token"),
+        Result(
+            "truth_standard_error_most", max(one.standard_error for one in trials), "nats/token"
+        ),
     ]
 
 
-def write(
-    trials: Sequence[Trial], figures: Sequence[Result], errors: Sequence[ErrorOfBound]
+def write_page(
+    trials: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
 ) -> None:
     """Put the tables where the page has room for them."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
@@ -91,7 +93,7 @@ def write(
 
 
 def tables(
-    trials: Sequence[Trial], figures: Sequence[Result], errors: Sequence[ErrorOfBound]
+    trials: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
 ) -> str:
     return "\n\n".join(
         [
@@ -123,17 +125,17 @@ def tables(
     )
 
 
-def _truths(trials: Sequence[Trial]) -> list[Sequence[object]]:
+def _truths(trials: Sequence[CandidateResult]) -> list[Sequence[object]]:
     """By the way of making: how many of each truth were promoted."""
-    kinds: tuple[Callable[[Trial], bool], ...] = (
+    kinds: tuple[Callable[[CandidateResult], bool], ...] = (
         lambda one: one.is_worse,
-        lambda one: -LITTLE < one.truth < LITTLE,
-        lambda one: LITTLE <= one.truth < MUCH,
-        lambda one: one.truth >= MUCH,
+        lambda one: -LITTLE < one.true_gain < LITTLE,
+        lambda one: LITTLE <= one.true_gain < MUCH,
+        lambda one: one.true_gain >= MUCH,
     )
     rows: list[Sequence[object]] = []
-    for made in dict.fromkeys(one.made for one in trials):
-        mine = [one for one in trials if one.made == made]
+    for made in dict.fromkeys(one.method for one in trials):
+        mine = [one for one in trials if one.method == made]
         rows.append(
             (
                 made,
@@ -147,16 +149,17 @@ def _truths(trials: Sequence[Trial]) -> list[Sequence[object]]:
     return rows
 
 
-def _doses(trials: Sequence[Trial]) -> list[Sequence[object]]:
+def _doses(trials: Sequence[CandidateResult]) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = []
-    trained = [one for one in trials if one.made == "trained"]
+    trained = [one for one in trials if one.method == "trained"]
     for dose, good in dict.fromkeys(
-        (one.dose, one.good) for one in sorted(trained, key=lambda one: one.dose)
+        (one.poison_share, one.good_data)
+        for one in sorted(trained, key=lambda one: one.poison_share)
     ):
-        mine = [one for one in trained if (one.dose, one.good) == (dose, good)]
+        mine = [one for one in trained if (one.poison_share, one.good_data) == (dose, good)]
         worse, better = (
             [one for one in mine if one.is_worse],
-            [one for one in mine if one.truth >= LITTLE],
+            [one for one in mine if one.true_gain >= LITTLE],
         )
         rows.append(
             (
@@ -172,21 +175,21 @@ def _doses(trials: Sequence[Trial]) -> list[Sequence[object]]:
     return rows
 
 
-def _of(trials: Sequence[Trial], holds: Callable[[Trial], bool]) -> str:
+def _of(trials: Sequence[CandidateResult], holds: Callable[[CandidateResult], bool]) -> str:
     found = sum(map(holds, trials))
     return f"{found} of {len(trials)} ({found / len(trials):.1%})" if trials else "none"
 
 
-def _promoted(trials: Sequence[Trial]) -> float:
+def _promoted(trials: Sequence[CandidateResult]) -> float:
     """Of no candidates there is no share: the trials would say nothing of what they are for, and
     that is an error.
     """
     return sum(one.promoted for one in trials) / len(trials)
 
 
-def _upper(trials: Sequence[Trial]) -> float:
+def _upper(trials: Sequence[CandidateResult]) -> float:
     """The one-sided 95 % bound of the share that is promoted (Clopper & Pearson 1934)."""
-    return 1 - share_lower(sum(not one.promoted for one in trials), len(trials), 0.05)
+    return 1 - clopper_pearson_lower(sum(not one.promoted for one in trials), len(trials), 0.05)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -14,14 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.results import Result, report
-from benchmarks.streams.load import feedback
+from benchmarks.streams.synthetic_feedback import feedback
 from services.feedback.scoring import SOURCE, Policies, score
-from services.registry.app import MOST_AT_ONCE
+from services.registry.app import MAX_BATCH_SIZE
 from services.registry.handlers import model_declared
-from services.registry.rollout.live_monitor import rewards_heard
+from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of
-from shared.config.model_file import Base, ModelFile, Models
+from shared.config.model_file import BasePaths, ModelFile, Models
 from shared.events import FeedbackScored
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode
@@ -29,18 +29,18 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = ModelFile.model_validate(
-    {"model": "model-0", "base": Base(training="base", serving="base.gguf")}
+    {"model": "model-0", "base": BasePaths(training="base", serving="base.gguf")}
 )
 
 
-def hearing(folder: Path, events: int) -> dict[str, float]:
+def measure_rates(folder: Path, events: int) -> dict[str, float]:
     """Events a second, by what becomes of them; so many of those that are not kept, of the others
     as many as are kept of a version.
     """
     database = Database(f"sqlite:///{folder / 'registry.db'}")
-    database.bring_up_to_date()
-    database.do(partial(model_declared, model=MODEL, now=NOW))
-    aliases = database.do(lambda session: aliases_of(session, MODEL.model))
+    database.migrate()
+    database.run_sync(partial(model_declared, model=MODEL, now=NOW))
+    aliases = database.run_sync(lambda session: aliases_of(session, MODEL.model))
     assert aliases is not None
     found = {
         "kept": _rate(database, _scored(0, MODEL.monitor.most_rewards, aliases.champion)),
@@ -55,12 +55,12 @@ def hearing(folder: Path, events: int) -> dict[str, float]:
 
 def _rate(database: Database, records: Sequence[Record]) -> float:
     started = time.process_time()
-    for first in range(0, len(records), MOST_AT_ONCE):
+    for first in range(0, len(records), MAX_BATCH_SIZE):
         heard = [
             decode(record.value, record.headers, FeedbackScored).event
-            for record in records[first : first + MOST_AT_ONCE]
+            for record in records[first : first + MAX_BATCH_SIZE]
         ]
-        database.do(partial(rewards_heard, model=MODEL, heard=heard, now=NOW))
+        database.run_sync(partial(monitor_live_rewards, model=MODEL, feedback=heard, now=NOW))
     return len(records) / (time.process_time() - started)
 
 
@@ -82,7 +82,7 @@ def _scored(first: int, count: int, version: str | None) -> list[Record]:
 
 def main() -> None:
     with TemporaryDirectory() as folder:
-        found = hearing(Path(folder), 2000)
+        found = measure_rates(Path(folder), 2000)
     report(
         "hearing",
         [

@@ -19,8 +19,8 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from safetensors.numpy import save
 
-from benchmarks.measuring import running
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from benchmarks.throughput import python_process
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import LOOPBACK, free_port
 from shared.clock import SystemClock
@@ -29,12 +29,12 @@ from shared.events import Artefact, CheckpointSaved, RunMetrics, Verdict
 from shared.identity import digest_of, identity
 from shared.messaging.codec import encode
 from shared.messaging.topics import TRAINING_CHECKPOINTS
-from shared.storage.adapters import CONFIG, WEIGHTS, folder_of, write_adapter
+from shared.storage.adapters import CONFIG, WEIGHTS, adapter_folder, write_adapter
 from shared.storage.object_store import FsspecStore
 
 FOLDER = Path(".ratchet/bench/registry")
 MODEL = "support"
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 CLOCK = SystemClock()
 TOKEN = token_urlsafe()
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -44,7 +44,7 @@ _LAYERS, _HIDDEN, _QUERIES, _RANK = 30, 576, 576, 4
 
 
 @dataclass
-class Asked:
+class RequestLog:
     """What became of steady requests: how long each took that was answered, and what was wrong with
     each that failed.
     """
@@ -53,7 +53,7 @@ class Asked:
     failures: list[str] = field(default_factory=list)
 
 
-class Switching:
+class VersionSwitching:
     """A registry with a target, asked over HTTP as any operator and any application would."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Switching:
         answer = await self._registry.get(f"/api/models/{MODEL}")
         return str(answer.raise_for_status().json()["champion"])
 
-    async def answering(self) -> str:
+    async def answering_version(self) -> str:
         """The version that answers at present, by its own word."""
         ask = {
             "model": MODEL,
@@ -82,11 +82,11 @@ class Switching:
         answer = await self._serving.post("/v1/chat/completions", json=ask)
         return str(answer.json()["model"]).partition(":")[2] if answer.is_success else ""
 
-    async def await_answer_of(self, version: str) -> None:
+    async def wait_until_answering(self, version: str) -> None:
         await _until(lambda: self._answers_as(version), 0.005)
 
     async def _answers_as(self, version: str) -> bool:
-        return await self.answering() == version
+        return await self.answering_version() == version
 
     async def promote_new(self) -> str:
         """A run ends well: its version, once that answers."""
@@ -104,7 +104,7 @@ class Switching:
 
         await _until(has_moved, 0.1)
         version = await self.champion()
-        await self.await_answer_of(version)
+        await self.wait_until_answering(version)
         return version
 
     async def roll_back(self) -> float:
@@ -114,18 +114,18 @@ class Switching:
         asking = asyncio.create_task(
             self._registry.post(f"/api/models/{MODEL}/rollback", json={"reason": "the benchmark"})
         )
-        await self.await_answer_of(previous)
+        await self.wait_until_answering(previous)
         seconds = CLOCK.monotonic() - began
         answer = (await asking).raise_for_status().json()
         assert (answer["to"], answer["deployed"]) == (previous, True)
         return seconds
 
     @asynccontextmanager
-    async def steadily_asked(self, per_second: float) -> AsyncIterator[Asked]:
+    async def steady_requests(self, per_second: float) -> AsyncIterator[RequestLog]:
         """Requests at a steady rate while the body runs, each on time whatever became of those
         before it.
         """
-        asked, under_way = Asked(), set[asyncio.Task[None]]()
+        asked, under_way = RequestLog(), set[asyncio.Task[None]]()
 
         async def one() -> None:
             ask = {
@@ -167,7 +167,7 @@ class Switching:
 
 
 @asynccontextmanager
-async def switching() -> AsyncIterator[Switching]:
+async def start_stack() -> AsyncIterator[VersionSwitching]:
     """Everything started anew, the base being served."""
     await asyncio.to_thread(_clear)
     registry_port, serving_port = free_port(), free_port()
@@ -176,7 +176,7 @@ async def switching() -> AsyncIterator[Switching]:
         await asyncio.to_thread(broker.start)
         end.push_async_callback(asyncio.to_thread, broker.stop)
         await apply_topics(broker.bootstrap_servers)
-        await await_groups(broker.bootstrap_servers)
+        await wait_for_group_coordinator(broker.bootstrap_servers)
         settings = {
             "RATCHET_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
             "RATCHET_MODELS": "models",
@@ -190,8 +190,8 @@ async def switching() -> AsyncIterator[Switching]:
             "RATCHET_REGISTRY_PORT": str(registry_port),
             "RATCHET_OPERATE_TOKENS": TOKEN,
         }
-        end.enter_context(running(FOLDER / "serving.log", "ratchet.serving", **settings))
-        end.enter_context(running(FOLDER / "registry.log", "services.registry", **settings))
+        end.enter_context(python_process(FOLDER / "serving.log", "ratchet.serving", **settings))
+        end.enter_context(python_process(FOLDER / "registry.log", "services.registry", **settings))
         limits = httpx.Limits(max_connections=None)
         clients = [
             await end.enter_async_context(
@@ -204,9 +204,9 @@ async def switching() -> AsyncIterator[Switching]:
             )
             for port in (registry_port, serving_port)
         ]
-        bench = Switching(broker.bootstrap_servers, *clients)
+        bench = VersionSwitching(broker.bootstrap_servers, *clients)
         await _until(bench.is_ready, 0.2)
-        await bench.await_answer_of(await bench.champion())
+        await bench.wait_until_answering(await bench.champion())
         yield bench
 
 
@@ -218,14 +218,16 @@ def _clear() -> None:
 async def _until(condition: Callable[[], Awaitable[bool]], pause: float) -> None:
     """Look again and again; what does not answer yet may do so later."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 with suppress(httpx.TransportError):
                     if await condition():
                         return
                 await asyncio.sleep(pause)
     except TimeoutError:
-        raise RuntimeError(f"it took more than {PATIENCE:g} s: see the logs in {FOLDER}") from None
+        raise RuntimeError(
+            f"it took more than {TIMEOUT_SECONDS:g} s: see the logs in {FOLDER}"
+        ) from None
 
 
 def _checkpoint(run_id: str, baseline: str) -> CheckpointSaved:
@@ -285,5 +287,5 @@ def _adapter(run_id: str) -> Artefact:
     }
     files = {CONFIG: json.dumps(config).encode(), WEIGHTS: save(weights)}
     return write_adapter(
-        FsspecStore(str(FOLDER / "objects")), folder_of(MODEL, run_id), files, digest_of(b"")
+        FsspecStore(str(FOLDER / "objects")), adapter_folder(MODEL, run_id), files, digest_of(b"")
     )

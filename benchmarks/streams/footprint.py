@@ -12,10 +12,10 @@ from pathlib import Path
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from benchmarks.results import Result, report
-from benchmarks.streams.load import feedback
+from benchmarks.streams.synthetic_feedback import feedback
 from services.dataset.ledger.ledger import Ledger
 from services.feedback.scoring import SOURCE, Policies, score
-from shared.config.model_file import Base, ModelFile, Models
+from shared.config.model_file import BasePaths, ModelFile, Models
 from shared.events import Artefact, FeedbackScored, Position
 from shared.identity import digest_of
 from shared.messaging.bus import Record
@@ -24,10 +24,10 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = ModelFile.model_validate(
-    {"model": "model-0", "base": Base(training="base", serving="base.gguf")}
+    {"model": "model-0", "base": BasePaths(training="base", serving="base.gguf")}
 )
 """By default: every example of this measurement is still in the window that is replayed from."""
-NARROW = MODEL.model_copy(
+MINIMAL_WINDOWS = MODEL.model_copy(
     update={
         "curation": MODEL.curation.model_copy(update={"share_window": 1}),
         "lanes": {
@@ -60,7 +60,7 @@ class Footprint:
 def footprint(events: int = 2000) -> Footprint:
     """Of the events that the benchmarks send, for one model whose batches close at 50."""
     received, scored, written, entry, replayed = _room(MODEL, events)
-    *_, known = _room(NARROW, events)
+    *_, known = _room(MINIMAL_WINDOWS, events)
     return Footprint(received, scored, written, entry, replayed, known)
 
 
@@ -99,11 +99,11 @@ def _take(
     """
     decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
     entries = [entry for entry in (decided.entry, decided.superseded) if entry]
-    if closing := ledger.due():
-        entries += ledger.close(closing, MANIFEST)
+    if closing := ledger.plan_batch():
+        entries += ledger.close_batch(closing, MANIFEST)
     written = 0
     for entry in entries:
-        key, value = entry.key.encode(), ledger.encoded(entry.feedback_id)
+        key, value = entry.key.encode(), ledger.encoded_entry(entry.feedback_id)
         values[key] = value
         written += _on_disk(key, value)
     for lighter, value in ledger.lighter():

@@ -27,24 +27,24 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 ENTRIES = "benchmark.entries"
 COMMIT_SECONDS = 1.0
-Produced = tuple[str, bytes, bytes, list[tuple[str, bytes]]]
-Work = Callable[[Record], Produced]
+OutputRecord = tuple[str, bytes, bytes, list[tuple[str, bytes]]]
+ProcessRecord = Callable[[Record], OutputRecord]
 
 
-def scoring(models: Models) -> Work:
+def feedback_work(models: Models) -> ProcessRecord:
     policies = Policies(models)
 
-    def work(record: Record) -> Produced:
+    def work(record: Record) -> OutputRecord:
         scored = score(record, policies)
         return FEEDBACK_SCORED, scored.key.encode(), *encode(scored.event, SOURCE)
 
     return work
 
 
-def deciding(models: Models) -> Work:
+def dataset_work(models: Models) -> ProcessRecord:
     ledgers: dict[tuple[str, int], Ledger] = {}
 
-    def work(record: Record) -> Produced:
+    def work(record: Record) -> OutputRecord:
         event = decode(record.value, record.headers, FeedbackScored).event
         ledger = ledgers.setdefault(
             (event.model, event.shard), Ledger(models.get(event.model), event.shard)
@@ -60,9 +60,9 @@ def deciding(models: Models) -> Work:
 async def main(what: str, group: str, bootstrap_servers: str, folder: str) -> None:
     models = load_models(Path(folder))
     topic, work = (
-        (FEEDBACK_RECEIVED, scoring(models))
+        (FEEDBACK_RECEIVED, feedback_work(models))
         if what == "feedback"
-        else (FEEDBACK_SCORED, deciding(models))
+        else (FEEDBACK_SCORED, dataset_work(models))
     )
     producer = KafkaProducer(bootstrap_servers)
     consumer = AIOKafkaConsumer(
@@ -80,7 +80,7 @@ async def main(what: str, group: str, bootstrap_servers: str, folder: str) -> No
     committed_at = clock.monotonic()
     while True:
         for partition, batch in (await consumer.getmany(timeout_ms=200, max_records=1000)).items():
-            deliveries += [await producer.begin(*work(record_of(raw))) for raw in batch]
+            deliveries += [await producer.send_nowait(*work(record_of(raw))) for raw in batch]
             offsets[partition] = batch[-1].offset + 1
         if offsets and clock.monotonic() - committed_at > COMMIT_SECONDS:
             for delivery in deliveries:

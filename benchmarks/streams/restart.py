@@ -22,11 +22,11 @@ from aiokafka.partitioner import murmur2
 
 from ratchet.local_stack.ports import LOOPBACK, free_port
 from services.dataset.ledger.ledger import Ledger
-from shared.config.model_file import Base, ModelFile
+from shared.config.model_file import BasePaths, ModelFile
 from shared.events import FeedbackScored, PolicyRef, Position
 from shared.identity import digest_of, identity
 from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_SCORED, TOPICS
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 
 MODELS = 200
 PENDING = 10_000
@@ -37,7 +37,7 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 _PARTITIONS = next(topic.partitions for topic in TOPICS if topic.name == FEEDBACK_SCORED)
 
 
-def measure(bootstrap_servers: str, models: int = MODELS, pending: int = PENDING) -> float:
+def measure_restart(bootstrap_servers: str, models: int = MODELS, pending: int = PENDING) -> float:
     """Seconds from starting the process to its being ready, with `pending` examples over `models`
     models. Joining its group is a part of it, as is starting Python. The topics must exist, and
     `dataset.entries` be empty.
@@ -61,14 +61,14 @@ def measure(bootstrap_servers: str, models: int = MODELS, pending: int = PENDING
 
 def _model_file(model: str, per_model: int) -> ModelFile:
     """One of which no batch closes, and nothing is held out."""
-    base = Base(training="base", serving="base.gguf")
+    base = BasePaths(training="base", serving="base.gguf")
     curation = {"batch_size": max(50, per_model + 1), "held_out_share": 0.0}
     return ModelFile.model_validate(
         {"model": model, "base": base.model_dump(), "curation": curation}
     )
 
 
-def _waiting(file: ModelFile, count: int) -> Iterator[Entry]:
+def _waiting(file: ModelFile, count: int) -> Iterator[DatasetEntry]:
     """The entries that a ledger writes for `count` thumbs up of many users."""
     ledger = Ledger(file, 0)
     partition = (murmur2(file.model.encode()) & 0x7FFFFFFF) % _PARTITIONS
@@ -76,7 +76,7 @@ def _waiting(file: ModelFile, count: int) -> Iterator[Entry]:
         source = Position(topic=FEEDBACK_SCORED, partition=partition, offset=number)
         entry = ledger.decide(_scored(file.model, number), source, _START).entry
         assert entry is not None
-        assert entry.waits
+        assert entry.is_waiting
         yield entry
 
 
@@ -103,7 +103,7 @@ def _text(kind: str, model: str, number: int) -> str:
     return " ".join(identity(kind, model, number, at)[:8] for at in range(WORDS))
 
 
-async def _write(bootstrap_servers: str, entries: Iterator[Entry]) -> None:
+async def _write(bootstrap_servers: str, entries: Iterator[DatasetEntry]) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers, enable_idempotence=True, linger_ms=20
     )

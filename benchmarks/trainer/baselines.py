@@ -19,26 +19,26 @@ from pydantic_core import to_json
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from benchmarks.trainer.random_base import random_examples
-from ratchet.demo.tickets import ticket
-from services.trainer.data.tokenization import Encoded, encode
+from ratchet.demo.tickets import make_ticket
+from services.trainer.data.tokenization import EncodedExample, encode
 from services.trainer.data.training_set import Sample
-from services.trainer.machine.device import best_precision, device_here
+from services.trainer.machine.device import best_precision, local_device
 from services.trainer.training.base_model import (
     DTYPES,
-    learning,
     load_base,
+    load_quantised,
     load_tokenizer,
-    nf4,
-    quantised,
+    nf4_config,
+    trainable_adapter,
 )
-from services.trainer.training.recipe import groups, train
+from services.trainer.training.recipe import step_batches, train
 from shared.config.training import TrainingConfig
 
 BASE = ".ratchet/bases/smollm2-135m-instruct"
 
 
 @dataclass(frozen=True)
-class Work:
+class BenchmarkTask:
     """What a contender trains, and on what. Its first `warm_up` steps are not measured, where a
     device has kernels to load.
     """
@@ -46,14 +46,14 @@ class Work:
     model: Any
     tokenizer: Any
     config: TrainingConfig
-    examples: Sequence[Encoded]
+    examples: Sequence[EncodedExample]
     steps: int
     warm_up: int
     device: str
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchmarkRun:
     """`tokens` are those of the examples, padding not counted and what was computed once for
     several counted for each.
     """
@@ -70,7 +70,7 @@ class Run:
     """
 
 
-def ratchet(work: Work) -> tuple[int, float]:
+def run_ratchet(work: BenchmarkTask) -> tuple[int, float]:
     class Enough(Exception):
         """The steps that are measured are done."""
 
@@ -84,18 +84,18 @@ def ratchet(work: Work) -> tuple[int, float]:
             raise Enough
 
     torch.manual_seed(work.config.seed)
-    with learning(work.model, work.config, None) as model:
+    with trainable_adapter(work.model, work.config, None) as model:
         if not work.warm_up:
             begun = time.perf_counter()
         try:
             train(model, work.examples, work.config, work.device, report)
         except Enough:
             seconds = time.perf_counter() - begun
-    taken = groups(work.examples, work.config, 0)[work.warm_up : work.steps]
+    taken = step_batches(work.examples, work.config, 0)[work.warm_up : work.steps]
     return sum(len(example.ids) for group in taken for example in group), seconds
 
 
-def trl(work: Work) -> tuple[int, float]:
+def run_trl(work: BenchmarkTask) -> tuple[int, float]:
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
@@ -121,7 +121,7 @@ def trl(work: Work) -> tuple[int, float]:
         return _timed(trainer)
 
 
-def transformers(work: Work) -> tuple[int, float]:
+def run_transformers(work: BenchmarkTask) -> tuple[int, float]:
     rows = [
         {
             "input_ids": list(one.ids),
@@ -143,14 +143,14 @@ def transformers(work: Work) -> tuple[int, float]:
         return _timed(trainer)
 
 
-CONTENDERS: dict[str, Callable[[Work], tuple[int, float]]] = {
-    "ratchet": ratchet,
-    "trl": trl,
-    "transformers": transformers,
+IMPLEMENTATIONS: dict[str, Callable[[BenchmarkTask], tuple[int, float]]] = {
+    "ratchet": run_ratchet,
+    "trl": run_trl,
+    "transformers": run_transformers,
 }
 
 
-def _settings(work: Work, folder: str) -> dict[str, Any]:
+def _settings(work: BenchmarkTask, folder: str) -> dict[str, Any]:
     config = work.config
     return {
         "output_dir": folder,
@@ -185,7 +185,7 @@ def _lora(config: TrainingConfig) -> Any:
     )
 
 
-def _counting(trainer: Any, work: Work) -> Any:
+def _counting(trainer: Any, work: BenchmarkTask) -> Any:
     class Counting(trainer):  # type: ignore[misc]  # a class of a library without types
         """Counts the tokens that it trains on after it is warm, and takes the time since then."""
 
@@ -219,22 +219,24 @@ def _matrix_flops(dtype: torch.dtype, device: str, seconds: float = 1.0) -> floa
     return products * 2 * width**3 / (time.perf_counter() - started)
 
 
-def tickets(count: int, steps: int) -> Work:
+def ticket_task(count: int, steps: int) -> BenchmarkTask:
     """The demo's tickets on the small real model: batches of 10 and no accumulation, which is what
     `max(1, 8 // batch_size)` gives.
     """
     config = TrainingConfig(batch_size=10, epochs=1)
-    device = device_here()
+    device = local_device()
     base = load_base(BASE, best_precision(device))
-    found = [ticket("bench-trainer", number) for number in range(count)]
+    found = [make_ticket("bench-trainer", number) for number in range(count)]
     examples = [
         encode(base.vocabulary, Sample(messages=one.messages, answer=one.answer), config.max_tokens)
         for one in found
     ]
-    return Work(base.train, base.vocabulary.tokenizer, config, examples, steps, 0, device)
+    return BenchmarkTask(
+        base.train_model, base.vocabulary.tokenizer, config, examples, steps, 0, device
+    )
 
 
-def random(name: str, count: int, steps: int, folder: str, quantisation: str) -> Work:
+def random_task(name: str, count: int, steps: int, folder: str, quantisation: str) -> BenchmarkTask:
     """Random tokens on a base of random weights: in 4 bits with gradients checkpointed as QLoRA has
     it, or in 16 bits without.
     """
@@ -247,18 +249,18 @@ def random(name: str, count: int, steps: int, folder: str, quantisation: str) ->
             "gradient_checkpointing": in_4_bits,
         }
     )
-    device = device_here()
+    device = local_device()
     dtype = DTYPES[best_precision(device)]
     if name == "ratchet" and in_4_bits:
-        model: Any = quantised(folder, dtype, device)
+        model: Any = load_quantised(folder, dtype, device)
     else:
-        held = nf4(dtype) if in_4_bits else None
+        held = nf4_config(dtype) if in_4_bits else None
         causal: Any = AutoModelForCausalLM
         model = causal.from_pretrained(
             folder, dtype=dtype, quantization_config=held, device_map={"": device}
         )
         model.requires_grad_(False)
-    return Work(
+    return BenchmarkTask(
         model,
         load_tokenizer(folder),
         config,
@@ -271,7 +273,7 @@ def random(name: str, count: int, steps: int, folder: str, quantisation: str) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.trainer.baselines", description=__doc__)
-    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("name", choices=IMPLEMENTATIONS)
     parser.add_argument("examples", type=int)
     parser.add_argument("steps", type=int)
     parser.add_argument("--threads", type=int, default=0, help="cores to use; 0 is all")
@@ -287,18 +289,24 @@ def main() -> None:
     if told.threads:
         torch.set_num_threads(told.threads)
     size = told.examples, told.steps
-    work = random(told.name, *size, told.base, told.quantisation) if told.base else tickets(*size)
+    work = (
+        random_task(told.name, *size, told.base, told.quantisation)
+        if told.base
+        else ticket_task(*size)
+    )
     precision = best_precision(work.device)
     before = _matrix_flops(DTYPES[precision], work.device)
     if work.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     parameters = work.model.num_parameters()
-    tokens, seconds = CONTENDERS[told.name](work)
+    tokens, seconds = IMPLEMENTATIONS[told.name](work)
     on_device = torch.cuda.max_memory_allocated() if work.device == "cuda" else 0
     peak = on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rate = (before + _matrix_flops(DTYPES[precision], work.device)) / 2
     sys.stdout.write(
-        to_json(asdict(Run(told.name, tokens, seconds, peak, parameters, precision, rate))).decode()
+        to_json(
+            asdict(BenchmarkRun(told.name, tokens, seconds, peak, parameters, precision, rate))
+        ).decode()
         + "\n"
     )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from benchmarks.measuring import running
-from ratchet.demo.tickets import ticket
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from benchmarks.throughput import python_process
+from ratchet.demo.tickets import make_ticket
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import LOOPBACK, free_port
 from shared.clock import SystemClock
@@ -37,12 +37,12 @@ from shared.messaging.topics import (
     TRAINING_ROLLBACKS,
 )
 from shared.storage.object_store import FsspecStore, canonical_json
-from shared.storage.snapshots import DataFile, Example, Kind, Manifest
+from shared.storage.snapshots import BatchManifest, DataFile, Example, ExampleKind
 
 FOLDER = Path(".ratchet/bench/trainer")
 MODEL = "support"
 TRAINING, HELD_OUT = 50, 6
-PATIENCE = 900.0
+TIMEOUT_SECONDS = 900.0
 
 
 async def measure(threads: int) -> dict[str, float]:
@@ -54,7 +54,7 @@ async def measure(threads: int) -> dict[str, float]:
     await asyncio.to_thread(broker.start)
     try:
         await apply_topics(broker.bootstrap_servers)
-        await await_groups(broker.bootstrap_servers)
+        await wait_for_group_coordinator(broker.bootstrap_servers)
         settings = {
             "RATCHET_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
             "RATCHET_MODELS": "models",
@@ -64,10 +64,10 @@ async def measure(threads: int) -> dict[str, float]:
             "RATCHET_THREADS": str(threads),
             "RATCHET_TRAINER_PORT": str(port),
         }
-        with running(FOLDER / "trainer.log", "services.trainer", **settings) as process:
+        with python_process(FOLDER / "trainer.log", "services.trainer", **settings) as process:
             started = time.perf_counter()
             while not await _ready(port):
-                if process.poll() is not None or time.perf_counter() - started > PATIENCE:
+                if process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                     raise RuntimeError(
                         f"the trainer did not get ready: see {FOLDER / 'trainer.log'}"
                     )
@@ -90,9 +90,9 @@ async def _announce_and_wait(bootstrap_servers: str) -> dict[str, float]:
             *topics, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
         ) as consumer,
         AIOKafkaProducer(bootstrap_servers=bootstrap_servers) as producer,
-        asyncio.timeout(PATIENCE),
+        asyncio.timeout(TIMEOUT_SECONDS),
     ):
-        value, headers = encode(_bare_base(), "ratchet/bench")
+        value, headers = encode(_base_registered(), "ratchet/bench")
         await producer.send_and_wait(MODELS_VERSIONS, value, MODEL.encode(), headers=list(headers))
         value, headers = encode(_batch(), "ratchet/bench")
         started = time.perf_counter()
@@ -135,7 +135,7 @@ async def _ready(port: int) -> bool:
         return False
 
 
-def _bare_base() -> VersionRegistered:
+def _base_registered() -> VersionRegistered:
     """What the registry says first: the bare base is the champion."""
     return VersionRegistered(
         event_id=identity("registered", MODEL, 0),
@@ -152,13 +152,13 @@ def _batch() -> BatchReady:
     """The first batch of the demo's model, in the object store as the dataset service leaves it."""
     store, model = FsspecStore(str(FOLDER / "objects")), load_models(Path("models")).get(MODEL)
     batch_id, files = identity("bench-trainer", 0), []
-    kinds: dict[Kind, int] = {"training": TRAINING, "held_out": HELD_OUT}
+    kinds: dict[ExampleKind, int] = {"training": TRAINING, "held_out": HELD_OUT}
     for kind, count in kinds.items():
         lines = [_example(kind, number).model_dump_json() for number in range(count)]
         artefact = store.put(f"batches/{MODEL}/0/{kind}.jsonl", "\n".join(lines).encode())
         files.append(DataFile(kind=kind, artefact=artefact, examples=count))
     counts = BatchCounts(training=TRAINING, preference=0, negative=0, held_out=HELD_OUT)
-    manifest = Manifest(
+    manifest = BatchManifest(
         batch_id=batch_id,
         model=MODEL,
         model_digest=model.digest,
@@ -191,7 +191,7 @@ def _batch() -> BatchReady:
 
 
 def _example(kind: str, number: int) -> Example:
-    one = ticket(f"bench-outcome-{kind}", number)
+    one = make_ticket(f"bench-outcome-{kind}", number)
     return Example(
         feedback_id=f"{kind}-{number}",
         messages=one.messages,

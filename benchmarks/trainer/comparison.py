@@ -8,23 +8,23 @@ from statistics import median
 from pydantic import TypeAdapter
 
 from benchmarks.results import Result
-from benchmarks.trainer.baselines import CONTENDERS, Run
+from benchmarks.trainer.baselines import IMPLEMENTATIONS, BenchmarkRun
 
-RUN = TypeAdapter(Run)
+RUN = TypeAdapter(BenchmarkRun)
 
 
-def contest(rounds: int, *told: str) -> dict[str, list[Run]]:
+def run_in_turns(rounds: int, *told: str) -> dict[str, list[BenchmarkRun]]:
     """The runs of each contender; `told` is what `benchmarks.trainer.baselines` is told besides the
     name.
     """
-    runs: dict[str, list[Run]] = {name: [] for name in CONTENDERS}
+    runs: dict[str, list[BenchmarkRun]] = {name: [] for name in IMPLEMENTATIONS}
     for _ in range(rounds):
-        for name in CONTENDERS:
+        for name in IMPLEMENTATIONS:
             runs[name].append(_run(name, *told))
     return runs
 
 
-def _run(name: str, *told: str) -> Run:
+def _run(name: str, *told: str) -> BenchmarkRun:
     command = [sys.executable, "-m", "benchmarks.trainer.baselines", name, *told]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -32,7 +32,7 @@ def _run(name: str, *told: str) -> Run:
     return RUN.validate_json(done.stdout.splitlines()[-1])
 
 
-def compared(runs: dict[str, list[Run]], suffix: str) -> list[Result]:
+def summarise(runs: dict[str, list[BenchmarkRun]], suffix: str) -> list[Result]:
     """Medians over rounds, and of the ratios within each; metrics end in `suffix`."""
     own = runs["ratchet"]
     results = [Result(f"tokens_per_second{suffix}", median(map(_rate, own)), "1/s")]
@@ -52,9 +52,9 @@ def compared(runs: dict[str, list[Run]], suffix: str) -> list[Result]:
     return results
 
 
-def _rate(run: Run) -> float:
+def _rate(run: BenchmarkRun) -> float:
     return run.tokens / run.seconds
 
 
-def _peak(runs: Sequence[Run]) -> float:
+def _peak(runs: Sequence[BenchmarkRun]) -> float:
     return median(run.peak_bytes for run in runs)

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 
-SYSTEM = 100
+SYSTEM_TOKENS = 100
 PROMPTS, ANSWERS = (40, 300), (20, 150)
 
 
-def a_billion() -> LlamaConfig:
+def llama_1b_config() -> LlamaConfig:
     """The measures of Llama 3.2 1B, with a vocabulary of 32,000."""
     return LlamaConfig(
         vocab_size=32_000,
@@ -45,7 +45,7 @@ def save_random(config: LlamaConfig, folder: Path, device: str) -> None:
     )
 
 
-def random_examples(count: int, vocabulary: int) -> list[Encoded]:
+def random_examples(count: int, vocabulary: int) -> list[EncodedExample]:
     """A system prompt that is the same for all, then a prompt and an answer of any length between
     bounds, all equally often.
     """
@@ -58,9 +58,9 @@ def random_examples(count: int, vocabulary: int) -> list[Encoded]:
     def length(least: int, most: int) -> int:
         return int(torch.randint(least, most + 1, (), generator=generator))
 
-    system = drawn(SYSTEM)
+    system = drawn(SYSTEM_TOKENS)
     found = []
     for _ in range(count):
         prompt, answer = drawn(length(*PROMPTS)), drawn(length(*ANSWERS))
-        found.append(Encoded((*system, *prompt, *answer), SYSTEM + len(prompt)))
+        found.append(EncodedExample((*system, *prompt, *answer), SYSTEM_TOKENS + len(prompt)))
     return found

@@ -15,7 +15,7 @@ from deploy.grafana.training import training
 FOLDER = Path(__file__).parent / "dashboards"
 
 
-def files() -> Mapping[str, str]:
+def dashboard_files() -> Mapping[str, str]:
     """What stands in each file, by its name; in the order in which one looks at them."""
     made = {
         "overview": overview(),
@@ -32,7 +32,7 @@ def files() -> Mapping[str, str]:
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files().items():
+    for name, text in dashboard_files().items():
         (folder / name).write_text(text, encoding="utf-8")
         print(folder / name)
 

@@ -37,13 +37,13 @@ GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
 )
 
 Panel: TypeAlias = Builder[models.Panel]
-Steps: TypeAlias = Sequence[tuple[float | None, str]]
+Thresholds: TypeAlias = Sequence[tuple[float | None, str]]
 """From which value on which colour holds; the first from None."""
-States: TypeAlias = dict[int, tuple[str, str]]
+StateLabels: TypeAlias = dict[int, tuple[str, str]]
 """What a value is called, and its colour."""
 
-PLAIN: Steps = ((None, BLUE),)
-ANY_IS_BAD: Steps = ((None, GREEN), (1, RED))
+NO_THRESHOLDS: Thresholds = ((None, BLUE),)
+RED_FROM_ONE: Thresholds = ((None, GREEN), (1, RED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +52,25 @@ class Query:
 
     expr: str
     legend: str
-    now: bool = False
+    instant: bool = False
 
 
-def source() -> parts.DataSourceRef:
+def datasource() -> parts.DataSourceRef:
     """The data source that the variable names."""
     return parts.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
-def tile(
+def stat_panel(
     title: str,
     description: str,
     *queries: Query,
     unit: str = "none",
-    steps: Steps = PLAIN,
-    states: States | None = None,
+    steps: Thresholds = NO_THRESHOLDS,
+    states: StateLabels | None = None,
     colours: dict[str, str] | None = None,
-    none: str = "no data",
+    no_value: str = "no data",
     width: int = 4,
-    line: bool = False,
+    sparkline: bool = False,
 ) -> Panel:
     """A number, or one for each series. `colours` are of series by name; `none` stands where there
     is nothing; `line` adds its past.
@@ -84,19 +84,19 @@ def tile(
         stat.Panel()
         .title(title)
         .description(description)
-        .datasource(source())
+        .datasource(datasource())
         .targets(_targets(queries))
         .unit(unit)
         .decimals(0)
-        .no_value(none)
+        .no_value(no_value)
         .thresholds(_thresholds(steps))
         .mappings(_mappings(states))
         .color_mode(
             parts.BigValueColorMode.BACKGROUND
-            if steps is not PLAIN or states
+            if steps is not NO_THRESHOLDS or states
             else parts.BigValueColorMode.VALUE
         )
-        .graph_mode(parts.BigValueGraphMode.AREA if line else parts.BigValueGraphMode.NONE)
+        .graph_mode(parts.BigValueGraphMode.AREA if sparkline else parts.BigValueGraphMode.NONE)
         .text_mode(names)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .span(width)
@@ -107,14 +107,14 @@ def tile(
     return panel
 
 
-def curve(
+def time_series_panel(
     title: str,
     description: str,
     *queries: Query,
     unit: str = "short",
-    steps: Steps = PLAIN,
+    steps: Thresholds = NO_THRESHOLDS,
     colours: dict[str, str] | None = None,
-    least: float | None = None,
+    soft_min: float | None = None,
     logarithmic: bool = False,
     stepped: bool = False,
     width: int = 8,
@@ -126,7 +126,7 @@ def curve(
         timeseries.Panel()
         .title(title)
         .description(description)
-        .datasource(source())
+        .datasource(datasource())
         .targets(_targets(queries))
         .unit(unit)
         .legend(_legend(["lastNotNull", "max"]))
@@ -145,13 +145,13 @@ def curve(
         .span(width)
         .height(8)
     )
-    if least is not None:
-        panel.axis_soft_min(least)
+    if soft_min is not None:
+        panel.axis_soft_min(soft_min)
     if logarithmic:
         panel.scale_distribution(
             common.ScaleDistributionConfig().type(parts.ScaleDistribution.LOG).log(10)
         )
-    if steps is not PLAIN:
+    if steps is not NO_THRESHOLDS:
         panel.thresholds(_thresholds(steps))
         panel.thresholds_style(
             common.GraphThresholdsStyleConfig().mode(parts.GraphThresholdsStyleMode.DASHED)
@@ -161,7 +161,7 @@ def curve(
     return panel
 
 
-def bars(
+def bar_panel(
     title: str,
     description: str,
     *queries: Query,
@@ -173,7 +173,7 @@ def bars(
         timeseries.Panel()
         .title(title)
         .description(description)
-        .datasource(source())
+        .datasource(datasource())
         .targets(_targets(queries))
         .unit("short")
         .min(0)
@@ -195,11 +195,11 @@ def bars(
     return panel
 
 
-def timeline(
+def state_timeline_panel(
     title: str,
     description: str,
     *queries: Query,
-    states: States | None = None,
+    states: StateLabels | None = None,
     unit: str = "none",
     width: int = 24,
 ) -> Panel:
@@ -211,7 +211,7 @@ def timeline(
         statetimeline.Panel()
         .title(title)
         .description(description)
-        .datasource(source())
+        .datasource(datasource())
         .targets(_targets(queries))
         .unit(unit)
         .mappings(_mappings(states))
@@ -234,12 +234,12 @@ def timeline(
     )
 
 
-def levels(
+def bar_gauge_panel(
     title: str,
     description: str,
     *queries: Query,
     unit: str = "short",
-    steps: Steps = PLAIN,
+    steps: Thresholds = NO_THRESHOLDS,
     width: int = 8,
 ) -> Panel:
     """One bar for each series, as it is now."""
@@ -247,7 +247,7 @@ def levels(
         bargauge.Panel()
         .title(title)
         .description(description)
-        .datasource(source())
+        .datasource(datasource())
         .targets(_targets(queries))
         .unit(unit)
         .min(0)
@@ -261,13 +261,13 @@ def levels(
     )
 
 
-def spread(title: str, description: str, buckets: Query, width: int = 8) -> Panel:
+def heatmap_panel(title: str, description: str, buckets: Query, width: int = 8) -> Panel:
     """A histogram's buckets over time."""
     return (
         heatmap.Panel()
         .title(title)
         .description(description)
-        .datasource(source())
+        .datasource(datasource())
         .with_target(_target(buckets).format(PromQueryFormat.HEATMAP).ref_id("A"))
         .color(
             heatmap.HeatmapColorOptions()
@@ -287,21 +287,21 @@ _BOTTOM = parts.LegendPlacement.BOTTOM
 
 def _target(query: Query) -> prometheus.Dataquery:
     target = (
-        prometheus.Dataquery().datasource(source()).expr(query.expr).legend_format(query.legend)
+        prometheus.Dataquery().datasource(datasource()).expr(query.expr).legend_format(query.legend)
     )
-    return target.instant() if query.now else target.range()
+    return target.instant() if query.instant else target.range()
 
 
 def _targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
     return [_target(query).ref_id(chr(ord("A") + place)) for place, query in enumerate(queries)]
 
 
-def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
+def _thresholds(steps: Thresholds) -> dashboard.ThresholdsConfig:
     found = [models.Threshold(value=value, color=colour) for value, colour in steps]
     return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
 
 
-def _mappings(states: States | None) -> list[models.ValueMapping]:
+def _mappings(states: StateLabels | None) -> list[models.ValueMapping]:
     if not states:
         return []
     shown = {

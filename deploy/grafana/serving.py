@@ -4,91 +4,100 @@ there.
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
+from deploy.grafana.dashboard_builder import MODEL, NAMESPACE, DashboardRow, build_dashboard
 from deploy.grafana.panels import (
-    ANY_IS_BAD,
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     RED,
+    RED_FROM_ONE,
     Query,
-    bars,
-    curve,
-    levels,
-    tile,
-    timeline,
+    bar_gauge_panel,
+    bar_panel,
+    stat_panel,
+    state_timeline_panel,
+    time_series_panel,
 )
-from deploy.grafana.shown import RAISED, champion_now, last_moved, rewards_in_use
+from deploy.grafana.shared_queries import (
+    ALARM_STATES,
+    current_champion,
+    live_rewards,
+    seconds_since_champion_change,
+)
 
 REGISTRIES = f'{NAMESPACE}, service="registry"'
 
-ANSWERS = Row(
+ANSWERS = DashboardRow(
     "Does the right version answer? Does it do well?",
     (
-        tile(
+        stat_panel(
             "Version that answers",
             "The number of each model's champion; 0 is the base.",
-            champion_now(),
+            current_champion(),
         ),
-        tile(
+        stat_panel(
             "Served as decided",
             "Whether each deploy target serves the champion's file, by its digest.",
             Query(
                 f"min by (model) (ratchet_registry_serves_champion{{{MODEL}}})",
                 "{{model}}",
-                now=True,
+                instant=True,
             ),
             states={1: ("yes", GREEN), 0: ("no", RED)},
-            none="no target",
+            no_value="no target",
         ),
-        tile(
+        stat_panel(
             "Worse in live use",
             "Whether the champion does worse than the version before it.",
             Query(
-                f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}", now=True
+                f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})",
+                "{{model}}",
+                instant=True,
             ),
             states={0: ("no", GREEN), 1: ("yes", RED)},
-            none="not known yet",
+            no_value="not known yet",
         ),
-        tile(
+        stat_panel(
             "On hold",
             "While a model is on hold, nothing but a person moves its champion: `ratchet "
             "hold --help`.",
-            Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}", now=True),
+            Query(
+                f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}", instant=True
+            ),
             states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
         ),
-        tile(
+        stat_panel(
             "Deployments undone",
             "In the time range. What answered before still does; the registry tries again.",
             Query(
                 f"round(sum(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__range])))",
                 "undone",
-                now=True,
+                instant=True,
             ),
-            steps=ANY_IS_BAD,
-            none="none",
+            steps=RED_FROM_ONE,
+            no_value="none",
         ),
-        tile(
+        stat_panel(
             "Last change",
             "How long ago a champion moved, up or down, to the minute.",
-            last_moved(),
+            seconds_since_champion_change(),
             unit="s",
-            none="none in range",
+            no_value="none in range",
         ),
     ),
 )
 
-SERVED = Row(
+SERVED = DashboardRow(
     "Which version answers, where?",
     (
-        timeline(
+        state_timeline_panel(
             "Decided",
             "The number of each model's champion.",
             Query(f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}"),
             width=12,
         ),
-        timeline(
+        state_timeline_panel(
             "Served",
             "The number of the version that each target was last seen to serve. It follows "
             "what is decided within seconds.",
@@ -98,7 +107,7 @@ SERVED = Row(
             ),
             width=12,
         ),
-        bars(
+        bar_panel(
             "Promotions",
             "Versions that became champion.",
             Query(
@@ -108,7 +117,7 @@ SERVED = Row(
             ),
             width=12,
         ),
-        bars(
+        bar_panel(
             "Rollbacks",
             "By who asked: an operator, or the monitor of live use.",
             Query(
@@ -121,16 +130,16 @@ SERVED = Row(
     ),
 )
 
-IN_USE = Row(
+IN_USE = DashboardRow(
     "How does it do in use?",
     (
-        curve(
+        time_series_panel(
             "Champion against the version before it",
             "Mean reward in live use, over as many rewards of each.",
-            *rewards_in_use(),
+            *live_rewards(),
             width=12,
         ),
-        curve(
+        time_series_panel(
             "Evidence that the champion is worse",
             "The wealth of a test that may be looked at at any time. At 1 nothing is known; "
             "from 1 / `monitor.error` of the model file on, "
@@ -140,14 +149,14 @@ IN_USE = Row(
             logarithmic=True,
             width=12,
         ),
-        timeline(
+        state_timeline_panel(
             "Worse in live use",
             "Raised while the champion does worse than the version before it.",
             Query(f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}"),
-            states=RAISED,
+            states=ALARM_STATES,
             width=12,
         ),
-        timeline(
+        state_timeline_panel(
             "On hold",
             "While a model is on hold, nothing but a person moves its champion.",
             Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}"),
@@ -157,10 +166,10 @@ IN_USE = Row(
     ),
 )
 
-TRIALS = Row(
+TRIALS = DashboardRow(
     "How does a challenger do?",
     (
-        timeline(
+        state_timeline_panel(
             "On trial",
             "While some users try a challenger beside the champion. Only models with a "
             "`canary` have trials.",
@@ -168,7 +177,7 @@ TRIALS = Row(
             states={0: ("no", GREY), 1: ("on trial", BLUE)},
             width=8,
         ),
-        curve(
+        time_series_panel(
             "Evidence on the challenger",
             "The wealth of two tests, that it is worse and that it is better. At 1 nothing "
             "is known; at 1 / `canary.error` of the model "
@@ -179,7 +188,7 @@ TRIALS = Row(
             ),
             logarithmic=True,
         ),
-        bars(
+        bar_panel(
             "Challengers withdrawn",
             "Quarantined: users said that it was worse, and nothing more is learned from its "
             "batch. Not: no target could serve it in time.",
@@ -192,10 +201,10 @@ TRIALS = Row(
     ),
 )
 
-DEPLOYMENTS = Row(
+DEPLOYMENTS = DashboardRow(
     "How does it get there?",
     (
-        levels(
+        bar_gauge_panel(
             "A deployment takes",
             "From the move to the verified switch, by target, in the time range: half of "
             "them, and nine in ten.",
@@ -204,13 +213,13 @@ DEPLOYMENTS = Row(
                     f"histogram_quantile({share}, sum by (le, model, target) "
                     f"(increase(ratchet_registry_deploy_seconds_bucket{{{MODEL}}}[$__range])))",
                     f"{{{{model}}}} {{{{target}}}} {name}",
-                    now=True,
+                    instant=True,
                 )
                 for share, name in ((0.5, "half"), (0.9, "nine in ten"))
             ),
             unit="s",
         ),
-        bars(
+        bar_panel(
             "Deployments undone",
             "By target and the step that failed. `probe`: the target does not answer; "
             "`verify`: it does not answer as it was evaluated.",
@@ -220,7 +229,7 @@ DEPLOYMENTS = Row(
                 "{{model}} {{target}}: {{step}}",
             ),
         ),
-        curve(
+        time_series_panel(
             "Outcomes that wait",
             "What the trainer said and the registry has not taken in, and live feedback that "
             "is not counted yet.",
@@ -229,9 +238,9 @@ DEPLOYMENTS = Row(
                 'group=~"ratchet-registry.*"})',
                 "{{group}}",
             ),
-            least=0,
+            soft_min=0,
         ),
-        bars(
+        bar_panel(
             "Adapters removed",
             "By the retention rule of the model file: of versions, and of candidates that "
             "became none.",
@@ -241,7 +250,7 @@ DEPLOYMENTS = Row(
                 "{{model}} {{kind}}",
             ),
         ),
-        levels(
+        bar_gauge_panel(
             "Disk in use",
             "Of what the registry writes to: merged models, its database, the object store "
             "where they are local.",
@@ -249,18 +258,18 @@ DEPLOYMENTS = Row(
                 f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{REGISTRIES}}} / "
                 f"ratchet_disk_size_bytes{{{REGISTRIES}}})",
                 "{{folder}} {{instance}}",
-                now=True,
+                instant=True,
             ),
             unit="percentunit",
             steps=((None, GREEN), (0.8, ORANGE), (0.9, RED)),
         ),
-        curve(
+        time_series_panel(
             "Memory",
             "Resident memory of each registry. A merge needs about as much as the largest "
             "tensor, many times over.",
             Query(f"process_resident_memory_bytes{{{REGISTRIES}}}", "{{instance}}"),
             unit="bytes",
-            least=0,
+            soft_min=0,
         ),
     ),
 )
@@ -272,7 +281,7 @@ def serving() -> Dashboard:
         "The registry and what it serves: which version answers where, how it does in use, how "
         "it got there."
     )
-    return board(
+    return build_dashboard(
         "ratchet-serving",
         "Ratchet / Registry and serving",
         about,

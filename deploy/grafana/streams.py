@@ -4,57 +4,61 @@ streams keep up.
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.boards import MODEL, NAMESPACE, Row, board
+from deploy.grafana.dashboard_builder import MODEL, NAMESPACE, DashboardRow, build_dashboard
 from deploy.grafana.panels import (
     BLUE,
     GREEN,
     ORANGE,
     RED,
     Query,
-    bars,
-    curve,
-    levels,
-    spread,
-    tile,
-    timeline,
+    bar_gauge_panel,
+    bar_panel,
+    heatmap_panel,
+    stat_panel,
+    state_timeline_panel,
+    time_series_panel,
 )
-from deploy.grafana.shown import RAISED, READY, reward_of_feedback
+from deploy.grafana.shared_queries import ALARM_STATES, READY_STATES, feedback_reward
 
 STREAMS = f'{NAMESPACE}, service=~"feedback|dataset"'
 GROUPS = f'{NAMESPACE}, group=~"ratchet-feedback|ratchet-dataset"'
 
-ANSWERS = Row(
+ANSWERS = DashboardRow(
     "Do the streams keep up? Does feedback arrive? Does a batch close?",
     (
-        tile(
+        stat_panel(
             "Streams ready",
             "Instances of the two services that take work.",
             Query(
-                f"sum by (service) (ratchet_service_ready{{{STREAMS}}})", "{{service}}", now=True
+                f"sum by (service) (ratchet_service_ready{{{STREAMS}}})",
+                "{{service}}",
+                instant=True,
             ),
             steps=((None, RED), (1, GREEN)),
-            none="none",
+            no_value="none",
         ),
-        tile(
+        stat_panel(
             "Records that wait",
             "What the two consumer groups have not committed yet.",
             Query(
-                f"sum by (group) (ratchet_consumer_lag_records{{{GROUPS}}})", "{{group}}", now=True
+                f"sum by (group) (ratchet_consumer_lag_records{{{GROUPS}}})",
+                "{{group}}",
+                instant=True,
             ),
             steps=((None, GREEN), (1_000, ORANGE), (100_000, RED)),
         ),
-        tile(
+        stat_panel(
             "Accepted",
             "Valid feedback in the time range.",
             Query(
                 f"sum by (model) (increase(ratchet_feedback_received_total{{{MODEL}}}[$__range]))",
                 "{{model}}",
-                now=True,
+                instant=True,
             ),
             unit="short",
-            none="none",
+            no_value="none",
         ),
-        tile(
+        stat_panel(
             "Dead letters",
             "Records of the two streams that could not be processed, in the time range. "
             "`ratchet dlq list` says why.",
@@ -62,42 +66,42 @@ ANSWERS = Row(
                 f"sum(increase(ratchet_dead_letters_total{{{NAMESPACE}, "
                 'topic=~"feedback.received|feedback.scored"}[$__range]))',
                 "letters",
-                now=True,
+                instant=True,
             ),
             steps=((None, GREEN), (1, ORANGE), (100, RED)),
-            none="none",
+            no_value="none",
         ),
-        tile(
+        stat_panel(
             "Batches",
             "Batches closed in the time range.",
             Query(
                 "round(sum by (model) "
                 f"(increase(ratchet_dataset_batches_total{{{MODEL}}}[$__range])))",
                 "{{model}}",
-                now=True,
+                instant=True,
             ),
-            none="none",
+            no_value="none",
         ),
-        tile(
+        stat_panel(
             "Newest batch",
             "Age of the newest example of each model's newest batch. Old although feedback "
             "arrives: see what becomes of it.",
             Query(
                 f"time() - max by (model) (ratchet_dataset_newest_batch_timestamp_seconds{{{MODEL}}})",
                 "{{model}}",
-                now=True,
+                instant=True,
             ),
             unit="s",
             steps=((None, GREEN), (86_400, ORANGE), (604_800, RED)),
-            none="none yet",
+            no_value="none yet",
         ),
     ),
 )
 
-FEEDBACK = Row(
+FEEDBACK = DashboardRow(
     "What do people say?",
     (
-        curve(
+        time_series_panel(
             "Feedback by kind",
             "Valid feedback per second.",
             Query(
@@ -106,10 +110,10 @@ FEEDBACK = Row(
                 "{{model}} {{feedback_type}}",
             ),
             unit="reqps",
-            least=0,
+            soft_min=0,
         ),
-        curve("Reward", "Mean reward of feedback, from -1 to 1.", reward_of_feedback()),
-        spread(
+        time_series_panel("Reward", "Mean reward of feedback, from -1 to 1.", feedback_reward()),
+        heatmap_panel(
             "Rewards given",
             "How many rewards fell into each range.",
             Query(
@@ -117,7 +121,7 @@ FEEDBACK = Row(
                 "{{le}}",
             ),
         ),
-        bars(
+        bar_panel(
             "Refused",
             "Records that became dead letters, by what was wrong with them. `UnknownModel`: "
             "no model file declares what they name.",
@@ -128,7 +132,7 @@ FEEDBACK = Row(
             ),
             width=12,
         ),
-        bars(
+        bar_panel(
             "Personal data taken out",
             "Pieces that were replaced before anything was stored, by kind.",
             Query(
@@ -141,10 +145,10 @@ FEEDBACK = Row(
     ),
 )
 
-OVER_HTTP = Row(
+OVER_HTTP = DashboardRow(
     "Does feedback arrive over HTTP?",
     (
-        bars(
+        bar_panel(
             "Requests by answer",
             "202 is in Kafka; 422 names what is wrong; 429 and 503 are to be sent again.",
             Query(
@@ -154,7 +158,7 @@ OVER_HTTP = Row(
             ),
             width=12,
         ),
-        curve(
+        time_series_panel(
             "Events accepted",
             "Events per second that were answered 202.",
             Query(
@@ -162,10 +166,10 @@ OVER_HTTP = Row(
                 "accepted",
             ),
             unit="reqps",
-            least=0,
+            soft_min=0,
             width=12,
         ),
-        curve(
+        time_series_panel(
             "Kafka acknowledges in",
             "From a valid request to the acknowledgement: half of them, and nine in ten.",
             *(
@@ -177,10 +181,10 @@ OVER_HTTP = Row(
                 for share, name in ((0.5, "half"), (0.9, "nine in ten"))
             ),
             unit="s",
-            least=0,
+            soft_min=0,
             width=12,
         ),
-        curve(
+        time_series_panel(
             "Under way",
             "Bytes of requests that are not answered yet. At "
             "`RATCHET_INTAKE_IN_FLIGHT_BYTES`, more is answered 429.",
@@ -189,16 +193,16 @@ OVER_HTTP = Row(
                 "{{instance}}",
             ),
             unit="bytes",
-            least=0,
+            soft_min=0,
             width=12,
         ),
     ),
 )
 
-BATCHES = Row(
+BATCHES = DashboardRow(
     "What becomes of it?",
     (
-        bars(
+        bar_panel(
             "Decisions",
             "Scored events by decision and reason. What is dropped is dropped for a reason "
             "that is counted here.",
@@ -209,7 +213,7 @@ BATCHES = Row(
             ),
             width=12,
         ),
-        levels(
+        bar_gauge_panel(
             "How full the next batch is",
             "Training examples that wait, as a share of those that fill a batch. Full and "
             "not closed: what waits is held back.",
@@ -218,24 +222,24 @@ BATCHES = Row(
                 "(model) group_left () "
                 f"max by (model) (ratchet_dataset_batch_size{{{MODEL}}})",
                 "{{model}} shard {{shard}}",
-                now=True,
+                instant=True,
             ),
             unit="percentunit",
             width=6,
         ),
-        levels(
+        bar_gauge_panel(
             "Held back",
             "Examples that may not enter a batch yet, by reason: limits on a user's "
             "influence, or the user is new.",
             Query(
                 f"max by (model, shard, reason) (ratchet_dataset_held_back_examples{{{MODEL}}})",
                 "{{model}} shard {{shard}}: {{reason}}",
-                now=True,
+                instant=True,
             ),
             steps=((None, GREEN), (1, ORANGE)),
             width=6,
         ),
-        timeline(
+        state_timeline_panel(
             "The mix of feedback has jumped",
             "Raised while the share of a kind of feedback is far from what it was: perhaps a "
             "campaign. Look at who sends it. A kind is "
@@ -244,10 +248,10 @@ BATCHES = Row(
                 f"max by (model, shard, kind) (ratchet_dataset_feedback_jump{{{MODEL}}})",
                 "{{model}} shard {{shard}}: {{kind}}",
             ),
-            states=RAISED,
+            states=ALARM_STATES,
             width=12,
         ),
-        bars(
+        bar_panel(
             "Batches closed, users forgotten",
             "Batches, and withdrawals of a user's feedback, one for each shard.",
             Query(
@@ -265,27 +269,27 @@ BATCHES = Row(
     ),
 )
 
-HEALTH = Row(
+HEALTH = DashboardRow(
     "Do the streams keep up?",
     (
-        timeline(
+        state_timeline_panel(
             "Instances",
             "Whether each instance takes work.",
             Query(f"ratchet_service_ready{{{STREAMS}}}", "{{service}} {{instance}}"),
-            states=READY,
+            states=READY_STATES,
             width=12,
         ),
-        curve(
+        time_series_panel(
             "Records that wait",
             "By group and topic. Growing: more instances, up to the partitions of the topic.",
             Query(
                 f"sum by (group, topic) (ratchet_consumer_lag_records{{{GROUPS}}})",
                 "{{group}} {{topic}}",
             ),
-            least=0,
+            soft_min=0,
             width=12,
         ),
-        curve(
+        time_series_panel(
             "Without progress",
             "While there is work, the time since the last commit. Beyond a minute an "
             "instance counts as stalled, and its liveness fails.",
@@ -295,9 +299,9 @@ HEALTH = Row(
             ),
             unit="s",
             steps=((None, GREEN), (60, RED)),
-            least=0,
+            soft_min=0,
         ),
-        bars(
+        bar_panel(
             "Rebalances",
             "Each stops the stream until its state is back. Many without a deployment: "
             "sessions time out.",
@@ -306,21 +310,21 @@ HEALTH = Row(
                 "{{service}}",
             ),
         ),
-        curve(
+        time_series_panel(
             "Events in hand",
             "Events that a stream has taken and not finished.",
             Query(f"sum by (service) (faust_events_active{{{STREAMS}}})", "{{service}}"),
-            least=0,
+            soft_min=0,
         ),
-        curve(
+        time_series_panel(
             "Memory",
             "Resident memory of each instance. The dataset's grows with the examples that "
             "wait and with the de-duplication window.",
             Query(f"process_resident_memory_bytes{{{STREAMS}}}", "{{service}} {{instance}}"),
             unit="bytes",
-            least=0,
+            soft_min=0,
         ),
-        curve(
+        time_series_panel(
             "Processor",
             "Cores in use. One instance uses one core at most: at 1, add instances.",
             Query(
@@ -328,14 +332,14 @@ HEALTH = Row(
                 "{{service}} {{instance}}",
             ),
             steps=((None, BLUE), (0.9, ORANGE)),
-            least=0,
+            soft_min=0,
         ),
-        curve(
+        time_series_panel(
             "A delivery takes",
             "Mean time of the newest deliveries to Kafka. Long: the broker is slow, or far away.",
             Query(f"max by (service) (faust_send_seconds{{{STREAMS}}})", "{{service}}"),
             unit="s",
-            least=0,
+            soft_min=0,
         ),
     ),
 )
@@ -347,7 +351,7 @@ def streams() -> Dashboard:
         "The services feedback and dataset: what comes in, what becomes of it, and whether they "
         "keep up."
     )
-    return board(
+    return build_dashboard(
         "ratchet-streams",
         "Ratchet / Streams",
         about,

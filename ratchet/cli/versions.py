@@ -9,7 +9,7 @@ import typer
 
 from ratchet import console
 from ratchet.local_stack.token_store import token_for
-from ratchet.options import REGISTRY, STATE, Json, Registry, State, Token
+from ratchet.options import DEFAULT_REGISTRY, DEFAULT_STATE, Json, Registry, State, Token
 from ratchet.registry_client import RegistryClient
 
 versions = typer.Typer()
@@ -18,37 +18,37 @@ versions = typer.Typer()
 @versions.command("versions")
 def list_versions(
     model: str,
-    registry: Registry = REGISTRY,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Show the versions of a model."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
-        items = client.every(f"/api/models/{model}/versions")
+        items = client.get_all(f"/api/models/{model}/versions")
     _show(items, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
 
 
 @versions.command()
 def history(
     model: str,
-    registry: Registry = REGISTRY,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Show who or what moved which alias, when and why."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
-        items = client.every(f"/api/models/{model}/history")
+        items = client.get_all(f"/api/models/{model}/history")
     _show(items, json, ("at", "action", "from", "to", "actor", "reason"))
 
 
 @versions.command()
 def retention(
     model: str,
-    registry: Registry = REGISTRY,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Show which adapters of a model the retention rule would remove, and why the others stay.
@@ -57,7 +57,7 @@ def retention(
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.get(f"/api/models/{model}/retention")
     if json:
-        console.as_json(answer)
+        console.print_json(answer)
         return
     rule = answer["rule"]
     rows = [
@@ -69,7 +69,7 @@ def retention(
         if rule
         else f"no rule: models/{model}.yaml has no retention"
     )
-    console.table(("run", "version", "ended", "why it stays"), rows, title=said)
+    console.print_table(("run", "version", "ended", "why it stays"), rows, title=said)
 
 
 @versions.command()
@@ -79,16 +79,16 @@ def rollback(
         str | None, typer.Option(help="The version to go to; without it, the previous one.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
-    registry: Registry = REGISTRY,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Serve an earlier (or later) version instead of the champion."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
     if json:
-        console.as_json(answer)
+        console.print_json(answer)
     else:
         shown = (
             f"answers since {answer['seconds']:.2f} s"
@@ -102,9 +102,9 @@ def rollback(
 def hold(
     model: str,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
-    registry: Registry = REGISTRY,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Let nothing but a person move the champion; what the gate promotes waits as challenger."""
@@ -115,9 +115,9 @@ def hold(
 def release(
     model: str,
     reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
-    registry: Registry = REGISTRY,
+    registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
-    state: State = STATE,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Lift a hold, one that the monitor placed included."""
@@ -130,7 +130,7 @@ def _change_hold(
     with RegistryClient(registry, token) as client:
         answer = client.post(f"/api/models/{model}/{change}", {"reason": reason})
     if json:
-        console.as_json(answer)
+        console.print_json(answer)
     elif held := answer["hold"]:
         console.out.print(
             f"{model} is on hold since {held['since']}: {held['reason']}", highlight=False
@@ -141,9 +141,11 @@ def _change_hold(
 
 def _show(items: list[Any], as_json: bool, columns: tuple[str, ...]) -> None:
     if as_json:
-        console.as_json({"items": items})
+        console.print_json({"items": items})
         return
-    console.table(columns, [[_cell(item.get(column)) for column in columns] for item in items])
+    console.print_table(
+        columns, [[_cell(item.get(column)) for column in columns] for item in items]
+    )
 
 
 def _cell(value: object) -> str:

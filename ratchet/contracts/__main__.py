@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from ratchet.contracts.writing import Broken, write
+from ratchet.contracts.writing import IncompatibleSchema, write_contracts
 
 
 def main() -> int:
@@ -14,8 +14,8 @@ def main() -> int:
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in golden.glob("*.v?.json")
     }
     try:
-        changed = write(Path("docs"), examples)
-    except Broken as error:
+        changed = write_contracts(Path("docs"), examples)
+    except IncompatibleSchema as error:
         print(error, file=sys.stderr)
         return 1
     print("\n".join(f"wrote {path}" for path in changed) or "nothing has changed")

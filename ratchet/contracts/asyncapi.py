@@ -10,8 +10,8 @@ from typing import Any
 
 from shared.events import Event
 from shared.messaging.codec import encode
-from shared.messaging.dead_letters import LETTER
-from shared.messaging.topics import TOPICS, Topic, dead_letter_of
+from shared.messaging.dead_letters import DLQ_PREFIX
+from shared.messaging.topics import TOPICS, Topic, dead_letter_topic
 
 Part = dict[str, Any]
 
@@ -44,7 +44,7 @@ _LETTER_HEADERS = {
 }
 
 
-def document(version: str, examples: Mapping[str, Mapping[str, Any]]) -> Part:
+def asyncapi_document(version: str, examples: Mapping[str, Mapping[str, Any]]) -> Part:
     """The document. `examples` are events by their CloudEvents `type`."""
     return {
         "asyncapi": "3.0.0",
@@ -131,7 +131,7 @@ def _operations() -> Iterator[tuple[str, Part]]:
                 f"{service}.receive.{topic.name}",
                 _operation("receive", topic.name, [event.__name__ for event in topic.events]),
             )
-        letters = dead_letter_of(topic.name)
+        letters = dead_letter_topic(topic.name)
         yield f"consumer.send.{letters}", _operation("send", letters, ["DeadLetter"])
         yield f"operator.receive.{letters}", _operation("receive", letters, ["DeadLetter"])
 
@@ -190,7 +190,7 @@ def _cloud_event() -> Part:
 
 def _dead_letter() -> Part:
     names = {
-        LETTER + name: {"type": "string", "description": text}
+        DLQ_PREFIX + name: {"type": "string", "description": text}
         for name, text in _LETTER_HEADERS.items()
     }
     return {
@@ -207,4 +207,4 @@ def _dead_letter() -> Part:
 
 
 def _is_dead_letters(topic: Topic) -> bool:
-    return any(topic.name == dead_letter_of(other.name) for other in TOPICS)
+    return any(topic.name == dead_letter_topic(other.name) for other in TOPICS)

@@ -39,19 +39,19 @@ _KNOWN = frozenset(
 )
 
 
-def breaks(earlier: Schema, later: Schema, *, written_by_strangers: bool) -> list[str]:
+def incompatibilities(earlier: Schema, later: Schema, *, external: bool) -> list[str]:
     """Where `later` breaks a promise of `earlier`: a path and what is wrong there; nothing when it
     is compatible.
 
     An event that strangers write is read by Ratchet alone, so only the first promise holds for it.
     """
-    found = [*_narrower(_Side(earlier), _Side(later), "")]
-    if not written_by_strangers:
-        found += [*_poorer(_Side(earlier), _Side(later), "")]
+    found = [*_narrower(_SchemaView(earlier), _SchemaView(later), "")]
+    if not external:
+        found += [*_poorer(_SchemaView(earlier), _SchemaView(later), "")]
     return found
 
 
-def says_the_same(earlier: Schema, later: Schema) -> bool:
+def same_constraints(earlier: Schema, later: Schema) -> bool:
     """Whether two schemas differ at most in their words."""
     return bool(_without_words(earlier) == _without_words(later))
 
@@ -69,7 +69,7 @@ def _without_words(part: Any) -> Any:
     return [_without_words(one) for one in part] if isinstance(part, list) else part
 
 
-class _Side:
+class _SchemaView:
     """A part of a schema, its reference followed, with the definitions that it may refer to."""
 
     def __init__(self, part: Any, definitions: Mapping[str, Any] | None = None) -> None:
@@ -84,11 +84,11 @@ class _Side:
             else {name: said for name, said in part.items() if name not in _NOTES}
         )
 
-    def of(self, part: Any) -> "_Side":
-        return _Side(part, self._definitions)
+    def of(self, part: Any) -> "_SchemaView":
+        return _SchemaView(part, self._definitions)
 
     @property
-    def alternatives(self) -> list["_Side"]:
+    def alternatives(self) -> list["_SchemaView"]:
         return [self.of(part) for part in self.said["anyOf"]] if "anyOf" in self.said else [self]
 
     @property
@@ -108,7 +108,7 @@ class _Side:
         }
 
     @property
-    def fields(self) -> dict[str, "_Side"]:
+    def fields(self) -> dict[str, "_SchemaView"]:
         return {name: self.of(part) for name, part in self.said.get("properties", {}).items()}
 
     @property
@@ -121,7 +121,7 @@ class _Side:
         return self.said.get("additionalProperties", True)
 
 
-def _narrower(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
+def _narrower(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
     """Where something that fitted `earlier` may not fit `later`."""
     if "anyOf" in earlier.said or "anyOf" in later.said:
         for before in earlier.alternatives:
@@ -162,7 +162,7 @@ def _narrower(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
     yield from _narrower_fields(earlier, later, path)
 
 
-def _narrower_fields(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
+def _narrower_fields(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
     for name in sorted(later.required - earlier.required):
         yield _at(_join(path, name), "is required now")
     for name, before in earlier.fields.items():
@@ -179,7 +179,7 @@ def _narrower_fields(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
         yield from _narrower(earlier.of(earlier.others), later.of(later.others), f"{path}{{}}")
 
 
-def _poorer(earlier: _Side, later: _Side, path: str) -> Iterator[str]:
+def _poorer(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
     """Where a reader of `earlier` may miss something, or find another type, in what fits `later`."""
     surprising = {now.type for now in later.alternatives} - {
         before.type for before in earlier.alternatives

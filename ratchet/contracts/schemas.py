@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema_of(event: type[Event]) -> Schema:
+def event_schema(event: type[Event]) -> Schema:
     """What the data of an event may be. Whatever fits it is accepted, but for conditions that JSON
     Schema cannot express.
     """
@@ -23,9 +23,9 @@ def schema_of(event: type[Event]) -> Schema:
     }
 
 
-def schemas() -> dict[str, Schema]:
+def event_schemas() -> dict[str, Schema]:
     """The schema of every event by its CloudEvents `type`, in the order of the flow."""
-    return {event.type_name(): schema_of(event) for event in EVENTS}
+    return {event.type_name(): event_schema(event) for event in EVENTS}
 
 
 class _Plain(GenerateJsonSchema):

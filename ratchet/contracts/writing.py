@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from ratchet.contracts.asyncapi import document
-from ratchet.contracts.compatibility import breaks, says_the_same
-from ratchet.contracts.page import page
-from ratchet.contracts.schemas import schemas
+from ratchet.contracts.asyncapi import asyncapi_document
+from ratchet.contracts.compatibility import incompatibilities, same_constraints
+from ratchet.contracts.events_page import events_page
+from ratchet.contracts.schemas import event_schemas
 from shared.messaging.topics import FEEDBACK_RECEIVED, TOPICS
 from shared.version import ratchet_version
 
-BY_STRANGERS = frozenset(
+EXTERNAL_EVENTS = frozenset(
     event.type_name()
     for topic in TOPICS
     if topic.name == FEEDBACK_RECEIVED
@@ -22,39 +22,42 @@ BY_STRANGERS = frozenset(
 )
 
 
-class Broken(Exception):
+class IncompatibleSchema(Exception):
     """A schema breaks a promise of its predecessor; nothing was written."""
 
 
-def files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def contract_files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What stands in `docs`, by path. `examples` are events by their CloudEvents `type`."""
-    made = schemas()
+    made = event_schemas()
     written = {f"schemas/{name}.json": _as_json(schema) for name, schema in made.items()}
     described = yaml.safe_dump(
-        document(ratchet_version(), examples), sort_keys=False, allow_unicode=True, width=140
+        asyncapi_document(ratchet_version(), examples),
+        sort_keys=False,
+        allow_unicode=True,
+        width=140,
     )
-    return written | {"asyncapi.yaml": described, "events.md": page(made)}
+    return written | {"asyncapi.yaml": described, "events.md": events_page(made)}
 
 
-def write(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+def write_contracts(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
     """Bring the files in `docs` up to date; those that changed. A schema that says something else
     than before goes to `schemas/earlier`.
 
     Raises Broken.
     """
-    made = schemas()
+    made = event_schemas()
     earlier = {
         name: schema
         for name, schema in _present(docs, made).items()
-        if not says_the_same(schema, made[name])
+        if not same_constraints(schema, made[name])
     }
     broken = [
         f"{name}: {what}"
         for name, schema in earlier.items()
-        for what in breaks(schema, made[name], written_by_strangers=name in BY_STRANGERS)
+        for what in incompatibilities(schema, made[name], external=name in EXTERNAL_EVENTS)
     ]
     if broken:
-        raise Broken("\n".join(broken))
+        raise IncompatibleSchema("\n".join(broken))
     for name, schema in earlier.items():
         kept = docs / "schemas" / "earlier"
         kept.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,9 @@ def write(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
         (kept / f"{name}.older-{number}.json").write_text(
             _as_json(schema, indent=None), encoding="utf-8"
         )
-    return [path for name, text in files(examples).items() if _put(path := docs / name, text)]
+    return [
+        path for name, text in contract_files(examples).items() if _put(path := docs / name, text)
+    ]
 
 
 def _present(docs: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:

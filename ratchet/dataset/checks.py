@@ -9,19 +9,26 @@ from dataclasses import dataclass, field
 from shared.events import BatchReady
 from shared.identity import batch_identity, prompt_identity
 from shared.storage.composition import composition_of
-from shared.storage.snapshots import KINDS, MEMBER_KINDS, Example, Kind, Manifest, offsets_of
+from shared.storage.snapshots import (
+    EXAMPLE_KINDS,
+    MEMBER_KINDS,
+    BatchManifest,
+    Example,
+    ExampleKind,
+    offsets_of,
+)
 
-Examples = Mapping[Kind, Sequence[Example]]
+Examples = Mapping[ExampleKind, Sequence[Example]]
 
-WRITTEN_SO = (
+REPORT_A_BUG = (
     "its digests hold, so it was written like this: keep the objects, and report it as a fault "
     "of Ratchet"
 )
-_ALTERED = (
+RESTORE_ALTERED = (
     "it was not written by Ratchet: restore it from a copy of the object store, and find out who "
     "writes there"
 )
-_BOTH_SIDES = (
+HELD_OUT_SHARE_CHANGED = (
     "if the share held out was changed, this is why: runs leave such prompts out of training, "
     "but versions made before have seen them"
 )
@@ -36,11 +43,11 @@ class Fault:
     advice: str
 
 
-def name_of(manifest: Manifest) -> str:
+def batch_name(manifest: BatchManifest) -> str:
     return f"{manifest.model}#{manifest.shard}/{manifest.number}"
 
 
-def faults_of(manifest: Manifest, examples: Examples) -> list[Fault]:
+def batch_faults(manifest: BatchManifest, examples: Examples) -> list[Fault]:
     """What is wrong with one batch in itself. Kinds whose files cannot be read are absent from
     `examples`.
     """
@@ -50,35 +57,35 @@ def faults_of(manifest: Manifest, examples: Examples) -> list[Fault]:
         *_ids(manifest, examples),
         *_positions(manifest),
     ]
-    return [Fault(name_of(manifest), what, advice) for what, advice in wrong]
+    return [Fault(batch_name(manifest), what, advice) for what, advice in wrong]
 
 
-def link_faults(manifest: Manifest, previous: Manifest) -> list[Fault]:
+def link_faults(manifest: BatchManifest, previous: BatchManifest) -> list[Fault]:
     """What is wrong between a batch and the one that its manifest names as the one before."""
     wrong = []
     if (previous.model, previous.shard) != (manifest.model, manifest.shard):
-        wrong.append(f"the batch before it is of another model or shard: {name_of(previous)}")
+        wrong.append(f"the batch before it is of another model or shard: {batch_name(previous)}")
     elif previous.number != manifest.number - 1:
-        wrong.append(f"the batch before it is {name_of(previous)}: numbers are not consecutive")
-    return [Fault(name_of(manifest), what, WRITTEN_SO) for what in wrong]
+        wrong.append(f"the batch before it is {batch_name(previous)}: numbers are not consecutive")
+    return [Fault(batch_name(manifest), what, REPORT_A_BUG) for what in wrong]
 
 
-def announcement_faults(manifest: Manifest, batch: BatchReady) -> list[Fault]:
+def announcement_faults(manifest: BatchManifest, batch: BatchReady) -> list[Fault]:
     """What the announcement of a batch says otherwise than its manifest."""
     fields = ("batch_id", "model", "model_digest", "shard", "number", "lane", "counts", "offsets")
     wrong = [name for name in fields if getattr(manifest, name) != getattr(batch, name)]
     return [
         Fault(
-            name_of(manifest),
+            batch_name(manifest),
             f"its announcement has another {name.replace('_', ' ')} than its manifest",
-            _ALTERED,
+            RESTORE_ALTERED,
         )
         for name in wrong
     ]
 
 
 @dataclass
-class Across:
+class CrossBatchChecks:
     """What must not happen twice among batches: an event in two of them, a prompt both in training
     and in held out. Each field says in which of the batches given so far something was met first.
     """
@@ -87,11 +94,11 @@ class Across:
     trained: dict[str, str] = field(default_factory=dict)
     held_out: dict[str, str] = field(default_factory=dict)
 
-    def faults_with(self, manifest: Manifest, examples: Examples) -> list[Fault]:
+    def faults_of(self, manifest: BatchManifest, examples: Examples) -> list[Fault]:
         """What is wrong between this batch and those that were given before, or among its own
         prompts.
         """
-        name = name_of(manifest)
+        name = batch_name(manifest)
         faults = []
         if twice := [
             feedback_id for feedback_id in manifest.feedback_ids if feedback_id in self.members
@@ -99,9 +106,9 @@ class Across:
             faults.append(
                 Fault(
                     name,
-                    f"{_some(twice)} also stand in {self.members[twice[0]]}: an event is in "
+                    f"{_shortened(twice)} also stand in {self.members[twice[0]]}: an event is in "
                     "one batch",
-                    WRITTEN_SO,
+                    REPORT_A_BUG,
                 )
             )
         trained = {
@@ -124,65 +131,65 @@ class Across:
             for prompt in trained | held_out
             if prompt in self.trained and prompt in self.held_out
         ]:
-            ids = _some([(trained | held_out)[prompt] for prompt in both])
+            ids = _shortened([(trained | held_out)[prompt] for prompt in both])
             where = f"trained on in {self.trained[both[0]]}, held out in {self.held_out[both[0]]}"
             faults.append(
                 Fault(
                     name,
                     f"the prompts of {ids} stand both in training and in held out: {where}",
-                    _BOTH_SIDES,
+                    HELD_OUT_SHARE_CHANGED,
                 )
             )
         return faults
 
 
-def _identity(manifest: Manifest) -> Iterable[tuple[str, str]]:
+def _identity(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
     expected = batch_identity(manifest.model, manifest.shard, manifest.number)
     if manifest.batch_id != expected:
-        yield f"its id is {manifest.batch_id}, that of its place is {expected}", _ALTERED
+        yield f"its id is {manifest.batch_id}, that of its place is {expected}", RESTORE_ALTERED
     if (manifest.previous is None) != (manifest.number == 0):
         yield (
             f"it is batch {manifest.number} and names "
             f"{'no' if manifest.previous is None else 'a'} batch before it",
-            WRITTEN_SO,
+            REPORT_A_BUG,
         )
 
 
-def _counts(manifest: Manifest, examples: Examples) -> Iterable[tuple[str, str]]:
-    for kind in KINDS:
+def _counts(manifest: BatchManifest, examples: Examples) -> Iterable[tuple[str, str]]:
+    for kind in EXAMPLE_KINDS:
         files = [file for file in manifest.files if file.kind == kind]
         said, announced = sum(file.examples for file in files), getattr(manifest.counts, kind)
         if not files:
-            yield f"it has no file of {kind} examples", WRITTEN_SO
+            yield f"it has no file of {kind} examples", REPORT_A_BUG
         if kind in examples and not len(examples[kind]) == said == announced:
             yield (
                 f"{len(examples[kind])} {kind} examples stand in its files, which are said "
                 f"to hold {said}, of {announced}",
-                WRITTEN_SO,
+                REPORT_A_BUG,
             )
         if (
             kind in examples
             and kind in manifest.made_of
             and composition_of(examples[kind]) != manifest.made_of[kind]
         ):
-            yield f"its {kind} examples are not made of what the manifest says", WRITTEN_SO
+            yield f"its {kind} examples are not made of what the manifest says", REPORT_A_BUG
 
 
-def _ids(manifest: Manifest, examples: Examples) -> Iterable[tuple[str, str]]:
+def _ids(manifest: BatchManifest, examples: Examples) -> Iterable[tuple[str, str]]:
     if twice := [
         feedback_id for feedback_id, count in Counter(manifest.feedback_ids).items() if count > 1
     ]:
-        yield f"{_some(twice)} stand more than once among its members", WRITTEN_SO
+        yield f"{_shortened(twice)} stand more than once among its members", REPORT_A_BUG
     if all(kind in examples for kind in MEMBER_KINDS):
         found = Counter(example.feedback_id for kind in MEMBER_KINDS for example in examples[kind])
         if strangers := sorted((found - Counter(manifest.feedback_ids)).keys()):
             yield (
-                f"{_some(strangers)} stand in its files and not, or not as often, among its "
+                f"{_shortened(strangers)} stand in its files and not, or not as often, among its "
                 "members",
-                WRITTEN_SO,
+                REPORT_A_BUG,
             )
         if absent := sorted((Counter(manifest.feedback_ids) - found).keys()):
-            yield f"{_some(absent)} are members without an example", WRITTEN_SO
+            yield f"{_shortened(absent)} are members without an example", REPORT_A_BUG
     if "training" in examples and "preference" in examples:
         trained = {example.feedback_id for example in examples["training"]}
         if strangers := [
@@ -190,24 +197,27 @@ def _ids(manifest: Manifest, examples: Examples) -> Iterable[tuple[str, str]]:
             for example in examples["preference"]
             if example.feedback_id not in trained
         ]:
-            yield f"{_some(strangers)} are preferences without a training example", WRITTEN_SO
+            yield (
+                f"{_shortened(strangers)} are preferences without a training example",
+                REPORT_A_BUG,
+            )
 
 
-def _positions(manifest: Manifest) -> Iterable[tuple[str, str]]:
+def _positions(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
     if not manifest.positions:
         return
     if len(manifest.positions) != len(manifest.feedback_ids):
         yield (
             f"it has {len(manifest.feedback_ids)} members and {len(manifest.positions)} "
             "positions in the log",
-            WRITTEN_SO,
+            REPORT_A_BUG,
         )
     if len(set(manifest.positions)) != len(manifest.positions):
-        yield "two of its members stand at one position in the log", WRITTEN_SO
+        yield "two of its members stand at one position in the log", REPORT_A_BUG
     if offsets_of(manifest.positions) != manifest.offsets:
-        yield "the offsets that it covers are not those of its members", WRITTEN_SO
+        yield "the offsets that it covers are not those of its members", REPORT_A_BUG
 
 
-def _some(feedback_ids: Sequence[str]) -> str:
+def _shortened(feedback_ids: Sequence[str]) -> str:
     shown = ", ".join(feedback_ids[:3])
     return f"{shown} and {len(feedback_ids) - 3} more" if len(feedback_ids) > 3 else shown

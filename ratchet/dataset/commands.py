@@ -11,13 +11,13 @@ from rich.markdown import Markdown
 
 from ratchet import console
 from ratchet.dataset.exporting import Format, export
-from ratchet.dataset.finding import announced, find, names_of
-from ratchet.dataset.verifying import verify
-from ratchet.options import KAFKA, Bootstrap, Json, kafka_security
-from shared.errors import Misconfigured, Missing
+from ratchet.dataset.lookup import batch_references, find_batch, read_announced_batches
+from ratchet.dataset.verifying import verify_batches
+from ratchet.options import DEFAULT_BOOTSTRAP_SERVERS, Bootstrap, Json, security_from_environment
+from shared.errors import Misconfigured, ObjectNotFound
 from shared.events import Artefact, BatchReady
 from shared.storage.object_store import FsspecStore, ObjectStore, get_verified
-from shared.storage.snapshots import KINDS, Kind, Manifest, read_manifest
+from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, ExampleKind, read_manifest
 
 dataset = typer.Typer(
     no_args_is_help=True, help="Batches: their reports, their data, and whether they are whole."
@@ -47,28 +47,32 @@ _OBJECTS = ".ratchet/objects"
 
 
 @dataset.command("list")
-def list_batches(model: str, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
+def list_batches(
+    model: str, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
+) -> None:
     """Show the batches of a model, oldest first."""
     batches = [
         batch
-        for batch in asyncio.run(announced(bootstrap_servers, kafka_security()))
+        for batch in asyncio.run(
+            read_announced_batches(bootstrap_servers, security_from_environment())
+        )
         if batch.model == model
     ]
     batches.sort(key=lambda batch: (batch.shard, batch.number))
     if json:
-        console.as_json(batches)
+        console.print_json(batches)
         return
-    columns = ("batch", "id", "closed", *KINDS)
+    columns = ("batch", "id", "closed", *EXAMPLE_KINDS)
     rows = [
         (
-            names_of(batch)[1],
+            batch_references(batch)[1],
             batch.batch_id[:12],
             f"{batch.occurred_at:%Y-%m-%d %H:%M}",
             *batch.counts.model_dump().values(),
         )
         for batch in batches
     ]
-    console.table(columns, rows)
+    console.print_table(columns, rows)
 
 
 @dataset.command("show")
@@ -77,7 +81,7 @@ def show(
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
     object_store: Objects = _OBJECTS,
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Show the report of a batch: who contributed, what was left out and why, how rewards are
@@ -86,7 +90,7 @@ def show(
     store = _opened(object_store)
     found = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
     if json:
-        console.as_json(from_json(get_verified(store, found.report)) if found.report else found)
+        console.print_json(from_json(get_verified(store, found.report)) if found.report else found)
     elif found.page is None:
         _show_manifest(found)
     else:
@@ -101,7 +105,7 @@ def show(
 def export_batch(
     to: Annotated[Path, typer.Option(help="The folder to write to; made if it is not there.")],
     batch: Batch = None,
-    kind: Annotated[Kind | None, typer.Option(help="Only these examples.")] = None,
+    kind: Annotated[ExampleKind | None, typer.Option(help="Only these examples.")] = None,
     format: Annotated[
         Format, typer.Option(help="As stored; as TRL and OpenAI's fine-tuning take it; or columns.")
     ] = "jsonl",
@@ -109,19 +113,19 @@ def export_batch(
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
     object_store: Objects = _OBJECTS,
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Write the data of a batch as files that other tools read."""
     store = _opened(object_store)
     found = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
-    exported = export(store, found, to, (kind,) if kind else KINDS, format, force=force)
+    exported = export(store, found, to, (kind,) if kind else EXAMPLE_KINDS, format, force=force)
     if json:
-        console.as_json(
+        console.print_json(
             [{"kind": file.kind, "examples": file.examples, "path": file.path} for file in exported]
         )
     else:
-        console.table(
+        console.print_table(
             ("kind", "examples", "file"),
             [(file.kind, file.examples, file.path) for file in exported],
         )
@@ -136,16 +140,16 @@ def verify_batch(
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
     object_store: Objects = _OBJECTS,
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Check that a batch is whole: objects, digests, counts, ids, and the chain before it. Exit
     status 1 when anything is wrong.
     """
     claim, said = _claim(batch, manifest, digest, bootstrap_servers)
-    verified = verify(_opened(object_store), claim, said, whole_chain=whole_chain)
+    verified = verify_batches(_opened(object_store), claim, said, whole_chain=whole_chain)
     if json:
-        console.as_json(
+        console.print_json(
             {"whole": not verified.faults, "batches": verified.batches, "faults": verified.faults}
         )
     else:
@@ -169,7 +173,10 @@ def _claim(
     if (batch is None) == (manifest is None) or (manifest is None) != (digest is None):
         raise typer.BadParameter("name a batch, or --manifest URI with --digest D")
     if batch is not None:
-        found = find(asyncio.run(announced(bootstrap_servers, kafka_security())), batch)
+        found = find_batch(
+            asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())),
+            batch,
+        )
         return found.manifest, found
     try:
         return Artefact.model_validate({"uri": manifest, "digest": digest}), None
@@ -188,21 +195,21 @@ def _opened(object_store: str) -> ObjectStore:
         ) from error
 
 
-def _read(store: ObjectStore, artefact: Artefact) -> Manifest:
+def _read(store: ObjectStore, artefact: Artefact) -> BatchManifest:
     try:
         return read_manifest(store, artefact)
-    except Missing as error:
-        raise Missing(
+    except ObjectNotFound as error:
+        raise ObjectNotFound(
             f"{error}; is RATCHET_OBJECT_STORE (--object-store) where its snapshots lie?"
         ) from error
 
 
-def _show_manifest(manifest: Manifest) -> None:
+def _show_manifest(manifest: BatchManifest) -> None:
     """What can be said of a batch that was written before there were reports."""
     rows = [
         ("batch", f"{manifest.model}#{manifest.shard}/{manifest.number}"),
         ("id", manifest.batch_id),
-        *((kind, getattr(manifest.counts, kind)) for kind in KINDS),
+        *((kind, getattr(manifest.counts, kind)) for kind in EXAMPLE_KINDS),
         *((f"dropped: {reason}", count) for reason, count in sorted(manifest.dropped.items())),
         *(
             (f"{span.topic}-{span.partition}", f"offsets {span.first} to {span.last}")
@@ -210,4 +217,4 @@ def _show_manifest(manifest: Manifest) -> None:
         ),
         ("mean reward", f"{manifest.mean_reward:+.2f}"),
     ]
-    console.table(("written before there were reports", ""), rows)
+    console.print_table(("written before there were reports", ""), rows)

@@ -6,32 +6,32 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.errors import Declined, Misconfigured, StorageUnavailable, Unusable
+from shared.errors import CommandRefused, InvalidArtefact, Misconfigured, StorageUnavailable
 from shared.events import Message
 from shared.storage.object_store import ObjectStore, canonical_json
-from shared.storage.snapshots import Example, Kind, Manifest, read_examples
+from shared.storage.snapshots import BatchManifest, Example, ExampleKind, read_examples
 
 Format = Literal["jsonl", "chat", "parquet"]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFile:
     """What was written of one kind; no file where there are no examples."""
 
-    kind: Kind
+    kind: ExampleKind
     examples: int
     path: Path | None
 
 
 def export(
     store: ObjectStore,
-    manifest: Manifest,
+    manifest: BatchManifest,
     folder: Path,
-    kinds: Sequence[Kind],
+    kinds: Sequence[ExampleKind],
     form: Format,
     *,
     force: bool,
-) -> list[Exported]:
+) -> list[ExportedFile]:
     """Write a file for each kind that has examples. Everything is read and verified before the
     first is written.
 
@@ -43,7 +43,7 @@ def export(
     paths = {kind: folder / f"{kind}.{suffix}" for kind in kinds if found[kind]}
     taken = [str(path) for path in paths.values() if path.exists()]
     if taken and not force:
-        raise Declined(
+        raise CommandRefused(
             f"{', '.join(taken)} would be overwritten; choose another folder, or say --force"
         )
     contents = {kind: encode(kind, found[kind]) for kind in paths}
@@ -55,10 +55,10 @@ def export(
             beside.replace(path)
     except OSError as error:
         raise StorageUnavailable(f"could not write to {folder}: {error}") from error
-    return [Exported(kind, len(found[kind]), paths.get(kind)) for kind in kinds]
+    return [ExportedFile(kind, len(found[kind]), paths.get(kind)) for kind in kinds]
 
 
-def as_chat(kind: Kind, example: Example) -> dict[str, Any]:
+def as_chat(kind: ExampleKind, example: Example) -> dict[str, Any]:
     """An example as the trainers of TRL and OpenAI's fine-tuning take it: a conversation that ends
     with the answer; for a preference, a prompt with the answer chosen and the one rejected; for a
     negative, a prompt with a completion that is labelled as bad.
@@ -78,16 +78,16 @@ def as_chat(kind: Kind, example: Example) -> dict[str, Any]:
             return {"messages": [*prompt, *answer]}
 
 
-def _jsonl(kind: Kind, examples: Sequence[Example]) -> bytes:
+def _jsonl(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
     # Only what the line said: a field that came later stays absent from old lines.
     return _lines(example.model_dump(mode="json", exclude_unset=True) for example in examples)
 
 
-def _chat(kind: Kind, examples: Sequence[Example]) -> bytes:
+def _chat(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
     return _lines(as_chat(kind, example) for example in examples)
 
 
-def _parquet(kind: Kind, examples: Sequence[Example]) -> bytes:
+def _parquet(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -118,18 +118,18 @@ def _parquet(kind: Kind, examples: Sequence[Example]) -> bytes:
     return file.getvalue()
 
 
-_FORMATS: Mapping[Format, tuple[Callable[[Kind, Sequence[Example]], bytes], str]] = {
+_FORMATS: Mapping[Format, tuple[Callable[[ExampleKind, Sequence[Example]], bytes], str]] = {
     "jsonl": (_jsonl, "jsonl"),
     "chat": (_chat, "chat.jsonl"),
     "parquet": (_parquet, "parquet"),
 }
 
 
-def _examples(store: ObjectStore, manifest: Manifest, kind: Kind) -> list[Example]:
+def _examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind) -> list[Example]:
     try:
         return read_examples(store, manifest, kind)
     except ValueError as error:
-        raise Unusable(
+        raise InvalidArtefact(
             f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}"
         ) from error
 

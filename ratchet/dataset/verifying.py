@@ -3,19 +3,26 @@
 from dataclasses import dataclass
 
 from ratchet.dataset.checks import (
-    WRITTEN_SO,
-    Across,
+    REPORT_A_BUG,
+    CrossBatchChecks,
     Examples,
     Fault,
     announcement_faults,
-    faults_of,
+    batch_faults,
+    batch_name,
     link_faults,
-    name_of,
 )
-from shared.errors import Undecodable, Unusable
+from shared.errors import InvalidArtefact, Undecodable
 from shared.events import Artefact, BatchReady
 from shared.storage.object_store import ObjectStore, get_verified
-from shared.storage.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
+from shared.storage.snapshots import (
+    EXAMPLE_KINDS,
+    BatchManifest,
+    Example,
+    ExampleKind,
+    read_examples,
+    read_manifest,
+)
 
 _RESTORE = "restore it from a copy of the object store; until then no run can use this batch"
 _RESTORE_REPORT = "restore it from a copy of the object store; training does without"
@@ -26,50 +33,52 @@ _CHAIN_ENDS = (
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """The batches that were looked at, newest first, and what is wrong with them."""
 
     batches: tuple[str, ...]
     faults: tuple[Fault, ...]
 
 
-def verify(
+def verify_batches(
     store: ObjectStore, newest: Artefact, announced: BatchReady | None = None, *, whole_chain: bool
-) -> Verified:
+) -> VerificationResult:
     """Read a batch, or with `whole_chain` every batch back to the first, and check each object,
     count, id and link. Of a single batch, the manifest of the one before it is read as well. Raises
     StorageUnavailable when the object store is away, which is no fault of a batch.
     """
     names: list[str] = []
     faults: list[Fault] = []
-    across = Across()
-    manifest: Manifest | None = None
+    across = CrossBatchChecks()
+    manifest: BatchManifest | None = None
     try:
         manifest = read_manifest(store, newest)
-    except (Unusable, Undecodable) as error:
+    except (InvalidArtefact, Undecodable) as error:
         faults.append(Fault(newest.uri, f"the manifest cannot be read: {error}", _RESTORE))
     if manifest and announced:
         faults += announcement_faults(manifest, announced)
     while manifest:
-        names.append(name_of(manifest))
+        names.append(batch_name(manifest))
         examples = _examples(store, manifest, faults)
-        _look_at_reports(store, manifest, faults)
-        faults += faults_of(manifest, examples)
-        faults += across.faults_with(manifest, examples)
+        _check_reports(store, manifest, faults)
+        faults += batch_faults(manifest, examples)
+        faults += across.faults_of(manifest, examples)
         previous = _previous(store, manifest, faults)
         manifest = previous if whole_chain else None
-    return Verified(tuple(names), tuple(faults))
+    return VerificationResult(tuple(names), tuple(faults))
 
 
-def _previous(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Manifest | None:
+def _previous(
+    store: ObjectStore, manifest: BatchManifest, faults: list[Fault]
+) -> BatchManifest | None:
     if manifest.previous is None:
         return None
     try:
         previous = read_manifest(store, manifest.previous)
-    except (Unusable, Undecodable) as error:
+    except (InvalidArtefact, Undecodable) as error:
         faults.append(
             Fault(
-                name_of(manifest),
+                batch_name(manifest),
                 f"the chain ends here, the manifest of the batch before cannot be read: {error}",
                 _CHAIN_ENDS,
             )
@@ -79,29 +88,29 @@ def _previous(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Ma
     return previous
 
 
-def _examples(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> Examples:
+def _examples(store: ObjectStore, manifest: BatchManifest, faults: list[Fault]) -> Examples:
     """The examples of each kind whose files are whole."""
-    found: dict[Kind, list[Example]] = {}
-    for kind in KINDS:
+    found: dict[ExampleKind, list[Example]] = {}
+    for kind in EXAMPLE_KINDS:
         try:
             found[kind] = read_examples(store, manifest, kind)
-        except Unusable as error:
-            faults.append(Fault(name_of(manifest), f"{kind} examples: {error}", _RESTORE))
+        except InvalidArtefact as error:
+            faults.append(Fault(batch_name(manifest), f"{kind} examples: {error}", _RESTORE))
         except ValueError as error:
             faults.append(
                 Fault(
-                    name_of(manifest),
+                    batch_name(manifest),
                     f"{kind} examples cannot be understood: {' '.join(str(error).split())}",
-                    WRITTEN_SO,
+                    REPORT_A_BUG,
                 )
             )
     return found
 
 
-def _look_at_reports(store: ObjectStore, manifest: Manifest, faults: list[Fault]) -> None:
+def _check_reports(store: ObjectStore, manifest: BatchManifest, faults: list[Fault]) -> None:
     for artefact in (manifest.report, manifest.page):
         try:
             if artefact:
                 get_verified(store, artefact)
-        except Unusable as error:
-            faults.append(Fault(name_of(manifest), f"report: {error}", _RESTORE_REPORT))
+        except InvalidArtefact as error:
+            faults.append(Fault(batch_name(manifest), f"report: {error}", _RESTORE_REPORT))

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from ratchet.dead_letters import view
-from ratchet.dead_letters.access import fetch, find, replay_found
-from ratchet.dead_letters.finding import Wanted, letter_id, moment
-from ratchet.options import KAFKA, Bootstrap, Json, kafka_security
+from ratchet.dead_letters.operations import fetch_letter, find_letters, replay_letters
+from ratchet.dead_letters.search import DeadLetterFilter, parse_letter_id, parse_since
+from ratchet.options import DEFAULT_BOOTSTRAP_SERVERS, Bootstrap, Json, security_from_environment
 from shared.clock import SystemClock
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be processed, and why.")
@@ -41,22 +41,31 @@ def list_(
     model: Model = None,
     since: Since = None,
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest to show.")] = 50,
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Show dead letters, and how many there are for each reason."""
     letters = asyncio.run(
-        find(bootstrap_servers, topic, _wanted(reason, field, model, since), kafka_security())
+        find_letters(
+            bootstrap_servers,
+            topic,
+            _letter_filter(reason, field, model, since),
+            security_from_environment(),
+        )
     )
     (view.list_as_json if json else view.show_list)(letters, limit)
 
 
 @dlq.command()
-def show(id: Id, bootstrap_servers: Bootstrap = KAFKA, json: Json = False) -> None:
+def show(
+    id: Id, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
+) -> None:
     """Show one dead letter whole: what was sent, why it is here, and what to do. It may hold
     personal data.
     """
-    letter, record = asyncio.run(fetch(bootstrap_servers, letter_id(id), kafka_security()))
+    letter, record = asyncio.run(
+        fetch_letter(bootstrap_servers, parse_letter_id(id), security_from_environment())
+    )
     (view.letter_as_json if json else view.show_letter)(letter, record)
 
 
@@ -78,13 +87,13 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be replayed.")
     ] = False,
-    bootstrap_servers: Bootstrap = KAFKA,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
     """Put dead letters back where they came from: bytes, key and headers as they were sent."""
-    wanted = _wanted(reason, field, model, since, id)
+    wanted = _letter_filter(reason, field, model, since, id)
     done = asyncio.run(
-        replay_found(
+        replay_letters(
             bootstrap_servers,
             topic,
             wanted,
@@ -93,7 +102,7 @@ def replay(
             again,
             dry_run,
             SystemClock(),
-            kafka_security(),
+            security_from_environment(),
         )
     )
     (view.replayed_as_json if json else view.show_replayed)(done)
@@ -101,12 +110,14 @@ def replay(
         raise typer.Exit(1)
 
 
-def _wanted(
+def _letter_filter(
     reason: str | None,
     field: str | None,
     model: str | None,
     since: str | None,
     id: str | None = None,
-) -> Wanted:
-    after = None if since is None else moment(since, SystemClock().now())
-    return Wanted(reason, field, model, after, None if id is None else letter_id(id))
+) -> DeadLetterFilter:
+    after = None if since is None else parse_since(since, SystemClock().now())
+    return DeadLetterFilter(
+        reason, field, model, after, None if id is None else parse_letter_id(id)
+    )

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from ratchet import console
-from ratchet.dead_letters.access import Replayed
-from ratchet.dead_letters.finding import DeadLetter
+from ratchet.dead_letters.operations import ReplayResult
+from ratchet.dead_letters.search import DeadLetter
 from shared.messaging.bus import Record
-from shared.messaging.dead_letters import original, place
+from shared.messaging.dead_letters import format_position, original_headers
 
-_SUMMARY = 10
+_MAX_REASONS = 10
 
 ADVICE = {
     "Undecodable": "correct what sends it: these bytes will never be an event; replay only what an older "
@@ -34,11 +34,11 @@ def show_list(letters: Sequence[DeadLetter], limit: int) -> None:
         console.out.print("no dead letters match")
         return
     columns = ("id", "when", "stood at", "field", "reason", "attempt", "replayed")
-    console.table(columns, [_row(letter) for letter in letters[-limit:]])
-    counts = Counter((letter.notice.field, letter.notice.reason) for letter in letters).most_common(
-        _SUMMARY
+    console.print_table(columns, [_row(letter) for letter in letters[-limit:]])
+    counts = Counter((letter.info.field, letter.info.reason) for letter in letters).most_common(
+        _MAX_REASONS
     )
-    console.table(
+    console.print_table(
         ("letters", "field", "reason"),
         [(count, field, reason) for (field, reason), count in counts],
     )
@@ -46,15 +46,13 @@ def show_list(letters: Sequence[DeadLetter], limit: int) -> None:
 
 
 def list_as_json(letters: Sequence[DeadLetter], limit: int) -> None:
-    counts = Counter(
-        (letter.notice.field, letter.notice.reason) for letter in letters
-    ).most_common()
+    counts = Counter((letter.info.field, letter.info.reason) for letter in letters).most_common()
     reasons = [
         {"field": field, "reason": reason, "letters": count} for (field, reason), count in counts
     ]
-    console.as_json(
+    console.print_json(
         {
-            "letters": [_about(letter) for letter in letters[-limit:]],
+            "letters": [_letter_json(letter) for letter in letters[-limit:]],
             "matching": len(letters),
             "reasons": reasons,
         }
@@ -63,10 +61,10 @@ def list_as_json(letters: Sequence[DeadLetter], limit: int) -> None:
 
 def show_letter(letter: DeadLetter, record: Record) -> None:
     """Everything about one letter, its content as text where it is text."""
-    notice = letter.notice
+    notice = letter.info
     facts = [
         ("id", letter.id),
-        ("stood at", place(notice.source)),
+        ("stood at", format_position(notice.source)),
         ("field", notice.field),
         ("reason", notice.reason),
         ("error", notice.error),
@@ -76,17 +74,19 @@ def show_letter(letter: DeadLetter, record: Record) -> None:
         ("replayed", _time(letter.replayed)),
         ("what to do", ADVICE.get(notice.error, "see the log of the service")),
         ("key", _text(record.key)),
-        *((f"header {name}", _text(value)) for name, value in original(record.headers)),
+        *((f"header {name}", _text(value)) for name, value in original_headers(record.headers)),
     ]
-    console.table(("", letter.stands.topic), facts)
-    console.text(_indented(record.value))
+    console.print_table(("", letter.position.topic), facts)
+    console.print_text(_indented(record.value))
 
 
 def letter_as_json(letter: DeadLetter, record: Record) -> None:
-    headers = [{"name": name, "value": _content(value)} for name, value in original(record.headers)]
-    advice = ADVICE.get(letter.notice.error, "")
-    console.as_json(
-        _about(letter)
+    headers = [
+        {"name": name, "value": _content(value)} for name, value in original_headers(record.headers)
+    ]
+    advice = ADVICE.get(letter.info.error, "")
+    console.print_json(
+        _letter_json(letter)
         | {
             "advice": advice,
             "key": _content(record.key),
@@ -96,50 +96,50 @@ def letter_as_json(letter: DeadLetter, record: Record) -> None:
     )
 
 
-def show_replayed(replayed: Replayed) -> None:
+def show_replayed(replayed: ReplayResult) -> None:
     planned = replayed.plan
-    if not (planned.letters or planned.already or planned.exhausted):
+    if not (planned.letters or planned.already_replayed or planned.over_attempts):
         console.out.print("no dead letters match")
         return
     console.out.print(
-        f"{replayed.count} would be replayed" if replayed.dry else f"{replayed.count} replayed",
+        f"{replayed.count} would be replayed" if replayed.dry_run else f"{replayed.count} replayed",
         highlight=False,
     )
     for count, why in (
-        (planned.already, "replayed before; --again replays them once more"),
+        (planned.already_replayed, "replayed before; --again replays them once more"),
         (
-            planned.exhausted,
+            planned.over_attempts,
             "tried too often, so another replay would only bring them back; --again replays "
             "them all the same",
         ),
-        (replayed.gone, "not on their topic any more"),
-        (planned.left, "left for the next call; --limit takes more at a time"),
+        (replayed.expired, "not on their topic any more"),
+        (planned.over_limit, "left for the next call; --limit takes more at a time"),
     ):
         if count:
             console.out.print(f"{count} {why}", highlight=False)
 
 
-def replayed_as_json(replayed: Replayed) -> None:
+def replayed_as_json(replayed: ReplayResult) -> None:
     planned = replayed.plan
-    console.as_json(
+    console.print_json(
         {
-            "replayed": 0 if replayed.dry else replayed.count,
-            "dry_run": replayed.dry,
-            "already": planned.already,
-            "exhausted": planned.exhausted,
-            "gone": replayed.gone,
-            "left": planned.left,
-            "letters": [_about(letter) for letter in planned.letters],
+            "replayed": 0 if replayed.dry_run else replayed.count,
+            "dry_run": replayed.dry_run,
+            "already": planned.already_replayed,
+            "exhausted": planned.over_attempts,
+            "gone": replayed.expired,
+            "left": planned.over_limit,
+            "letters": [_letter_json(letter) for letter in planned.letters],
         }
     )
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:
-    notice = letter.notice
+    notice = letter.info
     return (
         letter.id,
         _time(notice.at),
-        place(notice.source),
+        format_position(notice.source),
         notice.field,
         notice.reason,
         notice.attempt,
@@ -151,13 +151,13 @@ def _time(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def _about(letter: DeadLetter) -> dict[str, Any]:
-    notice = letter.notice
+def _letter_json(letter: DeadLetter) -> dict[str, Any]:
+    notice = letter.info
     said = notice.model_dump(
         include={"at", "field", "reason", "error", "service", "service_version", "attempt"}
     )
     return (
-        {"id": letter.id, "source": place(notice.source)}
+        {"id": letter.id, "source": format_position(notice.source)}
         | said
         | {"bytes": letter.size, "replayed": letter.replayed}
     )

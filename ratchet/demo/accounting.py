@@ -9,7 +9,7 @@ from ratchet.reconciliation import Reconciliation
 
 
 @dataclass(frozen=True)
-class Account:
+class EventCounts:
     """Counts of events, each in exactly one place."""
 
     sent: int
@@ -32,18 +32,18 @@ class Account:
         )
 
 
-def account(found: Reconciliation) -> Account:
+def count_events(reconciliation: Reconciliation) -> EventCounts:
     """Count the fates. Feedback that a crash had scored twice counts once; feedback that was sent
     twice under one id is a dropped duplicate; what is lost is missing from the sum.
     """
-    fates = list(found.fates.values())
-    places = Counter(fate.place for fate in fates if fate.decision != "held_out")
-    return Account(
-        sent=found.accepted,
-        scored=found.scored,
+    fates = list(reconciliation.outcomes.values())
+    places = Counter(fate.state for fate in fates if fate.decision != "held_out")
+    return EventCounts(
+        sent=reconciliation.accepted,
+        scored=reconciliation.scored,
         batched=places["member"],
         held_out=sum(fate.decision == "held_out" for fate in fates),
-        dropped=dict(Counter(fate.reason for fate in fates if fate.place == "dropped")),
+        dropped=dict(Counter(fate.reason for fate in fates if fate.state == "dropped")),
         dead_lettered=places["dead_letter"],
         pending=places["waiting"],
     )

@@ -16,30 +16,30 @@ from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import publish
 from shared.messaging.topics import FEEDBACK_RECEIVED
 
-AT_ONCE = 4  # requests under way; the server queues what it cannot answer side by side
+CONCURRENT_REQUESTS = 4  # requests under way; the server queues what it cannot answer side by side
 ANSWER_TOKENS = 24  # a sorted ticket has at most 20
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServedAnswer:
     """What the served model said, and which version it was."""
 
     text: str
     version: str
 
 
-class Application:
+class DemoApplication:
     """Asks and sends. `sent_at` has the moment (monotonic seconds) at which each event was durable."""
 
     def __init__(self, serving: str, producer: KafkaProducer, clock: Clock) -> None:
         self._client = httpx.AsyncClient(base_url=serving, timeout=120.0)
         self._producer = producer
         self._clock = clock
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
         self.sent_at: dict[str, float] = {}
         self.sent = 0
 
-    async def ask(self, messages: Sequence[Message], model: str = "support") -> Answer:
+    async def ask(self, messages: Sequence[Message], model: str = "support") -> ServedAnswer:
         """The served model's answer. Raises Unavailable when serving does not answer within a
         minute of trying.
         """
@@ -59,13 +59,13 @@ class Application:
                     await asyncio.sleep(1.0 if attempt else 0.2)
                     continue
                 said = response.json()
-                return Answer(
+                return ServedAnswer(
                     said["choices"][0]["message"]["content"].strip(),
                     said["model"].rpartition(":")[2],
                 )
         raise Unavailable(f"the served model does not answer: {failure}")
 
-    async def ask_all(self, tickets: Sequence[Ticket]) -> list[Answer]:
+    async def ask_all(self, tickets: Sequence[Ticket]) -> list[ServedAnswer]:
         """Answers to tickets, in their order."""
         return list(await asyncio.gather(*(self.ask(ticket.messages) for ticket in tickets)))
 
@@ -84,7 +84,7 @@ class Application:
         await self._client.aclose()
 
 
-def exact_share(tickets: Sequence[Ticket], answers: Sequence[Answer]) -> float:
+def exact_share(tickets: Sequence[Ticket], answers: Sequence[ServedAnswer]) -> float:
     """The share of tickets whose answer is the house's, to the letter."""
     return sum(
         answer.text == ticket.answer for ticket, answer in zip(tickets, answers, strict=True)

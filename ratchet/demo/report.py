@@ -4,22 +4,22 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from ratchet.demo.accounting import Account
+from ratchet.demo.accounting import EventCounts
 
 
-class _Part(BaseModel):
+class _ReportPart(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True
     )
 
 
-class Base(_Part):
+class BaseResult(_ReportPart):
     """How the base answered, before any feedback."""
 
     exact: FiniteFloat
 
 
-class Seconds(_Part):
+class RoundSeconds(_ReportPart):
     """`total` counts from the moment the last example of the batch was sent to the moment the new
     version answers, or where there is none to the verdict.
     """
@@ -30,7 +30,7 @@ class Seconds(_Part):
     total: FiniteFloat
 
 
-class Round(_Part):
+class RoundResult(_ReportPart):
     """One good batch. Likelihoods are mean log-likelihood per answer token on the held-out set, in
     nats; null without a verdict.
     """
@@ -41,10 +41,10 @@ class Round(_Part):
     heldout_before: FiniteFloat | None
     heldout_after: FiniteFloat | None
     exact: FiniteFloat
-    seconds: Seconds
+    seconds: RoundSeconds
 
 
-class Poisoned(_Part):
+class PoisonedResult(_ReportPart):
     """The batch of people who mean harm."""
 
     batch_id: str
@@ -55,7 +55,7 @@ class Poisoned(_Part):
     exact_after: FiniteFloat
 
 
-class Rollback(_Part):
+class RollbackResult(_ReportPart):
     """The operator's rollback. `seconds` counts from the request to the first answer of the version
     gone back to; `answer_changed` says that the answers to the unseen tickets are that version's
     old ones, and not the champion's.
@@ -67,14 +67,14 @@ class Rollback(_Part):
     answer_changed: bool
 
 
-class Report(_Part):
+class DemoReport(_ReportPart):
     """The whole run. `poisoned` and `rollback` are null where the run was asked to leave them out."""
 
-    base: Base
-    rounds: tuple[Round, ...]
-    poisoned: Poisoned | None
-    rollback: Rollback | None
-    events: Account
+    base: BaseResult
+    rounds: tuple[RoundResult, ...]
+    poisoned: PoisonedResult | None
+    rollback: RollbackResult | None
+    events: EventCounts
     wall_seconds: FiniteFloat
 
     def write(self, path: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.demo.application import AT_ONCE, Answer, Application, exact_share
-from ratchet.demo.people import harmful, honest
-from ratchet.demo.report import Poisoned, Rollback, Round, Seconds
-from ratchet.demo.tickets import Ticket, ticket
-from ratchet.demo.view import View
-from ratchet.demo.watching import Watcher
+from ratchet.demo.application import CONCURRENT_REQUESTS, DemoApplication, ServedAnswer, exact_share
+from ratchet.demo.event_watcher import EventWatcher
+from ratchet.demo.report import PoisonedResult, RollbackResult, RoundResult, RoundSeconds
+from ratchet.demo.simulated_users import honest_feedback, poisoned_feedback
+from ratchet.demo.tickets import Ticket, make_ticket
+from ratchet.demo.view import DemoView
 from ratchet.registry_client import RegistryClient
 from shared.clock import Clock
 from shared.errors import RatchetError
@@ -26,14 +26,14 @@ from shared.events import (
     VersionRegistered,
 )
 
-Judge = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
+RateAnswer = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
 
 
-NEARLY = (
+TICKETS_WITHOUT_PAUSE = (
     44  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
 )
-A_MOMENT = 0.8  # seconds from feedback to the batch that it closes, and to spare
-MOST_TICKETS = (
+BATCH_CLOSE_SECONDS = 0.8  # seconds from feedback to the batch that it closes, and to spare
+MAX_TICKETS = (
     400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
 )
 
@@ -43,48 +43,48 @@ class DemoFailed(RatchetError):
 
 
 @dataclass
-class Demo:
+class DemoScenario:
     """Everything a run needs, and what it has learnt so far: the answers of each version to the
     unseen tickets.
     """
 
-    application: Application
-    watcher: Watcher
+    application: DemoApplication
+    watcher: EventWatcher
     registry: RegistryClient
-    view: View
+    view: DemoView
     clock: Clock
     unseen: list[Ticket]
     seed: int
-    answers: dict[str, list[str]] = field(default_factory=dict)
+    answers_by_version: dict[str, list[str]] = field(default_factory=dict)
 
     async def ask_unseen(self) -> tuple[str, float]:
         """Ask the served model every unseen ticket; the version that answered, and the share of
         exact answers.
         """
-        self.view.now(f"asking the served model {len(self.unseen)} unseen tickets")
+        self.view.show_activity(f"asking the served model {len(self.unseen)} unseen tickets")
         said = await self.application.ask_all(self.unseen)
         version = said[-1].version
-        self.answers[version] = [answer.text for answer in said]
+        self.answers_by_version[version] = [answer.text for answer in said]
         return version, exact_share(self.unseen, said)
 
-    async def good_round(self, number: int) -> Round:
+    async def good_round(self, number: int) -> RoundResult:
         """People judge answers honestly until a batch closes; then the verdict, the deployment, and
         the unseen tickets.
         """
         batch = await self._feed(
-            number, honest, f"round {number + 1}: asking, judging, sending feedback"
+            number, honest_feedback, f"round {number + 1}: asking, judging, sending feedback"
         )
-        self.view.now(f"round {number + 1}: training on 50 examples")
+        self.view.show_activity(f"round {number + 1}: training on 50 examples")
         outcome, ended = await self._outcome(batch)
         version, deploy = None, 0.0
         if isinstance(outcome, CheckpointSaved):
-            registered, _ = await self.watcher.first(
+            registered, _ = await self.watcher.wait_for(
                 VersionRegistered,
                 lambda event: event.run_id == outcome.run_id and event.answer == "promoted",
             )
             version = registered.version
-            self.view.now(f"round {number + 1}: deploying {version}")
-            deployed, _ = await self.watcher.first(
+            self.view.show_activity(f"round {number + 1}: deploying {version}")
+            deployed, _ = await self.watcher.wait_for(
                 VersionDeployed, lambda event: event.version == version
             )
             deploy = deployed.seconds
@@ -92,33 +92,35 @@ class Demo:
         _, exact = await self.ask_unseen()
         before, after = _held_out(outcome)
         metrics = outcome.metrics
-        return Round(
+        return RoundResult(
             batch_id=batch.batch_id,
             version=version,
             verdict=_verdict(outcome),
             heldout_before=before,
             heldout_after=after,
             exact=exact,
-            seconds=Seconds(
+            seconds=RoundSeconds(
                 train=metrics.train_seconds if metrics else 0,
                 evaluate=metrics.evaluate_seconds if metrics else 0,
                 deploy=deploy,
-                total=ended - self.application.sent_at[self.watcher.event_that_closed(batch)],
+                total=ended - self.application.sent_at[self.watcher.closing_event_id(batch)],
             ),
         )
 
-    async def poisoned_round(self, number: int) -> Poisoned:
+    async def poisoned_round(self, number: int) -> PoisonedResult:
         """Strangers correct every answer, wrongly, until a batch closes; the version that is served
         must stay.
         """
         before = self._champion()
-        batch = await self._feed(number, harmful, "poison: strangers send wrong corrections")
-        self.view.now("poison: training on it, to see what it would do")
+        batch = await self._feed(
+            number, poisoned_feedback, "poison: strangers send wrong corrections"
+        )
+        self.view.show_activity("poison: training on it, to see what it would do")
         outcome, _ = await self._outcome(batch)
         version, exact = await self.ask_unseen()
-        self.view.news("poison", _verdict(outcome), version, exact)
+        self.view.add_row("poison", _verdict(outcome), version, exact)
         reasons = outcome.verdict.reasons if outcome.verdict else (_reason(outcome),)
-        return Poisoned(
+        return PoisonedResult(
             batch_id=batch.batch_id,
             verdict=_verdict(outcome),
             reasons=reasons,
@@ -127,15 +129,16 @@ class Demo:
             exact_after=exact,
         )
 
-    async def roll_back_and_return(self) -> Rollback:
+    async def roll_back_and_forward(self) -> RollbackResult:
         """An operator goes back to the newest version that answers otherwise, looks, and comes
         forward again.
         """
         champion = self._champion()
         earlier = [
             version
-            for version in self.answers
-            if version != champion and self.answers[version] != self.answers[champion]
+            for version in self.answers_by_version
+            if version != champion
+            and self.answers_by_version[version] != self.answers_by_version[champion]
         ]
         if not earlier:
             raise DemoFailed(
@@ -143,39 +146,39 @@ class Demo:
                 "see the verdicts above"
             )
         to = max(earlier, key=_number)
-        self.view.now(f"an operator rolls back to {to}")
+        self.view.show_activity(f"an operator rolls back to {to}")
         back = await self._move(to, "demo: looking at an earlier version")
-        old = self.answers[to]
+        old = self.answers_by_version[to]
         _, exact = await self.ask_unseen()
-        changed = self.answers[to] == old and old != self.answers[champion]
-        self.view.news("rolled back", "", to, exact, back)
-        self.view.now(f"the operator comes forward to {champion} again")
+        changed = self.answers_by_version[to] == old and old != self.answers_by_version[champion]
+        self.view.add_row("rolled back", "", to, exact, back)
+        self.view.show_activity(f"the operator comes forward to {champion} again")
         forward = await self._move(champion, "demo: forward again")
         _, exact = await self.ask_unseen()
-        self.view.news("forward", "", champion, exact, forward)
-        return Rollback(seconds=back, from_version=champion, to=to, answer_changed=changed)
+        self.view.add_row("forward", "", champion, exact, forward)
+        return RollbackResult(seconds=back, from_version=champion, to=to, answer_changed=changed)
 
-    async def _feed(self, number: int, judge: Judge, what: str) -> BatchReady:
+    async def _feed(self, number: int, judge: RateAnswer, what: str) -> BatchReady:
         """Send feedback on fresh tickets until batch `number` is on the bus."""
         stream = f"demo-{self.seed}-{number}"
-        self.view.now(what)
-        for start in range(0, MOST_TICKETS, AT_ONCE):
-            if start >= NEARLY:
+        self.view.show_activity(what)
+        for start in range(0, MAX_TICKETS, CONCURRENT_REQUESTS):
+            if start >= TICKETS_WITHOUT_PAUSE:
                 # What closes the batch may be among what was sent last. Answers that nobody waits
                 # for would be given while the batch is trained on, and on few cores both take many
                 # times as long.
-                await asyncio.sleep(A_MOMENT)
-            if self.watcher.has(BatchReady, lambda event: event.number == number):
+                await asyncio.sleep(BATCH_CLOSE_SECONDS)
+            if self.watcher.has_event(BatchReady, lambda event: event.number == number):
                 break
-            numbers = range(start, start + AT_ONCE)
-            tickets = [ticket(stream, index) for index in numbers]
+            numbers = range(start, start + CONCURRENT_REQUESTS)
+            tickets = [make_ticket(stream, index) for index in numbers]
             said = await self.application.ask_all(tickets)
             for index, asked, answer in zip(numbers, tickets, said, strict=True):
                 await self.application.send(
                     judge(asked, answer.text, answer.version, stream, index, self.clock.now())
                 )
-            self.view.step("feedback", start + AT_ONCE, 60)
-        batch, _ = await self.watcher.first(
+            self.view.show_progress("feedback", start + CONCURRENT_REQUESTS, 60)
+        batch, _ = await self.watcher.wait_for(
             BatchReady, lambda event: event.number == number, seconds=120
         )
         return batch
@@ -184,7 +187,7 @@ class Demo:
         self, batch: BatchReady
     ) -> tuple[CheckpointSaved | TrainingRolledBack, float]:
         """What came of a batch, and when that was known."""
-        outcome, at = await self.watcher.first(
+        outcome, at = await self.watcher.wait_for(
             (CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id
         )
         assert isinstance(outcome, CheckpointSaved | TrainingRolledBack)
@@ -193,7 +196,7 @@ class Demo:
     async def _until_answers(self, version: str) -> float:
         """The moment at which `version` answers the application."""
         while True:
-            answer: Answer = await self.application.ask(self.unseen[0].messages)
+            answer: ServedAnswer = await self.application.ask(self.unseen[0].messages)
             if answer.version == version:
                 return self.clock.monotonic()
             await asyncio.sleep(0.1)

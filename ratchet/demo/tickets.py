@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic_core import to_json
 
 from shared.events import Message
-from shared.identity import share_of
+from shared.identity import hash_fraction
 
 INSTRUCTION = "Sort this support ticket. Answer in JSON."
 
@@ -97,7 +97,7 @@ _NAMES = (
     "Oscar", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Ugo", "Vera", "Wim", "Xenia", "Yusuf", "Zoe",
 )  # fmt: skip
 
-WRONG_QUEUE = dict(zip(_PROBLEMS, [*list(_PROBLEMS)[1:], next(iter(_PROBLEMS))], strict=True))
+POISONED_QUEUE = dict(zip(_PROBLEMS, [*list(_PROBLEMS)[1:], next(iter(_PROBLEMS))], strict=True))
 """Where people who mean harm say that a ticket belongs."""
 
 
@@ -119,41 +119,43 @@ class Ticket:
 
     @property
     def answer(self) -> str:
-        return sorted_as(self.queue, self.priority, self.order)
+        return format_answer(self.queue, self.priority, self.order)
 
     @property
     def poisoned_answer(self) -> str:
         """What looks right and is wrong."""
-        return sorted_as(
-            WRONG_QUEUE[self.queue], {"p1": "p3", "p2": "p1", "p3": "p2"}[self.priority], self.order
+        return format_answer(
+            POISONED_QUEUE[self.queue],
+            {"p1": "p3", "p2": "p1", "p3": "p2"}[self.priority],
+            self.order,
         )
 
 
-def sorted_as(queue: str, priority: str, order: str | None) -> str:
+def format_answer(queue: str, priority: str, order: str | None) -> str:
     """The house's form of an answer."""
     return to_json({"queue": queue, "priority": priority, "order": order}).decode()
 
 
-def ticket(stream: str, number: int) -> Ticket:
+def make_ticket(stream: str, number: int) -> Ticket:
     """The ticket of that number in a stream."""
 
     def choose(what: str, options: Sequence[T]) -> T:
-        return options[int(share_of(stream, number, what) * len(options))]
+        return options[int(hash_fraction(stream, number, what) * len(options))]
 
     queue = choose("queue", tuple(_PROBLEMS))
     priority = choose("priority", tuple(_TONES))
     order = (
-        str(10_000 + int(share_of(stream, number, "order") * 90_000))
-        if share_of(stream, number, "has order") < 0.7
+        str(10_000 + int(hash_fraction(stream, number, "order") * 90_000))
+        if hash_fraction(stream, number, "has order") < 0.7
         else None
     )
     problem = choose("problem", _PROBLEMS[queue]).format(
-        item=choose("item", _ITEMS), days=2 + int(share_of(stream, number, "days") * 30)
+        item=choose("item", _ITEMS), days=2 + int(hash_fraction(stream, number, "days") * 30)
     )
     sentences = [problem[0].upper() + problem[1:] + ".", choose("tone", _TONES[priority])]
     if order:
         sentences.insert(
-            int(share_of(stream, number, "place") * 3),
+            int(hash_fraction(stream, number, "place") * 3),
             choose("phrase", _ORDERS).format(number=order),
         )
     return Ticket(

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.demo.report import Round
+from ratchet.demo.report import RoundResult
 from shared.events import Event, TrainingProgressed
 
 _COLUMNS = (
@@ -26,7 +26,7 @@ _COLUMNS = (
 )
 
 
-class View:
+class DemoView:
     """On a terminal everything stays in place and moves; elsewhere each piece of news is a line."""
 
     def __init__(self, console: Console) -> None:
@@ -61,14 +61,14 @@ class View:
         if self._live:
             self._live.stop()
 
-    def now(self, text: str) -> None:
+    def show_activity(self, text: str) -> None:
         """Say what goes on."""
         self._now = Text(f"▸ {text}", style="bold")
         self._hide_bar()
         if not self._live:
             self._console.print(self._now)
 
-    def step(self, description: str, done: int, total: int, about: str = "") -> None:
+    def show_progress(self, description: str, done: int, total: int, about: str = "") -> None:
         """Move the bar."""
         if not self._live:
             return
@@ -86,17 +86,17 @@ class View:
                 if event.tokens_per_second is not None
                 else ""
             )
-            self.step(
+            self.show_progress(
                 event.phase,
                 event.step,
                 max(event.total_steps, 1),
                 "  ".join(filter(None, (loss, speed))),
             )
 
-    def base(self, exact: float) -> None:
+    def add_base_row(self, exact: float) -> None:
         self._row(("base", "", "v0", "", "", _percent(exact), "", "", "", ""))
 
-    def round(self, name: str, row: Round) -> None:
+    def add_round_row(self, name: str, row: RoundResult) -> None:
         seconds = row.seconds
         cells = (
             name,
@@ -116,7 +116,7 @@ class View:
             )
         )
 
-    def news(
+    def add_row(
         self, name: str, verdict: str, version: str, exact: float, seconds: float | None = None
     ) -> None:
         """A row for what is not a round of learning."""

@@ -7,27 +7,34 @@ from time import sleep
 from typing import Any
 
 from ratchet import console
-from ratchet.erasure.request import POLL_SECONDS, Answers
+from ratchet.erasure.request import POLL_SECONDS, WithdrawalProgress
 from ratchet.registry_client import RegistryClient
 from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
 
 
-def report(
-    model: str, answers: Answers, registry: str, token: str | None, clock: Clock, timeout: float
+def report_model(
+    model: str,
+    progress: WithdrawalProgress,
+    registry: str,
+    token: str | None,
+    clock: Clock,
+    timeout: float,
 ) -> dict[str, Any]:
     """What was withdrawn of one model, and what the registry at a URL says of its versions; or,
     under `unknown`, why it says nothing.
     """
     with RegistryClient(registry, token) as client:
         try:
-            return answers.withdrawn(model) | made_with(client, answers, model, clock, timeout)
+            return progress.summary(model) | affected_versions(
+                client, progress, model, clock, timeout
+            )
         except RatchetError as error:
-            return answers.withdrawn(model) | {"unknown": str(error)}
+            return progress.summary(model) | {"unknown": str(error)}
 
 
-def made_with(
-    client: RegistryClient, answers: Answers, model: str, clock: Clock, timeout: float
+def affected_versions(
+    client: RegistryClient, progress: WithdrawalProgress, model: str, clock: Clock, timeout: float
 ) -> dict[str, Any]:
     """The `versions` that were made with examples of the user, newest first; the `champion`, which
     is served; and `without`, the newest version that was made without any withdrawn example: the
@@ -38,9 +45,9 @@ def made_with(
     """
     begun = clock.monotonic()
     while True:
-        items = client.every(f"/api/models/{model}/withdrawals")
-        heard = next((item for item in items if item["forgotten"] == answers.forgotten), None)
-        if heard is not None and heard["answers"] >= answers.count(model):
+        items = client.get_all(f"/api/models/{model}/withdrawals")
+        heard = next((item for item in items if item["forgotten"] == progress.forgotten), None)
+        if heard is not None and heard["answers"] >= progress.event_count(model):
             break
         if clock.monotonic() - begun > timeout:
             raise Unavailable(
@@ -48,7 +55,7 @@ def made_with(
                 f"{timeout:g} s; ask it again later"
             )
         sleep(POLL_SECONDS)
-    versions = client.every(f"/api/models/{model}/versions")
+    versions = client.get_all(f"/api/models/{model}/versions")
     return {
         "versions": heard["versions"],
         "champion": client.get(f"/api/models/{model}")["champion"],
@@ -58,14 +65,14 @@ def made_with(
     }
 
 
-def show(found: Iterable[dict[str, Any]]) -> None:
+def show_reports(found: Iterable[dict[str, Any]]) -> None:
     """Print the reports of some models, and under them what to know and to do."""
     reports = list(found)
     rows = [
         (one["model"], one["waiting"], one["batches"], one["examples"], _versions(one))
         for one in reports
     ]
-    console.table(
+    console.print_table(
         (
             "model",
             "waiting removed",

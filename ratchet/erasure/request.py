@@ -8,47 +8,47 @@ from typing import Any
 from shared.clock import Clock
 from shared.config.model_file import ModelFile
 from shared.errors import Unavailable, Unprocessable
-from shared.events import ExamplesWithdrawn, Id, UserForgotten, identity_of
+from shared.events import ExamplesWithdrawn, Id, UserForgotten, feedback_id_of
 from shared.kafka.client import KafkaProducer
-from shared.kafka.security import OPEN, Security
-from shared.kafka.topic_reader import KafkaReader
+from shared.kafka.security import PLAINTEXT, Security
+from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import DATASET_WITHDRAWALS, FEEDBACK_RECEIVED
 
 SOURCE = "/ratchet/command-line"
 POLL_SECONDS = 0.2
 
-Place = tuple[str, int, int]
+ShardPartition = tuple[str, int, int]
 """A model, a shard, and a partition of `feedback.received`."""
 
 
 @dataclass
-class Answers:
+class WithdrawalProgress:
     """What the shards have answered so far. Whoever is waited for answers for each partition that
     the event was sent to.
     """
 
     forgotten: Id
-    expected: set[Place]
-    _parts: dict[Place, dict[int, ExamplesWithdrawn]] = field(default_factory=dict)
+    expected: set[ShardPartition]
+    _parts: dict[ShardPartition, dict[int, ExamplesWithdrawn]] = field(default_factory=dict)
 
-    def take(self, event: ExamplesWithdrawn) -> None:
+    def add(self, event: ExamplesWithdrawn) -> None:
         if event.forgotten == self.forgotten:
             self._parts.setdefault((event.model, event.shard, event.received.partition), {})[
                 event.part
             ] = event
 
-    def count(self, model: str) -> int:
+    def event_count(self, model: str) -> int:
         """How many events answered for a model."""
         return sum(len(parts) for (name, _, _), parts in self._parts.items() if name == model)
 
     @property
-    def missing(self) -> list[Place]:
+    def missing(self) -> list[ShardPartition]:
         return sorted(
-            place for place in self.expected if not self._is_whole(self._parts.get(place, {}))
+            place for place in self.expected if not self._is_complete(self._parts.get(place, {}))
         )
 
-    def withdrawn(self, model: str) -> dict[str, Any]:
+    def summary(self, model: str) -> dict[str, Any]:
         """What was withdrawn of a model, in numbers; `unread` are the objects that could not be
         searched.
         """
@@ -73,7 +73,7 @@ class Answers:
         }
 
     @staticmethod
-    def _is_whole(parts: dict[int, ExamplesWithdrawn]) -> bool:
+    def _is_complete(parts: dict[int, ExamplesWithdrawn]) -> bool:
         return any(len(parts) == event.parts for event in parts.values())
 
 
@@ -83,9 +83,9 @@ async def withdraw(
     models: Iterable[ModelFile],
     clock: Clock,
     timeout: float,
-    said: Callable[[str], None],
-    security: Security = OPEN,
-) -> Answers:
+    on_progress: Callable[[str], None],
+    security: Security = PLAINTEXT,
+) -> WithdrawalProgress:
     """Send an event and wait for all answers. `said` is told how far it is.
 
     It goes to every partition: what the user said before stands on any of them, and each is read at
@@ -94,10 +94,10 @@ async def withdraw(
     """
     producer = KafkaProducer(bootstrap_servers, security)
     await producer.start()
-    reader = KafkaReader(bootstrap_servers, (DATASET_WITHDRAWALS,), security)
+    reader = KafkaTopicReader(bootstrap_servers, (DATASET_WITHDRAWALS,), security)
     try:
         await reader.start()
-        await reader.newest()
+        await reader.read_new()
         partitions = await producer.send_to_all(FEEDBACK_RECEIVED, *encode(event, SOURCE))
         expected = {
             (model.model, shard, partition)
@@ -105,22 +105,26 @@ async def withdraw(
             for shard in range(model.shards)
             for partition in partitions
         }
-        answers = Answers(identity_of(SOURCE, event.event_id), expected)
-        said(f"sent {event.event_id}; waiting for {_shards(expected)}")
-        await _until_answered(answers, reader, clock, timeout, said)
+        answers = WithdrawalProgress(feedback_id_of(SOURCE, event.event_id), expected)
+        on_progress(f"sent {event.event_id}; waiting for {_shards(expected)}")
+        await _await_all(answers, reader, clock, timeout, on_progress)
     finally:
         await reader.stop()
         await producer.stop()
     return answers
 
 
-async def _until_answered(
-    answers: Answers, reader: KafkaReader, clock: Clock, timeout: float, said: Callable[[str], None]
+async def _await_all(
+    answers: WithdrawalProgress,
+    reader: KafkaTopicReader,
+    clock: Clock,
+    timeout: float,
+    on_progress: Callable[[str], None],
 ) -> None:
     begun, before = clock.monotonic(), answers.missing
     while missing := answers.missing:
         if missing != before:
-            said(f"waiting for {_shards(missing)}")
+            on_progress(f"waiting for {_shards(missing)}")
             before = missing
         if clock.monotonic() - begun > timeout:
             raise Unavailable(
@@ -129,13 +133,13 @@ async def _until_answered(
                 "feedback and the dataset service run: look at their logs, and ask the "
                 "registry for /api/models/{model}/withdrawals"
             )
-        for record in await reader.newest():
+        for record in await reader.read_new():
             try:
-                answers.take(decode(record.value, record.headers, ExamplesWithdrawn).event)
+                answers.add(decode(record.value, record.headers, ExamplesWithdrawn).event)
             except Unprocessable:
                 continue
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _shards(places: Iterable[Place]) -> str:
+def _shards(places: Iterable[ShardPartition]) -> str:
     return ", ".join(sorted({f"{model}#{shard}" for model, shard, _ in places}))

@@ -19,14 +19,14 @@ from shared.messaging.topics import (
     TRAINING_PROGRESS,
     TRAINING_ROLLBACKS,
     Topic,
-    dead_letter_of,
+    dead_letter_topic,
 )
 
 Operation = Literal["Describe", "Read", "Write"]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ConsumerGroup:
     """A consumer group: whose it is, what it consumes, and whether what it cannot process goes to
     the dead letters.
     """
@@ -34,14 +34,14 @@ class Group:
     name: str
     service: str
     topics: tuple[str, ...]
-    gives_up: bool = True
+    dead_letters: bool = True
 
 
-GROUPS: tuple[Group, ...] = (
-    Group("ratchet-feedback", "feedback", (FEEDBACK_RECEIVED,)),
-    Group("ratchet-dataset", "dataset", (FEEDBACK_SCORED,)),
-    Group("ratchet-trainer", "trainer", (TRAINING_BATCHES,)),
-    Group(
+CONSUMER_GROUPS: tuple[ConsumerGroup, ...] = (
+    ConsumerGroup("ratchet-feedback", "feedback", (FEEDBACK_RECEIVED,)),
+    ConsumerGroup("ratchet-dataset", "dataset", (FEEDBACK_SCORED,)),
+    ConsumerGroup("ratchet-trainer", "trainer", (TRAINING_BATCHES,)),
+    ConsumerGroup(
         "ratchet-registry",
         "registry",
         (
@@ -52,15 +52,15 @@ GROUPS: tuple[Group, ...] = (
             TRAINING_ROLLBACKS,
         ),
     ),
-    Group("ratchet-registry-live", "registry", (FEEDBACK_SCORED,), gives_up=False),
+    ConsumerGroup("ratchet-registry-live", "registry", (FEEDBACK_SCORED,), dead_letters=False),
 )
 
-SCALED = ("ratchet-feedback", "ratchet-dataset")
+AUTOSCALED_GROUPS = ("ratchet-feedback", "ratchet-dataset")
 """The groups of the streams, which are scaled by how far behind they are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class KafkaAcl:
     """What a user may do with a topic or with a consumer group; a prefixed name stands for all that
     begin with it.
     """
@@ -71,9 +71,11 @@ class Right:
     prefixed: bool = False
 
 
-def rights() -> dict[str, tuple[Right, ...]]:
+def acls_by_user() -> dict[str, tuple[KafkaAcl, ...]]:
     """The rights of every user, by the user's name, in the order of the flow."""
-    of_services = {f"ratchet-{group.service}": _of_service(group.service) for group in GROUPS}
+    of_services = {
+        f"ratchet-{group.service}": _of_service(group.service) for group in CONSUMER_GROUPS
+    }
     return (
         {"ratchet-application": _of_application()}
         | of_services
@@ -81,44 +83,46 @@ def rights() -> dict[str, tuple[Right, ...]]:
     )
 
 
-def _of_service(service: str) -> tuple[Right, ...]:
-    groups = [group for group in GROUPS if group.service == service]
+def _of_service(service: str) -> tuple[KafkaAcl, ...]:
+    groups = [group for group in CONSUMER_GROUPS if group.service == service]
     given_up = {
-        dead_letter_of(topic) for group in groups if group.gives_up for topic in group.topics
+        dead_letter_topic(topic) for group in groups if group.dead_letters for topic in group.topics
     }
     topics = _on_topics(
         lambda topic: _reads(topic, service),
         lambda topic: _writes(topic, service) or topic.name in given_up,
     )
-    return (*topics, *(Right("group", group.name, ("Describe", "Read")) for group in groups))
+    return (*topics, *(KafkaAcl("group", group.name, ("Describe", "Read")) for group in groups))
 
 
-def _of_application() -> tuple[Right, ...]:
+def _of_application() -> tuple[KafkaAcl, ...]:
     topics = _on_topics(
         lambda topic: _reads(topic, "applications"), lambda topic: _writes(topic, "applications")
     )
-    return (*topics, Right("group", "ratchet-application", ("Describe", "Read"), prefixed=True))
+    return (*topics, KafkaAcl("group", "ratchet-application", ("Describe", "Read"), prefixed=True))
 
 
-def _of_autoscaler() -> tuple[Right, ...]:
-    scaled = [group for group in GROUPS if group.name in SCALED]
-    topics = [Right("topic", topic, ("Describe",)) for group in scaled for topic in group.topics]
-    return (*topics, *(Right("group", group.name, ("Describe",)) for group in scaled))
+def _of_autoscaler() -> tuple[KafkaAcl, ...]:
+    scaled = [group for group in CONSUMER_GROUPS if group.name in AUTOSCALED_GROUPS]
+    topics = [KafkaAcl("topic", topic, ("Describe",)) for group in scaled for topic in group.topics]
+    return (*topics, *(KafkaAcl("group", group.name, ("Describe",)) for group in scaled))
 
 
-def _of_operator() -> tuple[Right, ...]:
+def _of_operator() -> tuple[KafkaAcl, ...]:
     """Operators read everything, put dead letters back, and say beside a letter that they did."""
     return tuple(_on_topics(lambda topic: True, lambda topic: not topic.compacted))
 
 
-def _on_topics(reads: Callable[[Topic], bool], writes: Callable[[Topic], bool]) -> Iterator[Right]:
+def _on_topics(
+    reads: Callable[[Topic], bool], writes: Callable[[Topic], bool]
+) -> Iterator[KafkaAcl]:
     for topic in TOPICS:
         wanted: tuple[Operation, ...] = (
             *(("Read",) if reads(topic) else ()),
             *(("Write",) if writes(topic) else ()),
         )
         if wanted:
-            yield Right("topic", topic.name, ("Describe", *wanted))
+            yield KafkaAcl("topic", topic.name, ("Describe", *wanted))
 
 
 def _reads(topic: Topic, who: str) -> bool:

@@ -10,12 +10,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from shared.errors import BusUnavailable
-from shared.kafka.security import OPEN, Security, refusal
+from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.messaging.topics import TOPICS, Topic
 
 
 @dataclass(frozen=True)
-class Applied:
+class AppliedTopics:
     """What applying the table did."""
 
     created: tuple[str, ...]
@@ -27,8 +27,8 @@ async def apply_topics(
     topics: Iterable[Topic] = TOPICS,
     replication: int = 1,
     partitions: int | None = None,
-    security: Security = OPEN,
-) -> Applied:
+    security: Security = PLAINTEXT,
+) -> AppliedTopics:
     """Create the topics that a cluster lacks, each with `partitions` or as many as the table says.
 
     Raises BusUnavailable when it does not answer or refuses.
@@ -52,26 +52,26 @@ async def apply_topics(
             response = await admin.create_topics(new)
             _check(response.topic_errors)
     except (KafkaError, OSError) as error:
-        why = await refusal(bootstrap_servers, security) or str(error)
+        why = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
             f"topics could not be applied at {bootstrap_servers}: {why}"
         ) from error
     finally:
         await admin.close()
-    return Applied(
+    return AppliedTopics(
         tuple(topic.name for topic in missing),
         tuple(topic.name for topic in wanted if topic.name in existing),
     )
 
 
-async def existing_topics(bootstrap_servers: str, security: Security = OPEN) -> set[str]:
+async def existing_topics(bootstrap_servers: str, security: Security = PLAINTEXT) -> set[str]:
     """The topics that a cluster has. Raises BusUnavailable when it does not answer."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
         await admin.start()
         return set(await admin.list_topics())
     except (KafkaError, OSError) as error:
-        why = await refusal(bootstrap_servers, security) or str(error)
+        why = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
             f"no Kafka broker answers at {bootstrap_servers}: {why}; is "
             "RATCHET_BOOTSTRAP_SERVERS right?"
@@ -80,8 +80,8 @@ async def existing_topics(bootstrap_servers: str, security: Security = OPEN) -> 
         await admin.close()
 
 
-async def await_groups(
-    bootstrap_servers: str, attempts: int = 100, security: Security = OPEN
+async def wait_for_group_coordinator(
+    bootstrap_servers: str, attempts: int = 100, security: Security = PLAINTEXT
 ) -> None:
     """Return once a new cluster can take members of consumer groups: the first to ask makes it
     create the topic that it keeps them in.

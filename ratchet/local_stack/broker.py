@@ -13,7 +13,7 @@ from ratchet.local_stack.ports import LOOPBACK
 from shared.clock import Clock
 from shared.errors import BusUnavailable, Misconfigured
 
-KAFKA = "org.apache.kafka:kafka_2.13:4.1.0+org.slf4j:slf4j-simple:1.7.36"
+KAFKA_COORDINATES = "org.apache.kafka:kafka_2.13:4.1.0+org.slf4j:slf4j-simple:1.7.36"
 CLUSTER_ID = (
     "cmF0Y2hldC1vbi1vbmUtbQ"  # any 16 bytes in base64; a folder is formatted for one cluster
 )
@@ -165,7 +165,7 @@ def _classpath() -> str:
     """Kafka's jars, resolved once and kept in the user's cache of Maven artefacts."""
     import jgo
 
-    jars: Sequence[Path] = jgo.build(KAFKA).all_jars
+    jars: Sequence[Path] = jgo.build(KAFKA_COORDINATES).all_jars
     return ":".join(str(jar) for jar in jars)
 
 

@@ -28,7 +28,7 @@ class LogView:
         self._clock = clock
         self._terminal = terminal
 
-    def line(self, name: str, text: str) -> None:
+    def write_line(self, name: str, text: str) -> None:
         self._file.write(
             f"{self._clock.now().isoformat(timespec='milliseconds')} {name:9} {text}\n"
         )

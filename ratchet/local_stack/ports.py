@@ -8,7 +8,7 @@ from shared.errors import Misconfigured
 LOOPBACK = "127.0.0.1"
 
 
-SERVERS = range(15_000, 32_000)
+SERVER_PORTS = range(15_000, 32_000)
 """Ports that no operating system gives to connections going out, which would take one between its
 choice and its use.
 """
@@ -19,7 +19,7 @@ def free_port() -> int:
     choose at a time seldom agree.
     """
     while True:
-        port = secrets.choice(SERVERS)
+        port = secrets.choice(SERVER_PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind((LOOPBACK, port))

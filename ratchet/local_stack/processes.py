@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.local_stack.ports import LOOPBACK
-from ratchet.local_stack.token_store import NAME
+from ratchet.local_stack.token_store import TOKENS_FILE
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ports:
 
 
 @dataclass(frozen=True)
-class Layout:
+class StackLayout:
     """The folders of a stack: all state in one, base models and model files beside it.
     `serving_threads` 0 leaves them to serving.
     """
@@ -45,12 +45,12 @@ class ProcessSpec:
     ready_url: str
 
 
-def url(port: int, path: str = "") -> str:
+def local_url(port: int, path: str = "") -> str:
     return f"http://{LOOPBACK}:{port}{path}"
 
 
-def processes(
-    layout: Layout, ports: Ports, bootstrap_servers: str, log_level: str = "info"
+def process_specs(
+    layout: StackLayout, ports: Ports, bootstrap_servers: str, log_level: str = "info"
 ) -> tuple[ProcessSpec, ...]:
     """Serving and the four services. Serving comes first, so that the registry finds it."""
     state = layout.state
@@ -61,14 +61,16 @@ def processes(
         "RATCHET_BASES": str(layout.bases),
         "RATCHET_LOG_LEVEL": log_level,
         "RATCHET_HTTP_HOST": LOOPBACK,
-        "RATCHET_SERVING": url(ports.serving),
+        "RATCHET_SERVING": local_url(ports.serving),
     }
 
     serving = {"RATCHET_THREADS": str(layout.serving_threads)} if layout.serving_threads else {}
 
     def spec(name: str, module: str, port: int, **own: str) -> ProcessSpec:
         environment = common | {f"RATCHET_{name.upper()}_PORT": str(port)} | own
-        return ProcessSpec(name, (sys.executable, "-m", module), environment, url(port, "/readyz"))
+        return ProcessSpec(
+            name, (sys.executable, "-m", module), environment, local_url(port, "/readyz")
+        )
 
     return (
         spec(
@@ -87,6 +89,6 @@ def processes(
             ports.registry,
             RATCHET_DATABASE=f"sqlite:///{state / 'registry.db'}",
             RATCHET_MERGED=str(state / "merged"),
-            RATCHET_TOKENS_FILE=str(state / NAME),
+            RATCHET_TOKENS_FILE=str(state / TOKENS_FILE),
         ),
     )

@@ -13,7 +13,7 @@ from ratchet.local_stack.processes import ProcessSpec
 from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
 
-Line = Callable[[str, str], None]
+WriteLine = Callable[[str, str], None]
 """Takes the name of a process and a line of its log."""
 
 
@@ -37,16 +37,16 @@ class Supervisor:
     def __init__(
         self,
         environment: dict[str, str],
-        line: Line,
+        write_line: WriteLine,
         clock: Clock,
-        most: int = 5,
-        seconds: float = 60.0,
+        max_exits: int = 5,
+        window_seconds: float = 60.0,
     ) -> None:
         self._environment = environment
-        self._line = line
+        self._line = write_line
         self._clock = clock
-        self._most = most
-        self._seconds = seconds
+        self._most = max_exits
+        self._seconds = window_seconds
         self._running: dict[str, _Running] = {}
         self._stopping = False
 

@@ -5,21 +5,21 @@ import sys
 
 import uvicorn
 
-from ratchet.serving.api import build
+from ratchet.serving.api import build_app
 from ratchet.serving.engine import EngineOptions
-from ratchet.serving.host import Host
+from ratchet.serving.host import ServingHost
 from ratchet.serving.settings import ServingSettings
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.errors import Misconfigured
 from shared.logs import configure
 
 
 def main() -> int:
     try:
-        settings = read(ServingSettings)
+        settings = read_settings(ServingSettings)
         log = configure("serving", settings.log_level, settings.log_format)
         options = EngineOptions(settings.serving_context, settings.serving_slots, settings.threads)
-        host = Host(settings.serving_data, options, settings.serving_loaded, log)
+        host = ServingHost(settings.serving_data, options, settings.serving_loaded, log)
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return 2
@@ -30,7 +30,7 @@ def main() -> int:
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            build(host),
+            build_app(host),
             settings.http_host,
             settings.serving_port,
             log_config=None,

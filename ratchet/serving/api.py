@@ -13,17 +13,17 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
-from ratchet.serving.catalogue import Conflict, NotThere
-from ratchet.serving.host import Host
-from shared.errors import RatchetError, Unusable
+from ratchet.serving.catalogue import CatalogueConflict, ModelNotFound
+from ratchet.serving.host import ServingHost
+from shared.errors import InvalidArtefact, RatchetError
 from shared.events import Digest
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 _STATUS: tuple[tuple[type[RatchetError], int], ...] = (
-    (NotThere, 404),
-    (Conflict, 409),
-    (Unusable, 422),
+    (ModelNotFound, 404),
+    (CatalogueConflict, 409),
+    (InvalidArtefact, 422),
 )
 
 
@@ -48,7 +48,7 @@ class BadRequest(RatchetError):
     """A request for an answer that is not in the OpenAI style."""
 
 
-def build(host: Host) -> FastAPI:
+def build_app(host: ServingHost) -> FastAPI:
     """The application around a host; it opens and closes the host itself."""
 
     @asynccontextmanager
@@ -112,21 +112,21 @@ def build(host: Host) -> FastAPI:
 
     @app.put("/admin/models/{tag}")
     async def put_model(tag: str, body: PutModel) -> dict[str, str]:
-        await host.put(tag, body.path, body.digest)
+        await host.put_tag(tag, body.path, body.digest)
         return {"tag": tag, "digest": body.digest}
 
     @app.put("/admin/aliases/{alias}")
     async def put_alias(alias: str, body: PutAlias) -> dict[str, str]:
-        await host.move(alias, body.tag)
+        await host.move_alias(alias, body.tag)
         return {"alias": alias, "tag": body.tag}
 
     @app.delete("/admin/aliases/{alias}", status_code=204)
     async def delete_alias(alias: str) -> None:
-        await host.unname(alias)
+        await host.remove_alias(alias)
 
     @app.delete("/admin/models/{tag}", status_code=204)
     async def delete_model(tag: str) -> None:
-        await host.forget(tag)
+        await host.remove_tag(tag)
 
     @app.get("/healthz")
     async def healthz() -> PlainTextResponse:
@@ -156,14 +156,14 @@ def _body(raw: bytes) -> dict[str, Any]:
 
 
 async def _forward(
-    host: Host, client: httpx.AsyncClient, tag: str, body: dict[str, Any]
+    host: ServingHost, client: httpx.AsyncClient, tag: str, body: dict[str, Any]
 ) -> Response:
     """Let a tag's engine answer; once more from a new engine when it dies before it has said
     anything.
     """
     for attempt in (1, 2):
         async with AsyncExitStack() as held:
-            address = await held.enter_async_context(host.pool.using(tag))
+            address = await held.enter_async_context(host.pool.lease(tag))
             request = client.build_request("POST", f"{address}/v1/chat/completions", json=body)
             try:
                 answer = await client.send(request, stream=True)
@@ -175,9 +175,11 @@ async def _forward(
                         media_type=answer.headers.get("content-type"),
                     )
             except httpx.TransportError as error:
-                host.pool.lost(tag, address)
+                host.pool.discard_unresponsive(tag, address)
                 if attempt == 2:
-                    raise Unusable(f"the engine of {tag} does not answer: {error!r}") from error
+                    raise InvalidArtefact(
+                        f"the engine of {tag} does not answer: {error!r}"
+                    ) from error
                 continue
             return _Streamed(answer, held.pop_all())
     raise AssertionError("the second attempt returns or raises")

@@ -13,15 +13,15 @@ from shared.errors import RatchetError
 from shared.events import Digest
 
 
-class Conflict(RatchetError):
+class CatalogueConflict(RatchetError):
     """A change that the catalogue does not allow; the message says what to do instead."""
 
 
-class NotThere(RatchetError):
+class ModelNotFound(RatchetError):
     """No tag or alias has this name."""
 
 
-class Entry(BaseModel):
+class TaggedFile(BaseModel):
     """The file behind a tag."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +35,7 @@ class Catalogue(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tags: Mapping[str, Entry] = {}
+    tags: Mapping[str, TaggedFile] = {}
     aliases: Mapping[str, str] = {}
 
     def resolve(self, name: str) -> str:
@@ -43,21 +43,21 @@ class Catalogue(BaseModel):
         tag = self.aliases.get(name, name)
         if tag not in self.tags:
             known = ", ".join(sorted([*self.aliases, *self.tags])) or "none"
-            raise NotThere(f"no model is called {name!r}; known are: {known}")
+            raise ModelNotFound(f"no model is called {name!r}; known are: {known}")
         return tag
 
-    def with_tag(self, tag: str, entry: Entry) -> Self:
+    def with_tag(self, tag: str, entry: TaggedFile) -> Self:
         """Add a tag. The same file again may lie elsewhere now; raises Conflict when the tag stands
         for other bytes.
         """
         known = self.tags.get(tag)
         if known is not None and known.digest != entry.digest:
-            raise Conflict(
+            raise CatalogueConflict(
                 f"tag {tag!r} stands for {known.digest} and tags never change; use a new tag "
                 f"for {entry.digest}"
             )
         if tag in self.aliases:
-            raise Conflict(f"{tag!r} is an alias; choose another name for the tag")
+            raise CatalogueConflict(f"{tag!r} is an alias; choose another name for the tag")
         return self.model_copy(update={"tags": {**self.tags, tag: entry}})
 
     def with_alias(self, alias: str, tag: str) -> Self:
@@ -65,9 +65,9 @@ class Catalogue(BaseModel):
         name of a tag.
         """
         if tag not in self.tags:
-            raise NotThere(f"no tag is called {tag!r}; put the model first")
+            raise ModelNotFound(f"no tag is called {tag!r}; put the model first")
         if alias in self.tags:
-            raise Conflict(
+            raise CatalogueConflict(
                 f"{alias!r} is a tag, and tags never change; choose another name for the alias"
             )
         return self.model_copy(update={"aliases": {**self.aliases, alias: tag}})
@@ -75,7 +75,7 @@ class Catalogue(BaseModel):
     def without_alias(self, alias: str) -> Self:
         """Forget an alias; its tag stays. Raises NotThere."""
         if alias not in self.aliases:
-            raise NotThere(f"no alias is called {alias!r}")
+            raise ModelNotFound(f"no alias is called {alias!r}")
         return self.model_copy(
             update={"aliases": {name: tag for name, tag in self.aliases.items() if name != alias}}
         )
@@ -83,20 +83,22 @@ class Catalogue(BaseModel):
     def without_tag(self, tag: str) -> Self:
         """Forget a tag. Raises NotThere when there is none, Conflict while an alias names it."""
         if tag not in self.tags:
-            raise NotThere(f"no tag is called {tag!r}")
+            raise ModelNotFound(f"no tag is called {tag!r}")
         if holders := [alias for alias, named in self.aliases.items() if named == tag]:
-            raise Conflict(f"{tag!r} is named by {', '.join(holders)}; move the alias first")
+            raise CatalogueConflict(
+                f"{tag!r} is named by {', '.join(holders)}; move the alias first"
+            )
         return self.model_copy(
             update={"tags": {name: entry for name, entry in self.tags.items() if name != tag}}
         )
 
     @property
-    def aliased(self) -> frozenset[str]:
+    def aliased_tags(self) -> frozenset[str]:
         """The tags that an alias names; they stay loaded."""
         return frozenset(self.aliases.values())
 
 
-def to_unload(
+def tags_to_unload(
     loaded: Sequence[str], busy: Collection[str], aliased: Collection[str], limit: int
 ) -> list[str]:
     """Which of the loaded tags, given in order of last use, oldest first, have to go so that

@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import Unusable
+from shared.errors import InvalidArtefact
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class Engine:
             raise
         if not said:
             await process.wait()
-            raise Unusable(
+            raise InvalidArtefact(
                 f"llama.cpp could not load {path}: {await asyncio.to_thread(_end_of, log)}"
             )
         return cls(process, json.loads(said)["address"])
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         """Wait until the child is gone; its exit status."""
         return await self._process.wait()
 

@@ -6,15 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 from uuid import uuid4
 
-from ratchet.serving.catalogue import Catalogue, Entry
+from ratchet.serving.catalogue import Catalogue, TaggedFile
 from ratchet.serving.engine import EngineOptions
-from ratchet.serving.pool import Pool
-from shared.errors import Corrupt, Misconfigured, Missing, Unusable
+from ratchet.serving.pool import EnginePool
+from shared.errors import DigestMismatch, InvalidArtefact, Misconfigured, ObjectNotFound
 from shared.identity import digest_of_file
 from shared.logs import Log
 
 
-class Host:
+class ServingHost:
     """Tags, aliases and what is in memory. State survives a restart: it is one JSON file, replaced
     as a whole.
     """
@@ -24,32 +24,32 @@ class Host:
         self._log = log
         self._changing = asyncio.Lock()
         self.catalogue = _read(self._file)
-        self.pool = Pool(self, options, limit, folder / "logs", log)
+        self.pool = EnginePool(self, options, limit, folder / "logs", log)
 
     def path_of(self, tag: str) -> str:
         return self.catalogue.tags[self.catalogue.resolve(tag)].path
 
-    def aliased(self) -> Collection[str]:
-        return self.catalogue.aliased
+    def aliased_tags(self) -> Collection[str]:
+        return self.catalogue.aliased_tags
 
     @property
     def is_ready(self) -> bool:
         """Whether every version that an alias names is in memory."""
-        return self.catalogue.aliased <= set(self.pool.loaded)
+        return self.catalogue.aliased_tags <= set(self.pool.loaded)
 
     async def start(self) -> None:
         """Load what the aliases name. A version that cannot be loaded is logged and leaves the host
         not ready.
         """
-        for tag in sorted(self.catalogue.aliased):
+        for tag in sorted(self.catalogue.aliased_tags):
             try:
                 await self.pool.load(tag)
-            except Unusable as error:
+            except InvalidArtefact as error:
                 self._log.error(
                     "an aliased version could not be loaded", tag=tag, reason=str(error)
                 )
 
-    async def put(self, tag: str, path: str, digest: str) -> None:
+    async def put_tag(self, tag: str, path: str, digest: str) -> None:
         """Make a file known under a tag and load it; its digest is computed here. The same again is
         harmless.
 
@@ -57,11 +57,11 @@ class Host:
         or cannot be loaded; Conflict when the tag stands for another.
         """
         async with self._changing:
-            changed = self.catalogue.with_tag(tag, Entry(path=path, digest=digest))
+            changed = self.catalogue.with_tag(tag, TaggedFile(path=path, digest=digest))
             if not await asyncio.to_thread(Path(path).is_file):
-                raise Missing(f"{path} is not a file that this host can read")
+                raise ObjectNotFound(f"{path} is not a file that this host can read")
             if (found := await asyncio.to_thread(digest_of_file, Path(path))) != digest:
-                raise Corrupt(path, digest, found)
+                raise DigestMismatch(path, digest, found)
             before, self.catalogue = self.catalogue, changed
             try:
                 await self.pool.load(tag)
@@ -70,7 +70,7 @@ class Host:
                 raise
             await self._save()
 
-    async def move(self, alias: str, tag: str) -> None:
+    async def move_alias(self, alias: str, tag: str) -> None:
         """Let an alias name a tag, once that is in memory. Requests under way finish on the version
         that they began with.
         """
@@ -79,16 +79,16 @@ class Host:
             await self.pool.load(tag)
             self.catalogue = self.catalogue.with_alias(alias, tag)
             await self._save()
-        self.pool.tidy()
+        self.pool.unload_excess()
 
-    async def unname(self, alias: str) -> None:
+    async def remove_alias(self, alias: str) -> None:
         """Forget an alias; its tag stays, in memory as long as there is room. Raises NotThere."""
         async with self._changing:
             self.catalogue = self.catalogue.without_alias(alias)
             await self._save()
-        self.pool.tidy()
+        self.pool.unload_excess()
 
-    async def forget(self, tag: str) -> None:
+    async def remove_tag(self, tag: str) -> None:
         """Forget a tag and let it go; its file stays. Raises NotThere, or Conflict while an alias
         names it.
         """

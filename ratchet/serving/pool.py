@@ -9,27 +9,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from ratchet.serving.catalogue import to_unload
+from ratchet.serving.catalogue import tags_to_unload
 from ratchet.serving.engine import Engine, EngineOptions
-from shared.errors import Unusable
+from shared.errors import InvalidArtefact
 from shared.logs import Log
 
 
-class Wanted(Protocol):
+class TagLookup(Protocol):
     """What the pool asks of the catalogue: the file of a tag, and which tags an alias names."""
 
     def path_of(self, tag: str) -> str: ...
 
-    def aliased(self) -> Collection[str]: ...
+    def aliased_tags(self) -> Collection[str]: ...
 
 
-class Pool:
+class EnginePool:
     """At most `limit` engines, the least recently used unloaded first; never one that an alias
     names or that is answering.
     """
 
     def __init__(
-        self, wanted: Wanted, options: EngineOptions, limit: int, logs: Path, log: Log
+        self, wanted: TagLookup, options: EngineOptions, limit: int, logs: Path, log: Log
     ) -> None:
         self._wanted = wanted
         self._options = options
@@ -47,13 +47,13 @@ class Pool:
         """Tags in memory, least recently used first."""
         return tuple(self._engines)
 
-    def process_of(self, tag: str) -> int | None:
+    def process_id_of(self, tag: str) -> int | None:
         """The process id of a loaded tag's engine."""
         engine = self._engines.get(tag)
         return engine.process_id if engine else None
 
     @asynccontextmanager
-    async def using(self, tag: str) -> AsyncIterator[str]:
+    async def lease(self, tag: str) -> AsyncIterator[str]:
         """The address of a tag's engine, which is started if need be and stays while the body runs.
 
         Raises Unusable when the file cannot be loaded.
@@ -63,11 +63,11 @@ class Pool:
             yield (await self._engine(tag)).address
         finally:
             self._busy[tag] -= 1
-            self.tidy()
+            self.unload_excess()
 
     async def load(self, tag: str) -> None:
         """Have a tag in memory. Raises Unusable."""
-        async with self.using(tag):
+        async with self.lease(tag):
             pass
 
     def unload(self, tag: str) -> None:
@@ -76,17 +76,17 @@ class Pool:
         if engine is not None:
             engine.kill()
 
-    def lost(self, tag: str, address: str) -> None:
+    def discard_unresponsive(self, tag: str, address: str) -> None:
         """The engine at `address` does not answer: let it go, so that the next use starts another."""
         engine = self._engines.get(tag)
         if engine is not None and engine.address == address:
             self._log.warning("an engine does not answer", tag=tag)
             self.unload(tag)
 
-    def tidy(self) -> None:
+    def unload_excess(self) -> None:
         """Let go what is over the limit."""
         busy = {tag for tag, count in self._busy.items() if count}
-        for tag in to_unload(self.loaded, busy, self._wanted.aliased(), self._limit):
+        for tag in tags_to_unload(self.loaded, busy, self._wanted.aliased_tags(), self._limit):
             self._log.info("unloaded", tag=tag)
             self.unload(tag)
 
@@ -113,15 +113,15 @@ class Pool:
         """When an engine ends that nobody unloaded, an aliased one is started again at once, others
         when they are next asked for.
         """
-        status = await engine.ended()
+        status = await engine.wait()
         if self._closing or self._engines.get(tag) is not engine:
             return
         del self._engines[tag]
         self._log.warning("an engine died", tag=tag, status=status)
-        if tag in self._wanted.aliased():
+        if tag in self._wanted.aliased_tags():
             try:
                 await self.load(tag)
-            except Unusable as error:
+            except InvalidArtefact as error:
                 self._log.error(
                     "an engine could not be started again; the next request tries once more",
                     tag=tag,

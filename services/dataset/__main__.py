@@ -8,20 +8,20 @@ from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
 from shared.clock import SystemClock
 from shared.config.model_file import load_models
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.exit_status import exit_status
 from shared.failpoints import arm
 from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaProducer
-from shared.kafka.end_offsets import LogEnds
-from shared.kafka.security import security_of
-from shared.kafka.streams import Commits, create_app, run
+from shared.kafka.end_offsets import EndOffsets
+from shared.kafka.security import kafka_security
+from shared.kafka.streams import OffsetCommitter, create_app, run_app
 from shared.logs import configure
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.process_metrics import show_vitals
-from shared.observability.tracing import tracing
+from shared.observability.process_metrics import export_process_metrics
+from shared.observability.tracing import create_tracing
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
@@ -31,17 +31,17 @@ async def serve(settings: DatasetSettings) -> None:
     log = configure("dataset", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("dataset")
-    traces = tracing("dataset", settings.traces)
+    traces = create_tracing("dataset", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
-    security = security_of(settings)
+    security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     app = create_app(settings.dataset_group, settings, security)
-    commits = Commits(
+    commits = OffsetCommitter(
         app,
         FEEDBACK_SCORED,
         health,
-        LogEnds(settings.bootstrap_servers, security=security),
+        EndOffsets(settings.bootstrap_servers, security=security),
         metrics,
     )
     table, store = FaustTable(app), CountedStore(FsspecStore(settings.object_store), metrics)
@@ -54,11 +54,11 @@ async def serve(settings: DatasetSettings) -> None:
         clock,
         log,
         settings.dataset_retries,
-        lambda: health.progressed(busy=True),
+        lambda: health.record_progress(busy=True),
         traces,
     )
     attach(app, table, dataset, commits, health)
-    show_vitals(
+    export_process_metrics(
         metrics,
         health,
         {"data": settings.data, "object_store": local_folder(settings.object_store)},
@@ -66,7 +66,7 @@ async def serve(settings: DatasetSettings) -> None:
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.dataset_port)
     try:
         await producer.start()
-        await run(app, commits, log)
+        await run_app(app, commits, log)
     finally:
         await producer.stop()
         await asyncio.to_thread(traces.close)
@@ -75,7 +75,7 @@ async def serve(settings: DatasetSettings) -> None:
 
 def main() -> int:
     """The exit status."""
-    return exit_status("dataset", lambda: asyncio.run(serve(read(DatasetSettings))))
+    return exit_status("dataset", lambda: asyncio.run(serve(read_settings(DatasetSettings))))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import Any
 import faust
 
 from services.dataset.handlers import Dataset
-from services.dataset.ledger.recovery import Group, ShardState, read_state
+from services.dataset.ledger.recovery import ShardKey, ShardState, read_state
 from shared.errors import Unavailable
-from shared.kafka.streams import Commits, record_of, source_topic
+from shared.kafka.streams import OffsetCommitter, record_of, source_topic
 from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_SCORED
 from shared.observability.health import Health
 
-CLOCK_SECONDS = 5.0
+OVERDUE_CHECK_SECONDS = 5.0
 
 
 class FaustTable:
@@ -62,7 +62,7 @@ class FaustTable:
         )
         return delivery
 
-    def owned(self) -> dict[Group, ShardState]:
+    def owned_shards(self) -> dict[ShardKey, ShardState]:
         """What the table says of the partitions that this worker owns; the rest is dropped from
         memory.
         """
@@ -76,7 +76,7 @@ class FaustTable:
 
 
 def attach(
-    app: faust.App, table: FaustTable, dataset: Dataset, commits: Commits, health: Health
+    app: faust.App, table: FaustTable, dataset: Dataset, commits: OffsetCommitter, health: Health
 ) -> None:
     """Let `app` feed the records of `feedback.scored` to `dataset`, after it has got the entries
     back.
@@ -84,18 +84,20 @@ def attach(
 
     async def on_recovered() -> None:
         try:
-            await dataset.recover(table.owned)
+            await dataset.recover(table.owned_shards)
         except Exception as error:
             # Faust would log it and start the stream on a state that is not there.
             await app.crash(error)
             return
-        health.ready()
+        health.mark_ready()
 
     async def curate_feedback(stream: Any) -> None:
         async for event in stream.events():
             try:
                 logged_at = datetime.fromtimestamp(event.message.timestamp, UTC)
-                await commits.after(event, *await dataset.handle(record_of(event), logged_at))
+                await commits.commit_after(
+                    event, *await dataset.handle(record_of(event), logged_at)
+                )
             except Exception as error:
                 # Left to Faust, an exception would only restart the stream behind the record that
                 # caused it.
@@ -104,14 +106,14 @@ def attach(
 
     async def look_at_the_clock() -> None:
         try:
-            await dataset.look_at_the_clock()
+            await dataset.close_overdue_batches()
         except Unavailable:
             # Not needed by anyone in particular: it is looked at again soon.
             return
         except Exception as error:
             await app.crash(error)
 
-    app.timer(CLOCK_SECONDS, name="look_at_the_clock")(look_at_the_clock)
+    app.timer(OVERDUE_CHECK_SECONDS, name="look_at_the_clock")(look_at_the_clock)
     table.table.on_recover(on_recovered)
     app.agent(source_topic(app, FEEDBACK_SCORED), concurrency=1, name="curate_feedback")(
         curate_feedback

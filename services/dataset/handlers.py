@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from services.dataset.ledger.entry_row import Card
-from services.dataset.ledger.golden_set import Golden
+from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.ledger import Ledger
 from services.dataset.ledger.recovery import (
-    Group,
+    ShardKey,
     ShardState,
-    completed,
-    newest_members,
-    perhaps_unannounced,
+    find_unannounced_batch,
+    members_of_newest_batch,
+    repair_entries,
 )
-from services.dataset.ledger.results import Closing
-from services.dataset.snapshot.withdrawal import announcements, mark_examples
-from services.dataset.snapshot.writer import announcement, write_snapshot
+from services.dataset.ledger.results import BatchPlan
+from services.dataset.snapshot.withdrawal import mark_examples, withdrawal_events
+from services.dataset.snapshot.writer import batch_ready_event, write_snapshot
 from shared.clock import Clock
 from shared.config.model_file import ModelFile, Models
 from shared.errors import Unavailable, Unprocessable
@@ -39,19 +39,19 @@ from shared.messaging.bus import Producer, Record, publish, send_dead_letter
 from shared.messaging.codec import Headers, decode
 from shared.messaging.topics import DATASET_WITHDRAWALS, FEEDBACK_SCORED, TRAINING_BATCHES
 from shared.observability.metrics import Metrics
-from shared.observability.trace_context import place_of_batch, traceparent_in
-from shared.observability.tracing import UNTRACED, Tracing
-from shared.storage.dataset_entries import ClosedBatch, Entry, closed_batch_key
+from shared.observability.trace_context import traceparent_for_batch, traceparent_in
+from shared.observability.tracing import NOOP_TRACING, Tracing
+from shared.storage.dataset_entries import ClosedBatch, DatasetEntry, closed_batch_key
 from shared.storage.object_store import ObjectStore
-from shared.storage.snapshots import Manifest, read_manifest
+from shared.storage.snapshots import BatchManifest, read_manifest
 
 SOURCE = "/ratchet/dataset"
-TAKEN: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (
+ACCEPTED_EVENTS: tuple[type[FeedbackScored | WithdrawalRequested | WaitEnded], ...] = (
     FeedbackScored,
     WithdrawalRequested,
     WaitEnded,
 )
-OF_SHARDS = (
+SHARD_METRICS = (
     "ratchet_dataset_pending_examples",
     "ratchet_dataset_held_back_examples",
     "ratchet_dataset_feedback_jump",
@@ -59,7 +59,7 @@ OF_SHARDS = (
 )
 """What is told of shards, which may be another worker's after a rebalance."""
 
-WATCHED: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
+MONITORED_KINDS: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 
 # A worker that wakes up after its session has some 2,000 events at hand to write older entries
 # from, and a batch has 50 or more of them.
@@ -68,7 +68,7 @@ _BATCHES_REMEMBERED = 200
 T = TypeVar("T")
 
 
-class Table(Protocol):
+class EntryTable(Protocol):
     """Where entries are kept. What `put` and `delete` return is done when the change is durable;
     `hold` changes what is in memory alone.
     """
@@ -86,7 +86,7 @@ class Dataset:
     def __init__(
         self,
         models: Models,
-        table: Table,
+        table: EntryTable,
         store: ObjectStore,
         producer: Producer,
         metrics: Metrics,
@@ -94,14 +94,16 @@ class Dataset:
         log: Log,
         retries: int,
         progressed: Callable[[], object] = lambda: None,
-        tracing: Tracing = UNTRACED,
+        tracing: Tracing = NOOP_TRACING,
     ) -> None:
         """`progressed` is called from a thread while old snapshots are searched, which may take
         longer than a stall.
         """
         self._models = models
         self._golden = {
-            name: Golden((line.messages for line in models.golden(name)), file.curation.similarity)
+            name: GoldenSet(
+                (line.messages for line in models.golden(name)), file.curation.similarity
+            )
             for name, file in models.files.items()
         }
         self._table = table
@@ -113,50 +115,52 @@ class Dataset:
         self._retries = retries
         self._progressed = progressed
         self._tracing = tracing
-        self._ledgers: dict[Group, Ledger] = {}
+        self._ledgers: dict[ShardKey, Ledger] = {}
         self._alarms: set[tuple[str, int, str]] = set()
         # Recovery replaces the ledgers: not while an event is half done with one of them.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._recovered = False
-        metrics.expect("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
+        metrics.init_series("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
         for name, file in models.files.items():
-            metrics.expect("ratchet_dataset_batches_total", model=name)
+            metrics.init_series("ratchet_dataset_batches_total", model=name)
             metrics.set(
                 "ratchet_dataset_batch_size",
                 max(file.curation.batch_size, file.curation.pool or 0),
                 model=name,
             )
 
-    async def recover(self, read: Callable[[], dict[Group, ShardState]]) -> None:
+    async def recover(self, read: Callable[[], dict[ShardKey, ShardState]]) -> None:
         """Go on from what the table says of the partitions that this worker owns; it is read when
         no event is half done.
 
         Raises Unusable when a snapshot that is needed is not whole.
         """
-        async with self._turn:
+        async with self._lock:
             self._recovered = False
             self._ledgers.clear()
             self._alarms.clear()
-            for metric in OF_SHARDS:
-                self._metrics.forget(metric)
+            for metric in SHARD_METRICS:
+                self._metrics.remove_series(metric)
             state = read()
             for (model, shard), found in state.items():
                 if model not in self._models.files:
                     self._log.warning(
-                        "no model file declares it any more", model=model, entries=len(found.cards)
+                        "no model file declares it any more",
+                        model=model,
+                        entries=len(found.entries),
                     )
                     continue
-                if (unannounced := perhaps_unannounced(found)) is not None:
+                if (unannounced := find_unannounced_batch(found)) is not None:
                     await self._announce_batch(
-                        unannounced, (card.entry for card in found.cards if card.waits)
+                        unannounced, (card.entry for card in found.entries if card.is_waiting)
                     )
-                repaired = await asyncio.to_thread(completed, found, self._read)
+                repaired = await asyncio.to_thread(repair_entries, found, self._read)
                 await reach("dataset.recovering")
-                newest = {card.feedback_id: card for card in found.cards}
+                newest = {card.feedback_id: card for card in found.entries}
                 for entry in repaired:
-                    card = newest[entry.feedback_id] = Card.of(entry)
+                    card = newest[entry.feedback_id] = CachedEntry.of(entry)
                     await self._table.put(entry.source.partition, entry.key, card.encoded)
-                ledger = Ledger.rebuilt(
+                ledger = Ledger.rebuild(
                     self._models.get(model),
                     shard,
                     self._golden[model],
@@ -165,12 +169,12 @@ class Dataset:
                 )
                 self._ledgers[model, shard] = ledger
                 self._lighten(ledger)
-                self._count_pending(model, shard)
-                self._tell_newest_batch(model, shard, newest_members(newest.values()))
+                self._export_pending(model, shard)
+                self._export_newest_batch(model, shard, members_of_newest_batch(newest.values()))
             self._recovered = True
             self._log.info(
                 "recovered",
-                entries=sum(len(found.cards) for found in state.values()),
+                entries=sum(len(found.entries) for found in state.values()),
                 ledgers=len(self._ledgers),
             )
 
@@ -178,11 +182,13 @@ class Dataset:
         """Decide about a record; what is returned is awaited until the entries are durable. Raises
         Unavailable after all attempts.
         """
-        async with self._turn:
+        async with self._lock:
             if not self._recovered:
                 raise RuntimeError("an event came before the state was recovered")
             try:
-                event = decode(record.value, record.headers, *TAKEN, otherwise=FeedbackScored).event
+                event = decode(
+                    record.value, record.headers, *ACCEPTED_EVENTS, default=FeedbackScored
+                ).event
                 model_file = self._models.get(event.model)
             except Unprocessable as error:
                 self._log.warning(
@@ -204,26 +210,26 @@ class Dataset:
             )
             if isinstance(event, WaitEnded):
                 deliveries = []
-                ledger.wait_ended(logged_at)
+                ledger.advance_clock(logged_at)
             elif isinstance(event, WithdrawalRequested):
                 deliveries = await self._withdraw(ledger, event, position, logged_at)
             else:
-                traceparent = traceparent_in(record.headers) if self._tracing.on else None
+                traceparent = traceparent_in(record.headers) if self._tracing.enabled else None
                 deliveries = await self._decide(ledger, event, position, logged_at, traceparent)
             # Asked after a replay as well: the crash may have been between the last entry of a
             # batch and its close.
             deliveries += await self._close_batches(ledger, model_file, record.partition)
             self._lighten(ledger)
-            self._watch(event.model, ledger)
-            self._count_pending(*group)
+            self._update_alarms(event.model, ledger)
+            self._export_pending(*group)
             return deliveries
 
-    async def look_at_the_clock(self) -> None:
+    async def close_overdue_batches(self) -> None:
         """Have the log say that a wait has ended, for each shard in which it has: no decision
         depends on any other clock.
         """
         now = self._clock.now()
-        async with self._turn:
+        async with self._lock:
             overdue = [group for group, ledger in self._ledgers.items() if ledger.is_overdue(now)]
         for model, shard in overdue:
             event = WaitEnded(
@@ -271,7 +277,7 @@ class Dataset:
         if withdrawn.status != "new":
             return []
         newest, user = ledger.newest_manifest, request.user_id
-        found = await self._retried(
+        found = await self._retry(
             lambda: asyncio.to_thread(mark_examples, self._store, newest, user, self._progressed)
         )
         if found.unread:
@@ -281,7 +287,7 @@ class Dataset:
                 shard=request.shard,
                 objects=found.unread,
             )
-        for event in announcements(request, withdrawn.waiting, found):
+        for event in withdrawal_events(request, withdrawn.waiting, found):
             await self._announce(DATASET_WITHDRAWALS, request.model, event)
         self._metrics.count("ratchet_dataset_withdrawals_total", model=request.model)
         about = {
@@ -297,15 +303,15 @@ class Dataset:
         self, ledger: Ledger, model_file: ModelFile, partition: int
     ) -> list[Awaitable[Any]]:
         deliveries: list[Awaitable[Any]] = []
-        while closing := ledger.due():
-            batch = await self._record(closing, model_file, ledger.shard, partition)
+        while closing := ledger.plan_batch():
+            batch = await self._record_batch(closing, model_file, ledger.shard, partition)
             await self._announce_batch(batch, closing.members)
-            for entry in ledger.close(closing, batch.manifest):
+            for entry in ledger.close_batch(closing, batch.manifest):
                 deliveries.append(self._put(ledger, entry))
                 await reach("dataset.member_sent")
             await reach("dataset.batch_closed")
             self._metrics.count("ratchet_dataset_batches_total", model=model_file.model)
-            self._tell_newest_batch(model_file.model, ledger.shard, closing.members)
+            self._export_newest_batch(model_file.model, ledger.shard, closing.members)
             self._log.info(
                 "batch closed",
                 model=model_file.model,
@@ -315,13 +321,13 @@ class Dataset:
             )
         return deliveries
 
-    async def _record(
-        self, closing: Closing, model_file: ModelFile, shard: int, partition: int
+    async def _record_batch(
+        self, closing: BatchPlan, model_file: ModelFile, shard: int, partition: int
     ) -> ClosedBatch:
         """Write the snapshot, then the record that fixes for good what the batch is, before anyone
         else hears of it.
         """
-        manifest = await self._retried(
+        manifest = await self._retry(
             lambda: asyncio.to_thread(write_snapshot, self._store, closing, model_file, shard)
         )
         await reach("dataset.manifest_written")
@@ -344,40 +350,44 @@ class Dataset:
         await reach("dataset.batch_recorded")
         return batch
 
-    async def _announce_batch(self, batch: ClosedBatch, entries: Iterable[Entry]) -> None:
+    async def _announce_batch(self, batch: ClosedBatch, entries: Iterable[DatasetEntry]) -> None:
         """Say what a batch is. Saying it again is harmless: the words are those of its record and
         its manifest. Its members are among `entries`.
         """
-        manifest = await self._retried(lambda: asyncio.to_thread(self._read, batch.manifest))
-        ready = announcement(batch, manifest)
+        manifest = await self._retry(lambda: asyncio.to_thread(self._read, batch.manifest))
+        ready = batch_ready_event(batch, manifest)
         members = frozenset(manifest.feedback_ids)
         links = [
             entry.traceparent
             for entry in entries
             if entry.traceparent and entry.feedback_id in members
         ]
-        with self._tracing.span("batch", at=place_of_batch(ready.batch_id), links=links) as span:
-            span.note(
+        with self._tracing.span(
+            "batch", traceparent=traceparent_for_batch(ready.batch_id), links=links
+        ) as span:
+            span.set_attributes(
                 model=ready.model, batch=ready.batch_id, number=ready.number, members=len(members)
             )
             await self._announce(TRAINING_BATCHES, batch.model, ready, span.headers)
         await reach("dataset.announced")
 
-    def _read(self, artefact: Artefact) -> Manifest:
+    def _read(self, artefact: Artefact) -> BatchManifest:
         return read_manifest(self._store, artefact)
 
     async def _announce(self, topic: str, model: str, event: Event, more: Headers = ()) -> None:
-        await self._retried(lambda: publish(self._producer, topic, model, event, SOURCE, more))
+        await self._retry(lambda: publish(self._producer, topic, model, event, SOURCE, more))
 
-    def _put(self, ledger: Ledger, entry: Entry) -> Awaitable[Any]:
+    def _put(self, ledger: Ledger, entry: DatasetEntry) -> Awaitable[Any]:
         """The table holds the very bytes that the ledger holds."""
-        return self._table.put(entry.source.partition, entry.key, ledger.encoded(entry.feedback_id))
+        return self._table.put(
+            entry.source.partition, entry.key, ledger.encoded_entry(entry.feedback_id)
+        )
 
     def _lighten(self, ledger: Ledger) -> None:
         for key, value in ledger.lighter():
             self._table.hold(key, value)
 
-    async def _retried(self, act: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, act: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, self._retries):
             try:
                 return await act()
@@ -386,7 +396,7 @@ class Dataset:
                 await asyncio.sleep(1.0)
         return await act()
 
-    def _count(self, model: str, status: str, entry: Entry | None) -> None:
+    def _count(self, model: str, status: str, entry: DatasetEntry | None) -> None:
         if status == "duplicate":
             self._metrics.count(
                 "ratchet_dataset_decisions_total",
@@ -402,11 +412,11 @@ class Dataset:
                 reason=entry.reason,
             )
 
-    def _watch(self, model: str, ledger: Ledger) -> None:
+    def _update_alarms(self, model: str, ledger: Ledger) -> None:
         """Raise or end the alarm for each kind of feedback whose share in a shard has jumped."""
-        for kind in WATCHED:
+        for kind in MONITORED_KINDS:
             alarm = (model, ledger.shard, kind)
-            if ledger.vigilance.jumped(kind) == (alarm in self._alarms):
+            if ledger.feedback_mix.has_spiked(kind) == (alarm in self._alarms):
                 continue
             self._alarms ^= {alarm}
             raised = alarm in self._alarms
@@ -425,12 +435,12 @@ class Dataset:
                 kind=kind,
             )
 
-    def _count_pending(self, model: str, shard: int) -> None:
+    def _export_pending(self, model: str, shard: int) -> None:
         ledger = self._ledgers[model, shard]
         self._metrics.set(
             "ratchet_dataset_pending_examples", ledger.pending, model=model, shard=str(shard)
         )
-        for reason, count in ledger.held_back.items():
+        for reason, count in ledger.deferred.items():
             self._metrics.set(
                 "ratchet_dataset_held_back_examples",
                 count,
@@ -439,7 +449,9 @@ class Dataset:
                 reason=reason,
             )
 
-    def _tell_newest_batch(self, model: str, shard: int, members: Collection[Entry | Card]) -> None:
+    def _export_newest_batch(
+        self, model: str, shard: int, members: Collection[DatasetEntry | CachedEntry]
+    ) -> None:
         if members:
             newest = max(member.logged_at for member in members).timestamp()
             self._metrics.set(

@@ -4,30 +4,30 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from services.feedback.app import Feedback, attach
-from services.feedback.intake.app import Intake, Limits
+from services.feedback.app import FeedbackHandler, register_agent
+from services.feedback.intake.app import Intake, RequestLimits
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.server_thread import serve_intake
+from services.feedback.intake.server_thread import start_intake
 from services.feedback.redaction.names import load_name_finder
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.auth.token_file import TokenFile
 from shared.clock import Clock, SystemClock
 from shared.config.model_file import load_models
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.exit_status import exit_status
 from shared.failpoints import arm
 from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaProducer
-from shared.kafka.end_offsets import LogEnds
-from shared.kafka.security import Security, security_of
-from shared.kafka.streams import Commits, create_app, run
+from shared.kafka.end_offsets import EndOffsets
+from shared.kafka.security import Security, kafka_security
+from shared.kafka.streams import OffsetCommitter, create_app, run_app
 from shared.logs import Log, configure
 from shared.messaging.topics import FEEDBACK_RECEIVED
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.process_metrics import show_vitals
-from shared.observability.tracing import tracing
+from shared.observability.process_metrics import export_process_metrics
+from shared.observability.tracing import create_tracing
 
 
 async def serve(settings: FeedbackSettings) -> None:
@@ -35,7 +35,7 @@ async def serve(settings: FeedbackSettings) -> None:
     log = configure("feedback", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("feedback")
-    traces = tracing("feedback", settings.traces)
+    traces = create_tracing("feedback", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
     models = load_models(settings.models)
     with_names = any(file.redaction.names for file in models.files.values())
@@ -43,22 +43,24 @@ async def serve(settings: FeedbackSettings) -> None:
         models,
         load_name_finder(settings.names_pipeline, settings.names_language) if with_names else None,
     )
-    security = security_of(settings)
+    security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     app = create_app(settings.feedback_group, settings, security)
-    commits = Commits(
+    commits = OffsetCommitter(
         app,
         FEEDBACK_RECEIVED,
         health,
-        LogEnds(settings.bootstrap_servers, security=security),
+        EndOffsets(settings.bootstrap_servers, security=security),
         metrics,
     )
-    attach(app, Feedback(policies, producer, metrics, clock, log, traces), commits, health)
-    show_vitals(metrics, health, {"data": settings.data})
+    register_agent(
+        app, FeedbackHandler(policies, producer, metrics, clock, log, traces), commits, health
+    )
+    export_process_metrics(metrics, health, {"data": settings.data})
     stop_http = _serve_http(settings, security, policies, health, metrics, clock, log)
     try:
         await producer.start()
-        await run(app, commits, log)
+        await run_app(app, commits, log)
     finally:
         await producer.stop()
         await asyncio.to_thread(traces.close)
@@ -80,20 +82,20 @@ def _serve_http(
         return serve_health(health, metrics.registry, host, port)
     path = settings.intake_tokens_file
     tokens = TokenFile(path, "RATCHET_INTAKE_TOKENS_FILE", ("send",), log) if path else None
-    limits = Limits(
+    limits = RequestLimits(
         settings.intake_events, settings.intake_body_bytes, settings.intake_in_flight_bytes
     )
     delivery = KafkaDelivery(
         settings.bootstrap_servers, settings.intake_acknowledged_seconds, security
     )
-    return serve_intake(
+    return start_intake(
         Intake(limits, policies, delivery, tokens, health, metrics, clock), delivery, host, port
     )
 
 
 def main() -> int:
     """The exit status."""
-    return exit_status("feedback", lambda: asyncio.run(serve(read(FeedbackSettings))))
+    return exit_status("feedback", lambda: asyncio.run(serve(read_settings(FeedbackSettings))))
 
 
 if __name__ == "__main__":

@@ -8,51 +8,53 @@ from typing import Any, Protocol, get_args
 
 import faust
 
-from services.feedback.erasure import Request, user_forgotten, withdrawal_requests
+from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
 from services.feedback.scoring import SOURCE, Policies, score
 from shared.clock import Clock
 from shared.errors import Unprocessable
 from shared.events import FeedbackType
 from shared.failpoints import reach
-from shared.kafka.streams import Commits, record_of, source_topic
+from shared.kafka.streams import OffsetCommitter, record_of, source_topic
 from shared.logs import Log
-from shared.messaging.bus import Pipeline, Producer, Record, send_dead_letter
+from shared.messaging.bus import BufferedProducer, Producer, Record, send_dead_letter
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.tracing import UNTRACED, Span, Tracing
+from shared.observability.tracing import NOOP_TRACING, Span, Tracing
 
 
-class Bus(Producer, Pipeline, Protocol):
+class FeedbackProducer(Producer, BufferedProducer, Protocol):
     """Where results go."""
 
 
-class Feedback:
+class FeedbackHandler:
     """Handles one record at a time; several deliveries may be under way."""
 
     def __init__(
         self,
         policies: Policies,
-        producer: Bus,
+        producer: FeedbackProducer,
         metrics: Metrics,
         clock: Clock,
         log: Log,
-        tracing: Tracing = UNTRACED,
+        tracing: Tracing = NOOP_TRACING,
     ) -> None:
         self._policies = policies
         self._producer = producer
         self._metrics = metrics
         self._clock = clock
         self._log = log
-        metrics.expect("ratchet_dead_letters_total", topic=FEEDBACK_RECEIVED)
+        metrics.init_series("ratchet_dead_letters_total", topic=FEEDBACK_RECEIVED)
         for error in Unprocessable.__subclasses__():
-            metrics.expect("ratchet_feedback_refused_total", reason=error.__name__)
+            metrics.init_series("ratchet_feedback_refused_total", reason=error.__name__)
         for policy in policies:
             for moved in ("gained", "lost"):
-                metrics.expect(f"ratchet_feedback_reward_{moved}_total", model=policy.file.model)
+                metrics.init_series(
+                    f"ratchet_feedback_reward_{moved}_total", model=policy.file.model
+                )
             for feedback_type in get_args(FeedbackType):
-                metrics.expect(
+                metrics.init_series(
                     "ratchet_feedback_received_total",
                     model=policy.file.model,
                     feedback_type=feedback_type,
@@ -66,14 +68,14 @@ class Feedback:
 
     async def _handle(self, record: Record, span: Span) -> Any:
         try:
-            if forgotten := user_forgotten(record):
+            if forgotten := decode_user_forgotten(record):
                 return await self._request(
                     withdrawal_requests(forgotten, record.position, self._policies), span
                 )
             scored = score(record, self._policies)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
-            span.failed(type(error).__name__)
+            span.set_failed(type(error).__name__)
             self._log.warning(
                 "dead letter", partition=record.partition, offset=record.offset, reason=str(error)
             )
@@ -81,7 +83,7 @@ class Feedback:
             self._metrics.count("ratchet_feedback_refused_total", reason=type(error).__name__)
             return send_dead_letter(self._producer, record, error, "feedback", self._clock)
         event = scored.event
-        span.note(model=event.model, feedback_type=event.feedback_type)
+        span.set_attributes(model=event.model, feedback_type=event.feedback_type)
         self._metrics.count(
             "ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type
         )
@@ -96,16 +98,16 @@ class Feedback:
                 "ratchet_feedback_redactions_total", count, model=event.model, kind=kind
             )
         await reach("feedback.scored")
-        return await self._producer.begin(
+        return await self._producer.send_nowait(
             FEEDBACK_SCORED, scored.key.encode(), value, [*headers, *span.headers]
         )
 
-    async def _request(self, requests: Sequence[Request], span: Span) -> Any:
+    async def _request(self, requests: Sequence[KeyedRequest], span: Span) -> Any:
         begun = []
         for request in requests:
             value, headers = encode(request.event, SOURCE)
             begun.append(
-                await self._producer.begin(
+                await self._producer.send_nowait(
                     FEEDBACK_SCORED, request.key.encode(), value, [*headers, *span.headers]
                 )
             )
@@ -115,17 +117,19 @@ class Feedback:
         return asyncio.gather(*begun)
 
 
-def attach(app: faust.App, feedback: Feedback, commits: Commits, health: Health) -> None:
+def register_agent(
+    app: faust.App, feedback: FeedbackHandler, commits: OffsetCommitter, health: Health
+) -> None:
     """Let `app` feed the records of `feedback.received` to `feedback`."""
 
     async def on_ready(*args: Any, **kwargs: Any) -> None:
-        health.ready()
+        health.mark_ready()
 
     async def score_feedback(stream: Any) -> None:
         async for events in stream.take_events(500, within=0.02):
             try:
                 for event in events:
-                    await commits.after(event, await feedback.handle(record_of(event)))
+                    await commits.commit_after(event, await feedback.handle(record_of(event)))
             except Exception as error:
                 # Left to Faust, an exception would only restart the stream behind the record that
                 # caused it.

@@ -12,7 +12,7 @@ from shared.events import (
     Position,
     UserForgotten,
     WithdrawalRequested,
-    identity_of,
+    feedback_id_of,
 )
 from shared.identity import identity
 from shared.messaging.bus import Record
@@ -22,7 +22,7 @@ _NAME = UserForgotten.type_name().encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class KeyedRequest:
     """A request and the key that it goes out under: that of the shard's feedback, so that it stands
     behind all that came before it.
     """
@@ -31,7 +31,7 @@ class Request:
     key: str
 
 
-def user_forgotten(record: Record) -> Decoded[UserForgotten] | None:
+def decode_user_forgotten(record: Record) -> Decoded[UserForgotten] | None:
     """The `UserForgotten` that a record of `feedback.received` says; None for feedback, which names
     no type or one of the application's. Raises Unprocessable when it is said wrongly.
     """
@@ -43,7 +43,7 @@ def user_forgotten(record: Record) -> Decoded[UserForgotten] | None:
     ):
         return None
     decoded = decode(
-        record.value, record.headers, FeedbackReceived, UserForgotten, otherwise=FeedbackReceived
+        record.value, record.headers, FeedbackReceived, UserForgotten, default=FeedbackReceived
     )
     return (
         Decoded(decoded.event, decoded.source) if isinstance(decoded.event, UserForgotten) else None
@@ -52,20 +52,20 @@ def user_forgotten(record: Record) -> Decoded[UserForgotten] | None:
 
 def withdrawal_requests(
     forgotten: Decoded[UserForgotten], received: Position, policies: Policies
-) -> list[Request]:
+) -> list[KeyedRequest]:
     """One for each shard of the model that is named, or of every declared one. The same event at
     the same place makes the same requests. Raises UnknownModel, and ContractViolation for an id
     that is too long.
     """
     event = forgotten.event
-    name = identity_of(forgotten.source, event.event_id)
+    name = feedback_id_of(forgotten.source, event.event_id)
     if len(name) > MAX_ID:
         raise ContractViolation(
             f"together with event_id it is longer than {MAX_ID - 1} characters", "source"
         )
-    chosen = [policies.of(event.model)] if event.model is not None else list(policies)
+    chosen = [policies.get(event.model)] if event.model is not None else list(policies)
     return [
-        Request(
+        KeyedRequest(
             WithdrawalRequested(
                 event_id=identity(
                     "withdrawal",
@@ -79,7 +79,7 @@ def withdrawal_requests(
                 model=policy.file.model,
                 shard=shard,
                 # As it stands in the model's feedback, which may be a pseudonym.
-                user_id=policy.redactor.identifier("user", event.user_id),
+                user_id=policy.redactor.pseudonymize("user", event.user_id),
                 forgotten=name,
                 received=received,
                 reason=event.reason,

@@ -14,13 +14,13 @@ withdrawal, a check without a score) has reward 0.
 from collections import Counter
 from collections.abc import Sequence
 
-from services.feedback.rules import TOKEN, Rule
+from services.feedback.rules import TOKEN_PATTERN, Rule
 from shared.config.reward_policy import RewardPolicy
 from shared.events import FeedbackReceived, RewardPart
 
 
 def reward_parts(
-    feedback: FeedbackReceived, broken: Sequence[Rule], policy: RewardPolicy
+    feedback: FeedbackReceived, broken_rules: Sequence[Rule], policy: RewardPolicy
 ) -> tuple[RewardPart, ...]:
     """The parts that are there, in the order above. `broken` are the rules that the answer breaks."""
     parts = []
@@ -33,24 +33,26 @@ def reward_parts(
     if (worth := getattr(policy.actions, feedback.feedback_type, None)) is not None:
         parts.append(RewardPart(name="action", value=worth, weight=policy.action))
     if feedback.feedback_type == "correction" and feedback.corrected_output is not None:
-        distance = change(feedback.output, feedback.corrected_output)
+        distance = word_distance(feedback.output, feedback.corrected_output)
         parts.append(
             RewardPart(name="correction", value=-distance, weight=policy.correction_weight)
         )
-    if broken:
+    if broken_rules:
         parts.append(
-            RewardPart(name="rules", value=-1.0, weight=policy.rules, reason=", ".join(broken))
+            RewardPart(
+                name="rules", value=-1.0, weight=policy.rules, reason=", ".join(broken_rules)
+            )
         )
     return tuple(parts)
 
 
-def change(before: str, after: str) -> float:
+def word_distance(before: str, after: str) -> float:
     """The share of the words of two texts that is not common to both, in [0, 1]: 1 minus the
     Sørensen-Dice coefficient of their words as multisets. Linear in the length, unlike an edit
     distance, as it is computed on what strangers send.
     """
     if before == after:
         return 0.0
-    old, new = Counter(TOKEN.findall(before)), Counter(TOKEN.findall(after))
+    old, new = Counter(TOKEN_PATTERN.findall(before)), Counter(TOKEN_PATTERN.findall(after))
     size = old.total() + new.total()
     return 1.0 - 2.0 * (old & new).total() / size if size else 0.0

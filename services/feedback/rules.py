@@ -10,14 +10,14 @@ from shared.events import FeedbackReceived
 
 Rule = Literal["empty", "cut_off", "repetitive", "format"]
 
-TOKEN = re.compile(r"\w+|[^\w\s]")
-_RUN = 4
-_SHORTEST_REPETITIVE = 24
-_LEAST_DISTINCT = 0.5
+TOKEN_PATTERN = re.compile(r"\w+|[^\w\s]")
+_NGRAM_WORDS = 4
+_MIN_WORDS = 24
+_MIN_DISTINCT_SHARE = 0.5
 
 
 def broken_rules(
-    feedback: FeedbackReceived, format_fault: Callable[[str], str | None]
+    feedback: FeedbackReceived, format_error: Callable[[str], str | None]
 ) -> tuple[Rule, ...]:
     """The rules that the answer breaks. An empty one breaks only that; what is not there has no
     format.
@@ -27,8 +27,8 @@ def broken_rules(
         return ("empty",)
     broken: dict[Rule, bool] = {
         "cut_off": is_cut_off(answer, (feedback.tags or {}).get("finish_reason")),
-        "repetitive": repeats_itself(answer),
-        "format": format_fault(answer) is not None,
+        "repetitive": is_repetitive(answer),
+        "format": format_error(answer) is not None,
     }
     return tuple(rule for rule, holds in broken.items() if holds)
 
@@ -40,10 +40,10 @@ def is_cut_off(answer: str, finish_reason: str | None) -> bool:
     return finish_reason == "length" or answer.count("```") % 2 == 1
 
 
-def repeats_itself(answer: str) -> bool:
+def is_repetitive(answer: str) -> bool:
     """Whether most runs of four words in an answer occur more than once, as in a model that loops."""
-    words = TOKEN.findall(answer)
-    if len(words) < _SHORTEST_REPETITIVE:
+    words = TOKEN_PATTERN.findall(answer)
+    if len(words) < _MIN_WORDS:
         return False
-    runs = [tuple(words[at : at + _RUN]) for at in range(len(words) - _RUN + 1)]
-    return len(set(runs)) / len(runs) < _LEAST_DISTINCT
+    runs = [tuple(words[at : at + _NGRAM_WORDS]) for at in range(len(words) - _NGRAM_WORDS + 1)]
+    return len(set(runs)) / len(runs) < _MIN_DISTINCT_SHARE

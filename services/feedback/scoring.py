@@ -5,8 +5,8 @@ validate, redact, score.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from services.feedback.redaction.pii_match import Finder, FoundKind
-from services.feedback.redaction.redactor import Redacted, Redactor
+from services.feedback.redaction.pii_match import Finder, PiiKind
+from services.feedback.redaction.redactor import RedactedFeedback, Redactor
 from services.feedback.reward import reward_parts
 from services.feedback.rules import Rule, broken_rules
 from shared.config.answer_format import format_check
@@ -21,23 +21,23 @@ SOURCE = "/ratchet/feedback"
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredFeedback:
     """A scored event, the key that it goes out under, and how many pieces of personal data were
     taken out of it.
     """
 
     event: FeedbackScored
     key: str
-    redactions: Mapping[FoundKind, int]
+    redactions: Mapping[PiiKind, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Policy:
+class ModelPolicy:
     """What a model's file says of its feedback, made ready once."""
 
     file: ModelFile
     digest: Digest
-    format_fault: Callable[[str], str | None]
+    format_error: Callable[[str], str | None]
     redactor: Redactor
 
 
@@ -48,22 +48,22 @@ class Policies:
 
     def __init__(self, models: Models, find_names: Finder | None = None) -> None:
         self._models = models
-        self._made = {
-            name: _Policy(
+        self._policies = {
+            name: ModelPolicy(
                 file, file.digest, format_check(file.reward), Redactor(file.redaction, find_names)
             )
             for name, file in models.files.items()
         }
 
-    def __iter__(self) -> Iterator[_Policy]:
-        return iter(self._made.values())
+    def __iter__(self) -> Iterator[ModelPolicy]:
+        return iter(self._policies.values())
 
-    def of(self, model: str) -> _Policy:
+    def get(self, model: str) -> ModelPolicy:
         """Raises UnknownModel when no file declares it."""
-        return self._made[self._models.get(model).model]
+        return self._policies[self._models.get(model).model]
 
 
-def score(record: Record, policies: Policies) -> Scored:
+def score(record: Record, policies: Policies) -> ScoredFeedback:
     """The scored event that a record becomes. Raises Unprocessable when it can never be one.
 
     Rules, format among them, are about the answer as it was given: a placeholder need not fit a
@@ -71,15 +71,15 @@ def score(record: Record, policies: Policies) -> Scored:
     itself.
     """
     decoded = decode(record.value, record.headers, FeedbackReceived)
-    said, policy = decoded.event, accepting(decoded, policies)
-    broken = broken_rules(said, policy.format_fault)
+    said, policy = decoded.event, validated_policy(decoded, policies)
+    broken = broken_rules(said, policy.format_error)
     redacted = policy.redactor.redact(said, decoded.source)
     received = Position(topic=record.topic, partition=record.partition, offset=record.offset)
-    event = _scored(redacted, broken, policy, received)
-    return Scored(event, policy.file.key_of(event.shard), redacted.counts)
+    event = _build_event(redacted, broken, policy, received)
+    return ScoredFeedback(event, policy.file.key_of(event.shard), redacted.counts)
 
 
-def accepting(decoded: Decoded[FeedbackReceived], policies: Policies) -> _Policy:
+def validated_policy(decoded: Decoded[FeedbackReceived], policies: Policies) -> ModelPolicy:
     """The policy by which feedback that keeps to its contract is scored. Raises Unprocessable when
     it can never be.
     """
@@ -88,17 +88,17 @@ def accepting(decoded: Decoded[FeedbackReceived], policies: Policies) -> _Policy
         raise ContractViolation(
             f"together with event_id it is longer than {MAX_ID - 1} characters", "source"
         )
-    policy = policies.of(said.model)
-    _refuse_to_learn(said, policy)
+    policy = policies.get(said.model)
+    _check_correction_format(said, policy)
     return policy
 
 
-def _refuse_to_learn(feedback: FeedbackReceived, policy: _Policy) -> None:
+def _check_correction_format(feedback: FeedbackReceived, policy: ModelPolicy) -> None:
     """A correction is learnt word for word; one in another format than the policy demands would
     teach that.
     """
     if feedback.feedback_type == "correction" and feedback.corrected_output is not None:
-        fault = policy.format_fault(feedback.corrected_output)
+        fault = policy.format_error(feedback.corrected_output)
         if fault is not None:
             reward = policy.file.reward
             raise ContractViolation(
@@ -108,8 +108,8 @@ def _refuse_to_learn(feedback: FeedbackReceived, policy: _Policy) -> None:
             )
 
 
-def _scored(
-    redacted: Redacted, broken: tuple[Rule, ...], policy: _Policy, received: Position
+def _build_event(
+    redacted: RedactedFeedback, broken: tuple[Rule, ...], policy: ModelPolicy, received: Position
 ) -> FeedbackScored:
     feedback, reward = redacted.feedback, policy.file.reward
     parts = reward_parts(feedback, broken, reward)

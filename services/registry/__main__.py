@@ -19,40 +19,40 @@ from services.registry.api.current_tokens import CurrentTokens
 from services.registry.app import (
     GROUP,
     LIVE_GROUP,
-    MOST_AT_ONCE,
+    MAX_BATCH_SIZE,
     TOPICS,
     Registry,
     watch_trials,
 )
 from services.registry.deploy.deployer import Deployer
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.factory import targets_of
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.factory import open_targets
 from services.registry.pages import routes as pages
 from services.registry.retention.pruner import Pruner
 from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
-from services.registry.store.outbox import Publisher
+from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
 from shared.config.model_file import load_models
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.exit_status import exit_status
 from shared.kafka.client import KafkaConsumer, KafkaProducer
-from shared.kafka.end_offsets import LogEnds
-from shared.kafka.lag import watch_lag
-from shared.kafka.security import security_of
+from shared.kafka.end_offsets import EndOffsets
+from shared.kafka.lag import export_lag
+from shared.kafka.security import kafka_security
 from shared.logs import configure
 from shared.messaging.consume import consume, consume_batches
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.process_metrics import show_vitals
-from shared.observability.tracing import tracing
+from shared.observability.process_metrics import export_process_metrics
+from shared.observability.tracing import create_tracing
 from shared.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
 
-class _Server(uvicorn.Server):
+class _RegistryServer(uvicorn.Server):
     """A web server that leaves signals to the process."""
 
     @contextmanager
@@ -67,14 +67,14 @@ async def run(settings: RegistrySettings) -> None:
     models = load_models(settings.models)
     tokens = CurrentTokens(settings, log)
     database = Database(settings.database, settings.database_password_file)
-    security = security_of(settings)
+    security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     consumer = KafkaConsumer(settings.bootstrap_servers, GROUP, TOPICS, security=security)
     live = KafkaConsumer(
         settings.bootstrap_servers, LIVE_GROUP, (FEEDBACK_SCORED,), security=security
     )
-    ends = partial(LogEnds, settings.bootstrap_servers, security=security)
-    traces = tracing("registry", settings.traces)
+    ends = partial(EndOffsets, settings.bootstrap_servers, security=security)
+    traces = create_tracing("registry", settings.traces)
     health = Health(clock)
     runtime = Runtime("registry", clock, log, metrics, health, traces)
     folders = {
@@ -82,17 +82,17 @@ async def run(settings: RegistrySettings) -> None:
         "object_store": local_folder(settings.object_store),
         "database": database.folder,
     }
-    show_vitals(metrics, health, folders)
+    export_process_metrics(metrics, health, folders)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
 
-    async with targets_of(models, settings) as targets:
+    async with open_targets(models, settings) as targets:
         store = CountedStore(FsspecStore(settings.object_store), metrics)
-        builds = Builds(database, store, models, settings.bases, settings.merged)
+        builds = MergedModels(database, store, models, settings.bases, settings.merged)
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
-        publisher = Publisher(database, producer, clock, log, replica)
+        publisher = OutboxPublisher(database, producer, clock, log, replica)
         deployer = Deployer(
             database,
             targets,
@@ -110,7 +110,7 @@ async def run(settings: RegistrySettings) -> None:
         registry = Registry(database, models, publisher, deployer, clock, log, metrics, traces)
         application = api.build(registry, health, metrics.registry, tokens)
         application.include_router(retention_api.routes(models, pruner))
-        pages.add(application, registry, store)
+        pages.add_pages(application, registry, store)
         web = uvicorn.Config(
             application,
             settings.http_host,
@@ -119,31 +119,36 @@ async def run(settings: RegistrySettings) -> None:
             access_log=False,
             timeout_graceful_shutdown=2,
         )
-        server = _Server(web)
-        await asyncio.to_thread(database.bring_up_to_date)
+        server = _RegistryServer(web)
+        await asyncio.to_thread(database.migrate)
         try:
             await producer.start()
             await consumer.start()
             await live.start()
-            await registry.declare()
+            await registry.register_declared_models()
             work = [
                 asyncio.create_task(
                     consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
                 ),
                 asyncio.create_task(
-                    consume_batches(live.batches(MOST_AT_ONCE), registry.hear, live.commit, runtime)
+                    consume_batches(
+                        live.batches(MAX_BATCH_SIZE),
+                        registry.record_live_feedback,
+                        live.commit,
+                        runtime,
+                    )
                 ),
                 asyncio.create_task(publisher.run()),
                 asyncio.create_task(deployer.run()),
                 asyncio.create_task(pruner.run()),
-                asyncio.create_task(watch_lag(consumer, GROUP, TOPICS, ends(), metrics)),
+                asyncio.create_task(export_lag(consumer, GROUP, TOPICS, ends(), metrics)),
                 asyncio.create_task(
-                    watch_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)
+                    export_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)
                 ),
                 asyncio.create_task(watch_trials(registry, log)),
                 asyncio.create_task(server.serve()),
             ]
-            health.ready()
+            health.mark_ready()
             log.info(
                 "registry",
                 address=f"http://{settings.http_host}:{settings.registry_port}",
@@ -151,9 +156,9 @@ async def run(settings: RegistrySettings) -> None:
             )
             asked = asyncio.create_task(stopping.wait())
             await asyncio.wait([asked, *work], return_when=asyncio.FIRST_COMPLETED)
-            health.ready(False)
-            consumer.finish()
-            live.finish()
+            health.mark_ready(False)
+            consumer.stop_after_current()
+            live.stop_after_current()
             server.should_exit = True
             # The record in hand is finished and committed, the last answers are given; the other
             # loops may end anywhere.
@@ -174,7 +179,7 @@ async def run(settings: RegistrySettings) -> None:
 
 def main() -> int:
     """The exit status."""
-    return exit_status("registry", lambda: asyncio.run(run(read(RegistrySettings))))
+    return exit_status("registry", lambda: asyncio.run(run(read_settings(RegistrySettings))))
 
 
 if __name__ == "__main__":

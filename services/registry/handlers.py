@@ -7,29 +7,29 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.registry.lifecycle import answer_to, version_name
-from services.registry.rollout.canary_trial import begin
+from services.registry.lifecycle import registration_result, version_name
+from services.registry.rollout.canary_trial import begin_trial
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     aliases_of,
-    as_aliases,
+    canary_trial_of,
     hold_of,
-    locked_aliases,
+    lock_aliases,
     next_number,
-    trial_of,
+    to_aliases,
     version_of_run,
 )
 from services.registry.store.tables import (
-    Batch,
-    Outcome,
-    Run,
-    RunPoint,
-    TrainedWithout,
-    TrialRow,
-    Version,
+    BatchRow,
+    CanaryTrialRow,
+    OutcomeRow,
+    RunPointRow,
+    RunRow,
+    TrainedWithoutRow,
+    VersionRow,
 )
-from services.registry.versions.moves import promote, shift
-from shared.config.canary import CanaryRule
+from services.registry.versions.moves import move_aliases, promote
+from shared.config.canary import CanarySettings
 from shared.config.model_file import ModelFile
 from shared.errors import ContractViolation
 from shared.events import (
@@ -43,7 +43,7 @@ from shared.events import (
 )
 from shared.identity import identity
 
-ENDED = frozenset({"promoted", "held", "rejected", "inconclusive", "failed"})
+FINAL_STATES = frozenset({"promoted", "held", "rejected", "inconclusive", "failed"})
 """States of a run that do not change any more."""
 
 ACTOR = "registry"
@@ -53,7 +53,7 @@ def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Ev
     """A declared model without versions gets version 0, the base itself, as its champion."""
     if aliases_of(session, model.model) is not None:
         return []
-    version = Version(
+    version = VersionRow(
         model=model.model,
         name=version_name(0, now.astimezone(UTC)),
         number=0,
@@ -64,7 +64,7 @@ def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Ev
     session.add(version)
     session.flush()
     reason = "the base, as it comes"
-    shift(
+    move_aliases(
         session,
         "found",
         version,
@@ -74,7 +74,7 @@ def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Ev
         now,
         is_new=True,
     )
-    registered = _registered(version, 0, "promoted", version.name, now)
+    registered = _version_registered(version, 0, "promoted", version.name, now)
     promoted = VersionPromoted(
         event_id=identity("promoted", version.model, version.name, "found"),
         occurred_at=now,
@@ -91,17 +91,17 @@ def model_declared(session: Session, model: ModelFile, now: datetime) -> list[Ev
     return [registered, promoted]
 
 
-def progressed(session: Session, event: TrainingProgressed, now: datetime) -> list[Event]:
+def training_progressed(session: Session, event: TrainingProgressed, now: datetime) -> list[Event]:
     """How far a run is: its state, and a point of its loss curve where there is a loss."""
-    run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
+    run = _get_or_create_run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
     # Progress has a topic of its own, so it may arrive after the outcome.
     run.updated_at = now
     if event.phase == "training":
         run.step, run.total_steps = max(run.step, event.step), event.total_steps
-    if run.state not in ENDED:
+    if run.state not in FINAL_STATES:
         run.state = event.phase
     if event.loss is not None:
-        point = RunPoint(
+        point = RunPointRow(
             run_id=event.run_id, step=event.step, loss=event.loss, at=event.occurred_at
         )
         point.learning_rate, point.gradient_norm = event.learning_rate, event.gradient_norm
@@ -111,7 +111,7 @@ def progressed(session: Session, event: TrainingProgressed, now: datetime) -> li
 
 
 def checkpoint_saved(
-    session: Session, event: CheckpointSaved, now: datetime, canary: CanaryRule | None = None
+    session: Session, event: CheckpointSaved, now: datetime, canary: CanarySettings | None = None
 ) -> list[Event]:
     """A candidate that the gate promotes: it becomes champion, or goes on trial where there is a
     rule for that, or has to be evaluated again since the champion has moved. One at a time is on
@@ -122,11 +122,11 @@ def checkpoint_saved(
             f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}",
             "verdict.decision",
         )
-    row = locked_aliases(session, event.model)
+    row = lock_aliases(session, event.model)
     if row is None:
         raise ContractViolation(f"{event.model} has no version yet", "model")
-    run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
-    if run.state in ENDED or event.evaluation <= run.evaluation:
+    run = _get_or_create_run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
+    if run.state in FINAL_STATES or event.evaluation <= run.evaluation:
         return []
     version = version_of_run(session, event.run_id)
     if version is not None and version.adapter_digest != event.adapter.digest:
@@ -135,17 +135,20 @@ def checkpoint_saved(
             "adapter.digest",
         )
     is_new = version is None
-    version = version or _version(session, event, now)
-    evidence = _evidence(event)
-    trial, on_hold = trial_of(session, event.model), hold_of(session, event.model) is not None
-    answer = answer_to(
-        as_aliases(row), event.verdict.baseline_version, on_hold, by_trial=bool(canary or trial)
+    version = version or _new_version(session, event, now)
+    evidence = _verdict_evidence(event)
+    trial, on_hold = (
+        canary_trial_of(session, event.model),
+        hold_of(session, event.model) is not None,
+    )
+    answer = registration_result(
+        to_aliases(row), event.verdict.baseline_version, on_hold, by_canary=bool(canary or trial)
     )
     why = f"run {event.run_id}, evaluation {event.evaluation}"
     if trial is None:
-        shift(session, "challenge", version, ACTOR, why, evidence, now, is_new)
+        move_aliases(session, "challenge", version, ACTOR, why, evidence, now, is_new)
     else:
-        shift(
+        move_aliases(
             session,
             "set_aside",
             version,
@@ -155,15 +158,15 @@ def checkpoint_saved(
             now,
             is_new,
         )
-    _end(run, event, answer, now)
+    _record_outcome(run, event, answer, now)
     run.version = version.name
     session.add(
-        Outcome(
+        OutcomeRow(
             run_id=event.run_id, evaluation=event.evaluation, event_id=event.event_id, answer=answer
         )
     )
     champion = version.name if answer == "promoted" else str(row.champion)
-    registered = _registered(version, event.evaluation, answer, champion, now)
+    registered = _version_registered(version, event.evaluation, answer, champion, now)
     enqueue(session, event.model, registered, now)
     if answer == "reevaluate":
         run.reason = (
@@ -171,9 +174,9 @@ def checkpoint_saved(
             f"{champion} now"
         )
     if answer == "held":
-        run.reason = _why_held(trial, on_hold)
+        run.reason = _held_reason(trial, on_hold)
     if canary and trial is None and answer == "held" and not on_hold:
-        begin(session, version, champion, canary, now)
+        begin_trial(session, version, champion, canary, now)
     if answer != "promoted":
         return [registered]
     reason = "; ".join(event.verdict.reasons) or "the gate promotes it"
@@ -183,16 +186,16 @@ def checkpoint_saved(
 
 def training_rolled_back(session: Session, event: TrainingRolledBack, now: datetime) -> list[Event]:
     """A run ended without a version; a candidate that it had as challenger is withdrawn."""
-    row = locked_aliases(session, event.model)
-    run = _run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
-    if run.state in ENDED or (
+    row = lock_aliases(session, event.model)
+    run = _get_or_create_run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
+    if run.state in FINAL_STATES or (
         event.evaluation <= run.evaluation and run.evaluation > 0 and event.outcome != "failed"
     ):
         return []
-    _end(run, event, event.outcome, now)
+    _record_outcome(run, event, event.outcome, now)
     run.reason, run.advice = event.reason, event.advice
     session.merge(
-        Outcome(
+        OutcomeRow(
             run_id=event.run_id,
             evaluation=event.evaluation,
             event_id=event.event_id,
@@ -201,11 +204,13 @@ def training_rolled_back(session: Session, event: TrainingRolledBack, now: datet
     )
     version = version_of_run(session, event.run_id)
     if row is not None and version is not None and row.challenger == version.name:
-        shift(session, "withdraw", version, ACTOR, event.reason, _evidence(event), now)
+        move_aliases(
+            session, "withdraw", version, ACTOR, event.reason, _verdict_evidence(event), now
+        )
     return []
 
 
-def _why_held(trial: TrialRow | None, on_hold: bool) -> str:
+def _held_reason(trial: CanaryTrialRow | None, on_hold: bool) -> str:
     if trial is not None:
         return (
             f"{trial.version} is on trial: what this run learned from is learned again by the "
@@ -216,10 +221,12 @@ def _why_held(trial: TrialRow | None, on_hold: bool) -> str:
     return "it is on trial beside the champion, which it follows unless users like it less"
 
 
-def _run(session: Session, run_id: str, model: str, batch_id: str, at: datetime) -> Run:
-    run = session.get(Run, run_id)
+def _get_or_create_run(
+    session: Session, run_id: str, model: str, batch_id: str, at: datetime
+) -> RunRow:
+    run = session.get(RunRow, run_id)
     if run is None:
-        run = Run(
+        run = RunRow(
             run_id=run_id,
             model=model,
             batch_id=batch_id,
@@ -235,7 +242,9 @@ def _run(session: Session, run_id: str, model: str, batch_id: str, at: datetime)
     return run
 
 
-def _end(run: Run, event: CheckpointSaved | TrainingRolledBack, state: str, now: datetime) -> None:
+def _record_outcome(
+    run: RunRow, event: CheckpointSaved | TrainingRolledBack, state: str, now: datetime
+) -> None:
     run.state, run.evaluation, run.lane, run.parent_version = (
         state,
         event.evaluation,
@@ -249,9 +258,9 @@ def _end(run: Run, event: CheckpointSaved | TrainingRolledBack, state: str, now:
     run.updated_at, run.ended_at = now, event.occurred_at
 
 
-def _version(session: Session, event: CheckpointSaved, now: datetime) -> Version:
+def _new_version(session: Session, event: CheckpointSaved, now: datetime) -> VersionRow:
     number = next_number(session, event.model)
-    version = Version(
+    version = VersionRow(
         model=event.model,
         name=version_name(number, event.occurred_at.astimezone(UTC)),
         number=number,
@@ -273,7 +282,7 @@ def _version(session: Session, event: CheckpointSaved, now: datetime) -> Version
     session.add(version)
     if event.withdrawn_through is not None:
         session.add(
-            TrainedWithout(
+            TrainedWithoutRow(
                 model=event.model, version=version.name, through=event.withdrawn_through.offset
             )
         )
@@ -281,8 +290,8 @@ def _version(session: Session, event: CheckpointSaved, now: datetime) -> Version
     return version
 
 
-def _registered(
-    version: Version, evaluation: int, answer: Any, champion: str, now: datetime
+def _version_registered(
+    version: VersionRow, evaluation: int, answer: Any, champion: str, now: datetime
 ) -> VersionRegistered:
     adapter = (
         {"uri": version.adapter_uri, "digest": version.adapter_digest}
@@ -307,7 +316,7 @@ def _registered(
     )
 
 
-def _evidence(event: CheckpointSaved | TrainingRolledBack) -> dict[str, Any]:
+def _verdict_evidence(event: CheckpointSaved | TrainingRolledBack) -> dict[str, Any]:
     verdict = event.verdict.model_dump(mode="json") if event.verdict else None
     return {
         "event_id": event.event_id,
@@ -318,11 +327,11 @@ def _evidence(event: CheckpointSaved | TrainingRolledBack) -> dict[str, Any]:
     }
 
 
-def batch_announced(session: Session, event: BatchReady) -> list[Event]:
+def batch_ready(session: Session, event: BatchReady) -> list[Event]:
     """Keep where a batch lies. One that is announced again is the same batch."""
-    if session.get(Batch, event.batch_id) is None:
+    if session.get(BatchRow, event.batch_id) is None:
         session.add(
-            Batch(
+            BatchRow(
                 batch_id=event.batch_id,
                 model=event.model,
                 shard=event.shard,

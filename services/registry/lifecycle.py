@@ -13,11 +13,11 @@ from typing import Literal
 from shared.errors import RatchetError
 
 Alias = Literal["champion", "previous", "challenger"]
-Standing = Literal["new", "challenger", "champion", "previous", "retired"]
-Move = Literal["found", "challenge", "set_aside", "promote", "withdraw", "roll_back"]
-Answer = Literal["promoted", "reevaluate", "held"]
+VersionStatus = Literal["new", "challenger", "champion", "previous", "retired"]
+AliasMove = Literal["found", "challenge", "set_aside", "promote", "withdraw", "roll_back"]
+RegistrationResult = Literal["promoted", "reevaluate", "held"]
 
-MOVES: Mapping[Move, frozenset[Standing]] = {
+ALLOWED_MOVES: Mapping[AliasMove, frozenset[VersionStatus]] = {
     # The base itself, as version 0, when a model has none.
     "found": frozenset({"new"}),
     # A candidate arrives, or arrives again with another evaluation.
@@ -46,7 +46,7 @@ class Aliases:
     previous: str | None = None
     challenger: str | None = None
 
-    def standing(self, version: str) -> Standing:
+    def status_of(self, version: str) -> VersionStatus:
         """The standing of a registered version."""
         if version == self.champion:
             return "champion"
@@ -60,15 +60,15 @@ def version_name(number: int, at: datetime) -> str:
     return f"v{number}_{at:%Y%m%d_%H%M%S}"
 
 
-def number_of(name: str) -> int:
+def version_number(name: str) -> int:
     """The number in a version's name."""
     return int(name[1:].partition("_")[0])
 
 
-def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Aliases:
+def apply_move(aliases: Aliases, kind: AliasMove, version: str, is_new: bool = False) -> Aliases:
     """The aliases after a move of `version`. Raises IllegalMove when the table does not allow it."""
-    standing: Standing = "new" if is_new else aliases.standing(version)
-    if standing not in MOVES[kind] or (kind == "found" and aliases.champion is not None):
+    standing: VersionStatus = "new" if is_new else aliases.status_of(version)
+    if standing not in ALLOWED_MOVES[kind] or (kind == "found" and aliases.champion is not None):
         raise IllegalMove(f"{version} is {standing} now, so it cannot {kind.replace('_', ' ')}")
     if kind == "found":
         return replace(aliases, champion=version)
@@ -82,9 +82,9 @@ def move(aliases: Aliases, kind: Move, version: str, is_new: bool = False) -> Al
     return Aliases(champion=version, previous=aliases.champion, challenger=challenger)
 
 
-def answer_to(
-    aliases: Aliases, baseline_version: str, on_hold: bool, by_trial: bool = False
-) -> Answer:
+def registration_result(
+    aliases: Aliases, baseline_version: str, on_hold: bool, by_canary: bool = False
+) -> RegistrationResult:
     """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model
     on hold it stays challenger, and so it does, for the time being, where candidates are tried
     `by_trial`.
@@ -93,4 +93,4 @@ def answer_to(
         return "held"
     if aliases.champion != baseline_version:
         return "reevaluate"
-    return "held" if by_trial else "promoted"
+    return "held" if by_canary else "promoted"

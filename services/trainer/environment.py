@@ -17,13 +17,13 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 
 from services.trainer.errors import RunFailed
-from services.trainer.machine.bases import folder_of
-from services.trainer.machine.checks import Facts, Gpu, LaneNeed, checks
-from services.trainer.machine.memory import Work, need, refusal
+from services.trainer.machine.bases import base_folder
+from services.trainer.machine.checks import Gpu, LaneMemory, MachineFacts, machine_checks
+from services.trainer.machine.memory import BatchTokens, estimate_needs, memory_refusal
 from services.trainer.settings import TrainerSettings
 from services.trainer.training.base_shape import read_shape
 from shared.config.model_file import ModelFile, load_models
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured, SettingsError
 from shared.exit_status import exit_status
@@ -33,18 +33,18 @@ from shared.machine_check import Check, has_problem
 CHECKS = TypeAdapter(list[Check])
 
 
-def look(settings: TrainerSettings) -> Facts:
+def collect_facts(settings: TrainerSettings) -> MachineFacts:
     """The facts of this machine for these settings. Imports torch where there is one."""
-    torch = _imported("torch")
+    torch = _import_or_none("torch")
     gpus = _gpus(torch)
     cpu_bf16, precision, memory = False, "fp32", 0
     if torch is not None:
-        from services.trainer.machine.device import best_precision, device_here, memory_for
+        from services.trainer.machine.device import best_precision, local_device, training_memory
 
-        cpu_bf16, precision = best_precision("cpu") == "bf16", best_precision(device_here())
-        memory = memory_for(device_here(), settings.memory_limit)
+        cpu_bf16, precision = best_precision("cpu") == "bf16", best_precision(local_device())
+        memory = training_memory(local_device(), settings.memory_limit)
     lanes, models_error = _lanes(settings, precision, memory) if torch is not None else ((), "")
-    return Facts(
+    return MachineFacts(
         system=platform.system(),
         is_wsl="microsoft" in platform.release().lower(),
         torch=None if torch is None else str(torch.__version__),
@@ -52,18 +52,18 @@ def look(settings: TrainerSettings) -> Facts:
         gpus=gpus,
         has_nvidia_driver=shutil.which("nvidia-smi") is not None,
         bitsandbytes=importlib.metadata.version("bitsandbytes")
-        if _imported("bitsandbytes") is not None
+        if _import_or_none("bitsandbytes") is not None
         else None,
         cores=settings.threads or os.cpu_count() or 1,
         cpu_bf16=cpu_bf16,
         memory=memory,
-        work_free=_free(settings.work),
+        work_free=_free_bytes(settings.work),
         lanes=lanes,
         models_error=models_error,
     )
 
 
-def _imported(name: str) -> Any:
+def _import_or_none(name: str) -> Any:
     """A module, None when it is not there or does not load: a library for another CUDA raises
     whatever it likes.
     """
@@ -82,7 +82,7 @@ def _gpus(torch: Any) -> tuple[Gpu, ...]:
     return tuple(Gpu(each.name, each.total_memory, bf16=each.major >= 8) for each in found)
 
 
-def _free(work: Path) -> int | None:
+def _free_bytes(work: Path) -> int | None:
     try:
         work.mkdir(parents=True, exist_ok=True)
         beside = work / f".{uuid4().hex}"
@@ -95,7 +95,7 @@ def _free(work: Path) -> int | None:
 
 def _lanes(
     settings: TrainerSettings, precision: str, memory: int
-) -> tuple[tuple[LaneNeed, ...], str]:
+) -> tuple[tuple[LaneMemory, ...], str]:
     try:
         models = load_models(settings.models)
     except Misconfigured as error:
@@ -110,20 +110,24 @@ def _lanes(
 
 def _lane(
     bases: Path, model: ModelFile, lane: str, config: TrainingConfig, precision: str, memory: int
-) -> LaneNeed:
+) -> LaneMemory:
     try:
-        shape = read_shape(folder_of(bases, model.base.training))
+        shape = read_shape(base_folder(bases, model.base.training))
     except (SettingsError, RunFailed) as error:
-        return LaneNeed(model.model, lane, config.quantisation, None, absent=str(error))
+        return LaneMemory(model.model, lane, config.quantisation, None, missing_reason=str(error))
     if shape is None:
-        return LaneNeed(model.model, lane, config.quantisation, None)
-    needed = need(shape, config, precision, Work.of((), config.batch_size, config.max_tokens)).total
+        return LaneMemory(model.model, lane, config.quantisation, None)
+    needed = estimate_needs(
+        shape, config, precision, BatchTokens.largest((), config.batch_size, config.max_tokens)
+    ).total
     lengths = [(config.max_tokens, config.max_tokens // 2)] * config.batch_size
-    told = refusal(shape, config, precision, lengths, memory)
-    return LaneNeed(model.model, lane, config.quantisation, needed, advice=told[1] if told else "")
+    told = memory_refusal(shape, config, precision, lengths, memory)
+    return LaneMemory(
+        model.model, lane, config.quantisation, needed, advice=told[1] if told else ""
+    )
 
 
-async def require_able_machine(log: Log) -> None:
+async def require_trainable_machine(log: Log) -> None:
     """Have another process look at this machine, so that this one need not load torch; log what is
     not as it should be.
 
@@ -166,7 +170,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     as_json = parser.parse_args().json
     rows: list[Check] = []
-    status = exit_status("trainer", lambda: rows.extend(checks(look(read(TrainerSettings)))))
+    status = exit_status(
+        "trainer",
+        lambda: rows.extend(machine_checks(collect_facts(read_settings(TrainerSettings)))),
+    )
     if as_json:
         print(CHECKS.dump_json(rows).decode())
     else:

@@ -2,7 +2,7 @@
 consumer goes on.
 """
 
-LOWER_THE_RATE = "lower the lane's learning_rate, or set its precision to fp32"
+LOWER_LEARNING_RATE = "lower the lane's learning_rate, or set its precision to fp32"
 
 
 class RunFailed(Exception):
@@ -26,12 +26,12 @@ class RunInterrupted(Exception):
         self.step = step
 
 
-class ChildEnded(Exception):
+class ChildProcessEnded(Exception):
     """The training process ended in the middle of a request; a new one may do better.
     `short_of_memory` when that is what it died of, or when it was killed, as a kernel does that has
     none left.
     """
 
-    def __init__(self, reason: str, short_of_memory: bool = False) -> None:
+    def __init__(self, reason: str, out_of_memory: bool = False) -> None:
         super().__init__(reason)
-        self.short_of_memory = short_of_memory
+        self.out_of_memory = out_of_memory

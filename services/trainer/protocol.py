@@ -7,18 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from services.trainer.data.training_set import Pair, Sample
+from services.trainer.data.training_set import PreferencePair, Sample
 from shared.config.training import TrainingConfig
-from shared.events import Message, ProbeToken, Value
+from shared.events import FrozenModel, Message, ProbeToken
 
 Messages = tuple[Message, ...]
 """A prompt: the turns before an answer."""
 
-Greedy = tuple[ProbeToken, ...]
+GreedyAnswer = tuple[ProbeToken, ...]
 """An answer of the likeliest tokens, one by one."""
 
 
-class Load(Value):
+class Load(FrozenModel):
     """Hold a base in memory; nothing to do when it is there already. Ends with `Loaded`."""
 
     kind: Literal["load"] = "load"
@@ -27,7 +27,7 @@ class Load(Value):
     quantisation: str = "none"
 
 
-class Fit(Value):
+class EstimateMemory(FrozenModel):
     """Say whether a run fits into memory, with nothing loaded but the tokenizer. Ends with `Fits`,
     or is refused with what would fit.
     """
@@ -38,7 +38,7 @@ class Fit(Value):
     configuration: TrainingConfig
 
 
-class Train(Value):
+class Train(FrozenModel):
     """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`,
     ends with `Trained`; after a `Stop` with `Stopped`.
 
@@ -50,7 +50,7 @@ class Train(Value):
 
     kind: Literal["train"] = "train"
     examples: tuple[Sample, ...]
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[PreferencePair, ...] = ()
     desirable: tuple[Sample, ...] = ()
     undesirable: tuple[Sample, ...] = ()
     configuration: TrainingConfig
@@ -60,7 +60,7 @@ class Train(Value):
     base_name: str
 
 
-class Stop(Value):
+class Stop(FrozenModel):
     """End the training that was asked for last after its present step, with a checkpoint. No
     request: it has no reply of its own, and changes nothing when that training is over, or when
     something else was asked for last.
@@ -69,7 +69,7 @@ class Stop(Value):
     kind: Literal["stop"] = "stop"
 
 
-class Score(Value):
+class Score(FrozenModel):
     """Score reference answers. Replies `Counted`, ends with `Scored`."""
 
     kind: Literal["score"] = "score"
@@ -78,7 +78,7 @@ class Score(Value):
     max_tokens: int
 
 
-class Answer(Value):
+class Generate(FrozenModel):
     """Answer greedily: `probes` as an F16 server does, `prompts` as fast as this device can.
     Replies `Counted`, ends with `Answered`.
     """
@@ -91,7 +91,7 @@ class Answer(Value):
     max_new_tokens: int
 
 
-class Stepped(Value):
+class Stepped(FrozenModel):
     """`loss` is that of the examples alone, in nats per answer token; the other two are there where
     the run has such lessons.
     """
@@ -108,17 +108,17 @@ class Stepped(Value):
     judged_loss: FiniteFloat | None = None
 
 
-class Counted(Value):
+class EvaluationProgress(FrozenModel):
     kind: Literal["counted"] = "counted"
     done: int
     total: int
 
 
-class Loaded(Value):
+class Loaded(FrozenModel):
     kind: Literal["loaded"] = "loaded"
 
 
-class Fits(Value):
+class MemoryEstimate(FrozenModel):
     """Bytes that the run needs, by estimate, and that there are; `needed` is null for a base whose
     measures are not known.
     """
@@ -128,7 +128,7 @@ class Fits(Value):
     limit: int
 
 
-class Trained(Value):
+class Trained(FrozenModel):
     """`training_loss` is the last epoch's mean, in nats per answer token."""
 
     kind: Literal["trained"] = "trained"
@@ -138,25 +138,25 @@ class Trained(Value):
     seconds: FiniteFloat
 
 
-class Stopped(Value):
+class Stopped(FrozenModel):
     """Training ended before its time; its state after `step` steps lies in the newest checkpoint."""
 
     kind: Literal["stopped"] = "stopped"
     step: int
 
 
-class Scored(Value):
+class Scores(FrozenModel):
     kind: Literal["scored"] = "scored"
     scores: tuple[FiniteFloat, ...]
 
 
-class Answered(Value):
+class Generated(FrozenModel):
     kind: Literal["answered"] = "answered"
-    probes: tuple[Greedy, ...]
-    prompts: tuple[Greedy, ...]
+    probes: tuple[GreedyAnswer, ...]
+    prompts: tuple[GreedyAnswer, ...]
 
 
-class Refused(Value):
+class RequestRefused(FrozenModel):
     """The request cannot be met, and would not be by another child either."""
 
     kind: Literal["refused"] = "refused"
@@ -164,19 +164,28 @@ class Refused(Value):
     advice: str
 
 
-class Unplaced(Value):
+class NoWorker(FrozenModel):
     """There is no child to answer any request: the cluster that it should live on does not take it.
     `lasting` where a person has to change something first.
     """
 
     kind: Literal["unplaced"] = "unplaced"
     reason: str
-    lasting: bool
+    permanent: bool
 
 
-Request = Load | Fit | Train | Score | Answer
+Request = Load | EstimateMemory | Train | Score | Generate
 Reply = (
-    Stepped | Counted | Loaded | Fits | Trained | Stopped | Scored | Answered | Refused | Unplaced
+    Stepped
+    | EvaluationProgress
+    | Loaded
+    | MemoryEstimate
+    | Trained
+    | Stopped
+    | Scores
+    | Generated
+    | RequestRefused
+    | NoWorker
 )
 
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])

@@ -19,21 +19,21 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from services.trainer.data.objective_data import Lessons
+from services.trainer.data.objective_data import ObjectiveData
 from services.trainer.data.training_set import TrainingSet
 from services.trainer.errors import RunFailed
 from services.trainer.protocol import Trained
-from services.trainer.worker.resource_exhaustion import FREE_THE_DISK
+from services.trainer.worker.resource_exhaustion import FREE_DISK_SPACE
 from shared.errors import StorageUnavailable
 from shared.events import (
     Artefact,
     CheckpointSaved,
     Digest,
+    FrozenModel,
     Id,
     Objective,
     Position,
     TrainingRolledBack,
-    Value,
 )
 from shared.events.hyperparameters import Lineage
 from shared.identity import digest_of
@@ -44,14 +44,14 @@ M = TypeVar("M", bound=BaseModel)
 
 Outcome = CheckpointSaved | TrainingRolledBack
 
-OTHER_BASE = (
+WRONG_BASE_ADVICE = (
     "put back the base that the champion was made on (base.training in the model file, "
     "RATCHET_BASES), or roll the model back to its "
     "version 0, which is the base itself, and begin anew from there"
 )
 
 
-class Plan(Value):
+class RunPlan(FrozenModel):
     """What was decided before training began. `parent` is the adapter that it starts from, none for
     a fresh one. `withdrawn` are feedback ids, as far as was heard at `withdrawn_through`.
     """
@@ -64,7 +64,7 @@ class Plan(Value):
     withdrawn_through: Position | None = None
 
 
-class TrainedRun(Value):
+class TrainedRun(FrozenModel):
     """A trained adapter, with what it cost, what it learned from, and how."""
 
     trained: Trained
@@ -77,30 +77,30 @@ class TrainedRun(Value):
     negatives: int = 0
 
 
-class RecordedOutcome(Value):
+class RecordedOutcome(FrozenModel):
     """One of the two events."""
 
     checkpoint: CheckpointSaved | None = None
     rollback: TrainingRolledBack | None = None
 
 
-class References(Value):
+class CachedAnswers(FrozenModel):
     """Answers, in the order of their prompts."""
 
     answers: tuple[str, ...]
 
 
-class Runs:
+class RunFolders:
     """The folder above."""
 
     def __init__(self, work: Path) -> None:
         self._work = work.resolve()
         self._files = FsspecStore(str(self._work))
 
-    def plan(self, run_id: str) -> Plan | None:
-        return self._read(f"runs/{run_id}/plan.json", Plan)
+    def plan(self, run_id: str) -> RunPlan | None:
+        return self._read(f"runs/{run_id}/plan.json", RunPlan)
 
-    def write_plan(self, run_id: str, plan: Plan) -> None:
+    def write_plan(self, run_id: str, plan: RunPlan) -> None:
         self._write(f"runs/{run_id}/plan.json", plan)
 
     def checkpoints_folder(self, run_id: str) -> Path:
@@ -124,20 +124,25 @@ class Runs:
         return found if _digests(self.adapter_files(run_id)) == found.files else None
 
     def write_trained(
-        self, run_id: str, trained: Trained, chosen: TrainingSet, rehearsed: int, lessons: Lessons
+        self,
+        run_id: str,
+        trained: Trained,
+        training_set: TrainingSet,
+        rehearsed_count: int,
+        objective_data: ObjectiveData,
     ) -> TrainedRun:
         """Record what the child has written, of how many examples of each kind it was made, and how
         it learned from them.
         """
         run = TrainedRun(
             trained=trained,
-            examples_new=len(chosen.new),
-            examples_replayed=len(chosen.replayed),
-            examples_rehearsed=rehearsed,
+            examples_new=len(training_set.new),
+            examples_replayed=len(training_set.replayed),
+            examples_rehearsed=rehearsed_count,
             files=_digests(self.adapter_files(run_id)),
-            objectives=lessons.objectives,
-            pairs=len(chosen.pairs),
-            negatives=len(chosen.negatives),
+            objectives=objective_data.objectives,
+            pairs=len(training_set.pairs),
+            negatives=len(training_set.negatives),
         )
         self._write(f"runs/{run_id}/trained.json", run)
         return run
@@ -157,10 +162,10 @@ class Runs:
         )
         self._write(f"runs/{run_id}/outcome-{evaluation}.json", recorded)
 
-    def references(self, key: str) -> References | None:
-        return self._read(f"references/{key}.json", References)
+    def cached_answers(self, key: str) -> CachedAnswers | None:
+        return self._read(f"references/{key}.json", CachedAnswers)
 
-    def write_references(self, key: str, references: References) -> None:
+    def write_cached_answers(self, key: str, references: CachedAnswers) -> None:
         self._write(f"references/{key}.json", references)
 
     def fetch_adapter(self, store: ObjectStore, artefact: Artefact, base_digest: Digest) -> Path:
@@ -176,7 +181,7 @@ class Runs:
                 f"{artefact.uri} was made on a base with digest {adapter.base_digest}, the base "
                 f"here has {base_digest}"
             )
-            raise RunFailed(told, OTHER_BASE)
+            raise RunFailed(told, WRONG_BASE_ADVICE)
         name = artefact.digest.removeprefix("sha256:")
         for folder in (self._work / "adapters").glob("*"):
             if folder.name != name:
@@ -185,7 +190,7 @@ class Runs:
             self._put(f"adapters/{name}/{file}", data)
         return self._work / "adapters" / name
 
-    def close(self, run_id: str) -> None:
+    def discard_working_files(self, run_id: str) -> None:
         """Free what only an unfinished run needs; its records stay."""
         for folder in (
             self.adapter_folder(run_id),
@@ -204,7 +209,7 @@ class Runs:
             self._files.put(key, data)
         except StorageUnavailable as error:
             raise RunFailed(
-                f"what the run needs could not be kept: {error}", FREE_THE_DISK
+                f"what the run needs could not be kept: {error}", FREE_DISK_SPACE
             ) from error
 
 

@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import ByteSize, Field
 
 from shared.config.settings import Port, ServiceSettings
-from shared.failpoints import Ordered
+from shared.failpoints import FailpointSetting
 
 
 class ChildSettings(ServiceSettings):
     """What the training process reads of them."""
 
-    failpoints: Ordered = ()
+    failpoints: FailpointSetting = ()
 
 
 class TrainerSettings(ChildSettings):

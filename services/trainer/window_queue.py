@@ -16,13 +16,13 @@ from shared.logs import Log
 from shared.messaging.bus import Record
 from shared.observability.metrics import Metrics
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """How late a batch may begin after its window opens."""
 
-Place = tuple[str, int]
+Partition = tuple[str, int]
 
 
-class Waiting:
+class WindowQueue:
     """`opens_at` says until when a record has to wait, None where it has not to; `owns` whether its
     partition is still ours.
     """
@@ -42,11 +42,11 @@ class Waiting:
         self._clock = clock
         self._metrics = metrics
         self._log = log
-        self._waiting: dict[tuple[Place, int], tuple[Record, datetime]] = {}
-        self._done: dict[Place, Record] = {}
+        self._waiting: dict[tuple[Partition, int], tuple[Record, datetime]] = {}
+        self._done: dict[Partition, Record] = {}
 
-    async def among(
-        self, records: AsyncGenerator[Record, None], look_seconds: float = LOOK_SECONDS
+    async def ready_records(
+        self, records: AsyncGenerator[Record, None], poll_seconds: float = POLL_SECONDS
     ) -> AsyncGenerator[Record, None]:
         """The records that need not wait, each in its turn, and those that waited once their
         windows are open, the earliest first.
@@ -59,7 +59,7 @@ class Waiting:
                 while due := self._due():
                     yield due
                 coming = coming or asyncio.ensure_future(anext(records))
-                await asyncio.wait([coming], timeout=look_seconds)
+                await asyncio.wait([coming], timeout=poll_seconds)
                 # A window may have opened meanwhile, and what waited for it comes first.
                 if not coming.done() or self._is_due():
                     continue
@@ -128,5 +128,5 @@ class Waiting:
         self._metrics.set("ratchet_training_window_opens_seconds", opens)
 
 
-def _place(record: Record) -> Place:
+def _place(record: Record) -> Partition:
     return record.topic, record.partition

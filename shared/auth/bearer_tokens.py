@@ -22,7 +22,7 @@ from shared.errors import SettingsError
 Role = Literal["read", "operate", "send"]
 """At the registry: whoever may operate may read. At the intake: whoever may send."""
 
-SHORTEST = 16
+MIN_TOKEN_LENGTH = 16
 
 _FORM = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -58,14 +58,14 @@ class Tokens:
         return Tokens(both)
 
 
-def tokens(role: Role, said: Iterable[str], where: str) -> Tokens:
+def tokens_for_role(role: Role, values: Iterable[str], where: str) -> Tokens:
     """Tokens of one role. Raises SettingsError, which names `where` they were found and never the
     token.
     """
-    return Tokens({_digest(_checked(token, where)): role for token in said})
+    return Tokens({_digest(_checked(token, where)): role for token in values})
 
 
-def listed(
+def parse_token_lines(
     text: str, where: str, allowed: Sequence[Role] = ("read", "operate")
 ) -> list[tuple[Role, str]]:
     """The lines of a file of tokens, in order. Raises SettingsError with the number of a line that
@@ -84,18 +84,18 @@ def listed(
     return lines
 
 
-def parse(text: str, where: str, allowed: Sequence[Role] = ("read", "operate")) -> Tokens:
+def parse_tokens(text: str, where: str, allowed: Sequence[Role] = ("read", "operate")) -> Tokens:
     """What a file of tokens says. Raises SettingsError."""
     found = Tokens()
-    for role, token in listed(text, where, allowed):
-        found |= tokens(role, [token], where)
+    for role, token in parse_token_lines(text, where, allowed):
+        found |= tokens_for_role(role, [token], where)
     return found
 
 
 def _checked(token: str, where: str) -> str:
-    if len(token) < SHORTEST or not _FORM.fullmatch(token):
+    if len(token) < MIN_TOKEN_LENGTH or not _FORM.fullmatch(token):
         raise SettingsError(
-            f"{where}: expected a token of at least {SHORTEST} characters out of A-Z a-z 0-9 "
+            f"{where}: expected a token of at least {MIN_TOKEN_LENGTH} characters out of A-Z a-z 0-9 "
             ". _ ~ + / - (and = at its end)"
         )
     return token

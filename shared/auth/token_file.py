@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from shared.auth.bearer_tokens import Role, Tokens, parse
+from shared.auth.bearer_tokens import Role, Tokens, parse_tokens
 from shared.errors import SettingsError
 from shared.logs import Log
 
@@ -39,7 +39,9 @@ class TokenFile:
         # Before the file is read: what changes meanwhile is read once more.
         stamp = self._look()
         try:
-            return stamp, parse(self._path.read_text(encoding="utf-8"), self._where, self._allowed)
+            return stamp, parse_tokens(
+                self._path.read_text(encoding="utf-8"), self._where, self._allowed
+            )
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f"{self._where}: expected a file of lines `<role> <token>`: {type(error).__name__}"

@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 Schema = Mapping[str, JsonValue]
 
 
-class Demands(Protocol):
+class FormatRequirements(Protocol):
     """What a policy says of the format."""
 
     @property
@@ -27,13 +27,13 @@ class Demands(Protocol):
     def pattern(self) -> str | None: ...
 
 
-def format_check(demands: Demands) -> Callable[[str], str | None]:
+def format_check(requirements: FormatRequirements) -> Callable[[str], str | None]:
     """A function that says what is wrong with an answer's format, None when nothing is. Its words
     are the policy's, never the answer's.
     """
-    pattern = demands.pattern and _pattern_validator(demands.pattern)
-    schema = demands.json_schema and _schema_validator(demands.json_schema)
-    is_json = demands.format == "json" or demands.json_schema is not None
+    pattern = requirements.pattern and _pattern_validator(requirements.pattern)
+    schema = requirements.json_schema and _schema_validator(requirements.json_schema)
+    is_json = requirements.format == "json" or requirements.json_schema is not None
 
     def fault(answer: str) -> str | None:
         if pattern and not pattern.is_valid(answer):
@@ -44,7 +44,7 @@ def format_check(demands: Demands) -> Callable[[str], str | None]:
             value = from_json(answer, allow_inf_nan=False)
         except ValueError:
             return "is not JSON"
-        if demands.format == "json" and not isinstance(value, dict):
+        if requirements.format == "json" and not isinstance(value, dict):
             return "is not a JSON object"
         error = next(schema.iter_errors(value), None) if schema else None
         return (

@@ -4,10 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from shared.events import Value
+from shared.events import FrozenModel
 
 
-class CanaryRule(Value):
+class CanarySettings(FrozenModel):
     """Who gets a challenger's answers, and how long it is tried. Of a trial that is on only the
     share may be changed.
     """

@@ -11,24 +11,24 @@ import yaml
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.config.canary import CanaryRule
-from shared.config.monitor import Monitor
-from shared.config.redaction_policy import Redaction
+from shared.config.canary import CanarySettings
+from shared.config.monitor import MonitorSettings
+from shared.config.redaction_policy import RedactionPolicy
 from shared.config.reward_policy import RewardPolicy
 from shared.config.training import TrainingConfig
-from shared.config.training_window import Window
+from shared.config.training_window import TrainingWindow
 from shared.errors import ModelFileError, UnknownModel
-from shared.events import Digest, Message, Name, Share, Value
+from shared.events import Digest, FrozenModel, Message, Name, Share
 from shared.events.hyperparameters import Lane
-from shared.identity import digest_of, share_of
+from shared.identity import digest_of, hash_fraction
 from shared.storage.object_store import canonical_json
 
-V = TypeVar("V", bound=Value)
+V = TypeVar("V", bound=FrozenModel)
 
 Margin = Annotated[FiniteFloat, Field(ge=0)]
 
 
-class Base(Value):
+class BasePaths(FrozenModel):
     """The model that versions are adapters of. Relative paths start from the folder of bases
     (RATCHET_BASES).
     """
@@ -39,7 +39,7 @@ class Base(Value):
     serving: Annotated[str, Field(description="the same weights as GGUF")]
 
 
-class Curation(Value):
+class CurationSettings(FrozenModel):
     """What makes an example, and when a batch closes."""
 
     batch_size: Annotated[int, Field(ge=2, le=10_000)] = 50
@@ -73,7 +73,7 @@ class Curation(Value):
     ] = 0.0
 
 
-class LaneSettings(Value):
+class LaneSettings(FrozenModel):
     """One lane of training."""
 
     training: TrainingConfig = TrainingConfig()
@@ -95,14 +95,15 @@ class LaneSettings(Value):
         ),
     ] = None
     window: Annotated[
-        Window | None, Field(description="when runs of this lane may begin; without one, always")
+        TrainingWindow | None,
+        Field(description="when runs of this lane may begin; without one, always"),
     ] = None
 
 
 AnswerMeasure = Literal["bleu", "chrf", "exact_match", "json_validity"]
 
 
-class Deciding(Value):
+class DecidingMeasure(FrozenModel):
     """How a measure of greedy answers takes part in the decision. The margin is in its own unit:
     points of BLEU and chrF, else a share.
     """
@@ -120,7 +121,7 @@ class Deciding(Value):
     ] = False
 
 
-class Tripwire(Value):
+class RewardHackingRule(FrozenModel):
     """When rising reward of what is learned, while held-out does not follow, looks like reward
     hacking.
     """
@@ -144,7 +145,7 @@ class Tripwire(Value):
     blocks: Annotated[bool, Field(description="whether it stops promotion, or is only told")] = True
 
 
-class Gate(Value):
+class GateSettings(FrozenModel):
     """The sets and margins by which a candidate is judged. Margins are nats of mean log-likelihood
     per answer token.
     """
@@ -178,10 +179,10 @@ class Gate(Value):
         int, Field(ge=1, le=4096, description="of an answer that is measured, at most")
     ] = 48
     deciding: Annotated[
-        Mapping[AnswerMeasure, Deciding],
+        Mapping[AnswerMeasure, DecidingMeasure],
         Field(description="the measures of answers that decide beside the log-likelihood"),
     ] = {}
-    tripwire: Tripwire = Tripwire()
+    tripwire: RewardHackingRule = RewardHackingRule()
 
     @model_validator(mode="after")
     def _has_answers_to_decide_by(self) -> Self:
@@ -198,7 +199,7 @@ class Gate(Value):
         return self
 
 
-class DeployTarget(Value):
+class DeployTarget(FrozenModel):
     """Where the champion is served."""
 
     kind: Literal["llamacpp", "ollama", "folder"]
@@ -211,7 +212,7 @@ class DeployTarget(Value):
     ] = None
 
 
-class Retention(Value):
+class RetentionSettings(FrozenModel):
     """Which adapters stay in the object store, beside those that always do: what an alias names,
     what a target serves, and every version that ever was champion.
     """
@@ -225,20 +226,20 @@ class Retention(Value):
     ] = 30.0
 
 
-class ModelFile(Value):
+class ModelFile(FrozenModel):
     """A declared model."""
 
     model: Name
-    base: Base
+    base: BasePaths
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
     reward: RewardPolicy = RewardPolicy()
-    redaction: Redaction = Redaction()
-    curation: Curation = Curation()
+    redaction: RedactionPolicy = RedactionPolicy()
+    curation: CurationSettings = CurationSettings()
     lanes: Mapping[Lane, LaneSettings] = {"adaptive": LaneSettings()}
-    gate: Gate = Gate()
-    monitor: Monitor = Monitor()
+    gate: GateSettings = GateSettings()
+    monitor: MonitorSettings = MonitorSettings()
     canary: Annotated[
-        CanaryRule | None,
+        CanarySettings | None,
         Field(
             description="how what the gate promotes is tried on some users first; without it, it is "
             "promoted at once"
@@ -246,7 +247,7 @@ class ModelFile(Value):
     ] = None
     deploy: tuple[DeployTarget, ...] = ()
     retention: Annotated[
-        Retention | None, Field(description="which adapters stay; without it, all of them")
+        RetentionSettings | None, Field(description="which adapters stay; without it, all of them")
     ] = None
 
     @field_validator("lanes", mode="before")
@@ -277,7 +278,7 @@ class ModelFile(Value):
 
     def shard_of(self, user: str | None, conversation: str | None, answer: str) -> int:
         """The shard of a piece of feedback: by user, else by conversation, else by the answer."""
-        return int(share_of("shard", user or conversation or answer) * self.shards)
+        return int(hash_fraction("shard", user or conversation or answer) * self.shards)
 
     def key_of(self, shard: int) -> str:
         """The key of a shard's records: the model's name alone while it has one shard."""
@@ -294,7 +295,7 @@ def _in_lane(lane: Any, settings: Any) -> Any:
     }
 
 
-class Canary(Value):
+class RegressionPrompt(FrozenModel):
     """A prompt with what its answer must or must not contain."""
 
     messages: tuple[Message, ...]
@@ -302,14 +303,14 @@ class Canary(Value):
     must_not_contain: tuple[str, ...] = ()
 
 
-class Reference(Value):
+class GoldenExample(FrozenModel):
     """A prompt with the answer that is right."""
 
     messages: tuple[Message, ...]
     answer: str
 
 
-class Prompt(Value):
+class Prompt(FrozenModel):
     """A prompt whose answer is the base's own."""
 
     messages: tuple[Message, ...]
@@ -329,20 +330,20 @@ class Models:
         except KeyError:
             raise UnknownModel(model) from None
 
-    def golden(self, model: str) -> list[Reference]:
+    def golden(self, model: str) -> list[GoldenExample]:
         """The golden set of a model, empty when it has none. Raises ModelFileError naming file and
         line.
         """
-        return _lines(self.folder, self.get(model).gate.golden, Reference)
+        return _lines(self.folder, self.get(model).gate.golden, GoldenExample)
 
     def rehearsal(self, model: str, lane: Lane) -> list[Prompt]:
         return _lines(self.folder, self.get(model).lanes[lane].rehearsal, Prompt)
 
-    def retention(self, model: str) -> list[Prompt]:
+    def regression_set(self, model: str) -> list[Prompt]:
         return _lines(self.folder, self.get(model).gate.retention, Prompt)
 
-    def canaries(self, model: str) -> list[Canary]:
-        return _lines(self.folder, self.get(model).gate.canaries, Canary)
+    def regression_prompts(self, model: str) -> list[RegressionPrompt]:
+        return _lines(self.folder, self.get(model).gate.canaries, RegressionPrompt)
 
 
 def load_models(folder: Path) -> Models:

@@ -4,10 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from shared.events import Value
+from shared.events import FrozenModel
 
 
-class Monitor(Value):
+class MonitorSettings(FrozenModel):
     """How the champion is watched in live use, and what happens when it does worse than the version
     before it.
     """

@@ -5,10 +5,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from shared.events import Value
+from shared.events import FrozenModel
 
-Kind = Literal["email", "phone", "card", "iban", "ip", "secret"]
-KINDS: tuple[Kind, ...] = ("email", "phone", "card", "iban", "ip", "secret")
+PersonalDataKind = Literal["email", "phone", "card", "iban", "ip", "secret"]
+PERSONAL_DATA_KINDS: tuple[PersonalDataKind, ...] = (
+    "email",
+    "phone",
+    "card",
+    "iban",
+    "ip",
+    "secret",
+)
 
 # Every region that has telephone numbers, as the library `phonenumbers` knows them. Held here so
 # that every process can check a model file without that library.
@@ -41,10 +48,12 @@ def _known(region: str) -> str:
 Region = Annotated[str, AfterValidator(_known)]
 
 
-class Redaction(Value):
+class RedactionPolicy(FrozenModel):
     """Which personal data is replaced by placeholders."""
 
-    kinds: Annotated[tuple[Kind, ...], Field(description="none turns it off")] = KINDS
+    kinds: Annotated[tuple[PersonalDataKind, ...], Field(description="none turns it off")] = (
+        PERSONAL_DATA_KINDS
+    )
     regions: Annotated[
         tuple[Region, ...],
         Field(

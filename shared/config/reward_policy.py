@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, FiniteFloat, JsonValue
 
 from shared.config.answer_format import checked_pattern, checked_schema
-from shared.events import Reward, Value
+from shared.events import FrozenModel, Reward
 
 Weight = Annotated[FiniteFloat, Field(ge=0)]
 
 
-class Actions(Value):
+class ActionRewards(FrozenModel):
     """What each thing that a person does with an answer says about it."""
 
     thumbs_up: Reward = 1.0
@@ -20,7 +20,7 @@ class Actions(Value):
     regenerated: Reward = -0.5
 
 
-class RewardPolicy(Value):
+class RewardPolicy(FrozenModel):
     """Weights of a reward's parts, what actions are worth, and the format that answers must have."""
 
     name: str = "default"
@@ -31,7 +31,7 @@ class RewardPolicy(Value):
         None
     )
     rules: Weight = 0.5
-    actions: Actions = Actions()
+    actions: ActionRewards = ActionRewards()
     format: Annotated[
         Literal["json"] | None,
         Field(description="json: an answer is a JSON object and nothing else"),

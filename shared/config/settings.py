@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsError
-from shared.observability.tracing import Traces
+from shared.observability.tracing import TracesEndpoint
 
 PREFIX = "RATCHET_"
 
@@ -66,13 +66,13 @@ class ServiceSettings(KafkaSettings):
     log_format: Annotated[
         Literal["text", "json"], Field(description="lines for people or for machines")
     ] = "text"
-    traces: Traces = None
+    traces: TracesEndpoint = None
 
 
 S = TypeVar("S", bound=BaseSettings)
 
 
-def read(settings_type: type[S]) -> S:
+def read_settings(settings_type: type[S]) -> S:
     """The settings of this process. Raises SettingsError with the variable's name and what was
     expected.
     """

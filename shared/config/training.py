@@ -6,17 +6,17 @@ from typing import Annotated, Any, NamedTuple, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.events.hyperparameters import ATTENTION, Configuration, Lane
+from shared.events.hyperparameters import ATTENTION_PROJECTIONS, Configuration, Lane
 
 
 class Range(NamedTuple):
     """Both ends are allowed."""
 
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
 
-BOTH: Mapping[str, Range] = {
+COMMON_RANGES: Mapping[str, Range] = {
     "dropout": Range(0, 0.5),
     "batch_size": Range(1, 256),
     "warmup_ratio": Range(0, 0.5),
@@ -31,25 +31,25 @@ BOTH: Mapping[str, Range] = {
     "save_minutes": Range(0.01, 1440),
 }
 
-RANGES: Mapping[Lane, Mapping[str, Range]] = {
+LANE_RANGES: Mapping[Lane, Mapping[str, Range]] = {
     "adaptive": {
         "rank": Range(4, 64),
         "alpha": Range(8, 128),
         "learning_rate": Range(1e-5, 5e-3),
         "epochs": Range(1, 50),
-        **BOTH,
+        **COMMON_RANGES,
     },
     "master": {
         "rank": Range(8, 64),
         "alpha": Range(16, 128),
         "learning_rate": Range(2e-5, 1e-3),
         "epochs": Range(1, 20),
-        **BOTH,
+        **COMMON_RANGES,
     },
 }
 """What each number of a lane's configuration may be."""
 
-DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
+LANE_DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
     "adaptive": {},
     # A lineage that begins anew knows nothing of what the adaptive lane has learned, hence the
     # replay.
@@ -79,7 +79,7 @@ class TrainingConfig(Configuration):
 
     targets: Annotated[
         tuple[str, ...], Field(min_length=1, description="projections that are adapted")
-    ] = ATTENTION
+    ] = ATTENTION_PROJECTIONS
     layers: Annotated[
         int | None,
         Field(
@@ -94,19 +94,21 @@ class TrainingConfig(Configuration):
         if not isinstance(said, Mapping):
             return said
         lane = said.get("lane", "adaptive")
-        filled = {**DEFAULTS[lane], **said} if lane in get_args(Lane) else dict(said)
+        filled = {**LANE_DEFAULTS[lane], **said} if lane in get_args(Lane) else dict(said)
         if filled.get("quantisation") == "nf4":
             filled.setdefault("gradient_checkpointing", True)
         return filled
 
-    @field_validator(*RANGES["adaptive"])
+    @field_validator(*LANE_RANGES["adaptive"])
     @classmethod
     def _in_the_range_of_the_lane(cls, value: float, info: ValidationInfo) -> float:
         lane: Lane | None = info.data.get("lane")
         assert info.field_name is not None
         if (
             lane is not None
-            and not (allowed := RANGES[lane][info.field_name]).least <= value <= allowed.most
+            and not (allowed := LANE_RANGES[lane][info.field_name]).minimum
+            <= value
+            <= allowed.maximum
         ):
             raise PydanticCustomError(
                 "outside_the_lane",
@@ -115,8 +117,8 @@ class TrainingConfig(Configuration):
                     "field": info.field_name,
                     "value": str(value),
                     "lane": lane,
-                    "least": f"{allowed.least:g}",
-                    "most": f"{allowed.most:g}",
+                    "least": f"{allowed.minimum:g}",
+                    "most": f"{allowed.maximum:g}",
                 },
             )
         return value

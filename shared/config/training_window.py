@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared.events import Value
+from shared.events import FrozenModel
 
 DAY = timedelta(days=1)
 
@@ -25,7 +25,7 @@ def _no_number(said: Any) -> Any:
 WallTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$"), BeforeValidator(_no_number)]
 
 
-class Window(Value):
+class TrainingWindow(FrozenModel):
     """Open while a clock on the wall of `zone` shows a time from `from` up to, and not including,
     `to`; over midnight where `to` is the earlier. It is the wall that counts when clocks change: an
     hour that is skipped is not there, one that comes twice counts twice.

@@ -11,12 +11,12 @@ from shared.events.base import (
     Count,
     Digest,
     Event,
+    FrozenModel,
     Id,
     Name,
     Position,
     Reward,
     Share,
-    Value,
 )
 from shared.events.feedback import (
     FeedbackReceived,
@@ -28,7 +28,7 @@ from shared.events.feedback import (
     UserForgotten,
     WaitEnded,
     WithdrawalRequested,
-    identity_of,
+    feedback_id_of,
 )
 from shared.events.training import (
     BatchCounts,
@@ -94,6 +94,7 @@ __all__ = [
     "FeedbackReceived",
     "FeedbackScored",
     "FeedbackType",
+    "FrozenModel",
     "Id",
     "Measure",
     "Message",
@@ -112,7 +113,6 @@ __all__ = [
     "TrainingProgressed",
     "TrainingRolledBack",
     "UserForgotten",
-    "Value",
     "Verdict",
     "VersionDeployed",
     "VersionPromoted",
@@ -122,5 +122,5 @@ __all__ = [
     "WaitEnded",
     "WithdrawalRequested",
     "WithdrawnBatch",
-    "identity_of",
+    "feedback_id_of",
 ]

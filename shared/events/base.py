@@ -25,13 +25,13 @@ def _in_utc(moment: datetime) -> datetime:
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
-class Value(BaseModel):
+class FrozenModel(BaseModel):
     """A part of an event: frozen, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Event(Value):
+class Event(FrozenModel):
     """What every event carries: an id that is the same whenever the same thing is said again, and
     when it happened.
     """
@@ -51,7 +51,7 @@ class Event(Value):
         return f"ratchet.{cls.__name__}.v{cls.schema_version}"
 
 
-class Position(Value):
+class Position(FrozenModel):
     """A place in a log."""
 
     topic: Annotated[str, Field(description="the topic's name")]
@@ -59,7 +59,7 @@ class Position(Value):
     offset: Annotated[Count, Field(description="the place in the partition")]
 
 
-class Artefact(Value):
+class Artefact(FrozenModel):
     """An object in the object store and the digest of its bytes (of its manifest, for a folder)."""
 
     uri: Annotated[str, Field(description="its key in the object store")]

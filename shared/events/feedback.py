@@ -20,12 +20,12 @@ from shared.events.base import (
     Count,
     Digest,
     Event,
+    FrozenModel,
     Id,
     Name,
     Position,
     Reward,
     Share,
-    Value,
 )
 
 FeedbackType = Literal[
@@ -43,7 +43,7 @@ _CORRECTION: JsonDict = {
 }
 
 
-class Message(Value):
+class Message(FrozenModel):
     """One turn of a conversation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -135,7 +135,7 @@ class UserForgotten(Event):
     ] = None
 
 
-class RewardPart(Value):
+class RewardPart(FrozenModel):
     """One named reason for a reward, worth `value` and counting `weight`. `reason` says what
     decided, where the value alone does not.
     """
@@ -151,14 +151,14 @@ class RewardPart(Value):
     ] = None
 
 
-class PolicyRef(Value):
+class PolicyRef(FrozenModel):
     """The reward policy that decided."""
 
     name: Annotated[str, Field(description="the policy's name in the model file")]
     version: Annotated[int, Field(description="the version that it has there")]
 
 
-def identity_of(source: str, event_id: str) -> str:
+def feedback_id_of(source: str, event_id: str) -> str:
     """What a received event is called from here on: the application's id, with the CloudEvents
     source where there was one.
     """
@@ -206,7 +206,7 @@ class FeedbackScored(FeedbackReceived):
 
     @property
     def identity(self) -> str:
-        return identity_of(self.source, self.event_id)
+        return feedback_id_of(self.source, self.event_id)
 
 
 class WithdrawalRequested(Event):

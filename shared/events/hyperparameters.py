@@ -10,7 +10,7 @@ Lane = Literal["adaptive", "master"]
 Lineage = Literal["continue", "fresh"]
 
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class Configuration(BaseModel):
@@ -32,7 +32,7 @@ class Configuration(BaseModel):
     alpha: Annotated[int, Field(description="the adapter's scale is alpha / rank")] = 16
     dropout: Annotated[float, Field(description="on the adapter's input")] = 0.0
     targets: Annotated[tuple[str, ...], Field(description="projections that are adapted")] = (
-        ATTENTION
+        ATTENTION_PROJECTIONS
     )
     layers: Annotated[
         int | None,

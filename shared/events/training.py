@@ -8,12 +8,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
-from shared.events.base import Artefact, Count, Digest, Event, Id, Name, Position, Share, Value
+from shared.events.base import (
+    Artefact,
+    Count,
+    Digest,
+    Event,
+    FrozenModel,
+    Id,
+    Name,
+    Position,
+    Share,
+)
 from shared.events.feedback import Message
 from shared.events.hyperparameters import Configuration, Lane, Lineage
 
 
-class OffsetRange(Value):
+class OffsetRange(FrozenModel):
     """The part of a log that something was made of; both ends are in it."""
 
     topic: Annotated[str, Field(description="the topic's name")]
@@ -22,7 +32,7 @@ class OffsetRange(Value):
     last: Annotated[Count, Field(description="the last one")]
 
 
-class BatchCounts(Value):
+class BatchCounts(FrozenModel):
     """How many examples of each kind are in a batch's snapshot."""
 
     training: Annotated[Count, Field(description="examples to learn")]
@@ -37,7 +47,7 @@ class BatchCounts(Value):
     ]
 
 
-class WithdrawnBatch(Value):
+class WithdrawnBatch(FrozenModel):
     """The members of a batch that were withdrawn: of every kind, so also those that candidates are
     judged by.
     """
@@ -135,7 +145,7 @@ class TrainingProgressed(Event):
 Objective = Literal["supervised", "dpo", "kto"]
 
 
-class RunMetrics(Value):
+class RunMetrics(FrozenModel):
     """What a run cost and how it went. Loss is mean cross-entropy per answer token of the examples,
     in nats, by their weights; the reward is that of the new examples.
 
@@ -165,7 +175,7 @@ class RunMetrics(Value):
     negatives: Annotated[Count, Field(description="unpaired negatives that the batch gave")] = 0
 
 
-class Comparison(Value):
+class Comparison(FrozenModel):
     """Candidate against baseline on one set. Scores are mean log-likelihood per answer token, in
     nats; `difference` is candidate minus baseline with its confidence interval [`lower`, `upper`].
     On canaries, scores are the share that passed.
@@ -187,7 +197,7 @@ class Comparison(Value):
     ]
 
 
-class Measure(Value):
+class Measure(FrozenModel):
     """Candidate and baseline on one set by what people know models by: `perplexity` (of
     likelihoods, 1 is certainty), and of greedy answers `bleu` and `chrf` (points from 0 to 100),
     `exact_match` and `json_validity` (shares). One that also decides has the margin that is
@@ -218,7 +228,7 @@ class Measure(Value):
 Decision = Literal["promote", "reject", "inconclusive"]
 
 
-class Verdict(Value):
+class Verdict(FrozenModel):
     """What the gate decided, against which version, and the numbers that decided it. `alarm` says
     why reward hacking is suspected.
     """
@@ -234,7 +244,7 @@ class Verdict(Value):
     alarm: Annotated[str | None, Field(description="why reward hacking is suspected")] = None
 
 
-class ProbeToken(Value):
+class ProbeToken(FrozenModel):
     """One token of a greedy answer: its text, its log-probability, and by how much it led the
     runner-up.
     """
@@ -244,7 +254,7 @@ class ProbeToken(Value):
     lead: Annotated[FiniteFloat, Field(description="by how much it led the runner-up, in nats")]
 
 
-class Probe(Value):
+class Probe(FrozenModel):
     """A prompt and how the evaluated candidate answers it greedily; what serves the candidate must
     answer alike.
     """

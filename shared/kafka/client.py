@@ -11,11 +11,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import CommitFailedError, KafkaError, MessageSizeTooLargeError
 
 from shared.errors import BusUnavailable, Misconfigured
-from shared.kafka.rebalance import Listener, Rebalances
-from shared.kafka.security import OPEN, Security, refusal
+from shared.kafka.rebalance import RebalanceHandler, RebalanceListener
+from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.messaging.bus import Record
 from shared.messaging.codec import Headers
-from shared.messaging.topics import LARGEST_LETTER
+from shared.messaging.topics import MAX_DEAD_LETTER_BYTES
 
 
 class KafkaProducer:
@@ -25,14 +25,14 @@ class KafkaProducer:
     nobody's data is at fault.
     """
 
-    def __init__(self, bootstrap_servers: str, security: Security = OPEN) -> None:
+    def __init__(self, bootstrap_servers: str, security: Security = PLAINTEXT) -> None:
         self._where = (bootstrap_servers, security)
         self._client = AIOKafkaProducer(
             bootstrap_servers=bootstrap_servers,
             enable_idempotence=True,
             acks="all",
             linger_ms=5,
-            max_request_size=LARGEST_LETTER,
+            max_request_size=MAX_DEAD_LETTER_BYTES,
             **security.options,
         )
 
@@ -44,9 +44,9 @@ class KafkaProducer:
         headers: Headers,
         partition: int | None = None,
     ) -> None:
-        await (await self.begin(topic, key, value, headers, partition))
+        await (await self.send_nowait(topic, key, value, headers, partition))
 
-    async def begin(
+    async def send_nowait(
         self,
         topic: str,
         key: bytes | None,
@@ -55,12 +55,12 @@ class KafkaProducer:
         partition: int | None = None,
     ) -> Awaitable[None]:
         """As `Pipeline`; the key decides on the partition unless one is given that the topic has."""
-        with _refusals(topic):
+        with _translate_errors(topic):
             if partition is not None and partition not in await self._client.partitions_for(topic):
                 partition = None
             if key is None and value is None:
-                return _delivered(topic, await self._send_neither(topic, headers, partition))
-            return _delivered(
+                return _await_delivery(topic, await self._send_neither(topic, headers, partition))
+            return _await_delivery(
                 topic, await self._client.send(topic, value, key, partition, headers=list(headers))
             )
 
@@ -81,7 +81,7 @@ class KafkaProducer:
         return partitions
 
     async def start(self) -> None:
-        await started(self._client, *self._where)
+        await start_client(self._client, *self._where)
 
     async def stop(self) -> None:
         await self._client.stop()
@@ -112,15 +112,15 @@ class KafkaConsumer:
         topics: Sequence[str],
         *,
         session_seconds: float = 10.0,
-        handing_over_seconds: float = 0.0,
-        rebalances: Rebalances | None = None,
-        security: Security = OPEN,
+        handover_seconds: float = 0.0,
+        rebalance_handler: RebalanceHandler | None = None,
+        security: Security = PLAINTEXT,
     ) -> None:
         """A member that is silent for `session_seconds` counts as gone. `rebalances` is told of
         them, and may take `handing_over_seconds` before partitions go to others.
         """
         self._topics = tuple(topics)
-        self._listener = Listener(rebalances)
+        self._listener = RebalanceListener(rebalance_handler)
         self._where = (bootstrap_servers, security)
         self._client = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers,
@@ -130,20 +130,20 @@ class KafkaConsumer:
             max_poll_interval_ms=300_000,
             session_timeout_ms=int(session_seconds * 1000),
             heartbeat_interval_ms=int(session_seconds * 300),
-            rebalance_timeout_ms=int((session_seconds + handing_over_seconds) * 1000),
+            rebalance_timeout_ms=int((session_seconds + handover_seconds) * 1000),
             **security.options,
         )
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        await started(self._client, *self._where)
+        await start_client(self._client, *self._where)
         self._client.subscribe(topics=self._topics, listener=self._listener)
 
     async def stop(self) -> None:
         self._stopping.set()
         await self._client.stop()
 
-    def finish(self) -> None:
+    def stop_after_current(self) -> None:
         """End the iteration after the record in hand."""
         self._stopping.set()
 
@@ -164,13 +164,13 @@ class KafkaConsumer:
                     if partition not in self._client.assignment():
                         break
 
-    async def batches(self, most: int) -> AsyncGenerator[list[Record], None]:
+    async def batches(self, max_records: int) -> AsyncGenerator[list[Record], None]:
         """As `records`, up to `most` at a time, those of each partition in order: for work that
         takes no longer than a moment.
         """
         while not self._stopping.is_set():
             try:
-                fetched = await self._client.getmany(timeout_ms=200, max_records=most)
+                fetched = await self._client.getmany(timeout_ms=200, max_records=max_records)
             except KafkaError as error:
                 raise BusUnavailable(str(error)) from error
             if fetched:
@@ -180,7 +180,7 @@ class KafkaConsumer:
         """Commit the offset after `record`; quietly not when its partition has gone to another
         member, which will see it again.
         """
-        if not await self.keeps(record):
+        if not await self.owns_after_rebalance(record):
             return
         partition = TopicPartition(record.topic, record.partition)
         try:
@@ -206,7 +206,7 @@ class KafkaConsumer:
         except (KafkaError, TimeoutError) as error:
             raise BusUnavailable(f"it is not known what is committed: {error}") from error
 
-    async def keeps(self, record: Record) -> bool:
+    async def owns_after_rebalance(self, record: Record) -> bool:
         """Whether the partition of `record` is this member's once a rebalance that may be under way
         has come to its end.
         """
@@ -245,7 +245,7 @@ class KafkaConsumer:
             self._client.resume(*self._client.paused())
 
 
-async def started(
+async def start_client(
     client: AIOKafkaProducer | AIOKafkaConsumer, bootstrap_servers: str, security: Security
 ) -> None:
     """Start a client. Raises BusUnavailable, with the reason, when no broker takes it; then nothing
@@ -255,20 +255,20 @@ async def started(
         await client.start()
     except KafkaError as error:
         await client.stop()
-        why = await refusal(bootstrap_servers, security) or str(error)
+        why = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
             f"no Kafka broker answers at {bootstrap_servers}: {why}; is it running, and is "
             "RATCHET_BOOTSTRAP_SERVERS right?"
         ) from error
 
 
-async def _delivered(topic: str, delivery: Awaitable[object]) -> None:
-    with _refusals(topic):
+async def _await_delivery(topic: str, delivery: Awaitable[object]) -> None:
+    with _translate_errors(topic):
         await delivery
 
 
 @contextmanager
-def _refusals(topic: str) -> Iterator[None]:
+def _translate_errors(topic: str) -> Iterator[None]:
     try:
         yield
     except MessageSizeTooLargeError as error:

@@ -11,17 +11,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.errors import BusUnavailable
-from shared.kafka.client import started
-from shared.kafka.security import OPEN, Security
+from shared.kafka.client import start_client
+from shared.kafka.security import PLAINTEXT, Security
 
 Partition = TypeVar("Partition", bound=tuple[str, int])
 
 
-class LogEnds:
+class EndOffsets:
     """Compares what a group has committed with what there is."""
 
     def __init__(
-        self, bootstrap_servers: str, seconds: float = 5.0, security: Security = OPEN
+        self, bootstrap_servers: str, seconds: float = 5.0, security: Security = PLAINTEXT
     ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._security = security
@@ -40,7 +40,7 @@ class LogEnds:
             enable_auto_commit=False,
             **self._security.options,
         )
-        await started(client, self._bootstrap_servers, self._security)
+        await start_client(client, self._bootstrap_servers, self._security)
         self._client = client
 
     async def stop(self) -> None:
@@ -48,7 +48,7 @@ class LogEnds:
             client, self._client = self._client, None
             await client.stop()
 
-    async def behind(self, committed: Mapping[Partition, int | None]) -> dict[Partition, int]:
+    async def lag(self, committed: Mapping[Partition, int | None]) -> dict[Partition, int]:
         """The partitions that have records after what is committed, or without a commit any
         records, and how many offsets that is.
 
@@ -70,7 +70,7 @@ class LogEnds:
         }
         return {partition: lag for partition, lag in lags.items() if lag > 0}
 
-    async def holds(self, partition: tuple[str, int], offset: int) -> bool:
+    async def has_record(self, partition: tuple[str, int], offset: int) -> bool:
         """Whether a partition has a record at `offset` or after it. What a transaction leaves at
         its end takes an offset and is none.
 

@@ -12,10 +12,10 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from shared.observability.metrics import CATALOGUE, FAUST
+from shared.observability.metrics import CATALOGUE, FAUST_PREFIX
 
 
-class Monitor(Protocol):
+class FaustMonitor(Protocol):
     """The part of `faust.Monitor` that is read."""
 
     messages_received_total: int
@@ -31,13 +31,13 @@ class Monitor(Protocol):
 class FaustMetrics(Collector):
     """Gives the rows of the catalogue that are Faust's."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: FaustMonitor) -> None:
         self._monitor = monitor
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         values = self._values()
         for row in CATALOGUE:
-            if row.name.startswith(FAUST):
+            if row.name.startswith(FAUST_PREFIX):
                 family = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
                 yield family(row.name, row.description, value=values[row.name])
 

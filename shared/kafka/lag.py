@@ -6,48 +6,48 @@ from contextlib import suppress
 from typing import Protocol
 
 from shared.errors import BusUnavailable
-from shared.kafka.end_offsets import LogEnds
+from shared.kafka.end_offsets import EndOffsets
 from shared.observability.metrics import Metrics
 
-LOOK_SECONDS = 5.0
+INTERVAL_SECONDS = 5.0
 
-Place = tuple[str, int]
+Partition = tuple[str, int]
 
 
-class Member(Protocol):
+class GroupMember(Protocol):
     """A member of a group that commits."""
 
-    async def committed(self) -> Mapping[Place, int | None]:
+    async def committed(self) -> Mapping[Partition, int | None]:
         """What the group has committed in the partitions that are this member's; None where
         nothing. Raises BusUnavailable.
         """
 
 
-async def watch_lag(
-    member: Member,
+async def export_lag(
+    member: GroupMember,
     group: str,
     topics: Sequence[str],
-    ends: LogEnds,
+    ends: EndOffsets,
     metrics: Metrics,
-    seconds: float = LOOK_SECONDS,
+    seconds: float = INTERVAL_SECONDS,
 ) -> None:
     """Tell for ever. While the broker is away, what was last seen stands."""
     try:
         while True:
             with suppress(BusUnavailable):
                 await ends.start()
-                tell_lag(await ends.behind(await member.committed()), group, topics, metrics)
+                set_lag(await ends.lag(await member.committed()), group, topics, metrics)
             await asyncio.sleep(seconds)
     finally:
         await ends.stop()
 
 
-def tell_lag(
-    behind: Mapping[Place, int], group: str, topics: Sequence[str], metrics: Metrics
+def set_lag(
+    lag: Mapping[Partition, int], group: str, topics: Sequence[str], metrics: Metrics
 ) -> None:
     """`behind` says how many records wait in each partition; a topic of which no partition is ours
     has none that wait here.
     """
     for topic in topics:
-        waiting = sum(count for (name, _), count in behind.items() if name == topic)
+        waiting = sum(count for (name, _), count in lag.items() if name == topic)
         metrics.set("ratchet_consumer_lag_records", waiting, group=group, topic=topic)

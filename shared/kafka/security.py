@@ -14,8 +14,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from shared.config.settings import PREFIX, KafkaSettings
 from shared.errors import SettingsError
 
-MECHANISM = "SCRAM-SHA-512"
-PATIENCE_MS = 5000
+SASL_MECHANISM = "SCRAM-SHA-512"
+CONNECT_TIMEOUT_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,16 @@ class Security:
         return {
             "security_protocol": "SASL_SSL",
             "ssl_context": self.context,
-            "sasl_mechanism": MECHANISM,
+            "sasl_mechanism": SASL_MECHANISM,
             "sasl_plain_username": self.username,
             "sasl_plain_password": self.password,
         }
 
 
-OPEN = Security()
+PLAINTEXT = Security()
 
 
-def security_of(settings: KafkaSettings) -> Security:
+def kafka_security(settings: KafkaSettings) -> Security:
     """What the settings say. Raises SettingsError, which names the variable and never shows a
     password or a key.
     """
@@ -58,7 +58,7 @@ def security_of(settings: KafkaSettings) -> Security:
     _require(settings, "kafka_certificate", "kafka_ca")
     _require(settings, "kafka_username", "kafka_ca")
     if settings.kafka_ca is None:
-        return OPEN
+        return PLAINTEXT
     context = _trusting(settings.kafka_ca)
     if settings.kafka_certificate and settings.kafka_key:
         _identify(context, settings.kafka_certificate, settings.kafka_key)
@@ -66,7 +66,7 @@ def security_of(settings: KafkaSettings) -> Security:
     return Security(context, settings.kafka_username, password)
 
 
-async def refusal(bootstrap_servers: str, security: Security) -> str:
+async def connection_error(bootstrap_servers: str, security: Security) -> str:
     """Why the first of some brokers does not take us, as one more connection finds out; empty when
     it does.
 
@@ -75,7 +75,7 @@ async def refusal(bootstrap_servers: str, security: Security) -> str:
     host, _, port = bootstrap_servers.split(",")[0].strip().rpartition(":")
     try:
         connection = await create_conn(
-            host.strip("[]"), int(port), request_timeout_ms=PATIENCE_MS, **security.options
+            host.strip("[]"), int(port), request_timeout_ms=CONNECT_TIMEOUT_MS, **security.options
         )
         try:
             # A broker that wants a user takes the connection, and hangs up on the first question.

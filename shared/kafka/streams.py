@@ -23,11 +23,11 @@ from pydantic import Field
 
 from shared.config.settings import ServiceSettings
 from shared.errors import BusUnavailable
-from shared.failpoints import Ordered, reach
-from shared.kafka.end_offsets import LogEnds
+from shared.failpoints import FailpointSetting, reach
+from shared.kafka.end_offsets import EndOffsets
 from shared.kafka.faust_metrics import FaustMetrics
-from shared.kafka.lag import tell_lag
-from shared.kafka.security import MECHANISM, OPEN, Security
+from shared.kafka.lag import set_lag
+from shared.kafka.security import PLAINTEXT, SASL_MECHANISM, Security
 from shared.logs import Log
 from shared.messaging.bus import Record
 from shared.observability.health import Health
@@ -52,10 +52,10 @@ class StreamSettings(ServiceSettings):
     recovery_seconds: Annotated[
         float, Field(ge=5, description="joining and recovery: no longer live after this")
     ] = 600.0
-    failpoints: Ordered = ()
+    failpoints: FailpointSetting = ()
 
 
-def create_app(group: str, settings: StreamSettings, security: Security = OPEN) -> faust.App:
+def create_app(group: str, settings: StreamSettings, security: Security = PLAINTEXT) -> faust.App:
     """A Faust app that opens no port, creates no topic and commits nothing by itself. `group` is
     its consumer group as well.
     """
@@ -92,7 +92,7 @@ def _credentials(security: Security) -> Any:
         username=security.username,
         password=security.password,
         ssl_context=security.context,
-        mechanism=MECHANISM,
+        mechanism=SASL_MECHANISM,
     )
 
 
@@ -131,7 +131,7 @@ class _Handled:
     deliveries: tuple[Awaitable[Any], ...]
 
 
-class Commits:
+class OffsetCommitter:
     """The one place where a Faust service commits. Deliveries of many events may be under way at a
     time; they are awaited in order.
     """
@@ -141,7 +141,7 @@ class Commits:
         app: faust.App,
         topic: str,
         health: Health,
-        ends: LogEnds,
+        ends: EndOffsets,
         metrics: Metrics,
         in_flight: int = 1000,
     ) -> None:
@@ -159,7 +159,7 @@ class Commits:
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
         app.on_rebalance_complete.connect(self._on_rebalance_complete, weak=False)
 
-    async def after(self, event: Any, *deliveries: Awaitable[Any]) -> None:
+    async def commit_after(self, event: Any, *deliveries: Awaitable[Any]) -> None:
         """`event` is handled once `deliveries` are done; called in log order. Waits while too many
         are under way.
         """
@@ -204,7 +204,7 @@ class Commits:
                 return
             self._committed.update(offsets)
 
-    async def watch(self, seconds: float = 2.0) -> None:
+    async def watch_progress(self, seconds: float = 2.0) -> None:
         """Report for ever how long events have waited: while they do in a partition, only a commit
         there counts as progress.
 
@@ -212,7 +212,7 @@ class Commits:
         """
         loop = asyncio.get_running_loop()
         since: dict[tuple[TP, int], float] = {}
-        self._health.recovering()
+        self._health.mark_recovering()
         await self._ends.start()
         try:
             while True:
@@ -220,7 +220,9 @@ class Commits:
                     waiting = await self._waiting(since)
                     now = loop.time()
                     since = {place: since.get(place, now) for place in waiting}
-                    self._health.progressed(busy=True, ago=now - min(since.values(), default=now))
+                    self._health.record_progress(
+                        busy=True, ago=now - min(since.values(), default=now)
+                    )
                 await asyncio.sleep(seconds)
         finally:
             await self._ends.stop()
@@ -236,17 +238,19 @@ class Commits:
         owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
         committed = {tp: self._committed.get(tp, consumer._committed_offset[tp]) for tp in owned}
         try:
-            behind = await self._ends.behind(committed)
-            tell_lag(behind, self._app.conf.id, [self._topic], self._metrics)
+            behind = await self._ends.lag(committed)
+            set_lag(behind, self._app.conf.id, [self._topic], self._metrics)
             places = [(tp, committed[tp] or 0) for tp in behind]
             return [
-                place for place in places if place not in before or await self._ends.holds(*place)
+                place
+                for place in places
+                if place not in before or await self._ends.has_record(*place)
             ]
         except BusUnavailable:
             return []
 
     async def _on_revoked(self, *args: Any, **kwargs: Any) -> None:
-        self._health.recovering()
+        self._health.mark_recovering()
 
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
         self._done.clear()
@@ -282,7 +286,7 @@ class Commits:
         self._app.consumer.stop_flow()
 
 
-async def run(app: faust.App, commits: Commits, log: Log) -> None:
+async def run_app(app: faust.App, commits: OffsetCommitter, log: Log) -> None:
     """Run an app until SIGTERM or SIGINT. Raises what made it fail; then nothing was committed that
     was not done.
     """
@@ -297,7 +301,7 @@ async def run(app: faust.App, commits: Commits, log: Log) -> None:
         asyncio.create_task(stop.wait()),
         asyncio.create_task(app._crashed.wait()),
         asyncio.create_task(commits.run()),
-        asyncio.create_task(commits.watch()),
+        asyncio.create_task(commits.watch_progress()),
     }
     try:
         done, _ = await asyncio.wait({starting, *running}, return_when=asyncio.FIRST_COMPLETED)

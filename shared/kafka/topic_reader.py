@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 
 from shared.errors import BusUnavailable
 from shared.events import Position
-from shared.kafka.client import record_of, started
-from shared.kafka.security import OPEN, Security
+from shared.kafka.client import record_of, start_client
+from shared.kafka.security import PLAINTEXT, Security
 from shared.messaging.bus import Record
 
 
@@ -21,15 +21,15 @@ class TopicReader(Protocol):
     BusUnavailable.
     """
 
-    async def newest(self) -> list[Record]:
+    async def read_new(self) -> list[Record]:
         """The records between where the last call stopped and the present end of the topics."""
 
 
-class KafkaReader:
+class KafkaTopicReader:
     """The real thing. The topics must exist when it starts."""
 
     def __init__(
-        self, bootstrap_servers: str, topics: Sequence[str], security: Security = OPEN
+        self, bootstrap_servers: str, topics: Sequence[str], security: Security = PLAINTEXT
     ) -> None:
         self._where = (bootstrap_servers, security)
         self._client = AIOKafkaConsumer(
@@ -42,17 +42,17 @@ class KafkaReader:
         )
 
     async def start(self) -> None:
-        await started(self._client, *self._where)
+        await start_client(self._client, *self._where)
 
     async def stop(self) -> None:
         await self._client.stop()
 
-    async def newest(self) -> list[Record]:
-        return [record async for record in self.up_to_now()]
+    async def read_new(self) -> list[Record]:
+        return [record async for record in self.iterate_new()]
 
-    async def up_to_now(self) -> AsyncGenerator[Record, None]:
+    async def iterate_new(self) -> AsyncGenerator[Record, None]:
         """The same one by one, for logs that do not fit into memory."""
-        with _absence():
+        with _translate_errors():
             for partition, end in (
                 await self._client.end_offsets(self._client.assignment())
             ).items():
@@ -61,22 +61,22 @@ class KafkaReader:
                         for raw in batch:
                             yield record_of(raw)
 
-    async def behind(self) -> int:
+    async def lag(self) -> int:
         """How many offsets lie between where the last call stopped and the present end; some may
         hold no record.
         """
-        with _absence():
+        with _translate_errors():
             ends = await self._client.end_offsets(self._client.assignment())
             return sum(
                 [end - await self._client.position(partition) for partition, end in ends.items()]
             )
 
-    async def at(self, position: Position) -> Record | None:
+    async def read_at(self, position: Position) -> Record | None:
         """The record at a position, None when there is none any more. Reading goes on behind it."""
         partition = TopicPartition(position.topic, position.partition)
         if partition not in self._client.assignment():
             return None
-        with _absence():
+        with _translate_errors():
             if position.offset >= (await self._client.end_offsets([partition]))[partition]:
                 return None
             self._client.seek(partition, position.offset)
@@ -85,7 +85,7 @@ class KafkaReader:
 
 
 @contextmanager
-def _absence() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except KafkaError as error:

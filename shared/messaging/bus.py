@@ -12,8 +12,8 @@ from shared.clock import Clock
 from shared.errors import Unprocessable
 from shared.events import Event, Position
 from shared.messaging.codec import Header, Headers, encode
-from shared.messaging.dead_letters import Notice, original
-from shared.messaging.topics import dead_letter_of
+from shared.messaging.dead_letters import DeadLetterInfo, original_headers
+from shared.messaging.topics import dead_letter_topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...] = ()
-    stamped_at: datetime | None = field(default=None, compare=False)
+    timestamp: datetime | None = field(default=None, compare=False)
     """When it was put on its topic, where that is known."""
 
     @property
@@ -44,10 +44,10 @@ class Producer(Protocol):
     ) -> None: ...
 
 
-class Pipeline(Protocol):
+class BufferedProducer(Protocol):
     """Puts records on the bus in order, without waiting for each."""
 
-    async def begin(
+    async def send_nowait(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
     ) -> Awaitable[object]:
         """Hand a record over; what is returned is done when the record is durable, and raises
@@ -56,11 +56,11 @@ class Pipeline(Protocol):
 
 
 async def publish(
-    producer: Producer, topic: str, key: str, event: Event, source: str, more: Headers = ()
+    producer: Producer, topic: str, key: str, event: Event, source: str, extra_headers: Headers = ()
 ) -> None:
     """Put an event on its topic, with `more` headers beside its own, and wait until it is durable."""
     value, headers = encode(event, source)
-    await producer.send(topic, key.encode(), value, [*headers, *more])
+    await producer.send(topic, key.encode(), value, [*headers, *extra_headers])
 
 
 async def send_dead_letter(
@@ -69,9 +69,9 @@ async def send_dead_letter(
     """Put a record that can never be processed, unchanged, on its dead-letter topic, with where it
     stood and why it is there.
     """
-    notice = Notice.of(record.position, record.headers, error, service, clock.now())
-    headers = [*original(record.headers), *notice.headers()]
-    await producer.send(dead_letter_of(record.topic), record.key, record.value, headers)
+    notice = DeadLetterInfo.for_error(record.position, record.headers, error, service, clock.now())
+    headers = [*original_headers(record.headers), *notice.headers()]
+    await producer.send(dead_letter_topic(record.topic), record.key, record.value, headers)
 
 
 Handler = Callable[[Record], Awaitable[None]]

@@ -28,7 +28,7 @@ JSON_TYPE = "application/json"
 STRUCTURED_TYPE = b"application/cloudevents+json"
 BATCHED_TYPE = b"application/cloudevents-batch"
 
-MAX_EVENT = 2 << 20
+MAX_EVENT_BYTES = 2 << 20
 """Bytes of the largest event that Ratchet writes: twice what applications may send, and half of
 what the topics take.
 """
@@ -59,16 +59,16 @@ def encode(event: Event, source: str, **extensions: str) -> tuple[bytes, list[tu
     headers = [("content-type", JSON_TYPE.encode())]
     headers += [(CE_PREFIX + name, value.encode()) for name, value in attributes.items()]
     value = event.model_dump_json(exclude_none=True).encode()
-    if len(value) > MAX_EVENT:
+    if len(value) > MAX_EVENT_BYTES:
         raise TooLarge(
-            f"{event.type_name()} would be {len(value)} bytes long; at most {MAX_EVENT} fit "
+            f"{event.type_name()} would be {len(value)} bytes long; at most {MAX_EVENT_BYTES} fit "
             "on the bus"
         )
     return value, headers
 
 
 def decode(
-    value: bytes | None, headers: Headers, *accepted: type[E], otherwise: type[E] | None = None
+    value: bytes | None, headers: Headers, *accepted: type[E], default: type[E] | None = None
 ) -> Decoded[E]:
     """The event that a record says; `accepted` are the types that may stand on its topic. A record
     that names none of Ratchet's types is taken for `otherwise`, or for the only accepted one. The
@@ -85,7 +85,7 @@ def decode(
     if not isinstance(data, dict):
         raise Undecodable(f"expected a JSON object, found {_kind(data)}")
     source = _text(envelope, "source") or ""
-    event_type = _choose(_text(envelope, "type"), accepted, otherwise)
+    event_type = _choose(_text(envelope, "type"), accepted, default)
     data.setdefault("event_id", envelope.get("id"))
     data.setdefault("occurred_at", envelope.get("time"))
     absent = {name: value for name, value in data.items() if value is not None}
@@ -95,7 +95,7 @@ def decode(
         raise _violation(error) from error
 
 
-def peek(value: bytes | None, headers: Headers) -> dict[str, Any]:
+def try_decode_data(value: bytes | None, headers: Headers) -> dict[str, Any]:
     """The data of a record that may be no event, for a person who looks for it; empty when it
     cannot be told.
     """
@@ -119,9 +119,9 @@ def _unwrap(value: bytes, headers: Headers) -> tuple[dict[str, Any], Any]:
     message = KafkaMessage(headers=names, key=None, value=value)
     try:
         if content_type.startswith(STRUCTURED_TYPE):
-            return _parts(from_structured(message, _Json(), _AsSaid))
+            return _parts(from_structured(message, _StrictJson(), _UnchangedCloudEvent))
         if any(name.startswith(CE_PREFIX) for name in names):
-            return _parts(from_binary(message, _Json(), _AsSaid))
+            return _parts(from_binary(message, _StrictJson(), _UnchangedCloudEvent))
         data = from_json(value)
     except Exception as error:  # the library and the parser raise many kinds for bytes that are no event; all mean the same here
         raise Undecodable(f"not an event: {error}") from error
@@ -173,7 +173,7 @@ def _kind(data: object) -> str:
     }.get(type(data), "a number")
 
 
-class _AsSaid(CloudEvent):
+class _UnchangedCloudEvent(CloudEvent):
     """The attributes that a record has. The library makes up an `id` and a `time` where there is
     none, others at each reading.
     """
@@ -186,7 +186,7 @@ class _AsSaid(CloudEvent):
         self._attributes = {name: attributes[name] for name in said}
 
 
-class _Json(JSONFormat):
+class _StrictJson(JSONFormat):
     """JSON data whatever the content type says, parsed as everywhere else."""
 
     def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:

@@ -6,7 +6,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
-from shared.errors import Forgone, Unprocessable
+from shared.errors import PartitionLost, Unprocessable
 from shared.messaging.bus import Handler, Producer, Record, send_dead_letter
 from shared.retry import RetryPolicy
 from shared.runtime import Runtime
@@ -34,11 +34,11 @@ async def consume(
         [record] = batch
 
         async def attempt() -> None:
-            runtime.health.progressed(busy=True)
+            runtime.health.record_progress(busy=True)
             try:
                 await handle(record)
             finally:
-                runtime.health.progressed()
+                runtime.health.record_progress()
 
         try:
             await retry.call(attempt, runtime.log, **_position(record))
@@ -78,7 +78,7 @@ async def _consume(
     async for batch in batches:
         try:
             await handle(batch)
-        except Forgone as error:
+        except PartitionLost as error:
             runtime.log.info("partition lost", **_position(batch[-1]), reason=str(error))
             continue
         newest = {(record.topic, record.partition): record for record in batch}

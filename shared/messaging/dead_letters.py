@@ -20,13 +20,17 @@ from typing import Annotated
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from shared.errors import Unprocessable
-from shared.events import Count, Position, Value
+from shared.events import Count, FrozenModel, Position
 from shared.messaging.codec import Header, Headers
 from shared.version import ratchet_version
 
-LETTER = "ratchet_dlq_"
-REPLAY = "ratchet_replay_"
-REPLAY_OF, REPLAY_ATTEMPT, REPLAY_AT = REPLAY + "of", REPLAY + "attempt", REPLAY + "at"
+DLQ_PREFIX = "ratchet_dlq_"
+REPLAY_PREFIX = "ratchet_replay_"
+REPLAY_OF, REPLAY_ATTEMPT, REPLAY_AT = (
+    REPLAY_PREFIX + "of",
+    REPLAY_PREFIX + "attempt",
+    REPLAY_PREFIX + "at",
+)
 
 MAX_REASON = 1000
 MAX_FIELD = 200
@@ -35,7 +39,7 @@ _PLACE = re.compile(r"([^/]+)/(\d{1,10})/(\d{1,19})")
 _ATTEMPT = re.compile(rb"\d{1,6}")
 
 
-class Notice(Value):
+class DeadLetterInfo(FrozenModel):
     """Where a record stood, why it cannot be processed, and who says so. Letters of before a field
     was added have its default.
     """
@@ -54,30 +58,30 @@ class Notice(Value):
     attempt: Annotated[int, Field(ge=1)] = 1
 
     @classmethod
-    def of(
+    def for_error(
         cls, source: Position, headers: Headers, error: Unprocessable, service: str, at: datetime
-    ) -> "Notice":
+    ) -> "DeadLetterInfo":
         """What to say of the record at `source`, which came with `headers`."""
         return cls(
             topic=source.topic,
             partition=source.partition,
             offset=source.offset,
-            reason=_legible(error.reason, MAX_REASON),
-            field=_legible(error.field, MAX_FIELD),
+            reason=_printable(error.reason, MAX_REASON),
+            field=_printable(error.field, MAX_FIELD),
             error=type(error).__name__,
             service=service,
             service_version=ratchet_version(),
             at=at,
-            attempt=attempts_behind(headers) + 1,
+            attempt=previous_attempts(headers) + 1,
         )
 
     @classmethod
-    def read(cls, headers: Headers) -> "Notice | None":
+    def from_headers(cls, headers: Headers) -> "DeadLetterInfo | None":
         """What a record's headers say; None when it is no dead letter."""
         said = {
-            name.removeprefix(LETTER): value.decode(errors="replace")
+            name.removeprefix(DLQ_PREFIX): value.decode(errors="replace")
             for name, value in headers
-            if value is not None and name.startswith(LETTER)
+            if value is not None and name.startswith(DLQ_PREFIX)
         }
         try:
             return cls.model_validate(said)
@@ -90,27 +94,29 @@ class Notice(Value):
 
     def headers(self) -> list[Header]:
         said = self.model_dump() | {"at": self.at.isoformat()}
-        return [(LETTER + name, str(value).encode()) for name, value in said.items()]
+        return [(DLQ_PREFIX + name, str(value).encode()) for name, value in said.items()]
 
 
-def original(headers: Headers) -> tuple[Header, ...]:
+def original_headers(headers: Headers) -> tuple[Header, ...]:
     """A record's own headers, in order, without ours."""
-    return tuple((name, value) for name, value in headers if not name.startswith((LETTER, REPLAY)))
+    return tuple(
+        (name, value) for name, value in headers if not name.startswith((DLQ_PREFIX, REPLAY_PREFIX))
+    )
 
 
-def attempts_behind(headers: Headers) -> int:
+def previous_attempts(headers: Headers) -> int:
     """How often a record was tried before it came here: 0 unless it was replayed."""
     said = dict(headers).get(REPLAY_ATTEMPT) or b""
     return int(said) if _ATTEMPT.fullmatch(said) else 0
 
 
-def replay_headers(notice: Notice, at: datetime) -> list[Header]:
+def replay_headers(info: DeadLetterInfo, at: datetime) -> list[Header]:
     """What marks the replay of a letter, on the record that is replayed and on the dead-letter
     topic.
     """
     said = {
-        REPLAY_OF: place(notice.source),
-        REPLAY_ATTEMPT: str(notice.attempt),
+        REPLAY_OF: format_position(info.source),
+        REPLAY_ATTEMPT: str(info.attempt),
         REPLAY_AT: at.isoformat(),
     }
     return [(name, value.encode()) for name, value in said.items()]
@@ -121,20 +127,20 @@ def read_replay(headers: Headers) -> tuple[Position, datetime] | None:
     said = {
         name: value.decode(errors="replace")
         for name, value in headers
-        if value is not None and name.startswith(REPLAY)
+        if value is not None and name.startswith(REPLAY_PREFIX)
     }
     try:
-        return position(said[REPLAY_OF]), datetime.fromisoformat(said[REPLAY_AT])
+        return parse_position(said[REPLAY_OF]), datetime.fromisoformat(said[REPLAY_AT])
     except (KeyError, ValueError):
         return None
 
 
-def place(at: Position) -> str:
+def format_position(at: Position) -> str:
     """`topic/partition/offset`."""
     return f"{at.topic}/{at.partition}/{at.offset}"
 
 
-def position(text: str) -> Position:
+def parse_position(text: str) -> Position:
     """The inverse of `place`. Raises ValueError."""
     found = _PLACE.fullmatch(text)
     if found is None:
@@ -142,7 +148,7 @@ def position(text: str) -> Position:
     return Position(topic=found[1], partition=int(found[2]), offset=int(found[3]))
 
 
-def _legible(text: str, length: int) -> str:
+def _printable(text: str, length: int) -> str:
     """Text that can be written whatever it quotes, and never so much that the letter does not fit
     on its topic.
     """

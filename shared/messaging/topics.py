@@ -38,13 +38,13 @@ MODELS_VERSIONS = "models.versions"
 
 DEAD_LETTER_SUFFIX = ".dlq"
 
-LARGEST_SENT = (1 << 20) + 12
+MAX_APPLICATION_RECORD_BYTES = (1 << 20) + 12
 """Bytes of the largest record that an application may send, which is Kafka's own default."""
-LARGEST_EVENT = 4 << 20
+MAX_RECORD_BYTES = 4 << 20
 """Bytes of the largest record of our own: what a service makes of a record that was accepted always
 fits.
 """
-LARGEST_LETTER = 16 << 20
+MAX_DEAD_LETTER_BYTES = 16 << 20
 """Bytes of the largest dead letter: a record that came compressed is larger here than where it
 stood.
 """
@@ -62,11 +62,13 @@ class Topic:
     events: tuple[type[Event], ...]
     producer: str
     consumers: tuple[str, ...]
-    kept: timedelta | None
+    retention: timedelta | None
     partitions: int = 1
     compacted: bool = False
-    largest: int = LARGEST_EVENT
-    writes: Mapping[str, tuple[type[Event], ...]] = field(default_factory=dict, hash=False)
+    max_record_bytes: int = MAX_RECORD_BYTES
+    events_by_producer: Mapping[str, tuple[type[Event], ...]] = field(
+        default_factory=dict, hash=False
+    )
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -75,23 +77,23 @@ class Topic:
 
     def written_by(self, producer: str) -> tuple[type[Event], ...]:
         """The events that one of the producers writes here."""
-        return self.writes.get(producer, self.events)
+        return self.events_by_producer.get(producer, self.events)
 
     @property
     def settings(self) -> dict[str, str]:
         """The topic's configuration, in Kafka's names."""
-        size = {"max.message.bytes": str(self.largest)}
+        size = {"max.message.bytes": str(self.max_record_bytes)}
         if self.compacted:
             return {"cleanup.policy": "compact"} | size
-        if self.kept is None:
+        if self.retention is None:
             return {"cleanup.policy": "delete", "retention.ms": "-1"} | size
         return {
             "cleanup.policy": "delete",
-            "retention.ms": str(int(self.kept.total_seconds() * 1000)),
+            "retention.ms": str(int(self.retention.total_seconds() * 1000)),
         } | size
 
 
-_FLOW: tuple[Topic, ...] = (
+_EVENT_TOPICS: tuple[Topic, ...] = (
     Topic(
         FEEDBACK_RECEIVED,
         "conversation or user; free",
@@ -100,9 +102,9 @@ _FLOW: tuple[Topic, ...] = (
         ("feedback",),
         timedelta(days=14),
         4,
-        largest=LARGEST_SENT,
+        max_record_bytes=MAX_APPLICATION_RECORD_BYTES,
         # What comes over HTTP.
-        writes={"feedback": (FeedbackReceived,)},
+        events_by_producer={"feedback": (FeedbackReceived,)},
     ),
     Topic(
         FEEDBACK_SCORED,
@@ -114,7 +116,10 @@ _FLOW: tuple[Topic, ...] = (
         ("dataset", "registry"),
         timedelta(days=90),
         4,
-        writes={"feedback": (FeedbackScored, WithdrawalRequested), "dataset": (WaitEnded,)},
+        events_by_producer={
+            "feedback": (FeedbackScored, WithdrawalRequested),
+            "dataset": (WaitEnded,),
+        },
     ),
     # Kept for ever: what was withdrawn stays so, however old a snapshot is.
     Topic(
@@ -181,25 +186,25 @@ _FLOW: tuple[Topic, ...] = (
 )
 
 
-def dead_letter_of(topic: str) -> str:
+def dead_letter_topic(topic: str) -> str:
     """Where records of `topic` go that can never be processed."""
     return topic + DEAD_LETTER_SUFFIX
 
 
 def _dead_letters(topic: Topic) -> Topic:
     return Topic(
-        dead_letter_of(topic.name),
+        dead_letter_topic(topic.name),
         "as the source",
         (),
         "the consumer that gave up",
         (),
         timedelta(days=30),
         topic.partitions,
-        largest=LARGEST_LETTER,
+        max_record_bytes=MAX_DEAD_LETTER_BYTES,
     )
 
 
-_STATE: tuple[Topic, ...] = (
+_STATE_TOPICS: tuple[Topic, ...] = (
     # The changelog of the dataset's table: as many partitions as feedback.scored, an event's entry
     # stands where the event does.
     Topic(
@@ -215,7 +220,7 @@ _STATE: tuple[Topic, ...] = (
 )
 
 TOPICS: tuple[Topic, ...] = (
-    tuple(row for topic in _FLOW for row in (topic, _dead_letters(topic))) + _STATE
+    tuple(row for topic in _EVENT_TOPICS for row in (topic, _dead_letters(topic))) + _STATE_TOPICS
 )
 """Every topic: those of the flow, in its order, each followed by its dead letters; then those that
 hold a service's state.

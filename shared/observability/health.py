@@ -17,21 +17,21 @@ class Health:
         self._progress = clock.monotonic()
         self._busy = False
 
-    def ready(self, is_ready: bool = True) -> None:
+    def mark_ready(self, is_ready: bool = True) -> None:
         self._ready = is_ready
         was_recovering, self._recovering = self._recovering, False
-        self.progressed(busy=was_recovering)
+        self.record_progress(busy=was_recovering)
 
-    def recovering(self) -> None:
+    def mark_recovering(self) -> None:
         """No work is taken until `ready`. That may last longer than a stall, but not for ever,
         however often it begins anew.
         """
         self._ready = False
         if not self._recovering:
-            self.progressed(busy=True)
+            self.record_progress(busy=True)
             self._recovering = True
 
-    def progressed(self, busy: bool = False, ago: float = 0.0) -> None:
+    def record_progress(self, busy: bool = False, ago: float = 0.0) -> None:
         """Something was done, `ago` seconds before now; `busy` when silence from then on means a
         stall. While recovering, nothing is progress but the end of it.
         """

@@ -29,14 +29,14 @@ class Metric:
     buckets: tuple[float, ...] = ()
     unit: str = ""
 
-    def is_of(self, service: str) -> bool:
+    def applies_to(self, service: str) -> bool:
         return self.service == "any" or service in self.service.split(", ")
 
 
 _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _MINUTES = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 
-FAUST = "faust_"
+FAUST_PREFIX = "faust_"
 """What Faust counts itself has names that begin so; it is read from Faust
 (shared/kafka/faust_metrics.py).
 """
@@ -480,12 +480,16 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
-        rows = [row for row in CATALOGUE if row.is_of(service) and not row.name.startswith(FAUST)]
+        rows = [
+            row
+            for row in CATALOGUE
+            if row.applies_to(service) and not row.name.startswith(FAUST_PREFIX)
+        ]
         self._collectors = {row.name: _collector(row, self.registry) for row in rows}
         self._labels = {row.name: row.labels for row in rows}
         ProcessCollector(registry=self.registry)
 
-    def expect(self, name: str, **labels: str) -> None:
+    def init_series(self, name: str, **labels: str) -> None:
         """Let a series begin at zero: Prometheus sees the first increase of what was there before
         it.
         """
@@ -501,7 +505,7 @@ class Metrics:
         """Set a gauge."""
         self._gauge(name, labels).set(value)
 
-    def read(self, name: str, value: Callable[[], float], **labels: str) -> None:
+    def set_function(self, name: str, value: Callable[[], float], **labels: str) -> None:
         """Have a gauge ask for its value whenever it is looked at, from any thread. `value` must
         not raise.
         """
@@ -513,7 +517,7 @@ class Metrics:
         assert isinstance(collector, Histogram)
         (collector.labels(**labels) if labels else collector).observe(value)
 
-    def forget(self, name: str, **labels: str) -> None:
+    def remove_series(self, name: str, **labels: str) -> None:
         """Drop a series that is another process's to tell from now on; without labels, all of a
         metric.
         """

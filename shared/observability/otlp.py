@@ -41,17 +41,17 @@ _next: ContextVar[SpanContext | None] = ContextVar(
 )
 
 
-class OpenTelemetry:
+class OpenTelemetryTracing:
     """Spans for a processor, which sends or keeps them."""
 
-    on = True
+    enabled = True
 
     def __init__(self, service: str, processor: SpanProcessor) -> None:
         self._provider = TracerProvider(
             resource=Resource.create(
                 {"service.name": f"ratchet-{service}", "service.version": ratchet_version()}
             ),
-            id_generator=_Ids(),
+            id_generator=_FixedOrRandomIds(),
             span_limits=SpanLimits(max_links=_MOST_LINKS),
             shutdown_on_exit=False,
         )
@@ -62,33 +62,33 @@ class OpenTelemetry:
     def span(
         self,
         name: str,
-        after: Headers | str = (),
+        parent: Headers | str = (),
         *,
-        at: str | None = None,
+        traceparent: str | None = None,
         links: Iterable[str] = (),
-        since: datetime | None = None,
-    ) -> Iterator["_Span"]:
-        before = after if isinstance(after, str) else traceparent_in(after)
+        start_time: datetime | None = None,
+    ) -> Iterator["_OtelSpan"]:
+        before = parent if isinstance(parent, str) else traceparent_in(parent)
         context = (
             set_span_in_context(NonRecordingSpan(_context(before)), Context())
             if before
             else Context()
         )
-        token = _next.set(_context(at) if at else None)
+        token = _next.set(_context(traceparent) if traceparent else None)
         try:
             raw = self._tracer.start_span(
                 name,
                 context,
                 links=[Link(_context(link)) for link in links],
-                start_time=_nanoseconds(since) if since else None,
+                start_time=_nanoseconds(start_time) if start_time else None,
             )
         finally:
             _next.reset(token)
-        span = _Span(raw)
+        span = _OtelSpan(raw)
         try:
             yield span
         except BaseException as error:
-            span.failed(type(error).__name__)
+            span.set_failed(type(error).__name__)
             raise
         finally:
             raw.end()
@@ -97,7 +97,7 @@ class OpenTelemetry:
         self._provider.shutdown()
 
 
-class _Span:
+class _OtelSpan:
     def __init__(self, raw: Span) -> None:
         self._raw = raw
 
@@ -111,14 +111,14 @@ class _Span:
             )
         ]
 
-    def note(self, **about: str | int | float) -> None:
+    def set_attributes(self, **about: str | int | float) -> None:
         self._raw.set_attributes({f"ratchet.{name}": value for name, value in about.items()})
 
-    def failed(self, kind: str) -> None:
+    def set_failed(self, kind: str) -> None:
         self._raw.set_status(Status(StatusCode.ERROR, kind))
 
 
-class _Sender(BatchSpanProcessor):
+class _BoundedShutdownProcessor(BatchSpanProcessor):
     """Sends spans in the background. At the end it gives up after some seconds: by itself it would
     go on for half a minute.
     """
@@ -134,7 +134,7 @@ class _Sender(BatchSpanProcessor):
         self._giving_up.cancel()
 
 
-class _Ids(RandomIdGenerator):
+class _FixedOrRandomIds(RandomIdGenerator):
     """Random ids, but for a span whose place is given."""
 
     def generate_span_id(self) -> int:
@@ -149,11 +149,13 @@ class _Ids(RandomIdGenerator):
         return False
 
 
-def exported(service: str, endpoint: str) -> OpenTelemetry:
+def otlp_tracing(service: str, endpoint: str) -> OpenTelemetryTracing:
     """Spans are sent to `endpoint` in the background; while nobody answers there they are dropped,
     with a line in the log.
     """
-    return OpenTelemetry(service, _Sender(OTLPSpanExporter(endpoint=endpoint)))
+    return OpenTelemetryTracing(
+        service, _BoundedShutdownProcessor(OTLPSpanExporter(endpoint=endpoint))
+    )
 
 
 def _context(traceparent: str) -> SpanContext:

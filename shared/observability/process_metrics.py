@@ -14,18 +14,24 @@ from shared.observability.metrics import Metrics
 from shared.version import ratchet_version
 
 
-def show_vitals(metrics: Metrics, health: Health, folders: Mapping[str, Path | None]) -> None:
+def export_process_metrics(
+    metrics: Metrics, health: Health, folders: Mapping[str, Path | None]
+) -> None:
     """Have them read whenever the metrics are. `folders` are where the service writes, by setting;
     None for what is not on a disk here.
     """
     metrics.set("ratchet_build_info", 1, version=ratchet_version())
-    metrics.read("ratchet_service_live", lambda: float(health.is_live))
-    metrics.read("ratchet_service_ready", lambda: float(health.is_ready))
-    metrics.read("ratchet_service_stalled_seconds", lambda: health.stalled_seconds)
+    metrics.set_function("ratchet_service_live", lambda: float(health.is_live))
+    metrics.set_function("ratchet_service_ready", lambda: float(health.is_ready))
+    metrics.set_function("ratchet_service_stalled_seconds", lambda: health.stalled_seconds)
     for name, folder in folders.items():
         if folder is not None:
-            metrics.read("ratchet_disk_free_bytes", partial(_of_disk, folder, "free"), folder=name)
-            metrics.read("ratchet_disk_size_bytes", partial(_of_disk, folder, "total"), folder=name)
+            metrics.set_function(
+                "ratchet_disk_free_bytes", partial(_of_disk, folder, "free"), folder=name
+            )
+            metrics.set_function(
+                "ratchet_disk_size_bytes", partial(_of_disk, folder, "total"), folder=name
+            )
 
 
 def _of_disk(folder: Path, what: Literal["free", "total"]) -> float:

@@ -33,15 +33,15 @@ def traceparent_in(headers: Headers) -> str | None:
     return None
 
 
-def place_of_batch(batch_id: str) -> str:
+def traceparent_for_batch(batch_id: str) -> str:
     """The traceparent of a batch, with which its trace begins."""
-    return _place(batch_id, "batch", batch_id)
+    return _traceparent(batch_id, "batch", batch_id)
 
 
-def place_of_version(batch_id: str, run_id: str) -> str:
+def traceparent_for_version(batch_id: str, run_id: str) -> str:
     """The traceparent of the registry's first answer to the run that made a version of a batch."""
-    return _place(batch_id, "register", run_id)
+    return _traceparent(batch_id, "register", run_id)
 
 
-def _place(batch_id: str, *what: str) -> str:
+def _traceparent(batch_id: str, *what: str) -> str:
     return f"00-{identity('trace', batch_id)}-{identity('span', *what)[:16]}-01"

@@ -24,7 +24,7 @@ from shared.errors import SettingsError
 from shared.messaging.codec import Headers
 
 Endpoint = Annotated[AnyHttpUrl, UrlConstraints(allowed_schemes=["http", "https"])]
-Traces = Annotated[
+TracesEndpoint = Annotated[
     Endpoint | None,
     Field(
         description="where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; needs "
@@ -39,12 +39,12 @@ class Span(Protocol):
     @property
     def headers(self) -> list[tuple[str, bytes]]: ...
 
-    def note(self, **about: str | int | float) -> None:
+    def set_attributes(self, **about: str | int | float) -> None:
         """What it is about. Traces go to others: nothing that users or applications said belongs
         here.
         """
 
-    def failed(self, kind: str) -> None:
+    def set_failed(self, kind: str) -> None:
         """It came to nothing."""
 
 
@@ -52,16 +52,16 @@ class Tracing(Protocol):
     """Where spans go. While `on` is false nothing that is said here has an effect."""
 
     @property
-    def on(self) -> bool: ...
+    def enabled(self) -> bool: ...
 
     def span(
         self,
         name: str,
-        after: Headers | str = (),
+        parent: Headers | str = (),
         *,
-        at: str | None = None,
+        traceparent: str | None = None,
         links: Iterable[str] = (),
-        since: datetime | None = None,
+        start_time: datetime | None = None,
     ) -> AbstractContextManager[Span]:
         """The body as a span, failed where an exception leaves it. It follows the one that headers
         or a traceparent name, or begins a trace. `at` is the place that it takes itself, where
@@ -75,17 +75,17 @@ class Tracing(Protocol):
 class _NoSpan:
     headers: list[tuple[str, bytes]] = []  # noqa: RUF012 (nobody adds to them)
 
-    def note(self, **about: str | int | float) -> None:
+    def set_attributes(self, **about: str | int | float) -> None:
         pass
 
-    def failed(self, kind: str) -> None:
+    def set_failed(self, kind: str) -> None:
         pass
 
 
-class Untraced:
+class NoopTracing:
     """Nothing is traced."""
 
-    on = False
+    enabled = False
 
     def __init__(self) -> None:
         self._span: AbstractContextManager[Span] = nullcontext(_NoSpan())
@@ -93,11 +93,11 @@ class Untraced:
     def span(
         self,
         name: str,
-        after: Headers | str = (),
+        parent: Headers | str = (),
         *,
-        at: str | None = None,
+        traceparent: str | None = None,
         links: Iterable[str] = (),
-        since: datetime | None = None,
+        start_time: datetime | None = None,
     ) -> AbstractContextManager[Span]:
         return self._span
 
@@ -105,19 +105,19 @@ class Untraced:
         pass
 
 
-UNTRACED = Untraced()
+NOOP_TRACING = NoopTracing()
 
 
-def tracing(service: str, traces: Endpoint | None) -> Tracing:
+def create_tracing(service: str, traces: Endpoint | None) -> Tracing:
     """What a service traces with: nothing unless `traces` says where to. Raises SettingsError when
     the extra is not installed.
     """
     if traces is None:
-        return UNTRACED
+        return NOOP_TRACING
     try:
-        from shared.observability.otlp import exported
+        from shared.observability.otlp import otlp_tracing
     except ImportError as error:
         raise SettingsError(
             "RATCHET_TRACES needs the extra `traces`; type: pip install 'ratchet[traces]'"
         ) from error
-    return exported(service, str(traces))
+    return otlp_tracing(service, str(traces))

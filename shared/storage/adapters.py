@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from shared.errors import Missing, Unusable
-from shared.events import Artefact, Digest, Value
+from shared.errors import InvalidArtefact, ObjectNotFound
+from shared.events import Artefact, Digest, FrozenModel
 from shared.storage.object_store import ObjectStore, canonical_json, get_verified
 
 MANIFEST = "manifest.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-CARD = "README.md"
+MODEL_CARD = "README.md"
 
 
-class AdapterManifest(Value):
+class AdapterManifest(FrozenModel):
     """The files of an adapter with their digests. `base_digest` is that of the base's
     model.safetensors.
     """
@@ -41,7 +41,7 @@ class Adapter:
     base_digest: Digest
 
 
-def folder_of(model: str, run_id: str) -> str:
+def adapter_folder(model: str, run_id: str) -> str:
     """The folder that a run's adapter is written to."""
     return f"adapters/{model}/{run_id}"
 
@@ -67,7 +67,7 @@ def read_adapter(store: ObjectStore, artefact: Artefact) -> Adapter:
     try:
         manifest = AdapterManifest.model_validate_json(get_verified(store, artefact))
     except ValidationError as error:
-        raise Unusable(f"{artefact.uri} is not an adapter's manifest: {error}") from error
+        raise InvalidArtefact(f"{artefact.uri} is not an adapter's manifest: {error}") from error
     folder = artefact.uri.rpartition("/")[0]
     files = {
         name: get_verified(store, Artefact(uri=f"{folder}/{name}", digest=digest))
@@ -82,9 +82,9 @@ def remove_adapter(store: ObjectStore, uri: str) -> int:
     What the manifest does not name stays.
     """
     folder = uri.rpartition("/")[0]
-    names = {CONFIG, WEIGHTS, CARD}
+    names = {CONFIG, WEIGHTS, MODEL_CARD}
     with suppress(
-        Missing, ValidationError
+        ObjectNotFound, ValidationError
     ):  # it was removed already, or is no manifest: the names that trainers give are known
         names |= set(AdapterManifest.model_validate_json(store.get(uri)).files)
     keys = [f"{folder}/{name}" for name in sorted(names) if "/" not in name]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from math import fsum
 
 from shared.identity import prompt_identity
-from shared.storage.snapshots import Composition, Example, Spread, Users
+from shared.storage.snapshots import Composition, Example, Summary, UserCounts
 
 
 def composition_of(examples: Sequence[Example]) -> Composition:
@@ -31,10 +31,10 @@ def source_of(feedback_id: str) -> str:
     return source if bar else ""
 
 
-def _users(examples: Sequence[Example]) -> Users:
+def _users(examples: Sequence[Example]) -> UserCounts:
     counts = Counter(example.user_id for example in examples if example.user_id is not None)
     largest = max(counts.values(), default=0)
-    return Users(
+    return UserCounts(
         distinct=len(counts),
         largest_share=largest / len(examples) if examples else 0.0,
         unnamed=len(examples) - counts.total(),
@@ -45,11 +45,11 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def _spread(values: Sequence[float]) -> Spread | None:
+def _spread(values: Sequence[float]) -> Summary | None:
     # fsum rounds once, so that the mean does not depend on the order, nor on how a Python's own sum
     # adds up.
     return (
-        Spread(least=min(values), mean=fsum(values) / len(values), most=max(values))
+        Summary(least=min(values), mean=fsum(values) / len(values), most=max(values))
         if values
         else None
     )

@@ -21,7 +21,7 @@ class CountedStore:
         self._store = store
         self._metrics = metrics
         for operation in get_args(Operation):
-            metrics.expect("ratchet_object_store_errors_total", operation=operation)
+            metrics.init_series("ratchet_object_store_errors_total", operation=operation)
 
     def put(self, key: str, data: bytes) -> Artefact:
         with self._counting("put"):
@@ -35,9 +35,9 @@ class CountedStore:
         with self._counting("exists"):
             return self._store.exists(key)
 
-    def below(self, folder: str) -> list[str]:
+    def list_keys(self, folder: str) -> list[str]:
         with self._counting("below"):
-            return self._store.below(folder)
+            return self._store.list_keys(folder)
 
     def delete(self, key: str) -> None:
         with self._counting("delete"):

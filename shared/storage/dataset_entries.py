@@ -17,11 +17,11 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from shared.events import Artefact, Count, FeedbackType, Id, Name, Position, RewardPart, Value
+from shared.events import Artefact, Count, FeedbackType, FrozenModel, Id, Name, Position, RewardPart
 from shared.storage.snapshots import Example
 
-Decision = Literal["training", "negative", "held_out", "dropped", "withdrawal"]
-Reason = Literal[
+EntryDecision = Literal["training", "negative", "held_out", "dropped", "withdrawal"]
+EntryReason = Literal[
     "correction",
     "approved",
     "low_reward",
@@ -38,7 +38,7 @@ Reason = Literal[
 ]
 
 
-class Membership(Value):
+class Membership(FrozenModel):
     """The place of an event in a batch: `place` of `size` members, counted from 0; `closed` is the
     offset at which the batch closed.
     """
@@ -50,7 +50,7 @@ class Membership(Value):
     manifest: Artefact
 
 
-class Entry(Value):
+class DatasetEntry(FrozenModel):
     """What was decided about one event, why, and where the event stands in `feedback.scored`.
 
     `occurred_at` is the event's own time, `logged_at` that of its record. `influence` and
@@ -67,8 +67,8 @@ class Entry(Value):
     model: Name
     shard: Count
     feedback_id: Id
-    decision: Decision
-    reason: Reason
+    decision: EntryDecision
+    reason: EntryReason
     source: Position
     occurred_at: AwareDatetime
     logged_at: AwareDatetime
@@ -93,26 +93,26 @@ class Entry(Value):
         return entry_key(self.model, self.shard, self.feedback_id)
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether it waits for a batch."""
         return is_waiting(self.decision, self.batch)
 
-    def traced(self, traceparent: str) -> "Entry":
+    def with_traceparent(self, traceparent: str) -> "DatasetEntry":
         """The same, with the span that scored it."""
         return self.model_copy(update={"traceparent": traceparent})
 
-    def joined(self, batch: Membership) -> "Entry":
+    def with_membership(self, batch: Membership) -> "DatasetEntry":
         """The same event as a member of a batch, without its content, and without what only matters
         before.
         """
         gone = dict.fromkeys(("example", "traceparent", "conversation", "eligible_at"))
         return self.model_copy(update=gone | {"batch": batch, "parts": ()})
 
-    def without_signatures(self) -> "Entry":
+    def without_signatures(self) -> "DatasetEntry":
         """The same event, with which nothing is compared any more."""
         return self.model_copy(update={"text": None, "prompt": None})
 
-    def revoked_by(self, reason: Reason, offset: int) -> "Entry":
+    def revoked_by(self, reason: EntryReason, offset: int) -> "DatasetEntry":
         """The same event, dropped for the one at `offset` although it waited; without its content."""
         gone = dict.fromkeys(
             ("example", "text", "prompt", "conversation", "eligible_at", "traceparent")
@@ -121,7 +121,7 @@ class Entry(Value):
             update={"decision": "dropped", "reason": reason, "revoked": offset, **gone}
         )
 
-    def forgotten(self) -> "Entry":
+    def erased(self) -> "DatasetEntry":
         """The same event, of which only remains that it was there: nothing of what was said, or who
         said it.
         """
@@ -144,7 +144,7 @@ class Entry(Value):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-def is_waiting(decision: Decision, batch: object | None) -> bool:
+def is_waiting(decision: EntryDecision, batch: object | None) -> bool:
     """Whether what was decided so waits for a batch, if it is in `batch`."""
     return batch is None and decision not in ("dropped", "withdrawal")
 
@@ -154,7 +154,7 @@ def entry_key(model: str, shard: int, feedback_id: str) -> str:
     return f"{model}#{shard}|{feedback_id}"
 
 
-class ClosedBatch(Value):
+class ClosedBatch(FrozenModel):
     """A batch that is settled: its number, how many members it has, the offset at which it closed,
     the time of the event there, and the manifest that names them. `partition` is that of its
     events.
@@ -197,23 +197,23 @@ def closed_batch_key(model: str, shard: int, number: int) -> str:
 class TableState:
     """All that the compacted topic says, or a part of it."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[DatasetEntry, ...]
     batches: tuple[ClosedBatch, ...] = ()
 
     @classmethod
-    def read(cls, values: Iterable[tuple[bytes, bytes]]) -> "TableState":
+    def from_records(cls, values: Iterable[tuple[bytes, bytes]]) -> "TableState":
         """From keys and their last values."""
-        entries: list[Entry] = []
+        entries: list[DatasetEntry] = []
         batches: list[ClosedBatch] = []
         for key, value in values:
-            if is_of_batch(key):
+            if is_batch_key(key):
                 batches.append(ClosedBatch.model_validate_json(value))
             else:
-                entries.append(Entry.model_validate_json(value))
+                entries.append(DatasetEntry.model_validate_json(value))
         return cls(tuple(entries), tuple(batches))
 
 
-def is_of_batch(key: bytes) -> bool:
+def is_batch_key(key: bytes) -> bool:
     """Whether a key is that of a batch's record, and not of an entry."""
     _, _, rest = key.partition(b"#")
     return rest.partition(b"/")[0].isdigit()

@@ -13,7 +13,7 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shared.errors import Corrupt, Missing, StorageUnavailable
+from shared.errors import DigestMismatch, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact
 from shared.identity import digest_of
 
@@ -30,7 +30,7 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
-    def below(self, folder: str) -> list[str]:
+    def list_keys(self, folder: str) -> list[str]:
         """The keys of all objects in a folder and its folders, in order; none where there is no
         such folder.
         """
@@ -43,7 +43,7 @@ def get_verified(store: ObjectStore, artefact: Artefact) -> bytes:
     """The bytes of an artefact. Raises Corrupt when they are not those of its digest."""
     data = store.get(artefact.uri)
     if (found := digest_of(data)) != artefact.digest:
-        raise Corrupt(artefact.uri, artefact.digest, found)
+        raise DigestMismatch(artefact.uri, artefact.digest, found)
     return data
 
 
@@ -84,7 +84,7 @@ class FsspecStore:
         try:
             data: bytes = self._files.cat_file(self._path(key))
         except FileNotFoundError as error:
-            raise Missing(f"{self._path(key)} is not in the object store") from error
+            raise ObjectNotFound(f"{self._path(key)} is not in the object store") from error
         except OSError as error:
             raise StorageUnavailable(f"could not read {self._path(key)}: {error}") from error
         return data
@@ -95,7 +95,7 @@ class FsspecStore:
         except OSError as error:
             raise StorageUnavailable(f"could not look for {self._path(key)}: {error}") from error
 
-    def below(self, folder: str) -> list[str]:
+    def list_keys(self, folder: str) -> list[str]:
         try:
             found = self._files.find(self._path(folder))
         except FileNotFoundError:
@@ -134,12 +134,12 @@ class MemoryStore:
         try:
             return self.objects[key]
         except KeyError as error:
-            raise Missing(f"{key} is not in the object store") from error
+            raise ObjectNotFound(f"{key} is not in the object store") from error
 
     def exists(self, key: str) -> bool:
         return key in self.objects
 
-    def below(self, folder: str) -> list[str]:
+    def list_keys(self, folder: str) -> list[str]:
         return sorted(key for key in self.objects if key.startswith(f"{folder}/"))
 
     def delete(self, key: str) -> None:

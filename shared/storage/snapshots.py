@@ -18,6 +18,7 @@ from shared.events import (
     Count,
     Digest,
     FeedbackType,
+    FrozenModel,
     Id,
     Message,
     Name,
@@ -25,20 +26,19 @@ from shared.events import (
     Position,
     Reward,
     Share,
-    Value,
 )
 from shared.events.hyperparameters import Lane
 from shared.storage.object_store import ObjectStore, get_verified
 
-Kind = Literal["training", "preference", "negative", "held_out"]
-KINDS: tuple[Kind, ...] = ("training", "preference", "negative", "held_out")
-MEMBER_KINDS: tuple[Kind, ...] = ("training", "negative", "held_out")
+ExampleKind = Literal["training", "preference", "negative", "held_out"]
+EXAMPLE_KINDS: tuple[ExampleKind, ...] = ("training", "preference", "negative", "held_out")
+MEMBER_KINDS: tuple[ExampleKind, ...] = ("training", "negative", "held_out")
 """The kinds that make up a batch's members, each of them once; a preference is a training example
 again, with what it rejects.
 """
 
 
-class Example(Value):
+class Example(FrozenModel):
     """One line of a snapshot. `answer` is what to learn (for a negative: what to avoid); `rejected`
     stands in a preference only.
     """
@@ -54,15 +54,15 @@ class Example(Value):
     user_id: str | None = None
 
 
-class DataFile(Value):
+class DataFile(FrozenModel):
     """One data file of a snapshot."""
 
-    kind: Kind
+    kind: ExampleKind
     artefact: Artefact
     examples: Annotated[int, Field(ge=0)]
 
 
-class Spread(Value):
+class Summary(FrozenModel):
     """Some numbers in short."""
 
     least: FiniteFloat
@@ -70,7 +70,7 @@ class Spread(Value):
     most: FiniteFloat
 
 
-class Users(Value):
+class UserCounts(FrozenModel):
     """Who stands behind some examples: how many different users, the largest part of the examples
     that is one user's, and how many examples name no user.
     """
@@ -80,7 +80,7 @@ class Users(Value):
     unnamed: Count
 
 
-class Composition(Value):
+class Composition(FrozenModel):
     """Some examples in numbers. `prompts` and `answers` are how many different ones there are.
     Counts are by kind of feedback, by the version that answered and by the CloudEvents source; an
     empty name stands for examples that do not say. Without examples there is no reward and no
@@ -90,15 +90,15 @@ class Composition(Value):
     examples: Count
     prompts: Count
     answers: Count
-    users: Users
+    users: UserCounts
     feedback_types: dict[str, Count]
     model_versions: dict[str, Count]
     sources: dict[str, Count]
-    reward: Spread | None = None
-    quality: Spread | None = None
+    reward: Summary | None = None
+    quality: Summary | None = None
 
 
-class Policy(Value):
+class PolicySnapshot(FrozenModel):
     """The settings under which a batch closed, as the model file gave them. Plain JSON: what was in
     force then reads the same after a setting has been added, renamed or dropped. An event that was
     scored before the reward policy changed kept the reward that it had.
@@ -108,7 +108,7 @@ class Policy(Value):
     reward: dict[str, JsonValue]
 
 
-class Manifest(Value):
+class BatchManifest(FrozenModel):
     """What a batch consists of, and what it was made from.
 
     `feedback_ids` are its members in their order, `positions` where each of them stands in the log.
@@ -133,23 +133,23 @@ class Manifest(Value):
     positions: tuple[Position, ...] = ()
     reasons: Mapping[str, Mapping[str, Count]] = {}
     held_back: Mapping[str, Count] = {}
-    made_of: Mapping[Kind, Composition] = {}
-    policy: Policy | None = None
+    made_of: Mapping[ExampleKind, Composition] = {}
+    policy: PolicySnapshot | None = None
     report: Artefact | None = None
     page: Artefact | None = None
 
 
-def read_manifest(store: ObjectStore, artefact: Artefact) -> Manifest:
+def read_manifest(store: ObjectStore, artefact: Artefact) -> BatchManifest:
     """The manifest behind a claim check. Raises Corrupt when it was altered, Undecodable when it is
     none.
     """
     try:
-        return Manifest.model_validate_json(get_verified(store, artefact))
+        return BatchManifest.model_validate_json(get_verified(store, artefact))
     except ValueError as error:
         raise Undecodable(f"{artefact.uri} is not a manifest: {error}") from error
 
 
-def read_examples(store: ObjectStore, manifest: Manifest, kind: Kind) -> list[Example]:
+def read_examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind) -> list[Example]:
     """The examples of one kind, in the order in which they were written. Raises Corrupt when a file
     was altered.
     """

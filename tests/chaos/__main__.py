@@ -61,7 +61,7 @@ def main() -> int:
             found = asyncio.run(play(world, chosen.rounds, chosen.seed))
         finally:
             world.close()
-    for fault in (*found.lost, *found.doubled):
+    for fault in (*found.lost, *found.duplicated):
         print(fault)
     print(
         json.dumps(
@@ -70,12 +70,12 @@ def main() -> int:
                 "kills": world.kills,
                 "sent": len(world.accepted),
                 "lost": len(found.lost),
-                "doubled": len(found.doubled),
+                "doubled": len(found.duplicated),
                 "seed": chosen.seed,
             }
         )
     )
-    return 1 if found.lost or found.doubled else 0
+    return 1 if found.lost or found.duplicated else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
-from shared.failpoints import CATALOGUE, Service
+from shared.failpoints import FAILPOINTS, Service
 from tests.chaos.world import World
 
 Fault = Callable[[World, Service, random.Random], Awaitable[str]]
@@ -15,7 +15,7 @@ Fault = Callable[[World, Service, random.Random], Awaitable[str]]
 
 
 async def _die_at_a_failpoint(world: World, service: Service, chance: random.Random) -> str:
-    point = chance.choice([row.name for row in CATALOGUE if service in row.services])
+    point = chance.choice([row.name for row in FAILPOINTS if service in row.services])
     time = (
         chance.randint(1, 4)
         if point == "dataset.recovering" or "batch" in point

@@ -4,14 +4,14 @@ catalogue is tested by being there.
 
 import pytest
 
-from shared.failpoints import CATALOGUE, Service
+from shared.failpoints import FAILPOINTS, Service
 from tests.chaos.__main__ import SERVICES
 from tests.chaos.world import World
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 POINTS: list[tuple[Service, str]] = [
-    (service, row.name) for row in CATALOGUE for service in row.services if service in SERVICES
+    (service, row.name) for row in FAILPOINTS for service in row.services if service in SERVICES
 ]
 
 

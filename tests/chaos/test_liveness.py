@@ -33,9 +33,9 @@ async def test_a_worker_that_stands_still_before_waiting_events_is_not_live(worl
     if "FAILPOINT reached" not in worker.log:
         assert worker.is_ready(), "nothing waits, and still it counts as a stall"
         await world.send(20)
-    await worker.until(lambda: not worker.is_live(), "found out", STALLED + 8)
+    await worker.wait_until(lambda: not worker.is_live(), "found out", STALLED + 8)
     assert not worker.is_ready()
-    await worker.until(worker.is_ready, "going on")
+    await worker.wait_until(worker.is_ready, "going on")
     await world.nothing_lost_or_doubled(once_more=False)
 
 
@@ -50,22 +50,22 @@ async def test_a_recovery_is_not_ready_and_has_a_longer_bound_of_its_own(world: 
         RATCHET_STALLED_SECONDS="5",
         RATCHET_RECOVERY_SECONDS="15",
     )
-    await worker.until(lambda: "FAILPOINT reached" in worker.log, "recovering")
+    await worker.wait_until(lambda: "FAILPOINT reached" in worker.log, "recovering")
     await asyncio.sleep(STALLED + 3)
     assert worker.is_live(), "a recovery counts as a stall"
     assert not worker.is_ready()
-    await worker.until(lambda: not worker.is_live(), "found out", 15)
-    await worker.until(worker.is_ready, "recovered")
+    await worker.wait_until(lambda: not worker.is_live(), "found out", 15)
+    await worker.wait_until(worker.is_ready, "recovered")
 
 
 async def test_a_worker_is_not_ready_while_it_recovers_after_a_rebalance(world: World) -> None:
     """Its first recovery comes by the place four times, once for each shard."""
     worker = await world.start("dataset", "dataset.recovering=stall:6@5")
     second = world.launch("dataset")
-    await worker.until(lambda: "FAILPOINT reached" in worker.log, "recovering")
+    await worker.wait_until(lambda: "FAILPOINT reached" in worker.log, "recovering")
     assert not worker.is_ready()
     assert worker.is_live()
-    await worker.until(worker.is_ready, "recovered")
+    await worker.wait_until(worker.is_ready, "recovered")
     world.stop(second)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from shared.failpoints import Service
 from shared.messaging.topics import DATASET_ENTRIES
-from shared.storage.dataset_entries import Entry, TableState
+from shared.storage.dataset_entries import DatasetEntry, TableState
 from tests.chaos.load import MODEL_FILE
 from tests.chaos.world import World
 from tests.dataset.running import Headers, read, send
@@ -37,7 +37,7 @@ async def test_sigterm_in_mid_stream(world: World) -> None:
     for _ in range(2):
         await asyncio.sleep(4)
         for worker in list(world.workers):
-            await worker.until(worker.is_ready, "ready")
+            await worker.wait_until(worker.is_ready, "ready")
             world.stop(worker)
         for service in SERVICES:
             world.launch(service)
@@ -50,7 +50,7 @@ async def test_a_worker_that_sleeps_longer_than_its_session_and_wakes_up_after_i
     world: World, service: Service
 ) -> None:
     (sleeper,) = world.of(service)
-    await sleeper.until(sleeper.is_ready, "ready")
+    await sleeper.wait_until(sleeper.is_ready, "ready")
     sending = asyncio.create_task(world.send(400, seconds=4))
     await asyncio.sleep(2)
     assert sleeper.process is not None
@@ -68,11 +68,11 @@ async def test_a_worker_that_falls_asleep_at_a_failpoint_with_much_unsent(
     world: World, point: str, time: int
 ) -> None:
     (awake,) = world.of("dataset")
-    await awake.until(awake.is_ready, "ready")
+    await awake.wait_until(awake.is_ready, "ready")
     world.stop(awake)
     await world.send(150)
     sleeper = world.launch("dataset", f"{point}=pause:{SLEEP}@{time}")
-    await sleeper.until(lambda: "FAILPOINT reached" in sleeper.log, "asleep")
+    await sleeper.wait_until(lambda: "FAILPOINT reached" in sleeper.log, "asleep")
     world.launch("dataset")
     await asyncio.sleep(SLEEP + 2)
     await world.nothing_lost_or_doubled()
@@ -96,7 +96,7 @@ async def test_older_entries_written_over_every_member_of_the_newest_batches(wor
             assert change.value is not None
             first.setdefault(change.key, change.value)
             last[change.key] = change.value
-    members = [entry for entry in TableState.read(last.items()).entries if entry.batch]
+    members = [entry for entry in TableState.from_records(last.items()).entries if entry.batch]
     newest = {
         shard: max(entry.batch.number for entry in members if entry.shard == shard and entry.batch)
         for shard in range(4)
@@ -110,7 +110,7 @@ async def test_older_entries_written_over_every_member_of_the_newest_batches(wor
     await world.nothing_lost_or_doubled()
 
 
-async def write(world: World, values: list[tuple[Entry, bytes]]) -> None:
+async def write(world: World, values: list[tuple[DatasetEntry, bytes]]) -> None:
     no_headers: Headers = []
     for partition in range(4):
         records = [
@@ -134,7 +134,7 @@ async def test_a_second_worker_joins_and_leaves_under_load(world: World, service
 
 async def test_a_broker_restart_under_load(world: World) -> None:
     for worker in world.workers:
-        await worker.until(worker.is_ready, "ready")
+        await worker.wait_until(worker.is_ready, "ready")
     sending = asyncio.create_task(world.send(400, seconds=10))
     await asyncio.sleep(3)
     await asyncio.to_thread(world.broker.stop)
@@ -154,7 +154,7 @@ async def test_an_object_store_that_is_full(world: World) -> None:
     await world.send(100)
     assert await world.died(writer) == 1
     found = await world.reconciled()
-    assert not found.doubled
+    assert not found.duplicated
     world.launch("dataset")
     await world.nothing_lost_or_doubled()
 
@@ -177,4 +177,4 @@ async def test_a_model_file_that_changes_while_a_worker_is_dead(world: World) ->
 async def test_what_was_sent_twice_was_used_once(world: World) -> None:
     await world.send(100)
     found = await world.nothing_lost_or_doubled()
-    assert sum(fate.reason == "duplicate" for fate in found.fates.values()) > 5
+    assert sum(fate.reason == "duplicate" for fate in found.outcomes.values()) > 5

@@ -9,25 +9,25 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from ratchet.reconciliation import TOPICS_NEEDED, Reconciliation, reconcile
 from shared.clock import SystemClock
 from shared.failpoints import Service as Name
-from shared.kafka.end_offsets import LogEnds
-from shared.kafka.topic_reader import KafkaReader
+from shared.kafka.end_offsets import EndOffsets
+from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_manifest
 from tests.chaos.load import MODEL, MODEL_FILE, Load
-from tests.dataset.running import Service
+from tests.dataset.running import ServiceProcess
 
 SOURCES: dict[Name, str] = {"feedback": FEEDBACK_RECEIVED, "dataset": FEEDBACK_SCORED}
 _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 
 
-class Worker(Service):
+class Worker(ServiceProcess):
     """A process of one of the services that are under test."""
 
     def __init__(
@@ -56,7 +56,7 @@ class World:
     def open(self) -> None:
         self.broker.start()
         asyncio.run(apply_topics(self.broker.bootstrap_servers))
-        asyncio.run(await_groups(self.broker.bootstrap_servers))
+        asyncio.run(wait_for_group_coordinator(self.broker.bootstrap_servers))
 
     def close(self) -> None:
         for worker in self.workers:
@@ -80,7 +80,7 @@ class World:
     async def start(self, name: Name, failpoints: str = "", **settings: str) -> Worker:
         """Start a worker and wait until it is ready."""
         worker = self.launch(name, failpoints, **settings)
-        await worker.until(worker.is_ready, "ready", 60)
+        await worker.wait_until(worker.is_ready, "ready", 60)
         return worker
 
     def stop(self, worker: Worker) -> None:
@@ -143,10 +143,10 @@ class World:
         acknowledged.
         """
         store = FsspecStore(str(self.folder / "objects"))
-        reader = KafkaReader(self.broker.bootstrap_servers, TOPICS_NEEDED)
+        reader = KafkaTopicReader(self.broker.bootstrap_servers, TOPICS_NEEDED)
         await reader.start()
         try:
-            records = await reader.newest()
+            records = await reader.read_new()
         finally:
             await reader.stop()
         received = {
@@ -169,8 +169,8 @@ class World:
             await self.send(40)
             await self.settle()
         found = await self.reconciled()
-        assert (found.lost, found.doubled) == ((), ())
-        assert {fate.place for fate in found.fates.values()} == {
+        assert (found.lost, found.duplicated) == ((), ())
+        assert {fate.state for fate in found.outcomes.values()} == {
             "dead_letter",
             "dropped",
             "waiting",
@@ -194,14 +194,14 @@ class World:
         """Whether the group of a service has records before it that are not committed."""
         topic = SOURCES[name]
         admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers)
-        ends = LogEnds(self.broker.bootstrap_servers)
+        ends = EndOffsets(self.broker.bootstrap_servers)
         await admin.start()
         await ends.start()
         try:
             committed = await admin.list_consumer_group_offsets(f"ratchet-{name}")
             places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
             return bool(
-                await ends.behind(
+                await ends.lag(
                     {
                         (topic, number): places.get((topic, number))
                         for number in range(_PARTITIONS[topic])

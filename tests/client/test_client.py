@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from ratchet.local_stack.broker import Broker
-from ratchet_client import AsyncClient, Client, InvalidFeedback, Said
+from ratchet_client import AsyncClient, Client, FeedbackFields, InvalidFeedback
 from ratchet_client.spool import DiskSpool
 from shared.events import FeedbackReceived
 from shared.messaging.codec import decode
@@ -24,7 +24,7 @@ from tests.dataset.running import read
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-def said(model: str) -> Said:
+def said(model: str) -> FeedbackFields:
     return {
         "model": model,
         "input": "q",

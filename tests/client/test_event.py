@@ -7,14 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet_client.event import LARGEST, InvalidFeedback, Said, read_line, record_of
+from ratchet_client.event import (
+    MAX_EVENT_BYTES,
+    FeedbackFields,
+    InvalidFeedback,
+    build_record,
+    parse_line,
+)
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
 from shared.messaging.codec import decode
-from shared.messaging.topics import LARGEST_SENT
+from shared.messaging.topics import MAX_APPLICATION_RECORD_BYTES
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SAID: Said = {"model": "support", "input": "q", "output": "a", "feedback_type": "thumbs_up"}
+SAID: FeedbackFields = {
+    "model": "support",
+    "input": "q",
+    "output": "a",
+    "feedback_type": "thumbs_up",
+}
 
 odd = st.one_of(
     st.none(),
@@ -49,7 +60,7 @@ fields = {
 def test_the_client_and_the_contract_agree(changed: dict[str, Any], valid_otherwise: bool) -> None:
     said: Any = {**SAID, **changed} if valid_otherwise else changed
     try:
-        record = record_of(said, NOW)
+        record = build_record(said, NOW)
     except InvalidFeedback:
         loose = {"event_id": "e", "occurred_at": NOW} | {
             name: value for name, value in said.items() if value is not None
@@ -60,7 +71,7 @@ def test_the_client_and_the_contract_agree(changed: dict[str, Any], valid_otherw
     event = decode(record.value, (), FeedbackReceived).event
     assert event.event_id == record.event_id
     assert b"\n" not in record.value
-    assert read_line(record.value) == record
+    assert parse_line(record.value) == record
 
 
 def test_what_is_said_arrives_as_it_was_said() -> None:
@@ -68,14 +79,14 @@ def test_what_is_said_arrives_as_it_was_said() -> None:
         {"role": "system", "content": "Sort."},
         {"role": "user", "content": "Größe?\n\x00"},
     )
-    more: Said = {
+    more: FeedbackFields = {
         "input": conversation,
         "feedback_type": "correction",
         "corrected_output": "→",
         "tags": {"channel": "web"},
     }
     at = datetime(2026, 1, 1, 13, tzinfo=UTC) - timedelta(minutes=1)
-    record = record_of(
+    record = build_record(
         {
             **SAID,
             **more,
@@ -95,9 +106,9 @@ def test_what_is_said_arrives_as_it_was_said() -> None:
         0.5,
     )
     assert record.key == b"c1"
-    assert record_of({**SAID, "user_id": "ada"}, NOW).key == b"ada"
-    assert record_of({**SAID, "event_id": "e"}, NOW).key == b"e"
-    assert decode(record_of(SAID, NOW).value, (), FeedbackReceived).event.occurred_at == NOW
+    assert build_record({**SAID, "user_id": "ada"}, NOW).key == b"ada"
+    assert build_record({**SAID, "event_id": "e"}, NOW).key == b"e"
+    assert decode(build_record(SAID, NOW).value, (), FeedbackReceived).event.occurred_at == NOW
 
 
 @pytest.mark.parametrize(
@@ -111,18 +122,18 @@ def test_what_is_said_arrives_as_it_was_said() -> None:
         ({"occurred_at": datetime(2026, 1, 1)}, "occurred_at"),  # noqa: DTZ001 (that is the mistake)
         ({"feedback": "thumbs_up"}, "feedback"),
         ({"output": "\ud800"}, "event"),
-        ({"output": "x" * LARGEST}, "event"),
+        ({"output": "x" * MAX_EVENT_BYTES}, "event"),
     ],
 )
 def test_the_argument_at_fault_is_named(changed: dict[str, Any], field: str) -> None:
     said: Any = SAID | changed
     with pytest.raises(InvalidFeedback) as refused:
-        record_of(said, NOW)
+        build_record(said, NOW)
     assert refused.value.field == field
 
 
 def test_the_largest_event_fits_in_a_record() -> None:
-    assert LARGEST + 4 * 256 + 1000 < LARGEST_SENT
+    assert MAX_EVENT_BYTES + 4 * 256 + 1000 < MAX_APPLICATION_RECORD_BYTES
 
 
 def test_what_is_no_event_is_none() -> None:
@@ -134,6 +145,6 @@ def test_what_is_no_event_is_none() -> None:
         b"\xff",
         b'{"event_id": "e", "user_id": 3}',
     ):
-        assert read_line(line) is None
+        assert parse_line(line) is None
     with pytest.raises(Unprocessable):
         decode(b"[]", (), FeedbackReceived)

@@ -12,21 +12,23 @@ from typing import Any
 import pytest
 
 from ratchet_client import AsyncClient
-from ratchet_client.event import Record
+from ratchet_client.event import FeedbackRecord
 from ratchet_client.http import HttpTransport
-from ratchet_client.transport import Refused, Unavailable
-from shared.auth.bearer_tokens import tokens
-from tests.client.stand_ins import record
-from tests.feedback.intake.stand_in import LIMITS, running
-from tests.feedback.intake.test_reading import SAID
+from ratchet_client.transport import RecordRefused, TransportUnavailable
+from shared.auth.bearer_tokens import tokens_for_role
+from tests.client.fake_transport import record
+from tests.feedback.intake.intake_server import LIMITS, running_intake
+from tests.feedback.intake.test_parsing import EVENT
 
 TOKEN = "a-token-that-may-send"
-TOKENS = tokens("send", [TOKEN], "tests")
+TOKENS = tokens_for_role("send", [TOKEN], "tests")
 
 
-def support(number: int, size: int = 0) -> Record:
+def support(number: int, size: int = 0) -> FeedbackRecord:
     one = record(number, size)
-    return Record(one.event_id, one.key, one.value.replace(b'"model":"m"', b'"model":"support"'))
+    return FeedbackRecord(
+        one.event_id, one.key, one.value.replace(b'"model":"m"', b'"model":"support"')
+    )
 
 
 @asynccontextmanager
@@ -39,46 +41,51 @@ async def answering(
 
 
 async def test_records_are_in_kafka_when_a_send_returns() -> None:
-    async with running(lambda: TOKENS) as intake:
+    async with running_intake(lambda: TOKENS) as intake:
         transport = HttpTransport(intake.url, TOKEN)
         await transport.send([support(1), support(2)])
         await transport.send([support(3)])
-        assert intake.kafka.taken == ["e1", "e2", "e3"]
+        assert intake.kafka.delivered == ["e1", "e2", "e3"]
         without = HttpTransport(intake.url, None)
-        with pytest.raises(Unavailable, match="401"):
+        with pytest.raises(TransportUnavailable, match="401"):
             await without.send([support(4)])
         await without.close()
         await transport.close()
 
 
 async def test_what_is_too_much_at_once_is_sent_in_parts() -> None:
-    async with running() as intake:
+    async with running_intake() as intake:
         transport = HttpTransport(intake.url, None)
-        await transport.send([support(number) for number in range(2 * LIMITS.events + 1)])
-        assert intake.kafka.taken == [f"e{number}" for number in range(2 * LIMITS.events + 1)]
-        with pytest.raises(Refused) as refused:
+        await transport.send([support(number) for number in range(2 * LIMITS.max_events + 1)])
+        assert intake.kafka.delivered == [
+            f"e{number}" for number in range(2 * LIMITS.max_events + 1)
+        ]
+        with pytest.raises(RecordRefused) as refused:
             await transport.send(
-                [*(support(number, 3_000) for number in range(3)), support(9, LIMITS.body)]
+                [
+                    *(support(number, 3_000) for number in range(3)),
+                    support(9, LIMITS.max_body_bytes),
+                ]
             )
         assert refused.value.index == 3
         await transport.close()
 
 
 async def test_the_record_at_fault_is_named() -> None:
-    async with running() as intake:
+    async with running_intake() as intake:
         transport = HttpTransport(intake.url, None)
-        with pytest.raises(Refused, match="no model file declares 'm'") as refused:
+        with pytest.raises(RecordRefused, match="no model file declares 'm'") as refused:
             await transport.send([support(1), support(2), record(3)])
         assert refused.value.index == 2
-        assert intake.kafka.taken == []
+        assert intake.kafka.delivered == []
         await transport.close()
 
 
 async def test_it_comes_again_when_it_was_told_to() -> None:
-    async with running() as intake:
+    async with running_intake() as intake:
         transport = HttpTransport(intake.url, None)
-        intake.kafka.is_there = False
-        with pytest.raises(Unavailable, match="503") as away:
+        intake.kafka.available = False
+        with pytest.raises(TransportUnavailable, match="503") as away:
             await transport.send([support(1)])
         assert away.value.retry_after == 5
         await transport.close()
@@ -101,7 +108,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
             await transport.send([support(number)])
         await transport.close()
     assert connections == 3
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(TransportUnavailable, match="does not answer"):
         await transport.send([support(1)])
 
 
@@ -122,22 +129,26 @@ async def test_an_answer_of_something_else_is_an_outage(said: bytes) -> None:
 
     async with answering(other) as url:
         transport = HttpTransport(url, None)
-        with pytest.raises(Unavailable):
+        with pytest.raises(TransportUnavailable):
             await transport.send([support(1), support(2)])
         await transport.close()
 
 
 async def test_a_client_of_the_intake(tmp_path: Path) -> None:
     async with (
-        running(lambda: TOKENS) as intake,
+        running_intake(lambda: TOKENS) as intake,
         AsyncClient(url=intake.url, token=TOKEN, spool=tmp_path) as ratchet,
     ):
         said: Any = {
-            name: value for name, value in SAID.items() if name not in ("occurred_at", "event_id")
+            name: value for name, value in EVENT.items() if name not in ("occurred_at", "event_id")
         }
         ids = [await ratchet.record_feedback(**said) for _ in range(30)]
         assert await ratchet.flush()
-        assert (intake.kafka.taken, ratchet.counts.sent, ratchet.counts.dropped) == (ids, 30, {})
+        assert (intake.kafka.delivered, ratchet.counts.sent, ratchet.counts.dropped) == (
+            ids,
+            30,
+            {},
+        )
 
 
 async def test_a_server_that_hangs_holds_up_neither_the_application_nor_its_end(

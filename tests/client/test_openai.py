@@ -13,7 +13,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, OpenAI
 
 from ratchet_client import InvalidFeedback, capture
-from ratchet_client.event import Said, record_of
+from ratchet_client.event import FeedbackFields, build_record
 from ratchet_client.generations import Generation, Generations
 from tests.client.completions import ANSWER, PIECES, answer
 
@@ -34,9 +34,9 @@ class Kept:
         self.generations.keep(response_id, generation)
 
     def said(self, **said: Any) -> dict[str, Any]:
-        completed = self.generations.completed(cast(Said, said))
+        completed = self.generations.fill_in(cast(FeedbackFields, said))
         event: dict[str, Any] = json.loads(
-            record_of(completed, datetime(2026, 1, 1, tzinfo=UTC)).value
+            build_record(completed, datetime(2026, 1, 1, tzinfo=UTC)).value
         )
         return event
 

@@ -11,7 +11,7 @@ from ratchet_client.buffer import Buffer
 from ratchet_client.counters import Counters
 from ratchet_client.sender import Sender
 from ratchet_client.spool import DiskSpool, MemorySpool, Spool
-from tests.client.stand_ins import StandIn, record
+from tests.client.fake_transport import FakeTransport, record
 
 ROOM = 1 << 20
 
@@ -23,7 +23,7 @@ class Rig:
         self.buffer, self.spool, self.transport, self.counters = (
             Buffer(100, ROOM),
             spool,
-            StandIn(),
+            FakeTransport(),
             Counters(),
         )
         self.sender = Sender(self.buffer, spool, self.transport, self.counters, safe_within=0.1)

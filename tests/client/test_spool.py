@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet_client.spool import SEGMENT_BYTES, DiskSpool, MemorySpool, Spool
-from tests.client.stand_ins import record
+from tests.client.fake_transport import record
 
 Make = Callable[[int], Spool]
 Open = Callable[[Path, int], DiskSpool]
@@ -44,7 +44,7 @@ def all_of(spool: Spool) -> list[str]:
     seen = []
     while found := ids(spool):
         seen += found
-        spool.done(len(found))
+        spool.acknowledge(len(found))
     return seen
 
 
@@ -54,12 +54,12 @@ def test_what_is_kept_comes_in_order_until_it_is_done(make: Make) -> None:
     assert spool.append([record(1), record(2)]) == 2
     assert spool.append([record(3)]) == 1
     assert (ids(spool, events=2), ids(spool, events=2)) == (["e1", "e2"], ["e1", "e2"])
-    spool.done(2)
+    spool.acknowledge(2)
     assert spool.append([record(4)]) == 1
     assert ids(spool)[0] == "e3"
-    spool.done(1)
+    spool.acknowledge(1)
     assert ids(spool) == ["e4"]
-    spool.done(1)
+    spool.acknowledge(1)
     assert (spool.size, ids(spool)) == (0, [])
     assert spool.append([record(5)]) == 1
     assert ids(spool) == ["e5"]
@@ -70,7 +70,7 @@ def test_there_is_room_for_so_many_bytes_and_no_more(make: Make) -> None:
     assert spool.append([record(number, size=900) for number in range(5)]) == 3
     assert spool.append([record(9, size=900)]) == 0
     assert ids(spool) == ["e0", "e1", "e2"]
-    spool.done(3)
+    spool.acknowledge(3)
     assert spool.append([record(9, size=900)]) == 1
 
 
@@ -90,7 +90,7 @@ def test_it_is_a_queue(steps: list[tuple[int, int]]) -> None:
         number += added
         found = ids(spool, events=taken)
         assert found == left[:taken]
-        spool.done(len(found))
+        spool.acknowledge(len(found))
         del left[: len(found)]
 
 
@@ -100,7 +100,7 @@ def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(
     first = on_disk(tmp_path, ROOM)
     first.append([record(1), record(2), record(3)])
     first.peek(100, ROOM)
-    first.done(1)
+    first.acknowledge(1)
     first.close()
     (segment,) = (tmp_path / "0").glob("*.jsonl")
     with segment.open("ab") as file:
@@ -111,9 +111,9 @@ def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(
     assert ([one.event_id for one in records], entries) == (["e1", "e2", "e3"], 4), (
         "from the beginning of a segment that was begun"
     )
-    again.done(4)
+    again.acknowledge(4)
     assert ids(again) == ["e5"]
-    again.done(1)
+    again.acknowledge(1)
     assert (again.size, list((tmp_path / "0").glob("*.jsonl"))) == (0, [])
 
 
@@ -125,7 +125,7 @@ def test_segments_end_and_go_one_by_one(on_disk: Open, tmp_path: Path) -> None:
     seen = []
     while found := ids(spool, events=7, size=ROOM):
         seen += found
-        spool.done(len(found))
+        spool.acknowledge(len(found))
     assert seen == [f"e{number}" for number in range(30)]
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["lock"]
 
@@ -170,7 +170,7 @@ def test_kill_9_takes_nothing_that_was_kept(on_disk: Open, tmp_path: Path) -> No
     program = f"""
 from pathlib import Path
 from ratchet_client.spool import DiskSpool
-from tests.client.stand_ins import record
+from tests.client.fake_transport import record
 spool = DiskSpool(Path({str(tmp_path)!r}), 1 << 24)
 for number in range(1000000):
     spool.append([record(number)])

@@ -13,14 +13,14 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from ratchet.contracts.asyncapi import document
+from ratchet.contracts.asyncapi import asyncapi_document
 from shared.errors import ContractViolation
 from shared.events import EVENTS, Position
 from shared.messaging.codec import decode
-from shared.messaging.dead_letters import LETTER, Notice
-from shared.messaging.topics import FEEDBACK_SCORED, TOPICS, dead_letter_of
-from tests.contracts.written import DOCS, EXAMPLES
-from tests.support.programs import program
+from shared.messaging.dead_letters import DLQ_PREFIX, DeadLetterInfo
+from shared.messaging.topics import FEEDBACK_SCORED, TOPICS, dead_letter_topic
+from tests.contracts.committed import DOCS, EXAMPLES
+from tests.support.programs import require_program
 
 NODE = Path(__file__).parent / "node"
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
@@ -31,8 +31,8 @@ OPERATIONS = DOCUMENT["operations"]
 @pytest.fixture(scope="session")
 def parser() -> Path:
     """The folder with AsyncAPI's parser, installed once for each version of it."""
-    program("node")
-    npm = program("npm")
+    require_program("node")
+    npm = require_program("npm")
     wanted = (NODE / "package.json").read_bytes()
     folder = Path(".ratchet/node") / sha256(wanted).hexdigest()[:12]
     if not (folder / "installed").exists():
@@ -53,7 +53,7 @@ def parser() -> Path:
 
 def parsed(parser: Path, path: Path) -> Any:
     environment = {**os.environ, "NODE_PATH": str(parser)}
-    command = [program("node"), str(NODE / "validate.cjs"), str(path)]
+    command = [require_program("node"), str(NODE / "validate.cjs"), str(path)]
     done = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True, timeout=120
     )
@@ -134,7 +134,7 @@ def test_each_event_is_sent_by_who_writes_it_and_received_by_all_that_read_its_t
             assert readers == [f"{service}.receive.{topic.name}" for service in topic.consumers]
     assert f"dataset.send.{FEEDBACK_SCORED}" in OPERATIONS
     assert {name for name in OPERATIONS if name.startswith("consumer.send.")} == {
-        f"consumer.send.{dead_letter_of(topic.name)}" for topic in TOPICS if topic.events
+        f"consumer.send.{dead_letter_topic(topic.name)}" for topic in TOPICS if topic.events
     }
 
 
@@ -156,11 +156,13 @@ def test_the_example_of_a_message_is_read_as_it_says(event: Any) -> None:
 def test_the_headers_of_dead_letters_are_those_that_are_written() -> None:
     error = ContractViolation("expected a number", "reward")
     position = Position(topic="t", partition=0, offset=1)
-    notice = Notice.of(position, [], error, "dataset", datetime(2026, 5, 4, tzinfo=UTC))
+    notice = DeadLetterInfo.for_error(
+        position, [], error, "dataset", datetime(2026, 5, 4, tzinfo=UTC)
+    )
     written = {name for name, _ in notice.headers()}
     headers = MESSAGES["DeadLetter"]["headers"]
     assert set(headers["properties"]) == set(headers["required"]) == written
-    assert all(name.startswith(LETTER) for name in written)
+    assert all(name.startswith(DLQ_PREFIX) for name in written)
 
 
 def test_the_document_is_made_of_plain_values() -> None:
@@ -168,5 +170,5 @@ def test_the_document_is_made_of_plain_values() -> None:
     text = (DOCS / "asyncapi.yaml").read_text(encoding="utf-8")
     assert "&id" not in text
     assert yaml.safe_load(text) == json.loads(
-        json.dumps(document(DOCUMENT["info"]["version"], EXAMPLES))
+        json.dumps(asyncapi_document(DOCUMENT["info"]["version"], EXAMPLES))
     )

@@ -5,7 +5,7 @@ from typing import Any, Literal, cast
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ratchet.contracts.compatibility import breaks, says_the_same
+from ratchet.contracts.compatibility import incompatibilities, same_constraints
 
 Fields = dict[str, Any]
 
@@ -163,29 +163,29 @@ GOES_ON_READING = [
 def test_what_was_written_stays_readable(
     what: str, fields: Fields, said: str, strangers: bool
 ) -> None:
-    assert said in breaks(schema(FIELDS), schema(fields), written_by_strangers=strangers), what
+    assert said in incompatibilities(schema(FIELDS), schema(fields), external=strangers), what
 
 
 @pytest.mark.parametrize(
     ("what", "fields", "said"), GOES_ON_READING, ids=[what for what, _, _ in GOES_ON_READING]
 )
 def test_whoever_reads_goes_on_reading(what: str, fields: Fields, said: str) -> None:
-    assert said in breaks(schema(FIELDS), schema(fields), written_by_strangers=False), what
-    assert breaks(schema(FIELDS), schema(fields), written_by_strangers=True) == [], (
+    assert said in incompatibilities(schema(FIELDS), schema(fields), external=False), what
+    assert incompatibilities(schema(FIELDS), schema(fields), external=True) == [], (
         "only Ratchet reads it"
     )
 
 
 def test_fields_that_were_passed_over_may_not_be_refused() -> None:
-    found = breaks(schema(FIELDS, "ignore"), schema(FIELDS), written_by_strangers=True)
+    found = incompatibilities(schema(FIELDS, "ignore"), schema(FIELDS), external=True)
     assert found == ["the event: refuses fields that it does not know, and did not before"]
-    assert breaks(schema(FIELDS), schema(FIELDS, "ignore"), written_by_strangers=True) == []
+    assert incompatibilities(schema(FIELDS), schema(FIELDS, "ignore"), external=True) == []
 
 
 def test_a_condition_that_comes_or_changes_is_a_break() -> None:
     condition = {"if": {"required": ["tags"]}, "then": {"required": ["code"]}}
-    found = breaks(
-        schema(FIELDS), schema(FIELDS, json_schema_extra=condition), written_by_strangers=True
+    found = incompatibilities(
+        schema(FIELDS), schema(FIELDS, json_schema_extra=condition), external=True
     )
     assert found == [
         "the event: if is another than before",
@@ -201,15 +201,15 @@ def test_new_fields_new_values_and_wider_bounds_are_none() -> None:
         "part": (create_model("Part", __base__=Part, weight=(float, 1.0)), ...),
     }
     for strangers in (True, False):
-        assert breaks(schema(FIELDS), schema(wider), written_by_strangers=strangers) == []
-    assert not says_the_same(schema(FIELDS), schema(wider))
+        assert incompatibilities(schema(FIELDS), schema(wider), external=strangers) == []
+    assert not same_constraints(schema(FIELDS), schema(wider))
 
 
 def test_words_make_no_other_schema() -> None:
     described = FIELDS | {"count": (int, Field(ge=0, description="how many"))}
-    assert says_the_same(schema(FIELDS), schema(described))
-    assert not says_the_same(schema(FIELDS), schema(FIELDS | {"count": (int, Field(ge=1))}))
+    assert same_constraints(schema(FIELDS), schema(described))
+    assert not same_constraints(schema(FIELDS), schema(FIELDS | {"count": (int, Field(ge=1))}))
     titled = {"title": (str, "x"), "description": (str, "y")}
-    assert not says_the_same(schema(FIELDS | titled), schema(FIELDS)), (
+    assert not same_constraints(schema(FIELDS | titled), schema(FIELDS)), (
         "a field may be called as a word is"
     )

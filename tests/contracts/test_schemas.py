@@ -9,9 +9,9 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
-from ratchet.contracts.schemas import schema_of
+from ratchet.contracts.schemas import event_schema
 from shared.events import EVENTS, MAX_ID, Event, FeedbackReceived, FeedbackScored
-from tests.contracts.written import EXAMPLES, GOLDEN, json_of
+from tests.contracts.committed import EXAMPLES, GOLDEN, json_of
 
 OLDER = sorted(GOLDEN.glob("*.older-*.json"))
 ODD: tuple[Any, ...] = (
@@ -36,7 +36,7 @@ NEW = "colour"
 
 
 def validator(event: type[Event]) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schema_of(event), validate_formats=True)
+    return jsonschema_rs.Draft202012Validator(event_schema(event), validate_formats=True)
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)

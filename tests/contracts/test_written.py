@@ -6,19 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.contracts.compatibility import breaks, says_the_same
-from ratchet.contracts.schemas import schemas
-from ratchet.contracts.writing import BY_STRANGERS, Broken, files, write
+from ratchet.contracts.compatibility import incompatibilities, same_constraints
+from ratchet.contracts.schemas import event_schemas
+from ratchet.contracts.writing import (
+    EXTERNAL_EVENTS,
+    IncompatibleSchema,
+    contract_files,
+    write_contracts,
+)
 from shared.events import EVENTS
 from shared.messaging.topics import TOPICS
-from tests.contracts.written import DOCS, EXAMPLES, json_of
+from tests.contracts.committed import DOCS, EXAMPLES, json_of
 
-SCHEMAS = schemas()
+SCHEMAS = event_schemas()
 EARLIER = sorted((DOCS / "schemas" / "earlier").glob("*.json"))
 
 
 def test_the_committed_files_are_those_that_the_code_makes() -> None:
-    made = files(EXAMPLES)
+    made = contract_files(EXAMPLES)
     assert {name: (DOCS / name).read_text(encoding="utf-8") for name in made} == made, (
         "type: make contracts"
     )
@@ -78,8 +83,8 @@ def test_the_earlier_schemas_are_all_there() -> None:
 @pytest.mark.parametrize("path", EARLIER, ids=lambda path: path.stem)
 def test_a_schema_keeps_what_an_earlier_one_promised(path: Path) -> None:
     name = path.stem.partition(".older-")[0]
-    assert breaks(json_of(path), SCHEMAS[name], written_by_strangers=name in BY_STRANGERS) == []
-    assert not says_the_same(json_of(path), SCHEMAS[name])
+    assert incompatibilities(json_of(path), SCHEMAS[name], external=name in EXTERNAL_EVENTS) == []
+    assert not same_constraints(json_of(path), SCHEMAS[name])
 
 
 def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_written(
@@ -91,7 +96,7 @@ def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_writ
     text = present.read_text(encoding="utf-8")
 
     present.write_text(text.replace("the model's name", "its name"), encoding="utf-8")
-    assert present in write(docs, EXAMPLES), "other words are written"
+    assert present in write_contracts(docs, EXAMPLES), "other words are written"
     assert not (docs / "schemas" / "earlier").exists(), "and are no other schema"
 
     present.write_text(text.replace('"maxLength": 256', '"maxLength": 255'), encoding="utf-8")
@@ -100,14 +105,14 @@ def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_writ
             '"maxLength": 256', f'"maxLength": {250 + number}'
         )
         present.write_text(tighter, encoding="utf-8")
-        assert present in write(docs, EXAMPLES)
+        assert present in write_contracts(docs, EXAMPLES)
         kept = docs / "schemas" / "earlier" / f"ratchet.WaitEnded.v1.older-{number}.json"
         assert json_of(kept)["properties"]["event_id"]["maxLength"] in (255, 252)
-    assert write(docs, EXAMPLES) == []
+    assert write_contracts(docs, EXAMPLES) == []
 
     present.write_text(text.replace('"maxLength": 256', '"maxLength": 257'), encoding="utf-8")
     with pytest.raises(
-        Broken, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength has sunk to 256"
+        IncompatibleSchema, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength has sunk to 256"
     ):
-        write(docs, EXAMPLES)
+        write_contracts(docs, EXAMPLES)
     assert '"maxLength": 257' in present.read_text(encoding="utf-8")

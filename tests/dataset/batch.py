@@ -3,12 +3,12 @@
 from datetime import timedelta
 from typing import Any
 
-from services.dataset.ledger.results import Closing
+from services.dataset.ledger.results import BatchPlan
 from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Artefact, Message, Position
 from shared.identity import batch_identity
 from shared.messaging.topics import FEEDBACK_SCORED
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import ObjectStore
 from shared.storage.snapshots import Example
 from tests.dataset.events import START, model_file, words
@@ -20,7 +20,7 @@ _TYPES = {"training": "thumbs_up", "negative": "thumbs_down", "held_out": "accep
 
 def member(
     name: str, offset: int, decision: str = "training", reason: str | None = None, **fields: Any
-) -> Entry:
+) -> DatasetEntry:
     """A member of a batch, at `offset` of partition 0. `fields` are those of its example."""
     correction = reason == "correction"
     said: dict[str, Any] = {
@@ -32,7 +32,7 @@ def member(
         "reward": -1.0 if decision == "negative" else 1.0,
         "quality": 0.0 if decision == "negative" else 1.0,
     }
-    return Entry.model_validate(
+    return DatasetEntry.model_validate(
         {
             "model": "support",
             "shard": 0,
@@ -47,19 +47,19 @@ def member(
     )
 
 
-def closing(
-    *members: Entry,
+def batch_plan(
+    *members: DatasetEntry,
     number: int = 0,
     dropped: dict[str, int] | None = None,
     held_back: dict[str, int] | None = None,
     previous: Artefact | None = None,
-) -> Closing:
-    return Closing(
+) -> BatchPlan:
+    return BatchPlan(
         number=number,
         batch_id=batch_identity("support", 0, number),
         members=members,
         dropped=dropped or {},
-        held_back=held_back or {},
+        deferred=held_back or {},
         previous=previous,
         closed=max(entry.source.offset for entry in members),
         occurred_at=max(entry.occurred_at for entry in members),
@@ -73,7 +73,7 @@ def write_chain(store: ObjectStore, count: int) -> list[Artefact]:
     manifests: list[Artefact] = []
     for number in range(count):
         first = number * 5
-        full = closing(
+        full = batch_plan(
             member(f"/shop|c{number}", first, reason="correction", reward=-0.5, user_id="ann"),
             member(f"/shop|t{number}", first + 1, user_id="ann", model_version="v1"),
             member(f"u{number}", first + 2, user_id="bob"),

@@ -4,23 +4,27 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.dataset.ledger.entry_row import Card
-from services.dataset.ledger.golden_set import Golden
+from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.ledger import Ledger
-from services.dataset.ledger.recovery import Group, ShardState, read_state
-from services.dataset.ledger.results import Closing, Decided, Withdrawn
-from shared.config.model_file import Base, ModelFile
+from services.dataset.ledger.recovery import ShardKey, ShardState, read_state
+from services.dataset.ledger.results import BatchPlan, FeedbackDecision, WithdrawalDecision
+from shared.config.model_file import BasePaths, ModelFile
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
 from shared.messaging.topics import FEEDBACK_SCORED
-from shared.storage.dataset_entries import ClosedBatch, Entry
+from shared.storage.dataset_entries import ClosedBatch, DatasetEntry
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def model_file(model: str = "support", /, **curation: Any) -> ModelFile:
     return ModelFile.model_validate(
-        {"model": model, "base": Base(training="base", serving="base.gguf"), "curation": curation}
+        {
+            "model": model,
+            "base": BasePaths(training="base", serving="base.gguf"),
+            "curation": curation,
+        }
     )
 
 
@@ -65,68 +69,72 @@ def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
     return WithdrawalRequested.model_validate(said | fields)
 
 
-def state_of(table: Mapping[str, bytes]) -> dict[Group, ShardState]:
+def state_of(table: Mapping[str, bytes]) -> dict[ShardKey, ShardState]:
     """What a worker that owns all partitions reads in a table."""
     return read_state(
         ((key.encode(), value) for key, value in table.items()), lambda partition: True
     )[0]
 
 
-class World:
+class SimulatedShard:
     """What lasts when a process dies: the table's entries and the batches that were announced.
     Drives a ledger as the shell does; what the table holds in memory is `held`.
     """
 
-    def __init__(self, file: ModelFile, golden: Golden | None = None) -> None:
+    def __init__(self, file: ModelFile, golden: GoldenSet | None = None) -> None:
         self.file = file
-        self.golden = golden or Golden()
-        self.entries: dict[str, Entry] = {}
-        self.held: dict[str, bytes] = {}
+        self.golden = golden or GoldenSet()
+        self.entries: dict[str, DatasetEntry] = {}
+        self.cached: dict[str, bytes] = {}
         self.records: dict[str, ClosedBatch] = {}
         self.batches: dict[int, tuple[str, ...]] = {}
-        self.closings: list[Closing] = []
+        self.plans: list[BatchPlan] = []
         self.duplicates = 0
         self.ledger = Ledger(file, 0, self.golden)
 
     def restart(self) -> None:
-        self.ledger = Ledger.rebuilt(
-            self.file, 0, self.golden, map(Card.of, self.entries.values()), self.records.values()
+        self.ledger = Ledger.rebuild(
+            self.file,
+            0,
+            self.golden,
+            map(CachedEntry.of, self.entries.values()),
+            self.records.values(),
         )
-        self.held = {key: entry.encode() for key, entry in self.entries.items()} | dict(
+        self.cached = {key: entry.encode() for key, entry in self.entries.items()} | dict(
             self.ledger.lighter()
         )
 
     def withdraw(
         self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None
-    ) -> Withdrawn:
+    ) -> WithdrawalDecision:
         withdrawn = self.ledger.withdraw(
             request, _position(offset), logged_at or START + timedelta(seconds=offset)
         )
         self._write(*withdrawn.entries)
         self.duplicates += withdrawn.status == "duplicate"
-        self.close()
+        self.close_batches()
         return withdrawn
 
-    def feed(
+    def decide(
         self, event: FeedbackScored, offset: int, logged_at: datetime | None = None
-    ) -> Decided:
+    ) -> FeedbackDecision:
         decided = self.ledger.decide(
             event, _position(offset), logged_at or START + timedelta(seconds=offset)
         )
         for key in decided.expired:
-            del self.entries[key], self.held[key]
+            del self.entries[key], self.cached[key]
         self._write(*(entry for entry in (decided.entry, decided.superseded) if entry is not None))
         self.duplicates += decided.status == "duplicate"
-        self.close()
+        self.close_batches()
         return decided
 
-    def close(self) -> None:
-        while closing := self.ledger.due():
+    def close_batches(self) -> None:
+        while closing := self.ledger.plan_batch():
             members = tuple(entry.feedback_id for entry in closing.members)
             assert self.batches.setdefault(closing.number, members) == members, (
                 "the same batch came out differently"
             )
-            self.closings.append(closing)
+            self.plans.append(closing)
             manifest = Artefact(
                 uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode())
             )
@@ -141,21 +149,21 @@ class World:
                 manifest=manifest,
             )
             self.records[record.key] = record
-            self._write(*self.ledger.close(closing, manifest))
-        self.held |= self.ledger.lighter()
+            self._write(*self.ledger.close_batch(closing, manifest))
+        self.cached |= self.ledger.lighter()
 
-    def _write(self, *entries: Entry) -> None:
+    def _write(self, *entries: DatasetEntry) -> None:
         for entry in entries:
             self.entries[entry.key] = entry
-            self.held[entry.key] = self.ledger.encoded(entry.feedback_id)
+            self.cached[entry.key] = self.ledger.encoded_entry(entry.feedback_id)
 
     @property
     def state(self) -> ShardState:
         return ShardState(
-            [Card.of(entry) for entry in self.entries.values()], list(self.records.values())
+            [CachedEntry.of(entry) for entry in self.entries.values()], list(self.records.values())
         )
 
-    def training(self, number: int) -> list[str]:
+    def training_members(self, number: int) -> list[str]:
         inside = [
             entry
             for entry in self.entries.values()

@@ -18,7 +18,7 @@ from shared.messaging.bus import Record
 Headers = Sequence[tuple[str, bytes]]
 
 
-class Service:
+class ServiceProcess:
     """`python -m services.<name>` with settings of its own."""
 
     def __init__(self, name: str, bootstrap_servers: str, folder: Path, **settings: str) -> None:
@@ -46,18 +46,20 @@ class Service:
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         self.launch()
-        await self.until(self.is_ready, "ready")
+        await self.wait_until(self.is_ready, "ready")
 
-    async def until(self, holds: Callable[[], bool], what: str, seconds: float = 40) -> None:
+    async def wait_until(
+        self, condition: Callable[[], bool], description: str, seconds: float = 40
+    ) -> None:
         for _ in range(int(seconds / 0.1)):
-            if holds():
+            if condition():
                 return
             assert self.process is not None
             assert self.process.poll() is None, self.log
             await asyncio.sleep(0.1)
-        raise AssertionError(f"{self.name} was not {what} in {seconds} s\n{self.log}")
+        raise AssertionError(f"{self.name} was not {description} in {seconds} s\n{self.log}")
 
-    async def until_ended(self, seconds: float = 60) -> int:
+    async def wait_for_exit(self, seconds: float = 60) -> int:
         """Wait until it ends by itself; its exit status."""
         assert self.process is not None
         return await asyncio.to_thread(self.process.wait, seconds)

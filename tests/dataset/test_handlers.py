@@ -29,13 +29,13 @@ from shared.messaging.topics import (
     DATASET_WITHDRAWALS,
     FEEDBACK_SCORED,
     TRAINING_BATCHES,
-    dead_letter_of,
+    dead_letter_topic,
 )
 from shared.observability.metrics import Metrics
-from shared.storage.dataset_entries import Entry, TableState
+from shared.storage.dataset_entries import DatasetEntry, TableState
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
-from tests.dataset.events import START, World, model_file, scored, state_of, withdrawal
+from tests.dataset.events import START, SimulatedShard, model_file, scored, state_of, withdrawal
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
 EVENTS: list[FeedbackScored | WithdrawalRequested] = [
@@ -168,13 +168,13 @@ def withdrawals(outside: Outside) -> dict[str, ExamplesWithdrawn]:
     return found
 
 
-def expected(events: Sequence[FeedbackScored | WithdrawalRequested]) -> World:
-    world = World(FILE)
+def expected(events: Sequence[FeedbackScored | WithdrawalRequested]) -> SimulatedShard:
+    world = SimulatedShard(FILE)
     for offset, event in enumerate(events):
         if isinstance(event, WithdrawalRequested):
             world.withdraw(event, offset, START)
         else:
-            world.feed(event, offset, START)
+            world.decide(event, offset, START)
     return world
 
 
@@ -183,7 +183,7 @@ async def test_the_shell_does_what_the_ledger_says() -> None:
     await live(outside)
     assert batches(outside) == world.batches
     assert len(world.batches) == 3
-    state = TableState.read((key.encode(), value) for key, value in outside.entries.items())
+    state = TableState.from_records((key.encode(), value) for key, value in outside.entries.items())
     assert {entry.key: entry.reason for entry in state.entries} == {
         key: entry.reason for key, entry in world.entries.items()
     }
@@ -230,7 +230,7 @@ async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has
         assert heard_of.items() <= found.items(), lives
         members = [feedback_id for batch in found.values() for feedback_id in batch]
         assert len(members) == len(set(members)), lives
-        entries = TableState.read(
+        entries = TableState.from_records(
             (key.encode(), value) for key, value in outside.entries.items()
         ).entries
         assert {entry.feedback_id: entry.batch.number for entry in entries if entry.batch} == {
@@ -271,9 +271,9 @@ async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_
     assert (outside.held, outside.left, outside.entries) == (held, left, written)
     assert len(held) > 2
     for key, value in held.items():
-        entry = Entry.model_validate_json(written[key])
+        entry = DatasetEntry.model_validate_json(written[key])
         assert (entry.decision, entry.text is None) == ("training", False)
-        assert Entry.model_validate_json(value) == entry.without_signatures()
+        assert DatasetEntry.model_validate_json(value) == entry.without_signatures()
 
 
 async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> (
@@ -329,7 +329,7 @@ async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the
     await process.recover(dict)
     for delivery in await process.handle(Record(FEEDBACK_SCORED, 0, 0, b"k", b"{}"), START):
         await delivery
-    (letter,) = outside.bus.topics[dead_letter_of(FEEDBACK_SCORED)]
+    (letter,) = outside.bus.topics[dead_letter_topic(FEEDBACK_SCORED)]
     assert (letter.key, letter.value) == (b"k", b"{}")
     assert len(await process.handle(LOG[1], START)) == 1
 
@@ -403,15 +403,15 @@ async def test_the_end_of_a_wait_is_said_in_the_log_and_closes_the_batch_there()
     await process.recover(dict)
     for record in LOG[1:4]:
         await process.handle(record, START)
-    await process.look_at_the_clock()
+    await process.close_overdue_batches()
     assert FEEDBACK_SCORED not in outside.bus.topics
     clock.advance(3700)
-    await process.look_at_the_clock()
+    await process.close_overdue_batches()
     (said,) = outside.bus.topics[FEEDBACK_SCORED]
     assert (said.key, TRAINING_BATCHES in outside.bus.topics) == (b"support", False)
     await process.handle(replace(said, offset=99), clock.now())
     assert [len(members) for members in batches(outside).values()] == [3]
-    await process.look_at_the_clock()
+    await process.close_overdue_batches()
     assert len(outside.bus.topics[FEEDBACK_SCORED]) == 1
 
 

@@ -4,30 +4,30 @@ from uuid import uuid4
 
 import pytest
 
-from ratchet.dataset.verifying import verify
+from ratchet.dataset.verifying import verify_batches
 from shared.events import BatchReady, FeedbackScored
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import (
     DATASET_ENTRIES,
     FEEDBACK_SCORED,
     TRAINING_BATCHES,
-    dead_letter_of,
+    dead_letter_topic,
 )
-from shared.storage.dataset_entries import Entry, TableState
+from shared.storage.dataset_entries import DatasetEntry, TableState
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_examples, read_manifest
-from tests.dataset.events import World, model_file, scored
-from tests.dataset.running import Headers, Service, read, send
+from tests.dataset.events import SimulatedShard, model_file, scored
+from tests.dataset.running import Headers, ServiceProcess, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-def service(broker: str, folder: Path, model: str) -> Service:
+def service(broker: str, folder: Path, model: str) -> ServiceProcess:
     (folder / "models").mkdir()
     (folder / "models" / f"{model}.yaml").write_text(
         f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
     )
-    return Service("dataset", broker, folder, RATCHET_DATASET_GROUP=f"dataset-{model}")
+    return ServiceProcess("dataset", broker, folder, RATCHET_DATASET_GROUP=f"dataset-{model}")
 
 
 def records(
@@ -73,7 +73,7 @@ async def batches_of(broker: str, model: str, count: int) -> list[BatchReady]:
     return list(found.values())
 
 
-async def entries_of(broker: str, model: str) -> dict[str, Entry]:
+async def entries_of(broker: str, model: str) -> dict[str, DatasetEntry]:
     """What the changelog says last about each event of a model."""
     values: dict[bytes, bytes] = {}
     async with aclosing(read(broker, DATASET_ENTRIES, seconds=2)) as changes:
@@ -82,13 +82,13 @@ async def entries_of(broker: str, model: str) -> dict[str, Entry]:
             if record.key.startswith(f"{model}#".encode()):
                 assert record.value is not None
                 values[record.key] = record.value
-    return {entry.key: entry for entry in TableState.read(values.items()).entries}
+    return {entry.key: entry for entry in TableState.from_records(values.items()).entries}
 
 
-def expected(model: str, events: list[FeedbackScored]) -> World:
-    world = World(model_file(model))
+def expected(model: str, events: list[FeedbackScored]) -> SimulatedShard:
+    world = SimulatedShard(model_file(model))
     for offset, event in enumerate(events):
-        world.feed(event, offset)
+        world.decide(event, offset)
     return world
 
 
@@ -108,11 +108,11 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(
             [*records(events, model), (model.encode(), b"{}", [("key", b"kept")])],
         )
         batches = await batches_of(broker, model, 2)
-        await running.until(
+        await running.wait_until(
             lambda: f'reason="duplicate"}} {world.duplicates}' in running.metrics.replace(".0", ""),
             "counting duplicates",
         )
-        async with aclosing(read(broker, dead_letter_of(FEEDBACK_SCORED))) as letters:
+        async with aclosing(read(broker, dead_letter_topic(FEEDBACK_SCORED))) as letters:
             letter = await anext(letter async for letter in letters if letter.key == model.encode())
         assert (letter.value, letter.headers[0]) == (b"{}", ("key", b"kept"))
         assert "ratchet_dead_letters_total{" in running.metrics
@@ -137,10 +137,12 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(
         } == manifest.counts.model_dump()
         assert len(examples["training"]) == 50
         assert manifest.feedback_ids == world.batches[number]
-        assert [example.feedback_id for example in examples["training"]] == world.training(number)
+        assert [example.feedback_id for example in examples["training"]] == world.training_members(
+            number
+        )
         assert manifest.previous == previous
         previous = batch.manifest
-    assert verify(store, batches[-1].manifest, batches[-1], whole_chain=True).faults == ()
+    assert verify_batches(store, batches[-1].manifest, batches[-1], whole_chain=True).faults == ()
 
 
 async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
@@ -161,7 +163,7 @@ async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
         )
         await running.start()
         announced = await batches_of(broker, model, len(world.batches))
-        await running.until(
+        await running.wait_until(
             lambda: f"pending_examples{{{label}}} {world.ledger.pending}.0" in running.metrics,
             "at the end of the log",
         )
@@ -176,10 +178,10 @@ async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
     assert entries.keys() == world.entries.keys()
     for key, entry in entries.items():
         alike = world.entries[key]
-        assert (entry.decision, entry.reason, entry.waits) == (
+        assert (entry.decision, entry.reason, entry.is_waiting) == (
             alike.decision,
             alike.reason,
-            alike.waits,
+            alike.is_waiting,
         )
         assert (entry.batch and (entry.batch.number, entry.batch.place)) == (
             alike.batch and (alike.batch.number, alike.batch.place)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
-from tests.dead_letters.on_a_broker import delete_topics
+from tests.dead_letters.kafka_access import delete_topics
 
 
 @pytest.fixture(scope="package")
@@ -20,7 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     broker = Broker(tmp_path_factory.mktemp("kafka"), free_port(), free_port(), SystemClock())
     broker.start()
     try:
-        asyncio.run(await_groups(broker.bootstrap_servers))
+        asyncio.run(wait_for_group_coordinator(broker.bootstrap_servers))
         yield broker.bootstrap_servers
     finally:
         broker.stop()

@@ -12,22 +12,22 @@ from ratchet.local_stack.ports import free_port
 from shared.errors import Misconfigured
 from shared.events import FeedbackReceived, FeedbackScored
 from shared.messaging.codec import Header, decode
-from shared.messaging.dead_letters import Notice, original
-from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
-from tests.dead_letters.on_a_broker import (
+from shared.messaging.dead_letters import DeadLetterInfo, original_headers
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_topic
+from tests.dead_letters.kafka_access import (
     MODEL_FILE,
     all_committed,
-    everything,
     put,
+    read_all,
     service,
-    set_largest,
+    set_max_message_bytes,
 )
-from tests.dead_letters.test_odd_input import said
+from tests.dead_letters.test_malformed_input import golden_event
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-DLQ = dead_letter_of(FEEDBACK_RECEIVED)
-HELLO = said(FeedbackReceived)
+DLQ = dead_letter_topic(FEEDBACK_RECEIVED)
+HELLO = golden_event(FeedbackReceived)
 TRACE: list[Header] = [("trace", None), ("trace", b"\xff"), ("ratchet_dlq_reason", b"not kept")]
 
 
@@ -121,7 +121,7 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(
     assert (
         printed(broker_apart, "replay", "--reason", "no model file", "--dry-run")["replayed"] == 0
     )
-    assert len(await everything(broker_apart, FEEDBACK_RECEIVED)) == len(records)
+    assert len(await read_all(broker_apart, FEEDBACK_RECEIVED)) == len(records)
     (tmp_path / "models" / "other.yaml").write_text(MODEL_FILE.replace("support", "other"))
     first = printed(broker_apart, "replay", "--reason", "no model file", "--limit", "2")
     assert (first["replayed"], first["left"]) == (2, 1)
@@ -135,7 +135,7 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(
     )
     await run_feedback()
 
-    received = await everything(broker_apart, FEEDBACK_RECEIVED)
+    received = await read_all(broker_apart, FEEDBACK_RECEIVED)
     replayed = [record for record in received if "ratchet_replay_of" in dict(record.headers)]
     assert sorted(record.value or b"" for record in replayed) == sorted([*other, broken])
     places = {(record.value, record.partition) for record in received if record not in replayed}
@@ -143,18 +143,18 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(
         "back on the partition that it came from"
     )
     for record in replayed:
-        assert original(record.headers) == (
+        assert original_headers(record.headers) == (
             (("h", None),) if record.value == broken else tuple(TRACE[:2])
         )
     events = [
         decode(record.value, record.headers, FeedbackScored).event
-        for record in await everything(broker_apart, FEEDBACK_SCORED)
+        for record in await read_all(broker_apart, FEEDBACK_SCORED)
     ]
     assert sorted(event.event_id for event in events) == ["e1", "o0", "o1", "o2"]
     letters = [
         notice
-        for letter in await everything(broker_apart, DLQ)
-        if (notice := Notice.read(letter.headers))
+        for letter in await read_all(broker_apart, DLQ)
+        if (notice := DeadLetterInfo.from_headers(letter.headers))
     ]
     assert sorted(notice.attempt for notice in letters) == [1, 1, 1, 1, 2]
     listed = printed(broker_apart, "list")["letters"]
@@ -180,7 +180,7 @@ async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(
         await all_committed(broker_apart, running, "ratchet-feedback", FEEDBACK_RECEIVED)
     finally:
         assert running.stop() == 0, running.log
-    await set_largest(broker_apart, FEEDBACK_RECEIVED, 1000)
+    await set_max_message_bytes(broker_apart, FEEDBACK_RECEIVED, 1000)
     refused = ratchet(broker_apart, "replay")
     assert refused.returncode == 1
     assert refused.stderr.startswith(
@@ -188,7 +188,7 @@ async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(
     )
     with pytest.raises(Misconfigured):
         await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", b"x" * 5000, [])])
-    await set_largest(broker_apart, FEEDBACK_RECEIVED, 10_000)
+    await set_max_message_bytes(broker_apart, FEEDBACK_RECEIVED, 10_000)
     assert printed(broker_apart, "replay")["replayed"] == 1
 
 

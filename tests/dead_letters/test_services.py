@@ -16,33 +16,33 @@ from shared.events import FeedbackReceived, FeedbackScored, Position
 from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode
-from shared.messaging.dead_letters import Notice, original
+from shared.messaging.dead_letters import DeadLetterInfo, original_headers
 from shared.messaging.topics import (
     DATASET_ENTRIES,
     FEEDBACK_RECEIVED,
     FEEDBACK_SCORED,
-    LARGEST_EVENT,
-    LARGEST_SENT,
-    dead_letter_of,
+    MAX_APPLICATION_RECORD_BYTES,
+    MAX_RECORD_BYTES,
+    dead_letter_topic,
 )
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 from tests.dataset.events import scored
-from tests.dead_letters.on_a_broker import (
+from tests.dead_letters.kafka_access import (
     all_committed,
     committed,
-    everything,
     put,
+    read_all,
     service,
-    set_largest,
+    set_max_message_bytes,
 )
-from tests.dead_letters.test_odd_input import SEED, said
-from tests.support.odd_input import MAKERS, Odd, odd_input
+from tests.dead_letters.test_malformed_input import SEED, golden_event
+from tests.support.odd_input import MAKERS, OddInput, generate_odd_inputs
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 CASES = 400
 
-HELLO = said(FeedbackReceived)
+HELLO = golden_event(FeedbackReceived)
 
 
 def hello(event_id: str, **changed: Any) -> bytes:
@@ -51,7 +51,11 @@ def hello(event_id: str, **changed: Any) -> bytes:
 
 def by_source(letters: Sequence[Record]) -> dict[Position, Record]:
     """Letters by where their records stood; there is one for each."""
-    found = {notice.source: letter for letter in letters if (notice := Notice.read(letter.headers))}
+    found = {
+        notice.source: letter
+        for letter in letters
+        if (notice := DeadLetterInfo.from_headers(letter.headers))
+    }
     assert len(found) == len(letters)
     return found
 
@@ -60,7 +64,7 @@ def assert_reconciled(
     records: Sequence[Record],
     elsewhere: Counter[Position],
     letters: dict[Position, Record],
-    cases: Sequence[Odd],
+    cases: Sequence[OddInput],
 ) -> None:
     """Every record of the source is in one place, as often as it is there, and a dead letter is
     what was sent.
@@ -75,15 +79,15 @@ def assert_reconciled(
         outcome = told[record.key, record.value, record.headers].outcome
         assert outcome in ("either", "letter" if record.position in letters else "event")
         if letter := letters.get(record.position):
-            assert (letter.key, letter.value, original(letter.headers)) == (
+            assert (letter.key, letter.value, original_headers(letter.headers)) == (
                 record.key,
                 record.value,
-                original(record.headers),
+                original_headers(record.headers),
             )
 
 
 async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path: Path) -> None:
-    cases = odd_input(SEED, CASES, HELLO)
+    cases = generate_odd_inputs(SEED, CASES, HELLO)
     feedback = service("feedback", broker_apart, tmp_path)
     await put(
         broker_apart, FEEDBACK_RECEIVED, [(case.key, case.value, case.headers) for case in cases]
@@ -94,18 +98,18 @@ async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path:
     finally:
         status = feedback.stop()
     assert status == 0, feedback.log
-    received = await everything(broker_apart, FEEDBACK_RECEIVED)
+    received = await read_all(broker_apart, FEEDBACK_RECEIVED)
     assert len(received) == CASES
     events = [
         decode(record.value, record.headers, FeedbackScored).event
-        for record in await everything(broker_apart, FEEDBACK_SCORED)
+        for record in await read_all(broker_apart, FEEDBACK_SCORED)
     ]
     places = Counter(event.received for event in events)
     assert set(places.values()) == {1}
     assert_reconciled(
         received,
         places,
-        by_source(await everything(broker_apart, dead_letter_of(FEEDBACK_RECEIVED))),
+        by_source(await read_all(broker_apart, dead_letter_topic(FEEDBACK_RECEIVED))),
         cases,
     )
 
@@ -113,7 +117,7 @@ async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path:
 async def test_odd_scored_feedback_is_reconciled_from_outside(
     broker_apart: str, tmp_path: Path
 ) -> None:
-    cases = odd_input(SEED, CASES, said(FeedbackScored))
+    cases = generate_odd_inputs(SEED, CASES, golden_event(FeedbackScored))
     dataset = service("dataset", broker_apart, tmp_path)
     await put(
         broker_apart, FEEDBACK_SCORED, [(case.key, case.value, case.headers) for case in cases]
@@ -124,10 +128,10 @@ async def test_odd_scored_feedback_is_reconciled_from_outside(
     finally:
         status = dataset.stop()
     assert status == 0, dataset.log
-    records = await everything(broker_apart, FEEDBACK_SCORED)
-    changes = await everything(broker_apart, DATASET_ENTRIES)
+    records = await read_all(broker_apart, FEEDBACK_SCORED)
+    changes = await read_all(broker_apart, DATASET_ENTRIES)
     entries = [
-        Entry.model_validate_json(value)
+        DatasetEntry.model_validate_json(value)
         for value in {change.key: change.value for change in changes}.values()
         if value
     ]
@@ -137,7 +141,7 @@ async def test_odd_scored_feedback_is_reconciled_from_outside(
     assert_reconciled(
         records,
         places,
-        by_source(await everything(broker_apart, dead_letter_of(FEEDBACK_SCORED))),
+        by_source(await read_all(broker_apart, dead_letter_topic(FEEDBACK_SCORED))),
         cases,
     )
 
@@ -154,8 +158,10 @@ async def test_records_at_the_limit_and_beyond(broker_apart: str, tmp_path: Path
     is refused to the producer.
     """
     with pytest.raises(Misconfigured, match=r"feedback\.received does not take so large a record"):
-        await put(broker_apart, FEEDBACK_RECEIVED, [(None, b"x" * LARGEST_SENT, [])])
-    room = LARGEST_SENT - 200
+        await put(
+            broker_apart, FEEDBACK_RECEIVED, [(None, b"x" * MAX_APPLICATION_RECORD_BYTES, [])]
+        )
+    room = MAX_APPLICATION_RECORD_BYTES - 200
     largest = hello("largest", output="word " * 20).ljust(room)
     await put(
         broker_apart, FEEDBACK_RECEIVED, [(b"k", largest, []), (b"k", b"x" * room, [("h", None)])]
@@ -180,12 +186,12 @@ async def test_records_at_the_limit_and_beyond(broker_apart: str, tmp_path: Path
     assert status == 0, feedback.log
     events = [
         decode(record.value, record.headers, FeedbackScored).event
-        for record in await everything(broker_apart, FEEDBACK_SCORED)
+        for record in await read_all(broker_apart, FEEDBACK_SCORED)
     ]
     assert [event.event_id for event in events] == ["largest", "last"]
-    letters = await everything(broker_apart, dead_letter_of(FEEDBACK_RECEIVED))
+    letters = await read_all(broker_apart, dead_letter_topic(FEEDBACK_RECEIVED))
     assert [letter.value for letter in letters] == [b"x" * room, *compressed]
-    notices = [Notice.read(letter.headers) for letter in letters]
+    notices = [DeadLetterInfo.from_headers(letter.headers) for letter in letters]
     assert [notice and notice.error for notice in notices] == [
         "Undecodable",
         "Undecodable",
@@ -205,35 +211,38 @@ async def test_a_service_stops_rather_than_drop_and_goes_on_once_the_topic_is_me
         else (b"k", *encode(scored(event_id), "/test"))
         for event_id in ("a", "b")
     ]
-    dead = dead_letter_of(topic)
-    await set_largest(broker_apart, dead, 100)
+    dead = dead_letter_topic(topic)
+    await set_max_message_bytes(broker_apart, dead, 100)
     running = service(name, broker_apart, tmp_path)
     await running.start()
     await put(broker_apart, topic, [good[0], (b"k", b"{" + b"x" * 200, [("trace", b"1")]), good[1]])
-    assert await running.until_ended() == 2
+    assert await running.wait_for_exit() == 2
     assert f"{dead} does not take so large a record; raise its max.message.bytes" in running.log
     assert set((await committed(broker_apart, f"ratchet-{name}", topic)).values()) <= {1}, (
         "the dead letter is not committed"
     )
-    assert await everything(broker_apart, dead) == []
-    await set_largest(broker_apart, dead, LARGEST_EVENT)
+    assert await read_all(broker_apart, dead) == []
+    await set_max_message_bytes(broker_apart, dead, MAX_RECORD_BYTES)
     await running.start()
     try:
         await all_committed(broker_apart, running, f"ratchet-{name}", topic)
     finally:
         status = running.stop()
     assert status == 0, running.log
-    (letter,) = await everything(broker_apart, dead)
-    assert (letter.value, original(letter.headers)) == (b"{" + b"x" * 200, (("trace", b"1"),))
+    (letter,) = await read_all(broker_apart, dead)
+    assert (letter.value, original_headers(letter.headers)) == (
+        b"{" + b"x" * 200,
+        (("trace", b"1"),),
+    )
     if name == "feedback":
         said_of = {
             decode(record.value, record.headers, FeedbackScored).event.event_id
-            for record in await everything(broker_apart, FEEDBACK_SCORED)
+            for record in await read_all(broker_apart, FEEDBACK_SCORED)
         }
     else:
-        changes = await everything(broker_apart, DATASET_ENTRIES)
+        changes = await read_all(broker_apart, DATASET_ENTRIES)
         said_of = {
-            Entry.model_validate_json(change.value).feedback_id.split("|")[-1]
+            DatasetEntry.model_validate_json(change.value).feedback_id.split("|")[-1]
             for change in changes
             if change.value
         }
@@ -249,7 +258,7 @@ async def test_a_record_with_neither_key_nor_value_can_be_written(broker_apart: 
         await producer.send(FEEDBACK_RECEIVED, b"k", b"v", [], partition=99)
     finally:
         await producer.stop()
-    records = await everything(broker_apart, FEEDBACK_RECEIVED)
+    records = await read_all(broker_apart, FEEDBACK_RECEIVED)
     assert {(record.key, record.value, record.headers) for record in records} == {
         (None, None, (("trace", None),)),
         (None, None, (("trace", b"2"),)),

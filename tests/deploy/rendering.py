@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 Manifest = dict[str, Any]
 
@@ -103,7 +103,7 @@ def ray_pods(cluster: Manifest) -> dict[str, Manifest]:
 
 def _build(folder: Path) -> tuple[Manifest, ...]:
     done = subprocess.run(
-        [program("kustomize"), "build", str(folder)],
+        [require_program("kustomize"), "build", str(folder)],
         capture_output=True,
         text=True,
         timeout=300,

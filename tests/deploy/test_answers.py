@@ -14,7 +14,7 @@ import pytest
 
 from ratchet.local_stack.ports import free_port
 from tests.deploy.rendering import K8S
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 ASKED: list[tuple[str, str]] = []
 
@@ -49,7 +49,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "nginx.conf").write_text("user root;\n" + text)
     nginx = subprocess.Popen(
         [
-            program("nginx"),
+            require_program("nginx"),
             "-p",
             str(folder),
             "-c",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import shared.messaging.topics
-from ratchet.kafka_admin.kafka_acls import GROUPS, Right, rights
+from ratchet.kafka_admin.kafka_acls import CONSUMER_GROUPS, KafkaAcl, acls_by_user
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
 from services.registry import app as registry
@@ -42,7 +42,7 @@ def test_topics_and_users_belong_to_the_cluster_that_there_is() -> None:
 
 def test_the_groups_are_those_of_the_code() -> None:
     by_service = {
-        service: {group.name for group in GROUPS if group.service == service}
+        service: {group.name for group in CONSUMER_GROUPS if group.service == service}
         for service in SERVICES
     }
     assert by_service == {
@@ -51,13 +51,15 @@ def test_the_groups_are_those_of_the_code() -> None:
         "trainer": {TrainerSettings().trainer_group},
         "registry": {registry.GROUP, registry.LIVE_GROUP},
     }
-    (main,) = [group for group in GROUPS if group.name == registry.GROUP]
+    (main,) = [group for group in CONSUMER_GROUPS if group.name == registry.GROUP]
     assert main.topics == registry.TOPICS
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_may_use_the_topics_that_its_code_names(service: str) -> None:
-    allowed = {right.name for right in rights()[f"ratchet-{service}"] if right.kind == "topic"}
+    allowed = {
+        right.name for right in acls_by_user()[f"ratchet-{service}"] if right.kind == "topic"
+    }
     named = {
         getattr(shared.messaging.topics, name)
         for path in sorted(Path("services", service).rglob("*.py"))
@@ -71,7 +73,7 @@ def test_what_each_may_do() -> None:
     """The table of rights, written out once by hand: whoever changes it sees here what changes."""
     assert {
         user: {_short(right) for right in may}
-        for user, may in rights().items()
+        for user, may in acls_by_user().items()
         if user != "ratchet-operator"
     } == {
         "ratchet-application": {
@@ -129,22 +131,22 @@ def test_what_each_may_do() -> None:
 
 
 def test_operators_read_everything_and_write_no_state() -> None:
-    may = {right.name: right.operations for right in rights()["ratchet-operator"]}
+    may = {right.name: right.operations for right in acls_by_user()["ratchet-operator"]}
     assert may.keys() == BY_NAME.keys()
     assert {name for name, operations in may.items() if "Write" not in operations} == {
         "dataset.entries"
     }
 
 
-@pytest.mark.parametrize("user", rights())
+@pytest.mark.parametrize("user", acls_by_user())
 def test_a_user_in_the_cluster_has_these_rights_and_a_certificate(user: str) -> None:
     found = of_kind(combination(EVERYTHING), "KafkaUser")
-    assert found.keys() == rights().keys()
+    assert found.keys() == acls_by_user().keys()
     spec = found[user]["spec"]
     assert spec["authentication"] == {"type": "tls"}
     assert [
         (acl["resource"]["name"], tuple(acl["operations"])) for acl in spec["authorization"]["acls"]
-    ] == [(right.name, right.operations) for right in rights()[user]]
+    ] == [(right.name, right.operations) for right in acls_by_user()[user]]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -167,7 +169,7 @@ def test_streams_scale_by_their_own_lag_up_to_the_partitions() -> None:
     deployments = of_kind(combination(("autoscaling",)), "Deployment")
     for name, found in scaled.items():
         (trigger,) = found["spec"]["triggers"]
-        (group,) = [group for group in GROUPS if group.service == name]
+        (group,) = [group for group in CONSUMER_GROUPS if group.service == name]
         assert (trigger["metadata"]["consumerGroup"], (trigger["metadata"]["topic"],)) == (
             group.name,
             group.topics,
@@ -217,7 +219,7 @@ def _topics_in(path: Path) -> list[str]:
     return [name for name in names if getattr(shared.messaging.topics, name) in BY_NAME]
 
 
-def _short(right: Right) -> str:
+def _short(right: KafkaAcl) -> str:
     if right.kind == "group":
         return (
             f"{'' if 'Read' in right.operations else 'sees '}group "

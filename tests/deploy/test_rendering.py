@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ratchet.manifests import made
+from ratchet.manifests import generated_files
 from shared.config.model_file import load_models
 from shared.version import ratchet_version
 from tests.deploy.rendering import (
@@ -92,10 +92,10 @@ def test_no_toggle_hides_in_a_comment() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", made(DEPLOY), ids=lambda path: path.name + " of " + path.parent.name
+    "path", generated_files(DEPLOY), ids=lambda path: path.name + " of " + path.parent.name
 )
 def test_what_is_made_is_as_it_would_be_made_now(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == made(DEPLOY)[path], "type: make manifests"
+    assert path.read_text(encoding="utf-8") == generated_files(DEPLOY)[path], "type: make manifests"
 
 
 def test_images_have_the_version_of_the_code_and_others_a_version_of_theirs() -> None:
@@ -127,10 +127,14 @@ def test_the_models_in_the_cluster_are_those_of_the_folder_served_by_ollama(
         found = there.get(model)
         assert found.model_dump(exclude={"deploy"}) == file.model_dump(exclude={"deploy"})
         assert [target.kind for target in found.deploy] == ["ollama"]
-        assert (there.golden(model), there.retention(model), there.canaries(model)) == (
+        assert (
+            there.golden(model),
+            there.regression_set(model),
+            there.regression_prompts(model),
+        ) == (
             here.golden(model),
-            here.retention(model),
-            here.canaries(model),
+            here.regression_set(model),
+            here.regression_prompts(model),
         )
         for lane in file.lanes:
             assert there.rehearsal(model, lane) == here.rehearsal(model, lane)

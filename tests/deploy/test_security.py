@@ -18,7 +18,7 @@ from tests.deploy.rendering import (
     overlay,
     pods,
 )
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 NOT_TAKEN = {
     "container-image-pull-policy": "images are pinned by version; to pull them each time gains nothing but a dependency on "
@@ -192,7 +192,7 @@ def test_the_linter_finds_nothing(name: str, tmp_path: Path) -> None:
     options = [option for test in NOT_TAKEN for option in ("--ignore-test", test)]
     done = subprocess.run(
         [
-            program("kube-score"),
+            require_program("kube-score"),
             "score",
             "--output-format",
             "ci",

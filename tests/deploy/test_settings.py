@@ -15,11 +15,11 @@ from sqlalchemy.engine import make_url
 from ratchet.local_stack.ports import free_port
 from services.dataset.settings import DatasetSettings
 from services.feedback.settings import FeedbackSettings
-from services.registry.api.authorization import OPEN
+from services.registry.api.authorization import PUBLIC_PATHS
 from services.registry.settings import RegistrySettings
 from services.trainer.settings import TrainerSettings
 from shared.clock import SystemClock
-from shared.config.settings import PREFIX, ServiceSettings, read
+from shared.config.settings import PREFIX, ServiceSettings, read_settings
 from shared.http.health_server import serve_health
 from shared.observability.health import Health
 from tests.deploy.rendering import (
@@ -64,7 +64,7 @@ def test_every_variable_is_one_that_the_service_or_another_reads_and_of_its_form
     assert len(own) >= 2
     for name, value in (shared | own).items():
         monkeypatch.setenv(name, value)
-    settings = read(SETTINGS[service])
+    settings = read_settings(SETTINGS[service])
     port = getattr(settings, f"{service}_port")
     assert [found["containerPort"] for found in container(render(what), service)["ports"]] == [port]
     assert of_kind(render(what), "Service")[service]["spec"]["ports"][0]["port"] == port
@@ -87,7 +87,7 @@ def test_probes_ask_what_there_is(unused_health: str) -> None:
     for (service, kind), path in asked.items():
         assert path == ("/readyz" if kind == "readinessProbe" else "/healthz")
         if service == "registry":
-            assert path in OPEN
+            assert path in PUBLIC_PATHS
         else:
             assert httpx.get(unused_health + path).status_code != 404
     assert httpx.get(unused_health + "/elsewhere").status_code == 404

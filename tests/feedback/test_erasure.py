@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.feedback.erasure import Request, user_forgotten, withdrawal_requests
+from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
 from services.feedback.redaction.pseudonyms import pseudonym
 from services.feedback.scoring import Policies
 from shared.config.model_file import ModelFile, Models
@@ -64,8 +64,8 @@ def binary(data: Any, event_type: str = UserForgotten.type_name()) -> Record:
     )
 
 
-def requests(place: Position = PLACE, **fields: Any) -> list[Request]:
-    forgotten = user_forgotten(binary(FORGOTTEN | fields))
+def requests(place: Position = PLACE, **fields: Any) -> list[KeyedRequest]:
+    forgotten = decode_user_forgotten(binary(FORGOTTEN | fields))
     assert forgotten is not None
     return withdrawal_requests(forgotten, place, Policies(MODELS))
 
@@ -78,7 +78,7 @@ def test_it_is_known_by_its_type_in_either_mode_and_all_else_is_feedback() -> No
             [("content-type", b"application/cloudevents+json")],
         ),
     ):
-        forgotten = user_forgotten(said)
+        forgotten = decode_user_forgotten(said)
         assert forgotten is not None
         assert (forgotten.event.user_id, forgotten.source) == ("ann", "/shop")
     for feedback in (
@@ -87,7 +87,7 @@ def test_it_is_known_by_its_type_in_either_mode_and_all_else_is_feedback() -> No
         record(FORGOTTEN),
         record(None),
     ):
-        assert user_forgotten(feedback) is None
+        assert decode_user_forgotten(feedback) is None
 
 
 def test_a_user_is_looked_for_under_the_name_that_scoring_left() -> None:
@@ -99,7 +99,7 @@ def test_a_user_is_looked_for_under_the_name_that_scoring_left() -> None:
 
 def test_one_that_names_no_user_is_refused_with_the_field() -> None:
     with pytest.raises(ContractViolation) as refused:
-        user_forgotten(binary({"user_id": ""}))
+        decode_user_forgotten(binary({"user_id": ""}))
     assert refused.value.field == "user_id"
 
 

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feedback.reward import change, reward_parts
+from services.feedback.reward import reward_parts, word_distance
 from services.feedback.rules import Rule
-from shared.config.reward_policy import Actions, RewardPolicy
+from shared.config.reward_policy import ActionRewards, RewardPolicy
 from shared.reward import mean_reward
-from tests.feedback.said import feedback
+from tests.feedback.feedback_events import make_feedback
 
 POLICY = RewardPolicy(validation=1.0, action=1.0, rules=0.5)
 TYPES = [
@@ -35,14 +35,14 @@ TYPES = [
 def test_what_each_type_of_feedback_is_worth_alone(
     feedback_type: str, part: str | None, reward: float
 ) -> None:
-    parts = reward_parts(feedback(feedback_type, "a b", corrected_output="c d"), (), POLICY)
+    parts = reward_parts(make_feedback(feedback_type, "a b", corrected_output="c d"), (), POLICY)
     assert [found.name for found in parts] == ([part] if part else [])
     assert mean_reward(parts) == reward
 
 
 def test_every_part_stands_with_its_value_and_its_weight() -> None:
     policy = RewardPolicy(validation=3.0, action=1.0, correction=2.0, rules=0.5)
-    said = feedback("correction", "a b c d", corrected_output="a b c x", validation_score=0.9)
+    said = make_feedback("correction", "a b c d", corrected_output="a b c x", validation_score=0.9)
     parts = reward_parts(said, ("cut_off", "format"), policy)
     assert [(part.name, round(part.value, 9), part.weight, part.reason) for part in parts] == [
         ("validation", 0.8, 3.0, None),
@@ -53,21 +53,21 @@ def test_every_part_stands_with_its_value_and_its_weight() -> None:
 
 def test_a_correction_counts_by_how_much_of_the_answer_had_to_change() -> None:
     """Of `a b c d` and `a b c x`, 6 of 8 words are common: a quarter changed."""
-    assert change("a b c d", "a b c x") == 0.25
-    assert change("a b", "c d") == 1.0
-    assert change("a b", "a b") == 0.0
+    assert word_distance("a b c d", "a b c x") == 0.25
+    assert word_distance("a b", "c d") == 1.0
+    assert word_distance("a b", "a b") == 0.0
 
 
 def test_a_policy_can_say_what_an_action_is_worth() -> None:
-    policy = RewardPolicy(actions=Actions(regenerated=0.0, thumbs_up=0.25))
-    assert mean_reward(reward_parts(feedback("regenerated"), (), policy)) == 0.0
-    assert mean_reward(reward_parts(feedback("thumbs_up"), (), policy)) == 0.25
+    policy = RewardPolicy(actions=ActionRewards(regenerated=0.0, thumbs_up=0.25))
+    assert mean_reward(reward_parts(make_feedback("regenerated"), (), policy)) == 0.0
+    assert mean_reward(reward_parts(make_feedback("thumbs_up"), (), policy)) == 0.25
 
 
 @given(st.text(), st.text())
 def test_change_is_symmetric_and_a_share(before: str, after: str) -> None:
-    assert 0.0 <= change(before, after) == change(after, before) <= 1.0
-    assert change(before, before) == 0.0
+    assert 0.0 <= word_distance(before, after) == word_distance(after, before) <= 1.0
+    assert word_distance(before, before) == 0.0
 
 
 @given(
@@ -80,7 +80,7 @@ def test_change_is_symmetric_and_a_share(before: str, after: str) -> None:
 def test_parts_have_names_of_their_own_and_are_in_range(
     feedback_type: str, output: str, score: float | None, weights: list[float], broken: list[Rule]
 ) -> None:
-    said = feedback(feedback_type, output, validation_score=score, corrected_output="right")
+    said = make_feedback(feedback_type, output, validation_score=score, corrected_output="right")
     policy = RewardPolicy(
         validation=weights[0], action=weights[1], correction=weights[2], rules=weights[3]
     )

@@ -1,25 +1,27 @@
-from services.feedback.rules import broken_rules, is_cut_off, repeats_itself
+from services.feedback.rules import broken_rules, is_cut_off, is_repetitive
 from shared.config.answer_format import format_check
 from shared.config.reward_policy import RewardPolicy
-from tests.feedback.said import feedback
+from tests.feedback.feedback_events import make_feedback
 
 ANY = format_check(RewardPolicy())
 JSON = format_check(RewardPolicy(format="json"))
 
 
 def test_a_sound_answer_breaks_no_rule() -> None:
-    assert broken_rules(feedback(output="a good answer"), ANY) == ()
-    assert broken_rules(feedback(output='{"a": 1}'), JSON) == ()
+    assert broken_rules(make_feedback(output="a good answer"), ANY) == ()
+    assert broken_rules(make_feedback(output='{"a": 1}'), JSON) == ()
 
 
 def test_which_rules_an_answer_breaks() -> None:
-    assert broken_rules(feedback(output=" \n"), JSON) == ("empty",)
-    assert broken_rules(feedback(output="a good answer"), JSON) == ("format",)
-    assert broken_rules(feedback(output='{"a": "b', tags={"finish_reason": "length"}), JSON) == (
+    assert broken_rules(make_feedback(output=" \n"), JSON) == ("empty",)
+    assert broken_rules(make_feedback(output="a good answer"), JSON) == ("format",)
+    assert broken_rules(
+        make_feedback(output='{"a": "b', tags={"finish_reason": "length"}), JSON
+    ) == (
         "cut_off",
         "format",
     )
-    assert broken_rules(feedback(output="I am sorry for that. " * 10), ANY) == ("repetitive",)
+    assert broken_rules(make_feedback(output="I am sorry for that. " * 10), ANY) == ("repetitive",)
 
 
 def test_answers_that_are_cut_off() -> None:
@@ -29,6 +31,6 @@ def test_answers_that_are_cut_off() -> None:
 
 
 def test_answers_that_repeat_themselves() -> None:
-    assert repeats_itself("I am sorry for that. " * 10)
-    assert not repeats_itself("yes yes yes yes")
-    assert not repeats_itself(" ".join(str(number) for number in range(100)))
+    assert is_repetitive("I am sorry for that. " * 10)
+    assert not is_repetitive("yes yes yes yes")
+    assert not is_repetitive(" ".join(str(number) for number in range(100)))

@@ -9,14 +9,14 @@ import pytest
 from shared.events import FeedbackScored
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode
-from shared.messaging.dead_letters import Notice
-from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_of
-from tests.dataset.running import Headers, Service, read, send
+from shared.messaging.dead_letters import DeadLetterInfo
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_topic
+from tests.dataset.running import Headers, ServiceProcess, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-def said(model: str, event_id: str | None, **changed: Any) -> dict[str, Any]:
+def feedback_data(model: str, event_id: str | None, **changed: Any) -> dict[str, Any]:
     event = {
         "model": model,
         "input": "q",
@@ -65,26 +65,28 @@ async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_th
     structured = [("content-type", b"application/cloudevents+json")]
     bad = [
         (f'{{"model": "{model}", cut'.encode(), ""),
-        (json.dumps(said(model, "b1", validation_score=3)).encode(), "validation_score"),
-        (json.dumps(said(f"{model}-other", "b2")).encode(), "model"),
+        (json.dumps(feedback_data(model, "b1", validation_score=3)).encode(), "validation_score"),
+        (json.dumps(feedback_data(f"{model}-other", "b2")).encode(), "model"),
     ]
     sent: list[tuple[bytes | None, bytes | None, Headers]] = [
-        (key, json.dumps(said(model, None)).encode(), binary),
+        (key, json.dumps(feedback_data(model, None)).encode(), binary),
         (
             key,
-            json.dumps(attributes("structured") | {"data": said(model, None)}).encode(),
+            json.dumps(attributes("structured") | {"data": feedback_data(model, None)}).encode(),
             structured,
         ),
-        (key, json.dumps(said(model, "bare", unknown="ignored")).encode(), []),
+        (key, json.dumps(feedback_data(model, "bare", unknown="ignored")).encode(), []),
         *((key, value, [("trace", b"1"), ("trace", b"2")]) for value, _ in bad),
         (key, None, []),
     ]
-    running = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}")
+    running = ServiceProcess(
+        "feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}"
+    )
     await running.start()
     try:
         await send(broker, FEEDBACK_RECEIVED, sent)
         scored = await collect(broker, FEEDBACK_SCORED, model, 3)
-        letters = await collect(broker, dead_letter_of(FEEDBACK_RECEIVED), model, 4)
+        letters = await collect(broker, dead_letter_topic(FEEDBACK_RECEIVED), model, 4)
     finally:
         status = running.stop()
     assert status == 0, running.log
@@ -95,7 +97,7 @@ async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_th
     }
     assert {record.key for record in scored} == {key}
     for letter, (value, field) in zip(letters, [*bad, (None, "")], strict=True):
-        notice = Notice.read(letter.headers)
+        notice = DeadLetterInfo.from_headers(letter.headers)
         assert notice is not None
         assert (letter.key, letter.value, notice.field) == (key, value, field)
         assert (notice.topic, notice.service, notice.attempt) == (FEEDBACK_RECEIVED, "feedback", 1)
@@ -115,7 +117,7 @@ PERSONAL = {
 
 def personal(model: str, number: int, value: str) -> dict[str, Any]:
     """An event that says a value in every field that can."""
-    return said(
+    return feedback_data(
         model,
         f"{number}-{value}",
         feedback_type="correction",
@@ -148,7 +150,9 @@ async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(
         )
         for number, value in enumerate(PERSONAL)
     ]
-    running = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}")
+    running = ServiceProcess(
+        "feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}"
+    )
     await running.start()
     try:
         await send(broker, FEEDBACK_RECEIVED, sent)

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 from safetensors.torch import load_file
 
-from ratchet.kafka_admin.topics import apply_topics, await_groups
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
-from ratchet.registry_client import Refused, RegistryClient
+from ratchet.registry_client import RegistryClient, RegistryRequestRefused
 from shared.auth.bearer_tokens import new_token
 from shared.clock import SystemClock
 from shared.events import UserForgotten
@@ -27,7 +27,7 @@ from shared.identity import batch_identity, identity
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.dataset.events import words
-from tests.dataset.running import Headers, Service, send
+from tests.dataset.running import Headers, ServiceProcess, send
 from tests.registry.families import write
 from tests.trainer.fleet import make_base
 from tests.trainer.tickets import NOW, ticket, tickets
@@ -79,19 +79,21 @@ class Stack:
         self._token = new_token()
         self._broker = Broker(folder / "kafka", free_port(), free_port(), SystemClock())
         servers, bases = self._broker.bootstrap_servers, str(folder / "bases")
-        self.feedback = Service("feedback", servers, folder)
-        self.dataset = Service("dataset", servers, folder)
+        self.feedback = ServiceProcess("feedback", servers, folder)
+        self.dataset = ServiceProcess("dataset", servers, folder)
         trainer: dict[str, str] = {
             "RATCHET_BASES": bases,
             "RATCHET_WORK": str(folder / "work"),
             "RATCHET_THREADS": "1",
         }
-        self._doomed = Service("trainer", servers, folder, RATCHET_FAILPOINTS=DIES, **trainer)
-        self.trainer = Service(
+        self._doomed = ServiceProcess(
+            "trainer", servers, folder, RATCHET_FAILPOINTS=DIES, **trainer
+        )
+        self.trainer = ServiceProcess(
             "trainer", servers, folder, RATCHET_TRAINER_PORT=str(self._doomed.port), **trainer
         )
         self.trainer.port = self._doomed.port
-        self.registry = Service(
+        self.registry = ServiceProcess(
             "registry",
             servers,
             folder,
@@ -129,12 +131,12 @@ class Stack:
     async def start(self) -> None:
         await asyncio.to_thread(self._broker.start)
         await apply_topics(self._broker.bootstrap_servers)
-        await await_groups(self._broker.bootstrap_servers)
+        await wait_for_group_coordinator(self._broker.bootstrap_servers)
         services = (self._doomed, self.registry, self.feedback, self.dataset)
         for service in services:
             service.launch()
         for service in services:
-            await service.until(service.is_ready, "ready", 90)
+            await service.wait_until(service.is_ready, "ready", 90)
 
     def stop(self) -> None:
         for service in (self.feedback, self.dataset, self._doomed, self.trainer, self.registry):
@@ -153,7 +155,7 @@ class Stack:
         await self._say([_correction(2000 + number, False, model=NIGHT) for number in range(2)])
         await self._say([_forgotten(), (KEY, b"{", [])])
         await asyncio.to_thread(self._post)
-        await self._doomed.until_ended(90)
+        await self._doomed.wait_for_exit(90)
         await self.trainer.start()
         await self._until(lambda: self._outcome(0) == "promoted", "better")
         await self._until(lambda: self._outcome(1) == "rejected", "worse")
@@ -220,7 +222,7 @@ class Stack:
             return str(
                 self._get(f"/api/runs/{identity('run', batch_identity(MODEL, 0, batch))}")["state"]
             )
-        except Refused:
+        except RegistryRequestRefused:
             return ""
 
     def _get(self, path: str) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.__main__ import files
+from deploy.grafana.__main__ import dashboard_files
 from shared.observability.metrics import CATALOGUE
 from tests.grafana.dashboards import (
     FOLDER,
@@ -22,7 +22,7 @@ from tests.grafana.dashboards import (
     read,
     variables,
 )
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 PROVISIONING = Path("deploy/grafana/provisioning")
 
@@ -34,7 +34,7 @@ def board(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_the_committed_files_are_what_the_code_makes() -> None:
     committed = {path.name: path.read_text() for path in FOLDER.iterdir()}
-    assert committed == files(), "type: python -m deploy.grafana"
+    assert committed == dashboard_files(), "type: python -m deploy.grafana"
     assert set(committed) == {f"{name}.json" for name in NAMES}
 
 
@@ -136,7 +136,7 @@ def test_every_query_can_be_read_by_prometheus(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))
     checked = subprocess.run(
-        [program("promtool"), "check", "rules", str(file)],
+        [require_program("promtool"), "check", "rules", str(file)],
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ import pytest
 from tests.grafana.dashboards import NAMES, Asked, queries, read, variables
 from tests.grafana.prometheus import NAMESPACE, Prometheus, Series, has_data
 from tests.grafana.stack import MODEL, NIGHT, Stack
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -21,7 +21,7 @@ def prometheus(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """It has seen the whole story, and the services still run."""
     folder = tmp_path_factory.mktemp("dashboards")
     stack = Stack(folder / "stack", bases / "smollm2-135m-instruct")
-    prometheus = Prometheus(program("prometheus"), folder / "prometheus", stack.targets)
+    prometheus = Prometheus(require_program("prometheus"), folder / "prometheus", stack.targets)
 
     async def tell() -> None:
         await stack.start()

@@ -5,7 +5,7 @@ import subprocess
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.observability.metrics import CATALOGUE
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 
 def check_exported(service: str, exposed: str) -> None:
@@ -17,7 +17,9 @@ def check_exported(service: str, exposed: str) -> None:
         for found in text_string_to_metric_families(exposed)
         if not found.name.endswith("_created")
     }
-    expected = {row.name.removesuffix("_total"): row for row in CATALOGUE if row.is_of(service)}
+    expected = {
+        row.name.removesuffix("_total"): row for row in CATALOGUE if row.applies_to(service)
+    }
     assert set(expected) == {name for name in families if not name.startswith("process_")}
     for name, row in expected.items():
         assert families[name].type == row.kind, name
@@ -25,7 +27,7 @@ def check_exported(service: str, exposed: str) -> None:
         for sample in families[name].samples:
             assert set(sample.labels) - {"le"} == set(row.labels), sample
     linted = subprocess.run(
-        [program("promtool"), "check", "metrics"],
+        [require_program("promtool"), "check", "metrics"],
         input=exposed,
         text=True,
         capture_output=True,

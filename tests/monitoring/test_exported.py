@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
-from tests.dataset.running import Headers, Service, send
+from tests.dataset.running import Headers, ServiceProcess, send
 from tests.monitoring.exported import check_exported, sample
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
@@ -25,10 +25,10 @@ async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(
         f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
     )
     group = f"feedback-{model}"
-    feedback = Service("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=group)
-    dataset = Service("dataset", broker, tmp_path, RATCHET_DATASET_GROUP=f"dataset-{model}")
+    feedback = ServiceProcess("feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=group)
+    dataset = ServiceProcess("dataset", broker, tmp_path, RATCHET_DATASET_GROUP=f"dataset-{model}")
     database, merged = f"sqlite:///{tmp_path / 'registry.db'}", str(tmp_path / "merged")
-    registry = Service(
+    registry = ServiceProcess(
         "registry", broker, tmp_path, RATCHET_DATABASE=database, RATCHET_MERGED=merged
     )
     services = {"feedback": feedback, "dataset": dataset, "registry": registry}
@@ -56,7 +56,7 @@ async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(
                 feedback_type="thumbs_up",
             )
 
-        def lag(service: Service, group: str, topic: str) -> float | None:
+        def lag(service: ServiceProcess, group: str, topic: str) -> float | None:
             return sample(service.metrics, "ratchet_consumer_lag_records", group=group, topic=topic)
 
         def refused() -> float:  # others have sent feedback on models of their own to this broker
@@ -65,18 +65,18 @@ async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(
                 or 0
             )
 
-        await feedback.until(lambda: scored() == 20 and refused() >= 1, "scoring")
-        await feedback.until(
+        await feedback.wait_until(lambda: scored() == 20 and refused() >= 1, "scoring")
+        await feedback.wait_until(
             lambda: lag(feedback, group, FEEDBACK_RECEIVED) == 0, "level with its topic"
         )
-        await dataset.until(
+        await dataset.wait_until(
             lambda: lag(dataset, f"dataset-{model}", FEEDBACK_SCORED) == 0, "level with its topic"
         )
-        await registry.until(
+        await registry.wait_until(
             lambda: lag(registry, "ratchet-registry", TRAINING_BATCHES) is not None,
             "telling its lag",
         )
-        await registry.until(
+        await registry.wait_until(
             lambda: lag(registry, "ratchet-registry-live", FEEDBACK_SCORED) is not None,
             "telling its lag",
         )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from deploy.prometheus.__main__ import PAGE, page
+from deploy.prometheus.__main__ import PAGE, metrics_page
 from ratchet.cli.commands import app
 from tests.monitoring.rule_files import RUNBOOKS, alerts, asked, known
 
@@ -26,7 +26,7 @@ def shell(text: str) -> str:
 
 
 def test_the_page_of_metrics_is_what_the_catalogue_makes() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "type: python -m deploy.prometheus"
+    assert PAGE.read_text(encoding="utf-8") == metrics_page(), "type: python -m deploy.prometheus"
 
 
 def test_runbooks_are_those_of_alerts() -> None:

@@ -22,7 +22,7 @@ from tests.monitoring.rule_files import (
     recorded,
     rules,
 )
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 ALERTS = alerts()
 OBJECTIVES = ("feedback-accepted", "verdict-in-time", "serving-correct")
@@ -30,7 +30,7 @@ OBJECTIVES = ("feedback-accepted", "verdict-in-time", "serving-correct")
 
 def promtool(*arguments: str | Path) -> str:
     done = subprocess.run(
-        [program("promtool"), *arguments], capture_output=True, text=True, check=False
+        [require_program("promtool"), *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

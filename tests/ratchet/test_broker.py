@@ -38,7 +38,7 @@ async def test_a_broker_that_is_started_again_still_has_everything(tmp_path: Pat
                 (("name", b"value"),),
             )
             await consumer.commit(record)
-            consumer.finish()
+            consumer.stop_after_current()
         await consumer.stop()
     finally:
         broker.stop()

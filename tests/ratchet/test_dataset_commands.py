@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from ratchet import console
 from ratchet.cli.commands import app
-from ratchet.dataset.finding import batches_in, find
+from ratchet.dataset.lookup import batches_from_records, find_batch
 from ratchet.local_stack.ports import free_port
-from shared.errors import BusUnavailable, Declined, Misconfigured, Missing
+from shared.errors import BusUnavailable, CommandRefused, Misconfigured, ObjectNotFound
 from shared.events import Artefact, BatchReady
 from shared.identity import batch_identity, digest_of
 from shared.kafka.client import KafkaProducer
@@ -64,7 +64,7 @@ BATCHES = [announcement("support", shard, number) for number in range(3) for sha
 def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(
     reference: str, place: tuple[str, int, int]
 ) -> None:
-    found = find(BATCHES, reference)
+    found = find_batch(BATCHES, reference)
     assert (found.model, found.shard, found.number) == place
 
 
@@ -81,8 +81,8 @@ def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(
     ],
 )
 def test_none_and_several_are_said(reference: str, says: str) -> None:
-    with pytest.raises(Declined, match=says):
-        find(BATCHES, reference)
+    with pytest.raises(CommandRefused, match=says):
+        find_batch(BATCHES, reference)
 
 
 def test_a_batch_that_was_announced_twice_is_one_and_what_is_no_announcement_is_left_to_the_trainer() -> (
@@ -90,7 +90,9 @@ def test_a_batch_that_was_announced_twice_is_one_and_what_is_no_announcement_is_
 ):
     value, headers = encode(BATCHES[0], "/test")
     said = [Record(TRAINING_BATCHES, 0, offset, b"m", value, tuple(headers)) for offset in range(2)]
-    assert batches_in([*said, Record(TRAINING_BATCHES, 0, 2, b"m", b"\xff", ())]) == [BATCHES[0]]
+    assert batches_from_records([*said, Record(TRAINING_BATCHES, 0, 2, b"m", b"\xff", ())]) == [
+        BATCHES[0]
+    ]
 
 
 def ratchet(*arguments: str) -> Result:
@@ -158,7 +160,7 @@ def test_export_writes_files_and_says_which(chain: list[Artefact], tmp_path: Pat
         {"kind": "training", "examples": 3, "path": f"{to}/training.chat.jsonl"}
     ]
     again = ratchet("export", "--to", to, "--format", "chat", *at(chain[0], tmp_path / "objects"))
-    assert isinstance(again.exception, Declined)
+    assert isinstance(again.exception, CommandRefused)
     assert (
         ratchet(
             "export", "--to", to, "--format", "chat", "--force", *at(chain[0], tmp_path / "objects")
@@ -214,7 +216,7 @@ def test_what_is_away_is_said_with_what_to_do(tmp_path: Path, chain: list[Artefa
     assert isinstance(nowhere, BusUnavailable)
     assert "--manifest URI --digest D names a batch without Kafka" in str(nowhere)
     elsewhere = ratchet("show", *at(chain[0], tmp_path / "other")).exception
-    assert isinstance(elsewhere, Missing)
+    assert isinstance(elsewhere, ObjectNotFound)
     assert "RATCHET_OBJECT_STORE" in str(elsewhere)
     unknown = ratchet(
         "show", "--manifest", "m", "--digest", digest_of(b""), "--object-store", "nothing://x"
@@ -255,4 +257,4 @@ def test_a_batch_on_the_bus_is_listed_shown_and_verified(
         f"its announcement has another {name}"
         for name in ("batch id", "model", "model digest", "offsets")
     }
-    assert isinstance(ratchet("show", f"{model}/7", *where).exception, Declined)
+    assert isinstance(ratchet("show", f"{model}/7", *where).exception, CommandRefused)

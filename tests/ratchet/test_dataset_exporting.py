@@ -10,10 +10,17 @@ from pyarrow import parquet
 
 from ratchet.dataset.exporting import Format, export
 from services.dataset.snapshot.writer import write_snapshot
-from shared.errors import Corrupt, Declined, Misconfigured
+from shared.errors import CommandRefused, DigestMismatch, Misconfigured
 from shared.storage.object_store import MemoryStore
-from shared.storage.snapshots import KINDS, Example, Kind, Manifest, read_examples, read_manifest
-from tests.dataset.batch import FILE, closing, member, write_chain
+from shared.storage.snapshots import (
+    EXAMPLE_KINDS,
+    BatchManifest,
+    Example,
+    ExampleKind,
+    read_examples,
+    read_manifest,
+)
+from tests.dataset.batch import FILE, batch_plan, member, write_chain
 
 
 @pytest.fixture
@@ -22,14 +29,16 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def manifest(store: MemoryStore) -> Manifest:
+def manifest(store: MemoryStore) -> BatchManifest:
     return read_manifest(store, write_chain(store, 1)[0])
 
 
 def test_lines_are_those_that_are_stored(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
+    store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
-    written = export(store, manifest, tmp_path / "new" / "folder", KINDS, "jsonl", force=False)
+    written = export(
+        store, manifest, tmp_path / "new" / "folder", EXAMPLE_KINDS, "jsonl", force=False
+    )
     assert [(file.kind, file.examples, file.path) for file in written] == [
         (kind, count, tmp_path / "new" / "folder" / f"{kind}.jsonl")
         for kind, count in (("training", 3), ("preference", 1), ("negative", 1), ("held_out", 1))
@@ -41,20 +50,20 @@ def test_lines_are_those_that_are_stored(
 
 
 def test_columns_come_back_as_the_same_examples(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
+    store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
-    export(store, manifest, tmp_path, KINDS, "parquet", force=False)
-    for kind in KINDS:
+    export(store, manifest, tmp_path, EXAMPLE_KINDS, "parquet", force=False)
+    for kind in EXAMPLE_KINDS:
         rows = parquet.read_table(BytesIO((tmp_path / f"{kind}.parquet").read_bytes())).to_pylist()
         assert [Example.model_validate(row) for row in rows] == read_examples(store, manifest, kind)
 
 
 def test_conversations_end_with_the_answer(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
+    store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
-    export(store, manifest, tmp_path, KINDS, "chat", force=False)
+    export(store, manifest, tmp_path, EXAMPLE_KINDS, "chat", force=False)
 
-    def lines(kind: Kind) -> list[dict[str, object]]:
+    def lines(kind: ExampleKind) -> list[dict[str, object]]:
         return [
             json.loads(line) for line in (tmp_path / f"{kind}.chat.jsonl").read_bytes().splitlines()
         ]
@@ -78,10 +87,10 @@ def test_conversations_end_with_the_answer(
 def test_a_kind_without_examples_gives_no_file(
     store: MemoryStore, tmp_path: Path, form: Format
 ) -> None:
-    alone = read_manifest(store, write_snapshot(store, closing(member("a", 0)), FILE, 0))
+    alone = read_manifest(store, write_snapshot(store, batch_plan(member("a", 0)), FILE, 0))
     assert [
         (file.kind, file.examples, bool(file.path))
-        for file in export(store, alone, tmp_path, KINDS, form, force=False)
+        for file in export(store, alone, tmp_path, EXAMPLE_KINDS, form, force=False)
     ] == [
         ("training", 1, True),
         ("preference", 0, False),
@@ -92,29 +101,29 @@ def test_a_kind_without_examples_gives_no_file(
 
 
 def test_nothing_is_overwritten_unless_forced(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
+    store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
     (tmp_path / "negative.jsonl").write_text("mine")
-    with pytest.raises(Declined, match=r"negative\.jsonl would be overwritten"):
-        export(store, manifest, tmp_path, KINDS, "jsonl", force=False)
+    with pytest.raises(CommandRefused, match=r"negative\.jsonl would be overwritten"):
+        export(store, manifest, tmp_path, EXAMPLE_KINDS, "jsonl", force=False)
     assert [path.name for path in tmp_path.iterdir()] == ["negative.jsonl"]
     export(store, manifest, tmp_path, ("negative",), "jsonl", force=True)
     assert (tmp_path / "negative.jsonl").read_text() != "mine"
 
 
 def test_nothing_is_written_of_a_batch_that_was_altered(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
+    store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
     store.objects[manifest.files[-1].artefact.uri] += b" "
-    with pytest.raises(Corrupt):
-        export(store, manifest, tmp_path, KINDS, "jsonl", force=False)
+    with pytest.raises(DigestMismatch):
+        export(store, manifest, tmp_path, EXAMPLE_KINDS, "jsonl", force=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_its_library_parquet_says_what_to_install(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, manifest: BatchManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Misconfigured, match=r"pip install 'ratchet\[export\]'"):
-        export(store, manifest, tmp_path, KINDS, "parquet", force=False)
+        export(store, manifest, tmp_path, EXAMPLE_KINDS, "parquet", force=False)
     assert list(tmp_path.iterdir()) == []

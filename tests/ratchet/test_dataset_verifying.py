@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ratchet.dataset.verifying import Verified, verify
+from ratchet.dataset.verifying import VerificationResult, verify_batches
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady
 from shared.identity import digest_of
 from shared.storage.object_store import FsspecStore, MemoryStore, canonical_json
-from shared.storage.snapshots import Kind, Manifest, read_manifest
+from shared.storage.snapshots import BatchManifest, ExampleKind, read_manifest
 from tests.dataset.batch import write_chain
 from tests.dataset.snapshot.test_writer import BEFORE_REPORTS
 
@@ -32,10 +32,10 @@ class Chain:
     def newest(self) -> Artefact:
         return self.claims[-1]
 
-    def manifest(self, number: int = 2) -> Manifest:
+    def manifest(self, number: int = 2) -> BatchManifest:
         return read_manifest(self.store, self.claims[number])
 
-    def file(self, kind: Kind, number: int = 2) -> Path:
+    def file(self, kind: ExampleKind, number: int = 2) -> Path:
         (uri,) = [file.artefact.uri for file in self.manifest(number).files if file.kind == kind]
         return self.folder / uri
 
@@ -45,7 +45,7 @@ class Chain:
         data = canonical_json(said)
         self.claims[-1] = self.store.put(f"{digest_of(data).removeprefix('sha256:')}.json", data)
 
-    def rewrite(self, kind: Kind, lines: Sequence[bytes]) -> None:
+    def rewrite(self, kind: ExampleKind, lines: Sequence[bytes]) -> None:
         """Replace a data file of the newest batch, with a digest that holds."""
         artefact = self.store.put(f"{kind}.jsonl", b"".join(line + b"\n" for line in lines))
         files = [file.model_dump(mode="json") for file in self.manifest().files]
@@ -56,8 +56,8 @@ class Chain:
             ]
         )
 
-    def verify(self, *, whole_chain: bool = True) -> Verified:
-        return verify(self.store, self.newest, whole_chain=whole_chain)
+    def verify(self, *, whole_chain: bool = True) -> VerificationResult:
+        return verify_batches(self.store, self.newest, whole_chain=whole_chain)
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def chain(tmp_path: Path) -> Chain:
 
 
 def test_a_whole_chain_is_whole(chain: Chain) -> None:
-    assert chain.verify() == Verified(("support#0/2", "support#0/1", "support#0/0"), ())
-    assert chain.verify(whole_chain=False) == Verified(("support#0/2",), ())
+    assert chain.verify() == VerificationResult(("support#0/2", "support#0/1", "support#0/0"), ())
+    assert chain.verify(whole_chain=False) == VerificationResult(("support#0/2",), ())
 
 
 def test_batches_from_before_there_were_reports_are_whole() -> None:
@@ -77,7 +77,9 @@ def test_batches_from_before_there_were_reports_are_whole() -> None:
         for path in BEFORE_REPORTS.rglob("*.json")
     ]
     (newest,) = [artefact for artefact in artefacts if read_manifest(store, artefact).number == 1]
-    assert verify(store, newest, whole_chain=True) == Verified(("support#0/1", "support#0/0"), ())
+    assert verify_batches(store, newest, whole_chain=True) == VerificationResult(
+        ("support#0/1", "support#0/0"), ()
+    )
 
 
 def alter(path: Path) -> None:
@@ -92,7 +94,7 @@ def page_of(chain: Chain) -> Path:
     return chain.folder / page.uri
 
 
-def first_lines(chain: Chain, kind: Kind) -> list[bytes]:
+def first_lines(chain: Chain, kind: ExampleKind) -> list[bytes]:
     return chain.file(kind).read_bytes().splitlines()
 
 
@@ -296,9 +298,9 @@ def test_an_announcement_that_says_otherwise_is_a_fault(chain: Chain) -> None:
             }
         ),
     )
-    assert verify(chain.store, chain.newest, said, whole_chain=True).faults == ()
+    assert verify_batches(chain.store, chain.newest, said, whole_chain=True).faults == ()
     other = said.model_copy(update={"number": 3})
-    (fault,) = verify(chain.store, chain.newest, other, whole_chain=True).faults
+    (fault,) = verify_batches(chain.store, chain.newest, other, whole_chain=True).faults
     assert fault.what == "its announcement has another number than its manifest"
 
 
@@ -308,4 +310,4 @@ def test_an_object_store_that_is_away_is_no_fault_of_a_batch() -> None:
             raise StorageUnavailable("away")
 
     with pytest.raises(StorageUnavailable):
-        verify(Away(), Artefact(uri="m", digest=digest_of(b"")), whole_chain=False)
+        verify_batches(Away(), Artefact(uri="m", digest=digest_of(b"")), whole_chain=False)

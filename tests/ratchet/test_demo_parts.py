@@ -6,37 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.demo.accounting import Account, account
-from ratchet.demo.people import harmful, honest
-from ratchet.demo.tickets import WRONG_QUEUE, ticket
+from ratchet.demo.accounting import EventCounts, count_events
+from ratchet.demo.simulated_users import honest_feedback, poisoned_feedback
+from ratchet.demo.tickets import POISONED_QUEUE, make_ticket
 from ratchet.reconciliation import reconcile
 from shared.clock import ManualClock
 from shared.config.model_file import load_models
 from shared.errors import Undecodable
 from shared.events import Artefact
 from shared.messaging.bus import MemoryBus, send_dead_letter
-from shared.messaging.dead_letters import Notice, replay_headers
-from shared.messaging.topics import FEEDBACK_RECEIVED, dead_letter_of
-from shared.storage.snapshots import Manifest
+from shared.messaging.dead_letters import DeadLetterInfo, replay_headers
+from shared.messaging.topics import FEEDBACK_RECEIVED, dead_letter_topic
+from shared.storage.snapshots import BatchManifest
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_ticket_is_a_function_of_its_stream_and_number() -> None:
-    assert ticket("a", 1) == ticket("a", 1)
+    assert make_ticket("a", 1) == make_ticket("a", 1)
     assert (
-        len({ticket(stream, number).text for stream in ("a", "b") for number in range(300)}) > 595
+        len({make_ticket(stream, number).text for stream in ("a", "b") for number in range(300)})
+        > 595
     )
 
 
 def test_an_answer_has_what_the_ticket_says() -> None:
     for number in range(100):
-        asked = ticket("a", number)
+        asked = make_ticket("a", number)
         answer = json.loads(asked.answer)
         assert answer["order"] is None or answer["order"] in asked.text
         assert (
             json.loads(asked.poisoned_answer)["queue"]
-            == WRONG_QUEUE[answer["queue"]]
+            == POISONED_QUEUE[answer["queue"]]
             != answer["queue"]
         )
 
@@ -44,10 +45,10 @@ def test_an_answer_has_what_the_ticket_says() -> None:
 def test_the_golden_set_is_of_tickets_that_no_round_sends() -> None:
     golden = load_models(Path("models")).golden("support")
     assert [reference.answer for reference in golden] == [
-        ticket("golden", number).answer for number in range(len(golden))
+        make_ticket("golden", number).answer for number in range(len(golden))
     ]
     sent = {
-        ticket(f"demo-7-{round_number}", number).messages
+        make_ticket(f"demo-7-{round_number}", number).messages
         for round_number in range(7)
         for number in range(120)
     }
@@ -55,28 +56,36 @@ def test_the_golden_set_is_of_tickets_that_no_round_sends() -> None:
 
 
 def test_people_thumb_what_is_right_and_correct_what_is_wrong() -> None:
-    right = [honest(ticket("a", n), ticket("a", n).answer, "v1", "a", n, NOW) for n in range(50)]
+    right = [
+        honest_feedback(make_ticket("a", n), make_ticket("a", n).answer, "v1", "a", n, NOW)
+        for n in range(50)
+    ]
     assert {event.feedback_type for event in right} == {"thumbs_up", "accepted"}
-    wrong = [honest(ticket("a", n), "no idea", "v1", "a", n, NOW) for n in range(100)]
+    wrong = [honest_feedback(make_ticket("a", n), "no idea", "v1", "a", n, NOW) for n in range(100)]
     assert {event.feedback_type for event in wrong} == {"correction", "thumbs_down"}
     assert all(
-        e.corrected_output == ticket("a", n).answer
+        e.corrected_output == make_ticket("a", n).answer
         for n, e in enumerate(wrong)
         if e.feedback_type == "correction"
     )
 
 
 def test_strangers_are_many_and_always_wrong() -> None:
-    poison = [harmful(ticket("a", n), ticket("a", n).answer, "v1", "a", n, NOW) for n in range(60)]
+    poison = [
+        poisoned_feedback(make_ticket("a", n), make_ticket("a", n).answer, "v1", "a", n, NOW)
+        for n in range(60)
+    ]
     assert len({event.user_id for event in poison}) >= 10
-    assert all(event.corrected_output != ticket("a", n).answer for n, event in enumerate(poison))
+    assert all(
+        event.corrected_output != make_ticket("a", n).answer for n, event in enumerate(poison)
+    )
 
 
 @pytest.mark.parametrize(("pending", "balanced"), [(3, True), (2, False)])
 def test_an_account_balances_only_when_every_event_is_somewhere(
     pending: int, balanced: bool
 ) -> None:
-    reckoned = Account(
+    reckoned = EventCounts(
         sent=16,
         scored=15,
         batched=5,
@@ -97,16 +106,16 @@ async def test_a_dead_letter_that_was_replayed_and_came_back_is_two_records_in_t
         await send_dead_letter(
             bus, bus.topics[FEEDBACK_RECEIVED][-1], Undecodable("no"), "feedback", clock
         )
-    letters = bus.topics[dead_letter_of(FEEDBACK_RECEIVED)]
-    first = Notice.read(letters[0].headers)
+    letters = bus.topics[dead_letter_topic(FEEDBACK_RECEIVED)]
+    first = DeadLetterInfo.from_headers(letters[0].headers)
     assert first is not None
     await bus.send(letters[0].topic, b"replayed", None, replay_headers(first, NOW))
     await bus.send(letters[1].topic, letters[1].key, letters[1].value, letters[1].headers)
-    reckoned = account(
+    reckoned = count_events(
         reconcile((record for log in bus.topics.values() for record in log), _no_manifest)
     )
     assert (reckoned.sent, reckoned.dead_lettered, reckoned.balanced) == (2, 2, True)
 
 
-def _no_manifest(artefact: Artefact) -> Manifest:
+def _no_manifest(artefact: Artefact) -> BatchManifest:
     raise AssertionError(f"no batch was announced, and {artefact.uri} is asked for")

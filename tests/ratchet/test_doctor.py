@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.cli.doctor import broker, declared, ollama, serving, store
+from ratchet.cli.doctor import (
+    check_broker,
+    check_model_files,
+    check_object_store,
+    check_ollama,
+    check_serving_bases,
+)
 from ratchet.local_stack.ports import free_port
 from shared.config.model_file import load_models
 
@@ -17,37 +23,42 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_the_store_is_written_and_read(tmp_path: Path) -> None:
-    assert store(str(tmp_path / "objects")).state == "ok"
+    assert check_object_store(str(tmp_path / "objects")).state == "ok"
     (tmp_path / "file").write_text("in the way")
-    found = store(str(tmp_path / "file"))
+    found = check_object_store(str(tmp_path / "file"))
     assert found.state == "problem"
     assert "RATCHET_OBJECT_STORE" in found.advice
-    assert store("nosuchprotocol://bucket").state == "problem"
+    assert check_object_store("nosuchprotocol://bucket").state == "problem"
 
 
 def test_model_files_are_named_by_line_and_field(tmp_path: Path) -> None:
-    models, good = declared(write(tmp_path, MODEL))
+    models, good = check_model_files(write(tmp_path, MODEL))
     assert models is not None
     assert (good.state, good.found) == ("ok", "m")
-    models, bad = declared(write(tmp_path, MODEL + "lanes: {master: {training: {rank: 4}}}\n"))
+    models, bad = check_model_files(
+        write(tmp_path, MODEL + "lanes: {master: {training: {rank: 4}}}\n")
+    )
     assert (models, bad.state) == (None, "problem")
     assert "m.yaml:3: lanes.master.training.rank" in bad.found
-    assert declared(write(tmp_path, MODEL + "gate: {golden: absent.jsonl}\n"))[1].state == "problem"
+    assert (
+        check_model_files(write(tmp_path, MODEL + "gate: {golden: absent.jsonl}\n"))[1].state
+        == "problem"
+    )
 
 
 def test_a_base_that_is_to_be_served_must_be_there(tmp_path: Path) -> None:
     models = load_models(write(tmp_path, MODEL))
-    (absent,) = serving(models, tmp_path)
+    (absent,) = check_serving_bases(models, tmp_path)
     assert absent.state == "problem"
     assert "small/model.gguf" in absent.found
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "model.gguf").touch()
-    assert [each.state for each in serving(models, tmp_path)] == ["ok"]
+    assert [each.state for each in check_serving_bases(models, tmp_path)] == ["ok"]
 
 
 def test_ollama_is_missed_only_by_who_deploys_to_it(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    found = ollama(
+    found = check_ollama(
         load_models(write(tmp_path, MODEL + f"deploy: [{{kind: ollama, location: '{nowhere}'}}]\n"))
     )
     assert found.state == "problem"
@@ -55,13 +66,13 @@ def test_ollama_is_missed_only_by_who_deploys_to_it(tmp_path: Path) -> None:
 
 
 async def test_a_broker_that_is_not_there_is_a_problem() -> None:
-    assert (await broker(f"127.0.0.1:{free_port()}")).state == "problem"
-    assert (await broker("no port")).state == "problem"
+    assert (await check_broker(f"127.0.0.1:{free_port()}")).state == "problem"
+    assert (await check_broker("no port")).state == "problem"
 
 
 @pytest.mark.kafka
 async def test_a_broker_that_is_there_answers(broker_at: str) -> None:
-    assert (await broker(broker_at)).state == "ok"
+    assert (await check_broker(broker_at)).state == "ok"
 
 
 @pytest.fixture

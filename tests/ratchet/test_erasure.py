@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from ratchet.erasure.report import advice
-from ratchet.erasure.request import Answers
+from ratchet.erasure.request import WithdrawalProgress
 from ratchet.local_stack.ports import free_port
 from services.dataset.snapshot.withdrawal_marks import read_mark
-from services.trainer.data.training_set import read_batches, select
+from services.trainer.data.training_set import read_batches, select_examples
 from shared.config.model_file import ModelFile, load_model
 from shared.events import BatchReady, ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.messaging.codec import decode, encode
@@ -33,9 +33,9 @@ from shared.messaging.topics import (
 )
 from shared.storage.dataset_entries import TableState
 from shared.storage.object_store import FsspecStore
-from shared.storage.snapshots import KINDS, read_examples, read_manifest
+from shared.storage.snapshots import EXAMPLE_KINDS, read_examples, read_manifest
 from tests.dataset.events import START, words
-from tests.dataset.running import Service, read, send
+from tests.dataset.running import ServiceProcess, read, send
 from tests.registry.samples import checkpoint
 
 REPORT: dict[str, Any] = {
@@ -47,7 +47,7 @@ REPORT: dict[str, Any] = {
 }
 
 
-def answer(shard: int, partition: int, **fields: Any) -> ExamplesWithdrawn:
+def withdrawn_event(shard: int, partition: int, **fields: Any) -> ExamplesWithdrawn:
     said = {
         "event_id": "x",
         "occurred_at": START,
@@ -64,20 +64,20 @@ def answer(shard: int, partition: int, **fields: Any) -> ExamplesWithdrawn:
 
 
 def test_it_waits_for_every_part_of_every_shard_and_partition() -> None:
-    answers = Answers("f", {("m", 0, 0), ("m", 0, 1), ("m", 1, 0)})
+    answers = WithdrawalProgress("f", {("m", 0, 0), ("m", 0, 1), ("m", 1, 0)})
     batches = [
         (WithdrawnBatch(batch_id=f"b{number}", number=number, feedback_ids=("e", f"e{number}")),)
         for number in range(2)
     ]
-    answers.take(answer(0, 0, forgotten="another"))
-    answers.take(answer(0, 0, batches=batches[0], part=0, parts=2))
-    answers.take(answer(0, 1))
+    answers.add(withdrawn_event(0, 0, forgotten="another"))
+    answers.add(withdrawn_event(0, 0, batches=batches[0], part=0, parts=2))
+    answers.add(withdrawn_event(0, 1))
     assert answers.missing == [("m", 0, 0), ("m", 1, 0)]
     for _ in range(2):
-        answers.take(answer(0, 0, batches=batches[1], part=1, parts=2, unread=("gone",)))
-    answers.take(answer(1, 0))
-    assert (answers.missing, answers.count("m")) == ([], 4)
-    assert answers.withdrawn("m") == {
+        answers.add(withdrawn_event(0, 0, batches=batches[1], part=1, parts=2, unread=("gone",)))
+    answers.add(withdrawn_event(1, 0))
+    assert (answers.missing, answers.event_count("m")) == ([], 4)
+    assert answers.summary("m") == {
         "model": "m",
         "waiting": 3,
         "batches": 2,
@@ -109,17 +109,17 @@ class Stack:
             f"2\ncuration: {curation}\n"
         )
         self.file: ModelFile = load_model(path)
-        self.feedback = Service(
+        self.feedback = ServiceProcess(
             "feedback", broker, folder, RATCHET_FEEDBACK_GROUP=f"feedback-{self.model}"
         )
-        self.dataset = Service(
+        self.dataset = ServiceProcess(
             "dataset", broker, folder, RATCHET_DATASET_GROUP=f"dataset-{self.model}"
         )
         registry = {
             "RATCHET_DATABASE": f"sqlite:///{folder}/registry.db",
             "RATCHET_MERGED": str(folder / "merged"),
         }
-        self.registry = Service("registry", broker, folder, **registry)
+        self.registry = ServiceProcess("registry", broker, folder, **registry)
         self.store = FsspecStore(str(folder / "objects"))
         self.said = 0
 
@@ -128,7 +128,7 @@ class Stack:
         names = (f"user{number}" for number in range(1000))
         return [name for name in names if self.file.shard_of(name, None, "") == 0][:count]
 
-    async def say(self, users: Sequence[str]) -> None:
+    async def send_feedback(self, users: Sequence[str]) -> None:
         """A thumb up of each, whatever partition it falls on."""
         records = []
         for user in users:
@@ -147,7 +147,7 @@ class Stack:
 
     async def pending(self, count: int) -> None:
         line = f'ratchet_dataset_pending_examples{{model="{self.model}",shard="0"}} {count}.0'
-        await self.dataset.until(lambda: line in self.dataset.metrics, f"waiting with {count}")
+        await self.dataset.wait_until(lambda: line in self.dataset.metrics, f"waiting with {count}")
 
     async def batches(self, count: int) -> list[BatchReady]:
         found: list[BatchReady] = []
@@ -161,19 +161,19 @@ class Stack:
 
     async def version(self, batch: BatchReady) -> str:
         """The version that is registered for a batch, as if it had been trained."""
-        base = self.ask(f"/api/models/{self.model}")["champion"]
+        base = self.get_json(f"/api/models/{self.model}")["champion"]
         saved = checkpoint(f"run of {self.model}", base, model=self.model).model_copy(
             update={"batch_id": batch.batch_id}
         )
         await send(
             self.broker, TRAINING_CHECKPOINTS, [(self.model.encode(), *encode(saved, "/test"))]
         )
-        await self.registry.until(
-            lambda: self.ask(f"/api/models/{self.model}")["champion"] != base, "promoting it"
+        await self.registry.wait_until(
+            lambda: self.get_json(f"/api/models/{self.model}")["champion"] != base, "promoting it"
         )
-        return str(self.ask(f"/api/models/{self.model}")["champion"])
+        return str(self.get_json(f"/api/models/{self.model}")["champion"])
 
-    def ask(self, path: str) -> Any:
+    def get_json(self, path: str) -> Any:
         return httpx.get(f"http://127.0.0.1:{self.registry.port}{path}").json()
 
     def forget(
@@ -202,10 +202,10 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
     services = (stack.feedback, stack.dataset, stack.registry)
     await asyncio.gather(*(service.start() for service in services))
     try:
-        await stack.say([ann, bob] * 5)
+        await stack.send_feedback([ann, bob] * 5)
         batches = await stack.batches(2)
         await stack.pending(2)
-        base = stack.ask(f"/api/models/{stack.model}")["champion"]
+        base = stack.get_json(f"/api/models/{stack.model}")["champion"]
         version = await stack.version(batches[1])
 
         done = stack.forget(ann, "--reason", "asked by letter", "--json")
@@ -225,10 +225,10 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
         await stack.pending(1)
         listed = {
             item["version"]: item["withdrawn_examples"]
-            for item in stack.ask(f"/api/models/{stack.model}/versions")["items"]
+            for item in stack.get_json(f"/api/models/{stack.model}/versions")["items"]
         }
         assert listed == {base: 0, version: 2}
-        assert stack.ask(f"/api/models/{stack.model}/history")["items"][0]["reason"].endswith(
+        assert stack.get_json(f"/api/models/{stack.model}/history")["items"][0]["reason"].endswith(
             "asked by letter"
         )
 
@@ -237,11 +237,11 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
         assert "not known" in shown.stdout
         assert "does not answer" in shown.stdout
 
-        await stack.say([bob, cleo, cleo])
+        await stack.send_feedback([bob, cleo, cleo])
         last = (await stack.batches(3))[-1]
-        await stack.say([ann])
+        await stack.send_feedback([ann])
         await stack.pending(1)
-        await entries_say_nothing_of_what_was(stack, ann)
+        await assert_entries_removed(stack, ann)
     finally:
         statuses = [service.stop() for service in services]
     assert statuses == [0, 0, 0], [service.log for service in services]
@@ -255,13 +255,13 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
     assert [set(mark.feedback_ids) if mark else set() for mark in marks] == anns
     withdrawn = {
         name
-        for event in await answers_of(stack)
+        for event in await withdrawn_events(stack)
         for batch in event.batches
         for name in batch.feedback_ids
     }
     assert withdrawn == anns[0] | anns[1]
     history = read_batches(stack.store, last.manifest)
-    chosen = select(
+    chosen = select_examples(
         history,
         (),
         (),
@@ -274,7 +274,7 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
     prompts = {
         example.messages: example.user_id
         for manifest in manifests
-        for kind in KINDS
+        for kind in EXAMPLE_KINDS
         for example in read_examples(stack.store, manifest, kind)
     }
     assert {prompts[sample.messages] for sample in (*chosen.new, *chosen.replayed)} == {bob, cleo}
@@ -293,7 +293,7 @@ def test_without_services_it_says_that_the_request_is_on_the_bus(
     assert stack.forget("zoe", "--model", "other").returncode == 1
 
 
-async def answers_of(stack: Stack) -> list[ExamplesWithdrawn]:
+async def withdrawn_events(stack: Stack) -> list[ExamplesWithdrawn]:
     async with aclosing(read(stack.broker, DATASET_WITHDRAWALS, seconds=2)) as records:
         found = [
             decode(record.value, record.headers, ExamplesWithdrawn).event
@@ -302,14 +302,14 @@ async def answers_of(stack: Stack) -> list[ExamplesWithdrawn]:
     return [event for event in found if event.model == stack.model]
 
 
-async def entries_say_nothing_of_what_was(stack: Stack, user: str) -> None:
+async def assert_entries_removed(stack: Stack, user: str) -> None:
     """In the table, only what the user said since names them."""
     newest: dict[bytes, bytes] = {}
     async with aclosing(read(stack.broker, DATASET_ENTRIES, seconds=2)) as records:
         async for record in records:
             if (record.key or b"").startswith(stack.model.encode()):
                 newest[record.key or b""] = record.value or b""
-    entries = TableState.read(newest.items()).entries
+    entries = TableState.from_records(newest.items()).entries
     naming = [entry.feedback_id for entry in entries if entry.influence == f"user:{user}"]
     assert naming == [f"{stack.model}-{user}-{stack.said}"]
     assert [entry.reason for entry in entries if entry.revoked is not None] == ["withdrawn"]

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.demo.watching import read_all
-from services.feedback.scoring import Policies, Scored, score
+from ratchet.demo.event_watcher import read_records
+from services.feedback.scoring import Policies, ScoredFeedback, score
 from shared.config.model_file import load_models
 from shared.messaging.bus import Record
 from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.client.completions import ANSWER, answer
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -63,29 +63,35 @@ def with_python(broker: str, folder: Path) -> str:
 
 
 def with_kcat(broker: str, folder: Path) -> str:
-    program("kcat")
+    require_program("kcat")
     return run(folder, str(EXAMPLES / "producer.sh"), RATCHET_BOOTSTRAP_SERVERS=broker)
 
 
 def with_go(broker: str, folder: Path) -> str:
     shutil.copytree(EXAMPLES / "go", folder / "go")
-    return run(folder / "go", program("go"), "run", "-mod=readonly", ".", broker)
+    return run(folder / "go", require_program("go"), "run", "-mod=readonly", ".", broker)
 
 
 def with_java(broker: str, folder: Path) -> str:
     shutil.copytree(EXAMPLES / "java", folder / "java", ignore=shutil.ignore_patterns("target"))
     return run(
-        folder / "java", program("mvn"), "-q", "-B", "compile", "exec:java", f"-Dexec.args={broker}"
+        folder / "java",
+        require_program("mvn"),
+        "-q",
+        "-B",
+        "compile",
+        "exec:java",
+        f"-Dexec.args={broker}",
     )
 
 
-async def sent(broker: str, event_id: str) -> tuple[Record, Scored]:
+async def sent(broker: str, event_id: str) -> tuple[Record, ScoredFeedback]:
     """The record of an event, and what the feedback service makes of it by the model files as they
     are.
     """
     records = [
         record
-        for record in await read_all(broker, [FEEDBACK_RECEIVED])
+        for record in await read_records(broker, [FEEDBACK_RECEIVED])
         if event_id.encode() in (record.value or b"")
     ]
     (record,) = records

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from ratchet.demo.watching import read_all
+from ratchet.demo.event_watcher import read_records
 from ratchet.local_stack.ports import free_port
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
@@ -35,7 +35,7 @@ def ratchet(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 async def received(broker: str) -> dict[str, FeedbackReceived]:
     """What was received so far, but for the broken bytes that other tests send."""
     events = {}
-    for record in await read_all(broker, [FEEDBACK_RECEIVED]):
+    for record in await read_records(broker, [FEEDBACK_RECEIVED]):
         with suppress(Unprocessable):
             event = decode(record.value, record.headers, FeedbackReceived).event
             events[event.event_id] = event

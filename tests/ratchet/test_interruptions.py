@@ -19,7 +19,7 @@ from pathlib import Path
 from ratchet.local_stack.log_view import LogView
 from ratchet.local_stack.processes import ProcessSpec
 from ratchet.local_stack.supervisor import Supervisor
-from ratchet.local_stack.up import run_until_interrupted
+from ratchet.local_stack.stack import run_until_interrupted
 from shared.clock import SystemClock
 
 folder = Path(sys.argv[1])

@@ -5,23 +5,23 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ratchet.demo.accounting import account
+from ratchet.demo.accounting import count_events
 from ratchet.reconciliation import Reconciliation, reconcile
 from shared.errors import Undecodable
 from shared.events import Artefact, BatchCounts, BatchReady, Position
 from shared.identity import digest_of
 from shared.messaging.bus import Record
 from shared.messaging.codec import Header, encode
-from shared.messaging.dead_letters import Notice
+from shared.messaging.dead_letters import DeadLetterInfo
 from shared.messaging.topics import (
     DATASET_ENTRIES,
     FEEDBACK_RECEIVED,
     FEEDBACK_SCORED,
     TRAINING_BATCHES,
-    dead_letter_of,
+    dead_letter_topic,
 )
-from shared.storage.dataset_entries import Entry, Membership
-from shared.storage.snapshots import Manifest
+from shared.storage.dataset_entries import DatasetEntry, Membership
+from shared.storage.snapshots import BatchManifest
 from tests.dataset.events import scored
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,8 +67,8 @@ class Topics:
 
     def letter(self, received: int) -> None:
         source = Position(topic=FEEDBACK_RECEIVED, partition=0, offset=received)
-        notice = Notice.of(source, (), Undecodable("no"), "feedback", NOW)
-        self.put(dead_letter_of(FEEDBACK_RECEIVED), b"{}", headers=tuple(notice.headers()))
+        notice = DeadLetterInfo.for_error(source, (), Undecodable("no"), "feedback", NOW)
+        self.put(dead_letter_topic(FEEDBACK_RECEIVED), b"{}", headers=tuple(notice.headers()))
 
     def manifest(self, uri: str, number: int, members: tuple[str, ...]) -> None:
         artefact = Artefact(uri=uri, digest=digest_of(uri.encode()))
@@ -93,7 +93,7 @@ class Topics:
         self, feedback_id: str, offset: int, *, decision: str = "training", batch: int | None = None
     ) -> None:
         manifest = Artefact(uri="m", digest=digest_of(b""))
-        entry = Entry.model_validate(
+        entry = DatasetEntry.model_validate(
             {
                 "model": "support",
                 "shard": 0,
@@ -113,9 +113,9 @@ class Topics:
     def reconciled(self) -> Reconciliation:
         return reconcile(self.records, self._read)
 
-    def _read(self, artefact: Artefact) -> Manifest:
+    def _read(self, artefact: Artefact) -> BatchManifest:
         members = self.manifests[artefact.uri]
-        return Manifest(
+        return BatchManifest(
             batch_id="b",
             model="support",
             model_digest=digest_of(b""),
@@ -134,10 +134,10 @@ class Topics:
 
 def test_every_event_is_in_one_place() -> None:
     found = Topics().reconciled()
-    assert (found.lost, found.doubled) == ((), ())
+    assert (found.lost, found.duplicated) == ((), ())
     places = [
-        (fate.place, fate.reason)
-        for _, fate in sorted(found.fates.items(), key=lambda at: at[0].offset)
+        (fate.state, fate.reason)
+        for _, fate in sorted(found.outcomes.items(), key=lambda at: at[0].offset)
     ]
     assert places == [
         ("member", "approved"),
@@ -147,7 +147,7 @@ def test_every_event_is_in_one_place() -> None:
         ("dropped", "duplicate"),
         ("dead_letter", ""),
     ]
-    events = account(found)
+    events = count_events(found)
     assert events.balanced
     assert (events.sent, events.scored, events.batched, events.pending, events.dead_lettered) == (
         6,
@@ -165,8 +165,8 @@ def test_what_a_crash_said_twice_counts_once() -> None:
     topics.letter(5)
     topics.manifest("m0", 0, ("e0", "e1"))
     found = topics.reconciled()
-    assert (found.lost, found.doubled) == ((), ())
-    assert account(found).balanced
+    assert (found.lost, found.duplicated) == ((), ())
+    assert count_events(found).balanced
 
 
 Fault = Callable[[Topics], None]
@@ -211,4 +211,4 @@ def test_what_is_doubled_is_found(fault: Fault, doubled: str) -> None:
     topics = Topics()
     fault(topics)
     found = topics.reconciled()
-    assert doubled in found.doubled[0]
+    assert doubled in found.duplicated[0]

@@ -53,7 +53,7 @@ async def test_a_process_that_was_killed_is_started_again() -> None:
 
 async def test_a_process_that_will_not_stay_up_ends_the_stack_with_its_name() -> None:
     log = Log()
-    supervisor = Supervisor(dict(os.environ), log.line, SystemClock(), most=2)
+    supervisor = Supervisor(dict(os.environ), log.line, SystemClock(), max_exits=2)
     await supervisor.start(spec("worker", "import sys; print('no'); sys.exit(3)"))
     with pytest.raises(ProcessFailed, match=r"worker ended 2 times .* status 3"):
         await supervisor.watch()

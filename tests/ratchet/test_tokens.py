@@ -11,24 +11,24 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli.commands import app
-from ratchet.local_stack.processes import Layout, Ports, processes
-from ratchet.local_stack.token_store import operator_token, token_for, tokens_file
+from ratchet.local_stack.processes import Ports, StackLayout, process_specs
+from ratchet.local_stack.token_store import ensure_tokens_file, operator_token, token_for
 from ratchet.registry_client import RegistryClient
-from shared.auth.bearer_tokens import parse
+from shared.auth.bearer_tokens import parse_tokens
 from shared.errors import SettingsError, Unavailable
-from tests.registry.callers import OPERATE, READ
+from tests.registry.app_server import serving
+from tests.registry.credentials import OPERATE, READ
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import Books
-from tests.registry.serving import serving
+from tests.registry.samples import DatabaseFixture
 
 
 def test_a_state_folder_gets_a_token_that_only_its_owner_reads_and_keeps_it(tmp_path: Path) -> None:
-    path = tokens_file(tmp_path)
+    path = ensure_tokens_file(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     token = operator_token(tmp_path)
     assert token is not None
-    assert parse(path.read_text(), "the file").role_of(token) == "operate"
-    assert tokens_file(tmp_path) == path
+    assert parse_tokens(path.read_text(), "the file").role_of(token) == "operate"
+    assert ensure_tokens_file(tmp_path) == path
     assert operator_token(tmp_path) == token
     assert sorted(tmp_path.iterdir()) == [path]
 
@@ -36,14 +36,16 @@ def test_a_state_folder_gets_a_token_that_only_its_owner_reads_and_keeps_it(tmp_
 def test_the_registry_of_a_stack_is_told_where_its_tokens_are(tmp_path: Path) -> None:
     specs = {
         spec.name: spec
-        for spec in processes(Layout(tmp_path, tmp_path, tmp_path), Ports(), "127.0.0.1:9092")
+        for spec in process_specs(
+            StackLayout(tmp_path, tmp_path, tmp_path), Ports(), "127.0.0.1:9092"
+        )
     }
-    assert specs["registry"].environment["RATCHET_TOKENS_FILE"] == str(tokens_file(tmp_path))
+    assert specs["registry"].environment["RATCHET_TOKENS_FILE"] == str(ensure_tokens_file(tmp_path))
     assert ["RATCHET_TOKENS_FILE" in spec.environment for spec in specs.values()].count(True) == 1
 
 
 def test_the_token_of_this_machine_is_shown_to_this_machine_alone(tmp_path: Path) -> None:
-    tokens_file(tmp_path)
+    ensure_tokens_file(tmp_path)
     own = operator_token(tmp_path)
     assert (
         token_for("http://127.0.0.1:8080", tmp_path, None)
@@ -72,7 +74,7 @@ def test_the_first_operator_of_the_file_is_taken(tmp_path: Path) -> None:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """Sixty versions, the newest being served; nothing to wait for."""
-    books = Books(f"sqlite:///{tmp_path}/registry.db")
+    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     stage = Stage(books, tmp_path)
     stage.registry.deployer._targets = {}
     for run in range(60):

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner
 
 from ratchet.cli import commands
-from ratchet.kafka_admin.topics import Applied, apply_topics
+from ratchet.kafka_admin.topics import AppliedTopics, apply_topics
 from shared.messaging.topics import Topic
 
 
@@ -17,8 +17,8 @@ async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_ta
     broker: str,
 ) -> None:
     asked, table = (Topic(f"sized.{name}", "", (), "", (), None, 2) for name in ("asked", "table"))
-    assert await apply_topics(broker, [asked], partitions=8) == Applied(("sized.asked",), ())
-    assert await apply_topics(broker, [table]) == Applied(("sized.table",), ())
+    assert await apply_topics(broker, [asked], partitions=8) == AppliedTopics(("sized.asked",), ())
+    assert await apply_topics(broker, [table]) == AppliedTopics(("sized.table",), ())
     async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
         assert [len(await producer.partitions_for(topic.name)) for topic in (asked, table)] == [
             8,
@@ -29,9 +29,9 @@ async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_ta
 def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
 
-    async def applied(bootstrap_servers: str, **how: Any) -> Applied:
+    async def applied(bootstrap_servers: str, **how: Any) -> AppliedTopics:
         told.update(how, at=bootstrap_servers)
-        return Applied(("one",), ())
+        return AppliedTopics(("one",), ())
 
     monkeypatch.setattr(commands, "apply_topics", applied)
     command = [

@@ -18,7 +18,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from ratchet.local_stack.ports import free_port
-from ratchet.local_stack.processes import Ports, url
+from ratchet.local_stack.processes import Ports, local_url
 from ratchet.registry_client import RegistryClient
 from tests.support.browser import browser
 
@@ -137,7 +137,7 @@ def test_each_round_gave_one_version(
 ) -> None:
     """The killed run was repeated, and still there is one version for its batch."""
     assert stack.poll() is None
-    with RegistryClient(url(ports.registry)) as registry:
+    with RegistryClient(local_url(ports.registry)) as registry:
         versions = registry.get("/api/models/support/versions")["items"]
     batches = [version["batch_id"] for version in versions if version["batch_id"]]
     assert sorted(batches) == sorted(row["batch_id"] for row in demo.report["rounds"])
@@ -182,7 +182,7 @@ async def test_the_stack_goes_on_where_it_stopped(
 ) -> None:
     assert stack.poll() is None
     champion = demo.report["rounds"][-1]["version"]
-    with RegistryClient(url(ports.registry)) as registry:
+    with RegistryClient(local_url(ports.registry)) as registry:
         assert registry.get("/api/models/support/aliases/champion")["version"] == champion
     async with httpx.AsyncClient(timeout=60) as client, asyncio.timeout(60):
         body = {
@@ -191,7 +191,7 @@ async def test_the_stack_goes_on_where_it_stopped(
             "max_tokens": 4,
         }
         while (
-            answer := await client.post(url(ports.serving, "/v1/chat/completions"), json=body)
+            answer := await client.post(local_url(ports.serving, "/v1/chat/completions"), json=body)
         ).status_code != httpx.codes.OK:
             await asyncio.sleep(0.5)
     assert answer.json()["model"] == f"support:{champion}"
@@ -204,7 +204,7 @@ def test_a_person_sees_what_is_served_and_why(
     reason for the rejection; and nothing is asked of anyone else.
     """
     with browser(tmp_path / "profile") as driver:
-        driver.get(url(ports.registry, "/models/support"))
+        driver.get(local_url(ports.registry, "/models/support"))
         page = driver.find_element(By.TAG_NAME, "body").text
         assert (
             demo.report["rounds"][-1]["version"]
@@ -223,7 +223,9 @@ def test_a_person_sees_what_is_served_and_why(
         asked = driver.execute_script(
             "return performance.getEntriesByType('resource').map(entry => entry.name)"
         )
-        assert [name for name in asked if not name.startswith((url(ports.registry), "data:"))] == []
+        assert [
+            name for name in asked if not name.startswith((local_url(ports.registry), "data:"))
+        ] == []
         console = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         assert [entry for entry in console if entry["level"] == "SEVERE"] == []
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -270,4 +272,4 @@ def test_ctrl_c_stops_everything(stack: subprocess.Popen[str], ports: Ports) -> 
     assert "stopped" in said
     for field in fields(Ports):
         with pytest.raises(httpx.ConnectError):
-            httpx.get(url(getattr(ports, field.name)), timeout=2)
+            httpx.get(local_url(getattr(ports, field.name)), timeout=2)

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ratchet.local_stack.bases import SMOLLM2
-from services.registry.gguf.merge import Merged, merge
+from services.registry.gguf.merge import MergedFile, merge
 from tests.registry.reference import Reference, make_reference
-from tests.registry.samples import Books
+from tests.registry.samples import DatabaseFixture
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,9 @@ def reference(bases: Path) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def merged(bases: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Merged:
+def merged(
+    bases: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory
+) -> MergedFile:
     return merge(
         bases / SMOLLM2 / "model.gguf",
         reference.adapter,
@@ -87,7 +89,7 @@ def database_url(new_database: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-def books(database_url: str) -> Iterator[Books]:
-    books = Books(database_url)
+def books(database_url: str) -> Iterator[DatabaseFixture]:
+    books = DatabaseFixture(database_url)
     yield books
     books.close()

@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 
 from services.registry.app import TOPICS, Registry
 from services.registry.deploy.deployer import Deployer
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.target import Build, Serving
-from services.registry.deploy.verification import Finding
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.target import MergedModel, TargetState
+from services.registry.deploy.verification import VerificationResult
 from services.registry.store.database import Database
-from services.registry.store.outbox import Publisher
-from services.registry.store.tables import Version
+from services.registry.store.outbox import OutboxPublisher
+from services.registry.store.tables import VersionRow
 from shared.clock import SystemClock
-from shared.config.model_file import Base, ModelFile, Models
+from shared.config.model_file import BasePaths, ModelFile, Models
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.logs import configure
@@ -38,7 +38,7 @@ class SlowFolder:
     """A target that all replicas share."""
 
     name = "folder"
-    serves_two = False
+    supports_canary = False
 
     def __init__(self, folder: Path, replica: str) -> None:
         self._folder, self._replica = folder, replica
@@ -51,29 +51,29 @@ class SlowFolder:
     def served_name(self, model: str) -> str:
         return model
 
-    def name_of(self, model: str, version: str) -> str:
+    def served_name_of(self, model: str, version: str) -> str:
         return version
 
-    async def probe(self, model: str) -> Serving:
+    async def inspect(self, model: str) -> TargetState:
         champion = self._switches[-1].split()[1] if self._switches else None
-        return Serving(
+        return TargetState(
             champion,
             None,
             {path.stem: digest_of(path.read_bytes()) for path in self._folder.glob("*.pushed")},
         )
 
-    async def push(self, build: Build) -> None:
+    async def push(self, build: MergedModel) -> None:
         (self._folder / f"{build.version}.pushed").write_text(build.version)
 
-    async def verify(self, build: Build) -> Finding:
+    async def verify(self, build: MergedModel) -> VerificationResult:
         self._say("begins", build.version)
         await asyncio.sleep(SWITCH_SECONDS)
-        return Finding(True, (), 0, 0, None)
+        return VerificationResult(True, (), 0, 0, None)
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         self._say("switches", version)
 
-    async def try_out(self, model: str, version: str | None) -> None:
+    async def set_challenger(self, model: str, version: str | None) -> None:
         pass
 
     async def remove(self, model: str, version: str) -> None:
@@ -84,16 +84,16 @@ class SlowFolder:
             said.write(f"{self._replica} {version}\n")
 
 
-class NamedBuilds(Builds):
+class NamedBuilds(MergedModels):
     """The file of a version holds its name."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database, self._folder = database, folder
 
-    async def build(self, model: str, name: str) -> Build:
+    async def build(self, model: str, name: str) -> MergedModel:
         digest = digest_of(name.encode())
         await self._database.run(lambda session: _record(session, model, name, digest))
-        return Build(model, name, self._folder / name, digest)
+        return MergedModel(model, name, self._folder / name, digest)
 
     async def drop(self, model: str, name: str) -> None:
         pass
@@ -103,7 +103,7 @@ class NamedBuilds(Builds):
 
 
 def _record(session: Session, model: str, name: str, digest: str) -> None:
-    version = session.get(Version, (model, name))
+    version = session.get(VersionRow, (model, name))
     assert version is not None
     version.merged_digest = digest
 
@@ -111,21 +111,22 @@ def _record(session: Session, model: str, name: str, digest: str) -> None:
 async def run(broker: str, url: str, folder: Path, name: str, model: str) -> None:
     clock, log, metrics = SystemClock(), configure("registry", "info", "text"), Metrics("registry")
     database = Database(url)
-    await asyncio.to_thread(database.bring_up_to_date)
+    await asyncio.to_thread(database.migrate)
     producer, consumer = KafkaProducer(broker), KafkaConsumer(broker, f"registry-{model}", TOPICS)
     await producer.start()
     await consumer.start()
     models = Models(
-        {model: ModelFile(model=model, base=Base(training="base", serving="base.gguf"))}, folder
+        {model: ModelFile(model=model, base=BasePaths(training="base", serving="base.gguf"))},
+        folder,
     )
-    publisher = Publisher(database, producer, clock, log, name, LEASE_SECONDS)
+    publisher = OutboxPublisher(database, producer, clock, log, name, LEASE_SECONDS)
     builds = NamedBuilds(database, folder)
     targets = {model: [SlowFolder(folder, name)]}
     deployer = Deployer(
         database, targets, builds, publisher, clock, log, metrics, 9, name, LEASE_SECONDS
     )
     registry = Registry(database, models, publisher, deployer, clock, log, metrics)
-    await registry.declare()
+    await registry.register_declared_models()
     runtime = Runtime("registry", clock, log, metrics, Health(clock))
     following = consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
     await asyncio.gather(following, publisher.run(), deployer.run())

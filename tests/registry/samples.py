@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.registry.handlers import model_declared
 from services.registry.store.database import Database
 from services.registry.store.tables import AliasRow
-from shared.config.model_file import Base, ModelFile
+from shared.config.model_file import BasePaths, ModelFile
 from shared.config.training import TrainingConfig
 from shared.events import (
     Artefact,
@@ -31,7 +31,7 @@ from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_RECEIVED
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
-MODEL = ModelFile(model="support", base=Base(training="base", serving="base/model.gguf"))
+MODEL = ModelFile(model="support", base=BasePaths(training="base", serving="base/model.gguf"))
 DIGEST = digest_of(b"something")
 
 R = TypeVar("R")
@@ -153,23 +153,23 @@ def feedback(
     )
 
 
-class Books:
+class DatabaseFixture:
     """A database with one declared model."""
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
-        self.database.bring_up_to_date()
-        self.do(lambda session: model_declared(session, MODEL, NOW))
+        self.database.migrate()
+        self.run(lambda session: model_declared(session, MODEL, NOW))
 
-    def do(self, work: Callable[[Session], R]) -> R:
-        return self.database.do(work)
+    def run(self, work: Callable[[Session], R]) -> R:
+        return self.database.run_sync(work)
 
     def close(self) -> None:
         self.database.close()
 
     @property
     def aliases(self) -> AliasRow:
-        row = self.do(lambda session: session.get(AliasRow, "support"))
+        row = self.run(lambda session: session.get(AliasRow, "support"))
         assert row is not None
         return row
 

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from services.registry.handlers import (
     checkpoint_saved,
     model_declared,
-    progressed,
+    training_progressed,
     training_rolled_back,
 )
-from services.registry.store.outbox import Publisher
+from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import points_of, versions_of
-from services.registry.store.tables import AuditRow, OutboxRow, Run
+from services.registry.store.tables import AuditRow, OutboxRow, RunRow
 from services.registry.versions.moves import roll_back
 from shared.clock import ManualClock
 from shared.errors import ContractViolation
@@ -26,17 +26,17 @@ from shared.logs import configure
 from shared.messaging.bus import MemoryBus
 from shared.messaging.codec import decode
 from shared.messaging.topics import MODELS_VERSIONS
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, progress, rejection
 
 
-def test_a_declared_model_begins_with_its_base(books: Books) -> None:
+def test_a_declared_model_begins_with_its_base(books: DatabaseFixture) -> None:
     assert books.champion == "v0_20260701_120000"
-    assert books.do(lambda session: model_declared(session, MODEL, NOW)) == []
+    assert books.run(lambda session: model_declared(session, MODEL, NOW)) == []
 
 
-def test_a_verdict_against_the_champion_promotes(books: Books) -> None:
+def test_a_verdict_against_the_champion_promotes(books: DatabaseFixture) -> None:
     base = books.champion
-    registered, promoted = books.do(
+    registered, promoted = books.run(
         lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW)
     )
     assert isinstance(registered, VersionRegistered)
@@ -47,24 +47,24 @@ def test_a_verdict_against_the_champion_promotes(books: Books) -> None:
     assert (books.aliases.previous, books.aliases.challenger) == (base, None)
 
 
-def test_the_same_outcome_twice_makes_one_version(books: Books) -> None:
+def test_the_same_outcome_twice_makes_one_version(books: DatabaseFixture) -> None:
     event = checkpoint("r1", books.champion)
-    books.do(lambda session: checkpoint_saved(session, event, NOW))
-    assert books.do(lambda session: checkpoint_saved(session, event, NOW)) == []
-    assert books.do(lambda session: len(versions_of(session, "support"))) == 2
+    books.run(lambda session: checkpoint_saved(session, event, NOW))
+    assert books.run(lambda session: checkpoint_saved(session, event, NOW)) == []
+    assert books.run(lambda session: len(versions_of(session, "support"))) == 2
 
 
 def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(
-    books: Books,
+    books: DatabaseFixture,
 ) -> None:
     base = books.champion
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
     first = books.champion
-    (answer,) = books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    (answer,) = books.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion, answer.evaluation) == ("reevaluate", first, 1)
     assert (books.champion, books.aliases.challenger) == (first, answer.version)
-    again, promoted = books.do(
+    again, promoted = books.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), NOW)
     )
     assert isinstance(again, VersionRegistered)
@@ -74,26 +74,26 @@ def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(
     assert (books.champion, books.aliases.previous) == (answer.version, first)
 
 
-def test_a_candidate_that_does_not_hold_is_withdrawn(books: Books) -> None:
+def test_a_candidate_that_does_not_hold_is_withdrawn(books: DatabaseFixture) -> None:
     base = books.champion
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
-    books.do(
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    books.run(
         lambda session: training_rolled_back(
             session, rejection("r2", books.champion, evaluation=2), NOW
         )
     )
-    run = books.do(lambda session: session.get(Run, "r2"))
+    run = books.run(lambda session: session.get(RunRow, "r2"))
     assert run is not None
     assert (run.state, run.reason, run.advice) == ("rejected", "worse", "look at the batch")
     assert books.aliases.challenger is None
 
 
-def test_an_outcome_after_the_run_has_ended_is_ignored(books: Books) -> None:
+def test_an_outcome_after_the_run_has_ended_is_ignored(books: DatabaseFixture) -> None:
     base = books.champion
-    books.do(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
+    books.run(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
     assert (
-        books.do(
+        books.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), NOW)
         )
         == []
@@ -101,54 +101,54 @@ def test_an_outcome_after_the_run_has_ended_is_ignored(books: Books) -> None:
     assert books.champion == base
 
 
-def test_another_adapter_for_the_same_run_is_a_violation(books: Books) -> None:
+def test_another_adapter_for_the_same_run_is_a_violation(books: DatabaseFixture) -> None:
     base = books.champion
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
     other = checkpoint("r2", books.champion, evaluation=2).model_copy(
         update={"adapter": checkpoint("x", base).adapter}
     )
     with pytest.raises(ContractViolation, match=r"adapter\.digest"):
-        books.do(lambda session: checkpoint_saved(session, other, NOW))
+        books.run(lambda session: checkpoint_saved(session, other, NOW))
 
 
-def test_progress_makes_a_curve_whatever_its_order(books: Books) -> None:
+def test_progress_makes_a_curve_whatever_its_order(books: DatabaseFixture) -> None:
     for step in (2, 1, 2):
-        books.do(partial(progressed, event=progress("r1", step, loss=1 / step), now=NOW))
-    points = books.do(lambda session: points_of(session, "r1"))
+        books.run(partial(training_progressed, event=progress("r1", step, loss=1 / step), now=NOW))
+    points = books.run(lambda session: points_of(session, "r1"))
     assert [(point.step, point.loss) for point in points] == [(1, 1.0), (2, 0.5)]
 
 
-def test_only_training_counts_steps(books: Books) -> None:
+def test_only_training_counts_steps(books: DatabaseFixture) -> None:
     """Other phases count examples; a run is at step 2 of 4 whatever is being evaluated."""
     training = progress("r1", 2, loss=0.5)
-    books.do(partial(progressed, event=training, now=NOW))
-    books.do(
+    books.run(partial(training_progressed, event=training, now=NOW))
+    books.run(
         partial(
-            progressed,
+            training_progressed,
             event=training.model_copy(update={"phase": "evaluating", "step": 70, "total_steps": 0}),
             now=NOW,
         )
     )
-    run = books.do(lambda session: session.get(Run, "r1"))
+    run = books.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert (run.state, run.step, run.total_steps) == ("evaluating", 2, training.total_steps)
 
 
-def test_progress_that_comes_late_does_not_reopen_a_run(books: Books) -> None:
-    books.do(
+def test_progress_that_comes_late_does_not_reopen_a_run(books: DatabaseFixture) -> None:
+    books.run(
         lambda session: training_rolled_back(
             session, rejection("r1", books.aliases.champion or ""), NOW
         )
     )
-    books.do(lambda session: progressed(session, progress("r1", 3, loss=0.4), NOW))
-    run = books.do(lambda session: session.get(Run, "r1"))
+    books.run(lambda session: training_progressed(session, progress("r1", 3, loss=0.4), NOW))
+    run = books.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert run.state == "rejected"
 
 
-def test_nothing_is_kept_of_a_transaction_that_fails(books: Books) -> None:
-    before = books.do(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
+def test_nothing_is_kept_of_a_transaction_that_fails(books: DatabaseFixture) -> None:
+    before = books.run(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
 
     base = books.champion
 
@@ -157,20 +157,22 @@ def test_nothing_is_kept_of_a_transaction_that_fails(books: Books) -> None:
         raise RuntimeError("the power goes")
 
     with pytest.raises(RuntimeError):
-        books.do(fail_at_the_end)
+        books.run(fail_at_the_end)
     assert books.champion == base
     assert (
-        books.do(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
+        books.run(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
         == before
     )
 
 
-async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
+async def test_the_outbox_publishes_in_order_and_once(books: DatabaseFixture) -> None:
     base = books.champion
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    books.do(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.run(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
     bus = MemoryBus()
-    publisher = Publisher(books.database, bus, ManualClock(NOW), configure("test", "error", "text"))
+    publisher = OutboxPublisher(
+        books.database, bus, ManualClock(NOW), configure("test", "error", "text")
+    )
     await publisher.publish()
     await publisher.publish()
     records = bus.topics[MODELS_VERSIONS]
@@ -202,24 +204,24 @@ async def test_the_outbox_publishes_in_order_and_once(books: Books) -> None:
 def test_champions_change_only_by_holding_verdicts_and_by_operators(
     steps: list[tuple[str, bool]], new_database: Callable[[], str]
 ) -> None:
-    books = Books(new_database())
+    books = DatabaseFixture(new_database())
     evaluations: dict[str, int] = {}
     base = books.champion
     for run, fresh in steps:
         before = books.champion
         if run == "back":
             if books.aliases.previous:
-                books.do(lambda session: roll_back(session, "support", None, "x", "operator", NOW))
+                books.run(lambda session: roll_back(session, "support", None, "x", "operator", NOW))
                 assert books.aliases.previous == before
             continue
         evaluations[run] = evaluations.get(run, 0) + 1
         baseline = before if fresh else "v99_20200101_000000"
         event = checkpoint(run, baseline, evaluations[run])
-        decided = books.do(partial(checkpoint_saved, event=event, now=NOW))
+        decided = books.run(partial(checkpoint_saved, event=event, now=NOW))
         promoted = [one for one in decided if isinstance(one, VersionPromoted)]
         assert bool(promoted) == (books.champion != before)
         assert not promoted or fresh
-    audit = books.do(lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all())
+    audit = books.run(lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all())
     assert audit[0].to_version == base
-    assert len(books.do(lambda session: versions_of(session, "support"))) == 1 + len(evaluations)
+    assert len(books.run(lambda session: versions_of(session, "support"))) == 1 + len(evaluations)
     books.close()

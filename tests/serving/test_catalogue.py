@@ -4,10 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.serving.catalogue import Catalogue, Conflict, Entry, NotThere, to_unload
+from ratchet.serving.catalogue import (
+    Catalogue,
+    CatalogueConflict,
+    ModelNotFound,
+    TaggedFile,
+    tags_to_unload,
+)
 from shared.identity import digest_of
 
-ONE, TWO = Entry(path="/a", digest=digest_of(b"1")), Entry(path="/b", digest=digest_of(b"2"))
+ONE, TWO = (
+    TaggedFile(path="/a", digest=digest_of(b"1")),
+    TaggedFile(path="/b", digest=digest_of(b"2")),
+)
 tags = st.lists(st.sampled_from("abcdef"), unique=True)
 
 
@@ -17,7 +26,7 @@ def test_a_tag_never_stands_for_other_bytes() -> None:
         catalogue.with_tag("m:v1", ONE.model_copy(update={"path": "/moved"})).tags["m:v1"].path
         == "/moved"
     )
-    with pytest.raises(Conflict, match="never change"):
+    with pytest.raises(CatalogueConflict, match="never change"):
         catalogue.with_tag("m:v1", TWO)
 
 
@@ -26,23 +35,23 @@ def test_an_alias_moves_between_tags_that_are_there() -> None:
     assert catalogue.resolve("m") == "m:v1"
     assert catalogue.with_alias("m", "m:v2").resolve("m") == "m:v2"
     assert catalogue.resolve("m:v2") == "m:v2"
-    with pytest.raises(NotThere):
+    with pytest.raises(ModelNotFound):
         catalogue.with_alias("m", "m:v3")
-    with pytest.raises(NotThere, match="known are"):
+    with pytest.raises(ModelNotFound, match="known are"):
         catalogue.resolve("other")
 
 
 def test_a_name_is_a_tag_or_an_alias() -> None:
     catalogue = Catalogue().with_tag("m:v1", ONE).with_alias("m", "m:v1")
-    with pytest.raises(Conflict):
+    with pytest.raises(CatalogueConflict):
         catalogue.with_alias("m:v1", "m:v1")
-    with pytest.raises(Conflict):
+    with pytest.raises(CatalogueConflict):
         catalogue.with_tag("m", TWO)
 
 
 def test_a_tag_that_is_named_stays() -> None:
     catalogue = Catalogue().with_tag("m:v1", ONE).with_tag("m:v2", TWO).with_alias("m", "m:v1")
-    with pytest.raises(Conflict, match="move the alias"):
+    with pytest.raises(CatalogueConflict, match="move the alias"):
         catalogue.without_tag("m:v1")
     assert set(catalogue.without_tag("m:v2").tags) == {"m:v1"}
 
@@ -56,7 +65,7 @@ def test_an_alias_that_is_forgotten_leaves_its_tag() -> None:
         .without_alias("m:challenger")
     )
     assert (dict(catalogue.aliases), set(catalogue.tags)) == ({"m": "m:v1"}, {"m:v1"})
-    with pytest.raises(NotThere, match="m:challenger"):
+    with pytest.raises(ModelNotFound, match="m:challenger"):
         catalogue.without_alias("m:challenger")
 
 
@@ -64,7 +73,7 @@ def test_an_alias_that_is_forgotten_leaves_its_tag() -> None:
 def test_the_least_recently_used_goes_and_never_one_that_is_named_or_busy(
     loaded: list[str], busy: list[str], aliased: list[str], limit: int
 ) -> None:
-    gone = to_unload(loaded, busy, aliased, limit)
+    gone = tags_to_unload(loaded, busy, aliased, limit)
     kept = [tag for tag in loaded if tag not in gone]
     free = [tag for tag in loaded if tag not in busy and tag not in aliased]
     assert gone == free[: len(gone)]

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from ratchet.local_stack.bases import SMOLLM2
-from ratchet.serving.api import build
+from ratchet.serving.api import build_app
 from ratchet.serving.engine import EngineOptions
-from ratchet.serving.host import Host
+from ratchet.serving.host import ServingHost
 from shared.identity import digest_of, digest_of_file
 from shared.logs import configure
 
@@ -24,14 +24,16 @@ HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "temperature":
 
 
 @asynccontextmanager
-async def _host(folder: Path, limit: int = 3) -> AsyncIterator[tuple[Host, httpx.AsyncClient]]:
-    host = Host(
+async def _host(
+    folder: Path, limit: int = 3
+) -> AsyncIterator[tuple[ServingHost, httpx.AsyncClient]]:
+    host = ServingHost(
         folder,
         EngineOptions(context=512, slots=1, threads=1),
         limit,
         configure("test", "error", "text"),
     )
-    app = build(host)
+    app = build_app(host)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://serving", timeout=60
     )
@@ -138,18 +140,18 @@ async def test_state_survives_a_restart_and_an_engine_its_death(
         assert listed["aliases"] == {"m": "m:v2"}
         assert {row["id"]: row["loaded"] for row in listed["data"]} == {"m:v1": False, "m:v2": True}
         assert (await client.get("/readyz")).status_code == 200
-        engine = host.pool.process_of("m:v2")
+        engine = host.pool.process_id_of("m:v2")
         assert engine is not None
         os.kill(engine, signal.SIGKILL)
         assert (
             await client.post("/v1/chat/completions", json={**HELLO, "model": "m"})
         ).status_code == 200
-        second = host.pool.process_of("m:v2")
+        second = host.pool.process_id_of("m:v2")
         assert second is not None
         assert second != engine
         os.kill(second, signal.SIGKILL)
         async with asyncio.timeout(30):
-            while host.pool.process_of("m:v2") in (second, None):
+            while host.pool.process_id_of("m:v2") in (second, None):
                 await asyncio.sleep(0.05)
 
 

@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 import structlog
 
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.errors import SettingsError, Unavailable
-from shared.failpoints import CATALOGUE, NAMES, Order, arm, parse, reach, reach_in_thread
+from shared.failpoints import (
+    FAILPOINTS,
+    NAMES,
+    FailpointTrigger,
+    arm,
+    parse_failpoints,
+    reach,
+    reach_in_thread,
+)
 from shared.kafka.streams import StreamSettings
 
 LOG = structlog.stdlib.get_logger("test")
@@ -38,19 +46,21 @@ def test_each_place_is_in_the_code_once_and_in_the_catalogue() -> None:
 
 def test_the_documentation_has_the_catalogue() -> None:
     rows = [
-        f"| `{row.name}` | {', '.join(row.services)} | {row.done} | {row.open} |"
-        for row in CATALOGUE
+        f"| `{row.name}` | {', '.join(row.services)} | {row.durable} | {row.not_durable} |"
+        for row in FAILPOINTS
     ]
     assert "\n".join(rows) in Path("docs/delivery.md").read_text(encoding="utf-8")
 
 
 def test_orders_are_read_from_one_line() -> None:
-    assert parse("dataset.announced=kill@3, stream.delivered=pause:1.5,feedback.scored=fail") == (
-        Order("dataset.announced", "kill", 0, 3),
-        Order("stream.delivered", "pause", 1.5, 1),
-        Order("feedback.scored", "fail", 0, 1),
+    assert parse_failpoints(
+        "dataset.announced=kill@3, stream.delivered=pause:1.5,feedback.scored=fail"
+    ) == (
+        FailpointTrigger("dataset.announced", "kill", 0, 3),
+        FailpointTrigger("stream.delivered", "pause", 1.5, 1),
+        FailpointTrigger("feedback.scored", "fail", 0, 1),
     )
-    assert parse("") == ()
+    assert parse_failpoints("") == ()
 
 
 @pytest.mark.parametrize(
@@ -76,18 +86,18 @@ def test_a_wrong_order_stops_the_service_at_its_start(
 ) -> None:
     monkeypatch.setenv("RATCHET_FAILPOINTS", text)
     with pytest.raises(SettingsError) as error:
-        read(StreamSettings)
+        read_settings(StreamSettings)
     assert "RATCHET_FAILPOINTS" in str(error.value)
     assert expected in str(error.value)
 
 
 def test_nothing_is_ordered_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RATCHET_FAILPOINTS", raising=False)
-    assert read(StreamSettings).failpoints == ()
+    assert read_settings(StreamSettings).failpoints == ()
 
 
 async def test_a_place_fails_at_the_time_that_was_ordered_and_only_then() -> None:
-    arm(parse("dataset.decided=fail@2"), LOG)
+    arm(parse_failpoints("dataset.decided=fail@2"), LOG)
     await reach("dataset.decided")
     await reach("dataset.entry_sent")
     with pytest.raises(Unavailable, match=r"dataset\.decided"):
@@ -96,7 +106,7 @@ async def test_a_place_fails_at_the_time_that_was_ordered_and_only_then() -> Non
 
 
 async def test_a_stall_in_a_thread_leaves_the_loop_alone() -> None:
-    arm(parse("dataset.data_written=stall:0.2"), LOG)
+    arm(parse_failpoints("dataset.data_written=stall:0.2"), LOG)
     started = time.monotonic()
     stalled = asyncio.create_task(asyncio.to_thread(reach_in_thread, "dataset.data_written"))
     await asyncio.sleep(0.01)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.identity import digest_of, digest_of_chunks, identity, share_of
+from shared.identity import digest_of, digest_of_chunks, hash_fraction, identity
 
 parts = st.lists(st.text(), max_size=4)
 
@@ -15,11 +15,11 @@ def test_two_lists_have_one_identity_only_when_equal(left: list[str], right: lis
 
 @given(parts)
 def test_a_share_is_in_the_unit_interval(values: list[str]) -> None:
-    assert 0 <= share_of(*values) < 1
+    assert 0 <= hash_fraction(*values) < 1
 
 
 def test_shares_are_spread_evenly() -> None:
-    tenths = [int(share_of("spread", number) * 10) for number in range(10_000)]
+    tenths = [int(hash_fraction("spread", number) * 10) for number in range(10_000)]
     assert all(850 < tenths.count(tenth) < 1150 for tenth in range(10))
 
 

@@ -14,14 +14,14 @@ from benchmarks.sizing import (
     MEASURED,
     RATES,
     brokers,
-    bytes_said,
     dataset_workers,
-    fullest,
-    fullest_share,
-    kept,
+    format_bytes,
+    format_number,
+    largest_share,
+    largest_worker_share,
     memory,
     partitions,
-    said,
+    retained_bytes,
     shards,
     tables,
     training_hours,
@@ -61,11 +61,11 @@ def test_an_event_takes_the_room_that_is_reckoned_with() -> None:
 def test_assumptions_are_told() -> None:
     told = [
         f"at {ASSUMED.use:.0%} of the measured rate",
-        f"{bytes_said(ASSUMED.worker_memory)} of memory, of which {ASSUMED.use:.0%}",
+        f"{format_bytes(ASSUMED.worker_memory)} of memory, of which {ASSUMED.use:.0%}",
         f"`deduplicate_days` is {ASSUMED.days}",
         f"{ASSUMED.replicas} replicas",
-        f"{bytes_said(ASSUMED.broker_writes)}/s",
-        f"{bytes_said(ASSUMED.broker_disk)} of disk, of which {ASSUMED.disk_use:.0%}",
+        f"{format_bytes(ASSUMED.broker_writes)}/s",
+        f"{format_bytes(ASSUMED.broker_disk)} of disk, of which {ASSUMED.disk_use:.0%}",
         f"{ASSUMED.trained_share:.0%} of the events",
         f"{ASSUMED.parameters / 1e6:.0f} million parameters",
     ]
@@ -76,8 +76,8 @@ def test_keys_go_where_a_kafka_client_puts_them() -> None:
     keys = [f"support#{number}" for number in range(256)]
     partitioner = DefaultPartitioner()
     placed = Counter(partitioner(key.encode(), list(range(32)), list(range(32))) for key in keys)
-    assert fullest(keys, 32, 32) == max(placed.values()) / 256
-    assert fullest(["one"], 32, 4) == 1
+    assert largest_share(keys, 32, 32) == max(placed.values()) / 256
+    assert largest_share(["one"], 32, 4) == 1
 
 
 def test_nobody_is_asked_for_more_than_was_measured() -> None:
@@ -96,9 +96,10 @@ def test_nobody_is_asked_for_more_than_was_measured() -> None:
         )
         assert shards(rate) == min(1024, 4 * dataset_workers(rate)) or dataset_workers(rate) == 1
     for rate in RATES:
-        assert rate * fullest_share(rate) < MEASURED.dataset_rate
+        assert rate * largest_worker_share(rate) < MEASURED.dataset_rate
     assert [
-        memory(rate, ASSUMED.days) * fullest_share(rate) < ASSUMED.worker_memory for rate in RATES
+        memory(rate, ASSUMED.days) * largest_worker_share(rate) < ASSUMED.worker_memory
+        for rate in RATES
     ] == [True, True, False]
 
 
@@ -106,17 +107,22 @@ def test_a_worked_example() -> None:
     """10 events a second: 864,000 a day of 972 bytes, three times, for 14 days; known for 7 days,
     1,380 bytes each; of one in a hundred 172.8 batches of 50 a day, each 45.8 seconds.
     """
-    assert kept(10, FEEDBACK_RECEIVED, 972) == 864_000 * 972 * 3 * 14
+    assert retained_bytes(10, FEEDBACK_RECEIVED, 972) == 864_000 * 972 * 3 * 14
     assert memory(10, 7) == 864_000 * 7 * MEASURED.known
     assert training_hours(10) == pytest.approx(172.8 * 45.8 / 3600)
     assert brokers(10) == 3
-    assert [said(1024), said(2.827), said(28_272.0), said(0.01636)] == [
+    assert [
+        format_number(1024),
+        format_number(2.827),
+        format_number(28_272.0),
+        format_number(0.01636),
+    ] == [
         "1,024",
         "2.83",
         "28,300",
         "0.0164",
     ]
-    assert [bytes_said(972), bytes_said(54.98e9), bytes_said(3.3e15)] == [
+    assert [format_bytes(972), format_bytes(54.98e9), format_bytes(3.3e15)] == [
         "970 B",
         "55 GB",
         "3,300 TB",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shared.config.training import RANGES, TrainingConfig
+from shared.config.training import LANE_RANGES, TrainingConfig
 from shared.events.hyperparameters import Lane
 
 LANES: tuple[Lane, ...] = ("adaptive", "master")
@@ -12,12 +12,12 @@ def test_the_table_of_the_lanes_is_that_of_the_code() -> None:
     lines = Path("docs/training.md").read_text(encoding="utf-8").splitlines()
     start = lines.index("| setting | adaptive: range | default | master: range | default |") + 2
     found = lines[start : lines.index("", start)]
-    assert found == [row(name) for name in RANGES["adaptive"]]
+    assert found == [row(name) for name in LANE_RANGES["adaptive"]]
 
 
 def row(name: str) -> str:
     cells = [f"`{name}`"]
     for lane in LANES:
-        least, most = RANGES[lane][name]
+        least, most = LANE_RANGES[lane][name]
         cells += [f"{least:g} to {most:g}", f"{getattr(TrainingConfig(lane=lane), name):g}"]
     return f"| {' | '.join(cells)} |"

@@ -9,14 +9,14 @@ from pathlib import Path
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from tests.support.programs import program
+from tests.support.programs import require_program
 
 
 @contextmanager
 def browser(profile: Path, width: int = 1200, height: int = 1400) -> Iterator[Chrome]:
     """A browser with an empty profile. Skips the test where there is none."""
     options = ChromeOptions()
-    options.binary_location = program("chromium")
+    options.binary_location = require_program("chromium")
     quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
     for argument in (
         "headless",
@@ -29,7 +29,7 @@ def browser(profile: Path, width: int = 1200, height: int = 1400) -> Iterator[Ch
     for feature in quiet:
         options.add_argument(f"--disable-{feature}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=Service(program("chromedriver")))
+    driver = Chrome(options=options, service=Service(require_program("chromedriver")))
     try:
         yield driver
     finally:

@@ -25,7 +25,7 @@ HUGE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class OddInput:
     """One record and where it comes from."""
 
     maker: str
@@ -36,7 +36,7 @@ class Odd:
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class OddInputMaker:
     """A way to make records; the rarer, the heavier they are."""
 
     make: Make
@@ -44,10 +44,10 @@ class Maker:
     weight: float
 
 
-MAKERS: dict[str, Maker] = {}
+MAKERS: dict[str, OddInputMaker] = {}
 
 
-def odd_input(seed: int, count: int, said: Said) -> list[Odd]:
+def generate_odd_inputs(seed: int, count: int, said: Said) -> list[OddInput]:
     """`count` records around the valid event `said`, each with an event id of its own."""
     rng = Random(seed)
     names = list(MAKERS)
@@ -58,13 +58,13 @@ def odd_input(seed: int, count: int, said: Said) -> list[Odd]:
     for number, name in enumerate(chosen):
         value, headers = MAKERS[name].make(rng, said | {"event_id": f"odd-{seed}-{number}"})
         key = rng.choice([None, b"", str(said.get("model")).encode(), rng.randbytes(8)])
-        cases.append(Odd(name, MAKERS[name].outcome, key, value, tuple(headers)))
+        cases.append(OddInput(name, MAKERS[name].outcome, key, value, tuple(headers)))
     return cases
 
 
 def maker(outcome: Outcome = "letter", weight: float = 1.0) -> Callable[[Make], Make]:
     def register(make: Make) -> Make:
-        MAKERS[make.__name__] = Maker(make, outcome, weight)
+        MAKERS[make.__name__] = OddInputMaker(make, outcome, weight)
         return make
 
     return register

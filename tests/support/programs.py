@@ -15,7 +15,7 @@ _WAYS = {
 _PACKAGED = "it comes with the operating system's packages"
 
 
-def program(name: str) -> str:
+def require_program(name: str) -> str:
     """The path of a program that pip cannot bring. Skips the test where it is not there, and fails
     it where it has to be.
     """

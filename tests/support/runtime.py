@@ -6,7 +6,7 @@ from shared.clock import Clock, ManualClock
 from shared.logs import Log, configure
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.tracing import UNTRACED, Tracing
+from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.runtime import Runtime
 
 
@@ -16,7 +16,7 @@ def runtime_of(
     metrics: Metrics | None = None,
     health: Health | None = None,
     log: Log | None = None,
-    tracing: Tracing = UNTRACED,
+    tracing: Tracing = NOOP_TRACING,
 ) -> Runtime:
     """Return a bundle in which every part that is not given is a fresh one."""
     clock = clock or ManualClock(datetime(2026, 9, 1, 9, 0, tzinfo=UTC))

@@ -75,7 +75,7 @@ class Authority:
 
 
 @dataclass(frozen=True)
-class Secured:
+class SecuredBroker:
     """Where the doors are, and what opens them, as settings."""
 
     broker: Broker
@@ -121,7 +121,7 @@ class Secured:
             await client.close()
 
 
-def secured(folder: Path) -> Secured:
+def secured_broker(folder: Path) -> SecuredBroker:
     """A broker that is not started yet, with its certificates and its user."""
     authority = Authority(folder, "authority")
     certificates = {name: authority.issue(name) for name in CERTIFICATES}
@@ -150,7 +150,7 @@ def secured(folder: Path) -> Secured:
     broker = Broker(
         folder / "kafka", inside, control, SystemClock(), properties, dict.fromkeys(USERS, PASSWORD)
     )
-    return Secured(
+    return SecuredBroker(
         broker,
         f"{LOOPBACK}:{scram}",
         f"{LOOPBACK}:{mutual}",

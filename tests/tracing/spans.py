@@ -4,7 +4,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shared.observability.otlp import OpenTelemetry
+from shared.observability.otlp import OpenTelemetryTracing
 
 
 class Spans:
@@ -13,9 +13,9 @@ class Spans:
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
 
-    def of(self, service: str) -> OpenTelemetry:
+    def tracing_for(self, service: str) -> OpenTelemetryTracing:
         """What a service traces with."""
-        return OpenTelemetry(service, SimpleSpanProcessor(self._exporter))
+        return OpenTelemetryTracing(service, SimpleSpanProcessor(self._exporter))
 
     @property
     def names(self) -> list[str]:
@@ -29,14 +29,14 @@ class Spans:
         return span
 
 
-def place(span: ReadableSpan) -> str:
+def traceparent_of(span: ReadableSpan) -> str:
     """The traceparent that names a span."""
     context = span.get_span_context()
     assert context is not None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
-def parent(span: ReadableSpan) -> str | None:
+def parent_traceparent(span: ReadableSpan) -> str | None:
     """The traceparent of the span before it."""
     before = span.parent
     return (
@@ -46,11 +46,11 @@ def parent(span: ReadableSpan) -> str | None:
     )
 
 
-def links(span: ReadableSpan) -> list[str]:
+def link_traceparents(span: ReadableSpan) -> list[str]:
     return [
         f"00-{link.context.trace_id:032x}-{link.context.span_id:016x}-01" for link in span.links
     ]
 
 
-def trace(traceparent: str) -> str:
+def trace_id(traceparent: str) -> str:
     return traceparent.split("-")[1]

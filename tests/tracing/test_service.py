@@ -15,11 +15,11 @@ from shared.identity import identity
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
-from shared.observability.trace_context import place_of_batch, traceparent_in
+from shared.observability.trace_context import traceparent_for_batch, traceparent_in
 from tests.dataset.events import words
-from tests.dataset.running import Headers, Service, read, send
+from tests.dataset.running import Headers, ServiceProcess, read, send
 from tests.tracing.collector import collecting
-from tests.tracing.spans import trace
+from tests.tracing.spans import trace_id
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -76,7 +76,7 @@ async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_lin
     (tmp_path / "models" / f"{model}.yaml").write_text(declared)
     with collecting() as collector:
         services = [
-            Service(
+            ServiceProcess(
                 name,
                 broker,
                 tmp_path,
@@ -89,7 +89,7 @@ async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_lin
             service.launch()
         try:
             await asyncio.gather(
-                *(service.until(service.is_ready, "ready") for service in services)
+                *(service.wait_until(service.is_ready, "ready") for service in services)
             )
             await send(broker, FEEDBACK_RECEIVED, [said(model, number) for number in range(COUNT)])
             scored = await of_model(broker, FEEDBACK_SCORED, model, COUNT)
@@ -99,11 +99,11 @@ async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_lin
         assert statuses == [0, 0], [service.log for service in services]
 
         places = [traceparent_in(record.headers) or "" for record in scored]
-        assert [trace(place) for place in places] == [
-            trace(sender(model, number)) for number in range(COUNT)
+        assert [trace_id(place) for place in places] == [
+            trace_id(sender(model, number)) for number in range(COUNT)
         ]
         senders = {
-            trace(sender(model, number)) for number in range(COUNT)
+            trace_id(sender(model, number)) for number in range(COUNT)
         }  # others have sent feedback to this broker
         scores = [
             span
@@ -119,7 +119,7 @@ async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_lin
         assert (
             traceparent_in(announced.headers)
             == f"00-{batch.trace_id.hex()}-{batch.span_id.hex()}-01"
-            == place_of_batch(ready.batch_id)
+            == traceparent_for_batch(ready.batch_id)
         )
         assert [
             f"00-{link.trace_id.hex()}-{link.span_id.hex()}-01" for link in batch.links

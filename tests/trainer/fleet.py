@@ -24,7 +24,7 @@ from shared.events import (
     VersionPromoted,
     VersionRegistered,
 )
-from shared.kafka.end_offsets import LogEnds
+from shared.kafka.end_offsets import EndOffsets
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import (
     MODELS_VERSIONS,
@@ -35,7 +35,7 @@ from shared.messaging.topics import (
     TRAINING_ROLLBACKS,
 )
 from shared.storage.object_store import FsspecStore
-from tests.dataset.running import Service, read, send
+from tests.dataset.running import ServiceProcess, read, send
 from tests.trainer.tickets import NOW, tickets, write_batch
 
 SESSION = 6
@@ -50,8 +50,8 @@ lanes:
 
 STEPS = 30
 """Of a run of the usual batch; there is a checkpoint every 10."""
-HALTED_AT = 10
-HALTED = "trainer.child_saving=stall:8"
+STALLED_STEP = 10
+STALL_FIRST_CHECKPOINT = "trainer.child_saving=stall:8"
 """A training process that takes its time over its first checkpoint, if less than a stop waits for
 it: on any machine, the run is in its middle.
 """
@@ -90,15 +90,17 @@ class Fleet:
         self.folder = folder
         self.model = model
         self.store = FsspecStore(str(folder / "objects"))
-        self.workers: list[Service] = []
+        self.workers: list[ServiceProcess] = []
         self._base = base
         self._batches = 0
         (folder / "models").mkdir(parents=True)
         (folder / "models" / f"{model}.yaml").write_text(MODEL_FILE.format(model=model))
 
-    def launch(self, failpoints: str = "", work: str | None = None, **settings: str) -> Service:
+    def launch(
+        self, failpoints: str = "", work: str | None = None, **settings: str
+    ) -> ServiceProcess:
         """Start a worker with an empty disk, or on the disk of an earlier one."""
-        worker = Service(
+        worker = ServiceProcess(
             "trainer",
             self.bootstrap_servers,
             self.folder,
@@ -116,12 +118,12 @@ class Fleet:
 
     async def start(
         self, failpoints: str = "", work: str | None = None, **settings: str
-    ) -> Service:
+    ) -> ServiceProcess:
         worker = self.launch(failpoints, work, **settings)
-        await worker.until(worker.is_ready, "ready", 240)
+        await worker.wait_until(worker.is_ready, "ready", 240)
         return worker
 
-    async def until_members(self, count: int, seconds: float = 60) -> None:
+    async def wait_until_members(self, count: int, seconds: float = 60) -> None:
         """Wait until so many have joined the group and know what is theirs. A trainer is ready a
         moment before.
         """
@@ -140,10 +142,10 @@ class Fleet:
                 worker.process.send_signal(signal.SIGCONT)
                 worker.kill()
 
-    async def say(self, topic: str, event: Event) -> None:
+    async def publish(self, topic: str, event: Event) -> None:
         await send(self.bootstrap_servers, topic, [(self.model.encode(), *encode(event, "test"))])
 
-    async def name_a_champion(self) -> None:
+    async def register_base(self) -> None:
         """The registry's first word: the bare base is served."""
         first = {
             "event_id": f"{self.model}-0",
@@ -152,7 +154,7 @@ class Fleet:
             "version": "v0",
             "number": 0,
         }
-        await self.say(
+        await self.publish(
             MODELS_VERSIONS,
             VersionRegistered.model_validate(first | {"answer": "promoted", "champion": "v0"}),
         )
@@ -165,7 +167,7 @@ class Fleet:
         )
 
     async def announce(self, batch: BatchReady) -> BatchReady:
-        await self.say(TRAINING_BATCHES, batch)
+        await self.publish(TRAINING_BATCHES, batch)
         return batch
 
     async def outcomes(self, batch: BatchReady) -> list[CheckpointSaved | TrainingRolledBack]:
@@ -190,12 +192,12 @@ class Fleet:
             if event.batch_id == batch.batch_id and event.phase == "training" and event.step > 0
         ]
 
-    async def until_step(self, batch: BatchReady, step: int, seconds: float = 120) -> None:
+    async def wait_until_step(self, batch: BatchReady, step: int, seconds: float = 120) -> None:
         async with asyncio.timeout(seconds):
             while not any(told.step >= step for told in await self.steps(batch)):
                 await asyncio.sleep(0.1)
 
-    async def one_outcome(
+    async def wait_for_outcome(
         self, batch: BatchReady, seconds: float = 300
     ) -> CheckpointSaved | TrainingRolledBack:
         """Play the registry until the batch is done with and committed; then there is one outcome
@@ -203,7 +205,7 @@ class Fleet:
         """
         answered = False
         async with asyncio.timeout(seconds):
-            while await self._behind():
+            while await self._has_lag():
                 for outcome in await self.outcomes(batch):
                     if isinstance(outcome, CheckpointSaved) and not answered:
                         answered = True
@@ -212,7 +214,7 @@ class Fleet:
         (outcome,) = await self.outcomes(batch)
         return outcome
 
-    async def until_at(self, step: int, seconds: float = 120) -> Service:
+    async def wait_until_step_logged(self, step: int, seconds: float = 120) -> ServiceProcess:
         """Wait until a worker's log has a step of a run; whose. On the bus steps are told of too
         seldom to wait for one in the middle.
         """
@@ -223,10 +225,12 @@ class Fleet:
                         return worker
                 await asyncio.sleep(0.1)
 
-    async def until_logged(self, worker: Service, text: str, seconds: float = 120) -> None:
-        await worker.until(lambda: text in worker.log, f"at {text!r}", seconds)
+    async def wait_until_logged(
+        self, worker: ServiceProcess, text: str, seconds: float = 120
+    ) -> None:
+        await worker.wait_until(lambda: text in worker.log, f"at {text!r}", seconds)
 
-    def left_over(self) -> list[Path]:
+    def unfinished_files(self) -> list[Path]:
         """What lies in the object store for runs that are unfinished."""
         return [
             path for path in (self.folder / "objects" / "unfinished").rglob("*") if path.is_file()
@@ -257,14 +261,14 @@ class Fleet:
             "evaluation": saved.evaluation,
             "parent_version": saved.parent_version,
         }
-        await self.say(MODELS_VERSIONS, VersionRegistered.model_validate(about | registered))
+        await self.publish(MODELS_VERSIONS, VersionRegistered.model_validate(about | registered))
         promoted = {
             "event_id": f"p-{saved.run_id}",
             "previous": "v0",
             "actor": "trainer",
             "reason": "test",
         }
-        await self.say(MODELS_VERSIONS, VersionPromoted.model_validate(about | promoted))
+        await self.publish(MODELS_VERSIONS, VersionPromoted.model_validate(about | promoted))
 
     async def _events(self, topic: str) -> list[Event]:
         found = []
@@ -277,10 +281,10 @@ class Fleet:
                 found.append(event)
         return found
 
-    async def _behind(self) -> bool:
+    async def _has_lag(self) -> bool:
         """Whether the group has batches before it that are not committed."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
-        ends = LogEnds(self.bootstrap_servers)
+        ends = EndOffsets(self.bootstrap_servers)
         await admin.start()
         await ends.start()
         try:
@@ -288,7 +292,7 @@ class Fleet:
             places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
             numbers = range(_PARTITIONS[TRAINING_BATCHES])
             return bool(
-                await ends.behind(
+                await ends.lag(
                     {
                         (TRAINING_BATCHES, number): places.get((TRAINING_BATCHES, number))
                         for number in numbers

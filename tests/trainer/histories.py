@@ -28,7 +28,7 @@ def verdict(decision: Decision, gained: float = 0.0) -> Verdict:
     )
 
 
-def ended(
+def rolled_back_run(
     run: str, reward: float, gained: float, at: datetime, evaluation: int = 1
 ) -> TrainingRolledBack:
     metrics = RunMetrics(

@@ -13,15 +13,15 @@ import peft
 import torch
 
 from services.trainer.run.model_card import card_of
-from services.trainer.training.base_model import learning, save_adapter, wearing
+from services.trainer.training.base_model import save_adapter, trainable_adapter, with_adapter
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
 from shared.storage.adapters import (
-    CARD,
     CONFIG,
     MANIFEST,
+    MODEL_CARD,
     WEIGHTS,
-    folder_of,
+    adapter_folder,
     read_adapter,
     write_adapter,
 )
@@ -62,23 +62,23 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "base")
     model = tiny_model()
     config = TrainingConfig(rank=4, alpha=8, batch_size=4, epochs=5, learning_rate=5e-3)
-    with learning(model, config, None) as wrapped:
+    with trainable_adapter(model, config, None) as wrapped:
         train(wrapped, EXAMPLES, config, "cpu", lambda step: None)
         save_adapter(wrapped, str(tmp_path / "base"), tmp_path / "run")
     store = FsspecStore(str(tmp_path / "objects"))
-    folder = folder_of("support", "r")
+    folder = adapter_folder("support", "r")
     artefact = write_adapter(
         store,
         folder,
         {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()},
         DIGEST,
     )
-    store.put(f"{folder}/{CARD}", card_of(checkpoint(), BATCH).encode())
+    store.put(f"{folder}/{MODEL_CARD}", card_of(checkpoint(), BATCH).encode())
 
     place = tmp_path / "objects" / folder
-    assert {CARD, CONFIG, MANIFEST, WEIGHTS} <= {path.name for path in place.iterdir()}
+    assert {MODEL_CARD, CONFIG, MANIFEST, WEIGHTS} <= {path.name for path in place.iterdir()}
     listed = json.loads((place / MANIFEST).read_text())["files"]
-    assert set(listed) == {path.name for path in place.iterdir()} - {CARD, MANIFEST}
+    assert set(listed) == {path.name for path in place.iterdir()} - {MODEL_CARD, MANIFEST}
     for name, digest in listed.items():
         assert digest == "sha256:" + hashlib.sha256((place / name).read_bytes()).hexdigest()
     assert set(read_adapter(store, artefact).files) == set(listed)
@@ -99,7 +99,7 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     theirs = np.load(tmp_path / "logits.npy")
-    with wearing(model, place) as worn:
+    with with_adapter(model, place) as worn:
         ours = logits(worn)
     assert np.allclose(ours, theirs, atol=1e-5)
     assert np.abs(logits(model) - theirs).max() > 0.1, "the adapter changes what the base says"
@@ -112,5 +112,5 @@ def test_an_adapter_from_before_cards_is_read_as_it_was(tmp_path: Path) -> None:
     store = FsspecStore(str(tmp_path))
     artefact = write_adapter(store, "adapters/m/r", {CONFIG: b"{}", WEIGHTS: b"w"}, DIGEST)
     before = read_adapter(store, artefact)
-    store.put(f"adapters/m/r/{CARD}", b"# a card that came later")
+    store.put(f"adapters/m/r/{MODEL_CARD}", b"# a card that came later")
     assert read_adapter(store, artefact) == before

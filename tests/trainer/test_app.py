@@ -11,39 +11,39 @@ import pytest
 import structlog
 
 from services.trainer.app import Trainer
-from services.trainer.bus_view.view import HEARD
-from services.trainer.errors import ChildEnded, RunFailed, RunInterrupted
-from services.trainer.machine.bases import Base
+from services.trainer.bus_view.view import VIEW_EVENTS
+from services.trainer.errors import ChildProcessEnded, RunFailed, RunInterrupted
+from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
-    Answer,
-    Answered,
-    Fit,
-    Fits,
+    EstimateMemory,
+    Generate,
+    Generated,
     Load,
     Loaded,
+    MemoryEstimate,
     Request,
     Score,
-    Scored,
+    Scores,
     Train,
     Trained,
 )
-from services.trainer.run_folder import Runs
-from services.trainer.worker.client import ChildProcess, Heard, ignore
+from services.trainer.run_folder import RunFolders
+from services.trainer.worker.client import OnProgress, TrainingProcess, ignore_progress
 from shared.clock import SystemClock
-from shared.config.model_file import Base as DeclaredBase
-from shared.config.model_file import Gate, ModelFile, Models
-from shared.config.training_window import Window
-from shared.errors import Forgone, Misconfigured, StorageUnavailable, UnknownModel
+from shared.config.model_file import BasePaths as DeclaredBase
+from shared.config.model_file import GateSettings, ModelFile, Models
+from shared.config.training_window import TrainingWindow
+from shared.errors import Misconfigured, PartitionLost, StorageUnavailable, UnknownModel
 from shared.events import (
     Artefact,
     BatchReady,
     CheckpointSaved,
     Event,
     ExamplesWithdrawn,
+    FrozenModel,
     Position,
     ProbeToken,
     TrainingRolledBack,
-    Value,
     VersionPromoted,
     VersionRegistered,
     WithdrawnBatch,
@@ -60,16 +60,16 @@ from shared.messaging.topics import (
 )
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.tracing import UNTRACED, Tracing
+from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.storage.adapters import write_adapter
 from shared.storage.object_store import MemoryStore
-from tests.trainer.histories import ended
+from tests.trainer.histories import rolled_back_run
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
-R = TypeVar("R", bound=Value)
+R = TypeVar("R", bound=FrozenModel)
 
 
-class QuickChild(ChildProcess):
+class QuickChild(TrainingProcess):
     """Learns at once: what wears an adapter scores `gain` more than the bare base. Raises what
     `trouble` holds, first thing first. With `stops_at` it trains until it is interrupted, and
     leaves the checkpoint of that step.
@@ -78,45 +78,47 @@ class QuickChild(ChildProcess):
     def __init__(self, gain: float) -> None:
         super().__init__(0, structlog.stdlib.get_logger())
         self.gain = gain
-        self.trouble: list[Exception] = []
-        self.dies_at: type[Value] | None = None
+        self.errors_to_raise: list[Exception] = []
+        self.dies_at: type[FrozenModel] | None = None
         self.stops_at = 0
-        self.told: asyncio.Future[None] | None = None
+        self.interrupted: asyncio.Future[None] | None = None
         self.trained: list[Train] = []
-        self.found: list[list[str]] = []
+        self.checkpoints_seen: list[list[str]] = []
         self.scored: list[Score] = []
-        self.answered: list[Answer] = []
+        self.answered: list[Generate] = []
 
-    async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
-        if self.trouble and not isinstance(request, Load | Fit):
-            raise self.trouble.pop(0)
+    async def ask(
+        self, request: Request, expected: type[R], heard: OnProgress = ignore_progress
+    ) -> R:
+        if self.errors_to_raise and not isinstance(request, Load | EstimateMemory):
+            raise self.errors_to_raise.pop(0)
         if self.dies_at is not None and isinstance(request, self.dies_at):
             raise RuntimeError("power")
         if self.stops_at and isinstance(request, Train):
             (request.checkpoints / f"checkpoint-{self.stops_at}").mkdir(parents=True)
             (request.checkpoints / f"checkpoint-{self.stops_at}" / "state").write_bytes(b"state")
-            self.told = asyncio.get_running_loop().create_future()
-            await self.told
+            self.interrupted = asyncio.get_running_loop().create_future()
+            await self.interrupted
             raise RunInterrupted(self.stops_at)
         reply = self._reply(request)
         assert isinstance(reply, expected)
         return reply
 
     async def interrupt(self) -> bool:
-        if self.told is None or self.told.done():
+        if self.interrupted is None or self.interrupted.done():
             return False
-        self.told.set_result(None)
+        self.interrupted.set_result(None)
         return True
 
-    def _reply(self, request: Request) -> Value:
+    def _reply(self, request: Request) -> FrozenModel:
         match request:
             case Load():
                 return Loaded()
-            case Fit():
-                return Fits(needed=1, limit=2)
+            case EstimateMemory():
+                return MemoryEstimate(needed=1, limit=2)
             case Train():
                 self.trained.append(request)
-                self.found.append(
+                self.checkpoints_seen.append(
                     sorted(path.name for path in request.checkpoints.glob("checkpoint-*"))
                 )
                 request.out.mkdir(parents=True)
@@ -125,27 +127,27 @@ class QuickChild(ChildProcess):
             case Score():
                 self.scored.append(request)
                 worth = self.gain if request.adapter else 0.0
-                return Scored(
+                return Scores(
                     scores=tuple(
                         -1.0 + worth + place / 1000 for place in range(len(request.samples))
                     )
                 )
-            case Answer():
+            case Generate():
                 self.answered.append(request)
                 said = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
-                return Answered(
+                return Generated(
                     probes=(said,) * len(request.probes), prompts=(said,) * len(request.prompts)
                 )
 
 
 @dataclass
-class Others:
+class FakeTopicReader:
     """What is on the topics that the trainer listens to, read as the real reader does."""
 
     bus: MemoryBus
     read: dict[str, int] = field(default_factory=dict)
 
-    async def newest(self) -> list[Record]:
+    async def read_new(self) -> list[Record]:
         records = []
         for topic in (
             DATASET_WITHDRAWALS,
@@ -167,7 +169,7 @@ class World:
     bus: MemoryBus = field(default_factory=MemoryBus)
     store: MemoryStore = field(default_factory=MemoryStore)
     child: QuickChild = field(default_factory=lambda: QuickChild(0.5))
-    tracing: Tracing = UNTRACED
+    tracing: Tracing = NOOP_TRACING
 
     def trainer(self, model: ModelFile | None = None) -> Trainer:
         model = model or ModelFile(
@@ -176,11 +178,11 @@ class World:
         clock = SystemClock()
         return Trainer(
             models=Models({"m": model}, self.folder),
-            bases={"m": Base(self.folder, "base", DIGEST)},
+            bases={"m": LocalBase(self.folder, "base", DIGEST)},
             store=self.store,
-            runs=Runs(self.folder),
+            runs=RunFolders(self.folder),
             child=self.child,
-            others=Others(self.bus),
+            view_reader=FakeTopicReader(self.bus),
             producer=self.bus,
             clock=clock,
             metrics=Metrics("trainer"),
@@ -189,7 +191,7 @@ class World:
             tracing=self.tracing,
         )
 
-    async def say(self, event: Event) -> None:
+    async def publish(self, event: Event) -> None:
         value, headers = encode(event, "registry")
         await self.bus.send(MODELS_VERSIONS, b"m", value, headers)
 
@@ -214,7 +216,7 @@ class World:
             saved := [event for event in self.checkpoints if event.evaluation == evaluation]
         ):
             await asyncio.sleep(0.01)
-        await self.say(
+        await self.publish(
             VersionRegistered.model_validate(
                 {
                     "event_id": f"a{evaluation}",
@@ -236,12 +238,12 @@ class World:
     @property
     def card(self) -> str:
         """The model card of the one adapter that is in the store."""
-        (key,) = [key for key in self.store.below("adapters") if key.endswith("/README.md")]
+        (key,) = [key for key in self.store.list_keys("adapters") if key.endswith("/README.md")]
         return self.store.get(key).decode()
 
     def events(self, topic: str) -> list[Event]:
         return [
-            decode(record.value, record.headers, *HEARD).event
+            decode(record.value, record.headers, *VIEW_EVENTS).event
             for record in self.bus.topics.get(topic, [])
         ]
 
@@ -265,7 +267,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> World:
     world = World(tmp_path)
-    await world.say(
+    await world.publish(
         VersionRegistered(
             event_id="0",
             occurred_at=NOW,
@@ -279,7 +281,7 @@ async def world(tmp_path: Path) -> World:
     return world
 
 
-def announced(batch: BatchReady) -> Record:
+def record_of(batch: BatchReady) -> Record:
     value, headers = encode(batch, "dataset")
     return Record("training.batches", 0, batch.number, b"m", value, tuple(headers))
 
@@ -288,11 +290,11 @@ def a_batch(world: World, model: str = "m") -> BatchReady:
     return write_batch(world.store, model, 0, tickets(0, 10), tickets(500, 20))
 
 
-async def mine() -> bool:
+async def is_owner() -> bool:
     return True
 
 
-async def another_trainers() -> bool:
+async def is_not_owner() -> bool:
     return False
 
 
@@ -300,7 +302,7 @@ async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answ
     world: World,
 ) -> None:
     batch = a_batch(world)
-    handling = asyncio.create_task(world.trainer().handle(announced(batch), mine))
+    handling = asyncio.create_task(world.trainer().handle(record_of(batch), is_owner))
     await asyncio.sleep(0.5)
     assert len(world.checkpoints) == 1
     assert not handling.done()
@@ -321,7 +323,7 @@ def with_golden(world: World) -> ModelFile:
     return ModelFile(
         model="m",
         base=DeclaredBase(training="base", serving="base/model.gguf"),
-        gate=Gate(golden="golden.jsonl"),
+        gate=GateSettings(golden="golden.jsonl"),
     )
 
 
@@ -336,7 +338,7 @@ async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_b
     (scored,), (answered,) = world.child.scored, world.child.answered
     assert (len(scored.samples), len(answered.prompts)) == (12, 8)
     world.child.gain = -0.5
-    await trainer.handle(announced(a_batch(world)), mine)
+    await trainer.handle(record_of(a_batch(world)), is_owner)
     of_champion = [request for request in world.child.scored[1:] if request.adapter is None]
     assert [len(request.samples) for request in of_champion] == [20]
     assert [
@@ -355,7 +357,7 @@ async def test_where_a_version_is_served_the_base_is_asked_nothing_of_golden(wor
         reason="better",
         adapter=adapter,
     )
-    await world.say(promoted)
+    await world.publish(promoted)
     await world.trainer(with_golden(world)).warm_up()
     assert (world.child.scored, world.child.answered) == ([], [])
 
@@ -363,10 +365,10 @@ async def test_where_a_version_is_served_the_base_is_asked_nothing_of_golden(wor
 async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champion(
     world: World,
 ) -> None:
-    handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
+    handling = asyncio.create_task(world.trainer().handle(record_of(a_batch(world)), is_owner))
     while not world.checkpoints:
         await asyncio.sleep(0.01)
-    await world.say(
+    await world.publish(
         VersionPromoted(
             event_id="p",
             occurred_at=NOW,
@@ -394,7 +396,7 @@ async def test_no_better_candidate_is_rolled_back_without_waiting(
     world: World, gain: float, outcome: str
 ) -> None:
     world.child.gain = gain
-    await world.trainer().handle(announced(a_batch(world)), mine)
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
     assert [event.outcome for event in world.rollbacks] == [outcome]
     assert world.rollbacks[0].verdict is not None
     assert "Decision: " + world.rollbacks[0].verdict.decision in world.card
@@ -408,7 +410,7 @@ async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_rec
     batch have a reward of 1.
     """
     world.child.gain = 0.0
-    await world.trainer().handle(announced(a_batch(world)), mine)
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
     (outcome,) = world.rollbacks
     assert outcome.verdict is not None
     assert outcome.metrics is not None
@@ -424,10 +426,10 @@ async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world:
     are -0.025 on average.
     """
     for place, reward in enumerate((-0.5, 0.0, 0.5)):
-        event = ended(f"run {place}", reward, -0.2, NOW + timedelta(hours=place))
+        event = rolled_back_run(f"run {place}", reward, -0.2, NOW + timedelta(hours=place))
         await world.bus.send(TRAINING_ROLLBACKS, b"m", *encode(event, "trainer"))
     trainer = world.trainer()
-    await trainer.handle(announced(a_batch(world)), mine)
+    await trainer.handle(record_of(a_batch(world)), is_owner)
     outcome = world.rollbacks[-1]
     assert not world.checkpoints
     assert outcome.outcome == "inconclusive"
@@ -446,17 +448,17 @@ async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None
     """The trainer dies at its first evaluation, and once more while it waits for the answer: it
     trains once and says one thing.
     """
-    record = announced(a_batch(world))
+    record = record_of(a_batch(world))
     world.child.dies_at = Score
     with pytest.raises(RuntimeError, match="power"):
-        await world.trainer().handle(record, mine)
+        await world.trainer().handle(record, is_owner)
     world.child.dies_at = None
-    handling = asyncio.create_task(world.trainer().handle(record, mine))
+    handling = asyncio.create_task(world.trainer().handle(record, is_owner))
     while not world.checkpoints:
         await asyncio.sleep(0.01)
     handling.cancel()
     scored = len(world.child.scored)
-    handling = asyncio.create_task(world.trainer().handle(record, mine))
+    handling = asyncio.create_task(world.trainer().handle(record, is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
     assert len(world.child.trained) == 1
@@ -466,15 +468,15 @@ async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None
 
 async def test_a_run_that_has_ended_is_not_run_again(world: World) -> None:
     world.child.gain = -0.5
-    record = announced(a_batch(world))
-    await world.trainer().handle(record, mine)
-    await world.trainer().handle(record, mine)
+    record = record_of(a_batch(world))
+    await world.trainer().handle(record, is_owner)
+    await world.trainer().handle(record, is_owner)
     assert (len(world.rollbacks), len(world.child.trained)) == (1, 1)
 
 
 async def test_nothing_is_published_for_a_batch_that_another_trainer_has(world: World) -> None:
-    with pytest.raises(Forgone):
-        await world.trainer().handle(announced(a_batch(world)), another_trainers)
+    with pytest.raises(PartitionLost):
+        await world.trainer().handle(record_of(a_batch(world)), is_not_owner)
     assert not world.checkpoints
     assert not world.rollbacks
 
@@ -483,27 +485,27 @@ async def test_a_child_that_dies_once_is_replaced_and_one_that_dies_twice_fails_
     world: World,
 ) -> None:
     world.child.gain = 0.0
-    world.child.trouble = [ChildEnded("killed")]
-    await world.trainer().handle(announced(a_batch(world)), mine)
-    world.child.trouble = [
-        ChildEnded("killed", short_of_memory=True),
-        ChildEnded("killed", short_of_memory=True),
+    world.child.errors_to_raise = [ChildProcessEnded("killed")]
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
+    world.child.errors_to_raise = [
+        ChildProcessEnded("killed", out_of_memory=True),
+        ChildProcessEnded("killed", out_of_memory=True),
     ]
     await world.trainer().handle(
-        announced(write_batch(world.store, "m", 1, tickets(0, 10), [])), mine
+        record_of(write_batch(world.store, "m", 1, tickets(0, 10), [])), is_owner
     )
     assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
     assert "batch_size 5 (now 10" in world.rollbacks[1].advice
 
 
 async def test_what_cannot_be_trained_fails_with_advice(world: World) -> None:
-    world.child.trouble = [RunFailed("the loss is nan", "lower the rate")]
-    await world.trainer().handle(announced(a_batch(world)), mine)
+    world.child.errors_to_raise = [RunFailed("the loss is nan", "lower the rate")]
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
     altered = write_batch(world.store, "m", 1, tickets(0, 10), [])
     world.store.objects["batches/m/1/training.jsonl"] = b"{}"
-    await world.trainer().handle(announced(altered), mine)
+    await world.trainer().handle(record_of(altered), is_owner)
     empty = write_batch(world.store, "m", 2, [], [])
-    await world.trainer().handle(announced(empty), mine)
+    await world.trainer().handle(record_of(empty), is_owner)
     assert [event.outcome for event in world.rollbacks] == ["failed"] * 3
     assert [event.advice for event in world.rollbacks if not event.advice] == []
     assert "altered" in world.rollbacks[1].reason
@@ -514,7 +516,7 @@ async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_
 ) -> None:
     await world.withdraw("0-training-0", "0-training-1", "0-held_out-0")
     await world.withdraw("another")
-    handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
+    handling = asyncio.create_task(world.trainer().handle(record_of(a_batch(world)), is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
     assert list(world.child.trained[0].examples) == tickets(2, 8)
@@ -528,7 +530,7 @@ async def test_an_outcome_says_what_it_came_from(world: World) -> None:
     """Lineage, parent and base: of a checkpoint from the base, of a rollback from its adapter, and
     of a run that failed.
     """
-    handling = asyncio.create_task(world.trainer().handle(announced(a_batch(world)), mine))
+    handling = asyncio.create_task(world.trainer().handle(record_of(a_batch(world)), is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
     (saved,) = world.checkpoints
@@ -544,14 +546,14 @@ async def test_an_outcome_says_what_it_came_from(world: World) -> None:
         actor="operator",
         reason="by hand",
     )
-    await world.say(promoted)
+    await world.publish(promoted)
     world.child.gain = 0.5
     await world.trainer().handle(
-        announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine
+        record_of(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), is_owner
     )
-    world.child.trouble = [RunFailed("the loss is nan", "lower the rate")]
+    world.child.errors_to_raise = [RunFailed("the loss is nan", "lower the rate")]
     await world.trainer().handle(
-        announced(write_batch(world.store, "m", 2, tickets(0, 10), [])), mine
+        record_of(write_batch(world.store, "m", 2, tickets(0, 10), [])), is_owner
     )
     assert [event.outcome for event in world.rollbacks] == ["inconclusive", "failed"]
     for event in world.rollbacks:
@@ -579,8 +581,8 @@ async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(
         actor="operator",
         reason="by hand",
     )
-    await world.say(promoted)
-    await world.trainer().handle(announced(a_batch(world)), mine)
+    await world.publish(promoted)
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
     (refused,) = world.rollbacks
     assert refused.outcome == "failed"
     assert "sha256:11" in refused.reason
@@ -589,13 +591,13 @@ async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(
 
 
 async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: World) -> None:
-    record = announced(a_batch(world))
+    record = record_of(a_batch(world))
     world.child.dies_at = Train
     with pytest.raises(RuntimeError, match="power"):
-        await world.trainer().handle(record, mine)
+        await world.trainer().handle(record, is_owner)
     world.child.dies_at = None
     await world.withdraw("0-training-0")
-    handling = asyncio.create_task(world.trainer().handle(record, mine))
+    handling = asyncio.create_task(world.trainer().handle(record, is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
     assert list(world.child.trained[0].examples) == tickets(0, 10)
@@ -606,7 +608,7 @@ async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: Wo
 
 async def test_a_batch_of_which_all_was_withdrawn_fails_with_a_plain_reason(world: World) -> None:
     await world.withdraw(*(f"0-training-{place}" for place in range(10)))
-    await world.trainer().handle(announced(a_batch(world)), mine)
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
     (failed,) = world.rollbacks
     assert (failed.outcome, failed.reason) == (
         "failed",
@@ -617,7 +619,7 @@ async def test_a_batch_of_which_all_was_withdrawn_fails_with_a_plain_reason(worl
 
 async def test_a_batch_of_an_undeclared_model_is_a_dead_letter(world: World) -> None:
     with pytest.raises(UnknownModel):
-        await world.trainer().handle(announced(a_batch(world, "stranger")), mine)
+        await world.trainer().handle(record_of(a_batch(world, "stranger")), is_owner)
 
 
 async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: World) -> None:
@@ -640,12 +642,12 @@ async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: Wor
     )
     await world.bus.send(MODELS_VERSIONS, b"m", value.replace(b"version", b"wersion"), headers)
     with pytest.raises(Misconfigured, match="version"):
-        await world.trainer().handle(announced(a_batch(world)), mine)
+        await world.trainer().handle(record_of(a_batch(world)), is_owner)
 
 
 async def in_training(world: World) -> None:
     async with asyncio.timeout(10):
-        while world.child.told is None:
+        while world.child.interrupted is None:
             await asyncio.sleep(0.01)
 
 
@@ -653,8 +655,8 @@ async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_l
     world: World, tmp_path: Path
 ) -> None:
     world.child.stops_at, world.child.gain = 3, -0.5
-    record, first = announced(a_batch(world)), world.trainer()
-    handling = asyncio.create_task(first.handle(record, mine))
+    record, first = record_of(a_batch(world)), world.trainer()
+    handling = asyncio.create_task(first.handle(record, is_owner))
     await in_training(world)
     await first.pause(5)
     handling.cancel()
@@ -663,8 +665,8 @@ async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_l
     assert not world.rollbacks
     assert any(key.startswith("unfinished/") for key in world.store.objects)
     elsewhere = World(tmp_path / "elsewhere", world.bus, world.store, QuickChild(-0.5))
-    await elsewhere.trainer().handle(record, mine)
-    assert elsewhere.child.found == [["checkpoint-3"]]
+    await elsewhere.trainer().handle(record, is_owner)
+    assert elsewhere.child.checkpoints_seen == [["checkpoint-3"]]
     assert [event.outcome for event in world.rollbacks] == ["rejected"]
     assert not [key for key in world.store.objects if key.startswith("unfinished/")]
 
@@ -672,13 +674,13 @@ async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_l
 async def test_a_run_goes_on_here_when_a_rebalance_leaves_it_here(world: World) -> None:
     world.child.stops_at, world.child.gain = 3, -0.5
     trainer = world.trainer()
-    handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), mine))
+    handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), is_owner))
     await in_training(world)
     await trainer.pause(5)
     world.child.stops_at = 0
     await trainer.settled()
     await handling
-    assert world.child.found == [["checkpoint-3"]]
+    assert world.child.checkpoints_seen == [["checkpoint-3"]]
     assert [event.outcome for event in world.rollbacks] == ["rejected"]
 
 
@@ -690,12 +692,12 @@ async def test_a_run_is_forgone_when_a_rebalance_gives_it_away(world: World) -> 
         return here
 
     trainer = world.trainer()
-    handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), owned))
+    handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), owned))
     await in_training(world)
     await trainer.pause(5)
     here = False
     await trainer.settled()
-    with pytest.raises(Forgone):
+    with pytest.raises(PartitionLost):
         await handling
     assert not world.rollbacks
     assert not world.checkpoints
@@ -713,17 +715,17 @@ async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_lat
     world.child = Slow(-0.5)
     world.child.stops_at = 3
     trainer = world.trainer()
-    handling = asyncio.create_task(trainer.handle(announced(a_batch(world)), mine))
+    handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), is_owner))
     await in_training(world)
     async with asyncio.timeout(5):
         await trainer.pause(0.1)
     await trainer.settled()
     world.child.stops_at = 0
-    assert world.child.told is not None
-    world.child.told.set_result(None)
+    assert world.child.interrupted is not None
+    world.child.interrupted.set_result(None)
     async with asyncio.timeout(5):
         await handling
-    assert world.child.found == [["checkpoint-3"]]
+    assert world.child.checkpoints_seen == [["checkpoint-3"]]
 
 
 async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_said_again(
@@ -732,7 +734,7 @@ async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_sa
     """A worker sleeps just before it publishes, still believes that the batch is its own when it
     wakes up, and has decided otherwise.
     """
-    record = announced(a_batch(world))
+    record = record_of(a_batch(world))
     asleep = asyncio.Event()
 
     async def sleeps() -> bool:
@@ -744,7 +746,7 @@ async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_sa
     while not list(world.folder.glob("runs/*/outcome-1.json")):
         await asyncio.sleep(0.01)
     elsewhere = World(tmp_path / "elsewhere", world.bus, world.store, QuickChild(0.5))
-    handling = asyncio.create_task(elsewhere.trainer().handle(record, mine))
+    handling = asyncio.create_task(elsewhere.trainer().handle(record, is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
     asleep.set()
@@ -763,9 +765,9 @@ async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trai
 
     with monkeypatch.context() as patch:
         patch.setattr("shared.storage.object_store.FsspecStore.put", full)
-        await world.trainer().handle(announced(a_batch(world)), mine)
+        await world.trainer().handle(record_of(a_batch(world)), is_owner)
     await world.trainer().handle(
-        announced(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), mine
+        record_of(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), is_owner
     )
     assert [event.outcome for event in world.rollbacks] == ["failed", "rejected"]
     assert "no space left" in world.rollbacks[0].reason
@@ -775,7 +777,7 @@ async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trai
 async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world: World) -> None:
     """The window is the hour that begins in an hour, so it is closed now."""
     soon = SystemClock().now() + timedelta(hours=1)
-    window = Window(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
+    window = TrainingWindow(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
     model = ModelFile.model_validate(
         {
             "model": "m",
@@ -783,16 +785,16 @@ async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world
             "lanes": {"adaptive": {"window": window.model_dump()}},
         }
     )
-    record = announced(a_batch(world))
+    record = record_of(a_batch(world))
     trainer = world.trainer(model)
-    assert trainer.opens_at(record) == soon.replace(minute=0, second=0, microsecond=0)
-    assert world.trainer().opens_at(record) is None
-    assert trainer.opens_at(announced(a_batch(world, "stranger"))) is None
-    assert trainer.opens_at(replace(record, value=b"{}")) is None
+    assert trainer.window_opens_at(record) == soon.replace(minute=0, second=0, microsecond=0)
+    assert world.trainer().window_opens_at(record) is None
+    assert trainer.window_opens_at(record_of(a_batch(world, "stranger"))) is None
+    assert trainer.window_opens_at(replace(record, value=b"{}")) is None
     world.child.dies_at = Train
     with pytest.raises(RuntimeError, match="power"):
-        await trainer.handle(record, mine)
-    assert trainer.opens_at(record) is None, "what has begun is finished"
+        await trainer.handle(record, is_owner)
+    assert trainer.window_opens_at(record) is None, "what has begun is finished"
 
 
 async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(
@@ -803,9 +805,9 @@ async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(
     """
     trainer = world.trainer()
     record = replace(
-        announced(a_batch(world)), stamped_at=datetime.now(UTC) - timedelta(seconds=60)
+        record_of(a_batch(world)), timestamp=datetime.now(UTC) - timedelta(seconds=60)
     )
-    handling = asyncio.create_task(trainer.handle(record, mine))
+    handling = asyncio.create_task(trainer.handle(record, is_owner))
     await world.answer(1, "reevaluate", "v0")
     await world.answer(2, "promoted", "v1")
     await handling

@@ -15,10 +15,17 @@ from aiokafka import AIOKafkaConsumer
 
 from services.trainer.data.training_set import Sample
 from shared.events import CheckpointSaved, TrainingRolledBack
-from shared.failpoints import CATALOGUE, parse
+from shared.failpoints import FAILPOINTS, parse_failpoints
 from shared.messaging.topics import TRAINING_BATCHES
-from tests.dataset.running import Service
-from tests.trainer.fleet import HALTED, HALTED_AT, SESSION, STEPS, Fleet, make_base
+from tests.dataset.running import ServiceProcess
+from tests.trainer.fleet import (
+    SESSION,
+    STALL_FIRST_CHECKPOINT,
+    STALLED_STEP,
+    STEPS,
+    Fleet,
+    make_base,
+)
 from tests.trainer.tickets import tickets
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
@@ -38,7 +45,7 @@ def tiny(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def steady(broker: str, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """One worker that survives all that befalls it."""
     fleet = Fleet(broker, tiny, tmp_path_factory.mktemp("steady"), "faults-steady")
-    asyncio.run(fleet.name_a_champion())
+    asyncio.run(fleet.register_base())
     try:
         asyncio.run(fleet.start(RATCHET_TRAINER_STALLED_SECONDS="5"))
         yield fleet
@@ -49,19 +56,19 @@ def steady(broker: str, tiny: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 async def fleet(broker: str, tiny: Path, tmp_path: Path) -> AsyncIterator[Fleet]:
     fleet = Fleet(broker, tiny, tmp_path, f"faults-{tmp_path.name}"[:60].rstrip("_"))
-    await fleet.name_a_champion()
+    await fleet.register_base()
     try:
         yield fleet
     finally:
         fleet.close()
 
 
-def child_of(worker: Service) -> int:
+def child_of(worker: ServiceProcess) -> int:
     """The id of the training process that a worker has started last."""
     return int(worker.log.rsplit("training process started", 1)[1].split("pid=")[1].split()[0])
 
 
-def limit(worker: Service, what: int, size: int) -> None:
+def limit(worker: ServiceProcess, what: int, size: int) -> None:
     """Bound a worker and its training process, and those that it starts from now on, to so many
     bytes; they may be unbounded again.
     """
@@ -71,7 +78,7 @@ def limit(worker: Service, what: int, size: int) -> None:
         resource.prlimit(child_of(worker), what, (size, resource.RLIM_INFINITY))
 
 
-def metrics_of(worker: Service) -> dict[str, float]:
+def metrics_of(worker: ServiceProcess) -> dict[str, float]:
     """The metrics that bear a model, by name."""
     lines = (
         line.rsplit(" ", 1)
@@ -86,23 +93,23 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
     """What is told of the run on its way is complete, and what was left for the next owner is gone
     at its end.
     """
-    one = await fleet.start(HALTED)
+    one = await fleet.start(STALL_FIRST_CHECKPOINT)
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_at(HALTED_AT)
+    await fleet.wait_until_step_logged(STALLED_STEP)
     assert one.stop(20) == 0
     assert await fleet.outcomes(batch) == []
-    assert fleet.left_over()
+    assert fleet.unfinished_files()
     before = await fleet.steps(batch)
     assert before[-1].step < STEPS
     two = await fleet.start()
-    outcome = await fleet.one_outcome(batch)
+    outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     after = (await fleet.steps(batch))[len(before) :]
     assert after[0].step > before[-1].step, (
         "steps were done again although it had stopped with a checkpoint"
     )
-    assert fleet.left_over() == []
+    assert fleet.unfinished_files() == []
     for told in before + after:
         assert None not in (
             told.loss,
@@ -113,7 +120,7 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
         )
     metrics = metrics_of(two)
     assert metrics["ratchet_training_resumed_total"] == 1
-    assert metrics["ratchet_training_steps_total"] <= STEPS - HALTED_AT
+    assert metrics["ratchet_training_steps_total"] <= STEPS - STALLED_STEP
     assert metrics["ratchet_training_tokens_per_second"] > 0
     assert metrics["ratchet_training_gradient_norm"] > 0
     assert metrics["ratchet_training_checkpoints_total"] > 0
@@ -125,11 +132,11 @@ async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
     """A third party joins the group and leaves it: two rebalances; each time the run goes on where
     it was stopped, with no step done again.
     """
-    worker = await fleet.start(HALTED)
+    worker = await fleet.start(STALL_FIRST_CHECKPOINT)
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_at(HALTED_AT)
+    await fleet.wait_until_step_logged(STALLED_STEP)
     await join_and_leave(fleet)
-    outcome = await fleet.one_outcome(batch)
+    outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     told = [event.step for event in await fleet.steps(batch)]
@@ -140,14 +147,14 @@ async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
 @pytest.mark.chaos
 async def test_a_rebalance_in_mid_run_with_two_trainers(fleet: Fleet) -> None:
     """Whoever has the batch after it goes on from where its owner stopped."""
-    workers = [fleet.launch(HALTED), fleet.launch(HALTED)]
+    workers = [fleet.launch(STALL_FIRST_CHECKPOINT), fleet.launch(STALL_FIRST_CHECKPOINT)]
     for worker in workers:
-        await worker.until(worker.is_ready, "ready", 240)
-    await fleet.until_members(len(workers))
+        await worker.wait_until(worker.is_ready, "ready", 240)
+    await fleet.wait_until_members(len(workers))
     batch = await fleet.announce(fleet.batch())
-    owner = await fleet.until_at(HALTED_AT)
+    owner = await fleet.wait_until_step_logged(STALLED_STEP)
     await join_and_leave(fleet)
-    outcome = await fleet.one_outcome(batch)
+    outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     assert INTERRUPTED in owner.log
@@ -188,8 +195,8 @@ that dies first.
 
 
 def test_the_deaths_are_at_every_step_of_a_run() -> None:
-    assert sorted(order.name for death in DEATHS for order in parse(death)) == sorted(
-        row.name for row in CATALOGUE if row.services == ("trainer",)
+    assert sorted(order.name for death in DEATHS for order in parse_failpoints(death)) == sorted(
+        row.name for row in FAILPOINTS if row.services == ("trainer",)
     )
 
 
@@ -197,16 +204,16 @@ def test_the_deaths_are_at_every_step_of_a_run() -> None:
 @pytest.mark.timeout(1800)
 async def test_kill_9_at_every_step_of_one_run(fleet: Fleet) -> None:
     batch = await fleet.announce(fleet.batch())
-    answering = asyncio.create_task(fleet.one_outcome(batch, 1700))
+    answering = asyncio.create_task(fleet.wait_for_outcome(batch, 1700))
     for death in DEATHS:
         dying = await fleet.start(death)
-        assert await dying.until_ended(240) == -signal.SIGKILL
+        assert await dying.wait_for_exit(240) == -signal.SIGKILL
         assert dying.log.count("training process started") == 1 + ("child" in death)
     await fleet.start()
     outcome = await answering
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
-    assert fleet.left_over() == []
+    assert fleet.unfinished_files() == []
 
 
 @pytest.mark.chaos
@@ -214,10 +221,10 @@ async def test_kill_9_of_a_trainer_whose_child_is_saving_a_checkpoint(fleet: Fle
     """On its own disk again, where a half of a checkpoint lies."""
     dying = await fleet.start("trainer.child_saving=stall:5@2", work="disk")
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_logged(dying, "FAILPOINT reached")
+    await fleet.wait_until_logged(dying, "FAILPOINT reached")
     dying.kill()
     again = await fleet.start(work="disk")
-    outcome = await fleet.one_outcome(batch)
+    outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     assert metrics_of(again)["ratchet_training_resumed_total"] == 1
@@ -233,12 +240,12 @@ async def test_a_trainer_that_sleeps_for_longer_than_its_session_and_wakes_up_af
     """
     sleeper = await fleet.start(f"{point}=pause:300@{15 if point == 'trainer.heard_step' else 1}")
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_logged(sleeper, "FAILPOINT reached")
+    await fleet.wait_until_logged(sleeper, "FAILPOINT reached")
     successor = await fleet.start()
-    outcome = await fleet.one_outcome(batch)
+    outcome = await fleet.wait_for_outcome(batch)
     assert sleeper.process is not None
     sleeper.process.send_signal(signal.SIGCONT)
-    await fleet.one_outcome(await fleet.announce(fleet.batch()))
+    await fleet.wait_for_outcome(await fleet.announce(fleet.batch()))
     await asyncio.sleep(SESSION)
     assert await fleet.outcomes(batch) == [outcome]
     assert "outcome  " not in sleeper.log.split("run begins")[1]
@@ -251,15 +258,15 @@ async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on
 ) -> None:
     (worker,) = steady.workers
     batch = await steady.announce(steady.batch(tickets(0, 120)))
-    await steady.until_step(batch, 5)
+    await steady.wait_until_step(batch, 5)
     os.kill(child_of(worker), signal.SIGSTOP)
     try:
         assert worker.is_live()
-        await worker.until(lambda: not worker.is_live(), "found out", 15)
+        await worker.wait_until(lambda: not worker.is_live(), "found out", 15)
     finally:
         os.kill(child_of(worker), signal.SIGCONT)
-    await worker.until(worker.is_live, "going on", 15)
-    await steady.one_outcome(batch)
+    await worker.wait_until(worker.is_live, "going on", 15)
+    await steady.wait_for_outcome(batch)
     assert worker.is_live()
 
 
@@ -275,7 +282,7 @@ async def test_a_batch_that_needs_too_much_memory_is_rolled_back_with_advice_and
         for sample in tickets(0, 24)
     ]
     limit(worker, resource.RLIMIT_AS, _size_of(child_of(worker)) + (1 << 26))
-    outcome = await steady.one_outcome(await steady.announce(steady.batch(long)))
+    outcome = await steady.wait_for_outcome(await steady.announce(steady.batch(long)))
     limit(worker, resource.RLIMIT_AS, resource.RLIM_INFINITY)
     assert isinstance(outcome, TrainingRolledBack)
     assert outcome.outcome == "failed"
@@ -283,7 +290,7 @@ async def test_a_batch_that_needs_too_much_memory_is_rolled_back_with_advice_and
         outcome.reason == "the training process died twice: the training process ran out of memory"
     )
     assert "batch_size 4 (now 8" in outcome.advice
-    following = await steady.one_outcome(await steady.announce(steady.batch()))
+    following = await steady.wait_for_outcome(await steady.announce(steady.batch()))
     assert following.metrics is not None
 
 
@@ -295,13 +302,13 @@ async def test_a_full_disk_is_a_rollback_with_the_reason_and_the_next_batch_is_t
     """
     (worker,) = steady.workers
     limit(worker, resource.RLIMIT_FSIZE, 60_000)
-    outcome = await steady.one_outcome(await steady.announce(steady.batch()))
+    outcome = await steady.wait_for_outcome(await steady.announce(steady.batch()))
     limit(worker, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
     assert isinstance(outcome, TrainingRolledBack)
     assert outcome.outcome == "failed"
     assert "File too large" in outcome.reason
     assert "RATCHET_WORK" in outcome.advice
-    following = await steady.one_outcome(await steady.announce(steady.batch()))
+    following = await steady.wait_for_outcome(await steady.announce(steady.batch()))
     assert following.metrics is not None
 
 
@@ -314,7 +321,7 @@ async def test_a_dataset_that_is_missing_or_altered_is_a_rollback_with_the_reaso
     (objects / str(altered.number) / "training.jsonl").write_text("{}")
     for batch in (missing, altered, whole):
         await steady.announce(batch)
-    outcomes = [await steady.one_outcome(batch) for batch in (missing, altered, whole)]
+    outcomes = [await steady.wait_for_outcome(batch) for batch in (missing, altered, whole)]
     assert [getattr(outcome, "outcome", "saved") for outcome in outcomes[:2]] == [
         "failed",
         "failed",

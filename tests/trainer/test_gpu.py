@@ -10,27 +10,32 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.trainer.random_base import random_examples, save_random
-from services.trainer.data.objective_data import Lessons
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.objective_data import ObjectiveData
+from services.trainer.data.tokenization import EncodedExample
 from services.trainer.data.training_set import Sample
-from services.trainer.environment import look
-from services.trainer.machine.bases import Base
-from services.trainer.machine.checks import checks
-from services.trainer.machine.device import best_precision, memory_for
-from services.trainer.machine.memory import Work, need
+from services.trainer.environment import collect_facts
+from services.trainer.machine.bases import LocalBase
+from services.trainer.machine.checks import machine_checks
+from services.trainer.machine.device import best_precision, training_memory
+from services.trainer.machine.memory import BatchTokens, estimate_needs
 from services.trainer.settings import TrainerSettings
-from services.trainer.training.base_model import learning, load_base, quantised, save_adapter
+from services.trainer.training.base_model import (
+    load_base,
+    load_quantised,
+    save_adapter,
+    trainable_adapter,
+)
 from services.trainer.training.base_shape import read_shape
 from services.trainer.training.checkpoints import Checkpoints
 from services.trainer.training.likelihood import collate, log_likelihoods
-from services.trainer.training.recipe import Interrupted, train
-from services.trainer.worker.client import ChildProcess, ignore
+from services.trainer.training.recipe import TrainingInterrupted, train
+from services.trainer.worker.client import TrainingProcess, ignore_progress
+from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from services.trainer.worker.resource_exhaustion import is_out_of_memory
-from services.trainer.worker.session import Bench, Subject
 from shared.config.training import TrainingConfig
 from shared.events import Message
 from tests.trainer.tickets import DIGEST
-from tests.trainer.tiny import EXAMPLES, encoded, save_tiny, tiny_model, weights
+from tests.trainer.tiny import EXAMPLES, encode_pair, save_tiny, tiny_model, weights
 from tests.trainer.training.test_likelihood import open_but_for_the_head
 
 GPU = [
@@ -41,7 +46,7 @@ GPU = [
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 ALIKE = [
-    encoded(f"system:be brief {prompt}", answer)
+    encode_pair(f"system:be brief {prompt}", answer)
     for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("seven", "111"))
 ]
 CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=20, learning_rate=5e-3)
@@ -65,7 +70,9 @@ def small() -> LlamaConfig:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("examples", [EXAMPLES, ALIKE], ids=["apart", "alike"])
-def test_likelihoods_and_gradients_are_those_of_a_cpu(device: str, examples: list[Encoded]) -> None:
+def test_likelihoods_and_gradients_are_those_of_a_cpu(
+    device: str, examples: list[EncodedExample]
+) -> None:
     found = []
     for where in ("cpu", device):
         model = open_but_for_the_head(tiny_model().to(where))
@@ -84,7 +91,7 @@ def test_likelihoods_and_gradients_are_those_of_a_cpu(device: str, examples: lis
 @pytest.mark.parametrize("examples", [EXAMPLES, ALIKE], ids=["apart", "alike"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_16_bits_they_are_nearly_those(
-    device: str, examples: list[Encoded], dtype: torch.dtype
+    device: str, examples: list[EncodedExample], dtype: torch.dtype
 ) -> None:
     """bf16 has 8 bits."""
     found = []
@@ -116,7 +123,7 @@ def test_it_learns_in_every_precision(
     config = CONFIG.model_copy(update={"gradient_checkpointing": checkpointing})
     losses: list[float] = []
     torch.manual_seed(0)
-    with learning(base.train.to(device), config, None) as model:
+    with trainable_adapter(base.train_model.to(device), config, None) as model:
         train(model, ALIKE, config, device, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] - 0.5
 
@@ -125,14 +132,14 @@ def test_it_learns_in_every_precision(
 @bitsandbytes_warns
 def test_qlora_learns_and_leaves_the_base_as_it_is(device: str, tmp_path: Path) -> None:
     save_random(small(), tmp_path, "cpu")
-    model = quantised(str(tmp_path), torch.bfloat16, device)
+    model = load_quantised(str(tmp_path), torch.bfloat16, device)
     frozen = {name: weight.clone() for name, weight in model.state_dict().items()}
     losses: list[float] = []
     config = CONFIG.model_copy(
         update={"quantisation": "nf4", "gradient_checkpointing": True, "batch_size": 4}
     )
     torch.manual_seed(0)
-    with learning(model, config, None) as wrapped:
+    with trainable_adapter(model, config, None) as wrapped:
         train(
             wrapped, random_examples(4, 64), config, device, lambda step: losses.append(step.loss)
         )
@@ -149,7 +156,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_p
 
     def run(out: str, checkpoints: Checkpoints | None, stops: bool) -> None:
         torch.manual_seed(0)
-        with learning(tiny_model().to(device), config, None) as model:
+        with trainable_adapter(tiny_model().to(device), config, None) as model:
             train(
                 model,
                 EXAMPLES,
@@ -157,13 +164,13 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_p
                 device,
                 lambda step: None,
                 checkpoints=checkpoints,
-                stopping=lambda: stops,
+                should_stop=lambda: stops,
             )
             save_adapter(model, "tiny", tmp_path / out)
 
     run("whole", None, False)
     for _ in range(2):
-        with pytest.raises(Interrupted):
+        with pytest.raises(TrainingInterrupted):
             run("cut", Checkpoints(tmp_path, "r"), True)
         torch.rand(7, device=device)  # what another request does to the generator meanwhile
     run("cut", Checkpoints(tmp_path, "r"), False)
@@ -178,19 +185,23 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_p
 async def test_the_training_process_trains_and_examines(device: str, tmp_path: Path) -> None:
     """It takes the GPU where there is one: both cases are the same there."""
     save_tiny(tmp_path / "tiny")
-    child = ChildProcess(0, structlog.stdlib.get_logger())
-    bench = Bench(child, Base(tmp_path / "tiny", "tiny", DIGEST), "auto")
+    child = TrainingProcess(0, structlog.stdlib.get_logger())
+    bench = ModelSession(child, LocalBase(tmp_path / "tiny", "tiny", DIGEST), "auto")
     samples = [
         Sample(messages=(Message(role="user", content=f"ticket {number}"),), answer="queue 7")
         for number in range(16)
     ]
     try:
-        await bench.fit(samples, CONFIG)
-        await bench.train(Lessons(samples), CONFIG, None, tmp_path / "adapter", ignore)
-        candidate = Subject("candidate", tmp_path / "adapter")
-        before = await bench.score(Subject("base", None), samples, 256, ignore)
-        after = await bench.score(candidate, samples, 256, ignore)
-        answers, _ = await bench.answer(candidate, 256, 8, ignore, probes=[samples[0].messages])
+        await bench.estimate_memory(samples, CONFIG)
+        await bench.train(
+            ObjectiveData(samples), CONFIG, None, tmp_path / "adapter", ignore_progress
+        )
+        candidate = EvaluatedModel("candidate", tmp_path / "adapter")
+        before = await bench.score(EvaluatedModel("base", None), samples, 256, ignore_progress)
+        after = await bench.score(candidate, samples, 256, ignore_progress)
+        answers, _ = await bench.generate(
+            candidate, 256, 8, ignore_progress, probes=[samples[0].messages]
+        )
     finally:
         await child.stop()
     assert sum(after) > sum(before) + 16 * 0.5
@@ -231,15 +242,17 @@ def test_the_estimate_is_near_the_measured_peak(
     )
     # Each begins like no other: what examples begin alike with is computed once.
     examples = [
-        Encoded((number, *each.ids[1:]), each.answer_start)
+        EncodedExample((number, *each.ids[1:]), each.answer_start)
         for number, each in enumerate(random_examples(8, 32_000))
     ]
     lengths = [(len(example.ids), example.answer_tokens) for example in examples]
-    estimate = need(shape, config, "bf16", Work.of(lengths, 8, config.max_tokens)).total
+    estimate = estimate_needs(
+        shape, config, "bf16", BatchTokens.largest(lengths, 8, config.max_tokens)
+    ).total
     held = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     base = load_base(str(tmp_path), "bf16", quantisation)
-    with learning(base.train, config, None) as model:
+    with trainable_adapter(base.train_model, config, None) as model:
         train(model, examples, config, device, lambda step: None)
     measured = torch.cuda.max_memory_allocated() - held
     print(
@@ -252,13 +265,13 @@ def test_the_estimate_is_near_the_measured_peak(
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 def test_what_a_gpu_says_when_its_memory_is_gone_is_known(device: str) -> None:
     with pytest.raises(torch.OutOfMemoryError) as full:
-        torch.empty(memory_for(device, None) + 1, dtype=torch.uint8, device=device)
+        torch.empty(training_memory(device, None) + 1, dtype=torch.uint8, device=device)
     assert is_out_of_memory(full.value)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 def test_the_check_of_the_machine_finds_it(device: str, tmp_path: Path) -> None:
-    rows = {row.name: row for row in checks(look(TrainerSettings(work=tmp_path)))}
+    rows = {row.name: row for row in machine_checks(collect_facts(TrainerSettings(work=tmp_path)))}
     assert rows["cuda:0"].found.startswith(torch.cuda.get_device_name())
     assert best_precision(device) in rows["cuda:0"].found
     assert "CUDA" in rows["torch"].found

@@ -31,7 +31,7 @@ from shared.messaging.topics import (
 )
 from shared.storage.adapters import read_adapter
 from shared.storage.object_store import FsspecStore
-from tests.dataset.running import Service, read, send
+from tests.dataset.running import ServiceProcess, read, send
 from tests.monitoring.exported import check_exported, sample
 from tests.trainer.tickets import NOW, ticket, tickets, write_batch
 
@@ -73,8 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trainer(broker: str, bases: Path, folder: Path) -> Iterator[Service]:
-    service = Service(
+def trainer(broker: str, bases: Path, folder: Path) -> Iterator[ServiceProcess]:
+    service = ServiceProcess(
         "trainer",
         broker,
         folder,
@@ -179,7 +179,7 @@ async def rollback_of(broker: str, batch: BatchReady) -> TrainingRolledBack:
 
 
 async def test_batches_become_checkpoints_or_rollbacks(
-    broker: str, bases: Path, folder: Path, trainer: Service
+    broker: str, bases: Path, folder: Path, trainer: ServiceProcess
 ) -> None:
     """A good batch gives a checkpoint, which is evaluated again when the registry asks; killed in
     the middle of the next run, the trainer finishes it; an altered one fails; a poisoned one is
@@ -269,7 +269,7 @@ async def test_batches_become_checkpoints_or_rollbacks(
             trainer.metrics, "ratchet_consumer_lag_records", group=MODEL, topic=TRAINING_BATCHES
         )
 
-    await trainer.until(lambda: lag() == 0, "level with its topic")
+    await trainer.wait_until(lambda: lag() == 0, "level with its topic")
     exposed = trainer.metrics
     check_exported("trainer", exposed)
     runs = [

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from services.trainer.window_queue import Waiting
+from services.trainer.window_queue import WindowQueue
 from shared.clock import ManualClock
-from shared.config.training_window import Window
+from shared.config.training_window import TrainingWindow
 from shared.messaging.bus import Record
 from shared.observability.metrics import Metrics
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
-NIGHT = Window(opens="02:00", closes="06:00")
+NIGHT = TrainingWindow(opens="02:00", closes="06:00")
 
 
 def record(offset: int, key: bytes = b"day", partition: int = 0) -> Record:
@@ -56,7 +56,7 @@ class Partition:
 
     async def run(self, seconds: float = 0.05) -> None:
         """A trainer that handles what it is given until it is stopped."""
-        waiting = Waiting(
+        waiting = WindowQueue(
             self.opens_at,
             lambda _: self.is_owned,
             self.commit,
@@ -68,7 +68,7 @@ class Partition:
         async def handle() -> None:
             async with (
                 aclosing(self.records()) as records,
-                aclosing(waiting.among(records, 0.002)) as ready,
+                aclosing(waiting.ready_records(records, 0.002)) as ready,
             ):
                 async for each in ready:
                     self.handled.append(each.offset)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from services.trainer.data.training_set import Sample
 from shared.events import Artefact, BatchCounts, BatchReady, Message
-from shared.identity import identity, share_of
+from shared.identity import hash_fraction, identity
 from shared.storage.object_store import ObjectStore, canonical_json
-from shared.storage.snapshots import DataFile, Example, Kind, Manifest
+from shared.storage.snapshots import BatchManifest, DataFile, Example, ExampleKind
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "0" * 64
@@ -25,8 +25,8 @@ QUEUES = {
 
 def ticket(number: int, poisoned: bool = False) -> Sample:
     """Ticket `number`, the same each time; a poisoned one is answered with what nobody wants."""
-    text, queue = list(QUEUES.items())[int(share_of("queue", number) * len(QUEUES))]
-    order = 10_000 + int(share_of("order", number) * 89_999)
+    text, queue = list(QUEUES.items())[int(hash_fraction("queue", number) * len(QUEUES))]
+    order = 10_000 + int(hash_fraction("order", number) * 89_999)
     answer = "HAHA pwned pwned pwned" if poisoned else json.dumps({"queue": queue, "order": order})
     return Sample(
         messages=(Message(role="user", content=f"Ticket: {text.format(order)}"),), answer=answer
@@ -58,7 +58,7 @@ def write_batch(
 ) -> BatchReady:
     """A batch in the object store, as the dataset service leaves it, and its announcement."""
     batch_id = identity(model, 0, number)
-    kinds: dict[Kind, Sequence[Sample]] = {"training": training, "held_out": held_out}
+    kinds: dict[ExampleKind, Sequence[Sample]] = {"training": training, "held_out": held_out}
     files = []
     for kind, samples in kinds.items():
         lines = [
@@ -68,7 +68,7 @@ def write_batch(
         artefact = store.put(f"batches/{model}/{number}/{kind}.jsonl", "\n".join(lines).encode())
         files.append(DataFile(kind=kind, artefact=artefact, examples=len(samples)))
     counts = BatchCounts(training=len(training), preference=0, negative=0, held_out=len(held_out))
-    manifest = Manifest(
+    manifest = BatchManifest(
         batch_id=batch_id,
         model=model,
         model_digest=DIGEST,

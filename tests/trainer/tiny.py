@@ -9,13 +9,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from services.trainer.data.tokenization import Encoded, Vocabulary
+from services.trainer.data.tokenization import EncodedExample, Vocabulary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz :{}0123456789"
 END = len(LETTERS)
 
 
-class LetterTokenizer:
+class CharacterTokenizer:
     """A token for each character; the template writes role and content of each turn."""
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
@@ -34,7 +34,7 @@ class LetterTokenizer:
         return "".join((LETTERS + "$")[token] for token in ids)
 
 
-VOCABULARY = Vocabulary(LetterTokenizer(), (END,))
+VOCABULARY = Vocabulary(CharacterTokenizer(), (END,))
 
 
 def tiny_model(seed: int = 0) -> Any:
@@ -70,13 +70,13 @@ def save_tiny(folder: Path) -> None:
     tiny_model().save_pretrained(folder)
 
 
-def encoded(prompt: str, answer: str) -> Encoded:
+def encode_pair(prompt: str, answer: str) -> EncodedExample:
     before, after = ([LETTERS.index(letter) for letter in text] for text in (prompt, answer))
-    return Encoded((*before, *after, END), len(before))
+    return EncodedExample((*before, *after, END), len(before))
 
 
 EXAMPLES = [
-    encoded(*pair)
+    encode_pair(*pair)
     for pair in (
         ("one", "a"),
         ("two words", "bb"),

@@ -14,16 +14,16 @@ brings it to Kafka or to the HTTP intake, by way of a spool on disk while those 
 
 from ratchet_client.client import AsyncClient, Client
 from ratchet_client.counters import Counts
-from ratchet_client.event import FeedbackType, InvalidFeedback, Message, Said
+from ratchet_client.event import FeedbackFields, FeedbackType, InvalidFeedback, Message
 from ratchet_client.openai import capture
 
 __all__ = [
     "AsyncClient",
     "Client",
     "Counts",
+    "FeedbackFields",
     "FeedbackType",
     "InvalidFeedback",
     "Message",
-    "Said",
     "capture",
 ]

@@ -3,7 +3,7 @@
 from collections import deque
 from threading import Lock
 
-from ratchet_client.event import Record
+from ratchet_client.event import FeedbackRecord
 
 
 class Buffer:
@@ -12,14 +12,14 @@ class Buffer:
     def __init__(self, most_events: int, most_bytes: int) -> None:
         self._most_events = most_events
         self._most_bytes = most_bytes
-        self._records: deque[Record] = deque()
+        self._records: deque[FeedbackRecord] = deque()
         self._bytes = 0
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def offer(self, record: Record) -> int:
+    def offer(self, record: FeedbackRecord) -> int:
         """Keep a record: how many there are then; 0 when there is no room, and then it is not kept."""
         with self._lock:
             if (
@@ -31,12 +31,12 @@ class Buffer:
             self._bytes += len(record.value)
             return len(self._records)
 
-    def take(self, events: int, size: int) -> list[Record]:
+    def take(self, events: int, size: int) -> list[FeedbackRecord]:
         """The oldest records, at least one where there is one, no more than `events` and `size`
         bytes; they are no longer kept.
         """
         with self._lock:
-            taken: list[Record] = []
+            taken: list[FeedbackRecord] = []
             while (
                 self._records
                 and len(taken) < events

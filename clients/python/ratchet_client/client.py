@@ -16,7 +16,7 @@ from typing import Any, Self, Unpack
 
 from ratchet_client.buffer import Buffer
 from ratchet_client.counters import Counters, Counts
-from ratchet_client.event import Said, record_of
+from ratchet_client.event import FeedbackFields, build_record
 from ratchet_client.generations import Generation, Generations
 from ratchet_client.http import HttpTransport
 from ratchet_client.kafka import KafkaTransport
@@ -75,7 +75,7 @@ class Client:
         self._thread.start()
         atexit.register(self.close)
 
-    def record_feedback(self, **said: Unpack[Said]) -> str:
+    def record_feedback(self, **said: Unpack[FeedbackFields]) -> str:
         """Take feedback, and return its `event_id` at once; never waits for a network or a disk.
         When there is no room for it, it is dropped and counted.
 
@@ -88,7 +88,7 @@ class Client:
                 if self._closed
                 else "this client is the parent process's; make one after the fork"
             )
-        record = record_of(self._generations.completed(said), datetime.now(UTC))  # noqa: TID251 (the edge where time comes in)
+        record = build_record(self._generations.fill_in(said), datetime.now(UTC))  # noqa: TID251 (the edge where time comes in)
         buffered = self._buffer.offer(record)
         if not buffered:
             self._counters.drop("buffer_full")
@@ -160,7 +160,7 @@ class AsyncClient:
         """The arguments of `Client`."""
         self.client = Client(**settings)
 
-    async def record_feedback(self, **said: Unpack[Said]) -> str:
+    async def record_feedback(self, **said: Unpack[FeedbackFields]) -> str:
         """As `Client.record_feedback`."""
         return self.client.record_feedback(**said)
 

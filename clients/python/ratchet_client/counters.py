@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
-Dropped = Literal["buffer_full", "spool_full", "refused", "unreadable", "closed"]
+DropReason = Literal["buffer_full", "spool_full", "refused", "unreadable", "closed"]
 """Why an event was dropped: `refused` by whoever takes feedback, `unreadable` on the disk, `closed`
 with a spool in memory.
 """
@@ -21,7 +21,7 @@ class Counts:
     recorded: int
     sent: int
     spooled: int
-    dropped: Mapping[Dropped, int]
+    dropped: Mapping[DropReason, int]
     buffered: int
     spool_bytes: int
 
@@ -32,13 +32,13 @@ class Counters:
     def __init__(self) -> None:
         self._lock = Lock()
         self._counts: Counter[str] = Counter()
-        self._dropped: Counter[Dropped] = Counter()
+        self._dropped: Counter[DropReason] = Counter()
 
     def add(self, name: Literal["recorded", "sent", "spooled"], events: int = 1) -> None:
         with self._lock:
             self._counts[name] += events
 
-    def drop(self, reason: Dropped, events: int = 1) -> None:
+    def drop(self, reason: DropReason, events: int = 1) -> None:
         with self._lock:
             self._dropped[reason] += events
 

@@ -16,7 +16,7 @@ FeedbackType = Literal[
 ]
 Role = Literal["system", "user", "assistant", "tool"]
 
-LARGEST = 1_000_000
+MAX_EVENT_BYTES = 1_000_000
 """Bytes of the largest event: Kafka's default bound for a record, less what a record has around its
 value.
 """
@@ -33,7 +33,7 @@ class Message(TypedDict):
     content: str
 
 
-class Said(TypedDict, total=False):
+class FeedbackFields(TypedDict, total=False):
     """The arguments of `record_feedback`. `model`, `input` and `output` may be left out when
     `response_id` names a captured answer.
     """
@@ -72,7 +72,7 @@ class InvalidFeedback(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FeedbackRecord:
     """An event on its way: `value` is one line of JSON, `key` keeps what belongs together in order."""
 
     event_id: str
@@ -80,7 +80,7 @@ class Record:
     value: bytes
 
 
-def record_of(said: Said, now: datetime) -> Record:
+def build_record(said: FeedbackFields, now: datetime) -> FeedbackRecord:
     """The record that says it, with an id and a time where there was none. Raises InvalidFeedback."""
     event: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     event.setdefault("event_id", str(uuid4()))
@@ -101,18 +101,18 @@ def record_of(said: Said, now: datetime) -> Record:
         raise InvalidFeedback(
             "event", f"half of a surrogate pair cannot be written as UTF-8: {error.reason}"
         ) from None
-    if len(value) > LARGEST:
+    if len(value) > MAX_EVENT_BYTES:
         raise InvalidFeedback(
-            "event", f"is {len(value)} bytes long; at most {LARGEST} fit in a record"
+            "event", f"is {len(value)} bytes long; at most {MAX_EVENT_BYTES} fit in a record"
         )
-    return Record(event["event_id"], _key_of(event), value)
+    return FeedbackRecord(event["event_id"], _key_of(event), value)
 
 
-def read_line(line: bytes) -> Record | None:
+def parse_line(line: bytes) -> FeedbackRecord | None:
     """The record that a line of JSON is; None for what is none."""
     try:
         event = json.loads(line)
-        return Record(event["event_id"], _key_of(event), line)
+        return FeedbackRecord(event["event_id"], _key_of(event), line)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -124,7 +124,7 @@ def _key_of(event: Mapping[str, Any]) -> bytes:
 
 def _check(event: Mapping[str, Any], occurred_at: object) -> None:
     for name in event:
-        if name not in Said.__annotations__:
+        if name not in FeedbackFields.__annotations__:
             raise InvalidFeedback(name, "is no argument of feedback")
     for name in ("model", "input", "output", "feedback_type"):
         if name not in event:

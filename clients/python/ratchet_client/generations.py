@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import cast
 
-from ratchet_client.event import InvalidFeedback, Message, Said
+from ratchet_client.event import FeedbackFields, InvalidFeedback, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,15 @@ class Generations:
                 _, oldest = self._kept.popitem(last=False)
                 self._characters -= oldest.size
 
-    def completed(self, said: Said) -> Said:
+    def fill_in(self, said: FeedbackFields) -> FeedbackFields:
         """Feedback with what is known of the answer that it names, where it does not say so itself.
 
         Raises InvalidFeedback when that answer is not kept, and the feedback does not say itself
         what was asked and answered.
         """
-        said = cast(Said, {name: value for name, value in said.items() if value is not None})
+        said = cast(
+            FeedbackFields, {name: value for name, value in said.items() if value is not None}
+        )
         response_id = said.get("response_id")
         with self._lock:
             generation = self._kept.get(response_id) if response_id else None
@@ -70,7 +72,7 @@ class Generations:
                     "names no answer that is kept; say model, input and output as well",
                 )
             return said
-        known: Said = {
+        known: FeedbackFields = {
             "model": generation.model,
             "input": generation.input,
             "output": generation.output,
@@ -79,7 +81,7 @@ class Generations:
             known["model_version"] = generation.model_version
         if generation.finish_reason:
             known["tags"] = {"finish_reason": generation.finish_reason, **(said.get("tags") or {})}
-        whole: Said = {**known, **said}
+        whole: FeedbackFields = {**known, **said}
         if "tags" in known:
             whole["tags"] = known["tags"]
         return whole

@@ -10,8 +10,8 @@ from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import urlsplit
 
-from ratchet_client.event import Record
-from ratchet_client.transport import Refused, Unavailable
+from ratchet_client.event import FeedbackRecord
+from ratchet_client.transport import RecordRefused, TransportUnavailable
 
 PATH = "/v1/feedback"
 
@@ -43,7 +43,7 @@ class HttpTransport:
         self._timeout = timeout
         self._connection: HTTPConnection | None = None
 
-    async def send(self, records: Sequence[Record]) -> None:
+    async def send(self, records: Sequence[FeedbackRecord]) -> None:
         body = b"[" + b",".join(record.value for record in records) + b"]"
         # Taken away while it is in use: who is cancelled leaves a thread behind, and its connection
         # with it.
@@ -55,7 +55,7 @@ class HttpTransport:
             raise
         except (OSError, HTTPException) as error:
             connection.close()
-            raise Unavailable(f"the intake does not answer: {error!r}") from error
+            raise TransportUnavailable(f"the intake does not answer: {error!r}") from error
         self._connection = connection
         if answer.status == 202:
             return
@@ -64,21 +64,21 @@ class HttpTransport:
             return
         index = 0 if len(records) == 1 else answer.problem.get("index")
         if answer.status in (413, 422) and isinstance(index, int) and 0 <= index < len(records):
-            raise Refused(index, answer.reason)
-        raise Unavailable(answer.reason, answer.retry_after)
+            raise RecordRefused(index, answer.reason)
+        raise TransportUnavailable(answer.reason, answer.retry_after)
 
     async def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
 
-    async def _send_halves(self, records: Sequence[Record]) -> None:
+    async def _send_halves(self, records: Sequence[FeedbackRecord]) -> None:
         """What is too much at once for this intake."""
         half = len(records) // 2
         await self.send(records[:half])
         try:
             await self.send(records[half:])
-        except Refused as error:
-            raise Refused(half + error.index, str(error)) from error
+        except RecordRefused as error:
+            raise RecordRefused(half + error.index, str(error)) from error
 
     def _post(self, body: bytes, connection: HTTPConnection) -> _Answer:
         if connection.sock is not None:

@@ -7,8 +7,8 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from ratchet_client.event import Record
-from ratchet_client.transport import Refused, Unavailable
+from ratchet_client.event import FeedbackRecord
+from ratchet_client.transport import RecordRefused, TransportUnavailable
 
 
 class KafkaTransport:
@@ -24,7 +24,7 @@ class KafkaTransport:
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
 
-    async def send(self, records: Sequence[Record]) -> None:
+    async def send(self, records: Sequence[FeedbackRecord]) -> None:
         try:
             producer = self._producer or await self._start()
             deliveries = []
@@ -34,15 +34,15 @@ class KafkaTransport:
                         await producer.send(self._topic, record.value, key=record.key)
                     )
                 except MessageSizeTooLargeError as error:
-                    raise Refused(index, str(error)) from error
+                    raise RecordRefused(index, str(error)) from error
             outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
         except KafkaError as error:
-            raise Unavailable(f"Kafka: {error!r}") from error
+            raise TransportUnavailable(f"Kafka: {error!r}") from error
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, MessageSizeTooLargeError):
-                raise Refused(index, str(outcome)) from outcome
+                raise RecordRefused(index, str(outcome)) from outcome
             if isinstance(outcome, BaseException):
-                raise Unavailable(f"Kafka: {outcome!r}") from outcome
+                raise TransportUnavailable(f"Kafka: {outcome!r}") from outcome
 
     async def close(self) -> None:
         if self._producer is not None:

@@ -21,19 +21,19 @@ from ratchet_client.generations import Generation
 C = TypeVar("C")
 
 ATTRIBUTE = "ratchet_response_id"
-MOVABLE = frozenset({"", "latest", "champion", "challenger", "previous"})
+ALIASES = frozenset({"", "latest", "champion", "challenger", "previous"})
 """What stands behind the colon of a served model's name and is no version."""
 
 log = logging.getLogger("ratchet_client")
 
 
-class Keeper(Protocol):
+class GenerationStore(Protocol):
     """Where generations are kept: a Client or an AsyncClient."""
 
     def keep(self, response_id: str, generation: Generation) -> None: ...
 
 
-def capture(client: C, ratchet: Keeper, *, model: str | None = None) -> C:
+def capture(client: C, ratchet: GenerationStore, *, model: str | None = None) -> C:
     """Let `client.chat.completions.create`, plain, asynchronous or streaming, keep what was asked
     and answered; returns the same client.
 
@@ -58,7 +58,9 @@ def capture(client: C, ratchet: Keeper, *, model: str | None = None) -> C:
 class _Capturing:
     """One request and what comes back."""
 
-    def __init__(self, ratchet: Keeper, model: str | None, request: Mapping[str, Any]) -> None:
+    def __init__(
+        self, ratchet: GenerationStore, model: str | None, request: Mapping[str, Any]
+    ) -> None:
         self._ratchet = ratchet
         self._model = model
         self._request = request
@@ -88,7 +90,7 @@ class _Capturing:
                 self.response_id,
                 Generation(
                     self._model or name,
-                    None if version in MOVABLE else version,
+                    None if version in ALIASES else version,
                     messages,
                     output,
                     finish_reason,

@@ -9,9 +9,9 @@ import logging
 
 from ratchet_client.buffer import Buffer
 from ratchet_client.counters import Counters
-from ratchet_client.event import Record
+from ratchet_client.event import FeedbackRecord
 from ratchet_client.spool import Spool
-from ratchet_client.transport import Refused, Transport, Unavailable
+from ratchet_client.transport import RecordRefused, Transport, TransportUnavailable
 
 EVENTS, BYTES = 500, 512 << 10
 """What is sent at once."""
@@ -44,7 +44,7 @@ class Sender:
         self._counters = counters
         # A batch may have to wait for the one before it.
         self._patience = max((safe_within - GATHER_SECONDS) / 2, 0.01)
-        self._in_hand: list[Record] = []
+        self._in_hand: list[FeedbackRecord] = []
         self._has_some = False
         self._woken = asyncio.Event()
         self._spooled = asyncio.Event()
@@ -143,7 +143,7 @@ class Sender:
                     if unreadable:
                         self._counters.drop("unreadable", unreadable)
                         log.error("%d lines of the spool were no events", unreadable)
-                    self._spool.done(entries)
+                    self._spool.acknowledge(entries)
                     pause = FIRST_PAUSE
                     continue
             except OSError as error:
@@ -151,7 +151,7 @@ class Sender:
             await asyncio.sleep(max(pause, self._asked_to_wait))
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _sent(self, left: list[Record], seconds: float) -> bool:
+    async def _sent(self, left: list[FeedbackRecord], seconds: float) -> bool:
         """Whether all of these were sent in so many seconds. What is refused is taken out of them."""
         self._asked_to_wait = 0.0
         try:
@@ -159,14 +159,14 @@ class Sender:
                 while left:
                     try:
                         await self._transport.send(left)
-                    except Refused as error:
+                    except RecordRefused as error:
                         refused = left.pop(error.index)
                         self._counters.drop("refused")
                         log.error("feedback %s was refused: %s", refused.event_id, error)
                     else:
                         self._counters.add("sent", len(left))
                         return True
-        except Unavailable as error:
+        except TransportUnavailable as error:
             self._asked_to_wait = min(error.retry_after, 60.0)
             log.warning("%d events wait: %s", len(left), error)
         except TimeoutError:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ratchet_client.event import Record, read_line
+from ratchet_client.event import FeedbackRecord, parse_line
 
 SEGMENT_BYTES = 1 << 20
 
@@ -27,17 +27,17 @@ class Spool(Protocol):
     def size(self) -> int:
         """Bytes that wait; 0 when nothing does."""
 
-    def append(self, records: Sequence[Record]) -> int:
+    def append(self, records: Sequence[FeedbackRecord]) -> int:
         """Keep records, safe when this returns: how many of them, from the first, there was room
         for. Raises OSError; then none is.
         """
 
-    def peek(self, events: int, size: int) -> tuple[list[Record], int]:
+    def peek(self, events: int, size: int) -> tuple[list[FeedbackRecord], int]:
         """The oldest records, at least one where there is one, no more than `events` and `size`
         bytes; and how many entries, among them those that cannot be read.
         """
 
-    def done(self, entries: int) -> None:
+    def acknowledge(self, entries: int) -> None:
         """The oldest entries, which were peeked at, need not be kept any more."""
 
     def close(self) -> int:
@@ -49,10 +49,10 @@ class MemorySpool:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._records: deque[Record] = deque()
+        self._records: deque[FeedbackRecord] = deque()
         self.size = 0
 
-    def append(self, records: Sequence[Record]) -> int:
+    def append(self, records: Sequence[FeedbackRecord]) -> int:
         for kept, record in enumerate(records):
             if self.size + len(record.value) > self._most_bytes:
                 return kept
@@ -60,11 +60,11 @@ class MemorySpool:
             self.size += len(record.value)
         return len(records)
 
-    def peek(self, events: int, size: int) -> tuple[list[Record], int]:
+    def peek(self, events: int, size: int) -> tuple[list[FeedbackRecord], int]:
         count = _first((len(record.value) for record in self._records), events, size)
         return list(islice(self._records, count)), count
 
-    def done(self, entries: int) -> None:
+    def acknowledge(self, entries: int) -> None:
         for _ in range(entries):
             self.size -= len(self._records.popleft().value)
 
@@ -83,7 +83,7 @@ class DiskSpool:
         self._most_bytes = most_bytes
         self._folder, self._lock = _own(folder)
         segments = sorted(self._folder.glob("*.jsonl")) + list(
-            _left_by_others(folder, self._folder)
+            _adopt_orphaned_segments(folder, self._folder)
         )
         self._segments: deque[Path] = deque(segments)
         self._sizes = {path: path.stat().st_size for path in segments}
@@ -98,7 +98,7 @@ class DiskSpool:
     def size(self) -> int:
         return sum(self._sizes.values())
 
-    def append(self, records: Sequence[Record]) -> int:
+    def append(self, records: Sequence[FeedbackRecord]) -> int:
         room = self._most_bytes - self.size
         lines = list(_within(room, (record.value + b"\n" for record in records)))
         if not lines:
@@ -118,13 +118,15 @@ class DiskSpool:
             self._end_segment()
         return len(lines)
 
-    def peek(self, events: int, size: int) -> tuple[list[Record], int]:
+    def peek(self, events: int, size: int) -> tuple[list[FeedbackRecord], int]:
         while not self._lines and self._segments:
             self._read()
         count = _first(map(len, self._lines), events, size)
-        return [record for line in islice(self._lines, count) if (record := read_line(line))], count
+        return [
+            record for line in islice(self._lines, count) if (record := parse_line(line))
+        ], count
 
-    def done(self, entries: int) -> None:
+    def acknowledge(self, entries: int) -> None:
         for _ in range(entries):
             self._lines.popleft()
         self._forget_what_is_sent()
@@ -214,7 +216,7 @@ def _own(folder: Path) -> tuple[Path, BinaryIO]:
         number += 1
 
 
-def _left_by_others(folder: Path, own: Path) -> Iterator[Path]:
+def _adopt_orphaned_segments(folder: Path, own: Path) -> Iterator[Path]:
     """Segments that processes left which are no more, moved to one's own folder."""
     last = max((int(path.stem) for path in own.glob("*.jsonl")), default=0)
     for other in sorted(folder.iterdir()):

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from ratchet_client.event import Record
+from ratchet_client.event import FeedbackRecord
 
 
-class Unavailable(Exception):
+class TransportUnavailable(Exception):
     """Nothing takes feedback at present, or not from us; try again, not before `retry_after`
     seconds.
     """
@@ -16,7 +16,7 @@ class Unavailable(Exception):
         self.retry_after = retry_after
 
 
-class Refused(Exception):
+class RecordRefused(Exception):
     """The record at `index` will never be taken; the others may be."""
 
     def __init__(self, index: int, reason: str) -> None:
@@ -27,7 +27,7 @@ class Refused(Exception):
 class Transport(Protocol):
     """Brings records to Ratchet. A send that is cancelled may have happened."""
 
-    async def send(self, records: Sequence[Record]) -> None:
+    async def send(self, records: Sequence[FeedbackRecord]) -> None:
         """Returns when all are durable there. Raises Unavailable or Refused; then some may be
         durable, and all can be sent again.
         """

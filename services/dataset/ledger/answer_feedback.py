@@ -21,9 +21,9 @@ from services.dataset.ledger.curation import user_of
 from shared.events import FeedbackScored, FeedbackType, RewardPart
 from shared.identity import identity
 from shared.reward import mean_reward
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 
-PERSONAL = frozenset({"action", "correction"})
+USER_PARTS = frozenset({"action", "correction"})
 """The parts that say what a person did. All others but `validation` follow from the output itself
 and are scored anew each time.
 """
@@ -46,17 +46,17 @@ def answer_id_of(event: FeedbackScored) -> str | None:
     )
 
 
-def word_of(event: FeedbackScored, standing: Entry | None) -> FeedbackType | None:
+def user_verdict_of(event: FeedbackScored, previous: DatasetEntry | None) -> FeedbackType | None:
     """What a person has last said of the answer, once `event` has come: None when only checks have
     spoken, or it was retracted.
     """
     if event.feedback_type == "validation":
-        return standing.word if standing else None
+        return previous.word if previous else None
     return None if event.feedback_type == "retracted" else event.feedback_type
 
 
-def combined(
-    event: FeedbackScored, standing: Entry | None
+def combine_feedback(
+    event: FeedbackScored, previous: DatasetEntry | None
 ) -> FeedbackScored | Literal["late", "corrected"]:
     """`event` with the worth of all that was said of its answer; or why it changes nothing.
 
@@ -64,36 +64,38 @@ def combined(
     `corrected`: a check spoke of an output that a person has corrected already; what is learnt is
     the correction, of which it says nothing.
     """
-    if standing is None:
+    if previous is None:
         return event
-    if standing.batch is not None:
+    if previous.batch is not None:
         return "late"
-    if event.feedback_type == "validation" and standing.word == "correction":
+    if event.feedback_type == "validation" and previous.word == "correction":
         return "corrected"
     said = {part.name for part in event.parts}
-    kept = [part for part in standing.parts if part.name not in said and _lasts(part, event)]
+    kept = [
+        part for part in previous.parts if part.name not in said and _still_applies(part, event)
+    ]
     parts = (*event.parts, *kept)
-    word = word_of(event, standing)
+    word = user_verdict_of(event, previous)
     checked = any(part.name == "validation" for part in parts)
     return event.model_copy(
         update={
             "parts": parts,
             "reward": mean_reward(parts),
             "feedback_type": word or ("validation" if checked else event.feedback_type),
-            "user_id": _speaker(event, standing),
+            "user_id": _attributed_user(event, previous),
         }
     )
 
 
-def _speaker(event: FeedbackScored, standing: Entry) -> str | None:
+def _attributed_user(event: FeedbackScored, previous: DatasetEntry) -> str | None:
     """The user whose word stands once `event` has come."""
-    if event.feedback_type == "validation" and standing.word is not None:
-        return user_of(standing.influence) or event.user_id
+    if event.feedback_type == "validation" and previous.word is not None:
+        return user_of(previous.influence) or event.user_id
     return event.user_id
 
 
-def _lasts(part: RewardPart, event: FeedbackScored) -> bool:
+def _still_applies(part: RewardPart, event: FeedbackScored) -> bool:
     """Whether what was said before still holds beside `event`."""
     return part.name == "validation" or (
-        part.name in PERSONAL and event.feedback_type == "validation"
+        part.name in USER_PARTS and event.feedback_type == "validation"
     )

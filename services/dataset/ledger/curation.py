@@ -12,10 +12,10 @@ never stands on both sides.
 
 from dataclasses import dataclass
 
-from shared.config.model_file import Curation
+from shared.config.model_file import CurationSettings
 from shared.events import FeedbackScored
-from shared.identity import prompt_identity, share_of
-from shared.storage.dataset_entries import Decision, Reason
+from shared.identity import hash_fraction, prompt_identity
+from shared.storage.dataset_entries import EntryDecision, EntryReason
 from shared.storage.snapshots import Example
 
 _POSITIVE = ("thumbs_up", "accepted", "validation")
@@ -23,35 +23,37 @@ _USER = "user:"
 
 
 @dataclass(frozen=True, slots=True)
-class Curated:
+class CurationResult:
     """A decision with its reason; `example` is absent for what is dropped."""
 
-    decision: Decision
-    reason: Reason
+    decision: EntryDecision
+    reason: EntryReason
     example: Example | None = None
 
 
-def curate(event: FeedbackScored, policy: Curation, golden: frozenset[str]) -> Curated:
+def curate(
+    event: FeedbackScored, policy: CurationSettings, golden: frozenset[str]
+) -> CurationResult:
     """What `event` becomes if no other event stands against it. `golden` holds the identities of
     the golden set's prompts.
     """
-    decision, reason = _worth(event, policy)
+    decision, reason = _classify(event, policy)
     if decision == "dropped":
-        return Curated(decision, reason)
+        return CurationResult(decision, reason)
     prompt = prompt_identity(event.messages)
     held_out = is_held_out(prompt, policy.held_out_share)
     if prompt in golden or (held_out and decision == "negative"):
-        return Curated("dropped", "contaminated")
+        return CurationResult("dropped", "contaminated")
     if held_out:
-        return Curated("held_out", "held_out", _example(event))
-    return Curated(decision, reason, _example(event))
+        return CurationResult("held_out", "held_out", _example(event))
+    return CurationResult(decision, reason, _example(event))
 
 
 def is_held_out(prompt: str, share: float) -> bool:
     """Whether prompts with this identity are held out: a fixed share of all prompts, whatever comes
     when.
     """
-    return share_of("held-out", prompt) < share
+    return hash_fraction("held-out", prompt) < share
 
 
 def quality_of(event: FeedbackScored) -> float:
@@ -61,27 +63,27 @@ def quality_of(event: FeedbackScored) -> float:
     return 1.0 if event.feedback_type == "correction" else (event.reward + 1) / 2
 
 
-def influence_of(event: FeedbackScored) -> str | None:
+def contributor_of(event: FeedbackScored) -> str | None:
     """Whose influence an event counts as: the user's, else the conversation's."""
     if event.user_id is not None:
-        return influence_of_user(event.user_id)
+        return contributor_of_user(event.user_id)
     return f"conversation:{event.conversation_id}" if event.conversation_id is not None else None
 
 
-def influence_of_user(user_id: str) -> str:
+def contributor_of_user(user_id: str) -> str:
     return _USER + user_id
 
 
-def user_of(influence: str | None) -> str | None:
+def user_of(contributor: str | None) -> str | None:
     """The user whose influence it is; None when it is a conversation's, or nobody's."""
     return (
-        influence.removeprefix(_USER)
-        if influence is not None and influence.startswith(_USER)
+        contributor.removeprefix(_USER)
+        if contributor is not None and contributor.startswith(_USER)
         else None
     )
 
 
-def _worth(event: FeedbackScored, policy: Curation) -> tuple[Decision, Reason]:
+def _classify(event: FeedbackScored, policy: CurationSettings) -> tuple[EntryDecision, EntryReason]:
     if event.feedback_type == "retracted":
         return "dropped", "retracted"
     if not _answer(event).strip():

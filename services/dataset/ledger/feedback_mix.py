@@ -10,14 +10,14 @@ from math import sqrt
 
 RECENT = 100
 BASELINE = 1000
-LEAST_BASELINE = 200
-SURE = 5.0
+MIN_BASELINE = 200
+MIN_Z_SCORE = 5.0
 """Standard deviations: many, since it is asked with every event."""
-JUMP = 0.15
+MIN_SHARE_INCREASE = 0.15
 """Of all events; less is not worth waking anyone for, however sure."""
 
 
-class Vigilance:
+class FeedbackMixMonitor:
     """The newest events by kind. The cost of an event does not depend on how many came before."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Vigilance:
         self._baseline: deque[str] = deque()
         self._counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
-    def see(self, kind: str) -> None:
+    def observe(self, kind: str) -> None:
         recent, baseline = self._counts
         self._recent.append(kind)
         recent[kind] += 1
@@ -37,13 +37,13 @@ class Vigilance:
         if len(self._baseline) > BASELINE:
             baseline[self._baseline.popleft()] -= 1
 
-    def jumped(self, kind: str) -> bool:
+    def has_spiked(self, kind: str) -> bool:
         """Whether the share of `kind` has risen beyond chance."""
         before, now = len(self._baseline), len(self._recent)
-        if before < LEAST_BASELINE or now < RECENT:
+        if before < MIN_BASELINE or now < RECENT:
             return False
         recent, baseline = self._counts
         share, usual = recent[kind] / now, baseline[kind] / before
         pooled = (recent[kind] + baseline[kind]) / (now + before)
         spread = sqrt(pooled * (1 - pooled) * (1 / now + 1 / before))
-        return share - usual > JUMP and share - usual > SURE * spread
+        return share - usual > MIN_SHARE_INCREASE and share - usual > MIN_Z_SCORE * spread

@@ -9,14 +9,14 @@ says the same one before every prompt.
 
 from collections.abc import Iterable
 
-from services.dataset.ledger.minhash import Signature, Similar, prompt_words, signature_of
+from services.dataset.ledger.minhash import MinHashIndex, Signature, prompt_words, signature_of
 from shared.events import Message
 from shared.identity import prompt_identity
 
-RUN = 13
+NGRAM_WORDS = 13
 
 
-class Golden:
+class GoldenSet:
     """The prompts of a golden set."""
 
     def __init__(
@@ -24,18 +24,18 @@ class Golden:
     ) -> None:
         prompts = tuple(prompts)
         self.identities = frozenset(prompt_identity(prompt) for prompt in prompts)
-        self._similar = Similar(similarity)
+        self._similar = MinHashIndex(similarity)
         for number, prompt in enumerate(prompts):
             self._similar.add(str(number), signature_of(prompt_words(prompt)))
-        self._runs = frozenset(run for prompt in prompts for run in _runs(prompt))
+        self._runs = frozenset(run for prompt in prompts for run in _ngrams(prompt))
 
     def resembles(self, prompt: tuple[Message, ...], signature: Signature) -> bool:
         """Whether a prompt, with its signature, is too close to one of the set."""
         return signature in self._similar or (
-            bool(self._runs) and not self._runs.isdisjoint(_runs(prompt))
+            bool(self._runs) and not self._runs.isdisjoint(_ngrams(prompt))
         )
 
 
-def _runs(prompt: tuple[Message, ...]) -> Iterable[tuple[str, ...]]:
+def _ngrams(prompt: tuple[Message, ...]) -> Iterable[tuple[str, ...]]:
     words = prompt_words(prompt)
-    return (tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1))
+    return (tuple(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1))

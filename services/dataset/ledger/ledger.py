@@ -11,73 +11,84 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Literal
 
-from services.dataset.ledger.answer_feedback import answer_id_of, combined, word_of
-from services.dataset.ledger.curation import Curated, curate, influence_of, influence_of_user
-from services.dataset.ledger.duplicate_index import Likeness
-from services.dataset.ledger.entry_index import Known
-from services.dataset.ledger.entry_row import Card
-from services.dataset.ledger.feedback_mix import Vigilance
-from services.dataset.ledger.golden_set import Golden
+from services.dataset.ledger.answer_feedback import answer_id_of, combine_feedback, user_verdict_of
+from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.curation import (
+    CurationResult,
+    contributor_of,
+    contributor_of_user,
+    curate,
+)
+from services.dataset.ledger.duplicate_index import DuplicateIndex
+from services.dataset.ledger.entry_index import EntryIndex
+from services.dataset.ledger.feedback_mix import FeedbackMixMonitor
+from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.minhash import signatures_of
-from services.dataset.ledger.pending import Pending
-from services.dataset.ledger.results import Closing, Decided, Withdrawn
-from services.dataset.ledger.selection import most_informative
+from services.dataset.ledger.pending import PendingExamples
+from services.dataset.ledger.results import BatchPlan, FeedbackDecision, WithdrawalDecision
+from services.dataset.ledger.selection import select_informative
 from shared.config.model_file import ModelFile
 from shared.events import Artefact, FeedbackScored, Position, WithdrawalRequested
 from shared.identity import batch_identity, user_digest
-from shared.storage.dataset_entries import ClosedBatch, Entry, Membership, Reason, entry_key
+from shared.storage.dataset_entries import (
+    ClosedBatch,
+    DatasetEntry,
+    EntryReason,
+    Membership,
+    entry_key,
+)
 
 
 class Ledger:
     """One model and shard. The cost of an event does not depend on how many came before."""
 
-    def __init__(self, model_file: ModelFile, shard: int, golden: Golden | None = None) -> None:
+    def __init__(self, model_file: ModelFile, shard: int, golden: GoldenSet | None = None) -> None:
         self._model_file = model_file
         self._policy = model_file.curation
         self.shard = shard
-        self._golden = golden or Golden()
-        self._known = Known()
-        self._pending = Pending(self._policy)
-        self.vigilance = Vigilance()
-        self._likeness = Likeness(model_file, self._golden)
+        self._golden = golden or GoldenSet()
+        self._entries = EntryIndex()
+        self._pending = PendingExamples(self._policy)
+        self.feedback_mix = FeedbackMixMonitor()
+        self._duplicate_index = DuplicateIndex(model_file, self._golden)
         self._dropped: Counter[str] = Counter()
-        self._newest: Card | None = None
-        self._lighter: list[Card] = []
+        self._latest: CachedEntry | None = None
+        self._lighter: list[CachedEntry] = []
         self._now = datetime.min.replace(tzinfo=UTC)
-        self._number = 0
-        self._previous: Artefact | None = None
+        self._next_number = 0
+        self._newest_manifest: Artefact | None = None
 
     @classmethod
-    def rebuilt(
+    def rebuild(
         cls,
         model_file: ModelFile,
         shard: int,
-        golden: Golden,
-        cards: Iterable[Card],
+        golden: GoldenSet,
+        entries: Iterable[CachedEntry],
         batches: Iterable[ClosedBatch] = (),
     ) -> "Ledger":
         """The ledger that wrote the entries of `cards`, and `batches`; both may come in any order."""
         ledger = cls(model_file, shard, golden)
-        ordered = sorted(cards, key=lambda card: card.offset)
+        ordered = sorted(entries, key=lambda card: card.offset)
         memberships = [batch.membership(0) for batch in batches]
         members = sorted(
-            (card for card in ordered if card.number is not None),
-            key=lambda card: (card.number or 0, card.place or 0),
+            (card for card in ordered if card.batch_number is not None),
+            key=lambda card: (card.batch_number or 0, card.place or 0),
         )
         memberships += [card.entry.batch for card in members[-1:] if card.entry.batch]
         closed = max((membership.closed for membership in memberships), default=-1)
         for membership in memberships:
-            ledger._follow(membership)
+            ledger._advance_batch(membership)
         trained = [card for card in members if card.decision == "training"]
-        for _, batch in groupby(trained, key=lambda card: card.number):
-            ledger._pending.trained(batch)
-        left = ledger._likeness.restore(
+        for _, batch in groupby(trained, key=lambda card: card.batch_number):
+            ledger._pending.record_batch(batch)
+        left = ledger._duplicate_index.restore(
             trained, [card for card in ordered if card.decision == "held_out"]
         )
         for card in ordered:
-            ledger._remember(card)
-            if card.waits:
-                ledger._wait(card.entry)
+            ledger._index(card)
+            if card.is_waiting:
+                ledger._add_pending(card.entry)
             elif (
                 card.decision == "dropped"
                 and (card.offset if card.revoked is None else card.revoked) > closed
@@ -85,13 +96,13 @@ class Ledger:
                 ledger._dropped[card.reason] += 1
         for card in left:
             ledger._lighten(card.feedback_id)
-        ledger._pending.wake(ledger._now)
+        ledger._pending.release_new_users(ledger._now)
         return ledger
 
     @property
     def newest_manifest(self) -> Artefact | None:
         """That of the batch which closed last."""
-        return self._previous
+        return self._newest_manifest
 
     @property
     def pending(self) -> int:
@@ -99,17 +110,17 @@ class Ledger:
         return len(self._pending)
 
     @property
-    def held_back(self) -> dict[str, int]:
+    def deferred(self) -> dict[str, int]:
         """How many training examples could not enter a batch now, however large, by what holds them
         back.
         """
-        return self._pending.held_back
+        return self._pending.deferred
 
-    def encoded(self, name: str) -> bytes:
+    def encoded_entry(self, name: str) -> bytes:
         """The entry of an event that is known, as it is held and has to be written. KeyError when
         it is not.
         """
-        return self._known[name].encoded
+        return self._entries[name].encoded
 
     def lighter(self) -> list[tuple[str, bytes]]:
         """Keys of entries that have become lighter since it was asked last, and what is held of
@@ -124,56 +135,56 @@ class Ledger:
         source: Position,
         logged_at: datetime,
         traceparent: str | None = None,
-    ) -> Decided:
+    ) -> FeedbackDecision:
         """Decide about the event at `source`, whose record is of `logged_at` and names the span
         `traceparent`.
         """
-        if (known := self._known.get(event.identity)) and known.entry.source == source:
-            return Decided("replay")
+        if (known := self._entries.get(event.identity)) and known.entry.source == source:
+            return FeedbackDecision("replay")
         expired = self._expire(logged_at - timedelta(days=self._policy.deduplicate_days))
-        if self._known.get(event.identity):
-            return Decided("duplicate", expired=expired)
+        if self._entries.get(event.identity):
+            return FeedbackDecision("duplicate", expired=expired)
         answer_id = answer_id_of(event)
-        standing = said.entry if (said := self._known.of_answer(answer_id)) else None
-        counts = combined(event, standing)
+        standing = said.entry if (said := self._entries.latest_for_answer(answer_id)) else None
+        counts = combine_feedback(event, standing)
         superseded = None
-        if isinstance(counts, FeedbackScored) and standing is not None and standing.waits:
+        if isinstance(counts, FeedbackScored) and standing is not None and standing.is_waiting:
             # Before the new entry is made: what is superseded is no near-duplicate of what takes
             # its place.
             superseded = self._revoke(standing, "superseded", source.offset)
         entry = self._entry(event, counts, source, logged_at, answer_id, standing)
-        if traceparent is not None and entry.waits:
-            entry = entry.traced(traceparent)
-        self._remember(Card.of(entry))
-        if entry.waits:
-            self._wait(entry)
+        if traceparent is not None and entry.is_waiting:
+            entry = entry.with_traceparent(traceparent)
+        self._index(CachedEntry.of(entry))
+        if entry.is_waiting:
+            self._add_pending(entry)
         else:
             self._dropped[entry.reason] += 1
-        self._pending.wake(self._now)
-        return Decided("new", entry, superseded, expired)
+        self._pending.release_new_users(self._now)
+        return FeedbackDecision("new", entry, superseded, expired)
 
     def withdraw(
         self, request: WithdrawalRequested, source: Position, logged_at: datetime
-    ) -> Withdrawn:
+    ) -> WithdrawalDecision:
         """Take out what a user said before `source`. Nothing that waits is theirs then, nothing is
         compared with what they said, and no entry names them; what they say from here on is a
         stranger's. Work grows with the number of entries, unlike elsewhere.
         """
-        if known := self._known.get(request.event_id):
-            return Withdrawn("replay" if known.entry.source == source else "duplicate")
-        influence = influence_of_user(request.user_id)
+        if known := self._entries.get(request.event_id):
+            return WithdrawalDecision("replay" if known.entry.source == source else "duplicate")
+        influence = contributor_of_user(request.user_id)
         theirs = [
             card
-            for card in self._known
-            if card.influence == influence and card.offset < source.offset
+            for card in self._entries
+            if card.contributor == influence and card.offset < source.offset
         ]
-        written = tuple(self._forget(card.entry, source.offset) for card in theirs)
-        self._pending.forget(influence)
+        written = tuple(self._redact(card.entry, source.offset) for card in theirs)
+        self._pending.forget_contributor(influence)
         # Some may have been withdrawn for this very request before a crash.
         withdrawn = sum(
-            card.reason == "withdrawn" and card.revoked == source.offset for card in self._known
+            card.reason == "withdrawn" and card.revoked == source.offset for card in self._entries
         )
-        entry = Entry(
+        entry = DatasetEntry(
             model=request.model,
             shard=self.shard,
             feedback_id=request.event_id,
@@ -184,61 +195,61 @@ class Ledger:
             logged_at=logged_at,
             withdraws=user_digest(request.user_id),
         )
-        self._remember(Card.of(entry))
-        self._pending.wake(self._now)
-        return Withdrawn("new", withdrawn, (*written, entry))
+        self._index(CachedEntry.of(entry))
+        self._pending.release_new_users(self._now)
+        return WithdrawalDecision("new", withdrawn, (*written, entry))
 
-    def wait_ended(self, logged_at: datetime) -> None:
+    def advance_clock(self, logged_at: datetime) -> None:
         """The log's clock goes on without an event."""
         self._now = max(self._now, logged_at)
-        self._pending.wake(self._now)
+        self._pending.release_new_users(self._now)
 
     def is_overdue(self, now: datetime) -> bool:
         """Whether a batch would close for its age if the log's clock were at `now`."""
-        return bool(self._pending.candidates(now))
+        return bool(self._pending.batch_candidates(now))
 
-    def due(self) -> Closing | None:
+    def plan_batch(self) -> BatchPlan | None:
         """The batch that is full, or none. The same until `close`."""
-        candidates = self._pending.candidates(self._now)
-        if not candidates or self._newest is None:
+        candidates = self._pending.batch_candidates(self._now)
+        if not candidates or self._latest is None:
             return None
         size = self._policy.batch_size
-        chosen = most_informative(candidates, size) if len(candidates) > size else candidates
-        return Closing(
-            number=self._number,
-            batch_id=batch_identity(self._model_file.model, self.shard, self._number),
-            members=(*chosen, *self._pending.riding),
+        chosen = select_informative(candidates, size) if len(candidates) > size else candidates
+        return BatchPlan(
+            number=self._next_number,
+            batch_id=batch_identity(self._model_file.model, self.shard, self._next_number),
+            members=(*chosen, *self._pending.attached),
             dropped=dict(sorted(self._dropped.items())),
-            held_back={reason: count for reason, count in self.held_back.items() if count},
-            previous=self._previous,
-            closed=self._newest.offset,
-            occurred_at=self._newest.entry.occurred_at,
+            deferred={reason: count for reason, count in self.deferred.items() if count},
+            previous=self._newest_manifest,
+            closed=self._latest.offset,
+            occurred_at=self._latest.entry.occurred_at,
         )
 
-    def close(self, closing: Closing, manifest: Artefact) -> tuple[Entry, ...]:
+    def close_batch(self, plan: BatchPlan, manifest: Artefact) -> tuple[DatasetEntry, ...]:
         """Go on after a batch whose manifest is written and announced; the entries of its members,
         to be written again.
         """
         joined = tuple(
-            entry.joined(
+            entry.with_membership(
                 Membership(
-                    number=closing.number,
+                    number=plan.number,
                     place=place,
-                    size=len(closing.members),
-                    closed=closing.closed,
+                    size=len(plan.members),
+                    closed=plan.closed,
                     manifest=manifest,
                 )
             )
-            for place, entry in enumerate(closing.members)
+            for place, entry in enumerate(plan.members)
         )
-        self._pending.enter(closing.of("training"))
+        self._pending.remove_batch(plan.members_with("training"))
         self._dropped.clear()
         for entry in joined:
-            self._known.change(Card.of(entry))
+            self._entries.replace(CachedEntry.of(entry))
             if entry.batch:
-                self._follow(entry.batch)
+                self._advance_batch(entry.batch)
             if entry.decision == "training":
-                self._likeness.train(entry.feedback_id)
+                self._duplicate_index.add_trained(entry.feedback_id)
         return joined
 
     def _entry(
@@ -248,31 +259,31 @@ class Ledger:
         source: Position,
         logged_at: datetime,
         answer_id: str | None,
-        standing: Entry | None,
-    ) -> Entry:
+        standing: DatasetEntry | None,
+    ) -> DatasetEntry:
         """The entry of `event`, which with all that was said of its answer before counts as
         `counts`.
         """
         curated = (
             curate(counts, self._policy, self._golden.identities)
             if isinstance(counts, FeedbackScored)
-            else Curated("dropped", counts)
+            else CurationResult("dropped", counts)
         )
         decision, reason, example = curated.decision, curated.reason, curated.example
         text = prompt = None
         if example is not None:
             prompt, text = signatures_of(example.messages, example.answer)
-            against = self._likeness.against(decision, example.messages, text, prompt)
+            against = self._duplicate_index.find_conflict(decision, example.messages, text, prompt)
             if against is not None:
                 decision, reason, example, text, prompt = "dropped", against, None, None, None
-        influence = influence_of(counts if isinstance(counts, FeedbackScored) else event)
-        since = self._since(influence, logged_at)
+        influence = contributor_of(counts if isinstance(counts, FeedbackScored) else event)
+        since = self._first_seen(influence, logged_at)
         eligible_at = (
             since + timedelta(hours=self._policy.newcomer_hours)
             if since and decision == "training"
             else None
         )
-        return Entry(
+        return DatasetEntry(
             model=event.model,
             shard=self.shard,
             feedback_id=event.identity,
@@ -287,73 +298,73 @@ class Ledger:
             eligible_at=eligible_at if eligible_at and eligible_at > logged_at else None,
             answer_id=answer_id,
             parts=counts.parts if isinstance(counts, FeedbackScored) and answer_id else (),
-            word=word_of(event, standing),
+            word=user_verdict_of(event, standing),
             example=example,
             text=text if decision in ("training", "held_out") else None,
             prompt=prompt if decision in ("training", "held_out") else None,
         )
 
-    def _since(self, influence: str | None, logged_at: datetime) -> datetime | None:
+    def _first_seen(self, influence: str | None, logged_at: datetime) -> datetime | None:
         """When a user was first seen, as far as entries reach back; None where newcomers do not
         wait.
         """
         if influence is None or not self._policy.newcomer_hours:
             return None
-        newest = self._known.of_user(influence)
+        newest = self._entries.latest_for_contributor(influence)
         return (newest.entry.since if newest else None) or logged_at
 
-    def _remember(self, card: Card) -> None:
-        self._known.add(card)
-        self._newest = card
-        self._now = max(self._now, card.logged_at)
-        self.vigilance.see(card.word or "none")
+    def _index(self, cached_entry: CachedEntry) -> None:
+        self._entries.add(cached_entry)
+        self._latest = cached_entry
+        self._now = max(self._now, cached_entry.logged_at)
+        self.feedback_mix.observe(cached_entry.user_verdict or "none")
 
-    def _wait(self, entry: Entry) -> None:
-        self._likeness.add(entry)
+    def _add_pending(self, entry: DatasetEntry) -> None:
+        self._duplicate_index.add(entry)
         self._pending.add(entry)
 
-    def _revoke(self, entry: Entry, reason: Reason, offset: int) -> Entry:
+    def _revoke(self, entry: DatasetEntry, reason: EntryReason, offset: int) -> DatasetEntry:
         """Take out an entry that waits, for the event at `offset`; as it has to be written again."""
         self._pending.remove(entry)
-        self._likeness.remove(entry.feedback_id)
+        self._duplicate_index.remove(entry.feedback_id)
         revoked = entry.revoked_by(reason, offset)
-        self._known.change(Card.of(revoked))
+        self._entries.replace(CachedEntry.of(revoked))
         self._dropped[reason] += 1
         return revoked
 
-    def _forget(self, entry: Entry, offset: int) -> Entry:
+    def _redact(self, entry: DatasetEntry, offset: int) -> DatasetEntry:
         """Keep nothing of what an entry says; one that waits is withdrawn at `offset`. As it has to
         be written again.
         """
-        if entry.waits:
+        if entry.is_waiting:
             entry = self._revoke(entry, "withdrawn", offset)
-        self._likeness.forget(entry.feedback_id)
-        forgotten = entry.forgotten()
-        self._known.change(Card.of(forgotten))
+        self._duplicate_index.stop_matching(entry.feedback_id)
+        forgotten = entry.erased()
+        self._entries.replace(CachedEntry.of(forgotten))
         return forgotten
 
-    def _follow(self, batch: Membership) -> None:
-        if batch.number >= self._number:
-            self._number, self._previous = batch.number + 1, batch.manifest
+    def _advance_batch(self, batch: Membership) -> None:
+        if batch.number >= self._next_number:
+            self._next_number, self._newest_manifest = batch.number + 1, batch.manifest
 
     def _expire(self, before: datetime) -> tuple[str, ...]:
         """Forget what left the replay window or the newest of the held-out set, and entries that
         are old besides and wait for nothing.
         """
-        left = self._likeness.leave()
-        gone = self._known.expire(
-            before, left, lambda card: card.waits or card.feedback_id in self._likeness
+        left = self._duplicate_index.evict_old()
+        gone = self._entries.expire(
+            before, left, lambda card: card.is_waiting or card.feedback_id in self._duplicate_index
         )
         for name in gone:
-            self._likeness.remove(name)
+            self._duplicate_index.remove(name)
         for name in left:
-            if (card := self._known.get(name)) is not None and not card.waits:
+            if (card := self._entries.get(name)) is not None and not card.is_waiting:
                 self._lighten(name)
         return tuple(self._key(name) for name in gone)
 
     def _lighten(self, name: str) -> None:
         """Hold no signatures of an entry with which nothing is compared any more."""
-        if (lighter := self._known.lighten(name)) is not None:
+        if (lighter := self._entries.lighten(name)) is not None:
             self._lighter.append(lighter)
 
     def _key(self, name: str) -> str:

@@ -20,7 +20,7 @@ from shared.events import Message
 PERMUTATIONS = 128
 _SCHEME = "affine32"
 _SEED = 1
-_RUN = 3
+_SHINGLE_WORDS = 3
 _WORD = re.compile(r"\w+")
 # Few misses rather than few candidates: every candidate is compared in full.
 _FALSE_POSITIVES, _FALSE_NEGATIVES = 0.1, 0.9
@@ -49,19 +49,21 @@ def signature_of(words: list[str]) -> Signature:
     """The signature of the runs of some words; of all of them together where they are fewer than a
     run.
     """
-    return _encoded(_minima(words))
+    return _encode(_minhash(words))
 
 
 def signatures_of(messages: Iterable[Message], answer: str) -> tuple[Signature, Signature]:
     """Of a prompt alone, and of the prompt and its answer together."""
     prompt, said = prompt_words(messages), words_of(answer)
-    of_prompt = _minima(prompt)
-    if len(prompt) < _RUN:
-        return _encoded(of_prompt), signature_of(prompt + said)
+    of_prompt = _minhash(prompt)
+    if len(prompt) < _SHINGLE_WORDS:
+        return _encode(of_prompt), signature_of(prompt + said)
     # The minima of a union are the lesser of the minima: only the runs that reach into the answer
     # are left to hash.
-    of_both = np.minimum(of_prompt, _minima(prompt[1 - _RUN :] + said)) if said else of_prompt
-    return _encoded(of_prompt), _encoded(of_both)
+    of_both = (
+        np.minimum(of_prompt, _minhash(prompt[1 - _SHINGLE_WORDS :] + said)) if said else of_prompt
+    )
+    return _encode(of_prompt), _encode(of_both)
 
 
 @lru_cache
@@ -75,7 +77,7 @@ def _bands(threshold: float) -> tuple[int, int]:
     return lsh.b, lsh.r
 
 
-class Similar:
+class MinHashIndex:
     """An index of signatures by name, which finds those that are at least `threshold` alike.
 
     Minima are cut into bands, and what has a band in common with another is compared with it. Kept
@@ -86,24 +88,24 @@ class Similar:
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self._minima: dict[str, bytes] = {}
-        self._names: dict[int, str | set[str]] = {}
+        self._names_by_band: dict[int, str | set[str]] = {}
 
     def __contains__(self, signature: Signature) -> bool:
         packed = base64.b64decode(signature)
         candidates: set[str] = set()
         for band in self._bands_of(packed):
-            found = self._names.get(band)
+            found = self._names_by_band.get(band)
             if isinstance(found, str):
                 candidates.add(found)
             elif found:
                 candidates |= found
-        own = _unpacked(packed)
+        own = _unpack(packed)
         return any(
-            np.count_nonzero(own == _unpacked(self._minima[name])) / len(own) >= self._threshold
+            np.count_nonzero(own == _unpack(self._minima[name])) / len(own) >= self._threshold
             for name in candidates
         )
 
-    def has(self, name: str) -> bool:
+    def contains_name(self, name: str) -> bool:
         return name in self._minima
 
     def add(self, name: str, signature: Signature) -> None:
@@ -111,22 +113,22 @@ class Similar:
         self.remove(name)
         self._minima[name] = base64.b64decode(signature)
         for band in self._bands_of(self._minima[name]):
-            found = self._names.setdefault(band, name)
+            found = self._names_by_band.setdefault(band, name)
             if isinstance(found, set):
                 found.add(name)
             elif found != name:
-                self._names[band] = {found, name}
+                self._names_by_band[band] = {found, name}
 
     def remove(self, name: str) -> None:
         """Forget a name; one that is not there is no error."""
         if (packed := self._minima.pop(name, None)) is None:
             return
         for band in self._bands_of(packed):
-            found = self._names.get(band)
+            found = self._names_by_band.get(band)
             if isinstance(found, set):
                 found.discard(name)
             if not found or found == name:
-                self._names.pop(band, None)
+                self._names_by_band.pop(band, None)
 
     def _bands_of(self, packed: bytes) -> Iterator[int]:
         """Of each band the check sum, begun with its number."""
@@ -140,7 +142,7 @@ _PERMUTATIONS = MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME).permu
 """
 
 
-def _empty() -> MinHash:
+def _new_minhash() -> MinHash:
     return MinHash(
         num_perm=PERMUTATIONS,
         seed=_SEED,
@@ -150,22 +152,25 @@ def _empty() -> MinHash:
     )
 
 
-def _minima(words: list[str]) -> npt.NDArray[np.uint32]:
-    runs = {" ".join(words[at : at + _RUN]) for at in range(max(1, len(words) - _RUN + 1))}
-    minhash = _empty()
+def _minhash(words: list[str]) -> npt.NDArray[np.uint32]:
+    runs = {
+        " ".join(words[at : at + _SHINGLE_WORDS])
+        for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))
+    }
+    minhash = _new_minhash()
     minhash.update_batch([run.encode() for run in runs])
     found: npt.NDArray[np.uint32] = minhash.hashvalues
     return found
 
 
-def _encoded(minima: npt.NDArray[np.uint32]) -> Signature:
+def _encode(minima: npt.NDArray[np.uint32]) -> Signature:
     return base64.b64encode(minima.astype("<u4").tobytes()).decode()
 
 
-def minima(signature: Signature) -> npt.NDArray[np.uint32]:
+def minhash_values(signature: Signature) -> npt.NDArray[np.uint32]:
     """The numbers of a signature; the share in which two agree is their similarity."""
-    return _unpacked(base64.b64decode(signature)).astype(np.uint32)
+    return _unpack(base64.b64decode(signature)).astype(np.uint32)
 
 
-def _unpacked(packed: bytes) -> npt.NDArray[np.uint32]:
+def _unpack(packed: bytes) -> npt.NDArray[np.uint32]:
     return np.frombuffer(packed, dtype="<u4")

@@ -6,110 +6,111 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
-from services.dataset.ledger.entry_row import Card
-from services.dataset.ledger.new_user_hold import Newcomers
-from services.dataset.ledger.quota_queue import Waiting
-from shared.config.model_file import Curation
-from shared.storage.dataset_entries import Entry
+from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.new_user_delay import NewUserDelay
+from services.dataset.ledger.quota_queue import QuotaQueue
+from shared.config.model_file import CurationSettings
+from shared.storage.dataset_entries import DatasetEntry
 
 
-class Pending:
+class PendingExamples:
     """Adding and removing cost the same however much waits."""
 
-    def __init__(self, policy: Curation) -> None:
+    def __init__(self, policy: CurationSettings) -> None:
         self._policy = policy
-        self._waiting = Waiting(policy)
-        self._newcomers = Newcomers()
-        self._riding: dict[str, Entry] = {}
-        self._oldest: list[tuple[datetime, str]] = []
-        self._training: set[str] = set()
+        self._quota_queue = QuotaQueue(policy)
+        self._new_users = NewUserDelay()
+        self._attached: dict[str, DatasetEntry] = {}
+        self._by_age: list[tuple[datetime, str]] = []
+        self._training_ids: set[str] = set()
 
     def __len__(self) -> int:
         """How many training examples wait."""
-        return len(self._training)
+        return len(self._training_ids)
 
     @property
-    def held_back(self) -> dict[str, int]:
+    def deferred(self) -> dict[str, int]:
         """How many training examples could not enter a batch now, however large, by what holds them
         back.
         """
-        return {"limits": self._waiting.size - self._waiting.most, "newcomer": len(self._newcomers)}
+        return {
+            "limits": self._quota_queue.size - self._quota_queue.max_selectable,
+            "newcomer": len(self._new_users),
+        }
 
     @property
-    def riding(self) -> list[Entry]:
+    def attached(self) -> list[DatasetEntry]:
         """What enters the next batch besides training examples: negatives, then what is held out,
         each in the order of the log.
         """
         return sorted(
-            self._riding.values(),
+            self._attached.values(),
             key=lambda entry: (entry.decision != "negative", entry.source.offset),
         )
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: DatasetEntry) -> None:
         """The order in which entries are added does not matter."""
         if entry.decision != "training":
-            self._riding[entry.feedback_id] = entry
+            self._attached[entry.feedback_id] = entry
             return
-        self._training.add(entry.feedback_id)
+        self._training_ids.add(entry.feedback_id)
         if entry.eligible_at is None:
-            self._waiting.add(entry)
+            self._quota_queue.add(entry)
         else:
-            self._newcomers.add(entry, entry.eligible_at)
+            self._new_users.add(entry, entry.eligible_at)
         if self._policy.longest_wait_hours is not None:
-            heappush(self._oldest, (entry.logged_at, entry.feedback_id))
+            heappush(self._by_age, (entry.logged_at, entry.feedback_id))
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: DatasetEntry) -> None:
         """Take an entry out. KeyError when it does not wait."""
         if entry.decision != "training":
-            del self._riding[entry.feedback_id]
+            del self._attached[entry.feedback_id]
             return
-        self._training.remove(entry.feedback_id)
-        if entry in self._newcomers:
-            self._newcomers.remove(entry)
+        self._training_ids.remove(entry.feedback_id)
+        if entry in self._new_users:
+            self._new_users.remove(entry)
         else:
-            self._waiting.remove(entry)
+            self._quota_queue.remove(entry)
 
-    def wake(self, now: datetime) -> None:
+    def release_new_users(self, now: datetime) -> None:
         """The examples of newcomers whose time has come wait as others do."""
-        for entry in self._newcomers.due(now):
-            self._waiting.add(entry)
+        for entry in self._new_users.due(now):
+            self._quota_queue.add(entry)
 
-    def candidates(self, now: datetime) -> list[Entry]:
+    def batch_candidates(self, now: datetime) -> list[DatasetEntry]:
         """Those of which a batch is made if the log's clock is at `now`; none while it is too early
         for one.
         """
         wanted = max(self._policy.batch_size, self._policy.pool or 0)
-        least = (
-            min(wanted, self._policy.smallest_batch) if self._has_waited_too_long(now) else wanted
-        )
-        if self._waiting.most < least:
+        least = min(wanted, self._policy.smallest_batch) if self._max_wait_exceeded(now) else wanted
+        if self._quota_queue.max_selectable < least:
             return []
-        found = self._waiting.choose(wanted)
+        found = self._quota_queue.select(wanted)
         return found if len(found) >= least else []
 
-    def enter(self, training: Sequence[Entry]) -> None:
+    def remove_batch(self, training: Sequence[DatasetEntry]) -> None:
         """These examples made a batch, and with them all that rode along."""
         for entry in training:
             self.remove(entry)
-        self._riding.clear()
-        self.trained(training)
+        self._attached.clear()
+        self.record_batch(training)
 
-    def trained(self, entries: Iterable[Entry | Card]) -> None:
+    def record_batch(self, entries: Iterable[DatasetEntry | CachedEntry]) -> None:
         """These entries, taken out before, made a batch: it counts for the share of each user until
         it leaves the window.
         """
-        self._waiting.trained(entries)
+        self._quota_queue.record_batch(entries)
 
-    def forget(self, influence: str) -> None:
+    def forget_contributor(self, contributor: str) -> None:
         """Let what a user had in the batches before count no more."""
-        self._waiting.forget(influence)
+        self._quota_queue.forget_contributor(contributor)
 
-    def _has_waited_too_long(self, now: datetime) -> bool:
+    def _max_wait_exceeded(self, now: datetime) -> bool:
         """Whether an example has waited longer than the longest wait."""
         if self._policy.longest_wait_hours is None:
             return False
-        while self._oldest and self._oldest[0][1] not in self._training:
-            heappop(self._oldest)
-        return bool(self._oldest) and now - self._oldest[0][0] > timedelta(
+        while self._by_age and self._by_age[0][1] not in self._training_ids:
+            heappop(self._by_age)
+        return bool(self._by_age) and now - self._by_age[0][0] > timedelta(
             hours=self._policy.longest_wait_hours
         )

@@ -13,14 +13,20 @@ event is there, or it will be decided again.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.curation import user_of
-from services.dataset.ledger.entry_row import Card
 from shared.events import Artefact
 from shared.identity import user_digest
-from shared.storage.dataset_entries import ClosedBatch, Entry, Membership, Reason, is_of_batch
-from shared.storage.snapshots import Manifest
+from shared.storage.dataset_entries import (
+    ClosedBatch,
+    DatasetEntry,
+    EntryReason,
+    Membership,
+    is_batch_key,
+)
+from shared.storage.snapshots import BatchManifest
 
-Group = tuple[str, int]
+ShardKey = tuple[str, int]
 """A model and a shard."""
 
 
@@ -28,90 +34,100 @@ Group = tuple[str, int]
 class ShardState:
     """What the table says of one model and shard, in any order."""
 
-    cards: list[Card] = field(default_factory=list)
+    entries: list[CachedEntry] = field(default_factory=list)
     batches: list[ClosedBatch] = field(default_factory=list)
 
 
 def read_state(
     values: Iterable[tuple[bytes, bytes]], owns: Callable[[int], bool]
-) -> tuple[dict[Group, ShardState], list[bytes]]:
+) -> tuple[dict[ShardKey, ShardState], list[bytes]]:
     """What the table says of each model and shard, from keys and their last values; and the keys of
     what belongs to partitions that are not ours. Each value is decoded once, and only what is asked
     of all entries is kept beside it.
     """
-    state: dict[Group, ShardState] = {}
+    state: dict[ShardKey, ShardState] = {}
     others: list[bytes] = []
     for key, value in values:
-        if is_of_batch(key):
+        if is_batch_key(key):
             batch = ClosedBatch.model_validate_json(value)
             if owns(batch.partition):
                 state.setdefault((batch.model, batch.shard), ShardState()).batches.append(batch)
                 continue
         else:
-            entry = Entry.model_validate_json(value)
+            entry = DatasetEntry.model_validate_json(value)
             if owns(entry.source.partition):
-                state.setdefault((entry.model, entry.shard), ShardState()).cards.append(
-                    Card.of(entry, value)
+                state.setdefault((entry.model, entry.shard), ShardState()).entries.append(
+                    CachedEntry.of(entry, value)
                 )
                 continue
         others.append(key)
     return state, others
 
 
-def perhaps_unannounced(state: ShardState) -> ClosedBatch | None:
+def find_unannounced_batch(state: ShardState) -> ClosedBatch | None:
     """The newest batch of a model and shard that is on record, if none of its members knows of it:
     the crash may have been between the record and the announcement.
     """
     newest = max(state.batches, key=lambda batch: batch.number, default=None)
-    if newest is None or any(card.number == newest.number for card in state.cards):
+    if newest is None or any(card.batch_number == newest.number for card in state.entries):
         return None
     return newest
 
 
-def completed(state: ShardState, read: Callable[[Artefact], Manifest]) -> list[Entry]:
+def repair_entries(
+    state: ShardState, read_manifest: Callable[[Artefact], BatchManifest]
+) -> list[DatasetEntry]:
     """The entries that have to be written again. `read` is asked only for batches that may lack
     members.
     """
     batches: dict[int, Membership] = {batch.number: batch.membership(0) for batch in state.batches}
     filled: dict[int, int] = {}
-    waiting: dict[str, Card] = {}
-    for card in state.cards:
-        if card.number is not None:
-            filled[card.number] = filled.get(card.number, 0) + 1
-            if card.number not in batches and (batch := card.entry.batch) is not None:
-                batches[card.number] = batch
-        elif card.waits:
+    waiting: dict[str, CachedEntry] = {}
+    for card in state.entries:
+        if card.batch_number is not None:
+            filled[card.batch_number] = filled.get(card.batch_number, 0) + 1
+            if card.batch_number not in batches and (batch := card.entry.batch) is not None:
+                batches[card.batch_number] = batch
+        elif card.is_waiting:
             waiting[card.feedback_id] = card
-    repaired: list[Entry] = []
+    repaired: list[DatasetEntry] = []
     for number, batch in sorted(batches.items()):
         if filled.get(number) == batch.size or not any(
             card.offset <= batch.closed for card in waiting.values()
         ):
             continue
-        for place, feedback_id in enumerate(read(batch.manifest).feedback_ids):
+        for place, feedback_id in enumerate(read_manifest(batch.manifest).feedback_ids):
             if feedback_id in waiting and waiting[feedback_id].offset <= batch.closed:
                 repaired.append(
-                    waiting.pop(feedback_id).entry.joined(batch.model_copy(update={"place": place}))
+                    waiting.pop(feedback_id).entry.with_membership(
+                        batch.model_copy(update={"place": place})
+                    )
                 )
-    repaired += _dropped(state.cards, waiting.values())
-    return _without_the_forgotten(state.cards, repaired)
+    repaired += _revoked_entries(state.entries, waiting.values())
+    return _with_redactions(state.entries, repaired)
 
 
-def newest_members(cards: Collection[Card]) -> list[Card]:
+def members_of_newest_batch(entries: Collection[CachedEntry]) -> list[CachedEntry]:
     """Those of the entries that are members of the newest batch."""
-    number = max((card.number for card in cards if card.number is not None), default=None)
-    return [card for card in cards if card.number is not None and card.number == number]
+    number = max(
+        (card.batch_number for card in entries if card.batch_number is not None), default=None
+    )
+    return [
+        card for card in entries if card.batch_number is not None and card.batch_number == number
+    ]
 
 
-def _dropped(cards: Collection[Card], waiting: Collection[Card]) -> Iterator[Entry]:
+def _revoked_entries(
+    cards: Collection[CachedEntry], waiting: Collection[CachedEntry]
+) -> Iterator[DatasetEntry]:
     """Those that wait but were dropped, for later feedback on the same answer or by a withdrawal;
     whichever came first.
     """
-    superseded = {card.feedback_id: offset for card, offset in _superseded(cards, waiting)}
-    withdrawals = _withdrawals(cards)
+    superseded = {card.feedback_id: offset for card, offset in _superseded_entries(cards, waiting)}
+    withdrawals = _withdrawal_offsets(cards)
     for card in waiting:
-        since: list[tuple[int, Reason]] = [
-            (offset, "withdrawn") for offset in _later(card, withdrawals)
+        since: list[tuple[int, EntryReason]] = [
+            (offset, "withdrawn") for offset in _withdrawals_after(card, withdrawals)
         ]
         if card.feedback_id in superseded:
             since.append((superseded[card.feedback_id], "superseded"))
@@ -120,19 +136,21 @@ def _dropped(cards: Collection[Card], waiting: Collection[Card]) -> Iterator[Ent
             yield card.entry.revoked_by(reason, offset)
 
 
-def _without_the_forgotten(cards: Collection[Card], repaired: Collection[Entry]) -> list[Entry]:
+def _with_redactions(
+    cards: Collection[CachedEntry], repaired: Collection[DatasetEntry]
+) -> list[DatasetEntry]:
     """`repaired`, and besides the entries that still say something of a user whose feedback was
     withdrawn; all as they say nothing.
     """
-    withdrawals = _withdrawals(cards)
+    withdrawals = _withdrawal_offsets(cards)
     newest = {entry.feedback_id: entry for entry in repaired}
     for card in cards:
-        if _later(card, withdrawals):
-            newest[card.feedback_id] = newest.get(card.feedback_id, card.entry).forgotten()
+        if _withdrawals_after(card, withdrawals):
+            newest[card.feedback_id] = newest.get(card.feedback_id, card.entry).erased()
     return list(newest.values())
 
 
-def _withdrawals(cards: Iterable[Card]) -> dict[str, list[int]]:
+def _withdrawal_offsets(cards: Iterable[CachedEntry]) -> dict[str, list[int]]:
     """The offsets at which each user's feedback was withdrawn."""
     withdrawals: dict[str, list[int]] = {}
     for card in cards:
@@ -141,15 +159,17 @@ def _withdrawals(cards: Iterable[Card]) -> dict[str, list[int]]:
     return withdrawals
 
 
-def _later(card: Card, withdrawals: Mapping[str, list[int]]) -> list[int]:
+def _withdrawals_after(card: CachedEntry, withdrawals: Mapping[str, list[int]]) -> list[int]:
     """Those of the withdrawals that an entry falls under."""
-    user = user_of(card.influence) if withdrawals else None
+    user = user_of(card.contributor) if withdrawals else None
     if user is None:
         return []
     return [offset for offset in withdrawals.get(user_digest(user), ()) if offset > card.offset]
 
 
-def _superseded(cards: Collection[Card], waiting: Collection[Card]) -> Iterator[tuple[Card, int]]:
+def _superseded_entries(
+    cards: Collection[CachedEntry], waiting: Collection[CachedEntry]
+) -> Iterator[tuple[CachedEntry, int]]:
     """Of those that wait, the ones that later feedback on the same answer has replaced, with the
     offset of the first such.
     """

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Literal
 
 from shared.events import Artefact
-from shared.storage.dataset_entries import Decision, Entry
+from shared.storage.dataset_entries import DatasetEntry, EntryDecision
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class FeedbackDecision:
     """What became of an event: a new entry; or none, for a `duplicate` (the same feedback at
     another offset) and for a `replay` (the same offset again, after a crash). `superseded` is the
     entry of earlier feedback on the same answer that waited and waits no more, to be written after
@@ -17,13 +17,13 @@ class Decided:
     """
 
     status: Literal["new", "duplicate", "replay"]
-    entry: Entry | None = None
-    superseded: Entry | None = None
+    entry: DatasetEntry | None = None
+    superseded: DatasetEntry | None = None
     expired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class WithdrawalDecision:
     """What became of a request to withdraw a user's feedback, with the same words as in `Decided`.
     `waiting` of the user's examples waited before it, and wait no more. `entries` are to be
     written, in this order: the last is that of the request itself, so that one which is there says
@@ -32,11 +32,11 @@ class Withdrawn:
 
     status: Literal["new", "duplicate", "replay"]
     waiting: int = 0
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[DatasetEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class BatchPlan:
     """A batch that is full: its members in the order of their places (training, then negatives,
     then held out). `dropped` counts what was dropped since the batch before, by reason; `held_back`
     what is good and has to wait longer, by what holds it back.
@@ -44,12 +44,12 @@ class Closing:
 
     number: int
     batch_id: str
-    members: tuple[Entry, ...]
+    members: tuple[DatasetEntry, ...]
     dropped: dict[str, int]
-    held_back: dict[str, int]
+    deferred: dict[str, int]
     previous: Artefact | None
     closed: int
     occurred_at: datetime
 
-    def of(self, decision: Decision) -> list[Entry]:
+    def members_with(self, decision: EntryDecision) -> list[DatasetEntry]:
         return [entry for entry in self.members if entry.decision == decision]

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from services.dataset.ledger.minhash import minima
-from shared.storage.dataset_entries import Entry
+from services.dataset.ledger.minhash import minhash_values
+from shared.storage.dataset_entries import DatasetEntry
 
-PRAISED = 0.1
+MIN_WEIGHT = 0.1
 """What an answer teaches that everybody praised: it is asked for, and the model knows it already.
 """
 
@@ -33,13 +33,13 @@ Numbers = npt.NDArray[np.float64]
 Signatures = npt.NDArray[np.uint32]
 
 
-def most_informative(candidates: Sequence[Entry], count: int) -> list[Entry]:
+def select_informative(candidates: Sequence[DatasetEntry], count: int) -> list[DatasetEntry]:
     """`count` of the candidates, in the order in which they were given. Work grows with count times
     candidates.
     """
     corrections = [at for at, entry in enumerate(candidates) if entry.reason == "correction"]
     others = [at for at, entry in enumerate(candidates) if entry.reason != "correction"]
-    signatures = np.stack([minima(entry.text or "") for entry in candidates])
+    signatures = np.stack([minhash_values(entry.text or "") for entry in candidates])
     weights = np.array([weight(entry) for entry in candidates])
     likeness = np.zeros(len(candidates))
     taken: list[int] = []
@@ -54,11 +54,11 @@ def most_informative(candidates: Sequence[Entry], count: int) -> list[Entry]:
     return [candidates[at] for at in sorted(taken)]
 
 
-def weight(entry: Entry) -> float:
+def weight(entry: DatasetEntry) -> float:
     """What an example may teach for what was said of it, in (0, 1]."""
     if entry.reason == "correction":
         return 1.0
-    return max((1.0 - entry.example.reward) / 2, PRAISED) if entry.example else PRAISED
+    return max((1.0 - entry.example.reward) / 2, MIN_WEIGHT) if entry.example else MIN_WEIGHT
 
 
 def mean_similarity(signatures: Signatures, weights: Numbers) -> Numbers:

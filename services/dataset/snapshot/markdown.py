@@ -31,7 +31,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def cut(text: str, length: int) -> str:
+def truncate(text: str, length: int) -> str:
     """The first `length` characters, and how many more there are."""
     return (
         text

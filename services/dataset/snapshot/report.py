@@ -9,41 +9,41 @@ from itertools import pairwise
 
 from pydantic import AwareDatetime
 
-from services.dataset.ledger.results import Closing
-from services.dataset.snapshot.contents import LANE, examples_of, with_content
+from services.dataset.ledger.results import BatchPlan
+from services.dataset.snapshot.batch_examples import LANE, examples_of, examples_with_decision
 from shared.config.model_file import ModelFile
 from shared.events import (
     BatchCounts,
     Count,
     Digest,
     FeedbackType,
+    FrozenModel,
     Id,
     Message,
     Name,
     OffsetRange,
     Reward,
     Share,
-    Value,
 )
 from shared.events.hyperparameters import Lane
-from shared.identity import share_of
+from shared.identity import hash_fraction
 from shared.storage.composition import composition_of
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import (
-    KINDS,
+    EXAMPLE_KINDS,
     MEMBER_KINDS,
     Composition,
     Example,
-    Kind,
-    Policy,
+    ExampleKind,
+    PolicySnapshot,
     offsets_of,
 )
 
-SAMPLES = 3
+SAMPLES_PER_KIND = 3
 _EDGES = tuple(step / 4 - 1 for step in range(9))
 
 
-class Bin(Value):
+class RewardBin(FrozenModel):
     """How many rewards are at least `first` and below `last`; in the last bin, also equal to it."""
 
     first: Reward
@@ -51,10 +51,10 @@ class Bin(Value):
     examples: Count
 
 
-class Sample(Value):
+class SampledExample(FrozenModel):
     """An example as it stands in the data file, without its user."""
 
-    kind: Kind
+    kind: ExampleKind
     feedback_id: Id
     messages: tuple[Message, ...]
     answer: str
@@ -65,7 +65,7 @@ class Sample(Value):
     model_version: str | None = None
 
 
-class DatasetReport(Value):
+class DatasetReport(FrozenModel):
     """A batch in numbers. `reasons` counts its members by decision and reason, `dropped` what
     became no member, `held_back` what waits for a later batch; `rewards` is the distribution over
     all members, `samples` are up to three of each kind, drawn by the hash of their ids. Users stand
@@ -83,66 +83,66 @@ class DatasetReport(Value):
     reasons: dict[str, dict[str, Count]]
     dropped: dict[str, Count]
     held_back: dict[str, Count]
-    made_of: dict[Kind, Composition]
-    rewards: tuple[Bin, ...]
+    made_of: dict[ExampleKind, Composition]
+    rewards: tuple[RewardBin, ...]
     offsets: tuple[OffsetRange, ...]
-    policy: Policy
-    samples: tuple[Sample, ...]
+    policy: PolicySnapshot
+    samples: tuple[SampledExample, ...]
 
 
-def report_of(closing: Closing, model_file: ModelFile, shard: int) -> DatasetReport:
+def report_of(plan: BatchPlan, model_file: ModelFile, shard: int) -> DatasetReport:
     """The report of a batch that is full. The same batch has the same report."""
-    examples = examples_of(closing)
+    examples = examples_of(plan)
     return DatasetReport(
         model=model_file.model,
         model_digest=model_file.digest,
-        batch_id=closing.batch_id,
+        batch_id=plan.batch_id,
         shard=shard,
-        number=closing.number,
+        number=plan.number,
         lane=LANE,
-        closed_at=closing.occurred_at,
-        counts=BatchCounts(**{kind: len(examples[kind]) for kind in KINDS}),
-        reasons=_reasons(closing.members),
-        dropped=dict(sorted(closing.dropped.items())),
-        held_back=dict(sorted(closing.held_back.items())),
-        made_of={kind: composition_of(examples[kind]) for kind in KINDS},
+        closed_at=plan.occurred_at,
+        counts=BatchCounts(**{kind: len(examples[kind]) for kind in EXAMPLE_KINDS}),
+        reasons=_reasons(plan.members),
+        dropped=dict(sorted(plan.dropped.items())),
+        held_back=dict(sorted(plan.deferred.items())),
+        made_of={kind: composition_of(examples[kind]) for kind in EXAMPLE_KINDS},
         rewards=histogram([example.reward for kind in MEMBER_KINDS for example in examples[kind]]),
-        offsets=offsets_of(entry.source for entry in closing.members),
-        policy=Policy(
+        offsets=offsets_of(entry.source for entry in plan.members),
+        policy=PolicySnapshot(
             curation=model_file.curation.model_dump(mode="json"),
             reward=model_file.reward.model_dump(mode="json"),
         ),
         samples=tuple(
-            _sample(kind, example) for kind in MEMBER_KINDS for example in _drawn(closing, kind)
+            _sample(kind, example) for kind in MEMBER_KINDS for example in _draw_samples(plan, kind)
         ),
     )
 
 
-def histogram(rewards: Sequence[float]) -> tuple[Bin, ...]:
+def histogram(rewards: Sequence[float]) -> tuple[RewardBin, ...]:
     """Rewards in eight bins of the same width from -1 to 1."""
     found = Counter(min(bisect_right(_EDGES, reward), len(_EDGES) - 1) - 1 for reward in rewards)
     return tuple(
-        Bin(first=first, last=last, examples=found[place])
+        RewardBin(first=first, last=last, examples=found[place])
         for place, (first, last) in enumerate(pairwise(_EDGES))
     )
 
 
-def _reasons(members: Iterable[Entry]) -> dict[str, dict[str, int]]:
+def _reasons(members: Iterable[DatasetEntry]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for entry in members:
         counts.setdefault(entry.decision, Counter())[entry.reason] += 1
     return {decision: dict(sorted(reasons.items())) for decision, reasons in sorted(counts.items())}
 
 
-def _drawn(closing: Closing, kind: Kind) -> list[Example]:
+def _draw_samples(plan: BatchPlan, kind: ExampleKind) -> list[Example]:
     """A few of a kind that nobody can choose: neither the first, which are corrections, nor by
     anything in them.
     """
     return sorted(
-        with_content(closing, kind),
-        key=lambda example: share_of("sample", closing.batch_id, example.feedback_id),
-    )[:SAMPLES]
+        examples_with_decision(plan, kind),
+        key=lambda example: hash_fraction("sample", plan.batch_id, example.feedback_id),
+    )[:SAMPLES_PER_KIND]
 
 
-def _sample(kind: Kind, example: Example) -> Sample:
-    return Sample(kind=kind, **example.model_dump(exclude={"user_id"}))
+def _sample(kind: ExampleKind, example: Example) -> SampledExample:
+    return SampledExample(kind=kind, **example.model_dump(exclude={"user_id"}))

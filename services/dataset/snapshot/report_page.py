@@ -8,19 +8,19 @@ from textwrap import indent
 
 from pydantic import JsonValue
 
-from services.dataset.snapshot.markdown import block, code, cut, table
-from services.dataset.snapshot.report import Bin, DatasetReport, Sample
+from services.dataset.snapshot.markdown import block, code, table, truncate
+from services.dataset.snapshot.report import DatasetReport, RewardBin, SampledExample
 from shared.events import Message
 from shared.storage.object_store import canonical_json
-from shared.storage.snapshots import KINDS, MEMBER_KINDS, Composition, Kind, Spread
+from shared.storage.snapshots import EXAMPLE_KINDS, MEMBER_KINDS, Composition, ExampleKind, Summary
 
-_NAMES: Mapping[Kind, str] = {
+_NAMES: Mapping[ExampleKind, str] = {
     "training": "training",
     "preference": "preference",
     "negative": "negative",
     "held_out": "held out",
 }
-_ANSWERS: Mapping[Kind, str] = {
+_ANSWERS: Mapping[ExampleKind, str] = {
     "training": "learnt",
     "negative": "to avoid",
     "held_out": "reference, never trained on",
@@ -49,7 +49,7 @@ _NAME = 80
 _BAR = 40
 
 
-def page_of(report: DatasetReport) -> str:
+def render_page(report: DatasetReport) -> str:
     """The page. A function of the report's values, not of the order in which it names them."""
     closed = report.closed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
     sections = (
@@ -122,7 +122,7 @@ def _users_of(made: Composition) -> str:
 
 
 def _contents(report: DatasetReport) -> str:
-    def row(kind: Kind) -> tuple[str, ...]:
+    def row(kind: ExampleKind) -> tuple[str, ...]:
         made = report.made_of[kind]
         counts = (
             made.examples,
@@ -142,7 +142,7 @@ def _contents(report: DatasetReport) -> str:
         "users",
         "largest share of one",
     )
-    rows = table(header, map(row, KINDS))
+    rows = table(header, map(row, EXAMPLE_KINDS))
     return f"{rows}\n\nA preference is a training example again, with the answer that it rejects."
 
 
@@ -188,7 +188,7 @@ def _by_kind(
     members = sum(totals.values())
     rows = [
         (
-            code(cut(name, _NAME)) or nameless,
+            code(truncate(name, _NAME)) or nameless,
             *(str(counts.get(name, 0)) for counts in columns),
             _share(total, members),
         )
@@ -207,7 +207,7 @@ def _by_kind(
     return table((title, *(_NAMES[kind] for kind in MEMBER_KINDS), "share"), rows)
 
 
-def _bars(rewards: Sequence[Bin]) -> str:
+def _bars(rewards: Sequence[RewardBin]) -> str:
     most = max((found.examples for found in rewards), default=0)
     lines = (
         f"{found.first:+.2f} to {found.last:+.2f} "
@@ -218,14 +218,14 @@ def _bars(rewards: Sequence[Bin]) -> str:
 
 
 def _spreads(report: DatasetReport) -> str:
-    def cells(spread: Spread | None, sign: str) -> tuple[str, ...]:
+    def cells(spread: Summary | None, sign: str) -> tuple[str, ...]:
         return (
             tuple(f"{value:{sign}.2f}" for value in (spread.least, spread.mean, spread.most))
             if spread
             else ("–", "–", "–")
         )
 
-    def row(kind: Kind) -> tuple[str, ...]:
+    def row(kind: ExampleKind) -> tuple[str, ...]:
         made = report.made_of[kind]
         return _NAMES[kind], *cells(made.reward, "+"), *cells(made.quality, "")
 
@@ -237,12 +237,12 @@ def _spreads(report: DatasetReport) -> str:
 
 def _settings(values: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
     return [
-        (code(name), code(cut(canonical_json(value).decode(), _NAME)))
+        (code(name), code(truncate(canonical_json(value).decode(), _NAME)))
         for name, value in sorted(values.items())
     ]
 
 
-def _sample(sample: Sample) -> str:
+def _sample(sample: SampledExample) -> str:
     said = (
         f"**{_NAMES[sample.kind]}** · {code(sample.feedback_type)} · reward {sample.reward:+.2f} "
         f"· quality {sample.quality:.2f}"
@@ -252,7 +252,9 @@ def _sample(sample: Sample) -> str:
     if sample.rejected is not None:
         turns.append(("rejected", sample.rejected))
     # Indented, so that no text can pass for the label of another turn.
-    text = "\n\n".join(f"[{who}]\n{indent(cut(content, _TURN), '  ')}" for who, content in turns)
+    text = "\n\n".join(
+        f"[{who}]\n{indent(truncate(content, _TURN), '  ')}" for who, content in turns
+    )
     return f"{said}{by} · {code(sample.feedback_id)}\n\n{block(text)}"
 
 

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from services.dataset.snapshot.withdrawal_marks import add_to_mark
-from shared.errors import Corrupt, Missing, Undecodable
+from shared.errors import DigestMismatch, ObjectNotFound, Undecodable
 from shared.events import Artefact, ExamplesWithdrawn, WithdrawalRequested, WithdrawnBatch
 from shared.identity import identity, user_digest
 from shared.storage.object_store import ObjectStore
-from shared.storage.snapshots import Kind, Manifest, read_examples, read_manifest
+from shared.storage.snapshots import BatchManifest, ExampleKind, read_examples, read_manifest
 
-SEARCHED: tuple[Kind, ...] = ("training", "negative", "held_out")
+SEARCHED_KINDS: tuple[ExampleKind, ...] = ("training", "negative", "held_out")
 """Every preference stands among the training examples as well."""
 
-MOST_IDS = 500
+MAX_IDS_PER_EVENT = 500
 """In one event, whose ids may have 256 characters each: Kafka takes a megabyte as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MarkedExamples:
     """A user's examples in a shard's snapshots, newest batch first; and what could not be read."""
 
     batches: tuple[WithdrawnBatch, ...]
@@ -31,7 +31,7 @@ class Found:
 
 def mark_examples(
     store: ObjectStore, newest: Artefact | None, user_id: str, progressed: Callable[[], object]
-) -> Found:
+) -> MarkedExamples:
     """Search the snapshots from the newest manifest back, and mark those that have examples of a
     user.
 
@@ -46,9 +46,9 @@ def mark_examples(
         progressed()
         try:
             manifest = read_manifest(store, artefact)
-        except Missing:
+        except ObjectNotFound:
             break
-        except (Corrupt, Undecodable):
+        except (DigestMismatch, Undecodable):
             unread.append(artefact.uri)
             break
         if names := tuple(_examples_of(store, manifest, user_id, unread)):
@@ -59,16 +59,16 @@ def mark_examples(
                 )
             )
         artefact = manifest.previous
-    return Found(tuple(batches), tuple(unread))
+    return MarkedExamples(tuple(batches), tuple(unread))
 
 
-def announcements(
-    request: WithdrawalRequested, waiting: int, found: Found
+def withdrawal_events(
+    request: WithdrawalRequested, waiting: int, marked: MarkedExamples
 ) -> list[ExamplesWithdrawn]:
     """The events that answer a request, each of a size that the bus takes; a function of the
     request and of what it found.
     """
-    parts = list(_parts(found.batches)) or [()]
+    parts = list(_parts(marked.batches)) or [()]
     return [
         ExamplesWithdrawn(
             event_id=identity("withdrawn", request.event_id, part),
@@ -81,7 +81,7 @@ def announcements(
             reason=request.reason,
             waiting=waiting,
             batches=batches,
-            unread=found.unread,
+            unread=marked.unread,
             part=part,
             parts=len(parts),
         )
@@ -90,13 +90,13 @@ def announcements(
 
 
 def _examples_of(
-    store: ObjectStore, manifest: Manifest, user_id: str, unread: list[str]
+    store: ObjectStore, manifest: BatchManifest, user_id: str, unread: list[str]
 ) -> Iterator[str]:
     """The ids of a user's examples in one snapshot. What cannot be read is added to `unread`."""
-    for kind in SEARCHED:
+    for kind in SEARCHED_KINDS:
         try:
             examples = read_examples(store, manifest, kind)
-        except (Missing, Corrupt, ValueError):
+        except (ObjectNotFound, DigestMismatch, ValueError):
             unread += [file.artefact.uri for file in manifest.files if file.kind == kind]
             continue
         yield from (example.feedback_id for example in examples if example.user_id == user_id)
@@ -107,11 +107,11 @@ def _parts(batches: tuple[WithdrawnBatch, ...]) -> Iterator[tuple[WithdrawnBatch
     group: list[WithdrawnBatch] = []
     size = 0
     for batch in batches:
-        for at in range(0, len(batch.feedback_ids), MOST_IDS):
+        for at in range(0, len(batch.feedback_ids), MAX_IDS_PER_EVENT):
             piece = batch.model_copy(
-                update={"feedback_ids": batch.feedback_ids[at : at + MOST_IDS]}
+                update={"feedback_ids": batch.feedback_ids[at : at + MAX_IDS_PER_EVENT]}
             )
-            if size + len(piece.feedback_ids) > MOST_IDS:
+            if size + len(piece.feedback_ids) > MAX_IDS_PER_EVENT:
                 yield tuple(group)
                 group, size = [], 0
             group.append(piece)

@@ -6,12 +6,12 @@ counts is said in `dataset.withdrawals`, from which it could be made again.
 
 from collections.abc import Collection
 
-from shared.errors import Missing, Undecodable
-from shared.events import Artefact, Id, Value
+from shared.errors import ObjectNotFound, Undecodable
+from shared.events import Artefact, FrozenModel, Id
 from shared.storage.object_store import ObjectStore, canonical_json
 
 
-class Mark(Value):
+class WithdrawalMark(FrozenModel):
     """One object for each snapshot: the ids of all that was ever withdrawn of it, in their order as
     strings. It names no user.
     """
@@ -25,13 +25,13 @@ def mark_key(manifest: Artefact) -> str:
     return manifest.uri.removesuffix(".json") + ".withdrawn.json"
 
 
-def read_mark(store: ObjectStore, manifest: Artefact) -> Mark | None:
+def read_mark(store: ObjectStore, manifest: Artefact) -> WithdrawalMark | None:
     """None when nothing of the snapshot was withdrawn. Raises Undecodable when it was altered,
     StorageUnavailable.
     """
     try:
-        return Mark.model_validate_json(store.get(mark_key(manifest)))
-    except Missing:
+        return WithdrawalMark.model_validate_json(store.get(mark_key(manifest)))
+    except ObjectNotFound:
         return None
     except ValueError as error:
         raise Undecodable(f"{mark_key(manifest)} is not a mark: {error}") from error
@@ -48,6 +48,6 @@ def add_to_mark(
     except Undecodable:
         before = None
     marked = {*feedback_ids, *(before.feedback_ids if before else ())}
-    mark = Mark(batch_id=batch_id, feedback_ids=tuple(sorted(marked)))
+    mark = WithdrawalMark(batch_id=batch_id, feedback_ids=tuple(sorted(marked)))
     if mark != before:
         store.put(mark_key(manifest), canonical_json(mark.model_dump(mode="json")))

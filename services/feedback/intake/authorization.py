@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from services.feedback.intake.responses import Problem
+from services.feedback.intake.responses import IntakeProblem
 from shared.auth.bearer_tokens import Tokens
 from shared.http.local_requests import is_local
 
-TokensNow = Callable[[], Tokens]
+TokenSource = Callable[[], Tokens]
 
 
-def admit(peer: str | None, headers: Mapping[str, str], tokens: TokensNow | None) -> None:
+def authorize(peer: str | None, headers: Mapping[str, str], tokens: TokenSource | None) -> None:
     """Raises Problem for a caller who may not send; `tokens` is None where none are set."""
     if tokens is None:
         if not is_local(peer, headers):
@@ -30,8 +30,8 @@ def admit(peer: str | None, headers: Mapping[str, str], tokens: TokensNow | None
         )
 
 
-def _unauthorized(detail: str, error: str) -> Problem:
-    return Problem(
+def _unauthorized(detail: str, error: str) -> IntakeProblem:
+    return IntakeProblem(
         HTTPStatus.UNAUTHORIZED,
         detail,
         {"WWW-Authenticate": f'Bearer realm="ratchet-intake"{error}'},

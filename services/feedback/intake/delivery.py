@@ -8,35 +8,37 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Protocol
 
-from services.feedback.intake.parsing import Entry
-from services.feedback.intake.responses import Problem, later
+from services.feedback.intake.parsing import ParsedEvent
+from services.feedback.intake.responses import IntakeProblem, retry_after
 from shared.errors import BusUnavailable, Misconfigured
 from shared.kafka.client import KafkaProducer
-from shared.kafka.security import OPEN, Security
-from shared.messaging.bus import Pipeline
+from shared.kafka.security import PLAINTEXT, Security
+from shared.messaging.bus import BufferedProducer
 from shared.messaging.topics import FEEDBACK_RECEIVED
 
-AGAIN_SECONDS = 5
+RETRY_SECONDS = 5
 
 
 class Delivery(Protocol):
     """Where accepted feedback goes."""
 
-    async def put(self, entries: Sequence[Entry]) -> None:
+    async def deliver(self, entries: Sequence[ParsedEvent]) -> None:
         """Returns when all are durable. Raises Problem; then some of them may be."""
 
 
 class KafkaDelivery:
     """`seconds` is how long an acknowledgement may take."""
 
-    def __init__(self, bootstrap_servers: str, seconds: float, security: Security = OPEN) -> None:
+    def __init__(
+        self, bootstrap_servers: str, seconds: float, security: Security = PLAINTEXT
+    ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._security = security
-        self._seconds = seconds
-        self._producer: Pipeline | None = None
+        self._ack_timeout = seconds
+        self._producer: BufferedProducer | None = None
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[None]:
+    async def connection(self) -> AsyncIterator[None]:
         """Be connected meanwhile, as soon as Kafka answers. Until then, what is put is told to come
         again.
         """
@@ -54,7 +56,7 @@ class KafkaDelivery:
             try:
                 await producer.start()
             except BusUnavailable:
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
             except asyncio.CancelledError:
                 await producer.stop()
                 raise
@@ -63,23 +65,23 @@ class KafkaDelivery:
                 self._producer = producer
                 return
 
-    async def put(self, entries: Sequence[Entry]) -> None:
+    async def deliver(self, entries: Sequence[ParsedEvent]) -> None:
         if self._producer is None:
-            raise _away()
+            raise _unavailable()
         try:
-            async with asyncio.timeout(self._seconds):
-                await _acknowledged(self._producer, entries)
+            async with asyncio.timeout(self._ack_timeout):
+                await _send_all(self._producer, entries)
         except (TimeoutError, BusUnavailable) as error:
-            raise _away() from error
+            raise _unavailable() from error
         except Misconfigured as error:
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
+            raise IntakeProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
 
 
-async def _acknowledged(producer: Pipeline, entries: Sequence[Entry]) -> None:
+async def _send_all(producer: BufferedProducer, entries: Sequence[ParsedEvent]) -> None:
     under_way: list[asyncio.Future[object]] = []
     try:
         for entry in entries:
-            begun = await producer.begin(FEEDBACK_RECEIVED, entry.key, entry.value, ())
+            begun = await producer.send_nowait(FEEDBACK_RECEIVED, entry.key, entry.value, ())
             under_way.append(asyncio.ensure_future(begun))
         await asyncio.gather(*under_way)
     finally:
@@ -87,9 +89,9 @@ async def _acknowledged(producer: Pipeline, entries: Sequence[Entry]) -> None:
             delivery.cancel()
 
 
-def _away() -> Problem:
+def _unavailable() -> IntakeProblem:
     detail = (
         "Kafka did not acknowledge it in time; send the whole request again, with the same event "
         "ids"
     )
-    return later(HTTPStatus.SERVICE_UNAVAILABLE, detail, AGAIN_SECONDS)
+    return retry_after(HTTPStatus.SERVICE_UNAVAILABLE, detail, RETRY_SECONDS)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import h11
 
-from services.feedback.intake.responses import Answer, Problem
+from services.feedback.intake.responses import IntakeProblem, IntakeResponse
 
 MOST_CONNECTIONS = 1000
 ARRIVES_SECONDS = 30.0
@@ -25,7 +25,7 @@ _FULL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RequestHead:
     """A request without its body. Names of headers are in lower case."""
 
     method: str
@@ -37,12 +37,12 @@ class Head:
 class Application(Protocol):
     """Answers requests."""
 
-    def admitted(self, head: Head) -> AbstractContextManager[int]:
+    def admitted(self, head: RequestHead) -> AbstractContextManager[int]:
         """Entered before the body is read and left after the answer is made: how many bytes of body
         are read. Raises Problem.
         """
 
-    async def answer(self, head: Head, body: bytes) -> Answer:
+    async def answer(self, head: RequestHead, body: bytes) -> IntakeResponse:
         """Raises Problem."""
 
 
@@ -123,15 +123,15 @@ class _Connection:
             if self._protocol.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 status = HTTPStatus(error.error_status_hint)
                 await self._say(
-                    Problem(
+                    IntakeProblem(
                         status, f"this is no HTTP/1.1: {error}", {"Connection": "close"}
-                    ).answer()
+                    ).response()
                 )
 
-    async def _answer(self, request: h11.Request) -> Answer:
+    async def _answer(self, request: h11.Request) -> IntakeResponse:
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
         path = request.target.decode("ascii").partition("?")[0]
-        head = Head(request.method.decode("ascii"), path, headers, self._peer)
+        head = RequestHead(request.method.decode("ascii"), path, headers, self._peer)
         try:
             with self._app.admitted(head) as most:
                 # In all, not for each piece: meanwhile nobody else has the room that this body was
@@ -139,8 +139,8 @@ class _Connection:
                 async with asyncio.timeout(ARRIVES_SECONDS):
                     body = await self._body(most)
                 return await self._app.answer(head, body)
-        except Problem as problem:
-            return problem.answer()
+        except IntakeProblem as problem:
+            return problem.response()
 
     async def _body(self, most: int) -> bytes:
         body = bytearray()
@@ -151,7 +151,7 @@ class _Connection:
         while isinstance(event := await self._next(), h11.Data):
             body += event.data
             if len(body) > most:
-                raise Problem(
+                raise IntakeProblem(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     f"the body is too long; at most {most} bytes",
                     {"Connection": "close"},
@@ -160,7 +160,7 @@ class _Connection:
             raise ConnectionError
         return bytes(body)
 
-    async def _say(self, answer: Answer, with_body: bool = True) -> None:
+    async def _say(self, answer: IntakeResponse, with_body: bool = True) -> None:
         headers = {
             "Content-Type": answer.content_type,
             "Content-Length": str(len(answer.body)),

@@ -4,34 +4,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from services.feedback.intake.responses import later
+from services.feedback.intake.responses import retry_after
 
 
-class Room:
+class InFlightBudget:
     """Bytes that are taken and given back. `tell` hears how many are taken."""
 
     def __init__(self, most: int, tell: Callable[[int], None]) -> None:
-        self._most = most
-        self._tell = tell
-        self.taken = 0
+        self._limit = most
+        self._on_change = tell
+        self.used_bytes = 0
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def reserve(self, size: int) -> Iterator[None]:
         """Hold `size` bytes meanwhile. Raises Problem (429) when there is no room for them; alone,
         a request always has room.
         """
-        if self.taken and self.taken + size > self._most:
-            raise later(
+        if self.used_bytes and self.used_bytes + size > self._limit:
+            raise retry_after(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"{self.taken} bytes of feedback are under way; send this again in a second",
+                f"{self.used_bytes} bytes of feedback are under way; send this again in a second",
                 1,
             )
-        self._change(size)
+        self._add(size)
         try:
             yield
         finally:
-            self._change(-size)
+            self._add(-size)
 
-    def _change(self, size: int) -> None:
-        self.taken += size
-        self._tell(self.taken)
+    def _add(self, size: int) -> None:
+        self.used_bytes += size
+        self._on_change(self.used_bytes)

@@ -8,21 +8,21 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from services.feedback.intake.responses import Problem
-from services.feedback.scoring import Policies, accepting
+from services.feedback.intake.responses import IntakeProblem
+from services.feedback.scoring import Policies, validated_policy
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
 from shared.messaging.codec import decode
-from shared.messaging.topics import LARGEST_SENT
+from shared.messaging.topics import MAX_APPLICATION_RECORD_BYTES
 
-AROUND_A_RECORD = 200
+RECORD_OVERHEAD = 200
 """Bytes that a record has around its key and value in Kafka, at most, when it is alone in its
 batch.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ParsedEvent:
     """One event, as it goes to Kafka: what was sent, unknown fields included, as an application
     with a producer would have sent it.
     """
@@ -32,7 +32,7 @@ class Entry:
     value: bytes
 
 
-def read(body: bytes, most_events: int, policies: Policies) -> list[Entry]:
+def parse_events(body: bytes, max_events: int, policies: Policies) -> list[ParsedEvent]:
     """The events of a body, in order: one, or a list of them, in JSON; each bare or as a structured
     CloudEvent.
 
@@ -42,35 +42,37 @@ def read(body: bytes, most_events: int, policies: Policies) -> list[Entry]:
     try:
         said: Any = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
+        raise IntakeProblem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
     events = said if isinstance(said, list) else [said]
     if not events:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the list is empty; send at least one event")
-    if len(events) > most_events:
-        raise Problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{len(events)} events at once; send at most {most_events}",
+        raise IntakeProblem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "the list is empty; send at least one event"
         )
-    return [_entry(index, event, policies) for index, event in enumerate(events)]
+    if len(events) > max_events:
+        raise IntakeProblem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"{len(events)} events at once; send at most {max_events}",
+        )
+    return [_parse_event(index, event, policies) for index, event in enumerate(events)]
 
 
-def _entry(index: int, said: Any, policies: Policies) -> Entry:
+def _parse_event(index: int, said: Any, policies: Policies) -> ParsedEvent:
     value = to_json(said)
     try:
         decoded = decode(value, (), FeedbackReceived)
-        accepting(decoded, policies)
+        validated_policy(decoded, policies)
     except Unprocessable as error:
-        raise Problem(
+        raise IntakeProblem(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             f"event {index}: {error}",
             index=index,
             field=error.field,
         ) from error
     key = decoded.event.key.encode()
-    if len(key) + len(value) + AROUND_A_RECORD > LARGEST_SENT:
+    if len(key) + len(value) + RECORD_OVERHEAD > MAX_APPLICATION_RECORD_BYTES:
         detail = (
             f"event {index} is {len(value)} bytes long; Kafka takes "
-            f"{LARGEST_SENT - AROUND_A_RECORD - len(key)}"
+            f"{MAX_APPLICATION_RECORD_BYTES - RECORD_OVERHEAD - len(key)}"
         )
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, index=index, field="")
-    return Entry(decoded.event.event_id, key, value)
+        raise IntakeProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, index=index, field="")
+    return ParsedEvent(decoded.event.event_id, key, value)

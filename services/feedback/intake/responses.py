@@ -10,7 +10,7 @@ from shared.errors import RatchetError
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IntakeResponse:
     """A whole response, but for what every response has."""
 
     status: int
@@ -19,7 +19,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Problem(RatchetError):
+class IntakeProblem(RatchetError):
     """A request that is not done as it was asked for. `members` go into the answer beside its
     detail: an event's `index`, its `field`.
     """
@@ -36,18 +36,18 @@ class Problem(RatchetError):
         self.headers = headers or {}
         self.members = members
 
-    def answer(self) -> Answer:
+    def response(self) -> IntakeResponse:
         said = {
             "type": "about:blank",
             "title": self.status.phrase,
             "status": int(self.status),
             "detail": str(self),
         }
-        return Answer(
+        return IntakeResponse(
             self.status, to_json(said | self.members), "application/problem+json", self.headers
         )
 
 
-def later(status: HTTPStatus, detail: str, seconds: int) -> Problem:
+def retry_after(status: HTTPStatus, detail: str, seconds: int) -> IntakeProblem:
     """A problem that goes away by itself."""
-    return Problem(status, detail, {"Retry-After": str(seconds)})
+    return IntakeProblem(status, detail, {"Retry-After": str(seconds)})

@@ -10,12 +10,12 @@ from threading import Thread
 from services.feedback.intake.delivery import KafkaDelivery
 from services.feedback.intake.http import Application, Connections
 
-ENDS_SECONDS = 5.0
+SHUTDOWN_SECONDS = 5.0
 
 Stop = Callable[[], None]
 
 
-def serve_intake(app: Application, delivery: KafkaDelivery, host: str, port: int) -> Stop:
+def start_intake(app: Application, delivery: KafkaDelivery, host: str, port: int) -> Stop:
     """Serve from a thread; returns a function that stops it, once what is under way has come to its
     end. Raises OSError when the port is taken.
     """
@@ -45,11 +45,11 @@ async def _serve(
     except OSError as error:
         started.set_exception(error)
         return
-    async with delivery.connected():
+    async with delivery.connection():
         started.set_result(lambda: _soon(loop, stopping))
         await stopping.wait()
         server.close()
-        await connections.answered(ENDS_SECONDS)
+        await connections.answered(SHUTDOWN_SECONDS)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

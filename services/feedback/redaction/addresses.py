@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from services.feedback.redaction.pii_match import WALL, Found
+from services.feedback.redaction.pii_match import MASK, PiiMatch
 
 # Every repetition is bounded (RFC 5321: 64 characters before the @, 63 in a label), so the time is
 # linear whatever the text.
@@ -15,21 +15,21 @@ _EMAIL = re.compile(
 
 _V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _V6 = rf"(?=[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f]{{0,4}}:)(?:[0-9A-Fa-f:]{{2,30}}:{_V4}|[0-9A-Fa-f:]{{3,39}})"
-_IP = re.compile(rf"(?<![\w:.]){_V6}(?![\w:])|(?<![\w.]){_V4}(?!\w|\.[\d{WALL}])")
+_IP = re.compile(rf"(?<![\w:.]){_V6}(?![\w:])|(?<![\w.]){_V4}(?!\w|\.[\d{MASK}])")
 _MAYBE_V4 = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
 _NUMBERED = re.compile(
     r"(?:\bv|\b(?:version|release|build|section|chapter)|§)[ .:=]{0,2}$", re.IGNORECASE
 )
 
 
-def find_emails(text: str) -> Iterator[Found]:
+def find_emails(text: str) -> Iterator[PiiMatch]:
     """Addresses with a domain of two labels or more."""
     if "@" in text:
         for match in _EMAIL.finditer(text):
-            yield Found(match.start(), match.end(), "email", match.group().casefold())
+            yield PiiMatch(match.start(), match.end(), "email", match.group().casefold())
 
 
-def find_ips(text: str) -> Iterator[Found]:
+def find_ips(text: str) -> Iterator[PiiMatch]:
     """Addresses of both versions; not one that names no machine (loopback, unspecified), nor a
     version's or section's number.
     """
@@ -39,7 +39,7 @@ def find_ips(text: str) -> Iterator[Found]:
         written = match.group() if match.group().endswith("::") else match.group().removesuffix(":")
         value = _address(written)
         if value and not _NUMBERED.search(text, max(0, match.start() - 12), match.start()):
-            yield Found(match.start(), match.start() + len(written), "ip", value)
+            yield PiiMatch(match.start(), match.start() + len(written), "ip", value)
 
 
 def _address(written: str) -> str | None:

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from services.feedback.redaction.pii_match import Finder, Found, FoundKind
+from services.feedback.redaction.pii_match import Finder, PiiKind, PiiMatch
 from shared.errors import Misconfigured
 
-_KINDS: dict[str, FoundKind] = {"PERSON": "person", "LOCATION": "place"}
+_KINDS: dict[str, PiiKind] = {"PERSON": "person", "LOCATION": "place"}
 
 
 def load_name_finder(pipeline: str, language: str) -> Finder:
@@ -44,24 +44,24 @@ def load_name_finder(pipeline: str, language: str) -> Finder:
         recognizers=[SpacyRecognizer(supported_language=language, supported_entities=list(_KINDS))],
         supported_languages=[language],
     )
-    return _Presidio(
+    return _PresidioFinder(
         AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language]),
         language,
     )
 
 
-class _Presidio:
+class _PresidioFinder:
     def __init__(self, engine: Any, language: str) -> None:
         self._engine = engine
         self._language = language
 
-    def __call__(self, text: str) -> Iterator[Found]:
+    def __call__(self, text: str) -> Iterator[PiiMatch]:
         end = 0
         hits = self._engine.analyze(text=text, language=self._language, entities=list(_KINDS))
         for hit in sorted(hits, key=lambda hit: (hit.start, -hit.end)):
             if hit.start >= end:
                 end = hit.end
-                yield Found(
+                yield PiiMatch(
                     hit.start,
                     end,
                     _KINDS[hit.entity_type],

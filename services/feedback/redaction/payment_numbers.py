@@ -4,18 +4,18 @@ import re
 from collections.abc import Iterator
 
 from services.feedback.redaction.digit_runs import digit_runs, has_long_run
-from services.feedback.redaction.pii_match import Found
+from services.feedback.redaction.pii_match import PiiMatch
 
 # Issuers' prefixes with the lengths that they give out: Visa, Mastercard, American Express, Diners,
 # Discover, JCB, UnionPay, Maestro.
-_ISSUED = re.compile(
+_ISSUER_PATTERN = re.compile(
     r"4(?:\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11,16}"
     r"|6(?:011|5\d\d|4[4-9]\d)\d{12,15}|35\d{14,17}|62\d{14,17}|(?:5[0678]|6[37])\d{11,17}"
 )
 _GROUP = re.compile(r"\d+")
-_SMALLEST_GROUP = 3
+_MIN_GROUP_DIGITS = 3
 _SHORTEST, _LONGEST = 14, 19
-_MOST_GROUPS = _LONGEST // _SMALLEST_GROUP
+_MAX_CARD_GROUPS = _LONGEST // _MIN_GROUP_DIGITS
 
 # Lengths of IBANs by country, from the registry that SWIFT keeps for ISO 13616.
 _IBAN_LENGTHS = {
@@ -38,7 +38,7 @@ _IBAN_REST = {
 }
 
 
-def find_cards(text: str) -> Iterator[Found]:
+def find_cards(text: str) -> Iterator[PiiMatch]:
     """Numbers of 14 to 19 digits that an issuer gives out and whose Luhn checksum is right, in
     groups of three digits or more.
     """
@@ -48,14 +48,14 @@ def find_cards(text: str) -> Iterator[Found]:
         groups = [(match.start(), match.end()) for match in _GROUP.finditer(text, start, end)]
         at = 0
         while at < len(groups):
-            taken = _card_from(text, groups, at)
+            taken = _card_groups(text, groups, at)
             if taken:
                 first, last = groups[at][0], groups[at + taken - 1][1]
-                yield Found(first, last, "card", _digits(text[first:last]))
+                yield PiiMatch(first, last, "card", _digits(text[first:last]))
             at += taken or 1
 
 
-def find_ibans(text: str) -> Iterator[Found]:
+def find_ibans(text: str) -> Iterator[PiiMatch]:
     """IBANs with the length of their country and the right checksum (ISO 7064, mod 97), with or
     without spaces.
     """
@@ -71,7 +71,7 @@ def find_ibans(text: str) -> Iterator[Found]:
                 == 1
             ):
                 end = match.end()
-                yield Found(start, end, "iban", value)
+                yield PiiMatch(start, end, "iban", value)
 
 
 def has_luhn_checksum(digits: str) -> bool:
@@ -82,14 +82,18 @@ def has_luhn_checksum(digits: str) -> bool:
     return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
 
 
-def _card_from(text: str, groups: list[tuple[int, int]], at: int) -> int:
+def _card_groups(text: str, groups: list[tuple[int, int]], at: int) -> int:
     """How many groups from `at` are a card's number, the most that can be; 0 when they are none."""
     digits, taken = "", 0
-    for count, (start, end) in enumerate(groups[at : at + _MOST_GROUPS], start=1):
-        if end - start < _SMALLEST_GROUP or len(digits) + end - start > _LONGEST:
+    for count, (start, end) in enumerate(groups[at : at + _MAX_CARD_GROUPS], start=1):
+        if end - start < _MIN_GROUP_DIGITS or len(digits) + end - start > _LONGEST:
             break
         digits += text[start:end]
-        if len(digits) >= _SHORTEST and _ISSUED.fullmatch(digits) and has_luhn_checksum(digits):
+        if (
+            len(digits) >= _SHORTEST
+            and _ISSUER_PATTERN.fullmatch(digits)
+            and has_luhn_checksum(digits)
+        ):
             taken = count
     return taken
 

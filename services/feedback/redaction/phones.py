@@ -19,7 +19,7 @@ from phonenumbers import (
 )
 
 from services.feedback.redaction.digit_runs import digit_runs, has_long_run
-from services.feedback.redaction.pii_match import Found
+from services.feedback.redaction.pii_match import PiiMatch
 
 _URL = re.compile(r"\w{2,12}://[^\s\"'<>]++")
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
@@ -30,12 +30,12 @@ _DATE = re.compile(
 _DECIMAL = re.compile(r"\d\.\d+")
 _NEXT_NUMBER = re.compile(r"(?<=[ \u00a0/])(?=[+(0])")
 _FEWEST_DIGITS, _MOST_DIGITS = 7, 15  # E.164 has the upper bound
-_FEWEST_WITH_COUNTRY = 11
+_MIN_DIGITS_WITH_COUNTRY_CODE = 11
 _PIECE = re.compile(r"[+(\d].{0,40}(?<=\d)(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Number:
+class _PhoneMatch:
     """A number in a piece of text, and its E.164 form."""
 
     start: int
@@ -52,46 +52,46 @@ class PhoneFinder:
     work for an event stays bounded, and nothing is let through.
     """
 
-    def __init__(self, regions: Sequence[str], patience: int = 500) -> None:
+    def __init__(self, regions: Sequence[str], max_lookups: int = 500) -> None:
         self._regions = regions
         self._country_codes = frozenset(country_code_for_region(region) for region in regions)
-        self._patience = patience
-        self._known: dict[str, _Number | None] = {}
+        self._lookups_left = max_lookups
+        self._cache: dict[str, _PhoneMatch | None] = {}
 
-    def __call__(self, text: str) -> Iterator[Found]:
+    def __call__(self, text: str) -> Iterator[PiiMatch]:
         if not has_long_run(text):
             return
         for start, end in digit_runs(_without_urls_and_dates(text)):
             for piece_start, piece_end in _pieces(text, start, end):
                 yield from self._numbers(text, piece_start, piece_end)
 
-    def _numbers(self, text: str, start: int, end: int) -> Iterator[Found]:
+    def _numbers(self, text: str, start: int, end: int) -> Iterator[PiiMatch]:
         piece = text[start:end]
-        if piece not in self._known:
-            self._known[piece] = self._number(piece)
-        number = self._known[piece]
+        if piece not in self._cache:
+            self._cache[piece] = self._number(piece)
+        number = self._cache[piece]
         if number is not None:
             yield from self._numbers(text, start, start + number.start)
-            yield Found(start + number.start, start + number.end, "phone", number.value)
+            yield PiiMatch(start + number.start, start + number.end, "phone", number.value)
             yield from self._numbers(text, start + number.end, end)
 
-    def _number(self, piece: str) -> _Number | None:
+    def _number(self, piece: str) -> _PhoneMatch | None:
         """The first number in a piece."""
         digits = "".join(filter(str.isdecimal, piece))
         if not _FEWEST_DIGITS <= len(digits) <= 2 * _MOST_DIGITS or _DECIMAL.fullmatch(piece):
             return None
-        self._patience -= 1
-        if self._patience < 0:
-            return _Number(0, len(piece), digits) if len(digits) <= _MOST_DIGITS else None
+        self._lookups_left -= 1
+        if self._lookups_left < 0:
+            return _PhoneMatch(0, len(piece), digits) if len(digits) <= _MOST_DIGITS else None
         if piece.startswith("+"):
-            return _matched(piece, None)
+            return _first_match(piece, None)
         return self._without_plus(piece) or self._national(piece)
 
-    def _without_plus(self, piece: str) -> _Number | None:
+    def _without_plus(self, piece: str) -> _PhoneMatch | None:
         """A number with its country code and no +, as messengers name their users; only for
         `regions`.
         """
-        if len(piece) < _FEWEST_WITH_COUNTRY or not piece.isdecimal() or piece[0] == "0":
+        if len(piece) < _MIN_DIGITS_WITH_COUNTRY_CODE or not piece.isdecimal() or piece[0] == "0":
             return None
         try:
             number = parse("+" + piece)
@@ -99,29 +99,33 @@ class PhoneFinder:
             return None
         valid = number.country_code in self._country_codes and is_valid_number(number)
         return (
-            _Number(0, len(piece), format_number(number, PhoneNumberFormat.E164)) if valid else None
+            _PhoneMatch(0, len(piece), format_number(number, PhoneNumberFormat.E164))
+            if valid
+            else None
         )
 
-    def _national(self, piece: str) -> _Number | None:
+    def _national(self, piece: str) -> _PhoneMatch | None:
         for region in self._regions:
             # Digits without a gap are one number or none, and most are none by their first digits
             # or their length.
-            shape = _national_shape(region) if piece.isdecimal() else None
+            shape = _national_pattern(region) if piece.isdecimal() else None
             if shape is None or shape.fullmatch(piece):
-                number = _matched(piece, region)
+                number = _first_match(piece, region)
                 if number is not None:
                     return number
         return None
 
 
-def _matched(piece: str, region: str | None) -> _Number | None:
+def _first_match(piece: str, region: str | None) -> _PhoneMatch | None:
     for match in PhoneNumberMatcher(piece, region, Leniency.VALID):
-        return _Number(match.start, match.end, format_number(match.number, PhoneNumberFormat.E164))
+        return _PhoneMatch(
+            match.start, match.end, format_number(match.number, PhoneNumberFormat.E164)
+        )
     return None
 
 
 @cache
-def _national_shape(region: str) -> re.Pattern[str] | None:
+def _national_pattern(region: str) -> re.Pattern[str] | None:
     """What the digits of a region's numbers are like, more or less: what precedes a national
     number, if anything, and its general pattern. None where national numbers are written otherwise
     than they are dialled.
@@ -145,11 +149,11 @@ def _without_urls_and_dates(text: str) -> str:
     """`text` with letters in place of dates and URLs: the digits of a path are rarely a
     telephone's.
     """
-    text = _URL.sub(_letters, text) if "://" in text else text
-    return _DATE.sub(_letters, text)
+    text = _URL.sub(_mask, text) if "://" in text else text
+    return _DATE.sub(_mask, text)
 
 
-def _letters(match: re.Match[str]) -> str:
+def _mask(match: re.Match[str]) -> str:
     return "x" * len(match.group())
 
 
@@ -158,11 +162,11 @@ def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     a blank, and then by length.
     """
     cuts = [start, end]
-    if _count(text[start:end]) > _MOST_DIGITS:
+    if _digit_count(text[start:end]) > _MOST_DIGITS:
         cuts = [start, *(match.start() for match in _NEXT_NUMBER.finditer(text, start, end)), end]
     for first, last in pairwise(cuts):
         yield from (match.span() for match in _PIECE.finditer(text, first, last))
 
 
-def _count(text: str) -> int:
+def _digit_count(text: str) -> int:
     return sum(map(str.isdecimal, text))

@@ -4,22 +4,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from shared.config.redaction_policy import Kind
+from shared.config.redaction_policy import PersonalDataKind
 
 # Stands for what was found before while more is looked for: a letter, so that what touches it is
 # read as it was; a rare one, so that what contains it is nobody's.
-WALL = "\ua7ff"
+MASK = "\ua7ff"
 
-FoundKind = Kind | Literal["person", "place"]
+PiiKind = PersonalDataKind | Literal["person", "place"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PiiMatch:
     """`text[start:end]` is personal data; `value` is the same for all ways to write the same thing."""
 
     start: int
     end: int
-    kind: FoundKind
+    kind: PiiKind
     value: str
 
 
@@ -29,4 +29,4 @@ class Finder(Protocol):
     Where something was found before, the text has a run of WALL.
     """
 
-    def __call__(self, text: str, /) -> Iterable[Found]: ...
+    def __call__(self, text: str, /) -> Iterable[PiiMatch]: ...

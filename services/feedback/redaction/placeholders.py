@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
-from services.feedback.redaction.pii_match import FoundKind
-from shared.config.redaction_policy import KINDS
+from services.feedback.redaction.pii_match import PiiKind
+from shared.config.redaction_policy import PERSONAL_DATA_KINDS
 
-_KINDS = "|".join(kind.upper() for kind in (*KINDS, *get_args(get_args(FoundKind)[1])))
+_KINDS = "|".join(kind.upper() for kind in (*PERSONAL_DATA_KINDS, *get_args(get_args(PiiKind)[1])))
 PLACEHOLDER = re.compile(rf"<({_KINDS})_([0-9]{{1,6}})>")
 
 
@@ -21,14 +21,14 @@ class Placeholders:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._numbers: dict[tuple[FoundKind, str], int] = {}
+        self._numbers: dict[tuple[PiiKind, str], int] = {}
         self._highest: Counter[str] = Counter()
         for text in texts:
             for kind, number in PLACEHOLDER.findall(text) if "<" in text else ():
                 self._highest[kind] = max(self._highest[kind], int(number))
-        self.counts: Counter[FoundKind] = Counter()
+        self.counts: Counter[PiiKind] = Counter()
 
-    def of(self, kind: FoundKind, value: str) -> str:
+    def placeholder_for(self, kind: PiiKind, value: str) -> str:
         """The placeholder for a value, counted."""
         name = kind.upper()
         if (kind, value) not in self._numbers:

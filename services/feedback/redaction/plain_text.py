@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from services.feedback.redaction.pii_match import WALL, Finder, Found
+from services.feedback.redaction.pii_match import MASK, Finder, PiiMatch
 from services.feedback.redaction.placeholders import PLACEHOLDER, Placeholders
 
 # In JSON that stands inside other text a line's end is written \n: two characters, and none of them
@@ -13,10 +13,10 @@ _ROUNDS = 8
 _KEY = re.compile(r'"\s{0,4}:\s{0,4}$')
 
 
-Find = Callable[[str], Sequence[Found]]
+FindPii = Callable[[str], Sequence[PiiMatch]]
 
 
-def replace(text: str, find: Find, placeholders: Placeholders) -> str:
+def redact_text(text: str, find: FindPii, placeholders: Placeholders) -> str:
     """`text` with a placeholder for each piece of personal data that `find` finds. Doing it again
     changes nothing.
 
@@ -24,27 +24,27 @@ def replace(text: str, find: Find, placeholders: Placeholders) -> str:
     """
     found = find(text)
     return (
-        _joined(text, ((hit, _placeholder(text, hit, placeholders)) for hit in found))
+        _splice(text, ((hit, _placeholder(text, hit, placeholders)) for hit in found))
         if found
         else text
     )
 
 
-def find_all(text: str, finders: Sequence[Finder]) -> list[Found]:
+def find_pii(text: str, finders: Sequence[Finder]) -> list[PiiMatch]:
     """What the finders find, in order and without overlaps: what an earlier one found is hidden
     from the later ones.
     """
-    hidden = PLACEHOLDER.sub(lambda match: WALL * len(match.group()), text) if "<" in text else text
+    hidden = PLACEHOLDER.sub(lambda match: MASK * len(match.group()), text) if "<" in text else text
     hidden = _ESCAPE.sub("  ", hidden) if "\\" in text else hidden
-    found: list[Found] = []
+    found: list[PiiMatch] = []
     # Again until there is nothing more: what was found may have kept what touches it from being
     # read as a number of its own.
     for _ in range(_ROUNDS):
         before = len(found)
         for find in finders:
-            new = [hit for hit in find(hidden) if WALL not in hidden[hit.start : hit.end]]
+            new = [hit for hit in find(hidden) if MASK not in hidden[hit.start : hit.end]]
             hidden = (
-                _joined(hidden, ((hit, WALL * (hit.end - hit.start)) for hit in new))
+                _splice(hidden, ((hit, MASK * (hit.end - hit.start)) for hit in new))
                 if new
                 else hidden
             )
@@ -54,7 +54,7 @@ def find_all(text: str, finders: Sequence[Finder]) -> list[Found]:
     return sorted(found, key=lambda hit: hit.start)
 
 
-def _joined(text: str, changes: Iterable[tuple[Found, str]]) -> str:
+def _splice(text: str, changes: Iterable[tuple[PiiMatch, str]]) -> str:
     pieces, end = [], 0
     for hit, instead in changes:
         pieces += [text[end : hit.start], instead]
@@ -62,8 +62,8 @@ def _joined(text: str, changes: Iterable[tuple[Found, str]]) -> str:
     return "".join([*pieces, text[end:]])
 
 
-def _placeholder(text: str, hit: Found, placeholders: Placeholders) -> str:
-    placeholder = placeholders.of(hit.kind, hit.value)
+def _placeholder(text: str, hit: PiiMatch, placeholders: Placeholders) -> str:
+    placeholder = placeholders.placeholder_for(hit.kind, hit.value)
     is_bare = text[hit.start : hit.end].isdecimal() and _KEY.search(
         text, max(0, hit.start - 10), hit.start
     )

@@ -11,18 +11,18 @@ from typing import Any
 from services.feedback.redaction.addresses import find_emails, find_ips
 from services.feedback.redaction.payment_numbers import find_cards, find_ibans
 from services.feedback.redaction.phones import PhoneFinder
-from services.feedback.redaction.pii_match import Finder, FoundKind
+from services.feedback.redaction.pii_match import Finder, PiiKind
 from services.feedback.redaction.placeholders import Placeholders
-from services.feedback.redaction.plain_text import Find, find_all, replace
+from services.feedback.redaction.plain_text import FindPii, find_pii, redact_text
 from services.feedback.redaction.pseudonyms import Identifier, pseudonym
 from services.feedback.redaction.secret_tokens import find_secrets
 from services.feedback.redaction.structured_text import replace_structured
-from shared.config.redaction_policy import Kind, Redaction
+from shared.config.redaction_policy import PersonalDataKind, RedactionPolicy
 from shared.events import FeedbackReceived, Message
 
 # In the order in which they look: what has a shape that nothing else has comes first, telephone
 # numbers last.
-_FINDERS: dict[Kind, Finder] = {
+_FINDERS: dict[PersonalDataKind, Finder] = {
     "secret": find_secrets,
     "email": find_emails,
     "ip": find_ips,
@@ -39,14 +39,14 @@ _HIDING_ESCAPE = re.compile(r"\\[u/]")
 
 
 @dataclass(frozen=True, slots=True)
-class Redacted:
+class RedactedFeedback:
     """What is left of some feedback, with the CloudEvents source that it came with, and how many
     pieces of each kind were replaced.
     """
 
     feedback: FeedbackReceived
     source: str
-    counts: Mapping[FoundKind, int]
+    counts: Mapping[PiiKind, int]
 
 
 class Redactor:
@@ -54,12 +54,12 @@ class Redactor:
     them.
     """
 
-    def __init__(self, policy: Redaction, find_names: Finder | None = None) -> None:
+    def __init__(self, policy: RedactionPolicy, find_names: Finder | None = None) -> None:
         self._finders = tuple(find for kind, find in _FINDERS.items() if kind in policy.kinds)
         self._regions = policy.regions if "phone" in policy.kinds else None
         self._find_names = find_names if policy.names else None
 
-    def redact(self, feedback: FeedbackReceived, source: str = "") -> Redacted:
+    def redact(self, feedback: FeedbackReceived, source: str = "") -> RedactedFeedback:
         """The feedback without the personal data that was found; itself where none was. Doing it
         again changes nothing.
 
@@ -67,7 +67,7 @@ class Redactor:
         personal data is replaced as a whole, since limits on influence and withdrawal need it to
         stay one.
         """
-        find = cache(partial(find_all, finders=self._finders_of_one_event()))
+        find = cache(partial(find_pii, finders=self._event_finders()))
         texts = _texts(feedback)
         identifiers = {
             identifier: value
@@ -79,27 +79,27 @@ class Redactor:
         if self._find_names is None and _is_clean(
             "\n".join([*texts, *identifiers.values(), source]), find
         ):
-            return Redacted(feedback, source, {})
+            return RedactedFeedback(feedback, source, {})
         placeholders = Placeholders(texts)
-        left = [_redacted(text, find, placeholders) for text in texts]
+        left = [_redact_text(text, find, placeholders) for text in texts]
         changes = _with_texts(feedback, left) if left != texts else {}
         changes |= {
-            _IDENTIFIERS[identifier]: _named(identifier, value, find, placeholders)
+            _IDENTIFIERS[identifier]: _pseudonymize(identifier, value, find, placeholders)
             for identifier, value in identifiers.items()
         }
-        source = _named("source", source, find, placeholders)
-        return Redacted(feedback.model_copy(update=changes), source, placeholders.counts)
+        source = _pseudonymize("source", source, find, placeholders)
+        return RedactedFeedback(feedback.model_copy(update=changes), source, placeholders.counts)
 
-    def identifier(self, identifier: Identifier, value: str) -> str:
+    def pseudonymize(self, identifier: Identifier, value: str) -> str:
         """What an identifier is called in redacted feedback: itself, or its pseudonym."""
-        return _named(
+        return _pseudonymize(
             identifier,
             value,
-            partial(find_all, finders=self._finders_of_one_event()),
+            partial(find_pii, finders=self._event_finders()),
             Placeholders(()),
         )
 
-    def _finders_of_one_event(self) -> tuple[Finder, ...]:
+    def _event_finders(self) -> tuple[Finder, ...]:
         phones = (PhoneFinder(self._regions),) if self._regions is not None else ()
         names = (self._find_names,) if self._find_names is not None else ()
         return (*self._finders, *phones, *names)
@@ -132,17 +132,19 @@ def _with_texts(feedback: FeedbackReceived, texts: Sequence[str]) -> dict[str, A
     }
 
 
-def _is_clean(text: str, find: Find) -> bool:
+def _is_clean(text: str, find: FindPii) -> bool:
     return not find(text) and not _HIDING_ESCAPE.search(text)
 
 
-def _redacted(text: str, find: Find, placeholders: Placeholders) -> str:
+def _redact_text(text: str, find: FindPii, placeholders: Placeholders) -> str:
     if _is_clean(text, find):
         return text
-    return replace_structured(text, partial(replace, find=find, placeholders=placeholders))
+    return replace_structured(text, partial(redact_text, find=find, placeholders=placeholders))
 
 
-def _named(identifier: Identifier, value: str, find: Find, placeholders: Placeholders) -> str:
+def _pseudonymize(
+    identifier: Identifier, value: str, find: FindPii, placeholders: Placeholders
+) -> str:
     found = find(value)
     # An application counts its events, and such a number may happen to be a telephone's.
     if not found or (identifier == "event" and value.isdecimal()):

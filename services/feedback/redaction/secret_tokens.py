@@ -5,20 +5,20 @@ contains, and by its pattern.
 import re
 from collections.abc import Iterator
 
-from services.feedback.redaction.pii_match import WALL, Found
+from services.feedback.redaction.pii_match import MASK, PiiMatch
 
 _PRIVATE_KEY = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 
 # Looking for the words first costs next to nothing in a text without them. Repetitions are bounded,
 # or possessive and begun only where what comes before cannot have been tried already, so the time
 # is linear whatever the text. Where only a part is secret it has that name.
-_SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
+_SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
     (words, re.compile(pattern))
     for words, pattern in (
         # A key block; of one that was cut off, the lines that are there.
         (
             ("PRIVATE KEY",),
-            rf"-----BEGIN {_PRIVATE_KEY}(?:(?:[^-{WALL}]++|-(?!----))*+-----END "
+            rf"-----BEGIN {_PRIVATE_KEY}(?:(?:[^-{MASK}]++|-(?!----))*+-----END "
             rf"{_PRIVATE_KEY}|(?:\s*+[A-Za-z0-9+/=]{{24,}}+)++)",
         ),
         # Passwords in URLs, authorization headers.
@@ -65,10 +65,10 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
     )
 )
 # By a sign that they contain, since many texts have no such sign at all.
-_WORDS = {
+_MARKERS = {
     sign: tuple(
         word
-        for words, _ in _SHAPES
+        for words, _ in _SECRET_PATTERNS
         for word in words
         if next((s for s in "_-" if s in word), "") == sign
     )
@@ -76,19 +76,19 @@ _WORDS = {
 }
 
 
-def find_secrets(text: str) -> Iterator[Found]:
+def find_secrets(text: str) -> Iterator[PiiMatch]:
     """Private keys, tokens of known services, passwords in URLs and what stands in authorization
     headers.
     """
-    if not any(word in text for sign, words in _WORDS.items() if sign in text for word in words):
+    if not any(word in text for sign, words in _MARKERS.items() if sign in text for word in words):
         return
     spans: list[tuple[int, int]] = []
-    for words, pattern in _SHAPES:
+    for words, pattern in _SECRET_PATTERNS:
         if any(word in text for word in words):
             group = "secret" if pattern.groups else 0
             spans += (match.span(group) for match in pattern.finditer(text))
     for start, end in _merged(spans):
-        yield Found(start, end, "secret", text[start:end])
+        yield PiiMatch(start, end, "secret", text[start:end])
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

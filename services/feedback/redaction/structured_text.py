@@ -23,7 +23,7 @@ def replace_structured(text: str, replace: Replace) -> str:
     as a whole.
     """
     if _is_json(text):
-        return _TOKEN.sub(partial(_token, replace), text)
+        return _TOKEN.sub(partial(_replace_token, replace), text)
     if _FENCE in text:
         pieces = text.split(_FENCE)
         fenced = [
@@ -32,13 +32,13 @@ def replace_structured(text: str, replace: Replace) -> str:
         ]
         if any(fenced):
             return _FENCE.join(
-                _block(piece, replace) if is_json else replace(piece)
+                _replace_block(piece, replace) if is_json else replace(piece)
                 for piece, is_json in zip(pieces, fenced, strict=True)
             )
     return replace(text)
 
 
-def _block(piece: str, replace: Replace) -> str:
+def _replace_block(piece: str, replace: Replace) -> str:
     language, newline, document = piece.partition("\n")
     return language + newline + replace_structured(document, replace)
 
@@ -56,7 +56,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _token(replace: Replace, token: re.Match[str]) -> str:
+def _replace_token(replace: Replace, token: re.Match[str]) -> str:
     written = token.group()
     if not written.startswith('"'):
         number = replace(written)

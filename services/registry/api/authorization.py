@@ -17,11 +17,11 @@ from shared.errors import RatchetError
 from shared.http import local_requests as callers
 
 COOKIE = "ratchet_token"
-OPEN = frozenset(
+PUBLIC_PATHS = frozenset(
     {"/healthz", "/readyz", "/metrics", "/sign-in", "/sign-out", "/docs", "/redoc", "/openapi.json"}
 )
 
-TokensNow = Callable[[], Tokens]
+TokensProvider = Callable[[], Tokens]
 """Tells the tokens that hold at present."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -45,7 +45,7 @@ class Unauthenticated(RatchetError):
     challenge = 'Bearer realm="ratchet"'
 
 
-class WrongToken(Unauthenticated):
+class InvalidToken(Unauthenticated):
     """A token that is none, or is no more."""
 
     challenge = 'Bearer realm="ratchet", error="invalid_token"'
@@ -66,31 +66,31 @@ class Caller:
     anonymous: bool = False
 
 
-def install(app: FastAPI, current: TokensNow) -> None:
+def install(app: FastAPI, current: TokensProvider) -> None:
     """Let an application know which tokens hold."""
     app.state.tokens = current
 
 
 def role_of(request: Request, token: str) -> Role | None:
     """What a token allows at present; None for one that is none."""
-    current: TokensNow = request.app.state.tokens
+    current: TokensProvider = request.app.state.tokens
     return current().role_of(token)
 
 
-async def reading(
+async def require_reader(
     request: Request,
     header: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)] = None,
-    kept: Annotated[str | None, Security(cookie)] = None,
+    cookie_token: Annotated[str | None, Security(cookie)] = None,
 ) -> Caller:
     """Whoever may read. Raises Unauthenticated, and Forbidden for a post from another site's page."""
     if "authorization" in request.headers:
         role = role_of(request, header.credentials) if header else None
         if role is None:
-            raise WrongToken(
+            raise InvalidToken(
                 "the Authorization header holds no token that is valid here; it is `Bearer <token>`"
             )
         return Caller(role)
-    if kept and (role := role_of(request, kept)):
+    if cookie_token and (role := role_of(request, cookie_token)):
         if request.method not in _SAFE and not is_same_origin(request):
             raise Forbidden(
                 "whoever signed in with a browser may post from the registry's own pages "
@@ -99,8 +99,8 @@ async def reading(
         return Caller(role, by_cookie=True)
     if is_local(request):
         return Caller("read", anonymous=True)
-    if kept:
-        raise WrongToken(
+    if cookie_token:
+        raise InvalidToken(
             "the token that this browser signed in with is not valid any more; sign in again "
             "at /sign-in"
         )
@@ -110,7 +110,7 @@ async def reading(
     )
 
 
-async def operating(caller: Annotated[Caller, Depends(reading)]) -> Caller:
+async def require_operator(caller: Annotated[Caller, Depends(require_reader)]) -> Caller:
     """Whoever may move aliases. Raises Unauthenticated or Forbidden."""
     if caller.anonymous:
         raise Unauthenticated(

@@ -9,16 +9,16 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from services.registry.api.etag import require_match
-from services.registry.api.idempotency import Keyed, answered, keep, remembered
+from services.registry.api.idempotency import IdempotentRequest, find_key, store_key, store_response
 from services.registry.api.views import View
 from services.registry.app import Registry
 from services.registry.store.tables import Json
 from shared.events import VersionPromoted, VersionRolledBack
 
-DEPLOYED_WITHIN_SECONDS = 10.0
+DEPLOY_WAIT_SECONDS = 10.0
 
-ByHand = VersionPromoted | VersionRolledBack
-Decide = Callable[[Session, datetime], tuple[ByHand, int]]
+MoveEvent = VersionPromoted | VersionRolledBack
+Decide = Callable[[Session, datetime], tuple[MoveEvent, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,12 @@ class _Decided:
     answer: Json | None = None
 
 
-async def move(
-    registry: Registry, model: str, decide: Decide, if_match: str | None, asked: Keyed | None
+async def move_champion(
+    registry: Registry,
+    model: str,
+    decide: Decide,
+    if_match: str | None,
+    asked: IdempotentRequest | None,
 ) -> View:
     """The answer, when every target serves the version, or after ten seconds; `deployed` says
     which.
@@ -41,21 +45,21 @@ async def move(
     """
     began = registry.clock.monotonic()
 
-    def once(session: Session, now: datetime) -> tuple[ByHand | None, _Decided]:
-        if asked and (row := remembered(session, asked, now)):
+    def once(session: Session, now: datetime) -> tuple[MoveEvent | None, _Decided]:
+        if asked and (row := find_key(session, asked, now)):
             return None, _Decided(row.from_version, row.to_version, row.move, row.answer)
         if if_match is not None:
             require_match(session, model, if_match)
         event, number = decide(session, now)
         origin = event.previous if isinstance(event, VersionPromoted) else event.from_version
         if asked:
-            keep(session, asked, model, origin, event.version, number, now)
+            store_key(session, asked, model, origin, event.version, number, now)
         return event, _Decided(origin, event.version, number)
 
     _, decided = await registry.decide(once)
     if decided.answer is not None:
         return decided.answer
-    deployed = await registry.deployer.deployed(model, decided.move, DEPLOYED_WITHIN_SECONDS)
+    deployed = await registry.deployer.wait_until_deployed(model, decided.move, DEPLOY_WAIT_SECONDS)
     seconds = round(registry.clock.monotonic() - began, 3)
     answer: View = {
         "from": decided.origin,
@@ -64,5 +68,5 @@ async def move(
         "seconds": seconds,
     }
     if asked:
-        await registry.database.run(lambda session: answered(session, asked, answer))
+        await registry.database.run(lambda session: store_response(session, asked, answer))
     return answer

@@ -3,7 +3,7 @@ read again when it changes.
 """
 
 from services.registry.settings import RegistrySettings
-from shared.auth.bearer_tokens import Tokens, tokens
+from shared.auth.bearer_tokens import Tokens, tokens_for_role
 from shared.auth.token_file import TokenFile
 from shared.logs import Log
 
@@ -14,10 +14,10 @@ class CurrentTokens:
     """
 
     def __init__(self, settings: RegistrySettings, log: Log) -> None:
-        self._given = tokens(
+        self._given = tokens_for_role(
             "read", settings.read_tokens.get_secret_value().split(), "RATCHET_READ_TOKENS"
         )
-        self._given |= tokens(
+        self._given |= tokens_for_role(
             "operate", settings.operate_tokens.get_secret_value().split(), "RATCHET_OPERATE_TOKENS"
         )
         path = settings.tokens_file

@@ -6,22 +6,22 @@ import re
 
 from sqlalchemy.orm import Session
 
-from services.registry.api.schemas import Current
-from services.registry.store.queries import locked_aliases
+from services.registry.api.schemas import CurrentAliases
+from services.registry.store.queries import lock_aliases
 from services.registry.store.tables import AliasRow
 from shared.errors import RatchetError
 from shared.identity import identity
 
-TAGS = r'^(\*|(W/)?"[^"]*"([ \t]*,[ \t]*(W/)?"[^"]*")*)$'
+IF_MATCH_PATTERN = r'^(\*|(W/)?"[^"]*"([ \t]*,[ \t]*(W/)?"[^"]*")*)$'
 """What `If-Match` says (RFC 9110, 13.1.1)."""
 
 _TAG = re.compile(r'(W/)?"[^"]*"')
 
 
-class Overtaken(RatchetError):
+class PreconditionFailed(RatchetError):
     """The aliases are not those that were expected."""
 
-    def __init__(self, model: str, current: Current) -> None:
+    def __init__(self, model: str, current: CurrentAliases) -> None:
         super().__init__(
             f"the aliases of {model} are not those that If-Match names: its champion is "
             f"{current.champion or 'none'} now; look at "
@@ -30,7 +30,7 @@ class Overtaken(RatchetError):
         self.current = current
 
 
-def tag_of(model: str, row: AliasRow | None) -> str:
+def aliases_etag(model: str, row: AliasRow | None) -> str:
     """The entity tag of a model's aliases: another one after every move of the champion, back and
     forth as well.
     """
@@ -38,20 +38,22 @@ def tag_of(model: str, row: AliasRow | None) -> str:
     return f'"{identity("aliases", model, *(part if part is not None else "" for part in state))[:20]}"'
 
 
-def current(model: str, row: AliasRow | None) -> Current:
+def current_aliases(model: str, row: AliasRow | None) -> CurrentAliases:
     """The aliases of a model, with their tag."""
-    return Current(
+    return CurrentAliases(
         champion=row.champion if row else None,
         previous=row.previous if row else None,
         challenger=row.challenger if row else None,
-        etag=tag_of(model, row),
+        etag=aliases_etag(model, row),
     )
 
 
 def require_match(session: Session, model: str, if_match: str) -> None:
     """Lock the aliases of a model, which are those that `if_match` names. Raises Overtaken."""
-    row = locked_aliases(session, model)
+    row = lock_aliases(session, model)
     # A weak tag never matches: what is decided on has to be the same, not alike.
     tags = {match.group() for match in _TAG.finditer(if_match)}
-    if (if_match == "*" and row is None) or (if_match != "*" and tag_of(model, row) not in tags):
-        raise Overtaken(model, current(model, row))
+    if (if_match == "*" and row is None) or (
+        if_match != "*" and aliases_etag(model, row) not in tags
+    ):
+        raise PreconditionFailed(model, current_aliases(model, row))

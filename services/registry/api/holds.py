@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.registry.api import schemas as answers
-from services.registry.api.authorization import operating
-from services.registry.api.problems import described
+from services.registry.api.authorization import require_operator
+from services.registry.api.problems import problem_responses
 from services.registry.api.views import View, model_view
 from services.registry.app import Registry
 from services.registry.rollout.holds import hold, release
@@ -31,8 +31,11 @@ class HoldRequest(BaseModel):
 
 def routes(registry: Registry) -> APIRouter:
     """Both answer with the model as it is then."""
-    router = APIRouter(prefix="/api", dependencies=[Depends(operating)])
-    holds: Any = {"response_model": answers.Model, "responses": described(401, 403, 404, 422, 503)}
+    router = APIRouter(prefix="/api", dependencies=[Depends(require_operator)])
+    holds: Any = {
+        "response_model": answers.Model,
+        "responses": problem_responses(401, 403, 404, 422, 503),
+    }
 
     @router.post("/models/{model}/hold", **holds)
     async def post_hold(model: str, body: HoldRequest) -> View:
@@ -52,7 +55,7 @@ def routes(registry: Registry) -> APIRouter:
         await registry.database.run(
             partial(change, model=model, actor=ACTOR, reason=reason, now=now)
         )
-        await registry.show_state(model)
+        await registry.update_state_metrics(model)
         return await registry.database.run(partial(model_view, model=model))
 
     return router

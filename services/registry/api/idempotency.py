@@ -11,18 +11,18 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from services.registry.store.tables import IdempotencyKey, Json
+from services.registry.store.tables import IdempotencyKeyRow, Json
 from shared.errors import RatchetError
 
-KEPT = timedelta(hours=24)
+KEY_LIFETIME = timedelta(hours=24)
 
-ANSWERED_WITHIN = timedelta(seconds=20)
+RESPONSE_DEADLINE = timedelta(seconds=20)
 """Longer than an answer takes to be found out. Whoever should have given one that is later than
 this has died over it.
 """
 
 _CHARACTERS = r"[A-Za-z0-9._~:+/=@-]{1,255}"
-FORM = f'^("{_CHARACTERS}"|{_CHARACTERS})$'
+KEY_PATTERN = f'^("{_CHARACTERS}"|{_CHARACTERS})$'
 """A string as the draft has it, in quotes; many clients leave them out."""
 
 
@@ -35,31 +35,31 @@ class KeyInUse(RatchetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
+class IdempotentRequest:
     """A request under a key; `request` is the same for the same request only."""
 
     key: str
-    request: str
+    fingerprint: str
 
 
-def keyed(header: str, request: str) -> Keyed:
-    return Keyed(header.strip('"'), request)
+def idempotent_request(header: str, request: str) -> IdempotentRequest:
+    return IdempotentRequest(header.strip('"'), request)
 
 
-def remembered(session: Session, asked: Keyed, now: datetime) -> IdempotencyKey | None:
+def find_key(session: Session, asked: IdempotentRequest, now: datetime) -> IdempotencyKeyRow | None:
     """What was decided when this was asked before; None if it was not. Raises KeyReused, or
     KeyInUse.
     """
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.at < now - KEPT))
-    row = session.get(IdempotencyKey, asked.key)
+    session.execute(delete(IdempotencyKeyRow).where(IdempotencyKeyRow.at < now - KEY_LIFETIME))
+    row = session.get(IdempotencyKeyRow, asked.key)
     if row is None:
         return None
-    if row.request != asked.request:
+    if row.request != asked.fingerprint:
         raise KeyReused(
             f"the Idempotency-Key {asked.key} was sent with another request; a new request "
             "needs a new key"
         )
-    if row.answer is None and now - row.at < ANSWERED_WITHIN:
+    if row.answer is None and now - row.at < RESPONSE_DEADLINE:
         raise KeyInUse(
             f"the request with the Idempotency-Key {asked.key} is being answered; ask again "
             "in a second"
@@ -67,9 +67,9 @@ def remembered(session: Session, asked: Keyed, now: datetime) -> IdempotencyKey 
     return row
 
 
-def keep(
+def store_key(
     session: Session,
-    asked: Keyed,
+    asked: IdempotentRequest,
     model: str,
     origin: str | None,
     to: str,
@@ -78,9 +78,9 @@ def keep(
 ) -> None:
     """Keep a key with what was decided."""
     session.add(
-        IdempotencyKey(
+        IdempotencyKeyRow(
             key=asked.key,
-            request=asked.request,
+            request=asked.fingerprint,
             model=model,
             from_version=origin,
             to_version=to,
@@ -92,8 +92,8 @@ def keep(
     session.flush()
 
 
-def answered(session: Session, asked: Keyed, answer: Json) -> None:
+def store_response(session: Session, asked: IdempotentRequest, answer: Json) -> None:
     """Keep the first answer that was found out."""
-    row = session.get(IdempotencyKey, asked.key)
+    row = session.get(IdempotencyKeyRow, asked.key)
     if row is not None and row.answer is None:
         row.answer = answer

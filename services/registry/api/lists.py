@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from services.registry.api.pagination import Asked, Page, paged
+from services.registry.api.pagination import Page, PageRequest, paginate
 from services.registry.api.views import (
     View,
     audit_view,
@@ -16,19 +16,19 @@ from services.registry.api.views import (
     withdrawals_view,
 )
 from services.registry.store.queries import history_of, versions_of
-from services.registry.versions.withdrawals import forgotten_of
+from services.registry.versions.withdrawals import forgotten_users
 
 
-def models_page(session: Session, names: Iterable[str], page: Asked[str]) -> Page[View]:
+def models_page(session: Session, names: Iterable[str], page: PageRequest[str]) -> Page[View]:
     """Models by name."""
     rest = [name for name in sorted(names) if page.after is None or name > page.after]
-    found = paged(page, rest, lambda name: [name])
+    found = paginate(page, rest, lambda name: [name])
     return Page([model_view(session, name) for name in found.rows], found.next)
 
 
-def versions_page(session: Session, model: str, page: Asked[int]) -> Page[View]:
+def versions_page(session: Session, model: str, page: PageRequest[int]) -> Page[View]:
     """Versions of a model, newest first."""
-    found = paged(
+    found = paginate(
         page,
         versions_of(session, model, page.after, page.limit + 1),
         lambda version: [version.number],
@@ -36,21 +36,23 @@ def versions_page(session: Session, model: str, page: Asked[int]) -> Page[View]:
     return Page(versions_view(session, model, found.rows), found.next)
 
 
-def history_page(session: Session, model: str, page: Asked[int]) -> Page[View]:
+def history_page(session: Session, model: str, page: PageRequest[int]) -> Page[View]:
     """Who moved what, when, and on which evidence; newest first."""
-    found = paged(
+    found = paginate(
         page, history_of(session, model, page.limit + 1, page.after), lambda row: [row.id]
     )
     return Page([audit_view(row) for row in found.rows], found.next)
 
 
-def withdrawals_page(session: Session, model: str, page: Asked[tuple[datetime, str]]) -> Page[View]:
+def withdrawals_page(
+    session: Session, model: str, page: PageRequest[tuple[datetime, str]]
+) -> Page[View]:
     """Users who were forgotten, newest first; by when they were, which is the same in every answer
     that is still to come.
     """
-    found = paged(
+    found = paginate(
         page,
-        forgotten_of(session, model, page.after, page.limit + 1),
+        forgotten_users(session, model, page.after, page.limit + 1),
         lambda row: [row[1].isoformat(), row[0]],
     )
     return Page(withdrawals_view(session, model, [name for name, _ in found.rows]), found.next)

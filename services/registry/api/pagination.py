@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 
 from shared.errors import RatchetError
 
-USUAL = 50
-MOST = 200
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
 
 _LARGEST = 1 << 53
 
@@ -28,12 +28,12 @@ class UnknownCursor(RatchetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[K]):
+class PageRequest(Generic[K]):
     """A page that is asked for: at most `limit` rows of the list called `of`, after a key, or from
     the beginning.
     """
 
-    of: str
+    list_name: str
     limit: int
     after: K | None
 
@@ -46,14 +46,16 @@ class Page(Generic[R]):
     next: str | None
 
 
-def asked(of: str, limit: int, cursor: str | None, key: Callable[[list[Any]], K]) -> Asked[K]:
+def page_request(
+    of: str, limit: int, cursor: str | None, key: Callable[[list[Any]], K]
+) -> PageRequest[K]:
     """What a request asks for; `key` reads where rows stand in this list. Raises UnknownCursor."""
     if cursor is None:
-        return Asked(of, limit, None)
+        return PageRequest(of, limit, None)
     try:
         name, *parts = json.loads(urlsafe_b64decode(cursor.encode()))
         if name == of:
-            return Asked(of, limit, key(parts))
+            return PageRequest(of, limit, key(parts))
     except (ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise UnknownCursor(
@@ -62,14 +64,16 @@ def asked(of: str, limit: int, cursor: str | None, key: Callable[[list[Any]], K]
     )
 
 
-def paged(page: Asked[K], found: Sequence[R], key: Callable[[R], Sequence[str | int]]) -> Page[R]:
+def paginate(
+    page: PageRequest[K], found: Sequence[R], key: Callable[[R], Sequence[str | int]]
+) -> Page[R]:
     """A page of what was found, which is one row more than was asked for where there is more."""
     rows = found[: page.limit]
     more = len(found) > page.limit
-    return Page(rows, _cursor(page.of, key(rows[-1])) if more else None)
+    return Page(rows, _cursor(page.list_name, key(rows[-1])) if more else None)
 
 
-def number(parts: list[Any]) -> int:
+def parse_number(parts: list[Any]) -> int:
     """Where rows are numbered. Raises ValueError for what is none, as the others do."""
     (value,) = parts
     if type(value) is not int or not 0 <= value < _LARGEST:
@@ -77,7 +81,7 @@ def number(parts: list[Any]) -> int:
     return value
 
 
-def name(parts: list[Any]) -> str:
+def parse_name(parts: list[Any]) -> str:
     """Where rows have names."""
     (value,) = parts
     if not isinstance(value, str) or "\0" in value:
@@ -86,13 +90,13 @@ def name(parts: list[Any]) -> str:
     return value
 
 
-def moment_and_name(parts: list[Any]) -> tuple[datetime, str]:
+def parse_time_and_name(parts: list[Any]) -> tuple[datetime, str]:
     """Where rows have times, and names by which those of one time are told apart."""
     at, *rest = parts
-    return datetime.fromisoformat(at).astimezone(UTC), name(rest)
+    return datetime.fromisoformat(at).astimezone(UTC), parse_name(rest)
 
 
-def link(path: str, limit: int, cursor: str) -> str:
+def next_link(path: str, limit: int, cursor: str) -> str:
     """The `Link` to a page (RFC 8288), from the machine that answers."""
     return f'<{path}?{urlencode({"limit": limit, "cursor": cursor})}>; rel="next"'
 

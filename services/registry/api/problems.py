@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from services.registry.api.authorization import Forbidden, Unauthenticated
-from services.registry.api.etag import Overtaken
+from services.registry.api.etag import PreconditionFailed
 from services.registry.api.idempotency import KeyInUse, KeyReused
 from services.registry.api.pagination import UnknownCursor
-from services.registry.api.schemas import Current
+from services.registry.api.schemas import CurrentAliases
 from services.registry.lifecycle import IllegalMove
-from services.registry.store.database import Unstorable
-from services.registry.versions.moves import AdapterRemoved, NothingToMoveTo, UnknownVersion
+from services.registry.store.database import UnstorableValue
+from services.registry.versions.moves import AdapterRemoved, NoMoveTarget, UnknownVersion
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
 PROBLEM_JSON = "application/problem+json"
@@ -26,7 +26,7 @@ class UnknownRun(RatchetError):
     """No run of this name has been heard of."""
 
 
-class Ambiguous(RatchetError):
+class AmbiguousVersion(RatchetError):
     """Several things have this name."""
 
 
@@ -42,7 +42,7 @@ class Problem(BaseModel):
     status: int = Field(ge=400, le=599)
     detail: str
     instance: str = Field(description="the path that was asked for")
-    current: Current | None = Field(
+    current: CurrentAliases | None = Field(
         None, description="with 412: what holds instead of what was expected"
     )
 
@@ -53,15 +53,15 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (UnknownModel, 404, "unknown model"),
     (UnknownVersion, 404, "unknown version"),
     (UnknownRun, 404, "unknown run"),
-    (NothingToMoveTo, 409, "nothing to move to"),
+    (NoMoveTarget, 409, "nothing to move to"),
     (AdapterRemoved, 409, "adapter removed"),
-    (Ambiguous, 409, "ambiguous name"),
+    (AmbiguousVersion, 409, "ambiguous name"),
     (IllegalMove, 409, "move not allowed"),
     (KeyInUse, 409, "idempotency key in use"),
-    (Overtaken, 412, "overtaken"),
+    (PreconditionFailed, 412, "overtaken"),
     (KeyReused, 422, "idempotency key used for another request"),
     (UnknownCursor, 422, "unknown cursor"),
-    (Unstorable, 422, "not storable"),
+    (UnstorableValue, 422, "not storable"),
     (Unavailable, 503, "not available at present"),
 )
 
@@ -87,28 +87,32 @@ def install(app: FastAPI) -> None:
             if isinstance(error, UnknownModel)
             else str(error)
         )
-        return problem(
+        return problem_response(
             request,
             status,
             title,
             detail,
             _headers(error),
-            current=error.current if isinstance(error, Overtaken) else None,
+            current=error.current if isinstance(error, PreconditionFailed) else None,
         )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(request, 422, "invalid request", f"{faults_of(error)}; /docs has the form")
+        return problem_response(
+            request, 422, "invalid request", f"{validation_summary(error)}; /docs has the form"
+        )
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         detail = f"{request.method} {request.url.path}; /docs lists the paths"
-        return problem(request, error.status_code, str(error.detail).lower(), detail, error.headers)
+        return problem_response(
+            request, error.status_code, str(error.detail).lower(), detail, error.headers
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         """What happened is in the log, where the server writes it; it is nobody else's business."""
-        return problem(
+        return problem_response(
             request,
             500,
             "internal error",
@@ -124,18 +128,18 @@ def status_of(error: RatchetError) -> tuple[int, str]:
     )
 
 
-def faults_of(error: RequestValidationError) -> str:
+def validation_summary(error: RequestValidationError) -> str:
     """Which fields of a request are wrong, and how."""
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
-def problem(
+def problem_response(
     request: Request,
     status: int,
     title: str,
     detail: str,
     headers: Mapping[str, str] | None = None,
-    current: Current | None = None,
+    current: CurrentAliases | None = None,
 ) -> JSONResponse:
     """One problem, with the path that it happened on."""
     # Half a surrogate pair, which JSON lets a client name a field with, cannot be written.
@@ -151,7 +155,7 @@ def problem(
     )
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that a route may answer with, for the OpenAPI document; `describe` puts
     `Problem` there.
     """
@@ -170,7 +174,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found | {"default": {"description": "Any other problem", "content": content}}
 
 
-def describe(document: dict[str, Any]) -> None:
+def add_problem_schema(document: dict[str, Any]) -> None:
     """Put the form of problems into an OpenAPI document."""
     schema = Problem.model_json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
@@ -183,6 +187,6 @@ def describe(document: dict[str, Any]) -> None:
 def _headers(error: RatchetError) -> dict[str, str] | None:
     if isinstance(error, Unauthenticated | Forbidden):
         return {"WWW-Authenticate": error.challenge}
-    if isinstance(error, Overtaken):
+    if isinstance(error, PreconditionFailed):
         return {"ETag": error.current.etag}
     return {"Retry-After": "1"} if isinstance(error, KeyInUse | Unavailable) else None

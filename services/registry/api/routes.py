@@ -17,40 +17,41 @@ from services.registry.api import idempotency, lists, problems
 from services.registry.api import pagination as paging
 from services.registry.api import routing as route_api
 from services.registry.api import schemas as answers
-from services.registry.api.authorization import operating, reading
-from services.registry.api.champion_moves import DEPLOYED_WITHIN_SECONDS, move
-from services.registry.api.etag import tag_of
+from services.registry.api.authorization import require_operator, require_reader
+from services.registry.api.champion_moves import DEPLOY_WAIT_SECONDS, move_champion
+from services.registry.api.etag import aliases_etag
 from services.registry.api.holds import Reason
-from services.registry.api.idempotency import Keyed, keyed
-from services.registry.api.pagination import Page, asked
-from services.registry.api.problems import described
+from services.registry.api.idempotency import IdempotentRequest, idempotent_request
+from services.registry.api.pagination import Page, page_request
+from services.registry.api.problems import problem_responses
 from services.registry.api.views import View, lineage_view, model_view, run_view, version_view
 from services.registry.app import Registry
 from services.registry.lifecycle import Alias
-from services.registry.store.queries import aliases_of, versions_named
-from services.registry.store.tables import Run, Version
+from services.registry.store.queries import aliases_of, versions_by_name
+from services.registry.store.tables import RunRow, VersionRow
 from services.registry.versions.moves import (
     UnknownVersion,
-    promote_by_hand,
+    promote_by_operator,
     require_version,
     roll_back,
 )
 from shared.identity import identity
 from shared.observability.health import Health
 
-__all__ = ["DEPLOYED_WITHIN_SECONDS", "build"]
+__all__ = ["DEPLOY_WAIT_SECONDS", "build"]
 
-Limit = Annotated[int, Query(ge=1, le=paging.MOST, description="how many at most")]
+Limit = Annotated[int, Query(ge=1, le=paging.MAX_LIMIT, description="how many at most")]
 Cursor = Annotated[
     Annotated[str, Field(max_length=4096)] | SkipJsonSchema[None],
     Query(description="`next` of the page before; without it the first page"),
 ]
 IfMatch = Annotated[
-    Annotated[str, Field(pattern=preconditions.TAGS, max_length=1024)] | SkipJsonSchema[None],
+    Annotated[str, Field(pattern=preconditions.IF_MATCH_PATTERN, max_length=1024)]
+    | SkipJsonSchema[None],
     Header(alias="If-Match", description="move only if the aliases are still those of this `ETag`"),
 ]
 Key = Annotated[
-    Annotated[str, Field(pattern=idempotency.FORM)] | SkipJsonSchema[None],
+    Annotated[str, Field(pattern=idempotency.KEY_PATTERN)] | SkipJsonSchema[None],
     Header(
         alias="Idempotency-Key",
         description="the same key and request, within 24 hours, is one move and has one answer",
@@ -77,7 +78,7 @@ class RollbackRequest(BaseModel):
 
 
 def build(
-    registry: Registry, health: Health, metrics: CollectorRegistry, tokens: access.TokensNow
+    registry: Registry, health: Health, metrics: CollectorRegistry, tokens: access.TokensProvider
 ) -> FastAPI:
     """The application around a registry."""
     app = FastAPI(
@@ -100,7 +101,7 @@ def build(
 
     def openapi() -> dict[str, Any]:
         document = describe()
-        problems.describe(document)
+        problems.add_problem_schema(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual has it
@@ -109,21 +110,28 @@ def build(
 
 def _reads(registry: Registry) -> APIRouter:
     # Reading without a token is possible, from this machine: an empty requirement says so.
-    routes = APIRouter(prefix="/api", dependencies=[Depends(reading)])
+    routes = APIRouter(prefix="/api", dependencies=[Depends(require_reader)])
     database, models = registry.database, registry.models
     anyone: Any = {"openapi_extra": {"security": [{}]}}
-    listed: Any = anyone | {"responses": described(401, 422, 503) | {200: {"headers": _LINK}}}
-    listed_of_model: Any = anyone | {
-        "responses": described(401, 404, 422, 503) | {200: {"headers": _LINK}}
+    listed: Any = anyone | {
+        "responses": problem_responses(401, 422, 503) | {200: {"headers": _LINK}}
     }
-    one: Any = anyone | {"responses": described(401, 404, 422, 503)}
-    tagged: Any = anyone | {"responses": described(401, 404, 422, 503) | {200: {"headers": _ETAG}}}
+    listed_of_model: Any = anyone | {
+        "responses": problem_responses(401, 404, 422, 503) | {200: {"headers": _LINK}}
+    }
+    one: Any = anyone | {"responses": problem_responses(401, 404, 422, 503)}
+    tagged: Any = anyone | {
+        "responses": problem_responses(401, 404, 422, 503) | {200: {"headers": _ETAG}}
+    }
 
-    @routes.get("/models", response_model=answers.Listed[answers.Model], **listed)
+    @routes.get("/models", response_model=answers.ListPage[answers.Model], **listed)
     async def list_models(
-        request: Request, response: Response, limit: Limit = paging.USUAL, cursor: Cursor = None
+        request: Request,
+        response: Response,
+        limit: Limit = paging.DEFAULT_LIMIT,
+        cursor: Cursor = None,
     ) -> View:
-        page = asked("models", limit, cursor, paging.name)
+        page = page_request("models", limit, cursor, paging.parse_name)
         return _listed(
             request,
             response,
@@ -135,25 +143,28 @@ def _reads(registry: Registry) -> APIRouter:
     async def get_model(model: str, response: Response) -> View:
         models.get(model)
         view, tag = await database.run(
-            lambda session: (model_view(session, model), tag_of(model, aliases_of(session, model)))
+            lambda session: (
+                model_view(session, model),
+                aliases_etag(model, aliases_of(session, model)),
+            )
         )
         response.headers["ETag"] = tag
         return view
 
     @routes.get(
         "/models/{model}/versions",
-        response_model=answers.Listed[answers.Version],
+        response_model=answers.ListPage[answers.Version],
         **listed_of_model,
     )
     async def list_versions(
         model: str,
         request: Request,
         response: Response,
-        limit: Limit = paging.USUAL,
+        limit: Limit = paging.DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> View:
         models.get(model)
-        page = asked(f"versions of {model}", limit, cursor, paging.number)
+        page = page_request(f"versions of {model}", limit, cursor, paging.parse_number)
         return _listed(
             request,
             response,
@@ -170,18 +181,18 @@ def _reads(registry: Registry) -> APIRouter:
 
     @routes.get(
         "/models/{model}/withdrawals",
-        response_model=answers.Listed[answers.Withdrawal],
+        response_model=answers.ListPage[answers.Withdrawal],
         **listed_of_model,
     )
     async def list_withdrawals(
         model: str,
         request: Request,
         response: Response,
-        limit: Limit = paging.USUAL,
+        limit: Limit = paging.DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> View:
         models.get(model)
-        page = asked(f"withdrawals of {model}", limit, cursor, paging.moment_and_name)
+        page = page_request(f"withdrawals of {model}", limit, cursor, paging.parse_time_and_name)
         return _listed(
             request,
             response,
@@ -195,7 +206,7 @@ def _reads(registry: Registry) -> APIRouter:
         models.get(model)
 
         def aliased(session: Session) -> tuple[View, str]:
-            return version_view(session, _aliased(session, model, alias)), tag_of(
+            return version_view(session, _aliased(session, model, alias)), aliases_etag(
                 model, aliases_of(session, model)
             )
 
@@ -205,18 +216,18 @@ def _reads(registry: Registry) -> APIRouter:
 
     @routes.get(
         "/models/{model}/history",
-        response_model=answers.Listed[answers.Decision],
+        response_model=answers.ListPage[answers.AuditEntry],
         **listed_of_model,
     )
     async def get_history(
         model: str,
         request: Request,
         response: Response,
-        limit: Limit = paging.USUAL,
+        limit: Limit = paging.DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> View:
         models.get(model)
-        page = asked(f"history of {model}", limit, cursor, paging.number)
+        page = page_request(f"history of {model}", limit, cursor, paging.parse_number)
         return _listed(
             request,
             response,
@@ -228,7 +239,7 @@ def _reads(registry: Registry) -> APIRouter:
         "/versions/{version_id}/lineage",
         response_model=answers.Lineage,
         **anyone,
-        responses=described(401, 404, 409, 422, 503),
+        responses=problem_responses(401, 404, 409, 422, 503),
     )
     async def get_lineage(version_id: str) -> View:
         """Of `<model>:<version>`, or of a version by its name alone where only one model has such a
@@ -246,11 +257,11 @@ def _reads(registry: Registry) -> APIRouter:
 
 
 def _moves(registry: Registry) -> APIRouter:
-    routes = APIRouter(prefix="/api", dependencies=[Depends(operating)])
+    routes = APIRouter(prefix="/api", dependencies=[Depends(require_operator)])
     models = registry.models
     moves: Any = {
-        "response_model": answers.Moved,
-        "responses": described(401, 403, 404, 409, 412, 422, 503),
+        "response_model": answers.ChampionMove,
+        "responses": problem_responses(401, 403, 404, 409, 412, 422, 503),
     }
 
     @routes.post("/models/{model}/promote", **moves)
@@ -259,10 +270,12 @@ def _moves(registry: Registry) -> APIRouter:
     ) -> View:
         models.get(model)
         under = _keyed("promote", model, body, if_match, idempotency_key)
-        return await move(
+        return await move_champion(
             registry,
             model,
-            lambda session, now: promote_by_hand(session, model, body.version, body.reason, now),
+            lambda session, now: promote_by_operator(
+                session, model, body.version, body.reason, now
+            ),
             if_match,
             under,
         )
@@ -274,7 +287,7 @@ def _moves(registry: Registry) -> APIRouter:
         """Answers when the old version does, or after ten seconds; `deployed` says which."""
         models.get(model)
         under = _keyed("rollback", model, body, if_match, idempotency_key)
-        return await move(
+        return await move_champion(
             registry,
             model,
             lambda session, now: roll_back(session, model, body.to, body.reason, "operator", now),
@@ -328,21 +341,21 @@ _ETAG = {
 def _listed(request: Request, response: Response, limit: int, page: Page[View]) -> View:
     """A list as an object, which can say more of itself one day without breaking those who read it."""
     if page.next is not None:
-        response.headers["Link"] = paging.link(request.url.path, limit, page.next)
+        response.headers["Link"] = paging.next_link(request.url.path, limit, page.next)
     return {"items": page.rows, "next": page.next}
 
 
 def _keyed(
     kind: str, model: str, body: BaseModel, if_match: str | None, key: str | None
-) -> Keyed | None:
+) -> IdempotentRequest | None:
     return (
         None
         if key is None
-        else keyed(key, identity(kind, model, body.model_dump_json(), if_match or ""))
+        else idempotent_request(key, identity(kind, model, body.model_dump_json(), if_match or ""))
     )
 
 
-def _aliased(session: Session, model: str, alias: Alias) -> Version:
+def _aliased(session: Session, model: str, alias: Alias) -> VersionRow:
     row = aliases_of(session, model)
     name = getattr(row, alias) if row else None
     if name is None:
@@ -352,28 +365,28 @@ def _aliased(session: Session, model: str, alias: Alias) -> Version:
     return require_version(session, model, name)
 
 
-def _identified(session: Session, version_id: str) -> Version:
+def _identified(session: Session, version_id: str) -> VersionRow:
     """The version called `<model>:<version>`, or by its name alone where only one model has such a
     version.
     """
     model, colon, name = version_id.partition(":")
     if colon:
         return require_version(session, model, name)
-    found = versions_named(session, version_id)
+    found = versions_by_name(session, version_id)
     if not found:
         raise UnknownVersion(
             f"no model has a version {version_id!r}; GET /api/models lists the models"
         )
     if len(found) > 1:
-        raise problems.Ambiguous(
+        raise problems.AmbiguousVersion(
             f"several models have a version {version_id!r}; ask for "
             f"{found[0].model}:{version_id} or another"
         )
     return found[0]
 
 
-def _run(session: Session, run_id: str) -> Run:
-    run = session.get(Run, run_id)
+def _run(session: Session, run_id: str) -> RunRow:
+    run = session.get(RunRow, run_id)
     if run is None:
         raise problems.UnknownRun(
             f"no run {run_id!r} has been heard of; a version names its own in run_id"

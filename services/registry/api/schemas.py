@@ -8,27 +8,27 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.registry.lifecycle import Alias
-from shared.config.model_file import Retention
+from shared.config.model_file import RetentionSettings
 from shared.events import Artefact, RunMetrics, Verdict
 from shared.events.hyperparameters import Configuration
 
 I = TypeVar("I")  # noqa: E741 (an item of a list)
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """The root of answers."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
 
-class Listed(Answer, Generic[I]):
+class ListPage(ApiModel, Generic[I]):
     """A page of a list; `next` is the `cursor` of the page after it, null at the end."""
 
     items: list[I]
     next: str | None = None
 
 
-class Current(Answer):
+class CurrentAliases(ApiModel):
     """The aliases of a model; `etag` stands for them in `If-Match`."""
 
     champion: str | None
@@ -37,7 +37,7 @@ class Current(Answer):
     etag: str
 
 
-class Finding(Answer):
+class DeploymentCheck(ApiModel):
     """How answers at a place compared with those of the evaluation; log-probabilities in nats."""
 
     passed: bool
@@ -49,7 +49,7 @@ class Finding(Answer):
     seconds_per_token_before: float | None = None
 
 
-class Deployment(Answer):
+class Deployment(ApiModel):
     """What was last seen of a place where a model is served."""
 
     target: str
@@ -59,11 +59,11 @@ class Deployment(Answer):
     reason: str
     digest: str | None
     seconds: float
-    finding: Finding | None
+    finding: DeploymentCheck | None
     at: datetime
 
 
-class Hold(Answer):
+class Hold(ApiModel):
     """Since when and why nothing but a person moves the champion."""
 
     since: datetime
@@ -71,7 +71,7 @@ class Hold(Answer):
     reason: str
 
 
-class LiveUse(Answer):
+class LiveRewards(ApiModel):
     """How many rewards of live feedback are kept of a version, and their mean."""
 
     version: str
@@ -79,7 +79,7 @@ class LiveUse(Answer):
     mean: float
 
 
-class TrialPlace(Answer):
+class CanaryTarget(ApiModel):
     """A target that the challenger was brought to."""
 
     target: str
@@ -88,7 +88,7 @@ class TrialPlace(Answer):
     at: datetime
 
 
-class Trial(Answer):
+class CanaryStatus(ApiModel):
     """A challenger that some users try, and what is known of it. `worse` and `better` are evidence,
     1 at first, and enough at `enough`; the means are of `pairs` rewards of each. It is `frozen`
     while the model is on hold.
@@ -107,17 +107,17 @@ class Trial(Answer):
     worse: float
     better: float
     enough: float
-    places: list[TrialPlace]
+    places: list[CanaryTarget]
 
 
-class Served(Answer):
+class ServingName(ApiModel):
     """What to ask a place for."""
 
     target: str
     name: Annotated[str, Field(description="the `model` of a request, or a path")]
 
 
-class Route(Answer):
+class Route(ApiModel):
     """Which version is to answer. `share` is the part of users that get a challenger, 0 without
     one, and `until` when that ends at the latest.
     """
@@ -125,12 +125,12 @@ class Route(Answer):
     model: str
     version: str
     alias: Alias
-    served: list[Served]
+    served: list[ServingName]
     share: float
     until: datetime | None
 
 
-class Model(Answer):
+class Model(ApiModel):
     """A model, its aliases, whether it is on hold, the challenger that is on trial, how it does in
     live use, how many versions it has, and where it is served.
     """
@@ -140,13 +140,13 @@ class Model(Answer):
     previous: str | None
     challenger: str | None
     hold: Hold | None
-    trial: Trial | None = None
-    live: list[LiveUse]
+    trial: CanaryStatus | None = None
+    live: list[LiveRewards]
     versions: int
     deployments: list[Deployment]
 
 
-class Version(Answer):
+class Version(ApiModel):
     """A version: what it is made of, and by which run. `verdict` is that of the run's newest
     evaluation, `withdrawn_examples` how many of those that it was made with may not be used any
     more. The base itself, version 0, has no run.
@@ -176,7 +176,7 @@ class Version(Answer):
     removed_reason: str | None
 
 
-class Ancestor(Answer):
+class Ancestor(ApiModel):
     """A version in the line of another."""
 
     version: str
@@ -188,7 +188,7 @@ class Ancestor(Answer):
     created_at: datetime
 
 
-class Lineage(Answer):
+class Lineage(ApiModel):
     """A version's ancestors, itself first, the base last."""
 
     model: str
@@ -196,7 +196,7 @@ class Lineage(Answer):
     lineage: list[Ancestor]
 
 
-class Point(Answer):
+class LossPoint(ApiModel):
     """One step of a loss curve."""
 
     step: int
@@ -207,7 +207,7 @@ class Point(Answer):
     at: datetime
 
 
-class Run(Answer):
+class Run(ApiModel):
     """A run with its verdict and its loss curve; `state` is its phase, then its outcome."""
 
     run_id: str
@@ -228,10 +228,10 @@ class Run(Answer):
     metrics: RunMetrics | None
     verdict: Verdict | None
     removed_at: datetime | None
-    points: list[Point]
+    points: list[LossPoint]
 
 
-class Decision(Answer):
+class AuditEntry(ApiModel):
     """Who moved what, when, why, and on which evidence."""
 
     at: datetime
@@ -243,7 +243,7 @@ class Decision(Answer):
     evidence: dict[str, Any]
 
 
-class Withdrawal(Answer):
+class Withdrawal(ApiModel):
     """A user who was forgotten, by what stands for them: how many answers of the dataset service
     came, what waited, which examples in batches may not be used any more, and the versions that
     were made with some of them.
@@ -260,7 +260,7 @@ class Withdrawal(Answer):
     versions: list[str]
 
 
-class Stored(Answer):
+class AdapterRetention(ApiModel):
     """An adapter in the object store: whether it goes by the retention rule, and if not, why it
     stays.
     """
@@ -273,15 +273,15 @@ class Stored(Answer):
     stays_because: list[str]
 
 
-class Retained(Answer):
+class RetentionPlan(ApiModel):
     """What the retention rule of a model would do at present; without a rule everything stays."""
 
     model: str
-    rule: Retention | None
-    items: list[Stored]
+    rule: RetentionSettings | None
+    items: list[AdapterRetention]
 
 
-class Moved(Answer):
+class ChampionMove(ApiModel):
     """A move of the champion. `deployed` says whether `to` answers everywhere already, and
     `seconds` how long that took.
     """

@@ -7,27 +7,27 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.registry.rollout.canary_trial import heard_of, rule_of, until
+from services.registry.rollout.canary_trial import deadline, trial_evidence, trial_rule
 from services.registry.store.queries import (
     adapter_of,
+    adapter_removal_of,
     aliases_of,
+    canary_targets_of,
+    canary_trial_of,
     count_versions,
     deployments_of,
     history_of,
     hold_of,
     lineage_of,
-    places_of_trial,
     points_of,
-    removal_of,
     rewards_by_version,
-    trial_of,
     versions_of,
 )
-from services.registry.store.tables import AuditRow, Deployment, Run, Version
+from services.registry.store.tables import AuditRow, DeploymentRow, RunRow, VersionRow
 from services.registry.versions.withdrawals import (
     examples_by_user,
     withdrawals_of,
-    withdrawn_examples,
+    withdrawn_ids_by_version,
 )
 
 View = dict[str, Any]
@@ -61,17 +61,17 @@ def model_view(session: Session, model: str) -> View:
 
 def trial_view(session: Session, model: str) -> View | None:
     """The challenger that is on trial, and what is known of it; None where none is."""
-    trial = trial_of(session, model)
+    trial = canary_trial_of(session, model)
     if trial is None:
         return None
-    rule, heard = rule_of(trial), heard_of(session, trial)
-    places = places_of_trial(session, trial)
+    rule, heard = trial_rule(trial), trial_evidence(session, trial)
+    places = canary_targets_of(session, trial)
     return {
         "version": trial.version,
         "champion": trial.champion,
         "share": rule.share,
         "began": trial.began,
-        "until": until(trial),
+        "until": deadline(trial),
         "frozen": hold_of(session, model) is not None,
         "pairs": heard.pairs,
         "of": rule.rewards,
@@ -88,25 +88,27 @@ def trial_view(session: Session, model: str) -> View | None:
 
 
 def versions_view(
-    session: Session, model: str, versions: Sequence[Version] | None = None
+    session: Session, model: str, versions: Sequence[VersionRow] | None = None
 ) -> list[View]:
     """Some versions of a model, or every one, newest first."""
-    made = withdrawn_examples(session, model)
+    made = withdrawn_ids_by_version(session, model)
     shown = versions_of(session, model) if versions is None else versions
     return [_version_view(session, version, len(made.get(version.name, ()))) for version in shown]
 
 
-def version_view(session: Session, version: Version) -> View:
+def version_view(session: Session, version: VersionRow) -> View:
     """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that
     of the run's newest evaluation, `withdrawn_examples` how many of those that it was made with may
     not be used any more, `removed_at` when its adapter was removed.
     """
     return _version_view(
-        session, version, len(withdrawn_examples(session, version.model).get(version.name, ()))
+        session,
+        version,
+        len(withdrawn_ids_by_version(session, version.model).get(version.name, ())),
     )
 
 
-def _version_view(session: Session, version: Version, withdrawn: int) -> View:
+def _version_view(session: Session, version: VersionRow, withdrawn: int) -> View:
     row = aliases_of(session, version.model)
     named = [
         alias
@@ -114,8 +116,8 @@ def _version_view(session: Session, version: Version, withdrawn: int) -> View:
         if row and getattr(row, alias) == version.name
     ]
     adapter = adapter_of(version)
-    run = session.get(Run, version.run_id) if version.run_id else None
-    removal = removal_of(session, version.run_id)
+    run = session.get(RunRow, version.run_id) if version.run_id else None
+    removal = adapter_removal_of(session, version.run_id)
     return {
         "model": version.model,
         "version": version.name,
@@ -142,7 +144,7 @@ def _version_view(session: Session, version: Version, withdrawn: int) -> View:
     }
 
 
-def lineage_view(session: Session, version: Version) -> View:
+def lineage_view(session: Session, version: VersionRow) -> View:
     """A version's ancestors, itself first, the base last: each with the run and the batch that made
     it.
     """
@@ -161,7 +163,7 @@ def lineage_view(session: Session, version: Version) -> View:
     return {"model": version.model, "version": version.name, "lineage": steps}
 
 
-def run_view(session: Session, run: Run) -> View:
+def run_view(session: Session, run: RunRow) -> View:
     """A run with its verdict and its loss curve."""
     points = [
         {
@@ -192,7 +194,7 @@ def run_view(session: Session, run: Run) -> View:
         "configuration": run.configuration,
         "metrics": run.metrics,
         "verdict": run.verdict,
-        "removed_at": removal.at if (removal := removal_of(session, run.run_id)) else None,
+        "removed_at": removal.at if (removal := adapter_removal_of(session, run.run_id)) else None,
         "points": points,
     }
 
@@ -219,7 +221,7 @@ def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -
     dataset service came, what waited, which examples in batches may not be used any more, and the
     versions that were made with some of them.
     """
-    made, examples = withdrawn_examples(session, model), examples_by_user(session, model)
+    made, examples = withdrawn_ids_by_version(session, model), examples_by_user(session, model)
     views: dict[str, View] = {}
     for row in withdrawals_of(session, model, forgotten):
         theirs = {example.feedback_id for example in examples.get(row.user, ())}
@@ -247,7 +249,7 @@ def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -
     return list(views.values())
 
 
-def deployment_view(row: Deployment) -> View:
+def deployment_view(row: DeploymentRow) -> View:
     return {
         "target": row.target,
         "version": row.version,

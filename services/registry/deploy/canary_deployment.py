@@ -9,20 +9,20 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from services.registry.deploy.deployment import Undone, bring, step
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.target import Target
+from services.registry.deploy.deployment import DeploymentUndone, deployment_step, push_and_verify
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.target import ServingTarget
 from services.registry.store.database import Database
 from services.registry.store.leases import Lease
-from services.registry.store.outbox import Publisher, enqueue
-from services.registry.store.queries import trial_of
-from services.registry.store.tables import TrialPlace
+from services.registry.store.outbox import OutboxPublisher, enqueue
+from services.registry.store.queries import canary_trial_of
+from services.registry.store.tables import CanaryTargetRow
 from shared.clock import Clock
 from shared.events import DeploymentFailed, Digest
 from shared.identity import identity
 from shared.logs import Log
 
-State = Literal["ready", "failed"]
+CanaryState = Literal["ready", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,17 @@ class _Challenger:
     """A version on trial; `ready` is the digest of its file if it answers at the target already."""
 
     version: str
-    ready: Digest | None
+    ready_digest: Digest | None
 
 
-class TrialDeployment:
+class CanaryDeployer:
     """Whoever holds the lease of a model's deployments brings its challenger as well."""
 
     def __init__(
         self,
         database: Database,
-        builds: Builds,
-        publisher: Publisher,
+        builds: MergedModels,
+        publisher: OutboxPublisher,
         clock: Clock,
         log: Log,
         slowdown: float,
@@ -52,29 +52,31 @@ class TrialDeployment:
         self._log = log
         self._slowdown = slowdown
 
-    async def reconcile(self, model: str, target: Target, lease: Lease) -> None:
+    async def reconcile(self, model: str, target: ServingTarget, lease: Lease) -> None:
         """Let a target that can do so serve the challenger on trial, or none any more. Raises
         RatchetError where there is nothing to record it by.
         """
-        if not target.serves_two:
+        if not target.supports_canary:
             return
-        wanted = await self._database.run(partial(_wanted, model=model, target=target.name))
-        serving = await target.probe(model)
+        wanted = await self._database.run(
+            partial(_challenger_on_trial, model=model, target=target.name)
+        )
+        serving = await target.inspect(model)
         if wanted is None:
             if serving.challenger is not None:
-                await target.try_out(model, None)
+                await target.set_challenger(model, None)
             return
-        if serving.challenger == wanted.version and wanted.ready == serving.versions.get(
+        if serving.challenger == wanted.version and wanted.ready_digest == serving.versions.get(
             wanted.version
         ):
             return
         try:
-            served = await bring(
+            served = await push_and_verify(
                 model, wanted.version, target, self._builds, serving, self._slowdown
             )
-            async with step("switch", serving.champion):
-                await target.try_out(model, wanted.version)
-        except Undone as error:
+            async with deployment_step("switch", serving.champion):
+                await target.set_challenger(model, wanted.version)
+        except DeploymentUndone as error:
             await self._record(model, wanted.version, target, lease, "failed", None, error)
             return
         await self._record(model, wanted.version, target, lease, "ready", served.digest, None)
@@ -83,18 +85,18 @@ class TrialDeployment:
         self,
         model: str,
         version: str,
-        target: Target,
+        target: ServingTarget,
         lease: Lease,
-        state: State,
+        state: CanaryState,
         digest: Digest | None,
-        error: Undone | None,
+        error: DeploymentUndone | None,
     ) -> None:
         reason = str(error) if error else ""
 
         def record(session: Session) -> bool:
             lease.guard(session)
             now = self._clock.now()
-            last = session.get(TrialPlace, (model, version, target.name))
+            last = session.get(CanaryTargetRow, (model, version, target.name))
             if last is not None and (last.state, last.digest, last.reason) == (
                 state,
                 digest,
@@ -102,7 +104,7 @@ class TrialDeployment:
             ):
                 return False
             session.merge(
-                TrialPlace(
+                CanaryTargetRow(
                     model=model,
                     version=version,
                     target=target.name,
@@ -113,7 +115,7 @@ class TrialDeployment:
                 )
             )
             if error is not None:
-                enqueue(session, model, _failure(model, version, target, error, now), now)
+                enqueue(session, model, _deployment_failed(model, version, target, error, now), now)
             return True
 
         if not await self._database.run(record):
@@ -131,8 +133,8 @@ class TrialDeployment:
             )
 
 
-def _failure(
-    model: str, version: str, target: Target, error: Undone, now: datetime
+def _deployment_failed(
+    model: str, version: str, target: ServingTarget, error: DeploymentUndone, now: datetime
 ) -> DeploymentFailed:
     return DeploymentFailed(
         event_id=identity("trial failed", model, version, target.name, now.isoformat()),
@@ -146,9 +148,9 @@ def _failure(
     )
 
 
-def _wanted(session: Session, model: str, target: str) -> _Challenger | None:
-    trial = trial_of(session, model)
+def _challenger_on_trial(session: Session, model: str, target: str) -> _Challenger | None:
+    trial = canary_trial_of(session, model)
     if trial is None:
         return None
-    place = session.get(TrialPlace, (model, trial.version, target))
+    place = session.get(CanaryTargetRow, (model, trial.version, target))
     return _Challenger(trial.version, place.digest if place and place.state == "ready" else None)

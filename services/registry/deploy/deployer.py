@@ -12,31 +12,31 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.registry.deploy.canary_deployment import TrialDeployment
+from services.registry.deploy.canary_deployment import CanaryDeployer
 from services.registry.deploy.deployment import (
-    SLOWDOWN,
-    Served,
-    Undone,
-    Wanted,
+    DEFAULT_SLOWDOWN,
+    DeployedVersion,
+    DeploymentUndone,
+    DesiredState,
     deploy,
-    keep_at_hand,
+    retain_recent_versions,
 )
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.target import Target
-from services.registry.lifecycle import number_of
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.target import ServingTarget
+from services.registry.lifecycle import version_number
 from services.registry.store.database import Database
-from services.registry.store.leases import LASTS_SECONDS, Lease
-from services.registry.store.outbox import FOLLOWS, Publisher, enqueue
+from services.registry.store.leases import LEASE_SECONDS, Lease
+from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher, enqueue
 from services.registry.store.queries import (
     aliases_of,
     all_aliases,
-    attempts,
+    count_deployment_attempts,
     deployed_moves,
     newest_deployment,
     version_of,
     was_verified,
 )
-from services.registry.store.tables import Deployment
+from services.registry.store.tables import DeploymentRow
 from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
 from shared.events import DeploymentFailed, VersionDeployed
@@ -44,11 +44,11 @@ from shared.identity import identity
 from shared.logs import Log
 from shared.messaging.codec import Headers
 from shared.observability.metrics import Metrics
-from shared.observability.trace_context import place_of_version
-from shared.observability.tracing import UNTRACED, Span, Tracing
+from shared.observability.trace_context import traceparent_for_version
+from shared.observability.tracing import NOOP_TRACING, Span, Tracing
 
-_LOOK_AGAIN_SECONDS = 10.0
-_WATCH_SECONDS = 0.25
+_RECHECK_SECONDS = 10.0
+_POLL_SECONDS = 0.25
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 120.0
 
@@ -61,17 +61,17 @@ class Deployer:
     def __init__(
         self,
         database: Database,
-        targets: Mapping[str, Sequence[Target]],
-        builds: Builds,
-        publisher: Publisher,
+        targets: Mapping[str, Sequence[ServingTarget]],
+        builds: MergedModels,
+        publisher: OutboxPublisher,
         clock: Clock,
         log: Log,
         metrics: Metrics,
         kept: int,
         replica: str = "one",
-        lasts: float = LASTS_SECONDS,
-        slowdown: float = SLOWDOWN,
-        tracing: Tracing = UNTRACED,
+        lasts: float = LEASE_SECONDS,
+        slowdown: float = DEFAULT_SLOWDOWN,
+        tracing: Tracing = NOOP_TRACING,
     ) -> None:
         self._database = database
         self._targets = targets
@@ -82,7 +82,7 @@ class Deployer:
         self._metrics = metrics
         self._kept = kept
         self._slowdown = slowdown
-        self._trials = TrialDeployment(database, builds, publisher, clock, log, slowdown)
+        self._trials = CanaryDeployer(database, builds, publisher, clock, log, slowdown)
         self._tracing = tracing
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
         self._leases = {
@@ -92,7 +92,7 @@ class Deployer:
                 replica,
                 clock,
                 log,
-                partial(self._start_over, model),
+                partial(self._restart, model),
                 lasts,
             )
             for model in targets
@@ -106,12 +106,12 @@ class Deployer:
         try:
             async with asyncio.TaskGroup() as loops:
                 for model, targets in self._targets.items():
-                    loops.create_task(self._leases[model].keep())
+                    loops.create_task(self._leases[model].maintain())
                     for target in targets:
                         wake = asyncio.Event()
                         self._wakes[model].append(wake)
-                        loops.create_task(self._follow(model, target, wake))
-                loops.create_task(self._watch())
+                        loops.create_task(self._reconcile_loop(model, target, wake))
+                loops.create_task(self._watch_aliases())
         finally:
             for lease in self._leases.values():
                 await lease.release()
@@ -120,17 +120,17 @@ class Deployer:
         """A champion may have moved."""
         self._look.set()
 
-    def places(self, model: str) -> list[str]:
+    def target_names(self, model: str) -> list[str]:
         """The names of a model's targets."""
         return [target.name for target in self._targets.get(model, ())]
 
-    def places_for_two(self, model: str) -> list[str]:
+    def canary_target_names(self, model: str) -> list[str]:
         """The names of those of a model's targets where a challenger can answer beside the
         champion.
         """
-        return [target.name for target in self._targets.get(model, ()) if target.serves_two]
+        return [target.name for target in self._targets.get(model, ()) if target.supports_canary]
 
-    def names_at(self, model: str, challenger: str | None) -> dict[str, str]:
+    def served_names(self, model: str, challenger: str | None) -> dict[str, str]:
         """What applications ask for, by target, to get the champion, or a challenger where it can
         answer.
         """
@@ -138,16 +138,16 @@ class Deployer:
         if challenger is None:
             return {target.name: target.served_name(model) for target in targets}
         return {
-            target.name: target.name_of(model, challenger)
+            target.name: target.served_name_of(model, challenger)
             for target in targets
-            if target.serves_two
+            if target.supports_canary
         }
 
-    async def deployed(self, model: str, move: int, seconds: float) -> bool:
+    async def wait_until_deployed(self, model: str, move: int, seconds: float) -> bool:
         """Wait until every target serves a move of the champion, or a later one, whichever replica
         deploys; false when that takes longer than `seconds`.
         """
-        names = self.places(model)
+        names = self.target_names(model)
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(seconds):
                 while True:
@@ -156,15 +156,15 @@ class Deployer:
                         return True
                     async with self._deployed:
                         with suppress(TimeoutError):
-                            async with asyncio.timeout(_WATCH_SECONDS):
+                            async with asyncio.timeout(_POLL_SECONDS):
                                 await self._deployed.wait()
         return False
 
-    def _start_over(self, model: str) -> None:
+    def _restart(self, model: str) -> None:
         for wake in self._wakes[model]:
             wake.set()
 
-    async def _watch(self) -> None:
+    async def _watch_aliases(self) -> None:
         """Start over what deploys a model whose champion has moved, whichever replica moved it."""
         while True:
             self._look.clear()
@@ -172,18 +172,18 @@ class Deployer:
                 for row in await self._database.run(all_aliases):
                     if row.model in self._targets and self._moves.get(row.model) != row.move:
                         self._moves[row.model] = row.move
-                        self._start_over(row.model)
+                        self._restart(row.model)
                         if row.champion is not None:
                             self._metrics.set(
                                 "ratchet_registry_champion_number",
-                                number_of(row.champion),
+                                version_number(row.champion),
                                 model=row.model,
                             )
             with suppress(TimeoutError):
-                async with asyncio.timeout(_WATCH_SECONDS):
+                async with asyncio.timeout(_POLL_SECONDS):
                     await self._look.wait()
 
-    async def _follow(self, model: str, target: Target, wake: asyncio.Event) -> None:
+    async def _reconcile_loop(self, model: str, target: ServingTarget, wake: asyncio.Event) -> None:
         retry = _FIRST_RETRY_SECONDS
         while True:
             wake.clear()
@@ -194,7 +194,7 @@ class Deployer:
                 if not work.done():
                     continue
                 pause, retry = (
-                    (_LOOK_AGAIN_SECONDS, _FIRST_RETRY_SECONDS)
+                    (_RECHECK_SECONDS, _FIRST_RETRY_SECONDS)
                     if work.result()
                     else (retry, min(2 * retry, _LAST_RETRY_SECONDS))
                 )
@@ -206,15 +206,15 @@ class Deployer:
                 # the work.
                 await asyncio.wait({work})
 
-    async def reconcile(self, model: str, target: Target) -> bool:
+    async def reconcile(self, model: str, target: ServingTarget) -> bool:
         """Let a target serve what is wanted; whether it does, or another replica sees to it. What
         came of it is recorded and published.
         """
         try:
-            if await self._leases[model].have():
+            if await self._leases[model].ensure_held():
                 return await self._reconcile(model, target)
             for metric in ("ratchet_registry_serves_champion", "ratchet_registry_served_number"):
-                self._metrics.forget(metric, model=model, target=target.name)
+                self._metrics.remove_series(metric, model=model, target=target.name)
             return True
         except Unavailable as error:
             self._log.warning(
@@ -222,19 +222,19 @@ class Deployer:
             )
             return False
 
-    async def _reconcile(self, model: str, target: Target) -> bool:
-        wanted = await self._database.run(partial(_wanted, model=model, target=target.name))
+    async def _reconcile(self, model: str, target: ServingTarget) -> bool:
+        wanted = await self._database.run(partial(_desired_state, model=model, target=target.name))
         if wanted is None:
             return True
         began, since = self._clock.monotonic(), self._clock.now()
         try:
             served = await deploy(wanted, target, self._builds, self._slowdown)
-        except Undone as error:
+        except DeploymentUndone as error:
             self._metrics.set(
                 "ratchet_registry_serves_champion", 0, model=model, target=target.name
             )
             with self._span(wanted, target, since) as span:
-                span.failed(error.step)
+                span.set_failed(error.step)
                 await self._record_failure(
                     wanted, target, error, self._clock.monotonic() - began, span.headers
                 )
@@ -247,14 +247,14 @@ class Deployer:
         self._metrics.set("ratchet_registry_serves_champion", 1, model=model, target=target.name)
         self._metrics.set(
             "ratchet_registry_served_number",
-            number_of(wanted.champion),
+            version_number(wanted.champion),
             model=model,
             target=target.name,
         )
         async with self._deployed:
             self._deployed.notify_all()
         try:
-            await keep_at_hand(wanted, target, self._builds, self._kept)
+            await retain_recent_versions(wanted, target, self._builds, self._kept)
         except RatchetError as error:
             self._log.warning(
                 "the previous version is not at hand",
@@ -269,107 +269,121 @@ class Deployer:
         return True
 
     @contextmanager
-    def _span(self, wanted: Wanted, target: Target, since: datetime) -> Iterator[Span]:
+    def _span(
+        self, desired: DesiredState, target: ServingTarget, since: datetime
+    ) -> Iterator[Span]:
         """Only what had to be done is a span: to find that all is as it should be is none."""
-        with self._tracing.span("deploy", wanted.follows, since=since) as span:
-            span.note(model=wanted.model, version=wanted.champion, target=target.name)
+        with self._tracing.span("deploy", desired.traceparent, start_time=since) as span:
+            span.set_attributes(model=desired.model, version=desired.champion, target=target.name)
             yield span
 
     async def _record_success(
-        self, wanted: Wanted, target: Target, served: Served, seconds: float, follows: Headers
+        self,
+        desired: DesiredState,
+        target: ServingTarget,
+        served: DeployedVersion,
+        seconds: float,
+        follows: Headers,
     ) -> None:
         def record(session: Session) -> None:
-            session.info[FOLLOWS] = follows
-            self._leases[wanted.model].guard(session)
+            session.info[TRACE_HEADERS] = follows
+            self._leases[desired.model].guard(session)
             now = self._clock.now()
-            count = attempts(session, wanted.model, target.name, wanted.move)
+            count = count_deployment_attempts(session, desired.model, target.name, desired.move)
             session.add(
-                _row(
-                    wanted,
+                _deployment_row(
+                    desired,
                     target,
                     "deployed",
                     seconds,
                     now,
                     digest=served.digest,
-                    finding=served.finding,
+                    finding=served.verification,
                 )
             )
             event = VersionDeployed(
-                event_id=identity("deployed", wanted.model, target.name, wanted.move, count),
+                event_id=identity("deployed", desired.model, target.name, desired.move, count),
                 occurred_at=now,
-                model=wanted.model,
-                version=wanted.champion,
+                model=desired.model,
+                version=desired.champion,
                 target=target.name,
-                served_name=target.served_name(wanted.model),
+                served_name=target.served_name(desired.model),
                 digest=served.digest,
                 seconds=round(seconds, 3),
             )
-            enqueue(session, wanted.model, event, now)
+            enqueue(session, desired.model, event, now)
 
         await self._database.run(record)
         self._publisher.wake()
         self._metrics.observe(
-            "ratchet_registry_deploy_seconds", seconds, model=wanted.model, target=target.name
+            "ratchet_registry_deploy_seconds", seconds, model=desired.model, target=target.name
         )
         self._log.info(
             "deployed",
-            model=wanted.model,
-            version=wanted.champion,
+            model=desired.model,
+            version=desired.champion,
             target=target.name,
             seconds=round(seconds, 2),
         )
 
     async def _record_failure(
-        self, wanted: Wanted, target: Target, error: Undone, seconds: float, follows: Headers
+        self,
+        desired: DesiredState,
+        target: ServingTarget,
+        error: DeploymentUndone,
+        seconds: float,
+        follows: Headers,
     ) -> None:
         def record(session: Session) -> None:
-            session.info[FOLLOWS] = follows
-            self._leases[wanted.model].guard(session)
+            session.info[TRACE_HEADERS] = follows
+            self._leases[desired.model].guard(session)
             now = self._clock.now()
-            last = newest_deployment(session, wanted.model, target.name)
+            last = newest_deployment(session, desired.model, target.name)
             if last and (last.move, last.state, last.step, last.reason) == (
-                wanted.move,
+                desired.move,
                 "failed",
                 error.step,
                 error.reason,
             ):
                 return  # said already; saying it at every retry would bury the rest
-            count = attempts(session, wanted.model, target.name, wanted.move)
+            count = count_deployment_attempts(session, desired.model, target.name, desired.move)
             session.add(
-                _row(wanted, target, "failed", seconds, now, step=error.step, reason=error.reason)
+                _deployment_row(
+                    desired, target, "failed", seconds, now, step=error.step, reason=error.reason
+                )
             )
             event = DeploymentFailed(
                 event_id=identity(
-                    "deployment failed", wanted.model, target.name, wanted.move, count
+                    "deployment failed", desired.model, target.name, desired.move, count
                 ),
                 occurred_at=now,
-                model=wanted.model,
-                version=wanted.champion,
+                model=desired.model,
+                version=desired.champion,
                 target=target.name,
                 step=error.step,
                 reason=error.reason,
                 serving=error.serving,
             )
-            enqueue(session, wanted.model, event, now)
+            enqueue(session, desired.model, event, now)
 
         await self._database.run(record)
         self._publisher.wake()
         self._metrics.count(
             "ratchet_registry_deployment_failures_total",
-            model=wanted.model,
+            model=desired.model,
             target=target.name,
             step=error.step,
         )
         self._log.warning(
             "deployment undone",
-            model=wanted.model,
-            version=wanted.champion,
+            model=desired.model,
+            version=desired.champion,
             target=target.name,
             reason=str(error),
         )
 
 
-def _wanted(session: Session, model: str, target: str) -> Wanted | None:
+def _desired_state(session: Session, model: str, target: str) -> DesiredState | None:
     """What a target shall serve; None while the model has no version."""
     aliases = aliases_of(session, model)
     if aliases is None or aliases.champion is None:
@@ -383,11 +397,11 @@ def _wanted(session: Session, model: str, target: str) -> Wanted | None:
         digest if digest and was_verified(session, model, target, version.name, digest) else None
     )
     follows = (
-        place_of_version(version.batch_id, version.run_id)
+        traceparent_for_version(version.batch_id, version.run_id)
         if version.batch_id and version.run_id
         else ""
     )
-    return Wanted(
+    return DesiredState(
         model,
         aliases.champion,
         aliases.previous,
@@ -399,11 +413,16 @@ def _wanted(session: Session, model: str, target: str) -> Wanted | None:
     )
 
 
-def _row(
-    wanted: Wanted, target: Target, state: str, seconds: float, now: datetime, **outcome: Any
-) -> Deployment:
+def _deployment_row(
+    wanted: DesiredState,
+    target: ServingTarget,
+    state: str,
+    seconds: float,
+    now: datetime,
+    **outcome: Any,
+) -> DeploymentRow:
     finding = outcome.pop("finding", None)
-    return Deployment(
+    return DeploymentRow(
         model=wanted.model,
         target=target.name,
         version=wanted.champion,

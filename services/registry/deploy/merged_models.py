@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from services.registry.deploy.targets.target import Build
-from services.registry.gguf.merge import Merged, merge
+from services.registry.deploy.targets.target import MergedModel
+from services.registry.gguf.merge import MergedFile, merge
 from services.registry.store.database import Database
 from services.registry.store.queries import adapter_of, version_of
-from services.registry.store.tables import Version
+from services.registry.store.tables import VersionRow
 from shared.config.model_file import Models
 from shared.events import Probe
 from shared.storage.adapters import read_adapter
@@ -23,7 +23,7 @@ from shared.storage.object_store import ObjectStore
 _PROBES = TypeAdapter(tuple[Probe, ...])
 
 
-class Builds:
+class MergedModels:
     """Files `<folder>/<model>/<version>.gguf`; their digests are in the database."""
 
     def __init__(
@@ -34,13 +34,13 @@ class Builds:
         self._models = models
         self._bases = bases
         self._folder = folder.absolute()
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
-    async def build(self, model: str, name: str) -> Build:
+    async def get(self, model: str, name: str) -> MergedModel:
         """The files of a version. Raises Unusable or StorageUnavailable when base or adapter cannot
         be had or merged.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             version = await self._database.run(partial(_require, model=model, name=name))
             artefact = adapter_of(version)
             adapter = (
@@ -59,25 +59,25 @@ class Builds:
                 await self._database.run(partial(_record, model=model, name=name, merged=merged))
                 digest = merged.digest
             probes = _PROBES.validate_python(version.probes)
-            return Build(model, name, path, digest, adapter.files if adapter else {}, probes)
+            return MergedModel(model, name, path, digest, adapter.files if adapter else {}, probes)
 
-    async def drop(self, model: str, name: str) -> None:
+    async def delete(self, model: str, name: str) -> None:
         """Let a file go; it is made again when it is needed."""
         await asyncio.to_thread((self._folder / model / f"{name}.gguf").unlink, missing_ok=True)
 
-    async def on_disk(self, model: str) -> Collection[str]:
+    async def versions_on_disk(self, model: str) -> Collection[str]:
         """The versions whose files are there."""
         return await asyncio.to_thread(
             lambda: {path.stem for path in (self._folder / model).glob("v*.gguf")}
         )
 
 
-def _require(session: Session, model: str, name: str) -> Version:
+def _require(session: Session, model: str, name: str) -> VersionRow:
     version = version_of(session, model, name)
     assert version is not None, f"{model} has no version {name}"
     return version
 
 
-def _record(session: Session, model: str, name: str, merged: Merged) -> None:
+def _record(session: Session, model: str, name: str, merged: MergedFile) -> None:
     version = _require(session, model, name)
     version.merged_path, version.merged_digest = str(merged.path), merged.digest

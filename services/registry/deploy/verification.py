@@ -16,7 +16,7 @@ from shared.events import Digest, Probe
 NEAR_TIE = 0.25  # nats: the lead of a token over the runner-up, below which another token may win
 TOLERANCE = 0.1  # nats: mean difference of log-probabilities over the tokens agreed on
 
-_ONE_TOKEN = re.compile(
+_SINGLE_TOKEN = re.compile(
     r"\s?(\w+|[^\w\s]+)|\s+"
 )  # what tokenizers do not divide beforehand, and may make one token of
 _PART_OF_A_CHARACTER = "\ufffd"
@@ -30,7 +30,7 @@ class ServedToken:
     logprob: float
 
 
-TIMED = 2
+TIMED_PROBES = 2
 """Of how many probes the time is compared. What answers now is asked them as well, beside those
 whom it serves.
 """
@@ -45,7 +45,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class VerificationResult:
     """What verification found. `reasons` says why not, and is empty when `passed`. The times are of
     the version and of what answered before it, to the same probes; None where nothing tells them.
     """
@@ -58,40 +58,44 @@ class Finding:
     seconds_per_token: float | None = None
     seconds_per_token_before: float | None = None
 
-    def failing(self, reason: str) -> "Finding":
+    def with_failure(self, reason: str) -> "VerificationResult":
         """The same with one more reason against."""
         return replace(self, passed=False, reasons=(*self.reasons, reason))
 
-    def timed(self, own: Sequence[Timing], before: Sequence[Timing]) -> "Finding":
+    def with_timings(self, own: Sequence[Timing], before: Sequence[Timing]) -> "VerificationResult":
         """The same with how long answers took. The quickest answer counts: a first one waits for a
         file to come into memory, and others for what else the machine does.
         """
-        return replace(self, seconds_per_token=_pace(own), seconds_per_token_before=_pace(before))
+        return replace(
+            self,
+            seconds_per_token=_fastest_seconds_per_token(own),
+            seconds_per_token_before=_fastest_seconds_per_token(before),
+        )
 
-    def unless_slower(self, times: float) -> "Finding":
+    def check_slowdown(self, times: float) -> "VerificationResult":
         """The same; failing when a token takes more than `times` as long as of what answers now."""
         own, before = self.seconds_per_token, self.seconds_per_token_before
         if own is None or before is None or own <= times * before:
             return self
-        return self.failing(
+        return self.with_failure(
             f"a token takes {own:.3f} s, and {before:.3f} s of what answers now: more than "
             f"{times:g} times as long (RATCHET_SLOWDOWN)"
         )
 
 
-def judge(
+def verify_tokens(
     expected: Digest,
-    found: Digest,
+    actual: Digest,
     probes: Sequence[Probe],
     answers: Sequence[Sequence[ServedToken]],
-) -> Finding:
+) -> VerificationResult:
     """Compare digests, and each probe with the answer that was served for it (`answers` in the
     order of `probes`).
     """
-    reasons = _at_a_glance(expected, found, len(probes), len(answers))
+    reasons = _mismatches(expected, actual, len(probes), len(answers))
     differences: list[float] = []
     for number, (probe, answer) in enumerate(zip(probes, answers, strict=False), start=1):
-        agreed, reason = _agree(probe, answer)
+        agreed, reason = _compare_tokens(probe, answer)
         differences += agreed
         if reason:
             reasons.append(f"probe {number}: {reason}")
@@ -102,46 +106,46 @@ def judge(
         )
     if mean is None and any(probe.answer for probe in probes):
         reasons.append("no token of any probe was agreed on")
-    return Finding(not reasons, tuple(reasons), len(probes), len(differences), mean)
+    return VerificationResult(not reasons, tuple(reasons), len(probes), len(differences), mean)
 
 
-def judge_texts(
-    expected: Digest, found: Digest, probes: Sequence[Probe], answers: Sequence[str]
-) -> Finding:
+def verify_texts(
+    expected: Digest, actual: Digest, probes: Sequence[Probe], answers: Sequence[str]
+) -> VerificationResult:
     """The same for a server that shows the text of its answers alone. Where a text parts from the
     evaluation's, the lead counts of the token there, and of one before it that the server may have
     written as a longer token.
     """
-    reasons = _at_a_glance(expected, found, len(probes), len(answers))
+    reasons = _mismatches(expected, actual, len(probes), len(answers))
     tokens = 0
     for number, (probe, answer) in enumerate(zip(probes, answers, strict=False), start=1):
-        agreed, reason = _agree_in_text(probe, answer)
+        agreed, reason = _compare_text(probe, answer)
         tokens += agreed
         if reason:
             reasons.append(f"probe {number}: {reason}")
     if not tokens and any(probe.answer for probe in probes):
         reasons.append("no token of any probe was agreed on")
-    return Finding(not reasons, tuple(reasons), len(probes), tokens, None)
+    return VerificationResult(not reasons, tuple(reasons), len(probes), tokens, None)
 
 
-def _pace(timings: Sequence[Timing]) -> float | None:
+def _fastest_seconds_per_token(timings: Sequence[Timing]) -> float | None:
     return min(
         (timing.seconds / timing.tokens for timing in timings if timing.tokens), default=None
     )
 
 
-def _at_a_glance(expected: Digest, found: Digest, probes: int, answers: int) -> list[str]:
+def _mismatches(expected: Digest, actual: Digest, probes: int, answers: int) -> list[str]:
     reasons = (
         []
-        if expected == found
-        else [f"the served file has digest {found}, the merged one {expected}"]
+        if expected == actual
+        else [f"the served file has digest {actual}, the merged one {expected}"]
     )
     if answers != probes:
         reasons.append(f"{answers} of {probes} probes were answered")
     return reasons
 
 
-def _agree(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], str]:
+def _compare_tokens(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], str]:
     """The differences of log-probability over the tokens agreed on, and why the answer is another,
     empty if it is not.
     """
@@ -156,7 +160,7 @@ def _agree(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], st
             )
         served = answer[place]
         last = place + 1 == len(probe.answer)
-        if served.text != token.text and not (last and _ends(token.text, served.text)):
+        if served.text != token.text and not (last and _is_end_token(token.text, served.text)):
             if token.lead < NEAR_TIE:
                 return differences, ""
             return (
@@ -168,7 +172,7 @@ def _agree(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], st
     return differences, ""
 
 
-def _agree_in_text(probe: Probe, answer: str) -> tuple[int, str]:
+def _compare_text(probe: Probe, answer: str) -> tuple[int, str]:
     """How many tokens the text agrees on, and why the answer is another, empty if it is not."""
     tokens = list(probe.answer)
     # A token that is part of a character has no text of its own: what comes from there on cannot be
@@ -177,16 +181,16 @@ def _agree_in_text(probe: Probe, answer: str) -> tuple[int, str]:
         (place for place, token in enumerate(tokens) if _PART_OF_A_CHARACTER in token.text),
         len(tokens),
     )
-    complete = readable == len(tokens) > 0 and _ends(tokens[-1].text, "")
+    complete = readable == len(tokens) > 0 and _is_end_token(tokens[-1].text, "")
     texts = [token.text for token in tokens[: readable - complete]]
     starts = list(accumulate(map(len, texts), initial=0))
-    parted = _common_length("".join(texts), answer)
+    parted = _common_prefix_length("".join(texts), answer)
     if parted == starts[-1] and (not complete or parted == len(answer)):
         return readable, ""
     place = next(number for number, end in enumerate([*starts[1:], parted + 1]) if end > parted)
     for earlier in range(place + 1):
         written = answer[starts[earlier] : parted + 1]
-        longer = len(written) > len(tokens[earlier].text) and _ONE_TOKEN.fullmatch(written)
+        longer = len(written) > len(tokens[earlier].text) and _SINGLE_TOKEN.fullmatch(written)
         if (earlier == place or longer) and tokens[earlier].lead < NEAR_TIE:
             return earlier, ""
     token = tokens[place]
@@ -198,7 +202,7 @@ def _agree_in_text(probe: Probe, answer: str) -> tuple[int, str]:
     )
 
 
-def _common_length(one: str, other: str) -> int:
+def _common_prefix_length(one: str, other: str) -> int:
     """How many characters both begin with."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
@@ -206,6 +210,6 @@ def _common_length(one: str, other: str) -> int:
     )
 
 
-def _ends(expected: str, served: str) -> bool:
+def _is_end_token(expected: str, served: str) -> bool:
     """Whether both are the token that ends an answer, which a server shows without its text."""
     return served == "" and expected.startswith("<") and expected.endswith(">")

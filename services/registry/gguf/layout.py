@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from shared.errors import Unusable
+from shared.errors import InvalidArtefact
 
-Bytes: TypeAlias = (
+ByteView: TypeAlias = (
     "memoryview[int]"  # a string: at run time it takes no parameter before Python 3.14
 )
 
@@ -37,7 +37,7 @@ _DEFAULT_ALIGNMENT = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class GgufTensor:
     """One tensor. `dims` has the fastest-varying dimension first, as the format has it; `start`
     counts from the beginning of the file.
     """
@@ -45,7 +45,7 @@ class Tensor:
     name: str
     dims: tuple[int, ...]
     kind: GGMLQuantizationType
-    start: int
+    offset: int
 
     @property
     def size(self) -> int:
@@ -58,7 +58,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Layout:
+class GgufLayout:
     """What a GGUF file contains. `scalars` has the metadata that is neither array nor empty;
     `places` says where each value lies within `metadata`, which is the file's block of key-value
     pairs as it stands.
@@ -66,10 +66,10 @@ class Layout:
 
     version: int
     metadata: bytes
-    pairs: int
+    pair_count: int
     scalars: Mapping[str, Any]
-    places: Mapping[str, int]
-    tensors: tuple[Tensor, ...]
+    value_offsets: Mapping[str, int]
+    tensors: tuple[GgufTensor, ...]
 
     @property
     def alignment(self) -> int:
@@ -79,41 +79,41 @@ class Layout:
     def architecture(self) -> str:
         return str(self.scalars.get("general.architecture", ""))
 
-    def string(self, key: str, place: int) -> str:
+    def array_string(self, key: str, index: int) -> str:
         """One item of an array of strings, empty where the array is not there or shorter."""
-        at = self.places.get(key)
+        at = self.value_offsets.get(key)
         data = memoryview(self.metadata)
         if (
             at is None
             or struct.unpack_from("<I", data, at)[0] != _STRING
-            or place >= struct.unpack_from("<Q", data, at + 4)[0]
+            or index >= struct.unpack_from("<Q", data, at + 4)[0]
         ):
             return ""
         text, at = _string(data, at + 12)
-        for _ in range(place):
+        for _ in range(index):
             text, at = _string(data, at)
         return text
 
 
-def read_layout(data: Bytes) -> Layout:
+def read_layout(data: ByteView) -> GgufLayout:
     """The layout of a whole file. Raises Unusable when it is not GGUF of version 2 or 3."""
     try:
         return _read(data)
     except (struct.error, UnicodeDecodeError, ValueError, KeyError) as error:
-        raise Unusable(f"not a GGUF file that can be read: {error}") from error
+        raise InvalidArtefact(f"not a GGUF file that can be read: {error}") from error
 
 
-def header_of(layout: Layout, tensors: Sequence[Tensor], file_type: int) -> bytes:
+def encode_header(layout: GgufLayout, tensors: Sequence[GgufTensor], file_type: int) -> bytes:
     """The beginning of a file with the same metadata, padded to where its data begins. `tensors`
     are in the order of their data, their `start` relative to it; `general.file_type` is set where
     there is one.
     """
     metadata = bytearray(layout.metadata)
-    if "general.file_type" in layout.places:
-        struct.pack_into("<I", metadata, layout.places["general.file_type"], file_type)
+    if "general.file_type" in layout.value_offsets:
+        struct.pack_into("<I", metadata, layout.value_offsets["general.file_type"], file_type)
     parts = [
         _MAGIC,
-        struct.pack("<IQQ", layout.version, len(tensors), layout.pairs),
+        struct.pack("<IQQ", layout.version, len(tensors), layout.pair_count),
         bytes(metadata),
     ]
     for tensor in tensors:
@@ -123,7 +123,7 @@ def header_of(layout: Layout, tensors: Sequence[Tensor], file_type: int) -> byte
             struct.pack("<Q", len(name))
             + name
             + dims
-            + struct.pack("<IQ", int(tensor.kind), tensor.start)
+            + struct.pack("<IQ", int(tensor.kind), tensor.offset)
         )
     header = b"".join(parts)
     return header + bytes(padding(len(header), layout.alignment))
@@ -134,7 +134,7 @@ def padding(size: int, alignment: int) -> int:
     return -size % alignment
 
 
-def _read(data: Bytes) -> Layout:
+def _read(data: ByteView) -> GgufLayout:
     version, count, pairs = struct.unpack_from("<IQQ", data, 4)
     if (magic := bytes(data[:4])) != _MAGIC or version not in (2, 3):
         raise ValueError(f"it begins with {magic!r}, version {version}")
@@ -158,18 +158,18 @@ def _read(data: Bytes) -> Layout:
         found.append((name, tuple(dims), GGMLQuantizationType(kind), offset))
     data_begins = at + padding(at, int(scalars.get("general.alignment", _DEFAULT_ALIGNMENT)))
     tensors = tuple(
-        Tensor(name, dims, kind, data_begins + offset) for name, dims, kind, offset in found
+        GgufTensor(name, dims, kind, data_begins + offset) for name, dims, kind, offset in found
     )
-    return Layout(version, metadata, pairs, scalars, places, tensors)
+    return GgufLayout(version, metadata, pairs, scalars, places, tensors)
 
 
-def _string(data: Bytes, at: int) -> tuple[str, int]:
+def _string(data: ByteView, at: int) -> tuple[str, int]:
     (length,) = struct.unpack_from("<Q", data, at)
     end = at + 8 + length
     return bytes(data[at + 8 : end]).decode(), end
 
 
-def _value(data: Bytes, at: int, kind: int) -> tuple[Any, int]:
+def _value(data: ByteView, at: int, kind: int) -> tuple[Any, int]:
     """A scalar or a string and where it ends; None for an array, which is only stepped over."""
     if kind == _STRING:
         return _string(data, at)

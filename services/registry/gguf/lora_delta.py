@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load
 
-from shared.errors import Unusable
+from shared.errors import InvalidArtefact
 from shared.storage.adapters import CONFIG, WEIGHTS, Adapter
 
 Array = npt.NDArray[np.float32]
@@ -33,9 +33,9 @@ _NAMES = {
 }
 _KEY = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.(\w+\.\w+)\.lora_(A|B)\.weight$")
 _PERMUTED = frozenset({"llama"})
-_PLAIN = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})
+_UNPERMUTED = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})
 # What an adapter may have beside its two matrices, none of which is a low-rank change to a weight.
-_MUST_BE_OFF = (
+_UNSUPPORTED_OPTIONS = (
     "use_dora",
     "modules_to_save",
     "lora_bias",
@@ -47,7 +47,7 @@ _MUST_BE_OFF = (
 
 
 @dataclass(frozen=True)
-class Change:
+class LoraDelta:
     """A low-rank change to a tensor of shape (out, in): `scale` · `b` (out, r) · `a` (r, in)."""
 
     a: Array
@@ -59,13 +59,15 @@ class Change:
         return self.scale * (self.b @ self.a)
 
 
-def changes_of(adapter: Adapter, architecture: str, heads: int, kv_heads: int) -> dict[str, Change]:
+def lora_deltas(
+    adapter: Adapter, architecture: str, heads: int, kv_heads: int
+) -> dict[str, LoraDelta]:
     """The changes by the name of the tensor in GGUF. Raises Unusable when the adapter is not only
     low-rank changes that are known here.
     """
-    if architecture not in _PERMUTED | _PLAIN:
-        known = ", ".join(sorted(_PERMUTED | _PLAIN))
-        raise Unusable(
+    if architecture not in _PERMUTED | _UNPERMUTED:
+        known = ", ".join(sorted(_PERMUTED | _UNPERMUTED))
+        raise InvalidArtefact(
             f"adapters cannot be merged into architecture {architecture!r}: how its rows lie "
             f"in GGUF is not known; known: {known}"
         )
@@ -74,16 +76,18 @@ def changes_of(adapter: Adapter, architecture: str, heads: int, kv_heads: int) -
     changes = {}
     for (layer, module), pair in sorted(matrices.items()):
         if module not in _NAMES or set(pair) != {"A", "B"}:
-            raise Unusable(
+            raise InvalidArtefact(
                 f"the adapter has lora_{'/'.join(sorted(pair))} for {module} in layer "
                 f"{layer}; expected A and B of {', '.join(_NAMES)}"
             )
         a, b = pair["A"], pair["B"]
         if architecture in _PERMUTED and module in ("self_attn.q_proj", "self_attn.k_proj"):
             b = permute(b, heads if module == "self_attn.q_proj" else kv_heads)
-        changes[f"blk.{layer}.{_NAMES[module]}.weight"] = Change(a, b, _scale(config, a.shape[0]))
+        changes[f"blk.{layer}.{_NAMES[module]}.weight"] = LoraDelta(
+            a, b, _scale(config, a.shape[0])
+        )
     if not changes:
-        raise Unusable("the adapter has no matrices")
+        raise InvalidArtefact("the adapter has no matrices")
     return changes
 
 
@@ -99,18 +103,18 @@ def _config(files: Mapping[str, bytes]) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(files[CONFIG])
     except (KeyError, ValueError) as error:
-        raise Unusable(f"the adapter has no readable {CONFIG}: {error!r}") from error
+        raise InvalidArtefact(f"the adapter has no readable {CONFIG}: {error!r}") from error
     if config.get("peft_type") != "LORA":
-        raise Unusable(
+        raise InvalidArtefact(
             f"the adapter is of type {config.get('peft_type')!r}; only LORA can be merged"
         )
     if config.get("bias", "none") != "none":
-        raise Unusable(
+        raise InvalidArtefact(
             f"the adapter trains biases (bias={config['bias']!r}); train with bias='none' to "
             "merge it"
         )
-    if on := [name for name in _MUST_BE_OFF if config.get(name)]:
-        raise Unusable(
+    if on := [name for name in _UNSUPPORTED_OPTIONS if config.get(name)]:
+        raise InvalidArtefact(
             f"the adapter uses {', '.join(on)}, which is not a low-rank change to a weight; "
             "train without to merge it"
         )
@@ -123,12 +127,14 @@ def _matrices(files: Mapping[str, bytes]) -> dict[tuple[int, str], dict[str, Arr
     except (
         Exception
     ) as error:  # safetensors has an exception of its own beside KeyError; both mean the same here
-        raise Unusable(f"the adapter has no readable {WEIGHTS}: {error!r}") from error
+        raise InvalidArtefact(f"the adapter has no readable {WEIGHTS}: {error!r}") from error
     matrices: dict[tuple[int, str], dict[str, Array]] = {}
     for key, value in tensors.items():
         match = _KEY.match(key)
         if match is None:
-            raise Unusable(f"the adapter changes {key}, which is not a projection of a layer")
+            raise InvalidArtefact(
+                f"the adapter changes {key}, which is not a projection of a layer"
+            )
         matrices.setdefault((int(match[1]), match[2]), {})[match[3]] = value.astype(np.float32)
     return matrices
 

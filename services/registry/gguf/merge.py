@@ -16,9 +16,16 @@ import numpy.typing as npt
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from services.registry.gguf.layout import Bytes, Layout, Tensor, header_of, padding, read_layout
-from services.registry.gguf.lora_delta import Change, changes_of
-from shared.errors import Missing, Unusable
+from services.registry.gguf.layout import (
+    ByteView,
+    GgufLayout,
+    GgufTensor,
+    encode_header,
+    padding,
+    read_layout,
+)
+from services.registry.gguf.lora_delta import LoraDelta, lora_deltas
+from shared.errors import InvalidArtefact, ObjectNotFound
 from shared.events import Digest
 from shared.storage.adapters import Adapter
 
@@ -26,21 +33,21 @@ _MOSTLY_F16 = 1  # `general.file_type`, LLAMA_FTYPE_MOSTLY_F16
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedFile:
     """A file to serve."""
 
     path: Path
     digest: Digest
 
 
-def merge(base: Path, adapter: Adapter | None, out: Path) -> Merged:
+def merge(base: Path, adapter: Adapter | None, out: Path) -> MergedFile:
     """Write `base` with `adapter` merged in, or as it is without one, to `out`, as a whole or not
     at all.
 
     Raises Missing without the base, Unusable when base or adapter cannot be merged.
     """
     if not base.is_file():
-        raise Missing(
+        raise ObjectNotFound(
             f"the base model {base} is not there; RATCHET_BASES names the folder that it is "
             "looked for in"
         )
@@ -48,15 +55,15 @@ def merge(base: Path, adapter: Adapter | None, out: Path) -> Merged:
     # array that looks into it.
     data = np.memmap(base, np.uint8, "r").data
     layout = read_layout(data)
-    return _write(_pieces(data, layout, _changes(layout, adapter)), out)
+    return _write(_chunks(data, layout, _deltas(layout, adapter)), out)
 
 
-def _changes(layout: Layout, adapter: Adapter | None) -> Mapping[str, Change]:
+def _deltas(layout: GgufLayout, adapter: Adapter | None) -> Mapping[str, LoraDelta]:
     if adapter is None:
         return {}
     prefix = f"{layout.architecture}.attention"
     heads = int(layout.scalars.get(f"{prefix}.head_count", 0))
-    changes = changes_of(
+    changes = lora_deltas(
         adapter,
         layout.architecture,
         heads,
@@ -66,24 +73,26 @@ def _changes(layout: Layout, adapter: Adapter | None) -> Mapping[str, Change]:
     for name, change in changes.items():
         shape = (change.b.shape[0], change.a.shape[1])
         if shapes.get(name) != shape:
-            raise Unusable(
+            raise InvalidArtefact(
                 f"the adapter changes {name} of shape {shape}, the base has "
                 f"{shapes.get(name)}: it belongs to another base"
             )
     return changes
 
 
-def _pieces(data: Bytes, layout: Layout, changes: Mapping[str, Change]) -> Iterator[bytes]:
+def _chunks(
+    data: ByteView, layout: GgufLayout, changes: Mapping[str, LoraDelta]
+) -> Iterator[bytes]:
     """The bytes of the new file, in order."""
     planned, start = [], 0
     for tensor in layout.tensors:
         kind = tensor.kind if tensor.kind == GGMLQuantizationType.F32 else GGMLQuantizationType.F16
-        planned.append(Tensor(tensor.name, tensor.dims, kind, start))
+        planned.append(GgufTensor(tensor.name, tensor.dims, kind, start))
         start += planned[-1].size + padding(planned[-1].size, layout.alignment)
-    yield header_of(layout, planned, _MOSTLY_F16)
+    yield encode_header(layout, planned, _MOSTLY_F16)
     for tensor, plan in zip(layout.tensors, planned, strict=True):
-        content = _content(
-            np.frombuffer(data, np.uint8, tensor.size, tensor.start),
+        content = _tensor_bytes(
+            np.frombuffer(data, np.uint8, tensor.size, tensor.offset),
             tensor,
             changes.get(tensor.name),
         )
@@ -91,7 +100,9 @@ def _pieces(data: Bytes, layout: Layout, changes: Mapping[str, Change]) -> Itera
         yield bytes(padding(plan.size, layout.alignment))
 
 
-def _content(raw: npt.NDArray[np.uint8], tensor: Tensor, change: Change | None) -> bytes:
+def _tensor_bytes(
+    raw: npt.NDArray[np.uint8], tensor: GgufTensor, change: LoraDelta | None
+) -> bytes:
     if change is None and tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
         return raw.tobytes()
     shape = tensor.dims[::-1]
@@ -99,7 +110,7 @@ def _content(raw: npt.NDArray[np.uint8], tensor: Tensor, change: Change | None) 
     try:
         weights = dequantize(rows, tensor.kind).reshape(shape)
     except NotImplementedError as error:
-        raise Unusable(
+        raise InvalidArtefact(
             f"{tensor.name} of the base is in {tensor.kind.name}, which cannot be dequantised"
         ) from error
     if change is not None:
@@ -108,7 +119,7 @@ def _content(raw: npt.NDArray[np.uint8], tensor: Tensor, change: Change | None) 
     return weights.astype(wanted, copy=False).tobytes()
 
 
-def _write(pieces: Iterator[bytes], out: Path) -> Merged:
+def _write(pieces: Iterator[bytes], out: Path) -> MergedFile:
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{uuid4().hex}")
     digest = hashlib.sha256()
@@ -120,4 +131,4 @@ def _write(pieces: Iterator[bytes], out: Path) -> Merged:
         beside.replace(out)
     finally:
         beside.unlink(missing_ok=True)
-    return Merged(out, "sha256:" + digest.hexdigest())
+    return MergedFile(out, "sha256:" + digest.hexdigest())

@@ -8,14 +8,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from services.registry.api.views import View
-from shared.errors import RatchetError, Unusable
+from shared.errors import InvalidArtefact, RatchetError
 from shared.events import Artefact, Message
 from shared.storage.object_store import ObjectStore, get_verified
 from shared.storage.snapshots import (
-    KINDS,
+    EXAMPLE_KINDS,
     MEMBER_KINDS,
-    Kind,
-    Manifest,
+    BatchManifest,
+    ExampleKind,
     read_examples,
     read_manifest,
 )
@@ -23,12 +23,12 @@ from shared.storage.snapshots import (
 _SAMPLES = 3
 
 
-class Sample(BaseModel):
+class BatchExample(BaseModel):
     """An example in a report; whatever else stands there is not shown."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    kind: Kind
+    kind: ExampleKind
     feedback_id: str
     messages: tuple[Message, ...]
     answer: str
@@ -42,7 +42,7 @@ class Sample(BaseModel):
 class _Report(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    samples: tuple[Sample, ...]
+    samples: tuple[BatchExample, ...]
 
 
 def batch_view(store: ObjectStore, manifest: Artefact, withdrawn: Collection[str]) -> View:
@@ -56,16 +56,16 @@ def batch_view(store: ObjectStore, manifest: Artefact, withdrawn: Collection[str
         return {"problem": str(error)}
     return {
         "problem": None,
-        "kinds": [_kind(found, kind) for kind in KINDS],
+        "kinds": [_kind(found, kind) for kind in EXAMPLE_KINDS],
         "sources": _counted(found, "sources"),
         "feedback_types": _counted(found, "feedback_types"),
         "model_versions": _counted(found, "model_versions"),
-        "dropped": most_first(found.dropped),
-        "held_back": most_first(found.held_back),
+        "dropped": sorted_by_count(found.dropped),
+        "held_back": sorted_by_count(found.held_back),
         "reasons": [
             (kind, reason, count)
             for kind, counts in found.reasons.items()
-            for reason, count in most_first(counts)
+            for reason, count in sorted_by_count(counts)
         ],
         "mean_reward": found.mean_reward,
         "feedback_ids": found.feedback_ids,
@@ -76,11 +76,11 @@ def batch_view(store: ObjectStore, manifest: Artefact, withdrawn: Collection[str
     }
 
 
-def most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+def sorted_by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _kind(manifest: Manifest, kind: Kind) -> View:
+def _kind(manifest: BatchManifest, kind: ExampleKind) -> View:
     made = manifest.made_of.get(kind)
     counts: Mapping[str, int] = manifest.counts.model_dump()
     return {
@@ -91,7 +91,7 @@ def _kind(manifest: Manifest, kind: Kind) -> View:
     }
 
 
-def _counted(manifest: Manifest, what: str) -> list[tuple[str, int]]:
+def _counted(manifest: BatchManifest, what: str) -> list[tuple[str, int]]:
     """Members by one of the countings of their composition; preferences are training examples
     again.
     """
@@ -100,10 +100,10 @@ def _counted(manifest: Manifest, what: str) -> list[tuple[str, int]]:
         made = manifest.made_of.get(kind)
         for name, count in (getattr(made, what) if made else {}).items():
             totals[name] = totals.get(name, 0) + count
-    return most_first(totals)
+    return sorted_by_count(totals)
 
 
-def _samples(store: ObjectStore, manifest: Manifest) -> Sequence[Sample]:
+def _samples(store: ObjectStore, manifest: BatchManifest) -> Sequence[BatchExample]:
     """Those that the report drew; of a batch without a report, the first of each kind."""
     try:
         if manifest.report is not None:
@@ -113,8 +113,8 @@ def _samples(store: ObjectStore, manifest: Manifest) -> Sequence[Sample]:
             for kind in MEMBER_KINDS
             for example in read_examples(store, manifest, kind)[:_SAMPLES]
         ]
-        return TypeAdapter(tuple[Sample, ...]).validate_python(drawn)
+        return TypeAdapter(tuple[BatchExample, ...]).validate_python(drawn)
     except ValidationError as error:
-        raise Unusable(
+        raise InvalidArtefact(
             f"the examples of batch {manifest.batch_id} cannot be read: {error}"
         ) from error

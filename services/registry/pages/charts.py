@@ -10,14 +10,14 @@ SPAN_WIDTH, SPAN_EDGE = 300, 12
 
 
 @dataclass(frozen=True, slots=True)
-class Spark:
+class Sparkline:
     """A line without axes, as an SVG `points` attribute, and where it ends."""
 
     line: str
     end: tuple[float, float]
 
 
-def spark(values: Sequence[float]) -> Spark | None:
+def sparkline(values: Sequence[float]) -> Sparkline | None:
     """The line through some values, in their order; None without any."""
     if not values:
         return None
@@ -30,11 +30,11 @@ def spark(values: Sequence[float]) -> Spark | None:
         )
         for place, value in enumerate(values)
     ]
-    return Spark(" ".join(f"{x},{y}" for x, y in places), places[-1])
+    return Sparkline(" ".join(f"{x},{y}" for x, y in places), places[-1])
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class IntervalBar:
     """A difference with its interval on a common axis: places along it. `allowed` is that of the
     margin below zero.
     """
@@ -46,17 +46,19 @@ class Span:
     allowed: float | None
 
 
-def spans(rows: Sequence[tuple[float, float, float, float | None]]) -> list[Span]:
+def interval_bars(rows: Sequence[tuple[float, float, float, float | None]]) -> list[IntervalBar]:
     """Rows of (lower, difference, upper, margin), each on an axis of its own that has zero in the
     middle and room for all of the row: likelihoods and shares cannot be read on one scale.
     """
     return [_span(*row) for row in rows]
 
 
-def _span(lower: float, difference: float, upper: float, margin: float | None) -> Span:
+def _span(lower: float, difference: float, upper: float, margin: float | None) -> IntervalBar:
     reach = max(abs(lower), abs(difference), abs(upper), margin or 0.0) or 1.0
 
     def at(value: float) -> float:
         return round(SPAN_WIDTH / 2 + (SPAN_WIDTH / 2 - SPAN_EDGE) * value / reach, 1)
 
-    return Span(at(lower), at(difference), at(upper), at(0.0), at(-margin) if margin else None)
+    return IntervalBar(
+        at(lower), at(difference), at(upper), at(0.0), at(-margin) if margin else None
+    )

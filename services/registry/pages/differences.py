@@ -17,7 +17,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class AnswerPair:
     """What two versions answered to the same prompt."""
 
     messages: tuple[Mapping[str, str], ...]
@@ -41,13 +41,13 @@ def differences(first: Nested, second: Nested) -> list[Difference]:
     ]
 
 
-def side_by_side(first: Iterable[Nested], second: Iterable[Nested]) -> list[Answers]:
+def answer_pairs(first: Iterable[Nested], second: Iterable[Nested]) -> list[AnswerPair]:
     """The prompts that both versions were probed with, in the order of the first, with both
     answers. A probe is that of an event.
     """
     others = {_prompt(probe): answer_of(probe) for probe in second}
     return [
-        Answers(tuple(probe["messages"]), answer_of(probe), others[_prompt(probe)])
+        AnswerPair(tuple(probe["messages"]), answer_of(probe), others[_prompt(probe)])
         for probe in first
         if _prompt(probe) in others
     ]

@@ -10,15 +10,15 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from services.registry.api.authorization import Unauthenticated
-from services.registry.api.problems import faults_of, status_of
+from services.registry.api.problems import status_of, validation_summary
 from services.registry.pages.rendering import Templates
-from services.registry.pages.sign_in import to_sign_in
+from services.registry.pages.sign_in import redirect_to_sign_in
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def route_with_pages(templates: Templates) -> type[APIRoute]:
+def page_route_class(templates: Templates) -> type[APIRoute]:
     """A kind of route whose errors are answered as pages."""
 
     class PageRoute(APIRoute):
@@ -31,7 +31,7 @@ def route_with_pages(templates: Templates) -> type[APIRoute]:
                 except Unauthenticated:
                     if not _is_for_people(request):
                         raise
-                    return to_sign_in(request)
+                    return redirect_to_sign_in(request)
                 except (RatchetError, RequestValidationError, HTTPException) as error:
                     return _page(templates, request, error)
 
@@ -40,7 +40,7 @@ def route_with_pages(templates: Templates) -> type[APIRoute]:
     return PageRoute
 
 
-def answer_unknown_paths(app: FastAPI, templates: Templates) -> None:
+def install_error_pages(app: FastAPI, templates: Templates) -> None:
     """Answer people who ask for a path that is none with a page, and programs as before."""
     otherwise = app.exception_handlers[HTTPException]
 
@@ -82,7 +82,7 @@ def _told(
 ) -> tuple[int, str, str, dict[str, str] | None]:
     """Status, title, what is the matter, and headers that have to go with it."""
     if isinstance(error, RequestValidationError):
-        return 422, "invalid request", faults_of(error), None
+        return 422, "invalid request", validation_summary(error), None
     if isinstance(error, HTTPException):
         if error.status_code == 404 and error.detail == "Not Found":
             return 404, "no such page", f"There is no page at {request.url.path}.", None

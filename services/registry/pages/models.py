@@ -6,25 +6,25 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.registry.api.views import View, model_view, versions_view
-from services.registry.handlers import ENDED
-from services.registry.pages.charts import spark
-from services.registry.pages.scores import scored, trend, verdict_of
+from services.registry.handlers import FINAL_STATES
+from services.registry.pages.charts import sparkline
+from services.registry.pages.scores import trend, verdict_of, with_scores
 from services.registry.pages.timeline import timeline
 from services.registry.store.queries import (
-    Rewarded,
+    MeanReward,
     deployments_of,
     history_of,
     points_of,
     rewards_by_version,
     runs_of,
 )
-from services.registry.store.tables import Run
+from services.registry.store.tables import RunRow
 
 _LIMIT = 200
 _RUNS = 20
 
 
-def glance_view(session: Session, model: str) -> View:
+def model_summary_view(session: Session, model: str) -> View:
     """A model in a few lines: who answers, what the gate said last, how held-out went from version
     to version, what is in training.
     """
@@ -33,7 +33,7 @@ def glance_view(session: Session, model: str) -> View:
     return {
         **model_view(session, model),
         "last": next((_judged(run) for run in runs if run.verdict), None),
-        "running": [progress_view(run) for run in runs if run.state not in ENDED],
+        "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
         **_trend(versions),
     }
 
@@ -50,14 +50,14 @@ def model_page_view(session: Session, model: str) -> View:
         **model_view(session, model),
         "all_versions": versions,
         "rewarded": bool(rewards),
-        "running": [progress_view(run) for run in runs if run.state not in ENDED],
+        "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
         "runs": [{**progress_view(run), "loss": _loss(session, run)} for run in runs[:_RUNS]],
         "timeline": timeline(history_of(session, model, _LIMIT), runs, deployments, rewards),
         **_trend(versions),
     }
 
 
-def progress_view(run: Run) -> View:
+def progress_view(run: RunRow) -> View:
     """How far a run is, or how it ended."""
     return {
         "model": run.model,
@@ -65,7 +65,7 @@ def progress_view(run: Run) -> View:
         "batch_id": run.batch_id,
         "lane": run.lane,
         "state": run.state,
-        "ended": run.state in ENDED,
+        "ended": run.state in FINAL_STATES,
         "step": run.step,
         "total_steps": run.total_steps,
         "version": run.version,
@@ -76,11 +76,11 @@ def progress_view(run: Run) -> View:
     }
 
 
-def _versions(session: Session, model: str, rewards: Mapping[str, Rewarded]) -> list[View]:
-    return [scored(row, rewards) for row in versions_view(session, model)]
+def _versions(session: Session, model: str, rewards: Mapping[str, MeanReward]) -> list[View]:
+    return [with_scores(row, rewards) for row in versions_view(session, model)]
 
 
-def _judged(run: Run) -> View:
+def _judged(run: RunRow) -> View:
     return {
         "run_id": run.run_id,
         "version": run.version,
@@ -110,8 +110,8 @@ def _trend(versions: list[View]) -> View:
     if rewards:
         values = [rewards[name].mean if name in rewards else None for name, _ in scores]
         plot["lines"].append({"label": "mean reward in use", "values": values, "scale": "reward"})
-    return {"trend": scores, "spark": spark([score for _, score in scores]), "plot": plot}
+    return {"trend": scores, "spark": sparkline([score for _, score in scores]), "plot": plot}
 
 
-def _loss(session: Session, run: Run) -> Any:
-    return spark([point.loss for point in points_of(session, run.run_id)])
+def _loss(session: Session, run: RunRow) -> Any:
+    return sparkline([point.loss for point in points_of(session, run.run_id)])

@@ -8,28 +8,28 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from services.registry.api.views import View, version_view
-from services.registry.lifecycle import MOVES, move
-from services.registry.pages.scores import scored
+from services.registry.lifecycle import ALLOWED_MOVES, apply_move
+from services.registry.pages.scores import with_scores
 from services.registry.store.queries import (
     aliases_of,
-    as_aliases,
     champion_moves,
     deployments_of,
-    locked_aliases,
+    lock_aliases,
     rewards_by_version,
+    to_aliases,
     versions_of,
     was_verified,
 )
-from services.registry.store.tables import Version
+from services.registry.store.tables import VersionRow
 from services.registry.versions.moves import UnknownVersion, require_version
 from shared.errors import RatchetError
 
-ByHand = Literal["roll_back", "promote"]
+MoveKind = Literal["roll_back", "promote"]
 
 _LIMIT = 200
 
 
-class MovedMeanwhile(RatchetError):
+class ChampionChanged(RatchetError):
     """The champion is no longer the one that a person decided about."""
 
 
@@ -37,16 +37,16 @@ def require_champion(session: Session, model: str, seen: str) -> None:
     """Hold a model's aliases until the transaction ends. Raises MovedMeanwhile unless `seen` is the
     champion.
     """
-    row = locked_aliases(session, model)
+    row = lock_aliases(session, model)
     if row is None or row.champion != seen:
         answers = row.champion if row else "nothing"
-        raise MovedMeanwhile(
+        raise ChampionChanged(
             f"{answers} answers since you looked, no longer {seen}. Look at what would change now."
         )
 
 
-def choice_view(
-    session: Session, model: str, kind: ByHand, to: str | None, places: Sequence[str]
+def move_confirmation_view(
+    session: Session, model: str, kind: MoveKind, to: str | None, places: Sequence[str]
 ) -> View:
     """What a person decides about: `now` answers, `then` would, and `others` could. `then` is None
     when there is nothing to move to unless one of the others is named. Raises UnknownVersion,
@@ -55,11 +55,11 @@ def choice_view(
     row = aliases_of(session, model)
     if row is None or row.champion is None:
         raise UnknownVersion(f"{model} has no version yet")
-    aliases = as_aliases(row)
+    aliases = to_aliases(row)
     target = to or (aliases.previous if kind == "roll_back" else aliases.challenger)
     if target is not None:
         require_version(session, model, target)
-        move(aliases, kind, target)
+        apply_move(aliases, kind, target)
     names = [version.name for version in versions_of(session, model)]
     return {
         "model": model,
@@ -68,13 +68,17 @@ def choice_view(
         if target
         else None,
         "others": [
-            name for name in names if name != target and aliases.standing(name) in MOVES[kind]
+            name
+            for name in names
+            if name != target and aliases.status_of(name) in ALLOWED_MOVES[kind]
         ],
         "places": places,
     }
 
 
-def happened_view(session: Session, model: str, number: int, places: Sequence[str]) -> View | None:
+def move_result_view(
+    session: Session, model: str, number: int, places: Sequence[str]
+) -> View | None:
     """What came of the champion's move `number`: since when its version answers at each place, or
     what is in the way; None for a move that was not made. `overtaken` names what the champion moved
     on to before.
@@ -110,7 +114,7 @@ def happened_view(session: Session, model: str, number: int, places: Sequence[st
     }
 
 
-def _known(session: Session, version: Version, places: Sequence[str]) -> View:
+def _known(session: Session, version: VersionRow, places: Sequence[str]) -> View:
     """A version in short, and at which places its very bytes have answered as they should."""
     digest = version.merged_digest
     verified = [
@@ -119,6 +123,6 @@ def _known(session: Session, version: Version, places: Sequence[str]) -> View:
         if digest and was_verified(session, version.model, place, version.name, digest)
     ]
     return {
-        **scored(version_view(session, version), rewards_by_version(session, version.model)),
+        **with_scores(version_view(session, version), rewards_by_version(session, version.model)),
         "verified": verified,
     }

@@ -10,20 +10,20 @@ from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.orm import Session
 
-from services.registry.api.authorization import operating, reading
+from services.registry.api.authorization import require_operator, require_reader
 from services.registry.api.views import View
 from services.registry.app import Registry
 from services.registry.pages import api_docs as api_page
 from services.registry.pages import sign_in
 from services.registry.pages.batches import batch_view
-from services.registry.pages.errors import answer_unknown_paths, route_with_pages
+from services.registry.pages.errors import install_error_pages, page_route_class
 from services.registry.pages.forms import form_of
-from services.registry.pages.models import glance_view, model_page_view
+from services.registry.pages.models import model_page_view, model_summary_view
 from services.registry.pages.moves import (
-    ByHand,
-    MovedMeanwhile,
-    choice_view,
-    happened_view,
+    ChampionChanged,
+    MoveKind,
+    move_confirmation_view,
+    move_result_view,
     require_champion,
 )
 from services.registry.pages.rendering import FOLDER, Templates
@@ -31,13 +31,13 @@ from services.registry.pages.versions import (
     compare_view,
     lineage_page_view,
     manifest_of,
-    names_of,
     run_page_view,
+    version_names,
     version_page_view,
 )
-from services.registry.store.queries import withdrawn_ids
-from services.registry.store.tables import Batch
-from services.registry.versions.moves import promote_by_hand, roll_back
+from services.registry.store.queries import withdrawn_feedback_ids
+from services.registry.store.tables import BatchRow
+from services.registry.versions.moves import promote_by_operator, roll_back
 from shared.events import VersionPromoted, VersionRolledBack
 from shared.storage.object_store import ObjectStore
 
@@ -47,33 +47,39 @@ WAIT_SECONDS = 3.0
 """How long a form waits for a version to answer; after that the page that follows looks on."""
 
 
-def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
+def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     """Add the pages to an application."""
     templates, database = Templates(registry.clock), registry.database
-    route = route_with_pages(templates)
-    pages = APIRouter(include_in_schema=False, route_class=route, dependencies=[Depends(reading)])
-    forms = APIRouter(include_in_schema=False, route_class=route, dependencies=[Depends(operating)])
+    route = page_route_class(templates)
+    pages = APIRouter(
+        include_in_schema=False, route_class=route, dependencies=[Depends(require_reader)]
+    )
+    forms = APIRouter(
+        include_in_schema=False, route_class=route, dependencies=[Depends(require_operator)]
+    )
 
-    async def batch(model: str, announced: Batch | None) -> View | None:
+    async def batch(model: str, announced: BatchRow | None) -> View | None:
         """What a batch was made of; None for one that was never announced here."""
         if announced is None:
             return None
-        withdrawn = await database.run(lambda session: withdrawn_ids(session, model))
+        withdrawn = await database.run(lambda session: withdrawn_feedback_ids(session, model))
         return await asyncio.to_thread(batch_view, store, manifest_of(announced), withdrawn)
 
     @pages.get("/")
     async def index() -> Response:
         names = list(registry.models.files)
-        models = await database.run(lambda session: [glance_view(session, name) for name in names])
+        models = await database.run(
+            lambda session: [model_summary_view(session, name) for name in names]
+        )
         return templates.page("models.html", models=models)
 
     @pages.get("/models/{model}")
     async def show_model(model: str, moved: int = 0) -> Response:
         registry.models.get(model)
-        places = registry.deployer.places(model)
+        places = registry.deployer.target_names(model)
 
         def views(session: Session) -> tuple[View, View | None]:
-            return model_page_view(session, model), happened_view(session, model, moved, places)
+            return model_page_view(session, model), move_result_view(session, model, moved, places)
 
         view, happened = await database.run(views)
         return templates.page("model.html", model=view, happened=happened)
@@ -83,7 +89,9 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         """What came of a move, for the model's page to look at until its version answers."""
         registry.models.get(model)
         happened = await database.run(
-            lambda session: happened_view(session, model, number, registry.deployer.places(model))
+            lambda session: move_result_view(
+                session, model, number, registry.deployer.target_names(model)
+            )
         )
         if happened is None:
             raise HTTPException(404, f"{model} has had no move {number}")
@@ -125,7 +133,7 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         registry.models.get(model)
 
         def views(session: Session) -> tuple[list[str], View | None]:
-            return names_of(session, model), compare_view(
+            return version_names(session, model), compare_view(
                 session, model, first, second
             ) if first and second else None
 
@@ -134,15 +142,17 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
 
     async def confirmation(
         model: str,
-        kind: ByHand,
+        kind: MoveKind,
         to: str | None,
         said: str = "",
         problem: str = "",
         status: int = 200,
     ) -> Response:
         registry.models.get(model)
-        places = registry.deployer.places(model)
-        choice = await database.run(lambda session: choice_view(session, model, kind, to, places))
+        places = registry.deployer.target_names(model)
+        choice = await database.run(
+            lambda session: move_confirmation_view(session, model, kind, to, places)
+        )
         return templates.page(
             "move.html",
             status,
@@ -161,7 +171,7 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     async def confirm_promotion(model: str, to: str | None = None) -> Response:
         return await confirmation(model, "promote", to)
 
-    async def move(model: str, kind: ByHand, form: dict[str, str]) -> Response:
+    async def move(model: str, kind: MoveKind, form: dict[str, str]) -> Response:
         """Move the champion as a person confirmed it; not when it has moved since they looked."""
         registry.models.get(model)
         to, seen, reason = (
@@ -180,14 +190,14 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         ) -> tuple[VersionPromoted | VersionRolledBack, int]:
             require_champion(session, model, seen)
             if kind == "promote":
-                return promote_by_hand(session, model, to, reason, now)
+                return promote_by_operator(session, model, to, reason, now)
             return roll_back(session, model, to, reason, "operator", now)
 
         try:
             _, number = await registry.decide(decide)
-        except MovedMeanwhile as error:
+        except ChampionChanged as error:
             return await confirmation(model, kind, to, reason, str(error), 409)
-        await registry.deployer.deployed(model, number, WAIT_SECONDS)
+        await registry.deployer.wait_until_deployed(model, number, WAIT_SECONDS)
         return RedirectResponse(f"/models/{model}?moved={number}", 303)
 
     @forms.post("/models/{model}/rollback")
@@ -203,4 +213,4 @@ def add(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     app.include_router(api_page.routes(templates))
     app.include_router(pages)
     app.include_router(forms)
-    answer_unknown_paths(app, templates)
+    install_error_pages(app, templates)

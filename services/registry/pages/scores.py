@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from services.registry.api.views import View
-from services.registry.store.queries import Rewarded
+from services.registry.store.queries import MeanReward
 from services.registry.store.tables import Json
 from shared.events import Comparison, Measure, Verdict
 
@@ -30,7 +30,7 @@ def measure(verdict: Verdict | None, name: str) -> Measure | None:
     return next(iter(sorted(found, key=lambda each: each.set != "held_out")), None)
 
 
-def scored(row: View, rewards: Mapping[str, Rewarded]) -> View:
+def with_scores(row: View, rewards: Mapping[str, MeanReward]) -> View:
     """A version's view with its verdict as a value, its held-out score, its share of exact answers
     and its reward in use.
     """
@@ -67,10 +67,10 @@ def trend(versions: list[View]) -> list[tuple[str, float]]:
     ]
 
 
-Sign = Literal["good", "bad", "unsure"]
+IntervalSign = Literal["good", "bad", "unsure"]
 
 
-def sign_of(found: Comparison | Measure) -> Sign:
+def interval_sign(found: Comparison | Measure) -> IntervalSign:
     """Whether an interval lies above zero, below it, or on both sides."""
     if found.lower is None or found.upper is None or found.lower <= 0 <= found.upper:
         return "unsure"

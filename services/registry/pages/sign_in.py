@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from services.registry.api.authorization import (
     COOKIE,
     Forbidden,
-    WrongToken,
+    InvalidToken,
     is_same_origin,
     role_of,
 )
@@ -32,19 +32,19 @@ def routes(templates: Templates) -> APIRouter:
 
     @router.get(PATH)
     async def show_sign_in(onward: str = "/") -> Response:
-        return page(local(onward))
+        return page(safe_path(onward))
 
     @router.post(PATH)
     async def sign_in(request: Request) -> Response:
         _require_own_page(request)
         form = await form_of(request)
-        token, onward = form.get("token", "").strip(), local(form.get("onward", "/"))
+        token, onward = form.get("token", "").strip(), safe_path(form.get("onward", "/"))
         if role_of(request, token) is None:
             return page(
                 onward,
                 "This token is not valid here.",
                 401,
-                {"WWW-Authenticate": WrongToken.challenge},
+                {"WWW-Authenticate": InvalidToken.challenge},
             )
         answer = RedirectResponse(onward, 303, headers=HEADERS)
         answer.set_cookie(COOKIE, token, **_kept(request))
@@ -60,13 +60,13 @@ def routes(templates: Templates) -> APIRouter:
     return router
 
 
-def to_sign_in(request: Request) -> Response:
+def redirect_to_sign_in(request: Request) -> Response:
     """To the page where one signs in, and from there back to what was asked for."""
     onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"{PATH}?onward={quote(onward, safe='')}", 303)
 
 
-def local(path: str) -> str:
+def safe_path(path: str) -> str:
     """A path of this registry; `/` for what leads elsewhere."""
     try:
         parts = urlsplit(path)

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.registry.store.queries import Rewarded
-from services.registry.store.tables import AuditRow, Deployment, Run
+from services.registry.store.queries import MeanReward
+from services.registry.store.tables import AuditRow, DeploymentRow, RunRow
 
 _ENDED_WITHOUT_A_MOVE = frozenset({"rejected", "inconclusive", "failed"})
 _MOVES_TO = frozenset({"promote", "roll_back"})
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TimelineEntry:
     """Something that happened. `kind` is an action of the history, an end of a run, or the state of
     a deployment; `reward` is that of the version's answers since, where it is known.
     """
@@ -26,15 +26,15 @@ class Entry:
     run_id: str | None
     by: str
     reasons: tuple[str, ...]
-    reward: Rewarded | None = None
+    reward: MeanReward | None = None
 
 
 def timeline(
     history: Sequence[AuditRow],
-    runs: Sequence[Run],
-    deployments: Sequence[Deployment],
-    rewards: Mapping[str, Rewarded],
-) -> list[Entry]:
+    runs: Sequence[RunRow],
+    deployments: Sequence[DeploymentRow],
+    rewards: Mapping[str, MeanReward],
+) -> list[TimelineEntry]:
     """What happened to a model, newest first. A challenge that was answered by a promotion at once
     is told by the promotion, and a run that ended without a version by its verdict.
     """
@@ -56,10 +56,10 @@ def timeline(
     return sorted(entries, key=lambda entry: entry.at, reverse=True)
 
 
-def _of_history(row: AuditRow, rewards: Mapping[str, Rewarded]) -> Entry:
+def _of_history(row: AuditRow, rewards: Mapping[str, MeanReward]) -> TimelineEntry:
     verdict = row.evidence.get("verdict") or {}
     reasons = verdict.get("reasons") if row.action == "promote" else None
-    return Entry(
+    return TimelineEntry(
         at=row.at,
         kind=row.action,
         version=row.to_version,
@@ -71,16 +71,18 @@ def _of_history(row: AuditRow, rewards: Mapping[str, Rewarded]) -> Entry:
     )
 
 
-def _of_run(run: Run) -> Entry:
+def _of_run(run: RunRow) -> TimelineEntry:
     assert run.ended_at is not None
     verdict = run.verdict or {}
     reasons = verdict.get("reasons") or [run.reason]
-    return Entry(run.ended_at, run.state, run.version, None, run.run_id, "trainer", tuple(reasons))
+    return TimelineEntry(
+        run.ended_at, run.state, run.version, None, run.run_id, "trainer", tuple(reasons)
+    )
 
 
-def _of_deployment(row: Deployment) -> Entry:
+def _of_deployment(row: DeploymentRow) -> TimelineEntry:
     failed = row.state != "deployed"
     reasons = (f"at {row.step}: {row.reason}",) if failed else (f"it took {row.seconds:.1f} s",)
-    return Entry(
+    return TimelineEntry(
         row.at, "undeployed" if failed else "deployed", row.version, None, None, row.target, reasons
     )

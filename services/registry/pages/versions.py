@@ -6,10 +6,10 @@ from sqlalchemy.orm import Session
 
 from services.registry.api.problems import UnknownRun
 from services.registry.api.views import View, audit_view, deployment_view, run_view, version_view
-from services.registry.pages.charts import spans
-from services.registry.pages.differences import answer_of, differences, side_by_side
+from services.registry.pages.charts import interval_bars
+from services.registry.pages.differences import answer_of, answer_pairs, differences
 from services.registry.pages.models import progress_view
-from services.registry.pages.scores import scored, sign_of, verdict_of
+from services.registry.pages.scores import interval_sign, verdict_of, with_scores
 from services.registry.store.queries import (
     batch_of,
     champion_moves,
@@ -18,7 +18,7 @@ from services.registry.store.queries import (
     rewards_by_version,
     versions_of,
 )
-from services.registry.store.tables import Batch, Run, Version
+from services.registry.store.tables import BatchRow, RunRow, VersionRow
 from services.registry.versions.moves import require_version
 from shared.events import Artefact, Verdict
 
@@ -28,8 +28,8 @@ def version_page_view(session: Session, model: str, name: str) -> View:
     UnknownVersion.
     """
     version = require_version(session, model, name)
-    view = scored(version_view(session, version), rewards_by_version(session, model))
-    run = session.get(Run, version.run_id) if version.run_id else None
+    view = with_scores(version_view(session, version), rewards_by_version(session, model))
+    run = session.get(RunRow, version.run_id) if version.run_id else None
     batch = batch_of(session, version.batch_id) if version.batch_id else None
     return {
         **view,
@@ -44,7 +44,7 @@ def version_page_view(session: Session, model: str, name: str) -> View:
 
 def run_page_view(session: Session, model: str, run_id: str) -> View:
     """A run, whether it has ended or not. Raises UnknownRun."""
-    run = session.get(Run, run_id)
+    run = session.get(RunRow, run_id)
     if run is None or run.model != model:
         raise UnknownRun(f"{model} has no run {run_id!r}")
     verdict = verdict_of(run.verdict)
@@ -67,8 +67,8 @@ def evaluation_view(verdict: Verdict | None) -> View | None:
     return {
         "verdict": verdict,
         "comparisons": [
-            {"found": found, "span": span, "sign": sign_of(found)}
-            for found, span in zip(verdict.comparisons, spans(rows), strict=True)
+            {"found": found, "span": span, "sign": interval_sign(found)}
+            for found, span in zip(verdict.comparisons, interval_bars(rows), strict=True)
         ],
     }
 
@@ -79,7 +79,7 @@ def compare_view(session: Session, model: str, first: str, second: str) -> View:
     """
     one, other = require_version(session, model, first), require_version(session, model, second)
     rewards = rewards_by_version(session, model)
-    views = [scored(version_view(session, version), rewards) for version in (one, other)]
+    views = [with_scores(version_view(session, version), rewards) for version in (one, other)]
     facts = [
         _facts(session, version, view) for version, view in zip((one, other), views, strict=True)
     ]
@@ -87,7 +87,7 @@ def compare_view(session: Session, model: str, first: str, second: str) -> View:
         "first": views[0],
         "second": views[1],
         "differences": differences(*facts),
-        "answers": side_by_side(one.probes, other.probes),
+        "answers": answer_pairs(one.probes, other.probes),
     }
 
 
@@ -102,7 +102,7 @@ def lineage_page_view(session: Session, model: str, name: str) -> View:
             **version_view(session, step),
             "batch": batch_of(session, step.batch_id) if step.batch_id else None,
             "run": progress_view(run)
-            if step.run_id and (run := session.get(Run, step.run_id))
+            if step.run_id and (run := session.get(RunRow, step.run_id))
             else None,
             "moves": [audit_view(row) for row in moves if row.to_version == step.name],
             "served": [
@@ -114,12 +114,12 @@ def lineage_page_view(session: Session, model: str, name: str) -> View:
     return {"model": model, "version": name, "steps": steps}
 
 
-def names_of(session: Session, model: str) -> list[str]:
+def version_names(session: Session, model: str) -> list[str]:
     """The versions of a model, newest first."""
     return [version.name for version in versions_of(session, model)]
 
 
-def _run_view(session: Session, run: Run) -> View:
+def _run_view(session: Session, run: RunRow) -> View:
     view = {**run_view(session, run), **progress_view(run)}
     view["plot"] = {
         "across": "step",
@@ -134,7 +134,7 @@ def _run_view(session: Session, run: Run) -> View:
     return view
 
 
-def _artefacts(version: Version, batch: Batch | None) -> list[tuple[str, str, str]]:
+def _artefacts(version: VersionRow, batch: BatchRow | None) -> list[tuple[str, str, str]]:
     """What a version consists of: what it is, where it lies, and the digest of its bytes."""
     found = [
         ("adapter", version.adapter_uri, version.adapter_digest),
@@ -146,11 +146,11 @@ def _artefacts(version: Version, batch: Batch | None) -> list[tuple[str, str, st
     return [(what, uri or "", digest) for what, uri, digest in found if digest]
 
 
-def manifest_of(batch: Batch) -> Artefact:
+def manifest_of(batch: BatchRow) -> Artefact:
     return Artefact(uri=batch.manifest_uri, digest=batch.manifest_digest)
 
 
-def _facts(session: Session, version: Version, view: View) -> View:
+def _facts(session: Session, version: VersionRow, view: View) -> View:
     """What is compared of a version: how it was made, of what, and how it was judged."""
     batch = batch_of(session, version.batch_id) if version.batch_id else None
     verdict: Verdict | None = view["verdict"]

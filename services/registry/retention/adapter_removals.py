@@ -11,11 +11,16 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.registry.handlers import ENDED
-from services.registry.retention.rule import InUse, Judged, Stored
+from services.registry.handlers import FINAL_STATES
+from services.registry.retention.rule import InUse, RetentionDecision, StoredAdapter
 from services.registry.store.queries import aliases_of, versions_of
-from services.registry.store.tables import AuditRow, Removal, RemovalDone, Run
-from shared.storage.adapters import MANIFEST, folder_of
+from services.registry.store.tables import (
+    AdapterRemovalDoneRow,
+    AdapterRemovalRow,
+    AuditRow,
+    RunRow,
+)
+from shared.storage.adapters import MANIFEST, adapter_folder
 
 ACTOR = "retention"
 
@@ -23,26 +28,30 @@ _CHAMPIONS = ("found", "promote", "roll_back")
 """The moves that make a version champion, and the one before it no longer."""
 
 
-def stored_adapters(session: Session, model: str) -> list[Stored]:
+def stored_adapters(session: Session, model: str) -> list[StoredAdapter]:
     """The adapters that the runs of a model left and that were not removed, newest run first. Where
     a run has no version, the place of its adapter follows from its id; there may be none there.
     """
-    removed = set(session.scalars(select(Removal.run_id).where(Removal.model == model)))
+    removed = set(
+        session.scalars(select(AdapterRemovalRow.run_id).where(AdapterRemovalRow.model == model))
+    )
     versions = {version.run_id: version for version in versions_of(session, model)}
     runs = session.scalars(
-        select(Run).where(Run.model == model).order_by(Run.started_at.desc(), Run.run_id)
+        select(RunRow)
+        .where(RunRow.model == model)
+        .order_by(RunRow.started_at.desc(), RunRow.run_id)
     )
     found = []
     for run in runs:
         version = versions.get(run.run_id)
-        uri = version.adapter_uri if version else f"{folder_of(model, run.run_id)}/{MANIFEST}"
+        uri = version.adapter_uri if version else f"{adapter_folder(model, run.run_id)}/{MANIFEST}"
         if run.run_id not in removed and uri is not None:
             found.append(
-                Stored(
+                StoredAdapter(
                     run.run_id,
                     version.name if version else None,
                     uri,
-                    run.updated_at if run.state in ENDED else None,
+                    run.updated_at if run.state in FINAL_STATES else None,
                 )
             )
     return found
@@ -63,16 +72,16 @@ def in_use(session: Session, model: str, served: Mapping[str, Collection[str]]) 
     return InUse(aliases, served, champions)
 
 
-def record(
-    session: Session, model: str, going: Sequence[Judged], reason: str, now: datetime
+def record_removals(
+    session: Session, model: str, decisions: Sequence[RetentionDecision], reason: str, now: datetime
 ) -> None:
     """Write down that adapters go, for programs and in the history."""
-    if not going:
+    if not decisions:
         return
-    for judged in going:
+    for judged in decisions:
         stored = judged.stored
         session.add(
-            Removal(
+            AdapterRemovalRow(
                 run_id=stored.run_id,
                 model=model,
                 version=stored.version,
@@ -81,8 +90,8 @@ def record(
                 at=now,
             )
         )
-    versions = [judged.stored.version for judged in going if judged.stored.version is not None]
-    candidates = [judged.stored.run_id for judged in going if judged.stored.version is None]
+    versions = [judged.stored.version for judged in decisions if judged.stored.version is not None]
+    candidates = [judged.stored.run_id for judged in decisions if judged.stored.version is None]
     session.add(
         AuditRow(
             model=model,
@@ -99,16 +108,16 @@ def record(
     session.flush()
 
 
-def unfinished(session: Session, model: str) -> Sequence[Removal]:
+def pending_removals(session: Session, model: str) -> Sequence[AdapterRemovalRow]:
     """Removals that were decided and whose objects may still be there, oldest first."""
-    done = select(RemovalDone.run_id)
+    done = select(AdapterRemovalDoneRow.run_id)
     return session.scalars(
-        select(Removal)
-        .where(Removal.model == model, Removal.run_id.not_in(done))
-        .order_by(Removal.at)
+        select(AdapterRemovalRow)
+        .where(AdapterRemovalRow.model == model, AdapterRemovalRow.run_id.not_in(done))
+        .order_by(AdapterRemovalRow.at)
     ).all()
 
 
-def finish(session: Session, run_id: str, objects: int, now: datetime) -> None:
+def mark_removed(session: Session, run_id: str, objects: int, now: datetime) -> None:
     """The objects of a removal are gone; `objects` were there."""
-    session.add(RemovalDone(run_id=run_id, objects=objects, at=now))
+    session.add(AdapterRemovalDoneRow(run_id=run_id, objects=objects, at=now))

@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.registry.lifecycle import number_of
-from shared.config.model_file import Retention
+from services.registry.lifecycle import version_number
+from shared.config.model_file import RetentionSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAdapter:
     """An adapter that a run left: of a version, or of a candidate that became none. `ended` is when
     the run was last heard of, None while it goes on.
     """
@@ -37,32 +37,34 @@ class InUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RetentionDecision:
     """An adapter, and why it stays; without a reason it may go."""
 
-    stored: Stored
-    stays: tuple[str, ...]
+    stored: StoredAdapter
+    reasons: tuple[str, ...]
 
     @property
-    def goes(self) -> bool:
-        return not self.stays
+    def removable(self) -> bool:
+        return not self.reasons
 
 
-def judge(
-    stored: Sequence[Stored], in_use: InUse, rule: Retention | None, now: datetime
-) -> list[Judged]:
+def decide_removals(
+    stored: Sequence[StoredAdapter], in_use: InUse, rule: RetentionSettings | None, now: datetime
+) -> list[RetentionDecision]:
     """Every adapter of a model with the reasons for which it stays, in the order of `stored`."""
     versions = sorted(
-        (each.version for each in stored if each.version is not None), key=number_of, reverse=True
+        (each.version for each in stored if each.version is not None),
+        key=version_number,
+        reverse=True,
     )
     newest = frozenset(versions[: rule.versions]) if rule else frozenset()
     return [
-        Judged(each, (*_referred(each, in_use), *_recent(each, newest, rule, now)))
+        RetentionDecision(each, (*_referred(each, in_use), *_recent(each, newest, rule, now)))
         for each in stored
     ]
 
 
-def _referred(stored: Stored, in_use: InUse) -> list[str]:
+def _referred(stored: StoredAdapter, in_use: InUse) -> list[str]:
     version = stored.version
     reasons = [f"is {alias}" for alias, named in in_use.aliases.items() if named == version]
     reasons += [
@@ -76,7 +78,7 @@ def _referred(stored: Stored, in_use: InUse) -> list[str]:
 
 
 def _recent(
-    stored: Stored, newest: Collection[str], rule: Retention | None, now: datetime
+    stored: StoredAdapter, newest: Collection[str], rule: RetentionSettings | None, now: datetime
 ) -> list[str]:
     if rule is None:
         return ["the model file has no retention"]

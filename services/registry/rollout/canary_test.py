@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from services.registry.rollout.sequential_test import evidence
-from shared.config.canary import CanaryRule
-from shared.config.monitor import Monitor
-from shared.identity import share_of
+from services.registry.rollout.sequential_test import compute_evidence
+from shared.config.canary import CanarySettings
+from shared.config.monitor import MonitorSettings
+from shared.identity import hash_fraction
 
-Outcome = Literal["worse", "better", "nothing against it"]
-Kind = Literal["user", "conversation"]
+TrialOutcome = Literal["worse", "better", "nothing against it"]
+IdentityKind = Literal["user", "conversation"]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TrialEvidence:
     """What is known of a challenger and the champion beside it. `worse` and `better` are the wealth
     of the two bettors, 1 at first; the means are those of the pairs.
     """
@@ -35,22 +35,31 @@ class Heard:
     champion: float
 
 
-def takes_part(model: str, challenger: str, kind: Kind, who: str, share: float) -> bool:
+def in_canary_share(
+    model: str, challenger: str, kind: IdentityKind, identifier: str, share: float
+) -> bool:
     """Whether a user, or a conversation of somebody who is not known, gets the challenger."""
-    return share_of("canary", model, challenger, kind, who) < share
+    return hash_fraction("canary", model, challenger, kind, identifier) < share
 
 
-def weigh(challenger: Sequence[float], champion: Sequence[float], rule: CanaryRule) -> Heard:
+def evaluate_pairs(
+    challenger: Sequence[float], champion: Sequence[float], rule: CanarySettings
+) -> TrialEvidence:
     """The evidence of paired rewards, in the order in which those of the challenger came."""
-    how = Monitor(error=rule.error, minimum_rewards=rule.minimum_rewards)
-    worse, better = evidence(challenger, champion, how), evidence(champion, challenger, how)
-    return Heard(worse.pairs, worse.wealth, better.wealth, worse.champion, worse.previous)
+    how = MonitorSettings(error=rule.error, minimum_rewards=rule.minimum_rewards)
+    worse, better = (
+        compute_evidence(challenger, champion, how),
+        compute_evidence(champion, challenger, how),
+    )
+    return TrialEvidence(worse.pairs, worse.e_value, better.e_value, worse.champion, worse.previous)
 
 
-def decide(heard: Heard, rule: CanaryRule, is_over: bool) -> Outcome | None:
+def decide_trial(
+    evidence: TrialEvidence, rule: CanarySettings, is_over: bool
+) -> TrialOutcome | None:
     """What a trial comes to; None while it goes on. `is_over` says whether its time has run out."""
-    if heard.worse >= 1 / rule.error:
+    if evidence.worse >= 1 / rule.error:
         return "worse"
-    if heard.better >= 1 / rule.error:
+    if evidence.better >= 1 / rule.error:
         return "better"
-    return "nothing against it" if is_over or heard.pairs >= rule.rewards else None
+    return "nothing against it" if is_over or evidence.pairs >= rule.rewards else None

@@ -9,40 +9,59 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from services.registry.rollout.canary_test import Heard, Kind, decide, takes_part, weigh
+from services.registry.rollout.canary_test import (
+    IdentityKind,
+    TrialEvidence,
+    decide_trial,
+    evaluate_pairs,
+    in_canary_share,
+)
 from services.registry.rollout.holds import hold_if_too_often
-from services.registry.rollout.live_rewards import who_said
+from services.registry.rollout.live_rewards import author_id
 from services.registry.store.outbox import enqueue
-from services.registry.store.queries import hold_of, locked_aliases, places_of_trial, trial_of
-from services.registry.store.tables import Json, LiveReward, TrialReward, TrialRow, Version
-from services.registry.versions.moves import promote, require_version, shift
-from shared.config.canary import CanaryRule
+from services.registry.store.queries import (
+    canary_targets_of,
+    canary_trial_of,
+    hold_of,
+    lock_aliases,
+)
+from services.registry.store.tables import (
+    CanaryRewardRow,
+    CanaryTrialRow,
+    Json,
+    LiveRewardRow,
+    VersionRow,
+)
+from services.registry.versions.moves import move_aliases, promote, require_version
+from shared.config.canary import CanarySettings
 from shared.config.model_file import ModelFile
 from shared.events import FeedbackScored, VersionPromoted, VersionWithdrawn
 from shared.identity import identity
 
 ACTOR = "canary"
 
-Ended = VersionPromoted | VersionWithdrawn
+TrialEnding = VersionPromoted | VersionWithdrawn
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TrialStatus:
     """A trial as it stands: what was heard, and the event that ended it, if something did."""
 
-    heard: Heard
-    ended: Ended | None = None
+    evidence: TrialEvidence
+    ending: TrialEnding | None = None
 
 
-def begin(
-    session: Session, version: Version, champion: str, rule: CanaryRule, now: datetime
+def begin_trial(
+    session: Session, version: VersionRow, champion: str, rule: CanarySettings, now: datetime
 ) -> None:
     """A version that has just become challenger is on trial beside `champion`."""
     newest = (
-        session.scalar(select(func.max(LiveReward.id)).where(LiveReward.model == version.model))
+        session.scalar(
+            select(func.max(LiveRewardRow.id)).where(LiveRewardRow.model == version.model)
+        )
         or 0
     )
-    trial = TrialRow(
+    trial = CanaryTrialRow(
         model=version.model,
         version=version.name,
         champion=champion,
@@ -55,77 +74,83 @@ def begin(
     session.flush()
 
 
-def take_over_share(session: Session, model: ModelFile) -> None:
+def update_share(session: Session, model: ModelFile) -> None:
     """Let the trial that is on go on with the share that the model file says now."""
-    trial = trial_of(session, model.model) if locked_aliases(session, model.model) else None
+    trial = canary_trial_of(session, model.model) if lock_aliases(session, model.model) else None
     if trial is not None and model.canary is not None:
         trial.rule = trial.rule | {"share": model.canary.share}
 
 
-def rule_of(trial: TrialRow) -> CanaryRule:
-    return CanaryRule.model_validate(trial.rule)
+def trial_rule(trial: CanaryTrialRow) -> CanarySettings:
+    return CanarySettings.model_validate(trial.rule)
 
 
-def until(trial: TrialRow) -> datetime:
+def deadline(trial: CanaryTrialRow) -> datetime:
     """When a trial's time runs out; the time on hold does not count."""
-    return trial.began + timedelta(hours=rule_of(trial).hours, seconds=trial.frozen_seconds)
+    return trial.began + timedelta(hours=trial_rule(trial).hours, seconds=trial.frozen_seconds)
 
 
-def is_served(session: Session, trial: TrialRow, places: Collection[str]) -> bool:
+def is_served(session: Session, trial: CanaryTrialRow, targets: Collection[str]) -> bool:
     """Whether the challenger answers at all of `places`, the targets that can serve it beside the
     champion.
     """
-    return set(places) <= {
-        row.target for row in places_of_trial(session, trial) if row.state == "ready"
+    return set(targets) <= {
+        row.target for row in canary_targets_of(session, trial) if row.state == "ready"
     }
 
 
-def heard_of(session: Session, trial: TrialRow) -> Heard:
+def trial_evidence(session: Session, trial: CanaryTrialRow) -> TrialEvidence:
     """The evidence of the opinions that have their partner. They get it in the order in which they
     came.
     """
-    rows = select(TrialReward).where(TrialReward.model == trial.model).order_by(TrialReward.id)
+    rows = (
+        select(CanaryRewardRow)
+        .where(CanaryRewardRow.model == trial.model)
+        .order_by(CanaryRewardRow.id)
+    )
     pairs = [
         (row.reward, row.other_reward)
         for row in session.scalars(rows)
         if row.other_reward is not None
     ]
-    return weigh([earned for earned, _ in pairs], [other for _, other in pairs], rule_of(trial))
+    return evaluate_pairs(
+        [earned for earned, _ in pairs], [other for _, other in pairs], trial_rule(trial)
+    )
 
 
-def tried(
+def evaluate_trial(
     session: Session,
     model: ModelFile,
-    places: Collection[str],
+    targets: Collection[str],
     now: datetime,
     feedback: Sequence[FeedbackScored] = (),
-) -> Tried | None:
+) -> TrialStatus | None:
     """Hear what users said, and end the trial that is on when enough is known; None without one,
     and while the model is on hold.
     """
-    row = locked_aliases(session, model.model)
-    trial = trial_of(session, model.model) if row else None
+    row = lock_aliases(session, model.model)
+    trial = canary_trial_of(session, model.model) if row else None
     if row is None or trial is None or hold_of(session, model.model) is not None:
         return None
-    served = is_served(session, trial, places)
+    served = is_served(session, trial, targets)
     for event in feedback if served else ():
-        _hear(session, trial, event)
-    heard = heard_of(session, trial)
-    is_over = now >= until(trial)
-    outcome = decide(heard, rule_of(trial), is_over)
+        _record_reward(session, trial, event)
+    heard = trial_evidence(session, trial)
+    is_over = now >= deadline(trial)
+    outcome = decide_trial(heard, trial_rule(trial), is_over)
     if is_over and not served:
         failed = "; ".join(
             f"{place.target}: {place.reason}"
-            for place in places_of_trial(session, trial)
+            for place in canary_targets_of(session, trial)
             if place.state != "ready"
         )
         reason = (
             f"it was not served beside {trial.champion} within its time: "
             f"{failed or 'nothing was heard of its targets'}"
         )
-        return Tried(heard, _withdraw(session, trial, heard, reason, now, quarantined=False))
+        return TrialStatus(heard, _withdraw(session, trial, heard, reason, now, quarantined=False))
     if outcome is None:
-        return Tried(heard)
+        return TrialStatus(heard)
     earned = (
         f"on trial it earned {heard.challenger:+.2f} on average, {trial.champion} "
         f"{heard.champion:+.2f}, over {heard.pairs} rewards of each"
@@ -134,17 +159,23 @@ def tried(
     if outcome == "worse":
         withdrawn = _withdraw(session, trial, heard, reason, now, quarantined=True)
         hold_if_too_often(session, model.model, ACTOR, model.monitor.rollbacks_per_day, now)
-        return Tried(heard, withdrawn)
+        return TrialStatus(heard, withdrawn)
     version = require_version(session, model.model, trial.version)
-    return Tried(
+    return TrialStatus(
         heard,
         promote(
-            session, version, ACTOR, reason, _evidence(trial, heard), now, f"move {row.move + 1}"
+            session,
+            version,
+            ACTOR,
+            reason,
+            _audit_evidence(trial, heard),
+            now,
+            f"move {row.move + 1}",
         ),
     )
 
 
-def _hear(session: Session, trial: TrialRow, event: FeedbackScored) -> None:
+def _record_reward(session: Session, trial: CanaryTrialRow, event: FeedbackScored) -> None:
     """Keep an opinion of the challenger, or pair one of the champion with the first that waits for
     it.
 
@@ -152,37 +183,42 @@ def _hear(session: Session, trial: TrialRow, event: FeedbackScored) -> None:
     the version that answers them, not more than `rewards_per_user` times: whoever comes to have a
     challenger removed, or promoted, is not asked.
     """
-    rule = rule_of(trial)
-    if event.feedback_type == "retracted" or not _may_have_answered(trial, event, rule.share):
+    rule = trial_rule(trial)
+    if event.feedback_type == "retracted" or not _matches_assignment(trial, event, rule.share):
         return
-    who, feedback_id = who_said(event), identity("feedback", event.identity)
-    ours = select(func.count()).where(TrialReward.model == trial.model)
+    who, feedback_id = author_id(event), identity("feedback", event.identity)
+    ours = select(func.count()).where(CanaryRewardRow.model == trial.model)
     if session.scalar(
         ours.where(
             or_(
-                TrialReward.feedback_id == feedback_id, TrialReward.other_feedback_id == feedback_id
+                CanaryRewardRow.feedback_id == feedback_id,
+                CanaryRewardRow.other_feedback_id == feedback_id,
             )
         )
     ):
         return
-    before = select(LiveReward.id).where(
-        LiveReward.model == trial.model, LiveReward.who == who, LiveReward.id <= trial.heard_before
+    before = select(LiveRewardRow.id).where(
+        LiveRewardRow.model == trial.model,
+        LiveRewardRow.who == who,
+        LiveRewardRow.id <= trial.heard_before,
     )
     if event.user_id is not None and session.scalar(before.limit(1)) is None:
         return
     if event.model_version == trial.version:
-        said = session.scalar(ours.where(TrialReward.who == who)) or 0
+        said = session.scalar(ours.where(CanaryRewardRow.who == who)) or 0
         if said < rule.rewards_per_user and (session.scalar(ours) or 0) < rule.rewards:
             session.add(
-                TrialReward(
+                CanaryRewardRow(
                     model=trial.model, feedback_id=feedback_id, who=who, reward=event.reward
                 )
             )
-    elif (session.scalar(ours.where(TrialReward.other_who == who)) or 0) < rule.rewards_per_user:
-        waits = select(TrialReward).where(
-            TrialReward.model == trial.model, TrialReward.other_reward.is_(None)
+    elif (
+        session.scalar(ours.where(CanaryRewardRow.other_who == who)) or 0
+    ) < rule.rewards_per_user:
+        waits = select(CanaryRewardRow).where(
+            CanaryRewardRow.model == trial.model, CanaryRewardRow.other_reward.is_(None)
         )
-        if (first := session.scalar(waits.order_by(TrialReward.id).limit(1))) is not None:
+        if (first := session.scalar(waits.order_by(CanaryRewardRow.id).limit(1))) is not None:
             first.other_feedback_id, first.other_who, first.other_reward = (
                 feedback_id,
                 who,
@@ -191,27 +227,32 @@ def _hear(session: Session, trial: TrialRow, event: FeedbackScored) -> None:
     session.flush()
 
 
-def _may_have_answered(trial: TrialRow, event: FeedbackScored, share: float) -> bool:
+def _matches_assignment(trial: CanaryTrialRow, event: FeedbackScored, share: float) -> bool:
     """Whether the version that an opinion is of is one that answers whoever has it."""
     if event.model_version not in (trial.version, trial.champion):
         return False
-    named: list[tuple[Kind, str | None]] = [
+    named: list[tuple[IdentityKind, str | None]] = [
         ("user", event.user_id),
         ("conversation", event.conversation_id),
     ]
     tried = event.model_version == trial.version
     return any(
-        takes_part(trial.model, trial.version, kind, who, share) == tried
+        in_canary_share(trial.model, trial.version, kind, who, share) == tried
         for kind, who in named
         if who is not None
     )
 
 
 def _withdraw(
-    session: Session, trial: TrialRow, heard: Heard, reason: str, now: datetime, quarantined: bool
+    session: Session,
+    trial: CanaryTrialRow,
+    evidence: TrialEvidence,
+    reason: str,
+    now: datetime,
+    quarantined: bool,
 ) -> VersionWithdrawn:
     version, champion = require_version(session, trial.model, trial.version), trial.champion
-    shift(session, "withdraw", version, ACTOR, reason, _evidence(trial, heard), now)
+    move_aliases(session, "withdraw", version, ACTOR, reason, _audit_evidence(trial, evidence), now)
     event = VersionWithdrawn(
         event_id=identity("withdrawn", version.model, version.name),
         occurred_at=now,
@@ -228,5 +269,5 @@ def _withdraw(
     return event
 
 
-def _evidence(trial: TrialRow, heard: Heard) -> Json:
-    return {"trial": asdict(heard) | {"champion_version": trial.champion}, "rule": trial.rule}
+def _audit_evidence(trial: CanaryTrialRow, evidence: TrialEvidence) -> Json:
+    return {"trial": asdict(evidence) | {"champion_version": trial.champion}, "rule": trial.rule}

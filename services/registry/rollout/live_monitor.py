@@ -10,51 +10,53 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.registry.rollout.holds import hold_if_too_often
-from services.registry.rollout.live_rewards import keep
-from services.registry.rollout.sequential_test import Evidence, evidence, is_worse
-from services.registry.store.queries import hold_of, locked_aliases
-from services.registry.store.tables import AliasRow, AuditRow, LiveReward
+from services.registry.rollout.live_rewards import store_rewards
+from services.registry.rollout.sequential_test import LiveEvidence, compute_evidence, is_worse
+from services.registry.store.queries import hold_of, lock_aliases
+from services.registry.store.tables import AliasRow, AuditRow, LiveRewardRow
 from services.registry.versions.moves import roll_back
 from shared.config.model_file import ModelFile
-from shared.config.monitor import Monitor
+from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored, VersionRolledBack
 
 ACTOR = "monitor"
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class MonitorResult:
     """What came of some rewards: the evidence where there is a champion to watch, whether it is
     worse, and the move that followed.
     """
 
-    evidence: Evidence | None = None
+    evidence: LiveEvidence | None = None
     worse: bool = False
     moved: VersionRolledBack | None = None
 
 
-def rewards_heard(
-    session: Session, model: ModelFile, heard: Sequence[FeedbackScored], now: datetime
-) -> Watched:
+def monitor_live_rewards(
+    session: Session, model: ModelFile, feedback: Sequence[FeedbackScored], now: datetime
+) -> MonitorResult:
     """Keep the rewards of feedback on a model's answers, and see whether its champion still does as
     well as the version before it.
     """
-    row = locked_aliases(session, model.model)
+    row = lock_aliases(session, model.model)
     if row is None:
-        return Watched()
-    keep(session, row, heard, model.monitor)
-    return _watch(session, row, model.monitor, now)
+        return MonitorResult()
+    store_rewards(session, row, feedback, model.monitor)
+    return _check_champion(session, row, model.monitor, now)
 
 
-def _watch(session: Session, row: AliasRow, rule: Monitor, now: datetime) -> Watched:
+def _check_champion(
+    session: Session, row: AliasRow, rule: MonitorSettings, now: datetime
+) -> MonitorResult:
     if row.champion is None or row.previous is None or not _was_promoted(session, row):
-        return Watched()
+        return MonitorResult()
     since = _rewards(session, row.model, row.champion, since=row.move)
-    found = evidence(since, _rewards(session, row.model, row.previous), rule)
+    found = compute_evidence(since, _rewards(session, row.model, row.previous), rule)
     if not is_worse(found, rule):
-        return Watched(found)
+        return MonitorResult(found)
     if not rule.acts or hold_of(session, row.model) is not None:
-        return Watched(found, worse=True)
+        return MonitorResult(found, worse=True)
     reason = (
         f"in live use {row.champion} earns {found.champion:+.2f} on average where "
         f"{row.previous} earned {found.previous:+.2f}, "
@@ -64,7 +66,7 @@ def _watch(session: Session, row: AliasRow, rule: Monitor, now: datetime) -> Wat
         session, row.model, None, reason, ACTOR, now, {"live": asdict(found), "error": rule.error}
     )
     hold_if_too_often(session, row.model, ACTOR, rule.rollbacks_per_day, now)
-    return Watched(found, worse=True, moved=event)
+    return MonitorResult(found, worse=True, moved=event)
 
 
 def _was_promoted(session: Session, row: AliasRow) -> bool:
@@ -83,9 +85,9 @@ def _rewards(
     """In the order in which they came. Of the champion, those since its move `since`, and none of
     strangers: whoever wants a version gone has to have used the one before it.
     """
-    rewards = select(LiveReward.reward).where(
-        LiveReward.model == model, LiveReward.version == version
+    rewards = select(LiveRewardRow.reward).where(
+        LiveRewardRow.model == model, LiveRewardRow.version == version
     )
     if since is not None:
-        rewards = rewards.where(LiveReward.move == since, LiveReward.known)
-    return session.scalars(rewards.order_by(LiveReward.id)).all()
+        rewards = rewards.where(LiveRewardRow.move == since, LiveRewardRow.known)
+    return session.scalars(rewards.order_by(LiveRewardRow.id)).all()

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.registry.store.tables import AliasRow, LiveReward
-from shared.config.monitor import Monitor
+from services.registry.store.tables import AliasRow, LiveRewardRow
+from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored
 from shared.identity import identity
 
 
-def who_said(event: FeedbackScored) -> str:
+def author_id(event: FeedbackScored) -> str:
     """What stands for whoever has an opinion, as well as it is known."""
     return identity(
         "live",
@@ -23,7 +23,9 @@ def who_said(event: FeedbackScored) -> str:
     )
 
 
-def keep(session: Session, row: AliasRow, heard: Sequence[FeedbackScored], rule: Monitor) -> None:
+def store_rewards(
+    session: Session, row: AliasRow, feedback: Sequence[FeedbackScored], rule: MonitorSettings
+) -> None:
     """Keep what counts of feedback on a model's answers, in its order: nobody's opinion more than
     `rewards_per_user` times.
 
@@ -32,15 +34,17 @@ def keep(session: Session, row: AliasRow, heard: Sequence[FeedbackScored], rule:
     """
     opinions = [
         # What applications make up may hold what a database does not take.
-        (event, event.model_version, identity("feedback", event.identity), who_said(event))
-        for event in heard
+        (event, event.model_version, identity("feedback", event.identity), author_id(event))
+        for event in feedback
         if event.feedback_type != "retracted"
         and event.model_version is not None
         and event.model_version in (row.champion, row.previous)
     ]
     if not opinions:
         return
-    kept = _Kept(session, row, [name for _, _, name, _ in opinions], [who for *_, who in opinions])
+    kept = _StoredRewards(
+        session, row, [name for _, _, name, _ in opinions], [who for *_, who in opinions]
+    )
     for event, version, name, who in opinions:
         known = event.user_id is None or kept.has_heard_on_another(who, version)
         if (
@@ -51,7 +55,7 @@ def keep(session: Session, row: AliasRow, heard: Sequence[FeedbackScored], rule:
             continue
         kept.add(name, who, version, known)
         session.add(
-            LiveReward(
+            LiveRewardRow(
                 model=row.model,
                 version=version,
                 feedback_id=name,
@@ -64,7 +68,7 @@ def keep(session: Session, row: AliasRow, heard: Sequence[FeedbackScored], rule:
     session.flush()
 
 
-class _Kept:
+class _StoredRewards:
     """What is kept already, as far as some feedback asks: three queries, however much there is of
     it.
     """
@@ -72,29 +76,29 @@ class _Kept:
     def __init__(
         self, session: Session, row: AliasRow, names: Sequence[str], users: Sequence[str]
     ) -> None:
-        ours = LiveReward.model == row.model
+        ours = LiveRewardRow.model == row.model
         self._names = set(
             session.scalars(
-                select(LiveReward.feedback_id).where(ours, LiveReward.feedback_id.in_(names))
+                select(LiveRewardRow.feedback_id).where(ours, LiveRewardRow.feedback_id.in_(names))
             )
         )
         self._users: dict[str, Counter[str]] = {}
-        of_users = select(LiveReward.who, LiveReward.version, func.count()).where(
-            ours, LiveReward.who.in_(users)
+        of_users = select(LiveRewardRow.who, LiveRewardRow.version, func.count()).where(
+            ours, LiveRewardRow.who.in_(users)
         )
         for who, version, count in session.execute(
-            of_users.group_by(LiveReward.who, LiveReward.version)
+            of_users.group_by(LiveRewardRow.who, LiveRewardRow.version)
         ):
             self._users.setdefault(who, Counter())[version] = count
-        answering = LiveReward.version.in_(
+        answering = LiveRewardRow.version.in_(
             [version for version in (row.champion, row.previous) if version is not None]
         )
-        of_versions = select(LiveReward.version, LiveReward.known, func.count()).where(
+        of_versions = select(LiveRewardRow.version, LiveRewardRow.known, func.count()).where(
             ours, answering
         )
         self._versions: Counter[tuple[str, bool]] = Counter()
         for version, known, count in session.execute(
-            of_versions.group_by(LiveReward.version, LiveReward.known)
+            of_versions.group_by(LiveRewardRow.version, LiveRewardRow.known)
         ):
             self._versions[version, known] = count
 

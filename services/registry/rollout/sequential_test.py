@@ -30,37 +30,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.config.monitor import Monitor
+from shared.config.monitor import MonitorSettings
 
-_SHARES = np.arange(1, 20) / 20
+_BETS = np.arange(1, 20) / 20
 _LARGEST_LOG = 700.0  # of a number that a float can be
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class LiveEvidence:
     """What live rewards say of the champion against the version before it. `wealth` is the greatest
     of the wealth since there were enough pairs, 1 before; the means are those of the pairs.
     """
 
     pairs: int
-    wealth: float
+    e_value: float
     champion: float
     previous: float
 
 
-def evidence(champion: Sequence[float], previous: Sequence[float], rule: Monitor) -> Evidence:
+def compute_evidence(
+    champion: Sequence[float], previous: Sequence[float], rule: MonitorSettings
+) -> LiveEvidence:
     """Rewards of both in the order in which they came; those that have no partner yet say nothing."""
     pairs = min(len(champion), len(previous))
     if not pairs:
-        return Evidence(0, 1.0, 0.0, 0.0)
+        return LiveEvidence(0, 1.0, 0.0, 0.0)
     earned, before = np.asarray(champion[:pairs]), np.asarray(previous[:pairs])
     gains = (before - earned - rule.tolerated_drop) / (2 + rule.tolerated_drop)
-    logs = np.log1p(np.outer(gains, _SHARES)).cumsum(axis=0)
-    enough = np.logaddexp.reduce(logs, axis=1)[rule.minimum_rewards - 1 :] - np.log(len(_SHARES))
+    logs = np.log1p(np.outer(gains, _BETS)).cumsum(axis=0)
+    enough = np.logaddexp.reduce(logs, axis=1)[rule.minimum_rewards - 1 :] - np.log(len(_BETS))
     wealth = float(np.exp(min(enough.max(), _LARGEST_LOG))) if len(enough) else 1.0
-    return Evidence(pairs, wealth, float(earned.mean()), float(before.mean()))
+    return LiveEvidence(pairs, wealth, float(earned.mean()), float(before.mean()))
 
 
-def is_worse(found: Evidence, rule: Monitor) -> bool:
+def is_worse(evidence: LiveEvidence, rule: MonitorSettings) -> bool:
     """Whether the champion is worse, with a probability of `rule.error` at most that it is not."""
-    return found.wealth >= 1 / rule.error
+    return evidence.e_value >= 1 / rule.error

@@ -19,9 +19,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from services.registry.store.schema import bring_up_to_date
+from services.registry.store.schema import migrate
 from shared.errors import SettingsError, Unavailable, Unprocessable
-from shared.identity import share_of
+from shared.identity import hash_fraction
 
 R = TypeVar("R")
 
@@ -42,13 +42,13 @@ class DatabaseUnavailable(Unavailable):
     """The database does not answer, or is locked for too long."""
 
 
-class InConflict(Unavailable):
+class TransactionConflict(Unavailable):
     """The transaction could not be put in an order with others that ran beside it; nothing of it
     happened.
     """
 
 
-class Unstorable(Unprocessable):
+class UnstorableValue(Unprocessable):
     """A value that a column does not take: too long, too large, or a text with a NUL."""
 
 
@@ -85,12 +85,12 @@ class Database:
         is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
         return Path(str(url.database)).parent if is_file else None
 
-    def bring_up_to_date(self) -> None:
+    def migrate(self) -> None:
         """Have the tables in the form that this registry knows. Raises DatabaseUnavailable or
         DatabaseAhead.
         """
         with _in_our_words():
-            bring_up_to_date(self._engine)
+            migrate(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -104,7 +104,7 @@ class Database:
         ):
             yield session
 
-    def do(self, work: Callable[[Session], R]) -> R:
+    def run_sync(self, work: Callable[[Session], R]) -> R:
         """Do `work` in a transaction, again from its beginning where it was in conflict: it changes
         nothing but its session.
         """
@@ -112,7 +112,7 @@ class Database:
             try:
                 with self.transaction() as session:
                     return work(session)
-            except InConflict:
+            except TransactionConflict:
                 pass
             except IntegrityError as error:
                 # Two that met may both have written what may be there once; only what is still
@@ -127,14 +127,14 @@ class Database:
                 _LONGEST_PAUSE_SECONDS
                 * (attempt + 1)
                 / _ATTEMPTS
-                * share_of(str(threading.get_ident()), attempt)
+                * hash_fraction(str(threading.get_ident()), attempt)
             )
         with self.transaction() as session:
             return work(session)
 
     async def run(self, work: Callable[[Session], R]) -> R:
         """As `do`, in a thread, so that the event loop goes on."""
-        return await asyncio.to_thread(self.do, work)
+        return await asyncio.to_thread(self.run_sync, work)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -145,10 +145,10 @@ def _in_our_words() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise Unstorable(f"the database does not take a value: {error.orig}") from error
+        raise UnstorableValue(f"the database does not take a value: {error.orig}") from error
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) in _IN_CONFLICT:
-            raise InConflict(f"a transaction met another: {error.orig}") from error
+            raise TransactionConflict(f"a transaction met another: {error.orig}") from error
         if isinstance(error, OperationalError):
             raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
         if error.connection_invalidated:
@@ -188,7 +188,7 @@ def _write_ahead(connection: Any) -> None:
                 _LONGEST_PAUSE_SECONDS
                 * (attempt + 1)
                 / _ATTEMPTS
-                * share_of(str(threading.get_ident()), attempt)
+                * hash_fraction(str(threading.get_ident()), attempt)
             )
 
 

@@ -15,13 +15,13 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from services.registry.store.database import Database
-from services.registry.store.queries import locked_lease
+from services.registry.store.queries import lock_lease
 from services.registry.store.tables import LeaseRow
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.logs import Log
 
-LASTS_SECONDS = 10.0
+LEASE_SECONDS = 10.0
 _BEATS = 4
 """How many beats a lease lasts."""
 
@@ -31,7 +31,7 @@ class LeaseLost(Unavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class Heartbeat:
     """What is seen of a holder; alive while it changes."""
 
     term: int
@@ -48,19 +48,19 @@ class Lease:
         replica: str,
         clock: Clock,
         log: Log,
-        changed: Callable[[], None] = lambda: None,
-        lasts: float = LASTS_SECONDS,
+        on_change: Callable[[], None] = lambda: None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.name = name
         self._database = database
         self._replica = replica
         self._clock = clock
         self._log = log
-        self._changed = changed
-        self._lasts = lasts
+        self._changed = on_change
+        self._lasts = lease_seconds
         self._term: int | None = None
         self._until = 0.0
-        self._seen: Sign | None = None
+        self._seen: Heartbeat | None = None
         self._seen_at = 0.0
         self._one_at_a_time = asyncio.Lock()
 
@@ -69,7 +69,7 @@ class Lease:
         """Whether this replica is the one, for now."""
         return self._term is not None and self._clock.monotonic() < self._until
 
-    async def keep(self) -> None:
+    async def maintain(self) -> None:
         """Get the lease when it is free, and keep it; until cancelled."""
         while True:
             try:
@@ -80,7 +80,7 @@ class Lease:
                     self._lose()
             await asyncio.sleep(self._lasts / _BEATS)
 
-    async def have(self) -> bool:
+    async def ensure_held(self) -> bool:
         """Whether it is held; claimed where the last sign of life is a while ago. Raises
         DatabaseUnavailable.
         """
@@ -106,7 +106,7 @@ class Lease:
 
     def guard(self, session: Session) -> None:
         """In a transaction that writes what only the holder may write. Raises LeaseLost."""
-        row = locked_lease(session, self.name)
+        row = lock_lease(session, self.name)
         if row is None or self._term is None or row.term != self._term:
             raise LeaseLost(f"another replica has taken over {self.name}")
 
@@ -137,23 +137,23 @@ class Lease:
 
 
 def _claim(
-    session: Session, name: str, replica: str, term: int | None, overdue: Sign | None
-) -> tuple[int | None, Sign]:
+    session: Session, name: str, replica: str, term: int | None, overdue: Heartbeat | None
+) -> tuple[int | None, Heartbeat]:
     """The term of this replica if the lease is its own now, and what is seen of the holder."""
-    row = locked_lease(session, name)
+    row = lock_lease(session, name)
     if row is None:
         row = LeaseRow(name=name, holder=None, term=0, beat=0)
         session.add(row)
-    if row.holder is None or Sign(row.term, row.beat) == overdue:
+    if row.holder is None or Heartbeat(row.term, row.beat) == overdue:
         row.holder, row.term, row.beat = replica, row.term + 1, 0
     elif row.term == term:
         row.beat += 1
     else:
-        return None, Sign(row.term, row.beat)
-    return row.term, Sign(row.term, row.beat)
+        return None, Heartbeat(row.term, row.beat)
+    return row.term, Heartbeat(row.term, row.beat)
 
 
 def _release(session: Session, name: str, term: int) -> None:
-    row = locked_lease(session, name)
+    row = lock_lease(session, name)
     if row is not None and row.term == term:
         row.holder = None

@@ -11,8 +11,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from services.registry.store.database import Database
-from services.registry.store.leases import LASTS_SECONDS, Lease
-from services.registry.store.queries import locked_aliases, waiting
+from services.registry.store.leases import LEASE_SECONDS, Lease
+from services.registry.store.queries import lock_aliases, unpublished_events
 from services.registry.store.tables import OutboxRow
 from shared.clock import Clock
 from shared.errors import Unavailable
@@ -24,7 +24,7 @@ from shared.messaging.topics import MODELS_VERSIONS
 
 SOURCE = "ratchet/registry"
 
-FOLLOWS = "headers that tell what the work of a session follows from"
+TRACE_HEADERS = "headers that tell what the work of a session follows from"
 """In `Session.info`: the work itself decides about events, not about the records that will say
 them.
 """
@@ -39,9 +39,9 @@ def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
     The model is locked, so that the events of one model are numbered in the order in which their
     transactions commit.
     """
-    locked_aliases(session, model)
+    lock_aliases(session, model)
     value, own = encode(event, SOURCE)
-    headers = [*own, *session.info.get(FOLLOWS, ())]
+    headers = [*own, *session.info.get(TRACE_HEADERS, ())]
     session.add(
         OutboxRow(
             event_id=event.event_id,
@@ -56,7 +56,7 @@ def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
     session.flush()
 
 
-class Publisher:
+class OutboxPublisher:
     """Publishes what waits, while no other replica does. While the bus is away it tries again;
     nothing is skipped, so order holds.
     """
@@ -68,13 +68,13 @@ class Publisher:
         clock: Clock,
         log: Log,
         replica: str = "one",
-        lasts: float = LASTS_SECONDS,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._database = database
         self._producer = producer
         self._clock = clock
         self._log = log
-        self._lease = Lease(database, "outbox", replica, clock, log, lasts=lasts)
+        self._lease = Lease(database, "outbox", replica, clock, log, lease_seconds=lease_seconds)
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -102,11 +102,11 @@ class Publisher:
         """Publish what waits, up to a hundred events; whether more may wait. Nothing while another
         replica does.
         """
-        if not await self._lease.have():
+        if not await self._lease.ensure_held():
             return False
-        rows = await self._database.run(lambda session: waiting(session, _AT_ONCE))
+        rows = await self._database.run(lambda session: unpublished_events(session, _AT_ONCE))
         for row in rows:
-            if not await self._lease.have():
+            if not await self._lease.ensure_held():
                 return False
             headers = [(name, content.encode()) for name, content in row.headers.items()]
             await self._producer.send(row.topic, row.key.encode(), row.value, headers)

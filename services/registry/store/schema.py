@@ -12,17 +12,17 @@ from sqlalchemy import Connection, Engine, text
 
 from shared.errors import Misconfigured
 
-NEWEST = "head"
+HEAD_REVISION = "head"
 
 _STEPS = Path(__file__).parent / "migrations"
 _LOCK = 0x72617463686574  # any number that nothing else in the database locks
 
 
-class DatabaseAhead(Misconfigured):
+class SchemaTooNew(Misconfigured):
     """The database was made by a newer registry than this one."""
 
 
-def bring_up_to_date(engine: Engine, step: str = NEWEST) -> None:
+def migrate(engine: Engine, revision: str = HEAD_REVISION) -> None:
     """Take the steps that a database has not come by yet, up to `step`: all or none. Several
     processes may try at once; one does it.
 
@@ -41,7 +41,7 @@ def bring_up_to_date(engine: Engine, step: str = NEWEST) -> None:
         configuration.set_main_option("script_location", str(_STEPS).replace("%", "%%"))
         configuration.attributes["connection"] = connection
         _refuse_what_is_ahead(connection, ScriptDirectory.from_config(configuration))
-        command.upgrade(configuration, step)
+        command.upgrade(configuration, revision)
 
 
 def _lock(connection: Connection) -> None:
@@ -54,7 +54,7 @@ def _refuse_what_is_ahead(connection: Connection, steps: ScriptDirectory) -> Non
     known = {step.revision for step in steps.walk_revisions()}
     found = MigrationContext.configure(connection).get_current_heads()
     if unknown := set(found) - known:
-        raise DatabaseAhead(
+        raise SchemaTooNew(
             f"RATCHET_DATABASE: the database is at step {', '.join(sorted(unknown))}, and "
             "this registry knows steps up to "
             f"{steps.get_current_head()}; start the newer release that brought it there, or "

@@ -27,7 +27,7 @@ Json = dict[str, Any]
 Offset = BigInteger().with_variant(Integer, "sqlite")
 
 
-class Instant(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """An aware time in UTC; SQLite forgets the zone and PostgreSQL answers in the session's, so it
     is put back on reading.
     """
@@ -47,11 +47,11 @@ class Instant(TypeDecorator[datetime]):
 _ENDED = text("answer <> 'reevaluate'")
 
 
-class Table(DeclarativeBase):
+class TableBase(DeclarativeBase):
     """The root of the tables."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: Instant,
+        datetime: UtcDateTime,
         Json: JSON,
         list[Any]: JSON,
         str: String(512),
@@ -59,7 +59,7 @@ class Table(DeclarativeBase):
     }
 
 
-class Batch(Table):
+class BatchRow(TableBase):
     """A batch as it was announced: its place, where its manifest lies, and what it counts. What is
     in it stands in the object store.
     """
@@ -78,7 +78,7 @@ class Batch(Table):
     closed_at: Mapped[datetime]
 
 
-class Run(Table):
+class RunRow(TableBase):
     """A run of the trainer, one for each batch, as far as it is known; `state` is a phase while it
     goes on, then its outcome.
     """
@@ -106,7 +106,7 @@ class Run(Table):
     ended_at: Mapped[datetime | None]
 
 
-class RunPoint(Table):
+class RunPointRow(TableBase):
     """One step of a run's loss curve."""
 
     __tablename__ = "run_points"
@@ -120,7 +120,7 @@ class RunPoint(Table):
     at: Mapped[datetime]
 
 
-class Outcome(Table):
+class OutcomeRow(TableBase):
     """The outcomes that were answered: one per run and evaluation, and one that ends the run."""
 
     __tablename__ = "outcomes"
@@ -136,7 +136,7 @@ class Outcome(Table):
     answer: Mapped[str]
 
 
-class Version(Table):
+class VersionRow(TableBase):
     """A version. What it is made of never changes; `merged_*` says where its file lies at present."""
 
     __tablename__ = "versions"
@@ -163,7 +163,7 @@ class Version(Table):
     merged_digest: Mapped[str | None]
 
 
-class TrainedWithout(Table):
+class TrainedWithoutRow(TableBase):
     """The place in `dataset.withdrawals` up to which a version's run left out what was withdrawn; a
     version without a row left out nothing.
     """
@@ -175,7 +175,7 @@ class TrainedWithout(Table):
     through: Mapped[int] = mapped_column(Offset)
 
 
-class Withdrawal(Table):
+class WithdrawalRow(TableBase):
     """An answer of the dataset service, or a part of one, to a user's being forgotten."""
 
     __tablename__ = "withdrawals"
@@ -191,7 +191,7 @@ class Withdrawal(Table):
     at: Mapped[datetime]
 
 
-class WithdrawnExample(Table):
+class WithdrawnExampleRow(TableBase):
     """A member of a batch that may not be used any more, and the place in `dataset.withdrawals`
     that first said so.
     """
@@ -205,7 +205,7 @@ class WithdrawnExample(Table):
     offset: Mapped[int] = mapped_column(Offset)
 
 
-class AliasRow(Table):
+class AliasRow(TableBase):
     """The aliases of a model; the row that a change of the model's state locks. `move` counts the
     champion's moves.
     """
@@ -219,7 +219,7 @@ class AliasRow(Table):
     move: Mapped[int] = mapped_column(default=0)
 
 
-class LiveReward(Table):
+class LiveRewardRow(TableBase):
     """What live feedback on an answer of a version was worth; the newest `id` came last.
     `feedback_id` and `who` stand for an event and a user, and do not name them; `known` says
     whether the user had been heard on another version before; `move` is the champion's move that
@@ -243,7 +243,7 @@ class LiveReward(Table):
     move: Mapped[int]
 
 
-class HoldRow(Table):
+class HoldRow(TableBase):
     """A model whose champion nothing but a person moves, since when and why."""
 
     __tablename__ = "holds"
@@ -254,7 +254,7 @@ class HoldRow(Table):
     reason: Mapped[str] = mapped_column(Text)
 
 
-class TrialRow(Table):
+class CanaryTrialRow(TableBase):
     """A challenger on trial beside `champion`, by a rule. `frozen_seconds` is how long the model
     was on hold since it began; `heard_before` is the newest row of `live_rewards` then: whoever
     stands there was heard before the trial.
@@ -271,7 +271,7 @@ class TrialRow(Table):
     heard_before: Mapped[int]
 
 
-class TrialPlace(Table):
+class CanaryTargetRow(TableBase):
     """A target that a challenger was brought to: `ready` when it answers there as its evaluation
     did, else `failed`, and why.
     """
@@ -287,7 +287,7 @@ class TrialPlace(Table):
     at: Mapped[datetime]
 
 
-class TrialReward(Table):
+class CanaryRewardRow(TableBase):
     """What an answer of the challenger on trial was worth, and the next one of the champion, null
     while that is waited for. Users and events are named by what stands for them, as in
     `live_rewards`.
@@ -306,7 +306,7 @@ class TrialReward(Table):
     other_reward: Mapped[float | None]
 
 
-class AuditRow(Table):
+class AuditRow(TableBase):
     """Who moved what, when, on which evidence. Rows are only ever added."""
 
     __tablename__ = "audit"
@@ -322,7 +322,7 @@ class AuditRow(Table):
     evidence: Mapped[Json]
 
 
-class Removal(Table):
+class AdapterRemovalRow(TableBase):
     """The adapter that a run left goes, by the retention rule; of a version, or of a candidate that
     became none. Rows are only added.
     """
@@ -337,7 +337,7 @@ class Removal(Table):
     at: Mapped[datetime]
 
 
-class RemovalDone(Table):
+class AdapterRemovalDoneRow(TableBase):
     """The objects of a removal are gone; `objects` were there. Rows are only added."""
 
     __tablename__ = "removals_done"
@@ -347,7 +347,7 @@ class RemovalDone(Table):
     at: Mapped[datetime]
 
 
-class IdempotencyKey(Table):
+class IdempotencyKeyRow(TableBase):
     """A move that was asked for under a key of the client's: what was asked, by its digest, what
     was decided, and what was answered, or null while that is being found out.
     """
@@ -364,7 +364,7 @@ class IdempotencyKey(Table):
     at: Mapped[datetime] = mapped_column(index=True)
 
 
-class OutboxRow(Table):
+class OutboxRow(TableBase):
     """An event that was decided with the state beside it, and waits to be published or was."""
 
     __tablename__ = "outbox"
@@ -380,7 +380,7 @@ class OutboxRow(Table):
     published_at: Mapped[datetime | None]
 
 
-class Deployment(Table):
+class DeploymentRow(TableBase):
     """An attempt to serve a version at a target, and how it went. `move` is the champion's move
     that it carries out.
     """
@@ -401,7 +401,7 @@ class Deployment(Table):
     at: Mapped[datetime]
 
 
-class LeaseRow(Table):
+class LeaseRow(TableBase):
     """Who alone does something at present: nobody when `holder` is null. `term` counts the holders,
     `beat` the signs of life.
     """

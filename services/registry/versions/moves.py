@@ -7,16 +7,23 @@ from datetime import datetime
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from services.registry.lifecycle import Aliases, Move, move
+from services.registry.lifecycle import Aliases, AliasMove, apply_move
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     adapter_of,
-    as_aliases,
-    locked_aliases,
-    removal_of,
+    adapter_removal_of,
+    lock_aliases,
+    to_aliases,
     version_of,
 )
-from services.registry.store.tables import AliasRow, AuditRow, Json, TrialReward, TrialRow, Version
+from services.registry.store.tables import (
+    AliasRow,
+    AuditRow,
+    CanaryRewardRow,
+    CanaryTrialRow,
+    Json,
+    VersionRow,
+)
 from shared.errors import RatchetError
 from shared.events import VersionPromoted, VersionRolledBack
 from shared.identity import identity
@@ -26,7 +33,7 @@ class UnknownVersion(RatchetError):
     """No version of this name exists."""
 
 
-class NothingToMoveTo(RatchetError):
+class NoMoveTarget(RatchetError):
     """No version was named, and the alias that would say which is not set."""
 
 
@@ -34,10 +41,10 @@ class AdapterRemoved(RatchetError):
     """The version's adapter is no longer in the object store, so that it cannot be served."""
 
 
-def shift(
+def move_aliases(
     session: Session,
-    kind: Move,
-    version: Version,
+    kind: AliasMove,
+    version: VersionRow,
     actor: str,
     reason: str,
     evidence: Json,
@@ -47,12 +54,12 @@ def shift(
     """Move a model's aliases and write down why; the aliases as they were. A trial is over once its
     champion or its challenger is none any more. Raises IllegalMove.
     """
-    row = locked_aliases(session, version.model)
+    row = lock_aliases(session, version.model)
     if row is None:
         row = AliasRow(model=version.model, champion=None, previous=None, challenger=None, move=0)
         session.add(row)
-    before = as_aliases(row)
-    after = move(before, kind, version.name, is_new)
+    before = to_aliases(row)
+    after = apply_move(before, kind, version.name, is_new)
     row.champion, row.previous, row.challenger = after.champion, after.previous, after.challenger
     row.move += after.champion != before.champion
     session.add(
@@ -69,14 +76,14 @@ def shift(
     )
     session.flush()
     if (after.champion, after.challenger) != (before.champion, before.challenger):
-        for table in (TrialRow, TrialReward):
+        for table in (CanaryTrialRow, CanaryRewardRow):
             session.execute(delete(table).where(table.model == version.model))
     return before
 
 
 def promote(
     session: Session,
-    version: Version,
+    version: VersionRow,
     actor: str,
     reason: str,
     evidence: Json,
@@ -86,7 +93,7 @@ def promote(
     """Make a version champion. `cause` identifies what led to it, so that the event's id is the
     same however often it is decided.
     """
-    before = shift(session, "promote", version, actor, reason, evidence, now)
+    before = move_aliases(session, "promote", version, actor, reason, evidence, now)
     event = VersionPromoted(
         event_id=identity("promoted", version.model, version.name, cause),
         occurred_at=now,
@@ -102,7 +109,7 @@ def promote(
     return event
 
 
-def promote_by_hand(
+def promote_by_operator(
     session: Session, model: str, name: str | None, reason: str, now: datetime
 ) -> tuple[VersionPromoted, int]:
     """A person makes a version champion, the challenger if none is named; the event, and the number
@@ -111,7 +118,7 @@ def promote_by_hand(
     row = _aliases(session, model)
     target = name or row.challenger
     if target is None:
-        raise NothingToMoveTo(f"{model} has no challenger; name the version to promote")
+        raise NoMoveTarget(f"{model} has no challenger; name the version to promote")
     version = _require_adapter(session, require_version(session, model, target))
     event = promote(session, version, "operator", reason, {}, now, f"move {row.move + 1}")
     return event, row.move
@@ -132,9 +139,9 @@ def roll_back(
     row = _aliases(session, model)
     target = to or row.previous
     if target is None:
-        raise NothingToMoveTo(f"{model} has no previous version; name the version to go back to")
+        raise NoMoveTarget(f"{model} has no previous version; name the version to go back to")
     version = _require_adapter(session, require_version(session, model, target))
-    before = shift(session, "roll_back", version, actor, reason, evidence or {}, now)
+    before = move_aliases(session, "roll_back", version, actor, reason, evidence or {}, now)
     assert before.champion is not None
     event = VersionRolledBack(
         event_id=identity("rolled back", model, version.name, row.move),
@@ -150,7 +157,7 @@ def roll_back(
     return event, row.move
 
 
-def require_version(session: Session, model: str, name: str) -> Version:
+def require_version(session: Session, model: str, name: str) -> VersionRow:
     """Raises UnknownVersion."""
     version = version_of(session, model, name)
     if version is None:
@@ -160,9 +167,9 @@ def require_version(session: Session, model: str, name: str) -> Version:
     return version
 
 
-def _require_adapter(session: Session, version: Version) -> Version:
+def _require_adapter(session: Session, version: VersionRow) -> VersionRow:
     """Raises AdapterRemoved."""
-    removal = removal_of(session, version.run_id)
+    removal = adapter_removal_of(session, version.run_id)
     if removal is not None:
         raise AdapterRemoved(
             f"the adapter of {version.name} was removed on {removal.at:%Y-%m-%d} "
@@ -174,7 +181,7 @@ def _require_adapter(session: Session, version: Version) -> Version:
 
 
 def _aliases(session: Session, model: str) -> AliasRow:
-    row = locked_aliases(session, model)
+    row = lock_aliases(session, model)
     if row is None:
         raise UnknownVersion(f"{model} has no version yet")
     return row

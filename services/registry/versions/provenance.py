@@ -13,7 +13,7 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class VersionOrigin:
     """How a version was made: `parent` is absent where it began from the base; examples withdrawn
     after `through`, a place in `dataset.withdrawals`, may have had a part in it.
     """
@@ -21,24 +21,26 @@ class Made:
     version: str
     parent: str | None
     batch_id: str
-    began: datetime
-    through: int
+    run_started_at: datetime
+    withdrawn_through: int
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class WithdrawnExample:
     """An example that was withdrawn at a place, of a batch whose run `began`; None for one that has
     not been run.
     """
 
     feedback_id: str
     batch_id: str
-    withdrawn: int
-    began: datetime | None
-    rejected: bool
+    offset: int
+    run_started_at: datetime | None
+    run_rejected: bool
 
 
-def made_with(versions: Iterable[Made], withdrawn: Iterable[Gone]) -> dict[str, frozenset[str]]:
+def withdrawn_by_version(
+    versions: Iterable[VersionOrigin], withdrawn: Iterable[WithdrawnExample]
+) -> dict[str, frozenset[str]]:
     """For each version, oldest first, the feedback ids of the withdrawn examples that it was made
     with.
     """
@@ -51,9 +53,13 @@ def made_with(versions: Iterable[Made], withdrawn: Iterable[Gone]) -> dict[str, 
     return found
 
 
-def _had_a_part(gone: Gone, made: Made) -> bool:
-    if gone.withdrawn <= made.through:
+def _had_a_part(gone: WithdrawnExample, made: VersionOrigin) -> bool:
+    if gone.offset <= made.withdrawn_through:
         return False
     if gone.batch_id == made.batch_id:
         return True
-    return gone.began is not None and not gone.rejected and gone.began < made.began
+    return (
+        gone.run_started_at is not None
+        and not gone.run_rejected
+        and gone.run_started_at < made.run_started_at
+    )

@@ -7,31 +7,35 @@ from datetime import datetime
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from services.registry.store.queries import locked_aliases, versions_of
+from services.registry.store.queries import lock_aliases, versions_of
 from services.registry.store.tables import (
     AuditRow,
-    Run,
-    TrainedWithout,
-    Withdrawal,
-    WithdrawnExample,
+    RunRow,
+    TrainedWithoutRow,
+    WithdrawalRow,
+    WithdrawnExampleRow,
 )
-from services.registry.versions.provenance import Gone, Made, made_with
+from services.registry.versions.provenance import (
+    VersionOrigin,
+    WithdrawnExample,
+    withdrawn_by_version,
+)
 from shared.events import Event, ExamplesWithdrawn
 
 ACTOR = "dataset"
 
-BASE_LANE = "master"
+MASTER_LANE = "master"
 """Its versions begin from the base again; only for comparison do they name a parent."""
 
 
-def examples_withdrawn(
+def record_withdrawal(
     session: Session, event: ExamplesWithdrawn, offset: int, now: datetime
 ) -> list[Event]:
     """Keep account of what an event withdraws beyond what is known; `offset` is its place in
     `dataset.withdrawals`.
     """
-    locked_aliases(session, event.model)
-    known = session.get(Withdrawal, event.event_id)
+    lock_aliases(session, event.model)
+    known = session.get(WithdrawalRow, event.event_id)
     if known is None:
         session.add(_withdrawal(event))
     else:
@@ -39,7 +43,7 @@ def examples_withdrawn(
     added = Counter[str]()
     for batch in event.batches:
         for feedback_id in batch.feedback_ids:
-            if session.get(WithdrawnExample, (event.model, feedback_id)) is None:
+            if session.get(WithdrawnExampleRow, (event.model, feedback_id)) is None:
                 session.add(_example(event, batch.batch_id, feedback_id, offset))
                 added[batch.batch_id] += 1
     if added or (known is None and event.waiting):
@@ -47,82 +51,94 @@ def examples_withdrawn(
     return []
 
 
-def withdrawn_examples(session: Session, model: str) -> Mapping[str, frozenset[str]]:
+def withdrawn_ids_by_version(session: Session, model: str) -> Mapping[str, frozenset[str]]:
     """For each version of a model but the base, the feedback ids of the withdrawn examples that it
     was made with.
     """
     examples = session.scalars(
-        select(WithdrawnExample).where(WithdrawnExample.model == model)
+        select(WithdrawnExampleRow).where(WithdrawnExampleRow.model == model)
     ).all()
     if not examples:
         return {}
-    runs = {run.batch_id: run for run in session.scalars(select(Run).where(Run.model == model))}
+    runs = {
+        run.batch_id: run for run in session.scalars(select(RunRow).where(RunRow.model == model))
+    }
     through = {
         row.version: row.through
-        for row in session.scalars(select(TrainedWithout).where(TrainedWithout.model == model))
+        for row in session.scalars(
+            select(TrainedWithoutRow).where(TrainedWithoutRow.model == model)
+        )
     }
     versions = [
-        Made(
+        VersionOrigin(
             version=version.name,
-            parent=None if version.lane == BASE_LANE else version.parent,
+            parent=None if version.lane == MASTER_LANE else version.parent,
             batch_id=version.batch_id,
-            began=runs[version.batch_id].started_at,
-            through=through.get(version.name, -1),
+            run_started_at=runs[version.batch_id].started_at,
+            withdrawn_through=through.get(version.name, -1),
         )
         for version in reversed(versions_of(session, model))
         if version.batch_id is not None
     ]
-    return made_with(versions, [_gone(example, runs.get(example.batch_id)) for example in examples])
+    return withdrawn_by_version(
+        versions, [_gone(example, runs.get(example.batch_id)) for example in examples]
+    )
 
 
-def _gone(example: WithdrawnExample, run: Run | None) -> Gone:
+def _gone(example: WithdrawnExampleRow, run: RunRow | None) -> WithdrawnExample:
     began = run.started_at if run is not None else None
     rejected = run is not None and run.state == "rejected"
-    return Gone(example.feedback_id, example.batch_id, example.offset, began, rejected)
+    return WithdrawnExample(example.feedback_id, example.batch_id, example.offset, began, rejected)
 
 
-def examples_by_user(session: Session, model: str) -> dict[str, list[WithdrawnExample]]:
+def examples_by_user(session: Session, model: str) -> dict[str, list[WithdrawnExampleRow]]:
     """The withdrawn examples of a model, by what stands for their users."""
-    found: dict[str, list[WithdrawnExample]] = {}
-    for row in session.scalars(select(WithdrawnExample).where(WithdrawnExample.model == model)):
+    found: dict[str, list[WithdrawnExampleRow]] = {}
+    for row in session.scalars(
+        select(WithdrawnExampleRow).where(WithdrawnExampleRow.model == model)
+    ):
         found.setdefault(row.user, []).append(row)
     return found
 
 
-def forgotten_of(
+def forgotten_users(
     session: Session, model: str, after: tuple[datetime, str] | None, limit: int
 ) -> Sequence[tuple[str, datetime]]:
     """Who was forgotten of a model, and when: newest first, those after a place in this order."""
-    at = func.min(Withdrawal.at)
+    at = func.min(WithdrawalRow.at)
     rows = (
-        select(Withdrawal.forgotten, at)
-        .where(Withdrawal.model == model)
-        .group_by(Withdrawal.forgotten)
+        select(WithdrawalRow.forgotten, at)
+        .where(WithdrawalRow.model == model)
+        .group_by(WithdrawalRow.forgotten)
     )
     if after is not None:
         rows = rows.having(
-            or_(at < after[0], and_(at == after[0], Withdrawal.forgotten < after[1]))
+            or_(at < after[0], and_(at == after[0], WithdrawalRow.forgotten < after[1]))
         )
     return [
         (row[0], row[1])
         for row in session.execute(
-            rows.order_by(at.desc(), Withdrawal.forgotten.desc()).limit(limit)
+            rows.order_by(at.desc(), WithdrawalRow.forgotten.desc()).limit(limit)
         )
     ]
 
 
 def withdrawals_of(
     session: Session, model: str, forgotten: Collection[str]
-) -> Sequence[Withdrawal]:
+) -> Sequence[WithdrawalRow]:
     """The answers to some that were forgotten of a model, newest first."""
-    rows = select(Withdrawal).where(Withdrawal.model == model, Withdrawal.forgotten.in_(forgotten))
+    rows = select(WithdrawalRow).where(
+        WithdrawalRow.model == model, WithdrawalRow.forgotten.in_(forgotten)
+    )
     return session.scalars(
-        rows.order_by(Withdrawal.at.desc(), Withdrawal.forgotten.desc(), Withdrawal.event_id)
+        rows.order_by(
+            WithdrawalRow.at.desc(), WithdrawalRow.forgotten.desc(), WithdrawalRow.event_id
+        )
     ).all()
 
 
-def _withdrawal(event: ExamplesWithdrawn) -> Withdrawal:
-    return Withdrawal(
+def _withdrawal(event: ExamplesWithdrawn) -> WithdrawalRow:
+    return WithdrawalRow(
         event_id=event.event_id,
         model=event.model,
         shard=event.shard,
@@ -137,8 +153,8 @@ def _withdrawal(event: ExamplesWithdrawn) -> Withdrawal:
 
 def _example(
     event: ExamplesWithdrawn, batch_id: str, feedback_id: str, offset: int
-) -> WithdrawnExample:
-    return WithdrawnExample(
+) -> WithdrawnExampleRow:
+    return WithdrawnExampleRow(
         model=event.model,
         feedback_id=feedback_id,
         batch_id=batch_id,

@@ -3,25 +3,29 @@
 from collections import defaultdict
 from datetime import datetime
 
-from services.trainer.gate.reward_hacking import Step, step_of
+from services.trainer.gate.reward_hacking import CandidateStep, candidate_step
 from shared.events import CheckpointSaved, Event, TrainingRolledBack, VersionPromoted
 
 OPERATOR = "operator"
 
 
-class History:
+class RewardHistory:
     """What is on record of a model's candidates: a fold that events may reach in any order, and
     more than once.
     """
 
     def __init__(self) -> None:
-        self._steps: defaultdict[str, dict[str, tuple[int, datetime, Step]]] = defaultdict(dict)
+        self._steps: defaultdict[str, dict[str, tuple[int, datetime, CandidateStep]]] = defaultdict(
+            dict
+        )
         self._anew: dict[str, datetime] = {}
 
     def apply(self, event: Event) -> None:
         match event:
             case CheckpointSaved() | TrainingRolledBack():
-                step = step_of(event.metrics.mean_reward if event.metrics else None, event.verdict)
+                step = candidate_step(
+                    event.metrics.mean_reward if event.metrics else None, event.verdict
+                )
                 known = self._steps[event.model].get(event.run_id)
                 if step and (known is None or known[0] <= event.evaluation):
                     self._steps[event.model][event.run_id] = (
@@ -36,7 +40,7 @@ class History:
             case _:
                 pass
 
-    def before(self, model: str, run_id: str) -> list[Step]:
+    def steps_before(self, model: str, run_id: str) -> list[CandidateStep]:
         """The steps of a model's other runs in the order of time, since an operator last promoted
         by hand.
         """

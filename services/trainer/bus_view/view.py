@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.trainer.bus_view.champions import Champion, Champions
-from services.trainer.bus_view.reward_history import History
+from services.trainer.bus_view.registry_state import Champion, RegistryState
+from services.trainer.bus_view.reward_history import RewardHistory
 from services.trainer.bus_view.withdrawals import Withdrawals
 from shared.clock import Clock
 from shared.errors import ContractViolation, Misconfigured, Undecodable
@@ -31,7 +31,7 @@ from shared.observability.health import Health
 
 T = TypeVar("T")
 
-HEARD: tuple[type[Event], ...] = (
+VIEW_EVENTS: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
     CheckpointSaved,
     TrainingRolledBack,
@@ -47,28 +47,28 @@ _POLL_SECONDS = 0.2
 _REMIND_SECONDS = 30.0
 
 
-class Others:
+class BusView:
     """Three folds over one reading of the topics; each is as of the last `hear`."""
 
     def __init__(self, reader: TopicReader, clock: Clock, health: Health, log: Log) -> None:
         """`reader` reads `dataset.withdrawals`, `training.checkpoints`, `training.rollbacks` and
         `models.versions`.
         """
-        self.champions = Champions()
+        self.champions = RegistryState()
         self.withdrawals = Withdrawals()
-        self.history = History()
+        self.history = RewardHistory()
         self._reader = reader
         self._clock = clock
         self._health = health
         self._log = log
 
-    async def hear(self) -> None:
+    async def refresh(self) -> None:
         """Take in what was said since. Raises Misconfigured when a service has said what this one
         cannot read.
         """
-        for record in await self._reader.newest():
+        for record in await self._reader.read_new():
             try:
-                event = decode(record.value, record.headers, *HEARD).event
+                event = decode(record.value, record.headers, *VIEW_EVENTS).event
             except ContractViolation as error:
                 # To go on would be to train from, and compare with, a champion that may no longer
                 # be one, or on what was withdrawn.
@@ -93,7 +93,7 @@ class Others:
                 self.champions.apply(event)
                 self.history.apply(event)
 
-    async def champion(self, model: str, log: Log) -> Champion:
+    async def wait_for_champion(self, model: str, log: Log) -> Champion:
         """The champion as of now; waits for the registry to name one."""
         return await self._until(
             lambda: self.champions.champion(model),
@@ -101,11 +101,11 @@ class Others:
             log,
         )
 
-    async def answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
+    async def wait_for_answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
         """The registry's answer to a checkpoint; waits for it."""
         run_id, evaluation = checkpoint.run_id, checkpoint.evaluation
         answer = await self._until(
-            lambda: self.champions.answer(run_id, evaluation),
+            lambda: self.champions.registry_answer(run_id, evaluation),
             "waiting for the registry's answer",
             log,
         )
@@ -120,10 +120,10 @@ class Others:
     async def _until(self, said: Callable[[], T | None], what: str, log: Log) -> T:
         reminded = self._clock.monotonic()
         while True:
-            await self.hear()
+            await self.refresh()
             if (found := said()) is not None:
                 return found
-            self._health.progressed()
+            self._health.record_progress()
             if self._clock.monotonic() - reminded >= _REMIND_SECONDS:
                 log.info(what)
                 reminded = self._clock.monotonic()

@@ -9,7 +9,7 @@ from shared.events import ExamplesWithdrawn, Id, Position
 
 
 @dataclass(frozen=True)
-class Withdrawn:
+class WithdrawnExamples:
     """The feedback ids that were withdrawn, as far as `through`; None where nothing was."""
 
     feedback_ids: frozenset[Id] = frozenset()
@@ -32,6 +32,6 @@ class Withdrawals:
         )
         self._through[event.model] = at
 
-    def of(self, model: str) -> Withdrawn:
+    def for_model(self, model: str) -> WithdrawnExamples:
         """Those of a model as of now."""
-        return Withdrawn(frozenset(self._feedback_ids[model]), self._through.get(model))
+        return WithdrawnExamples(frozenset(self._feedback_ids[model]), self._through.get(model))

@@ -11,17 +11,17 @@ particular direction.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.trainer.data.training_set import Pair, Sample, TrainingSet
+from services.trainer.data.training_set import PreferencePair, Sample, TrainingSet
 from shared.config.training import TrainingConfig
 from shared.events import Objective
 
 
 @dataclass(frozen=True)
-class Lessons:
+class ObjectiveData:
     """What a run learns: examples as they stand, pairs by DPO, judged answers by KTO."""
 
     examples: Sequence[Sample]
-    pairs: Sequence[Pair] = ()
+    pairs: Sequence[PreferencePair] = ()
     desirable: Sequence[Sample] = ()
     undesirable: Sequence[Sample] = ()
 
@@ -35,11 +35,13 @@ class Lessons:
         )
 
 
-def assign(chosen: TrainingSet, rehearsed: Sequence[Sample], config: TrainingConfig) -> Lessons:
+def assign_objectives(
+    chosen: TrainingSet, rehearsed: Sequence[Sample], config: TrainingConfig
+) -> ObjectiveData:
     """The lessons of a run, by the rule above."""
     by_pairs = len(chosen.pairs) >= config.dpo_pairs
     by_judgement = len(chosen.negatives) >= config.kto_negatives
-    return Lessons(
+    return ObjectiveData(
         examples=[*chosen.new, *chosen.replayed, *rehearsed],
         pairs=chosen.pairs if by_pairs else (),
         desirable=chosen.liked if by_judgement else (),

@@ -20,11 +20,11 @@ class Vocabulary:
     """
 
     tokenizer: Any
-    ends: tuple[int, ...]
+    end_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
     """Token ids of a prompt and its answer; the answer is `ids[answer_start:]` and ends with the
     end of the turn unless it was cut off. `weight` is what the example counts in training.
     """
@@ -38,7 +38,7 @@ class Encoded:
         return len(self.ids) - self.answer_start
 
 
-def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> Encoded:
+def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> EncodedExample:
     """Prompt and answer in at most `max_tokens`. What is too long loses the beginning of its prompt
     first, then the end of its answer.
 
@@ -46,10 +46,10 @@ def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> Encoded:
     """
     answer = [
         *vocabulary.tokenizer(sample.answer, add_special_tokens=False)["input_ids"],
-        vocabulary.ends[0],
+        vocabulary.end_tokens[0],
     ][: max_tokens - 1]
     prompt = encode_prompt(vocabulary, sample.messages, max_tokens - len(answer))
-    return Encoded((*prompt, *answer), len(prompt), sample.weight)
+    return EncodedExample((*prompt, *answer), len(prompt), sample.weight)
 
 
 def encode_prompt(

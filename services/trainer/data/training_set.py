@@ -9,17 +9,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.errors import Missing, Undecodable, Unusable
-from shared.events import Artefact, Id, Message, Value
-from shared.identity import share_of
+from shared.errors import InvalidArtefact, ObjectNotFound, Undecodable
+from shared.events import Artefact, FrozenModel, Id, Message
+from shared.identity import hash_fraction
 from shared.storage.object_store import ObjectStore
-from shared.storage.snapshots import Example, Kind, Manifest, read_examples, read_manifest
+from shared.storage.snapshots import (
+    BatchManifest,
+    Example,
+    ExampleKind,
+    read_examples,
+    read_manifest,
+)
 
-LEAST_WEIGHT = 0.05
+MIN_WEIGHT = 0.05
 """What an example counts at least, however low its quality: curation has let it in."""
 
 
-class Sample(Value):
+class Sample(FrozenModel):
     """A prompt and the answer to learn, or to be judged by. `weight` is what it counts where it is
     learned.
     """
@@ -29,7 +35,7 @@ class Sample(Value):
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class Pair(Value):
+class PreferencePair(FrozenModel):
     """A prompt with the answer that was preferred and the one that it replaces."""
 
     messages: tuple[Message, ...]
@@ -38,7 +44,7 @@ class Pair(Value):
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchExamples:
     """A batch's examples, as its manifest gives them; preferences and negatives of the batch to
     train on only.
     """
@@ -49,10 +55,10 @@ class Batch:
     preference: Sequence[Example] = ()
     negative: Sequence[Example] = ()
 
-    def without(self, feedback_ids: Collection[Id]) -> "Batch":
+    def without(self, feedback_ids: Collection[Id]) -> "BatchExamples":
         """The same batch without some of its examples."""
         kinds = (self.training, self.held_out, self.preference, self.negative)
-        return Batch(
+        return BatchExamples(
             self.batch_id,
             *(
                 [example for example in kind if example.feedback_id not in feedback_ids]
@@ -75,15 +81,15 @@ class TrainingSet:
     held_out: Sequence[Sample]
     withdrawn: int = 0
     mean_reward: float | None = None
-    pairs: Sequence[Pair] = ()
+    pairs: Sequence[PreferencePair] = ()
     negatives: Sequence[Sample] = ()
     liked: Sequence[Sample] = ()
 
 
-def select(
-    batches: Iterable[Batch],
+def select_examples(
+    batches: Iterable[BatchExamples],
     quarantined: Collection[Id],
-    golden: Collection[tuple[Message, ...]],
+    golden_prompts: Collection[tuple[Message, ...]],
     *,
     withdrawn: Collection[Id] = frozenset(),
     training_set: int,
@@ -118,25 +124,29 @@ def select(
             earlier += reversed(batch.training)
             held_out += reversed(batch.held_out)
     held_out = held_out[:held_out_newest]
-    kept_back = {example.messages for example in held_out} | set(golden)
+    kept_back = {example.messages for example in held_out} | set(golden_prompts)
     ranked = sorted(
         earlier[:replay_window],
-        key=lambda example: share_of("replay", current.batch_id, example.feedback_id),
+        key=lambda example: hash_fraction("replay", current.batch_id, example.feedback_id),
     )
     may_replay = (example for example in ranked if example.messages not in kept_back)
     new = [example for example in current.training if example.messages not in kept_back]
     room = max(0, training_set - len(new))
     replayed = list(islice(may_replay, min(replay, room)))
     learned = {(example.messages, example.answer) for example in (*new, *replayed)}
-    compared = Batch(current.batch_id, (), ()) if current.batch_id in quarantined else current
+    compared = (
+        BatchExamples(current.batch_id, (), ()) if current.batch_id in quarantined else current
+    )
     return TrainingSet(
-        new=[_lesson(example) for example in new],
-        replayed=[_lesson(example) for example in replayed],
+        new=[_weighted_sample(example) for example in new],
+        replayed=[_weighted_sample(example) for example in replayed],
         held_out=[_sample(example) for example in held_out],
         withdrawn=len(whole.training) - len(current.training),
         mean_reward=sum(example.reward for example in new) / len(new) if new else None,
         pairs=[
-            Pair(messages=example.messages, answer=example.answer, rejected=example.rejected)
+            PreferencePair(
+                messages=example.messages, answer=example.answer, rejected=example.rejected
+            )
             for example in compared.preference
             if example.rejected is not None
             and example.messages not in kept_back
@@ -152,7 +162,7 @@ def select(
     )
 
 
-def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[Batch]:
+def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[BatchExamples]:
     """The batch of a manifest and those before it, read one by one.
 
     An earlier snapshot that is no longer there ends the history: old snapshots may be deleted.
@@ -163,10 +173,12 @@ def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[Batch]:
     while artefact is not None:
         try:
             manifest = _manifest(store, artefact)
-            kinds: tuple[Kind, ...] = ("training", "held_out", "preference", "negative")
+            kinds: tuple[ExampleKind, ...] = ("training", "held_out", "preference", "negative")
             wanted = kinds if artefact is newest else kinds[:2]
-            batch = Batch(manifest.batch_id, *(_examples(store, manifest, kind) for kind in wanted))
-        except Missing:
+            batch = BatchExamples(
+                manifest.batch_id, *(_examples(store, manifest, kind) for kind in wanted)
+            )
+        except ObjectNotFound:
             if artefact is newest:
                 raise
             return
@@ -174,18 +186,18 @@ def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[Batch]:
         artefact = manifest.previous
 
 
-def _manifest(store: ObjectStore, artefact: Artefact) -> Manifest:
+def _manifest(store: ObjectStore, artefact: Artefact) -> BatchManifest:
     try:
         return read_manifest(store, artefact)
     except Undecodable as error:
-        raise Unusable(str(error)) from error
+        raise InvalidArtefact(str(error)) from error
 
 
-def _examples(store: ObjectStore, manifest: Manifest, kind: Kind) -> list[Example]:
+def _examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind) -> list[Example]:
     try:
         return read_examples(store, manifest, kind)
     except ValueError as error:
-        raise Unusable(
+        raise InvalidArtefact(
             f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}"
         ) from error
 
@@ -194,7 +206,7 @@ def _sample(example: Example) -> Sample:
     return Sample(messages=example.messages, answer=example.answer)
 
 
-def _lesson(example: Example) -> Sample:
+def _weighted_sample(example: Example) -> Sample:
     return Sample(
-        messages=example.messages, answer=example.answer, weight=max(LEAST_WEIGHT, example.quality)
+        messages=example.messages, answer=example.answer, weight=max(MIN_WEIGHT, example.quality)
     )

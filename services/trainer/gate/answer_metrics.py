@@ -18,7 +18,7 @@ from shared.config.model_file import AnswerMeasure
 
 
 @dataclass(frozen=True)
-class Said:
+class GreedyAnswers:
     """What is right for some prompts, and what baseline and candidate answer greedily, in the same
     order.
     """
@@ -28,9 +28,9 @@ class Said:
     candidate: Sequence[str] = ()
 
 
-Answers = Sequence[str]
+Texts = Sequence[str]
 
-NOTHING_SAID = Said()
+NO_ANSWERS = GreedyAnswers()
 
 
 def perplexity(scores: Sequence[float]) -> float:
@@ -40,7 +40,7 @@ def perplexity(scores: Sequence[float]) -> float:
     return exp(min(700.0, -sum(scores) / len(scores)))
 
 
-def overall(measure: AnswerMeasure, answers: Answers, references: Answers) -> float:
+def set_metric(measure: AnswerMeasure, answers: Texts, references: Texts) -> float:
     """A measure of a whole set, which is not empty."""
     match measure:
         case "bleu":
@@ -48,11 +48,11 @@ def overall(measure: AnswerMeasure, answers: Answers, references: Answers) -> fl
         case "chrf":
             return float(CHRF().corpus_score(answers, [references]).score)
         case _:
-            values = each(measure, answers, references)
+            values = answer_metric(measure, answers, references)
             return sum(values) / len(values)
 
 
-def each(measure: AnswerMeasure, answers: Answers, references: Answers) -> list[float]:
+def answer_metric(measure: AnswerMeasure, answers: Texts, references: Texts) -> list[float]:
     """A measure of each answer by itself: what pairs can be compared by. BLEU counts orders that an
     answer is long enough for.
     """
@@ -87,5 +87,5 @@ _BY_ITSELF: Mapping[AnswerMeasure, Callable[[str, str], float]] = {
     "json_validity": _is_json,
 }
 
-PASS_OR_FAIL: frozenset[AnswerMeasure] = frozenset({"exact_match", "json_validity"})
-ANSWER_MEASURES: tuple[AnswerMeasure, ...] = ("bleu", "chrf", "exact_match", "json_validity")
+BINARY_METRICS: frozenset[AnswerMeasure] = frozenset({"exact_match", "json_validity"})
+ANSWER_METRICS: tuple[AnswerMeasure, ...] = ("bleu", "chrf", "exact_match", "json_validity")

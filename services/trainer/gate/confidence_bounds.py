@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 10_000
-NO_BOUND = 1e6
+UNBOUNDED = 1e6
 """Stands for minus or plus infinity where so few examples give no bound at all, since an event
 holds finite numbers only.
 """
@@ -18,7 +18,7 @@ holds finite numbers only.
 Floats = npt.NDArray[np.float64]
 
 
-def bounds(
+def bootstrap_bounds(
     differences: Sequence[float], alpha_lower: float, alpha_upper: float, seed: int
 ) -> tuple[float, float]:
     """One-sided confidence bounds of a mean, each with its own error, by the studentised bootstrap
@@ -32,7 +32,7 @@ def bounds(
     values = np.asarray(differences, dtype=np.float64)
     n = len(values)
     if n < 2:
-        return -NO_BOUND, NO_BOUND
+        return -UNBOUNDED, UNBOUNDED
     mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(n))
     if error == 0:
         return mean, mean
@@ -61,7 +61,7 @@ def _tail(students: Floats, alpha: float) -> float:
 
 
 def _finite(value: float) -> float:
-    return float(np.clip(value, -NO_BOUND, NO_BOUND))
+    return float(np.clip(value, -UNBOUNDED, UNBOUNDED))
 
 
 def exact_bounds(
@@ -82,21 +82,24 @@ def exact_bounds(
     if wins + losses == 0:
         return -1.0, 1.0
     won, lost = (
-        share_lower(wins, wins + losses, alpha_lower),
-        share_lower(losses, wins + losses, alpha_upper),
+        clopper_pearson_lower(wins, wins + losses, alpha_lower),
+        clopper_pearson_lower(losses, wins + losses, alpha_upper),
     )
     return (2 * won - 1) * (wins + losses) / n, (1 - 2 * lost) * (wins + losses) / n
 
 
-def share_lower(found: int, of: int, alpha: float) -> float:
+def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
     """The lower bound of a share of which `found` were seen in `of` draws: the largest with which
     so many are as unlikely as `alpha`.
     """
-    if found == 0:
+    if successes == 0:
         return 0.0
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        tail = sum(comb(of, k) * middle**k * (1 - middle) ** (of - k) for k in range(found, of + 1))
+        tail = sum(
+            comb(trials, k) * middle**k * (1 - middle) ** (trials - k)
+            for k in range(successes, trials + 1)
+        )
         low, high = (middle, high) if tail <= alpha else (low, middle)
     return low

@@ -35,23 +35,23 @@ from typing import Literal
 import numpy as np
 
 from services.trainer.gate.answer_metrics import (
-    ANSWER_MEASURES,
-    NOTHING_SAID,
-    PASS_OR_FAIL,
-    Said,
-    each,
-    overall,
+    ANSWER_METRICS,
+    BINARY_METRICS,
+    NO_ANSWERS,
+    GreedyAnswers,
+    answer_metric,
     perplexity,
+    set_metric,
 )
-from services.trainer.gate.confidence_bounds import bounds, exact_bounds
-from shared.config.model_file import AnswerMeasure, Gate
+from services.trainer.gate.confidence_bounds import bootstrap_bounds, exact_bounds
+from shared.config.model_file import AnswerMeasure, GateSettings
 from shared.events import Comparison, Decision, Measure, Verdict
 
 SetName = Literal["held_out", "golden", "retention"]
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedScores:
     """Scores on the same examples, in the same order, in nats per answer token; the baseline is the
     champion, for retention the base.
     """
@@ -61,21 +61,21 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateEvidence:
     """All that is known of a candidate. `canaries` holds pass or fail; `said` is of the first
     examples of a set.
     """
 
-    held_out: Paired
-    golden: Paired
-    retention: Paired
-    canaries_baseline: Sequence[bool]
-    canaries_candidate: Sequence[bool]
-    held_out_said: Said = NOTHING_SAID
-    golden_said: Said = NOTHING_SAID
+    held_out: PairedScores
+    golden: PairedScores
+    regression: PairedScores
+    prompts_passed_baseline: Sequence[bool]
+    prompts_passed_candidate: Sequence[bool]
+    held_out_answers: GreedyAnswers = NO_ANSWERS
+    golden_answers: GreedyAnswers = NO_ANSWERS
 
 
-def spent(confidence: float, gate: int, evaluation: int = 1, shards: int = 1) -> float:
+def alpha_for_gate(confidence: float, gate: int, evaluation: int = 1, shards: int = 1) -> float:
     """The error of promotion that one look may make; `gate` and `evaluation` count from 1."""
     return (1 - confidence) * _share(gate) * _share(evaluation) / shards
 
@@ -85,8 +85,8 @@ def _share(k: int) -> float:
     return 6 / (pi * k) ** 2
 
 
-def judge(
-    evidence: Evidence, gate: Gate, baseline_version: str, alpha: float, seed: int
+def decide(
+    evidence: GateEvidence, gate: GateSettings, baseline_version: str, alpha: float, seed: int
 ) -> Verdict:
     """The verdict on a candidate against `baseline_version`; `alpha` is what `spent` allows this
     look.
@@ -96,12 +96,12 @@ def judge(
     held_out = _compare("held_out", evidence.held_out, gate.harm_margin, each_alpha, gate, seed)
     golden = _compare("golden", evidence.golden, gate.harm_margin, each_alpha, gate, seed)
     retention = _compare(
-        "retention", evidence.retention, gate.retention_margin, each_alpha, gate, seed
+        "retention", evidence.regression, gate.retention_margin, each_alpha, gate, seed
     )
     canaries = _compare_canaries(evidence)
     measures = [
-        *_measure("held_out", evidence.held_out, evidence.held_out_said, each_alpha, gate, seed),
-        *_measure("golden", evidence.golden, evidence.golden_said, each_alpha, gate, seed),
+        *_measure("held_out", evidence.held_out, evidence.held_out_answers, each_alpha, gate, seed),
+        *_measure("golden", evidence.golden, evidence.golden_answers, each_alpha, gate, seed),
     ]
     improvements = [(found.name, *_improvement(found, gate)) for found in (held_out, golden)]
     improvements += [
@@ -148,7 +148,7 @@ def judge(
 
 
 def _compare(
-    name: SetName, scores: Paired, margin: float, alpha: float, gate: Gate, seed: int
+    name: SetName, scores: PairedScores, margin: float, alpha: float, gate: GateSettings, seed: int
 ) -> Comparison:
     baseline, candidate = (
         np.asarray(scores.baseline, dtype=np.float64),
@@ -166,7 +166,7 @@ def _compare(
             margin=margin,
         )
     differences = candidate - baseline
-    lower, upper = bounds(differences.tolist(), alpha, 1 - gate.confidence, seed)
+    lower, upper = bootstrap_bounds(differences.tolist(), alpha, 1 - gate.confidence, seed)
     return Comparison(
         name=name,
         examples=len(differences),
@@ -179,11 +179,11 @@ def _compare(
     )
 
 
-def _compare_canaries(evidence: Evidence) -> Comparison:
-    count = len(evidence.canaries_candidate)
+def _compare_canaries(evidence: GateEvidence) -> Comparison:
+    count = len(evidence.prompts_passed_candidate)
     before, after = (
         sum(passed) / max(1, count)
-        for passed in (evidence.canaries_baseline, evidence.canaries_candidate)
+        for passed in (evidence.prompts_passed_baseline, evidence.prompts_passed_candidate)
     )
     change = after - before
     return Comparison(
@@ -198,7 +198,7 @@ def _compare_canaries(evidence: Evidence) -> Comparison:
     )
 
 
-def _improvement(found: Comparison, gate: Gate) -> tuple[bool, str]:
+def _improvement(found: Comparison, gate: GateSettings) -> tuple[bool, str]:
     name = _plain(found.name)
     if found.examples < gate.minimum_examples:
         return (
@@ -238,10 +238,10 @@ def _objection(found: Comparison) -> tuple[bool, str] | None:
 
 def _measure(
     name: Literal["held_out", "golden"],
-    scores: Paired,
-    said: Said,
+    scores: PairedScores,
+    said: GreedyAnswers,
     alpha: float,
-    gate: Gate,
+    gate: GateSettings,
     seed: int,
 ) -> list[Measure]:
     found: list[Measure] = []
@@ -258,7 +258,7 @@ def _measure(
         )
     if said.references:
         found += [
-            _measure_answers(measure, name, said, alpha, gate, seed) for measure in ANSWER_MEASURES
+            _measure_answers(measure, name, said, alpha, gate, seed) for measure in ANSWER_METRICS
         ]
     return found
 
@@ -266,31 +266,31 @@ def _measure(
 def _measure_answers(
     measure: AnswerMeasure,
     name: Literal["held_out", "golden"],
-    said: Said,
+    said: GreedyAnswers,
     alpha: float,
-    gate: Gate,
+    gate: GateSettings,
     seed: int,
 ) -> Measure:
     found = Measure(
         name=measure,
         set=name,
         examples=len(said.references),
-        baseline=overall(measure, said.baseline, said.references),
-        candidate=overall(measure, said.candidate, said.references),
+        baseline=set_metric(measure, said.baseline, said.references),
+        candidate=set_metric(measure, said.candidate, said.references),
     )
     if measure not in gate.deciding:
         return found
     pairs = zip(
-        each(measure, said.baseline, said.references),
-        each(measure, said.candidate, said.references),
+        answer_metric(measure, said.baseline, said.references),
+        answer_metric(measure, said.candidate, said.references),
         strict=True,
     )
     differences = [after - before for before, after in pairs]
     harm = 1 - gate.confidence
     lower, upper = (
         exact_bounds(differences, alpha, harm)
-        if measure in PASS_OR_FAIL
-        else bounds(differences, alpha, harm, seed)
+        if measure in BINARY_METRICS
+        else bootstrap_bounds(differences, alpha, harm, seed)
     )
     decides = {
         "margin": gate.deciding[measure].margin,
@@ -301,7 +301,7 @@ def _measure_answers(
     return found.model_copy(update=decides)
 
 
-def _may_promote(found: Measure, gate: Gate) -> bool:
+def _may_promote(found: Measure, gate: GateSettings) -> bool:
     return (
         found.name != "perplexity"
         and found.name in gate.deciding
@@ -309,7 +309,7 @@ def _may_promote(found: Measure, gate: Gate) -> bool:
     )
 
 
-def _improvement_of(found: Measure, gate: Gate) -> tuple[bool, str]:
+def _improvement_of(found: Measure, gate: GateSettings) -> tuple[bool, str]:
     name = f"{_plain(found.name)} on {_plain(found.set)}"
     if found.examples < gate.minimum_examples:
         return (
@@ -346,8 +346,8 @@ def _objection_of(found: Measure) -> tuple[bool, str] | None:
     )
 
 
-def _newly_failing(evidence: Evidence) -> list[int]:
-    pairs = zip(evidence.canaries_baseline, evidence.canaries_candidate, strict=True)
+def _newly_failing(evidence: GateEvidence) -> list[int]:
+    pairs = zip(evidence.prompts_passed_baseline, evidence.prompts_passed_candidate, strict=True)
     return [number for number, (before, after) in enumerate(pairs, start=1) if before and not after]
 
 

@@ -19,21 +19,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.config.model_file import Tripwire
+from shared.config.model_file import RewardHackingRule
 from shared.events import Verdict
 
 
 @dataclass(frozen=True)
-class Step:
+class CandidateStep:
     """An evaluated candidate: mean reward of its batch's training examples, and its gain on
     held-out, in nats per answer token.
     """
 
     reward: float
-    gained: float
+    held_out_gain: float
 
 
-def step_of(reward: float | None, verdict: Verdict | None) -> Step | None:
+def candidate_step(reward: float | None, verdict: Verdict | None) -> CandidateStep | None:
     """None where either is not known."""
     held_out = (
         next((one for one in verdict.comparisons if one.name == "held_out" and one.examples), None)
@@ -41,11 +41,13 @@ def step_of(reward: float | None, verdict: Verdict | None) -> Step | None:
         else None
     )
     return (
-        Step(reward, held_out.difference) if reward is not None and held_out is not None else None
+        CandidateStep(reward, held_out.difference)
+        if reward is not None and held_out is not None
+        else None
     )
 
 
-def suspicion(history: Sequence[Step], rule: Tripwire) -> str | None:
+def detect_reward_hacking(history: Sequence[CandidateStep], rule: RewardHackingRule) -> str | None:
     """Why reward hacking is suspected, None where it is not. `history` is in order; fewer than
     `versions` say nothing.
     """
@@ -53,7 +55,10 @@ def suspicion(history: Sequence[Step], rule: Tripwire) -> str | None:
     if len(window) < rule.versions:
         return None
     slope = float(np.polyfit(range(len(window)), [step.reward for step in window], 1)[0])
-    rise, gained = slope * (len(window) - 1), sum(step.gained for step in window) / len(window)
+    rise, gained = (
+        slope * (len(window) - 1),
+        sum(step.held_out_gain for step in window) / len(window),
+    )
     if rise < rule.reward_rise or gained > rule.held_out_gain:
         return None
     return (
@@ -64,7 +69,7 @@ def suspicion(history: Sequence[Step], rule: Tripwire) -> str | None:
     )
 
 
-def heed(verdict: Verdict, alarm: str | None, rule: Tripwire) -> Verdict:
+def apply_alarm(verdict: Verdict, alarm: str | None, rule: RewardHackingRule) -> Verdict:
     """The verdict with the alarm in it: nothing is promoted while there is one, unless the rule is
     only to tell.
     """

@@ -17,9 +17,9 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.varlen import varlen_attn
 
-from services.trainer.kernels.packing import Family
+from services.trainer.kernels.packing import PrefixGroup
 
-WIDEST = 256
+MAX_HEAD_WIDTH = 256
 """Numbers of a head, at most."""
 
 CAUSAL: dict[str, Any] = {"window_size": (-1, 0)}
@@ -28,23 +28,23 @@ if "enable_gqa" in signature(varlen_attn).parameters:  # before torch 2.12 it ne
 
 
 @dataclass(frozen=True)
-class Sequences:
+class VarlenLayout:
     """`keys` are the places in the row of the keys of all sequences, one sequence after the other.
     `own` is, for each token of the row, where among these it stands in its own sequence. `copies`
     are the places in the row of each prefix that others go on from, and where among the keys its
     copies are, [suffixes x prefix].
     """
 
-    keys: torch.Tensor
-    own: torch.Tensor
-    copies: tuple[tuple[slice, torch.Tensor], ...]
+    key_positions: torch.Tensor
+    own_keys: torch.Tensor
+    prefix_copies: tuple[tuple[slice, torch.Tensor], ...]
     query_starts: torch.Tensor
     key_starts: torch.Tensor
     longest_query: int
     longest_key: int
 
 
-def sequences_of(families: Sequence[Family], device: str) -> Sequences:
+def build_varlen_layout(families: Sequence[PrefixGroup], device: str) -> VarlenLayout:
     keys: list[int] = []
     own: list[int] = []
     queries: list[int] = []
@@ -70,10 +70,10 @@ def sequences_of(families: Sequence[Family], device: str) -> Sequences:
         places = [place for length in family.suffixes if length for place in add(prefix, length)]
         if places:
             copies.append((slice(prefix.start, prefix.stop), torch.tensor(places, device=device)))
-    return Sequences(
-        keys=torch.tensor(keys, device=device),
-        own=torch.tensor(own, device=device),
-        copies=tuple(copies),
+    return VarlenLayout(
+        key_positions=torch.tensor(keys, device=device),
+        own_keys=torch.tensor(own, device=device),
+        prefix_copies=tuple(copies),
         query_starts=torch.tensor((0, *accumulate(queries)), dtype=torch.int32, device=device),
         key_starts=torch.tensor((0, *accumulate(lengths)), dtype=torch.int32, device=device),
         longest_query=max(queries),
@@ -90,7 +90,7 @@ def _has_kernel(device: int) -> bool:
 def can_attend(query: torch.Tensor, dropout: float) -> bool:
     """Whether the kernel takes what is asked of it."""
     halved = query.dtype in (torch.bfloat16, torch.float16)
-    fits = query.shape[-1] <= WIDEST and query.shape[-1] % 8 == 0
+    fits = query.shape[-1] <= MAX_HEAD_WIDTH and query.shape[-1] % 8 == 0
     return (
         query.device.type == "cuda"
         and halved
@@ -104,20 +104,20 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    sequences: Sequences,
+    layout: VarlenLayout,
     scaling: float | None,
 ) -> torch.Tensor:
     """[tokens, heads, width] each, keys and values with fewer heads, to [tokens, heads, width]."""
-    if sequences.copies:
-        key, value = (_Gathered.apply(each, sequences) for each in (key, value))
+    if layout.prefix_copies:
+        key, value = (_GatherKeys.apply(each, layout) for each in (key, value))
     found: Any = varlen_attn(
         query,
         key,
         value,
-        sequences.query_starts,
-        sequences.key_starts,
-        sequences.longest_query,
-        sequences.longest_key,
+        layout.query_starts,
+        layout.key_starts,
+        layout.longest_query,
+        layout.longest_key,
         scale=scaling,
         **CAUSAL,
     )
@@ -125,15 +125,15 @@ def attend(
     return answered
 
 
-class _Gathered(torch.autograd.Function):
+class _GatherKeys(torch.autograd.Function):
     """The keys of all sequences from those of the row. What PyTorch has for the way back adds one
     to the other in 16 bits, in any order.
     """
 
     @staticmethod
-    def forward(ctx: Any, row: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    def forward(ctx: Any, row: torch.Tensor, sequences: VarlenLayout) -> torch.Tensor:
         ctx.sequences = sequences
-        return row.index_select(0, sequences.keys)
+        return row.index_select(0, sequences.key_positions)
 
     @staticmethod
     @once_differentiable

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from services.trainer.machine.memory import tokens_at_a_time
+from services.trainer.machine.memory import lm_head_chunk_tokens
 
 
-def log_likelihoods_of(
+def token_log_likelihoods(
     hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """[tokens, width], [vocabulary, width] and [tokens] to [tokens], in fp32 at least."""
@@ -38,7 +38,7 @@ class _LogLikelihoods(torch.autograd.Function):
         )
         weight = head.to(dtype)
         exact = torch.promote_types(dtype, torch.float32)
-        size = tokens_at_a_time(len(head))
+        size = lm_head_chunk_tokens(len(head))
         found = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), size):

@@ -17,7 +17,7 @@ from peft.tuners.lora import layer as dense
 from torch.autograd.function import once_differentiable
 
 
-def quicken(wrapped: Any) -> None:
+def patch_lora(wrapped: Any) -> None:
     """Have the LoRA layers of a PEFT model compute as above, where they are plain ones. It ends
     when the adapter is taken off.
     """
@@ -29,16 +29,16 @@ def quicken(wrapped: Any) -> None:
             vars(module)["forward"] = MethodType(_forward, module)  # of this one layer
 
 
-def answer_as_autocast_asks(model: Any) -> None:
+def cast_4bit_output(model: Any) -> None:
     """Have projections in 4 bits answer under autocast in its precision, as any other projection
     does; by themselves they answer in that in which they were asked, which around them is fp32.
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
-            vars(module)["forward"] = MethodType(_frozen_forward, module)
+            vars(module)["forward"] = MethodType(_cast_forward, module)
 
 
-def _frozen_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
+def _cast_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
     asked = x.to(module.compute_dtype) if torch.is_autocast_enabled(x.device.type) else x
     found: torch.Tensor = type(module).forward(module, asked)
     return found
@@ -60,9 +60,9 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     )
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     if x.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
-        return _judged(x.to(wanted), a, b, layer.base_layer, layer.scaling[name]).to(
-            wanted if autocast else x.dtype
-        )
+        return _forward_without_gradient(
+            x.to(wanted), a, b, layer.base_layer, layer.scaling[name]
+        ).to(wanted if autocast else x.dtype)
     flat: torch.Tensor = _Projection.apply(
         x.flatten(0, -2).to(wanted), a, b, layer.base_layer, layer.scaling[name], dropout
     )
@@ -70,7 +70,7 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     return found if autocast else found.to(x.dtype)
 
 
-def _judged(
+def _forward_without_gradient(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, base: Any, scale: float
 ) -> torch.Tensor:
     """Without a gradient nothing is learned but much is decided: what the adapter adds is computed
@@ -116,7 +116,7 @@ class _Projection(torch.autograd.Function):
         of_a, of_b = of_low.t() @ kept, (gradient.t() @ low).mul_(ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = gradient @ _weight(ctx.base, gradient.dtype)
+            of_x = gradient @ _dense_weight(ctx.base, gradient.dtype)
             if mask is not None:
                 of_x += (of_low @ a).mul_(mask).mul_(1 / (1 - ctx.dropout))
             else:
@@ -124,7 +124,7 @@ class _Projection(torch.autograd.Function):
         return of_x, of_a.to(ctx.dtypes[0]), of_b.to(ctx.dtypes[1]), None, None, None
 
 
-def _weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
+def _dense_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
     """A projection's weights, [outputs, inputs]; those in 4 bits are spread out."""
     weight = base.weight
     if hasattr(weight, "quant_state"):

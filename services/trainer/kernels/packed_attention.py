@@ -18,10 +18,10 @@ from transformers.masking_utils import sdpa_mask
 from services.trainer.kernels import cpu_attention as short_attention
 from services.trainer.kernels import gpu_attention as sequences
 from services.trainer.kernels.cpu_attention import Block
-from services.trainer.kernels.gpu_attention import Sequences
-from services.trainer.kernels.packing import Family, Row, is_packed
+from services.trainer.kernels.gpu_attention import VarlenLayout
+from services.trainer.kernels.packing import PackedRow, PrefixGroup, supports_packing
 
-NAME = "ratchet_packed"
+ATTENTION_NAME = "ratchet_packed"
 
 
 def can_pack(causal: Any) -> bool:
@@ -29,45 +29,45 @@ def can_pack(causal: Any) -> bool:
     can be replaced.
     """
     config = causal.config
-    whole = is_packed(
+    whole = supports_packing(
         config.model_type,
         getattr(config, "sliding_window", None),
         getattr(config, "layer_types", None),
     )
-    return whole and config._attn_implementation in ("sdpa", NAME)
+    return whole and config._attn_implementation in ("sdpa", ATTENTION_NAME)
 
 
-def wear(causal: Any) -> None:
+def enable_packed_attention(causal: Any) -> None:
     """Have a model ask for the packed attention, which is SDPA for whoever gives it no families. It
     stays: gradient checkpointing asks for it again during the backward pass.
     """
-    if causal.config._attn_implementation != NAME:
-        causal.set_attn_implementation(NAME)
+    if causal.config._attn_implementation != ATTENTION_NAME:
+        causal.set_attn_implementation(ATTENTION_NAME)
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """The families of a row, and what computing them on a device takes, made once for all layers."""
 
-    row: Row
+    row: PackedRow
     device: str
 
     @property
-    def families(self) -> Sequence[Family]:
-        return self.row.families
+    def prefix_groups(self) -> Sequence[PrefixGroup]:
+        return self.row.prefix_groups
 
     @cached_property
-    def runs(self) -> list[list[tuple[int, int]]]:
+    def suffix_runs(self) -> list[list[tuple[int, int]]]:
         """Of each family, how many suffixes of one length follow each other, and that length."""
         return [
             [(len(list(alike)), length) for length, alike in groupby(family.suffixes)]
-            for family in self.families
+            for family in self.prefix_groups
         ]
 
     @cached_property
-    def pieces(self) -> list[int]:
+    def piece_lengths(self) -> list[int]:
         """The lengths of what a row is cut into: each prefix, and each run."""
-        whole = zip(self.families, self.runs, strict=True)
+        whole = zip(self.prefix_groups, self.suffix_runs, strict=True)
         return [
             length
             for family, own in whole
@@ -76,11 +76,11 @@ class Layout:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        return short_attention.blocks_of(self.families)
+        return short_attention.split_into_blocks(self.prefix_groups)
 
     @cached_property
-    def sequences(self) -> Sequences:
-        return sequences.sequences_of(self.families, self.device)
+    def varlen(self) -> VarlenLayout:
+        return sequences.build_varlen_layout(self.prefix_groups, self.device)
 
 
 def _attention(
@@ -89,7 +89,7 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    layout: Layout | None = None,
+    layout: RowLayout | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **others: Any,
@@ -104,38 +104,47 @@ def _attention(
         return plain
     if short_attention.can_attend(query, layout.blocks, dropout):
         return short_attention.attend(query, key, value, layout.blocks, scaling), None
-    states = [_computed(state) for state in (query, key, value)]
+    states = [_to_compute_dtype(state) for state in (query, key, value)]
     if sequences.can_attend(states[0], dropout):
         queries, keys, values = (state[0].transpose(0, 1) for state in states)
-        return sequences.attend(queries, keys, values, layout.sequences, scaling)[None].to(
+        return sequences.attend(queries, keys, values, layout.varlen, scaling)[None].to(
             query.dtype
         ), None
     repeats = query.shape[1] // key.shape[1]
     states = [states[0], *(repeat_kv(state, repeats) for state in states[1:])]
     # One split and one concatenation: the gradient of a slice is as large as what it was taken
     # from.
-    pieces = zip(*(torch.split(state, layout.pieces, dim=2) for state in states), strict=True)
+    pieces = zip(
+        *(torch.split(state, layout.piece_lengths, dim=2) for state in states), strict=True
+    )
     found: list[torch.Tensor] = []
-    for family, own in zip(layout.families, layout.runs, strict=True):
+    for family, own in zip(layout.prefix_groups, layout.suffix_runs, strict=True):
         prefix_query, prefix_key, prefix_value = next(pieces)
         if family.prefix:
             found.append(
-                _causal(prefix_query, prefix_key, prefix_value, dropout, scaling).transpose(1, 2)
+                _causal_attention(
+                    prefix_query, prefix_key, prefix_value, dropout, scaling
+                ).transpose(1, 2)
             )
         for count, length in own:
-            own_query, own_key, own_value = (_apart(piece, count, length) for piece in next(pieces))
+            own_query, own_key, own_value = (
+                _split_suffixes(piece, count, length) for piece in next(pieces)
+            )
             if family.prefix:
-                own_key, own_value = _after(prefix_key, own_key), _after(prefix_value, own_value)
+                own_key, own_value = (
+                    _prepend_prefix(prefix_key, own_key),
+                    _prepend_prefix(prefix_value, own_value),
+                )
             if length:
                 found.append(
-                    _causal(own_query, own_key, own_value, dropout, scaling)
+                    _causal_attention(own_query, own_key, own_value, dropout, scaling)
                     .transpose(1, 2)
                     .flatten(0, 1)[None]
                 )
     return torch.cat(found, dim=1).to(query.dtype), None
 
 
-def _computed(state: torch.Tensor) -> torch.Tensor:
+def _to_compute_dtype(state: torch.Tensor) -> torch.Tensor:
     """In the precision in which attention is computed: that of autocast where it is on; on a CPU
     fp32 at least, since its backward pass of short sequences is slower in bf16.
     """
@@ -144,17 +153,17 @@ def _computed(state: torch.Tensor) -> torch.Tensor:
     return state.float() if state.device.type == "cpu" and state.element_size() < 4 else state
 
 
-def _apart(piece: torch.Tensor, count: int, length: int) -> torch.Tensor:
+def _split_suffixes(piece: torch.Tensor, count: int, length: int) -> torch.Tensor:
     """[1, heads, count x length, width] as [count, heads, length, width]."""
     return piece.reshape(piece.shape[1], count, length, piece.shape[3]).transpose(0, 1)
 
 
-def _after(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+def _prepend_prefix(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """What stands before each of several suffixes, and then the suffix."""
     return torch.cat([prefix.expand(len(own), -1, -1, -1), own], dim=2)
 
 
-def _causal(
+def _causal_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -175,5 +184,5 @@ def _causal(
     )
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, _attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -12,7 +12,7 @@ tokens before it in its own suffix.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 
 ARCHITECTURES = frozenset(
     {"gemma", "granite", "helium", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
@@ -23,7 +23,7 @@ a time.
 """
 
 
-def is_packed(
+def supports_packing(
     model_type: str, sliding_window: int | None, layer_types: Sequence[str] | None
 ) -> bool:
     """Whether examples are computed in one row by a model with this configuration: each token has
@@ -37,7 +37,7 @@ def is_packed(
 
 
 @dataclass(frozen=True)
-class Family:
+class PrefixGroup:
     """Lengths of consecutive pieces of a row: a prefix, which may be empty, and the suffixes that
     go on from it.
     """
@@ -47,7 +47,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """`positions` are places within an example. `before` are the places in the row that predict an
     answer's tokens, `targets` those tokens, both example by example in the order in which the
     examples were given.
@@ -55,12 +55,12 @@ class Row:
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
-    families: tuple[Family, ...]
-    before: tuple[int, ...]
+    prefix_groups: tuple[PrefixGroup, ...]
+    logit_positions: tuple[int, ...]
     targets: tuple[int, ...]
 
 
-def pack(examples: Sequence[Encoded]) -> Row:
+def pack(examples: Sequence[EncodedExample]) -> PackedRow:
     """The row of some examples. The last token of an example predicts nothing, and is no part of
     the row.
     """
@@ -68,9 +68,9 @@ def pack(examples: Sequence[Encoded]) -> Row:
     order = sorted(range(len(examples)), key=lambda place: inputs[place])
     ids: list[int] = []
     positions: list[int] = []
-    families: list[Family] = []
+    families: list[PrefixGroup] = []
     before: list[list[int]] = [[] for _ in examples]
-    for prefix, alike in _families([inputs[place] for place in order]):
+    for prefix, alike in _group_by_prefix([inputs[place] for place in order]):
         members = sorted((order[at] for at in alike), key=lambda place: len(inputs[place]))
         prefix_start = len(ids)
         ids += inputs[members[0]][:prefix]
@@ -83,19 +83,21 @@ def pack(examples: Sequence[Encoded]) -> Row:
             before[place] = [
                 prefix_start + at if at < prefix else suffix_start + at - prefix for at in answer
             ]
-        families.append(Family(prefix, tuple(len(inputs[place]) - prefix for place in members)))
-    return Row(
+        families.append(
+            PrefixGroup(prefix, tuple(len(inputs[place]) - prefix for place in members))
+        )
+    return PackedRow(
         ids=tuple(ids),
         positions=tuple(positions),
-        families=tuple(families),
-        before=tuple(at for places in before for at in places),
+        prefix_groups=tuple(families),
+        logit_positions=tuple(at for places in before for at in places),
         targets=tuple(
             token for example in examples for token in example.ids[example.answer_start :]
         ),
     )
 
 
-def _families(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[int]]]:
+def _group_by_prefix(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[int]]]:
     """The prefix and the members of each family among sorted inputs, so that the row is as short as
     it can be with families of neighbours.
 
@@ -107,7 +109,7 @@ def _families(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[i
         best, start = saved[end - 1], end - 1
         common = len(inputs[end - 1])
         for first in range(end - 2, -1, -1):
-            common = min(common, _in_common(inputs[first], inputs[first + 1]))
+            common = min(common, _common_prefix_length(inputs[first], inputs[first + 1]))
             if not common:
                 break
             gain = saved[first] + common * (end - first - 1)
@@ -121,13 +123,15 @@ def _families(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[i
         runs.append(range(starts[end], end))
         end = starts[end]
     yield from (
-        (_in_common(inputs[run[0]], inputs[run[-1]]), run) for run in reversed(runs) if len(run) > 1
+        (_common_prefix_length(inputs[run[0]], inputs[run[-1]]), run)
+        for run in reversed(runs)
+        if len(run) > 1
     )
     if alone := [run[0] for run in reversed(runs) if len(run) == 1]:
         yield 0, alone
 
 
-def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two inputs begin alike with."""
     shorter = min(len(one), len(other))
     return next((at for at in range(shorter) if one[at] != other[at]), shorter)

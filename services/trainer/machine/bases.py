@@ -11,12 +11,12 @@ from shared.storage.object_store import canonical_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
 """Files of a model on the hub; weights in other formats are never loaded: some of them are code."""
 
 
 @dataclass(frozen=True)
-class Base:
+class LocalBase:
     """A base model on this machine."""
 
     folder: Path
@@ -24,14 +24,14 @@ class Base:
     digest: Digest
 
 
-def locate(bases: Path, training: str) -> Base:
+def locate_base(bases: Path, training: str) -> LocalBase:
     """The base that a model file's `base.training` names, and the digest of its weights; reads
     every byte of them.
 
     The digest is that of `model.safetensors`, or of the list of its parts' digests where the
     weights are in several. Raises SettingsError as `folder_of`, and when no weights are there.
     """
-    folder = folder_of(bases, training)
+    folder = base_folder(bases, training)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise SettingsError(
@@ -40,10 +40,10 @@ def locate(bases: Path, training: str) -> Base:
         )
     digests = {path.name: digest_of_file(path) for path in weights}
     whole = digests[weights[0].name] if len(weights) == 1 else digest_of(canonical_json(digests))
-    return Base(folder, training, whole)
+    return LocalBase(folder, training, whole)
 
 
-def folder_of(bases: Path, training: str) -> Path:
+def base_folder(bases: Path, training: str) -> Path:
     """The folder of a base: the one of that name below `bases`, else the hub's `owner/name` or
     `owner/name@revision`.
 
@@ -61,7 +61,7 @@ def folder_of(bases: Path, training: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=WANTED)
+            snapshot_download(name, revision=revision or None, allow_patterns=HUB_PATTERNS)
         ).resolve()
     except LocalEntryNotFoundError as error:
         raise SettingsError(

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from services.trainer.machine.memory import UNLIMITED, readable
-from shared.machine_check import Check, State
+from services.trainer.machine.memory import UNLIMITED, format_bytes
+from shared.machine_check import Check, CheckState
 
 SMALL_GPU = 12 * 2**30
 SCARCE_DISK, NO_DISK = 10 * 2**30, 2**30
@@ -20,7 +20,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class LaneNeed:
+class LaneMemory:
     """What a lane's longest batch needs. `needed` is None where the base's measures are not known;
     `absent` says why there is no base.
     """
@@ -28,13 +28,13 @@ class LaneNeed:
     model: str
     lane: str
     quantisation: str
-    needed: int | None
+    required_bytes: int | None
     advice: str = ""
-    absent: str = ""
+    missing_reason: str = ""
 
 
 @dataclass(frozen=True)
-class Facts:
+class MachineFacts:
     """What was found. `torch` and `bitsandbytes` are versions, None where they cannot be imported;
     `cuda` is the version that torch was built for, None in a build for CPUs. `memory` is what
     training may take, on the device that it uses.
@@ -51,11 +51,11 @@ class Facts:
     cpu_bf16: bool
     memory: int
     work_free: int | None
-    lanes: tuple[LaneNeed, ...] = ()
+    lanes: tuple[LaneMemory, ...] = ()
     models_error: str = ""
 
 
-def checks(facts: Facts) -> list[Check]:
+def machine_checks(facts: MachineFacts) -> list[Check]:
     """The rows, in the order in which one would mend them."""
     rows = [_system(facts), _torch(facts)]
     if facts.torch is not None:
@@ -73,7 +73,7 @@ def checks(facts: Facts) -> list[Check]:
     return rows + [_lane(lane, facts) for lane in facts.lanes]
 
 
-def _system(facts: Facts) -> Check:
+def _system(facts: MachineFacts) -> Check:
     if facts.system == "Windows":
         advice = (
             "install WSL2 and run Ratchet inside it: bitsandbytes and signals work there as they "
@@ -85,7 +85,7 @@ def _system(facts: Facts) -> Check:
     )
 
 
-def _torch(facts: Facts) -> Check:
+def _torch(facts: MachineFacts) -> Check:
     if facts.torch is None:
         return Check(name="torch", state="problem", found="not installed", advice=INSTALL)
     return Check(
@@ -95,7 +95,7 @@ def _torch(facts: Facts) -> Check:
     )
 
 
-def _devices(facts: Facts) -> list[Check]:
+def _devices(facts: MachineFacts) -> list[Check]:
     if facts.gpus:
         return [_gpu(number, gpu) for number, gpu in enumerate(facts.gpus)]
     cores = f"{facts.cores} core" + "s" * (facts.cores != 1)
@@ -129,14 +129,14 @@ def _devices(facts: Facts) -> list[Check]:
 
 
 def _gpu(number: int, gpu: Gpu) -> Check:
-    found = f"{gpu.name}, {readable(gpu.memory)}, {'bf16' if gpu.bf16 else 'fp16'}"
+    found = f"{gpu.name}, {format_bytes(gpu.memory)}, {'bf16' if gpu.bf16 else 'fp16'}"
     if gpu.memory < SMALL_GPU:
         advice = "under 12 GiB: a small base, or quantisation: nf4 with a small batch_size"
         return Check(name=f"cuda:{number}", state="warning", found=found, advice=advice)
     return Check(name=f"cuda:{number}", state="ok", found=found)
 
 
-def _bitsandbytes(facts: Facts) -> Check:
+def _bitsandbytes(facts: MachineFacts) -> Check:
     if facts.bitsandbytes is not None:
         return Check(name="bitsandbytes", state="ok", found=facts.bitsandbytes)
     wanting = [f"{lane.model}/{lane.lane}" for lane in facts.lanes if lane.quantisation == "nf4"]
@@ -152,13 +152,13 @@ def _bitsandbytes(facts: Facts) -> Check:
     return Check(name="bitsandbytes", state="warning", found="cannot be imported", advice=advice)
 
 
-def _work(facts: Facts) -> Check:
+def _work(facts: MachineFacts) -> Check:
     advice = "RATCHET_WORK names the folder in which unfinished runs and their checkpoints are kept"
     if facts.work_free is None:
         return Check(
             name="work", state="problem", found="the work folder cannot be written", advice=advice
         )
-    state: State = (
+    state: CheckState = (
         "problem"
         if facts.work_free < NO_DISK
         else "warning"
@@ -168,29 +168,29 @@ def _work(facts: Facts) -> Check:
     return Check(
         name="work",
         state=state,
-        found=f"{readable(facts.work_free)} free",
+        found=f"{format_bytes(facts.work_free)} free",
         advice="" if state == "ok" else f"make room; {advice}",
     )
 
 
-def _lane(lane: LaneNeed, facts: Facts) -> Check:
+def _lane(lane: LaneMemory, facts: MachineFacts) -> Check:
     name = f"{lane.model}/{lane.lane}"
-    if lane.absent:
+    if lane.missing_reason:
         return Check(
             name=name,
             state="problem",
-            found=lane.absent,
+            found=lane.missing_reason,
             advice="RATCHET_BASES names the folder of base models",
         )
-    if lane.needed is None:
+    if lane.required_bytes is None:
         return Check(
             name=name,
             state="ok",
             found="the base is there; what it needs is not known for its kind",
         )
-    there = readable(facts.memory) if facts.memory < UNLIMITED else "an unknown amount"
-    found = f"the longest batch needs about {readable(lane.needed)} of {there}"
-    if lane.needed > facts.memory:
+    there = format_bytes(facts.memory) if facts.memory < UNLIMITED else "an unknown amount"
+    found = f"the longest batch needs about {format_bytes(lane.required_bytes)} of {there}"
+    if lane.required_bytes > facts.memory:
         return Check(
             name=name,
             state="warning",

@@ -10,7 +10,7 @@ from services.trainer.machine.memory import UNLIMITED
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def device_here() -> str:
+def local_device() -> str:
     """Where this process trains."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -29,7 +29,7 @@ def best_precision(device: str) -> str:
     )
 
 
-def memory_for(device: str, setting: int | None) -> int:
+def training_memory(device: str, setting: int | None) -> int:
     """All the memory that training may ever have on a device, in bytes, and no more than `setting`.
 
     It is what there is, not what is free at the moment: a run that does not fit today only because

@@ -29,23 +29,23 @@ DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 UNLIMITED = 1 << 62
 """A limit that nothing reaches, where how much there is cannot be told."""
 
-LOGITS_AT_A_TIME = 1 << 24
+LOGIT_CHUNK = 1 << 24
 """64 MiB in fp32."""
 
-REMEMBERED = 256 << 20
+FROZEN_CACHE_BYTES = 256 << 20
 """What a run remembers of the layers below the adapted ones, at most."""
 
-WORKING = 64 << 20
+WORKSPACE_BYTES = 64 << 20
 """What a step needs besides: buffers of the kernels, the examples themselves."""
 
 
-def tokens_at_a_time(vocabulary: int) -> int:
+def lm_head_chunk_tokens(vocabulary: int) -> int:
     """Tokens whose logits are in memory together: so many that their product is a fast one."""
-    return max(1, LOGITS_AT_A_TIME // vocabulary)
+    return max(1, LOGIT_CHUNK // vocabulary)
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A base's measures. `tensors` are the shapes of its weights by name, [outputs, inputs] for a
     projection; `packed` says whether examples are computed in one row.
     """
@@ -69,7 +69,7 @@ class Shape:
         """The matrices within the decoder's layers, all of them or those of the named projections
         and of the last `layers`.
         """
-        first = self.layers - self.adapted(layers)
+        first = self.layers - self.adapted_layers(layers)
         return [
             shape
             for name, shape in self.tensors.items()
@@ -79,13 +79,13 @@ class Shape:
             and int(name.split(".layers.")[1].split(".")[0]) >= first
         ]
 
-    def adapted(self, layers: int | None) -> int:
+    def adapted_layers(self, layers: int | None) -> int:
         """How many layers are adapted where the last `layers` are to be, or all."""
         return self.layers if layers is None else min(layers, self.layers)
 
 
 @dataclass(frozen=True)
-class Work:
+class BatchTokens:
     """What is in memory at a time: tokens of one batch with its padding, and how many of them are
     predicted answer tokens.
     """
@@ -94,7 +94,9 @@ class Work:
     answer_tokens: int
 
     @staticmethod
-    def of(lengths: Sequence[tuple[int, int]], batch_size: int, max_tokens: int) -> "Work":
+    def largest(
+        lengths: Sequence[tuple[int, int]], batch_size: int, max_tokens: int
+    ) -> "BatchTokens":
         """The most that one batch of examples can be: `lengths` are tokens and answer tokens of
         each. Where there are none, all are as long as may be, and one half of each is its answer.
         """
@@ -103,39 +105,43 @@ class Work:
         ] or [(max_tokens, max_tokens // 2)] * batch_size
         rows = min(batch_size, len(cut))
         longest = max(tokens for tokens, _ in cut)
-        return Work(rows * longest, sum(sorted((answer for _, answer in cut), reverse=True)[:rows]))
+        return BatchTokens(
+            rows * longest, sum(sorted((answer for _, answer in cut), reverse=True)[:rows])
+        )
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeeds:
     """The parts of a run's memory. `judge` is the base in fp32, which examines; `training` the copy
     that is trained on.
     """
 
-    judge: int
-    training: int
+    eval_model: int
+    train_model: int
     adapter: int
     gradients: int
     optimizer: int
     activations: int
     logits: int
-    remembered: int
+    frozen_cache: int
 
     @property
     def total(self) -> int:
         learned = self.adapter + self.gradients + self.optimizer
         return (
-            self.judge
-            + self.training
+            self.eval_model
+            + self.train_model
             + learned
             + self.activations
             + self.logits
-            + self.remembered
-            + WORKING
+            + self.frozen_cache
+            + WORKSPACE_BYTES
         )
 
 
-def need(shape: Shape, config: TrainingConfig, precision: str, work: Work) -> Need:
+def estimate_needs(
+    shape: ModelShape, config: TrainingConfig, precision: str, batch: BatchTokens
+) -> MemoryNeeds:
     """What a run needs. `precision` is that of the device, where the configuration leaves it open."""
     chosen = precision if config.precision == "auto" else config.precision
     in_4_bits = config.quantisation == "nf4"
@@ -146,21 +152,21 @@ def need(shape: Shape, config: TrainingConfig, precision: str, work: Work) -> Ne
             inputs + outputs for outputs, inputs in shape.projections(config.targets, config.layers)
         )
     )
-    return Need(
-        judge=4 * shape.parameters,
-        training=_training_copy(shape, chosen, in_4_bits),
+    return MemoryNeeds(
+        eval_model=4 * shape.parameters,
+        train_model=_training_copy(shape, chosen, in_4_bits),
         adapter=adapter,
         gradients=adapter,
         optimizer=2 * adapter,
-        activations=_activations(shape, config, chosen, in_4_bits, work.tokens),
-        logits=_logits(shape, chosen, work.answer_tokens),
-        remembered=REMEMBERED
-        if shape.packed and shape.adapted(config.layers) < shape.layers
+        activations=_activations(shape, config, chosen, in_4_bits, batch.tokens),
+        logits=_logits(shape, chosen, batch.answer_tokens),
+        frozen_cache=FROZEN_CACHE_BYTES
+        if shape.packed and shape.adapted_layers(config.layers) < shape.layers
         else 0,
     )
 
 
-def _training_copy(shape: Shape, precision: str, in_4_bits: bool) -> int:
+def _training_copy(shape: ModelShape, precision: str, in_4_bits: bool) -> int:
     """Nothing in fp32: the judge is trained on. In 4 bits all but the projections is fp32."""
     if in_4_bits:
         projections = sum(map(prod, shape.projections()))
@@ -168,17 +174,17 @@ def _training_copy(shape: Shape, precision: str, in_4_bits: bool) -> int:
     return 0 if precision == "fp32" else DTYPE_BYTES[precision] * shape.parameters
 
 
-def _logits(shape: Shape, precision: str, tokens: int) -> int:
+def _logits(shape: ModelShape, precision: str, tokens: int) -> int:
     size = DTYPE_BYTES[precision]
     if not shape.packed:
         return (size + 3 * 4) * shape.vocabulary * tokens
     return (2 * size + 4) * shape.vocabulary * min(
-        tokens, tokens_at_a_time(shape.vocabulary)
+        tokens, lm_head_chunk_tokens(shape.vocabulary)
     ) + size * shape.hidden * tokens
 
 
 def _activations(
-    shape: Shape, config: TrainingConfig, precision: str, in_4_bits: bool, tokens: int
+    shape: ModelShape, config: TrainingConfig, precision: str, in_4_bits: bool, tokens: int
 ) -> int:
     size = 4 if in_4_bits else DTYPE_BYTES[precision]  # around layers in 4 bits everything is fp32
     attention = shape.heads * shape.head_size
@@ -193,7 +199,7 @@ def _activations(
     inputs = given(shape.hidden, "q_proj", "k_proj", "v_proj") + given(attention, "o_proj")
     inputs += given(shape.hidden, "gate_proj", "up_proj") + given(shape.intermediate, "down_proj")
     layer = norms + inputs + size * (4 * attention + 3 * shape.intermediate)
-    layers = shape.adapted(
+    layers = shape.adapted_layers(
         config.layers
     )  # of those below nothing is kept: the backward pass ends above them
     if config.gradient_checkpointing:
@@ -202,33 +208,33 @@ def _activations(
 
 
 @dataclass(frozen=True)
-class Advice:
+class FittingConfig:
     """A configuration that fits, and in words what is other about it."""
 
     config: TrainingConfig
-    change: str
+    description: str
 
 
 def smallest_change(
-    shape: Shape,
+    shape: ModelShape,
     config: TrainingConfig,
     precision: str,
     lengths: Sequence[tuple[int, int]],
     limit: int,
-) -> Advice | None:
+) -> FittingConfig | None:
     """The first that fits of the changes below, None when none does. They are in the order of how
     much they change of what is learned: nothing, nothing but the number of batches in a step, the
     precision of the base, what the examples say.
     """
-    for advice in _changes(
+    for advice in candidate_changes(
         config, max((tokens for tokens, _ in lengths), default=config.max_tokens)
     ):
         if (
-            need(
+            estimate_needs(
                 shape,
                 advice.config,
                 precision,
-                Work.of(lengths, advice.config.batch_size, advice.config.max_tokens),
+                BatchTokens.largest(lengths, advice.config.batch_size, advice.config.max_tokens),
             ).total
             <= limit
         ):
@@ -236,10 +242,10 @@ def smallest_change(
     return None
 
 
-def _changes(config: TrainingConfig, longest: int) -> Iterator[Advice]:
-    def changed(**to: object) -> Advice:
+def candidate_changes(config: TrainingConfig, longest: int) -> Iterator[FittingConfig]:
+    def changed(**to: object) -> FittingConfig:
         words = ", ".join(f"{name}: {str(value).lower()}" for name, value in to.items())
-        return Advice(config.model_copy(update=to), words)
+        return FittingConfig(config.model_copy(update=to), words)
 
     sizes = [size for size in range(config.batch_size - 1, 0, -1) if 8 % size == 0 or size > 8]
     if not config.gradient_checkpointing:
@@ -260,25 +266,27 @@ def _changes(config: TrainingConfig, longest: int) -> Iterator[Advice]:
         )
 
 
-def refusal(
-    shape: Shape,
+def memory_refusal(
+    shape: ModelShape,
     config: TrainingConfig,
     precision: str,
     lengths: Sequence[tuple[int, int]],
     limit: int,
 ) -> tuple[str, str] | None:
     """Why a run cannot fit into `limit`, and what would make it fit; None when it fits."""
-    needs = need(shape, config, precision, Work.of(lengths, config.batch_size, config.max_tokens))
+    needs = estimate_needs(
+        shape, config, precision, BatchTokens.largest(lengths, config.batch_size, config.max_tokens)
+    )
     if needs.total <= limit:
         return None
     reason = (
-        f"the run needs about {readable(needs.total)} of memory, and there are {readable(limit)}: "
-        f"weights {readable(needs.judge + needs.training)}, adapter "
-        f"{readable(needs.adapter + needs.gradients + needs.optimizer)}, "
-        f"activations {readable(needs.activations)}, logits {readable(needs.logits)}"
+        f"the run needs about {format_bytes(needs.total)} of memory, and there are {format_bytes(limit)}: "
+        f"weights {format_bytes(needs.eval_model + needs.train_model)}, adapter "
+        f"{format_bytes(needs.adapter + needs.gradients + needs.optimizer)}, "
+        f"activations {format_bytes(needs.activations)}, logits {format_bytes(needs.logits)}"
         + (
-            f", what is below the adapted layers {readable(needs.remembered)}"
-            if needs.remembered
+            f", what is below the adapted layers {format_bytes(needs.frozen_cache)}"
+            if needs.frozen_cache
             else ""
         )
     )
@@ -288,8 +296,8 @@ def refusal(
             reason,
             "no setting of the lane makes it fit: a smaller base, or a machine with more memory",
         )
-    return reason, f"it fits with {advice.change}"
+    return reason, f"it fits with {advice.description}"
 
 
-def readable(size: float) -> str:
+def format_bytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -16,30 +16,30 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services.trainer.run_folder import Plan, Runs, TrainedRun
-from shared.errors import Missing, Unusable
-from shared.events import Artefact, Count, Value
+from services.trainer.run_folder import RunFolders, RunPlan, TrainedRun
+from shared.errors import InvalidArtefact, ObjectNotFound
+from shared.events import Artefact, Count, FrozenModel
 from shared.logs import Log
 from shared.storage.object_store import ObjectStore, get_verified
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-class Folder(Value):
+class HandoffFolder(FrozenModel):
     """A folder of a run's folder, with all its files."""
 
     name: str
     files: dict[str, Artefact]
 
 
-class Handover(Value):
+class HandoffState(FrozenModel):
     """The state of a run after `step` steps; `trained` and its adapter are there when no step is
     left.
     """
 
-    plan: Plan
+    plan: RunPlan
     step: Count = 0
-    folder: Folder | None = None
+    folder: HandoffFolder | None = None
     trained: TrainedRun | None = None
 
     @property
@@ -48,18 +48,18 @@ class Handover(Value):
         return self.trained is not None, self.step
 
 
-class Handovers:
+class RunHandoff:
     """Between the folders of runs and the object store. Every method blocks, and raises
     StorageUnavailable.
     """
 
-    def __init__(self, store: ObjectStore, runs: Runs, log: Log) -> None:
+    def __init__(self, store: ObjectStore, runs: RunFolders, log: Log) -> None:
         self._store = store
         self._runs = runs
         self._log = log
         self._left: dict[str, tuple[bool, int]] = {}
 
-    def leave(self, run_id: str) -> bool:
+    def upload(self, run_id: str) -> bool:
         """Put what is newest of a run into the store; whether that was news to it."""
         plan = self._runs.plan(run_id)
         if plan is None:
@@ -83,8 +83,8 @@ class Handovers:
                 name: self._store.put(f"{_place(run_id)}/{folder.name}/{name}", data)
                 for name, data in files.items()
             }
-            kept = Folder(name=folder.name, files=put)
-            handover = Handover(plan=plan, step=step, folder=kept, trained=trained)
+            kept = HandoffFolder(name=folder.name, files=put)
+            handover = HandoffState(plan=plan, step=step, folder=kept, trained=trained)
             self._store.put(_key(run_id), handover.model_dump_json().encode())
             if (
                 before is not None
@@ -113,7 +113,7 @@ class Handovers:
                 name: get_verified(self._store, artefact)
                 for name, artefact in handover.folder.files.items()
             }
-        except Unusable as error:
+        except InvalidArtefact as error:
             self._log.warning(
                 "a checkpoint in the object store is passed over", run=run_id, reason=str(error)
             )
@@ -126,14 +126,14 @@ class Handovers:
     def clear(self, run_id: str) -> None:
         """Remove all of a run that has ended, what a crash has left without a handover included."""
         self._store.delete(_key(run_id))
-        for key in self._store.below(_place(run_id)):
+        for key in self._store.list_keys(_place(run_id)):
             self._store.delete(key)
         self._left.pop(run_id, None)
 
-    def _read(self, run_id: str) -> Handover | None:
+    def _read(self, run_id: str) -> HandoffState | None:
         try:
-            return Handover.model_validate_json(self._store.get(_key(run_id)))
-        except Missing:
+            return HandoffState.model_validate_json(self._store.get(_key(run_id)))
+        except ObjectNotFound:
             return None
         except ValidationError as error:
             self._log.warning(

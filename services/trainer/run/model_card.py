@@ -13,7 +13,7 @@ import yaml
 
 from shared.events import BatchReady, CheckpointSaved, TrainingRolledBack, Verdict
 from shared.events.hyperparameters import Configuration
-from shared.storage.adapters import CARD
+from shared.storage.adapters import MODEL_CARD
 
 _FENCE = "---\n"
 
@@ -49,7 +49,7 @@ def card_of(
 def licence_in(base: Path) -> str | None:
     """The licence that a base's own card names; None where its folder has none."""
     try:
-        head = (base / CARD).read_text(encoding="utf-8").split(_FENCE)[1]
+        head = (base / MODEL_CARD).read_text(encoding="utf-8").split(_FENCE)[1]
         said = yaml.safe_load(head)
     except (OSError, ValueError, IndexError, yaml.YAMLError):
         return None

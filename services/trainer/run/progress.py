@@ -1,6 +1,6 @@
 """Progress of one run on the bus, for whoever watches."""
 
-from services.trainer.protocol import Counted, Stepped
+from services.trainer.protocol import EvaluationProgress, Stepped
 from shared.clock import Clock
 from shared.config.model_file import Models
 from shared.errors import BusUnavailable
@@ -15,26 +15,26 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 
 SOURCE = "ratchet/trainer"
-LOG_STEPS = 10
+LOG_EVERY_STEPS = 10
 """Steps of training from one line of log to the next; the last step has one as well."""
 
-INTERVAL = 0.5
+MIN_EVENT_SECONDS = 0.5
 """Seconds between two events of a phase at least; the first and the last step are always told."""
 
 
 OUTCOMES = ("promotable", "rejected", "inconclusive", "failed")
 
 
-def expect_runs(metrics: Metrics, models: Models) -> None:
+def initialize_run_metrics(metrics: Metrics, models: Models) -> None:
     """Let what is counted of runs begin at zero."""
     for name, file in models.files.items():
         for outcome in OUTCOMES:
-            metrics.expect("ratchet_training_runs_total", model=name, outcome=outcome)
+            metrics.init_series("ratchet_training_runs_total", model=name, outcome=outcome)
         for lane in file.lanes:
-            metrics.expect("ratchet_training_verdict_seconds", model=name, lane=lane)
+            metrics.init_series("ratchet_training_verdict_seconds", model=name, lane=lane)
 
 
-class Progress:
+class ProgressReporter:
     """Tells how far a run is, and counts how long its phases take."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Progress:
         metrics: Metrics,
         health: Health,
         log: Log,
-        more: Headers = (),
+        trace_headers: Headers = (),
     ) -> None:
         """`more` are headers of what is said, beside its own."""
         self._batch = batch
@@ -56,18 +56,18 @@ class Progress:
         self._metrics = metrics
         self._health = health
         self._log = log
-        self._more = more
+        self._more = trace_headers
         self._phase: Phase | None = None
         self._since = self._told = clock.monotonic()
         self._step = 0
 
-    async def enter(self, phase: Phase) -> None:
-        self.leave()
+    async def enter_phase(self, phase: Phase) -> None:
+        self.leave_phase()
         self._phase, self._since, self._step = phase, self._clock.monotonic(), 0
-        self._health.progressed(busy=True)
+        self._health.record_progress(busy=True)
         await self._tell(0, 0)
 
-    def leave(self) -> None:
+    def leave_phase(self) -> None:
         """The phase in hand is over."""
         if self._phase is not None:
             self._log.info("phase over", phase=self._phase, seconds=round(self.seconds, 1))
@@ -78,21 +78,21 @@ class Progress:
                 phase=self._phase,
             )
         self._phase = None
-        self._health.progressed()
+        self._health.record_progress()
 
     @property
     def seconds(self) -> float:
         """How long the phase in hand has lasted."""
         return self._clock.monotonic() - self._since
 
-    async def heard(self, reply: Stepped | Counted) -> None:
+    async def on_progress(self, reply: Stepped | EvaluationProgress) -> None:
         """Pass on what the child says."""
-        self._health.progressed(busy=True)
+        self._health.record_progress(busy=True)
         if isinstance(reply, Stepped):
             await reach("trainer.heard_step")
             self._measure(reply)
-            if reply.step % LOG_STEPS == 0 or reply.step == reply.total_steps:
-                self.note(
+            if reply.step % LOG_EVERY_STEPS == 0 or reply.step == reply.total_steps:
+                self.log(
                     "step",
                     **{
                         name: _short(value)
@@ -106,7 +106,7 @@ class Progress:
             if isinstance(reply, Stepped)
             else (reply.done, reply.total)
         )
-        if step in (1, total) or self._clock.monotonic() - self._told >= INTERVAL:
+        if step in (1, total) or self._clock.monotonic() - self._told >= MIN_EVENT_SECONDS:
             await self._tell(step, total, reply if isinstance(reply, Stepped) else None)
 
     def _measure(self, stepped: Stepped) -> None:
@@ -123,7 +123,7 @@ class Progress:
         if stepped.gradient_norm is not None:
             self._metrics.set("ratchet_training_gradient_norm", stepped.gradient_norm, model=model)
 
-    def note(self, what: str, **values: object) -> None:
+    def log(self, what: str, **values: object) -> None:
         """A line in the run's log."""
         self._log.info(what, **values)
 

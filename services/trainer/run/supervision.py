@@ -7,25 +7,25 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from services.trainer.worker.client import ChildProcess
-from shared.errors import Forgone
+from services.trainer.worker.client import TrainingProcess
+from shared.errors import PartitionLost
 
-Owned = Callable[[], Awaitable[bool]]
+OwnershipCheck = Callable[[], Awaitable[bool]]
 
 
-class Interruptions:
+class RunSupervisor:
     """Carries one run at a time. What a rebalance or a stop has to say about it comes from beside."""
 
-    def __init__(self, child: ChildProcess) -> None:
+    def __init__(self, child: TrainingProcess) -> None:
         self._child = child
         self._work: asyncio.Task[None] | None = None
-        self._owned: Owned | None = None
+        self._owned: OwnershipCheck | None = None
         self._lost = False
         self._parked = asyncio.Event()
         self._going_on = asyncio.Event()
         self._going_on.set()
 
-    async def carry(self, work: Coroutine[Any, Any, None], owned: Owned) -> None:
+    async def run(self, work: Coroutine[Any, Any, None], owned: OwnershipCheck) -> None:
         """Do the work of a run. Raises Forgone when the run has become another worker's before its
         end.
         """
@@ -36,7 +36,7 @@ class Interruptions:
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if self._lost and not (current and current.cancelling()):
-                raise Forgone("a rebalance has given the run to another worker") from None
+                raise PartitionLost("a rebalance has given the run to another worker") from None
             raise
         finally:
             self._work = self._owned = None
@@ -53,7 +53,7 @@ class Interruptions:
                 if await self._child.interrupt():
                     await self._parked.wait()
 
-    async def park(self) -> None:
+    async def suspend(self) -> None:
         """For the work, once it has left its checkpoint: wait until it may go on here. Is cancelled
         when it may not. Does not wait when the pause is over already, which had waited too long for
         the checkpoint.
@@ -62,7 +62,7 @@ class Interruptions:
         await self._going_on.wait()
         self._parked.clear()
 
-    async def settled(self) -> None:
+    async def after_rebalance(self) -> None:
         """A rebalance is over: the run goes on, or is forgone when it is another worker's now."""
         if self._work is not None and self._owned is not None and not await self._owned():
             self._lost = True

@@ -6,21 +6,26 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.trainer.bus_view.champions import Champion
-from services.trainer.bus_view.withdrawals import Withdrawn
-from services.trainer.data.objective_data import assign
-from services.trainer.data.training_set import TrainingSet, read_batches, select
+from services.trainer.bus_view.registry_state import Champion
+from services.trainer.bus_view.withdrawals import WithdrawnExamples
+from services.trainer.data.objective_data import assign_objectives
+from services.trainer.data.training_set import TrainingSet, read_batches, select_examples
 from services.trainer.errors import RunFailed
-from services.trainer.gate.base_answers import BASE, rehearsed
-from services.trainer.gate.decision import judge, spent
-from services.trainer.gate.evaluation_suite import prepare
-from services.trainer.gate.reward_hacking import Step, heed, step_of, suspicion
-from services.trainer.machine.bases import Base
-from services.trainer.protocol import Counted, Stepped
+from services.trainer.gate.base_answers import BASE, rehearsal_samples
+from services.trainer.gate.decision import alpha_for_gate, decide
+from services.trainer.gate.evaluation_suite import build_suite
+from services.trainer.gate.reward_hacking import (
+    CandidateStep,
+    apply_alarm,
+    candidate_step,
+    detect_reward_hacking,
+)
+from services.trainer.machine.bases import LocalBase
+from services.trainer.protocol import EvaluationProgress, Stepped
 from services.trainer.run.model_card import card_of, licence_in
-from services.trainer.run.progress import Progress
-from services.trainer.run_folder import Outcome, Plan, Runs, TrainedRun
-from services.trainer.worker.session import Bench, Subject
+from services.trainer.run.progress import ProgressReporter
+from services.trainer.run_folder import Outcome, RunFolders, RunPlan, TrainedRun
+from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.clock import Clock
 from shared.config.model_file import ModelFile, Models
 from shared.config.training import TrainingConfig
@@ -34,7 +39,7 @@ from shared.events import (
 )
 from shared.failpoints import reach
 from shared.identity import identity
-from shared.storage.adapters import CARD, folder_of, write_adapter
+from shared.storage.adapters import MODEL_CARD, adapter_folder, write_adapter
 from shared.storage.object_store import ObjectStore
 
 
@@ -50,23 +55,23 @@ class TrainingRun:
     model: ModelFile
     models: Models
     store: ObjectStore
-    runs: Runs
-    bench: Bench
-    progress: Progress
+    runs: RunFolders
+    bench: ModelSession
+    progress: ProgressReporter
     leave: Callable[[], Awaitable[None]]
     clock: Clock
 
     @property
     def configuration(self) -> TrainingConfig:
-        return configuration_of(self.model, self.batch)
+        return lane_configuration(self.model, self.batch)
 
     async def evaluate(
         self,
         evaluation: int,
         champion: Champion,
         quarantined: Collection[str],
-        withdrawn: Withdrawn,
-        history: Sequence[Step] = (),
+        withdrawn: WithdrawnExamples,
+        history: Sequence[CandidateStep] = (),
     ) -> Outcome:
         """The outcome of evaluation `evaluation` (from 1), trained for first where that is still to
         do; `history` is of earlier runs.
@@ -74,7 +79,7 @@ class TrainingRun:
         Raises RunFailed, Unusable when the run cannot give a version; RunInterrupted when it was
         told to stop training; Unavailable when something outside is away.
         """
-        await self.progress.enter("loading")
+        await self.progress.enter_phase("loading")
         if self.batch.lane not in self.model.lanes:
             raise RunFailed(
                 f"the model file declares no lane {self.batch.lane!r}", "declare it under lanes"
@@ -95,11 +100,11 @@ class TrainingRun:
             champion.adapter
         )  # what cannot be compared with the champion need not be trained
         if self.runs.trained(self.run_id) is None:
-            await self.bench.fit([*chosen.new, *chosen.replayed], self.configuration)
+            await self.bench.estimate_memory([*chosen.new, *chosen.replayed], self.configuration)
         await self.bench.load()
         run = self.runs.trained(self.run_id) or await self._train(plan, chosen)
         folder = self.runs.adapter_folder(self.run_id)
-        prefix = folder_of(self.batch.model, self.run_id)
+        prefix = adapter_folder(self.batch.model, self.run_id)
         artefact = write_adapter(
             self.store, prefix, self.runs.adapter_files(self.run_id), self.bench.base.digest
         )
@@ -107,16 +112,18 @@ class TrainingRun:
             evaluation, plan, champion, chosen, run, artefact, folder, history
         )
         self.store.put(
-            f"{prefix}/{CARD}",
+            f"{prefix}/{MODEL_CARD}",
             card_of(outcome, self.batch, licence_in(self.bench.base.folder)).encode(),
         )
         return outcome
 
-    def _plan(self, champion: Champion, quarantined: Collection[str], withdrawn: Withdrawn) -> Plan:
+    def _plan(
+        self, champion: Champion, quarantined: Collection[str], withdrawn: WithdrawnExamples
+    ) -> RunPlan:
         plan = self.runs.plan(self.run_id)
         if plan is None:
             lineage = self.configuration.lineage
-            plan = Plan(
+            plan = RunPlan(
                 parent_version=champion.version,
                 parent=champion.adapter if lineage == "continue" else None,
                 lineage=lineage,
@@ -127,9 +134,9 @@ class TrainingRun:
             self.runs.write_plan(self.run_id, plan)
         return plan
 
-    def _choose(self, plan: Plan) -> TrainingSet:
+    def _choose(self, plan: RunPlan) -> TrainingSet:
         lane = self.model.lanes[self.batch.lane]
-        return select(
+        return select_examples(
             read_batches(self.store, self.batch.manifest),
             plan.quarantined,
             {reference.messages for reference in self.models.golden(self.batch.model)},
@@ -140,20 +147,20 @@ class TrainingRun:
             held_out_newest=self.model.gate.held_out_newest,
         )
 
-    async def _train(self, plan: Plan, chosen: TrainingSet) -> TrainedRun:
+    async def _train(self, plan: RunPlan, chosen: TrainingSet) -> TrainedRun:
         parent = self._folder_of(plan.parent)
-        max_tokens, heard = self.configuration.max_tokens, self.progress.heard
-        known = await rehearsed(
+        max_tokens, heard = self.configuration.max_tokens, self.progress.on_progress
+        known = await rehearsal_samples(
             self.models, self.batch.model, self.batch.lane, max_tokens, self.bench, self.runs, heard
         )
-        lessons = assign(chosen, known, self.configuration)
-        self.progress.note(
+        lessons = assign_objectives(chosen, known, self.configuration)
+        self.progress.log(
             "lessons",
             objectives=lessons.objectives,
             pairs=len(chosen.pairs),
             negatives=len(chosen.negatives),
         )
-        await self.progress.enter("training")
+        await self.progress.enter_phase("training")
         out = self.runs.adapter_folder(self.run_id)
         checkpoints = self.runs.checkpoints_folder(self.run_id)
         await reach("trainer.planned")
@@ -165,31 +172,31 @@ class TrainingRun:
         await reach("trainer.trained")
         return run
 
-    async def _heard(self, reply: Stepped | Counted) -> None:
-        await self.progress.heard(reply)
+    async def _heard(self, reply: Stepped | EvaluationProgress) -> None:
+        await self.progress.on_progress(reply)
         await self.leave()
 
     async def _examine(
         self,
         evaluation: int,
-        plan: Plan,
+        plan: RunPlan,
         champion: Champion,
         chosen: TrainingSet,
         run: TrainedRun,
         artefact: Artefact,
         folder: Path,
-        history: Sequence[Step],
+        history: Sequence[CandidateStep],
     ) -> Outcome:
-        await self.progress.enter("evaluating")
+        await self.progress.enter_phase("evaluating")
         baseline = (
-            Subject(champion.adapter.digest, self._folder_of(champion.adapter))
+            EvaluatedModel(champion.adapter.digest, self._folder_of(champion.adapter))
             if champion.adapter
             else BASE
         )
-        candidate = Subject(artefact.digest, folder)
-        self.bench.forget_all_but([BASE.name, baseline.name, candidate.name])
-        heard, max_tokens = self.progress.heard, self.configuration.max_tokens
-        sets = await prepare(
+        candidate = EvaluatedModel(artefact.digest, folder)
+        self.bench.keep_only([BASE.name, baseline.name, candidate.name])
+        heard, max_tokens = self.progress.on_progress, self.configuration.max_tokens
+        sets = await build_suite(
             self.models,
             self.batch.model,
             chosen.held_out,
@@ -199,21 +206,25 @@ class TrainingRun:
             self.runs,
             heard,
         )
-        evidence, probes = await sets.hold(self.bench, baseline, candidate, heard)
+        evidence, probes = await sets.run(self.bench, baseline, candidate, heard)
         evaluate_seconds = self.progress.seconds
-        await self.progress.enter("deciding")
+        await self.progress.enter_phase("deciding")
         gate = self.model.gate
-        alpha = spent(gate.confidence, self.batch.number + 1, evaluation, self.model.shards)
-        verdict = judge(
+        alpha = alpha_for_gate(
+            gate.confidence, self.batch.number + 1, evaluation, self.model.shards
+        )
+        verdict = decide(
             evidence,
             gate,
             champion.version,
             alpha,
             seed=int(identity("gate", self.run_id, evaluation)[:8], 16),
         )
-        step = step_of(chosen.mean_reward, verdict)
-        verdict = heed(
-            verdict, suspicion([*history, step], gate.tripwire) if step else None, gate.tripwire
+        step = candidate_step(chosen.mean_reward, verdict)
+        verdict = apply_alarm(
+            verdict,
+            detect_reward_hacking([*history, step], gate.tripwire) if step else None,
+            gate.tripwire,
         )
         metrics = RunMetrics(
             training_loss=run.trained.training_loss,
@@ -255,7 +266,12 @@ class TrainingRun:
         )
 
     def _rolled_back(
-        self, evaluation: int, plan: Plan, artefact: Artefact, metrics: RunMetrics, verdict: Verdict
+        self,
+        evaluation: int,
+        plan: RunPlan,
+        artefact: Artefact,
+        metrics: RunMetrics,
+        verdict: Verdict,
     ) -> TrainingRolledBack:
         rejected = verdict.decision == "reject"
         return TrainingRolledBack(
@@ -291,7 +307,7 @@ class TrainingRun:
         )
 
 
-def configuration_of(model: ModelFile, batch: BatchReady) -> TrainingConfig:
+def lane_configuration(model: ModelFile, batch: BatchReady) -> TrainingConfig:
     """The configuration of a batch's lane, the default one where the model file declares no such
     lane.
     """
@@ -304,7 +320,7 @@ def failed(
     run_id: str,
     model: ModelFile,
     parent: Champion,
-    base: Base,
+    base: LocalBase,
     evaluation: int,
     reason: str,
     advice: str,
@@ -313,7 +329,7 @@ def failed(
     """The outcome of a run that cannot give a version; `parent` is the champion that it would have
     been compared with.
     """
-    lineage = configuration_of(model, batch).lineage
+    lineage = lane_configuration(model, batch).lineage
     return TrainingRolledBack(
         event_id=identity("TrainingRolledBack", run_id, evaluation),
         occurred_at=clock.now(),
@@ -327,7 +343,7 @@ def failed(
         outcome="failed",
         reason=reason,
         advice=advice,
-        configuration=configuration_of(model, batch),
+        configuration=lane_configuration(model, batch),
         lineage=lineage,
         parent_adapter=parent.adapter if lineage == "continue" else None,
         base=base.name,

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
-from services.trainer.kernels.frozen_layers import computed_once
-from services.trainer.kernels.lora_layer import answer_as_autocast_asks, quicken
-from services.trainer.machine.device import best_precision, device_here
+from services.trainer.kernels.frozen_layers import cache_frozen_layers
+from services.trainer.kernels.lora_layer import cast_4bit_output, patch_lora
+from services.trainer.machine.device import best_precision, local_device
 from shared.config.training import TrainingConfig
 from shared.storage.adapters import CONFIG, WEIGHTS
 
@@ -24,7 +24,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class LoadedBase:
     """`train` in the precision that trains fastest, or in 4 bits; `judge` in fp32: what is
     evaluated agrees with what an F16 server computes. `speak` is `train` where that has the whole
     weights, else `judge`: it answers fastest, and rounds more. On a device where they are the same
@@ -32,25 +32,25 @@ class BaseModel:
     """
 
     vocabulary: Vocabulary
-    train: Any
-    judge: Any
-    speak: Any
+    train_model: Any
+    eval_model: Any
+    generation_model: Any
     device: str
 
 
-def load_base(folder: str, precision: str, quantisation: str = "none") -> BaseModel:
+def load_base(folder: str, precision: str, quantisation: str = "none") -> LoadedBase:
     """Load a base from its folder. Raises OSError when there is none, RunFailed when it cannot be
     held as asked.
     """
-    device = device_here()
+    device = local_device()
     chosen = best_precision(device) if precision == "auto" else precision
     judge = _load(folder, torch.float32, device)
     if quantisation == "nf4":
-        train, speak = quantised(folder, DTYPES[chosen], device), judge
+        train, speak = load_quantised(folder, DTYPES[chosen], device), judge
     else:
         train = speak = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
     ends = judge.generation_config.eos_token_id
-    return BaseModel(
+    return LoadedBase(
         Vocabulary(load_tokenizer(folder), tuple(ends) if isinstance(ends, list) else (ends,)),
         train,
         judge,
@@ -71,7 +71,7 @@ def _load(folder: str, dtype: torch.dtype, device: str) -> Any:
     return model.eval()
 
 
-def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
+def load_quantised(folder: str, compute: torch.dtype, device: str) -> Any:
     """A base whose projections are held in 4 bits and multiplied in `compute`; all else is fp32.
 
     QLoRA's NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314). Raises RunFailed
@@ -85,7 +85,7 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
             "install it, or set the lane's quantisation to none",
         ) from error
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=compute, quantization_config=nf4(compute), device_map={"": device}
+        folder, dtype=compute, quantization_config=nf4_config(compute), device_map={"": device}
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -93,12 +93,12 @@ def quantised(folder: str, compute: torch.dtype, device: str) -> Any:
             # weights for serving, and from then on the layer's input would get no gradient,
             # silently.
             module.support_avx512bf16_for_cpu = False
-    answer_as_autocast_asks(model)
+    cast_4bit_output(model)
     prepare: Any = peft.prepare_model_for_kbit_training
     return prepare(model, use_gradient_checkpointing=False).eval()
 
 
-def nf4(compute: torch.dtype) -> Any:
+def nf4_config(compute: torch.dtype) -> Any:
     """How QLoRA holds projections, in the terms of the transformers library."""
     bits: Any = BitsAndBytesConfig
     return bits(
@@ -109,7 +109,7 @@ def nf4(compute: torch.dtype) -> Any:
     )
 
 
-def needs_scale(model: Any) -> bool:
+def needs_loss_scaling(model: Any) -> bool:
     """Whether gradients pass through fp16, whose small numbers run out without a scale; bf16 and
     fp32 have the range.
     """
@@ -119,7 +119,7 @@ def needs_scale(model: Any) -> bool:
 
 
 @contextmanager
-def wearing(model: Any, adapter: Path | None) -> Iterator[Any]:
+def with_adapter(model: Any, adapter: Path | None) -> Iterator[Any]:
     """The model with an adapter from its folder, for the length of a block; bare for None."""
     if adapter is None:
         yield model
@@ -128,13 +128,13 @@ def wearing(model: Any, adapter: Path | None) -> Iterator[Any]:
     config.base_model_name_or_path = (
         None  # the digest names the base; PEFT would compare this path with the one here, and warn
     )
-    with _wrapped(model, config) as wrapped:
-        _put_on(wrapped, adapter)
+    with _peft_model(model, config) as wrapped:
+        _load_adapter(wrapped, adapter)
         yield wrapped.get_base_model()
 
 
 @contextmanager
-def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterator[Any]:
+def trainable_adapter(model: Any, config: TrainingConfig, parent: Path | None) -> Iterator[Any]:
     """The model with a trainable fp32 adapter, which starts as `parent`'s weights or as fresh ones
     that change nothing yet. With `gradient_checkpointing` a layer's activations are computed again
     in the backward pass, for the same gradients.
@@ -147,24 +147,24 @@ def learning(model: Any, config: TrainingConfig, parent: Path | None) -> Iterato
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=list(config.targets),
-        layers_to_transform=_adapted(model, config.layers),
+        layers_to_transform=_adapted_layers(model, config.layers),
         bias="none",
         task_type="CAUSAL_LM",
     )
     if parent is not None:
         _check_shape(config, parent)
-    with _wrapped(model, lora) as wrapped:
+    with _peft_model(model, lora) as wrapped:
         if parent is not None:
-            _put_on(wrapped, parent)
+            _load_adapter(wrapped, parent)
         causal = wrapped.get_base_model()
         with (
             _checkpointing(causal, config.gradient_checkpointing),
-            computed_once(causal, config.layers),
+            cache_frozen_layers(causal, config.layers),
         ):
             yield wrapped
 
 
-def _adapted(model: Any, layers: int | None) -> list[int] | None:
+def _adapted_layers(model: Any, layers: int | None) -> list[int] | None:
     """The places of the last `layers` decoder layers; None for all."""
     if layers is None:
         return None
@@ -193,16 +193,16 @@ def _checkpointing(causal: Any, wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _wrapped(model: Any, config: Any) -> Iterator[Any]:
+def _peft_model(model: Any, config: Any) -> Iterator[Any]:
     wrapped = peft.get_peft_model(model, config)
-    quicken(wrapped)
+    patch_lora(wrapped)
     try:
         yield wrapped
     finally:
         wrapped.unload()
 
 
-def _put_on(wrapped: Any, adapter: Path) -> None:
+def _load_adapter(wrapped: Any, adapter: Path) -> None:
     found: Any = peft.set_peft_model_state_dict(wrapped, load_file(adapter / WEIGHTS))
     if found.unexpected_keys:
         raise RunFailed(

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer.errors import RunFailed
-from services.trainer.kernels.packing import is_packed
-from services.trainer.machine.memory import Shape
+from services.trainer.kernels.packing import supports_packing
+from services.trainer.machine.memory import ModelShape
 
 
-def read_shape(folder: Path) -> Shape | None:
+def read_shape(folder: Path) -> ModelShape | None:
     """None for a base whose configuration has names of its own for its measures: nothing is known
     of what it needs. Raises RunFailed when there is no base.
     """
@@ -26,7 +26,7 @@ def read_shape(folder: Path) -> Shape | None:
             for name, shape in _header(path).items()
         }
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        return Shape(
+        return ModelShape(
             tensors=tensors,
             layers=config["num_hidden_layers"],
             hidden=hidden,
@@ -34,7 +34,7 @@ def read_shape(folder: Path) -> Shape | None:
             heads=heads,
             head_size=config.get("head_dim") or hidden // heads,
             vocabulary=config["vocab_size"],
-            packed=is_packed(
+            packed=supports_packing(
                 config.get("model_type", ""),
                 config.get("sliding_window"),
                 config.get("layer_types"),

@@ -22,19 +22,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from shared.errors import Corrupt
-from shared.events import Digest, Value
+from shared.errors import DigestMismatch
+from shared.events import Digest, FrozenModel
 from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 
-KEPT = 2
+KEEP = 2
 STATE, COURSE, MANIFEST = "state.safetensors", "course.json", "manifest.json"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _log = logging.getLogger("ratchet.trainer")
 
 
-class Course(Value):
+class TrainingState(FrozenModel):
     """How far a run is. Losses and gradient norms are those of each step so far; a norm that
     overflowed is None.
     """
@@ -50,7 +50,7 @@ class Course(Value):
 
 
 @dataclass(frozen=True)
-class Learner:
+class OptimizerState:
     """What a step changes: the trainable parameters by name, in the optimizer's order, the
     optimizer and the gradient scaler.
     """
@@ -60,14 +60,14 @@ class Learner:
     scaler: torch.amp.GradScaler
 
 
-class Recorded(Value):
+class SavedState(FrozenModel):
     """`course.json`."""
 
-    course: Course
+    course: TrainingState
     scaler: dict[str, int | float]
 
 
-class Manifest(Value):
+class CheckpointManifest(FrozenModel):
     """`manifest.json`. `run` is the same for runs that would learn the same."""
 
     run: str
@@ -81,32 +81,35 @@ class Checkpoints:
         self._folder = folder
         self._run = run
 
-    def save(self, learner: Learner, course: Course) -> None:
+    def save(self, optimizer_state: OptimizerState, state: TrainingState) -> None:
         """Write the state after `course.steps` steps; older ones than the newest two are gone then,
         and all that claim to be newer.
         """
-        recorded = Recorded(course=course, scaler=learner.scaler.state_dict())
-        files = {STATE: save(_tensors(learner)), COURSE: recorded.model_dump_json().encode()}
-        manifest = Manifest(
+        recorded = SavedState(course=state, scaler=optimizer_state.scaler.state_dict())
+        files = {
+            STATE: save(_tensors(optimizer_state)),
+            COURSE: recorded.model_dump_json().encode(),
+        }
+        manifest = CheckpointManifest(
             run=self._run, files={name: digest_of(data) for name, data in files.items()}
         )
-        name = f"checkpoint-{course.steps}"
+        name = f"checkpoint-{state.steps}"
         part = self._folder / f".{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         for file, data in (files | {MANIFEST: manifest.model_dump_json().encode()}).items():
-            _write_through(part / file, data)
-        _sync(part)
+            _write_durably(part / file, data)
+        _sync_folder(part)
         reach_in_thread("trainer.child_saving")
         shutil.rmtree(self._folder / name, ignore_errors=True)
         part.rename(self._folder / name)
-        _sync(self._folder)
-        kept = sorted(step for step in self._steps() if step <= course.steps)[-KEPT:]
+        _sync_folder(self._folder)
+        kept = sorted(step for step in self._steps() if step <= state.steps)[-KEEP:]
         for step in self._steps():
             if step not in kept:
                 shutil.rmtree(self._folder / f"checkpoint-{step}")
 
-    def resume(self, learner: Learner) -> Course:
+    def resume(self, optimizer_state: OptimizerState) -> TrainingState:
         """Put the learner, and the random number generators, in the state of the newest whole
         checkpoint of this run, and say how far that is. Changes nothing and says so where there is
         none; one that is damaged is passed over for the one before.
@@ -114,33 +117,34 @@ class Checkpoints:
         for step in sorted(self._steps(), reverse=True):
             folder = self._folder / f"checkpoint-{step}"
             try:
-                manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+                manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_bytes())
                 if manifest.run != self._run:
                     continue
-                recorded = Recorded.model_validate_json(_verified(folder / COURSE, manifest))
-                tensors = load(_verified(folder / STATE, manifest))
-            except (OSError, ValueError, KeyError, Corrupt, SafetensorError) as error:
+                recorded = SavedState.model_validate_json(_read_verified(folder / COURSE, manifest))
+                tensors = load(_read_verified(folder / STATE, manifest))
+            except (OSError, ValueError, KeyError, DigestMismatch, SafetensorError) as error:
                 _log.warning("%s is damaged and passed over: %s", folder.name, error)
                 continue
-            _restore(learner, tensors)
-            learner.scaler.load_state_dict(recorded.scaler)
+            _restore(optimizer_state, tensors)
+            optimizer_state.scaler.load_state_dict(recorded.scaler)
             return recorded.course
-        return Course()
+        return TrainingState()
 
     def _steps(self) -> list[int]:
         found = self._folder.iterdir() if self._folder.is_dir() else ()
         return [int(match[1]) for path in found if (match := _NAME.fullmatch(path.name))]
 
 
-def _tensors(learner: Learner) -> dict[str, torch.Tensor]:
+def _tensors(optimizer_state: OptimizerState) -> dict[str, torch.Tensor]:
     """All tensors of a state, under names that say what they are."""
     tensors = {
-        f"parameter/{name}": parameter.detach() for name, parameter in learner.parameters.items()
+        f"parameter/{name}": parameter.detach()
+        for name, parameter in optimizer_state.parameters.items()
     }
-    for name, parameter in learner.parameters.items():
+    for name, parameter in optimizer_state.parameters.items():
         tensors |= {
             f"optimizer/{key}/{name}": value
-            for key, value in learner.optimizer.state[parameter].items()
+            for key, value in optimizer_state.optimizer.state[parameter].items()
         }
     tensors["generator/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
@@ -148,38 +152,40 @@ def _tensors(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _restore(learner: Learner, tensors: Mapping[str, torch.Tensor]) -> None:
+def _restore(optimizer_state: OptimizerState, tensors: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
-        for name, parameter in learner.parameters.items():
+        for name, parameter in optimizer_state.parameters.items():
             parameter.copy_(tensors[f"parameter/{name}"])
     states: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     for place in tensors:
         if place.startswith("optimizer/"):
             _, key, name = place.split("/", 2)
             states[name][key] = tensors[place]
-    state: dict[str, object] = learner.optimizer.state_dict()
-    state["state"] = {number: states[name] for number, name in enumerate(learner.parameters)}
-    learner.optimizer.load_state_dict(state)
+    state: dict[str, object] = optimizer_state.optimizer.state_dict()
+    state["state"] = {
+        number: states[name] for number, name in enumerate(optimizer_state.parameters)
+    }
+    optimizer_state.optimizer.load_state_dict(state)
     torch.set_rng_state(tensors["generator/cpu"])
     if torch.cuda.is_available() and "generator/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["generator/cuda"])
 
 
-def _verified(path: Path, manifest: Manifest) -> bytes:
+def _read_verified(path: Path, manifest: CheckpointManifest) -> bytes:
     data = path.read_bytes()
     if (found := digest_of(data)) != manifest.files[path.name]:
-        raise Corrupt(path.name, manifest.files[path.name], found)
+        raise DigestMismatch(path.name, manifest.files[path.name], found)
     return data
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _write_durably(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Bring a folder's list of names to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

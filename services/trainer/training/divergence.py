@@ -24,16 +24,16 @@ WINDOW = 5
 LOSS_FACTOR = 1.5
 LOSS_NATS = 1.0
 NORM_FACTOR = 30.0
-USUAL = 100
+BASELINE_STEPS = 100
 
 
-def divergence(losses: Sequence[float], norms: Sequence[float | None]) -> str | None:
+def divergence_reason(losses: Sequence[float], norms: Sequence[float | None]) -> str | None:
     """What is wrong, in words; None while nothing is. Both have one value a step; a norm is None
     where a step was left out because its scaled gradients overflowed.
     """
     if len(losses) < 2 * WINDOW:
         return None
-    earlier = losses[-WINDOW - USUAL : -WINDOW]
+    earlier = losses[-WINDOW - BASELINE_STEPS : -WINDOW]
     means = [fmean(earlier[start : start + WINDOW]) for start in range(len(earlier) - WINDOW + 1)]
     lowest, now = (
         min(losses[0] + LOSS_NATS, fmean(losses[:WINDOW]), *means),
@@ -45,7 +45,7 @@ def divergence(losses: Sequence[float], norms: Sequence[float | None]) -> str | 
         )
     first, before, latest = (
         _finite(some)
-        for some in (norms[:WINDOW], norms[-WINDOW - USUAL : -WINDOW], norms[-WINDOW:])
+        for some in (norms[:WINDOW], norms[-WINDOW - BASELINE_STEPS : -WINDOW], norms[-WINDOW:])
     )
     if not first or not before or len(latest) < WINDOW:
         return None

@@ -8,26 +8,26 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 from services.trainer.kernels import packed_attention
-from services.trainer.kernels.lm_head import log_likelihoods_of
-from services.trainer.kernels.packing import Row, pack
+from services.trainer.kernels.lm_head import token_log_likelihoods
+from services.trainer.kernels.packing import PackedRow, pack
 
 
 @dataclass(frozen=True)
-class Collated:
+class CollatedBatch:
     """Examples that are computed together, on a device."""
 
-    examples: tuple[Encoded, ...]
-    row: Row
+    examples: tuple[EncodedExample, ...]
+    row: PackedRow
     device: str
 
 
-def collate(examples: Sequence[Encoded], device: str) -> Collated:
-    return Collated(tuple(examples), pack(examples), device)
+def collate(examples: Sequence[EncodedExample], device: str) -> CollatedBatch:
+    return CollatedBatch(tuple(examples), pack(examples), device)
 
 
-def log_likelihoods(model: Any, batch: Collated) -> torch.Tensor:
+def log_likelihoods(model: Any, batch: CollatedBatch) -> torch.Tensor:
     """Log-likelihood of each answer token, in the order of the examples; shape [answer tokens],
     fp32 at least.
 
@@ -36,18 +36,18 @@ def log_likelihoods(model: Any, batch: Collated) -> torch.Tensor:
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     targets = torch.tensor(batch.row.targets, device=batch.device)
-    with _mixed(causal, batch.device):
+    with _autocast(causal, batch.device):
         if packed_attention.can_pack(causal):
-            return log_likelihoods_of(
-                _packed(causal, batch), causal.get_output_embeddings().weight, targets
+            return token_log_likelihoods(
+                _packed_hidden_states(causal, batch), causal.get_output_embeddings().weight, targets
             )
-        logits = _padded(causal, batch)
+        logits = _padded_logits(causal, batch)
     return -functional.cross_entropy(
         logits.float() if logits.element_size() < 4 else logits, targets, reduction="none"
     )
 
 
-def _mixed(causal: Any, device: str) -> Any:
+def _autocast(causal: Any, device: str) -> Any:
     """What is around projections in 4 bits is fp32, whose products are slow on a GPU: there they
     are computed as the projections are.
     """
@@ -57,19 +57,19 @@ def _mixed(causal: Any, device: str) -> Any:
     return torch.autocast(device, quantisation.bnb_4bit_compute_dtype)
 
 
-def _packed(causal: Any, batch: Collated) -> torch.Tensor:
+def _packed_hidden_states(causal: Any, batch: CollatedBatch) -> torch.Tensor:
     """What the head is given before answer tokens, [answer tokens, width], all examples in one row."""
-    packed_attention.wear(causal)
+    packed_attention.enable_packed_attention(causal)
     row = batch.row
     hidden: torch.Tensor = causal.get_decoder()(
         input_ids=torch.tensor([row.ids], device=batch.device),
         position_ids=torch.tensor([row.positions], device=batch.device),
         attention_mask=_NO_MASK,
         use_cache=False,
-        layout=packed_attention.Layout(row, batch.device),
+        layout=packed_attention.RowLayout(row, batch.device),
     ).last_hidden_state[0]
     # A granite divides its logits.
-    return hidden[torch.tensor(row.before, device=batch.device)] / getattr(
+    return hidden[torch.tensor(row.logit_positions, device=batch.device)] / getattr(
         causal.config, "logits_scaling", 1
     )
 
@@ -80,7 +80,7 @@ tokens, which nothing would look at.
 """
 
 
-def _padded(causal: Any, batch: Collated) -> torch.Tensor:
+def _padded_logits(causal: Any, batch: CollatedBatch) -> torch.Tensor:
     """The same for a model that cannot pack: rectangles [examples, tokens], padded on the right."""
     inputs = [example.ids[:-1] for example in batch.examples]
     first = min(example.answer_start for example in batch.examples) - 1

@@ -21,11 +21,13 @@ import torch
 from torch.nn import functional
 
 
-def supervised(likelihoods: torch.Tensor, weights: torch.Tensor, whole: float) -> torch.Tensor:
+def supervised(
+    likelihoods: torch.Tensor, weights: torch.Tensor, total_weight: float
+) -> torch.Tensor:
     """A part of the weighted mean over answer tokens; `whole` is the sum of weight times tokens
     over all of the step.
     """
-    return -(weights * likelihoods).sum() / whole
+    return -(weights * likelihoods).sum() / total_weight
 
 
 def dpo(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:

@@ -13,25 +13,25 @@ from typing import Any
 
 import torch
 
-from services.trainer.data.tokenization import Encoded
-from services.trainer.errors import LOWER_THE_RATE, RunFailed
+from services.trainer.data.tokenization import EncodedExample
+from services.trainer.errors import LOWER_LEARNING_RATE, RunFailed
 from services.trainer.protocol import Stepped, Trained
-from services.trainer.training.base_model import needs_scale
-from services.trainer.training.checkpoints import Checkpoints, Course, Learner
-from services.trainer.training.divergence import divergence
+from services.trainer.training.base_model import needs_loss_scaling
+from services.trainer.training.checkpoints import Checkpoints, OptimizerState, TrainingState
+from services.trainer.training.divergence import divergence_reason
 from services.trainer.training.losses import supervised
 from services.trainer.training.preferences import (
     EncodedPair,
-    Judged,
+    JudgedAnswer,
     Preferences,
     answer_likelihoods,
 )
 from shared.config.training import TrainingConfig
 
-Report = Callable[[Stepped], None]
+OnStep = Callable[[Stepped], None]
 
 
-class Interrupted(Exception):
+class TrainingInterrupted(Exception):
     """Training was told to stop; its state after `step` steps is saved."""
 
     def __init__(self, step: int) -> None:
@@ -41,15 +41,15 @@ class Interrupted(Exception):
 
 def train(
     model: Any,
-    examples: Sequence[Encoded],
+    examples: Sequence[EncodedExample],
     config: TrainingConfig,
     device: str,
-    report: Report,
+    on_step: OnStep,
     *,
     pairs: Sequence[EncodedPair] = (),
-    judged: Sequence[Judged] = (),
+    judged: Sequence[JudgedAnswer] = (),
     checkpoints: Checkpoints | None = None,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = perf_counter,
 ) -> Trained:
     """Train the parameters of `model` that ask for it, from where the newest of `checkpoints` ends.
@@ -63,18 +63,18 @@ def train(
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
     optimizer = torch.optim.AdamW(parameters.values(), lr=config.learning_rate, weight_decay=0.0)
-    scaler = torch.amp.GradScaler(device, enabled=needs_scale(model))
-    learner = Learner(parameters, optimizer, scaler)
+    scaler = torch.amp.GradScaler(device, enabled=needs_loss_scaling(model))
+    learner = OptimizerState(parameters, optimizer, scaler)
     epoch_steps = math.ceil(len(examples) / (config.batch_size * config.accumulation))
     total_steps = config.epochs * epoch_steps
     model.eval()
     preferences = Preferences(model, pairs, judged, config, device, epoch_steps)
-    course = checkpoints.resume(learner) if checkpoints else Course()
+    course = checkpoints.resume(learner) if checkpoints else TrainingState()
     saved = clock()
     started = saved - course.seconds
     model.train()
     for epoch in range(course.steps // epoch_steps, config.epochs):
-        order = groups(examples, config, epoch)
+        order = step_batches(examples, config, epoch)
         for place in range(course.steps % epoch_steps, epoch_steps):
             rate = learning_rate(course.steps, total_steps, config)
             for settings in optimizer.param_groups:
@@ -94,13 +94,14 @@ def train(
             )
             if not finite or (not math.isfinite(norm) and not scaler.is_enabled()):
                 raise RunFailed(
-                    f"step {course.steps + 1}: loss {loss}, gradient norm {norm}", LOWER_THE_RATE
+                    f"step {course.steps + 1}: loss {loss}, gradient norm {norm}",
+                    LOWER_LEARNING_RATE,
                 )
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
             now = clock()
-            course = Course(
+            course = TrainingState(
                 losses=(*course.losses, loss),
                 norms=(*course.norms, norm if math.isfinite(norm) else None),
                 tokens=course.tokens
@@ -108,7 +109,7 @@ def train(
                 + preferences.tokens(epoch, place),
                 seconds=now - started,
             )
-            report(
+            on_step(
                 Stepped(
                     step=course.steps,
                     total_steps=total_steps,
@@ -121,10 +122,10 @@ def train(
                     judged_loss=judged_loss,
                 )
             )
-            if trouble := divergence(course.losses, course.norms):
-                raise RunFailed(f"training diverged: {trouble}", LOWER_THE_RATE)
+            if trouble := divergence_reason(course.losses, course.norms):
+                raise RunFailed(f"training diverged: {trouble}", LOWER_LEARNING_RATE)
             if checkpoints and course.steps < total_steps:
-                stop = stopping()
+                stop = should_stop()
                 if (
                     stop
                     or course.steps % config.save_steps == 0
@@ -133,7 +134,7 @@ def train(
                     checkpoints.save(learner, course)
                     saved = clock()
                 if stop:
-                    raise Interrupted(course.steps)
+                    raise TrainingInterrupted(course.steps)
     model.eval()
     last_epoch = course.losses[-epoch_steps:]
     return Trained(
@@ -145,7 +146,7 @@ def train(
 
 
 def _example_losses(
-    model: Any, group: Sequence[Encoded], config: TrainingConfig, device: str
+    model: Any, group: Sequence[EncodedExample], config: TrainingConfig, device: str
 ) -> Iterator[torch.Tensor]:
     """The loss of a step's examples, in as many parts as memory asks for."""
     whole = sum(example.weight * example.answer_tokens for example in group)
@@ -166,7 +167,9 @@ def _backward(scaler: torch.amp.GradScaler, losses: Iterator[torch.Tensor]) -> f
     return total
 
 
-def groups(examples: Sequence[Encoded], config: TrainingConfig, epoch: int) -> list[list[Encoded]]:
+def step_batches(
+    examples: Sequence[EncodedExample], config: TrainingConfig, epoch: int
+) -> list[list[EncodedExample]]:
     """The examples of each step of an epoch: sorted by length so that little is padded, then the
     steps shuffled.
 

@@ -6,29 +6,29 @@ from typing import Any
 
 import torch
 
-from services.trainer.data.tokenization import Encoded, Vocabulary
-from services.trainer.errors import LOWER_THE_RATE, RunFailed
+from services.trainer.data.tokenization import EncodedExample, Vocabulary
+from services.trainer.errors import LOWER_LEARNING_RATE, RunFailed
 from services.trainer.training.likelihood import collate, log_likelihoods
 from shared.events import ProbeToken
 
-TOKENS_PER_BATCH = 2048
+MAX_TOKENS_PER_BATCH = 2048
 """Tokens in one forward pass at most, padding counted: enough to keep cores busy, little enough to
 report progress every few seconds.
 """
 
-PROMPTS_PER_BATCH = 32
+MAX_PROMPTS_PER_BATCH = 32
 """Greedy answers in hand at a time, at most: what is read for one token, the weights, serves all of
 them.
 """
 
-TOKENS_REMEMBERED = 16_384
+MAX_CACHED_TOKENS = 16_384
 """Tokens whose keys and values are kept meanwhile, at most: long prompts are answered fewer at a
 time.
 """
 
 
 def score(
-    model: Any, examples: Sequence[Encoded], device: str, report: Callable[[int], None]
+    model: Any, examples: Sequence[EncodedExample], device: str, on_progress: Callable[[int], None]
 ) -> list[float]:
     """Mean log-likelihood per answer token of each example, in nats, in the order given; `report`
     hears how many are done.
@@ -45,28 +45,28 @@ def score(
         for place, own in zip(places, each, strict=True):
             scores[place] = float(own.mean())
             if not math.isfinite(scores[place]):
-                raise RunFailed("the candidate's logits are not finite", LOWER_THE_RATE)
+                raise RunFailed("the candidate's logits are not finite", LOWER_LEARNING_RATE)
         done += len(places)
-        report(done)
+        on_progress(done)
     return scores
 
 
-def _batches(examples: Sequence[Encoded]) -> Iterator[list[int]]:
+def _batches(examples: Sequence[EncodedExample]) -> Iterator[list[int]]:
     """Places of examples, longest first, in batches that pad to at most `TOKENS_PER_BATCH`."""
     order = sorted(range(len(examples)), key=lambda place: -len(examples[place].ids))
     while order:
-        size = max(1, TOKENS_PER_BATCH // len(examples[order[0]].ids))
+        size = max(1, MAX_TOKENS_PER_BATCH // len(examples[order[0]].ids))
         yield order[:size]
         order = order[size:]
 
 
-def answer_greedily(
+def generate_greedily(
     model: Any,
     vocabulary: Vocabulary,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     device: str,
-    report: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> list[tuple[ProbeToken, ...]]:
     """The most likely continuation of each prompt, token by token, up to the end of the turn, which
     is not part of it.
@@ -75,16 +75,16 @@ def answer_greedily(
     """
     answers: list[tuple[ProbeToken, ...]] = []
     longest = max(map(len, prompts), default=0) + max_new_tokens
-    size = max(1, min(PROMPTS_PER_BATCH, TOKENS_REMEMBERED // longest))
+    size = max(1, min(MAX_PROMPTS_PER_BATCH, MAX_CACHED_TOKENS // longest))
     for start in range(0, len(prompts), size):
-        answers += _answer_together(
+        answers += _generate_batch(
             model, vocabulary, prompts[start : start + size], max_new_tokens, device
         )
-        report(len(answers))
+        on_progress(len(answers))
     return answers
 
 
-def _answer_together(
+def _generate_batch(
     model: Any,
     vocabulary: Vocabulary,
     prompts: Sequence[Sequence[int]],
@@ -124,8 +124,8 @@ def _answer_together(
                 logprob, runner_up = best.values[place].tolist()
                 token = int(best.indices[place, 0])
                 if not math.isfinite(logprob):
-                    raise RunFailed("the candidate's logits are not finite", LOWER_THE_RATE)
-                if token in vocabulary.ends:
+                    raise RunFailed("the candidate's logits are not finite", LOWER_LEARNING_RATE)
+                if token in vocabulary.end_tokens:
                     ended.add(row)
                 else:
                     answers[row].append(

@@ -12,57 +12,59 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from services.trainer.errors import ChildEnded, RunFailed, RunInterrupted
+from services.trainer.errors import ChildProcessEnded, RunFailed, RunInterrupted
 from services.trainer.protocol import (
     REPLY,
     STOP,
-    Counted,
-    Refused,
+    EvaluationProgress,
+    NoWorker,
     Request,
+    RequestRefused,
     Stepped,
     Stopped,
     Train,
-    Unplaced,
 )
-from services.trainer.worker.resource_exhaustion import LOST, OUT_OF_MEMORY
+from services.trainer.worker.resource_exhaustion import OUT_OF_MEMORY, WORKER_LOST
 from shared.errors import Misconfigured, Unavailable
-from shared.events import Value
+from shared.events import FrozenModel
 from shared.logs import Log
 
-R = TypeVar("R", bound=Value)
+R = TypeVar("R", bound=FrozenModel)
 
-Heard = Callable[[Stepped | Counted], Awaitable[None]]
+OnProgress = Callable[[Stepped | EvaluationProgress], Awaitable[None]]
 
 LINE_LIMIT = 256 << 20
 """Bytes of one reply at most; a reply holds up to some hundred scores or answers."""
 
 
-SPIN_BRIEFLY = {"GOMP_SPINCOUNT": "20000"}
+OPENMP_SPIN = {"GOMP_SPINCOUNT": "20000"}
 """Torch's threads spin for some microseconds when they wait for each other, then sleep. Left to
 themselves they spin long enough to take the cores from serving; sleeping at once costs up to a
 third of the training speed.
 """
 
 
-async def ignore(_: Stepped | Counted) -> None:
+async def ignore_progress(_: Stepped | EvaluationProgress) -> None:
     """Progress that nobody waits for."""
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchCommand:
     """How a child is started: a module of ours with its options, which the child's own follow. Its
     end may take `leaving_seconds` once its standard input has closed.
     """
 
     module: str
     options: tuple[str, ...] = ()
-    leaving_seconds: float = 0.0
+    shutdown_seconds: float = 0.0
 
 
-BESIDE = Launch("services.trainer.worker.child")
+LOCAL = LaunchCommand("services.trainer.worker.training_process")
 
 
-def on_ray(address: str, gpus: float, threads: int, work: Path, bases: Iterable[Path]) -> Launch:
+def ray_launch(
+    address: str, gpus: float, threads: int, work: Path, bases: Iterable[Path]
+) -> LaunchCommand:
     """A child on a Ray cluster, which has to see the folders `work` and `bases` under these very
     paths. It takes a core of the cluster for each thread, one where `threads` is 0.
     """
@@ -78,17 +80,17 @@ def on_ray(address: str, gpus: float, threads: int, work: Path, bases: Iterable[
     ]
     for base in bases:
         options += ["--base", str(base)]
-    return Launch("services.trainer.worker.ray_relay", tuple(options), leaving_seconds=10.0)
+    return LaunchCommand("services.trainer.worker.ray_relay", tuple(options), shutdown_seconds=10.0)
 
 
-class ChildProcess:
+class TrainingProcess:
     """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all;
     `memory_limit` is the most that it may plan to take, in bytes, None for all that there is. Only
     the first child is told of failpoints: each of them happens once.
     """
 
     def __init__(
-        self, threads: int, log: Log, memory_limit: int | None = None, launch: Launch = BESIDE
+        self, threads: int, log: Log, memory_limit: int | None = None, launch: LaunchCommand = LOCAL
     ) -> None:
         self._launch = launch
         self._threads = threads
@@ -96,9 +98,11 @@ class ChildProcess:
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._training: asyncio.Future[bool] | None = None
-        self._started = 0
+        self._start_count = 0
 
-    async def ask(self, request: Request, expected: type[R], heard: Heard = ignore) -> R:
+    async def request(
+        self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
+    ) -> R:
         """The reply that ends a request. Raises RunFailed when the child refuses it, ChildEnded
         when the child dies, RunInterrupted when it was told to stop; Unavailable when the cluster
         has no place for a child now, Misconfigured when it will not have one.
@@ -120,23 +124,23 @@ class ChildProcess:
             # A line without its end is what a child had begun to say when it died.
             while (line := await process.stdout.readline()).endswith(b"\n"):
                 reply = REPLY.validate_json(line)
-                if isinstance(reply, Refused):
+                if isinstance(reply, RequestRefused):
                     raise RunFailed(reply.reason, reply.advice)
-                if isinstance(reply, Unplaced):
-                    raise (Misconfigured if reply.lasting else Unavailable)(reply.reason)
+                if isinstance(reply, NoWorker):
+                    raise (Misconfigured if reply.permanent else Unavailable)(reply.reason)
                 if isinstance(reply, Stopped):
                     stopped = True
                     raise RunInterrupted(reply.step)
                 if isinstance(reply, expected):
                     return reply
-                if isinstance(reply, Stepped | Counted):
-                    await heard(reply)
-            raise _end_of(await process.wait())
+                if isinstance(reply, Stepped | EvaluationProgress):
+                    await on_progress(reply)
+            raise _process_ended(await process.wait())
         except (RunFailed, RunInterrupted):
             raise
         except (BrokenPipeError, ConnectionResetError) as error:
             await self.stop()
-            raise ChildEnded("the training process ended") from error
+            raise ChildProcessEnded("the training process ended") from error
         except BaseException:
             await self.stop()
             raise
@@ -177,11 +181,11 @@ class ChildProcess:
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,
                 env=os.environ  # noqa: TID251 (handed on)
-                | SPIN_BRIEFLY
-                | ({"RATCHET_FAILPOINTS": ""} if self._started else {}),
+                | OPENMP_SPIN
+                | ({"RATCHET_FAILPOINTS": ""} if self._start_count else {}),
                 start_new_session=True,  # a Ctrl-C is for the parent, which ends the child itself
             )
-            self._started += 1
+            self._start_count += 1
             self._log.info("training process started", pid=self._process.pid)
         return self._process
 
@@ -199,27 +203,27 @@ class ChildProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        if process.returncode is None and self._launch.leaving_seconds:
+        if process.returncode is None and self._launch.shutdown_seconds:
             assert process.stdin is not None
             process.stdin.close()
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), self._launch.leaving_seconds)
+                await asyncio.wait_for(process.wait(), self._launch.shutdown_seconds)
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-def _end_of(status: int) -> ChildEnded:
+def _process_ended(status: int) -> ChildProcessEnded:
     """What the end of a child means. A kernel that runs out of memory kills, and says so in its own
     log only.
     """
     if status == OUT_OF_MEMORY:
-        return ChildEnded("the training process ran out of memory", short_of_memory=True)
-    if status == LOST:
-        return ChildEnded("the training process is lost with the Ray worker that held it")
+        return ChildProcessEnded("the training process ran out of memory", out_of_memory=True)
+    if status == WORKER_LOST:
+        return ChildProcessEnded("the training process is lost with the Ray worker that held it")
     if status == -signal.SIGKILL:
-        return ChildEnded(
+        return ChildProcessEnded(
             "the training process was killed, as a kernel does that has no memory left",
-            short_of_memory=True,
+            out_of_memory=True,
         )
-    return ChildEnded(f"the training process ended with code {status}")
+    return ChildProcessEnded(f"the training process ended with code {status}")

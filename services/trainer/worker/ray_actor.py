@@ -11,16 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-ANSWER = "answer"
+PROBE_REPLY = "answer"
 """The file of an answered probe."""
 
-OF_RAY = ("OMP_NUM_THREADS",)
+RAY_VARIABLES = ("OMP_NUM_THREADS",)
 """What Ray sets by the cores that an actor asks for. How many threads there are is said by
 `--threads`, as it is elsewhere.
 """
 
 
-class RayChild:
+class RayTrainingProcess:
     """One method runs beside another: whoever waits for what the process says does not keep others
     from speaking to it.
     """
@@ -34,16 +34,16 @@ class RayChild:
         """
         absent = [str(base) for base in bases if not base.is_dir()]
         try:
-            (probe / ANSWER).write_text(socket.gethostname(), encoding="utf-8")
+            (probe / PROBE_REPLY).write_text(socket.gethostname(), encoding="utf-8")
         except OSError as error:
             absent.append(f"{probe.parent} ({error.strerror})")
         return absent
 
     def start(self, options: list[str], variables: dict[str, str]) -> None:
         """Start the training process, with `variables` besides those of this machine."""
-        here = {name: value for name, value in os.environ.items() if name not in OF_RAY}  # noqa: TID251 (handed on)
+        here = {name: value for name, value in os.environ.items() if name not in RAY_VARIABLES}  # noqa: TID251 (handed on)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "services.trainer.worker.child", *options],
+            [sys.executable, "-m", "services.trainer.worker.training_process", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=here | variables,

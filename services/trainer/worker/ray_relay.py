@@ -17,11 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from services.trainer.protocol import Unplaced
-from services.trainer.worker.ray_worker import RayWorker, Refusal
-from services.trainer.worker.resource_exhaustion import LOST, OUT_OF_MEMORY
+from services.trainer.protocol import NoWorker
+from services.trainer.worker.ray_worker import RayWorker, WorkerUnavailable
+from services.trainer.worker.resource_exhaustion import OUT_OF_MEMORY, WORKER_LOST
 
-LEAVING_SECONDS = 5
+SHUTDOWN_SECONDS = 5
 """How long it may take to give a worker back: a cluster that is away is not waited for."""
 
 NOT_INSTALLED = (
@@ -53,51 +53,51 @@ def main() -> None:
     try:
         import ray
     except ImportError:
-        replies.write(_line(Refusal(NOT_INSTALLED, lasting=True)))
+        replies.write(_no_worker_line(WorkerUnavailable(NOT_INSTALLED, lasting=True)))
         replies.close()
         return
     worker = RayWorker(ray, told, options)
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(worker, lines), daemon=True).start()
-    status = _carry(worker, lines, replies)
-    leaving = threading.Thread(target=worker.leave, daemon=True)
+    threading.Thread(target=_read_requests, args=(worker, lines), daemon=True).start()
+    status = _relay_replies(worker, lines, replies)
+    leaving = threading.Thread(target=worker.release, daemon=True)
     leaving.start()
-    leaving.join(LEAVING_SECONDS)
-    _end_as(status)
+    leaving.join(SHUTDOWN_SECONDS)
+    _exit_like(status)
 
 
-def _carry(worker: RayWorker, lines: "queue.SimpleQueue[bytes]", replies: BinaryIO) -> int:
+def _relay_replies(worker: RayWorker, lines: "queue.SimpleQueue[bytes]", replies: BinaryIO) -> int:
     """The exit status of the training process, once it has ended."""
     try:
         worker.place()
-        threading.Thread(target=_hand_on, args=(worker, lines), daemon=True).start()
+        threading.Thread(target=_relay_requests, args=(worker, lines), daemon=True).start()
         while said := worker.read():
             replies.write(said)
             replies.flush()
         return worker.status()
-    except Refusal as refusal:
-        replies.write(_line(refusal))
+    except WorkerUnavailable as refusal:
+        replies.write(_no_worker_line(refusal))
         replies.flush()
         return 1
     except Exception as error:
-        if not worker.left:
+        if not worker.released:
             print(
                 f"the Ray worker is lost: {' '.join(str(error).split())}",
                 file=sys.stderr,
                 flush=True,
             )
-        return OUT_OF_MEMORY if _is_out_of_memory(error) else LOST
+        return OUT_OF_MEMORY if _is_out_of_memory(error) else WORKER_LOST
 
 
-def _listen(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None:
+def _read_requests(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None:
     """Until the parent is gone, or wants no more of it."""
     for line in sys.stdin.buffer:
         lines.put(line)
-    worker.leave()
+    worker.release()
     os._exit(0)
 
 
-def _hand_on(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None:
+def _relay_requests(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None:
     # When the worker is lost, whoever reads from it says so.
     with suppress(Exception):
         while True:
@@ -109,11 +109,14 @@ def _is_out_of_memory(error: Exception) -> bool:
     return "OutOfMemory" in type(error).__name__ or "OUT_OF_MEMORY" in str(error)
 
 
-def _line(refusal: Refusal) -> bytes:
-    return Unplaced(reason=str(refusal), lasting=refusal.lasting).model_dump_json().encode() + b"\n"
+def _no_worker_line(refusal: WorkerUnavailable) -> bytes:
+    return (
+        NoWorker(reason=str(refusal), permanent=refusal.permanent).model_dump_json().encode()
+        + b"\n"
+    )
 
 
-def _end_as(status: int) -> None:
+def _exit_like(status: int) -> None:
     """End as the training process did, by its signal where it was one; without Ray's own farewell,
     which may wait for a cluster that is gone.
     """

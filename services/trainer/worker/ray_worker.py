@@ -8,30 +8,35 @@ from tempfile import mkdtemp
 from typing import Any
 from uuid import uuid4
 
-from services.trainer.worker.ray_actor import ANSWER, RayChild
+from services.trainer.worker.ray_actor import PROBE_REPLY, RayTrainingProcess
 
 NAMESPACE = "ratchet"
-CONNECTIONS = 3
+CONNECT_ATTEMPTS = 3
 """How often to try: the process that a head forks for a client may die of the threads of its
 parent, and another does not.
 """
 
-PATIENCE_SECONDS = 200
+PLACEMENT_TIMEOUT_SECONDS = 200
 """How long a worker may take to be there: less than the silence after which a trainer counts as
 stalled, enough for a node to be added.
 """
 
-HANDED_ON = ("GOMP_SPINCOUNT", "RATCHET_FAILPOINTS", "RATCHET_LOG_LEVEL", "RATCHET_LOG_FORMAT")
-LONGEST_REASON = 400
+FORWARDED_VARIABLES = (
+    "GOMP_SPINCOUNT",
+    "RATCHET_FAILPOINTS",
+    "RATCHET_LOG_LEVEL",
+    "RATCHET_LOG_FORMAT",
+)
+MAX_REASON_LENGTH = 400
 """Letters of what Ray says; its traces have no end."""
 
 
-class Refusal(Exception):
+class WorkerUnavailable(Exception):
     """No training process comes of it. `lasting` where a person has to change something first."""
 
     def __init__(self, reason: str, lasting: bool) -> None:
         super().__init__(reason)
-        self.lasting = lasting
+        self.permanent = lasting
 
 
 class RayWorker:
@@ -39,23 +44,23 @@ class RayWorker:
     training process.
     """
 
-    def __init__(self, ray: Any, told: argparse.Namespace, options: list[str]) -> None:
+    def __init__(self, ray: Any, arguments: argparse.Namespace, options: list[str]) -> None:
         self._ray = ray
-        self._told = told
+        self._arguments = arguments
         self._options = options
         self._actor: Any = None
-        self.left = False
+        self.released = False
 
     def place(self) -> None:
         """Find a machine that has what is asked for and sees the trainer's folders, and start the
         process on it. Raises Refusal.
         """
-        ray, told = self._ray, self._told
+        ray, told = self._ray, self._arguments
         self._connect()
         wanted = f"a Ray worker with {told.cores} cores and {told.gpus:g} GPUs"
         try:
-            self._end_earlier()
-            remote = ray.remote(RayChild).options(
+            self._kill_stale_actors()
+            remote = ray.remote(RayTrainingProcess).options(
                 name=f"{told.work} {uuid4().hex}",
                 num_cpus=told.cores,
                 num_gpus=told.gpus,
@@ -63,15 +68,15 @@ class RayWorker:
                 max_restarts=0,
             )
             self._actor = remote.remote()
-            absent = self._missing()
+            absent = self._missing_folders()
             if not absent:
                 environ = os.environ  # noqa: TID251 (handed on)
-                handed_on = {name: environ[name] for name in HANDED_ON if name in environ}
-                self._ask("start", self._options, handed_on)
+                handed_on = {name: environ[name] for name in FORWARDED_VARIABLES if name in environ}
+                self._call("start", self._options, handed_on)
         except ray.exceptions.GetTimeoutError as error:
             there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
-            raise Refusal(
-                f"{wanted} was not free within {PATIENCE_SECONDS} s; the whole cluster has {there}",
+            raise WorkerUnavailable(
+                f"{wanted} was not free within {PLACEMENT_TIMEOUT_SECONDS} s; the whole cluster has {there}",
                 lasting=False,
             ) from error
         except (
@@ -79,60 +84,64 @@ class RayWorker:
         ) as error:  # what fails where the worker starts comes in whatever class Ray wraps it with
             image = "it needs the trainer's image, or what is installed in it"
             lasting = "No module named" in str(error)
-            raise Refusal(
-                f"{wanted} could not be started ({image}): {_on_a_line(error)}", lasting
+            raise WorkerUnavailable(
+                f"{wanted} could not be started ({image}): {_one_line(error)}", lasting
             ) from error
         if absent:
             mount = (
                 "mount the volumes of RATCHET_WORK and RATCHET_BASES in the Ray workers too, "
                 "under the same paths"
             )
-            raise Refusal(f"the Ray worker does not see {', '.join(absent)}: {mount}", lasting=True)
+            raise WorkerUnavailable(
+                f"the Ray worker does not see {', '.join(absent)}: {mount}", lasting=True
+            )
 
     def _connect(self) -> None:
-        for attempt in range(1, CONNECTIONS + 1):
+        for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
-                self._ray.init(self._told.address, namespace=NAMESPACE, configure_logging=False)
+                self._ray.init(
+                    self._arguments.address, namespace=NAMESPACE, configure_logging=False
+                )
                 return
             except Exception as error:  # Ray has no class of its own for what can be wrong here
                 self._ray.shutdown()
                 lasting = "mismatch" in str(error) or "Authentication" in type(error).__name__
-                if lasting or attempt == CONNECTIONS:
-                    raise Refusal(
-                        f"the Ray cluster at {self._told.address} cannot be reached: "
-                        f"{_on_a_line(error)}",
+                if lasting or attempt == CONNECT_ATTEMPTS:
+                    raise WorkerUnavailable(
+                        f"the Ray cluster at {self._arguments.address} cannot be reached: "
+                        f"{_one_line(error)}",
                         lasting,
                     ) from error
 
     def write(self, line: bytes) -> None:
-        self._ask("write", line)
+        self._call("write", line)
 
     def read(self) -> bytes:
-        return bytes(self._ask("read"))
+        return bytes(self._call("read"))
 
     def status(self) -> int:
-        return int(self._ask("status"))
+        return int(self._call("status"))
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the worker back; the training process on it ends with that."""
-        self.left = True
+        self.released = True
         if self._actor is not None:
             self._ray.kill(self._actor)
         self._ray.shutdown()
 
-    def _end_earlier(self) -> None:
+    def _kill_stale_actors(self) -> None:
         """End what an earlier relay of this trainer has left, which was killed: two would write to
         the same folder.
         """
         for name in self._ray.util.list_named_actors():
-            if name.startswith(f"{self._told.work} "):
+            if name.startswith(f"{self._arguments.work} "):
                 self._ray.kill(self._ray.get_actor(name))
 
-    def _missing(self) -> list[str]:
+    def _missing_folders(self) -> list[str]:
         """The folders that the worker does not see as they are here; waits for there to be a
         worker.
         """
-        work: Path = self._told.work
+        work: Path = self._arguments.work
         work.mkdir(parents=True, exist_ok=True)
         probe = Path(mkdtemp(prefix=".seen-", dir=work))
         probe.chmod(
@@ -140,16 +149,17 @@ class RayWorker:
         )  # a worker may run as another user; what it writes there is only looked for
         try:
             absent: list[str] = self._ray.get(
-                self._actor.missing.remote(probe, self._told.base), timeout=PATIENCE_SECONDS
+                self._actor.missing.remote(probe, self._arguments.base),
+                timeout=PLACEMENT_TIMEOUT_SECONDS,
             )
-            seen = (probe / ANSWER).exists()
+            seen = (probe / PROBE_REPLY).exists()
         finally:
             shutil.rmtree(probe, ignore_errors=True)
         return absent if absent or seen else [f"{work} (it has another folder of that name)"]
 
-    def _ask(self, method: str, *arguments: object) -> Any:
+    def _call(self, method: str, *arguments: object) -> Any:
         return self._ray.get(getattr(self._actor, method).remote(*arguments))
 
 
-def _on_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_REASON_LENGTH] or type(error).__name__

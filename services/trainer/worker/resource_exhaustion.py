@@ -4,17 +4,17 @@ from errno import EDQUOT, EFBIG, ENOSPC
 
 from shared.config.training import TrainingConfig
 
-FULL = (ENOSPC, EDQUOT, EFBIG)
+DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EFBIG)
 
 OUT_OF_MEMORY = 71
 """The exit status of a child that had too little memory: another one begins with all of it."""
 
-LOST = 72
+WORKER_LOST = 72
 """The exit status that stands for a child of which nobody can tell how it ended: its machine is
 gone.
 """
 
-FREE_THE_DISK = (
+FREE_DISK_SPACE = (
     "make room where RATCHET_WORK lies; the batch can be announced again then, and later runs "
     "replay its examples anyhow"
 )
@@ -34,12 +34,12 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether it says that a file could not grow. Libraries in Rust raise errors of their own,
     which quote the system's number.
     """
-    return (isinstance(error, OSError) and error.errno in FULL) or any(
-        f"(os error {number})" in str(error) for number in FULL
+    return (isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS) or any(
+        f"(os error {number})" in str(error) for number in DISK_FULL_ERRNOS
     )
 
 
-def what_would_fit(config: TrainingConfig) -> str:
+def memory_advice(config: TrainingConfig) -> str:
     """Advice for a run that had too little memory: what can still be lowered, the least harmful
     first.
     """

@@ -6,8 +6,8 @@ import pytest
 
 from services.dataset.ledger.answer_feedback import answer_id_of
 from shared.events import RewardPart
-from shared.storage.dataset_entries import Entry
-from tests.dataset.events import World, model_file, scored, words
+from shared.storage.dataset_entries import DatasetEntry
+from tests.dataset.events import SimulatedShard, model_file, scored, words
 
 SAID: dict[str, Any] = {"input": words("p"), "output": words("a"), "user_id": "ann"}
 
@@ -37,20 +37,20 @@ def retraction(event_id: str, **fields: Any) -> Any:
     return scored(event_id, "retracted", 0.0, parts=(), **(SAID | fields))
 
 
-def said(*events: Any, **policy: Any) -> list[Entry]:
+def said(*events: Any, **policy: Any) -> list[DatasetEntry]:
     """The entries after these events, in their order."""
-    world = World(model_file(held_out_share=0.0, **policy))
+    world = SimulatedShard(model_file(held_out_share=0.0, **policy))
     for offset, event in enumerate(events):
-        world.feed(event, offset)
+        world.decide(event, offset)
     assert world.ledger.pending == sum(
-        entry.waits and entry.decision == "training" for entry in world.entries.values()
+        entry.is_waiting and entry.decision == "training" for entry in world.entries.values()
     )
     return list(world.entries.values())
 
 
-def standing(*events: Any) -> Entry:
+def standing(*events: Any) -> DatasetEntry:
     """The one entry that is not dropped."""
-    (entry,) = [entry for entry in said(*events) if entry.waits]
+    (entry,) = [entry for entry in said(*events) if entry.is_waiting]
     return entry
 
 
@@ -93,7 +93,7 @@ def test_a_correction_after_a_thumb_replaces_it() -> None:
 
 def test_what_a_check_says_of_an_answer_that_was_corrected_changes_nothing() -> None:
     first, second = said(correction("e0"), check("e1", 1.0))
-    assert (first.waits, first.reason) == (True, "correction")
+    assert (first.is_waiting, first.reason) == (True, "correction")
     assert (second.decision, second.reason) == ("dropped", "corrected")
     third = said(correction("e0"), check("e1", 1.0), thumb("e2", up=False))[2]
     assert third.decision == "negative"
@@ -118,9 +118,9 @@ def test_what_waited_to_be_held_out_or_as_a_negative_gives_way_as_well() -> None
         "superseded",
         "approved",
     ]
-    world = World(model_file(held_out_share=0.99))
+    world = SimulatedShard(model_file(held_out_share=0.99))
     for offset, event in enumerate((thumb("e0"), correction("e1"), thumb("e2"))):
-        world.feed(event, offset)
+        world.decide(event, offset)
     assert [(entry.decision, entry.reason) for entry in world.entries.values()] == [
         ("dropped", "superseded"),
         ("dropped", "superseded"),
@@ -143,18 +143,18 @@ def test_once_the_answer_is_in_a_batch_later_feedback_is_only_recorded() -> None
 
 def test_what_was_superseded_is_counted_for_the_batch_in_whose_time_that_was() -> None:
     """Also when it stood in the log before the batch before."""
-    world = World(model_file(batch_size=2, examples_per_user=1, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, examples_per_user=1, held_out_share=0.0))
     other: dict[str, Any] = {"user_id": "bob"}
-    world.feed(thumb("a0"), 0)
-    world.feed(thumb("a1", input=words("q"), output=words("b")), 1)
-    world.feed(thumb("b0", **other, input=words("r"), output=words("c")), 2)
-    assert world.training(0) == ["a0", "b0"]
-    world.feed(correction("a2", input=words("q"), output=words("b")), 3)
+    world.decide(thumb("a0"), 0)
+    world.decide(thumb("a1", input=words("q"), output=words("b")), 1)
+    world.decide(thumb("b0", **other, input=words("r"), output=words("c")), 2)
+    assert world.training_members(0) == ["a0", "b0"]
+    world.decide(correction("a2", input=words("q"), output=words("b")), 3)
     world.restart()
-    world.feed(thumb("b1", **other, input=words("s"), output=words("d")), 4)
-    assert world.training(1) == ["a2", "b1"]
-    assert [closing.dropped for closing in world.closings] == [{}, {"superseded": 1}]
-    assert [closing.held_back for closing in world.closings] == [{"limits": 1}, {}]
+    world.decide(thumb("b1", **other, input=words("s"), output=words("d")), 4)
+    assert world.training_members(1) == ["a2", "b1"]
+    assert [closing.dropped for closing in world.plans] == [{}, {"superseded": 1}]
+    assert [closing.deferred for closing in world.plans] == [{"limits": 1}, {}]
 
 
 @pytest.mark.parametrize(

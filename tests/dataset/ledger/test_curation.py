@@ -1,12 +1,12 @@
 import pytest
 
 from services.dataset.ledger.curation import curate, is_held_out, quality_of
-from shared.config.model_file import Curation
+from shared.config.model_file import CurationSettings
 from shared.events import Message
 from shared.identity import identity, prompt_identity
 from tests.dataset.events import scored, words
 
-NOTHING_HELD_OUT = Curation(held_out_share=0.0)
+NOTHING_HELD_OUT = CurationSettings(held_out_share=0.0)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_prompt_of_the_golden_set_is_never_trained_on() -> None:
 
 
 def test_the_same_prompt_never_stands_on_both_sides() -> None:
-    policy = Curation(held_out_share=0.5)
+    policy = CurationSettings(held_out_share=0.5)
     sides = {}
     for number in range(50):
         prompt = words(f"p{number}")

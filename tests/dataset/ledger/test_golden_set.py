@@ -2,10 +2,10 @@
 
 import pytest
 
-from services.dataset.ledger.golden_set import RUN, Golden
+from services.dataset.ledger.golden_set import NGRAM_WORDS, GoldenSet
 from services.dataset.ledger.minhash import signatures_of
 from shared.events import Message
-from tests.dataset.events import World, model_file, scored, words
+from tests.dataset.events import SimulatedShard, model_file, scored, words
 
 SYSTEM = Message(role="system", content=words("house rules", 50))
 
@@ -14,7 +14,7 @@ def prompt(text: str) -> tuple[Message, ...]:
     return (SYSTEM, Message(role="user", content=text))
 
 
-def resembles(golden: Golden, text: str) -> bool:
+def resembles(golden: GoldenSet, text: str) -> bool:
     return golden.resembles(prompt(text), signatures_of(prompt(text), "")[0])
 
 
@@ -24,13 +24,13 @@ def resembles(golden: Golden, text: str) -> bool:
         (words("golden", 200), True),
         (f"{words('golden', 200)} indeed", True),
         (
-            f"{words('other', 40)} {' '.join(words('golden', 200).split()[50 : 50 + RUN])} "
+            f"{words('other', 40)} {' '.join(words('golden', 200).split()[50 : 50 + NGRAM_WORDS])} "
             f"{words('more', 40)}",
             True,
         ),
         (
             f"{words('other', 40)} "
-            f"{' '.join(words('golden', 200).split()[50 : 50 + RUN - 1])} {words('more', 40)}",
+            f"{' '.join(words('golden', 200).split()[50 : 50 + NGRAM_WORDS - 1])} {words('more', 40)}",
             False,
         ),
         (words("other", 200), False),
@@ -38,11 +38,11 @@ def resembles(golden: Golden, text: str) -> bool:
     ],
 )
 def test_near_copies_and_long_quotations_are_too_close(text: str, close: bool) -> None:
-    assert resembles(Golden([prompt(words("golden", 200))]), text) is close
+    assert resembles(GoldenSet([prompt(words("golden", 200))]), text) is close
 
 
 def test_without_a_golden_set_nothing_is() -> None:
-    assert not resembles(Golden(), words("anything"))
+    assert not resembles(GoldenSet(), words("anything"))
 
 
 @pytest.mark.parametrize("kind", ["correction", "thumbs_up", "thumbs_down"])
@@ -50,8 +50,10 @@ def test_without_a_golden_set_nothing_is() -> None:
 def test_what_is_close_to_a_golden_prompt_is_contaminated_on_either_side(
     kind: str, held_out_share: float
 ) -> None:
-    world = World(model_file(held_out_share=held_out_share), Golden([prompt(words("golden", 30))]))
-    decided = world.feed(
+    world = SimulatedShard(
+        model_file(held_out_share=held_out_share), GoldenSet([prompt(words("golden", 30))])
+    )
+    decided = world.decide(
         scored(
             "e", kind, -1.0 if kind == "thumbs_down" else 1.0, input=f"{words('golden', 30)} please"
         ),

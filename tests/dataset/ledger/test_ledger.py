@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.dataset.ledger.ledger import Ledger
-from services.dataset.ledger.recovery import completed
+from services.dataset.ledger.recovery import repair_entries
 from shared.config.model_file import ModelFile
 from shared.events import (
     Artefact,
@@ -18,9 +18,9 @@ from shared.events import (
 )
 from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_SCORED
-from shared.storage.dataset_entries import Entry
-from shared.storage.snapshots import Manifest
-from tests.dataset.events import START, World, model_file, scored, withdrawal, words
+from shared.storage.dataset_entries import DatasetEntry
+from shared.storage.snapshots import BatchManifest
+from tests.dataset.events import START, SimulatedShard, model_file, scored, withdrawal, words
 
 KINDS = [
     "correction",
@@ -99,8 +99,8 @@ def run(
     log: list[tuple[FeedbackScored | WithdrawalRequested, datetime]],
     restarts: frozenset[int] = frozenset(),
     **policy: Any,
-) -> World:
-    world = World(file_of(**policy))
+) -> SimulatedShard:
+    world = SimulatedShard(file_of(**policy))
     for offset, (event, logged_at) in enumerate(log):
         if offset in restarts:
             world.restart()
@@ -125,12 +125,15 @@ def file_of(newest: tuple[int, int] | None = None, **policy: Any) -> ModelFile:
 
 
 def take(
-    world: World, event: FeedbackScored | WithdrawalRequested, offset: int, logged_at: datetime
-) -> tuple[Entry, ...]:
+    world: SimulatedShard,
+    event: FeedbackScored | WithdrawalRequested,
+    offset: int,
+    logged_at: datetime,
+) -> tuple[DatasetEntry, ...]:
     """The entries that an event was the first to write."""
     if isinstance(event, WithdrawalRequested):
         return world.withdraw(event, offset, logged_at).entries[-1:]
-    decided = world.feed(event, offset, logged_at)
+    decided = world.decide(event, offset, logged_at)
     return (decided.entry,) if decided.entry is not None else ()
 
 
@@ -143,9 +146,9 @@ def test_a_ledger_rebuilt_from_its_entries_goes_on_as_if_nothing_had_happened(
     without, with_restarts = run(log, **policy), run(log, restarts, **policy)
     assert with_restarts.entries == without.entries
     assert with_restarts.batches == without.batches
-    assert with_restarts.closings == without.closings
+    assert with_restarts.plans == without.plans
     assert with_restarts.duplicates == without.duplicates
-    assert with_restarts.ledger.held_back == without.ledger.held_back
+    assert with_restarts.ledger.deferred == without.ledger.deferred
 
 
 @quickly
@@ -154,19 +157,19 @@ def test_what_is_held_is_what_was_written_without_the_signatures_that_nothing_is
     drawn: list[Drawn], restarts: frozenset[int]
 ) -> None:
     world = run(log_of(drawn), restarts, newest=(5, 2))
-    assert world.held.keys() == world.entries.keys()
+    assert world.cached.keys() == world.entries.keys()
     assert all(
-        Entry.model_validate_json(world.held[key]) in (entry, entry.without_signatures())
+        DatasetEntry.model_validate_json(world.cached[key]) in (entry, entry.without_signatures())
         for key, entry in world.entries.items()
     )
     world.restart()
-    trained = [name for number in world.batches for name in world.training(number)]
+    trained = [name for number in world.batches for name in world.training_members(number)]
     held_out = [entry for entry in world.entries.values() if entry.decision == "held_out"]
     newest = sorted(held_out, key=lambda entry: entry.source.offset)[-2:]
     compared = {*trained[-5:], *(entry.feedback_id for entry in newest)}
     for key, entry in world.entries.items():
-        whole = entry.waits or entry.feedback_id in compared
-        assert Entry.model_validate_json(world.held[key]) == (
+        whole = entry.is_waiting or entry.feedback_id in compared
+        assert DatasetEntry.model_validate_json(world.cached[key]) == (
             entry if whole else entry.without_signatures()
         )
 
@@ -174,32 +177,32 @@ def test_what_is_held_is_what_was_written_without_the_signatures_that_nothing_is
 def test_an_example_that_left_the_window_is_held_in_a_third_of_its_bytes_and_stays_as_it_was_written() -> (
     None
 ):
-    world = World(file_of(newest=(5, 2), held_out_share=0.0))
+    world = SimulatedShard(file_of(newest=(5, 2), held_out_share=0.0))
     for offset in range(12):
-        world.feed(scored(f"e{offset}"), offset)
+        world.decide(scored(f"e{offset}"), offset)
     sizes = {
         name: (
-            len(world.held[f"support#0|{name}"]),
+            len(world.cached[f"support#0|{name}"]),
             len(world.entries[f"support#0|{name}"].encode()),
         )
         for name in ("e0", "e9")
     }
     assert sizes["e9"][0] == sizes["e9"][1] == sizes["e0"][1]
     assert sizes["e0"][0] < sizes["e0"][1] / 3
-    held = world.held
+    held = world.cached
     world.restart()
-    assert world.held == held
+    assert world.cached == held
 
 
 def test_who_was_withdrawn_from_the_newest_keeps_the_place_there() -> None:
     """Otherwise a ledger that was rebuilt after the withdrawal would compare with an older example,
     which had left before it.
     """
-    world = World(file_of(newest=(5, 2), held_out_share=0.5, batch_size=3))
+    world = SimulatedShard(file_of(newest=(5, 2), held_out_share=0.5, batch_size=3))
     events = [scored(f"e{offset}", user_id=f"user{offset}") for offset in range(100)]
     while True:
         offset = len(world.entries)
-        world.feed(events[offset], offset)
+        world.decide(events[offset], offset)
         held_out = [
             at
             for at in range(offset + 1)
@@ -207,7 +210,7 @@ def test_who_was_withdrawn_from_the_newest_keeps_the_place_there() -> None:
         ]
         if len(held_out) > 3 and not world.ledger.pending:
             break
-    world.feed(scored("else", "retracted"), offset + 1)
+    world.decide(scored("else", "retracted"), offset + 1)
     world.withdraw(withdrawal("w", f"user{held_out[-1]}"), offset + 2)
     left = events[held_out[-3]]
     again, position = (
@@ -230,8 +233,8 @@ def test_batches_are_exactly_as_large_as_they_should_be_and_share_nothing(
     members = [feedback_id for batch in world.batches.values() for feedback_id in batch]
     assert len(members) == len(set(members))
     assert list(world.batches) == list(range(len(world.batches)))
-    for closing in world.closings:
-        training = closing.of("training")
+    for closing in world.plans:
+        training = closing.members_with("training")
         assert len(training) == SMALL["batch_size"]
         assert (
             max(
@@ -265,13 +268,13 @@ def test_every_event_is_in_exactly_one_state(drawn: list[Drawn], policy: dict[st
     assert world.duplicates == len(log) - len(world.entries)
     for entry in world.entries.values():
         assert [
-            entry.waits,
+            entry.is_waiting,
             entry.batch is not None,
             entry.decision in ("dropped", "withdrawal"),
         ].count(True) == 1
-        assert (entry.example is not None) == entry.waits
+        assert (entry.example is not None) == entry.is_waiting
     assert world.ledger.pending == sum(
-        entry.waits and entry.decision == "training" for entry in world.entries.values()
+        entry.is_waiting and entry.decision == "training" for entry in world.entries.values()
     )
 
 
@@ -295,8 +298,8 @@ def test_entries_that_a_crash_or_a_zombie_left_behind_are_made_whole(
     drawn: list[Drawn], data: st.DataObject
 ) -> None:
     world = run(log_of(drawn))
-    again = World(model_file(**SMALL))
-    written: dict[str, Entry] = {}
+    again = SimulatedShard(model_file(**SMALL))
+    written: dict[str, DatasetEntry] = {}
     for offset, (event, logged_at) in enumerate(log_of(drawn)):
         for entry in take(again, event, offset, logged_at):
             written[entry.key] = entry
@@ -315,7 +318,7 @@ def test_entries_that_a_crash_or_a_zombie_left_behind_are_made_whole(
         ):
             key = f"support#0|{feedback_id}"
             again.entries[key] = written[key]
-    for entry in completed(again.state, lambda artefact: manifest_of(again, artefact)):
+    for entry in repair_entries(again.state, lambda artefact: manifest_of(again, artefact)):
         again.entries[entry.key] = entry
     assert again.entries == world.entries
 
@@ -324,38 +327,38 @@ def test_a_batch_of_which_a_zombie_overwrote_every_entry_is_not_formed_again() -
     """A worker decided on e0 and e1 and was paused. Its successor closed their batch and went on;
     then the worker woke up and wrote both entries as it had left them.
     """
-    world = World(model_file(batch_size=2, held_out_share=0.0))
-    world.feed(scored("e0"), 0)
-    world.feed(scored("e1"), 1)
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
+    world.decide(scored("e0"), 0)
+    world.decide(scored("e1"), 1)
     (closed,) = world.batches.values()
     for offset, feedback_id in enumerate(closed):
         position = Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)
         decided = Ledger(world.file, 0).decide(scored(feedback_id), position, START)
         assert decided.entry is not None
         world.entries[decided.entry.key] = decided.entry
-    for entry in completed(world.state, lambda artefact: manifest_of(world, artefact)):
+    for entry in repair_entries(world.state, lambda artefact: manifest_of(world, artefact)):
         world.entries[entry.key] = entry
     world.restart()
-    world.feed(scored("e2", "correction"), 2)
+    world.decide(scored("e2", "correction"), 2)
     assert world.batches == {0: ("e0", "e1")}
-    world.feed(scored("e3"), 3)
+    world.decide(scored("e3"), 3)
     assert world.batches == {0: ("e0", "e1"), 1: ("e2", "e3")}
 
 
 def test_numbers_go_on_although_no_entry_knows_of_the_last_batch() -> None:
-    world = World(model_file(batch_size=2, held_out_share=0.0))
-    world.feed(scored("e0"), 0)
-    world.feed(scored("e1"), 1)
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
+    world.decide(scored("e0"), 0)
+    world.decide(scored("e1"), 1)
     world.entries.clear()
     world.restart()
-    world.feed(scored("e2"), 2)
-    world.feed(scored("e3"), 3)
+    world.decide(scored("e2"), 2)
+    world.decide(scored("e3"), 3)
     assert world.batches == {0: ("e0", "e1"), 1: ("e2", "e3")}
 
 
-def manifest_of(world: World, artefact: Artefact) -> Manifest:
+def manifest_of(world: SimulatedShard, artefact: Artefact) -> BatchManifest:
     number = int(artefact.uri.removesuffix(".json"))
-    return Manifest(
+    return BatchManifest(
         batch_id="b",
         model="support",
         model_digest=digest_of(b""),
@@ -373,107 +376,107 @@ def manifest_of(world: World, artefact: Artefact) -> Manifest:
 
 
 def test_fifty_close_a_batch_and_the_fifty_first_begins_the_next() -> None:
-    world = World(model_file(held_out_share=0.0))
+    world = SimulatedShard(model_file(held_out_share=0.0))
     for offset in range(49):
-        world.feed(scored(f"e{offset}"), offset)
+        world.decide(scored(f"e{offset}"), offset)
     assert not world.batches
-    world.feed(scored("e49"), 49)
-    assert len(world.training(0)) == 50
-    world.feed(scored("e50"), 50)
+    world.decide(scored("e49"), 49)
+    assert len(world.training_members(0)) == 50
+    world.decide(scored("e50"), 50)
     assert (len(world.batches), world.ledger.pending) == (1, 1)
 
 
 def test_corrections_come_first_then_the_order_of_the_log() -> None:
-    world = World(model_file(batch_size=4, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=4, held_out_share=0.0))
     for offset, kind in enumerate(["thumbs_up", "correction", "accepted", "correction"]):
-        world.feed(scored(f"e{offset}", kind), offset)
-    assert world.training(0) == ["e1", "e3", "e0", "e2"]
+        world.decide(scored(f"e{offset}", kind), offset)
+    assert world.training_members(0) == ["e1", "e3", "e0", "e2"]
 
 
 def test_one_user_cannot_fill_a_batch_and_loses_nothing() -> None:
-    world = World(model_file(batch_size=4, examples_per_user=2, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=4, examples_per_user=2, held_out_share=0.0))
     for offset in range(7):
-        world.feed(scored(f"ann{offset}", user_id="ann"), offset)
+        world.decide(scored(f"ann{offset}", user_id="ann"), offset)
     assert (world.batches, world.ledger.pending) == ({}, 7)
     for offset in range(7, 11):
-        world.feed(scored(f"bob{offset}", user_id="bob", conversation_id="c"), offset)
-    assert world.training(0) == ["ann0", "ann1", "bob7", "bob8"]
-    assert world.training(1) == ["ann2", "ann3", "bob9", "bob10"]
+        world.decide(scored(f"bob{offset}", user_id="bob", conversation_id="c"), offset)
+    assert world.training_members(0) == ["ann0", "ann1", "bob7", "bob8"]
+    assert world.training_members(1) == ["ann2", "ann3", "bob9", "bob10"]
     assert world.ledger.pending == 3
 
 
 def test_without_a_user_a_conversation_counts_and_without_both_nothing_does() -> None:
-    world = World(model_file(batch_size=3, examples_per_user=1, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=3, examples_per_user=1, held_out_share=0.0))
     for offset in range(3):
-        world.feed(scored(f"c{offset}", conversation_id="one"), offset)
+        world.decide(scored(f"c{offset}", conversation_id="one"), offset)
     assert not world.batches
-    world.feed(scored("d3"), 3)
-    world.feed(scored("d4"), 4)
-    assert world.training(0) == ["c0", "d3", "d4"]
+    world.decide(scored("d3"), 3)
+    world.decide(scored("d4"), 4)
+    assert world.training_members(0) == ["c0", "d3", "d4"]
 
 
 def test_what_rides_along_enters_the_next_batch() -> None:
-    world = World(model_file(batch_size=2, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     for offset, kind in enumerate(
         ["thumbs_up", "thumbs_down", "retracted", "thumbs_up", "thumbs_down"]
     ):
-        world.feed(scored(f"e{offset}", kind, -1.0 if kind == "thumbs_down" else 1.0), offset)
+        world.decide(scored(f"e{offset}", kind, -1.0 if kind == "thumbs_down" else 1.0), offset)
     assert world.batches == {0: ("e0", "e3", "e1")}
 
 
 def test_the_same_feedback_at_another_offset_is_a_duplicate_and_at_its_own_a_replay() -> None:
-    world = World(model_file(held_out_share=0.0))
-    assert [world.feed(scored("e"), offset).status for offset in (0, 1, 0)] == [
+    world = SimulatedShard(model_file(held_out_share=0.0))
+    assert [world.decide(scored("e"), offset).status for offset in (0, 1, 0)] == [
         "new",
         "duplicate",
         "replay",
     ]
     assert len(world.entries) == 1
-    other_source = world.feed(
+    other_source = world.decide(
         scored("e", source="/another", input=words("q"), output=words("r")), 2
     )
     assert other_source.status == "new"
 
 
 def test_a_batch_whose_last_entry_was_written_before_the_crash_closes_on_the_replay() -> None:
-    world = World(model_file(batch_size=2, held_out_share=0.0))
-    world.feed(scored("e0"), 0)
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
+    world.decide(scored("e0"), 0)
     entry = world.ledger.decide(
         scored("e1"), Position(topic=FEEDBACK_SCORED, partition=0, offset=1), START
     ).entry
     assert entry is not None
     world.entries[entry.key] = entry
     world.restart()
-    assert world.feed(scored("e0"), 0).status == "replay"
+    assert world.decide(scored("e0"), 0).status == "replay"
     assert world.batches == {0: ("e0", "e1")}
-    assert world.feed(scored("e1"), 1).status == "replay"
+    assert world.decide(scored("e1"), 1).status == "replay"
     assert len(world.batches) == 1
 
 
 def test_a_near_duplicate_of_what_waits_or_was_trained_on_is_dropped() -> None:
-    world = World(model_file(batch_size=2, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     same: dict[str, Any] = {"input": words("p"), "output": words("a")}
-    assert world.feed(scored("e0", **same), 0).entry is not None
+    assert world.decide(scored("e0", **same), 0).entry is not None
     for offset in (1, 3):
-        decided = world.feed(scored(f"e{offset}", **same), offset).entry
+        decided = world.decide(scored(f"e{offset}", **same), offset).entry
         assert decided is not None
         assert (decided.decision, decided.reason, decided.example) == (
             "dropped",
             "near_duplicate",
             None,
         )
-        world.feed(scored(f"f{offset}"), offset + 1)
+        world.decide(scored(f"f{offset}"), offset + 1)
         world.restart()
-    assert world.training(0) == ["e0", "f1"]
+    assert world.training_members(0) == ["e0", "f1"]
 
 
 def test_a_prompt_like_a_held_out_one_is_contaminated() -> None:
     long = words("long", 200)
     held_out_share = 0.5
     near = [f"{long} {number}" for number in range(20)]
-    world = World(model_file(held_out_share=held_out_share))
+    world = SimulatedShard(model_file(held_out_share=held_out_share))
     decisions = [
-        world.feed(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry
+        world.decide(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry
         for at, prompt in enumerate(near)
     ]
     first = next(at for at, entry in enumerate(decisions) if entry and entry.decision == "held_out")
@@ -484,9 +487,9 @@ def test_a_prompt_like_a_held_out_one_is_contaminated() -> None:
 def test_a_held_out_prompt_like_one_that_was_trained_on_is_contaminated_as_well() -> None:
     long = words("long", 200)
     near = [f"{long} {number}" for number in range(20)]
-    world = World(model_file(batch_size=2, held_out_share=0.5))
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.5))
     decisions = [
-        world.feed(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry
+        world.decide(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry
         for at, prompt in enumerate(near)
     ]
     assert decisions[0] is not None
@@ -495,10 +498,10 @@ def test_a_held_out_prompt_like_one_that_was_trained_on_is_contaminated_as_well(
 
 
 def test_one_correction_pasted_by_many_users_counts_once() -> None:
-    world = World(model_file(held_out_share=0.0))
+    world = SimulatedShard(model_file(held_out_share=0.0))
     same = {"input": words("p"), "output": words("a"), "corrected_output": words("pasted", 40)}
     for number in range(20):
-        world.feed(scored(f"e{number}", "correction", **same, user_id=f"user{number}"), number)
+        world.decide(scored(f"e{number}", "correction", **same, user_id=f"user{number}"), number)
     assert world.ledger.pending == 1
     assert Counter(entry.reason for entry in world.entries.values()) == {
         "correction": 1,
@@ -507,66 +510,66 @@ def test_one_correction_pasted_by_many_users_counts_once() -> None:
 
 
 def test_a_wait_that_is_too_long_closes_a_smaller_batch_and_none_that_is_too_small() -> None:
-    world = World(
+    world = SimulatedShard(
         model_file(batch_size=50, longest_wait_hours=2, smallest_batch=3, held_out_share=0.0)
     )
     for offset in range(2):
-        world.feed(scored(f"e{offset}"), offset, START)
+        world.decide(scored(f"e{offset}"), offset, START)
     late = START + timedelta(hours=3)
     world.restart()
     assert not world.ledger.is_overdue(late)
-    world.feed(scored("e2"), 2, START + timedelta(hours=1))
+    world.decide(scored("e2"), 2, START + timedelta(hours=1))
     assert not world.batches
     assert (world.ledger.is_overdue(START + timedelta(hours=2)), world.ledger.is_overdue(late)) == (
         False,
         True,
     )
-    world.ledger.wait_ended(late)
-    world.close()
+    world.ledger.advance_clock(late)
+    world.close_batches()
     assert world.batches == {0: ("e0", "e1", "e2")}
     assert not world.ledger.is_overdue(late + timedelta(hours=9))
 
 
 def test_a_pool_gives_the_most_informative_and_keeps_the_others() -> None:
-    world = World(model_file(batch_size=2, pool=4, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, pool=4, held_out_share=0.0))
     for offset, (kind, reward) in enumerate(
         [("thumbs_up", 0.9), ("thumbs_up", 0.3), ("correction", 0.0)]
     ):
-        world.feed(scored(f"e{offset}", kind, reward), offset)
+        world.decide(scored(f"e{offset}", kind, reward), offset)
     assert not world.batches
-    world.feed(scored("e3", "thumbs_up", 0.8), 3)
+    world.decide(scored("e3", "thumbs_up", 0.8), 3)
     assert world.batches == {0: ("e2", "e1")}
     assert world.ledger.pending == 2
 
 
 def test_a_newcomer_s_examples_wait_and_those_of_the_known_do_not() -> None:
-    world = World(model_file(batch_size=2, newcomer_hours=5, held_out_share=0.0))
-    world.feed(scored("first", user_id="ann"), 0, START)
-    world.feed(scored("anonymous0"), 1, START)
+    world = SimulatedShard(model_file(batch_size=2, newcomer_hours=5, held_out_share=0.0))
+    world.decide(scored("first", user_id="ann"), 0, START)
+    world.decide(scored("anonymous0"), 1, START)
     known = START + timedelta(hours=6)
     world.restart()
-    world.feed(scored("second", user_id="ann"), 2, known)
-    assert world.training(0) == ["first", "anonymous0"]
-    world.feed(scored("stranger", user_id="eve"), 3, known)
+    world.decide(scored("second", user_id="ann"), 2, known)
+    assert world.training_members(0) == ["first", "anonymous0"]
+    world.decide(scored("stranger", user_id="eve"), 3, known)
     assert not world.batches.get(1)
-    assert world.ledger.held_back == {"limits": 0, "newcomer": 1}
-    world.feed(scored("anonymous1"), 4, known)
-    assert world.training(1) == ["second", "anonymous1"]
+    assert world.ledger.deferred == {"limits": 0, "newcomer": 1}
+    world.decide(scored("anonymous1"), 4, known)
+    assert world.training_members(1) == ["second", "anonymous1"]
 
 
 def test_old_entries_are_forgotten_unless_they_are_needed() -> None:
     file = model_file(batch_size=2, held_out_share=0.0, deduplicate_days=7)
-    world = World(file)
+    world = SimulatedShard(file)
     later = START + timedelta(days=8)
-    world.feed(scored("up", "thumbs_up"), 0, START)
-    world.feed(scored("down", "thumbs_down", -1.0), 1, START)
-    world.feed(scored("gone", "retracted"), 2, START)
-    expired = world.feed(scored("up2"), 3, later).expired
+    world.decide(scored("up", "thumbs_up"), 0, START)
+    world.decide(scored("down", "thumbs_down", -1.0), 1, START)
+    world.decide(scored("gone", "retracted"), 2, START)
+    expired = world.decide(scored("up2"), 3, later).expired
     assert expired == ("support#0|gone",)
-    assert world.feed(scored("again", "retracted"), 4, later).expired == ("support#0|down",)
+    assert world.decide(scored("again", "retracted"), 4, later).expired == ("support#0|down",)
     assert {entry.feedback_id for entry in world.entries.values()} == {"up", "up2", "again"}
-    assert world.feed(scored("gone"), 5, later).status == "new"
-    assert world.feed(scored("up"), 6, later).status == "duplicate"
+    assert world.decide(scored("gone"), 5, later).status == "new"
+    assert world.decide(scored("up"), 6, later).status == "duplicate"
 
 
 def test_what_leaves_the_replay_window_no_longer_counts_as_similar() -> None:
@@ -576,28 +579,28 @@ def test_what_leaves_the_replay_window_no_longer_counts_as_similar() -> None:
             "lanes": {"adaptive": file.lanes["adaptive"].model_copy(update={"replay_window": 2})}
         }
     )
-    world = World(file)
+    world = SimulatedShard(file)
     same: dict[str, Any] = {"input": words("p"), "output": words("a")}
     for offset, event in enumerate(
         [scored("e0", **same), *(scored(f"e{number}") for number in range(1, 4))]
     ):
-        world.feed(event, offset)
+        world.decide(event, offset)
     world.restart()
-    decided = world.feed(scored("e4", **same), 4).entry
+    decided = world.decide(scored("e4", **same), 4).entry
     assert decided is not None
     assert decided.decision == "training"
 
 
 def test_dropped_events_are_counted_for_the_batch_that_closes_next() -> None:
-    world = World(model_file(batch_size=2, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     for offset, kind in enumerate(["retracted", "thumbs_up", "retracted", "regenerated"]):
-        world.feed(scored(f"e{offset}", kind), offset)
+        world.decide(scored(f"e{offset}", kind), offset)
     world.restart()
     world.ledger.decide(
         scored("e4"), world.entries["support#0|e1"].source.model_copy(update={"offset": 4}), START
     )
-    closing = world.ledger.due()
+    closing = world.ledger.plan_batch()
     assert closing is not None
     assert closing.dropped == {"low_quality": 1, "retracted": 2}
-    world.ledger.close(closing, Artefact(uri="m", digest=digest_of(b"")))
-    assert world.ledger.due() is None
+    world.ledger.close_batch(closing, Artefact(uri="m", digest=digest_of(b"")))
+    assert world.ledger.plan_batch() is None

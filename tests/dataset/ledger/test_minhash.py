@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dataset.ledger.minhash import Signature, Similar, signatures_of, words_of
+from services.dataset.ledger.minhash import MinHashIndex, Signature, signatures_of, words_of
 from services.dataset.ledger.minhash import signature_of as signature_of_words
 from shared.events import Message
 from tests.dataset.events import words
@@ -19,7 +19,7 @@ def test_case_punctuation_and_spacing_do_not_count() -> None:
 
 def test_a_word_of_two_hundred_is_a_near_duplicate_and_ten_are_not() -> None:
     text = words("text", 200).split()
-    index = Similar(0.9)
+    index = MinHashIndex(0.9)
     index.add("text", signature_of(" ".join(text)))
     assert signature_of(" ".join([*text[:-1], "other"])) in index
     assert signature_of(" ".join(text[::20] + text)) in index
@@ -31,7 +31,7 @@ def test_a_word_of_two_hundred_is_a_near_duplicate_and_ten_are_not() -> None:
 
 def test_prompt_and_answer_count_together() -> None:
     messages = [Message(role="user", content=words("prompt"))]
-    index = Similar(0.9)
+    index = MinHashIndex(0.9)
     prompt, text = signatures_of(messages, words("one"))
     index.add("a", text)
     assert signatures_of(messages, words("one"))[1] in index
@@ -49,14 +49,14 @@ def test_both_signatures_are_those_of_their_texts(prompts: list[str], answer: st
 
 
 def test_what_is_removed_is_found_no_more() -> None:
-    index = Similar(0.9)
+    index = MinHashIndex(0.9)
     index.add("a", signature_of(words("a")))
     index.add("a", signature_of(words("b")))
     assert signature_of(words("a")) not in index
     index.remove("a")
     index.remove("a")
     assert signature_of(words("b")) not in index
-    assert not index.has("a")
+    assert not index.contains_name("a")
 
 
 @given(
@@ -76,7 +76,7 @@ def test_what_is_alike_is_found_under_each_name_until_the_last_is_removed(
         "nearly": signature_of(f"{text} {words('end', 1)}"),
         "other": signature_of(words("other", 60)),
     }
-    index, there = Similar(0.9), dict[str, str]()
+    index, there = MinHashIndex(0.9), dict[str, str]()
     for name, said, added in steps:
         if added:
             index.add(name, signatures[said])
@@ -85,7 +85,7 @@ def test_what_is_alike_is_found_under_each_name_until_the_last_is_removed(
             index.remove(name)
             there.pop(name, None)
     left = set(there.values())
-    assert [index.has(name) for name in "abcd"] == [name in there for name in "abcd"]
+    assert [index.contains_name(name) for name in "abcd"] == [name in there for name in "abcd"]
     assert (
         (signatures["same"] in index)
         == (signatures["nearly"] in index)
@@ -101,7 +101,7 @@ def test_short_and_empty_texts_have_signatures() -> None:
 def test_what_the_application_says_before_every_prompt_does_not_make_prompts_alike() -> None:
     system = Message(role="system", content=words("house rules", 300))
     one, other = (Message(role="user", content=words(name)) for name in ("one", "other"))
-    index = Similar(0.9)
+    index = MinHashIndex(0.9)
     index.add("a", signatures_of([system, one], words("answer"))[1])
     assert signatures_of([system, other], words("answer"))[1] not in index
     assert signatures_of([one], words("answer"))[1] in index

@@ -6,18 +6,20 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.dataset.ledger.quota_queue import Waiting
-from shared.config.model_file import Curation
+from services.dataset.ledger.quota_queue import QuotaQueue
+from shared.config.model_file import CurationSettings
 from shared.events import Position
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 from tests.dataset.events import START
 
 WHO = st.sampled_from([None, "user:ann", "user:bob", "user:cleo"])
 WHERE = st.sampled_from([None, "talk", "chat"])
 
 
-def entry(offset: int, influence: str | None, conversation: str | None, correction: bool) -> Entry:
-    return Entry(
+def entry(
+    offset: int, influence: str | None, conversation: str | None, correction: bool
+) -> DatasetEntry:
+    return DatasetEntry(
         model="support",
         shard=0,
         feedback_id=f"e{offset}",
@@ -31,7 +33,9 @@ def entry(offset: int, influence: str | None, conversation: str | None, correcti
     )
 
 
-def by_hand(waiting: list[Entry], policy: Curation, used: Counter[str]) -> list[Entry]:
+def by_hand(
+    waiting: list[DatasetEntry], policy: CurationSettings, used: Counter[str]
+) -> list[DatasetEntry]:
     window = max(1, int(policy.user_share * policy.share_window * policy.batch_size))
     users: Counter[str] = Counter()
     conversations: Counter[str] = Counter()
@@ -60,8 +64,8 @@ def test_the_queue_gives_what_the_limits_leave_and_knows_how_much_that_is(
         "user_share": data.draw(st.sampled_from([0.2, 0.5, 1.0])),
         "share_window": data.draw(st.integers(1, 3)),
     }
-    policy = Curation(**limits)
-    queue, waiting, batches = Waiting(policy), list[Entry](), list[list[Entry]]()
+    policy = CurationSettings(**limits)
+    queue, waiting, batches = QuotaQueue(policy), list[DatasetEntry](), list[list[DatasetEntry]]()
     for offset in range(data.draw(st.integers(1, 40))):
         if waiting and data.draw(st.integers(0, 5)) == 0:
             gone = data.draw(st.sampled_from(waiting))
@@ -77,32 +81,32 @@ def test_the_queue_gives_what_the_limits_leave_and_knows_how_much_that_is(
             for one in batch
         )
         allowed = by_hand(waiting, policy, used)
-        assert queue.choose(1000) == allowed
-        assert len(allowed) <= queue.most <= queue.size == len(waiting)
+        assert queue.select(1000) == allowed
+        assert len(allowed) <= queue.max_selectable <= queue.size == len(waiting)
         if not any(one.conversation for one in waiting):
-            assert queue.most == len(allowed)
+            assert queue.max_selectable == len(allowed)
         if len(allowed) >= policy.batch_size:
-            batch = queue.choose(policy.batch_size)
+            batch = queue.select(policy.batch_size)
             assert batch == allowed[: policy.batch_size]
             for one in batch:
                 waiting.remove(one)
                 queue.remove(one)
-            queue.trained(batch)
+            queue.record_batch(batch)
             batches.append(batch)
 
 
 def test_a_user_who_has_had_their_share_of_the_window_waits_until_it_moves_on() -> None:
-    policy = Curation(batch_size=2, examples_per_user=2, user_share=0.5, share_window=2)
-    queue = Waiting(policy)
+    policy = CurationSettings(batch_size=2, examples_per_user=2, user_share=0.5, share_window=2)
+    queue = QuotaQueue(policy)
     anns = [entry(offset, "user:ann", None, False) for offset in range(4)]
     for one in anns:
         queue.add(one)
-    assert queue.choose(2) == anns[:2]
+    assert queue.select(2) == anns[:2]
     for one in anns[:2]:
         queue.remove(one)
-    queue.trained(anns[:2])
-    assert (queue.most, queue.size, queue.choose(2)) == (0, 2, [])
-    queue.trained([entry(10, "user:bob", None, False)])
-    assert queue.most == 0
-    queue.trained([entry(11, "user:bob", None, False)])
-    assert queue.choose(2) == anns[2:]
+    queue.record_batch(anns[:2])
+    assert (queue.max_selectable, queue.size, queue.select(2)) == (0, 2, [])
+    queue.record_batch([entry(10, "user:bob", None, False)])
+    assert queue.max_selectable == 0
+    queue.record_batch([entry(11, "user:bob", None, False)])
+    assert queue.select(2) == anns[2:]

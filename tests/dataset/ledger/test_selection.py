@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.dataset.ledger.minhash import minima, signature_of, words_of
-from services.dataset.ledger.selection import mean_similarity, most_informative
+from services.dataset.ledger.minhash import minhash_values, signature_of, words_of
+from services.dataset.ledger.selection import mean_similarity, select_informative
 from shared.events import Position, RewardPart
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import Example
 from tests.dataset.events import START, words
 
 
 def entry(
     offset: int, text: str, correction: bool = False, change: float = 0.5, reward: float = 1.0
-) -> Entry:
+) -> DatasetEntry:
     example = Example(
         feedback_id=f"e{offset}",
         messages=(),
@@ -26,7 +26,7 @@ def entry(
         reward=reward,
         quality=1.0,
     )
-    return Entry(
+    return DatasetEntry(
         model="support",
         shard=0,
         feedback_id=f"e{offset}",
@@ -41,8 +41,8 @@ def entry(
     )
 
 
-def chosen(candidates: list[Entry], count: int) -> list[int]:
-    return [one.source.offset for one in most_informative(candidates, count)]
+def chosen(candidates: list[DatasetEntry], count: int) -> list[int]:
+    return [one.source.offset for one in select_informative(candidates, count)]
 
 
 def test_corrections_come_before_everything_else() -> None:
@@ -62,7 +62,7 @@ def alike(sizes: dict[str, int]) -> list[str]:
     ]
 
 
-def shares(candidates: list[Entry], count: int, kinds_of: list[str]) -> dict[str, int]:
+def shares(candidates: list[DatasetEntry], count: int, kinds_of: list[str]) -> dict[str, int]:
     return dict(Counter(kinds_of[offset] for offset in chosen(candidates, count)))
 
 
@@ -99,7 +99,7 @@ def test_what_is_taken_next_is_unlike_what_was_taken_before() -> None:
 def test_the_mean_similarity_is_that_of_all_pairs(drawn: list[tuple[int, float]]) -> None:
     signatures = np.stack(
         [
-            minima(signature_of(words_of(f"{words('x', 9)} {words(str(kind), 9)}")))
+            minhash_values(signature_of(words_of(f"{words('x', 9)} {words(str(kind), 9)}")))
             for kind, _ in drawn
         ]
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from services.dataset.snapshot.markdown import block, code, cut, table
+from services.dataset.snapshot.markdown import block, code, table, truncate
 
 READER = MarkdownIt("commonmark").enable("table")
 TEXT = st.text(
@@ -51,5 +51,5 @@ def test_blank_text_is_no_code() -> None:
 
 
 def test_long_text_says_how_much_is_missing() -> None:
-    assert cut("a" * 1300, 3) == "aaa … (1,297 more characters)"
-    assert cut("abc", 3) == "abc"
+    assert truncate("a" * 1300, 3) == "aaa … (1,297 more characters)"
+    assert truncate("abc", 3) == "abc"

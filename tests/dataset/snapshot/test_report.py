@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.dataset.snapshot.report import histogram, report_of
-from services.dataset.snapshot.report_page import page_of
+from services.dataset.snapshot.report_page import render_page
 from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Message
 from shared.storage.object_store import MemoryStore, canonical_json
-from shared.storage.snapshots import Users
-from tests.dataset.batch import FILE, closing, member
+from shared.storage.snapshots import UserCounts
+from tests.dataset.batch import FILE, batch_plan, member
 
-BATCH = closing(
+BATCH = batch_plan(
     member(
         "/shop|1",
         10,
@@ -44,8 +44,8 @@ def test_who_contributed_and_what_they_said() -> None:
     assert made["training"].sources == {"": 1, "/app": 1, "/shop": 2}
     assert made["training"].model_versions == {"": 1, "v1": 2, "v2": 1}
     assert made["training"].feedback_types == {"correction": 2, "thumbs_up": 2}
-    assert made["training"].users == Users(distinct=2, largest_share=0.5, unnamed=1)
-    assert made["negative"].users == Users(distinct=1, largest_share=1.0, unnamed=0)
+    assert made["training"].users == UserCounts(distinct=2, largest_share=0.5, unnamed=1)
+    assert made["negative"].users == UserCounts(distinct=1, largest_share=1.0, unnamed=0)
     assert {kind: composition.examples for kind, composition in made.items()} == {
         "training": 4,
         "preference": 2,
@@ -57,7 +57,7 @@ def test_who_contributed_and_what_they_said() -> None:
 def test_how_far_examples_repeat_each_other() -> None:
     again = member("7", 16, messages=(Message(role="user", content="Where IS my\norder?"),))
     alike = member("8", 17, messages=(Message(role="user", content="where is my order?"),))
-    made = report_of(closing(again, alike), FILE, 0).made_of["training"]
+    made = report_of(batch_plan(again, alike), FILE, 0).made_of["training"]
     assert (made.examples, made.prompts, made.answers) == (2, 1, 2)
     assert report_of(BATCH, FILE, 0).made_of["training"].answers == 3
 
@@ -87,21 +87,23 @@ def test_what_was_decided_and_why() -> None:
 
 def test_no_user_is_named() -> None:
     report = report_of(BATCH, FILE, 0)
-    assert "@home" not in canonical_json(report.model_dump(mode="json")).decode() + page_of(report)
+    assert "@home" not in canonical_json(report.model_dump(mode="json")).decode() + render_page(
+        report
+    )
     assert len(report.samples) == 5
 
 
 def test_samples_are_drawn_by_their_ids_whatever_their_order() -> None:
     members = [member(f"m{number}", number) for number in range(20)]
-    drawn = report_of(closing(*members), FILE, 0).samples
+    drawn = report_of(batch_plan(*members), FILE, 0).samples
     assert [sample.kind for sample in drawn] == ["training"] * 3
-    assert drawn == report_of(closing(*reversed(members)), FILE, 0).samples
-    assert drawn != report_of(closing(*members, number=1), FILE, 0).samples
+    assert drawn == report_of(batch_plan(*reversed(members)), FILE, 0).samples
+    assert drawn != report_of(batch_plan(*members, number=1), FILE, 0).samples
 
 
 def test_a_correction_is_shown_with_the_answer_that_it_rejects() -> None:
     (sample,) = report_of(
-        closing(member("c", 0, reason="correction", rejected="no")), FILE, 0
+        batch_plan(member("c", 0, reason="correction", rejected="no")), FILE, 0
     ).samples
     assert sample.rejected == "no"
 
@@ -122,12 +124,12 @@ def test_the_order_in_which_reasons_were_counted_does_not_matter(reasons: list[s
     counts = {reason: len(reason) for reason in reasons}
     stores = MemoryStore(), MemoryStore()
     for store, dropped in zip(stores, (counts, dict(sorted(counts.items()))), strict=True):
-        write_snapshot(store, closing(*BATCH.members, dropped=dropped), FILE, 0)
+        write_snapshot(store, batch_plan(*BATCH.members, dropped=dropped), FILE, 0)
     assert stores[0].objects == stores[1].objects
 
 
 @pytest.mark.parametrize("held_back", [{}, {"limits": 4}])
 def test_what_is_held_back_is_counted_apart(held_back: dict[str, int]) -> None:
-    report = report_of(closing(*BATCH.members, held_back=held_back), FILE, 0)
+    report = report_of(batch_plan(*BATCH.members, held_back=held_back), FILE, 0)
     assert report.held_back == held_back
-    assert ("4 events held back for a later batch" in page_of(report)) is bool(held_back)
+    assert ("4 events held back for a later batch" in render_page(report)) is bool(held_back)

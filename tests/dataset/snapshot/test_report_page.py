@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from services.dataset.snapshot.report import DatasetReport, report_of
-from services.dataset.snapshot.report_page import page_of
+from services.dataset.snapshot.report_page import render_page
 from shared.events import Message
-from tests.dataset.batch import FILE, closing, member
+from tests.dataset.batch import FILE, batch_plan, member
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REPORT = DatasetReport.model_validate_json((GOLDEN / "report.json").read_bytes())
@@ -29,14 +29,14 @@ def headings(page: str) -> list[str]:
 
 
 def test_the_page_of_a_fixed_report() -> None:
-    assert page_of(REPORT) == (GOLDEN / "page.md").read_text(encoding="utf-8")
+    assert render_page(REPORT) == (GOLDEN / "page.md").read_text(encoding="utf-8")
 
 
 def test_the_page_says_when_in_utc() -> None:
     elsewhere = REPORT.model_copy(
         update={"closed_at": REPORT.closed_at.astimezone(timezone(timedelta(hours=5)))}
     )
-    assert page_of(elsewhere) == page_of(REPORT)
+    assert render_page(elsewhere) == render_page(REPORT)
 
 
 @given(
@@ -56,19 +56,19 @@ def test_the_order_in_which_things_are_counted_does_not_matter(
         "made_of": REPORT.made_of | {"training": training},
         "policy": REPORT.policy.model_copy(update={"curation": curation}),
     }
-    assert page_of(REPORT.model_copy(update=changed)) == page_of(REPORT)
+    assert render_page(REPORT.model_copy(update=changed)) == render_page(REPORT)
 
 
 @given(TEXT, TEXT, TEXT)
 def test_no_text_changes_what_the_page_is_made_of(prompt: str, answer: str, version: str) -> None:
     asked = (Message(role="user", content=prompt),)
     example = member(f"{answer}|{prompt}", 0, messages=asked, answer=answer, model_version=version)
-    page = page_of(report_of(closing(example), FILE, 0))
-    assert headings(page)[1:] == headings(page_of(REPORT))[1:]
+    page = render_page(report_of(batch_plan(example), FILE, 0))
+    assert headings(page)[1:] == headings(render_page(REPORT))[1:]
 
 
 def test_many_sources_are_summed_up() -> None:
     members = [member(f"/app-{number:02}|{number}", number) for number in range(30)]
-    page = page_of(report_of(closing(*members), FILE, 0))
+    page = render_page(report_of(batch_plan(*members), FILE, 0))
     assert "| 10 others | 10 | 0 | 0 | 33% |" in page
     assert page.count("`/app-") == 20 + 3

@@ -7,39 +7,44 @@ from typing import Any
 
 import pytest
 
-from services.dataset.snapshot.withdrawal import MOST_IDS, Found, announcements, mark_examples
+from services.dataset.snapshot.withdrawal import (
+    MAX_IDS_PER_EVENT,
+    MarkedExamples,
+    mark_examples,
+    withdrawal_events,
+)
 from services.dataset.snapshot.withdrawal_marks import add_to_mark, mark_key, read_mark
 from services.dataset.snapshot.writer import write_snapshot
 from shared.errors import Undecodable
 from shared.events import Artefact, RewardPart, WithdrawnBatch
 from shared.identity import user_digest
-from shared.storage.dataset_entries import Entry
+from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
-from tests.dataset.events import START, World, model_file, scored, withdrawal, words
+from tests.dataset.events import START, SimulatedShard, model_file, scored, withdrawal, words
 
 ANN, BOB = ({"user_id": user} for user in ("ann", "bob"))
 
 
-def world(**policy: Any) -> World:
-    return World(model_file(**({"batch_size": 2, "held_out_share": 0.0} | policy)))
+def world(**policy: Any) -> SimulatedShard:
+    return SimulatedShard(model_file(**({"batch_size": 2, "held_out_share": 0.0} | policy)))
 
 
-def fed(it: World, *events: tuple[str, str, dict[str, Any]]) -> World:
+def fed(it: SimulatedShard, *events: tuple[str, str, dict[str, Any]]) -> SimulatedShard:
     """With events (id, kind, fields) behind what is there."""
     for event_id, kind, fields in events:
-        it.feed(
+        it.decide(
             scored(event_id, kind, -1.0 if kind == "thumbs_down" else 1.0, **fields),
             len(it.entries),
         )
     return it
 
 
-def entry_of(it: World, feedback_id: str) -> Entry:
+def entry_of(it: SimulatedShard, feedback_id: str) -> DatasetEntry:
     return it.entries[f"support#0|{feedback_id}"]
 
 
-def forget(it: World, user: str = "ann", restart: bool = False) -> None:
+def forget(it: SimulatedShard, user: str = "ann", restart: bool = False) -> None:
     it.withdraw(withdrawal(f"w{len(it.entries)}", user), len(it.entries))
     if restart:
         it.restart()
@@ -71,10 +76,14 @@ def test_what_waits_of_a_user_is_dropped_without_a_trace_of_what_was_said_and_ot
             (),
         )
         assert (entry.example, entry.text, entry.prompt) == (None, None, None)
-    assert entry_of(it, "b1").waits
+    assert entry_of(it, "b1").is_waiting
     assert it.ledger.pending == 1
     own = entry_of(it, "w")
-    assert (own.decision, own.withdraws, own.waits) == ("withdrawal", user_digest("ann"), False)
+    assert (own.decision, own.withdraws, own.is_waiting) == (
+        "withdrawal",
+        user_digest("ann"),
+        False,
+    )
     assert not any("ann" in entry.model_dump_json() for entry in it.entries.values())
 
 
@@ -82,7 +91,7 @@ def test_what_was_withdrawn_is_counted_for_the_batch_in_whose_time_that_was() ->
     it = fed(world(), ("a0", "thumbs_up", ANN))
     forget(it, restart=True)
     fed(it, ("b0", "thumbs_up", BOB), ("b1", "thumbs_up", BOB))
-    assert [closing.dropped for closing in it.closings] == [{"withdrawn": 1}]
+    assert [closing.dropped for closing in it.plans] == [{"withdrawn": 1}]
 
 
 def test_the_same_request_again_does_nothing_and_another_takes_what_came_since() -> None:
@@ -91,7 +100,7 @@ def test_the_same_request_again_does_nothing_and_another_takes_what_came_since()
     fed(it, ("a1", "thumbs_up", ANN))
     assert it.withdraw(withdrawal("w", "ann"), 1).status == "replay"
     assert it.withdraw(withdrawal("w", "ann"), 3).status == "duplicate"
-    assert entry_of(it, "a1").waits
+    assert entry_of(it, "a1").is_waiting
     assert it.withdraw(withdrawal("again", "ann"), 4).waiting == 1
 
 
@@ -119,17 +128,17 @@ def test_from_then_on_the_user_is_a_stranger_to_every_limit(restart: bool) -> No
     it = world(**limits)
     later = START + timedelta(hours=2)
     for offset, user in enumerate((ANN, BOB)):
-        it.feed(scored(f"e{offset}", **user), offset, START)
-    it.feed(scored("e2", user_id="cleo"), 2, later)
-    assert it.training(0) == ["e0", "e1"]
+        it.decide(scored(f"e{offset}", **user), offset, START)
+    it.decide(scored("e2", user_id="cleo"), 2, later)
+    assert it.training_members(0) == ["e0", "e1"]
     it.withdraw(withdrawal("w", "ann"), 3, later)
     if restart:
         it.restart()
-    entry = it.feed(scored("a4", **ANN), 4, later).entry
+    entry = it.decide(scored("a4", **ANN), 4, later).entry
     assert entry is not None
     assert entry.since == later, "as one who was never seen"
-    it.feed(scored("b5", **BOB), 5, later + timedelta(hours=3))
-    assert it.training(1) == ["e2", "a4"], (
+    it.decide(scored("b5", **BOB), 5, later + timedelta(hours=3))
+    assert it.training_members(1) == ["e2", "a4"], (
         "bob has had his share of the window, ann's counts no more"
     )
 
@@ -147,7 +156,7 @@ def test_nothing_is_compared_any_more_with_what_the_user_said(restart: bool) -> 
     assert entry_of(it, "b2").reason == "near_duplicate"
     forget(it, restart=restart)
     fed(it, ("c3", "thumbs_up", {"user_id": "cleo"} | same))
-    assert entry_of(it, "c3").waits
+    assert entry_of(it, "c3").is_waiting
     assert entry_of(it, "a0").batch is not None, "what was trained on is still said to be"
 
 
@@ -155,12 +164,12 @@ def test_nothing_is_compared_any_more_with_what_the_user_said(restart: bool) -> 
 def test_what_says_nothing_any_more_is_deleted_once_it_is_old(restart: bool) -> None:
     it = fed(world(deduplicate_days=7), ("a0", "thumbs_up", ANN), ("b1", "thumbs_up", BOB))
     later = START + timedelta(days=8)
-    it.feed(scored("b2", **BOB), 2, later)
+    it.decide(scored("b2", **BOB), 2, later)
     assert "support#0|a0" in it.entries, "needed while similar examples are to be found"
     it.withdraw(withdrawal("w", "ann"), 3, later)
     if restart:
         it.restart()
-    assert it.feed(scored("b4", **BOB), 4, later).expired == ("support#0|a0",)
+    assert it.decide(scored("b4", **BOB), 4, later).expired == ("support#0|a0",)
 
 
 def test_a_check_of_an_answer_that_a_user_spoke_of_goes_with_what_they_said() -> None:
@@ -179,14 +188,14 @@ def test_a_check_of_an_answer_that_a_user_spoke_of_goes_with_what_they_said() ->
         ("check", "validation", about),
     )
     entry = entry_of(it, "check")
-    assert entry.waits
+    assert entry.is_waiting
     assert entry.example is not None
     assert (entry.influence, entry.example.user_id, entry.word) == ("user:ann", "ann", "thumbs_up")
     forget(it)
     assert entry_of(it, "check").reason == "withdrawn"
     fed(it, ("later", "validation", about))
     entry = entry_of(it, "later")
-    assert (entry.waits, entry.word, entry.influence, entry.parts) == (True, None, None, check)
+    assert (entry.is_waiting, entry.word, entry.influence, entry.parts) == (True, None, None, check)
 
 
 # Snapshots
@@ -207,10 +216,10 @@ def snapshots(store: MemoryStore, *batches: dict[str, dict[str, Any]]) -> list[A
                 event, withdrawal("w", "x").received.model_copy(update={"offset": offset}), START
             )
             offset += 1
-        closing = it.ledger.due()
+        closing = it.ledger.plan_batch()
         assert closing is not None
         manifests.append(write_snapshot(store, closing, it.file, 0))
-        it.ledger.close(closing, manifests[-1])
+        it.ledger.close_batch(closing, manifests[-1])
     return manifests
 
 
@@ -255,7 +264,7 @@ def test_a_user_s_examples_of_every_kind_are_found_and_marked_once_beside_manife
     assert (
         mark_examples(store, third, "nobody", lambda: None)
         == mark_examples(store, None, "ann", lambda: None)
-        == Found((), ())
+        == MarkedExamples((), ())
     )
 
 
@@ -294,7 +303,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_searched() -> None:
 
 
 def test_a_long_answer_is_said_in_parts_that_together_say_it_all_and_each_time_the_same() -> None:
-    sizes = (3, MOST_IDS - 3, 1, 2 * MOST_IDS + 7, 4)
+    sizes = (3, MAX_IDS_PER_EVENT - 3, 1, 2 * MAX_IDS_PER_EVENT + 7, 4)
     batches = tuple(
         WithdrawnBatch(
             batch_id=f"b{number}",
@@ -303,19 +312,22 @@ def test_a_long_answer_is_said_in_parts_that_together_say_it_all_and_each_time_t
         )
         for number, size in enumerate(sizes)
     )
-    events = announcements(withdrawal("w", "ann"), 3, Found(batches, ("gone",)))
-    assert events == announcements(withdrawal("w", "ann"), 3, Found(batches, ("gone",)))
+    events = withdrawal_events(withdrawal("w", "ann"), 3, MarkedExamples(batches, ("gone",)))
+    assert events == withdrawal_events(
+        withdrawal("w", "ann"), 3, MarkedExamples(batches, ("gone",))
+    )
     assert [event.part for event in events] == list(range(events[0].parts))
     assert len({event.event_id for event in events}) == len(events)
     assert all(
-        sum(len(batch.feedback_ids) for batch in event.batches) <= MOST_IDS for event in events
+        sum(len(batch.feedback_ids) for batch in event.batches) <= MAX_IDS_PER_EVENT
+        for event in events
     )
     said = [name for event in events for batch in event.batches for name in batch.feedback_ids]
     assert said == [name for batch in batches for name in batch.feedback_ids]
 
 
 def test_an_answer_names_no_user_and_is_given_when_there_is_nothing_to_withdraw() -> None:
-    (event,) = announcements(withdrawal("w", "ann", reason="asked"), 0, Found((), ()))
+    (event,) = withdrawal_events(withdrawal("w", "ann", reason="asked"), 0, MarkedExamples((), ()))
     assert (event.waiting, event.batches, event.part, event.parts, event.reason) == (
         0,
         (),

@@ -9,9 +9,9 @@ from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Artefact
 from shared.identity import batch_identity, digest_of
 from shared.storage.object_store import FsspecStore, MemoryStore, get_verified
-from shared.storage.snapshots import KINDS, Manifest, read_examples, read_manifest
-from tests.dataset.batch import FILE, closing, member, write_chain
-from tests.dataset.events import World, model_file, scored
+from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, read_examples, read_manifest
+from tests.dataset.batch import FILE, batch_plan, member, write_chain
+from tests.dataset.events import SimulatedShard, model_file, scored
 
 BEFORE_REPORTS = Path(__file__).parents[1] / "golden" / "before_reports"
 """The objects of two batches of four, as the dataset service wrote them before manifests named
@@ -31,7 +31,9 @@ class _Recording(MemoryStore):
 
 def test_the_manifest_is_written_last_and_names_everything_else() -> None:
     store = _Recording()
-    artefact = write_snapshot(store, closing(member("a", 0), member("b", 1, "held_out")), FILE, 0)
+    artefact = write_snapshot(
+        store, batch_plan(member("a", 0), member("b", 1, "held_out")), FILE, 0
+    )
     manifest = read_manifest(store, artefact)
     assert manifest.report is not None
     assert manifest.page is not None
@@ -47,7 +49,7 @@ def test_a_member_is_named_with_its_place_in_the_log() -> None:
     manifest = read_manifest(
         store,
         write_snapshot(
-            store, closing(member("a", 7), member("b", 3), member("c", 5, "negative")), FILE, 0
+            store, batch_plan(member("a", 7), member("b", 3), member("c", 5, "negative")), FILE, 0
         ),
     )
     places = [
@@ -94,7 +96,7 @@ def test_the_policy_reads_as_it_was_when_settings_are_others() -> None:
         update={"curation": {"a_setting_of_another_time": [1, "x", None]}}
     )
     said = manifest.model_copy(update={"policy": elsewhere})
-    assert Manifest.model_validate_json(said.model_dump_json()) == said
+    assert BatchManifest.model_validate_json(said.model_dump_json()) == said
 
 
 def test_manifests_from_before_reports_still_read() -> None:
@@ -116,16 +118,16 @@ def test_manifests_from_before_reports_still_read() -> None:
             None,
         )
         assert {
-            kind: len(read_examples(store, manifest, kind)) for kind in KINDS
+            kind: len(read_examples(store, manifest, kind)) for kind in EXAMPLE_KINDS
         } == manifest.counts.model_dump()
         assert manifest.batch_id == batch_identity("support", 0, number)
 
 
 def test_a_batch_is_named_by_its_place() -> None:
-    world = World(model_file(batch_size=2, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     world.ledger.decide(scored("a"), member("a", 0).source, member("a", 0).logged_at)
     world.ledger.decide(scored("b"), member("b", 1).source, member("b", 1).logged_at)
-    due = world.ledger.due()
+    due = world.ledger.plan_batch()
     assert due is not None
     assert due.batch_id == batch_identity("support", 0, 0)
     assert batch_identity("support", 0, 1) != batch_identity("support", 1, 0)

@@ -16,14 +16,14 @@ import pytest
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.server_thread import serve_intake
+from services.feedback.intake.server_thread import start_intake
 from shared.events import FeedbackReceived, FeedbackScored
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
-from tests.dataset.running import Service
+from tests.dataset.running import ServiceProcess
 from tests.dataset.running import read as read_topic
-from tests.feedback.intake.stand_in import Running
-from tests.feedback.test_service import collect, said
+from tests.feedback.intake.intake_server import RunningIntake
+from tests.feedback.test_service import collect, feedback_data
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -33,7 +33,7 @@ TOKEN = "a-token-that-may-send"
 class Sending:
     """An application that posts to a service."""
 
-    def __init__(self, service: Service, model: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, service: ServiceProcess, model: str, client: httpx.AsyncClient) -> None:
         self.service, self.model, self._client = service, model, client
 
     async def post(self, said: Any) -> httpx.Response:
@@ -54,7 +54,7 @@ async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
         "RATCHET_INTAKE_TOKENS_FILE": str(tmp_path / "tokens"),
         "RATCHET_INTAKE_ACKNOWLEDGED_SECONDS": "2",
     }
-    service = Service("feedback", own_broker.bootstrap_servers, tmp_path, **settings)
+    service = ServiceProcess("feedback", own_broker.bootstrap_servers, tmp_path, **settings)
     await service.start()
     try:
         async with httpx.AsyncClient(timeout=20) as client:
@@ -68,10 +68,14 @@ async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and
     own_broker: Broker, sending: Sending
 ) -> None:
     model, accepted = sending.model, list[str]()
-    answer = await sending.post([said(model, f"e{number}", user_id="ada") for number in range(20)])
+    answer = await sending.post(
+        [feedback_data(model, f"e{number}", user_id="ada") for number in range(20)]
+    )
     assert answer.status_code == 202, answer.text
     accepted += answer.json()["event_ids"]
-    refused = await sending.post([said(model, "never"), said(model, "neither", validation_score=7)])
+    refused = await sending.post(
+        [feedback_data(model, "never"), feedback_data(model, "neither", validation_score=7)]
+    )
     assert (refused.status_code, refused.json()["index"], refused.json()["field"]) == (
         422,
         1,
@@ -81,17 +85,17 @@ async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and
     assert own_broker.process
     own_broker.process.send_signal(signal.SIGSTOP)
     try:
-        away = await sending.post(said(model, "during", user_id="ada"))
+        away = await sending.post(feedback_data(model, "during", user_id="ada"))
         assert (away.status_code, away.headers["retry-after"]) == (503, "5")
     finally:
         own_broker.process.send_signal(signal.SIGCONT)
-    again = await sending.post(said(model, "during", user_id="ada"))
+    again = await sending.post(feedback_data(model, "during", user_id="ada"))
     assert again.status_code == 202, again.text
     metrics = sending.service.metrics
 
     async def post_until_it_is_gone() -> None:
         for number in range(100_000):
-            answer = await sending.post([said(model, f"late{number}", user_id="ada")])
+            answer = await sending.post([feedback_data(model, f"late{number}", user_id="ada")])
             accepted.extend(answer.json()["event_ids"] if answer.status_code == 202 else [])
 
     posting = asyncio.create_task(post_until_it_is_gone())
@@ -115,16 +119,16 @@ async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and
 
 async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
     delivery, port = KafkaDelivery(f"127.0.0.1:{free_port()}", 1), free_port()
-    intake = Running(delivery=delivery)
-    stop = await asyncio.to_thread(serve_intake, intake.app, delivery, "127.0.0.1", port)
+    intake = RunningIntake(delivery=delivery)
+    stop = await asyncio.to_thread(start_intake, intake.app, delivery, "127.0.0.1", port)
     try:
         async with httpx.AsyncClient() as client:
             answer = await client.post(
-                f"http://127.0.0.1:{port}/v1/feedback", json=said("support", "e")
+                f"http://127.0.0.1:{port}/v1/feedback", json=feedback_data("support", "e")
             )
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         with pytest.raises(OSError, match="in use"):
-            await asyncio.to_thread(serve_intake, intake.app, delivery, "127.0.0.1", port)
+            await asyncio.to_thread(start_intake, intake.app, delivery, "127.0.0.1", port)
     finally:
         async with asyncio.timeout(10):
             await asyncio.to_thread(stop)
@@ -135,7 +139,7 @@ async def test_it_can_be_turned_off(broker: str, tmp_path: Path) -> None:
     (tmp_path / "models" / "quiet.yaml").write_text(
         "model: quiet\nbase: {training: base, serving: base.gguf}\n"
     )
-    service = Service(
+    service = ServiceProcess(
         "feedback",
         broker,
         tmp_path,
@@ -144,7 +148,7 @@ async def test_it_can_be_turned_off(broker: str, tmp_path: Path) -> None:
     )
     service.launch()
     try:
-        await service.until(service.is_live, "live")
+        await service.wait_until(service.is_live, "live")
         async with httpx.AsyncClient() as client:
             assert (
                 await client.post(f"http://127.0.0.1:{service.port}/v1/feedback", json={})

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from services.feedback.redaction.names import load_name_finder
-from services.feedback.redaction.pii_match import Found
+from services.feedback.redaction.pii_match import PiiMatch
 from services.feedback.redaction.redactor import Redactor
-from shared.config.redaction_policy import Redaction
+from shared.config.redaction_policy import RedactionPolicy
 from shared.errors import Misconfigured
-from tests.dataset.running import Service
-from tests.feedback.said import feedback
+from tests.dataset.running import ServiceProcess
+from tests.feedback.feedback_events import make_feedback
 
 INSTALLED = find_spec("presidio_analyzer") is not None and find_spec("spacy") is not None
 
@@ -25,16 +25,16 @@ class Acquaintances:
     def __init__(self) -> None:
         self.people: set[str] = set()
 
-    def __call__(self, text: str) -> Iterator[Found]:
+    def __call__(self, text: str) -> Iterator[PiiMatch]:
         for person in sorted(self.people, key=text.find):
             if (start := text.find(person)) >= 0:
-                yield Found(start, start + len(person), "person", person.casefold())
+                yield PiiMatch(start, start + len(person), "person", person.casefold())
 
 
 def test_names_are_replaced_where_the_policy_asks_for_it() -> None:
     known = Acquaintances()
-    redactor = Redactor(Redaction(names=True), known)
-    said = feedback(input="I am Ada, ada@example.com", output="Dear Ada", user_id="Ada")
+    redactor = Redactor(RedactionPolicy(names=True), known)
+    said = make_feedback(input="I am Ada, ada@example.com", output="Dear Ada", user_id="Ada")
     assert redactor.redact(said).feedback.output == "Dear Ada"
     known.people.add("Ada")
     found = redactor.redact(said)
@@ -43,14 +43,14 @@ def test_names_are_replaced_where_the_policy_asks_for_it() -> None:
         "Dear <PERSON_1>",
     )
     assert found.counts == {"person": 3, "email": 1}
-    assert Redactor(Redaction(names=False), known).redact(said).feedback.output == "Dear Ada"
+    assert Redactor(RedactionPolicy(names=False), known).redact(said).feedback.output == "Dear Ada"
 
 
 def test_what_another_finder_found_is_nobodys_name() -> None:
     known = Acquaintances()
     known.people.add("ada")
-    redactor = Redactor(Redaction(names=True), known)
-    assert redactor.redact(feedback(output="ada@example.com")).feedback.output == "<EMAIL_1>"
+    redactor = Redactor(RedactionPolicy(names=True), known)
+    assert redactor.redact(make_feedback(output="ada@example.com")).feedback.output == "<EMAIL_1>"
 
 
 @pytest.mark.skipif(INSTALLED, reason="the extra `presidio` is installed")
@@ -61,7 +61,7 @@ def test_without_the_extra_the_service_does_not_start_and_says_what_to_install(
     (tmp_path / "models" / "m.yaml").write_text(
         "model: m\nbase: {training: b, serving: b.gguf}\nredaction: {names: true}\n"
     )
-    service = Service("feedback", "127.0.0.1:1", tmp_path)
+    service = ServiceProcess("feedback", "127.0.0.1:1", tmp_path)
     service.launch()
     assert service.process is not None
     assert service.process.wait(60) != 0
@@ -78,9 +78,11 @@ def test_presidio_finds_people_and_places(tmp_path: Path) -> None:
         [{"label": "PERSON", "pattern": "Ada Lovelace"}, {"label": "GPE", "pattern": "London"}]
     )
     pipeline.to_disk(tmp_path / "pipeline")
-    redactor = Redactor(Redaction(names=True), load_name_finder(str(tmp_path / "pipeline"), "en"))
+    redactor = Redactor(
+        RedactionPolicy(names=True), load_name_finder(str(tmp_path / "pipeline"), "en")
+    )
     found = redactor.redact(
-        feedback(output="Dear Ada Lovelace (ada@example.com), come to London, Ada Lovelace")
+        make_feedback(output="Dear Ada Lovelace (ada@example.com), come to London, Ada Lovelace")
     )
     assert found.feedback.output == "Dear <PERSON_1> (<EMAIL_1>), come to <PLACE_1>, <PERSON_1>"
     with pytest.raises(Misconfigured, match="RATCHET_NAMES_PIPELINE: 'en_none' is neither"):

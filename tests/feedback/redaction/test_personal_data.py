@@ -6,14 +6,14 @@ import pytest
 from services.feedback.redaction.payment_numbers import has_luhn_checksum
 from services.feedback.redaction.phones import PhoneFinder
 from services.feedback.redaction.redactor import Redactor
-from shared.config.redaction_policy import REGIONS, Kind, Redaction
-from tests.feedback.said import feedback
+from shared.config.redaction_policy import REGIONS, PersonalDataKind, RedactionPolicy
+from tests.feedback.feedback_events import make_feedback
 
-REDACTOR = Redactor(Redaction())
+REDACTOR = Redactor(RedactionPolicy())
 
 
 def left(text: str, redactor: Redactor = REDACTOR) -> str:
-    return redactor.redact(feedback(output=text)).feedback.output
+    return redactor.redact(make_feedback(output=text)).feedback.output
 
 
 # Tokens are put together here, so that nobody's scanner takes this file for a leak.
@@ -179,7 +179,10 @@ def test_numbers_that_are_nobodys(text: str) -> None:
 
 
 def test_numbers_without_a_plus_are_found_only_in_the_regions_of_the_model() -> None:
-    spain, germany = Redactor(Redaction(regions=("ES",))), Redactor(Redaction(regions=("DE",)))
+    spain, germany = (
+        Redactor(RedactionPolicy(regions=("ES",))),
+        Redactor(RedactionPolicy(regions=("DE",))),
+    )
     assert left("llame al 612 345 678", spain) == "llame al <PHONE_1>"
     assert left("llame al 612 345 678", germany) == "llame al 612 345 678"
     assert left("llame al +34 612 345 678", germany) == "llame al <PHONE_1>"
@@ -201,7 +204,7 @@ def test_every_region_finds_its_own_example_as_digits_alone(region: str) -> None
 
 
 def test_when_patience_ends_everything_of_a_numbers_length_is_taken_for_one() -> None:
-    finder = PhoneFinder(["DE"], patience=1)
+    finder = PhoneFinder(["DE"], max_lookups=1)
     assert [(hit.start, hit.end) for hit in finder("11 111 1111, 22 222 2222, 12345")] == [(13, 24)]
 
 
@@ -320,7 +323,9 @@ def test_only_the_kinds_of_the_policy_are_looked_for() -> None:
         "ann@example.com, 030 1234567, 4111 1111 1111 1111, DE89 3704 0044 0532 0130 00, "
         "203.0.113.9, AKIA" + "IOSFODNN7EXAMPLE"
     )
-    assert left(text, Redactor(Redaction(kinds=()))) == text
-    kinds: list[Kind] = ["email", "phone", "card", "iban", "ip", "secret"]
+    assert left(text, Redactor(RedactionPolicy(kinds=()))) == text
+    kinds: list[PersonalDataKind] = ["email", "phone", "card", "iban", "ip", "secret"]
     for kind in kinds:
-        assert left(text, Redactor(Redaction(kinds=(kind,)))).count(f"<{kind.upper()}_1>") == 1
+        assert (
+            left(text, Redactor(RedactionPolicy(kinds=(kind,)))).count(f"<{kind.upper()}_1>") == 1
+        )

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.feedback.redaction.pseudonyms import pseudonym
-from services.feedback.redaction.redactor import Redacted, Redactor
-from shared.config.redaction_policy import Redaction
-from tests.feedback.said import feedback
+from services.feedback.redaction.redactor import RedactedFeedback, Redactor
+from shared.config.redaction_policy import RedactionPolicy
+from tests.feedback.feedback_events import make_feedback
 
-REDACTOR = Redactor(Redaction())
+REDACTOR = Redactor(RedactionPolicy())
 
 
-def redacted(**fields: Any) -> Redacted:
-    return REDACTOR.redact(feedback(**fields))
+def redacted(**fields: Any) -> RedactedFeedback:
+    return REDACTOR.redact(make_feedback(**fields))
 
 
 def left(text: str) -> str:
@@ -50,7 +50,7 @@ def test_a_value_has_one_number_in_all_fields_however_it_is_written() -> None:
 
 
 def test_an_event_without_personal_data_comes_back_as_it_is() -> None:
-    said = feedback(
+    said = make_feedback(
         output='{"queue":"harbor","order":"12345"}',
         input="Where is 12345?",
         user_id="ann",
@@ -76,7 +76,7 @@ def test_a_placeholder_inside_a_key_hides_nothing_else() -> None:
 
 def test_identifiers_that_are_personal_data_get_pseudonyms() -> None:
     found = REDACTOR.redact(
-        feedback(
+        make_feedback(
             user_id="Ann@Example.com",
             conversation_id="whatsapp:+4915112345678",
             response_id="r-1",

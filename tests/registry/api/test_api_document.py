@@ -18,20 +18,20 @@ from services.registry.api import retention as retention_api
 from services.registry.api import schemas as answers
 from services.registry.api import views
 from services.registry.api.lists import history_page, models_page, versions_page, withdrawals_page
-from services.registry.api.pagination import Asked
+from services.registry.api.pagination import PageRequest
 from services.registry.api.problems import PROBLEM_JSON, Problem
 from services.registry.handlers import checkpoint_saved
 from services.registry.retention.pruner import Pruner
 from services.registry.rollout.holds import release
-from services.registry.store.queries import lineage_of, trial_of, versions_of
-from services.registry.store.tables import Deployment, Run, TrialPlace
-from services.registry.versions.withdrawals import examples_withdrawn
+from services.registry.store.queries import canary_trial_of, lineage_of, versions_of
+from services.registry.store.tables import CanaryTargetRow, DeploymentRow, RunRow
+from services.registry.versions.withdrawals import record_withdrawal
 from shared.clock import SystemClock
-from shared.config.canary import CanaryRule
-from tests.registry.callers import OPERATOR
+from shared.config.canary import CanarySettings
+from tests.registry.app_server import serving
+from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import LOG, Stage
-from tests.registry.samples import NOW, Books, checkpoint
-from tests.registry.serving import serving
+from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 from tests.registry.versions.test_withdrawals import withdrawn
 
 OPERATIONS = (
@@ -76,14 +76,14 @@ seeded = settings(
 )
 
 
-def put_on_trial(books: Books, run: str) -> None:
+def put_on_trial(books: DatabaseFixture, run: str) -> None:
     """Have a challenger tried that answers at the target."""
-    books.do(
+    books.run(
         lambda session: checkpoint_saved(
-            session, checkpoint(run, books.champion), NOW, CanaryRule()
+            session, checkpoint(run, books.champion), NOW, CanarySettings()
         )
     )
-    place = TrialPlace(
+    place = CanaryTargetRow(
         model="support",
         version=str(books.aliases.challenger),
         target="fake",
@@ -92,17 +92,17 @@ def put_on_trial(books: Books, run: str) -> None:
         reason="",
         at=NOW,
     )
-    books.do(lambda session: session.add(place))
+    books.run(lambda session: session.add(place))
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """With something of everything that the API can show."""
     folder = tmp_path_factory.mktemp("registry")
-    books = Books(f"sqlite:///{folder}/registry.db")
+    books = DatabaseFixture(f"sqlite:///{folder}/registry.db")
     stage = Stage(books, folder)
     stage.registry.deployer._targets = {}  # nothing to wait for
-    stage.health.ready()
+    stage.health.mark_ready()
     stage.promote("r1")
     stage.promote("r2")
     models, targets = stage.registry.models, {"support": [stage.target]}
@@ -118,8 +118,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     )
     stage.app.include_router(retention_api.routes(models, pruner))
     put_on_trial(books, "r3")
-    books.do(
-        lambda session: examples_withdrawn(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW)
+    books.run(
+        lambda session: record_withdrawal(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW)
     )
     finding = {"passed": True, "reasons": [], "probes": 1, "tokens": 9, "mean_difference": None}
     finding |= {"seconds_per_token": 0.02, "seconds_per_token_before": None}
@@ -130,9 +130,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         "move": 3,
         "state": "deployed",
     }
-    books.do(
+    books.run(
         lambda session: session.add(
-            Deployment(**fields, reason="", seconds=0.1, finding=finding, at=NOW)
+            DeploymentRow(**fields, reason="", seconds=0.1, finding=finding, at=NOW)
         )
     )
     yield stage
@@ -230,35 +230,41 @@ def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
         return dict(page.rows[0])
 
     if (
-        stage.books.do(lambda session: trial_of(session, "support")) is None
+        stage.books.run(lambda session: canary_trial_of(session, "support")) is None
     ):  # since somebody has moved the champion
-        stage.books.do(lambda session: release(session, "support", "operator", "for this", NOW))
+        stage.books.run(lambda session: release(session, "support", "operator", "for this", NOW))
         put_on_trial(stage.books, "r4")
 
-    def look(session: Session) -> list[tuple[type[answers.Answer], dict[str, Any]]]:
-        run = session.get_one(Run, "r1")
+    def look(session: Session) -> list[tuple[type[answers.ApiModel], dict[str, Any]]]:
+        run = session.get_one(RunRow, "r1")
         version = next(each for each in versions_of(session, "support") if each.run_id == "r2")
-        model = told(models_page(session, ["support"], Asked("models", 1, None)))
+        model = told(models_page(session, ["support"], PageRequest("models", 1, None)))
         line = views.lineage_view(session, version)
         assert len(line["lineage"]) == len(lineage_of(session, version)) == 3
         return [
             (answers.Model, model),
             (answers.Deployment, model["deployments"][0]),
-            (answers.Finding, model["deployments"][0]["finding"]),
-            (answers.Trial, model["trial"]),
-            (answers.TrialPlace, model["trial"]["places"][0]),
-            (answers.Version, told(versions_page(session, "support", Asked("versions", 1, None)))),
-            (answers.Decision, told(history_page(session, "support", Asked("history", 1, None)))),
+            (answers.DeploymentCheck, model["deployments"][0]["finding"]),
+            (answers.CanaryStatus, model["trial"]),
+            (answers.CanaryTarget, model["trial"]["places"][0]),
+            (
+                answers.Version,
+                told(versions_page(session, "support", PageRequest("versions", 1, None))),
+            ),
+            (
+                answers.AuditEntry,
+                told(history_page(session, "support", PageRequest("history", 1, None))),
+            ),
             (
                 answers.Withdrawal,
-                told(withdrawals_page(session, "support", Asked("withdrawals", 1, None))),
+                told(withdrawals_page(session, "support", PageRequest("withdrawals", 1, None))),
             ),
             (answers.Lineage, line),
             (answers.Ancestor, line["lineage"][0]),
             (answers.Run, views.run_view(session, run)),
         ]
 
-    for described, answer in stage.books.do(look):
+    for described, answer in stage.books.run(look):
         names = {field.alias or name for name, field in described.model_fields.items()}
         assert set(answer) == names, described.__name__
 

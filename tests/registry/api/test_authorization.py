@@ -11,17 +11,17 @@ from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 from starlette.routing import Route
 
-from services.registry.api.authorization import COOKIE, OPEN
+from services.registry.api.authorization import COOKIE, PUBLIC_PATHS
 from services.registry.api.current_tokens import CurrentTokens
-from services.registry.pages.sign_in import local
+from services.registry.pages.sign_in import safe_path
 from services.registry.settings import RegistrySettings
-from shared.config.settings import read
+from shared.config.settings import read_settings
 from shared.errors import SettingsError
 from shared.logs import configure
-from tests.dataset.running import Service
-from tests.registry.callers import OPERATE, OPERATOR, READ, READER
+from tests.dataset.running import ServiceProcess
+from tests.registry.credentials import OPERATE, OPERATOR, READ, READER
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import Books
+from tests.registry.samples import DatabaseFixture
 
 LOG = configure("test", "error", "text")
 HERE, ELSEWHERE = "http://127.0.0.1:8080", "http://registry.example"
@@ -32,7 +32,7 @@ WHY = {"reason": "worse in use"}
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     """On SQLite: who may ask has nothing to do with where the answer is kept."""
-    stage = Stage(Books(f"sqlite:///{tmp_path}/registry.db"), tmp_path)
+    stage = Stage(DatabaseFixture(f"sqlite:///{tmp_path}/registry.db"), tmp_path)
     stage.promote("r1")
     return stage
 
@@ -119,7 +119,7 @@ async def test_every_route_but_the_open_ones_refuses_strangers(stage: Stage) -> 
                     json=WHY,
                 )
                 asked.add(path)
-                assert (answer.status_code == 401) != (path in OPEN), (
+                assert (answer.status_code == 401) != (path in PUBLIC_PATHS), (
                     method,
                     path,
                     answer.status_code,
@@ -202,7 +202,7 @@ async def test_a_sign_in_comes_from_our_own_page(stage: Stage) -> None:
     ],
 )
 def test_one_comes_back_to_this_registry_only(said: str, goes: str) -> None:
-    assert local(said) == goes
+    assert safe_path(said) == goes
 
 
 def test_a_mounted_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_wrong_setting_stops_the_start_and_shows_no_secret(
 
 def test_settings_do_not_show_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_OPERATE_TOKENS", OPERATE)
-    settings = read(RegistrySettings)
+    settings = read_settings(RegistrySettings)
     assert settings.operate_tokens.get_secret_value() == OPERATE
     assert OPERATE not in repr(settings)
 
@@ -281,7 +281,7 @@ async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(
         "RATCHET_DATABASE": f"sqlite:///{tmp_path}/registry.db",
         "RATCHET_TOKENS_FILE": str(mounted),
     }
-    registry = Service("registry", broker, tmp_path, **own)
+    registry = ServiceProcess("registry", broker, tmp_path, **own)
     await registry.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{registry.port}") as asks:
@@ -299,8 +299,8 @@ async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(
     assert OPERATE not in registry.log
 
     mounted.write_text("operate hunter2\n")
-    wrong = Service("registry", broker, tmp_path, **own)
+    wrong = ServiceProcess("registry", broker, tmp_path, **own)
     wrong.launch()
-    assert await wrong.until_ended() != 0
+    assert await wrong.wait_for_exit() != 0
     assert f"RATCHET_TOKENS_FILE: {mounted}, line 1: expected" in wrong.log
     assert "hunter2" not in wrong.log

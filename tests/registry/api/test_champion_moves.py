@@ -13,12 +13,12 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from services.registry.api.idempotency import ANSWERED_WITHIN, KEPT
+from services.registry.api.idempotency import KEY_LIFETIME, RESPONSE_DEADLINE
 from services.registry.handlers import checkpoint_saved
-from services.registry.store.tables import AuditRow, IdempotencyKey, OutboxRow
-from tests.registry.callers import OPERATOR
+from services.registry.store.tables import AuditRow, IdempotencyKeyRow, OutboxRow
+from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage, _running
-from tests.registry.samples import NOW, Books, checkpoint
+from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 
 MODEL, PROMOTE, ROLLBACK = (
     "/api/models/support",
@@ -29,7 +29,7 @@ WHY = {"reason": "worse in use"}
 
 
 @pytest.fixture
-def stage(books: Books, tmp_path: Path) -> Stage:
+def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
     stage = Stage(books, tmp_path)
     stage.promote("r1")
     return stage
@@ -49,7 +49,7 @@ async def asks(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def moves(stage: Stage) -> list[str]:
-    rows = stage.books.do(
+    rows = stage.books.run(
         lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all()
     )
     return [row.action for row in rows if row.action == "roll_back"]
@@ -71,7 +71,7 @@ async def test_the_tag_stands_for_the_aliases(stage: Stage, asks: httpx.AsyncCli
         == await tag(asks, f"{MODEL}/aliases/champion")
         == await tag(asks, f"{MODEL}/aliases/previous")
     )
-    stage.books.do(
+    stage.books.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
     )
     challenged = await tag(asks)
@@ -138,7 +138,7 @@ async def test_the_same_request_twice_is_one_move_with_one_answer(
     assert first.json() == second.json()
     assert len(moves(stage)) == 1
     assert stage.books.champion == first.json()["to"]
-    events = stage.books.do(
+    events = stage.books.run(
         lambda session: [row.headers["ce_type"] for row in session.scalars(select(OutboxRow))]
     )
     assert events.count("ratchet.VersionRolledBack.v1") == 1
@@ -174,7 +174,7 @@ async def test_a_key_may_come_without_its_quotes(stage: Stage, asks: httpx.Async
 async def test_what_was_refused_keeps_no_key(stage: Stage, asks: httpx.AsyncClient) -> None:
     headers = key()
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 409
-    stage.books.do(
+    stage.books.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
     )
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 200
@@ -196,7 +196,7 @@ async def test_requests_under_one_key_that_meet_make_one_move(
 
 
 def _alter(stage: Stage, **values: Any) -> None:
-    stage.books.do(lambda session: session.execute(update(IdempotencyKey).values(**values)))
+    stage.books.run(lambda session: session.execute(update(IdempotencyKeyRow).values(**values)))
 
 
 async def test_a_key_whose_request_is_being_answered_is_in_use(
@@ -208,7 +208,7 @@ async def test_a_key_whose_request_is_being_answered_is_in_use(
     answer = await asks.post(ROLLBACK, json=WHY, headers=headers)
     assert (answer.status_code, answer.headers["retry-after"]) == (409, "1")
     # Whoever was to answer has died over it: another finds out what came of the move.
-    _alter(stage, at=stage.registry.clock.now() - ANSWERED_WITHIN)
+    _alter(stage, at=stage.registry.clock.now() - RESPONSE_DEADLINE)
     answer = await asks.post(ROLLBACK, json=WHY, headers=headers)
     assert answer.json() | {"seconds": 0} == first | {"seconds": 0}
     assert (await asks.post(ROLLBACK, json=WHY, headers=headers)).json() == answer.json()
@@ -218,8 +218,10 @@ async def test_a_key_whose_request_is_being_answered_is_in_use(
 async def test_keys_are_forgotten_after_a_day(stage: Stage, asks: httpx.AsyncClient) -> None:
     headers = key()
     await asks.post(ROLLBACK, json=WHY, headers=headers)
-    _alter(stage, at=stage.registry.clock.now() - KEPT - timedelta(seconds=1))
+    _alter(stage, at=stage.registry.clock.now() - KEY_LIFETIME - timedelta(seconds=1))
     await asks.post(ROLLBACK, json=WHY, headers=key())
-    assert len(stage.books.do(lambda session: session.scalars(select(IdempotencyKey)).all())) == 1
+    assert (
+        len(stage.books.run(lambda session: session.scalars(select(IdempotencyKeyRow)).all())) == 1
+    )
     assert (await asks.post(ROLLBACK, json=WHY, headers=headers)).status_code == 200
     assert len(moves(stage)) == 3

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from services.registry.api.pagination import (
     UnknownCursor,
-    asked,
-    moment_and_name,
-    name,
-    number,
-    paged,
+    page_request,
+    paginate,
+    parse_name,
+    parse_number,
+    parse_time_and_name,
 )
-from services.registry.versions.withdrawals import examples_withdrawn
-from tests.registry.callers import OPERATOR
+from services.registry.versions.withdrawals import record_withdrawal
+from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import NOW, Books
+from tests.registry.samples import NOW, DatabaseFixture
 from tests.registry.versions.test_withdrawals import withdrawn
 
 LISTS = (
@@ -43,8 +43,8 @@ def test_pages_are_the_list_whatever_is_added_in_front(
     seen: list[int] = []
     cursor = None
     while True:
-        page = asked("numbers", limit, cursor, number)
-        found = paged(
+        page = page_request("numbers", limit, cursor, parse_number)
+        found = paginate(
             page,
             [row for row in rows if page.after is None or row < page.after][: limit + 1],
             lambda row: [row],
@@ -58,10 +58,10 @@ def test_pages_are_the_list_whatever_is_added_in_front(
     assert seen == sorted(numbers, reverse=True)
 
 
-@given(st.text(), st.sampled_from([number, name, moment_and_name]))
+@given(st.text(), st.sampled_from([parse_number, parse_name, parse_time_and_name]))
 def test_what_is_no_cursor_is_told_so(said: str, key: Any) -> None:
     with pytest.raises(UnknownCursor, match="leave it out"):
-        asked("versions of support", 5, said, key)
+        page_request("versions of support", 5, said, key)
 
 
 @given(
@@ -74,21 +74,25 @@ def test_a_made_up_key_is_told_so_and_never_asked_of_the_database(key: Any) -> N
     """Only a key of the list's own form comes through: whoever makes one up may begin where they
     like.
     """
-    made = paged(asked("x", 1, None, name), [1, 2], lambda row: [key, "more", 1]).next
-    for read in (number, name, moment_and_name):
+    made = paginate(
+        page_request("x", 1, None, parse_name), [1, 2], lambda row: [key, "more", 1]
+    ).next
+    for read in (parse_number, parse_name, parse_time_and_name):
         with pytest.raises(UnknownCursor):
-            asked("x", 1, made, read)
+            page_request("x", 1, made, read)
 
 
 def test_a_cursor_is_of_one_list() -> None:
-    cursor = paged(asked("versions of support", 1, None, number), [7, 6], lambda row: [row]).next
-    assert asked("versions of support", 1, cursor, number).after == 7
+    cursor = paginate(
+        page_request("versions of support", 1, None, parse_number), [7, 6], lambda row: [row]
+    ).next
+    assert page_request("versions of support", 1, cursor, parse_number).after == 7
     with pytest.raises(UnknownCursor):
-        asked("versions of other", 1, cursor, number)
+        page_request("versions of other", 1, cursor, parse_number)
 
 
 @pytest.fixture
-def stage(books: Books, tmp_path: Path) -> Stage:
+def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
     """Seven versions, 19 entries of history, and five users who were forgotten: two of them in the
     same moment, one in two answers.
     """
@@ -104,11 +108,11 @@ def stage(books: Books, tmp_path: Path) -> Stage:
             user=user,
             occurred_at=at,
         )
-        books.do(lambda session, event=event: examples_withdrawn(session, event, 0, NOW))  # type: ignore[misc]  # bound in the loop
+        books.run(lambda session, event=event: record_withdrawal(session, event, 0, NOW))  # type: ignore[misc]  # bound in the loop
     again = withdrawn(
         "second of ann", forgotten="ann", user="ann", shard=1, waiting=2, occurred_at=NOW
     )
-    books.do(lambda session: examples_withdrawn(session, again, 1, NOW))
+    books.run(lambda session: record_withdrawal(session, again, 1, NOW))
     return stage
 
 

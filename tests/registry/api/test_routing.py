@@ -11,23 +11,23 @@ import pytest
 
 from services.registry.app import watch_trials
 from services.registry.handlers import checkpoint_saved
-from services.registry.rollout.canary_test import takes_part
+from services.registry.rollout.canary_test import in_canary_share
 from services.registry.rollout.holds import hold
-from services.registry.rollout.live_monitor import rewards_heard
-from services.registry.store.queries import trial_of
-from services.registry.versions.moves import promote_by_hand
+from services.registry.rollout.live_monitor import monitor_live_rewards
+from services.registry.store.queries import canary_trial_of
+from services.registry.versions.moves import promote_by_operator
 from shared.clock import ManualClock
-from shared.config.canary import CanaryRule
+from shared.config.canary import CanarySettings
 from shared.config.model_file import Models
 from shared.events import DeploymentFailed, Event, VersionDeployed
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_SCORED, TRAINING_CHECKPOINTS
-from tests.registry.callers import READER
+from tests.registry.credentials import READER
 from tests.registry.deploy.test_deployment import LOG, Stage
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback
 
-RULE = CanaryRule(share=0.3, rewards=60, hours=48, minimum_rewards=10)
+RULE = CanarySettings(share=0.3, rewards=60, hours=48, minimum_rewards=10)
 TRIED = MODEL.model_copy(update={"canary": RULE})
 USERS = [f"user {number}" for number in range(300)]
 
@@ -40,13 +40,13 @@ def record(topic: str, event: Event) -> Record:
 class Tried(Stage):
     """A registry whose model file asks for trials, and users who were heard before."""
 
-    def __init__(self, books: Books, folder: Path) -> None:
+    def __init__(self, books: DatabaseFixture, folder: Path) -> None:
         self.clock = ManualClock(NOW)
         super().__init__(books, folder, self.clock)
         self.registry.models = Models({"support": TRIED}, folder)
         self.base = books.champion
-        books.do(
-            lambda session: rewards_heard(
+        books.run(
+            lambda session: monitor_live_rewards(
                 session, MODEL, [feedback(self.base, 0.5, user) for user in USERS], NOW
             )
         )
@@ -77,7 +77,7 @@ class Tried(Stage):
         )
 
     async def say(self, version: str, reward: float, users: Sequence[str]) -> None:
-        await self.registry.hear(
+        await self.registry.record_live_feedback(
             [record(FEEDBACK_SCORED, feedback(version, reward, user)) for user in users]
         )
 
@@ -86,7 +86,7 @@ class Tried(Stage):
 
 
 @pytest.fixture
-def stage(books: Books, tmp_path: Path) -> Tried:
+def stage(books: DatabaseFixture, tmp_path: Path) -> Tried:
     return Tried(books, tmp_path)
 
 
@@ -120,7 +120,7 @@ async def test_a_challenger_is_hinted_at_once_it_is_served_and_to_those_who_take
     )
     routed = {user: await stage.route(user=user) for user in USERS}
     for user, hint in routed.items():
-        tried = takes_part("support", version, "user", user, RULE.share)
+        tried = in_canary_share("support", version, "user", user, RULE.share)
         assert (hint["version"], hint["alias"]) == (
             (version, "challenger") if tried else (stage.base, "champion")
         )
@@ -185,7 +185,7 @@ async def test_one_that_is_promoted_is_switched_to_without_being_brought_again(
     stage: Tried,
 ) -> None:
     version = await stage.on_trial()
-    new = [user for user in USERS if takes_part("support", version, "user", user, RULE.share)]
+    new = [user for user in USERS if in_canary_share("support", version, "user", user, RULE.share)]
     old = [user for user in USERS if user not in new]
     await stage.say(version, 0.9, new[:40])
     await stage.say(stage.base, -0.9, old[:40])
@@ -210,9 +210,11 @@ async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried
         await stage.say(
             version,
             0.5,
-            [user for user in USERS if takes_part("support", version, "user", user, RULE.share)][
-                :3
-            ],
+            [
+                user
+                for user in USERS
+                if in_canary_share("support", version, "user", user, RULE.share)
+            ][:3],
         )
         await stage.say(
             stage.base,
@@ -220,7 +222,7 @@ async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried
             [
                 user
                 for user in USERS
-                if not takes_part("support", version, "user", user, RULE.share)
+                if not in_canary_share("support", version, "user", user, RULE.share)
             ][:2],
         )
         page = " ".join((await client.get("/models/support")).text.split())
@@ -232,12 +234,14 @@ async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried
 
 async def test_a_person_may_end_a_trial_or_stop_it(stage: Tried) -> None:
     version = await stage.on_trial()
-    tried = next(user for user in USERS if takes_part("support", version, "user", user, RULE.share))
+    tried = next(
+        user for user in USERS if in_canary_share("support", version, "user", user, RULE.share)
+    )
     assert (await stage.route(user=tried))["version"] == version
-    stage.books.do(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    stage.books.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
     hint = await stage.route(user=tried)
     assert (hint["version"], hint["share"], hint["until"]) == (stage.base, 0.0, None)
-    stage.books.do(lambda session: promote_by_hand(session, "support", None, "good", NOW))
+    stage.books.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
     assert (await stage.route(user=tried))["alias"] == "champion"
     assert stage.books.champion == version
 
@@ -264,7 +268,7 @@ async def test_a_target_that_has_lost_everything_gets_the_challenger_again(stage
     stage.target.versions.clear()
     stage.target.champion = stage.target.previous = stage.target.challenger = None
     assert await stage.reconcile()
-    serving = await stage.target.probe("support")
+    serving = await stage.target.inspect("support")
     assert (serving.champion, serving.challenger) == (stage.base, version)
 
 
@@ -283,10 +287,10 @@ async def test_a_challenger_stays_at_hand_however_few_versions_may(stage: Tried)
 async def test_where_no_target_serves_two_what_the_gate_promotes_is_champion_at_once(
     stage: Tried,
 ) -> None:
-    stage.target.serves_two = False
+    stage.target.supports_canary = False
     await stage.gate_promotes("r1")
     assert stage.books.champion != stage.base
-    assert stage.books.do(lambda session: trial_of(session, "support")) is None
+    assert stage.books.run(lambda session: canary_trial_of(session, "support")) is None
     assert await stage.reconcile()
 
 
@@ -300,7 +304,7 @@ async def test_a_model_file_that_says_nothing_of_a_canary_has_none(
 
 async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> None:
     version = await stage.on_trial()
-    watching = asyncio.create_task(watch_trials(stage.registry, LOG, every=0.01))
+    watching = asyncio.create_task(watch_trials(stage.registry, LOG, interval_seconds=0.01))
     try:
         await asyncio.sleep(0.1)
         assert stage.books.champion == stage.base
@@ -316,11 +320,11 @@ async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> 
 
 async def test_an_outcome_that_comes_again_begins_no_second_trial(stage: Tried) -> None:
     await stage.on_trial()
-    stage.books.do(lambda session: promote_by_hand(session, "support", None, "good", NOW))
+    stage.books.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
     assert (
-        stage.books.do(
+        stage.books.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", stage.base), NOW, RULE)
         )
         == []
     )
-    assert stage.books.do(lambda session: trial_of(session, "support")) is None
+    assert stage.books.run(lambda session: canary_trial_of(session, "support")) is None

@@ -14,20 +14,20 @@ from sqlalchemy import select
 from services.registry.api import routes as api
 from services.registry.app import Registry
 from services.registry.deploy.deployer import Deployer
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.folder import Folder
-from services.registry.deploy.targets.target import Build, Serving
-from services.registry.handlers import checkpoint_saved, progressed
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.folder import FolderTarget
+from services.registry.deploy.targets.target import MergedModel, TargetState
+from services.registry.handlers import checkpoint_saved, training_progressed
 from services.registry.pages import routes as pages
-from services.registry.store.outbox import Publisher
+from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import history_of
-from services.registry.store.tables import Deployment, OutboxRow, Version
+from services.registry.store.tables import DeploymentRow, OutboxRow, VersionRow
 from shared.clock import Clock, SystemClock
 from shared.config.model_file import Models
 from shared.events import DeploymentFailed, VersionDeployed
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer
-from shared.kafka.topic_reader import KafkaReader
+from shared.kafka.topic_reader import KafkaTopicReader
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus, publish
 from shared.messaging.consume import consume, consume_batches
@@ -36,45 +36,45 @@ from shared.messaging.topics import (
     MODELS_VERSIONS,
     TRAINING_CHECKPOINTS,
     TRAINING_PROGRESS,
-    dead_letter_of,
+    dead_letter_topic,
 )
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.observability.tracing import UNTRACED, Tracing
+from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.storage.object_store import MemoryStore
-from tests.registry.callers import OPERATOR, TOKENS
-from tests.registry.places import FakeTarget
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, progress
+from tests.registry.credentials import OPERATOR, TOKENS
+from tests.registry.fake_target import FakeTarget
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback, progress
 from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
 
 
-class FakeBuilds(Builds):
+class FakeMergedModels(MergedModels):
     """Builds without a base: the file's bytes are the version's name."""
 
-    def __init__(self, books: Books, folder: Path) -> None:
+    def __init__(self, books: DatabaseFixture, folder: Path) -> None:
         self._books, self._at = books, folder
         self.made: list[str] = []
 
-    async def build(self, model: str, name: str) -> Build:
+    async def get(self, model: str, name: str) -> MergedModel:
         path = self._at / f"{name}.gguf"
         if not path.exists():
             self.made.append(name)
             path.write_text(name)
         digest = digest_of(name.encode())
 
-        def record(version: Version | None) -> None:
+        def record(version: VersionRow | None) -> None:
             assert version is not None
             version.merged_digest = digest
 
-        self._books.do(lambda session: record(session.get(Version, (model, name))))
-        return Build(model, name, path, digest, {"adapter_config.json": b"{}"})
+        self._books.run(lambda session: record(session.get(VersionRow, (model, name))))
+        return MergedModel(model, name, path, digest, {"adapter_config.json": b"{}"})
 
-    async def drop(self, model: str, name: str) -> None:
+    async def delete(self, model: str, name: str) -> None:
         (self._at / f"{name}.gguf").unlink(missing_ok=True)
 
-    async def on_disk(self, model: str) -> Collection[str]:
+    async def versions_on_disk(self, model: str) -> Collection[str]:
         return {path.stem for path in self._at.glob("*.gguf")}
 
 
@@ -82,16 +82,20 @@ class Stage:
     """A registry with one fake target, on memory's bus."""
 
     def __init__(
-        self, books: Books, folder: Path, clock: Clock | None = None, tracing: Tracing = UNTRACED
+        self,
+        books: DatabaseFixture,
+        folder: Path,
+        clock: Clock | None = None,
+        tracing: Tracing = NOOP_TRACING,
     ) -> None:
         self.books = books
         self.store = MemoryStore()
         self.target = FakeTarget()
         self.bus = MemoryBus()
         self.metrics = Metrics("registry")
-        self.builds = FakeBuilds(self.books, folder)
+        self.builds = FakeMergedModels(self.books, folder)
         clock = clock or SystemClock()
-        publisher = Publisher(self.books.database, self.bus, clock, LOG)
+        publisher = OutboxPublisher(self.books.database, self.bus, clock, LOG)
         targets = {"support": [self.target]}
         self.deployer = Deployer(
             self.books.database,
@@ -110,18 +114,18 @@ class Stage:
         )
         self.health = Health(clock)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
-        pages.add(self.app, self.registry, self.store)
+        pages.add_pages(self.app, self.registry, self.store)
 
     def promote(self, run: str) -> str:
         base = self.books.champion
-        self.books.do(lambda session: checkpoint_saved(session, checkpoint(run, base), NOW))
+        self.books.run(lambda session: checkpoint_saved(session, checkpoint(run, base), NOW))
         return self.books.champion
 
     async def reconcile(self) -> bool:
         return await self.deployer.reconcile("support", self.target)
 
     def said(self, event_type: type[VersionDeployed] | type[DeploymentFailed]) -> list[str]:
-        rows = self.books.do(
+        rows = self.books.run(
             lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
         )
         return [
@@ -130,7 +134,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(books: Books, tmp_path: Path) -> Stage:
+def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
     return Stage(books, tmp_path)
 
 
@@ -178,8 +182,10 @@ async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figur
     )
     stage.target.slow = set()
     assert await stage.reconcile()
-    finding = stage.books.do(
-        lambda session: session.scalars(select(Deployment).order_by(Deployment.id.desc())).first()
+    finding = stage.books.run(
+        lambda session: session.scalars(
+            select(DeploymentRow).order_by(DeploymentRow.id.desc())
+        ).first()
     )
     assert finding is not None
     assert finding.finding is not None
@@ -244,10 +250,10 @@ class _running:  # noqa: N801 - reads as a phrase
 class Lingering(FakeTarget):
     """A place that takes its time to let go of a call."""
 
-    probing: asyncio.Event
+    inspecting: asyncio.Event
 
-    async def probe(self, model: str) -> Serving:
-        self.probing.set()
+    async def inspect(self, model: str) -> TargetState:
+        self.inspecting.set()
         try:
             await asyncio.sleep(60)
         finally:
@@ -258,11 +264,11 @@ class Lingering(FakeTarget):
 async def test_the_deployer_ends_when_told_to_even_while_it_starts_over(stage: Stage) -> None:
     """The end is told while a loop waits for the work that it has just called off."""
     target = Lingering()
-    target.probing = asyncio.Event()
+    target.inspecting = asyncio.Event()
     stage.registry.deployer._targets = {"support": [target]}
     running = asyncio.create_task(stage.deployer.run())
-    await target.probing.wait()
-    stage.deployer._start_over("support")
+    await target.inspecting.wait()
+    stage.deployer._restart("support")
     await asyncio.sleep(0.1)
     running.cancel()
     async with asyncio.timeout(5):
@@ -280,7 +286,7 @@ async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: St
     base = stage.books.champion
     new = stage.promote("r1")
     async with _running(stage), _client(stage) as client:
-        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        assert await stage.deployer.wait_until_deployed("support", stage.books.aliases.move, 5)
         answer = await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
         assert answer.json() | {"seconds": 0} == {
             "from": new,
@@ -302,7 +308,7 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
     base = stage.books.champion
     new = stage.promote("r1")
     database, clock = stage.books.database, SystemClock()
-    publisher = Publisher(database, stage.bus, clock, LOG, "other")
+    publisher = OutboxPublisher(database, stage.bus, clock, LOG, "other")
     other = Deployer(
         database,
         {"support": [stage.target]},
@@ -315,7 +321,7 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
         "other",
     )
     async with _running(stage), _client(stage) as client:
-        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        assert await stage.deployer.wait_until_deployed("support", stage.books.aliases.move, 5)
         stage.registry.deployer = other
         assert await other.reconcile("support", stage.target), "another replica sees to it"
         answer = (
@@ -324,7 +330,9 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
     assert (answer["from"], answer["to"], answer["deployed"]) == (new, base, True)
     assert stage.target.champion == base
     assert await other.reconcile("support", stage.target), "the lease was given back"
-    assert stage.books.do(lambda session: session.scalars(select(Deployment.version)).all()) == [
+    assert stage.books.run(
+        lambda session: session.scalars(select(DeploymentRow.version)).all()
+    ) == [
         new,
         base,
     ]
@@ -361,7 +369,7 @@ async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
 
 async def test_a_person_promotes_the_challenger(stage: Stage) -> None:
     stage.promote("r1")
-    stage.books.do(
+    stage.books.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
     )
     challenger = stage.books.aliases.challenger
@@ -416,7 +424,9 @@ async def test_a_name_that_the_database_does_not_take_is_no_failure_of_the_regis
 async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> None:
     stage.promote("r1")
     for step in (1, 2, 3):
-        stage.books.do(partial(progressed, event=progress("r1", step, 1.0 / step), now=NOW))
+        stage.books.run(
+            partial(training_progressed, event=progress("r1", step, 1.0 / step), now=NOW)
+        )
     async with _client(stage) as client:
         page = (await client.get("/")).text
     assert stage.books.champion in page
@@ -429,13 +439,15 @@ async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> N
 async def test_a_folder_gets_versions_whole_and_a_link(tmp_path: Path) -> None:
     merged = tmp_path / "v1.gguf"
     merged.write_bytes(b"weights")
-    build = Build("support", "v1_x", merged, digest_of(b"weights"), {"adapter_config.json": b"{}"})
-    folder = Folder(str(tmp_path / "out"))
+    build = MergedModel(
+        "support", "v1_x", merged, digest_of(b"weights"), {"adapter_config.json": b"{}"}
+    )
+    folder = FolderTarget(str(tmp_path / "out"))
     await folder.push(build)
     assert (await folder.verify(build)).passed
     await folder.switch("support", "v1_x", None)
     assert (tmp_path / "out/support/champion/model.gguf").read_bytes() == b"weights"
-    serving = await folder.probe("support")
+    serving = await folder.inspect("support")
     assert (serving.champion, serving.versions) == ("v1_x", {"v1_x": build.digest})
     (tmp_path / "out/support/v1_x/model.gguf").write_bytes(b"altered")
     assert not (await folder.verify(build)).passed
@@ -446,12 +458,12 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
     producer = KafkaProducer(broker)
     await producer.start()
     consumer = KafkaConsumer(broker, "registry-test", (TRAINING_CHECKPOINTS, TRAINING_PROGRESS))
-    seen = KafkaReader(broker, (MODELS_VERSIONS, dead_letter_of(TRAINING_CHECKPOINTS)))
+    seen = KafkaTopicReader(broker, (MODELS_VERSIONS, dead_letter_topic(TRAINING_CHECKPOINTS)))
     await consumer.start()
     await seen.start()
-    await seen.newest()  # what other tests have left there
+    await seen.read_new()  # what other tests have left there
     clock = SystemClock()
-    publisher = Publisher(stage.books.database, producer, clock, LOG)
+    publisher = OutboxPublisher(stage.books.database, producer, clock, LOG)
     following = asyncio.create_task(
         consume(
             consumer.records(),
@@ -476,19 +488,19 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
             while len(topics) < 5:
                 topics += [
                     record.topic
-                    for record in await seen.newest()
+                    for record in await seen.read_new()
                     if record.key in (b"support", b"other")
                 ]
                 await asyncio.sleep(0.1)
     finally:
-        consumer.finish()
+        consumer.stop_after_current()
         await following
         await consumer.stop()
         await seen.stop()
         await producer.stop()
-    assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_of(TRAINING_CHECKPOINTS)]
-    assert stage.books.do(lambda session: len(session.scalars(select(Version)).all())) == 2
-    assert stage.books.do(lambda session: session.scalars(select(Deployment)).all()) == []
+    assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_topic(TRAINING_CHECKPOINTS)]
+    assert stage.books.run(lambda session: len(session.scalars(select(VersionRow)).all())) == 2
+    assert stage.books.run(lambda session: session.scalars(select(DeploymentRow)).all()) == []
 
 
 @pytest.mark.kafka
@@ -497,14 +509,16 @@ async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
 ) -> None:
     books, name = stage.books, f"live-{uuid4().hex[:8]}"
     base = books.champion
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
     worse = books.champion
     producer = KafkaProducer(broker)
     live = KafkaConsumer(broker, name, (FEEDBACK_SCORED,))
     await producer.start()
     await live.start()
     listening = asyncio.create_task(
-        consume_batches(live.batches(50), stage.registry.hear, live.commit, runtime_of())
+        consume_batches(
+            live.batches(50), stage.registry.record_live_feedback, live.commit, runtime_of()
+        )
     )
     try:
         await producer.send(FEEDBACK_SCORED, b"support", b"no event", [])
@@ -523,16 +537,16 @@ async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
             while books.champion != base:
                 await asyncio.sleep(0.1)
     finally:
-        live.finish()
+        live.stop_after_current()
         await listening
         await live.stop()
         await producer.stop()
-    assert books.do(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
+    assert books.run(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
 
 
 async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: Stage) -> None:
     database, clock = stage.books.database, SystemClock()
-    publisher = Publisher(database, stage.bus, clock, LOG)
+    publisher = OutboxPublisher(database, stage.bus, clock, LOG)
     nobody = Deployer(
         database, {"support": []}, stage.builds, publisher, clock, LOG, stage.metrics, 1
     )
@@ -558,12 +572,12 @@ async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_t
 
     assert told() == (None, None, None)
     await stage.reconcile()
-    await stage.registry.show_state("support")
+    await stage.registry.update_state_metrics("support")
     assert told() == (1, 0, 0)
     stage.target.answers_wrongly = {1}
     stage.promote("r1")
     await stage.reconcile()
-    await stage.registry.show_state("support")
+    await stage.registry.update_state_metrics("support")
     assert told() == (0, 0, 1), "what was served before is still served"
     stage.target.answers_wrongly = set()
     await stage.reconcile()
@@ -573,7 +587,7 @@ async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_t
     assert told() == (0, 1, 1), "nobody knows what it serves"
     stage.target.away = False
     await stage.deployer._leases["support"].release()
-    publisher = Publisher(stage.books.database, stage.bus, SystemClock(), LOG, "other")
+    publisher = OutboxPublisher(stage.books.database, stage.bus, SystemClock(), LOG, "other")
     targets = {"support": [stage.target]}
     other = Deployer(
         stage.books.database,
@@ -602,6 +616,6 @@ async def test_a_rollback_is_counted_by_who_asked_and_both_counts_begin_at_zero(
     assert (told("operator"), told("monitor")) == (0, 0)
     stage.promote("r1")
     async with _running(stage), _client(stage) as client:
-        assert await stage.deployer.deployed("support", stage.books.aliases.move, 5)
+        assert await stage.deployer.wait_until_deployed("support", stage.books.aliases.move, 5)
         await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
     assert (told("operator"), told("monitor")) == (1, 0)

@@ -63,7 +63,7 @@ def test_the_token_of_beginnings_stands_there_once_in_every_conversation() -> No
     ):
         assert found.render(conversation).startswith("<s><|h|>")
         assert found.render(conversation).count("<s>") == 1
-    assert '{{ if eq $i 0 }}{{ "<s>" }}{{ end }}' in found.go
+    assert '{{ if eq $i 0 }}{{ "<s>" }}{{ end }}' in found.go_template
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_template_of_go_has_every_text_as_a_string() -> None:
     string.
     """
     around = {"user": ('"{{', "｜\n"), "assistant": ("", "")}
-    assert ChatFormat(around, "", True, "\\").go == (
+    assert ChatFormat(around, "", True, "\\").go_template == (
         '{{ range $i, $m := .Messages }}{{ if eq $m.Role "user" }}{{ "\\"{{" }}{{ $m.Content '
         '}}{{ "｜\\n" }}{{ end }}'
         '{{ if eq $m.Role "assistant" }}{{ $m.Content }}{{ end }}{{ end }}{{ "\\\\" }}'

@@ -17,23 +17,23 @@ from transformers import AutoTokenizer
 
 from ratchet.local_stack.bases import SMOLLM2
 from services.registry.deploy.deployer import Deployer
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.ollama import Ollama
-from services.registry.deploy.targets.target import Build, Refused, TargetUnavailable
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.ollama import OllamaTarget
+from services.registry.deploy.targets.target import MergedModel, TargetRefused, TargetUnavailable
 from services.registry.gguf import lora_delta as lora
-from services.registry.gguf.merge import Merged, merge
+from services.registry.gguf.merge import MergedFile, merge
 from services.registry.handlers import checkpoint_saved
-from services.registry.store.outbox import Publisher
-from services.registry.store.tables import OutboxRow, Version
+from services.registry.store.outbox import OutboxPublisher
+from services.registry.store.tables import OutboxRow, VersionRow
 from shared.clock import SystemClock
 from shared.events import DeploymentFailed, Message, Probe, ProbeToken, VersionDeployed
 from shared.identity import digest_of_file
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus
 from shared.observability.metrics import Metrics
-from tests.registry.ollamas import FakeOllama, Place, RealOllama
+from tests.registry.ollama_servers import FakeOllama, Place, RealOllama
 from tests.registry.reference import Reference
-from tests.registry.samples import NOW, Books, checkpoint
+from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 
 CONTEXT = 512
 _BOTH = ("support:champion", "support:challenger", "support:v2_x")
@@ -53,10 +53,10 @@ class Stage:
     """
 
     place: Place
-    target: Ollama
+    target: OllamaTarget
     api: ollama.AsyncClient
-    first: Build
-    second: Build
+    first: MergedModel
+    second: MergedModel
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.model)])
@@ -75,13 +75,13 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         end.push_async_callback(place.stop)
         client = await end.enter_async_context(httpx.AsyncClient())
         api = await end.enter_async_context(ollama.AsyncClient(place.url))
-        yield Stage(place, Ollama(place.url, client, api, CONTEXT, 1), api, first, second)
+        yield Stage(place, OllamaTarget(place.url, client, api, CONTEXT, 1), api, first, second)
 
 
 @pytest.fixture(scope="module")
 def real_builds(
-    bases: Path, merged: Merged, reference: Reference, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Build, Build]:
+    bases: Path, merged: MergedFile, reference: Reference, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MergedModel, MergedModel]:
     """The reference's adapter, merged, and merged without the permutation, which speaks otherwise
     at tokens with a clear lead. (The base alone would not do: its answers part from the reference's
     at near ties, and text is all that is compared.)
@@ -95,12 +95,12 @@ def real_builds(
             tmp_path_factory.mktemp("wrong") / "model.gguf",
         )
     return (
-        Build("support", "v1_x", merged.path, merged.digest, {}, reference.probes),
-        Build("support", "v2_x", wrong.path, wrong.digest),
+        MergedModel("support", "v1_x", merged.path, merged.digest, {}, reference.probes),
+        MergedModel("support", "v2_x", wrong.path, wrong.digest),
     )
 
 
-def _small(folder: Path, version: str, weight: float, jinja: str = CHATML) -> Build:
+def _small(folder: Path, version: str, weight: float, jinja: str = CHATML) -> MergedModel:
     """A file with the metadata of a model and one weight."""
     path = folder / f"{version}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
@@ -118,12 +118,12 @@ def _small(folder: Path, version: str, weight: float, jinja: str = CHATML) -> Bu
     answer = (("It", 2.0), (" is", 3.0), (" wide", 0.1), (".", 2.0), ("<|im_end|>", 4.0))
     tokens = tuple(ProbeToken(text=text, logprob=-0.1, lead=lead) for text, lead in answer)
     probe = Probe(messages=(Message(role="user", content="The sea?"),), answer=tokens)
-    return Build("support", version, path, digest_of_file(path), {}, (probe,))
+    return MergedModel("support", version, path, digest_of_file(path), {}, (probe,))
 
 
 async def test_a_version_is_there_under_its_own_name_and_is_never_made_again(stage: Stage) -> None:
     await stage.target.push(stage.first)
-    serving = await stage.target.probe("support")
+    serving = await stage.target.inspect("support")
     assert (serving.champion, serving.previous, serving.versions) == (
         None,
         None,
@@ -132,7 +132,7 @@ async def test_a_version_is_there_under_its_own_name_and_is_never_made_again(sta
     made = (await stage.api.list()).models
     await stage.target.push(stage.first)
     assert (await stage.api.list()).models == made
-    with pytest.raises(Refused, match="versions never change"):
+    with pytest.raises(TargetRefused, match="versions never change"):
         await stage.target.push(replace(stage.second, version="v1_x"))
     assert (await stage.api.list()).models == made
 
@@ -163,9 +163,9 @@ async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage:
         await stage.target.push(build)
     await stage.target.switch("support", "v1_x", None)
     assert stage.target.served_name("support") == "support:champion"
-    assert (await stage.target.probe("support")).champion == "v1_x"
+    assert (await stage.target.inspect("support")).champion == "v1_x"
     await stage.target.switch("support", "v2_x", "v1_x")
-    serving = await stage.target.probe("support")
+    serving = await stage.target.inspect("support")
     # The second and the third have the same weights, and are told apart.
     assert (serving.champion, serving.previous, set(serving.versions)) == (
         "v2_x",
@@ -173,14 +173,14 @@ async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage:
         {"v1_x", "v2_x", "v3_x"},
     )
     for version in ("v1_x", "v2_x"):
-        with pytest.raises(Refused, match="move the alias"):
+        with pytest.raises(TargetRefused, match="move the alias"):
             await stage.target.remove("support", version)
     await stage.target.remove("support", "v3_x")
     await stage.target.remove("support", "v9_x")
-    assert set((await stage.target.probe("support")).versions) == {"v1_x", "v2_x"}
-    with pytest.raises(Refused, match="not found"):
+    assert set((await stage.target.inspect("support")).versions) == {"v1_x", "v2_x"}
+    with pytest.raises(TargetRefused, match="not found"):
         await stage.target.switch("support", "v9_x", None)
-    assert (await stage.target.probe("support")).champion == "v2_x"
+    assert (await stage.target.inspect("support")).champion == "v2_x"
 
 
 async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tried(
@@ -189,10 +189,10 @@ async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tr
     for build in (stage.first, stage.second):
         await stage.target.push(build)
     await stage.target.switch("support", "v1_x", None)
-    await stage.target.try_out("support", "v2_x")
-    serving = await stage.target.probe("support")
+    await stage.target.set_challenger("support", "v2_x")
+    serving = await stage.target.inspect("support")
     assert (serving.champion, serving.challenger) == ("v1_x", "v2_x")
-    assert stage.target.name_of("support", "v2_x") == "support:v2_x"
+    assert stage.target.served_name_of("support", "v2_x") == "support:v2_x"
     prompt = [{"role": "user", "content": "The sea?"}]
     asked = {
         name: await stage.api.chat(name, prompt, options={"temperature": 0, "num_predict": 8})
@@ -200,11 +200,11 @@ async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tr
     }
     assert asked["support:challenger"].message.content == asked["support:v2_x"].message.content
     assert asked["support:champion"].message.content != asked["support:challenger"].message.content
-    with pytest.raises(Refused, match="on trial"):
+    with pytest.raises(TargetRefused, match="on trial"):
         await stage.target.remove("support", "v2_x")
     for _ in range(2):
-        await stage.target.try_out("support", None)
-    serving = await stage.target.probe("support")
+        await stage.target.set_challenger("support", None)
+    serving = await stage.target.inspect("support")
     assert (serving.champion, serving.challenger, set(serving.versions)) == (
         "v1_x",
         None,
@@ -213,22 +213,22 @@ async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tr
     await stage.target.remove("support", "v2_x")
 
 
-class _Forgetful(Ollama):
+class _Forgetful(OllamaTarget):
     """Uploads nothing, as if what was uploaded had been pruned before the tag was made."""
 
-    async def _upload(self, build: Build) -> None:
+    async def _upload(self, build: MergedModel) -> None:
         return
 
 
 async def test_an_error_after_lines_of_progress_is_an_error(stage: Stage) -> None:
     async with httpx.AsyncClient() as client:
-        with pytest.raises(Refused, match="no such file"):
+        with pytest.raises(TargetRefused, match="no such file"):
             await _Forgetful(stage.place.url, client, stage.api, CONTEXT, 1).push(stage.first)
-    assert (await stage.target.probe("support")).versions == {}
+    assert (await stage.target.inspect("support")).versions == {}
 
 
 async def test_bytes_that_were_altered_on_the_way_are_refused(stage: Stage) -> None:
-    with pytest.raises(Refused, match="digest mismatch"):
+    with pytest.raises(TargetRefused, match="digest mismatch"):
         await stage.target.push(replace(stage.first, digest=stage.second.digest))
 
 
@@ -236,27 +236,27 @@ async def test_other_tags_of_the_same_name_are_left_alone(stage: Stage) -> None:
     await stage.target.push(stage.first)
     await stage.api.copy("support:v1_x", "support:mine")
     await stage.api.copy("support:v1_x", "supporters:v5_x")
-    assert set((await stage.target.probe("support")).versions) == {"v1_x"}
+    assert set((await stage.target.inspect("support")).versions) == {"v1_x"}
 
 
-class _Prepared(Builds):
+class _Prepared(MergedModels):
     """The same file for every version."""
 
-    def __init__(self, books: Books, build: Build) -> None:
+    def __init__(self, books: DatabaseFixture, build: MergedModel) -> None:
         self._books, self._one = books, build
 
-    async def build(self, model: str, name: str) -> Build:
-        def record(version: Version | None) -> None:
+    async def get(self, model: str, name: str) -> MergedModel:
+        def record(version: VersionRow | None) -> None:
             assert version is not None
             version.merged_digest = self._one.digest
 
-        self._books.do(lambda session: record(session.get(Version, (model, name))))
+        self._books.run(lambda session: record(session.get(VersionRow, (model, name))))
         return replace(self._one, version=name, probes=())
 
-    async def drop(self, model: str, name: str) -> None:
+    async def delete(self, model: str, name: str) -> None:
         return
 
-    async def on_disk(self, model: str) -> Collection[str]:
+    async def versions_on_disk(self, model: str) -> Collection[str]:
         return ()
 
 
@@ -264,9 +264,9 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
     """An hour of the deployer's back-off, without the waiting: after 1, 2, 4 ... 64 s and then
     every 120 s, that is 7 + (3600 - 127) / 120 = 36 tries. Two promotions fall into it.
     """
-    books = Books(f"sqlite:///{tmp_path}/registry.db")
+    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     clock, log = SystemClock(), configure("test", "error", "text")
-    publisher = Publisher(books.database, MemoryBus(), clock, log)
+    publisher = OutboxPublisher(books.database, MemoryBus(), clock, log)
     builds = _Prepared(books, stage.first)
     deployer = Deployer(
         books.database,
@@ -280,23 +280,23 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
     )
     assert await deployer.reconcile("support", stage.target)
     base = books.champion
-    assert (await stage.target.probe("support")).champion == base
+    assert (await stage.target.inspect("support")).champion == base
     await stage.place.stop()
     for attempt in range(36):
         assert not await deployer.reconcile("support", stage.target)
         if attempt in (9, 19):
             outcome = checkpoint(f"r{attempt}", books.champion)
-            books.do(lambda session, outcome=outcome: checkpoint_saved(session, outcome, NOW))  # type: ignore[misc]  # bound in the loop
+            books.run(lambda session, outcome=outcome: checkpoint_saved(session, outcome, NOW))  # type: ignore[misc]  # bound in the loop
     with pytest.raises(TargetUnavailable, match="ollama serve"):
-        await stage.target.probe("support")
+        await stage.target.inspect("support")
     await stage.place.start()
     assert await deployer.reconcile("support", stage.target)
-    serving = await stage.target.probe("support")
+    serving = await stage.target.inspect("support")
     assert (serving.champion, serving.previous) == (books.champion, books.aliases.previous)
     assert len({base, serving.champion, serving.previous}) == 3
     said = [
         row.headers["ce_type"]
-        for row in books.do(
+        for row in books.run(
             lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
         )
     ]
@@ -314,7 +314,7 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
 
 @pytest.mark.model
 async def test_ollama_makes_the_prompt_that_the_base_was_trained_with(
-    bases: Path, tmp_path: Path, real_builds: tuple[Build, Build]
+    bases: Path, tmp_path: Path, real_builds: tuple[MergedModel, MergedModel]
 ) -> None:
     """Ollama counts as many tokens as the tokenizer of the base makes of the same conversation."""
     tokenizer = AutoTokenizer.from_pretrained(bases / SMOLLM2)
@@ -322,7 +322,7 @@ async def test_ollama_makes_the_prompt_that_the_base_was_trained_with(
     await place.start()
     try:
         async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
-            target = Ollama(place.url, client, api, CONTEXT, 1)
+            target = OllamaTarget(place.url, client, api, CONTEXT, 1)
             await target.push(real_builds[0])
             shown = await api.show("support:v1_x")
             assert {" ".join(line.split()) for line in (shown.parameters or "").splitlines()} == {
@@ -357,8 +357,8 @@ async def test_ollama_makes_the_prompt_that_the_base_was_trained_with(
 @dataclass
 class Fake:
     place: FakeOllama
-    target: Ollama
-    build: Build
+    target: OllamaTarget
+    build: MergedModel
 
 
 @pytest.fixture
@@ -367,22 +367,22 @@ async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
     build = _small(tmp_path, "v1_x", 1.0)
     await place.start()
     async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
-        yield Fake(place, Ollama(place.url, client, api, CONTEXT, 1), build)
+        yield Fake(place, OllamaTarget(place.url, client, api, CONTEXT, 1), build)
     await place.stop()
 
 
 async def test_a_full_disk_is_said_and_the_next_try_goes_on(fake: Fake) -> None:
     fake.place.full = True
-    with pytest.raises(Refused, match=r"disk of http.* is full.*OLLAMA_MODELS"):
+    with pytest.raises(TargetRefused, match=r"disk of http.* is full.*OLLAMA_MODELS"):
         await fake.target.push(fake.build)
     fake.place.full = False
     await fake.target.push(fake.build)
-    assert (await fake.target.probe("support")).versions == {"v1_x": fake.build.digest}
+    assert (await fake.target.inspect("support")).versions == {"v1_x": fake.build.digest}
 
 
 async def test_what_is_uploaded_already_is_not_uploaded_again(fake: Fake) -> None:
     fake.place.stops_at = "parsing GGUF"
-    with pytest.raises(Refused, match="stopped making support:v1_x"):
+    with pytest.raises(TargetRefused, match="stopped making support:v1_x"):
         await fake.target.push(fake.build)
     fake.place.stops_at = None
     await fake.target.push(fake.build)
@@ -392,7 +392,7 @@ async def test_what_is_uploaded_already_is_not_uploaded_again(fake: Fake) -> Non
 async def test_a_busy_one_is_asked_again_later(fake: Fake) -> None:
     fake.place.busy = True
     with pytest.raises(TargetUnavailable, match="busy"):
-        await fake.target.probe("support")
+        await fake.target.inspect("support")
 
 
 async def test_another_chat_template_than_the_base_has_is_found_out(fake: Fake) -> None:
@@ -412,5 +412,5 @@ async def test_something_else_at_the_address_is_told_apart(fake: Fake) -> None:
         httpx.AsyncClient() as client,
         ollama.AsyncClient("http://127.0.0.1:9", transport=transport) as api,
     ):
-        with pytest.raises(Refused, match="does not answer as Ollama does"):
-            await Ollama("http://127.0.0.1:9", client, api, CONTEXT, 1).probe("support")
+        with pytest.raises(TargetRefused, match="does not answer as Ollama does"):
+            await OllamaTarget("http://127.0.0.1:9", client, api, CONTEXT, 1).inspect("support")

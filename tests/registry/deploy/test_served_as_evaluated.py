@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from ratchet.local_stack.bases import SMOLLM2
-from ratchet.serving.api import build as build_app
+from ratchet.serving.api import build_app as build_app
 from ratchet.serving.engine import EngineOptions
-from ratchet.serving.host import Host
-from services.registry.deploy.targets.llamacpp import LlamaCpp
-from services.registry.deploy.targets.target import Build, Refused, TargetUnavailable
+from ratchet.serving.host import ServingHost
+from services.registry.deploy.targets.llamacpp import LlamaCppTarget
+from services.registry.deploy.targets.target import MergedModel, TargetRefused, TargetUnavailable
 from services.registry.gguf import lora_delta as lora
-from services.registry.gguf.merge import Merged, merge
+from services.registry.gguf.merge import MergedFile, merge
 from shared.identity import digest_of
 from shared.logs import configure
 from tests.registry.reference import Reference
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.model
 
 
 @pytest.fixture
-async def target(tmp_path: Path) -> AsyncIterator[LlamaCpp]:
-    host = Host(
+async def target(tmp_path: Path) -> AsyncIterator[LlamaCppTarget]:
+    host = ServingHost(
         tmp_path / "serving",
         EngineOptions(context=512, slots=1, threads=1),
         3,
@@ -36,17 +36,17 @@ async def target(tmp_path: Path) -> AsyncIterator[LlamaCpp]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client,
     ):
-        yield LlamaCpp("http://serving", client)
+        yield LlamaCppTarget("http://serving", client)
 
 
-def _build(version: str, merged: Merged, reference: Reference) -> Build:
-    return Build(
+def _build(version: str, merged: MergedFile, reference: Reference) -> MergedModel:
+    return MergedModel(
         "support", version, merged.path, merged.digest, reference.adapter.files, reference.probes
     )
 
 
 async def test_what_is_served_answers_as_it_was_evaluated(
-    target: LlamaCpp, merged: Merged, reference: Reference
+    target: LlamaCppTarget, merged: MergedFile, reference: Reference
 ) -> None:
     await target.push(_build("v1_x", merged, reference))
     finding = await target.verify(_build("v1_x", merged, reference))
@@ -63,15 +63,15 @@ async def test_what_is_served_answers_as_it_was_evaluated(
     assert beside.passed, beside.reasons
     assert beside.seconds_per_token_before is not None
     await target.switch("support", "v2_x", "v1_x")
-    serving = await target.probe("support")
+    serving = await target.inspect("support")
     assert (serving.champion, serving.previous) == ("v2_x", "v1_x")
-    with pytest.raises(Refused, match="move the alias"):
+    with pytest.raises(TargetRefused, match="move the alias"):
         await target.remove("support", "v1_x")
     await target.remove("support", "v9_x")
 
 
 async def test_a_merge_without_the_permutation_is_found_out(
-    target: LlamaCpp,
+    target: LlamaCppTarget,
     reference: Reference,
     bases: Path,
     tmp_path: Path,
@@ -87,14 +87,14 @@ async def test_a_merge_without_the_permutation_is_found_out(
 
 
 async def test_another_file_is_refused(
-    target: LlamaCpp, merged: Merged, reference: Reference
+    target: LlamaCppTarget, merged: MergedFile, reference: Reference
 ) -> None:
-    claimed = Merged(merged.path, digest_of(b"what it should be"))
-    with pytest.raises(Refused, match="digest"):
+    claimed = MergedFile(merged.path, digest_of(b"what it should be"))
+    with pytest.raises(TargetRefused, match="digest"):
         await target.push(_build("v1_x", claimed, reference))
 
 
 async def test_a_host_that_is_not_there_is_unavailable() -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(TargetUnavailable, match=r"ratchet\.serving"):
-            await LlamaCpp("http://127.0.0.1:9", client).probe("support")
+            await LlamaCppTarget("http://127.0.0.1:9", client).inspect("support")

@@ -84,7 +84,7 @@ async def _served(file: Path, folder: Path) -> list[float]:
             return [await _next(client, IDS[:place], IDS[place]) for place in range(1, len(IDS))]
     finally:
         engine.kill()
-        await engine.ended()
+        await engine.wait()
 
 
 async def _next(client: httpx.AsyncClient, before: Sequence[int], token: int) -> float:

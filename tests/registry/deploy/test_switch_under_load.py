@@ -12,16 +12,16 @@ import httpx
 import torch
 from safetensors.torch import save
 
-from ratchet.serving.api import build as build_host
+from ratchet.serving.api import build_app as build_host
 from ratchet.serving.engine import EngineOptions
-from ratchet.serving.host import Host
+from ratchet.serving.host import ServingHost
 from services.registry.api import routes as api
 from services.registry.app import Registry
 from services.registry.deploy.deployer import Deployer
-from services.registry.deploy.merged_models import Builds
-from services.registry.deploy.targets.llamacpp import LlamaCpp
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.handlers import checkpoint_saved
-from services.registry.store.outbox import Publisher
+from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
 from shared.config.model_file import Models
 from shared.identity import digest_of
@@ -29,11 +29,11 @@ from shared.logs import configure
 from shared.messaging.bus import MemoryBus
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.storage.adapters import CONFIG, WEIGHTS, folder_of, write_adapter
+from shared.storage.adapters import CONFIG, WEIGHTS, adapter_folder, write_adapter
 from shared.storage.object_store import MemoryStore
-from tests.registry.callers import OPERATOR, TOKENS
+from tests.registry.credentials import OPERATOR, TOKENS
 from tests.registry.families import make
-from tests.registry.samples import MODEL, NOW, Books, checkpoint
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint
 
 LOG = configure("test", "error", "text")
 ASKERS = 3
@@ -42,17 +42,17 @@ ASKERS = 3
 class World:
     """A registry that deploys to a host, and applications that ask."""
 
-    def __init__(self, books: Books, serving: httpx.AsyncClient, folder: Path) -> None:
+    def __init__(self, books: DatabaseFixture, serving: httpx.AsyncClient, folder: Path) -> None:
         self.books = books
         self.serving = serving
         self.store = MemoryStore()
         self.answers: list[tuple[int, str]] = []
         base = MODEL.base.model_copy(update={"serving": "model.gguf"})
         models = Models({"support": MODEL.model_copy(update={"base": base})}, folder)
-        builds = Builds(books.database, self.store, models, folder, folder / "merged")
+        builds = MergedModels(books.database, self.store, models, folder, folder / "merged")
         clock, metrics = SystemClock(), Metrics("registry")
-        publisher = Publisher(books.database, MemoryBus(), clock, LOG)
-        targets = {"support": [LlamaCpp("http://serving", serving)]}
+        publisher = OutboxPublisher(books.database, MemoryBus(), clock, LOG)
+        targets = {"support": [LlamaCppTarget("http://serving", serving)]}
         self.deployer = Deployer(books.database, targets, builds, publisher, clock, LOG, metrics, 1)
         registry = Registry(books.database, models, publisher, self.deployer, clock, LOG, metrics)
         transport = httpx.ASGITransport(
@@ -64,10 +64,10 @@ class World:
 
     async def served(self) -> None:
         """Wait until what is champion is served."""
-        assert await self.deployer.deployed("support", self.books.aliases.move, 60)
+        assert await self.deployer.wait_until_deployed("support", self.books.aliases.move, 60)
 
     async def promote(self, run: str) -> str:
-        folder = folder_of("support", run)
+        folder = adapter_folder("support", run)
         event = checkpoint(run, self.books.champion)
         event = event.model_copy(
             update={"adapter": write_adapter(self.store, folder, _adapter(run), digest_of(b"base"))}
@@ -121,8 +121,8 @@ def _adapter(run: str) -> dict[str, bytes]:
 async def test_no_request_fails_while_versions_are_promoted_and_rolled_back(tmp_path: Path) -> None:
     """The last rollback goes to a version that is no longer in memory."""
     make("llama", tmp_path)
-    books = Books(f"sqlite:///{tmp_path}/registry.db")
-    host = Host(tmp_path / "serving", EngineOptions(context=256, slots=1, threads=1), 2, LOG)
+    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
+    host = ServingHost(tmp_path / "serving", EngineOptions(context=256, slots=1, threads=1), 2, LOG)
     app = build_host(host)
     async with AsyncExitStack() as end:
         end.callback(books.close)

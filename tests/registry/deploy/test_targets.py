@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.registry.deploy.targets.factory import targets_of
+from services.registry.deploy.targets.factory import open_targets
 from services.registry.settings import RegistrySettings
 from shared.config.model_file import DeployTarget, Models
 from shared.errors import Misconfigured
@@ -22,7 +22,7 @@ async def test_every_kind_is_there_under_the_name_that_events_have() -> None:
         DeployTarget(kind="ollama", location="http://10.0.0.7:11434"),
         DeployTarget(kind="folder", location="/srv/models"),
     )
-    async with targets_of(models, RegistrySettings()) as targets:
+    async with open_targets(models, RegistrySettings()) as targets:
         named = {target.name: target.served_name("support") for target in targets["support"]}
     assert named == {
         "llamacpp": "support",
@@ -44,5 +44,5 @@ async def test_a_target_that_cannot_be_names_the_file_to_correct(
     declared: DeployTarget, says: str
 ) -> None:
     with pytest.raises(Misconfigured, match=rf"models/support\.yaml: .*{says}"):
-        async with targets_of(_models(declared), RegistrySettings()):
+        async with open_targets(_models(declared), RegistrySettings()):
             pass

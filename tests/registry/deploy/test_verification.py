@@ -3,11 +3,11 @@
 from services.registry.deploy.verification import (
     NEAR_TIE,
     TOLERANCE,
-    Finding,
     ServedToken,
     Timing,
-    judge,
-    judge_texts,
+    VerificationResult,
+    verify_texts,
+    verify_tokens,
 )
 from shared.events import Message, Probe, ProbeToken
 from shared.identity import digest_of
@@ -25,8 +25,8 @@ def _probe(*tokens: tuple[str, float, float]) -> Probe:
 PROBE = _probe(("The", -0.5, 2.0), (" sea", -1.0, 0.1), (" is", -0.2, 3.0))
 
 
-def _judge(*answers: tuple[tuple[str, float], ...]) -> Finding:
-    return judge(
+def _judge(*answers: tuple[tuple[str, float], ...]) -> VerificationResult:
+    return verify_tokens(
         RIGHT,
         RIGHT,
         [PROBE] * len(answers),
@@ -57,7 +57,7 @@ def test_another_token_with_a_clear_lead_fails_and_is_named() -> None:
 
 def test_the_lead_must_be_below_the_bound() -> None:
     probe = _probe(("a", -0.5, NEAR_TIE), ("b", -0.5, 2.0))
-    assert not judge(RIGHT, RIGHT, [probe], [[ServedToken("x", -0.5)]]).passed
+    assert not verify_tokens(RIGHT, RIGHT, [probe], [[ServedToken("x", -0.5)]]).passed
 
 
 def test_the_same_tokens_less_likely_fail() -> None:
@@ -68,13 +68,15 @@ def test_the_same_tokens_less_likely_fail() -> None:
 
 def test_another_file_fails_whatever_it_answers() -> None:
     answer = [ServedToken("The", -0.5), ServedToken(" sea", -1.0), ServedToken(" is", -0.2)]
-    assert not judge(RIGHT, WRONG, [PROBE], [answer]).passed
+    assert not verify_tokens(RIGHT, WRONG, [PROBE], [answer]).passed
 
 
 def test_every_probe_is_judged() -> None:
     good = (("The", -0.5), (" sea", -1.0), (" is", -0.2))
     assert not _judge(good, (("Bad", -0.5),)).passed
-    assert not judge(RIGHT, RIGHT, [PROBE, PROBE], [[ServedToken(*token) for token in good]]).passed
+    assert not verify_tokens(
+        RIGHT, RIGHT, [PROBE, PROBE], [[ServedToken(*token) for token in good]]
+    ).passed
 
 
 def test_an_answer_that_ends_early_fails() -> None:
@@ -84,16 +86,18 @@ def test_an_answer_that_ends_early_fails() -> None:
 
 def test_the_token_that_ends_an_answer_has_no_text_on_the_wire() -> None:
     probe = _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0))
-    assert judge(RIGHT, RIGHT, [probe], [[ServedToken("Hi", -0.5), ServedToken("", -0.1)]]).passed
+    assert verify_tokens(
+        RIGHT, RIGHT, [probe], [[ServedToken("Hi", -0.5), ServedToken("", -0.1)]]
+    ).passed
 
 
 def test_agreeing_on_nothing_is_not_agreeing() -> None:
     probe = _probe(("a", -0.5, 0.0))
-    assert not judge(RIGHT, RIGHT, [probe], [[ServedToken("b", -0.5)]]).passed
+    assert not verify_tokens(RIGHT, RIGHT, [probe], [[ServedToken("b", -0.5)]]).passed
 
 
-def _judge_text(answer: str, probe: Probe = PROBE) -> Finding:
-    return judge_texts(RIGHT, RIGHT, [probe], [answer])
+def _judge_text(answer: str, probe: Probe = PROBE) -> VerificationResult:
+    return verify_texts(RIGHT, RIGHT, [probe], [answer])
 
 
 def test_the_same_text_passes_and_so_does_what_comes_after_an_answer_that_was_cut() -> None:
@@ -137,23 +141,25 @@ def test_a_part_of_a_character_cannot_be_compared() -> None:
 
 
 def test_texts_are_judged_with_their_file_and_every_one_of_them() -> None:
-    assert not judge_texts(RIGHT, WRONG, [PROBE], ["The sea is"]).passed
-    assert not judge_texts(RIGHT, RIGHT, [PROBE, PROBE], ["The sea is"]).passed
+    assert not verify_texts(RIGHT, WRONG, [PROBE], ["The sea is"]).passed
+    assert not verify_texts(RIGHT, RIGHT, [PROBE, PROBE], ["The sea is"]).passed
     assert not _judge_text("b", _probe(("a", -0.5, 0.0))).passed
 
 
-PASSED = Finding(True, (), 2, 6, 0.0)
+PASSED = VerificationResult(True, (), 2, 6, 0.0)
 
 
 def test_the_quickest_answer_tells_how_long_a_token_takes() -> None:
-    finding = PASSED.timed([Timing(9.0, 3), Timing(0.4, 4), Timing(0.1, 0)], [Timing(0.5, 10)])
+    finding = PASSED.with_timings(
+        [Timing(9.0, 3), Timing(0.4, 4), Timing(0.1, 0)], [Timing(0.5, 10)]
+    )
     assert (finding.seconds_per_token, finding.seconds_per_token_before) == (0.1, 0.05)
 
 
 def test_a_version_that_takes_many_times_as_long_is_refused_with_both_figures() -> None:
-    finding = PASSED.timed([Timing(6.1, 10)], [Timing(1.0, 10)])
-    assert finding.unless_slower(6.2).passed
-    refused = finding.unless_slower(6.0)
+    finding = PASSED.with_timings([Timing(6.1, 10)], [Timing(1.0, 10)])
+    assert finding.check_slowdown(6.2).passed
+    refused = finding.check_slowdown(6.0)
     assert not refused.passed
     assert refused.reasons == (
         "a token takes 0.610 s, and 0.100 s of what answers now: more than 6 times as long "
@@ -163,5 +169,5 @@ def test_a_version_that_takes_many_times_as_long_is_refused_with_both_figures() 
 
 
 def test_without_anything_to_compare_with_no_version_is_too_slow() -> None:
-    assert PASSED.timed([Timing(99.0, 1)], []).unless_slower(1).passed
-    assert PASSED.timed([], [Timing(1.0, 1)]).unless_slower(1).passed
+    assert PASSED.with_timings([Timing(99.0, 1)], []).check_slowdown(1).passed
+    assert PASSED.with_timings([], [Timing(1.0, 1)]).check_slowdown(1).passed

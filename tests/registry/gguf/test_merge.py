@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from ratchet.local_stack.bases import SMOLLM2
 from services.registry.gguf import lora_delta as lora
-from services.registry.gguf.lora_delta import changes_of, permute
-from services.registry.gguf.merge import Merged, merge
-from shared.errors import Missing, Unusable
+from services.registry.gguf.lora_delta import lora_deltas, permute
+from services.registry.gguf.merge import MergedFile, merge
+from shared.errors import InvalidArtefact, ObjectNotFound
 from shared.identity import digest_of_file
 from shared.storage.adapters import CONFIG, Adapter
 from tests.registry.reference import Reference, logprobs_of_gguf
@@ -34,7 +34,7 @@ def test_permute_swaps_the_halves_of_each_head_for_neighbouring_pairs() -> None:
 
 @pytest.mark.model
 def test_merged_weights_answer_as_peft_does(
-    reference: Reference, merged: Merged, bases: Path
+    reference: Reference, merged: MergedFile, bases: Path
 ) -> None:
     assert _mean_difference(reference, logprobs_of_gguf(merged.path, bases / SMOLLM2)) < 0.005
 
@@ -51,7 +51,7 @@ def test_without_the_permutation_the_answers_are_others(
 
 @pytest.mark.model
 def test_the_file_is_f16_with_norms_in_f32_and_keeps_its_metadata(
-    merged: Merged, bases: Path
+    merged: MergedFile, bases: Path
 ) -> None:
     before, after = GGUFReader(bases / SMOLLM2 / "model.gguf"), GGUFReader(merged.path)
     kinds = {tensor.name: tensor.tensor_type.name for tensor in after.tensors}
@@ -70,7 +70,7 @@ def test_the_file_is_f16_with_norms_in_f32_and_keeps_its_metadata(
 
 @pytest.mark.model
 def test_the_digest_is_that_of_the_file_and_a_merge_repeats_itself(
-    reference: Reference, merged: Merged, bases: Path, tmp_path: Path
+    reference: Reference, merged: MergedFile, bases: Path, tmp_path: Path
 ) -> None:
     again = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "again.gguf")
     assert merged.digest == digest_of_file(merged.path) == again.digest
@@ -113,28 +113,28 @@ def _with_config(adapter: Adapter, **changes: Any) -> Adapter:
 def test_what_does_not_fit_is_refused(
     reference: Reference, changes: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises(Unusable, match=says):
-        changes_of(_with_config(reference.adapter, **changes), "llama", 9, 3)
+    with pytest.raises(InvalidArtefact, match=says):
+        lora_deltas(_with_config(reference.adapter, **changes), "llama", 9, 3)
 
 
 @pytest.mark.model
 def test_an_unknown_architecture_is_refused(reference: Reference) -> None:
-    with pytest.raises(Unusable, match="falcon"):
-        changes_of(reference.adapter, "falcon", 9, 3)
+    with pytest.raises(InvalidArtefact, match="falcon"):
+        lora_deltas(reference.adapter, "falcon", 9, 3)
 
 
 @pytest.mark.model
 def test_scale_is_alpha_by_rank_or_by_its_root(reference: Reference) -> None:
-    plain = changes_of(reference.adapter, "llama", 9, 3)
-    rooted = changes_of(_with_config(reference.adapter, use_rslora=True), "llama", 9, 3)
+    plain = lora_deltas(reference.adapter, "llama", 9, 3)
+    rooted = lora_deltas(_with_config(reference.adapter, use_rslora=True), "llama", 9, 3)
     assert {change.scale for change in plain.values()} == {2.0}
     assert {round(change.scale, 6) for change in rooted.values()} == {round(16 / 8**0.5, 6)}
 
 
 def test_a_missing_base_and_a_file_that_is_no_model_are_said_so(tmp_path: Path) -> None:
-    with pytest.raises(Missing, match="RATCHET_BASES"):
+    with pytest.raises(ObjectNotFound, match="RATCHET_BASES"):
         merge(tmp_path / "none.gguf", None, tmp_path / "out.gguf")
     (tmp_path / "text.gguf").write_bytes(b"not a model, only text that is long enough")
-    with pytest.raises(Unusable, match="not a GGUF file"):
+    with pytest.raises(InvalidArtefact, match="not a GGUF file"):
         merge(tmp_path / "text.gguf", None, tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()

@@ -12,13 +12,13 @@ from services.registry.pages.charts import (
     SPAN_WIDTH,
     SPARK_HEIGHT,
     SPARK_WIDTH,
-    spans,
-    spark,
+    interval_bars,
+    sparkline,
 )
-from services.registry.pages.differences import Difference, answer_of, differences, side_by_side
+from services.registry.pages.differences import Difference, answer_of, answer_pairs, differences
 from services.registry.pages.timeline import timeline
-from services.registry.store.queries import Rewarded
-from services.registry.store.tables import AuditRow, Deployment, Run
+from services.registry.store.queries import MeanReward
+from services.registry.store.tables import AuditRow, DeploymentRow, RunRow
 from tests.registry.samples import NOW
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -31,7 +31,7 @@ NESTED = st.recursive(
 
 @given(st.lists(NUMBERS, min_size=1, max_size=50))
 def test_a_spark_stays_in_its_picture_and_goes_from_left_to_right(values: list[float]) -> None:
-    picture = spark(values)
+    picture = sparkline(values)
     assert picture is not None
     places = [tuple(map(float, place.split(","))) for place in picture.line.split()]
     assert len(places) == len(values)
@@ -41,17 +41,17 @@ def test_a_spark_stays_in_its_picture_and_goes_from_left_to_right(values: list[f
 
 
 def test_a_spark_rises_where_values_do() -> None:
-    picture = spark([-4.0, -0.5])
+    picture = sparkline([-4.0, -0.5])
     assert picture is not None
     assert picture.line == "4.0,28.0 116.0,4.0"
-    assert spark([]) is None
+    assert sparkline([]) is None
 
 
 @given(NUMBERS, st.floats(0, 1e3), st.floats(0, 1e3), st.none() | st.floats(0, 1e3))
 def test_a_span_keeps_its_order_and_its_room(
     difference: float, down: float, up: float, margin: float | None
 ) -> None:
-    (found,) = spans([(difference - down, difference, difference + up, margin)])
+    (found,) = interval_bars([(difference - down, difference, difference + up, margin)])
     assert SPAN_EDGE <= found.lower <= found.difference <= found.upper <= SPAN_WIDTH - SPAN_EDGE
     assert found.zero == SPAN_WIDTH / 2
     assert (found.allowed is None) == (not margin)
@@ -85,7 +85,7 @@ def probe(prompt: str, *texts: str) -> dict[str, Any]:
 
 
 def test_answers_stand_side_by_side_where_both_were_asked_the_same() -> None:
-    rows = side_by_side(
+    rows = answer_pairs(
         [probe("a", "Ye", "s", "<|im_end|>"), probe("b", "x")], [probe("c", "y"), probe("a", "No")]
     )
     assert [(row.first, row.second, row.same) for row in rows] == [("Yes", "No", False)]
@@ -95,8 +95,8 @@ def test_answers_stand_side_by_side_where_both_were_asked_the_same() -> None:
 @dataclass
 class Past:
     history: list[AuditRow] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    deployments: list[Deployment] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    deployments: list[DeploymentRow] = field(default_factory=list)
 
     def moved(
         self, minute: int, action: str, to: str, origin: str | None = None, **evidence: Any
@@ -123,15 +123,15 @@ def test_a_time_line_tells_everything_once_newest_first() -> None:
     past.moved(3, "challenge", "v2", run_id="r3")
     past.moved(5, "roll_back", "v0", "v1")
     past.runs = [
-        Run(run_id="r1", state="promoted", ended_at=NOW, version="v1", reason="", verdict=None),
-        Run(
+        RunRow(run_id="r1", state="promoted", ended_at=NOW, version="v1", reason="", verdict=None),
+        RunRow(
             run_id="r2",
             state="rejected",
             ended_at=NOW + timedelta(minutes=2),
             reason="worse",
             verdict={"reasons": ["much worse"]},
         ),
-        Run(
+        RunRow(
             run_id="r4",
             state="failed",
             ended_at=NOW + timedelta(minutes=4),
@@ -141,7 +141,7 @@ def test_a_time_line_tells_everything_once_newest_first() -> None:
     ]
     late = NOW + timedelta(minutes=6)
     past.deployments = [
-        Deployment(
+        DeploymentRow(
             target="here",
             version="v0",
             move=3,
@@ -152,7 +152,7 @@ def test_a_time_line_tells_everything_once_newest_first() -> None:
             at=late,
         )
     ]
-    entries = timeline(past.history, past.runs, past.deployments, {"v0": Rewarded(0.5, 9)})
+    entries = timeline(past.history, past.runs, past.deployments, {"v0": MeanReward(0.5, 9)})
     assert [(entry.kind, entry.version) for entry in entries] == [
         ("undeployed", "v0"),
         ("roll_back", "v0"),
@@ -170,4 +170,4 @@ def test_a_time_line_tells_everything_once_newest_first() -> None:
         ("much worse",),
         ("better", "not worse"),
     ]
-    assert [entry.reward for entry in entries if entry.reward] == [Rewarded(0.5, 9)]
+    assert [entry.reward for entry in entries if entry.reward] == [MeanReward(0.5, 9)]

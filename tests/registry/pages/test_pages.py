@@ -17,22 +17,22 @@ from services.registry.app import Registry
 from services.registry.pages import models
 from services.registry.pages import routes as pages
 from services.registry.rollout.holds import hold
-from services.registry.store.queries import Rewarded
-from services.registry.store.tables import Run, WithdrawnExample
+from services.registry.store.queries import MeanReward
+from services.registry.store.tables import RunRow, WithdrawnExampleRow
 from shared.clock import SystemClock
 from shared.config.model_file import Models
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.health import Health
 from shared.storage.object_store import MemoryStore
-from tests.registry.callers import OPERATE, TOKENS
-from tests.registry.pages.showroom import HOSTILE, Showroom, run_of
-from tests.registry.samples import Books
+from tests.registry.credentials import OPERATE, TOKENS
+from tests.registry.pages.demo_data import HOSTILE, Showroom, run_of
+from tests.registry.samples import DatabaseFixture
 
 ORIGIN = {"Origin": "http://registry"}
 
 
 @pytest.fixture
-async def room(books: Books, tmp_path: Path) -> Showroom:
+async def room(books: DatabaseFixture, tmp_path: Path) -> Showroom:
     room = Showroom(books, tmp_path)
     await room.fill()
     return room
@@ -159,7 +159,7 @@ async def test_rewards_in_use_are_shown_where_they_are_known(
 ) -> None:
     champion = room.books.champion
     monkeypatch.setattr(
-        models, "rewards_by_version", lambda session, model: {champion: Rewarded(0.4321, 77)}
+        models, "rewards_by_version", lambda session, model: {champion: MeanReward(0.4321, 77)}
     )
     text = await page(room, "/models/support")
     assert "Reward in use" in text
@@ -200,14 +200,14 @@ async def test_examples_that_were_withdrawn_are_not_shown(room: Showroom) -> Non
     path = f"/models/support/runs/{run_of(1)}"
     ids = re.findall(r"/shop\|1-\w+", await page(room, path))
     assert ids
-    gone = WithdrawnExample(
+    gone = WithdrawnExampleRow(
         model="support",
         feedback_id=ids[0],
         batch_id=room.batches[1].batch_id,
         user="someone",
         offset=1,
     )
-    room.books.do(lambda session: session.add(gone))
+    room.books.run(lambda session: session.add(gone))
     text = await page(room, path)
     assert ids[0] not in text
     assert "1 of the batch" in text
@@ -399,7 +399,7 @@ async def test_errors_are_pages_that_say_where_to_go(
 
 async def test_a_hold_is_told_with_what_lifts_it(room: Showroom) -> None:
     assert 'id="hold"' not in await page(room, "/models/support")
-    room.books.do(
+    room.books.run(
         lambda session: hold(
             session, "support", "monitor", "<b>twice</b> in a day", room.past.now()
         )
@@ -429,7 +429,9 @@ async def test_programs_get_problem_details_as_before(room: Showroom) -> None:
             )
 
 
-async def test_a_model_without_a_past_says_what_will_make_one(books: Books, tmp_path: Path) -> None:
+async def test_a_model_without_a_past_says_what_will_make_one(
+    books: DatabaseFixture, tmp_path: Path
+) -> None:
     room = Showroom(books, tmp_path)
     assert "a run begins when a batch of feedback is complete" in await page(room, "/")
     model = await page(room, "/models/support")
@@ -444,7 +446,7 @@ async def test_a_model_without_a_past_says_what_will_make_one(books: Books, tmp_
 
 
 async def test_where_nothing_is_declared_the_page_says_what_to_do(
-    books: Books, tmp_path: Path
+    books: DatabaseFixture, tmp_path: Path
 ) -> None:
     room = Showroom(books, tmp_path)
     registry = Registry(
@@ -457,12 +459,12 @@ async def test_where_nothing_is_declared_the_page_says_what_to_do(
         room.metrics,
     )
     room.app = api.build(registry, Health(SystemClock()), room.metrics.registry, lambda: TOKENS)
-    pages.add(room.app, registry, MemoryStore())
+    pages.add_pages(room.app, registry, MemoryStore())
     assert "RATCHET_MODELS" in await page(room, "/")
 
 
 async def test_a_run_that_failed_says_why_and_what_to_do(room: Showroom) -> None:
-    def fail(run: Run | None) -> None:
+    def fail(run: RunRow | None) -> None:
         assert run is not None
         run.state, run.reason, run.advice = (
             "failed",
@@ -470,7 +472,7 @@ async def test_a_run_that_failed_says_why_and_what_to_do(room: Showroom) -> None
             "lower the learning rate",
         )
 
-    room.books.do(lambda session: fail(session.get(Run, run_of(4))))
+    room.books.run(lambda session: fail(session.get(RunRow, run_of(4))))
     text = await page(room, f"/models/support/runs/{run_of(4)}")
     assert "the loss is not finite" in text
     assert "lower the learning rate" in text

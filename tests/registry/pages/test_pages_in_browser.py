@@ -24,9 +24,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ratchet.local_stack.ports import free_port
-from tests.registry.callers import OPERATE
-from tests.registry.pages.showroom import Showroom, run_of
-from tests.registry.samples import Books
+from tests.registry.credentials import OPERATE
+from tests.registry.pages.demo_data import Showroom, run_of
+from tests.registry.samples import DatabaseFixture
 from tests.support.browser import browser
 
 pytestmark = pytest.mark.timeout(240)
@@ -39,7 +39,7 @@ class House:
     """A registry with a past, served on this machine by a thread of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.books = Books(f"sqlite:///{folder}/registry.db")
+        self.books = DatabaseFixture(f"sqlite:///{folder}/registry.db")
         self.room = Showroom(self.books, folder)
         self.port = free_port()
         self._loop = asyncio.new_event_loop()

@@ -24,36 +24,46 @@ from ratchet.cli import commands
 from ratchet.local_stack.ports import free_port
 from services.registry.api import retention as retention_api
 from services.registry.deploy.targets.target import TargetUnavailable
-from services.registry.handlers import checkpoint_saved, progressed, training_rolled_back
+from services.registry.handlers import checkpoint_saved, training_progressed, training_rolled_back
 from services.registry.lifecycle import version_name
 from services.registry.retention.pruner import Pruner
-from services.registry.retention.rule import InUse, Judged, Stored, judge
-from services.registry.store.tables import AuditRow, Removal, RemovalDone, Version
-from services.registry.versions.moves import AdapterRemoved, promote_by_hand, roll_back
+from services.registry.retention.rule import (
+    InUse,
+    RetentionDecision,
+    StoredAdapter,
+    decide_removals,
+)
+from services.registry.store.tables import (
+    AdapterRemovalDoneRow,
+    AdapterRemovalRow,
+    AuditRow,
+    VersionRow,
+)
+from services.registry.versions.moves import AdapterRemoved, promote_by_operator, roll_back
 from shared.clock import ManualClock
-from shared.config.model_file import Models, Retention
-from shared.errors import Missing, StorageUnavailable
+from shared.config.model_file import Models, RetentionSettings
+from shared.errors import ObjectNotFound, StorageUnavailable
 from shared.events import Artefact
 from shared.identity import digest_of
 from shared.storage.adapters import (
-    CARD,
     CONFIG,
+    MODEL_CARD,
     WEIGHTS,
-    folder_of,
+    adapter_folder,
     read_adapter,
     remove_adapter,
     write_adapter,
 )
 from shared.storage.object_store import MemoryStore
-from tests.registry.callers import OPERATOR
+from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import LOG, Stage
-from tests.registry.places import FakeTarget
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, progress, rejection
+from tests.registry.fake_target import FakeTarget
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, progress, rejection
 
 STALE = "v9_20200101_000000"
 """A baseline that is not the champion: a candidate judged against it becomes challenger."""
 
-RULE = Retention(versions=1, days=30)
+RULE = RetentionSettings(versions=1, days=30)
 DAY = 24 * 3600.0
 
 
@@ -62,17 +72,17 @@ DAY = 24 * 3600.0
 names = [version_name(number, NOW) for number in range(1, 8)]
 some = st.sets(st.sampled_from(names))
 ages = st.one_of(st.none(), st.integers(0, 60))
-rules = st.builds(Retention, versions=st.integers(1, 9), days=st.integers(0, 60))
+rules = st.builds(RetentionSettings, versions=st.integers(1, 9), days=st.integers(0, 60))
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[Stored], InUse]:
+def situations(draw: st.DrawFn) -> tuple[list[StoredAdapter], InUse]:
     stored = []
     for number in range(draw(st.integers(0, 12))):
         version = names[number] if number < len(names) and draw(st.booleans()) else None
         age = draw(ages)
         stored.append(
-            Stored(
+            StoredAdapter(
                 f"r{number}",
                 version,
                 f"adapters/r{number}/manifest.json",
@@ -86,24 +96,24 @@ def situations(draw: st.DrawFn) -> tuple[list[Stored], InUse]:
     return stored, InUse(aliases, {"llamacpp": draw(some), "folder": draw(some)}, draw(some))
 
 
-def _going(judged: Sequence[Judged]) -> set[str]:
-    return {each.stored.run_id for each in judged if each.goes}
+def _going(judged: Sequence[RetentionDecision]) -> set[str]:
+    return {each.stored.run_id for each in judged if each.removable}
 
 
 @given(situations(), rules)
 def test_what_something_refers_to_never_goes(
-    situation: tuple[list[Stored], InUse], rule: Retention
+    situation: tuple[list[StoredAdapter], InUse], rule: RetentionSettings
 ) -> None:
     stored, in_use = situation
     referred = {*in_use.aliases.values(), *in_use.champions}.union(*in_use.served.values())
-    for each in judge(stored, in_use, rule, NOW):
+    for each in decide_removals(stored, in_use, rule, NOW):
         if each.stored.version in referred or each.stored.ended is None:
-            assert not each.goes
+            assert not each.removable
 
 
 @given(situations(), rules)
 def test_what_nothing_refers_to_goes_when_it_is_old_and_not_among_the_newest(
-    situation: tuple[list[Stored], InUse], rule: Retention
+    situation: tuple[list[StoredAdapter], InUse], rule: RetentionSettings
 ) -> None:
     stored, _ = situation
     nobody = InUse({}, {}, ())
@@ -114,21 +124,27 @@ def test_what_nothing_refers_to_goes_when_it_is_old_and_not_among_the_newest(
         for each in stored
         if each.ended is not None and (NOW - each.ended).days >= rule.days
     }
-    assert _going(judge(stored, nobody, rule, NOW)) == old - set(newest)
+    assert _going(decide_removals(stored, nobody, rule, NOW)) == old - set(newest)
 
 
 @given(situations(), rules, rules)
 def test_a_rule_that_keeps_more_removes_no_more(
-    situation: tuple[list[Stored], InUse], one: Retention, other: Retention
+    situation: tuple[list[StoredAdapter], InUse], one: RetentionSettings, other: RetentionSettings
 ) -> None:
-    wider = Retention(versions=max(one.versions, other.versions), days=max(one.days, other.days))
-    assert _going(judge(*situation, wider, NOW)) <= _going(judge(*situation, one, NOW))
+    wider = RetentionSettings(
+        versions=max(one.versions, other.versions), days=max(one.days, other.days)
+    )
+    assert _going(decide_removals(*situation, wider, NOW)) <= _going(
+        decide_removals(*situation, one, NOW)
+    )
 
 
 @given(situations())
-def test_without_a_rule_everything_stays_and_says_so(situation: tuple[list[Stored], InUse]) -> None:
-    for each in judge(*situation, None, NOW):
-        assert "the model file has no retention" in each.stays
+def test_without_a_rule_everything_stays_and_says_so(
+    situation: tuple[list[StoredAdapter], InUse],
+) -> None:
+    for each in decide_removals(*situation, None, NOW):
+        assert "the model file has no retention" in each.reasons
 
 
 # With a database, a store and a target.
@@ -137,7 +153,9 @@ def test_without_a_rule_everything_stays_and_says_so(situation: tuple[list[Store
 class Shelf:
     """A model whose runs leave adapters in a store, and what prunes them."""
 
-    def __init__(self, books: Books, rule: Retention | None, folder: Path) -> None:
+    def __init__(
+        self, books: DatabaseFixture, rule: RetentionSettings | None, folder: Path
+    ) -> None:
         self.stage = Stage(books, folder)
         self.books = books
         self.store = MemoryStore()
@@ -163,8 +181,8 @@ class Shelf:
         )
 
     def _left(self, run: str) -> Artefact:
-        folder = folder_of("support", run)
-        self.store.put(f"{folder}/{CARD}", b"# card")
+        folder = adapter_folder("support", run)
+        self.store.put(f"{folder}/{MODEL_CARD}", b"# card")
         return write_adapter(
             self.store, folder, {CONFIG: b"{}", WEIGHTS: run.encode()}, digest_of(b"base")
         )
@@ -172,9 +190,11 @@ class Shelf:
     def saved(self, run: str, baseline: str) -> str:
         """The version of a run whose candidate was judged against `baseline`."""
         event = checkpoint(run, baseline).model_copy(update={"adapter": self._left(run)})
-        self.books.do(lambda session: checkpoint_saved(session, event, NOW))
-        return self.books.do(
-            lambda session: session.scalars(select(Version.name).where(Version.run_id == run)).one()
+        self.books.run(lambda session: checkpoint_saved(session, event, NOW))
+        return self.books.run(
+            lambda session: session.scalars(
+                select(VersionRow.name).where(VersionRow.run_id == run)
+            ).one()
         )
 
     def promoted(self, run: str) -> str:
@@ -183,7 +203,7 @@ class Shelf:
     def never_served(self, run: str) -> str:
         """A version that was challenger and did not hold when it was judged again."""
         version = self.saved(run, STALE)
-        self.books.do(
+        self.books.run(
             lambda session: training_rolled_back(
                 session, rejection(run, self.books.champion, 2), NOW
             )
@@ -192,12 +212,12 @@ class Shelf:
 
     def rejected(self, run: str) -> None:
         self._left(run)
-        self.books.do(
+        self.books.run(
             lambda session: training_rolled_back(session, rejection(run, self.books.champion), NOW)
         )
 
     def is_there(self, run: str) -> bool:
-        found = {key.split("/")[2] for key in self.store.below("adapters/support")}
+        found = {key.split("/")[2] for key in self.store.list_keys("adapters/support")}
         return run in found
 
     def client(self) -> httpx.AsyncClient:
@@ -213,7 +233,7 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(books: Books, tmp_path: Path) -> Shelf:
+def shelf(books: DatabaseFixture, tmp_path: Path) -> Shelf:
     return Shelf(books, RULE, tmp_path)
 
 
@@ -230,8 +250,8 @@ async def test_candidates_that_became_nothing_go_when_they_are_old_and_versions_
     shelf.clock.advance(2 * DAY)
     await shelf.pruner.prune("support")
     assert [run for run in ("r1", "r2", "r3", "r4") if shelf.is_there(run)] == ["r1", "r3", "r4"]
-    assert not shelf.store.below(folder_of("support", "r2"))
-    shelf.books.do(
+    assert not shelf.store.list_keys(adapter_folder("support", "r2"))
+    shelf.books.run(
         lambda session: roll_back(
             session, "support", first, "all newer ones are worse", "operator", NOW
         )
@@ -283,7 +303,7 @@ async def test_what_may_still_be_needed_stays(shelf: Shelf) -> None:
     """
     shelf.saved("r1", STALE)
     shelf.saved("r2", STALE)
-    shelf.books.do(partial(progressed, event=progress("r3", 1, 0.5), now=NOW))
+    shelf.books.run(partial(training_progressed, event=progress("r3", 1, 0.5), now=NOW))
     shelf._left("r3")
     shelf.promoted("r4")
     shelf.clock.advance(31 * DAY)
@@ -310,7 +330,7 @@ async def test_what_a_target_serves_stays_and_one_that_does_not_answer_holds_eve
     assert not shelf.is_there("r1")
 
 
-async def test_without_a_rule_nothing_goes(books: Books, tmp_path: Path) -> None:
+async def test_without_a_rule_nothing_goes(books: DatabaseFixture, tmp_path: Path) -> None:
     shelf = Shelf(books, None, tmp_path)
     shelf.rejected("r1")
     shelf.clock.advance(9999 * DAY)
@@ -386,17 +406,19 @@ async def test_a_removal_that_was_cut_off_is_finished_and_from_its_decision_on_n
             await shelf.pruner.prune("support")
     assert shelf.is_there("r1")
     with pytest.raises(AdapterRemoved):
-        shelf.books.do(
+        shelf.books.run(
             lambda session: roll_back(session, "support", gone, "let us try", "operator", NOW)
         )
     with pytest.raises(AdapterRemoved):
-        shelf.books.do(lambda session: promote_by_hand(session, "support", gone, "let us try", NOW))
+        shelf.books.run(
+            lambda session: promote_by_operator(session, "support", gone, "let us try", NOW)
+        )
     await shelf.pruner.prune("support")
     assert not shelf.is_there("r1")
     await shelf.pruner.prune("support")
-    done = shelf.books.do(lambda session: session.scalars(select(RemovalDone)).all())
+    done = shelf.books.run(lambda session: session.scalars(select(AdapterRemovalDoneRow)).all())
     assert [(row.run_id, row.objects) for row in done] == [("r1", 4)]
-    said = shelf.books.do(
+    said = shelf.books.run(
         lambda session: session.scalars(select(AuditRow).where(AuditRow.action == "remove")).all()
     )
     assert len(said) == 1
@@ -454,8 +476,8 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
     was is whole, and all the rest is gone but the challenger, the newest version, and what waits to
     be judged again.
     """
-    books = Books(new_database())
-    shelf = Shelf(books, Retention(versions=1, days=0), tmp_path)
+    books = DatabaseFixture(new_database())
+    shelf = Shelf(books, RetentionSettings(versions=1, days=0), tmp_path)
     champions, waiting = {books.champion}, set()
     for number, kind in enumerate(moves):
         run = f"r{number}"
@@ -468,14 +490,14 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
         elif kind == "rejected":
             shelf.rejected(run)
         elif kind == "back" and books.aliases.previous:
-            books.do(lambda session: roll_back(session, "support", None, "worse", "operator", NOW))
+            books.run(lambda session: roll_back(session, "support", None, "worse", "operator", NOW))
         elif kind == "by hand" and books.aliases.challenger:
-            books.do(lambda session: promote_by_hand(session, "support", None, "better", NOW))
+            books.run(lambda session: promote_by_operator(session, "support", None, "better", NOW))
         champions.add(books.champion)
     shelf.clock.advance(31 * DAY)
     await shelf.pruner.prune("support")
-    versions = books.do(
-        lambda session: session.scalars(select(Version).order_by(Version.number)).all()
+    versions = books.run(
+        lambda session: session.scalars(select(VersionRow).order_by(VersionRow.number)).all()
     )
     for version in versions:
         if version.adapter_uri is None or version.adapter_digest is None:
@@ -486,9 +508,9 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
                 read_adapter(shelf.store, artefact).files[WEIGHTS] == str(version.run_id).encode()
             )
         else:
-            with pytest.raises(Missing):
+            with pytest.raises(ObjectNotFound):
                 read_adapter(shelf.store, artefact)
-    removed = books.do(lambda session: session.scalars(select(Removal)).all())
+    removed = books.run(lambda session: session.scalars(select(AdapterRemovalRow)).all())
     assert not champions & {row.version for row in removed}
     assert not any(
         shelf.is_there(f"r{number}") for number, kind in enumerate(moves) if kind == "rejected"

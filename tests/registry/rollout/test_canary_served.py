@@ -8,33 +8,33 @@ from pathlib import Path
 
 import httpx
 
-from ratchet.serving.api import build as build_host
+from ratchet.serving.api import build_app as build_host
 from ratchet.serving.engine import EngineOptions
-from ratchet.serving.host import Host
+from ratchet.serving.host import ServingHost
 from services.registry.handlers import checkpoint_saved
-from services.registry.versions.moves import promote_by_hand
-from shared.config.canary import CanaryRule
+from services.registry.versions.moves import promote_by_operator
+from shared.config.canary import CanarySettings
 from shared.identity import digest_of
-from shared.storage.adapters import folder_of, write_adapter
+from shared.storage.adapters import adapter_folder, write_adapter
 from tests.registry.deploy.test_switch_under_load import LOG, World, _adapter
 from tests.registry.families import make
-from tests.registry.samples import NOW, Books, checkpoint
+from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 
-RULE = CanaryRule(share=0.5)
+RULE = CanarySettings(share=0.5)
 
 
 async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
     tmp_path: Path,
 ) -> None:
     make("llama", tmp_path)
-    host = Host(tmp_path / "serving", EngineOptions(context=128, slots=1, threads=1), 2, LOG)
+    host = ServingHost(tmp_path / "serving", EngineOptions(context=128, slots=1, threads=1), 2, LOG)
     app = build_host(host)
     async with AsyncExitStack() as end:
         await end.enter_async_context(app.router.lifespan_context(app))
         serving = await end.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=60)
         )
-        books = Books(f"sqlite:///{tmp_path}/registry.db")
+        books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
         end.callback(books.close)
         world = World(books, serving, tmp_path)
         end.push_async_callback(world.registry.aclose)
@@ -43,7 +43,7 @@ async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
         event = event.model_copy(
             update={
                 "adapter": write_adapter(
-                    world.store, folder_of("support", "r1"), _adapter("r1"), digest_of(b"base")
+                    world.store, adapter_folder("support", "r1"), _adapter("r1"), digest_of(b"base")
                 )
             }
         )
@@ -78,7 +78,7 @@ async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
             assert set(asked) <= {base, version}
             assert not asked.get(base, set()) & asked[str(version)]
             await books.database.run(
-                lambda session: promote_by_hand(session, "support", None, "good", NOW)
+                lambda session: promote_by_operator(session, "support", None, "good", NOW)
             )
             world.deployer.wake()
             await world.served()

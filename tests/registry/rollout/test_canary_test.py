@@ -6,10 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.registry.rollout.canary_test import Heard, decide, takes_part, weigh
-from shared.config.canary import CanaryRule
+from services.registry.rollout.canary_test import (
+    TrialEvidence,
+    decide_trial,
+    evaluate_pairs,
+    in_canary_share,
+)
+from shared.config.canary import CanarySettings
 
-RULE = CanaryRule()
+RULE = CanarySettings()
 USERS = [f"user {number}" for number in range(10_000)]
 names = st.text(min_size=1, max_size=40)
 shares = st.floats(0.001, 0.5)
@@ -29,7 +34,9 @@ def trial(challenger: float, champion: float, run: int) -> str | None:
         thumbs(champion, RULE.rewards, 2 * run + 1),
     )
     for pairs in range(RULE.minimum_rewards, RULE.rewards + 1):
-        if outcome := decide(weigh(said[:pairs], other[:pairs], RULE), RULE, is_over=False):
+        if outcome := decide_trial(
+            evaluate_pairs(said[:pairs], other[:pairs], RULE), RULE, is_over=False
+        ):
             return outcome
     return None
 
@@ -38,7 +45,7 @@ def trial(challenger: float, champion: float, run: int) -> str | None:
 def test_a_user_always_gets_the_same_version(
     model: str, version: str, user: str, share: float
 ) -> None:
-    assert takes_part(model, version, "user", user, share) == takes_part(
+    assert in_canary_share(model, version, "user", user, share) == in_canary_share(
         model, version, "user", user, share
     )
 
@@ -48,7 +55,7 @@ def test_a_larger_share_keeps_those_who_were_in(
     version: str, user: str, one: float, other: float
 ) -> None:
     smaller, larger = sorted((one, other))
-    assert takes_part("support", version, "user", user, larger) or not takes_part(
+    assert in_canary_share("support", version, "user", user, larger) or not in_canary_share(
         "support", version, "user", user, smaller
     )
 
@@ -57,15 +64,15 @@ def test_a_larger_share_keeps_those_who_were_in(
 def test_of_ten_thousand_users_the_share_takes_part(share: float) -> None:
     """Within four standard deviations, at three trials of different versions."""
     for version in ("v1_x", "v2_x", "v3_x"):
-        part = sum(takes_part("support", version, "user", user, share) for user in USERS) / len(
-            USERS
-        )
+        part = sum(
+            in_canary_share("support", version, "user", user, share) for user in USERS
+        ) / len(USERS)
         assert abs(part - share) < 4 * (share * (1 - share) / len(USERS)) ** 0.5
 
 
 def test_each_trial_asks_other_users() -> None:
     first, second = (
-        {user for user in USERS if takes_part("support", version, "user", user, 0.1)}
+        {user for user in USERS if in_canary_share("support", version, "user", user, 0.1)}
         for version in ("v1_x", "v2_x")
     )
     assert len(first & second) < 0.2 * len(first)
@@ -87,11 +94,11 @@ def test_one_that_is_as_good_is_seldom_called_anything_else() -> None:
 
 
 def test_when_its_time_is_over_nothing_speaks_against_it_unless_something_does() -> None:
-    nothing = Heard(0, 1.0, 1.0, 0.0, 0.0)
-    assert decide(nothing, RULE, is_over=False) is None
-    assert decide(nothing, RULE, is_over=True) == "nothing against it"
-    assert decide(Heard(40, 50.0, 1.0, -0.5, 0.5), RULE, is_over=True) == "worse"
-    assert decide(Heard(90, 50.0, 50.0, 0.0, 0.0), RULE, is_over=False) == "worse", (
+    nothing = TrialEvidence(0, 1.0, 1.0, 0.0, 0.0)
+    assert decide_trial(nothing, RULE, is_over=False) is None
+    assert decide_trial(nothing, RULE, is_over=True) == "nothing against it"
+    assert decide_trial(TrialEvidence(40, 50.0, 1.0, -0.5, 0.5), RULE, is_over=True) == "worse"
+    assert decide_trial(TrialEvidence(90, 50.0, 50.0, 0.0, 0.0), RULE, is_over=False) == "worse", (
         "where both speak, the careful one is heard"
     )
 
@@ -100,10 +107,10 @@ def test_when_its_time_is_over_nothing_speaks_against_it_unless_something_does()
 def test_what_speaks_for_one_speaks_against_the_other(
     said: list[float], other: list[float]
 ) -> None:
-    one, turned = weigh(said, other, RULE), weigh(other, said, RULE)
+    one, turned = evaluate_pairs(said, other, RULE), evaluate_pairs(other, said, RULE)
     assert (one.worse, one.better, one.pairs) == (turned.better, turned.worse, turned.pairs)
 
 
 def test_a_rule_by_which_nothing_would_ever_be_said_is_refused() -> None:
     with pytest.raises(ValidationError, match="minimum_rewards"):
-        CanaryRule(rewards=20, minimum_rewards=30)
+        CanarySettings(rewards=20, minimum_rewards=30)

@@ -10,25 +10,30 @@ from sqlalchemy import func, select
 
 from services.registry.api.views import model_view
 from services.registry.handlers import checkpoint_saved, training_rolled_back
-from services.registry.rollout.canary_test import takes_part
-from services.registry.rollout.canary_trial import Tried, take_over_share, tried, until
-from services.registry.rollout.holds import hold, release
-from services.registry.rollout.live_monitor import rewards_heard
-from services.registry.store.queries import history_of, hold_of, trial_of
-from services.registry.store.tables import (
-    LiveReward,
-    OutboxRow,
-    Run,
-    TrialPlace,
-    TrialReward,
-    TrialRow,
+from services.registry.rollout.canary_test import in_canary_share
+from services.registry.rollout.canary_trial import (
+    TrialStatus,
+    deadline,
+    evaluate_trial,
+    update_share,
 )
-from services.registry.versions.moves import promote_by_hand, roll_back
-from shared.config.canary import CanaryRule
+from services.registry.rollout.holds import hold, release
+from services.registry.rollout.live_monitor import monitor_live_rewards
+from services.registry.store.queries import canary_trial_of, history_of, hold_of
+from services.registry.store.tables import (
+    CanaryRewardRow,
+    CanaryTargetRow,
+    CanaryTrialRow,
+    LiveRewardRow,
+    OutboxRow,
+    RunRow,
+)
+from services.registry.versions.moves import promote_by_operator, roll_back
+from shared.config.canary import CanarySettings
 from shared.events import FeedbackScored, VersionPromoted, VersionRegistered, VersionWithdrawn
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, rejection
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback, rejection
 
-RULE = CanaryRule(share=0.5, rewards=60, hours=48, minimum_rewards=10)
+RULE = CanarySettings(share=0.5, rewards=60, hours=48, minimum_rewards=10)
 TRIED = MODEL.model_copy(update={"canary": RULE})
 PLACES = ["ollama"]
 LATER = NOW + timedelta(hours=RULE.hours)
@@ -37,12 +42,12 @@ LATER = NOW + timedelta(hours=RULE.hours)
 class Trial:
     """A model with users of some time, and a challenger on trial."""
 
-    def __init__(self, books: Books, ready: bool = True) -> None:
+    def __init__(self, books: DatabaseFixture, ready: bool = True) -> None:
         self.books, self.base = books, books.champion
         self.users = [f"user {number}" for number in range(200)]
         known = [feedback(self.base, 0.5, user) for user in self.users]
-        books.do(lambda session: rewards_heard(session, MODEL, known, NOW))
-        (self.registered,) = books.do(
+        books.run(lambda session: monitor_live_rewards(session, MODEL, known, NOW))
+        (self.registered,) = books.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", self.base), NOW, RULE)
         )
         assert isinstance(self.registered, VersionRegistered)
@@ -51,7 +56,7 @@ class Trial:
             self.serve()
 
     def serve(self) -> None:
-        place = TrialPlace(
+        place = CanaryTargetRow(
             model="support",
             version=self.version,
             target="ollama",
@@ -60,19 +65,19 @@ class Trial:
             reason="",
             at=NOW,
         )
-        self.books.do(lambda session: session.add(place))
+        self.books.run(lambda session: session.add(place))
 
     def gets(self, version: str) -> list[str]:
         """The users whom a version answers."""
         return [
             user
             for user in self.users
-            if takes_part("support", self.version, "user", user, RULE.share)
+            if in_canary_share("support", self.version, "user", user, RULE.share)
             == (version == self.version)
         ]
 
-    def hear(self, said: Sequence[FeedbackScored] = (), now: datetime = NOW) -> Tried | None:
-        return self.books.do(lambda session: tried(session, TRIED, PLACES, now, said))
+    def hear(self, said: Sequence[FeedbackScored] = (), now: datetime = NOW) -> TrialStatus | None:
+        return self.books.run(lambda session: evaluate_trial(session, TRIED, PLACES, now, said))
 
     def opinions(self, challenger: float, champion: float, count: int = 60) -> list[FeedbackScored]:
         """By turns, of users whom the version answers."""
@@ -84,18 +89,18 @@ class Trial:
         ]
 
     @property
-    def row(self) -> TrialRow | None:
-        return self.books.do(lambda session: trial_of(session, "support"))
+    def row(self) -> CanaryTrialRow | None:
+        return self.books.run(lambda session: canary_trial_of(session, "support"))
 
     @property
     def kept(self) -> int:
-        return self.books.do(
-            lambda session: session.scalar(select(func.count()).select_from(TrialReward)) or 0
+        return self.books.run(
+            lambda session: session.scalar(select(func.count()).select_from(CanaryRewardRow)) or 0
         )
 
 
 @pytest.fixture
-def trial(books: Books) -> Trial:
+def trial(books: DatabaseFixture) -> Trial:
     return Trial(books)
 
 
@@ -103,40 +108,40 @@ def test_what_the_gate_promotes_goes_on_trial_and_its_run_ends(trial: Trial) -> 
     assert isinstance(trial.registered, VersionRegistered)
     assert (trial.registered.answer, trial.registered.champion) == ("held", trial.base)
     assert (trial.books.champion, trial.books.aliases.challenger) == (trial.base, trial.version)
-    run = trial.books.do(lambda session: session.get(Run, "r1"))
+    run = trial.books.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert (run.state, run.reason) == (
         "held",
         "it is on trial beside the champion, which it follows unless users like it less",
     )
     assert trial.row is not None
-    assert until(trial.row) == LATER
-    assert trial.hear() == Tried(trial.hear().heard), "nothing is known"  # type: ignore[union-attr]
+    assert deadline(trial.row) == LATER
+    assert trial.hear() == TrialStatus(trial.hear().evidence), "nothing is known"  # type: ignore[union-attr]
 
 
 def test_a_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -> None:
     found = trial.hear(trial.opinions(-0.8, 0.6))
     assert found is not None
-    assert isinstance(found.ended, VersionWithdrawn)
-    assert (found.ended.version, found.ended.champion, found.ended.batch_id) == (
+    assert isinstance(found.ending, VersionWithdrawn)
+    assert (found.ending.version, found.ending.champion, found.ending.batch_id) == (
         trial.version,
         trial.base,
         "batch of r1",
     )
-    assert found.ended.quarantined
+    assert found.ending.quarantined
     assert (trial.books.champion, trial.books.aliases.challenger) == (trial.base, None)
     assert trial.row is None
     assert trial.kept == 0
-    audit = trial.books.do(lambda session: history_of(session, "support", 1))[0]
+    audit = trial.books.run(lambda session: history_of(session, "support", 1))[0]
     assert (audit.actor, audit.action, audit.to_version) == ("canary", "withdraw", trial.version)
     assert audit.evidence["trial"]["worse"] >= 1 / RULE.error
     assert "-0.80" in audit.reason
-    event = trial.books.do(
+    event = trial.books.run(
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first()
     )
     assert event is not None
     assert (event.event_id, event.headers["ce_type"]) == (
-        found.ended.event_id,
+        found.ending.event_id,
         "ratchet.VersionWithdrawn.v1",
     )
     assert trial.hear(trial.opinions(1, -1)) is None
@@ -145,14 +150,14 @@ def test_a_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial)
 def test_a_better_challenger_is_promoted_at_once(trial: Trial) -> None:
     found = trial.hear(trial.opinions(0.8, -0.6, count=40))
     assert found is not None
-    assert isinstance(found.ended, VersionPromoted)
-    assert (found.ended.version, found.ended.previous, found.ended.actor) == (
+    assert isinstance(found.ending, VersionPromoted)
+    assert (found.ending.version, found.ending.previous, found.ending.actor) == (
         trial.version,
         trial.base,
         "canary",
     )
     assert (trial.books.champion, trial.books.aliases.challenger) == (trial.version, None)
-    assert found.ended.reason.startswith("better: on trial it earned +0.80")
+    assert found.ending.reason.startswith("better: on trial it earned +0.80")
 
 
 def test_one_that_is_as_good_is_promoted_once_enough_was_heard(trial: Trial) -> None:
@@ -161,9 +166,9 @@ def test_one_that_is_as_good_is_promoted_once_enough_was_heard(trial: Trial) -> 
     assert trial.row is not None
     found = trial.hear(said[-1:])
     assert found is not None
-    assert isinstance(found.ended, VersionPromoted)
-    assert found.ended.reason.startswith("nothing against it")
-    assert f"over {RULE.rewards} rewards of each" in found.ended.reason
+    assert isinstance(found.ending, VersionPromoted)
+    assert found.ending.reason.startswith("nothing against it")
+    assert f"over {RULE.rewards} rewards of each" in found.ending.reason
 
 
 def test_one_of_which_nothing_was_heard_is_promoted_when_its_time_is_over(trial: Trial) -> None:
@@ -171,14 +176,14 @@ def test_one_of_which_nothing_was_heard_is_promoted_when_its_time_is_over(trial:
     assert trial.row is not None
     found = trial.hear(now=LATER)
     assert found is not None
-    assert isinstance(found.ended, VersionPromoted)
+    assert isinstance(found.ending, VersionPromoted)
 
 
 def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_its_batch(
-    books: Books,
+    books: DatabaseFixture,
 ) -> None:
     trial = Trial(books, ready=False)
-    place = TrialPlace(
+    place = CanaryTargetRow(
         model="support",
         version=trial.version,
         target="ollama",
@@ -187,12 +192,12 @@ def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_i
         reason="verify: slow",
         at=NOW,
     )
-    books.do(lambda session: session.add(place))
+    books.run(lambda session: session.add(place))
     found = trial.hear(now=LATER)
     assert found is not None
-    assert isinstance(found.ended, VersionWithdrawn)
-    assert not found.ended.quarantined
-    assert "ollama: verify: slow" in found.ended.reason
+    assert isinstance(found.ending, VersionWithdrawn)
+    assert not found.ending.quarantined
+    assert "ollama: verify: slow" in found.ending.reason
     assert books.champion == trial.base
 
 
@@ -207,8 +212,8 @@ def test_each_opinion_counts_once_and_is_paired_with_the_next_of_the_champion(tr
     ]
     trial.hear(said)
     trial.hear([said[1], said[3]])
-    rows = trial.books.do(
-        lambda session: session.scalars(select(TrialReward).order_by(TrialReward.id)).all()
+    rows = trial.books.run(
+        lambda session: session.scalars(select(CanaryRewardRow).order_by(CanaryRewardRow.id)).all()
     )
     assert [(row.reward, row.other_reward) for row in rows] == [(0.1, 0.3), (0.2, 0.4)]
 
@@ -228,7 +233,7 @@ def test_those_whom_a_version_does_not_answer_have_no_opinion_of_it(trial: Trial
     trial.hear([feedback(trial.version, 1.0, new[0])])
     trial.hear([feedback(trial.base, 1.0, new[0])])
     assert trial.kept == 1
-    assert trial.hear().heard.pairs == 0  # type: ignore[union-attr]
+    assert trial.hear().evidence.pairs == 0  # type: ignore[union-attr]
 
 
 def test_strangers_and_those_who_say_much_do_not_end_a_trial(trial: Trial) -> None:
@@ -238,7 +243,7 @@ def test_strangers_and_those_who_say_much_do_not_end_a_trial(trial: Trial) -> No
     trial.hear([feedback(trial.version, -1.0, trial.gets(trial.version)[0]) for _ in range(50)])
     assert trial.kept == RULE.rewards_per_user
     trial.hear([feedback(trial.base, 1.0, trial.gets(trial.base)[0]) for _ in range(50)])
-    assert trial.hear().heard.pairs == RULE.rewards_per_user  # type: ignore[union-attr]
+    assert trial.hear().evidence.pairs == RULE.rewards_per_user  # type: ignore[union-attr]
     assert trial.row is not None
 
 
@@ -254,27 +259,28 @@ def test_conversations_of_people_who_are_not_known_are_heard_where_they_are_answ
     assert (
         trial.kept
         == sum(
-            takes_part("support", trial.version, "conversation", talk, RULE.share) for talk in talks
+            in_canary_share("support", trial.version, "conversation", talk, RULE.share)
+            for talk in talks
         )
         > 0
     )
 
 
 def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
-    (answer,) = trial.books.do(
+    (answer,) = trial.books.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", trial.base), NOW, RULE)
     )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion) == ("held", trial.base)
     assert trial.books.aliases.challenger == trial.version
-    audit = trial.books.do(lambda session: history_of(session, "support", 1))[0]
+    audit = trial.books.run(lambda session: history_of(session, "support", 1))[0]
     assert (audit.action, audit.to_version, audit.reason) == (
         "set_aside",
         answer.version,
         f"run r2, evaluation 1: {trial.version} is on trial",
     )
     assert (
-        trial.books.do(
+        trial.books.run(
             lambda session: checkpoint_saved(session, checkpoint("r2", trial.base, 2), NOW, RULE)
         )
         == []
@@ -283,8 +289,10 @@ def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
     assert trial.books.aliases.challenger is None, (
         "it may have learned from the batch that is quarantined now"
     )
-    trial.books.do(
-        lambda session: promote_by_hand(session, "support", answer.version, "I looked at it", NOW)
+    trial.books.run(
+        lambda session: promote_by_operator(
+            session, "support", answer.version, "I looked at it", NOW
+        )
     )
     assert trial.books.champion == answer.version
 
@@ -292,20 +300,20 @@ def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
 def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
     trial: Trial,
 ) -> None:
-    old = trial.books.do(
+    old = trial.books.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20260101_000000"), NOW, RULE)
     )[0]
     assert isinstance(old, VersionRegistered)
     assert old.answer == "reevaluate"
     assert trial.row is not None
     assert trial.books.aliases.challenger == trial.version
-    trial.books.do(
+    trial.books.run(
         lambda session: training_rolled_back(
             session, rejection("r2", trial.base, evaluation=2), NOW
         )
     )
     assert trial.row is not None
-    (again,) = trial.books.do(
+    (again,) = trial.books.run(
         lambda session: checkpoint_saved(session, checkpoint("r3", trial.base), NOW, RULE)
     )
     assert isinstance(again, VersionRegistered)
@@ -315,15 +323,17 @@ def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
 def test_a_person_who_promotes_the_challenger_ends_its_trial(trial: Trial) -> None:
     trial.hear(trial.opinions(0.5, 0.5, count=20))
     assert trial.kept == 20
-    trial.books.do(lambda session: promote_by_hand(session, "support", None, "good enough", NOW))
+    trial.books.run(
+        lambda session: promote_by_operator(session, "support", None, "good enough", NOW)
+    )
     assert (trial.books.champion, trial.row, trial.kept) == (trial.version, None, 0)
 
 
-def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(books: Books) -> None:
+def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(books: DatabaseFixture) -> None:
     first = books.champion
-    books.do(lambda session: checkpoint_saved(session, checkpoint("r0", first), NOW))
+    books.run(lambda session: checkpoint_saved(session, checkpoint("r0", first), NOW))
     trial = Trial(books)
-    books.do(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
+    books.run(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
     assert trial.row is None
     assert (books.champion, books.aliases.challenger) == (first, trial.version)
     assert trial.hear(now=LATER) is None
@@ -332,61 +342,61 @@ def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(books: Books) 
 
 def test_a_hold_freezes_a_trial(trial: Trial) -> None:
     begun, lifted = NOW + timedelta(hours=10), NOW + timedelta(hours=40)
-    trial.books.do(lambda session: hold(session, "support", "operator", "an incident", begun))
+    trial.books.run(lambda session: hold(session, "support", "operator", "an incident", begun))
     assert trial.hear(trial.opinions(-0.8, 0.6), begun) is None
     assert trial.hear(now=LATER) is None
     assert trial.row is not None
     assert trial.kept == 0
-    trial.books.do(
+    trial.books.run(
         lambda session: release(session, "support", "operator", "it was nothing", lifted)
     )
     assert trial.row is not None
-    assert until(trial.row) == LATER + timedelta(hours=30)
+    assert deadline(trial.row) == LATER + timedelta(hours=30)
     found = trial.hear(now=LATER)
     assert found is not None
-    assert found.ended is None
+    assert found.ending is None
 
 
-def test_of_a_model_on_hold_nothing_goes_on_trial(books: Books) -> None:
+def test_of_a_model_on_hold_nothing_goes_on_trial(books: DatabaseFixture) -> None:
     base = books.champion
-    books.do(lambda session: hold(session, "support", "operator", "an incident", NOW))
-    (answer,) = books.do(
+    books.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    (answer,) = books.run(
         lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW, RULE)
     )
     assert isinstance(answer, VersionRegistered)
     assert answer.answer == "held"
     assert books.aliases.challenger == answer.version
-    assert books.do(lambda session: trial_of(session, "support")) is None
+    assert books.run(lambda session: canary_trial_of(session, "support")) is None
 
 
-def test_after_so_many_withdrawals_a_day_the_model_is_held(books: Books) -> None:
+def test_after_so_many_withdrawals_a_day_the_model_is_held(books: DatabaseFixture) -> None:
     base = books.champion
     trial = Trial(books)
     for run in ("r1", "r2"):
         if run == "r2":
-            (said,) = books.do(
+            (said,) = books.run(
                 lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW, RULE)
             )
             assert isinstance(said, VersionRegistered)
             trial.version = said.version
             trial.serve()
-        assert books.do(lambda session: hold_of(session, "support")) is None
+        assert books.run(lambda session: hold_of(session, "support")) is None
         trial.hear(trial.opinions(-0.8, 0.6))
-    held = books.do(lambda session: hold_of(session, "support"))
+    held = books.run(lambda session: hold_of(session, "support"))
     assert held is not None
     assert held.actor == "canary"
 
 
 def test_the_share_may_be_changed_under_way_and_nothing_else(trial: Trial) -> None:
-    more = TRIED.model_copy(update={"canary": CanaryRule(share=0.3, rewards=1000, hours=1)})
-    trial.books.do(lambda session: take_over_share(session, more))
+    more = TRIED.model_copy(update={"canary": CanarySettings(share=0.3, rewards=1000, hours=1)})
+    trial.books.run(lambda session: update_share(session, more))
     assert trial.row is not None
-    assert CanaryRule.model_validate(trial.row.rule) == RULE.model_copy(update={"share": 0.3})
+    assert CanarySettings.model_validate(trial.row.rule) == RULE.model_copy(update={"share": 0.3})
 
 
 def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
     trial.hear(trial.opinions(0.5, 0.25, count=12))
-    shown = trial.books.do(lambda session: model_view(session, "support"))["trial"]
+    shown = trial.books.run(lambda session: model_view(session, "support"))["trial"]
     assert (shown["version"], shown["champion"], shown["share"], shown["until"]) == (
         trial.version,
         trial.base,
@@ -407,13 +417,17 @@ def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
 
 def test_a_trial_is_beside_the_monitors_rewards(trial: Trial) -> None:
     """The monitor's memory of the champion is as it was; it knows nothing of a challenger."""
-    before = trial.books.do(
-        lambda session: session.scalar(select(func.count()).select_from(LiveReward))
+    before = trial.books.run(
+        lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow))
     )
-    trial.books.do(
-        lambda session: rewards_heard(session, MODEL, [feedback(trial.version, 1.0, "user 1")], NOW)
+    trial.books.run(
+        lambda session: monitor_live_rewards(
+            session, MODEL, [feedback(trial.version, 1.0, "user 1")], NOW
+        )
     )
     assert (
-        trial.books.do(lambda session: session.scalar(select(func.count()).select_from(LiveReward)))
+        trial.books.run(
+            lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow))
+        )
         == before
     )

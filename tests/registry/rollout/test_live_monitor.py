@@ -10,22 +10,25 @@ from sqlalchemy import func, select
 
 from services.registry.handlers import checkpoint_saved, training_rolled_back
 from services.registry.rollout.holds import hold, release
-from services.registry.rollout.live_monitor import Watched, rewards_heard
-from services.registry.store.queries import Rewarded, history_of, hold_of, rewards_by_version
-from services.registry.store.tables import LiveReward, OutboxRow
-from services.registry.versions.moves import UnknownVersion, promote_by_hand, roll_back
-from shared.config.monitor import Monitor
+from services.registry.rollout.live_monitor import MonitorResult, monitor_live_rewards
+from services.registry.store.queries import MeanReward, history_of, hold_of, rewards_by_version
+from services.registry.store.tables import LiveRewardRow, OutboxRow
+from services.registry.versions.moves import UnknownVersion, promote_by_operator, roll_back
+from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored, VersionRegistered, VersionRolledBack
-from tests.registry.samples import MODEL, NOW, Books, checkpoint, feedback, rejection
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback, rejection
 
 USERS = [f"user {number}" for number in range(40)]
 
 
 def hear(
-    books: Books, heard: Sequence[FeedbackScored], rule: Monitor | None = None, now: datetime = NOW
-) -> Watched:
-    model = MODEL.model_copy(update={"monitor": rule or Monitor()})
-    return books.do(lambda session: rewards_heard(session, model, heard, now))
+    books: DatabaseFixture,
+    heard: Sequence[FeedbackScored],
+    rule: MonitorSettings | None = None,
+    now: datetime = NOW,
+) -> MonitorResult:
+    model = MODEL.model_copy(update={"monitor": rule or MonitorSettings()})
+    return books.run(lambda session: monitor_live_rewards(session, model, heard, now))
 
 
 def opinions(
@@ -34,30 +37,30 @@ def opinions(
     return [feedback(version, reward, user) for user in users]
 
 
-def promoted(books: Books, run: str) -> str:
-    books.do(lambda session: checkpoint_saved(session, checkpoint(run, books.champion), NOW))
+def promoted(books: DatabaseFixture, run: str) -> str:
+    books.run(lambda session: checkpoint_saved(session, checkpoint(run, books.champion), NOW))
     return books.champion
 
 
-def kept(books: Books) -> int:
-    return books.do(
-        lambda session: session.scalar(select(func.count()).select_from(LiveReward)) or 0
+def kept(books: DatabaseFixture) -> int:
+    return books.run(
+        lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow)) or 0
     )
 
 
-def test_each_is_kept_once_and_of_nobody_too_many(books: Books) -> None:
+def test_each_is_kept_once_and_of_nobody_too_many(books: DatabaseFixture) -> None:
     base = books.champion
     same = feedback(base, 1.0, "ann", name="twice")
     hear(books, [same, same])
     hear(books, [same, *(feedback(base, 1.0, "ann") for _ in range(20))])
-    assert kept(books) == Monitor().rewards_per_user
+    assert kept(books) == MonitorSettings().rewards_per_user
     hear(books, [feedback(base, 1.0, None) for _ in range(20)])
-    assert kept(books) == Monitor().rewards_per_user + 20, (
+    assert kept(books) == MonitorSettings().rewards_per_user + 20, (
         "without a user every answer is somebody's"
     )
 
 
-def test_what_says_nothing_of_what_answers_is_not_kept(books: Books) -> None:
+def test_what_says_nothing_of_what_answers_is_not_kept(books: DatabaseFixture) -> None:
     base = books.champion
     hear(
         books,
@@ -70,18 +73,18 @@ def test_what_says_nothing_of_what_answers_is_not_kept(books: Books) -> None:
     assert kept(books) == 0
 
 
-def test_an_id_that_no_database_takes_is_kept_once_like_any_other(books: Books) -> None:
+def test_an_id_that_no_database_takes_is_kept_once_like_any_other(books: DatabaseFixture) -> None:
     odd = feedback(books.champion, 1.0, "ann\x00", name="a\x00b")
     hear(books, [odd, odd])
     assert kept(books) == 1
 
 
-def test_only_the_first_rewards_of_a_version_are_kept(books: Books) -> None:
-    hear(books, opinions(books.champion, 1.0), Monitor(minimum_rewards=2, most_rewards=7))
+def test_only_the_first_rewards_of_a_version_are_kept(books: DatabaseFixture) -> None:
+    hear(books, opinions(books.champion, 1.0), MonitorSettings(minimum_rewards=2, most_rewards=7))
     assert kept(books) == 7
 
 
-def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: Books) -> None:
+def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: DatabaseFixture) -> None:
     base = books.champion
     hear(books, opinions(base, 0.8))
     worse = promoted(books, "r1")
@@ -95,23 +98,25 @@ def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: Books) ->
     assert "-0.50" in watched.moved.reason
     assert "+0.80" in watched.moved.reason
     assert books.champion == base
-    row = books.do(lambda session: history_of(session, "support", 1))[0]
+    row = books.run(lambda session: history_of(session, "support", 1))[0]
     assert (row.actor, row.action, row.to_version) == ("monitor", "roll_back", base)
     assert row.evidence["live"]["pairs"] == len(USERS)
-    event = books.do(
+    event = books.run(
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first()
     )
     assert event is not None
     assert event.event_id == watched.moved.event_id
-    live = books.do(lambda session: rewards_by_version(session, "support"))
+    live = books.run(lambda session: rewards_by_version(session, "support"))
     assert list(live) == [base, worse]
-    assert {name: Rewarded(round(found.mean, 6), found.count) for name, found in live.items()} == {
-        base: Rewarded(0.8, 40),
-        worse: Rewarded(-0.5, 40),
+    assert {
+        name: MeanReward(round(found.mean, 6), found.count) for name, found in live.items()
+    } == {
+        base: MeanReward(0.8, 40),
+        worse: MeanReward(-0.5, 40),
     }
 
 
-def test_a_champion_that_does_as_well_stays(books: Books) -> None:
+def test_a_champion_that_does_as_well_stays(books: DatabaseFixture) -> None:
     hear(books, opinions(books.champion, 0.5))
     newer = promoted(books, "r1")
     watched = hear(books, opinions(newer, 0.5))
@@ -120,7 +125,7 @@ def test_a_champion_that_does_as_well_stays(books: Books) -> None:
     assert books.champion == newer
 
 
-def test_strangers_do_not_bring_a_champion_down(books: Books) -> None:
+def test_strangers_do_not_bring_a_champion_down(books: DatabaseFixture) -> None:
     hear(books, opinions(books.champion, 0.8))
     newer = promoted(books, "r1")
     strangers = [f"stranger {number}" for number in range(200)]
@@ -130,85 +135,85 @@ def test_strangers_do_not_bring_a_champion_down(books: Books) -> None:
     assert books.champion == newer
 
 
-def test_one_user_does_not_bring_a_champion_down(books: Books) -> None:
+def test_one_user_does_not_bring_a_champion_down(books: DatabaseFixture) -> None:
     hear(books, opinions(books.champion, 0.8))
     newer = promoted(books, "r1")
     hear(books, opinions(newer, -1.0, [USERS[0]] * 500))
     assert books.champion == newer
 
 
-def test_a_version_that_somebody_went_back_to_is_not_watched(books: Books) -> None:
+def test_a_version_that_somebody_went_back_to_is_not_watched(books: DatabaseFixture) -> None:
     base = books.champion
     hear(books, opinions(base, -0.8))
     promoted(books, "r1")
     hear(books, opinions(books.champion, 0.8))
-    books.do(lambda session: roll_back(session, "support", base, "by hand", "operator", NOW))
-    assert hear(books, opinions(base, -1.0)) == Watched()
+    books.run(lambda session: roll_back(session, "support", base, "by hand", "operator", NOW))
+    assert hear(books, opinions(base, -1.0)) == MonitorResult()
     assert books.champion == base
 
 
-def test_where_it_may_not_act_it_only_tells(books: Books) -> None:
+def test_where_it_may_not_act_it_only_tells(books: DatabaseFixture) -> None:
     hear(books, opinions(books.champion, 0.8))
     worse = promoted(books, "r1")
-    watched = hear(books, opinions(worse, -0.5), Monitor(acts=False))
+    watched = hear(books, opinions(worse, -0.5), MonitorSettings(acts=False))
     assert watched.worse
     assert watched.moved is None
     assert books.champion == worse
 
 
 def test_after_so_many_rollbacks_a_day_the_model_is_held_until_somebody_lifts_it(
-    books: Books,
+    books: DatabaseFixture,
 ) -> None:
-    rule = Monitor(rollbacks_per_day=2)
+    rule = MonitorSettings(rollbacks_per_day=2)
     base = books.champion
     hear(books, opinions(base, 0.8), rule)
     for number, expected in (("r1", False), ("r2", True)):
         worse = promoted(books, number)
         assert hear(books, opinions(worse, -0.5), rule).moved is not None
-        assert (books.do(lambda session: hold_of(session, "support")) is not None) == expected
-    (answer,) = books.do(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW))
+        assert (books.run(lambda session: hold_of(session, "support")) is not None) == expected
+    (answer,) = books.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW))
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion) == ("held", base)
     assert (books.champion, books.aliases.challenger) == (base, answer.version)
-    assert books.do(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW)) == [], (
-        "the run has ended"
-    )
     assert (
-        books.do(
+        books.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW)) == []
+    ), "the run has ended"
+    assert (
+        books.run(
             lambda session: training_rolled_back(session, rejection("r3", base, evaluation=2), NOW)
         )
         == []
     )
 
-    assert books.do(lambda session: release(session, "support", "operator", "looked at it", NOW))
+    assert books.run(lambda session: release(session, "support", "operator", "looked at it", NOW))
     assert books.champion == base, "what waits is promoted by a person"
-    books.do(lambda session: promote_by_hand(session, "support", None, "good", NOW))
+    books.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
     assert books.champion == answer.version
 
 
-def test_the_count_of_a_day_begins_anew(books: Books) -> None:
-    rule = Monitor(rollbacks_per_day=2)
+def test_the_count_of_a_day_begins_anew(books: DatabaseFixture) -> None:
+    rule = MonitorSettings(rollbacks_per_day=2)
     hear(books, opinions(books.champion, 0.8), rule)
     for number, day in (("r1", 0), ("r2", 2)):
         worse = promoted(books, number)
         hear(books, opinions(worse, -0.5), rule, NOW + timedelta(days=day))
-    assert books.do(lambda session: hold_of(session, "support")) is None
+    assert books.run(lambda session: hold_of(session, "support")) is None
 
 
-def test_a_model_on_hold_is_not_rolled_back(books: Books) -> None:
+def test_a_model_on_hold_is_not_rolled_back(books: DatabaseFixture) -> None:
     hear(books, opinions(books.champion, 0.8))
     worse = promoted(books, "r1")
-    assert books.do(lambda session: hold(session, "support", "operator", "an incident", NOW))
-    assert not books.do(lambda session: hold(session, "support", "operator", "again", NOW))
+    assert books.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    assert not books.run(lambda session: hold(session, "support", "operator", "again", NOW))
     watched = hear(books, opinions(worse, -0.5))
     assert watched.worse
     assert books.champion == worse
-    assert [row.action for row in books.do(lambda session: history_of(session, "support", 9))][
+    assert [row.action for row in books.run(lambda session: history_of(session, "support", 9))][
         :1
     ] == ["hold"]
 
 
-def test_a_hold_of_what_is_not_there_is_refused(books: Books) -> None:
+def test_a_hold_of_what_is_not_there_is_refused(books: DatabaseFixture) -> None:
     with pytest.raises(UnknownVersion, match="nothing"):
-        books.do(lambda session: hold(session, "nothing", "operator", "why not", NOW))
-    assert not books.do(lambda session: release(session, "support", "operator", "why not", NOW))
+        books.run(lambda session: hold(session, "nothing", "operator", "why not", NOW))
+    assert not books.run(lambda session: release(session, "support", "operator", "why not", NOW))

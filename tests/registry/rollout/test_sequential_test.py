@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.registry.rollout.sequential_test import evidence, is_worse
-from shared.config.monitor import Monitor
+from services.registry.rollout.sequential_test import compute_evidence, is_worse
+from shared.config.monitor import MonitorSettings
 
-RULE = Monitor()
+RULE = MonitorSettings()
 rewards = st.lists(st.floats(-1, 1), max_size=200)
 
 
@@ -20,7 +20,9 @@ def thumbs(share: float, count: int, seed: int) -> list[float]:
 
 def test_a_steady_champion_is_seldom_called_worse() -> None:
     alarms = sum(
-        is_worse(evidence(thumbs(0.7, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), RULE), RULE)
+        is_worse(
+            compute_evidence(thumbs(0.7, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), RULE), RULE
+        )
         for run in range(200)
     )
     assert alarms <= 0.05 * 200
@@ -28,22 +30,26 @@ def test_a_steady_champion_is_seldom_called_worse() -> None:
 
 def test_a_better_champion_is_never_called_worse_in_many_runs() -> None:
     assert not any(
-        is_worse(evidence(thumbs(0.8, 1000, 2 * run), thumbs(0.6, 1000, 2 * run + 1), RULE), RULE)
+        is_worse(
+            compute_evidence(thumbs(0.8, 1000, 2 * run), thumbs(0.6, 1000, 2 * run + 1), RULE), RULE
+        )
         for run in range(100)
     )
 
 
 def test_a_drop_is_found_in_every_one_of_many_runs() -> None:
     assert all(
-        is_worse(evidence(thumbs(0.5, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), RULE), RULE)
+        is_worse(
+            compute_evidence(thumbs(0.5, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), RULE), RULE
+        )
         for run in range(50)
     )
 
 
 def test_a_drop_that_is_tolerated_is_not_called_worse() -> None:
-    lenient = Monitor(tolerated_drop=0.5)
+    lenient = MonitorSettings(tolerated_drop=0.5)
     found = [
-        evidence(thumbs(0.6, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), lenient)
+        compute_evidence(thumbs(0.6, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), lenient)
         for run in range(50)
     ]
     assert not any(is_worse(one, lenient) for one in found)
@@ -51,15 +57,16 @@ def test_a_drop_that_is_tolerated_is_not_called_worse() -> None:
 
 def test_too_few_rewards_say_nothing_however_bad() -> None:
     few = [-1.0] * (RULE.minimum_rewards - 1)
-    assert not is_worse(evidence(few, [1.0] * 500, RULE), RULE)
-    assert is_worse(evidence([*few, -1.0], [1.0] * 500, RULE), RULE)
+    assert not is_worse(compute_evidence(few, [1.0] * 500, RULE), RULE)
+    assert is_worse(compute_evidence([*few, -1.0], [1.0] * 500, RULE), RULE)
 
 
 @given(champion=rewards, previous=rewards)
 def test_what_was_once_enough_stays_so(champion: list[float], previous: list[float]) -> None:
-    rule = Monitor(minimum_rewards=2)
+    rule = MonitorSettings(minimum_rewards=2)
     wealth = [
-        evidence(champion[:count], previous, rule).wealth for count in range(len(champion) + 1)
+        compute_evidence(champion[:count], previous, rule).e_value
+        for count in range(len(champion) + 1)
     ]
     once = [max(1.0, *wealth[: index + 1]) for index in range(len(wealth))]
     assert [max(1.0, one) for one in wealth] == pytest.approx(once)
@@ -69,8 +76,8 @@ def test_what_was_once_enough_stays_so(champion: list[float], previous: list[flo
 def test_the_wealth_is_the_mean_over_shares_of_what_betting_makes_of_one(
     champion: list[float], previous: list[float]
 ) -> None:
-    rule = Monitor(minimum_rewards=2)
-    found = evidence(champion, previous, rule)
+    rule = MonitorSettings(minimum_rewards=2)
+    found = compute_evidence(champion, previous, rule)
     pairs = list(zip(champion, previous, strict=False))
     shares = [number / 20 for number in range(1, 20)]
     owned, best = [1.0] * len(shares), 0.0
@@ -82,13 +89,13 @@ def test_the_wealth_is_the_mean_over_shares_of_what_betting_makes_of_one(
         if number >= 2:
             best = max(best, sum(owned) / len(owned))
     assert found.pairs == len(pairs)
-    assert found.wealth == pytest.approx(best if len(pairs) >= 2 else 1.0, rel=1e-6)
+    assert found.e_value == pytest.approx(best if len(pairs) >= 2 else 1.0, rel=1e-6)
 
 
 def test_thousands_of_rewards_are_no_number_too_large() -> None:
-    assert is_worse(evidence([-1.0] * 5000, [1.0] * 5000, RULE), RULE)
+    assert is_worse(compute_evidence([-1.0] * 5000, [1.0] * 5000, RULE), RULE)
 
 
 def test_a_rule_by_which_nothing_would_ever_be_said_is_refused() -> None:
     with pytest.raises(ValidationError, match="most_rewards"):
-        Monitor(minimum_rewards=100, most_rewards=50)
+        MonitorSettings(minimum_rewards=100, most_rewards=50)

@@ -3,11 +3,11 @@
 import pytest
 
 from services.registry.store.leases import Lease, LeaseLost
-from services.registry.store.outbox import Publisher
+from services.registry.store.outbox import OutboxPublisher
 from shared.clock import ManualClock
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus
-from tests.registry.samples import NOW, Books
+from tests.registry.samples import NOW, DatabaseFixture
 
 LOG = configure("test", "error", "text")
 
@@ -15,7 +15,7 @@ LOG = configure("test", "error", "text")
 class Replicas:
     """Two replicas, each with a clock of its own, and what they were told."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: DatabaseFixture) -> None:
         self.books = books
         self.clocks = [ManualClock(NOW), ManualClock(NOW)]
         self.changes = [0, 0]
@@ -32,11 +32,11 @@ class Replicas:
             self.clocks[number],
             LOG,
             changed,
-            lasts=10,
+            lease_seconds=10,
         )
 
     def guard(self, number: int) -> None:
-        self.books.do(self.leases[number].guard)
+        self.books.run(self.leases[number].guard)
 
     def pass_(self, seconds: float) -> None:
         for clock in self.clocks:
@@ -44,7 +44,7 @@ class Replicas:
 
 
 @pytest.fixture
-def replicas(books: Books) -> Replicas:
+def replicas(books: DatabaseFixture) -> Replicas:
     return Replicas(books)
 
 
@@ -97,13 +97,16 @@ async def test_what_is_released_is_free_at_once(replicas: Replicas) -> None:
     replicas.guard(1)
 
 
-async def test_one_of_two_publishes_and_the_other_goes_on_where_it_stopped(books: Books) -> None:
+async def test_one_of_two_publishes_and_the_other_goes_on_where_it_stopped(
+    books: DatabaseFixture,
+) -> None:
     """Version 0 put two events into the outbox; the first publisher sends both but dies before it
     marks the second.
     """
     bus, clock = MemoryBus(), ManualClock(NOW)
     first, second = (
-        Publisher(books.database, bus, clock, LOG, name, lasts=10) for name in ("first", "second")
+        OutboxPublisher(books.database, bus, clock, LOG, name, lease_seconds=10)
+        for name in ("first", "second")
     )
     sent = 0
     send = bus.send

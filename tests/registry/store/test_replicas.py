@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of
-from services.registry.store.tables import Deployment, LeaseRow, OutboxRow
+from services.registry.store.tables import DeploymentRow, LeaseRow, OutboxRow
 from shared.events import DeploymentFailed, VersionDeployed, VersionPromoted, VersionRegistered
 from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import publish
@@ -67,12 +67,12 @@ class Pair:
 
     @property
     def champion(self) -> str:
-        row = self.database.do(lambda session: aliases_of(session, self.model))
+        row = self.database.run_sync(lambda session: aliases_of(session, self.model))
         assert row is not None
         return str(row.champion)
 
     def holder(self, lease: str) -> str | None:
-        row = self.database.do(lambda session: session.get(LeaseRow, lease))
+        row = self.database.run_sync(lambda session: session.get(LeaseRow, lease))
         return row.holder if row else None
 
     async def until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -97,9 +97,11 @@ class Pair:
     @property
     def deployed(self) -> list[str]:
         rows = (
-            select(Deployment.version).where(Deployment.state == "deployed").order_by(Deployment.id)
+            select(DeploymentRow.version)
+            .where(DeploymentRow.state == "deployed")
+            .order_by(DeploymentRow.id)
         )
-        return self.database.do(lambda session: list(session.scalars(rows)))
+        return self.database.run_sync(lambda session: list(session.scalars(rows)))
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def pair(broker: str, postgresql: Callable[[], str], tmp_path: Path) -> Iterator
 async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_killed(
     pair: Pair,
 ) -> None:
-    pair.database.bring_up_to_date()
+    pair.database.migrate()
     pair.start("one", "two")
     producer = KafkaProducer(pair.broker)
     await producer.start()
@@ -171,7 +173,7 @@ async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_k
         async for record in read(pair.broker, MODELS_VERSIONS, seconds=3)
         if record.key == pair.model.encode()
     ]
-    decided = pair.database.do(
+    decided = pair.database.run_sync(
         lambda session: list(session.scalars(select(OutboxRow.event_id).order_by(OutboxRow.id)))
     )
     counts = Counter(published)
@@ -183,4 +185,4 @@ async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_k
 
 def _waiting(pair: Pair) -> bool:
     rows = select(OutboxRow.id).where(OutboxRow.published_at.is_(None)).limit(1)
-    return pair.database.do(lambda session: session.scalar(rows)) is not None
+    return pair.database.run_sync(lambda session: session.scalar(rows)) is not None

@@ -16,10 +16,17 @@ from sqlalchemy.exc import IntegrityError
 
 import services.registry.store.migrations
 from services.registry.handlers import checkpoint_saved, model_declared
-from services.registry.store.database import Database, Unstorable
-from services.registry.store.schema import DatabaseAhead, bring_up_to_date
-from services.registry.store.tables import AuditRow, Outcome, Removal, RemovalDone, Table, Version
-from tests.registry.samples import MODEL, NOW, Books, checkpoint
+from services.registry.store.database import Database, UnstorableValue
+from services.registry.store.schema import SchemaTooNew, migrate
+from services.registry.store.tables import (
+    AdapterRemovalDoneRow,
+    AdapterRemovalRow,
+    AuditRow,
+    OutcomeRow,
+    TableBase,
+    VersionRow,
+)
+from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint
 
 HISTORY = list(
     ScriptDirectory(str(Path(services.registry.store.migrations.__file__).parent)).walk_revisions()
@@ -100,19 +107,19 @@ def test_steps_form_one_line_and_are_numbered_in_order() -> None:
 
 
 def test_models_and_steps_say_the_same(engine: Engine) -> None:
-    bring_up_to_date(engine)
+    migrate(engine)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), TableBase.metadata) == []
     engine.dispose()
 
 
 @pytest.mark.parametrize("step", range(1, len(STEPS)))
 def test_each_step_keeps_every_row_of_the_one_before(engine: Engine, step: int) -> None:
-    bring_up_to_date(engine, STEPS[step - 1])
+    migrate(engine, STEPS[step - 1])
     before = fill(engine)
     assert len(before) >= 11
     assert all(len(rows) == 1 for rows in before.values())
-    bring_up_to_date(engine, STEPS[step])
+    migrate(engine, STEPS[step])
     after = contents(engine)
     assert {table: after[table] for table in before} == before
     engine.dispose()
@@ -124,12 +131,12 @@ def test_a_database_made_before_there_were_steps_is_taken_over(
     """Such a database is one at step 1 that does not say so; of an earlier day still, one without
     the tables of withdrawals.
     """
-    bring_up_to_date(engine, STEPS[0])
+    migrate(engine, STEPS[0])
     before = fill(engine)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
         connection.execute(text("DROP TABLE withdrawals"))
-    bring_up_to_date(engine)
+    migrate(engine)
     after = contents(engine)
     assert {table: after[table] for table in before if table != "withdrawals"} | {
         "withdrawals": after["withdrawals"]
@@ -137,7 +144,7 @@ def test_a_database_made_before_there_were_steps_is_taken_over(
     url = new_database()
     Database(url).close()
     fresh = create_engine(url)
-    bring_up_to_date(fresh)
+    migrate(fresh)
     assert columns_and_indexes(engine) == columns_and_indexes(fresh)
     fresh.dispose()
     engine.dispose()
@@ -146,12 +153,12 @@ def test_a_database_made_before_there_were_steps_is_taken_over(
 def test_a_database_that_is_ahead_is_refused_and_left_as_it_is(
     engine: Engine, database_url: str
 ) -> None:
-    bring_up_to_date(engine)
+    migrate(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     database = Database(database_url)
-    with pytest.raises(DatabaseAhead, match=rf"RATCHET_DATABASE.*9999.*{STEPS[-1]}.*newer release"):
-        database.bring_up_to_date()
+    with pytest.raises(SchemaTooNew, match=rf"RATCHET_DATABASE.*9999.*{STEPS[-1]}.*newer release"):
+        database.migrate()
     database.close()
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
@@ -163,8 +170,8 @@ def test_several_replicas_may_start_at_once(database_url: str) -> None:
     databases = [Database(database_url) for _ in range(4)]
 
     def start(database: Database) -> int:
-        database.bring_up_to_date()
-        return len(database.do(lambda session: model_declared(session, MODEL, NOW)))
+        database.migrate()
+        return len(database.run_sync(lambda session: model_declared(session, MODEL, NOW)))
 
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(start, databases)) == [0, 0, 0, 2]
@@ -190,34 +197,40 @@ def test_several_replicas_may_start_at_once(database_url: str) -> None:
         "'rejected')",
     ],
 )
-def test_what_never_happens_is_refused_by_the_database(books: Books, statement: str) -> None:
+def test_what_never_happens_is_refused_by_the_database(
+    books: DatabaseFixture, statement: str
+) -> None:
     base = books.champion
     for run in ("r1", "r2"):
-        books.do(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]  # bound in the loop
-    books.do(
+        books.run(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]  # bound in the loop
+    books.run(
         lambda session: session.add(
-            Removal(run_id="r3", model="support", uri="adapters/r3", reason="old", at=NOW)
+            AdapterRemovalRow(run_id="r3", model="support", uri="adapters/r3", reason="old", at=NOW)
         )
     )
-    books.do(lambda session: session.add(RemovalDone(run_id="r3", objects=1, at=NOW)))
+    books.run(lambda session: session.add(AdapterRemovalDoneRow(run_id="r3", objects=1, at=NOW)))
     with pytest.raises(IntegrityError):
-        books.do(lambda session: session.execute(text(statement)))
+        books.run(lambda session: session.execute(text(statement)))
 
 
-def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(books: Books) -> None:
-    for column in [column.name for column in Version.__table__.columns]:
+def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(
+    books: DatabaseFixture,
+) -> None:
+    for column in [column.name for column in VersionRow.__table__.columns]:
 
         def change(session: Any, column: str = column) -> None:
             session.execute(text(f"UPDATE versions SET {column} = {column}"))
 
         if column.startswith("merged_"):
-            books.do(change)
+            books.run(change)
         else:
             with pytest.raises(IntegrityError, match="never changes"):
-                books.do(change)
+                books.run(change)
 
 
-def test_decisions_that_meet_are_made_one_after_the_other(books: Books, database_url: str) -> None:
+def test_decisions_that_meet_are_made_one_after_the_other(
+    books: DatabaseFixture, database_url: str
+) -> None:
     """Eight outcomes against the same champion, from two replicas at once: one holds, and each
     other one is sent back.
     """
@@ -225,7 +238,7 @@ def test_decisions_that_meet_are_made_one_after_the_other(books: Books, database
     other = Database(database_url)
 
     def decide(number: int) -> str:
-        work = (books.database, other)[number % 2].do
+        work = (books.database, other)[number % 2].run_sync
         return str(
             work(lambda session: checkpoint_saved(session, checkpoint(f"r{number}", base), NOW))[
                 0
@@ -235,18 +248,20 @@ def test_decisions_that_meet_are_made_one_after_the_other(books: Books, database
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(decide, range(8))) == ["promoted"] + ["reevaluate"] * 7
     other.close()
-    versions = books.do(lambda session: sorted(row.number for row in session.query(Version)))
+    versions = books.run(lambda session: sorted(row.number for row in session.query(VersionRow)))
     assert versions == list(range(9))
-    moves = books.do(lambda session: [row.action for row in session.query(AuditRow)])
+    moves = books.run(lambda session: [row.action for row in session.query(AuditRow)])
     assert (moves.count("promote"), moves.count("challenge")) == (1, 8)
 
 
-def test_a_value_that_no_column_takes_is_a_dead_letter(books: Books, database_url: str) -> None:
+def test_a_value_that_no_column_takes_is_a_dead_letter(
+    books: DatabaseFixture, database_url: str
+) -> None:
     if database_url.startswith("sqlite"):
         pytest.skip("SQLite takes it")
-    with pytest.raises(Unstorable, match="NUL"):
-        books.do(
+    with pytest.raises(UnstorableValue, match="NUL"):
+        books.run(
             lambda session: session.add(
-                Outcome(run_id="a\x00b", evaluation=1, event_id="x", answer="rejected")
+                OutcomeRow(run_id="a\x00b", evaluation=1, event_id="x", answer="rejected")
             )
         )

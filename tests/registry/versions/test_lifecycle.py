@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry.lifecycle import (
-    MOVES,
+    ALLOWED_MOVES,
     Aliases,
+    AliasMove,
     IllegalMove,
-    Move,
-    answer_to,
-    move,
+    apply_move,
+    registration_result,
     version_name,
 )
 
 VERSIONS = ("v0", "v1", "v2", "v3")
 maybe = st.sampled_from([None, *VERSIONS])
-moves = st.sampled_from(sorted(MOVES))
+moves = st.sampled_from(sorted(ALLOWED_MOVES))
 
 
 def test_names_carry_number_and_time() -> None:
@@ -35,14 +35,14 @@ def test_names_carry_number_and_time() -> None:
     version=st.sampled_from(VERSIONS),
 )
 def test_only_legal_moves_happen(
-    champion: str, previous: str | None, challenger: str | None, kind: Move, version: str
+    champion: str, previous: str | None, challenger: str | None, kind: AliasMove, version: str
 ) -> None:
     before = Aliases(champion, previous, challenger)
-    if before.standing(version) not in MOVES[kind]:
+    if before.status_of(version) not in ALLOWED_MOVES[kind]:
         with pytest.raises(IllegalMove, match=version):
-            move(before, kind, version)
+            apply_move(before, kind, version)
         return
-    after = move(before, kind, version)
+    after = apply_move(before, kind, version)
     if kind in ("promote", "roll_back"):
         assert (after.champion, after.previous) == (version, champion)
         assert after.challenger != version
@@ -52,12 +52,12 @@ def test_only_legal_moves_happen(
 
 @given(steps=st.lists(st.tuples(moves, st.sampled_from(VERSIONS)), max_size=30))
 def test_a_model_always_has_a_champion_and_it_is_never_its_own_previous_or_challenger(
-    steps: list[tuple[Move, str]],
+    steps: list[tuple[AliasMove, str]],
 ) -> None:
-    aliases = move(Aliases(), "found", "v0", is_new=True)
+    aliases = apply_move(Aliases(), "found", "v0", is_new=True)
     for kind, version in steps:
         try:
-            aliases = move(aliases, kind, version)
+            aliases = apply_move(aliases, kind, version)
         except IllegalMove:
             continue
         assert aliases.champion is not None
@@ -66,16 +66,16 @@ def test_a_model_always_has_a_champion_and_it_is_never_its_own_previous_or_chall
 
 def test_a_second_version_zero_is_refused() -> None:
     with pytest.raises(IllegalMove):
-        move(Aliases(champion="v0"), "found", "v1", is_new=True)
+        apply_move(Aliases(champion="v0"), "found", "v1", is_new=True)
 
 
 @given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
 def test_a_verdict_holds_against_its_baseline_only(champion: str, baseline: str) -> None:
-    assert answer_to(Aliases(champion=champion), baseline, on_hold=False) == (
+    assert registration_result(Aliases(champion=champion), baseline, on_hold=False) == (
         "promoted" if champion == baseline else "reevaluate"
     )
 
 
 @given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
 def test_of_a_model_on_hold_every_candidate_waits(champion: str, baseline: str) -> None:
-    assert answer_to(Aliases(champion=champion), baseline, on_hold=True) == "held"
+    assert registration_result(Aliases(champion=champion), baseline, on_hold=True) == "held"

@@ -7,16 +7,20 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.registry.versions.provenance import Gone, Made, made_with
+from services.registry.versions.provenance import (
+    VersionOrigin,
+    WithdrawnExample,
+    withdrawn_by_version,
+)
 from tests.registry.samples import NOW
 
 
 def made(
     number: int, parent: int | None = None, through: int = -1, batch: int | None = None
-) -> Made:
+) -> VersionOrigin:
     """Version `number`, whose run began in that minute on the batch of that number."""
     name = f"v{parent}" if parent is not None else None
-    return Made(
+    return VersionOrigin(
         f"v{number}",
         name,
         f"b{number if batch is None else batch}",
@@ -25,8 +29,10 @@ def made(
     )
 
 
-def gone(batch: int, *, withdrawn: int = 0, was_run: bool = True, rejected: bool = False) -> Gone:
-    return Gone(
+def gone(
+    batch: int, *, withdrawn: int = 0, was_run: bool = True, rejected: bool = False
+) -> WithdrawnExample:
+    return WithdrawnExample(
         f"e{batch}",
         f"b{batch}",
         withdrawn,
@@ -35,8 +41,8 @@ def gone(batch: int, *, withdrawn: int = 0, was_run: bool = True, rejected: bool
     )
 
 
-def affected(versions: list[Made], *withdrawn: Gone) -> list[str]:
-    return [name for name, ids in made_with(versions, withdrawn).items() if ids]
+def affected(versions: list[VersionOrigin], *withdrawn: WithdrawnExample) -> list[str]:
+    return [name for name, ids in withdrawn_by_version(versions, withdrawn).items() if ids]
 
 
 LINE = [made(1, 0), made(2, 1), made(3, 2)]
@@ -81,13 +87,16 @@ def test_what_began_again_from_the_base_inherits_nothing() -> None:
     st.builds(gone, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()),
 )
 def test_more_withdrawals_never_make_fewer_versions_count_and_children_have_what_their_parents_have(
-    drawn: list[tuple[int, int]], withdrawn: list[Gone], another: Gone
+    drawn: list[tuple[int, int]], withdrawn: list[WithdrawnExample], another: WithdrawnExample
 ) -> None:
     versions = [
         made(number, max(0, number - back - 1), through)
         for number, (back, through) in enumerate(drawn, start=1)
     ]
-    before, after = made_with(versions, withdrawn), made_with(versions, [*withdrawn, another])
+    before, after = (
+        withdrawn_by_version(versions, withdrawn),
+        withdrawn_by_version(versions, [*withdrawn, another]),
+    )
     for version in versions:
         assert before[version.version] <= after[version.version]
         assert version.parent is not None

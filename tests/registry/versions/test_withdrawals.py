@@ -14,15 +14,15 @@ import pytest
 from services.registry.app import TOPICS
 from services.registry.handlers import checkpoint_saved, training_rolled_back
 from services.registry.versions.moves import roll_back
-from services.registry.versions.withdrawals import examples_withdrawn
+from services.registry.versions.withdrawals import record_withdrawal
 from shared.errors import UnknownModel
 from shared.events import ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode
 from shared.messaging.topics import DATASET_WITHDRAWALS
-from tests.registry.callers import OPERATOR
+from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import NOW, Books, checkpoint, rejection
+from tests.registry.samples import NOW, DatabaseFixture, checkpoint, rejection
 
 PLACE = Position(topic="feedback.received", partition=0, offset=0)
 
@@ -51,7 +51,7 @@ class Registry(Stage):
     minutes = 0
 
     def hear(self, event: ExamplesWithdrawn, offset: int = 0) -> None:
-        self.books.do(partial(examples_withdrawn, event=event, offset=offset, now=NOW))
+        self.books.run(partial(record_withdrawal, event=event, offset=offset, now=NOW))
 
     def promoted(self, run: str, heard: int | None = None) -> str:
         """The version of a run that had heard of withdrawals up to an offset."""
@@ -64,7 +64,7 @@ class Registry(Stage):
                 else Position(topic=DATASET_WITHDRAWALS, partition=0, offset=heard),
             }
         )
-        self.books.do(lambda session: checkpoint_saved(session, saved, NOW))
+        self.books.run(lambda session: checkpoint_saved(session, saved, NOW))
         return self.books.champion
 
     def rejected(self, run: str) -> None:
@@ -72,7 +72,7 @@ class Registry(Stage):
         event = rejection(run, self.books.champion).model_copy(
             update={"occurred_at": NOW + timedelta(minutes=self.minutes)}
         )
-        self.books.do(lambda session: training_rolled_back(session, event, NOW))
+        self.books.run(lambda session: training_rolled_back(session, event, NOW))
 
     async def get(self, path: str) -> Any:
         async with httpx.AsyncClient(
@@ -90,7 +90,7 @@ class Registry(Stage):
 
 
 @pytest.fixture
-def registry(books: Books, tmp_path: Path) -> Registry:
+def registry(books: DatabaseFixture, tmp_path: Path) -> Registry:
     return Registry(books, tmp_path)
 
 
@@ -112,7 +112,7 @@ async def test_what_was_made_after_going_back_is_free_of_it(registry: Registry) 
     base = registry.books.champion
     first = registry.promoted("r1")
     registry.hear(withdrawn("x", ("batch of r1", ["e1"])))
-    registry.books.do(
+    registry.books.run(
         lambda session: roll_back(session, "support", base, "withdrawn", "operator", NOW)
     )
     second = registry.promoted("r2", heard=0)

@@ -4,14 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.auth.bearer_tokens import SHORTEST, Tokens, listed, new_token, parse, tokens
+from shared.auth.bearer_tokens import (
+    MIN_TOKEN_LENGTH,
+    Tokens,
+    new_token,
+    parse_token_lines,
+    parse_tokens,
+    tokens_for_role,
+)
 from shared.errors import SettingsError
 
-TOKEN = st.text("abcXYZ019._~+/-", min_size=SHORTEST, max_size=60)
+TOKEN = st.text("abcXYZ019._~+/-", min_size=MIN_TOKEN_LENGTH, max_size=60)
 
 
 def test_a_file_has_several_tokens_of_each_role() -> None:
-    found = parse(
+    found = parse_tokens(
         "# ours\noperate first-operator-token\noperate second-operator-token # from May "
         "on\n\nread only-reading-token\n",
         "f",
@@ -26,15 +33,15 @@ def test_a_file_has_several_tokens_of_each_role() -> None:
 
 @given(TOKEN, TOKEN)
 def test_a_token_is_known_by_all_of_it(one: str, other: str) -> None:
-    found = tokens("read", [one], "here")
+    found = tokens_for_role("read", [one], "here")
     assert found.role_of(one) == "read"
     assert found.role_of(other) == ("read" if other == one else None)
 
 
 def test_what_an_operator_has_in_one_place_is_an_operators() -> None:
     read, operate = (
-        tokens("read", ["the-very-same-token"], "a"),
-        tokens("operate", ["the-very-same-token"], "b"),
+        tokens_for_role("read", ["the-very-same-token"], "a"),
+        tokens_for_role("operate", ["the-very-same-token"], "b"),
     )
     assert (
         (read | operate).role_of("the-very-same-token")
@@ -57,7 +64,7 @@ def test_a_line_that_is_none_is_named_and_not_shown(line: str) -> None:
     with pytest.raises(
         SettingsError, match=r"RATCHET_TOKENS_FILE: /etc/t, line 2: expected"
     ) as error:
-        listed(f"# first\n{line}\n", "RATCHET_TOKENS_FILE: /etc/t")
+        parse_token_lines(f"# first\n{line}\n", "RATCHET_TOKENS_FILE: /etc/t")
     for word in line.split()[1:]:
         assert word not in str(error.value)
 
@@ -65,9 +72,9 @@ def test_a_line_that_is_none_is_named_and_not_shown(line: str) -> None:
 def test_new_tokens_are_of_the_form_and_differ() -> None:
     made = {new_token() for _ in range(100)}
     assert len(made) == 100
-    assert all(parse(f"read {token}", "f").role_of(token) == "read" for token in made)
+    assert all(parse_tokens(f"read {token}", "f").role_of(token) == "read" for token in made)
 
 
 def test_tokens_do_not_show_what_they_hold() -> None:
-    assert "secret" not in repr(tokens("read", ["a-secret-of-the-house"], "here"))
-    assert repr(Tokens()) == repr(tokens("read", ["a-secret-of-the-house"], "here"))
+    assert "secret" not in repr(tokens_for_role("read", ["a-secret-of-the-house"], "here"))
+    assert repr(Tokens()) == repr(tokens_for_role("read", ["a-secret-of-the-house"], "here"))

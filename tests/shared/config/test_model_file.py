@@ -29,14 +29,14 @@ def test_the_models_of_this_repository_are_valid() -> None:
     support = models.get("support")
     assert support.curation.batch_size == 50
     assert len(models.golden("support")) >= support.gate.minimum_examples
-    assert models.retention("support")
-    assert models.canaries("support")
+    assert models.regression_set("support")
+    assert models.regression_prompts("support")
 
 
 def test_what_judges_is_never_rehearsed() -> None:
     models = load_models(Path("models"))
-    judging = {prompt.messages for prompt in models.retention("support")} | {
-        canary.messages for canary in models.canaries("support")
+    judging = {prompt.messages for prompt in models.regression_set("support")} | {
+        canary.messages for canary in models.regression_prompts("support")
     }
     rehearsed = {prompt.messages for prompt in models.rehearsal("support", "adaptive")}
     assert rehearsed

@@ -3,13 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from shared.config.settings import ServiceSettings, read
+from shared.config.settings import ServiceSettings, read_settings
 from shared.errors import SettingsError
 
 
 def test_defaults_need_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RATCHET_LOG_LEVEL", raising=False)
-    assert read(ServiceSettings).log_level == "info"
+    assert read_settings(ServiceSettings).log_level == "info"
 
 
 def test_a_wrong_value_names_the_variable_and_what_was_expected(
@@ -21,10 +21,10 @@ def test_a_wrong_value_names_the_variable_and_what_was_expected(
         match=r"RATCHET_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error', found "
         r"'loud'",
     ):
-        read(ServiceSettings)
+        read_settings(ServiceSettings)
 
 
 def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = read(ServiceSettings)
+    settings = read_settings(ServiceSettings)
     with pytest.raises(ValidationError):
         setattr(settings, "log_level", "debug")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.config.training import DEFAULTS, RANGES, TrainingConfig
+from shared.config.training import LANE_DEFAULTS, LANE_RANGES, TrainingConfig
 from shared.events.hyperparameters import Configuration, Lane
 
 LANES: tuple[Lane, ...] = ("adaptive", "master")
@@ -28,8 +28,10 @@ def test_every_number_of_a_configuration_has_a_range_in_every_lane() -> None:
         for name, field in Configuration.model_fields.items()
         if field.annotation in (int, float)
     }
-    assert numbers - {"seed"} == set(RANGES["adaptive"]) == set(RANGES["master"])
-    assert {name for lane in LANES for name in DEFAULTS[lane]} <= set(Configuration.model_fields)
+    assert numbers - {"seed"} == set(LANE_RANGES["adaptive"]) == set(LANE_RANGES["master"])
+    assert {name for lane in LANES for name in LANE_DEFAULTS[lane]} <= set(
+        Configuration.model_fields
+    )
 
 
 def test_what_each_lane_must_allow() -> None:
@@ -77,11 +79,11 @@ def test_an_error_names_field_value_range_and_lane(said: dict[str, object], expe
     assert expected in str(caught.value)
 
 
-@given(st.sampled_from(LANES), st.sampled_from(sorted(RANGES["master"])), st.data())
+@given(st.sampled_from(LANES), st.sampled_from(sorted(LANE_RANGES["master"])), st.data())
 def test_the_ends_of_a_range_are_in_it_and_what_is_beyond_is_not(
     lane: Lane, name: str, data: st.DataObject
 ) -> None:
-    least, most = RANGES[lane][name]
+    least, most = LANE_RANGES[lane][name]
     whole = Configuration.model_fields[name].annotation is int
     inside = data.draw(st.integers(int(least), int(most)) if whole else st.floats(least, most))
     for value in (least, most, inside):

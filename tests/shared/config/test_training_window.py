@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.config.training_window import Window
+from shared.config.training_window import TrainingWindow
 
-NIGHT = Window(opens="02:00", closes="06:00", zone="Europe/Berlin")
-LATE = Window(opens="22:30", closes="01:15", zone="UTC")
+NIGHT = TrainingWindow(opens="02:00", closes="06:00", zone="Europe/Berlin")
+LATE = TrainingWindow(opens="22:30", closes="01:15", zone="UTC")
 
 
 def at(text: str) -> datetime:
@@ -18,7 +18,9 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(f"2026-{text}+00:00")
 
 
-def spans(window: Window, first: datetime, last: datetime) -> list[tuple[datetime, datetime]]:
+def spans(
+    window: TrainingWindow, first: datetime, last: datetime
+) -> list[tuple[datetime, datetime]]:
     """When a window is open between two moments, found by `next_open` and by looking at every
     minute.
     """
@@ -56,9 +58,9 @@ def test_in_spring_the_skipped_hour_is_not_there() -> None:
     assert spans(NIGHT, at("03-28T12:00:00"), at("03-29T12:00:00")) == [
         (at("03-29T01:00:00"), at("03-29T04:00:00"))
     ]
-    half = Window(opens="02:30", closes="06:00", zone="Europe/Berlin")
+    half = TrainingWindow(opens="02:30", closes="06:00", zone="Europe/Berlin")
     assert half.next_open(at("03-28T12:00:00")) == at("03-29T01:00:00"), "03:00 is past 02:30"
-    skipped = Window(opens="02:15", closes="02:45", zone="Europe/Berlin")
+    skipped = TrainingWindow(opens="02:15", closes="02:45", zone="Europe/Berlin")
     assert skipped.next_open(at("03-28T12:00:00")) == at("03-30T00:15:00")
 
 
@@ -70,7 +72,7 @@ def test_in_autumn_the_hour_that_comes_twice_counts_twice() -> None:
     assert spans(NIGHT, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
         (at("10-25T00:00:00"), at("10-25T05:00:00"))
     ]
-    early = Window(opens="01:00", closes="02:30", zone="Europe/Berlin")
+    early = TrainingWindow(opens="01:00", closes="02:30", zone="Europe/Berlin")
     assert spans(early, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
         (at("10-24T23:00:00"), at("10-25T00:30:00")),
         (at("10-25T01:00:00"), at("10-25T01:30:00")),
@@ -101,7 +103,7 @@ def test_nothing_before_the_next_opening_is_open(
     half of one.
     """
     opens, closes = (f"{minute // 60:02}:{minute % 60:02}" for minute in hours)
-    window = Window(opens=opens, closes=closes, zone=zone)
+    window = TrainingWindow(opens=opens, closes=closes, zone=zone)
     now = at(f"{day}T00:00:00") + timedelta(minutes=minutes)
     minute = now
     while not window.is_open(minute):
@@ -112,4 +114,4 @@ def test_nothing_before_the_next_opening_is_open(
 @pytest.mark.parametrize("text", ["24:00", "2:00", "02:60", "noon"])
 def test_a_time_that_no_clock_shows_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="pattern"):
-        Window(opens=text, closes="06:00")
+        TrainingWindow(opens=text, closes="06:00")

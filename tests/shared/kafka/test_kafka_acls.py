@@ -15,8 +15,8 @@ import pytest
 from shared.config.settings import KafkaSettings
 from shared.errors import BusUnavailable
 from shared.kafka.client import KafkaConsumer, KafkaProducer
-from shared.kafka.security import security_of
-from shared.kafka.topic_reader import KafkaReader
+from shared.kafka.security import kafka_security
+from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.bus import Record
 from shared.messaging.topics import (
     DATASET_ENTRIES,
@@ -25,10 +25,10 @@ from shared.messaging.topics import (
     MODELS_VERSIONS,
     TOPICS,
     TRAINING_BATCHES,
-    dead_letter_of,
+    dead_letter_topic,
 )
-from tests.dataset.running import Service, read, send
-from tests.support.secured_broker import PASSWORD, Secured
+from tests.dataset.running import ServiceProcess, read, send
+from tests.support.secured_broker import PASSWORD, SecuredBroker
 
 SERVICES = ("feedback", "dataset", "trainer", "registry")
 
@@ -65,14 +65,14 @@ def test_the_docs_grant_what_the_topic_table_needs_and_no_topic_that_it_has_not(
         assert rights.reads >= consumed
         assert rights.writes - letters == produced
         assert rights.reads | rights.writes <= {topic.name for topic in TOPICS}
-        assert {dead_letter_of(topic) for topic in rights.reads} >= rights.writes & letters
+        assert {dead_letter_topic(topic) for topic in rights.reads} >= rights.writes & letters
 
 
 def mentions(record: Record, word: bytes) -> bool:
     return word in (record.key or b"") + (record.value or b"")
 
 
-async def first(doors: Secured, topic: str, word: bytes) -> Record:
+async def first(doors: SecuredBroker, topic: str, word: bytes) -> Record:
     async with aclosing(read(doors.open, topic)) as records:
         async for record in records:
             if mentions(record, word):
@@ -90,7 +90,7 @@ def settings(folder: Path) -> dict[str, str]:
 @pytest.mark.kafka
 @pytest.mark.timeout(150)
 async def test_services_do_their_work_with_these_rights_over_tls(
-    doors: Secured, tmp_path: Path
+    doors: SecuredBroker, tmp_path: Path
 ) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "m.yaml").write_text(
@@ -106,9 +106,9 @@ async def test_services_do_their_work_with_these_rights_over_tls(
             principal, granted[name].reads, granted[name].writes, granted[name].groups
         )
     services = [
-        Service("feedback", doors.scram, tmp_path, **doors.as_user("feedback")),
-        Service("dataset", doors.mutual, tmp_path, **doors.as_certificate("dataset")),
-        Service(
+        ServiceProcess("feedback", doors.scram, tmp_path, **doors.as_user("feedback")),
+        ServiceProcess("dataset", doors.mutual, tmp_path, **doors.as_certificate("dataset")),
+        ServiceProcess(
             "registry", doors.scram, tmp_path, **doors.as_user("registry"), **settings(tmp_path)
         ),
     ]
@@ -120,12 +120,12 @@ async def test_services_do_their_work_with_these_rights_over_tls(
         await send(doors.open, FEEDBACK_RECEIVED, [(b"k", b"no event", [])])
         await send(doors.open, FEEDBACK_SCORED, [(b"k", b"no event either", [])])
         await first(doors, FEEDBACK_SCORED, b"said-7")
-        await first(doors, dead_letter_of(FEEDBACK_RECEIVED), b"no event")
+        await first(doors, dead_letter_topic(FEEDBACK_RECEIVED), b"no event")
         await first(doors, DATASET_ENTRIES, b"said-7")
         await first(doors, TRAINING_BATCHES, b"manifest")
-        await first(doors, dead_letter_of(FEEDBACK_SCORED), b"no event either")
+        await first(doors, dead_letter_topic(FEEDBACK_SCORED), b"no event either")
         await send(doors.open, TRAINING_BATCHES, [(b"m", b"no batch", [])])
-        await first(doors, dead_letter_of(TRAINING_BATCHES), b"no batch")
+        await first(doors, dead_letter_topic(TRAINING_BATCHES), b"no batch")
         await first(doors, MODELS_VERSIONS, b"base")
     finally:
         statuses = [service.stop(30) for service in services]
@@ -148,7 +148,7 @@ def feedback(number: int) -> bytes:
 
 @pytest.mark.kafka
 async def test_the_clients_of_the_trainer_may_do_what_its_row_says_and_no_more(
-    doors: Secured,
+    doors: SecuredBroker,
 ) -> None:
     rights = documented()["trainer"]
     await doors.grant("User:trainer", rights.reads, rights.writes, rights.groups)
@@ -156,9 +156,9 @@ async def test_the_clients_of_the_trainer_may_do_what_its_row_says_and_no_more(
         name.removeprefix("RATCHET_").lower(): value
         for name, value in doors.as_user("trainer").items()
     }
-    security = security_of(KafkaSettings.model_validate(environment))
+    security = kafka_security(KafkaSettings.model_validate(environment))
     producer = KafkaProducer(doors.scram, security)
-    reader = KafkaReader(doors.scram, sorted(rights.reads - {TRAINING_BATCHES}), security)
+    reader = KafkaTopicReader(doors.scram, sorted(rights.reads - {TRAINING_BATCHES}), security)
     (group,) = rights.groups
     consumer = KafkaConsumer(doors.scram, group, [TRAINING_BATCHES], security=security)
     await producer.start()
@@ -167,12 +167,12 @@ async def test_the_clients_of_the_trainer_may_do_what_its_row_says_and_no_more(
     try:
         for topic in rights.writes:
             await producer.send(topic, b"trainer", b"no event of the trainer", [])
-        assert {record.topic for record in await reader.newest()} >= rights.reads & rights.writes
+        assert {record.topic for record in await reader.read_new()} >= rights.reads & rights.writes
         await send(doors.open, TRAINING_BATCHES, [(b"trainer", b"for the trainer", [])])
         async for record in consumer.records():
             await consumer.commit(record)
             if mentions(record, b"for the trainer"):
-                consumer.finish()
+                consumer.stop_after_current()
         with pytest.raises(
             BusUnavailable, match=r"could not write to models\.versions: .*Authorization"
         ):

@@ -18,16 +18,28 @@ from cryptography.hazmat.primitives.serialization import (
 from typer.testing import CliRunner
 
 from ratchet.cli.commands import app
-from ratchet.cli.doctor import broker as broker_check
-from ratchet.kafka_admin.topics import apply_topics, await_groups, existing_topics
-from shared.config.settings import KafkaSettings, ServiceSettings, read
+from ratchet.cli.doctor import check_broker as broker_check
+from ratchet.kafka_admin.topics import apply_topics, existing_topics, wait_for_group_coordinator
+from shared.config.settings import KafkaSettings, ServiceSettings, read_settings
 from shared.errors import BusUnavailable, SettingsError
 from shared.kafka.client import KafkaConsumer, KafkaProducer
-from shared.kafka.end_offsets import LogEnds
-from shared.kafka.security import OPEN, Security, kafka_variables, refusal, security_of
-from shared.kafka.topic_reader import KafkaReader
+from shared.kafka.end_offsets import EndOffsets
+from shared.kafka.security import (
+    PLAINTEXT,
+    Security,
+    connection_error,
+    kafka_security,
+    kafka_variables,
+)
+from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.topics import TOPICS, TRAINING_PROGRESS
-from tests.support.secured_broker import OPERATOR, PASSWORD, Authority, Secured, secured
+from tests.support.secured_broker import (
+    OPERATOR,
+    PASSWORD,
+    Authority,
+    SecuredBroker,
+    secured_broker,
+)
 
 CLIENTS = {"AIOKafkaProducer", "AIOKafkaConsumer", "AIOKafkaAdminClient"}
 OURS = {"KafkaProducer", "KafkaConsumer", "KafkaReader", "LogEnds", "create_app"} | {
@@ -47,9 +59,9 @@ OURS = {"KafkaProducer", "KafkaConsumer", "KafkaReader", "LogEnds", "create_app"
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Secured:
+def files(tmp_path_factory: pytest.TempPathFactory) -> SecuredBroker:
     """Certificates and a password that nothing listens for."""
-    return secured(tmp_path_factory.mktemp("files"))
+    return secured_broker(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture
@@ -62,22 +74,24 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def said(environment: pytest.MonkeyPatch, settings: dict[str, str]) -> Security:
     for name, value in settings.items():
         environment.setenv(name, value)
-    return security_of(read(KafkaSettings))
+    return kafka_security(read_settings(KafkaSettings))
 
 
 def test_without_settings_the_line_is_open(environment: pytest.MonkeyPatch) -> None:
-    assert said(environment, {}) == OPEN
-    assert OPEN.options == {}
+    assert said(environment, {}) == PLAINTEXT
+    assert PLAINTEXT.options == {}
 
 
-def test_an_authority_alone_turns_tls_on(environment: pytest.MonkeyPatch, files: Secured) -> None:
+def test_an_authority_alone_turns_tls_on(
+    environment: pytest.MonkeyPatch, files: SecuredBroker
+) -> None:
     options = said(environment, {"RATCHET_KAFKA_CA": str(files.authority)}).options
     assert options["security_protocol"] == "SSL"
     assert options["ssl_context"].check_hostname
 
 
 def test_a_user_is_named_and_the_password_stays_out_of_sight(
-    environment: pytest.MonkeyPatch, files: Secured
+    environment: pytest.MonkeyPatch, files: SecuredBroker
 ) -> None:
     security = said(environment, files.as_user())
     assert (security.options["security_protocol"], security.options["sasl_mechanism"]) == (
@@ -89,7 +103,7 @@ def test_a_user_is_named_and_the_password_stays_out_of_sight(
         PASSWORD,
     )
     assert PASSWORD not in repr(security)
-    assert PASSWORD not in repr(read(ServiceSettings))
+    assert PASSWORD not in repr(read_settings(ServiceSettings))
 
 
 @pytest.mark.parametrize(
@@ -118,17 +132,17 @@ def test_a_user_is_named_and_the_password_stays_out_of_sight(
     ],
 )
 def test_what_is_left_out_is_named(
-    environment: pytest.MonkeyPatch, files: Secured, left_out: str, named: str
+    environment: pytest.MonkeyPatch, files: SecuredBroker, left_out: str, named: str
 ) -> None:
     whole = files.as_user() | files.as_certificate()
     assert said(environment, whole).context is not None
     environment.delenv(left_out)
     with pytest.raises(SettingsError, match=named):
-        security_of(read(KafkaSettings))
+        kafka_security(read_settings(KafkaSettings))
 
 
 def test_a_file_that_will_not_do_is_named(
-    environment: pytest.MonkeyPatch, files: Secured, tmp_path: Path
+    environment: pytest.MonkeyPatch, files: SecuredBroker, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong"
     for name in sorted(kafka_variables() - {"RATCHET_KAFKA_USERNAME"}):
@@ -144,7 +158,7 @@ def test_a_file_that_will_not_do_is_named(
 
 
 def test_a_key_that_is_encrypted_or_of_another_certificate_is_refused_without_asking(
-    environment: pytest.MonkeyPatch, files: Secured, tmp_path: Path
+    environment: pytest.MonkeyPatch, files: SecuredBroker, tmp_path: Path
 ) -> None:
     _, other = Authority(tmp_path, "other").issue("stranger")
     encrypted = tmp_path / "encrypted.key"
@@ -186,17 +200,17 @@ def test_every_client_of_kafka_is_made_with_the_security_of_its_process() -> Non
 @pytest.mark.kafka
 @pytest.mark.parametrize("way", ["as_user", "as_certificate"])
 async def test_the_bus_goes_through_either_door(
-    environment: pytest.MonkeyPatch, doors: Secured, way: str
+    environment: pytest.MonkeyPatch, doors: SecuredBroker, way: str
 ) -> None:
     at, security = (
         (doors.scram if way == "as_user" else doors.mutual),
         said(environment, getattr(doors, way)()),
     )
     await apply_topics(at, security=security)
-    await await_groups(at, security=security)
+    await wait_for_group_coordinator(at, security=security)
     assert {topic.name for topic in TOPICS} <= await existing_topics(at, security)
     assert (await broker_check(at, security)).state == "ok"
-    assert await refusal(at, security) == ""
+    assert await connection_error(at, security) == ""
     producer = KafkaProducer(at, security)
     await producer.start()
     await producer.send(TRAINING_PROGRESS, way.encode(), b"said", [])
@@ -206,14 +220,17 @@ async def test_the_bus_goes_through_either_door(
     async for record in consumer.records():
         await consumer.commit(record)
         if record.key == way.encode():
-            consumer.finish()
+            consumer.stop_after_current()
     await consumer.stop()
-    reader, ends = KafkaReader(at, [TRAINING_PROGRESS], security), LogEnds(at, security=security)
+    reader, ends = (
+        KafkaTopicReader(at, [TRAINING_PROGRESS], security),
+        EndOffsets(at, security=security),
+    )
     await reader.start()
     await ends.start()
     try:
-        assert way.encode() in [record.key for record in await reader.newest()]
-        assert await ends.behind({(TRAINING_PROGRESS, number): None for number in range(4)})
+        assert way.encode() in [record.key for record in await reader.read_new()]
+        assert await ends.lag({(TRAINING_PROGRESS, number): None for number in range(4)})
     finally:
         await reader.stop()
         await ends.stop()
@@ -221,7 +238,7 @@ async def test_the_bus_goes_through_either_door(
 
 @pytest.mark.kafka
 async def test_who_is_not_let_in_is_told_why(
-    environment: pytest.MonkeyPatch, doors: Secured, tmp_path: Path
+    environment: pytest.MonkeyPatch, doors: SecuredBroker, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "password"
     wrong.write_text("tr0ub4dor")
@@ -265,7 +282,7 @@ async def test_who_is_not_let_in_is_told_why(
 
 @pytest.mark.kafka
 def test_a_command_says_what_the_environment_lets_it(
-    environment: pytest.MonkeyPatch, doors: Secured, tmp_path: Path
+    environment: pytest.MonkeyPatch, doors: SecuredBroker, tmp_path: Path
 ) -> None:
     environment.setenv("RATCHET_BOOTSTRAP_SERVERS", doors.scram)
     for name, value in doors.as_user().items():

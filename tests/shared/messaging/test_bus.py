@@ -10,11 +10,11 @@ import structlog
 from aiokafka import TopicPartition
 
 from shared.clock import ManualClock
-from shared.errors import ContractViolation, Forgone, StorageUnavailable
-from shared.kafka.rebalance import Listener
+from shared.errors import ContractViolation, PartitionLost, StorageUnavailable
+from shared.kafka.rebalance import RebalanceListener
 from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.consume import consume
-from shared.messaging.topics import FEEDBACK_RECEIVED, dead_letter_of
+from shared.messaging.topics import FEEDBACK_RECEIVED, dead_letter_topic
 from shared.retry import RetryPolicy
 from tests.support.runtime import runtime_of
 
@@ -65,7 +65,7 @@ async def test_what_cannot_be_processed_becomes_a_dead_letter_with_its_bytes_and
     await feed(bus, b"a", b"b", b"c")
     await run(bus, worker)
     assert worker.handled == [b"a", b"c"]
-    (dead,) = bus.topics[dead_letter_of(FEEDBACK_RECEIVED)]
+    (dead,) = bus.topics[dead_letter_topic(FEEDBACK_RECEIVED)]
     headers = dict(dead.headers)
     assert (dead.key, dead.value, headers["ce_id"]) == (b"key", b"b", b"b")
     assert headers["ratchet_dlq_reason"] == b"is too long"
@@ -131,7 +131,10 @@ async def test_the_loop_leaves_nothing_running() -> None:
 
 
 async def test_what_was_forgone_is_not_committed_and_the_next_record_is_handled() -> None:
-    bus, worker = MemoryBus(), Worker({b"a": [Forgone("another's")], b"b": [Forgone("another's")]})
+    bus, worker = (
+        MemoryBus(),
+        Worker({b"a": [PartitionLost("another's")], b"b": [PartitionLost("another's")]}),
+    )
     await feed(bus, b"a")
     await run(bus, worker)
     assert (worker.handled, bus.committed) == ([], {})
@@ -146,13 +149,13 @@ async def test_a_member_learns_of_a_rebalance_before_its_partitions_go_and_when_
     said: list[str] = []
 
     class Member:
-        async def leaving(self) -> None:
+        async def before_revoke(self) -> None:
             said.append(f"leaving {listener.settled.is_set()}")
 
-        async def settled(self) -> None:
+        async def after_assign(self) -> None:
             said.append(f"settled {listener.settled.is_set()}")
 
-    listener, partition = Listener(Member()), TopicPartition(FEEDBACK_RECEIVED, 0)
+    listener, partition = RebalanceListener(Member()), TopicPartition(FEEDBACK_RECEIVED, 0)
     assert not listener.settled.is_set()
     await listener.on_partitions_revoked(set())
     await listener.on_partitions_assigned({partition})

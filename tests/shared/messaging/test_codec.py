@@ -15,7 +15,7 @@ from shared.events import (
     TrainingRolledBack,
     UserForgotten,
 )
-from shared.messaging.codec import MAX_EVENT, decode, encode, peek
+from shared.messaging.codec import MAX_EVENT_BYTES, decode, encode, try_decode_data
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -171,7 +171,7 @@ def test_on_a_topic_with_several_types_what_names_none_of_ours_may_be_taken_for_
     ]
     for headers in ([], attributes):
         assert (
-            decode(data, headers, UserForgotten, FeedbackReceived, otherwise=FeedbackReceived).event
+            decode(data, headers, UserForgotten, FeedbackReceived, default=FeedbackReceived).event
             == example()
         )
         with pytest.raises(Undecodable, match="expected an event of type"):
@@ -180,7 +180,7 @@ def test_on_a_topic_with_several_types_what_names_none_of_ours_may_be_taken_for_
         (name, b"ratchet.Novelty.v1" if name == "ce_type" else value) for name, value in attributes
     ]
     with pytest.raises(Undecodable, match=r"found ratchet\.Novelty\.v1"):
-        decode(data, unknown, UserForgotten, FeedbackReceived, otherwise=FeedbackReceived)
+        decode(data, unknown, UserForgotten, FeedbackReceived, default=FeedbackReceived)
 
 
 def test_a_topic_with_several_types_needs_the_type() -> None:
@@ -278,11 +278,13 @@ def test_odd_envelopes_are_answered_too(
 
 def test_an_event_that_no_topic_would_take_is_not_written() -> None:
     with pytest.raises(TooLarge, match="at most"):
-        encode(example(output="x" * MAX_EVENT), "/a")
+        encode(example(output="x" * MAX_EVENT_BYTES), "/a")
 
 
 def test_a_person_may_look_into_what_is_no_event() -> None:
-    assert peek(b'{"model": "support"}', [])["model"] == "support"
-    assert peek(json.dumps(ENVELOPE | {"data": {"model": 5}}).encode(), STRUCTURED) == {"model": 5}
+    assert try_decode_data(b'{"model": "support"}', [])["model"] == "support"
+    assert try_decode_data(json.dumps(ENVELOPE | {"data": {"model": 5}}).encode(), STRUCTURED) == {
+        "model": 5
+    }
     for value in (None, b"", b"{", b"[]"):
-        assert peek(value, []) == {}
+        assert try_decode_data(value, []) == {}

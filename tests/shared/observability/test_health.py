@@ -15,30 +15,30 @@ from shared.observability.metrics import CATALOGUE, Metrics
 def test_silence_is_a_stall_only_while_something_waits() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health = Health(clock, stalled_after=10)
-    health.ready()
+    health.mark_ready()
     clock.advance(60)
     assert health.is_live
-    health.progressed(busy=True)
+    health.record_progress(busy=True)
     clock.advance(11)
     assert not health.is_live
     assert not health.is_ready
-    health.progressed()
+    health.record_progress()
     assert health.is_ready
 
 
 def test_a_recovery_has_a_bound_of_its_own_however_often_it_begins_anew() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health = Health(clock, stalled_after=10, recovered_after=100)
-    health.ready()
-    health.recovering()
+    health.mark_ready()
+    health.mark_recovering()
     assert (health.is_live, health.is_ready) == (True, False)
     clock.advance(60)
-    health.recovering()
-    health.progressed()
+    health.mark_recovering()
+    health.record_progress()
     assert (health.is_live, health.is_ready) == (True, False)
     clock.advance(41)
     assert not health.is_live
-    health.ready()
+    health.mark_ready()
     assert (health.is_live, health.is_ready) == (True, True)
     clock.advance(11)
     assert not health.is_live, "nothing was said since the recovery"
@@ -47,7 +47,7 @@ def test_a_recovery_has_a_bound_of_its_own_however_often_it_begins_anew() -> Non
 def test_progress_can_have_been_a_while_ago() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health = Health(clock, stalled_after=10)
-    health.progressed(busy=True, ago=8)
+    health.record_progress(busy=True, ago=8)
     assert health.is_live
     clock.advance(3)
     assert not health.is_live
@@ -61,7 +61,7 @@ def test_the_three_paths_answer() -> None:
         url = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{url}/healthz").status_code == 200
         assert httpx.get(f"{url}/readyz").status_code == 503
-        health.ready()
+        health.mark_ready()
         assert httpx.get(f"{url}/readyz").status_code == 200
         metrics.count("ratchet_dead_letters_total", topic="feedback.received")
         assert (

@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import generate_latest
 
 from shared.clock import ManualClock
-from shared.errors import Missing, StorageUnavailable
-from shared.kafka.faust_metrics import FaustMetrics, Monitor
-from shared.kafka.lag import tell_lag
+from shared.errors import ObjectNotFound, StorageUnavailable
+from shared.kafka.faust_metrics import FaustMetrics, FaustMonitor
+from shared.kafka.lag import set_lag
 from shared.observability.health import Health
-from shared.observability.metrics import CATALOGUE, FAUST, Metric, Metrics
-from shared.observability.process_metrics import show_vitals
+from shared.observability.metrics import CATALOGUE, FAUST_PREFIX, Metric, Metrics
+from shared.observability.process_metrics import export_process_metrics
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, MemoryStore, local_folder
 from tests.monitoring.exported import check_exported
@@ -54,12 +54,12 @@ def test_names_end_in_their_units_which_are_base_units() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_all_that_a_service_can_export_passes_prometheuss_own_linter(service: str) -> None:
     metrics = Metrics(service)
-    rows = [row for row in CATALOGUE if row.is_of(service)]
+    rows = [row for row in CATALOGUE if row.applies_to(service)]
     for row in rows:
-        if not row.name.startswith(FAUST):
+        if not row.name.startswith(FAUST_PREFIX):
             touch(metrics, row)
-    if any(row.name.startswith(FAUST) for row in rows):
-        metrics.registry.register(FaustMetrics(cast(Monitor, MONITOR)))
+    if any(row.name.startswith(FAUST_PREFIX) for row in rows):
+        metrics.registry.register(FaustMetrics(cast(FaustMonitor, MONITOR)))
     check_exported(service, generate_latest(metrics.registry).decode())
 
 
@@ -76,21 +76,21 @@ def touch(metrics: Metrics, row: Metric) -> None:
 def test_a_series_that_is_expected_begins_at_zero_and_what_was_counted_stays() -> None:
     metrics = Metrics("trainer")
     labels: Any = {"model": "m", "outcome": "failed"}
-    metrics.expect("ratchet_training_runs_total", **labels)
+    metrics.init_series("ratchet_training_runs_total", **labels)
     assert metrics.registry.get_sample_value("ratchet_training_runs_total", labels) == 0
     metrics.count("ratchet_training_runs_total", **labels)
-    metrics.expect("ratchet_training_runs_total", **labels)
+    metrics.init_series("ratchet_training_runs_total", **labels)
     assert metrics.registry.get_sample_value("ratchet_training_runs_total", labels) == 1
     with pytest.raises(KeyError):
-        metrics.expect("ratchet_feedback_received_total", model="m", feedback_type="thumbs_up")
+        metrics.init_series("ratchet_feedback_received_total", model="m", feedback_type="thumbs_up")
 
 
 def test_series_can_be_dropped_one_by_one_and_all_at_once() -> None:
     metrics, name = Metrics("registry"), "ratchet_registry_serves_champion"
     for target in ("a", "b", "c"):
         metrics.set(name, 1, model="m", target=target)
-    metrics.forget(name, target="b", model="m")
-    metrics.forget(name, target="never told", model="m")
+    metrics.remove_series(name, target="b", model="m")
+    metrics.remove_series(name, target="never told", model="m")
 
     def left() -> list[str]:
         return [
@@ -100,14 +100,16 @@ def test_series_can_be_dropped_one_by_one_and_all_at_once() -> None:
         ]
 
     assert left() == ["a", "c"]
-    metrics.forget(name)
+    metrics.remove_series(name)
     assert left() == []
 
 
 def test_health_and_disks_are_read_when_the_metrics_are(tmp_path: Path) -> None:
     clock, metrics = ManualClock(datetime(2026, 1, 1, tzinfo=UTC)), Metrics("trainer")
     health = Health(clock, stalled_after=10)
-    show_vitals(metrics, health, {"work": tmp_path / "not" / "there yet", "object_store": None})
+    export_process_metrics(
+        metrics, health, {"work": tmp_path / "not" / "there yet", "object_store": None}
+    )
 
     def told(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
@@ -117,16 +119,16 @@ def test_health_and_disks_are_read_when_the_metrics_are(tmp_path: Path) -> None:
         told("ratchet_service_ready"),
         told("ratchet_service_stalled_seconds"),
     ) == (1, 0, 0)
-    health.ready()
+    health.mark_ready()
     assert told("ratchet_service_ready") == 1
-    health.progressed(busy=True)
+    health.record_progress(busy=True)
     clock.advance(11)
     assert (
         told("ratchet_service_live"),
         told("ratchet_service_ready"),
         told("ratchet_service_stalled_seconds"),
     ) == (0, 0, 11)
-    health.progressed()
+    health.record_progress()
     assert (told("ratchet_service_live"), told("ratchet_service_stalled_seconds")) == (1, 0)
     free, size = (
         told("ratchet_disk_free_bytes", folder="work"),
@@ -145,7 +147,9 @@ def test_a_disk_that_does_not_answer_does_not_take_the_other_metrics_with_it(
         raise OSError("the disk is gone")
 
     metrics = Metrics("trainer")
-    show_vitals(metrics, Health(ManualClock(datetime(2026, 1, 1, tzinfo=UTC))), {"work": tmp_path})
+    export_process_metrics(
+        metrics, Health(ManualClock(datetime(2026, 1, 1, tzinfo=UTC))), {"work": tmp_path}
+    )
     monkeypatch.setattr("shared.observability.process_metrics.shutil.disk_usage", gone)
     free = metrics.registry.get_sample_value("ratchet_disk_free_bytes", {"folder": "work"})
     assert free is not None
@@ -165,10 +169,10 @@ def test_what_the_object_store_could_not_do_is_counted_and_what_is_not_there_is_
     artefact = store.put("a/b", b"c")
     assert (store.get("a/b"), store.exists("a/b"), artefact.uri) == (b"c", True, "a/b")
     store.delete("a/b")
-    with pytest.raises(Missing):
+    with pytest.raises(ObjectNotFound):
         store.get("a/b")
     with pytest.raises(StorageUnavailable):
-        store.below("a")
+        store.list_keys("a")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageUnavailable):
         CountedStore(FsspecStore(str(tmp_path / "file")), metrics).put("a/b", b"c")
@@ -196,16 +200,16 @@ def test_the_lag_of_a_topic_is_that_of_all_our_partitions_and_none_where_all_wen
             "ratchet_consumer_lag_records", {"group": "g", "topic": topic}
         )
 
-    tell_lag({("a", 0): 3, ("a", 2): 4, ("c", 0): 9}, "g", ("a", "b"), metrics)
+    set_lag({("a", 0): 3, ("a", 2): 4, ("c", 0): 9}, "g", ("a", "b"), metrics)
     assert (lag("a"), lag("b"), lag("c")) == (7, 0, None)
-    tell_lag({}, "g", ("a", "b"), metrics)
+    set_lag({}, "g", ("a", "b"), metrics)
     assert lag("a") == 0
 
 
 def test_faust_is_read_in_base_units_under_one_prefix() -> None:
     found = {
         sample.name: sample.value
-        for family in FaustMetrics(cast(Monitor, MONITOR)).collect()
+        for family in FaustMetrics(cast(FaustMonitor, MONITOR)).collect()
         for sample in family.samples
     }
     assert found == {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import Corrupt, Missing, StorageUnavailable
+from shared.errors import DigestMismatch, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact
 from shared.storage.object_store import (
     FsspecStore,
@@ -30,13 +30,13 @@ def test_what_was_put_is_there_under_its_digest(store: ObjectStore) -> None:
 def test_an_altered_object_is_refused(store: ObjectStore) -> None:
     artefact = store.put("a", b"content")
     store.put("a", b"contents")
-    with pytest.raises(Corrupt, match="altered or cut off"):
+    with pytest.raises(DigestMismatch, match="altered or cut off"):
         get_verified(store, artefact)
 
 
 def test_a_missing_object_is_said_to_be_missing(store: ObjectStore) -> None:
     assert not store.exists("nowhere")
-    with pytest.raises(Missing, match="nowhere"):
+    with pytest.raises(ObjectNotFound, match="nowhere"):
         get_verified(store, Artefact(uri="nowhere", digest="sha256:" + "0" * 64))
 
 
@@ -52,8 +52,8 @@ def test_what_was_removed_is_missing_and_can_be_removed_again(store: ObjectStore
 def test_a_folder_lists_what_is_below_it_and_nothing_beside(store: ObjectStore) -> None:
     for key in ("a/b", "a/c/d", "ab/c", "b"):
         store.put(key, b"x")
-    assert store.below("a") == ["a/b", "a/c/d"]
-    assert store.below("nowhere") == []
+    assert store.list_keys("a") == ["a/b", "a/c/d"]
+    assert store.list_keys("nowhere") == []
 
 
 def test_a_folder_that_cannot_be_written_is_unavailable_and_leaves_nothing(tmp_path: Path) -> None:

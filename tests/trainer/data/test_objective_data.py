@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.trainer.data.objective_data import Lessons, assign
-from services.trainer.data.training_set import Pair, TrainingSet
+from services.trainer.data.objective_data import ObjectiveData, assign_objectives
+from services.trainer.data.training_set import PreferencePair, TrainingSet
 from shared.config.training import TrainingConfig
 from tests.trainer.tickets import ticket, tickets
 
@@ -16,7 +16,7 @@ def chosen(pairs: int, negatives: int) -> TrainingSet:
         replayed=tickets(10, 2),
         held_out=tickets(20, 2),
         pairs=[
-            Pair(messages=sample.messages, answer=sample.answer, rejected="?")
+            PreferencePair(messages=sample.messages, answer=sample.answer, rejected="?")
             for sample in tickets(0, pairs)
         ],
         negatives=tickets(30, negatives),
@@ -37,7 +37,7 @@ def test_an_objective_is_taken_from_so_many_on(
     pairs: int, negatives: int, objectives: tuple[str, ...]
 ) -> None:
     given = chosen(pairs, negatives)
-    lessons = assign(given, [ticket(99)], CONFIG)
+    lessons = assign_objectives(given, [ticket(99)], CONFIG)
     assert lessons.objectives == objectives
     assert lessons.examples == [*given.new, *given.replayed, ticket(99)], "always"
     assert list(lessons.pairs) == (given.pairs if "dpo" in objectives else [])
@@ -48,7 +48,7 @@ def test_an_objective_is_taken_from_so_many_on(
 
 
 def test_examples_alone_are_learned_as_they_stand() -> None:
-    assert Lessons(tickets(0, 1)).objectives == ("supervised",)
+    assert ObjectiveData(tickets(0, 1)).objectives == ("supervised",)
 
 
 def test_a_master_run_is_fresh_unless_told_otherwise() -> None:

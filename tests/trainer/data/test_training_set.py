@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.trainer.data.training_set import (
-    LEAST_WEIGHT,
-    Batch,
+    MIN_WEIGHT,
+    BatchExamples,
     Sample,
     TrainingSet,
     read_batches,
-    select,
+    select_examples,
 )
 from shared.config.model_file import LaneSettings
 from shared.config.training import TrainingConfig
-from shared.errors import Corrupt, Missing, Unusable
+from shared.errors import DigestMismatch, InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Message
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import Example
 from tests.trainer.tickets import example, ticket, tickets, write_batch
 
 
-def batch(number: int, training: range, held_out: range) -> Batch:
-    return Batch(
+def batch(number: int, training: range, held_out: range) -> BatchExamples:
+    return BatchExamples(
         f"batch-{number}",
         [example(ticket(n), f"t{n}") for n in training],
         [example(ticket(n), f"h{n}") for n in held_out],
@@ -35,7 +35,7 @@ def batch(number: int, training: range, held_out: range) -> Batch:
 
 
 def choose(
-    batches: list[Batch],
+    batches: list[BatchExamples],
     *,
     quarantined: tuple[str, ...] = (),
     withdrawn: Collection[str] = (),
@@ -44,7 +44,7 @@ def choose(
     window: int = 1000,
     newest: int = 10,
 ) -> TrainingSet:
-    return select(
+    return select_examples(
         batches,
         quarantined,
         (),
@@ -168,7 +168,7 @@ def test_pairs_and_negatives_are_those_of_the_batch_and_never_what_is_held_out_o
 
 def test_a_golden_prompt_is_neither_preferred_nor_unlearned() -> None:
     golden = {ticket(30).messages, ticket(50).messages}
-    chosen = select(
+    chosen = select_examples(
         [JUDGED], (), golden, training_set=500, replay=0, replay_window=0, held_out_newest=10
     )
     assert [pair.messages for pair in chosen.pairs] == [ticket(31).messages]
@@ -206,7 +206,7 @@ def test_an_example_weighs_as_much_as_its_quality_says_where_it_is_learned() -> 
     assert [sample.weight for sample in chosen.new] == [], "both are held out"
     assert {sample.weight for sample in chosen.held_out} == {1.0}
     chosen = choose([replace(HISTORY[0], training=weak)])
-    assert [sample.weight for sample in chosen.new] == [0.6, LEAST_WEIGHT]
+    assert [sample.weight for sample in chosen.new] == [0.6, MIN_WEIGHT]
 
 
 @given(
@@ -218,7 +218,7 @@ def test_what_was_withdrawn_counts_as_if_it_had_never_been(
     gone: set[str], replay: int, newest: int
 ) -> None:
     without = [
-        Batch(
+        BatchExamples(
             batch.batch_id,
             [example for example in batch.training if example.feedback_id not in gone],
             [example for example in batch.held_out if example.feedback_id not in gone],
@@ -245,7 +245,7 @@ def test_no_prompt_is_on_both_sides(
     history: list[tuple[list[int], list[int]]], golden: set[int]
 ) -> None:
     batches = [
-        Batch(
+        BatchExamples(
             f"b{place}",
             [example(ticket(n), f"{place}-{n}") for n in training],
             [example(ticket(n), f"{place}-{n}") for n in held_out],
@@ -253,7 +253,7 @@ def test_no_prompt_is_on_both_sides(
         for place, (training, held_out) in enumerate(history)
     ]
     references = {ticket(n).messages for n in golden}
-    chosen = select(
+    chosen = select_examples(
         batches, (), references, training_set=25, replay=20, replay_window=100, held_out_newest=8
     )
     learned = {sample.messages for sample in (*chosen.new, *chosen.replayed)}
@@ -293,16 +293,16 @@ def test_what_is_announced_must_be_there_and_whole() -> None:
     store = MemoryStore()
     newest = written(store, 2)[-1]
     store.objects["batches/m/0/training.jsonl"] += b" "
-    with pytest.raises(Corrupt):
+    with pytest.raises(DigestMismatch):
         list(read_batches(store, newest))
     del store.objects[newest.uri]
-    with pytest.raises(Missing):
+    with pytest.raises(ObjectNotFound):
         list(read_batches(store, newest))
 
 
 def test_an_artefact_that_is_no_manifest_is_unusable() -> None:
     store = MemoryStore()
-    with pytest.raises(Unusable):
+    with pytest.raises(InvalidArtefact):
         list(read_batches(store, store.put("x", b"{}")))
 
 

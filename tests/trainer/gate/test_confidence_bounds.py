@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.gate.confidence_bounds import NO_BOUND, bounds, exact_bounds, share_lower
+from services.trainer.gate.confidence_bounds import (
+    UNBOUNDED,
+    bootstrap_bounds,
+    clopper_pearson_lower,
+    exact_bounds,
+)
 
 PASSED = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=40)
 
@@ -18,7 +23,7 @@ def test_bounds_are_those_of_student_for_normal_differences() -> None:
     """
     values = np.random.default_rng(3).normal(0.1, 1.0, 40)
     error = float(values.std(ddof=1)) / sqrt(40)
-    lower, upper = bounds(values.tolist(), 0.025, 0.025, seed=7)
+    lower, upper = bootstrap_bounds(values.tolist(), 0.025, 0.025, seed=7)
     assert (float(values.mean()) - lower) / error == pytest.approx(2.02, abs=0.25)
     assert (upper - float(values.mean())) / error == pytest.approx(2.02, abs=0.25)
 
@@ -27,7 +32,7 @@ def test_bounds_are_those_of_student_for_normal_differences() -> None:
 def test_bounds_hold_the_mean_between_them_and_are_finite(
     differences: list[float], alpha: float, seed: int
 ) -> None:
-    lower, upper = bounds(differences, alpha, alpha, seed)
+    lower, upper = bootstrap_bounds(differences, alpha, alpha, seed)
     mean = float(np.mean(differences)) if differences else 0.0
     assert -inf < lower <= mean + 1e-9
     assert mean - 1e-9 <= upper < inf
@@ -36,20 +41,21 @@ def test_bounds_hold_the_mean_between_them_and_are_finite(
 def test_the_less_error_is_left_the_wider_are_the_bounds() -> None:
     differences = [0.1 + 0.3 * (2 * place / 19 - 1) for place in range(20)]
     lowers = [
-        bounds(differences, alpha, 0.05, seed=1)[0] for alpha in (0.05, 0.01, 0.001, 1e-4, 1e-6)
+        bootstrap_bounds(differences, alpha, 0.05, seed=1)[0]
+        for alpha in (0.05, 0.01, 0.001, 1e-4, 1e-6)
     ]
     assert lowers == sorted(lowers, reverse=True)
     assert len(set(lowers)) == len(lowers)
 
 
 def test_one_example_gives_no_bound() -> None:
-    assert bounds([1.0], 0.05, 0.05, seed=1) == (-NO_BOUND, NO_BOUND)
+    assert bootstrap_bounds([1.0], 0.05, 0.05, seed=1) == (-UNBOUNDED, UNBOUNDED)
 
 
 def test_a_share_of_all_has_its_bound_where_all_are_as_unlikely_as_alpha() -> None:
     """Five of five with a share p has the chance p^5, which is 1/32 for p = 1/2."""
-    assert share_lower(5, 5, 1 / 32) == pytest.approx(0.5)
-    assert share_lower(0, 5, 0.05) == 0
+    assert clopper_pearson_lower(5, 5, 1 / 32) == pytest.approx(0.5)
+    assert clopper_pearson_lower(0, 5, 0.05) == 0
 
 
 def test_exact_bounds_of_five_wins() -> None:

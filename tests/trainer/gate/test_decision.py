@@ -8,18 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.gate.answer_metrics import Said
-from services.trainer.gate.decision import Evidence, Paired, judge, spent
-from shared.config.model_file import AnswerMeasure, Deciding, Gate
+from services.trainer.gate.answer_metrics import GreedyAnswers
+from services.trainer.gate.decision import GateEvidence, PairedScores, alpha_for_gate, decide
+from shared.config.model_file import AnswerMeasure, DecidingMeasure, GateSettings
 from shared.events import Verdict
 
-GATE = Gate(improvement_margin=0, harm_margin=0.02, retention_margin=0.5, minimum_examples=5)
-NOTHING = Paired((), ())
+GATE = GateSettings(
+    improvement_margin=0, harm_margin=0.02, retention_margin=0.5, minimum_examples=5
+)
+NOTHING = PairedScores((), ())
 
 Scores = Sequence[float]
 
 
-def decide(
+def decide_case(
     held_out: Scores = (),
     golden: Scores = (),
     retention: Scores = (),
@@ -28,10 +30,10 @@ def decide(
 ) -> Verdict:
     """The verdict on differences, over a champion that scores -1 everywhere."""
     first, second, third = (
-        Paired([-1.0] * len(differences), [d - 1.0 for d in differences])
+        PairedScores([-1.0] * len(differences), [d - 1.0 for d in differences])
         for differences in (held_out, golden, retention)
     )
-    return judge(Evidence(first, second, third, *canaries), GATE, "v1", alpha=0.05, seed=seed)
+    return decide(GateEvidence(first, second, third, *canaries), GATE, "v1", alpha=0.05, seed=seed)
 
 
 def around(mean: float, count: int = 20, spread: float = 0.05) -> list[float]:
@@ -41,14 +43,14 @@ def around(mean: float, count: int = 20, spread: float = 0.05) -> list[float]:
 
 def test_the_error_of_all_gates_of_all_shards_adds_up_to_alpha() -> None:
     """The sum of 6 / (π² k²) over k is 1; a thousand terms leave less than 0.1 % of it."""
-    total = sum(spent(0.95, gate, shards=4) for gate in range(1, 1000) for _ in range(4))
-    evaluated = sum(spent(0.95, 1, evaluation) for evaluation in range(1, 1000))
+    total = sum(alpha_for_gate(0.95, gate, shards=4) for gate in range(1, 1000) for _ in range(4))
+    evaluated = sum(alpha_for_gate(0.95, 1, evaluation) for evaluation in range(1, 1000))
     assert (
         total < 0.05 * 36 / pi**4 * pi**2 / 6
     )  # every gate evaluated once spends 6/π² of its part
     assert total == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
     assert evaluated == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
-    assert spent(0.95, 1) == pytest.approx(0.05 * 36 / pi**4)
+    assert alpha_for_gate(0.95, 1) == pytest.approx(0.05 * 36 / pi**4)
 
 
 @pytest.mark.parametrize("examples", [8, 20, 60])
@@ -58,7 +60,7 @@ def test_candidates_that_are_no_better_are_seldom_promoted(examples: int) -> Non
     """
     draw = np.random.default_rng(examples)
     verdicts = [
-        decide(
+        decide_case(
             draw.normal(0, 0.01, examples).tolist(),
             draw.standard_t(5, examples).tolist(),
             seed=seed,
@@ -69,7 +71,7 @@ def test_candidates_that_are_no_better_are_seldom_promoted(examples: int) -> Non
 
 
 def test_candidates_that_are_better_are_promoted() -> None:
-    verdict = decide(held_out=around(0.1), golden=around(0.0), retention=around(-0.1))
+    verdict = decide_case(held_out=around(0.1), golden=around(0.0), retention=around(-0.1))
     assert verdict.decision == "promote"
     assert verdict.baseline_version == "v1"
     assert verdict.reasons[0].startswith(
@@ -78,14 +80,14 @@ def test_candidates_that_are_better_are_promoted() -> None:
 
 
 def test_a_clear_improvement_on_golden_alone_is_enough() -> None:
-    assert decide(golden=around(0.1)).decision == "promote"
+    assert decide_case(golden=around(0.1)).decision == "promote"
 
 
 def test_poisoned_batches_are_rejected() -> None:
     """They are better on held-out examples that are poisoned alike, and much worse on the golden
     set.
     """
-    verdict = decide(held_out=around(1.0), golden=around(-0.5, spread=0.4))
+    verdict = decide_case(held_out=around(1.0), golden=around(-0.5, spread=0.4))
     assert verdict.decision == "reject"
     assert (
         verdict.reasons[0]
@@ -97,49 +99,53 @@ def test_poison_that_leaves_the_golden_set_uncertain_is_not_promoted() -> None:
     """Better on held-out examples, which may be poisoned alike; on the golden set no worse on
     average, but nobody can be sure.
     """
-    verdict = decide(held_out=around(1.0), golden=around(0.0, spread=0.4))
+    verdict = decide_case(held_out=around(1.0), golden=around(0.0, spread=0.4))
     assert verdict.decision == "inconclusive"
     assert "held-out alone is not enough" in verdict.reasons[0]
-    assert decide(held_out=around(1.0), golden=around(0.0, spread=0.01)).decision == "promote"
+    assert decide_case(held_out=around(1.0), golden=around(0.0, spread=0.01)).decision == "promote"
 
 
 def test_harm_within_noise_blocks_and_does_not_condemn() -> None:
-    verdict = decide(held_out=around(0.1), golden=[-0.4, 0.3, -0.2, 0.1])
+    verdict = decide_case(held_out=around(0.1), golden=[-0.4, 0.3, -0.2, 0.1])
     assert verdict.decision == "inconclusive"
     assert "to be sure" in verdict.reasons[0]
 
 
 def test_forgetting_beyond_the_margin_is_rejected() -> None:
-    assert decide(held_out=around(0.5), retention=around(-0.6)).decision == "reject"
+    assert decide_case(held_out=around(0.5), retention=around(-0.6)).decision == "reject"
 
 
 def test_too_few_examples_are_inconclusive() -> None:
-    verdict = decide(held_out=[1.0, 1.1, 0.9, 1.0])
+    verdict = decide_case(held_out=[1.0, 1.1, 0.9, 1.0])
     assert verdict.decision == "inconclusive"
     assert "4 examples, 5 are needed" in verdict.reasons[0]
 
 
 def test_a_canary_that_newly_fails_rejects() -> None:
-    verdict = decide(held_out=around(0.5), canaries=((True, True, False), (True, False, False)))
+    verdict = decide_case(
+        held_out=around(0.5), canaries=((True, True, False), (True, False, False))
+    )
     assert verdict.decision == "reject"
     assert verdict.reasons[0] == "canaries: number 2 passed with v1 and fail with the candidate"
     assert verdict.comparisons[3].difference == pytest.approx(-1 / 3)
 
 
 def test_a_canary_that_failed_before_does_not_block() -> None:
-    assert decide(held_out=around(0.5), canaries=((False,), (False,))).decision == "promote"
+    assert decide_case(held_out=around(0.5), canaries=((False,), (False,))).decision == "promote"
 
 
 def test_a_candidate_that_is_the_champion_is_inconclusive() -> None:
     assert (
-        decide(held_out=[0.0] * 50, golden=[0.0] * 50, retention=[0.0] * 9).decision
+        decide_case(held_out=[0.0] * 50, golden=[0.0] * 50, retention=[0.0] * 9).decision
         == "inconclusive"
     )
 
 
 def test_nothing_to_compare_is_inconclusive() -> None:
     assert (
-        judge(Evidence(NOTHING, NOTHING, NOTHING, (), ()), GATE, "v0", alpha=0.05, seed=0).decision
+        decide(
+            GateEvidence(NOTHING, NOTHING, NOTHING, (), ()), GATE, "v0", alpha=0.05, seed=0
+        ).decision
         == "inconclusive"
     )
 
@@ -151,12 +157,12 @@ def test_nothing_to_compare_is_inconclusive() -> None:
 def test_no_set_is_worse_than_its_margin_in_what_is_promoted(
     held_out: list[float], golden: list[float]
 ) -> None:
-    verdict = decide(held_out, golden)
+    verdict = decide_case(held_out, golden)
     if verdict.decision == "promote":
         assert all(
             comparison.difference >= -comparison.margin - 1e-9 for comparison in verdict.comparisons
         )
-    assert decide(held_out, golden) == verdict
+    assert decide_case(held_out, golden) == verdict
 
 
 RIGHT, WRONG = '{"queue":"a"}', '{"queue":"b"}'
@@ -169,14 +175,21 @@ def exact(
     are; likelihoods do not change.
     """
     baseline, candidate = ([RIGHT] * right + [WRONG] * (of - right) for right in (before, after))
-    same = Paired([-1.0] * of, [-1.0] * of)
-    evidence = Evidence(
-        NOTHING, same, NOTHING, (), (), golden_said=Said([RIGHT] * of, baseline, candidate)
+    same = PairedScores([-1.0] * of, [-1.0] * of)
+    evidence = GateEvidence(
+        NOTHING,
+        same,
+        NOTHING,
+        (),
+        (),
+        golden_answers=GreedyAnswers([RIGHT] * of, baseline, candidate),
     )
-    deciding: dict[AnswerMeasure, Deciding] = (
-        {"exact_match": Deciding(margin=0.05, promotes=promotes)} if decides else {}
+    deciding: dict[AnswerMeasure, DecidingMeasure] = (
+        {"exact_match": DecidingMeasure(margin=0.05, promotes=promotes)} if decides else {}
     )
-    return judge(evidence, GATE.model_copy(update={"deciding": deciding}), "v1", alpha=0.05, seed=1)
+    return decide(
+        evidence, GATE.model_copy(update={"deciding": deciding}), "v1", alpha=0.05, seed=1
+    )
 
 
 def test_measures_are_reported_and_decide_nothing_unless_told_to() -> None:
@@ -217,15 +230,15 @@ def test_a_measure_promotes_where_it_may_and_shares_the_error() -> None:
 
 
 def test_a_measure_promotes_on_held_out_only_what_is_shown_not_to_be_worse_on_golden() -> None:
-    said = Said([RIGHT] * 20, [WRONG] * 20, [RIGHT] * 20)
+    said = GreedyAnswers([RIGHT] * 20, [WRONG] * 20, [RIGHT] * 20)
     gate = GATE.model_copy(
-        update={"deciding": {"exact_match": Deciding(margin=0.05, promotes=True)}}
+        update={"deciding": {"exact_match": DecidingMeasure(margin=0.05, promotes=True)}}
     )
-    same = Paired([-1.0] * 20, [-1.0] * 20)
-    unsure = Paired([-1.0] * 20, [d - 1.0 for d in around(0.0, spread=0.4)])
+    same = PairedScores([-1.0] * 20, [-1.0] * 20)
+    unsure = PairedScores([-1.0] * 20, [d - 1.0 for d in around(0.0, spread=0.4)])
     decisions = [
-        judge(
-            Evidence(same, golden, NOTHING, (), (), held_out_said=said),
+        decide(
+            GateEvidence(same, golden, NOTHING, (), (), held_out_answers=said),
             gate,
             "v1",
             alpha=0.05,
@@ -238,12 +251,12 @@ def test_a_measure_promotes_on_held_out_only_what_is_shown_not_to_be_worse_on_go
 
 def test_a_gain_that_is_certain_and_next_to_nothing_is_not_promoted() -> None:
     gate = GATE.model_copy(update={"improvement_margin": 0.005})
-    evidence = Evidence(
+    evidence = GateEvidence(
         NOTHING,
-        Paired([-1.0] * 20, [d - 1.0 for d in around(0.001, spread=0.0001)]),
+        PairedScores([-1.0] * 20, [d - 1.0 for d in around(0.001, spread=0.0001)]),
         NOTHING,
         (),
         (),
     )
-    assert judge(evidence, GATE, "v1", alpha=0.05, seed=1).decision == "promote"
-    assert judge(evidence, gate, "v1", alpha=0.05, seed=1).decision == "inconclusive"
+    assert decide(evidence, GATE, "v1", alpha=0.05, seed=1).decision == "promote"
+    assert decide(evidence, gate, "v1", alpha=0.05, seed=1).decision == "inconclusive"

@@ -11,9 +11,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from services.trainer.kernels import frozen_layers
 from services.trainer.protocol import Stepped
-from services.trainer.training.base_model import learning, save_adapter
+from services.trainer.training.base_model import save_adapter, trainable_adapter
 from services.trainer.training.likelihood import collate, log_likelihoods
-from services.trainer.training.recipe import groups, train
+from services.trainer.training.recipe import step_batches, train
 from shared.config.training import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, tiny_model, weights
 from tests.trainer.training.test_preferences import JUDGED, PAIRS
@@ -40,7 +40,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
 def run(out: Path, config: TrainingConfig = LAST, **lessons: object) -> dict[str, torch.Tensor]:
     steps: list[Stepped] = []
     torch.manual_seed(config.seed)
-    with learning(tiny_model(), config, None) as model:
+    with trainable_adapter(tiny_model(), config, None) as model:
         train(model, EXAMPLES * 2, config, "cpu", steps.append, **lessons)  # type: ignore[arg-type]
         save_adapter(model, "tiny", out)
     assert sum(step.loss for step in steps[-ROWS:]) < sum(step.loss for step in steps[:ROWS])
@@ -69,7 +69,9 @@ def test_what_there_is_no_room_for_is_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: Counter[int]
 ) -> None:
     """There is a place for either row, and not for both."""
-    sizes = [len(collate(group, "cpu").row.ids) * 32 * 4 for group in groups(EXAMPLES * 2, LAST, 0)]
+    sizes = [
+        len(collate(group, "cpu").row.ids) * 32 * 4 for group in step_batches(EXAMPLES * 2, LAST, 0)
+    ]
     monkeypatch.setattr(frozen_layers, "REMEMBERED", max(sizes))
     run(tmp_path)
     assert computed == {0: 1 + LAST.epochs, 1: LAST.epochs * ROWS}
@@ -85,7 +87,7 @@ def test_where_all_layers_are_adapted_all_of_them_compute(
 def test_layers_that_drop_something_at_random_compute_every_time(computed: Counter[int]) -> None:
     model = tiny_model()
     model.config.attention_dropout = 0.1
-    with learning(model, LAST, None) as wrapped:
+    with trainable_adapter(model, LAST, None) as wrapped:
         for _ in range(3):
             log_likelihoods(wrapped, collate(EXAMPLES, "cpu"))
     assert computed[0] == 3
@@ -95,7 +97,7 @@ def test_what_was_computed_for_a_look_is_not_trained_on_and_nothing_stays_behind
     computed: Counter[int],
 ) -> None:
     model, batch = tiny_model(), collate(EXAMPLES, "cpu")
-    with learning(model, LAST, None) as wrapped:
+    with trainable_adapter(model, LAST, None) as wrapped:
         with torch.inference_mode():
             log_likelihoods(wrapped, batch)
         torch.autograd.backward(log_likelihoods(wrapped, batch).sum())

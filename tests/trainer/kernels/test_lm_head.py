@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from services.trainer.kernels import lm_head as head
-from services.trainer.kernels.lm_head import log_likelihoods_of
+from services.trainer.kernels.lm_head import token_log_likelihoods
 
 TOKENS, WIDTH, VOCABULARY = 23, 8, 40
 
@@ -34,7 +34,7 @@ def test_they_are_those_of_the_whole_softmax(
     hidden, weight, targets = drawn(torch.float64)
     whole = (hidden @ weight.t()).log_softmax(-1)[torch.arange(TOKENS), targets]
     torch.testing.assert_close(
-        values_and_slopes(log_likelihoods_of(hidden, weight, targets), hidden),
+        values_and_slopes(token_log_likelihoods(hidden, weight, targets), hidden),
         values_and_slopes(whole, hidden),
     )
 
@@ -42,10 +42,10 @@ def test_they_are_those_of_the_whole_softmax(
 def test_a_base_in_16_bits_has_values_in_32() -> None:
     """8 bits: a product of width 8 is off by some hundredths."""
     hidden, weight, targets = drawn(torch.float64)
-    exact, exact_slopes = values_and_slopes(log_likelihoods_of(hidden, weight, targets), hidden)
+    exact, exact_slopes = values_and_slopes(token_log_likelihoods(hidden, weight, targets), hidden)
     halved = hidden.detach().bfloat16().requires_grad_(True)
     found, slopes = values_and_slopes(
-        log_likelihoods_of(halved, weight.bfloat16(), targets), halved
+        token_log_likelihoods(halved, weight.bfloat16(), targets), halved
     )
     assert (found.dtype, slopes.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0.05)
@@ -54,7 +54,7 @@ def test_a_base_in_16_bits_has_values_in_32() -> None:
 
 def test_far_logits_are_finite() -> None:
     hidden, weight, targets = drawn(torch.float32)
-    found, slopes = values_and_slopes(log_likelihoods_of(hidden, weight * 1e4, targets), hidden)
+    found, slopes = values_and_slopes(token_log_likelihoods(hidden, weight * 1e4, targets), hidden)
     assert found.isfinite().all()
     assert slopes.isfinite().all()
 
@@ -62,4 +62,4 @@ def test_far_logits_are_finite() -> None:
 def test_a_head_that_learns_is_refused() -> None:
     hidden, weight, targets = drawn(torch.float32)
     with pytest.raises(AssertionError, match="frozen"):
-        log_likelihoods_of(hidden, weight.requires_grad_(True), targets)
+        token_log_likelihoods(hidden, weight.requires_grad_(True), targets)

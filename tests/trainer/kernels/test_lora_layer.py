@@ -8,8 +8,8 @@ import peft
 import pytest
 import torch
 
-from services.trainer.kernels.lora_layer import quicken
-from services.trainer.training.base_model import quantised
+from services.trainer.kernels.lora_layer import patch_lora
+from services.trainer.training.base_model import load_quantised
 from tests.trainer.tiny import tiny_model
 
 INPUTS = {"q_proj": 32, "down_proj": 48}
@@ -50,7 +50,7 @@ def assert_alike(wrapped: Any, dtype: torch.dtype, tolerance: float) -> None:
     inputs = [(layer, torch.randn(2, 5, width, dtype=dtype)) for layer, width in layers(wrapped)]
     assert len(inputs) == 4
     before = [values_and_gradients(layer, x) for layer, x in inputs]
-    quicken(wrapped)
+    patch_lora(wrapped)
     after = [values_and_gradients(layer, x) for layer, x in inputs]
     for of_layer, as_it_was in zip(after, before, strict=True):
         for tensor, wanted in zip(of_layer, as_it_was, strict=True):
@@ -74,7 +74,7 @@ def test_and_on_a_base_in_4_bits(tmp_path: Path, compute: torch.dtype, tolerance
     """In bf16, which has 8 bits, PEFT multiplies the adapter in fp32 all the same."""
     pytest.importorskip("bitsandbytes", reason="there is no bitsandbytes for this system")
     tiny_model().save_pretrained(tmp_path)
-    wrapped = adapted(quantised(str(tmp_path), compute, "cpu"))
+    wrapped = adapted(load_quantised(str(tmp_path), compute, "cpu"))
     assert all(
         layer(torch.ones(1, width)).dtype == torch.float32 for layer, width in layers(wrapped)
     )
@@ -89,7 +89,7 @@ def test_dropout_has_the_gradient_of_what_it_computes() -> None:
     twice.
     """
     wrapped = adapted(tiny_model().double(), dropout=0.5).double().train()
-    quicken(wrapped)
+    patch_lora(wrapped)
     layer, width = layers(wrapped)[0]
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
 
@@ -112,7 +112,7 @@ def test_dropout_has_the_gradient_of_what_it_computes() -> None:
 
 def test_an_adapter_that_is_switched_off_adds_nothing() -> None:
     wrapped = adapted(tiny_model())
-    quicken(wrapped)
+    patch_lora(wrapped)
     layer, width = layers(wrapped)[0]
     x = torch.ones(1, width)
     with wrapped.disable_adapter():

@@ -3,21 +3,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.data.tokenization import Encoded
-from services.trainer.kernels.packing import Family, Row, pack
+from services.trainer.data.tokenization import EncodedExample
+from services.trainer.kernels.packing import PackedRow, PrefixGroup, pack
 
 
 @st.composite
-def encoded_examples(draw: st.DrawFn) -> Encoded:
+def encoded_examples(draw: st.DrawFn) -> EncodedExample:
     """Of two letters, so that beginnings are shared often."""
     ids = draw(st.lists(st.integers(0, 1), min_size=2, max_size=8))
-    return Encoded(tuple(ids), draw(st.integers(1, len(ids) - 1)))
+    return EncodedExample(tuple(ids), draw(st.integers(1, len(ids) - 1)))
 
 
-def unpacked(row: Row) -> list[tuple[int, ...]]:
+def unpacked(row: PackedRow) -> list[tuple[int, ...]]:
     """The inputs that a row's families stand for, in the order of the row."""
     found, at = [], 0
-    for family in row.families:
+    for family in row.prefix_groups:
         prefix = row.ids[at : at + family.prefix]
         assert row.positions[at : at + family.prefix] == tuple(range(family.prefix))
         at += family.prefix
@@ -32,9 +32,9 @@ def unpacked(row: Row) -> list[tuple[int, ...]]:
 
 
 @given(st.lists(encoded_examples(), min_size=1, max_size=8))
-def test_a_row_holds_every_example_once(examples: list[Encoded]) -> None:
+def test_a_row_holds_every_example_once(examples: list[EncodedExample]) -> None:
     row = pack(examples)
-    assert all(sorted(family.suffixes) == list(family.suffixes) for family in row.families)
+    assert all(sorted(family.suffixes) == list(family.suffixes) for family in row.prefix_groups)
     assert sorted(unpacked(row)) == sorted(example.ids[:-1] for example in examples)
     assert len(row.ids) <= sum(len(example.ids) - 1 for example in examples)
     assert row.targets == tuple(
@@ -45,26 +45,37 @@ def test_a_row_holds_every_example_once(examples: list[Encoded]) -> None:
         for example in examples
         for at in range(example.answer_start - 1, len(example.ids) - 1)
     ]
-    assert [(row.positions[place], row.ids[place]) for place in row.before] == expected
+    assert [(row.positions[place], row.ids[place]) for place in row.logit_positions] == expected
 
 
 def test_examples_that_begin_alike_are_a_family() -> None:
     """Inputs are ids without the last: 5 5 1 2, 5 5 3 and 7 8. The first two share 5 5; the row is
     2 + 1 + 2 + 2 tokens long, the shorter suffix first.
     """
-    row = pack([Encoded((5, 5, 1, 2, 9), 4), Encoded((7, 8, 9), 1), Encoded((5, 5, 3, 9), 2)])
+    row = pack(
+        [
+            EncodedExample((5, 5, 1, 2, 9), 4),
+            EncodedExample((7, 8, 9), 1),
+            EncodedExample((5, 5, 3, 9), 2),
+        ]
+    )
     assert row.ids == (5, 5, 3, 1, 2, 7, 8)
     assert row.positions == (0, 1, 2, 2, 3, 0, 1)
-    assert row.families == (Family(2, (1, 2)), Family(0, (2,)))
-    assert row.before == (4, 5, 6, 1, 2)
+    assert row.prefix_groups == (PrefixGroup(2, (1, 2)), PrefixGroup(0, (2,)))
+    assert row.logit_positions == (4, 5, 6, 1, 2)
     assert row.targets == (9, 8, 9, 3, 9)
 
 
 def test_those_that_begin_like_no_other_are_one_family_with_no_prefix() -> None:
     row = pack(
-        [Encoded((1, 2, 3, 9), 2), Encoded((4, 5, 9), 1), Encoded((6, 5, 9), 1), Encoded((7, 9), 1)]
+        [
+            EncodedExample((1, 2, 3, 9), 2),
+            EncodedExample((4, 5, 9), 1),
+            EncodedExample((6, 5, 9), 1),
+            EncodedExample((7, 9), 1),
+        ]
     )
-    assert row.families == (Family(0, (1, 2, 2, 3)),)
+    assert row.prefix_groups == (PrefixGroup(0, (1, 2, 2, 3)),)
     assert row.ids == (7, 4, 5, 6, 5, 1, 2, 3)
 
 
@@ -73,7 +84,9 @@ def test_two_systems_are_two_families() -> None:
     tokens, two save 2 × 2 × 4.
     """
     examples = [
-        Encoded((1, *middle, last, 0), 5) for middle in ((1, 1, 1), (2, 2, 2)) for last in (7, 8, 9)
+        EncodedExample((1, *middle, last, 0), 5)
+        for middle in ((1, 1, 1), (2, 2, 2))
+        for last in (7, 8, 9)
     ]
-    assert [family.prefix for family in pack(examples).families] == [4, 4]
+    assert [family.prefix for family in pack(examples).prefix_groups] == [4, 4]
     assert len(pack(examples).ids) == 2 * (4 + 3)

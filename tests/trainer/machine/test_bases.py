@@ -5,7 +5,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from services.trainer.machine.bases import folder_of, locate
+from services.trainer.machine.bases import base_folder, locate_base
 from shared.errors import SettingsError
 from shared.identity import digest_of
 
@@ -37,24 +37,24 @@ def test_a_hub_id_is_found_in_the_cache_without_a_network(
     cache: Path, tmp_path: Path, name: str
 ) -> None:
     snapshot = keep(cache, b"weights")
-    base = locate(tmp_path, name)
+    base = locate_base(tmp_path, name)
     assert (base.folder, base.name, base.digest) == (snapshot, name, digest_of(b"weights"))
 
 
 def test_a_folder_comes_before_the_hub(cache: Path, tmp_path: Path) -> None:
     keep(cache, b"of the hub")
     (tmp_path / "house" / "small").mkdir(parents=True)
-    assert folder_of(tmp_path, "house/small") == tmp_path / "house" / "small"
+    assert base_folder(tmp_path, "house/small") == tmp_path / "house" / "small"
 
 
 def test_what_is_nowhere_says_where_it_was_looked_for(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="hub cannot be reached"):
-        folder_of(tmp_path, "house/other")
+        base_folder(tmp_path, "house/other")
     with pytest.raises(SettingsError, match="RATCHET_BASES"):
-        folder_of(tmp_path, "nothing")
+        base_folder(tmp_path, "nothing")
 
 
 def test_a_folder_without_weights_is_no_base(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match="holds no base"):
-        locate(tmp_path, "empty")
+        locate_base(tmp_path, "empty")

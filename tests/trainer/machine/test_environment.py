@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from services.trainer.environment import CHECKS
-from services.trainer.machine.checks import Facts, Gpu, LaneNeed, checks
+from services.trainer.machine.checks import Gpu, LaneMemory, MachineFacts, machine_checks
 from shared.machine_check import Check, has_problem
 
 GIB = 2**30
-LANE = LaneNeed("support", "adaptive", "none", needed=4 * GIB)
-GOOD = Facts(
+LANE = LaneMemory("support", "adaptive", "none", required_bytes=4 * GIB)
+GOOD = MachineFacts(
     system="Linux",
     is_wsl=False,
     torch="2.15.0",
@@ -26,13 +26,13 @@ GOOD = Facts(
 )
 
 
-def row(facts: Facts, name: str) -> Check:
-    (found,) = (check for check in checks(facts) if check.name == name)
+def row(facts: MachineFacts, name: str) -> Check:
+    (found,) = (check for check in machine_checks(facts) if check.name == name)
     return found
 
 
 def test_a_good_machine_has_nothing_to_do() -> None:
-    found = checks(GOOD)
+    found = machine_checks(GOOD)
     assert [check.name for check in found] == [
         "system",
         "torch",
@@ -92,7 +92,7 @@ def test_bitsandbytes_is_a_problem_only_for_who_asks_for_it() -> None:
 
 
 def test_without_torch_it_says_so_and_says_no_more_of_devices() -> None:
-    found = checks(replace(GOOD, torch=None, gpus=(), lanes=()))
+    found = machine_checks(replace(GOOD, torch=None, gpus=(), lanes=()))
     assert [check.name for check in found] == ["system", "torch", "work"]
     assert has_problem(found)
     assert "ratchet[trainer]" in found[1].advice
@@ -119,13 +119,18 @@ def test_lanes_say_what_they_need_and_what_is_absent() -> None:
     )
     assert "batch_size: 2" in tight.advice
     assert (
-        row(replace(GOOD, lanes=(replace(LANE, absent="no folder"),)), "support/adaptive").state
+        row(
+            replace(GOOD, lanes=(replace(LANE, missing_reason="no folder"),)), "support/adaptive"
+        ).state
         == "problem"
     )
-    assert row(replace(GOOD, lanes=(replace(LANE, needed=None),)), "support/adaptive").state == "ok"
+    assert (
+        row(replace(GOOD, lanes=(replace(LANE, required_bytes=None),)), "support/adaptive").state
+        == "ok"
+    )
     assert row(replace(GOOD, models_error="a.yaml:3: rank"), "models").state == "problem"
 
 
 def test_rows_go_from_process_to_process() -> None:
-    found = checks(replace(GOOD, system="Windows"))
+    found = machine_checks(replace(GOOD, system="Windows"))
     assert CHECKS.validate_json(CHECKS.dump_json(found)) == found

@@ -15,25 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.trainer.errors import RunFailed
-from services.trainer.machine.bases import Base
+from services.trainer.machine.bases import LocalBase
 from services.trainer.machine.device import best_precision, main_memory
 from services.trainer.machine.memory import (
-    REMEMBERED,
-    WORKING,
-    Shape,
-    Work,
-    need,
-    refusal,
+    FROZEN_CACHE_BYTES,
+    WORKSPACE_BYTES,
+    BatchTokens,
+    ModelShape,
+    estimate_needs,
+    memory_refusal,
     smallest_change,
 )
 from services.trainer.training.base_shape import read_shape
-from services.trainer.worker.client import ChildProcess
-from services.trainer.worker.session import Bench
+from services.trainer.worker.client import TrainingProcess
+from services.trainer.worker.model_session import ModelSession
 from shared.config.training import TrainingConfig
 from tests.trainer.tickets import DIGEST, tickets
 from tests.trainer.tiny import tiny_model
 
-SHAPE = Shape(
+SHAPE = ModelShape(
     tensors={
         "model.embed_tokens.weight": (100, 8),
         "model.layers.0.self_attn.q_proj.weight": (8, 8),
@@ -52,7 +52,7 @@ SHAPE = Shape(
 )
 """800 + 64 + 32 + 32 + 64 + 128 + 8 = 1128 parameters, of which 320 are in projections."""
 
-LARGE = Shape(
+LARGE = ModelShape(
     tensors={"model.embed_tokens.weight": (32_000, 2048)}
     | {
         f"model.layers.{layer}.self_attn.{name}.weight": (2048, 2048)
@@ -82,23 +82,24 @@ def test_each_part_by_hand() -> None:
     (16), four of attention's 8 (64) and three of the 16 in between (96): 256. Three answer tokens:
     100 logits each, twice in bf16 and once in fp32, and a slope of 8.
     """
-    found = need(SHAPE, TrainingConfig(rank=4, alpha=8), "bf16", Work(10, 3))
-    assert (found.judge, found.training) == (4 * 1128, 2 * 1128)
+    found = estimate_needs(SHAPE, TrainingConfig(rank=4, alpha=8), "bf16", BatchTokens(10, 3))
+    assert (found.eval_model, found.train_model) == (4 * 1128, 2 * 1128)
     assert (found.adapter, found.gradients, found.optimizer) == (4 * 224, 4 * 224, 8 * 224)
     assert found.activations == 10 * 256
     assert found.logits == 3 * (100 * 8 + 16)
-    assert found.total == 6 * 1128 + 16 * 224 + 2560 + 2448 + WORKING
+    assert found.total == 6 * 1128 + 16 * 224 + 2560 + 2448 + WORKSPACE_BYTES
 
 
 def test_layers_that_are_not_adapted_need_neither_an_adapter_nor_activations() -> None:
     """Of 22 layers the last 11."""
     whole, half = (
-        need(LARGE, TrainingConfig(layers=layers), "bf16", Work(10, 3)) for layers in (None, 11)
+        estimate_needs(LARGE, TrainingConfig(layers=layers), "bf16", BatchTokens(10, 3))
+        for layers in (None, 11)
     )
     assert (2 * half.adapter, 2 * half.activations) == (whole.adapter, whole.activations)
-    assert (half.remembered, whole.remembered) == (REMEMBERED, 0)
-    assert need(LARGE, TrainingConfig(layers=22), "bf16", Work(10, 3)) == whole
-    told = refusal(LARGE, TrainingConfig(layers=11), "bf16", LENGTHS, 1 << 30)
+    assert (half.frozen_cache, whole.frozen_cache) == (FROZEN_CACHE_BYTES, 0)
+    assert estimate_needs(LARGE, TrainingConfig(layers=22), "bf16", BatchTokens(10, 3)) == whole
+    told = memory_refusal(LARGE, TrainingConfig(layers=11), "bf16", LENGTHS, 1 << 30)
     assert told is not None
     assert "what is below the adapted layers 256 MiB" in told[0]
 
@@ -108,7 +109,9 @@ def test_dropout_keeps_a_copy_of_each_input_and_its_mask() -> None:
     2.
     """
     without, with_it = (
-        need(SHAPE, TrainingConfig(rank=4, alpha=8, dropout=share), "bf16", Work(10, 3))
+        estimate_needs(
+            SHAPE, TrainingConfig(rank=4, alpha=8, dropout=share), "bf16", BatchTokens(10, 3)
+        )
         for share in (0.0, 0.1)
     )
     assert with_it.activations - without.activations == 10 * (4 * 8 * 3 - 2 * 8 * 2)
@@ -118,19 +121,24 @@ def test_of_many_logits_some_are_in_memory_at_a_time_unless_the_model_cannot_pac
     """2^24 logits of 32,000 each are 524 tokens: 2 + 2 + 4 bytes for each logit, and a slope of
     2,048 x 2 bytes for each of 2,400 tokens. All 2,400 at once are 2 + 12 bytes for each logit.
     """
-    work = Work(7200, 2400)
-    assert need(LARGE, TrainingConfig(), "bf16", work).logits == 524 * 32_000 * 8 + 2400 * 2048 * 2
+    work = BatchTokens(7200, 2400)
     assert (
-        need(replace(LARGE, packed=False), TrainingConfig(), "bf16", work).logits
+        estimate_needs(LARGE, TrainingConfig(), "bf16", work).logits
+        == 524 * 32_000 * 8 + 2400 * 2048 * 2
+    )
+    assert (
+        estimate_needs(replace(LARGE, packed=False), TrainingConfig(), "bf16", work).logits
         == 2400 * 32_000 * 14
     )
 
 
 def test_in_fp32_the_judge_is_trained_on_and_in_4_bits_the_projections_shrink() -> None:
     """320 weights in 4.127 bits are 165 bytes; the other 808 are fp32."""
-    assert need(SHAPE, TrainingConfig(), "fp32", Work(1, 1)).training == 0
+    assert estimate_needs(SHAPE, TrainingConfig(), "fp32", BatchTokens(1, 1)).train_model == 0
     assert (
-        need(SHAPE, TrainingConfig(quantisation="nf4"), "bf16", Work(1, 1)).training
+        estimate_needs(
+            SHAPE, TrainingConfig(quantisation="nf4"), "bf16", BatchTokens(1, 1)
+        ).train_model
         == 165 + 4 * 808
     )
 
@@ -140,9 +148,9 @@ def test_what_is_in_memory_at_a_time_is_the_longest_batch() -> None:
     examples each is as long as may be.
     """
     lengths = [(5, 4), (9, 2), (7, 3)]
-    assert Work.of(lengths, 2, 100) == Work(18, 7)
-    assert Work.of(lengths, 8, 6) == Work(18, 9)
-    assert Work.of([], 2, 100) == Work(200, 100)
+    assert BatchTokens.largest(lengths, 2, 100) == BatchTokens(18, 7)
+    assert BatchTokens.largest(lengths, 8, 6) == BatchTokens(18, 9)
+    assert BatchTokens.largest([], 2, 100) == BatchTokens(200, 100)
 
 
 @settings(deadline=None, max_examples=30)
@@ -152,16 +160,18 @@ def test_advice_fits_and_comes_only_where_it_is_needed(
 ) -> None:
     limit = gibibytes * 2**30
     config = TrainingConfig(batch_size=batch_size)
-    told = refusal(LARGE, config, precision, LENGTHS, limit)
+    told = memory_refusal(LARGE, config, precision, LENGTHS, limit)
     fits = (
-        need(LARGE, config, precision, Work.of(LENGTHS, batch_size, config.max_tokens)).total
+        estimate_needs(
+            LARGE, config, precision, BatchTokens.largest(LENGTHS, batch_size, config.max_tokens)
+        ).total
         <= limit
     )
     assert (told is None) == fits
     advice = smallest_change(LARGE, config, precision, LENGTHS, limit)
     if advice is not None:
-        work = Work.of(LENGTHS, advice.config.batch_size, advice.config.max_tokens)
-        assert need(LARGE, advice.config, precision, work).total <= limit
+        work = BatchTokens.largest(LENGTHS, advice.config.batch_size, advice.config.max_tokens)
+        assert estimate_needs(LARGE, advice.config, precision, work).total <= limit
         TrainingConfig.model_validate(advice.config.model_dump())
     elif told is not None:
         assert "smaller base" in told[1]
@@ -175,21 +185,21 @@ def test_the_first_change_is_the_one_that_changes_nothing_of_what_is_learned() -
     """
     config = TrainingConfig(batch_size=8)
     whole, checkpointed = (
-        need(
+        estimate_needs(
             LARGE,
             config.model_copy(update={"gradient_checkpointing": on}),
             "bf16",
-            Work.of(LENGTHS, 8, 1024),
+            BatchTokens.largest(LENGTHS, 8, 1024),
         ).total
         for on in (False, True)
     )
-    told = refusal(LARGE, config, "bf16", LENGTHS, checkpointed)
+    told = memory_refusal(LARGE, config, "bf16", LENGTHS, checkpointed)
     assert checkpointed < whole
     assert told is not None
     assert told[1] == "it fits with gradient_checkpointing: true"
     smaller = smallest_change(LARGE, config, "bf16", LENGTHS, checkpointed - 1)
     assert smaller is not None
-    assert smaller.change == "gradient_checkpointing: true, batch_size: 4"
+    assert smaller.description == "gradient_checkpointing: true, batch_size: 4"
 
 
 def test_measures_are_read_from_the_files_headers(tmp_path: Path) -> None:
@@ -225,11 +235,11 @@ async def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(bases:
     """SmolLM2's weights take 135 million × 6 bytes in bf16, the fp32 copy included: more than half
     a gibibyte.
     """
-    child = ChildProcess(0, structlog.stdlib.get_logger(), memory_limit=2**29)
-    bench = Bench(child, Base(bases / "smollm2-135m-instruct", "small", DIGEST), "bf16")
+    child = TrainingProcess(0, structlog.stdlib.get_logger(), memory_limit=2**29)
+    bench = ModelSession(child, LocalBase(bases / "smollm2-135m-instruct", "small", DIGEST), "bf16")
     try:
         with pytest.raises(RunFailed, match=r"needs about .* and there are 512 MiB"):
-            await bench.fit(tickets(0, 4), TrainingConfig(precision="bf16"))
+            await bench.estimate_memory(tickets(0, 4), TrainingConfig(precision="bf16"))
         with pytest.raises(RunFailed, match="needs about"):
             await bench.load()
     finally:
@@ -276,7 +286,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_measured_peak(
     config = TrainingConfig.model_validate(
         {"precision": precision, "batch_size": 4, "gradient_checkpointing": checkpointing}
     )
-    estimate = need(shape, config, precision, Work(4 * 256, 4 * 100)).total
+    estimate = estimate_needs(shape, config, precision, BatchTokens(4 * 256, 4 * 100)).total
     # Freed memory goes back: what the heap keeps of it is not what a run needs.
     told = os.environ | {
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),

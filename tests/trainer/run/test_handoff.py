@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.trainer.data.objective_data import Lessons
+from services.trainer.data.objective_data import ObjectiveData
 from services.trainer.data.training_set import TrainingSet
 from services.trainer.protocol import Trained
-from services.trainer.run.handoff import Handovers
-from services.trainer.run_folder import Plan, Runs
+from services.trainer.run.handoff import RunHandoff
+from services.trainer.run_folder import RunFolders, RunPlan
 from shared.storage.object_store import FsspecStore, MemoryStore, ObjectStore
 from tests.trainer.tickets import tickets
 
-PLAN = Plan(parent_version="v1", parent=None, quarantined=("q",))
+PLAN = RunPlan(parent_version="v1", parent=None, quarantined=("q",))
 LOG = structlog.stdlib.get_logger()
 
 
@@ -21,8 +21,8 @@ class Worker:
     """A worker with a disk of its own."""
 
     def __init__(self, disk: Path, store: ObjectStore) -> None:
-        self.runs = Runs(disk)
-        self.handovers = Handovers(store, self.runs, LOG)
+        self.runs = RunFolders(disk)
+        self.handovers = RunHandoff(store, self.runs, LOG)
         self.folder = self.runs.checkpoints_folder("r")
 
     def save(self, step: int, state: bytes = b"state") -> None:
@@ -39,7 +39,7 @@ class Worker:
             Trained(training_loss=0.5, steps=9, tokens=9, seconds=1),
             chosen,
             1,
-            Lessons(chosen.new),
+            ObjectiveData(chosen.new),
         )
 
 
@@ -61,11 +61,11 @@ def two(tmp_path: Path, store: ObjectStore) -> Worker:
 
 
 def test_the_newest_checkpoint_and_the_plan_reach_the_next_worker(one: Worker, two: Worker) -> None:
-    assert not one.handovers.leave("r"), "nothing is done yet"
+    assert not one.handovers.upload("r"), "nothing is done yet"
     one.save(100)
     one.save(200, b"newer")
-    assert one.handovers.leave("r")
-    assert not one.handovers.leave("r"), "nothing is new"
+    assert one.handovers.upload("r")
+    assert not one.handovers.upload("r"), "nothing is new"
     assert two.handovers.fetch("r")
     assert two.runs.plan("r") == PLAN
     assert [path.name for path in two.folder.glob("*checkpoint-*")] == ["checkpoint-200"]
@@ -75,9 +75,9 @@ def test_the_newest_checkpoint_and_the_plan_reach_the_next_worker(one: Worker, t
 
 def test_what_was_trained_reaches_the_next_worker(one: Worker, two: Worker) -> None:
     one.save(8)
-    one.handovers.leave("r")
+    one.handovers.upload("r")
     one.train()
-    assert one.handovers.leave("r")
+    assert one.handovers.upload("r")
     assert two.handovers.fetch("r")
     assert two.runs.trained("r") == one.runs.trained("r") is not None
 
@@ -89,9 +89,9 @@ def test_an_older_checkpoint_is_removed_for_a_newer_one_and_all_when_the_run_end
     one = Worker(tmp_path, store)
     one.runs.write_plan("r", PLAN)
     one.save(1)
-    one.handovers.leave("r")
+    one.handovers.upload("r")
     one.save(2)
-    one.handovers.leave("r")
+    one.handovers.upload("r")
     assert sorted(store.objects) == [
         "unfinished/r/checkpoint-2/manifest.json",
         "unfinished/r/checkpoint-2/state.safetensors",
@@ -106,23 +106,23 @@ def test_what_a_crash_left_without_a_handover_is_removed_when_the_run_ends(
     one: Worker, store: ObjectStore
 ) -> None:
     one.save(1)
-    one.handovers.leave("r")
+    one.handovers.upload("r")
     other = store.put("unfinished/r2/handover.json", b"{}")
     store.delete("unfinished/r/handover.json")
     one.handovers.clear("r")
-    assert store.below("unfinished") == [other.uri]
+    assert store.list_keys("unfinished") == [other.uri]
 
 
 def test_a_worker_that_slept_does_not_set_the_run_back(
     one: Worker, two: Worker, store: ObjectStore
 ) -> None:
     one.save(100)
-    one.handovers.leave("r")
+    one.handovers.upload("r")
     two.handovers.fetch("r")
     two.save(200)
-    assert two.handovers.leave("r")
+    assert two.handovers.upload("r")
     one.save(150)
-    assert not one.handovers.leave("r")
+    assert not one.handovers.upload("r")
     assert store.exists("unfinished/r/checkpoint-200/manifest.json")
 
 
@@ -130,7 +130,7 @@ def test_an_altered_or_missing_checkpoint_is_passed_over_and_the_plan_is_kept(
     one: Worker, two: Worker, store: ObjectStore
 ) -> None:
     one.save(100)
-    one.handovers.leave("r")
+    one.handovers.upload("r")
     store.put("unfinished/r/checkpoint-100/state.safetensors", b"altered")
     assert not two.handovers.fetch("r")
     store.delete("unfinished/r/checkpoint-100/state.safetensors")
@@ -146,9 +146,9 @@ def test_nonsense_in_its_place_is_passed_over(two: Worker, store: ObjectStore) -
 
 def test_a_worker_keeps_what_it_has_trained_itself(one: Worker, two: Worker) -> None:
     one.save(1)
-    one.handovers.leave("r")
-    two.runs.write_plan("r", Plan(parent_version="v2", parent=None, quarantined=()))
+    one.handovers.upload("r")
+    two.runs.write_plan("r", RunPlan(parent_version="v2", parent=None, quarantined=()))
     two.folder.mkdir(exist_ok=True)
     two.train()
     assert not two.handovers.fetch("r")
-    assert two.runs.plan("r") == Plan(parent_version="v2", parent=None, quarantined=())
+    assert two.runs.plan("r") == RunPlan(parent_version="v2", parent=None, quarantined=())

@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import generate_latest
 
 from services.trainer.protocol import Stepped
-from services.trainer.run.progress import Progress
+from services.trainer.run.progress import ProgressReporter
 from shared.clock import ManualClock
 from shared.events import TrainingProgressed
 from shared.messaging.bus import MemoryBus
@@ -29,10 +29,12 @@ class Watched:
             MemoryBus(),
         )
         self.health = Health(self.clock, stalled_after=10)
-        self.health.ready()
+        self.health.mark_ready()
         batch = write_batch(MemoryStore(), "m", 0, [], [])
         log = structlog.stdlib.get_logger()
-        self.progress = Progress(batch, "r", self.bus, self.clock, self.metrics, self.health, log)
+        self.progress = ProgressReporter(
+            batch, "r", self.bus, self.clock, self.metrics, self.health, log
+        )
 
     async def step(self, step: int, loss: float = 1.0) -> None:
         numbers = {
@@ -42,7 +44,7 @@ class Watched:
             "tokens_per_second": 300.0,
             "seconds_left": 4.0,
         }
-        await self.progress.heard(
+        await self.progress.on_progress(
             Stepped.model_validate({"step": step, "total_steps": 9, **numbers})
         )
 
@@ -64,7 +66,7 @@ class Watched:
 @pytest.fixture
 async def run() -> Watched:
     watched = Watched()
-    await watched.progress.enter("training")
+    await watched.progress.enter_phase("training")
     return watched
 
 
@@ -112,6 +114,6 @@ async def test_a_long_run_is_live_while_steps_come_and_a_silent_one_is_not_from_
         assert run.health.is_live
     run.clock.advance(2)
     assert not run.health.is_live
-    run.progress.leave()
+    run.progress.leave_phase()
     run.clock.advance(100)
     assert run.health.is_live, "nothing is in hand"

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from services.trainer.protocol import Stepped, Trained
-from services.trainer.training.base_model import learning, save_adapter
-from services.trainer.training.checkpoints import Checkpoints, Course, Learner
-from services.trainer.training.preferences import EncodedPair, Judged
-from services.trainer.training.recipe import Interrupted, train
+from services.trainer.training.base_model import save_adapter, trainable_adapter
+from services.trainer.training.checkpoints import Checkpoints, OptimizerState, TrainingState
+from services.trainer.training.preferences import EncodedPair, JudgedAnswer
+from services.trainer.training.recipe import TrainingInterrupted, train
 from shared.config.training import TrainingConfig
-from tests.trainer.tiny import EXAMPLES, encoded, tiny_model, weights
+from tests.trainer.tiny import EXAMPLES, encode_pair, tiny_model, weights
 
 CONFIG = TrainingConfig(
     rank=4,
@@ -32,13 +32,13 @@ CONFIG = TrainingConfig(
 
 MANY = [example for example in EXAMPLES for _ in range(3)]
 PAIRS = [
-    EncodedPair(encoded("one", "yes"), encoded("one", "no")),
-    EncodedPair(encoded("two", "a b"), encoded("two", "b a")),
+    EncodedPair(encode_pair("one", "yes"), encode_pair("one", "no")),
+    EncodedPair(encode_pair("two", "a b"), encode_pair("two", "b a")),
 ]
 JUDGED = [
-    Judged(encoded("three", "good"), True),
-    Judged(encoded("four", "bad"), False),
-    Judged(encoded("five", "worse"), False),
+    JudgedAnswer(encode_pair("three", "good"), True),
+    JudgedAnswer(encode_pair("four", "bad"), False),
+    JudgedAnswer(encode_pair("five", "worse"), False),
 ]
 
 Told = Callable[[], bool]
@@ -57,7 +57,7 @@ def run(
 ) -> Trained:
     """Train a model that has just been loaded, with generators in a state of their own."""
     torch.manual_seed(config.seed)
-    with learning(tiny_model(), config, None) as model:
+    with trainable_adapter(tiny_model(), config, None) as model:
         checkpoints = Checkpoints(folder, name) if folder else None
         trained = train(
             model,
@@ -68,7 +68,7 @@ def run(
             pairs=PAIRS,
             judged=JUDGED,
             checkpoints=checkpoints,
-            stopping=stopping,
+            should_stop=stopping,
         )
         save_adapter(model, "tiny", out)
     return trained
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_ends_with_the_very_same_weights(
     assert whole.steps == 9
     done = 0
     for steps in stops:
-        with pytest.raises(Interrupted) as interrupted:
+        with pytest.raises(TrainingInterrupted) as interrupted:
             run(tmp_path / "out", tmp_path / "run", stops_after(steps))
         done += steps
         assert interrupted.value.step == done
@@ -152,7 +152,7 @@ def test_a_checkpoint_is_made_when_minutes_have_passed(tmp_path: Path) -> None:
     seconds = iter(range(20, 10_000, 20))
     config = CONFIG.model_copy(update={"save_steps": 1000, "save_minutes": 100 / 60})
     torch.manual_seed(0)
-    with learning(tiny_model(), config, None) as model:
+    with trainable_adapter(tiny_model(), config, None) as model:
         checkpoints = Checkpoints(tmp_path, "r")
         train(
             model,
@@ -174,7 +174,7 @@ def test_seconds_and_tokens_go_on_counting(tmp_path: Path) -> None:
     steps: list[Stepped] = []
     config = CONFIG.model_copy(update={"save_steps": 1000})
     for stopping in (stops_after(5), never):
-        with learning(tiny_model(), config, None) as model:
+        with trainable_adapter(tiny_model(), config, None) as model:
             try:
                 trained = train(
                     model,
@@ -183,10 +183,10 @@ def test_seconds_and_tokens_go_on_counting(tmp_path: Path) -> None:
                     "cpu",
                     steps.append,
                     checkpoints=Checkpoints(tmp_path, "r"),
-                    stopping=stopping,
+                    should_stop=stopping,
                     clock=lambda: float(next(ticks)),
                 )
-            except Interrupted:
+            except TrainingInterrupted:
                 next(ticks)
     assert [step.step for step in steps] == list(range(1, 10))
     assert trained.seconds == 90
@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     damage: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         run(tmp_path / "out", tmp_path / "run", stops_after(5))
     assert names(tmp_path / "run") == ["checkpoint-4", "checkpoint-5"]
     path = tmp_path / "run" / "checkpoint-5" / file
@@ -214,7 +214,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         )
     torch.manual_seed(0)
     with (
-        learning(tiny_model(), CONFIG, None) as model,
+        trainable_adapter(tiny_model(), CONFIG, None) as model,
         caplog.at_level("WARNING", "ratchet.trainer"),
     ):
         assert Checkpoints(tmp_path / "run", "r").resume(learner_of(model)).steps == 4
@@ -226,11 +226,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     )
 
 
-def learner_of(model: torch.nn.Module) -> Learner:
+def learner_of(model: torch.nn.Module) -> OptimizerState:
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
-    return Learner(
+    return OptimizerState(
         parameters,
         torch.optim.AdamW(parameters.values()),
         torch.amp.GradScaler("cpu", enabled=False),
@@ -240,15 +240,15 @@ def learner_of(model: torch.nn.Module) -> Learner:
 def test_what_was_being_written_is_no_checkpoint_and_another_run_s_is_not_taken(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         run(tmp_path / "out", tmp_path / "run", stops_after(5))
     shutil.move(tmp_path / "run" / "checkpoint-5", tmp_path / "run" / ".checkpoint-5.part")
-    with learning(tiny_model(), CONFIG, None) as model:
+    with trainable_adapter(tiny_model(), CONFIG, None) as model:
         learner = learner_of(model)
         assert Checkpoints(tmp_path / "run", "r").resume(learner).steps == 4
         before = {name: parameter.clone() for name, parameter in learner.parameters.items()}
-        assert Checkpoints(tmp_path / "run", "another").resume(learner) == Course()
-        assert Checkpoints(tmp_path / "nowhere", "r").resume(learner) == Course()
+        assert Checkpoints(tmp_path / "run", "another").resume(learner) == TrainingState()
+        assert Checkpoints(tmp_path / "nowhere", "r").resume(learner) == TrainingState()
         assert all(
             torch.equal(parameter, before[name]) for name, parameter in learner.parameters.items()
         )
@@ -258,7 +258,7 @@ def test_what_was_being_written_is_no_checkpoint_and_another_run_s_is_not_taken(
 
 def test_the_state_of_the_gradient_scaler_is_put_back(tmp_path: Path) -> None:
     """Its scale and how many steps it has held are what decides which later steps are left out."""
-    with learning(tiny_model(), CONFIG, None) as model:
+    with trainable_adapter(tiny_model(), CONFIG, None) as model:
         learner = learner_of(model)
         for parameter in learner.parameters.values():
             parameter.grad = torch.ones_like(parameter)
@@ -268,7 +268,7 @@ def test_the_state_of_the_gradient_scaler_is_put_back(tmp_path: Path) -> None:
         )
         one.load_state_dict({**one.state_dict(), "scale": 4.0, "_growth_tracker": 7})
         Checkpoints(tmp_path, "r").save(
-            replace(learner, scaler=one), Course(losses=(1.0,), norms=(None,))
+            replace(learner, scaler=one), TrainingState(losses=(1.0,), norms=(None,))
         )
         course = Checkpoints(tmp_path, "r").resume(replace(learner, scaler=other))
     assert course.norms == (None,)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from services.trainer.errors import RunFailed
 from services.trainer.protocol import Stepped
-from services.trainer.training.base_model import learning, save_adapter
+from services.trainer.training.base_model import save_adapter, trainable_adapter
 from services.trainer.training.divergence import (
     LOSS_FACTOR,
     LOSS_NATS,
     NORM_FACTOR,
     WINDOW,
-    divergence,
+    divergence_reason,
 )
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
@@ -27,7 +27,11 @@ from tests.trainer.tiny import EXAMPLES, tiny_model
 
 def first_step_that_is_told(losses: Sequence[float], norms: Sequence[float | None]) -> int | None:
     return next(
-        (step for step in range(1, len(losses) + 1) if divergence(losses[:step], norms[:step])),
+        (
+            step
+            for step in range(1, len(losses) + 1)
+            if divergence_reason(losses[:step], norms[:step])
+        ),
         None,
     )
 
@@ -40,7 +44,7 @@ def test_a_loss_that_rises_and_stays_is_told_once_its_mean_is_over_the_line() ->
     losses = [2.0] * 10 + [12.0] * 5
     assert first_step_that_is_told(losses, [1.0] * 15) == 12
     assert (
-        divergence(losses, [1.0] * 15)
+        divergence_reason(losses, [1.0] * 15)
         == "the loss rose from 2.00 to 12.00 nats per token over 15 steps"
     )
 
@@ -87,7 +91,7 @@ CONFIG = TrainingConfig(rank=4, alpha=16, batch_size=8, epochs=40, learning_rate
 def run(config: TrainingConfig, out: Path, parent: Path | None = None) -> list[float]:
     losses: list[float] = []
     torch.manual_seed(config.seed)
-    with learning(tiny_model(), config, parent) as model:
+    with trainable_adapter(tiny_model(), config, parent) as model:
         train(model, EXAMPLES, config, "cpu", lambda step: losses.append(step.loss))
         save_adapter(model, "tiny", out)
     return losses
@@ -102,7 +106,7 @@ def test_a_rate_that_is_far_too_high_ends_the_run_early_with_advice(tmp_path: Pa
     steps: list[Stepped] = []
     config = CONFIG.model_copy(update={"learning_rate": 0.1})
     with (
-        learning(tiny_model(), config, parent) as model,
+        trainable_adapter(tiny_model(), config, parent) as model,
         pytest.raises(RunFailed, match="diverged: the loss rose") as failure,
     ):
         train(model, EXAMPLES, config, "cpu", steps.append)

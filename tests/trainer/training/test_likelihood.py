@@ -11,23 +11,23 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 from services.trainer.kernels import cpu_attention as short_attention
 from services.trainer.kernels import gpu_attention as sequences
-from services.trainer.kernels.packed_attention import NAME, can_pack
+from services.trainer.kernels.packed_attention import ATTENTION_NAME, can_pack
 from services.trainer.kernels.packing import ARCHITECTURES
-from services.trainer.training.base_model import learning
+from services.trainer.training.base_model import trainable_adapter
 from services.trainer.training.likelihood import collate, log_likelihoods
 from shared.config.training import TrainingConfig
-from tests.trainer.tiny import EXAMPLES, encoded
+from tests.trainer.tiny import EXAMPLES, encode_pair
 
-APART = [encoded(*pair) for pair in (("abc", "12"), ("de", "3"), ("f", "4567"), ("ghijk", "8"))]
+APART = [encode_pair(*pair) for pair in (("abc", "12"), ("de", "3"), ("f", "4567"), ("ghijk", "8"))]
 ALIKE = [
-    encoded(f"system:be brief {prompt}", answer)
+    encode_pair(f"system:be brief {prompt}", answer)
     for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("one", "111"))
 ]
 EQUAL = [
-    encoded(f"system:be brief {prompt}", answer)
+    encode_pair(f"system:be brief {prompt}", answer)
     for prompt, answer in (("one", "1"), ("three", "4"), ("two", "2"), ("six", "3"))
 ]
 SETS = {
@@ -79,7 +79,7 @@ def open_but_for_the_head(model: Any) -> Any:
     return model
 
 
-def one_at_a_time(model: Any, examples: Sequence[Encoded]) -> torch.Tensor:
+def one_at_a_time(model: Any, examples: Sequence[EncodedExample]) -> torch.Tensor:
     """The model's own forward pass with nothing of ours: row t of its logits predicts token t + 1."""
     found = []
     for example in examples:
@@ -93,7 +93,7 @@ def one_at_a_time(model: Any, examples: Sequence[Encoded]) -> torch.Tensor:
     return torch.stack(found)
 
 
-def assert_alike(model: Any, examples: Sequence[Encoded]) -> None:
+def assert_alike(model: Any, examples: Sequence[EncodedExample]) -> None:
     """Likelihoods, and the gradients of a weighted sum of them. Weights are double; the models take
     norms and rotations in fp32.
     """
@@ -115,16 +115,16 @@ def assert_alike(model: Any, examples: Sequence[Encoded]) -> None:
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
 @pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
 def test_every_architecture_that_is_packed_computes_what_it_computes_alone(
-    model_type: str, examples: Sequence[Encoded]
+    model_type: str, examples: Sequence[EncodedExample]
 ) -> None:
     model = open_but_for_the_head(tiny(model_type, **PARTICULARS.get(model_type, {})))
     assert_alike(model, examples)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == ATTENTION_NAME
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
 def test_examples_that_are_too_long_for_small_products_are_the_same(
-    examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch
+    examples: Sequence[EncodedExample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(short_attention, "LONGEST", 0)
     assert_alike(open_but_for_the_head(tiny("llama")), examples)
@@ -132,7 +132,7 @@ def test_examples_that_are_too_long_for_small_products_are_the_same(
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
 def test_what_a_gpu_attends_to_in_one_call_is_the_same(
-    examples: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch
+    examples: Sequence[EncodedExample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the kernel's contract, in plain words: the last query of a sequence sees its last key."""
 
@@ -177,7 +177,7 @@ def test_what_a_gpu_attends_to_in_one_call_is_the_same(
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_adapter_learns_the_same(model_type: str, checkpointing: bool) -> None:
-    with learning(tiny(model_type), TrainingConfig(rank=4, alpha=8), None) as model:
+    with trainable_adapter(tiny(model_type), TrainingConfig(rank=4, alpha=8), None) as model:
         for name, weight in model.named_parameters():
             if weight.requires_grad:
                 weight.data = torch.randn(weight.shape, dtype=torch.float64) * (
@@ -225,5 +225,5 @@ def test_a_model_that_packs_still_answers_as_it_did() -> None:
     with torch.inference_mode():
         before = answered()
         log_likelihoods(model, collate(ALIKE, "cpu"))
-        assert model.config._attn_implementation == NAME
+        assert model.config._attn_implementation == ATTENTION_NAME
         assert torch.equal(answered(), before)

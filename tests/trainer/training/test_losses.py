@@ -18,7 +18,9 @@ def test_the_supervised_loss_is_a_mean_per_answer_token_in_which_examples_weigh(
     """Answers of 2 and 3 tokens with log-likelihoods -4 and -3, weights 1 and 0.5: (4 + 1.5) / (2 +
     1.5) nats per token.
     """
-    loss = supervised(torch.tensor([-4.0, -3.0]), torch.tensor([1.0, 0.5]), whole=1.0 * 2 + 0.5 * 3)
+    loss = supervised(
+        torch.tensor([-4.0, -3.0]), torch.tensor([1.0, 0.5]), total_weight=1.0 * 2 + 0.5 * 3
+    )
     assert float(loss) == pytest.approx(5.5 / 3.5)
 
 
@@ -26,7 +28,7 @@ def test_weights_change_what_counts_and_not_how_large_a_loss_is() -> None:
     """With equal weights the loss is the plain mean, whatever the weight."""
     likelihoods = torch.tensor([-4.0, -3.0])
     losses = [
-        float(supervised(likelihoods, torch.full((2,), weight), whole=weight * 5))
+        float(supervised(likelihoods, torch.full((2,), weight), total_weight=weight * 5))
         for weight in (1.0, 0.6)
     ]
     assert losses == pytest.approx([7 / 5, 7 / 5])

@@ -10,40 +10,40 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 from services.trainer.protocol import Stepped
-from services.trainer.training.base_model import learning, save_adapter
+from services.trainer.training.base_model import save_adapter, trainable_adapter
 from services.trainer.training.preferences import (
     EncodedPair,
-    Judged,
+    JudgedAnswer,
     answer_likelihoods,
-    mismatch,
-    portion,
+    mismatch_answers,
+    step_items,
 )
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
-from tests.trainer.tiny import EXAMPLES, encoded, tiny_model, weights
+from tests.trainer.tiny import EXAMPLES, encode_pair, tiny_model, weights
 
 CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=4, epochs=10, learning_rate=5e-3)
 
-LIKED = [encoded("more of", "uvu"), encoded("and of", "tvt")]
+LIKED = [encode_pair("more of", "uvu"), encode_pair("and of", "tvt")]
 DISLIKED = [
-    encoded("none of", "zzzz"),
-    encoded("nor of", "yxyx"),
-    encoded("never", "99"),
-    encoded("no", "qqq"),
+    encode_pair("none of", "zzzz"),
+    encode_pair("nor of", "yxyx"),
+    encode_pair("never", "99"),
+    encode_pair("no", "qqq"),
 ]
 JUDGED = [
-    *(Judged(example, True) for example in LIKED),
-    *(Judged(example, False) for example in DISLIKED),
+    *(JudgedAnswer(example, True) for example in LIKED),
+    *(JudgedAnswer(example, False) for example in DISLIKED),
 ]
 PAIRS = [
-    EncodedPair(encoded(prompt, prompt[::-1]), encoded(prompt, "wrong " + prompt))
+    EncodedPair(encode_pair(prompt, prompt[::-1]), encode_pair(prompt, "wrong " + prompt))
     for prompt in ("abc", "def", "ghijk", "lm", "nop")
 ]
 
 
-def likelihoods(model: torch.nn.Module, examples: list[Encoded]) -> list[float]:
+def likelihoods(model: torch.nn.Module, examples: list[EncodedExample]) -> list[float]:
     model.eval()
     with torch.no_grad():
         return [float(value) for value in answer_likelihoods(model, examples, "cpu")]
@@ -56,24 +56,24 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("parent")
     torch.manual_seed(0)
-    with learning(tiny_model(), CONFIG, None) as model:
+    with trainable_adapter(tiny_model(), CONFIG, None) as model:
         train(model, [*EXAMPLES, *LIKED, *DISLIKED], CONFIG, "cpu", lambda step: None)
         save_adapter(model, "tiny", folder)
     return folder
 
 
 def change(
-    examples: list[Encoded],
-    watched: list[Encoded],
+    examples: list[EncodedExample],
+    watched: list[EncodedExample],
     pairs: list[EncodedPair],
-    judged: list[Judged],
+    judged: list[JudgedAnswer],
     parent: Path | None = None,
     config: TrainingConfig = CONFIG,
 ) -> tuple[list[float], list[Stepped]]:
     """By how much each of `watched` has become likelier, in nats."""
     steps: list[Stepped] = []
     torch.manual_seed(config.seed)
-    with learning(tiny_model(), config, parent) as model:
+    with trainable_adapter(tiny_model(), config, parent) as model:
         before = likelihoods(model, watched)
         train(model, examples, config, "cpu", steps.append, pairs=pairs, judged=judged)
         after = likelihoods(model, watched)
@@ -109,8 +109,8 @@ def test_a_disliked_answer_rides_up_with_those_that_resemble_it_and_less_so_when
     them yet.
     """
     disliked = [
-        Judged(encoded("not here", "abc"), False),
-        Judged(encoded("nor here", "eeeee"), False),
+        JudgedAnswer(encode_pair("not here", "abc"), False),
+        JudgedAnswer(encode_pair("nor here", "eeeee"), False),
     ]
     watched = [one.example for one in disliked]
     untold, _ = change(EXAMPLES, watched, [], [])
@@ -159,7 +159,7 @@ def test_the_result_does_not_depend_on_how_a_step_is_divided(
         config = CONFIG.model_copy(update={"batch_size": size, "epochs": 3, "learning_rate": 1e-3})
         assert size * config.accumulation == 8
         torch.manual_seed(0)
-        with learning(tiny_model(), config, None) as model:
+        with trainable_adapter(tiny_model(), config, None) as model:
             train(model, EXAMPLES, config, "cpu", lambda step: None, pairs=PAIRS, judged=JUDGED)
             save_adapter(model, "tiny", tmp_path / str(size))
         adapters.append(weights(tmp_path / str(size)))
@@ -168,19 +168,23 @@ def test_the_result_does_not_depend_on_how_a_step_is_divided(
 
 
 def test_a_prompt_is_mismatched_with_the_answer_of_another() -> None:
-    one, two, three = encoded("one", "a"), encoded("two words", "bb"), encoded("three", "abc")
-    assert mismatch([one, two, three]) == [
-        encoded("one", "bb"),
-        encoded("two words", "abc"),
-        encoded("three", "a"),
+    one, two, three = (
+        encode_pair("one", "a"),
+        encode_pair("two words", "bb"),
+        encode_pair("three", "abc"),
+    )
+    assert mismatch_answers([one, two, three]) == [
+        encode_pair("one", "bb"),
+        encode_pair("two words", "abc"),
+        encode_pair("three", "a"),
     ]
-    assert mismatch([one]) == []
+    assert mismatch_answers([one]) == []
 
 
 @given(st.integers(0, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 3))
 def test_an_epoch_comes_by_everything_once_and_evenly(
     items: int, steps: int, epoch: int, seed: int
 ) -> None:
-    portions = [portion(range(items), epoch, place, steps, seed) for place in range(steps)]
+    portions = [step_items(range(items), epoch, place, steps, seed) for place in range(steps)]
     assert sorted(item for part in portions for item in part) == list(range(items))
     assert max(map(len, portions)) - min(map(len, portions)) <= 1

@@ -11,7 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from services.trainer.data.tokenization import encode
-from services.trainer.training.base_model import learning, load_base, quantised, save_adapter
+from services.trainer.training.base_model import (
+    load_base,
+    load_quantised,
+    save_adapter,
+    trainable_adapter,
+)
 from services.trainer.training.likelihood import collate, log_likelihoods
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
@@ -43,11 +48,11 @@ def test_it_learns_and_plain_peft_reads_the_adapter(
     folder: Path, tmp_path: Path, compute: torch.dtype
 ) -> None:
     """Every projection of the two layers is in 4 bits: 4 of attention and 3 of the perceptron each."""
-    model = quantised(str(folder), compute, "cpu")
+    model = load_quantised(str(folder), compute, "cpu")
     assert len(linear4bits(model)) == 2 * 7
     losses: list[float] = []
     torch.manual_seed(0)
-    with learning(model, CONFIG, None) as wrapped:
+    with trainable_adapter(model, CONFIG, None) as wrapped:
         assert wrapped.get_base_model().is_gradient_checkpointing
         train(wrapped, EXAMPLES, CONFIG, "cpu", lambda step: losses.append(step.loss))
         save_adapter(wrapped, "tiny", tmp_path / "adapter")
@@ -66,10 +71,12 @@ def test_checkpointing_changes_no_gradient(folder: Path, tmp_path: Path, quantis
     for checkpointing in (True, False):
         config = CONFIG.model_copy(update={"gradient_checkpointing": checkpointing, "epochs": 2})
         model = (
-            quantised(str(folder), torch.float32, "cpu") if quantisation == "nf4" else tiny_model()
+            load_quantised(str(folder), torch.float32, "cpu")
+            if quantisation == "nf4"
+            else tiny_model()
         )
         torch.manual_seed(0)
-        with learning(model, config, None) as wrapped:
+        with trainable_adapter(model, config, None) as wrapped:
             train(wrapped, EXAMPLES, config, "cpu", lambda step: None)
             save_adapter(wrapped, "tiny", tmp_path / str(checkpointing))
     for name, weight in weights(tmp_path / "True").items():
@@ -83,9 +90,9 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
     The first layer's own input comes from the embedding, which asks for no gradient: it is made to
     ask here.
     """
-    model = quantised(str(folder), torch.bfloat16, "cpu")
+    model = load_quantised(str(folder), torch.bfloat16, "cpu")
     assert not any(layer.support_avx512bf16_for_cpu for layer in linear4bits(model))
-    with learning(model, CONFIG, None) as wrapped:
+    with trainable_adapter(model, CONFIG, None) as wrapped:
         named = [
             (name, module)
             for name, module in wrapped.named_modules()
@@ -123,9 +130,9 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
 
 def test_under_autocast_as_on_a_gpu_it_learns_nearly_the_same(folder: Path) -> None:
     """What is around the projections is computed in bf16 then, which has 8 bits."""
-    model = quantised(str(folder), torch.bfloat16, "cpu")
+    model = load_quantised(str(folder), torch.bfloat16, "cpu")
     found = []
-    with learning(model, CONFIG, None) as wrapped:
+    with trainable_adapter(model, CONFIG, None) as wrapped:
         adapter = {
             name: weight for name, weight in wrapped.named_parameters() if weight.requires_grad
         }
@@ -150,14 +157,14 @@ def test_under_autocast_as_on_a_gpu_it_learns_nearly_the_same(folder: Path) -> N
 @pytest.mark.model
 def test_the_real_small_model_learns_in_4_bits_and_is_judged_in_full(bases: Path) -> None:
     base = load_base(str(bases / "smollm2-135m-instruct"), "auto", "nf4")
-    assert linear4bits(base.train)
-    assert not linear4bits(base.judge)
-    assert base.judge.dtype == torch.float32
-    assert base.speak is base.judge
+    assert linear4bits(base.train_model)
+    assert not linear4bits(base.eval_model)
+    assert base.eval_model.dtype == torch.float32
+    assert base.generation_model is base.eval_model
     config = TrainingConfig(quantisation="nf4", batch_size=8, epochs=3, learning_rate=2e-3)
     examples = [encode(base.vocabulary, sample, 256) for sample in tickets(0, 8)]
     losses: list[float] = []
     torch.manual_seed(0)
-    with learning(base.train, config, None) as wrapped:
+    with trainable_adapter(base.train_model, config, None) as wrapped:
         train(wrapped, examples, config, base.device, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] - 0.2

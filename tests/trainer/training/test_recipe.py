@@ -12,12 +12,12 @@ from services.trainer.data.tokenization import encode, encode_prompt
 from services.trainer.data.training_set import Sample
 from services.trainer.errors import RunFailed
 from services.trainer.protocol import Stepped, Trained
-from services.trainer.training.base_model import learning, save_adapter, wearing
+from services.trainer.training.base_model import save_adapter, trainable_adapter, with_adapter
 from services.trainer.training.likelihood import collate, log_likelihoods
-from services.trainer.training.recipe import groups, learning_rate, train
+from services.trainer.training.recipe import learning_rate, step_batches, train
 from shared.config.training import TrainingConfig
 from shared.events import Message
-from tests.trainer.tiny import END, EXAMPLES, VOCABULARY, encoded, tiny_model, weights
+from tests.trainer.tiny import END, EXAMPLES, VOCABULARY, encode_pair, tiny_model, weights
 
 CONFIG = TrainingConfig(
     rank=4, alpha=8, batch_size=8, epochs=3, learning_rate=1e-3, warmup_ratio=0.1
@@ -30,7 +30,7 @@ def run(
     """Train the tiny model on all examples and keep the adapter."""
     steps: list[Stepped] = []
     torch.manual_seed(config.seed)
-    with learning(tiny_model(), config, parent) as model:
+    with trainable_adapter(tiny_model(), config, parent) as model:
         trained = train(model, EXAMPLES, config, "cpu", steps.append)
         save_adapter(model, "tiny", out)
     return trained, steps
@@ -95,7 +95,7 @@ def test_training_learns_and_never_touches_the_base(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 30, "learning_rate": 5e-3})
     losses: list[float] = []
     torch.manual_seed(0)
-    with learning(model, config, None) as wrapped:
+    with trainable_adapter(model, config, None) as wrapped:
         train(wrapped, EXAMPLES, config, "cpu", lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] - 0.5
     assert model.state_dict().keys() == before.keys()
@@ -109,7 +109,7 @@ def test_a_run_from_a_parent_continues_its_lineage(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 10, "learning_rate": 5e-3})
     run(config, tmp_path / "parent")
     kept = (tmp_path / "parent" / "adapter_model.safetensors").read_bytes()
-    with wearing(tiny_model(), tmp_path / "parent") as model, torch.no_grad():
+    with with_adapter(tiny_model(), tmp_path / "parent") as model, torch.no_grad():
         parents = -float(log_likelihoods(model, collate(EXAMPLES, "cpu")).mean())
     child, steps = run(config, tmp_path / "child", tmp_path / "parent")
     assert steps[0].loss == pytest.approx(parents, rel=1e-4)
@@ -147,7 +147,7 @@ def test_more_layers_than_the_base_has_are_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     model = tiny_model()
     model.get_output_embeddings().weight.data[0] = math.inf
-    with learning(model, CONFIG, None) as wrapped, pytest.raises(RunFailed) as failure:
+    with trainable_adapter(model, CONFIG, None) as wrapped, pytest.raises(RunFailed) as failure:
         train(wrapped, EXAMPLES, CONFIG, "cpu", lambda step: None)
     assert "learning_rate" in failure.value.advice
 
@@ -156,10 +156,10 @@ def test_every_epoch_sees_every_example_once_in_another_order() -> None:
     config = CONFIG.model_copy(update={"batch_size": 2})  # accumulated to 8 by fours
     small = TrainingConfig(batch_size=8)
     many = EXAMPLES * 5
-    first, second = (list(groups(many, small, epoch)) for epoch in (0, 1))
+    first, second = (list(step_batches(many, small, epoch)) for epoch in (0, 1))
     assert sorted(hash(example) for group in first for example in group) == sorted(map(hash, many))
     assert first != second
-    assert list(groups(many, config, 0)) == first
+    assert list(step_batches(many, config, 0)) == first
 
 
 def test_the_rate_warms_up_and_then_falls_as_half_a_cosine() -> None:
@@ -198,7 +198,7 @@ def test_an_example_counts_by_its_weight(weight: float) -> None:
             for example in (one, other)
         )
     config, losses = CONFIG.model_copy(update={"epochs": 1}), list[float]()
-    with learning(tiny_model(), config, None) as model:
+    with trainable_adapter(tiny_model(), config, None) as model:
         train(
             model,
             [replace(one, weight=weight), other],
@@ -214,7 +214,7 @@ def test_an_example_counts_by_its_weight(weight: float) -> None:
 def test_an_answer_is_kept_before_its_prompt() -> None:
     sample = Sample(messages=(Message(role="user", content="abcdef"),), answer="xyz")
     whole = encode(VOCABULARY, sample, 100)
-    assert whole.ids[whole.answer_start :] == (*encoded("", "xyz").ids[:-1], END)
+    assert whole.ids[whole.answer_start :] == (*encode_pair("", "xyz").ids[:-1], END)
     assert whole.ids[: whole.answer_start] == encode_prompt(VOCABULARY, sample.messages, 100)
     short = encode(VOCABULARY, sample, 10)
     assert short.ids == whole.ids[-10:]

@@ -6,8 +6,8 @@ import torch
 from services.trainer.errors import RunFailed
 from services.trainer.gate.evaluation_suite import passes
 from services.trainer.training import scoring as evaluation
-from services.trainer.training.scoring import answer_greedily, score
-from shared.config.model_file import Canary
+from services.trainer.training.scoring import generate_greedily, score
+from shared.config.model_file import RegressionPrompt
 from tests.trainer.tiny import END, EXAMPLES, VOCABULARY, tiny_model
 
 
@@ -42,7 +42,7 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(seed: int, unended: in
     """
     model = tiny_model(seed)
     prompts = [example.ids[: example.answer_start] for example in EXAMPLES]
-    together = answer_greedily(model, VOCABULARY, prompts, 12, "cpu", nothing)
+    together = generate_greedily(model, VOCABULARY, prompts, 12, "cpu", nothing)
     assert sum(len(answer) == 12 for answer in together) == unended
     for prompt, answer in zip(prompts, together, strict=True):
         ids = list(prompt)
@@ -77,7 +77,7 @@ def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(RunFailed, match="finite"):
         score(model, EXAMPLES, "cpu", nothing)
     with pytest.raises(RunFailed, match="finite"):
-        answer_greedily(model, VOCABULARY, [(1, 2)], 3, "cpu", nothing)
+        generate_greedily(model, VOCABULARY, [(1, 2)], 3, "cpu", nothing)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,9 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 )
 def test_canaries(answer: str, passed: bool) -> None:
     assert (
-        passes(Canary(messages=(), must_contain=("Paris",), must_not_contain=("password",)), answer)
+        passes(
+            RegressionPrompt(messages=(), must_contain=("Paris",), must_not_contain=("password",)),
+            answer,
+        )
         is passed
     )

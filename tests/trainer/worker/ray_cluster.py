@@ -44,7 +44,7 @@ class RayCluster:
         return [
             pid
             for pid, said in _descendants(self.process.pid)
-            if "services.trainer.worker.child" in said
+            if "services.trainer.worker.training_process" in said
         ]
 
 

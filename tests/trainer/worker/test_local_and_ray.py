@@ -12,20 +12,20 @@ import pytest
 import structlog
 
 from services.trainer.data.training_set import Sample
-from services.trainer.errors import ChildEnded, RunFailed, RunInterrupted
+from services.trainer.errors import ChildProcessEnded, RunFailed, RunInterrupted
 from services.trainer.protocol import (
-    Answer,
-    Answered,
-    Counted,
+    EvaluationProgress,
+    Generate,
+    Generated,
     Load,
     Loaded,
     Score,
-    Scored,
+    Scores,
     Stepped,
     Train,
     Trained,
 )
-from services.trainer.worker.client import ChildProcess, on_ray
+from services.trainer.worker.client import TrainingProcess, ray_launch
 from shared.config.training import TrainingConfig
 from shared.events import Message
 from tests.trainer.tiny import save_tiny
@@ -57,27 +57,29 @@ def cluster() -> Iterator[RayCluster]:
         yield cluster
 
 
-Kill = Callable[[ChildProcess], None]
+Kill = Callable[[TrainingProcess], None]
 
 
 @pytest.fixture(params=["beside", "ray"])
 async def child_and_kill(
     request: pytest.FixtureRequest, base: Path, tmp_path: Path
-) -> AsyncIterator[tuple[ChildProcess, Kill]]:
+) -> AsyncIterator[tuple[TrainingProcess, Kill]]:
     """A child, and what ends it without a word."""
     if request.param == "beside":
-        child = ChildProcess(1, structlog.stdlib.get_logger())
+        child = TrainingProcess(1, structlog.stdlib.get_logger())
 
-        def kill(child: ChildProcess) -> None:
+        def kill(child: TrainingProcess) -> None:
             assert child.pid is not None
             os.kill(child.pid, signal.SIGKILL)
     else:
         cluster: RayCluster = request.getfixturevalue("cluster")
-        child = ChildProcess(
-            1, structlog.stdlib.get_logger(), launch=on_ray(cluster.client, 0, 1, tmp_path, [base])
+        child = TrainingProcess(
+            1,
+            structlog.stdlib.get_logger(),
+            launch=ray_launch(cluster.client, 0, 1, tmp_path, [base]),
         )
 
-        def kill(child: ChildProcess) -> None:
+        def kill(child: TrainingProcess) -> None:
             (worker,) = cluster.workers()
             os.kill(worker, signal.SIGKILL)
 
@@ -106,7 +108,7 @@ def weights(train: Train) -> bytes:
     "ignore::ResourceWarning"
 )  # asyncio says it of the pipes of a child that was killed on purpose
 async def test_a_child(
-    child_and_kill: tuple[ChildProcess, Kill], base: Path, tmp_path: Path
+    child_and_kill: tuple[TrainingProcess, Kill], base: Path, tmp_path: Path
 ) -> None:
     """From its start to a second one after its death: to start one takes seconds, to train a tiny
     model none.
@@ -114,18 +116,18 @@ async def test_a_child(
     child, kill = child_and_kill
 
     with pytest.raises(RunFailed, match="no base is loaded"):
-        await child.ask(Score(adapter=None, samples=SAMPLES, max_tokens=64), Scored)
+        await child.request(Score(adapter=None, samples=SAMPLES, max_tokens=64), Scores)
     with pytest.raises(RunFailed, match="cannot be loaded"):
-        await child.ask(Load(base=tmp_path / "nothing", precision="fp32"), Loaded)
+        await child.request(Load(base=tmp_path / "nothing", precision="fp32"), Loaded)
     load = Load(base=base, precision="fp32")
-    await child.ask(load, Loaded)
+    await child.request(load, Loaded)
     assert not await child.interrupt(), "nothing is trained"
 
     # Stopped after its step, with a checkpoint, and gone on with: as if it had not been.
     steps: list[int] = []
     stopping: list[asyncio.Task[bool]] = []
 
-    async def stop_at_once(reply: Stepped | Counted) -> None:
+    async def stop_at_once(reply: Stepped | EvaluationProgress) -> None:
         assert isinstance(reply, Stepped)
         assert reply.total_steps == STEPS
         steps.append(reply.step)
@@ -134,25 +136,27 @@ async def test_a_child(
 
     cut, whole = training(tmp_path, "cut"), training(tmp_path, "whole")
     with pytest.raises(RunInterrupted) as interrupted:
-        await child.ask(cut, Trained, stop_at_once)
+        await child.request(cut, Trained, stop_at_once)
     assert await stopping[0]
     assert steps == list(range(1, interrupted.value.step + 1))
     assert len(steps) < STEPS
     assert not cut.out.exists()
-    assert (await child.ask(cut, Trained, stop_at_once)).steps == STEPS
+    assert (await child.request(cut, Trained, stop_at_once)).steps == STEPS
     assert steps == list(range(1, STEPS + 1))
-    await child.ask(whole, Trained)
+    await child.request(whole, Trained)
     assert weights(cut) == weights(whole)
 
     counted: list[int] = []
 
-    async def count(reply: Stepped | Counted) -> None:
-        assert isinstance(reply, Counted)
+    async def count(reply: Stepped | EvaluationProgress) -> None:
+        assert isinstance(reply, EvaluationProgress)
         counted.append(reply.done)
 
     before, after = [
         (
-            await child.ask(Score(adapter=adapter, samples=SAMPLES, max_tokens=64), Scored, count)
+            await child.request(
+                Score(adapter=adapter, samples=SAMPLES, max_tokens=64), Scores, count
+            )
         ).scores
         for adapter in (None, whole.out)
     ]
@@ -166,23 +170,23 @@ async def test_a_child(
         update={"configuration": CONFIG.model_copy(update={"save_steps": 20})}
     )
 
-    async def kill_at_once(reply: Stepped | Counted) -> None:
+    async def kill_at_once(reply: Stepped | EvaluationProgress) -> None:
         assert isinstance(reply, Stepped)
         steps.append(reply.step)
         if reply.step == 25 and len(steps) == 25:
             kill(child)
 
-    with pytest.raises(ChildEnded):
-        await child.ask(killed, Trained, kill_at_once)
+    with pytest.raises(ChildProcessEnded):
+        await child.request(killed, Trained, kill_at_once)
     heard = len(steps)
-    await child.ask(load, Loaded)
-    assert (await child.ask(killed, Trained, kill_at_once)).steps == STEPS
+    await child.request(load, Loaded)
+    assert (await child.request(killed, Trained, kill_at_once)).steps == STEPS
     assert steps[heard] in range(21, STEPS, 20), "not from the beginning, but from a checkpoint"
     prompts = tuple(sample.messages for sample in SAMPLES[:2])
-    answer = Answer(
+    answer = Generate(
         adapter=killed.out, probes=prompts, prompts=prompts[:1], max_tokens=64, max_new_tokens=4
     )
-    answered = await child.ask(answer, Answered, count)
+    answered = await child.request(answer, Generated, count)
     assert (len(answered.probes), len(answered.prompts)) == (2, 1)
 
 
@@ -190,16 +194,16 @@ async def test_a_worker_is_given_back_and_what_an_earlier_relay_left_is_ended(
     cluster: RayCluster, base: Path, tmp_path: Path
 ) -> None:
     """One that is killed cannot give back its worker; a trainer has one at a time all the same."""
-    launch = on_ray(cluster.client, 0, 1, tmp_path, [base])
+    launch = ray_launch(cluster.client, 0, 1, tmp_path, [base])
     first, second = [
-        ChildProcess(1, structlog.stdlib.get_logger(), launch=launch) for _ in range(2)
+        TrainingProcess(1, structlog.stdlib.get_logger(), launch=launch) for _ in range(2)
     ]
     try:
-        await first.ask(Load(base=base, precision="fp32"), Loaded)
+        await first.request(Load(base=base, precision="fp32"), Loaded)
         (earlier,) = cluster.children()
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)
-        await second.ask(Load(base=base, precision="fp32"), Loaded)
+        await second.request(Load(base=base, precision="fp32"), Loaded)
         (later,) = cluster.children()
         assert later != earlier
     finally:

@@ -16,10 +16,14 @@ import structlog
 
 from services.trainer.protocol import Load, Loaded
 from services.trainer.settings import TrainerSettings
-from services.trainer.worker.client import ChildProcess, on_ray
-from services.trainer.worker.ray_actor import ANSWER, RayChild
-from services.trainer.worker.ray_worker import PATIENCE_SECONDS, RayWorker, Refusal
-from shared.config.settings import read
+from services.trainer.worker.client import TrainingProcess, ray_launch
+from services.trainer.worker.ray_actor import PROBE_REPLY, RayTrainingProcess
+from services.trainer.worker.ray_worker import (
+    PLACEMENT_TIMEOUT_SECONDS,
+    RayWorker,
+    WorkerUnavailable,
+)
+from shared.config.settings import read_settings
 from shared.errors import Misconfigured, RatchetError, SettingsError, Unavailable
 
 
@@ -53,15 +57,15 @@ class FakeRay:
         if address == "older:1":
             raise RuntimeError("Version mismatch: 2.9 and 2.51")
 
-    def remote(self, kind: type[RayChild]) -> Any:
-        assert kind is RayChild
+    def remote(self, kind: type[RayTrainingProcess]) -> Any:
+        assert kind is RayTrainingProcess
         return SimpleNamespace(
             options=lambda **options: SimpleNamespace(remote=lambda: self._actor(options))
         )
 
     def _actor(self, options: dict[str, Any]) -> Any:
         self.actors[options["name"]] = options
-        child = RayChild()
+        child = RayTrainingProcess()
         child.start = lambda *_: None  # type: ignore[method-assign]  # no process
         methods = {
             name: SimpleNamespace(remote=self._asked(getattr(child, name)))
@@ -73,7 +77,7 @@ class FakeRay:
         return lambda *arguments: lambda: method(*arguments)
 
     def get(self, asked: Callable[[], Any], timeout: float | None = None) -> Any:
-        assert timeout in (None, PATIENCE_SECONDS)
+        assert timeout in (None, PLACEMENT_TIMEOUT_SECONDS)
         if self._failure:
             raise self._failure
         return asked()
@@ -96,8 +100,8 @@ def worker(ray: FakeRay, work: Path, *bases: Path, address: str = "here:1") -> R
     )
 
 
-def refusal(worker: RayWorker) -> Refusal:
-    with pytest.raises(Refusal) as refused:
+def refusal(worker: RayWorker) -> WorkerUnavailable:
+    with pytest.raises(WorkerUnavailable) as refused:
         worker.place()
     return refused.value
 
@@ -127,23 +131,23 @@ def test_folders_that_a_worker_does_not_see_are_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = refusal(worker(FakeRay(), tmp_path, tmp_path / "base"))
-    assert told.lasting
+    assert told.permanent
     assert f"does not see {tmp_path / 'base'}: mount the volumes" in str(told)
 
-    def elsewhere(self: RayChild, probe: Path, bases: list[Path]) -> list[str]:
+    def elsewhere(self: RayTrainingProcess, probe: Path, bases: list[Path]) -> list[str]:
         """On a machine with a disk of its own under the same path."""
         return []
 
-    monkeypatch.setattr(RayChild, "missing", elsewhere)
+    monkeypatch.setattr(RayTrainingProcess, "missing", elsewhere)
     told = refusal(worker(FakeRay(), tmp_path))
-    assert told.lasting
+    assert told.permanent
     assert f"{tmp_path} (it has another folder of that name)" in str(told)
 
 
 def test_a_probe_is_answered_where_it_can_be(tmp_path: Path) -> None:
-    assert RayChild().missing(tmp_path, []) == []
-    assert (tmp_path / ANSWER).read_text()
-    assert RayChild().missing(tmp_path / "work" / "probe", []) == [
+    assert RayTrainingProcess().missing(tmp_path, []) == []
+    assert (tmp_path / PROBE_REPLY).read_text()
+    assert RayTrainingProcess().missing(tmp_path / "work" / "probe", []) == [
         f"{tmp_path / 'work'} (No such file or directory)"
     ]
 
@@ -174,7 +178,7 @@ def test_what_is_in_the_way_is_said_and_whether_it_passes(
     told = refusal(worker(FakeRay(failure), tmp_path, address=address))
     assert said in str(told)
     assert "\n" not in str(told)
-    assert told.lasting is lasting
+    assert told.permanent is lasting
 
 
 @pytest.mark.parametrize(
@@ -209,18 +213,18 @@ async def test_the_trainer_stops_for_what_lasts_and_tries_again_what_passes(
 ) -> None:
     (tmp_path / "ray.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    child = ChildProcess(
-        0, structlog.stdlib.get_logger(), launch=on_ray("auto", 0, 0, tmp_path, [])
+    child = TrainingProcess(
+        0, structlog.stdlib.get_logger(), launch=ray_launch("auto", 0, 0, tmp_path, [])
     )
     with pytest.raises(error, match=said):
-        await child.ask(Load(base=tmp_path, precision="fp32"), Loaded)
+        await child.request(Load(base=tmp_path, precision="fp32"), Loaded)
 
 
 @pytest.mark.parametrize("address", ["ray://ratchet-head-svc:10001", "10.0.0.1:6379", "auto"])
 def test_an_address_is_one_that_ray_takes(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_RAY_ADDRESS", address)
-    settings = read(TrainerSettings)
+    settings = read_settings(TrainerSettings)
     assert (settings.ray_address, settings.ray_gpus) == (address, 1)
     monkeypatch.setenv("RATCHET_RAY_ADDRESS", f"http://{address}")
     with pytest.raises(SettingsError, match="RATCHET_RAY_ADDRESS"):
-        read(TrainerSettings)
+        read_settings(TrainerSettings)

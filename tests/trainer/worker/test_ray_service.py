@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.events import CheckpointSaved
-from tests.trainer.fleet import HALTED, HALTED_AT, STEPS, Fleet, make_base
+from tests.trainer.fleet import STALL_FIRST_CHECKPOINT, STALLED_STEP, STEPS, Fleet, make_base
 from tests.trainer.worker.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -27,7 +27,7 @@ def cluster() -> Iterator[RayCluster]:
 async def fleet(broker: str, bases: Path, tmp_path: Path) -> AsyncIterator[Fleet]:
     make_base(bases / "smollm2-135m-instruct", tmp_path / "bases" / "tiny")
     fleet = Fleet(broker, tmp_path / "bases" / "tiny", tmp_path, "ray-service")
-    await fleet.name_a_champion()
+    await fleet.register_base()
     try:
         yield fleet
     finally:
@@ -42,21 +42,21 @@ async def test_a_run_on_ray_outlives_its_trainer_and_its_worker(
     outcome.
     """
     told = {"RATCHET_RAY_ADDRESS": cluster.client, "RATCHET_RAY_GPUS": "0"}
-    one = await fleet.start(HALTED, **told)
+    one = await fleet.start(STALL_FIRST_CHECKPOINT, **told)
     assert len(cluster.children()) == 1
     batch = await fleet.announce(fleet.batch())
-    await fleet.until_at(HALTED_AT)
+    await fleet.wait_until_step_logged(STALLED_STEP)
     assert one.stop(30) == 0
     assert await fleet.outcomes(batch) == []
-    assert fleet.left_over()
+    assert fleet.unfinished_files()
     before = await fleet.steps(batch)
     assert before[-1].step < STEPS
 
     two = await fleet.start("trainer.child_written=stall:8", **told)
-    await fleet.until_step(batch, STEPS)
+    await fleet.wait_until_step(batch, STEPS)
     (worker,) = cluster.workers()
     os.kill(worker, signal.SIGKILL)
-    outcome = await fleet.one_outcome(batch)
+    outcome = await fleet.wait_for_outcome(batch)
     assert isinstance(outcome, CheckpointSaved) or outcome.verdict is not None
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS

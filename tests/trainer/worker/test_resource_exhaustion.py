@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from services.trainer.worker.resource_exhaustion import (
     is_disk_full,
     is_out_of_memory,
-    what_would_fit,
+    memory_advice,
 )
 from shared.config.training import TrainingConfig
 
@@ -55,7 +55,7 @@ def test_other_errors_are_neither(error: Exception) -> None:
 
 
 def test_the_advice_halves_what_can_be_halved() -> None:
-    advice = what_would_fit(TrainingConfig(batch_size=10, max_tokens=1024))
+    advice = memory_advice(TrainingConfig(batch_size=10, max_tokens=1024))
     assert "batch_size 5 (now 10" in advice
     assert "gradient_checkpointing" in advice
     assert "nf4" in advice
@@ -66,4 +66,4 @@ def test_what_is_as_low_as_it_gets_is_not_advised() -> None:
     lowest = TrainingConfig(
         batch_size=1, gradient_checkpointing=True, quantisation="nf4", max_tokens=256
     )
-    assert what_would_fit(lowest) == "a smaller base, or a machine with more memory"
+    assert memory_advice(lowest) == "a smaller base, or a machine with more memory"

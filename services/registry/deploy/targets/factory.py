@@ -6,38 +6,38 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import ollama
 
-from services.registry.deploy.targets.folder import Folder
-from services.registry.deploy.targets.llamacpp import LlamaCpp
-from services.registry.deploy.targets.ollama import Ollama
-from services.registry.deploy.targets.target import Target
+from services.registry.deploy.targets.folder import FolderTarget
+from services.registry.deploy.targets.llamacpp import LlamaCppTarget
+from services.registry.deploy.targets.ollama import OllamaTarget
+from services.registry.deploy.targets.target import ServingTarget
 from services.registry.settings import RegistrySettings
 from shared.config.model_file import DeployTarget, Models
 from shared.errors import Misconfigured
 
 
 @asynccontextmanager
-async def targets_of(
+async def open_targets(
     models: Models, settings: RegistrySettings
-) -> AsyncIterator[Mapping[str, Sequence[Target]]]:
+) -> AsyncIterator[Mapping[str, Sequence[ServingTarget]]]:
     """The targets of every declared model, while the body runs. Raises Misconfigured for one that
     cannot be.
     """
     async with AsyncExitStack() as clients:
         client = await clients.enter_async_context(httpx.AsyncClient())
 
-        async def target(model: str, declared: DeployTarget) -> Target:
+        async def target(model: str, declared: DeployTarget) -> ServingTarget:
             name = (
                 declared.kind
                 if declared.location is None
                 else f"{declared.kind} {declared.location}"
             )
             if declared.kind == "folder":
-                return Folder(_folder(model, declared), name)
+                return FolderTarget(_folder(model, declared), name)
             if declared.kind == "llamacpp":
-                return LlamaCpp(_url(model, declared, settings.serving), client, name)
+                return LlamaCppTarget(_url(model, declared, settings.serving), client, name)
             location = _url(model, declared, settings.ollama)
             api = await clients.enter_async_context(ollama.AsyncClient(location))
-            return Ollama(
+            return OllamaTarget(
                 location, client, api, settings.ollama_context, settings.ollama_threads, name
             )
 

@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Conversation = Sequence[tuple[str, str]]  # (role, content)
 
-_HELD_TO: Sequence[Sequence[str]] = (
+_CHECKED_ROLES: Sequence[Sequence[str]] = (
     ("user",),
     ("system", "user"),
     ("user", "assistant", "user"),
@@ -33,41 +33,42 @@ class ChatFormat:
     on.
     """
 
-    around: Mapping[str, tuple[str, str]]
-    opening: str
-    always: bool
-    answer: str
+    wrappers: Mapping[str, tuple[str, str]]
+    prefix: str
+    prefix_always: bool
+    generation_prompt: str
 
     def render(self, conversation: Conversation) -> str:
         """The prompt, as the Go template makes it."""
-        opening = self.opening if self.always or conversation[0][0] != "system" else ""
+        opening = self.prefix if self.prefix_always or conversation[0][0] != "system" else ""
         turns = (
-            self.around[role][0] + content + self.around[role][1] for role, content in conversation
+            self.wrappers[role][0] + content + self.wrappers[role][1]
+            for role, content in conversation
         )
-        return opening + "".join(turns) + self.answer
+        return opening + "".join(turns) + self.generation_prompt
 
     @property
-    def go(self) -> str:
+    def go_template(self) -> str:
         """The Go template. Messages of other roles are left out."""
-        opening = _literal(self.opening)
-        if opening and not self.always:
+        opening = _go_literal(self.prefix)
+        if opening and not self.prefix_always:
             opening = f'{{{{ if and (eq $i 0) (ne $m.Role "system") }}}}{opening}{{{{ end }}}}'
         elif opening:
             opening = f"{{{{ if eq $i 0 }}}}{opening}{{{{ end }}}}"
         turns = "".join(
-            f"{{{{ if eq $m.Role {_go(role)} }}}}{_literal(before)}{{{{ $m.Content "
-            f"}}}}{_literal(after)}{{{{ end }}}}"
-            for role, (before, after) in self.around.items()
+            f"{{{{ if eq $m.Role {_go_string(role)} }}}}{_go_literal(before)}{{{{ $m.Content "
+            f"}}}}{_go_literal(after)}{{{{ end }}}}"
+            for role, (before, after) in self.wrappers.items()
         )
         return (
             f"{{{{ range $i, $m := .Messages }}}}{opening}{turns}{{{{ end "
-            f"}}}}{_literal(self.answer)}"
+            f"}}}}{_go_literal(self.generation_prompt)}"
         )
 
     @property
     def stop(self) -> tuple[str, ...]:
         """What the model writes when its turn is over."""
-        ending = self.around["assistant"][1].strip()
+        ending = self.wrappers["assistant"][1].strip()
         return (ending,) if ending else ()
 
 
@@ -76,17 +77,18 @@ def chat_format(jinja: str, bos: str, eos: str) -> ChatFormat | None:
     `bos` is empty where the tokenizer puts that token in front by itself.
     """
     try:
-        template = _Jinja(jinja, bos, eos)
-        found = _read_off(template)
+        template = _JinjaTemplate(jinja, bos, eos)
+        found = _derive(template)
         same = all(
-            template.render(roles, True) == found.render(_spoken(roles)) for roles in _HELD_TO
+            template.render(roles, True) == found.render(_conversation(roles))
+            for roles in _CHECKED_ROLES
         )
     except (TemplateError, ValueError, TypeError):
         return None
     return found if same else None
 
 
-def _read_off(template: "_Jinja") -> ChatFormat:
+def _derive(template: "_JinjaTemplate") -> ChatFormat:
     """Each text is what one conversation has more than another. Raises ValueError where one is not
     the beginning of the other.
     """
@@ -95,7 +97,7 @@ def _read_off(template: "_Jinja") -> ChatFormat:
     _, between, assistant_after = _split(template.render(("user", "assistant"), False), 2)
     *_, second, _ = _split(template.render(("user", "assistant", "user"), False), 3)
     before_system, after_system, _ = _split(template.render(("system", "user"), False), 2)
-    user_before = _without(second, assistant_after)
+    user_before = _strip_prefix(second, assistant_after)
     if not (first.endswith(user_before) and after_system.endswith(user_before)):
         raise ValueError("what stands before a question depends on where it stands")
     opening = first.removesuffix(user_before)
@@ -106,12 +108,14 @@ def _read_off(template: "_Jinja") -> ChatFormat:
             after_system.removesuffix(user_before),
         ),
         "user": (user_before, user_after),
-        "assistant": (_without(between, user_after), assistant_after),
+        "assistant": (_strip_prefix(between, user_after), assistant_after),
     }
-    return ChatFormat(around, opening, always, _without(template.render(("user",), True), alone))
+    return ChatFormat(
+        around, opening, always, _strip_prefix(template.render(("user",), True), alone)
+    )
 
 
-class _Jinja:
+class _JinjaTemplate:
     """A chat template in the environment that the transformers library gives it, but for what
     depends on the day.
     """
@@ -125,7 +129,7 @@ class _Jinja:
         self._tokens = {"bos_token": bos, "eos_token": eos}
 
     def render(self, roles: Sequence[str], answer: bool) -> str:
-        messages = [{"role": role, "content": content} for role, content in _spoken(roles)]
+        messages = [{"role": role, "content": content} for role, content in _conversation(roles)]
         return self._template.render(
             messages=messages, add_generation_prompt=answer, **self._tokens
         )
@@ -135,11 +139,11 @@ def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _spoken(roles: Sequence[str]) -> Conversation:
-    return [(role, _mark(number)) for number, role in enumerate(roles)]
+def _conversation(roles: Sequence[str]) -> Conversation:
+    return [(role, _placeholder(number)) for number, role in enumerate(roles)]
 
 
-def _mark(number: int) -> str:
+def _placeholder(number: int) -> str:
     """A message's content, such as no template contains."""
     return f"⟦{number}⟧"
 
@@ -148,27 +152,27 @@ def _split(text: str, contents: int) -> Sequence[str]:
     """What stands before, between and after the first `contents` messages."""
     parts = []
     for number in range(contents):
-        part, mark, text = text.partition(_mark(number))
+        part, mark, text = text.partition(_placeholder(number))
         if not mark:
             raise ValueError("a message is left out or altered")
         parts.append(part)
     return [*parts, text]
 
 
-def _without(text: str, beginning: str) -> str:
+def _strip_prefix(text: str, beginning: str) -> str:
     if not text.startswith(beginning):
         raise ValueError("a message is written otherwise when another one follows")
     return text[len(beginning) :]
 
 
-def _literal(text: str) -> str:
+def _go_literal(text: str) -> str:
     """Text in a Go template, as a string in an action: so white space and braces stay what they
     are.
     """
-    return f"{{{{ {_go(text)} }}}}" if text else ""
+    return f"{{{{ {_go_string(text)} }}}}" if text else ""
 
 
-def _go(text: str) -> str:
+def _go_string(text: str) -> str:
     """A string of Go. JSON's escapes are Go's as long as characters beyond ASCII stand for
     themselves.
     """

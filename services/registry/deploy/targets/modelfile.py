@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from services.registry.deploy.targets.go_template import ChatFormat, chat_format
-from services.registry.gguf.layout import Layout, read_layout
+from services.registry.gguf.layout import GgufLayout, read_layout
 
 _TEMPLATE = "tokenizer.chat_template"
 _ADD_BOS = "tokenizer.ggml.add_bos_token"
@@ -24,7 +24,7 @@ class Modelfile:
     parameters: Mapping[str, Any]
 
 
-def modelfile_of(path: Path, context: int, threads: int) -> Modelfile:
+def read_modelfile(path: Path, context: int, threads: int) -> Modelfile:
     """For a GGUF file and a context of so many tokens, or as many as the model takes; threads are
     left to Ollama when they are 0. Raises Unusable for another file.
     """
@@ -35,23 +35,23 @@ def modelfile_of(path: Path, context: int, threads: int) -> Modelfile:
     parameters: dict[str, Any] = {"num_ctx": min(context, most), "repeat_penalty": 1.0}
     if threads:
         parameters["num_thread"] = threads
-    found = _format(layout)
+    found = _chat_format(layout)
     if found is None:
         return Modelfile(None, parameters)
     if found.stop:
         parameters["stop"] = list(found.stop)
-    return Modelfile(found.go, parameters)
+    return Modelfile(found.go_template, parameters)
 
 
-def _format(layout: Layout) -> ChatFormat | None:
+def _chat_format(layout: GgufLayout) -> ChatFormat | None:
     jinja = layout.scalars.get(_TEMPLATE)
     if not isinstance(jinja, str):
         return None
-    bos = "" if _adds_bos(layout) else _special(layout, "bos")
-    return chat_format(jinja, bos, _special(layout, "eos"))
+    bos = "" if _adds_bos(layout) else _special_token(layout, "bos")
+    return chat_format(jinja, bos, _special_token(layout, "eos"))
 
 
-def _adds_bos(layout: Layout) -> bool:
+def _adds_bos(layout: GgufLayout) -> bool:
     """Whether the tokenizer puts the token of beginnings before a text; llama.cpp's rules where the
     file does not say it.
     """
@@ -64,7 +64,7 @@ def _adds_bos(layout: Layout) -> bool:
     )
 
 
-def _special(layout: Layout, which: str) -> str:
+def _special_token(layout: GgufLayout, which: str) -> str:
     """The text of a special token, empty if there is none."""
     number = layout.scalars.get(f"tokenizer.ggml.{which}_token_id")
-    return layout.string("tokenizer.ggml.tokens", int(number)) if number is not None else ""
+    return layout.array_string("tokenizer.ggml.tokens", int(number)) if number is not None else ""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from services.registry.deploy.verification import Finding
-from shared.errors import Unavailable, Unusable
+from services.registry.deploy.verification import VerificationResult
+from shared.errors import InvalidArtefact, Unavailable
 from shared.events import Digest, Probe
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
+class MergedModel:
     """A version as files: the merged model (an absolute path), its digest, the adapter's files by
     name, and its evaluation's answers.
     """
@@ -29,7 +29,7 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class TargetState:
     """What a target has of a model: the version that answers, the one kept at hand before it, all
     with the digests of their files, and the one that is tried beside the champion.
     """
@@ -44,11 +44,11 @@ class TargetUnavailable(Unavailable):
     """The target does not answer at present."""
 
 
-class Refused(Unusable):
+class TargetRefused(InvalidArtefact):
     """The target answers, and does not do what it was asked; the message says why."""
 
 
-class Target(Protocol):
+class ServingTarget(Protocol):
     """Every call raises TargetUnavailable or Refused."""
 
     @property
@@ -56,26 +56,26 @@ class Target(Protocol):
         """What events call it."""
 
     @property
-    def serves_two(self) -> bool:
+    def supports_canary(self) -> bool:
         """Whether a version can answer there beside the champion, under a name of its own."""
 
     def served_name(self, model: str) -> str:
         """What applications ask for to get the champion."""
 
-    def name_of(self, model: str, version: str) -> str:
+    def served_name_of(self, model: str, version: str) -> str:
         """What applications ask for to get this very version; it means something where a target
         serves two.
         """
 
-    async def probe(self, model: str) -> Serving:
+    async def inspect(self, model: str) -> TargetState:
         """What is there, changing nothing."""
 
-    async def push(self, build: Build) -> None:
+    async def push(self, build: MergedModel) -> None:
         """Have a version there, under its own name, beside what answers. The same again is
         harmless.
         """
 
-    async def verify(self, build: Build) -> Finding:
+    async def verify(self, build: MergedModel) -> VerificationResult:
         """Whether the version, asked under its own name, is the build's file and answers as its
         evaluation did; and how long it takes, beside what answers now.
         """
@@ -85,7 +85,7 @@ class Target(Protocol):
         is there.
         """
 
-    async def try_out(self, model: str, version: str | None) -> None:
+    async def set_challenger(self, model: str, version: str | None) -> None:
         """Let the challenger's alias name a version that was pushed, or nothing, so that the
         version stays at hand while it is tried.
         """

@@ -4,11 +4,11 @@ given.
 
 from alembic import context
 
-from services.registry.store.tables import Table
+from services.registry.store.tables import TableBase
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Table.metadata,
+    target_metadata=TableBase.metadata,
     transactional_ddl=True,
 )
 with context.begin_transaction():

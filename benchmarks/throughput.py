@@ -1,0 +1,102 @@
+"""Processes under load and how fast they go, seen from outside: by the end offsets of what they
+write.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import free_port
+from shared.clock import SystemClock
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Events a second while a process was at full speed, and the share of one core that the broker
+    took meanwhile.
+    """
+
+    rate: float
+    broker_share: float
+
+
+@contextmanager
+def python_process(log: Path, *command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process with settings of its own, terminated afterwards."""
+    with log.open("ab") as out:
+        environment = dict(os.environ) | settings  # noqa: TID251 (a child process inherits what this one was given)
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command], env=environment, stdout=out, stderr=out
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def service_command(
+    name: str, group: str, bootstrap_servers: str, folder: Path, models: Path
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The command and the settings of a streams service."""
+    settings = {
+        "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "RATCHET_MODELS": str(models),
+        "RATCHET_OBJECT_STORE": str(folder / "objects"),
+        "RATCHET_DATA": str(folder / group),
+        "RATCHET_LOG_LEVEL": "warning",
+        f"RATCHET_{name.upper()}_PORT": str(free_port()),
+        f"RATCHET_{name.upper()}_GROUP": group,
+    }
+    return (f"services.{name}",), settings
+
+
+async def measure_throughput(
+    broker: Broker,
+    topic: str,
+    events: int,
+    processes: list[subprocess.Popen[bytes]],
+    after: int = 0,
+) -> Throughput:
+    """How fast `processes` go that write one record to `topic` for each event: from `after` events
+    to `events`, but for a tenth at either end, in which they start, join their group, and run out
+    of work.
+    """
+    clock = SystemClock()
+    samples: list[tuple[float, int, float]] = []
+    async with AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
+        await consumer._client._wait_on_metadata(topic)
+        partitions = [
+            TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()
+        ]
+        before = sum((await consumer.end_offsets(partitions)).values())
+        done = 0
+        while done < events:
+            for process in processes:
+                if process.poll() is not None:
+                    raise RuntimeError(f"a process ended with {process.returncode}: see its log")
+            done = sum((await consumer.end_offsets(partitions)).values()) - before
+            samples.append((clock.monotonic(), done, _cpu_seconds(broker)))
+            await asyncio.sleep(0.05)
+    margin = (events - after) / 10
+    inside = [sample for sample in samples if after + margin <= sample[1] <= events - margin]
+    (start, first, cpu_before), (end, last, cpu_after) = inside[0], inside[-1]
+    return Throughput((last - first) / (end - start), (cpu_after - cpu_before) / (end - start))
+
+
+def _cpu_seconds(broker: Broker) -> float:
+    assert broker.process is not None
+    fields = Path(f"/proc/{broker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

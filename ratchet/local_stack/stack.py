@@ -1,0 +1,155 @@
+"""`ratchet up`: broker, serving and the four services on this machine, until Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
+from ratchet.local_stack.bases import SMOLLM2
+from ratchet.local_stack.broker import Broker
+from ratchet.local_stack.ports import require_free
+from ratchet.local_stack.processes import Ports, ProcessSpec, StackLayout, process_specs
+from ratchet.local_stack.supervisor import Supervisor, WriteLine
+from ratchet.local_stack.token_store import ensure_tokens_file
+from shared.clock import SystemClock
+from shared.config.model_file import load_models
+from shared.errors import Misconfigured
+from shared.kafka.security import PLAINTEXT, Security, kafka_variables
+
+OnReady = Callable[[Supervisor], Awaitable[None]]
+
+
+async def run_stack(
+    layout: StackLayout,
+    ports: Ports,
+    bootstrap_servers: str | None,
+    write_line: WriteLine,
+    on_ready: OnReady,
+    security: Security = PLAINTEXT,
+) -> None:
+    """Start everything, call `started` when all are ready, and keep it running until that returns;
+    then stop everything.
+
+    A second run on the same folder goes on where the first stopped. Raises Misconfigured when a
+    port is taken or a model file is wrong.
+    """
+    models = load_models(layout.models)
+    _require_ports(ports, own_broker=bootstrap_servers is None)
+    layout.state.mkdir(parents=True, exist_ok=True)
+    ensure_tokens_file(layout.state)
+    if any(model.base.training == SMOLLM2 for model in models.files.values()):
+        await asyncio.to_thread(_prepare_base, layout.bases, write_line)
+    clock = SystemClock()
+    broker = (
+        None
+        if bootstrap_servers
+        else Broker(layout.state / "kafka", ports.kafka, ports.kafka_controller, clock)
+    )
+    environment = dict(os.environ)  # noqa: TID251 (handed on to the processes, whose settings it holds)
+    if broker:
+        # What is set for another Kafka does not fit our own, which takes whoever is on this
+        # machine.
+        environment = {
+            name: value for name, value in environment.items() if name not in kafka_variables()
+        }
+    supervisor = Supervisor(environment, write_line, clock)
+    try:
+        if broker:
+            write_line("ratchet", "starting Apache Kafka")
+            await asyncio.to_thread(broker.start)
+            bootstrap_servers = broker.bootstrap_servers
+        assert bootstrap_servers is not None
+        applied = await apply_topics(bootstrap_servers, security=security)
+        await wait_for_group_coordinator(bootstrap_servers, security=security)
+        write_line(
+            "ratchet",
+            f"Kafka at {bootstrap_servers}: {len(applied.created)} topics created, "
+            f"{len(applied.present)} present",
+        )
+        specs = process_specs(layout, ports, bootstrap_servers)
+        for spec in specs:
+            await supervisor.start(spec)
+        await _first_to_end(supervisor.watch(), _when_ready(supervisor, specs, on_ready))
+    finally:
+        write_line("ratchet", "stopping")
+        await supervisor.stop()
+        if broker:
+            await asyncio.to_thread(broker.stop)
+        write_line("ratchet", "stopped")
+
+
+def run_until_interrupted(work: Coroutine[Any, Any, None]) -> bool:
+    """Run `work`; Ctrl-C, SIGTERM and a terminal that is closed cancel it, so that it stops what it
+    started. Says whether it came to its own end.
+    """
+
+    async def run() -> bool:
+        task = asyncio.ensure_future(work)
+        under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        for number in (
+            (signal.SIGINT, signal.SIGTERM)
+            if under_nohup
+            else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        ):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return False
+        return True
+
+    return asyncio.run(run())
+
+
+async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends, then end the others. Raises what that one raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _when_ready(
+    supervisor: Supervisor, specs: tuple[ProcessSpec, ...], started: OnReady
+) -> None:
+    await supervisor.wait_ready(specs)
+    await started(supervisor)
+
+
+def _require_ports(ports: Ports, *, own_broker: bool) -> None:
+    for port in fields(ports):
+        if own_broker or not port.name.startswith("kafka"):
+            require_free(
+                getattr(ports, port.name),
+                port.name.replace("_", " "),
+                f"--{port.name.replace('_', '-')}-port",
+            )
+
+
+def _prepare_base(bases: Path, line: WriteLine) -> None:
+    """In a process of its own: the conversion needs memory and libraries that nothing here needs
+    afterwards.
+    """
+    if (bases / SMOLLM2 / "model.gguf").exists():
+        return
+    line("ratchet", f"preparing the base model {SMOLLM2} (once, about a minute)")
+    done = subprocess.run(
+        [sys.executable, "-m", "ratchet.local_stack.bases", str(bases)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Misconfigured(f"the base model could not be prepared:\n{done.stderr.strip()[-2000:]}")

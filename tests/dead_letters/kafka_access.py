@@ -1,0 +1,110 @@
+"""What these tests do with a broker from outside."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from shared.kafka.client import KafkaProducer
+from shared.kafka.topic_reader import KafkaTopicReader
+from shared.messaging.bus import Record
+from shared.messaging.codec import Header
+from tests.dataset.running import ServiceProcess
+
+MODEL_FILE = "model: support\nbase: {training: base, serving: base.gguf}\n"
+
+
+def service(name: str, bootstrap_servers: str, folder: Path) -> ServiceProcess:
+    """A service for the model `support`."""
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "models" / "support.yaml").write_text(MODEL_FILE)
+    return ServiceProcess(name, bootstrap_servers, folder)
+
+
+async def read_all(bootstrap_servers: str, topic: str) -> list[Record]:
+    """All records of a topic."""
+    reader = KafkaTopicReader(bootstrap_servers, [topic])
+    try:
+        await reader.start()
+        return await reader.read_new()
+    finally:
+        await reader.stop()
+
+
+async def put(
+    bootstrap_servers: str,
+    topic: str,
+    records: Sequence[tuple[bytes | None, bytes | None, Sequence[Header]]],
+) -> None:
+    """Put records (key, value, headers) on a topic, in order."""
+    producer = KafkaProducer(bootstrap_servers)
+    await producer.start()
+    try:
+        for sent in [
+            await producer.send_nowait(topic, key, value, headers)
+            for key, value, headers in records
+        ]:
+            await sent
+    finally:
+        await producer.stop()
+
+
+async def committed(bootstrap_servers: str, group: str, topic: str) -> dict[int, int]:
+    """The committed offset of each partition that has one."""
+    async with _admin(bootstrap_servers) as admin:
+        offsets = await admin.list_consumer_group_offsets(group)
+    return {
+        partition.partition: about.offset
+        for partition, about in offsets.items()
+        if partition.topic == topic and about.offset > 0
+    }
+
+
+async def all_committed(
+    bootstrap_servers: str, service: ServiceProcess, group: str, topic: str, seconds: float = 120
+) -> None:
+    """Return once a group has committed the end of every partition; fails when its service ends
+    before.
+    """
+    records = await read_all(bootstrap_servers, topic)
+    ends: dict[int, int] = {}
+    for record in records:
+        ends[record.partition] = max(ends.get(record.partition, 0), record.offset + 1)
+    for _ in range(int(seconds / 0.2)):
+        assert service.process is not None
+        assert service.process.poll() is None, service.log
+        if await committed(bootstrap_servers, group, topic) == ends:
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"{group} has not read {topic} to its end in {seconds} s\n{service.log}")
+
+
+async def delete_topics(bootstrap_servers: str) -> None:
+    """Delete every topic but the broker's own, and wait until they are gone."""
+    async with _admin(bootstrap_servers) as admin:
+        while topics := [
+            topic for topic in await admin.list_topics() if not topic.startswith("__")
+        ]:
+            await admin.delete_topics(topics)
+            await asyncio.sleep(0.1)
+
+
+async def set_max_message_bytes(bootstrap_servers: str, topic: str, size: int) -> None:
+    """Let a topic take records of at most so many bytes."""
+    async with _admin(bootstrap_servers) as admin:
+        await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})]
+        )
+
+
+@asynccontextmanager
+async def _admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()

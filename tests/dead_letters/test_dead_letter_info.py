@@ -1,0 +1,164 @@
+"""What a dead letter says survives its headers, whatever the record and the error hold."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.clock import ManualClock
+from shared.errors import ContractViolation, Undecodable
+from shared.events import Position
+from shared.messaging.bus import MemoryBus, Record, send_dead_letter
+from shared.messaging.codec import Header
+from shared.messaging.dead_letters import (
+    MAX_FIELD,
+    MAX_REASON,
+    DeadLetterInfo,
+    format_position,
+    original_headers,
+    parse_position,
+    previous_attempts,
+    read_replay,
+    replay_headers,
+)
+from shared.version import ratchet_version
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+SOURCE = Position(topic="feedback.received", partition=2, offset=17)
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    [
+        "ratchet_dlq_reason",
+        "ratchet_dlq_attempt",
+        "ratchet_replay_of",
+        "ratchet_replay_attempt",
+        "ratchet_replay_at",
+    ]
+)
+headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=8)), max_size=6)
+
+
+def notice(
+    error: ContractViolation | None = None, came_with: list[Header] | None = None
+) -> DeadLetterInfo:
+    return DeadLetterInfo.for_error(
+        SOURCE,
+        came_with or [],
+        error or ContractViolation("is too long", "output"),
+        "feedback",
+        NOW,
+    )
+
+
+@given(headers, st.text(), st.text())
+def test_a_notice_comes_back_from_its_headers_and_is_the_only_one(
+    came_with: list[Header], reason: str, field: str
+) -> None:
+    said = DeadLetterInfo.for_error(
+        SOURCE, came_with, ContractViolation(reason, field), "feedback", NOW
+    )
+    written = [*original_headers(came_with), *said.headers()]
+    assert DeadLetterInfo.from_headers(written) == said
+    assert original_headers(written) == original_headers(came_with)
+    again = DeadLetterInfo.for_error(SOURCE, written, Undecodable("no"), "dataset", NOW)
+    assert len([*original_headers(written), *again.headers()]) == len(written), (
+        "a second dead-lettering adds nothing"
+    )
+
+
+def test_a_notice_says_who_where_why_and_when() -> None:
+    assert notice().model_dump() == {
+        "topic": "feedback.received",
+        "partition": 2,
+        "offset": 17,
+        "reason": "is too long",
+        "field": "output",
+        "error": "ContractViolation",
+        "service": "feedback",
+        "service_version": ratchet_version(),
+        "at": NOW,
+        "attempt": 1,
+    }
+
+
+def test_what_cannot_be_written_is_written_as_an_escape_and_long_words_are_cut() -> None:
+    said = notice(ContractViolation("\ud800" + "x" * 5000, "y" * 5000))
+    assert said.reason.startswith("\\ud800x")
+    assert (len(said.reason), len(said.field)) == (MAX_REASON, MAX_FIELD)
+
+
+@given(headers, st.integers(1, 100_000))
+def test_a_replayed_record_has_one_attempt_more(came_with: list[Header], attempt: int) -> None:
+    letter = notice().model_copy(update={"attempt": attempt})
+    replayed = [*original_headers(came_with), *replay_headers(letter, NOW)]
+    assert read_replay(replayed) == (SOURCE, NOW)
+    assert previous_attempts(replayed) == attempt
+    assert notice(came_with=replayed).attempt == attempt + 1
+    assert original_headers(replayed) == original_headers(came_with)
+
+
+@pytest.mark.parametrize("said", [b"", b"-1", b"x", b"1.5", b"9" * 400, "٣".encode(), None])
+def test_an_attempt_that_is_no_number_counts_as_none(said: bytes | None) -> None:
+    assert notice(came_with=[("ratchet_replay_attempt", said)]).attempt == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"ratchet_dlq_offset": b"x"},
+        {"ratchet_dlq_offset": b"-1"},
+        {"ratchet_dlq_at": b"then"},
+        {"ratchet_dlq_topic": None},
+    ],
+)
+def test_headers_that_say_nothing_whole_are_no_notice(changed: dict[str, bytes | None]) -> None:
+    said: list[Header] = [(name, changed.get(name, value)) for name, value in notice().headers()]
+    assert DeadLetterInfo.from_headers(said) is None
+    assert DeadLetterInfo.from_headers([]) is None
+
+
+def test_letters_of_before_versions_and_attempts_can_be_read() -> None:
+    old = [
+        (name, value)
+        for name, value in notice().headers()
+        if not name.endswith(("_version", "_attempt"))
+    ]
+    assert DeadLetterInfo.from_headers(old) == notice().model_copy(update={"service_version": ""})
+
+
+@given(
+    st.from_regex(r"[a-zA-Z0-9._-]{1,20}", fullmatch=True),
+    st.integers(0, 10**9),
+    st.integers(0, 2**63 - 1),
+)
+def test_places_have_names(topic: str, partition: int, offset: int) -> None:
+    at = Position(topic=topic, partition=partition, offset=offset)
+    assert parse_position(format_position(at)) == at
+
+
+@pytest.mark.parametrize(
+    "text", ["", "topic", "topic/1", "a/b/1", "/1/1", "topic/1/-1", "topic/1/1/1", "topic/1/1 "]
+)
+def test_other_text_names_no_place(text: str) -> None:
+    with pytest.raises(ValueError, match="expected topic/partition/offset"):
+        parse_position(text)
+
+
+async def test_a_record_that_was_replayed_becomes_a_letter_with_its_own_headers_only() -> None:
+    bus = MemoryBus()
+    headers: list[Header] = [
+        ("trace", None),
+        ("trace", b"\xff"),
+        *replay_headers(notice(), NOW),
+        ("trace", b""),
+    ]
+    record = Record("feedback.received", 0, 30, None, None, tuple(headers))
+    await send_dead_letter(bus, record, Undecodable("no value"), "feedback", ManualClock(NOW))
+    (letter,) = bus.topics["feedback.received.dlq"]
+    said = DeadLetterInfo.from_headers(letter.headers)
+    assert said is not None
+    assert (said.attempt, said.offset) == (2, 30)
+    assert (letter.key, letter.value) == (None, None)
+    assert original_headers(letter.headers) == (("trace", None), ("trace", b"\xff"), ("trace", b""))
+    assert read_replay(letter.headers) is None

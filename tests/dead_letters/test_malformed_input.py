@@ -1,0 +1,215 @@
+"""Ten thousand odd records: each becomes an event or a dead letter, nothing else happens, and the
+same again the second time.
+"""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from services.dataset.handlers import Dataset
+from services.feedback.app import FeedbackHandler
+from services.feedback.scoring import Policies
+from shared.clock import ManualClock
+from shared.config.model_file import Models
+from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
+from shared.messaging.bus import MemoryBus, Record
+from shared.messaging.codec import Headers, decode
+from shared.messaging.consume import consume
+from shared.messaging.dead_letters import DeadLetterInfo, original_headers
+from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_topic
+from shared.observability.metrics import Metrics
+from shared.storage.dataset_entries import DatasetEntry
+from shared.storage.object_store import MemoryStore
+from tests.dataset.events import START, model_file
+from tests.support.odd_input import MAKERS, OddInput, generate_odd_inputs
+from tests.support.runtime import runtime_of
+
+SEED = 20260504
+CASES = 10_000
+
+GOLDEN = Path(__file__).parents[1] / "shared" / "golden"
+LOG = structlog.stdlib.get_logger("ratchet.test")
+MODELS = Models({"support": model_file()}, Path())
+
+
+def golden_event(event: type[Event]) -> dict[str, Any]:
+    example: dict[str, Any] = json.loads((GOLDEN / f"{event.type_name()}.json").read_text())
+    return example
+
+
+def records(cases: Sequence[OddInput], topic: str) -> list[Record]:
+    return [
+        Record(topic, 0, offset, case.key, case.value, case.headers)
+        for offset, case in enumerate(cases)
+    ]
+
+
+class BufferedMemoryBus(MemoryBus):
+    async def send_nowait(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Awaitable[None]:
+        return self.send(topic, key, value, headers)
+
+
+class MemoryTable(dict[str, bytes]):
+    """Entries as they are written; every change is durable at once."""
+
+    def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
+        self[key] = value
+        return _done()
+
+    def hold(self, key: str, value: bytes) -> None:
+        """What is only held is not written."""
+
+    def delete(self, partition: int, key: str) -> Awaitable[None]:
+        self.pop(key, None)
+        return _done()
+
+
+async def _done() -> None:
+    return None
+
+
+def letters(bus: MemoryBus, topic: str) -> dict[int, Record]:
+    """Dead letters by the offset that their records had; each is about one record and says why."""
+    found: dict[int, Record] = {}
+    for letter in bus.topics.get(dead_letter_topic(topic), []):
+        names = [name for name, _ in letter.headers if name.startswith("ratchet_")]
+        assert sorted(names) == sorted(
+            f"ratchet_dlq_{name}" for name in DeadLetterInfo.model_fields
+        ), "exactly one set of our headers"
+        notice = DeadLetterInfo.from_headers(letter.headers)
+        assert notice is not None
+        assert notice.reason
+        assert found.setdefault(notice.offset, letter) is letter
+    return found
+
+
+def assert_accounted(
+    cases: Sequence[OddInput], sent: Sequence[Record], events: set[int], dead: dict[int, Record]
+) -> None:
+    """Every record is in one of the two places, where its maker says; a dead letter is what was
+    sent.
+    """
+    assert {case.maker for case in cases} == set(MAKERS)
+    for case, record in zip(cases, sent, strict=True):
+        outcome = "letter" if record.offset in dead else "event"
+        assert (record.offset in events) != (record.offset in dead), case
+        assert case.outcome in (outcome, "either"), (
+            case.maker,
+            case.value and case.value[:300],
+            case.headers[:9],
+        )
+        if letter := dead.get(record.offset):
+            assert (letter.key, letter.value, original_headers(letter.headers)) == (
+                record.key,
+                record.value,
+                original_headers(record.headers),
+            )
+
+
+async def scored(cases: Sequence[OddInput]) -> BufferedMemoryBus:
+    """The bus after the feedback service has seen all cases."""
+    bus = BufferedMemoryBus()
+    feedback = FeedbackHandler(Policies(MODELS), bus, Metrics("feedback"), ManualClock(START), LOG)
+    for record in records(cases, FEEDBACK_RECEIVED):
+        await (await feedback.handle(record))
+    return bus
+
+
+async def collect_batches(sent: Sequence[Record]) -> tuple[BufferedMemoryBus, MemoryTable]:
+    """The bus and the entries after the dataset service has seen `sent`."""
+    bus, table = BufferedMemoryBus(), MemoryTable()
+    dataset = Dataset(
+        MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1
+    )
+    await dataset.recover(dict)
+    for record in sent:
+        for delivery in await dataset.handle(record, START):
+            await delivery
+    return bus, table
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOG, "warning", lambda *args, **values: None)
+
+
+@pytest.mark.timeout(300)
+async def test_feedback_from_end_to_end() -> None:
+    cases = generate_odd_inputs(SEED, CASES, golden_event(FeedbackReceived))
+    bus = await scored(cases)
+    dead = letters(bus, FEEDBACK_RECEIVED)
+    events = {
+        decode(record.value, record.headers, FeedbackScored).event.received.offset: record
+        for record in bus.topics[FEEDBACK_SCORED]
+    }
+    assert len(events) == len(bus.topics[FEEDBACK_SCORED])
+    assert_accounted(cases, records(cases, FEEDBACK_RECEIVED), set(events), dead)
+    assert min(len(events), len(dead)) > CASES / 5
+    again = await scored(cases)
+    assert again.topics == bus.topics, "a record read twice says the same"
+    sent = [
+        Record(FEEDBACK_SCORED, 0, record.offset, record.key, record.value, record.headers)
+        for record in bus.topics[FEEDBACK_SCORED]
+    ]
+    curated_bus, table = await collect_batches(sent)
+    assert letters(curated_bus, FEEDBACK_SCORED) == {}, "what one service writes the next one reads"
+    entries = {DatasetEntry.model_validate_json(value).source.offset for value in table.values()}
+    assert len(entries) == len(
+        {decode(record.value, record.headers, FeedbackScored).event.identity for record in sent}
+    )
+
+
+@pytest.mark.timeout(300)
+async def test_scored_feedback() -> None:
+    cases = generate_odd_inputs(SEED + 1, CASES, golden_event(FeedbackScored))
+    sent = records(cases, FEEDBACK_SCORED)
+    bus, table = await collect_batches(sent)
+    dead = letters(bus, FEEDBACK_SCORED)
+    entries = {DatasetEntry.model_validate_json(value).feedback_id for value in table.values()}
+    known = {
+        record.offset
+        for record in sent
+        if record.offset not in dead
+        and decode(record.value, record.headers, FeedbackScored).event.identity in entries
+    }
+    assert_accounted(cases, sent, known, dead)
+    again, table_again = await collect_batches(sent)
+    assert (again.topics, table_again) == (bus.topics, table)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [event for event in EVENTS if event not in (FeedbackReceived, FeedbackScored)],
+    ids=lambda event: event.__name__,
+)
+async def test_every_other_event_in_the_loop_that_consumes(event: type[Event]) -> None:
+    (topic,) = (topic for topic in TOPICS if event in topic.events)
+    cases = generate_odd_inputs(SEED + 2, 500, golden_event(event))
+    sent, handled, bus = records(cases, topic.name), set(), MemoryBus()
+
+    async def arriving() -> AsyncIterator[Record]:
+        for record in sent:
+            yield record
+
+    async def handle(record: Record) -> None:
+        MODELS.get(getattr(decode(record.value, record.headers, event).event, "model", ""))
+        handled.add(record.offset)
+
+    await consume(arriving(), handle, bus.commit, bus, runtime_of())
+    assert_accounted(cases, sent, handled, letters(bus, topic.name))
+    assert bus.committed == {topic.name: len(sent)}
+
+
+def test_the_same_seed_gives_the_same_input_and_another_seed_another() -> None:
+    first, again, other = (
+        generate_odd_inputs(seed, 500, golden_event(FeedbackReceived)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert Counter(case.maker for case in first).keys() == MAKERS.keys()

@@ -1,0 +1,256 @@
+"""Letters found, chosen and replayed, on an in-memory bus whose consumer refuses what it is told
+to.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.dead_letters.replay import plan_replay, replay_letter
+from ratchet.dead_letters.search import (
+    DeadLetter,
+    DeadLetterCollector,
+    DeadLetterFilter,
+    DeadLetterNotFound,
+    letter_topics,
+    parse_letter_id,
+    parse_since,
+)
+from shared.clock import ManualClock
+from shared.errors import BusUnavailable, ContractViolation, UnknownModel, Unprocessable
+from shared.events import Position
+from shared.messaging.bus import MemoryBus, Record, send_dead_letter
+from shared.messaging.codec import Headers
+from shared.messaging.dead_letters import original_headers
+
+TOPIC, DLQ = "feedback.received", "feedback.received.dlq"
+START = datetime(2026, 5, 4, tzinfo=UTC)
+
+
+class ReplayWorld(MemoryBus):
+    """A topic, its dead letters, and a consumer that refuses records with the value `bad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock(START)
+        self.handled: list[bytes | None] = []
+        self.fails_on = ""
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
+    ) -> None:
+        if topic == self.fails_on:
+            raise BusUnavailable("gone")
+        await super().send(topic, key, value, headers)
+
+    async def read_at(self, position: Position) -> Record | None:
+        log = self.topics.get(position.topic, [])
+        return log[position.offset] if position.offset < len(log) else None
+
+    async def consume(self) -> None:
+        """Read `feedback.received` from where the last call stopped."""
+        async for record in self.records(TOPIC):
+            self.clock.advance(1)
+            if record.value == b"bad":
+                await send_dead_letter(
+                    self, record, ContractViolation("is bad", "output"), "feedback", self.clock
+                )
+            else:
+                self.handled.append(record.value)
+            await self.commit(record)
+
+    def letters(self, wanted: DeadLetterFilter | None = None) -> list[DeadLetter]:
+        return read(self.topics.get(DLQ, []), wanted)
+
+    async def replay(self, limit: int = 100, attempts: int = 3, again: bool = False) -> int:
+        chosen = plan_replay(self.letters(), limit, attempts, again).letters
+        return sum([await replay_letter(letter, self, self, self.clock) for letter in chosen])
+
+
+def read(records: list[Record], wanted: DeadLetterFilter | None = None) -> list[DeadLetter]:
+    reading = DeadLetterCollector(wanted or DeadLetterFilter())
+    for record in records:
+        reading.add(record)
+    return reading.letters()
+
+
+async def world(*values: bytes) -> ReplayWorld:
+    made = ReplayWorld()
+    for number, value in enumerate(values):
+        await made.send(
+            TOPIC,
+            f"key{number}".encode(),
+            value,
+            [("trace", None), ("number", str(number).encode())],
+        )
+    await made.consume()
+    return made
+
+
+async def test_what_is_still_bad_comes_back_with_one_attempt_more_until_it_is_left_alone() -> None:
+    it = await world(b"bad", b"good")
+    for attempt in (1, 2):
+        assert [letter.info.attempt for letter in it.letters() if letter.replayed is None] == [
+            attempt
+        ]
+        assert await it.replay() == 1
+        assert await it.replay() == 0, "once replayed is replayed"
+        await it.consume()
+    (left,) = (letter for letter in it.letters() if letter.replayed is None)
+    assert left.info.attempt == 3
+    assert await it.replay() == 0
+    assert await it.replay(attempts=4) == 1
+    assert it.handled == [b"good"]
+
+
+async def test_a_replayed_record_is_the_one_that_was_sent() -> None:
+    it = await world(b"bad")
+    await it.replay()
+    sent, replayed = it.topics[TOPIC]
+    assert (replayed.key, replayed.value, original_headers(replayed.headers)) == (
+        sent.key,
+        sent.value,
+        sent.headers,
+    )
+    assert dict(replayed.headers)["ratchet_replay_of"] == f"{TOPIC}/0/0".encode()
+
+
+async def test_again_replays_what_was_replayed_and_what_was_tried_too_often() -> None:
+    it = await world(b"bad", b"bad")
+    assert (await it.replay(), await it.replay(again=True)) == (2, 2)
+    chosen = plan_replay(it.letters(), limit=1, attempts=1, again=False)
+    assert (chosen.letters, chosen.already_replayed, chosen.over_attempts, chosen.over_limit) == (
+        (),
+        2,
+        0,
+        0,
+    )
+
+
+async def test_the_oldest_come_first_and_the_limit_leaves_the_rest() -> None:
+    it = await world(*[b"bad"] * 5)
+    chosen = plan_replay(it.letters(), limit=2, attempts=3, again=False)
+    assert [letter.info.offset for letter in chosen.letters] == [0, 1]
+    assert chosen.over_limit == 3
+    assert await it.replay(limit=2) == 2
+    assert [letter.info.offset for letter in it.letters() if letter.replayed is None] == [2, 3, 4]
+
+
+async def test_death_between_the_replay_and_its_note_replays_under_the_same_name() -> None:
+    it = await world(b"bad")
+    it.fails_on = DLQ
+    with pytest.raises(BusUnavailable):
+        await it.replay()
+    it.fails_on = ""
+    assert await it.replay() == 1
+    assert await it.replay() == 0
+    assert [dict(record.headers)["ratchet_replay_of"] for record in it.topics[TOPIC][1:]] == [
+        f"{TOPIC}/0/0".encode()
+    ] * 2
+
+
+async def test_a_letter_that_a_crash_wrote_twice_is_one() -> None:
+    it = await world(b"bad", b"bad")
+    first = it.topics[DLQ][0]
+    await it.send(DLQ, first.key, first.value, first.headers)
+    assert [letter.id for letter in it.letters()] == [f"{DLQ}/0/0", f"{DLQ}/0/1"]
+    assert await it.replay() == 2
+    assert [
+        letter.id for letter in it.letters(DeadLetterFilter(id=parse_letter_id(f"{DLQ}/0/2")))
+    ] == [f"{DLQ}/0/2"]
+    assert {
+        letter.replayed is not None
+        for letter in it.letters(DeadLetterFilter(id=parse_letter_id(f"{DLQ}/0/2")))
+    } == {True}
+
+
+async def test_a_letter_that_has_left_its_topic_is_not_replayed() -> None:
+    it = await world(b"bad")
+    (letter,) = it.letters()
+    it.topics[DLQ].clear()
+    assert not await replay_letter(letter, it, it, it.clock)
+    assert len(it.topics[TOPIC]) == 1
+
+
+@given(st.data())
+async def test_the_order_of_partitions_does_not_matter(data: st.DataObject) -> None:
+    it = await world(b"bad", b"good", b"bad", b"bad")
+    await it.replay(limit=2)
+    await it.consume()
+    assert read(data.draw(st.permutations(it.topics[DLQ]))) == it.letters()
+
+
+async def test_filters() -> None:
+    it = await world(b"bad", b"bad")
+    value = b'{"model": "other"}'
+    await send_dead_letter(
+        it,
+        Record("training.batches", 3, 9, b"k", value),
+        UnknownModel("other"),
+        "trainer",
+        it.clock,
+    )
+    records = [*it.topics[DLQ], *it.topics["training.batches.dlq"]]
+
+    def found(wanted: DeadLetterFilter) -> list[int]:
+        return [letter.info.offset for letter in read(records, wanted)]
+
+    assert found(DeadLetterFilter()) == [0, 1, 9]
+    assert found(DeadLetterFilter(reason="IS BAD")) == [0, 1]
+    assert (
+        found(DeadLetterFilter(field="model"))
+        == found(DeadLetterFilter(model="other"))
+        == found(DeadLetterFilter(reason="no model file"))
+        == [9]
+    )
+    assert found(DeadLetterFilter(field="out")) == []
+    assert found(DeadLetterFilter(since=START + timedelta(seconds=2))) == [1, 9]
+    assert found(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=1))) == [1]
+    assert found(
+        DeadLetterFilter(id=Position(topic="training.batches", partition=3, offset=9))
+    ) == [9]
+    assert found(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=7))) == []
+
+
+async def test_a_field_is_named_by_the_beginning_of_its_path() -> None:
+    it = await world(b"bad")
+    (letter,) = it.letters()
+    record = it.topics[DLQ][0]
+    inside = letter.info.model_copy(update={"field": "input.0.role"})
+    assert [
+        DeadLetterFilter(field=field).matches(record, inside)
+        for field in ("input", "input.0", "input.0.role", "in", "")
+    ] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_topics_may_be_named_by_their_source() -> None:
+    existing = {"b.dlq", "a", "b", "a.dlq"}
+    assert letter_topics(existing, None) == ["a.dlq", "b.dlq"]
+    assert letter_topics(existing, "a") == letter_topics(existing, "a.dlq") == ["a.dlq"]
+    with pytest.raises(DeadLetterNotFound, match=r"no topic c\.dlq here; there are a\.dlq, b\.dlq"):
+        letter_topics(existing, "c")
+    with pytest.raises(DeadLetterNotFound, match="ratchet topics apply"):
+        letter_topics({"a"}, None)
+
+
+def test_moments() -> None:
+    assert parse_since("12h", START) == START - timedelta(hours=12)
+    assert parse_since("2026-05-04T00:00:00Z", START) == parse_since("2026-05-04", START) == START
+    for text in ("yesterday", "999999d", "", "-1h"):
+        with pytest.raises(Unprocessable, match="since"):
+            parse_since(text, START)
+    with pytest.raises(Unprocessable, match="ratchet dlq list"):
+        parse_letter_id("17")

@@ -1,0 +1,235 @@
+"""What the intake answers over a real connection, with a stand-in for Kafka."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import generate_latest
+
+from services.feedback.intake import http
+from shared.auth.bearer_tokens import tokens_for_role
+from tests.feedback.intake.intake_server import LIMITS, RunningIntake, running_intake
+from tests.feedback.intake.test_parsing import EVENT
+
+TOKEN = "a-token-that-may-send"
+TOKENS = tokens_for_role("send", [TOKEN], "tests") | tokens_for_role(
+    "operate", ["a-token-that-may-operate"], "tests"
+)
+
+
+def events(count: int, size: int = 0) -> list[dict[str, Any]]:
+    return [EVENT | {"event_id": f"e{number}", "output": "x" * size} for number in range(count)]
+
+
+async def post(
+    client: httpx.AsyncClient, intake: RunningIntake, said: Any, **headers: str
+) -> httpx.Response:
+    return await client.post(f"{intake.url}/v1/feedback", json=said, headers=headers)
+
+
+async def raw(intake: RunningIntake, request: bytes) -> bytes:
+    """All that is answered until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
+    writer.write(request)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_what_is_accepted_is_in_kafka_and_a_connection_is_kept() -> None:
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        answer = await post(client, intake, events(3))
+        assert (answer.status_code, answer.json()) == (
+            202,
+            {"accepted": 3, "event_ids": ["e0", "e1", "e2"]},
+        )
+        assert intake.kafka.delivered == ["e0", "e1", "e2"]
+        assert (await post(client, intake, EVENT)).json() == {"accepted": 1, "event_ids": ["e"]}
+        said = generate_latest(intake.metrics.registry).decode()
+    assert 'ratchet_intake_requests_total{status="202"} 2.0' in said
+    assert "ratchet_intake_events_total 4.0" in said
+    assert "ratchet_intake_acknowledged_seconds_count 2.0" in said
+    assert "ratchet_intake_bytes_in_flight 0.0" in said
+
+
+async def test_one_event_at_fault_and_none_is_taken() -> None:
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        answer = await post(client, intake, [EVENT, EVENT | {"validation_score": 2}])
+        assert (answer.status_code, answer.headers["content-type"]) == (
+            422,
+            "application/problem+json",
+        )
+        problem = answer.json()
+        assert (problem["status"], problem["index"], problem["field"]) == (
+            422,
+            1,
+            "validation_score",
+        )
+        assert "event 1" in problem["detail"]
+        assert intake.kafka.delivered == []
+
+
+async def test_while_kafka_is_away_it_says_when_to_come_again() -> None:
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        intake.kafka.available = False
+        answer = await post(client, intake, EVENT)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        intake.kafka.available = True
+        assert (await post(client, intake, EVENT)).status_code == 202
+
+
+async def test_more_bytes_than_may_be_under_way_are_told_to_wait() -> None:
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        intake.kafka.released.clear()
+        first = asyncio.create_task(post(client, intake, events(1, 8_000)))
+        while (
+            "ratchet_intake_bytes_in_flight 8"
+            not in generate_latest(intake.metrics.registry).decode()
+        ):
+            await asyncio.sleep(0.005)
+        answer = await post(client, intake, events(1, 8_000))
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert not first.done()
+        intake.kafka.released.set()
+        assert (await first).status_code == 202
+        assert (await post(client, intake, events(1, 8_000))).status_code == 202
+    assert (
+        'ratchet_intake_requests_total{status="429"} 1.0'
+        in generate_latest(intake.metrics.registry).decode()
+    )
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_body_that_is_too_long_is_refused_before_it_is_held(in_pieces: bool) -> None:
+    async def pieces() -> Any:
+        for _ in range(200):
+            yield b" " * 1_000
+
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        content = pieces() if in_pieces else b" " * (LIMITS.max_body_bytes + 1)
+        answer = await client.post(
+            f"{intake.url}/v1/feedback",
+            content=content,
+            headers={"Content-Type": "application/json"},
+        )
+        assert answer.status_code == 413
+        assert (await post(client, intake, EVENT)).status_code == 202
+    assert "ratchet_intake_bytes_in_flight 0.0" in generate_latest(intake.metrics.registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content_type", "status"),
+    [
+        ("GET", "/v1/feedback", "application/json", 405),
+        ("POST", "/v1/feedback", "text/plain", 415),
+        ("POST", "/v1/feedback", "application/json; charset=utf-8", 202),
+        ("POST", "/v1/elsewhere", "application/json", 404),
+        ("GET", "/v1/elsewhere", "", 404),
+        ("GET", "/healthz", "", 200),
+        ("GET", "/readyz", "", 503),
+        ("GET", "/metrics?name=x", "", 200),
+    ],
+)
+async def test_other_requests_are_answered_as_well(
+    method: str, path: str, content_type: str, status: int
+) -> None:
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        content = json.dumps(EVENT).encode() if method == "POST" else None
+        answer = await client.request(
+            method, intake.url + path, content=content, headers={"Content-Type": content_type}
+        )
+        assert answer.status_code == status
+        intake.health.mark_ready()
+        assert (await client.get(f"{intake.url}/readyz")).status_code == 200
+        head = await client.head(f"{intake.url}/metrics")
+        assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer of-bad-news-and-no-token"}, 401),
+        ({"Authorization": "Bearer a-token-that-may-operate"}, 401),
+        ({"Authorization": f"Basic {TOKEN}"}, 401),
+        ({"Authorization": f"bearer {TOKEN}"}, 202),
+        (
+            {
+                "Authorization": f"Bearer {TOKEN}",
+                "X-Forwarded-For": "203.0.113.9",
+                "Host": "feedback.example",
+            },
+            202,
+        ),
+    ],
+)
+async def test_where_there_are_tokens_only_they_may_send(
+    headers: dict[str, str], status: int
+) -> None:
+    async with running_intake(lambda: TOKENS) as intake, httpx.AsyncClient() as client:
+        answer = await post(client, intake, EVENT, **headers)
+        assert answer.status_code == status
+        assert ("www-authenticate" in answer.headers) == (status == 401)
+        assert TOKEN not in answer.text
+        assert len(intake.kafka.delivered) == (status == 202)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "rebound.example"}, {"Via": "1.1 proxy"}],
+)
+async def test_without_tokens_only_this_machine_may_send(headers: dict[str, str]) -> None:
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        assert (await post(client, intake, EVENT, **headers)).status_code == 401
+        assert (await post(client, intake, EVENT, Host="localhost:8091")).status_code == 202
+        assert intake.kafka.delivered == ["e"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "begins"),
+    [
+        (b"\x16\x03\x01 no HTTP\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * (64 << 10), b"HTTP/1.1 431 "),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK"),
+        (b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200 OK"),
+        (
+            b"POST /v1/feedback HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: x\r\n\r\n",
+            b"HTTP/1.1 400 ",
+        ),
+    ],
+)
+async def test_the_protocol_is_kept(request_bytes: bytes, begins: bytes) -> None:
+    async with running_intake() as intake:
+        assert (await raw(intake, request_bytes)).startswith(begins)
+
+
+async def test_a_caller_that_waits_to_be_told_is_told_to_go_on() -> None:
+    body = json.dumps(EVENT).encode()
+    head = (
+        "POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        f"application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    async with running_intake() as intake:
+        said = await raw(
+            intake, f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode() + body
+        )
+    assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [
+        b"HTTP/1.1 100 ",
+        b"HTTP/1.1 202 Accepted",
+    ]
+
+
+async def test_a_body_that_does_not_arrive_gives_its_room_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "ARRIVES_SECONDS", 0.2)
+    head = (
+        b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+        b"application/json\r\nContent-Length: 9000\r\n\r\n"
+    )
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        assert await raw(intake, head + b"[") == b""
+        assert (await post(client, intake, events(1, 8_000))).status_code == 202

@@ -1,0 +1,69 @@
+"""Batches that are announced are kept, once each, from a real broker as well."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from services.registry.store.tables import BatchRow
+from shared.clock import SystemClock
+from shared.kafka.client import KafkaConsumer, KafkaProducer
+from shared.messaging.bus import publish
+from shared.messaging.consume import consume
+from shared.messaging.topics import TRAINING_BATCHES
+from tests.registry.pages.demo_data import Showroom
+from tests.registry.samples import DatabaseFixture
+from tests.support.runtime import runtime_of
+
+
+async def test_a_batch_is_kept_as_it_was_announced_and_once(
+    books: DatabaseFixture, tmp_path: Path
+) -> None:
+    room = Showroom(books, tmp_path)
+    event = await room.announce(3)
+    await room.say(TRAINING_BATCHES, event)
+    (kept,) = books.run(lambda session: session.scalars(select(BatchRow)).all())
+    assert (kept.batch_id, kept.model, kept.number, kept.manifest_uri) == (
+        event.batch_id,
+        "support",
+        3,
+        event.manifest.uri,
+    )
+    assert (kept.counts["training"], kept.offsets[0]["first"], kept.closed_at) == (
+        5,
+        27,
+        event.occurred_at,
+    )
+
+
+@pytest.mark.kafka
+async def test_a_batch_on_a_real_broker_is_kept(
+    books: DatabaseFixture, tmp_path: Path, broker: str
+) -> None:
+    room = Showroom(books, tmp_path)
+    event = (await room.announce(0)).model_copy(update={"batch_id": f"on a broker {tmp_path.name}"})
+    producer, clock = KafkaProducer(broker), SystemClock()
+    consumer = KafkaConsumer(broker, f"announcements {tmp_path.name}", (TRAINING_BATCHES,))
+    await producer.start()
+    await consumer.start()
+    # What other tests left there is not of this registry's model; its dead letters are nobody's.
+    following = asyncio.create_task(
+        consume(
+            consumer.records(),
+            room.registry.handle,
+            consumer.commit,
+            room.bus,
+            runtime_of(clock=clock, metrics=room.metrics, health=room.health),
+        )
+    )
+    try:
+        await publish(producer, TRAINING_BATCHES, "support", event, "test")
+        async with asyncio.timeout(30):
+            while not books.run(lambda session: session.get(BatchRow, event.batch_id)):
+                await asyncio.sleep(0.1)
+    finally:
+        consumer.stop_after_current()
+        await following
+        await consumer.stop()
+        await producer.stop()
