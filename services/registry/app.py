@@ -10,8 +10,6 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy.orm import Session
-
 from services.registry.deploy.deployer import Deployer
 from services.registry.handlers import (
     batch_ready,
@@ -23,7 +21,7 @@ from services.registry.handlers import (
 from services.registry.lifecycle import version_number
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import MonitorResult, monitor_live_rewards
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
 from services.registry.store.queries import aliases_of, hold_of
 from services.registry.versions.withdrawals import record_withdrawal

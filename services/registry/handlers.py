@@ -5,10 +5,9 @@ decided are returned and in the outbox.
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from services.registry.lifecycle import registration_result, version_name
 from services.registry.rollout.canary_trial import begin_trial
+from services.registry.store.database import Session
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     aliases_of,

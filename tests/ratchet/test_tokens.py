@@ -74,13 +74,13 @@ def test_the_first_operator_of_the_file_is_taken(tmp_path: Path) -> None:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """Sixty versions, the newest being served; nothing to wait for."""
-    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
-    stage = Stage(books, tmp_path)
+    registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
+    stage = Stage(registry_db, tmp_path)
     stage.registry.deployer._targets = {}
     for run in range(60):
         stage.promote(f"r{run}")
     yield stage
-    books.close()
+    registry_db.close()
 
 
 def ratchet(*words: str, **environment: str) -> tuple[int, Any]:
@@ -100,9 +100,9 @@ def test_the_command_line_moves_with_the_token_of_the_state_folder_or_a_given_on
         assert status != 0
         assert "needs a token that may operate" in str(refused)
         (state / "tokens").write_text(f"operate {OPERATE}\n")
-        champion = stage.books.champion
+        champion = stage.registry_db.champion
         status, moved = ratchet(*command)
-        assert (status, moved["from"], moved["to"]) == (0, champion, stage.books.champion)
+        assert (status, moved["from"], moved["to"]) == (0, champion, stage.registry_db.champion)
         status, refused = ratchet(*command, RATCHET_TOKEN=READ)
         assert "may only read" in str(refused)
         status, moved = ratchet(*command, RATCHET_TOKEN=OPERATE)

@@ -89,7 +89,7 @@ def database_url(new_database: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-def books(database_url: str) -> Iterator[DatabaseFixture]:
-    books = DatabaseFixture(database_url)
-    yield books
-    books.close()
+def registry_db(database_url: str) -> Iterator[DatabaseFixture]:
+    registry_db = DatabaseFixture(database_url)
+    yield registry_db
+    registry_db.close()

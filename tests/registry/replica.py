@@ -10,14 +10,12 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from services.registry.app import TOPICS, Registry
 from services.registry.deploy.deployer import Deployer
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import MergedModel, TargetState
 from services.registry.deploy.verification import VerificationResult
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.tables import VersionRow
 from shared.clock import SystemClock

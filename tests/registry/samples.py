@@ -5,10 +5,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
-
 from services.registry.handlers import model_declared
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.tables import AliasRow
 from shared.config.model_file import BasePaths, ModelFile
 from shared.config.training import TrainingConfig

@@ -18,12 +18,12 @@ from tests.support.runtime import runtime_of
 
 
 async def test_a_batch_is_kept_as_it_was_announced_and_once(
-    books: DatabaseFixture, tmp_path: Path
+    registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
-    room = Showroom(books, tmp_path)
+    room = Showroom(registry_db, tmp_path)
     event = await room.announce(3)
     await room.say(TRAINING_BATCHES, event)
-    (kept,) = books.run(lambda session: session.scalars(select(BatchRow)).all())
+    (kept,) = registry_db.run(lambda session: session.scalars(select(BatchRow)).all())
     assert (kept.batch_id, kept.model, kept.number, kept.manifest_uri) == (
         event.batch_id,
         "support",
@@ -39,9 +39,9 @@ async def test_a_batch_is_kept_as_it_was_announced_and_once(
 
 @pytest.mark.kafka
 async def test_a_batch_on_a_real_broker_is_kept(
-    books: DatabaseFixture, tmp_path: Path, broker: str
+    registry_db: DatabaseFixture, tmp_path: Path, broker: str
 ) -> None:
-    room = Showroom(books, tmp_path)
+    room = Showroom(registry_db, tmp_path)
     event = (await room.announce(0)).model_copy(update={"batch_id": f"on a broker {tmp_path.name}"})
     producer, clock = KafkaProducer(broker), SystemClock()
     consumer = KafkaConsumer(broker, f"announcements {tmp_path.name}", (TRAINING_BATCHES,))
@@ -60,7 +60,7 @@ async def test_a_batch_on_a_real_broker_is_kept(
     try:
         await publish(producer, TRAINING_BATCHES, "support", event, "test")
         async with asyncio.timeout(30):
-            while not books.run(lambda session: session.get(BatchRow, event.batch_id)):
+            while not registry_db.run(lambda session: session.get(BatchRow, event.batch_id)):
                 await asyncio.sleep(0.1)
     finally:
         consumer.stop_after_current()

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from services.registry.handlers import (
     checkpoint_saved,
@@ -15,6 +14,7 @@ from services.registry.handlers import (
     training_progressed,
     training_rolled_back,
 )
+from services.registry.store.database import Session
 from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import points_of, versions_of
 from services.registry.store.tables import AuditRow, OutboxRow, RunRow
@@ -29,149 +29,155 @@ from shared.messaging.topics import MODELS_VERSIONS
 from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, progress, rejection
 
 
-def test_a_declared_model_begins_with_its_base(books: DatabaseFixture) -> None:
-    assert books.champion == "v0_20260701_120000"
-    assert books.run(lambda session: model_declared(session, MODEL, NOW)) == []
+def test_a_declared_model_begins_with_its_base(registry_db: DatabaseFixture) -> None:
+    assert registry_db.champion == "v0_20260701_120000"
+    assert registry_db.run(lambda session: model_declared(session, MODEL, NOW)) == []
 
 
-def test_a_verdict_against_the_champion_promotes(books: DatabaseFixture) -> None:
-    base = books.champion
-    registered, promoted = books.run(
+def test_a_verdict_against_the_champion_promotes(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    registered, promoted = registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW)
     )
     assert isinstance(registered, VersionRegistered)
     assert isinstance(promoted, VersionPromoted)
     assert registered.answer == "promoted"
-    assert (promoted.version, promoted.previous) == (books.champion, base)
-    assert books.champion == "v1_20260701_120000"
-    assert (books.aliases.previous, books.aliases.challenger) == (base, None)
+    assert (promoted.version, promoted.previous) == (registry_db.champion, base)
+    assert registry_db.champion == "v1_20260701_120000"
+    assert (registry_db.aliases.previous, registry_db.aliases.challenger) == (base, None)
 
 
-def test_the_same_outcome_twice_makes_one_version(books: DatabaseFixture) -> None:
-    event = checkpoint("r1", books.champion)
-    books.run(lambda session: checkpoint_saved(session, event, NOW))
-    assert books.run(lambda session: checkpoint_saved(session, event, NOW)) == []
-    assert books.run(lambda session: len(versions_of(session, "support"))) == 2
+def test_the_same_outcome_twice_makes_one_version(registry_db: DatabaseFixture) -> None:
+    event = checkpoint("r1", registry_db.champion)
+    registry_db.run(lambda session: checkpoint_saved(session, event, NOW))
+    assert registry_db.run(lambda session: checkpoint_saved(session, event, NOW)) == []
+    assert registry_db.run(lambda session: len(versions_of(session, "support"))) == 2
 
 
 def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(
-    books: DatabaseFixture,
+    registry_db: DatabaseFixture,
 ) -> None:
-    base = books.champion
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    first = books.champion
-    (answer,) = books.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    base = registry_db.champion
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    first = registry_db.champion
+    (answer,) = registry_db.run(
+        lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW)
+    )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion, answer.evaluation) == ("reevaluate", first, 1)
-    assert (books.champion, books.aliases.challenger) == (first, answer.version)
-    again, promoted = books.run(
+    assert (registry_db.champion, registry_db.aliases.challenger) == (first, answer.version)
+    again, promoted = registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), NOW)
     )
     assert isinstance(again, VersionRegistered)
     assert isinstance(promoted, VersionPromoted)
     assert (again.version, again.answer) == (answer.version, "promoted")
     assert again.event_id != answer.event_id
-    assert (books.champion, books.aliases.previous) == (answer.version, first)
+    assert (registry_db.champion, registry_db.aliases.previous) == (answer.version, first)
 
 
-def test_a_candidate_that_does_not_hold_is_withdrawn(books: DatabaseFixture) -> None:
-    base = books.champion
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
-    books.run(
+def test_a_candidate_that_does_not_hold_is_withdrawn(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    registry_db.run(
         lambda session: training_rolled_back(
-            session, rejection("r2", books.champion, evaluation=2), NOW
+            session, rejection("r2", registry_db.champion, evaluation=2), NOW
         )
     )
-    run = books.run(lambda session: session.get(RunRow, "r2"))
+    run = registry_db.run(lambda session: session.get(RunRow, "r2"))
     assert run is not None
     assert (run.state, run.reason, run.advice) == ("rejected", "worse", "look at the batch")
-    assert books.aliases.challenger is None
+    assert registry_db.aliases.challenger is None
 
 
-def test_an_outcome_after_the_run_has_ended_is_ignored(books: DatabaseFixture) -> None:
-    base = books.champion
-    books.run(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
+def test_an_outcome_after_the_run_has_ended_is_ignored(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    registry_db.run(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
     assert (
-        books.run(
+        registry_db.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), NOW)
         )
         == []
     )
-    assert books.champion == base
+    assert registry_db.champion == base
 
 
-def test_another_adapter_for_the_same_run_is_a_violation(books: DatabaseFixture) -> None:
-    base = books.champion
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
-    other = checkpoint("r2", books.champion, evaluation=2).model_copy(
+def test_another_adapter_for_the_same_run_is_a_violation(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    other = checkpoint("r2", registry_db.champion, evaluation=2).model_copy(
         update={"adapter": checkpoint("x", base).adapter}
     )
     with pytest.raises(ContractViolation, match=r"adapter\.digest"):
-        books.run(lambda session: checkpoint_saved(session, other, NOW))
+        registry_db.run(lambda session: checkpoint_saved(session, other, NOW))
 
 
-def test_progress_makes_a_curve_whatever_its_order(books: DatabaseFixture) -> None:
+def test_progress_makes_a_curve_whatever_its_order(registry_db: DatabaseFixture) -> None:
     for step in (2, 1, 2):
-        books.run(partial(training_progressed, event=progress("r1", step, loss=1 / step), now=NOW))
-    points = books.run(lambda session: points_of(session, "r1"))
+        registry_db.run(
+            partial(training_progressed, event=progress("r1", step, loss=1 / step), now=NOW)
+        )
+    points = registry_db.run(lambda session: points_of(session, "r1"))
     assert [(point.step, point.loss) for point in points] == [(1, 1.0), (2, 0.5)]
 
 
-def test_only_training_counts_steps(books: DatabaseFixture) -> None:
+def test_only_training_counts_steps(registry_db: DatabaseFixture) -> None:
     """Other phases count examples; a run is at step 2 of 4 whatever is being evaluated."""
     training = progress("r1", 2, loss=0.5)
-    books.run(partial(training_progressed, event=training, now=NOW))
-    books.run(
+    registry_db.run(partial(training_progressed, event=training, now=NOW))
+    registry_db.run(
         partial(
             training_progressed,
             event=training.model_copy(update={"phase": "evaluating", "step": 70, "total_steps": 0}),
             now=NOW,
         )
     )
-    run = books.run(lambda session: session.get(RunRow, "r1"))
+    run = registry_db.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert (run.state, run.step, run.total_steps) == ("evaluating", 2, training.total_steps)
 
 
-def test_progress_that_comes_late_does_not_reopen_a_run(books: DatabaseFixture) -> None:
-    books.run(
+def test_progress_that_comes_late_does_not_reopen_a_run(registry_db: DatabaseFixture) -> None:
+    registry_db.run(
         lambda session: training_rolled_back(
-            session, rejection("r1", books.aliases.champion or ""), NOW
+            session, rejection("r1", registry_db.aliases.champion or ""), NOW
         )
     )
-    books.run(lambda session: training_progressed(session, progress("r1", 3, loss=0.4), NOW))
-    run = books.run(lambda session: session.get(RunRow, "r1"))
+    registry_db.run(lambda session: training_progressed(session, progress("r1", 3, loss=0.4), NOW))
+    run = registry_db.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert run.state == "rejected"
 
 
-def test_nothing_is_kept_of_a_transaction_that_fails(books: DatabaseFixture) -> None:
-    before = books.run(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
+def test_nothing_is_kept_of_a_transaction_that_fails(registry_db: DatabaseFixture) -> None:
+    before = registry_db.run(
+        lambda session: session.scalar(select(func.count()).select_from(OutboxRow))
+    )
 
-    base = books.champion
+    base = registry_db.champion
 
     def fail_at_the_end(session: Session) -> None:
         checkpoint_saved(session, checkpoint("r1", base), NOW)
         raise RuntimeError("the power goes")
 
     with pytest.raises(RuntimeError):
-        books.run(fail_at_the_end)
-    assert books.champion == base
+        registry_db.run(fail_at_the_end)
+    assert registry_db.champion == base
     assert (
-        books.run(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
+        registry_db.run(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
         == before
     )
 
 
-async def test_the_outbox_publishes_in_order_and_once(books: DatabaseFixture) -> None:
-    base = books.champion
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    books.run(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
+async def test_the_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registry_db.run(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
     bus = MemoryBus()
     publisher = OutboxPublisher(
-        books.database, bus, ManualClock(NOW), configure("test", "error", "text")
+        registry_db.database, bus, ManualClock(NOW), configure("test", "error", "text")
     )
     await publisher.publish()
     await publisher.publish()
@@ -204,24 +210,30 @@ async def test_the_outbox_publishes_in_order_and_once(books: DatabaseFixture) ->
 def test_champions_change_only_by_holding_verdicts_and_by_operators(
     steps: list[tuple[str, bool]], new_database: Callable[[], str]
 ) -> None:
-    books = DatabaseFixture(new_database())
+    registry_db = DatabaseFixture(new_database())
     evaluations: dict[str, int] = {}
-    base = books.champion
+    base = registry_db.champion
     for run, fresh in steps:
-        before = books.champion
+        before = registry_db.champion
         if run == "back":
-            if books.aliases.previous:
-                books.run(lambda session: roll_back(session, "support", None, "x", "operator", NOW))
-                assert books.aliases.previous == before
+            if registry_db.aliases.previous:
+                registry_db.run(
+                    lambda session: roll_back(session, "support", None, "x", "operator", NOW)
+                )
+                assert registry_db.aliases.previous == before
             continue
         evaluations[run] = evaluations.get(run, 0) + 1
         baseline = before if fresh else "v99_20200101_000000"
         event = checkpoint(run, baseline, evaluations[run])
-        decided = books.run(partial(checkpoint_saved, event=event, now=NOW))
+        decided = registry_db.run(partial(checkpoint_saved, event=event, now=NOW))
         promoted = [one for one in decided if isinstance(one, VersionPromoted)]
-        assert bool(promoted) == (books.champion != before)
+        assert bool(promoted) == (registry_db.champion != before)
         assert not promoted or fresh
-    audit = books.run(lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all())
+    audit = registry_db.run(
+        lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all()
+    )
     assert audit[0].to_version == base
-    assert len(books.run(lambda session: versions_of(session, "support"))) == 1 + len(evaluations)
-    books.close()
+    assert len(registry_db.run(lambda session: versions_of(session, "support"))) == 1 + len(
+        evaluations
+    )
+    registry_db.close()

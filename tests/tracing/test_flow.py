@@ -283,29 +283,29 @@ def outcome(event: Event, topic: str, follows: str) -> Record:
     return Record(topic, 0, 0, b"support", value, (*headers, ("traceparent", follows.encode())))
 
 
-def said_by_the_registry(books: DatabaseFixture) -> dict[str, str | None]:
-    rows = books.run(
+def said_by_the_registry(registry_db: DatabaseFixture) -> dict[str, str | None]:
+    rows = registry_db.run(
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
     )
     return {row.headers["ce_type"]: row.headers.get("traceparent") for row in rows}
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[DatabaseFixture]:
-    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
-    yield books
-    books.close()
+def registry_db(tmp_path: Path) -> Iterator[DatabaseFixture]:
+    registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
+    yield registry_db
+    registry_db.close()
 
 
 async def test_a_version_follows_its_run_and_a_deployment_its_version(
-    books: DatabaseFixture, tmp_path: Path
+    registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     spans = Spans()
-    stage = Stage(books, tmp_path, tracing=spans.tracing_for("registry"))
+    stage = Stage(registry_db, tmp_path, tracing=spans.tracing_for("registry"))
     await stage.reconcile()
     batch, run = "batch of r1", f"00-{trace_id(traceparent_for_batch('batch of r1'))}-{'7' * 16}-01"
     await stage.registry.handle(
-        outcome(checkpoint("r1", books.champion), TRAINING_CHECKPOINTS, run)
+        outcome(checkpoint("r1", registry_db.champion), TRAINING_CHECKPOINTS, run)
     )
     await stage.reconcile()
     register, (base, deploy) = spans.one("register"), spans.named("deploy")
@@ -318,10 +318,10 @@ async def test_a_version_follows_its_run_and_a_deployment_its_version(
     attributes = dict(deploy.attributes or {})
     assert attributes == {
         "ratchet.model": "support",
-        "ratchet.version": books.champion,
+        "ratchet.version": registry_db.champion,
         "ratchet.target": "fake",
     }
-    said = said_by_the_registry(books)
+    said = said_by_the_registry(registry_db)
     assert (
         said["ratchet.VersionRegistered.v1"]
         == said["ratchet.VersionPromoted.v1"]
@@ -331,17 +331,19 @@ async def test_a_version_follows_its_run_and_a_deployment_its_version(
 
     await stage.reconcile()
     assert spans.names == ["deploy", "register", "deploy"], "nothing had to be done"
-    await stage.registry.handle(outcome(rejection("r2", books.champion), TRAINING_ROLLBACKS, run))
+    await stage.registry.handle(
+        outcome(rejection("r2", registry_db.champion), TRAINING_ROLLBACKS, run)
+    )
     assert [parent_traceparent(span) for span in spans.named("register")] == [run, run]
 
 
 async def test_a_deployment_that_fails_is_a_failed_span_and_a_second_evaluation_has_a_place_of_its_own(
-    books: DatabaseFixture, tmp_path: Path
+    registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     spans = Spans()
-    stage = Stage(books, tmp_path, tracing=spans.tracing_for("registry"))
+    stage = Stage(registry_db, tmp_path, tracing=spans.tracing_for("registry"))
     stage.target.answers_wrongly = {1}
-    base = books.champion
+    base = registry_db.champion
     await stage.reconcile()
     run = f"00-{trace_id(traceparent_for_batch('batch of r1'))}-{'7' * 16}-01"
     await stage.registry.handle(outcome(checkpoint("r1", "another"), TRAINING_CHECKPOINTS, run))
@@ -358,4 +360,6 @@ async def test_a_deployment_that_fails_is_a_failed_span_and_a_second_evaluation_
     )
     assert traceparent_of(second) not in (traceparent_of(first), run)
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "verify")
-    assert said_by_the_registry(books)["ratchet.DeploymentFailed.v1"] == traceparent_of(failed)
+    assert said_by_the_registry(registry_db)["ratchet.DeploymentFailed.v1"] == traceparent_of(
+        failed
+    )

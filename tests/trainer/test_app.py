@@ -804,9 +804,7 @@ async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(
     the batch's wait.
     """
     trainer = world.trainer()
-    record = replace(
-        record_of(a_batch(world)), timestamp=datetime.now(UTC) - timedelta(seconds=60)
-    )
+    record = replace(record_of(a_batch(world)), timestamp=datetime.now(UTC) - timedelta(seconds=60))
     handling = asyncio.create_task(trainer.handle(record, is_owner))
     await world.answer(1, "reevaluate", "v0")
     await world.answer(2, "promoted", "v1")

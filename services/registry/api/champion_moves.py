@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from services.registry.api.etag import require_match
 from services.registry.api.idempotency import IdempotentRequest, find_key, store_key, store_response
 from services.registry.api.views import View
 from services.registry.app import Registry
+from services.registry.store.database import Session
 from services.registry.store.tables import Json
 from shared.events import VersionPromoted, VersionRolledBack
 

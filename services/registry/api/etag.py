@@ -4,9 +4,8 @@ model, and `If-Match` names those that whoever decides has seen.
 
 import re
 
-from sqlalchemy.orm import Session
-
 from services.registry.api.schemas import CurrentAliases
+from services.registry.store.database import Session
 from services.registry.store.queries import lock_aliases
 from services.registry.store.tables import AliasRow
 from shared.errors import RatchetError

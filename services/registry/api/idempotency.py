@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
+from services.registry.store.database import Session
 from services.registry.store.tables import IdempotencyKeyRow, Json
 from shared.errors import RatchetError
 

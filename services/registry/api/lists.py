@@ -5,8 +5,6 @@ its place.
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from services.registry.api.pagination import Page, PageRequest, paginate
 from services.registry.api.views import (
     View,
@@ -15,6 +13,7 @@ from services.registry.api.views import (
     versions_view,
     withdrawals_view,
 )
+from services.registry.store.database import Session
 from services.registry.store.queries import history_of, versions_of
 from services.registry.versions.withdrawals import forgotten_users
 

@@ -8,7 +8,6 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
-from sqlalchemy.orm import Session
 
 from services.registry.api import authorization as access
 from services.registry.api import etag as preconditions
@@ -27,6 +26,7 @@ from services.registry.api.problems import problem_responses
 from services.registry.api.views import View, lineage_view, model_view, run_view, version_view
 from services.registry.app import Registry
 from services.registry.lifecycle import Alias
+from services.registry.store.database import Session
 from services.registry.store.queries import aliases_of, versions_by_name
 from services.registry.store.tables import RunRow, VersionRow
 from services.registry.versions.moves import (

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
-from sqlalchemy.orm import Session
 
 from services.registry.api import schemas as answers
 from services.registry.api.authorization import require_reader
@@ -15,6 +14,7 @@ from services.registry.api.views import View
 from services.registry.app import Registry
 from services.registry.rollout.canary_test import IdentityKind, in_canary_share
 from services.registry.rollout.canary_trial import deadline, is_served, trial_rule
+from services.registry.store.database import Session
 from services.registry.store.queries import aliases_of, canary_trial_of, hold_of
 from services.registry.versions.moves import UnknownVersion
 

@@ -5,9 +5,8 @@ them.
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from services.registry.rollout.canary_trial import deadline, trial_evidence, trial_rule
+from services.registry.store.database import Session
 from services.registry.store.queries import (
     adapter_of,
     adapter_removal_of,

@@ -7,12 +7,10 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from sqlalchemy.orm import Session
-
 from services.registry.deploy.deployment import DeploymentUndone, deployment_step, push_and_verify
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.leases import Lease
 from services.registry.store.outbox import OutboxPublisher, enqueue
 from services.registry.store.queries import canary_trial_of

@@ -10,8 +10,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from services.registry.deploy.canary_deployment import CanaryDeployer
 from services.registry.deploy.deployment import (
     DEFAULT_SLOWDOWN,
@@ -24,7 +22,7 @@ from services.registry.deploy.deployment import (
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.lifecycle import version_number
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.leases import LEASE_SECONDS, Lease
 from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher, enqueue
 from services.registry.store.queries import (

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from sqlalchemy.orm import Session
 
 from services.registry.deploy.targets.target import MergedModel
 from services.registry.gguf.merge import MergedFile, merge
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.queries import adapter_of, version_of
 from services.registry.store.tables import VersionRow
 from shared.config.model_file import Models

@@ -5,11 +5,10 @@ it.
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy.orm import Session
-
 from services.registry.api.views import View, version_view
 from services.registry.lifecycle import ALLOWED_MOVES, apply_move
 from services.registry.pages.scores import with_scores
+from services.registry.store.database import Session
 from services.registry.store.queries import (
     aliases_of,
     champion_moves,

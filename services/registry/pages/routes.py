@@ -8,7 +8,6 @@ from datetime import datetime
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.orm import Session
 
 from services.registry.api.authorization import require_operator, require_reader
 from services.registry.api.views import View
@@ -35,6 +34,7 @@ from services.registry.pages.versions import (
     version_names,
     version_page_view,
 )
+from services.registry.store.database import Session
 from services.registry.store.queries import withdrawn_feedback_ids
 from services.registry.store.tables import BatchRow
 from services.registry.versions.moves import promote_by_operator, roll_back

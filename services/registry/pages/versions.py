@@ -2,14 +2,13 @@
 version's line of descent.
 """
 
-from sqlalchemy.orm import Session
-
 from services.registry.api.problems import UnknownRun
 from services.registry.api.views import View, audit_view, deployment_view, run_view, version_view
 from services.registry.pages.charts import interval_bars
 from services.registry.pages.differences import answer_of, answer_pairs, differences
 from services.registry.pages.models import progress_view
 from services.registry.pages.scores import interval_sign, verdict_of, with_scores
+from services.registry.store.database import Session
 from services.registry.store.queries import (
     batch_of,
     champion_moves,

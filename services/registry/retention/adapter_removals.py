@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from services.registry.handlers import FINAL_STATES
 from services.registry.retention.rule import InUse, RetentionDecision, StoredAdapter
+from services.registry.store.database import Session
 from services.registry.store.queries import aliases_of, versions_of
 from services.registry.store.tables import (
     AdapterRemovalDoneRow,

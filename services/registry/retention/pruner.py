@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.retention.adapter_removals import (
@@ -18,7 +16,7 @@ from services.registry.retention.adapter_removals import (
     stored_adapters,
 )
 from services.registry.retention.rule import RetentionDecision, decide_removals
-from services.registry.store.database import Database
+from services.registry.store.database import Database, Session
 from services.registry.store.leases import LEASE_SECONDS, Lease
 from services.registry.store.queries import deployed_versions, lock_aliases
 from services.registry.store.tables import AdapterRemovalRow

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
 
 from services.registry.rollout.canary_test import (
     IdentityKind,
@@ -18,6 +17,7 @@ from services.registry.rollout.canary_test import (
 )
 from services.registry.rollout.holds import hold_if_too_often
 from services.registry.rollout.live_rewards import author_id
+from services.registry.store.database import Session
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     canary_targets_of,

@@ -5,8 +5,8 @@ waits as challenger; a trial stands still.
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select, tuple_
-from sqlalchemy.orm import Session
 
+from services.registry.store.database import Session
 from services.registry.store.queries import canary_trial_of, hold_of, lock_aliases
 from services.registry.store.tables import AuditRow, HoldRow
 from services.registry.versions.moves import UnknownVersion

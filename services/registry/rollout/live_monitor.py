@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from services.registry.rollout.holds import hold_if_too_often
 from services.registry.rollout.live_rewards import store_rewards
 from services.registry.rollout.sequential_test import LiveEvidence, compute_evidence, is_worse
+from services.registry.store.database import Session
 from services.registry.store.queries import hold_of, lock_aliases
 from services.registry.store.tables import AliasRow, AuditRow, LiveRewardRow
 from services.registry.versions.moves import roll_back

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
+from services.registry.store.database import Session
 from services.registry.store.tables import AliasRow, LiveRewardRow
 from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored

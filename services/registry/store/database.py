@@ -23,6 +23,14 @@ from services.registry.store.schema import migrate
 from shared.errors import SettingsError, Unavailable, Unprocessable
 from shared.identity import hash_fraction
 
+__all__ = [
+    "Database",
+    "DatabaseUnavailable",
+    "Session",
+    "TransactionConflict",
+    "UnstorableValue",
+]
+
 R = TypeVar("R")
 
 _IN_CONFLICT = frozenset({"40001", "40P01"})

@@ -5,9 +5,9 @@ not at all.
 from datetime import datetime
 
 from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases, AliasMove, apply_move
+from services.registry.store.database import Session
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     adapter_of,

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, func, or_, select
-from sqlalchemy.orm import Session
 
+from services.registry.store.database import Session
 from services.registry.store.queries import lock_aliases, versions_of
 from services.registry.store.tables import (
     AuditRow,

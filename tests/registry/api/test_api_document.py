@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
-from sqlalchemy.orm import Session
 
 from services.registry.api import retention as retention_api
 from services.registry.api import schemas as answers
@@ -23,6 +22,7 @@ from services.registry.api.problems import PROBLEM_JSON, Problem
 from services.registry.handlers import checkpoint_saved
 from services.registry.retention.pruner import Pruner
 from services.registry.rollout.holds import release
+from services.registry.store.database import Session
 from services.registry.store.queries import canary_trial_of, lineage_of, versions_of
 from services.registry.store.tables import CanaryTargetRow, DeploymentRow, RunRow
 from services.registry.versions.withdrawals import record_withdrawal
@@ -76,38 +76,38 @@ seeded = settings(
 )
 
 
-def put_on_trial(books: DatabaseFixture, run: str) -> None:
+def put_on_trial(registry_db: DatabaseFixture, run: str) -> None:
     """Have a challenger tried that answers at the target."""
-    books.run(
+    registry_db.run(
         lambda session: checkpoint_saved(
-            session, checkpoint(run, books.champion), NOW, CanarySettings()
+            session, checkpoint(run, registry_db.champion), NOW, CanarySettings()
         )
     )
     place = CanaryTargetRow(
         model="support",
-        version=str(books.aliases.challenger),
+        version=str(registry_db.aliases.challenger),
         target="fake",
         state="ready",
         digest=None,
         reason="",
         at=NOW,
     )
-    books.run(lambda session: session.add(place))
+    registry_db.run(lambda session: session.add(place))
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """With something of everything that the API can show."""
     folder = tmp_path_factory.mktemp("registry")
-    books = DatabaseFixture(f"sqlite:///{folder}/registry.db")
-    stage = Stage(books, folder)
+    registry_db = DatabaseFixture(f"sqlite:///{folder}/registry.db")
+    stage = Stage(registry_db, folder)
     stage.registry.deployer._targets = {}  # nothing to wait for
     stage.health.mark_ready()
     stage.promote("r1")
     stage.promote("r2")
     models, targets = stage.registry.models, {"support": [stage.target]}
     pruner = Pruner(
-        books.database,
+        registry_db.database,
         stage.store,
         models,
         targets,
@@ -117,8 +117,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stage.metrics,
     )
     stage.app.include_router(retention_api.routes(models, pruner))
-    put_on_trial(books, "r3")
-    books.run(
+    put_on_trial(registry_db, "r3")
+    registry_db.run(
         lambda session: record_withdrawal(session, withdrawn("w", ("batch of r1", ["e1"])), 0, NOW)
     )
     finding = {"passed": True, "reasons": [], "probes": 1, "tokens": 9, "mean_difference": None}
@@ -126,17 +126,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     fields: dict[str, Any] = {
         "model": "support",
         "target": "folder",
-        "version": books.champion,
+        "version": registry_db.champion,
         "move": 3,
         "state": "deployed",
     }
-    books.run(
+    registry_db.run(
         lambda session: session.add(
             DeploymentRow(**fields, reason="", seconds=0.1, finding=finding, at=NOW)
         )
     )
     yield stage
-    books.close()
+    registry_db.close()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_whatever_does_not_fit_is_refused_as_described(document: OpenApiSchema, 
 def test_without_a_token_nothing_moves(document: OpenApiSchema, stage: Stage, label: str) -> None:
     operation = document.find_operation_by_label(label)
     assert operation is not None
-    before = stage.books.aliases.move
+    before = stage.registry_db.aliases.move
 
     @seeded
     @given(case=operation.as_strategy(path_parameters={"model": "support"}))
@@ -192,7 +192,7 @@ def test_without_a_token_nothing_moves(document: OpenApiSchema, stage: Stage, la
         assert case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code == 401
 
     ask()
-    assert stage.books.aliases.move == before
+    assert stage.registry_db.aliases.move == before
 
 
 def test_every_operation_is_described(stage: Stage) -> None:
@@ -230,10 +230,12 @@ def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
         return dict(page.rows[0])
 
     if (
-        stage.books.run(lambda session: canary_trial_of(session, "support")) is None
+        stage.registry_db.run(lambda session: canary_trial_of(session, "support")) is None
     ):  # since somebody has moved the champion
-        stage.books.run(lambda session: release(session, "support", "operator", "for this", NOW))
-        put_on_trial(stage.books, "r4")
+        stage.registry_db.run(
+            lambda session: release(session, "support", "operator", "for this", NOW)
+        )
+        put_on_trial(stage.registry_db, "r4")
 
     def look(session: Session) -> list[tuple[type[answers.ApiModel], dict[str, Any]]]:
         run = session.get_one(RunRow, "r1")
@@ -264,7 +266,7 @@ def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
             (answers.Run, views.run_view(session, run)),
         ]
 
-    for described, answer in stage.books.run(look):
+    for described, answer in stage.registry_db.run(look):
         names = {field.alias or name for name, field in described.model_fields.items()}
         assert set(answer) == names, described.__name__
 
@@ -275,7 +277,7 @@ async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_it(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(stage.books.database, "do", fail)
+    monkeypatch.setattr(stage.registry_db.database, "do", fail)
     transport = httpx.ASGITransport(stage.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://registry", headers=OPERATOR

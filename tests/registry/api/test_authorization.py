@@ -88,13 +88,13 @@ async def test_whoever_sits_at_the_machine_or_has_a_token_reads(
 async def test_only_an_operator_moves_anything(
     stage: Stage, headers: dict[str, str], status: int, challenge: str
 ) -> None:
-    before = stage.books.champion
+    before = stage.registry_db.champion
     stage.registry.deployer._targets = {}  # nothing to wait for
     async with client(stage, headers=headers) as asks:
         answer = await asks.post(ROLLBACK, json=WHY)
     assert answer.status_code == status
     assert challenge in answer.headers.get("www-authenticate", "")
-    assert (stage.books.champion == before) == (status != 200)
+    assert (stage.registry_db.champion == before) == (status != 200)
 
 
 async def test_every_route_but_the_open_ones_refuses_strangers(stage: Stage) -> None:
@@ -136,7 +136,7 @@ async def test_every_route_but_the_open_ones_refuses_strangers(stage: Stage) -> 
 
 async def test_a_browser_signs_in_moves_and_signs_out(stage: Stage) -> None:
     stage.registry.deployer._targets = {}
-    before = stage.books.champion
+    before = stage.registry_db.champion
     async with client(stage, ELSEWHERE, "10.0.0.7", {"Origin": ELSEWHERE}) as browser:
         sent = await browser.get("/?a=b", headers={"Accept": "text/html"})
         assert (sent.status_code, sent.headers["location"]) == (303, "/sign-in?onward=%2F%3Fa%3Db")
@@ -159,9 +159,9 @@ async def test_a_browser_signs_in_moves_and_signs_out(stage: Stage) -> None:
         for origin in ("http://evil.example", "null", ""):
             refused = await browser.post(ROLLBACK, json=WHY, headers={"Origin": origin})
             assert refused.status_code == 403, origin
-        assert stage.books.champion == before
+        assert stage.registry_db.champion == before
         assert (await browser.post(ROLLBACK, json=WHY)).status_code == 200
-        assert stage.books.champion != before
+        assert stage.registry_db.champion != before
 
         assert (await browser.post("/sign-out")).status_code == 303
         assert (await browser.get("/")).status_code == 401

@@ -29,8 +29,8 @@ WHY = {"reason": "worse in use"}
 
 
 @pytest.fixture
-def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
-    stage = Stage(books, tmp_path)
+def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
+    stage = Stage(registry_db, tmp_path)
     stage.promote("r1")
     return stage
 
@@ -49,7 +49,7 @@ async def asks(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def moves(stage: Stage) -> list[str]:
-    rows = stage.books.run(
+    rows = stage.registry_db.run(
         lambda session: session.scalars(select(AuditRow).order_by(AuditRow.id)).all()
     )
     return [row.action for row in rows if row.action == "roll_back"]
@@ -71,7 +71,7 @@ async def test_the_tag_stands_for_the_aliases(stage: Stage, asks: httpx.AsyncCli
         == await tag(asks, f"{MODEL}/aliases/champion")
         == await tag(asks, f"{MODEL}/aliases/previous")
     )
-    stage.books.run(
+    stage.registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
     )
     challenged = await tag(asks)
@@ -91,12 +91,12 @@ async def test_a_move_that_was_decided_on_what_is_no_more_is_not_made(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["current"] == {
         "champion": newest,
-        "previous": stage.books.aliases.previous,
+        "previous": stage.registry_db.aliases.previous,
         "challenger": None,
         "etag": answer.headers["etag"],
     }
     assert newest in answer.json()["detail"]
-    assert (moves(stage), stage.books.champion) == ([], newest)
+    assert (moves(stage), stage.registry_db.champion) == ([], newest)
     assert (
         await asks.post(
             ROLLBACK, json=WHY, headers={"If-Match": f'"another", {answer.headers["etag"]}'}
@@ -137,8 +137,8 @@ async def test_the_same_request_twice_is_one_move_with_one_answer(
     assert first.status_code == second.status_code == 200
     assert first.json() == second.json()
     assert len(moves(stage)) == 1
-    assert stage.books.champion == first.json()["to"]
-    events = stage.books.run(
+    assert stage.registry_db.champion == first.json()["to"]
+    events = stage.registry_db.run(
         lambda session: [row.headers["ce_type"] for row in session.scalars(select(OutboxRow))]
     )
     assert events.count("ratchet.VersionRolledBack.v1") == 1
@@ -174,7 +174,7 @@ async def test_a_key_may_come_without_its_quotes(stage: Stage, asks: httpx.Async
 async def test_what_was_refused_keeps_no_key(stage: Stage, asks: httpx.AsyncClient) -> None:
     headers = key()
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 409
-    stage.books.run(
+    stage.registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
     )
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 200
@@ -196,7 +196,9 @@ async def test_requests_under_one_key_that_meet_make_one_move(
 
 
 def _alter(stage: Stage, **values: Any) -> None:
-    stage.books.run(lambda session: session.execute(update(IdempotencyKeyRow).values(**values)))
+    stage.registry_db.run(
+        lambda session: session.execute(update(IdempotencyKeyRow).values(**values))
+    )
 
 
 async def test_a_key_whose_request_is_being_answered_is_in_use(
@@ -221,7 +223,8 @@ async def test_keys_are_forgotten_after_a_day(stage: Stage, asks: httpx.AsyncCli
     _alter(stage, at=stage.registry.clock.now() - KEY_LIFETIME - timedelta(seconds=1))
     await asks.post(ROLLBACK, json=WHY, headers=key())
     assert (
-        len(stage.books.run(lambda session: session.scalars(select(IdempotencyKeyRow)).all())) == 1
+        len(stage.registry_db.run(lambda session: session.scalars(select(IdempotencyKeyRow)).all()))
+        == 1
     )
     assert (await asks.post(ROLLBACK, json=WHY, headers=headers)).status_code == 200
     assert len(moves(stage)) == 3

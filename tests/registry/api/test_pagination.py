@@ -92,11 +92,11 @@ def test_a_cursor_is_of_one_list() -> None:
 
 
 @pytest.fixture
-def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
+def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
     """Seven versions, 19 entries of history, and five users who were forgotten: two of them in the
     same moment, one in two answers.
     """
-    stage = Stage(books, tmp_path)
+    stage = Stage(registry_db, tmp_path)
     for run in range(6):
         stage.promote(f"r{run}")
     for index, user in enumerate(("ann", "bob", "eve", "kim", "lou")):
@@ -108,11 +108,11 @@ def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
             user=user,
             occurred_at=at,
         )
-        books.run(lambda session, event=event: record_withdrawal(session, event, 0, NOW))  # type: ignore[misc]  # bound in the loop
+        registry_db.run(lambda session, event=event: record_withdrawal(session, event, 0, NOW))  # type: ignore[misc]  # bound in the loop
     again = withdrawn(
         "second of ann", forgotten="ann", user="ann", shard=1, waiting=2, occurred_at=NOW
     )
-    books.run(lambda session: record_withdrawal(session, again, 1, NOW))
+    registry_db.run(lambda session: record_withdrawal(session, again, 1, NOW))
     return stage
 
 

@@ -40,12 +40,12 @@ def record(topic: str, event: Event) -> Record:
 class Tried(Stage):
     """A registry whose model file asks for trials, and users who were heard before."""
 
-    def __init__(self, books: DatabaseFixture, folder: Path) -> None:
+    def __init__(self, registry_db: DatabaseFixture, folder: Path) -> None:
         self.clock = ManualClock(NOW)
-        super().__init__(books, folder, self.clock)
+        super().__init__(registry_db, folder, self.clock)
         self.registry.models = Models({"support": TRIED}, folder)
-        self.base = books.champion
-        books.run(
+        self.base = registry_db.champion
+        registry_db.run(
             lambda session: monitor_live_rewards(
                 session, MODEL, [feedback(self.base, 0.5, user) for user in USERS], NOW
             )
@@ -53,15 +53,15 @@ class Tried(Stage):
 
     async def gate_promotes(self, run: str) -> None:
         await self.registry.handle(
-            record(TRAINING_CHECKPOINTS, checkpoint(run, self.books.champion))
+            record(TRAINING_CHECKPOINTS, checkpoint(run, self.registry_db.champion))
         )
 
     async def on_trial(self, run: str = "r1") -> str:
         """The challenger, once it is served."""
         await self.gate_promotes(run)
         assert await self.reconcile()
-        assert self.books.aliases.challenger is not None
-        return self.books.aliases.challenger
+        assert self.registry_db.aliases.challenger is not None
+        return self.registry_db.aliases.challenger
 
     async def route(self, **query: str) -> dict[str, object]:
         async with self.client() as client:
@@ -86,8 +86,8 @@ class Tried(Stage):
 
 
 @pytest.fixture
-def stage(books: DatabaseFixture, tmp_path: Path) -> Tried:
-    return Tried(books, tmp_path)
+def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Tried:
+    return Tried(registry_db, tmp_path)
 
 
 async def test_without_a_trial_everybody_gets_the_champion(stage: Tried) -> None:
@@ -156,7 +156,7 @@ async def test_the_same_after_a_restart_and_on_another_replica(
     stage: Tried, tmp_path: Path
 ) -> None:
     await stage.on_trial()
-    other = Tried(stage.books, tmp_path)
+    other = Tried(stage.registry_db, tmp_path)
     assert [await stage.route(user=user) for user in USERS[:20]] == [
         await other.route(user=user) for user in USERS[:20]
     ]
@@ -169,8 +169,8 @@ async def test_a_worse_one_is_withdrawn_by_what_those_say_whom_it_answers(stage:
     await stage.say(version, -0.9, new[:20])
     assert stage.metric("ratchet_registry_on_trial") == 1
     await stage.say(stage.base, 0.9, old[:20])
-    assert stage.books.aliases.challenger is None
-    assert stage.books.champion == stage.base
+    assert stage.registry_db.aliases.challenger is None
+    assert stage.registry_db.champion == stage.base
     assert stage.metric("ratchet_registry_on_trial") == 0
     assert stage.metric("ratchet_registry_trial_wealth", direction="worse") > 50  # type: ignore[operator]
     assert stage.metric("ratchet_registry_withdrawals_total", quarantined="true") == 1
@@ -189,7 +189,7 @@ async def test_one_that_is_promoted_is_switched_to_without_being_brought_again(
     old = [user for user in USERS if user not in new]
     await stage.say(version, 0.9, new[:40])
     await stage.say(stage.base, -0.9, old[:40])
-    assert stage.books.champion == version
+    assert stage.registry_db.champion == version
     assert stage.metric("ratchet_registry_promotions_total") == 1
     assert await stage.reconcile()
     assert (stage.target.champion, stage.target.previous, stage.target.challenger) == (
@@ -238,12 +238,14 @@ async def test_a_person_may_end_a_trial_or_stop_it(stage: Tried) -> None:
         user for user in USERS if in_canary_share("support", version, "user", user, RULE.share)
     )
     assert (await stage.route(user=tried))["version"] == version
-    stage.books.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    stage.registry_db.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
     hint = await stage.route(user=tried)
     assert (hint["version"], hint["share"], hint["until"]) == (stage.base, 0.0, None)
-    stage.books.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
+    stage.registry_db.run(
+        lambda session: promote_by_operator(session, "support", None, "good", NOW)
+    )
     assert (await stage.route(user=tried))["alias"] == "champion"
-    assert stage.books.champion == version
+    assert stage.registry_db.champion == version
 
 
 async def test_one_that_answers_wrongly_is_tried_by_nobody(stage: Tried) -> None:
@@ -252,7 +254,7 @@ async def test_one_that_answers_wrongly_is_tried_by_nobody(stage: Tried) -> None
     await stage.gate_promotes("r1")
     for _ in range(2):
         assert await stage.reconcile(), "the champion is served"
-    version = stage.books.aliases.challenger
+    version = stage.registry_db.aliases.challenger
     assert stage.target.challenger is None
     assert version not in stage.target.versions
     (failure,) = stage.said(DeploymentFailed)
@@ -289,8 +291,8 @@ async def test_where_no_target_serves_two_what_the_gate_promotes_is_champion_at_
 ) -> None:
     stage.target.supports_canary = False
     await stage.gate_promotes("r1")
-    assert stage.books.champion != stage.base
-    assert stage.books.run(lambda session: canary_trial_of(session, "support")) is None
+    assert stage.registry_db.champion != stage.base
+    assert stage.registry_db.run(lambda session: canary_trial_of(session, "support")) is None
     assert await stage.reconcile()
 
 
@@ -299,7 +301,7 @@ async def test_a_model_file_that_says_nothing_of_a_canary_has_none(
 ) -> None:
     stage.registry.models = Models({"support": MODEL}, tmp_path)
     await stage.gate_promotes("r1")
-    assert stage.books.champion != stage.base
+    assert stage.registry_db.champion != stage.base
 
 
 async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> None:
@@ -307,10 +309,10 @@ async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> 
     watching = asyncio.create_task(watch_trials(stage.registry, LOG, interval_seconds=0.01))
     try:
         await asyncio.sleep(0.1)
-        assert stage.books.champion == stage.base
+        assert stage.registry_db.champion == stage.base
         stage.clock.advance(48 * 3600)
         async with asyncio.timeout(10):
-            while stage.books.champion != version:
+            while stage.registry_db.champion != version:
                 await asyncio.sleep(0.02)
     finally:
         watching.cancel()
@@ -320,11 +322,13 @@ async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> 
 
 async def test_an_outcome_that_comes_again_begins_no_second_trial(stage: Tried) -> None:
     await stage.on_trial()
-    stage.books.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
+    stage.registry_db.run(
+        lambda session: promote_by_operator(session, "support", None, "good", NOW)
+    )
     assert (
-        stage.books.run(
+        stage.registry_db.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", stage.base), NOW, RULE)
         )
         == []
     )
-    assert stage.books.run(lambda session: canary_trial_of(session, "support")) is None
+    assert stage.registry_db.run(lambda session: canary_trial_of(session, "support")) is None

@@ -53,8 +53,8 @@ LOG = configure("test", "error", "text")
 class FakeMergedModels(MergedModels):
     """Builds without a base: the file's bytes are the version's name."""
 
-    def __init__(self, books: DatabaseFixture, folder: Path) -> None:
-        self._books, self._at = books, folder
+    def __init__(self, registry_db: DatabaseFixture, folder: Path) -> None:
+        self._books, self._at = registry_db, folder
         self.made: list[str] = []
 
     async def get(self, model: str, name: str) -> MergedModel:
@@ -83,22 +83,22 @@ class Stage:
 
     def __init__(
         self,
-        books: DatabaseFixture,
+        registry_db: DatabaseFixture,
         folder: Path,
         clock: Clock | None = None,
         tracing: Tracing = NOOP_TRACING,
     ) -> None:
-        self.books = books
+        self.registry_db = registry_db
         self.store = MemoryStore()
         self.target = FakeTarget()
         self.bus = MemoryBus()
         self.metrics = Metrics("registry")
-        self.builds = FakeMergedModels(self.books, folder)
+        self.builds = FakeMergedModels(self.registry_db, folder)
         clock = clock or SystemClock()
-        publisher = OutboxPublisher(self.books.database, self.bus, clock, LOG)
+        publisher = OutboxPublisher(self.registry_db.database, self.bus, clock, LOG)
         targets = {"support": [self.target]}
         self.deployer = Deployer(
-            self.books.database,
+            self.registry_db.database,
             targets,
             self.builds,
             publisher,
@@ -110,22 +110,29 @@ class Stage:
         )
         models = Models({"support": MODEL}, folder)
         self.registry = Registry(
-            self.books.database, models, publisher, self.deployer, clock, LOG, self.metrics, tracing
+            self.registry_db.database,
+            models,
+            publisher,
+            self.deployer,
+            clock,
+            LOG,
+            self.metrics,
+            tracing,
         )
         self.health = Health(clock)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
         pages.add_pages(self.app, self.registry, self.store)
 
     def promote(self, run: str) -> str:
-        base = self.books.champion
-        self.books.run(lambda session: checkpoint_saved(session, checkpoint(run, base), NOW))
-        return self.books.champion
+        base = self.registry_db.champion
+        self.registry_db.run(lambda session: checkpoint_saved(session, checkpoint(run, base), NOW))
+        return self.registry_db.champion
 
     async def reconcile(self) -> bool:
         return await self.deployer.reconcile("support", self.target)
 
     def said(self, event_type: type[VersionDeployed] | type[DeploymentFailed]) -> list[str]:
-        rows = self.books.run(
+        rows = self.registry_db.run(
             lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
         )
         return [
@@ -134,14 +141,14 @@ class Stage:
 
 
 @pytest.fixture
-def stage(books: DatabaseFixture, tmp_path: Path) -> Stage:
-    return Stage(books, tmp_path)
+def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
+    return Stage(registry_db, tmp_path)
 
 
 async def test_the_champion_is_brought_verified_and_switched_to_once(stage: Stage) -> None:
     assert await stage.reconcile()
-    assert stage.target.champion == stage.books.champion
-    assert stage.target.verified == [stage.books.champion]
+    assert stage.target.champion == stage.registry_db.champion
+    assert stage.target.verified == [stage.registry_db.champion]
     assert await stage.reconcile()
     assert len(stage.said(VersionDeployed)) == 1
 
@@ -150,7 +157,7 @@ async def test_a_version_that_answers_wrongly_is_taken_away_and_the_old_one_goes
     stage: Stage,
 ) -> None:
     await stage.reconcile()
-    base = stage.books.champion
+    base = stage.registry_db.champion
     stage.target.answers_wrongly = {1}
     wrong = stage.promote("r1")
     assert not await stage.reconcile()
@@ -170,7 +177,7 @@ async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figur
     stage: Stage,
 ) -> None:
     await stage.reconcile()
-    base = stage.books.champion
+    base = stage.registry_db.champion
     stage.target.slow = {1}
     stage.promote("r1")
     assert not await stage.reconcile()
@@ -182,7 +189,7 @@ async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figur
     )
     stage.target.slow = set()
     assert await stage.reconcile()
-    finding = stage.books.run(
+    finding = stage.registry_db.run(
         lambda session: session.scalars(
             select(DeploymentRow).order_by(DeploymentRow.id.desc())
         ).first()
@@ -202,8 +209,8 @@ async def test_a_target_that_has_lost_everything_gets_it_again(stage: Stage) -> 
     stage.target.versions.clear()
     stage.target.champion = stage.target.previous = None
     assert await stage.reconcile()
-    assert stage.target.champion == stage.books.champion
-    assert stage.target.previous == stage.books.aliases.previous
+    assert stage.target.champion == stage.registry_db.champion
+    assert stage.target.previous == stage.registry_db.aliases.previous
 
 
 async def test_a_target_that_is_away_is_said_so_once(stage: Stage) -> None:
@@ -215,7 +222,7 @@ async def test_a_target_that_is_away_is_said_so_once(stage: Stage) -> None:
 
 
 async def test_old_versions_go_and_come_back_when_asked_for(stage: Stage) -> None:
-    base = stage.books.champion
+    base = stage.registry_db.champion
     await stage.reconcile()
     for run in ("r1", "r2", "r3", "r4"):
         stage.promote(run)
@@ -283,10 +290,12 @@ def _client(stage: Stage) -> httpx.AsyncClient:
 
 
 async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: Stage) -> None:
-    base = stage.books.champion
+    base = stage.registry_db.champion
     new = stage.promote("r1")
     async with _running(stage), _client(stage) as client:
-        assert await stage.deployer.wait_until_deployed("support", stage.books.aliases.move, 5)
+        assert await stage.deployer.wait_until_deployed(
+            "support", stage.registry_db.aliases.move, 5
+        )
         answer = await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
         assert answer.json() | {"seconds": 0} == {
             "from": new,
@@ -305,9 +314,9 @@ async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: St
 
 
 async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: Stage) -> None:
-    base = stage.books.champion
+    base = stage.registry_db.champion
     new = stage.promote("r1")
-    database, clock = stage.books.database, SystemClock()
+    database, clock = stage.registry_db.database, SystemClock()
     publisher = OutboxPublisher(database, stage.bus, clock, LOG, "other")
     other = Deployer(
         database,
@@ -321,7 +330,9 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
         "other",
     )
     async with _running(stage), _client(stage) as client:
-        assert await stage.deployer.wait_until_deployed("support", stage.books.aliases.move, 5)
+        assert await stage.deployer.wait_until_deployed(
+            "support", stage.registry_db.aliases.move, 5
+        )
         stage.registry.deployer = other
         assert await other.reconcile("support", stage.target), "another replica sees to it"
         answer = (
@@ -330,7 +341,7 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
     assert (answer["from"], answer["to"], answer["deployed"]) == (new, base, True)
     assert stage.target.champion == base
     assert await other.reconcile("support", stage.target), "the lease was given back"
-    assert stage.books.run(
+    assert stage.registry_db.run(
         lambda session: session.scalars(select(DeploymentRow.version)).all()
     ) == [
         new,
@@ -339,7 +350,7 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
 
 
 async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
-    base = stage.books.champion
+    base = stage.registry_db.champion
     new = stage.promote("r1")
     async with _client(stage) as client:
         listed = (await client.get("/api/models")).json()["items"]
@@ -369,15 +380,15 @@ async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
 
 async def test_a_person_promotes_the_challenger(stage: Stage) -> None:
     stage.promote("r1")
-    stage.books.run(
+    stage.registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
     )
-    challenger = stage.books.aliases.challenger
+    challenger = stage.registry_db.aliases.challenger
     async with _running(stage), _client(stage) as client:
         answer = (
             await client.post("/api/models/support/promote", json={"reason": "read by hand"})
         ).json()
-    assert answer["to"] == challenger == stage.books.champion
+    assert answer["to"] == challenger == stage.registry_db.champion
 
 
 @pytest.mark.parametrize(
@@ -424,12 +435,12 @@ async def test_a_name_that_the_database_does_not_take_is_no_failure_of_the_regis
 async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> None:
     stage.promote("r1")
     for step in (1, 2, 3):
-        stage.books.run(
+        stage.registry_db.run(
             partial(training_progressed, event=progress("r1", step, 1.0 / step), now=NOW)
         )
     async with _client(stage) as client:
         page = (await client.get("/")).text
-    assert stage.books.champion in page
+    assert stage.registry_db.champion in page
     assert "<polyline" in page
     assert "held_out: +0.5" in page
     assert "http://" not in page
@@ -463,7 +474,7 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
     await seen.start()
     await seen.read_new()  # what other tests have left there
     clock = SystemClock()
-    publisher = OutboxPublisher(stage.books.database, producer, clock, LOG)
+    publisher = OutboxPublisher(stage.registry_db.database, producer, clock, LOG)
     following = asyncio.create_task(
         consume(
             consumer.records(),
@@ -474,14 +485,14 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
         )
     )
     try:
-        base = stage.books.champion
+        base = stage.registry_db.champion
         for _ in range(2):
             await publish(producer, TRAINING_CHECKPOINTS, "support", checkpoint("r1", base), "test")
         await publish(
             producer, TRAINING_CHECKPOINTS, "other", checkpoint("r2", base, model="other"), "test"
         )
         async with asyncio.timeout(30):
-            while stage.books.champion == base:
+            while stage.registry_db.champion == base:
                 await asyncio.sleep(0.1)
             await publisher.publish()
             topics: list[str] = []
@@ -499,18 +510,20 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
         await seen.stop()
         await producer.stop()
     assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_topic(TRAINING_CHECKPOINTS)]
-    assert stage.books.run(lambda session: len(session.scalars(select(VersionRow)).all())) == 2
-    assert stage.books.run(lambda session: session.scalars(select(DeploymentRow)).all()) == []
+    assert (
+        stage.registry_db.run(lambda session: len(session.scalars(select(VersionRow)).all())) == 2
+    )
+    assert stage.registry_db.run(lambda session: session.scalars(select(DeploymentRow)).all()) == []
 
 
 @pytest.mark.kafka
 async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
     stage: Stage, broker: str
 ) -> None:
-    books, name = stage.books, f"live-{uuid4().hex[:8]}"
-    base = books.champion
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    worse = books.champion
+    registry_db, name = stage.registry_db, f"live-{uuid4().hex[:8]}"
+    base = registry_db.champion
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    worse = registry_db.champion
     producer = KafkaProducer(broker)
     live = KafkaConsumer(broker, name, (FEEDBACK_SCORED,))
     await producer.start()
@@ -534,18 +547,18 @@ async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
                     "test",
                 )
         async with asyncio.timeout(30):
-            while books.champion != base:
+            while registry_db.champion != base:
                 await asyncio.sleep(0.1)
     finally:
         live.stop_after_current()
         await listening
         await live.stop()
         await producer.stop()
-    assert books.run(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
+    assert registry_db.run(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
 
 
 async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: Stage) -> None:
-    database, clock = stage.books.database, SystemClock()
+    database, clock = stage.registry_db.database, SystemClock()
     publisher = OutboxPublisher(database, stage.bus, clock, LOG)
     nobody = Deployer(
         database, {"support": []}, stage.builds, publisher, clock, LOG, stage.metrics, 1
@@ -587,10 +600,10 @@ async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_t
     assert told() == (0, 1, 1), "nobody knows what it serves"
     stage.target.away = False
     await stage.deployer._leases["support"].release()
-    publisher = OutboxPublisher(stage.books.database, stage.bus, SystemClock(), LOG, "other")
+    publisher = OutboxPublisher(stage.registry_db.database, stage.bus, SystemClock(), LOG, "other")
     targets = {"support": [stage.target]}
     other = Deployer(
-        stage.books.database,
+        stage.registry_db.database,
         targets,
         stage.builds,
         publisher,
@@ -616,6 +629,8 @@ async def test_a_rollback_is_counted_by_who_asked_and_both_counts_begin_at_zero(
     assert (told("operator"), told("monitor")) == (0, 0)
     stage.promote("r1")
     async with _running(stage), _client(stage) as client:
-        assert await stage.deployer.wait_until_deployed("support", stage.books.aliases.move, 5)
+        assert await stage.deployer.wait_until_deployed(
+            "support", stage.registry_db.aliases.move, 5
+        )
         await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
     assert (told("operator"), told("monitor")) == (1, 0)

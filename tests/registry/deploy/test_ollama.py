@@ -5,6 +5,7 @@ errors.
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import gguf
@@ -242,8 +243,8 @@ async def test_other_tags_of_the_same_name_are_left_alone(stage: Stage) -> None:
 class _Prepared(MergedModels):
     """The same file for every version."""
 
-    def __init__(self, books: DatabaseFixture, build: MergedModel) -> None:
-        self._books, self._one = books, build
+    def __init__(self, registry_db: DatabaseFixture, build: MergedModel) -> None:
+        self._books, self._one = registry_db, build
 
     async def get(self, model: str, name: str) -> MergedModel:
         def record(version: VersionRow | None) -> None:
@@ -264,12 +265,12 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
     """An hour of the deployer's back-off, without the waiting: after 1, 2, 4 ... 64 s and then
     every 120 s, that is 7 + (3600 - 127) / 120 = 36 tries. Two promotions fall into it.
     """
-    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
+    registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     clock, log = SystemClock(), configure("test", "error", "text")
-    publisher = OutboxPublisher(books.database, MemoryBus(), clock, log)
-    builds = _Prepared(books, stage.first)
+    publisher = OutboxPublisher(registry_db.database, MemoryBus(), clock, log)
+    builds = _Prepared(registry_db, stage.first)
     deployer = Deployer(
-        books.database,
+        registry_db.database,
         {"support": [stage.target]},
         builds,
         publisher,
@@ -279,24 +280,27 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
         1,
     )
     assert await deployer.reconcile("support", stage.target)
-    base = books.champion
+    base = registry_db.champion
     assert (await stage.target.inspect("support")).champion == base
     await stage.place.stop()
     for attempt in range(36):
         assert not await deployer.reconcile("support", stage.target)
         if attempt in (9, 19):
-            outcome = checkpoint(f"r{attempt}", books.champion)
-            books.run(lambda session, outcome=outcome: checkpoint_saved(session, outcome, NOW))  # type: ignore[misc]  # bound in the loop
+            outcome = checkpoint(f"r{attempt}", registry_db.champion)
+            registry_db.run(partial(checkpoint_saved, event=outcome, now=NOW))
     with pytest.raises(TargetUnavailable, match="ollama serve"):
         await stage.target.inspect("support")
     await stage.place.start()
     assert await deployer.reconcile("support", stage.target)
     serving = await stage.target.inspect("support")
-    assert (serving.champion, serving.previous) == (books.champion, books.aliases.previous)
+    assert (serving.champion, serving.previous) == (
+        registry_db.champion,
+        registry_db.aliases.previous,
+    )
     assert len({base, serving.champion, serving.previous}) == 3
     said = [
         row.headers["ce_type"]
-        for row in books.run(
+        for row in registry_db.run(
             lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
         )
     ]
@@ -309,7 +313,7 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
         *[DeploymentFailed.type_name()] * 3,
         VersionDeployed.type_name(),
     ]
-    books.close()
+    registry_db.close()
 
 
 @pytest.mark.model

@@ -42,19 +42,25 @@ ASKERS = 3
 class World:
     """A registry that deploys to a host, and applications that ask."""
 
-    def __init__(self, books: DatabaseFixture, serving: httpx.AsyncClient, folder: Path) -> None:
-        self.books = books
+    def __init__(
+        self, registry_db: DatabaseFixture, serving: httpx.AsyncClient, folder: Path
+    ) -> None:
+        self.registry_db = registry_db
         self.serving = serving
         self.store = MemoryStore()
         self.answers: list[tuple[int, str]] = []
         base = MODEL.base.model_copy(update={"serving": "model.gguf"})
         models = Models({"support": MODEL.model_copy(update={"base": base})}, folder)
-        builds = MergedModels(books.database, self.store, models, folder, folder / "merged")
+        builds = MergedModels(registry_db.database, self.store, models, folder, folder / "merged")
         clock, metrics = SystemClock(), Metrics("registry")
-        publisher = OutboxPublisher(books.database, MemoryBus(), clock, LOG)
+        publisher = OutboxPublisher(registry_db.database, MemoryBus(), clock, LOG)
         targets = {"support": [LlamaCppTarget("http://serving", serving)]}
-        self.deployer = Deployer(books.database, targets, builds, publisher, clock, LOG, metrics, 1)
-        registry = Registry(books.database, models, publisher, self.deployer, clock, LOG, metrics)
+        self.deployer = Deployer(
+            registry_db.database, targets, builds, publisher, clock, LOG, metrics, 1
+        )
+        registry = Registry(
+            registry_db.database, models, publisher, self.deployer, clock, LOG, metrics
+        )
         transport = httpx.ASGITransport(
             api.build(registry, Health(clock), metrics.registry, lambda: TOKENS)
         )
@@ -64,18 +70,18 @@ class World:
 
     async def served(self) -> None:
         """Wait until what is champion is served."""
-        assert await self.deployer.wait_until_deployed("support", self.books.aliases.move, 60)
+        assert await self.deployer.wait_until_deployed("support", self.registry_db.aliases.move, 60)
 
     async def promote(self, run: str) -> str:
         folder = adapter_folder("support", run)
-        event = checkpoint(run, self.books.champion)
+        event = checkpoint(run, self.registry_db.champion)
         event = event.model_copy(
             update={"adapter": write_adapter(self.store, folder, _adapter(run), digest_of(b"base"))}
         )
-        await self.books.database.run(lambda session: checkpoint_saved(session, event, NOW))
+        await self.registry_db.database.run(lambda session: checkpoint_saved(session, event, NOW))
         self.deployer.wake()
         await self.served()
-        return self.books.champion
+        return self.registry_db.champion
 
     async def roll_back(self, to: str | None = None) -> None:
         answer = await self.registry.post(
@@ -121,19 +127,19 @@ def _adapter(run: str) -> dict[str, bytes]:
 async def test_no_request_fails_while_versions_are_promoted_and_rolled_back(tmp_path: Path) -> None:
     """The last rollback goes to a version that is no longer in memory."""
     make("llama", tmp_path)
-    books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
+    registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     host = ServingHost(tmp_path / "serving", EngineOptions(context=256, slots=1, threads=1), 2, LOG)
     app = build_host(host)
     async with AsyncExitStack() as end:
-        end.callback(books.close)
+        end.callback(registry_db.close)
         await end.enter_async_context(app.router.lifespan_context(app))
         serving = await end.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=60)
         )
-        world = World(books, serving, tmp_path)
+        world = World(registry_db, serving, tmp_path)
         await end.enter_async_context(world.registry)
         deploying = asyncio.create_task(world.deployer.run())
-        base = books.champion
+        base = registry_db.champion
         try:
             await world.served()
             async with world.asked():

@@ -85,9 +85,9 @@ class Showroom(Stage):
     and a run that is going on.
     """
 
-    def __init__(self, books: DatabaseFixture, folder: Path) -> None:
+    def __init__(self, registry_db: DatabaseFixture, folder: Path) -> None:
         self.past = PastClock(5)
-        super().__init__(books, folder, self.past)
+        super().__init__(registry_db, folder, self.past)
         self.target.name = "llamacpp"
         self.batches: list[BatchReady] = []
 
@@ -98,12 +98,12 @@ class Showroom(Stage):
 
     async def fill(self) -> None:
         await self.reconcile()
-        base = self.books.champion
+        base = self.registry_db.champion
         for number, (before, after, exact) in enumerate(
             [(-3.91, -0.62, 0.12), (-0.6, -0.21, 0.56)]
         ):
             await self.train(number, _STEPS)
-            await self.promote_by_gate(number, self.books.champion, before, after, exact)
+            await self.promote_by_gate(number, self.registry_db.champion, before, after, exact)
         await self.train(2, _STEPS)
         await self.reject(2)
         await self.train(3, _STEPS)
@@ -170,7 +170,7 @@ class Showroom(Stage):
         await self.reconcile()
 
     async def reject(self, number: int) -> None:
-        baseline = self.books.champion
+        baseline = self.registry_db.champion
         outcome = self._outcome(number, baseline, verdict("reject", baseline, -0.21, -1.4, 0.1))
         ended = TrainingRolledBack(
             **outcome,

@@ -32,8 +32,8 @@ ORIGIN = {"Origin": "http://registry"}
 
 
 @pytest.fixture
-async def room(books: DatabaseFixture, tmp_path: Path) -> Showroom:
-    room = Showroom(books, tmp_path)
+async def room(registry_db: DatabaseFixture, tmp_path: Path) -> Showroom:
+    room = Showroom(registry_db, tmp_path)
     await room.fill()
     return room
 
@@ -99,7 +99,7 @@ class Structure(HTMLParser):
 
 
 def paths(room: Showroom) -> list[str]:
-    champion, aliases = room.books.champion, room.books.aliases
+    champion, aliases = room.registry_db.champion, room.registry_db.aliases
     return [
         "/",
         "/models/support",
@@ -135,7 +135,7 @@ async def test_models_show_champion_last_verdict_trend_and_what_is_in_training(
     room: Showroom,
 ) -> None:
     text = await page(room, "/")
-    assert room.books.champion in text
+    assert room.registry_db.champion in text
     assert "held-out -3.910 → -0.210" in text
     assert "<polyline" in text
     assert "held-out: +3.5000 nats per token" in text
@@ -157,7 +157,7 @@ async def test_a_model_shows_everything_that_happened_on_one_time_line(room: Sho
 async def test_rewards_in_use_are_shown_where_they_are_known(
     room: Showroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    champion = room.books.champion
+    champion = room.registry_db.champion
     monkeypatch.setattr(
         models, "rewards_by_version", lambda session, model: {champion: MeanReward(0.4321, 77)}
     )
@@ -169,7 +169,7 @@ async def test_rewards_in_use_are_shown_where_they_are_known(
 
 
 async def test_a_version_shows_how_it_was_judged_made_and_of_what(room: Showroom) -> None:
-    text = Structure(await page(room, f"/models/support/versions/{room.books.champion}")).text
+    text = Structure(await page(room, f"/models/support/versions/{room.registry_db.champion}")).text
     assert re.search(r"held-out\s*24\s*-0.600\s*-0.210\s*\+0.390", text)
     assert "+0.270 to +0.530, 0.02 allowed" in text
     assert "exact match" in text
@@ -182,7 +182,7 @@ async def test_a_version_shows_how_it_was_judged_made_and_of_what(room: Showroom
 
 
 async def test_hostile_text_is_shown_and_stays_text(room: Showroom) -> None:
-    raw = await page(room, f"/models/support/versions/{room.books.champion}")
+    raw = await page(room, f"/models/support/versions/{room.registry_db.champion}")
     shown = [
         path
         for path in range(3)
@@ -207,14 +207,14 @@ async def test_examples_that_were_withdrawn_are_not_shown(room: Showroom) -> Non
         user="someone",
         offset=1,
     )
-    room.books.run(lambda session: session.add(gone))
+    room.registry_db.run(lambda session: session.add(gone))
     text = await page(room, path)
     assert ids[0] not in text
     assert "1 of the batch" in text
 
 
 async def test_a_batch_that_cannot_be_read_is_said_and_the_rest_is_shown(room: Showroom) -> None:
-    path = f"/models/support/versions/{room.books.champion}"
+    path = f"/models/support/versions/{room.registry_db.champion}"
     room.store.objects[room.batches[1].manifest.uri] = b"{}"
     text = await page(room, path)
     assert "What is in it cannot be read" in text
@@ -227,13 +227,13 @@ async def test_a_batch_that_cannot_be_read_is_said_and_the_rest_is_shown(room: S
 
 async def test_a_batch_announced_twice_is_one_batch(room: Showroom) -> None:
     await room.say(TRAINING_BATCHES, room.batches[1])
-    assert "Batch 1 " in await page(room, f"/models/support/versions/{room.books.champion}")
+    assert "Batch 1 " in await page(room, f"/models/support/versions/{room.registry_db.champion}")
 
 
 async def test_two_versions_are_compared_by_what_differs_and_answers_side_by_side(
     room: Showroom,
 ) -> None:
-    aliases = room.books.aliases
+    aliases = room.registry_db.aliases
     text = Structure(
         await page(
             room, f"/models/support/compare?first={aliases.previous}&second={aliases.champion}"
@@ -252,7 +252,7 @@ async def test_two_versions_are_compared_by_what_differs_and_answers_side_by_sid
 
 async def test_a_lineage_goes_from_feedback_to_deployment_down_to_the_base(room: Showroom) -> None:
     text = Structure(
-        await page(room, f"/models/support/versions/{room.books.champion}/lineage")
+        await page(room, f"/models/support/versions/{room.registry_db.champion}/lineage")
     ).text
     steps = [
         text.index(word)
@@ -299,14 +299,14 @@ async def test_a_rollback_is_confirmed_made_and_told(
     room: Showroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "WAIT_SECONDS", 0.0)
-    before, after = room.books.champion, room.books.aliases.previous
+    before, after = room.registry_db.champion, room.registry_db.aliases.previous
     assert after is not None
     asked = Structure(await page(room, "/models/support/rollback")).text
     assert re.search(rf"{before}\s*champion[\s\S]*{after}\s*previous", asked)
     assert "0.56" in asked
     answer = await roll_back(room, {"to": after, "champion": before, "reason": " too terse "})
     assert (answer.status_code, answer.headers["location"]) == (303, "/models/support?moved=4")
-    assert (room.books.champion, room.books.aliases.previous) == (after, before)
+    assert (room.registry_db.champion, room.registry_db.aliases.previous) == (after, before)
     assert "Still deploying" in await page(room, answer.headers["location"])
     await room.reconcile()
     assert re.search(
@@ -324,7 +324,7 @@ async def test_a_challenger_is_promoted_by_hand(
     room: Showroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "WAIT_SECONDS", 0.0)
-    challenger, before = room.books.aliases.challenger, room.books.champion
+    challenger, before = room.registry_db.aliases.challenger, room.registry_db.champion
     assert challenger is not None
     asked = await page(room, "/models/support/promote")
     assert "Its verdict was given against" in asked
@@ -332,11 +332,11 @@ async def test_a_challenger_is_promoted_by_hand(
         room, {"to": challenger, "champion": before, "reason": "read by hand"}, path="promote"
     )
     assert answer.status_code == httpx.codes.SEE_OTHER
-    assert room.books.champion == challenger
+    assert room.registry_db.champion == challenger
 
 
 async def test_what_a_form_gets_wrong_is_said_and_changes_nothing(room: Showroom) -> None:
-    aliases = room.books.aliases
+    aliases = room.registry_db.aliases
     good = {"to": str(aliases.previous), "champion": str(aliases.champion), "reason": "worse"}
     for form, status, says in (
         (good | {"reason": "  "}, 422, "Say why"),
@@ -354,7 +354,7 @@ async def test_what_a_form_gets_wrong_is_said_and_changes_nothing(room: Showroom
     )  # what was typed is still there
     large = await roll_back(room, good | {"reason": "x" * 20_000})
     assert large.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
-    assert room.books.aliases.champion == aliases.champion
+    assert room.registry_db.aliases.champion == aliases.champion
 
 
 @pytest.mark.parametrize(
@@ -367,12 +367,12 @@ async def test_what_a_form_gets_wrong_is_said_and_changes_nothing(room: Showroom
     ],
 )
 async def test_a_form_from_elsewhere_is_refused(room: Showroom, headers: dict[str, str]) -> None:
-    aliases = room.books.aliases
+    aliases = room.registry_db.aliases
     form = {"to": str(aliases.previous), "champion": str(aliases.champion), "reason": "worse"}
     answer = await roll_back(room, form, headers)
     assert answer.status_code == httpx.codes.FORBIDDEN
     assert "own pages" in answer.text
-    assert room.books.aliases.champion == aliases.champion
+    assert room.registry_db.aliases.champion == aliases.champion
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ async def test_errors_are_pages_that_say_where_to_go(
 
 async def test_a_hold_is_told_with_what_lifts_it(room: Showroom) -> None:
     assert 'id="hold"' not in await page(room, "/models/support")
-    room.books.run(
+    room.registry_db.run(
         lambda session: hold(
             session, "support", "monitor", "<b>twice</b> in a day", room.past.now()
         )
@@ -411,7 +411,7 @@ async def test_a_hold_is_told_with_what_lifts_it(room: Showroom) -> None:
 
 async def test_a_move_that_is_not_allowed_is_a_page(room: Showroom) -> None:
     assert "is champion now" in await page(
-        room, f"/models/support/rollback?to={room.books.champion}", 409
+        room, f"/models/support/rollback?to={room.registry_db.champion}", 409
     )
 
 
@@ -430,27 +430,27 @@ async def test_programs_get_problem_details_as_before(room: Showroom) -> None:
 
 
 async def test_a_model_without_a_past_says_what_will_make_one(
-    books: DatabaseFixture, tmp_path: Path
+    registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
-    room = Showroom(books, tmp_path)
+    room = Showroom(registry_db, tmp_path)
     assert "a run begins when a batch of feedback is complete" in await page(room, "/")
     model = await page(room, "/models/support")
     assert "ratchet feedback send" in model
     assert "A model file names places" in model
-    version = await page(room, f"/models/support/versions/{books.champion}")
+    version = await page(room, f"/models/support/versions/{registry_db.champion}")
     assert "it is the base, as it comes" in version
     assert "it was made of no feedback" in await page(
-        room, f"/models/support/versions/{books.champion}/lineage"
+        room, f"/models/support/versions/{registry_db.champion}/lineage"
     )
     assert "is the only version there is" in await page(room, "/models/support/rollback")
 
 
 async def test_where_nothing_is_declared_the_page_says_what_to_do(
-    books: DatabaseFixture, tmp_path: Path
+    registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
-    room = Showroom(books, tmp_path)
+    room = Showroom(registry_db, tmp_path)
     registry = Registry(
-        books.database,
+        registry_db.database,
         Models({}, tmp_path),
         room.registry._publisher,
         room.deployer,
@@ -472,7 +472,7 @@ async def test_a_run_that_failed_says_why_and_what_to_do(room: Showroom) -> None
             "lower the learning rate",
         )
 
-    room.books.run(lambda session: fail(session.get(RunRow, run_of(4))))
+    room.registry_db.run(lambda session: fail(session.get(RunRow, run_of(4))))
     text = await page(room, f"/models/support/runs/{run_of(4)}")
     assert "the loss is not finite" in text
     assert "lower the learning rate" in text

@@ -39,8 +39,8 @@ class House:
     """A registry with a past, served on this machine by a thread of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.books = DatabaseFixture(f"sqlite:///{folder}/registry.db")
-        self.room = Showroom(self.books, folder)
+        self.registry_db = DatabaseFixture(f"sqlite:///{folder}/registry.db")
+        self.room = Showroom(self.registry_db, folder)
         self.port = free_port()
         self._loop = asyncio.new_event_loop()
         config = uvicorn.Config(
@@ -70,7 +70,7 @@ class House:
         self._server.should_exit = True
         self._thread.join(20)
         self._loop.close()
-        self.books.close()
+        self.registry_db.close()
 
     def do(self, work: Any) -> None:
         """Have a coroutine done where the registry runs."""
@@ -79,12 +79,12 @@ class House:
 
     @property
     def champion(self) -> str:
-        return self.books.champion
+        return self.registry_db.champion
 
     @property
     def previous(self) -> str:
-        assert self.books.aliases.previous is not None
-        return self.books.aliases.previous
+        assert self.registry_db.aliases.previous is not None
+        return self.registry_db.aliases.previous
 
 
 class Person:

@@ -154,10 +154,10 @@ class Shelf:
     """A model whose runs leave adapters in a store, and what prunes them."""
 
     def __init__(
-        self, books: DatabaseFixture, rule: RetentionSettings | None, folder: Path
+        self, registry_db: DatabaseFixture, rule: RetentionSettings | None, folder: Path
     ) -> None:
-        self.stage = Stage(books, folder)
-        self.books = books
+        self.stage = Stage(registry_db, folder)
+        self.registry_db = registry_db
         self.store = MemoryStore()
         self.clock = ManualClock(NOW)
         models = Models({"support": MODEL.model_copy(update={"retention": rule})}, folder)
@@ -168,7 +168,7 @@ class Shelf:
         stage = self.stage
         targets = {"support": [stage.target]}
         return Pruner(
-            self.books.database,
+            self.registry_db.database,
             self.store,
             models,
             targets,
@@ -190,30 +190,32 @@ class Shelf:
     def saved(self, run: str, baseline: str) -> str:
         """The version of a run whose candidate was judged against `baseline`."""
         event = checkpoint(run, baseline).model_copy(update={"adapter": self._left(run)})
-        self.books.run(lambda session: checkpoint_saved(session, event, NOW))
-        return self.books.run(
+        self.registry_db.run(lambda session: checkpoint_saved(session, event, NOW))
+        return self.registry_db.run(
             lambda session: session.scalars(
                 select(VersionRow.name).where(VersionRow.run_id == run)
             ).one()
         )
 
     def promoted(self, run: str) -> str:
-        return self.saved(run, self.books.champion)
+        return self.saved(run, self.registry_db.champion)
 
     def never_served(self, run: str) -> str:
         """A version that was challenger and did not hold when it was judged again."""
         version = self.saved(run, STALE)
-        self.books.run(
+        self.registry_db.run(
             lambda session: training_rolled_back(
-                session, rejection(run, self.books.champion, 2), NOW
+                session, rejection(run, self.registry_db.champion, 2), NOW
             )
         )
         return version
 
     def rejected(self, run: str) -> None:
         self._left(run)
-        self.books.run(
-            lambda session: training_rolled_back(session, rejection(run, self.books.champion), NOW)
+        self.registry_db.run(
+            lambda session: training_rolled_back(
+                session, rejection(run, self.registry_db.champion), NOW
+            )
         )
 
     def is_there(self, run: str) -> bool:
@@ -233,8 +235,8 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(books: DatabaseFixture, tmp_path: Path) -> Shelf:
-    return Shelf(books, RULE, tmp_path)
+def shelf(registry_db: DatabaseFixture, tmp_path: Path) -> Shelf:
+    return Shelf(registry_db, RULE, tmp_path)
 
 
 async def test_candidates_that_became_nothing_go_when_they_are_old_and_versions_that_were_served_stay(
@@ -251,7 +253,7 @@ async def test_candidates_that_became_nothing_go_when_they_are_old_and_versions_
     await shelf.pruner.prune("support")
     assert [run for run in ("r1", "r2", "r3", "r4") if shelf.is_there(run)] == ["r1", "r3", "r4"]
     assert not shelf.store.list_keys(adapter_folder("support", "r2"))
-    shelf.books.run(
+    shelf.registry_db.run(
         lambda session: roll_back(
             session, "support", first, "all newer ones are worse", "operator", NOW
         )
@@ -276,7 +278,7 @@ async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_sh
             "was removed on 2026-08-01 (never champion, older than 30 days"
             in answer.json()["detail"]
         )
-    assert shelf.books.champion == champion
+    assert shelf.registry_db.champion == champion
     versions = {
         row["version"]: row for row in (await shelf.get("/api/models/support/versions"))["items"]
     }
@@ -303,7 +305,7 @@ async def test_what_may_still_be_needed_stays(shelf: Shelf) -> None:
     """
     shelf.saved("r1", STALE)
     shelf.saved("r2", STALE)
-    shelf.books.run(partial(training_progressed, event=progress("r3", 1, 0.5), now=NOW))
+    shelf.registry_db.run(partial(training_progressed, event=progress("r3", 1, 0.5), now=NOW))
     shelf._left("r3")
     shelf.promoted("r4")
     shelf.clock.advance(31 * DAY)
@@ -330,8 +332,8 @@ async def test_what_a_target_serves_stays_and_one_that_does_not_answer_holds_eve
     assert not shelf.is_there("r1")
 
 
-async def test_without_a_rule_nothing_goes(books: DatabaseFixture, tmp_path: Path) -> None:
-    shelf = Shelf(books, None, tmp_path)
+async def test_without_a_rule_nothing_goes(registry_db: DatabaseFixture, tmp_path: Path) -> None:
+    shelf = Shelf(registry_db, None, tmp_path)
     shelf.rejected("r1")
     shelf.clock.advance(9999 * DAY)
     await shelf.pruner.prune("support")
@@ -406,19 +408,21 @@ async def test_a_removal_that_was_cut_off_is_finished_and_from_its_decision_on_n
             await shelf.pruner.prune("support")
     assert shelf.is_there("r1")
     with pytest.raises(AdapterRemoved):
-        shelf.books.run(
+        shelf.registry_db.run(
             lambda session: roll_back(session, "support", gone, "let us try", "operator", NOW)
         )
     with pytest.raises(AdapterRemoved):
-        shelf.books.run(
+        shelf.registry_db.run(
             lambda session: promote_by_operator(session, "support", gone, "let us try", NOW)
         )
     await shelf.pruner.prune("support")
     assert not shelf.is_there("r1")
     await shelf.pruner.prune("support")
-    done = shelf.books.run(lambda session: session.scalars(select(AdapterRemovalDoneRow)).all())
+    done = shelf.registry_db.run(
+        lambda session: session.scalars(select(AdapterRemovalDoneRow)).all()
+    )
     assert [(row.run_id, row.objects) for row in done] == [("r1", 4)]
-    said = shelf.books.run(
+    said = shelf.registry_db.run(
         lambda session: session.scalars(select(AuditRow).where(AuditRow.action == "remove")).all()
     )
     assert len(said) == 1
@@ -476,9 +480,9 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
     was is whole, and all the rest is gone but the challenger, the newest version, and what waits to
     be judged again.
     """
-    books = DatabaseFixture(new_database())
-    shelf = Shelf(books, RetentionSettings(versions=1, days=0), tmp_path)
-    champions, waiting = {books.champion}, set()
+    registry_db = DatabaseFixture(new_database())
+    shelf = Shelf(registry_db, RetentionSettings(versions=1, days=0), tmp_path)
+    champions, waiting = {registry_db.champion}, set()
     for number, kind in enumerate(moves):
         run = f"r{number}"
         if kind == "promoted":
@@ -489,14 +493,18 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
             waiting.add(shelf.saved(run, STALE))
         elif kind == "rejected":
             shelf.rejected(run)
-        elif kind == "back" and books.aliases.previous:
-            books.run(lambda session: roll_back(session, "support", None, "worse", "operator", NOW))
-        elif kind == "by hand" and books.aliases.challenger:
-            books.run(lambda session: promote_by_operator(session, "support", None, "better", NOW))
-        champions.add(books.champion)
+        elif kind == "back" and registry_db.aliases.previous:
+            registry_db.run(
+                lambda session: roll_back(session, "support", None, "worse", "operator", NOW)
+            )
+        elif kind == "by hand" and registry_db.aliases.challenger:
+            registry_db.run(
+                lambda session: promote_by_operator(session, "support", None, "better", NOW)
+            )
+        champions.add(registry_db.champion)
     shelf.clock.advance(31 * DAY)
     await shelf.pruner.prune("support")
-    versions = books.run(
+    versions = registry_db.run(
         lambda session: session.scalars(select(VersionRow).order_by(VersionRow.number)).all()
     )
     for version in versions:
@@ -510,12 +518,12 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
         else:
             with pytest.raises(ObjectNotFound):
                 read_adapter(shelf.store, artefact)
-    removed = books.run(lambda session: session.scalars(select(AdapterRemovalRow)).all())
+    removed = registry_db.run(lambda session: session.scalars(select(AdapterRemovalRow)).all())
     assert not champions & {row.version for row in removed}
     assert not any(
         shelf.is_there(f"r{number}") for number, kind in enumerate(moves) if kind == "rejected"
     )
-    books.close()
+    registry_db.close()
 
 
 def test_an_adapter_is_removed_as_far_as_its_manifest_names_it_and_once_more_without_harm() -> None:

@@ -34,11 +34,11 @@ async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
         serving = await end.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), timeout=60)
         )
-        books = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
-        end.callback(books.close)
-        world = World(books, serving, tmp_path)
+        registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
+        end.callback(registry_db.close)
+        world = World(registry_db, serving, tmp_path)
         end.push_async_callback(world.registry.aclose)
-        base = books.champion
+        base = registry_db.champion
         event = checkpoint("r1", base)
         event = event.model_copy(
             update={
@@ -47,8 +47,8 @@ async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
                 )
             }
         )
-        await books.database.run(lambda session: checkpoint_saved(session, event, NOW, RULE))
-        version = books.aliases.challenger
+        await registry_db.database.run(lambda session: checkpoint_saved(session, event, NOW, RULE))
+        version = registry_db.aliases.challenger
         deploying = asyncio.create_task(world.deployer.run())
         try:
             await world.served()
@@ -77,7 +77,7 @@ async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
                         asked.setdefault(hint["version"], set()).add(user)
             assert set(asked) <= {base, version}
             assert not asked.get(base, set()) & asked[str(version)]
-            await books.database.run(
+            await registry_db.database.run(
                 lambda session: promote_by_operator(session, "support", None, "good", NOW)
             )
             world.deployer.wake()

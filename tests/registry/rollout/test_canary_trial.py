@@ -42,12 +42,12 @@ LATER = NOW + timedelta(hours=RULE.hours)
 class Trial:
     """A model with users of some time, and a challenger on trial."""
 
-    def __init__(self, books: DatabaseFixture, ready: bool = True) -> None:
-        self.books, self.base = books, books.champion
+    def __init__(self, registry_db: DatabaseFixture, ready: bool = True) -> None:
+        self.registry_db, self.base = registry_db, registry_db.champion
         self.users = [f"user {number}" for number in range(200)]
         known = [feedback(self.base, 0.5, user) for user in self.users]
-        books.run(lambda session: monitor_live_rewards(session, MODEL, known, NOW))
-        (self.registered,) = books.run(
+        registry_db.run(lambda session: monitor_live_rewards(session, MODEL, known, NOW))
+        (self.registered,) = registry_db.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", self.base), NOW, RULE)
         )
         assert isinstance(self.registered, VersionRegistered)
@@ -65,7 +65,7 @@ class Trial:
             reason="",
             at=NOW,
         )
-        self.books.run(lambda session: session.add(place))
+        self.registry_db.run(lambda session: session.add(place))
 
     def gets(self, version: str) -> list[str]:
         """The users whom a version answers."""
@@ -77,7 +77,9 @@ class Trial:
         ]
 
     def hear(self, said: Sequence[FeedbackScored] = (), now: datetime = NOW) -> TrialStatus | None:
-        return self.books.run(lambda session: evaluate_trial(session, TRIED, PLACES, now, said))
+        return self.registry_db.run(
+            lambda session: evaluate_trial(session, TRIED, PLACES, now, said)
+        )
 
     def opinions(self, challenger: float, champion: float, count: int = 60) -> list[FeedbackScored]:
         """By turns, of users whom the version answers."""
@@ -90,25 +92,28 @@ class Trial:
 
     @property
     def row(self) -> CanaryTrialRow | None:
-        return self.books.run(lambda session: canary_trial_of(session, "support"))
+        return self.registry_db.run(lambda session: canary_trial_of(session, "support"))
 
     @property
     def kept(self) -> int:
-        return self.books.run(
+        return self.registry_db.run(
             lambda session: session.scalar(select(func.count()).select_from(CanaryRewardRow)) or 0
         )
 
 
 @pytest.fixture
-def trial(books: DatabaseFixture) -> Trial:
-    return Trial(books)
+def trial(registry_db: DatabaseFixture) -> Trial:
+    return Trial(registry_db)
 
 
 def test_what_the_gate_promotes_goes_on_trial_and_its_run_ends(trial: Trial) -> None:
     assert isinstance(trial.registered, VersionRegistered)
     assert (trial.registered.answer, trial.registered.champion) == ("held", trial.base)
-    assert (trial.books.champion, trial.books.aliases.challenger) == (trial.base, trial.version)
-    run = trial.books.run(lambda session: session.get(RunRow, "r1"))
+    assert (trial.registry_db.champion, trial.registry_db.aliases.challenger) == (
+        trial.base,
+        trial.version,
+    )
+    run = trial.registry_db.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert (run.state, run.reason) == (
         "held",
@@ -129,14 +134,14 @@ def test_a_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial)
         "batch of r1",
     )
     assert found.ending.quarantined
-    assert (trial.books.champion, trial.books.aliases.challenger) == (trial.base, None)
+    assert (trial.registry_db.champion, trial.registry_db.aliases.challenger) == (trial.base, None)
     assert trial.row is None
     assert trial.kept == 0
-    audit = trial.books.run(lambda session: history_of(session, "support", 1))[0]
+    audit = trial.registry_db.run(lambda session: history_of(session, "support", 1))[0]
     assert (audit.actor, audit.action, audit.to_version) == ("canary", "withdraw", trial.version)
     assert audit.evidence["trial"]["worse"] >= 1 / RULE.error
     assert "-0.80" in audit.reason
-    event = trial.books.run(
+    event = trial.registry_db.run(
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first()
     )
     assert event is not None
@@ -156,7 +161,10 @@ def test_a_better_challenger_is_promoted_at_once(trial: Trial) -> None:
         trial.base,
         "canary",
     )
-    assert (trial.books.champion, trial.books.aliases.challenger) == (trial.version, None)
+    assert (trial.registry_db.champion, trial.registry_db.aliases.challenger) == (
+        trial.version,
+        None,
+    )
     assert found.ending.reason.startswith("better: on trial it earned +0.80")
 
 
@@ -180,9 +188,9 @@ def test_one_of_which_nothing_was_heard_is_promoted_when_its_time_is_over(trial:
 
 
 def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_its_batch(
-    books: DatabaseFixture,
+    registry_db: DatabaseFixture,
 ) -> None:
-    trial = Trial(books, ready=False)
+    trial = Trial(registry_db, ready=False)
     place = CanaryTargetRow(
         model="support",
         version=trial.version,
@@ -192,13 +200,13 @@ def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_i
         reason="verify: slow",
         at=NOW,
     )
-    books.run(lambda session: session.add(place))
+    registry_db.run(lambda session: session.add(place))
     found = trial.hear(now=LATER)
     assert found is not None
     assert isinstance(found.ending, VersionWithdrawn)
     assert not found.ending.quarantined
     assert "ollama: verify: slow" in found.ending.reason
-    assert books.champion == trial.base
+    assert registry_db.champion == trial.base
 
 
 def test_each_opinion_counts_once_and_is_paired_with_the_next_of_the_champion(trial: Trial) -> None:
@@ -212,7 +220,7 @@ def test_each_opinion_counts_once_and_is_paired_with_the_next_of_the_champion(tr
     ]
     trial.hear(said)
     trial.hear([said[1], said[3]])
-    rows = trial.books.run(
+    rows = trial.registry_db.run(
         lambda session: session.scalars(select(CanaryRewardRow).order_by(CanaryRewardRow.id)).all()
     )
     assert [(row.reward, row.other_reward) for row in rows] == [(0.1, 0.3), (0.2, 0.4)]
@@ -267,53 +275,53 @@ def test_conversations_of_people_who_are_not_known_are_heard_where_they_are_answ
 
 
 def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
-    (answer,) = trial.books.run(
+    (answer,) = trial.registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", trial.base), NOW, RULE)
     )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion) == ("held", trial.base)
-    assert trial.books.aliases.challenger == trial.version
-    audit = trial.books.run(lambda session: history_of(session, "support", 1))[0]
+    assert trial.registry_db.aliases.challenger == trial.version
+    audit = trial.registry_db.run(lambda session: history_of(session, "support", 1))[0]
     assert (audit.action, audit.to_version, audit.reason) == (
         "set_aside",
         answer.version,
         f"run r2, evaluation 1: {trial.version} is on trial",
     )
     assert (
-        trial.books.run(
+        trial.registry_db.run(
             lambda session: checkpoint_saved(session, checkpoint("r2", trial.base, 2), NOW, RULE)
         )
         == []
     ), "its run has ended"
     trial.hear(trial.opinions(-0.8, 0.6))
-    assert trial.books.aliases.challenger is None, (
+    assert trial.registry_db.aliases.challenger is None, (
         "it may have learned from the batch that is quarantined now"
     )
-    trial.books.run(
+    trial.registry_db.run(
         lambda session: promote_by_operator(
             session, "support", answer.version, "I looked at it", NOW
         )
     )
-    assert trial.books.champion == answer.version
+    assert trial.registry_db.champion == answer.version
 
 
 def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
     trial: Trial,
 ) -> None:
-    old = trial.books.run(
+    old = trial.registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20260101_000000"), NOW, RULE)
     )[0]
     assert isinstance(old, VersionRegistered)
     assert old.answer == "reevaluate"
     assert trial.row is not None
-    assert trial.books.aliases.challenger == trial.version
-    trial.books.run(
+    assert trial.registry_db.aliases.challenger == trial.version
+    trial.registry_db.run(
         lambda session: training_rolled_back(
             session, rejection("r2", trial.base, evaluation=2), NOW
         )
     )
     assert trial.row is not None
-    (again,) = trial.books.run(
+    (again,) = trial.registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r3", trial.base), NOW, RULE)
     )
     assert isinstance(again, VersionRegistered)
@@ -323,31 +331,35 @@ def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
 def test_a_person_who_promotes_the_challenger_ends_its_trial(trial: Trial) -> None:
     trial.hear(trial.opinions(0.5, 0.5, count=20))
     assert trial.kept == 20
-    trial.books.run(
+    trial.registry_db.run(
         lambda session: promote_by_operator(session, "support", None, "good enough", NOW)
     )
-    assert (trial.books.champion, trial.row, trial.kept) == (trial.version, None, 0)
+    assert (trial.registry_db.champion, trial.row, trial.kept) == (trial.version, None, 0)
 
 
-def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(books: DatabaseFixture) -> None:
-    first = books.champion
-    books.run(lambda session: checkpoint_saved(session, checkpoint("r0", first), NOW))
-    trial = Trial(books)
-    books.run(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
+def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(
+    registry_db: DatabaseFixture,
+) -> None:
+    first = registry_db.champion
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r0", first), NOW))
+    trial = Trial(registry_db)
+    registry_db.run(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
     assert trial.row is None
-    assert (books.champion, books.aliases.challenger) == (first, trial.version)
+    assert (registry_db.champion, registry_db.aliases.challenger) == (first, trial.version)
     assert trial.hear(now=LATER) is None
-    assert books.champion == first
+    assert registry_db.champion == first
 
 
 def test_a_hold_freezes_a_trial(trial: Trial) -> None:
     begun, lifted = NOW + timedelta(hours=10), NOW + timedelta(hours=40)
-    trial.books.run(lambda session: hold(session, "support", "operator", "an incident", begun))
+    trial.registry_db.run(
+        lambda session: hold(session, "support", "operator", "an incident", begun)
+    )
     assert trial.hear(trial.opinions(-0.8, 0.6), begun) is None
     assert trial.hear(now=LATER) is None
     assert trial.row is not None
     assert trial.kept == 0
-    trial.books.run(
+    trial.registry_db.run(
         lambda session: release(session, "support", "operator", "it was nothing", lifted)
     )
     assert trial.row is not None
@@ -357,46 +369,46 @@ def test_a_hold_freezes_a_trial(trial: Trial) -> None:
     assert found.ending is None
 
 
-def test_of_a_model_on_hold_nothing_goes_on_trial(books: DatabaseFixture) -> None:
-    base = books.champion
-    books.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
-    (answer,) = books.run(
+def test_of_a_model_on_hold_nothing_goes_on_trial(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    registry_db.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    (answer,) = registry_db.run(
         lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW, RULE)
     )
     assert isinstance(answer, VersionRegistered)
     assert answer.answer == "held"
-    assert books.aliases.challenger == answer.version
-    assert books.run(lambda session: canary_trial_of(session, "support")) is None
+    assert registry_db.aliases.challenger == answer.version
+    assert registry_db.run(lambda session: canary_trial_of(session, "support")) is None
 
 
-def test_after_so_many_withdrawals_a_day_the_model_is_held(books: DatabaseFixture) -> None:
-    base = books.champion
-    trial = Trial(books)
+def test_after_so_many_withdrawals_a_day_the_model_is_held(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    trial = Trial(registry_db)
     for run in ("r1", "r2"):
         if run == "r2":
-            (said,) = books.run(
+            (said,) = registry_db.run(
                 lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW, RULE)
             )
             assert isinstance(said, VersionRegistered)
             trial.version = said.version
             trial.serve()
-        assert books.run(lambda session: hold_of(session, "support")) is None
+        assert registry_db.run(lambda session: hold_of(session, "support")) is None
         trial.hear(trial.opinions(-0.8, 0.6))
-    held = books.run(lambda session: hold_of(session, "support"))
+    held = registry_db.run(lambda session: hold_of(session, "support"))
     assert held is not None
     assert held.actor == "canary"
 
 
 def test_the_share_may_be_changed_under_way_and_nothing_else(trial: Trial) -> None:
     more = TRIED.model_copy(update={"canary": CanarySettings(share=0.3, rewards=1000, hours=1)})
-    trial.books.run(lambda session: update_share(session, more))
+    trial.registry_db.run(lambda session: update_share(session, more))
     assert trial.row is not None
     assert CanarySettings.model_validate(trial.row.rule) == RULE.model_copy(update={"share": 0.3})
 
 
 def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
     trial.hear(trial.opinions(0.5, 0.25, count=12))
-    shown = trial.books.run(lambda session: model_view(session, "support"))["trial"]
+    shown = trial.registry_db.run(lambda session: model_view(session, "support"))["trial"]
     assert (shown["version"], shown["champion"], shown["share"], shown["until"]) == (
         trial.version,
         trial.base,
@@ -417,16 +429,16 @@ def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
 
 def test_a_trial_is_beside_the_monitors_rewards(trial: Trial) -> None:
     """The monitor's memory of the champion is as it was; it knows nothing of a challenger."""
-    before = trial.books.run(
+    before = trial.registry_db.run(
         lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow))
     )
-    trial.books.run(
+    trial.registry_db.run(
         lambda session: monitor_live_rewards(
             session, MODEL, [feedback(trial.version, 1.0, "user 1")], NOW
         )
     )
     assert (
-        trial.books.run(
+        trial.registry_db.run(
             lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow))
         )
         == before

@@ -22,13 +22,13 @@ USERS = [f"user {number}" for number in range(40)]
 
 
 def hear(
-    books: DatabaseFixture,
+    registry_db: DatabaseFixture,
     heard: Sequence[FeedbackScored],
     rule: MonitorSettings | None = None,
     now: datetime = NOW,
 ) -> MonitorResult:
     model = MODEL.model_copy(update={"monitor": rule or MonitorSettings()})
-    return books.run(lambda session: monitor_live_rewards(session, model, heard, now))
+    return registry_db.run(lambda session: monitor_live_rewards(session, model, heard, now))
 
 
 def opinions(
@@ -37,58 +37,68 @@ def opinions(
     return [feedback(version, reward, user) for user in users]
 
 
-def promoted(books: DatabaseFixture, run: str) -> str:
-    books.run(lambda session: checkpoint_saved(session, checkpoint(run, books.champion), NOW))
-    return books.champion
+def promoted(registry_db: DatabaseFixture, run: str) -> str:
+    registry_db.run(
+        lambda session: checkpoint_saved(session, checkpoint(run, registry_db.champion), NOW)
+    )
+    return registry_db.champion
 
 
-def kept(books: DatabaseFixture) -> int:
-    return books.run(
+def kept(registry_db: DatabaseFixture) -> int:
+    return registry_db.run(
         lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow)) or 0
     )
 
 
-def test_each_is_kept_once_and_of_nobody_too_many(books: DatabaseFixture) -> None:
-    base = books.champion
+def test_each_is_kept_once_and_of_nobody_too_many(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
     same = feedback(base, 1.0, "ann", name="twice")
-    hear(books, [same, same])
-    hear(books, [same, *(feedback(base, 1.0, "ann") for _ in range(20))])
-    assert kept(books) == MonitorSettings().rewards_per_user
-    hear(books, [feedback(base, 1.0, None) for _ in range(20)])
-    assert kept(books) == MonitorSettings().rewards_per_user + 20, (
+    hear(registry_db, [same, same])
+    hear(registry_db, [same, *(feedback(base, 1.0, "ann") for _ in range(20))])
+    assert kept(registry_db) == MonitorSettings().rewards_per_user
+    hear(registry_db, [feedback(base, 1.0, None) for _ in range(20)])
+    assert kept(registry_db) == MonitorSettings().rewards_per_user + 20, (
         "without a user every answer is somebody's"
     )
 
 
-def test_what_says_nothing_of_what_answers_is_not_kept(books: DatabaseFixture) -> None:
-    base = books.champion
+def test_what_says_nothing_of_what_answers_is_not_kept(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
     hear(
-        books,
+        registry_db,
         [
             feedback(None, 1.0, "ann"),
             feedback("v9_20260101_000000", 1.0, "bob"),
             feedback(base, 0.0, "cy", "retracted"),
         ],
     )
-    assert kept(books) == 0
+    assert kept(registry_db) == 0
 
 
-def test_an_id_that_no_database_takes_is_kept_once_like_any_other(books: DatabaseFixture) -> None:
-    odd = feedback(books.champion, 1.0, "ann\x00", name="a\x00b")
-    hear(books, [odd, odd])
-    assert kept(books) == 1
+def test_an_id_that_no_database_takes_is_kept_once_like_any_other(
+    registry_db: DatabaseFixture,
+) -> None:
+    odd = feedback(registry_db.champion, 1.0, "ann\x00", name="a\x00b")
+    hear(registry_db, [odd, odd])
+    assert kept(registry_db) == 1
 
 
-def test_only_the_first_rewards_of_a_version_are_kept(books: DatabaseFixture) -> None:
-    hear(books, opinions(books.champion, 1.0), MonitorSettings(minimum_rewards=2, most_rewards=7))
-    assert kept(books) == 7
+def test_only_the_first_rewards_of_a_version_are_kept(registry_db: DatabaseFixture) -> None:
+    hear(
+        registry_db,
+        opinions(registry_db.champion, 1.0),
+        MonitorSettings(minimum_rewards=2, most_rewards=7),
+    )
+    assert kept(registry_db) == 7
 
 
-def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: DatabaseFixture) -> None:
-    base = books.champion
-    hear(books, opinions(base, 0.8))
-    worse = promoted(books, "r1")
-    watched = hear(books, opinions(worse, -0.5))
+def test_a_champion_that_does_worse_is_rolled_back_and_says_why(
+    registry_db: DatabaseFixture,
+) -> None:
+    base = registry_db.champion
+    hear(registry_db, opinions(base, 0.8))
+    worse = promoted(registry_db, "r1")
+    watched = hear(registry_db, opinions(worse, -0.5))
     assert isinstance(watched.moved, VersionRolledBack)
     assert (watched.moved.version, watched.moved.from_version, watched.moved.actor) == (
         base,
@@ -97,16 +107,16 @@ def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: DatabaseF
     )
     assert "-0.50" in watched.moved.reason
     assert "+0.80" in watched.moved.reason
-    assert books.champion == base
-    row = books.run(lambda session: history_of(session, "support", 1))[0]
+    assert registry_db.champion == base
+    row = registry_db.run(lambda session: history_of(session, "support", 1))[0]
     assert (row.actor, row.action, row.to_version) == ("monitor", "roll_back", base)
     assert row.evidence["live"]["pairs"] == len(USERS)
-    event = books.run(
+    event = registry_db.run(
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first()
     )
     assert event is not None
     assert event.event_id == watched.moved.event_id
-    live = books.run(lambda session: rewards_by_version(session, "support"))
+    live = registry_db.run(lambda session: rewards_by_version(session, "support"))
     assert list(live) == [base, worse]
     assert {
         name: MeanReward(round(found.mean, 6), found.count) for name, found in live.items()
@@ -116,104 +126,113 @@ def test_a_champion_that_does_worse_is_rolled_back_and_says_why(books: DatabaseF
     }
 
 
-def test_a_champion_that_does_as_well_stays(books: DatabaseFixture) -> None:
-    hear(books, opinions(books.champion, 0.5))
-    newer = promoted(books, "r1")
-    watched = hear(books, opinions(newer, 0.5))
+def test_a_champion_that_does_as_well_stays(registry_db: DatabaseFixture) -> None:
+    hear(registry_db, opinions(registry_db.champion, 0.5))
+    newer = promoted(registry_db, "r1")
+    watched = hear(registry_db, opinions(newer, 0.5))
     assert watched.evidence is not None
     assert not watched.worse
-    assert books.champion == newer
+    assert registry_db.champion == newer
 
 
-def test_strangers_do_not_bring_a_champion_down(books: DatabaseFixture) -> None:
-    hear(books, opinions(books.champion, 0.8))
-    newer = promoted(books, "r1")
+def test_strangers_do_not_bring_a_champion_down(registry_db: DatabaseFixture) -> None:
+    hear(registry_db, opinions(registry_db.champion, 0.8))
+    newer = promoted(registry_db, "r1")
     strangers = [f"stranger {number}" for number in range(200)]
-    watched = hear(books, opinions(newer, -1.0, strangers))
+    watched = hear(registry_db, opinions(newer, -1.0, strangers))
     assert watched.evidence is not None
     assert watched.evidence.pairs == 0
-    assert books.champion == newer
+    assert registry_db.champion == newer
 
 
-def test_one_user_does_not_bring_a_champion_down(books: DatabaseFixture) -> None:
-    hear(books, opinions(books.champion, 0.8))
-    newer = promoted(books, "r1")
-    hear(books, opinions(newer, -1.0, [USERS[0]] * 500))
-    assert books.champion == newer
+def test_one_user_does_not_bring_a_champion_down(registry_db: DatabaseFixture) -> None:
+    hear(registry_db, opinions(registry_db.champion, 0.8))
+    newer = promoted(registry_db, "r1")
+    hear(registry_db, opinions(newer, -1.0, [USERS[0]] * 500))
+    assert registry_db.champion == newer
 
 
-def test_a_version_that_somebody_went_back_to_is_not_watched(books: DatabaseFixture) -> None:
-    base = books.champion
-    hear(books, opinions(base, -0.8))
-    promoted(books, "r1")
-    hear(books, opinions(books.champion, 0.8))
-    books.run(lambda session: roll_back(session, "support", base, "by hand", "operator", NOW))
-    assert hear(books, opinions(base, -1.0)) == MonitorResult()
-    assert books.champion == base
+def test_a_version_that_somebody_went_back_to_is_not_watched(registry_db: DatabaseFixture) -> None:
+    base = registry_db.champion
+    hear(registry_db, opinions(base, -0.8))
+    promoted(registry_db, "r1")
+    hear(registry_db, opinions(registry_db.champion, 0.8))
+    registry_db.run(lambda session: roll_back(session, "support", base, "by hand", "operator", NOW))
+    assert hear(registry_db, opinions(base, -1.0)) == MonitorResult()
+    assert registry_db.champion == base
 
 
-def test_where_it_may_not_act_it_only_tells(books: DatabaseFixture) -> None:
-    hear(books, opinions(books.champion, 0.8))
-    worse = promoted(books, "r1")
-    watched = hear(books, opinions(worse, -0.5), MonitorSettings(acts=False))
+def test_where_it_may_not_act_it_only_tells(registry_db: DatabaseFixture) -> None:
+    hear(registry_db, opinions(registry_db.champion, 0.8))
+    worse = promoted(registry_db, "r1")
+    watched = hear(registry_db, opinions(worse, -0.5), MonitorSettings(acts=False))
     assert watched.worse
     assert watched.moved is None
-    assert books.champion == worse
+    assert registry_db.champion == worse
 
 
 def test_after_so_many_rollbacks_a_day_the_model_is_held_until_somebody_lifts_it(
-    books: DatabaseFixture,
+    registry_db: DatabaseFixture,
 ) -> None:
     rule = MonitorSettings(rollbacks_per_day=2)
-    base = books.champion
-    hear(books, opinions(base, 0.8), rule)
+    base = registry_db.champion
+    hear(registry_db, opinions(base, 0.8), rule)
     for number, expected in (("r1", False), ("r2", True)):
-        worse = promoted(books, number)
-        assert hear(books, opinions(worse, -0.5), rule).moved is not None
-        assert (books.run(lambda session: hold_of(session, "support")) is not None) == expected
-    (answer,) = books.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW))
+        worse = promoted(registry_db, number)
+        assert hear(registry_db, opinions(worse, -0.5), rule).moved is not None
+        assert (
+            registry_db.run(lambda session: hold_of(session, "support")) is not None
+        ) == expected
+    (answer,) = registry_db.run(
+        lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW)
+    )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion) == ("held", base)
-    assert (books.champion, books.aliases.challenger) == (base, answer.version)
+    assert (registry_db.champion, registry_db.aliases.challenger) == (base, answer.version)
     assert (
-        books.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW)) == []
+        registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW))
+        == []
     ), "the run has ended"
     assert (
-        books.run(
+        registry_db.run(
             lambda session: training_rolled_back(session, rejection("r3", base, evaluation=2), NOW)
         )
         == []
     )
 
-    assert books.run(lambda session: release(session, "support", "operator", "looked at it", NOW))
-    assert books.champion == base, "what waits is promoted by a person"
-    books.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
-    assert books.champion == answer.version
+    assert registry_db.run(
+        lambda session: release(session, "support", "operator", "looked at it", NOW)
+    )
+    assert registry_db.champion == base, "what waits is promoted by a person"
+    registry_db.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
+    assert registry_db.champion == answer.version
 
 
-def test_the_count_of_a_day_begins_anew(books: DatabaseFixture) -> None:
+def test_the_count_of_a_day_begins_anew(registry_db: DatabaseFixture) -> None:
     rule = MonitorSettings(rollbacks_per_day=2)
-    hear(books, opinions(books.champion, 0.8), rule)
+    hear(registry_db, opinions(registry_db.champion, 0.8), rule)
     for number, day in (("r1", 0), ("r2", 2)):
-        worse = promoted(books, number)
-        hear(books, opinions(worse, -0.5), rule, NOW + timedelta(days=day))
-    assert books.run(lambda session: hold_of(session, "support")) is None
+        worse = promoted(registry_db, number)
+        hear(registry_db, opinions(worse, -0.5), rule, NOW + timedelta(days=day))
+    assert registry_db.run(lambda session: hold_of(session, "support")) is None
 
 
-def test_a_model_on_hold_is_not_rolled_back(books: DatabaseFixture) -> None:
-    hear(books, opinions(books.champion, 0.8))
-    worse = promoted(books, "r1")
-    assert books.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
-    assert not books.run(lambda session: hold(session, "support", "operator", "again", NOW))
-    watched = hear(books, opinions(worse, -0.5))
+def test_a_model_on_hold_is_not_rolled_back(registry_db: DatabaseFixture) -> None:
+    hear(registry_db, opinions(registry_db.champion, 0.8))
+    worse = promoted(registry_db, "r1")
+    assert registry_db.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
+    assert not registry_db.run(lambda session: hold(session, "support", "operator", "again", NOW))
+    watched = hear(registry_db, opinions(worse, -0.5))
     assert watched.worse
-    assert books.champion == worse
-    assert [row.action for row in books.run(lambda session: history_of(session, "support", 9))][
-        :1
-    ] == ["hold"]
+    assert registry_db.champion == worse
+    assert [
+        row.action for row in registry_db.run(lambda session: history_of(session, "support", 9))
+    ][:1] == ["hold"]
 
 
-def test_a_hold_of_what_is_not_there_is_refused(books: DatabaseFixture) -> None:
+def test_a_hold_of_what_is_not_there_is_refused(registry_db: DatabaseFixture) -> None:
     with pytest.raises(UnknownVersion, match="nothing"):
-        books.run(lambda session: hold(session, "nothing", "operator", "why not", NOW))
-    assert not books.run(lambda session: release(session, "support", "operator", "why not", NOW))
+        registry_db.run(lambda session: hold(session, "nothing", "operator", "why not", NOW))
+    assert not registry_db.run(
+        lambda session: release(session, "support", "operator", "why not", NOW)
+    )

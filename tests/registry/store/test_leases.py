@@ -15,8 +15,8 @@ LOG = configure("test", "error", "text")
 class Replicas:
     """Two replicas, each with a clock of its own, and what they were told."""
 
-    def __init__(self, books: DatabaseFixture) -> None:
-        self.books = books
+    def __init__(self, registry_db: DatabaseFixture) -> None:
+        self.registry_db = registry_db
         self.clocks = [ManualClock(NOW), ManualClock(NOW)]
         self.changes = [0, 0]
         self.leases = [self._lease(number) for number in range(2)]
@@ -26,7 +26,7 @@ class Replicas:
             self.changes[number] += 1
 
         return Lease(
-            self.books.database,
+            self.registry_db.database,
             "deploy support",
             f"replica {number}",
             self.clocks[number],
@@ -36,7 +36,7 @@ class Replicas:
         )
 
     def guard(self, number: int) -> None:
-        self.books.run(self.leases[number].guard)
+        self.registry_db.run(self.leases[number].guard)
 
     def pass_(self, seconds: float) -> None:
         for clock in self.clocks:
@@ -44,8 +44,8 @@ class Replicas:
 
 
 @pytest.fixture
-def replicas(books: DatabaseFixture) -> Replicas:
-    return Replicas(books)
+def replicas(registry_db: DatabaseFixture) -> Replicas:
+    return Replicas(registry_db)
 
 
 async def test_the_first_gets_it_and_keeps_it_by_beats(replicas: Replicas) -> None:
@@ -98,14 +98,14 @@ async def test_what_is_released_is_free_at_once(replicas: Replicas) -> None:
 
 
 async def test_one_of_two_publishes_and_the_other_goes_on_where_it_stopped(
-    books: DatabaseFixture,
+    registry_db: DatabaseFixture,
 ) -> None:
     """Version 0 put two events into the outbox; the first publisher sends both but dies before it
     marks the second.
     """
     bus, clock = MemoryBus(), ManualClock(NOW)
     first, second = (
-        OutboxPublisher(books.database, bus, clock, LOG, name, lease_seconds=10)
+        OutboxPublisher(registry_db.database, bus, clock, LOG, name, lease_seconds=10)
         for name in ("first", "second")
     )
     sent = 0

@@ -4,6 +4,7 @@ refused; what never happens it refuses.
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,23 +199,25 @@ def test_several_replicas_may_start_at_once(database_url: str) -> None:
     ],
 )
 def test_what_never_happens_is_refused_by_the_database(
-    books: DatabaseFixture, statement: str
+    registry_db: DatabaseFixture, statement: str
 ) -> None:
-    base = books.champion
+    base = registry_db.champion
     for run in ("r1", "r2"):
-        books.run(lambda session, run=run: checkpoint_saved(session, checkpoint(run, base), NOW))  # type: ignore[misc]  # bound in the loop
-    books.run(
+        registry_db.run(partial(checkpoint_saved, event=checkpoint(run, base), now=NOW))
+    registry_db.run(
         lambda session: session.add(
             AdapterRemovalRow(run_id="r3", model="support", uri="adapters/r3", reason="old", at=NOW)
         )
     )
-    books.run(lambda session: session.add(AdapterRemovalDoneRow(run_id="r3", objects=1, at=NOW)))
+    registry_db.run(
+        lambda session: session.add(AdapterRemovalDoneRow(run_id="r3", objects=1, at=NOW))
+    )
     with pytest.raises(IntegrityError):
-        books.run(lambda session: session.execute(text(statement)))
+        registry_db.run(lambda session: session.execute(text(statement)))
 
 
 def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(
-    books: DatabaseFixture,
+    registry_db: DatabaseFixture,
 ) -> None:
     for column in [column.name for column in VersionRow.__table__.columns]:
 
@@ -222,23 +225,23 @@ def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(
             session.execute(text(f"UPDATE versions SET {column} = {column}"))
 
         if column.startswith("merged_"):
-            books.run(change)
+            registry_db.run(change)
         else:
             with pytest.raises(IntegrityError, match="never changes"):
-                books.run(change)
+                registry_db.run(change)
 
 
 def test_decisions_that_meet_are_made_one_after_the_other(
-    books: DatabaseFixture, database_url: str
+    registry_db: DatabaseFixture, database_url: str
 ) -> None:
     """Eight outcomes against the same champion, from two replicas at once: one holds, and each
     other one is sent back.
     """
-    base = books.champion
+    base = registry_db.champion
     other = Database(database_url)
 
     def decide(number: int) -> str:
-        work = (books.database, other)[number % 2].run_sync
+        work = (registry_db.database, other)[number % 2].run_sync
         return str(
             work(lambda session: checkpoint_saved(session, checkpoint(f"r{number}", base), NOW))[
                 0
@@ -248,19 +251,21 @@ def test_decisions_that_meet_are_made_one_after_the_other(
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(decide, range(8))) == ["promoted"] + ["reevaluate"] * 7
     other.close()
-    versions = books.run(lambda session: sorted(row.number for row in session.query(VersionRow)))
+    versions = registry_db.run(
+        lambda session: sorted(row.number for row in session.query(VersionRow))
+    )
     assert versions == list(range(9))
-    moves = books.run(lambda session: [row.action for row in session.query(AuditRow)])
+    moves = registry_db.run(lambda session: [row.action for row in session.query(AuditRow)])
     assert (moves.count("promote"), moves.count("challenge")) == (1, 8)
 
 
 def test_a_value_that_no_column_takes_is_a_dead_letter(
-    books: DatabaseFixture, database_url: str
+    registry_db: DatabaseFixture, database_url: str
 ) -> None:
     if database_url.startswith("sqlite"):
         pytest.skip("SQLite takes it")
     with pytest.raises(UnstorableValue, match="NUL"):
-        books.run(
+        registry_db.run(
             lambda session: session.add(
                 OutcomeRow(run_id="a\x00b", evaluation=1, event_id="x", answer="rejected")
             )

@@ -51,12 +51,12 @@ class Registry(Stage):
     minutes = 0
 
     def hear(self, event: ExamplesWithdrawn, offset: int = 0) -> None:
-        self.books.run(partial(record_withdrawal, event=event, offset=offset, now=NOW))
+        self.registry_db.run(partial(record_withdrawal, event=event, offset=offset, now=NOW))
 
     def promoted(self, run: str, heard: int | None = None) -> str:
         """The version of a run that had heard of withdrawals up to an offset."""
         self.minutes += 1
-        saved = checkpoint(run, self.books.champion).model_copy(
+        saved = checkpoint(run, self.registry_db.champion).model_copy(
             update={
                 "occurred_at": NOW + timedelta(minutes=self.minutes),
                 "withdrawn_through": None
@@ -64,15 +64,15 @@ class Registry(Stage):
                 else Position(topic=DATASET_WITHDRAWALS, partition=0, offset=heard),
             }
         )
-        self.books.run(lambda session: checkpoint_saved(session, saved, NOW))
-        return self.books.champion
+        self.registry_db.run(lambda session: checkpoint_saved(session, saved, NOW))
+        return self.registry_db.champion
 
     def rejected(self, run: str) -> None:
         self.minutes += 1
-        event = rejection(run, self.books.champion).model_copy(
+        event = rejection(run, self.registry_db.champion).model_copy(
             update={"occurred_at": NOW + timedelta(minutes=self.minutes)}
         )
-        self.books.run(lambda session: training_rolled_back(session, event, NOW))
+        self.registry_db.run(lambda session: training_rolled_back(session, event, NOW))
 
     async def get(self, path: str) -> Any:
         async with httpx.AsyncClient(
@@ -90,14 +90,14 @@ class Registry(Stage):
 
 
 @pytest.fixture
-def registry(books: DatabaseFixture, tmp_path: Path) -> Registry:
-    return Registry(books, tmp_path)
+def registry(registry_db: DatabaseFixture, tmp_path: Path) -> Registry:
+    return Registry(registry_db, tmp_path)
 
 
 async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withdrawn(
     registry: Registry,
 ) -> None:
-    base = registry.books.champion
+    base = registry.registry_db.champion
     first, second = registry.promoted("r1"), registry.promoted("r2")
     registry.hear(withdrawn("x", ("batch of r1", ["e1", "e2"]), ("batch of r2", ["e3"])))
     after = registry.promoted("r3", heard=0)
@@ -109,10 +109,10 @@ async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withd
 
 
 async def test_what_was_made_after_going_back_is_free_of_it(registry: Registry) -> None:
-    base = registry.books.champion
+    base = registry.registry_db.champion
     first = registry.promoted("r1")
     registry.hear(withdrawn("x", ("batch of r1", ["e1"])))
-    registry.books.run(
+    registry.registry_db.run(
         lambda session: roll_back(session, "support", base, "withdrawn", "operator", NOW)
     )
     second = registry.promoted("r2", heard=0)
@@ -122,7 +122,7 @@ async def test_what_was_made_after_going_back_is_free_of_it(registry: Registry) 
 async def test_a_version_that_comes_later_counts_if_its_run_had_begun_without_knowing(
     registry: Registry,
 ) -> None:
-    base = registry.books.champion
+    base = registry.registry_db.champion
     registry.hear(withdrawn("x", ("batch of r1", ["e1"])), offset=7)
     late = registry.promoted("r1", heard=6)
     assert await registry.counts() == {base: 0, late: 1}
