@@ -1,4 +1,4 @@
-"""The trainer: `python -m services.trainer`."""
+"""Composition root of the trainer: `python -m services.trainer`."""
 
 import asyncio
 import signal
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.trainer.app import Trainer
+from services.trainer.bus_view.view import VIEW_TOPICS
 from services.trainer.environment import require_trainable_machine
 from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import locate_base
@@ -32,13 +33,7 @@ from shared.kafka.topic_reader import KafkaTopicReader
 from shared.logs import configure
 from shared.messaging.bus import Record
 from shared.messaging.consume import consume
-from shared.messaging.topics import (
-    DATASET_WITHDRAWALS,
-    MODELS_VERSIONS,
-    TRAINING_BATCHES,
-    TRAINING_CHECKPOINTS,
-    TRAINING_ROLLBACKS,
-)
+from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
@@ -47,12 +42,12 @@ from shared.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
-VIEW_TOPICS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
-
 
 async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> None:
-    """Run until it is told to stop: then a run leaves its checkpoint, the child is ended, nothing
-    is published and nothing committed. Raises RatchetError when it cannot go on.
+    """Run the service until a stop is requested. Then the current run saves its checkpoint, the
+    training process ends, and nothing is published or committed.
+
+    Raises RatchetError if the service cannot continue.
     """
     log = configure("trainer", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
@@ -66,21 +61,19 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
         name: await asyncio.to_thread(locate_base, settings.bases, model.base.training)
         for name, model in models.files.items()
     }
-    folders = sorted({base.folder for base in bases.values()})
-    unfinished, cluster = settings.work.absolute(), settings.ray_address
+    base_folders = sorted({base.folder for base in bases.values()})
+    work, cluster = settings.work.absolute(), settings.ray_address
     launch = (
         LOCAL
         if cluster is None
-        else ray_launch(cluster, settings.ray_gpus, settings.threads, unfinished, folders)
+        else ray_launch(cluster, settings.ray_gpus, settings.threads, work, base_folders)
     )
-    child = TrainingProcess(settings.threads, log, settings.memory_limit, launch)
+    process = TrainingProcess(settings.threads, log, settings.memory_limit, launch)
     security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
-    others = KafkaTopicReader(settings.bootstrap_servers, VIEW_TOPICS, security)
-    store, runs = CountedStore(FsspecStore(settings.object_store), metrics), RunFolders(unfinished)
-    trainer = Trainer(
-        models, bases, store, runs, child, others, producer, clock, metrics, health, log, traces
-    )
+    view_reader = KafkaTopicReader(settings.bootstrap_servers, VIEW_TOPICS, security)
+    store, folders = CountedStore(FsspecStore(settings.object_store), metrics), RunFolders(work)
+    trainer = Trainer(models, bases, store, folders, process, view_reader, producer, runtime)
     consumer = KafkaConsumer(
         settings.bootstrap_servers,
         settings.trainer_group,
@@ -94,19 +87,19 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
     async def handle(record: Record) -> None:
         await trainer.handle(record, lambda: consumer.owns_after_rebalance(record))
 
-    async def work() -> None:
-        await others.start()
+    async def consume_batches() -> None:
+        await view_reader.start()
         await _warm_up(trainer, None if cluster else require_trainable_machine(log))
         await producer.start()
         await consumer.start()
         health.mark_ready()
         log.info("ready", models=sorted(models.files))
-        async with aclosing(consumer.records()) as records:
-            waiting = WindowQueue(
-                trainer.window_opens_at, consumer.owns, consumer.commit, clock, metrics, log
-            )
-            async with aclosing(waiting.ready_records(records)) as ready:
-                await consume(ready, handle, waiting.commit, producer, runtime)
+        queue = WindowQueue(trainer.window_opens_at, consumer.owns, consumer.commit, runtime)
+        async with (
+            aclosing(consumer.records()) as records,
+            aclosing(queue.ready_records(records)) as ready,
+        ):
+            await consume(ready, handle, queue.commit, producer, runtime)
 
     metrics.init_series("ratchet_dead_letters_total", topic=TRAINING_BATCHES)
     initialize_run_metrics(metrics, models)
@@ -116,24 +109,25 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
         {"work": settings.work, "object_store": local_folder(settings.object_store)},
     )
     stop_health = serve_health(health, metrics.registry, settings.http_host, settings.trainer_port)
-    working, telling = asyncio.create_task(work()), asyncio.create_task(stop_requested.wait())
-    ends = EndOffsets(settings.bootstrap_servers, security=security)
-    watching = asyncio.create_task(
-        export_lag(consumer, settings.trainer_group, (TRAINING_BATCHES,), ends, metrics)
+    consuming = asyncio.create_task(consume_batches())
+    stopping = asyncio.create_task(stop_requested.wait())
+    end_offsets = EndOffsets(settings.bootstrap_servers, security=security)
+    exporting_lag = asyncio.create_task(
+        export_lag(consumer, settings.trainer_group, (TRAINING_BATCHES,), end_offsets, metrics)
     )
     try:
-        await asyncio.wait({working, telling}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await asyncio.wait({consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if consuming.done():
+            consuming.result()
         log.info("stopping")
         await trainer.pause(settings.stop_seconds)
     finally:
-        for task in (working, telling, watching):
+        for task in (consuming, stopping, exporting_lag):
             task.cancel()
-        await asyncio.gather(working, telling, watching, return_exceptions=True)
-        await child.stop()
+        await asyncio.gather(consuming, stopping, exporting_lag, return_exceptions=True)
+        await process.stop()
         await consumer.stop()
-        await others.stop()
+        await view_reader.stop()
         await producer.stop()
         await asyncio.to_thread(traces.close)
         stop_health()
@@ -141,8 +135,8 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
 
 @dataclass(frozen=True)
 class PauseOnRebalance:
-    """What a rebalance means for the run in hand: it goes on from its checkpoint, here or
-    elsewhere.
+    """Pauses the current run before partitions move; it resumes from its checkpoint, here or on
+    its new owner.
     """
 
     trainer: Trainer
@@ -152,25 +146,26 @@ class PauseOnRebalance:
         await self.trainer.pause(self.timeout_seconds)
 
     async def after_assign(self) -> None:
-        await self.trainer.settled()
+        await self.trainer.after_rebalance()
 
 
-async def _warm_up(trainer: Trainer, look: Coroutine[Any, Any, None] | None) -> None:
-    """Meanwhile the machine is looked at, where it is this one that trains; what is the matter with
-    it says more than what fails because of it.
+async def _warm_up(trainer: Trainer, machine_check: Coroutine[Any, Any, None] | None) -> None:
+    """Warm up, and check the machine meanwhile if training runs on it. The result of the check is
+    raised first: it explains a failed warm-up better than the warm-up's own error.
     """
-    looking = asyncio.ensure_future(look or asyncio.sleep(0))
+    checking = asyncio.ensure_future(machine_check or asyncio.sleep(0))
     try:
         await trainer.warm_up()
-        await looking
+        await checking
     except RunFailed as failure:
-        await looking
+        await checking
         raise Misconfigured(f"{failure.reason}; {failure.advice}") from failure
     finally:
-        looking.cancel()
+        checking.cancel()
 
 
 def _check_gate_sets(models: Models) -> None:
+    """Read every file that a model's gate refers to, so that an invalid one fails at start."""
     for model in models.files:
         models.golden(model)
         models.regression_set(model)
@@ -180,14 +175,14 @@ def _check_gate_sets(models: Models) -> None:
 
 
 async def _serve_until_signal(settings: TrainerSettings) -> None:
-    told_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    await serve(settings, told_to_stop)
+        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
+    await serve(settings, stop_requested)
 
 
 def main() -> int:
-    """The exit status."""
+    """Return the exit status."""
     return exit_status(
         "trainer", lambda: asyncio.run(_serve_until_signal(read_settings(TrainerSettings)))
     )

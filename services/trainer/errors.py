@@ -1,13 +1,13 @@
-"""How a run can fail by its own fault; each becomes a `TrainingRolledBack` with advice, and the
-consumer goes on.
+"""Failures of a run itself; each becomes a `TrainingRolledBack` with advice, and the consumer
+continues with the next batch.
 """
 
 LOWER_LEARNING_RATE = "lower the lane's learning_rate, or set its precision to fp32"
 
 
 class RunFailed(Exception):
-    """This run cannot give a version, and trying again would not help. `advice` says what a person
-    can do.
+    """The run cannot produce a version, and a retry would not help. `advice` tells an operator
+    what to do.
     """
 
     def __init__(self, reason: str, advice: str = "") -> None:
@@ -17,9 +17,7 @@ class RunFailed(Exception):
 
 
 class RunInterrupted(Exception):
-    """Training was stopped as it was asked to be, after `step` steps and with a checkpoint to go on
-    from.
-    """
+    """Training stopped on request after `step` steps, with a checkpoint to resume from."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"interrupted after step {step}")
@@ -27,9 +25,9 @@ class RunInterrupted(Exception):
 
 
 class ChildProcessEnded(Exception):
-    """The training process ended in the middle of a request; a new one may do better.
-    `short_of_memory` when that is what it died of, or when it was killed, as a kernel does that has
-    none left.
+    """The training process ended during a request; a new one may succeed.
+
+    `out_of_memory` is true if it ran out of memory, or was killed as the kernel's OOM killer does.
     """
 
     def __init__(self, reason: str, out_of_memory: bool = False) -> None:

@@ -1,16 +1,15 @@
-"""What is finished of each run, on this machine's disk, so that a repeat after a crash goes on from
-there.
+"""Completed stages of each run, on this machine's disk, so that a restart resumes from there.
 
-    <work>/runs/<run_id>/plan.json          parent, quarantine and withdrawals: the training set is a function of it and of the batch
-                         checkpoint-<step>/ where the child would go on from
-                         adapter/           what the child has written
-                         trained.json       written after it, with the digests of its files
-                         outcome-<n>.json   the event of evaluation n, written before it is published
-    <work>/adapters/<digest>/               adapters of champions, for the child to read
-    <work>/references/<digest>.json         the base's own answers to prompts
+    <work>/runs/<run_id>/plan.json           parent, quarantine and withdrawals; with the batch they
+                                             determine the training set
+                         checkpoint-<step>/  state that the training process resumes from
+                         adapter/            written by the training process
+                         trained.json        written after it, with the digests of its files
+                         outcome-<n>.json    event of evaluation n, written before it is published
+    <work>/adapters/<digest>/                champions' adapters, for the training process to read
+    <work>/references/<digest>.json          the base's own answers to prompts
 
-Every file is written as a whole or not at all. What writes raises RunFailed when this machine's
-disk does not take it.
+Every write is atomic. Writes raise RunFailed if this machine's disk does not accept them.
 """
 
 import shutil
@@ -45,15 +44,15 @@ M = TypeVar("M", bound=BaseModel)
 Outcome = CheckpointSaved | TrainingRolledBack
 
 WRONG_BASE_ADVICE = (
-    "put back the base that the champion was made on (base.training in the model file, "
-    "RATCHET_BASES), or roll the model back to its "
-    "version 0, which is the base itself, and begin anew from there"
+    "put back the base that the champion was trained on (base.training in the model file, "
+    "RATCHET_BASES), or roll the model back to its version 0, which is the base itself, and start "
+    "again from there"
 )
 
 
 class RunPlan(FrozenModel):
-    """What was decided before training began. `parent` is the adapter that it starts from, none for
-    a fresh one. `withdrawn` are feedback ids, as far as was heard at `withdrawn_through`.
+    """Decisions made before training. `parent` is the adapter to continue from, None for a fresh
+    one. `withdrawn` are feedback ids, read up to `withdrawn_through`.
     """
 
     parent_version: str
@@ -65,7 +64,7 @@ class RunPlan(FrozenModel):
 
 
 class TrainedRun(FrozenModel):
-    """A trained adapter, with what it cost, what it learned from, and how."""
+    """A trained adapter, with its cost, its examples and its objectives."""
 
     trained: Trained
     examples_new: int
@@ -78,7 +77,7 @@ class TrainedRun(FrozenModel):
 
 
 class RecordedOutcome(FrozenModel):
-    """One of the two events."""
+    """Exactly one of the two events."""
 
     checkpoint: CheckpointSaved | None = None
     rollback: TrainingRolledBack | None = None
@@ -91,7 +90,7 @@ class CachedAnswers(FrozenModel):
 
 
 class RunFolders:
-    """The folder above."""
+    """Reads and writes the folders above."""
 
     def __init__(self, work: Path) -> None:
         self._work = work.resolve()
@@ -104,11 +103,11 @@ class RunFolders:
         self._write(f"runs/{run_id}/plan.json", plan)
 
     def checkpoints_folder(self, run_id: str) -> Path:
-        """Where the child keeps the checkpoints of a run."""
+        """Return the folder in which the training process keeps a run's checkpoints."""
         return self._work / "runs" / run_id
 
     def adapter_folder(self, run_id: str) -> Path:
-        """Where the child writes the adapter of a run."""
+        """Return the folder into which the training process writes a run's adapter."""
         return self._work / "runs" / run_id / "adapter"
 
     def adapter_files(self, run_id: str) -> dict[str, bytes]:
@@ -117,11 +116,11 @@ class RunFolders:
         }
 
     def trained(self, run_id: str) -> TrainedRun | None:
-        """What was trained; None when nothing was, or when it is not all there any more."""
-        found = self._read(f"runs/{run_id}/trained.json", TrainedRun)
-        if found is None or not self.adapter_folder(run_id).is_dir():
+        """Return the trained run; None if it is not trained yet, or its adapter is incomplete."""
+        run = self._read(f"runs/{run_id}/trained.json", TrainedRun)
+        if run is None or not self.adapter_folder(run_id).is_dir():
             return None
-        return found if _digests(self.adapter_files(run_id)) == found.files else None
+        return run if _digests(self.adapter_files(run_id)) == run.files else None
 
     def write_trained(
         self,
@@ -131,8 +130,8 @@ class RunFolders:
         rehearsed_count: int,
         objective_data: ObjectiveData,
     ) -> TrainedRun:
-        """Record what the child has written, of how many examples of each kind it was made, and how
-        it learned from them.
+        """Record the adapter in its folder, the number of examples of each kind, and the
+        objectives.
         """
         run = TrainedRun(
             trained=trained,
@@ -148,7 +147,7 @@ class RunFolders:
         return run
 
     def restore_trained(self, run_id: str, run: TrainedRun) -> None:
-        """Record what another worker has trained, whose adapter is in its folder here by now."""
+        """Record another worker's trained run, whose adapter is already in its folder here."""
         self._write(f"runs/{run_id}/trained.json", run)
 
     def outcome(self, run_id: str, evaluation: int) -> Outcome | None:
@@ -156,32 +155,32 @@ class RunFolders:
         return (recorded.checkpoint or recorded.rollback) if recorded else None
 
     def write_outcome(self, run_id: str, evaluation: int, outcome: Outcome) -> None:
-        saved = isinstance(outcome, CheckpointSaved)
         recorded = (
-            RecordedOutcome(checkpoint=outcome) if saved else RecordedOutcome(rollback=outcome)
+            RecordedOutcome(checkpoint=outcome)
+            if isinstance(outcome, CheckpointSaved)
+            else RecordedOutcome(rollback=outcome)
         )
         self._write(f"runs/{run_id}/outcome-{evaluation}.json", recorded)
 
     def cached_answers(self, key: str) -> CachedAnswers | None:
         return self._read(f"references/{key}.json", CachedAnswers)
 
-    def write_cached_answers(self, key: str, references: CachedAnswers) -> None:
-        self._write(f"references/{key}.json", references)
+    def write_cached_answers(self, key: str, answers: CachedAnswers) -> None:
+        self._write(f"references/{key}.json", answers)
 
     def fetch_adapter(self, store: ObjectStore, artefact: Artefact, base_digest: Digest) -> Path:
-        """The folder of an adapter from the object store, every file verified. Only the newest one
-        fetched is kept.
+        """Download an adapter, verify every file, and return its folder. Only the newest one is
+        kept.
 
-        Raises Missing, Corrupt or Unusable as `read_adapter`, and RunFailed when it was made on
-        another base.
+        Raises the errors of `read_adapter`, and RunFailed if the adapter belongs to another base.
         """
         adapter = read_adapter(store, artefact)
         if adapter.base_digest != base_digest:
-            told = (
+            reason = (
                 f"{artefact.uri} was made on a base with digest {adapter.base_digest}, the base "
                 f"here has {base_digest}"
             )
-            raise RunFailed(told, WRONG_BASE_ADVICE)
+            raise RunFailed(reason, WRONG_BASE_ADVICE)
         name = artefact.digest.removeprefix("sha256:")
         for folder in (self._work / "adapters").glob("*"):
             if folder.name != name:
@@ -191,7 +190,7 @@ class RunFolders:
         return self._work / "adapters" / name
 
     def discard_working_files(self, run_id: str) -> None:
-        """Free what only an unfinished run needs; its records stay."""
+        """Delete the adapter and the checkpoints of a run that has ended; its records remain."""
         for folder in (
             self.adapter_folder(run_id),
             *self.checkpoints_folder(run_id).glob("*checkpoint-*"),
@@ -209,7 +208,7 @@ class RunFolders:
             self._files.put(key, data)
         except StorageUnavailable as error:
             raise RunFailed(
-                f"what the run needs could not be kept: {error}", FREE_DISK_SPACE
+                f"the run's state could not be written to disk: {error}", FREE_DISK_SPACE
             ) from error
 
 

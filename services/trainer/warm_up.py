@@ -1,6 +1,4 @@
-"""What a trainer does before its first batch, so that no run waits for what can be known
-beforehand.
-"""
+"""Preparation before the first batch: load the base and cache its answers and scores."""
 
 from services.trainer.bus_view.view import BusView
 from services.trainer.gate.base_answers import BASE, base_answers, rehearsal_samples
@@ -13,25 +11,30 @@ from shared.events.hyperparameters import Lane
 
 
 async def warm_up(
-    models: Models, model: str, lane: Lane, bench: ModelSession, runs: RunFolders, others: BusView
+    models: Models,
+    model: str,
+    lane: Lane,
+    session: ModelSession,
+    folders: RunFolders,
+    view: BusView,
 ) -> None:
-    """Have the child hold a model's base, and know how the base itself answers and scores: every
-    run of the lane needs that. Where the base is what is served, or nobody has said yet what is,
-    know what the next run will ask of its champion as well.
+    """Load a model's base, and cache the base's answers and scores that every run of the lane
+    needs. If the base is the champion, or no champion is known yet, also cache the champion's part
+    of the next run's evaluation.
 
-    Raises RunFailed when the base cannot be loaded.
+    Raises RunFailed if the base cannot be loaded.
     """
     max_tokens = models.get(model).lanes[lane].training.max_tokens
-    await bench.load()
-    references = [*models.regression_set(model), *models.rehearsal(model, lane)]
-    # Those of each set are then known; asked together they take hardly longer than one set.
+    await session.load()
+    prompts = [*models.regression_set(model), *models.rehearsal(model, lane)]
+    # This fills the cache for both sets below: one request takes hardly longer than one set.
     await base_answers(
-        [prompt.messages for prompt in references], bench, runs, max_tokens, ignore_progress
+        [prompt.messages for prompt in prompts], session, folders, max_tokens, ignore_progress
     )
-    sets = await build_suite(models, model, (), (), max_tokens, bench, runs, ignore_progress)
-    await rehearsal_samples(models, model, lane, max_tokens, bench, runs, ignore_progress)
-    await bench.score(BASE, sets.regression, max_tokens, ignore_progress)
-    await others.refresh()
-    champion = others.champions.champion(model)
+    suite = await build_suite(models, model, (), (), max_tokens, session, folders, ignore_progress)
+    await rehearsal_samples(models, model, lane, max_tokens, session, folders, ignore_progress)
+    await session.score(BASE, suite.regression, max_tokens, ignore_progress)
+    await view.refresh()
+    champion = view.champion(model)
     if champion is None or champion.adapter is None:
-        await sets.prefetch(bench, BASE, ignore_progress)
+        await suite.prefetch(session, BASE, ignore_progress)

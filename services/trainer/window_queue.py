@@ -1,8 +1,11 @@
-"""Batches whose training window is closed wait here, and those behind them go on.
+"""Queue of batches whose training window is closed; the batches behind them are handled meanwhile.
 
-A batch that waits is not committed, nor is anything after it in its partition: whoever owns the
-partition next sees all of them again, and what has ended by then is known by its run's id. So
-nothing is lost with this list, and nothing in it expires.
+A queued batch is not committed, and neither is any later record of its partition. The next owner
+of the partition therefore receives all of them again, and recognises finished runs by their ids. So
+losing this in-memory queue loses no batch, and queued batches never expire.
+
+The queue sits in front of `shared.messaging.consume`, which commits through it: that loop commits
+each record after its effect, and only the queue knows which earlier records still wait.
 """
 
 import asyncio
@@ -11,20 +14,20 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from shared.clock import Clock
-from shared.logs import Log
 from shared.messaging.bus import Record
-from shared.observability.metrics import Metrics
+from shared.runtime import Runtime
 
 POLL_SECONDS = 1.0
-"""How late a batch may begin after its window opens."""
+"""Maximum delay between the opening of a window and the start of a batch."""
 
 Partition = tuple[str, int]
 
 
 class WindowQueue:
-    """`opens_at` says until when a record has to wait, None where it has not to; `owns` whether its
-    partition is still ours.
+    """Delays records until their window opens.
+
+    `opens_at` returns the time at which a record may be handled, None for now. `owns` is true while
+    the record's partition belongs to this consumer.
     """
 
     def __init__(
@@ -32,101 +35,100 @@ class WindowQueue:
         opens_at: Callable[[Record], datetime | None],
         owns: Callable[[Record], bool],
         commit: Callable[[Record], Awaitable[None]],
-        clock: Clock,
-        metrics: Metrics,
-        log: Log,
+        runtime: Runtime,
     ) -> None:
         self._opens_at = opens_at
         self._owns = owns
         self._commit = commit
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
+        self._runtime = runtime
         self._waiting: dict[tuple[Partition, int], tuple[Record, datetime]] = {}
-        self._done: dict[Partition, Record] = {}
+        self._handled: dict[Partition, Record] = {}
 
     async def ready_records(
         self, records: AsyncGenerator[Record, None], poll_seconds: float = POLL_SECONDS
     ) -> AsyncGenerator[Record, None]:
-        """The records that need not wait, each in its turn, and those that waited once their
-        windows are open, the earliest first.
+        """Yield records that may be handled now: queued ones whose window has opened, the earliest
+        first, then new ones.
 
-        `records` is asked for the next one also while nothing is due, so that it goes on polling.
+        Fetches from `records` also while every record waits, so that the consumer keeps polling.
         """
-        coming: asyncio.Task[Record] | None = None
+        fetching: asyncio.Task[Record] | None = None
         try:
             while True:
-                while due := self._due():
+                while due := self._next_due():
                     yield due
-                coming = coming or asyncio.ensure_future(anext(records))
-                await asyncio.wait([coming], timeout=poll_seconds)
-                # A window may have opened meanwhile, and what waited for it comes first.
-                if not coming.done() or self._is_due():
+                fetching = fetching or asyncio.ensure_future(anext(records))
+                await asyncio.wait([fetching], timeout=poll_seconds)
+                # Queued records whose window opened meanwhile come first.
+                if not fetching.done() or self._any_due():
                     continue
                 try:
-                    record = coming.result()
+                    record = fetching.result()
                 except StopAsyncIteration:
                     return
                 finally:
-                    coming = None
-                if (until := self._opens_at(record)) is None:
+                    fetching = None
+                if (opens_at := self._opens_at(record)) is None:
                     yield record
                 else:
-                    self._put_off(record, until)
+                    self._enqueue(record, opens_at)
         finally:
-            if coming is not None:
-                coming.cancel()
+            if fetching is not None:
+                fetching.cancel()
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await coming
+                    await fetching
 
     async def commit(self, record: Record) -> None:
-        """Commit as far as everything in the partition of `record`, which is done, is done."""
-        place = _place(record)
-        last = self._done.get(place, record)
-        self._done[place] = last = max(last, record, key=lambda each: each.offset)
-        earlier = [offset for where, offset in self._waiting if where == place]
-        if not earlier:
-            await self._commit(last)
-        elif record.offset < min(earlier):
-            await self._commit(replace(record, offset=min(earlier) - 1))
+        """Commit the partition of `record` up to its first queued record."""
+        partition = _partition(record)
+        newest = self._handled.get(partition, record)
+        self._handled[partition] = newest = max(newest, record, key=lambda each: each.offset)
+        queued = [offset for where, offset in self._waiting if where == partition]
+        if not queued:
+            await self._commit(newest)
+        elif record.offset < min(queued):
+            await self._commit(replace(record, offset=min(queued) - 1))
 
-    def _put_off(self, record: Record, until: datetime) -> None:
-        self._waiting[_place(record), record.offset] = (record, until)
-        self._log.info(
+    def _enqueue(self, record: Record, opens_at: datetime) -> None:
+        self._waiting[_partition(record), record.offset] = (record, opens_at)
+        self._runtime.log.info(
             "waiting for the training window",
             topic=record.topic,
             offset=record.offset,
-            until=until.isoformat(),
+            until=opens_at.isoformat(),
         )
-        self._tell()
+        self._update_metrics()
 
-    def _due(self) -> Record | None:
-        """The earliest record whose window is open now. Those of partitions that have gone to
-        another owner are its to run.
+    def _next_due(self) -> Record | None:
+        """Remove and return the earliest record whose window is open. Records of lost partitions
+        are dropped: their new owner handles them.
         """
-        for key, (record, until) in sorted(self._waiting.items(), key=lambda item: item[0]):
+        for key, (record, opens_at) in sorted(self._waiting.items(), key=lambda item: item[0]):
             if not self._owns(record):
                 del self._waiting[key]
-                self._done.pop(key[0], None)
-            elif until <= self._clock.now():
+                self._handled.pop(key[0], None)
+            elif opens_at <= self._runtime.clock.now():
                 del self._waiting[key]
-                if (again := self._opens_at(record)) is None:
-                    self._tell()
+                if (reopens_at := self._opens_at(record)) is None:
+                    self._update_metrics()
                     return record
-                self._put_off(
-                    record, again
-                )  # the run before it lasted until the window was closed again
-        self._tell()
+                # The previous run lasted until after the window had closed.
+                self._enqueue(record, reopens_at)
+        self._update_metrics()
         return None
 
-    def _is_due(self) -> bool:
-        return any(until <= self._clock.now() for _, until in self._waiting.values())
+    def _any_due(self) -> bool:
+        now = self._runtime.clock.now()
+        return any(opens_at <= now for _, opens_at in self._waiting.values())
 
-    def _tell(self) -> None:
-        self._metrics.set("ratchet_training_batches_waiting", len(self._waiting))
-        opens = min((until.timestamp() for _, until in self._waiting.values()), default=0.0)
-        self._metrics.set("ratchet_training_window_opens_seconds", opens)
+    def _update_metrics(self) -> None:
+        metrics = self._runtime.metrics
+        metrics.set("ratchet_training_batches_waiting", len(self._waiting))
+        next_opening = min(
+            (opens_at.timestamp() for _, opens_at in self._waiting.values()), default=0.0
+        )
+        metrics.set("ratchet_training_window_opens_seconds", next_opening)
 
 
-def _place(record: Record) -> Partition:
+def _partition(record: Record) -> Partition:
     return record.topic, record.partition

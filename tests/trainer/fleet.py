@@ -1,5 +1,5 @@
-"""Trainers as processes on a real broker, each with a disk of its own, and a base that trains in
-seconds; the registry is the test's.
+"""Trainer processes on a real broker, each with its own disk, and a base that trains in seconds; the
+test plays the registry.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from tests.dataset.running import ServiceProcess, read, send
 from tests.trainer.tickets import NOW, tickets, write_batch
 
 SESSION = 6
-"""Seconds, the shortest that the broker grants."""
+"""Session timeout in seconds, the shortest that the broker allows."""
 
 MODEL_FILE = """model: {model}
 base: {{training: tiny, serving: tiny/model.gguf}}
@@ -49,11 +49,11 @@ lanes:
 """
 
 STEPS = 30
-"""Of a run of the usual batch; there is a checkpoint every 10."""
+"""Steps of a default batch's run; every 10 steps it saves a checkpoint."""
 STALLED_STEP = 10
 STALL_FIRST_CHECKPOINT = "trainer.child_saving=stall:8"
-"""A training process that takes its time over its first checkpoint, if less than a stop waits for
-it: on any machine, the run is in its middle.
+"""Failpoint that stalls the first checkpoint, for less than a shutdown waits: on any machine, the run
+is then in progress.
 """
 
 OUTCOMES = (CheckpointSaved, TrainingRolledBack)
@@ -61,7 +61,7 @@ _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 
 
 def make_base(real: Path, folder: Path) -> None:
-    """A llama of random weights, with the real tokenizer."""
+    """Create a Llama with random weights and the real tokenizer."""
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(real / name, folder / name)
@@ -83,7 +83,7 @@ def make_base(real: Path, folder: Path) -> None:
 
 
 class Fleet:
-    """The trainers of one model and group."""
+    """Trainers of one model and consumer group."""
 
     def __init__(self, bootstrap_servers: str, base: Path, folder: Path, model: str) -> None:
         self.bootstrap_servers = bootstrap_servers
@@ -99,7 +99,7 @@ class Fleet:
     def launch(
         self, failpoints: str = "", work: str | None = None, **settings: str
     ) -> ServiceProcess:
-        """Start a worker with an empty disk, or on the disk of an earlier one."""
+        """Start a worker with an empty disk, or with the disk of an earlier one."""
         worker = ServiceProcess(
             "trainer",
             self.bootstrap_servers,
@@ -124,9 +124,7 @@ class Fleet:
         return worker
 
     async def wait_until_members(self, count: int, seconds: float = 60) -> None:
-        """Wait until so many have joined the group and know what is theirs. A trainer is ready a
-        moment before.
-        """
+        """Wait until the group is stable with `count` members. A trainer is ready shortly before."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         await admin.start()
         try:
@@ -146,7 +144,7 @@ class Fleet:
         await send(self.bootstrap_servers, topic, [(self.model.encode(), *encode(event, "test"))])
 
     async def register_base(self) -> None:
-        """The registry's first word: the bare base is served."""
+        """Publish the registry's first event: the base is the champion."""
         first = {
             "event_id": f"{self.model}-0",
             "occurred_at": NOW,
@@ -160,7 +158,7 @@ class Fleet:
         )
 
     def batch(self, training: Sequence[Sample] = (), held_out: int = 8) -> BatchReady:
-        """The next batch, in the object store."""
+        """Write the next batch to the object store."""
         number, self._batches = self._batches, self._batches + 1
         return write_batch(
             self.store, self.model, number, training or tickets(0, 24), tickets(500, held_out)
@@ -171,38 +169,37 @@ class Fleet:
         return batch
 
     async def outcomes(self, batch: BatchReady) -> list[CheckpointSaved | TrainingRolledBack]:
-        """All that stands on the topics as the outcome of a batch."""
-        said = [*await self._events(TRAINING_CHECKPOINTS), *await self._events(TRAINING_ROLLBACKS)]
+        """Return all outcome events of a batch."""
+        events = [
+            *await self._events(TRAINING_CHECKPOINTS),
+            *await self._events(TRAINING_ROLLBACKS),
+        ]
         return [
             event
-            for event in said
+            for event in events
             if isinstance(event, OUTCOMES) and event.batch_id == batch.batch_id
         ]
 
     async def steps(self, batch: BatchReady) -> list[TrainingProgressed]:
-        """What was told of the steps of its run, in the order in which it was told."""
-        said = [
+        """Return the training step events of a batch's run, in the order of publication."""
+        return [
             event
             for event in await self._events(TRAINING_PROGRESS)
             if isinstance(event, TrainingProgressed)
-        ]
-        return [
-            event
-            for event in said
-            if event.batch_id == batch.batch_id and event.phase == "training" and event.step > 0
+            and event.batch_id == batch.batch_id
+            and event.phase == "training"
+            and event.step > 0
         ]
 
     async def wait_until_step(self, batch: BatchReady, step: int, seconds: float = 120) -> None:
         async with asyncio.timeout(seconds):
-            while not any(told.step >= step for told in await self.steps(batch)):
+            while not any(event.step >= step for event in await self.steps(batch)):
                 await asyncio.sleep(0.1)
 
     async def wait_for_outcome(
         self, batch: BatchReady, seconds: float = 300
     ) -> CheckpointSaved | TrainingRolledBack:
-        """Play the registry until the batch is done with and committed; then there is one outcome
-        of it.
-        """
+        """Play the registry until the batch is committed; return its only outcome."""
         answered = False
         async with asyncio.timeout(seconds):
             while await self._has_lag():
@@ -215,8 +212,8 @@ class Fleet:
         return outcome
 
     async def wait_until_step_logged(self, step: int, seconds: float = 120) -> ServiceProcess:
-        """Wait until a worker's log has a step of a run; whose. On the bus steps are told of too
-        seldom to wait for one in the middle.
+        """Wait until a worker has logged a step of a run, and return the worker. Step events are too
+        rare to wait for a particular one.
         """
         async with asyncio.timeout(seconds):
             while True:
@@ -231,19 +228,19 @@ class Fleet:
         await worker.wait_until(lambda: text in worker.log, f"at {text!r}", seconds)
 
     def unfinished_files(self) -> list[Path]:
-        """What lies in the object store for runs that are unfinished."""
+        """Return the object store's files of unfinished runs."""
         return [
             path for path in (self.folder / "objects" / "unfinished").rglob("*") if path.is_file()
         ]
 
     async def _state(self, admin: AIOKafkaAdminClient) -> tuple[str, int]:
-        """The state of the group, and how many members it has."""
+        """Return the state of the group and the number of its members."""
         (response,) = await admin.describe_consumer_groups([self.model])
         (_, _, state, _, _, members, *_) = response.groups[0]
         return state, len(members)
 
     async def _promote(self, saved: CheckpointSaved) -> None:
-        about = {
+        shared = {
             "model": self.model,
             "version": f"v-{saved.run_id}",
             "occurred_at": NOW,
@@ -261,40 +258,43 @@ class Fleet:
             "evaluation": saved.evaluation,
             "parent_version": saved.parent_version,
         }
-        await self.publish(MODELS_VERSIONS, VersionRegistered.model_validate(about | registered))
+        await self.publish(MODELS_VERSIONS, VersionRegistered.model_validate(shared | registered))
         promoted = {
             "event_id": f"p-{saved.run_id}",
             "previous": "v0",
             "actor": "trainer",
             "reason": "test",
         }
-        await self.publish(MODELS_VERSIONS, VersionPromoted.model_validate(about | promoted))
+        await self.publish(MODELS_VERSIONS, VersionPromoted.model_validate(shared | promoted))
 
     async def _events(self, topic: str) -> list[Event]:
-        found = []
+        events = []
         async for record in read(self.bootstrap_servers, topic, seconds=0.3):
             try:
                 event = decode(record.value, record.headers, *OUTCOMES, TrainingProgressed).event
             except Unprocessable:
                 continue
             if getattr(event, "model", "") == self.model:
-                found.append(event)
-        return found
+                events.append(event)
+        return events
 
     async def _has_lag(self) -> bool:
-        """Whether the group has batches before it that are not committed."""
+        """True if the group has batches that are not committed."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         ends = EndOffsets(self.bootstrap_servers)
         await admin.start()
         await ends.start()
         try:
             committed = await admin.list_consumer_group_offsets(self.model)
-            places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
+            offsets = {
+                (partition.topic, partition.partition): position.offset
+                for partition, position in committed.items()
+            }
             numbers = range(_PARTITIONS[TRAINING_BATCHES])
             return bool(
                 await ends.lag(
                     {
-                        (TRAINING_BATCHES, number): places.get((TRAINING_BATCHES, number))
+                        (TRAINING_BATCHES, number): offsets.get((TRAINING_BATCHES, number))
                         for number in numbers
                     }
                 )

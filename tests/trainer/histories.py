@@ -1,4 +1,4 @@
-"""Outcomes of runs as a trainer has told them, with what the tripwire looks at."""
+"""Outcome events with the fields that the reward-hacking alarm reads."""
 
 from datetime import datetime
 from typing import Any
@@ -8,13 +8,13 @@ from shared.events import Comparison, Decision, RunMetrics, TrainingRolledBack, 
 from tests.trainer.tickets import DIGEST
 
 
-def verdict(decision: Decision, gained: float = 0.0) -> Verdict:
+def verdict(decision: Decision, held_out_gain: float = 0.0) -> Verdict:
     held_out = Comparison(
         name="held_out",
         examples=9,
         baseline=-1,
-        candidate=gained - 1,
-        difference=gained,
+        candidate=held_out_gain - 1,
+        difference=held_out_gain,
         lower=-1,
         upper=1,
         margin=0,
@@ -29,13 +29,20 @@ def verdict(decision: Decision, gained: float = 0.0) -> Verdict:
 
 
 def rolled_back_run(
-    run: str, reward: float, gained: float, at: datetime, evaluation: int = 1
+    run: str, reward: float, held_out_gain: float, at: datetime, evaluation: int = 1
 ) -> TrainingRolledBack:
     metrics = RunMetrics(
-        training_loss=1, steps=1, epochs=1, examples_new=1, examples_replayed=0, tokens=1, train_seconds=1, evaluate_seconds=1,
+        training_loss=1,
+        steps=1,
+        epochs=1,
+        examples_new=1,
+        examples_replayed=0,
+        tokens=1,
+        train_seconds=1,
+        evaluate_seconds=1,
         mean_reward=reward,
-    )  # fmt: skip
-    said: dict[str, Any] = {
+    )
+    fields: dict[str, Any] = {
         "event_id": run,
         "occurred_at": at,
         "model": "m",
@@ -43,7 +50,7 @@ def rolled_back_run(
         "run_id": run,
         "batch_id": run,
     }
-    said |= {
+    fields |= {
         "lane": "adaptive",
         "parent_version": "v1",
         "evaluation": evaluation,
@@ -51,8 +58,8 @@ def rolled_back_run(
         "reason": "",
     }
     return TrainingRolledBack(
-        **said,
+        **fields,
         configuration=TrainingConfig(),
         metrics=metrics,
-        verdict=verdict("inconclusive", gained),
+        verdict=verdict("inconclusive", held_out_gain),
     )

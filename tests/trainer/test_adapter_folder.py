@@ -12,7 +12,7 @@ import numpy as np
 import peft
 import torch
 
-from services.trainer.run.model_card import card_of
+from services.trainer.run.model_card import model_card
 from services.trainer.training.base_model import save_adapter, trainable_adapter, with_adapter
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
@@ -73,7 +73,7 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
         {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()},
         DIGEST,
     )
-    store.put(f"{folder}/{MODEL_CARD}", card_of(checkpoint(), BATCH).encode())
+    store.put(f"{folder}/{MODEL_CARD}", model_card(checkpoint(), BATCH).encode())
 
     place = tmp_path / "objects" / folder
     assert {MODEL_CARD, CONFIG, MANIFEST, WEIGHTS} <= {path.name for path in place.iterdir()}

@@ -1,4 +1,4 @@
-"""The shell, with a child that learns at once, a bus in memory, and a registry played by the test."""
+"""The trainer with a fake training process, an in-memory bus, and a registry played by the test."""
 
 import asyncio
 import json
@@ -58,11 +58,11 @@ from shared.messaging.topics import (
     TRAINING_PROGRESS,
     TRAINING_ROLLBACKS,
 )
-from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.storage.adapters import write_adapter
 from shared.storage.object_store import MemoryStore
+from tests.support.runtime import runtime_of
 from tests.trainer.histories import rolled_back_run
 from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
@@ -70,9 +70,9 @@ R = TypeVar("R", bound=FrozenModel)
 
 
 class QuickChild(TrainingProcess):
-    """Learns at once: what wears an adapter scores `gain` more than the bare base. Raises what
-    `trouble` holds, first thing first. With `stops_at` it trains until it is interrupted, and
-    leaves the checkpoint of that step.
+    """Trains instantly: models with an adapter score `gain` more than the base. Raises the errors
+    in `errors_to_raise`, in order. With `stops_at` it trains until it is interrupted, and saves the
+    checkpoint of that step.
     """
 
     def __init__(self, gain: float) -> None:
@@ -87,8 +87,8 @@ class QuickChild(TrainingProcess):
         self.scored: list[Score] = []
         self.answered: list[Generate] = []
 
-    async def ask(
-        self, request: Request, expected: type[R], heard: OnProgress = ignore_progress
+    async def request(
+        self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
     ) -> R:
         if self.errors_to_raise and not isinstance(request, Load | EstimateMemory):
             raise self.errors_to_raise.pop(0)
@@ -126,10 +126,10 @@ class QuickChild(TrainingProcess):
                 return Trained(training_loss=0.1, steps=1, tokens=1, seconds=0.1)
             case Score():
                 self.scored.append(request)
-                worth = self.gain if request.adapter else 0.0
+                gain = self.gain if request.adapter else 0.0
                 return Scores(
                     scores=tuple(
-                        -1.0 + worth + place / 1000 for place in range(len(request.samples))
+                        -1.0 + gain + place / 1000 for place in range(len(request.samples))
                     )
                 )
             case Generate():
@@ -142,7 +142,7 @@ class QuickChild(TrainingProcess):
 
 @dataclass
 class FakeTopicReader:
-    """What is on the topics that the trainer listens to, read as the real reader does."""
+    """Reads the topics of the bus view from memory, as the real reader does from Kafka."""
 
     bus: MemoryBus
     read: dict[str, int] = field(default_factory=dict)
@@ -163,32 +163,34 @@ class FakeTopicReader:
 
 @dataclass
 class World:
-    """All that outlives a trainer, and a way to start one."""
+    """Everything that outlives a trainer, and a way to start one."""
 
     folder: Path
     bus: MemoryBus = field(default_factory=MemoryBus)
     store: MemoryStore = field(default_factory=MemoryStore)
     child: QuickChild = field(default_factory=lambda: QuickChild(0.5))
     tracing: Tracing = NOOP_TRACING
+    metrics: Metrics = field(default_factory=lambda: Metrics("trainer"))
 
     def trainer(self, model: ModelFile | None = None) -> Trainer:
         model = model or ModelFile(
             model="m", base=DeclaredBase(training="base", serving="base/model.gguf")
         )
-        clock = SystemClock()
         return Trainer(
             models=Models({"m": model}, self.folder),
             bases={"m": LocalBase(self.folder, "base", DIGEST)},
             store=self.store,
-            runs=RunFolders(self.folder),
-            child=self.child,
+            folders=RunFolders(self.folder),
+            process=self.child,
             view_reader=FakeTopicReader(self.bus),
             producer=self.bus,
-            clock=clock,
-            metrics=Metrics("trainer"),
-            health=Health(clock),
-            log=structlog.stdlib.get_logger(),
-            tracing=self.tracing,
+            runtime=runtime_of(
+                "trainer",
+                SystemClock(),
+                self.metrics,
+                log=structlog.stdlib.get_logger(),
+                tracing=self.tracing,
+            ),
         )
 
     async def publish(self, event: Event) -> None:
@@ -196,7 +198,7 @@ class World:
         await self.bus.send(MODELS_VERSIONS, b"m", value, headers)
 
     async def withdraw(self, *feedback_ids: str) -> None:
-        """What the dataset service says of a withdrawal."""
+        """Publish a withdrawal as the dataset service does."""
         event = ExamplesWithdrawn(
             event_id=feedback_ids[0],
             occurred_at=NOW,
@@ -211,7 +213,7 @@ class World:
         await self.bus.send(DATASET_WITHDRAWALS, b"m", *encode(event, "dataset"))
 
     async def answer(self, evaluation: int, answer: str, champion: str) -> None:
-        """The registry's answer to the checkpoint of an evaluation, once it is there."""
+        """Publish the registry's answer to the checkpoint of an evaluation, once it exists."""
         while not (
             saved := [event for event in self.checkpoints if event.evaluation == evaluation]
         ):
@@ -237,7 +239,7 @@ class World:
 
     @property
     def card(self) -> str:
-        """The model card of the one adapter that is in the store."""
+        """The model card of the only adapter in the store."""
         (key,) = [key for key in self.store.list_keys("adapters") if key.endswith("/README.md")]
         return self.store.get(key).decode()
 
@@ -298,7 +300,7 @@ async def is_not_owner() -> bool:
     return False
 
 
-async def test_a_better_candidate_is_a_checkpoint_and_its_run_ends_with_the_answer(
+async def test_better_candidate_is_published_and_waits_for_answer(
     world: World,
 ) -> None:
     batch = a_batch(world)
@@ -327,11 +329,11 @@ def with_golden(world: World) -> ModelFile:
     )
 
 
-async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_batch(
+async def test_warm_up_caches_golden_results_of_the_base(
     world: World,
 ) -> None:
-    """The base is the champion: of what is frozen a run asks it nothing. Eight of golden are
-    answered, and as many of held-out.
+    """The base is the champion, so a run needs nothing more from it on golden. Eight examples of
+    golden are answered, and as many of held-out.
     """
     trainer = world.trainer(with_golden(world))
     await trainer.warm_up()
@@ -346,7 +348,7 @@ async def test_what_a_run_asks_of_the_base_on_golden_is_known_before_the_first_b
     ] == [8]
 
 
-async def test_where_a_version_is_served_the_base_is_asked_nothing_of_golden(world: World) -> None:
+async def test_warm_up_skips_golden_if_a_version_is_champion(world: World) -> None:
     adapter = Artefact(uri="adapters/m/r/manifest.json", digest=DIGEST)
     promoted = VersionPromoted(
         event_id="p",
@@ -362,7 +364,7 @@ async def test_where_a_version_is_served_the_base_is_asked_nothing_of_golden(wor
     assert (world.child.scored, world.child.answered) == ([], [])
 
 
-async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champion(
+async def test_reevaluation_compares_with_the_new_champion(
     world: World,
 ) -> None:
     handling = asyncio.create_task(world.trainer().handle(record_of(a_batch(world)), is_owner))
@@ -392,7 +394,7 @@ async def test_asked_again_it_evaluates_the_same_candidate_against_the_new_champ
 
 
 @pytest.mark.parametrize(("gain", "outcome"), [(0.0, "inconclusive"), (-0.5, "rejected")])
-async def test_no_better_candidate_is_rolled_back_without_waiting(
+async def test_candidate_without_gain_is_rolled_back_at_once(
     world: World, gain: float, outcome: str
 ) -> None:
     world.child.gain = gain
@@ -403,30 +405,30 @@ async def test_no_better_candidate_is_rolled_back_without_waiting(
     assert not world.checkpoints
 
 
-async def test_answers_are_measured_and_the_reward_of_what_was_learned_is_on_record(
+async def test_outcome_has_answer_metrics_and_mean_reward(
     world: World,
 ) -> None:
-    """The child answers "a" to every prompt, which is no ticket's JSON; the examples of a ticket's
-    batch have a reward of 1.
+    """The child answers "a" to every prompt, which is not a ticket's JSON; the examples of a
+    ticket's batch have a reward of 1.
     """
     world.child.gain = 0.0
     await world.trainer().handle(record_of(a_batch(world)), is_owner)
     (outcome,) = world.rollbacks
     assert outcome.verdict is not None
     assert outcome.metrics is not None
-    found = {measure.name: measure for measure in outcome.verdict.measures}
+    measures = {measure.name: measure for measure in outcome.verdict.measures}
     assert {measure.set for measure in outcome.verdict.measures} == {"held_out"}
-    assert (found["perplexity"].examples, found["exact_match"].examples) == (20, 8)
-    assert (found["exact_match"].candidate, found["json_validity"].candidate) == (0, 0)
+    assert (measures["perplexity"].examples, measures["exact_match"].examples) == (20, 8)
+    assert (measures["exact_match"].candidate, measures["json_validity"].candidate) == (0, 0)
     assert outcome.metrics.mean_reward == 1
 
 
-async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world: World) -> None:
+async def test_reward_hacking_alarm_blocks_promotion(world: World) -> None:
     """Rewards -0.5, 0, 0.5 and now 1 rise by 1.5; held-out changes of three times -0.2 and now +0.5
     are -0.025 on average.
     """
-    for place, reward in enumerate((-0.5, 0.0, 0.5)):
-        event = rolled_back_run(f"run {place}", reward, -0.2, NOW + timedelta(hours=place))
+    for hour, reward in enumerate((-0.5, 0.0, 0.5)):
+        event = rolled_back_run(f"run {hour}", reward, -0.2, NOW + timedelta(hours=hour))
         await world.bus.send(TRAINING_ROLLBACKS, b"m", *encode(event, "trainer"))
     trainer = world.trainer()
     await trainer.handle(record_of(a_batch(world)), is_owner)
@@ -434,19 +436,18 @@ async def test_a_candidate_that_looks_like_reward_hacking_is_not_promoted(world:
     assert not world.checkpoints
     assert outcome.outcome == "inconclusive"
     assert outcome.reason.startswith(
-        "reward hacking suspected: over 4 candidates the reward of what they learn rose by 1.500"
+        "reward hacking suspected: over 4 candidates the mean reward of their training "
+        "examples rose by 1.500"
     )
     assert (
-        trainer._metrics.registry.get_sample_value(
-            "ratchet_training_reward_hacking", {"model": "m"}
-        )
+        world.metrics.registry.get_sample_value("ratchet_training_reward_hacking", {"model": "m"})
         == 1
     )
 
 
-async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None:
-    """The trainer dies at its first evaluation, and once more while it waits for the answer: it
-    trains once and says one thing.
+async def test_run_resumes_after_crashes_without_repeating_work(world: World) -> None:
+    """The trainer dies in its first evaluation, and again while it waits for the answer: it trains
+    once and publishes one outcome.
     """
     record = record_of(a_batch(world))
     world.child.dies_at = Score
@@ -466,7 +467,7 @@ async def test_a_run_that_was_cut_off_goes_on_where_it_was(world: World) -> None
     assert len(world.checkpoints) == 1
 
 
-async def test_a_run_that_has_ended_is_not_run_again(world: World) -> None:
+async def test_ended_run_is_not_repeated(world: World) -> None:
     world.child.gain = -0.5
     record = record_of(a_batch(world))
     await world.trainer().handle(record, is_owner)
@@ -474,14 +475,14 @@ async def test_a_run_that_has_ended_is_not_run_again(world: World) -> None:
     assert (len(world.rollbacks), len(world.child.trained)) == (1, 1)
 
 
-async def test_nothing_is_published_for_a_batch_that_another_trainer_has(world: World) -> None:
+async def test_nothing_is_published_for_another_trainers_batch(world: World) -> None:
     with pytest.raises(PartitionLost):
         await world.trainer().handle(record_of(a_batch(world)), is_not_owner)
     assert not world.checkpoints
     assert not world.rollbacks
 
 
-async def test_a_child_that_dies_once_is_replaced_and_one_that_dies_twice_fails_the_run(
+async def test_run_fails_if_the_training_process_dies_twice(
     world: World,
 ) -> None:
     world.child.gain = 0.0
@@ -498,7 +499,7 @@ async def test_a_child_that_dies_once_is_replaced_and_one_that_dies_twice_fails_
     assert "batch_size 5 (now 10" in world.rollbacks[1].advice
 
 
-async def test_what_cannot_be_trained_fails_with_advice(world: World) -> None:
+async def test_untrainable_batches_fail_with_advice(world: World) -> None:
     world.child.errors_to_raise = [RunFailed("the loss is nan", "lower the rate")]
     await world.trainer().handle(record_of(a_batch(world)), is_owner)
     altered = write_batch(world.store, "m", 1, tickets(0, 10), [])
@@ -511,7 +512,7 @@ async def test_what_cannot_be_trained_fails_with_advice(world: World) -> None:
     assert "altered" in world.rollbacks[1].reason
 
 
-async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_far_that_was_heard(
+async def test_withdrawn_examples_are_excluded_and_position_recorded(
     world: World,
 ) -> None:
     await world.withdraw("0-training-0", "0-training-1", "0-held_out-0")
@@ -526,9 +527,9 @@ async def test_what_was_withdrawn_is_not_trained_on_and_the_checkpoint_says_how_
     )
 
 
-async def test_an_outcome_says_what_it_came_from(world: World) -> None:
-    """Lineage, parent and base: of a checkpoint from the base, of a rollback from its adapter, and
-    of a run that failed.
+async def test_outcomes_have_lineage_parent_and_base(world: World) -> None:
+    """Lineage, parent and base of a checkpoint from the base, of a rollback that continues its
+    adapter, and of a failed run.
     """
     handling = asyncio.create_task(world.trainer().handle(record_of(a_batch(world)), is_owner))
     await world.answer(1, "promoted", "v1")
@@ -566,7 +567,7 @@ async def test_an_outcome_says_what_it_came_from(world: World) -> None:
     assert [request.parent is not None for request in world.child.trained] == [False, True]
 
 
-async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(
+async def test_champion_of_another_base_fails_before_training(
     world: World,
 ) -> None:
     adapter = write_adapter(
@@ -590,7 +591,7 @@ async def test_a_champion_of_another_base_is_refused_before_anything_is_trained(
     assert not world.child.trained
 
 
-async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: World) -> None:
+async def test_resumed_run_keeps_its_training_set(world: World) -> None:
     record = record_of(a_batch(world))
     world.child.dies_at = Train
     with pytest.raises(RuntimeError, match="power"):
@@ -602,27 +603,27 @@ async def test_a_run_that_was_cut_off_keeps_the_set_that_it_began_with(world: Wo
     await handling
     assert list(world.child.trained[0].examples) == tickets(0, 10)
     assert world.checkpoints[0].withdrawn_through is None, (
-        "so that the registry knows what it was made with"
+        "the registry needs the position up to which withdrawals were read"
     )
 
 
-async def test_a_batch_of_which_all_was_withdrawn_fails_with_a_plain_reason(world: World) -> None:
+async def test_fully_withdrawn_batch_fails_with_reason(world: World) -> None:
     await world.withdraw(*(f"0-training-{place}" for place in range(10)))
     await world.trainer().handle(record_of(a_batch(world)), is_owner)
     (failed,) = world.rollbacks
     assert (failed.outcome, failed.reason) == (
         "failed",
-        "all that the batch had to train on was withdrawn",
+        "all training examples of the batch were withdrawn",
     )
     assert not world.child.trained
 
 
-async def test_a_batch_of_an_undeclared_model_is_a_dead_letter(world: World) -> None:
+async def test_batch_of_undeclared_model_is_a_dead_letter(world: World) -> None:
     with pytest.raises(UnknownModel):
         await world.trainer().handle(record_of(a_batch(world, "stranger")), is_owner)
 
 
-async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: World) -> None:
+async def test_incompatible_registry_event_stops_the_trainer(world: World) -> None:
     await world.bus.send(
         MODELS_VERSIONS,
         b"m",
@@ -645,19 +646,19 @@ async def test_a_registry_that_cannot_be_understood_stops_the_trainer(world: Wor
         await world.trainer().handle(record_of(a_batch(world)), is_owner)
 
 
-async def in_training(world: World) -> None:
+async def wait_until_training(world: World) -> None:
     async with asyncio.timeout(10):
         while world.child.interrupted is None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_leaves_nothing_behind(
+async def test_stopped_run_resumes_on_another_worker_and_cleans_up(
     world: World, tmp_path: Path
 ) -> None:
     world.child.stops_at, world.child.gain = 3, -0.5
     record, first = record_of(a_batch(world)), world.trainer()
     handling = asyncio.create_task(first.handle(record, is_owner))
-    await in_training(world)
+    await wait_until_training(world)
     await first.pause(5)
     handling.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -671,55 +672,55 @@ async def test_a_run_that_is_stopped_goes_on_at_a_worker_with_another_disk_and_l
     assert not [key for key in world.store.objects if key.startswith("unfinished/")]
 
 
-async def test_a_run_goes_on_here_when_a_rebalance_leaves_it_here(world: World) -> None:
+async def test_run_resumes_here_if_a_rebalance_keeps_its_partition(world: World) -> None:
     world.child.stops_at, world.child.gain = 3, -0.5
     trainer = world.trainer()
     handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), is_owner))
-    await in_training(world)
+    await wait_until_training(world)
     await trainer.pause(5)
     world.child.stops_at = 0
-    await trainer.settled()
+    await trainer.after_rebalance()
     await handling
     assert world.child.checkpoints_seen == [["checkpoint-3"]]
     assert [event.outcome for event in world.rollbacks] == ["rejected"]
 
 
-async def test_a_run_is_forgone_when_a_rebalance_gives_it_away(world: World) -> None:
+async def test_run_is_abandoned_if_a_rebalance_moves_its_partition(world: World) -> None:
     world.child.stops_at = 3
     here = True
 
-    async def owned() -> bool:
+    async def is_owner_here() -> bool:
         return here
 
     trainer = world.trainer()
-    handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), owned))
-    await in_training(world)
+    handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), is_owner_here))
+    await wait_until_training(world)
     await trainer.pause(5)
     here = False
-    await trainer.settled()
+    await trainer.after_rebalance()
     with pytest.raises(PartitionLost):
         await handling
     assert not world.rollbacks
     assert not world.checkpoints
 
 
-async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_late_one_holds_up_nothing(
+async def test_pause_times_out_and_a_late_checkpoint_does_not_block(
     world: World,
 ) -> None:
-    """The child stops only after the rebalance is over, and the run is still here."""
+    """The child stops only after the rebalance is over, and this trainer still owns the run."""
 
-    class Slow(QuickChild):
+    class SlowChild(QuickChild):
         async def interrupt(self) -> bool:
             return bool(await asyncio.get_running_loop().create_future())
 
-    world.child = Slow(-0.5)
+    world.child = SlowChild(-0.5)
     world.child.stops_at = 3
     trainer = world.trainer()
     handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), is_owner))
-    await in_training(world)
+    await wait_until_training(world)
     async with asyncio.timeout(5):
         await trainer.pause(0.1)
-    await trainer.settled()
+    await trainer.after_rebalance()
     world.child.stops_at = 0
     assert world.child.interrupted is not None
     world.child.interrupted.set_result(None)
@@ -728,43 +729,43 @@ async def test_a_pause_waits_for_a_checkpoint_no_longer_than_its_bound_and_a_lat
     assert world.child.checkpoints_seen == [["checkpoint-3"]]
 
 
-async def test_an_outcome_that_another_trainer_has_published_meanwhile_is_not_said_again(
+async def test_outcome_published_by_another_trainer_is_not_repeated(
     world: World, tmp_path: Path
 ) -> None:
-    """A worker sleeps just before it publishes, still believes that the batch is its own when it
-    wakes up, and has decided otherwise.
+    """A worker sleeps just before it publishes, still believes that it owns the batch when it wakes
+    up, and has another outcome.
     """
     record = record_of(a_batch(world))
-    asleep = asyncio.Event()
+    woken = asyncio.Event()
 
-    async def sleeps() -> bool:
-        await asleep.wait()
+    async def is_owner_after_sleep() -> bool:
+        await woken.wait()
         return True
 
     world.child.gain = -0.5
-    sleeping = asyncio.create_task(world.trainer().handle(record, sleeps))
+    sleeping = asyncio.create_task(world.trainer().handle(record, is_owner_after_sleep))
     while not list(world.folder.glob("runs/*/outcome-1.json")):
         await asyncio.sleep(0.01)
     elsewhere = World(tmp_path / "elsewhere", world.bus, world.store, QuickChild(0.5))
     handling = asyncio.create_task(elsewhere.trainer().handle(record, is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
-    asleep.set()
+    woken.set()
     await sleeping
     assert (len(world.checkpoints), len(world.rollbacks)) == (1, 0)
 
 
-async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trained(
+async def test_full_disk_fails_the_run_and_next_batch_is_trained(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plan cannot be kept, and neither can the outcome that says so; then there is room again."""
+    """Neither the plan nor the failed outcome fits on the disk; then there is space again."""
     world.child.gain = -0.5
 
-    def full(*_: object) -> None:
+    def disk_full(*_: object) -> None:
         raise StorageUnavailable("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shared.storage.object_store.FsspecStore.put", full)
+        patch.setattr("shared.storage.object_store.FsspecStore.put", disk_full)
         await world.trainer().handle(record_of(a_batch(world)), is_owner)
     await world.trainer().handle(
         record_of(write_batch(world.store, "m", 1, tickets(0, 10), tickets(500, 20))), is_owner
@@ -774,8 +775,8 @@ async def test_what_a_full_disk_does_not_take_is_told_and_the_next_batch_is_trai
     assert "RATCHET_WORK" in world.rollbacks[0].advice
 
 
-async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world: World) -> None:
-    """The window is the hour that begins in an hour, so it is closed now."""
+async def test_batch_waits_for_its_window_unless_its_run_started(world: World) -> None:
+    """The window opens in an hour for one hour, so it is closed now."""
     soon = SystemClock().now() + timedelta(hours=1)
     window = TrainingWindow(opens=f"{soon:%H}:00", closes=f"{soon + timedelta(hours=1):%H}:00")
     model = ModelFile.model_validate(
@@ -794,14 +795,14 @@ async def test_a_batch_waits_for_its_lanes_window_unless_its_run_has_begun(world
     world.child.dies_at = Train
     with pytest.raises(RuntimeError, match="power"):
         await trainer.handle(record, is_owner)
-    assert trainer.window_opens_at(record) is None, "what has begun is finished"
+    assert trainer.window_opens_at(record) is None, "a run that has started continues"
 
 
-async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(
+async def test_seconds_to_the_first_verdict_are_measured_once(
     world: World,
 ) -> None:
-    """Announced a minute ago; asked again, the trainer gives a second verdict, which is no longer
-    the batch's wait.
+    """The batch was announced a minute ago. The second verdict of a re-evaluation is not
+    measured.
     """
     trainer = world.trainer()
     record = replace(record_of(a_batch(world)), timestamp=datetime.now(UTC) - timedelta(seconds=60))
@@ -809,8 +810,8 @@ async def test_the_time_from_a_full_batch_to_its_first_verdict_is_measured_once(
     await world.answer(1, "reevaluate", "v0")
     await world.answer(2, "promoted", "v1")
     await handling
-    read, labels = trainer._metrics.registry.get_sample_value, {"model": "m", "lane": "adaptive"}
+    read, labels = world.metrics.registry.get_sample_value, {"model": "m", "lane": "adaptive"}
     assert read("ratchet_training_verdict_seconds_count", labels) == 1
-    waited = read("ratchet_training_verdict_seconds_sum", labels)
-    assert waited is not None
-    assert 60 < waited < 90
+    seconds = read("ratchet_training_verdict_seconds_sum", labels)
+    assert seconds is not None
+    assert 60 < seconds < 90

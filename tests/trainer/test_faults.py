@@ -1,5 +1,5 @@
-"""What befalls a trainer in the middle of a run, on a real broker: each batch has one outcome, and
-the next one is trained.
+"""Failures of a trainer during a run, on a real broker: each batch has one outcome, and the next
+batch is trained.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from tests.trainer.tickets import tickets
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 INTERRUPTED = "interrupted  "
-"""What a trainer says of a run that it has stopped, with the space that its log fills up with."""
+"""Log event of a suspended run, with the padding of the console format."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def tiny(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def steady(broker: str, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """One worker that survives all that befalls it."""
+    """One worker, shared by the failures that it survives."""
     fleet = Fleet(broker, tiny, tmp_path_factory.mktemp("steady"), "faults-steady")
     asyncio.run(fleet.register_base())
     try:
@@ -64,13 +64,13 @@ async def fleet(broker: str, tiny: Path, tmp_path: Path) -> AsyncIterator[Fleet]
 
 
 def child_of(worker: ServiceProcess) -> int:
-    """The id of the training process that a worker has started last."""
+    """Return the process id of a worker's newest training process."""
     return int(worker.log.rsplit("training process started", 1)[1].split("pid=")[1].split()[0])
 
 
-def limit(worker: ServiceProcess, what: int, size: int) -> None:
-    """Bound a worker and its training process, and those that it starts from now on, to so many
-    bytes; they may be unbounded again.
+def set_limit(worker: ServiceProcess, what: int, size: int) -> None:
+    """Limit a resource of a worker and its training processes, present and future, to `size` bytes;
+    the hard limit stays infinite.
     """
     assert worker.process is not None
     resource.prlimit(worker.process.pid, what, (size, resource.RLIM_INFINITY))
@@ -79,7 +79,7 @@ def limit(worker: ServiceProcess, what: int, size: int) -> None:
 
 
 def metrics_of(worker: ServiceProcess) -> dict[str, float]:
-    """The metrics that bear a model, by name."""
+    """Return the metrics whose only label is the model, by name."""
     lines = (
         line.rsplit(" ", 1)
         for line in worker.metrics.splitlines()
@@ -89,36 +89,32 @@ def metrics_of(worker: ServiceProcess) -> dict[str, float]:
 
 
 @pytest.mark.chaos
-async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: Fleet) -> None:
-    """What is told of the run on its way is complete, and what was left for the next owner is gone
-    at its end.
-    """
-    one = await fleet.start(STALL_FIRST_CHECKPOINT)
+async def test_run_resumes_elsewhere_after_sigterm(fleet: Fleet) -> None:
+    """Step events are complete, and the hand-off files are deleted at the end."""
+    first = await fleet.start(STALL_FIRST_CHECKPOINT)
     batch = await fleet.announce(fleet.batch())
     await fleet.wait_until_step_logged(STALLED_STEP)
-    assert one.stop(20) == 0
+    assert first.stop(20) == 0
     assert await fleet.outcomes(batch) == []
     assert fleet.unfinished_files()
     before = await fleet.steps(batch)
     assert before[-1].step < STEPS
-    two = await fleet.start()
+    second = await fleet.start()
     outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     after = (await fleet.steps(batch))[len(before) :]
-    assert after[0].step > before[-1].step, (
-        "steps were done again although it had stopped with a checkpoint"
-    )
+    assert after[0].step > before[-1].step, "steps were repeated although a checkpoint was saved"
     assert fleet.unfinished_files() == []
-    for told in before + after:
+    for event in before + after:
         assert None not in (
-            told.loss,
-            told.learning_rate,
-            told.gradient_norm,
-            told.tokens_per_second,
-            told.seconds_left,
+            event.loss,
+            event.learning_rate,
+            event.gradient_norm,
+            event.tokens_per_second,
+            event.seconds_left,
         )
-    metrics = metrics_of(two)
+    metrics = metrics_of(second)
     assert metrics["ratchet_training_resumed_total"] == 1
     assert metrics["ratchet_training_steps_total"] <= STEPS - STALLED_STEP
     assert metrics["ratchet_training_tokens_per_second"] > 0
@@ -128,43 +124,43 @@ async def test_sigterm_in_mid_run_and_a_worker_with_another_disk_goes_on(fleet: 
 
 
 @pytest.mark.chaos
-async def test_a_rebalance_in_mid_run(fleet: Fleet) -> None:
-    """A third party joins the group and leaves it: two rebalances; each time the run goes on where
-    it was stopped, with no step done again.
+async def test_run_resumes_after_rebalances(fleet: Fleet) -> None:
+    """Another consumer joins the group and leaves it: two rebalances. Each time the run resumes
+    where it stopped, and no step is repeated.
     """
     worker = await fleet.start(STALL_FIRST_CHECKPOINT)
     batch = await fleet.announce(fleet.batch())
     await fleet.wait_until_step_logged(STALLED_STEP)
-    await join_and_leave(fleet)
+    await join_and_leave_group(fleet)
     outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
-    told = [event.step for event in await fleet.steps(batch)]
-    assert told == sorted(set(told)), "steps were done again"
+    steps = [event.step for event in await fleet.steps(batch)]
+    assert steps == sorted(set(steps)), "steps were repeated"
     assert metrics_of(worker)["ratchet_training_resumed_total"] == worker.log.count(INTERRUPTED) > 0
 
 
 @pytest.mark.chaos
-async def test_a_rebalance_in_mid_run_with_two_trainers(fleet: Fleet) -> None:
-    """Whoever has the batch after it goes on from where its owner stopped."""
+async def test_run_resumes_after_rebalances_of_two_trainers(fleet: Fleet) -> None:
+    """The owner after the rebalances resumes where the previous owner stopped."""
     workers = [fleet.launch(STALL_FIRST_CHECKPOINT), fleet.launch(STALL_FIRST_CHECKPOINT)]
     for worker in workers:
         await worker.wait_until(worker.is_ready, "ready", 240)
     await fleet.wait_until_members(len(workers))
     batch = await fleet.announce(fleet.batch())
     owner = await fleet.wait_until_step_logged(STALLED_STEP)
-    await join_and_leave(fleet)
+    await join_and_leave_group(fleet)
     outcome = await fleet.wait_for_outcome(batch)
     assert outcome.metrics is not None
     assert outcome.metrics.steps == STEPS
     assert INTERRUPTED in owner.log
-    told = [event.step for event in await fleet.steps(batch)]
-    assert told == sorted(set(told)), "steps were done again"
+    steps = [event.step for event in await fleet.steps(batch)]
+    assert steps == sorted(set(steps)), "steps were repeated"
     resumed = sum(metrics_of(worker).get("ratchet_training_resumed_total", 0) for worker in workers)
     assert resumed == sum(worker.log.count(INTERRUPTED) for worker in workers)
 
 
-async def join_and_leave(fleet: Fleet) -> None:
+async def join_and_leave_group(fleet: Fleet) -> None:
     consumer = AIOKafkaConsumer(
         TRAINING_BATCHES,
         bootstrap_servers=fleet.bootstrap_servers,
@@ -181,7 +177,7 @@ async def join_and_leave(fleet: Fleet) -> None:
         await consumer.stop()
 
 
-DEATHS = (
+CRASHES = (
     "trainer.planned=kill",
     "trainer.child_saving=kill, trainer.heard_step=kill@15",
     "trainer.child_written=kill, trainer.trained=kill",
@@ -189,26 +185,26 @@ DEATHS = (
     "trainer.published=kill",
     "trainer.ended=kill",
 )
-"""One worker after the other, each on a disk of its own. Where its training process dies as well,
-that dies first.
+"""Failpoints of one worker after the other, each with its own disk. If the training process dies as
+well, it dies first.
 """
 
 
-def test_the_deaths_are_at_every_step_of_a_run() -> None:
-    assert sorted(order.name for death in DEATHS for order in parse_failpoints(death)) == sorted(
+def test_crashes_cover_every_failpoint() -> None:
+    assert sorted(order.name for crash in CRASHES for order in parse_failpoints(crash)) == sorted(
         row.name for row in FAILPOINTS if row.services == ("trainer",)
     )
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-async def test_kill_9_at_every_step_of_one_run(fleet: Fleet) -> None:
+async def test_run_survives_kill_9_at_every_step(fleet: Fleet) -> None:
     batch = await fleet.announce(fleet.batch())
     answering = asyncio.create_task(fleet.wait_for_outcome(batch, 1700))
-    for death in DEATHS:
-        dying = await fleet.start(death)
+    for crash in CRASHES:
+        dying = await fleet.start(crash)
         assert await dying.wait_for_exit(240) == -signal.SIGKILL
-        assert dying.log.count("training process started") == 1 + ("child" in death)
+        assert dying.log.count("training process started") == 1 + ("child" in crash)
     await fleet.start()
     outcome = await answering
     assert outcome.metrics is not None
@@ -217,8 +213,8 @@ async def test_kill_9_at_every_step_of_one_run(fleet: Fleet) -> None:
 
 
 @pytest.mark.chaos
-async def test_kill_9_of_a_trainer_whose_child_is_saving_a_checkpoint(fleet: Fleet) -> None:
-    """On its own disk again, where a half of a checkpoint lies."""
+async def test_run_survives_kill_9_while_saving_a_checkpoint(fleet: Fleet) -> None:
+    """It restarts on the same disk, with half a checkpoint on it."""
     dying = await fleet.start("trainer.child_saving=stall:5@2", work="disk")
     batch = await fleet.announce(fleet.batch())
     await fleet.wait_until_logged(dying, "FAILPOINT reached")
@@ -232,11 +228,9 @@ async def test_kill_9_of_a_trainer_whose_child_is_saving_a_checkpoint(fleet: Fle
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("point", ["trainer.heard_step", "trainer.recorded"])
-async def test_a_trainer_that_sleeps_for_longer_than_its_session_and_wakes_up_after_its_successor(
-    fleet: Fleet, point: str
-) -> None:
-    """In the middle of a run, and between its decision and its word. It sleeps until the test wakes
-    it.
+async def test_waking_trainer_does_not_repeat_an_outcome(fleet: Fleet, point: str) -> None:
+    """During training, and between recording and publishing the outcome. It sleeps until the test
+    wakes it.
     """
     sleeper = await fleet.start(f"{point}=pause:300@{15 if point == 'trainer.heard_step' else 1}")
     batch = await fleet.announce(fleet.batch())
@@ -248,12 +242,12 @@ async def test_a_trainer_that_sleeps_for_longer_than_its_session_and_wakes_up_af
     await fleet.wait_for_outcome(await fleet.announce(fleet.batch()))
     await asyncio.sleep(SESSION)
     assert await fleet.outcomes(batch) == [outcome]
-    assert "outcome  " not in sleeper.log.split("run begins")[1]
+    assert "outcome  " not in sleeper.log.split("run started")[1]
     for worker in (sleeper, successor):
         assert worker.stop(30) == 0
 
 
-async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on_is(
+async def test_stuck_training_process_is_not_live(
     steady: Fleet,
 ) -> None:
     (worker,) = steady.workers
@@ -262,57 +256,55 @@ async def test_a_training_process_that_is_stuck_is_not_live_and_one_that_goes_on
     os.kill(child_of(worker), signal.SIGSTOP)
     try:
         assert worker.is_live()
-        await worker.wait_until(lambda: not worker.is_live(), "found out", 15)
+        await worker.wait_until(lambda: not worker.is_live(), "not live", 15)
     finally:
         os.kill(child_of(worker), signal.SIGCONT)
-    await worker.wait_until(worker.is_live, "going on", 15)
+    await worker.wait_until(worker.is_live, "live", 15)
     await steady.wait_for_outcome(batch)
     assert worker.is_live()
 
 
-async def test_a_batch_that_needs_too_much_memory_is_rolled_back_with_advice_and_the_next_one_is_trained(
+async def test_out_of_memory_rolls_back_with_advice(
     steady: Fleet,
 ) -> None:
-    """The logits that are in memory at a time are 64 MiB in fp32, and there are some of 8 answers
-    of 900 tokens to compute.
-    """
+    """The logits of one chunk take 64 MiB in fp32, and those of 8 answers of 900 tokens are needed."""
     (worker,) = steady.workers
     long = [
         Sample(messages=sample.messages, answer=sample.answer + " and so on" * 300)
         for sample in tickets(0, 24)
     ]
-    limit(worker, resource.RLIMIT_AS, _size_of(child_of(worker)) + (1 << 26))
+    set_limit(worker, resource.RLIMIT_AS, _size_of(child_of(worker)) + (1 << 26))
     outcome = await steady.wait_for_outcome(await steady.announce(steady.batch(long)))
-    limit(worker, resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    set_limit(worker, resource.RLIMIT_AS, resource.RLIM_INFINITY)
     assert isinstance(outcome, TrainingRolledBack)
     assert outcome.outcome == "failed"
     assert (
         outcome.reason == "the training process died twice: the training process ran out of memory"
     )
     assert "batch_size 4 (now 8" in outcome.advice
-    following = await steady.wait_for_outcome(await steady.announce(steady.batch()))
-    assert following.metrics is not None
+    next_outcome = await steady.wait_for_outcome(await steady.announce(steady.batch()))
+    assert next_outcome.metrics is not None
 
 
-async def test_a_full_disk_is_a_rollback_with_the_reason_and_the_next_batch_is_trained(
+async def test_full_disk_rolls_back_with_reason(
     steady: Fleet,
 ) -> None:
-    """No file can grow beyond 60 kB, as on a full disk: a checkpoint is cut off in the middle. Then
-    there is room again.
+    """No file can grow beyond 60 kB, as on a full disk: a checkpoint is cut off. Then there is space
+    again.
     """
     (worker,) = steady.workers
-    limit(worker, resource.RLIMIT_FSIZE, 60_000)
+    set_limit(worker, resource.RLIMIT_FSIZE, 60_000)
     outcome = await steady.wait_for_outcome(await steady.announce(steady.batch()))
-    limit(worker, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+    set_limit(worker, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
     assert isinstance(outcome, TrainingRolledBack)
     assert outcome.outcome == "failed"
     assert "File too large" in outcome.reason
     assert "RATCHET_WORK" in outcome.advice
-    following = await steady.wait_for_outcome(await steady.announce(steady.batch()))
-    assert following.metrics is not None
+    next_outcome = await steady.wait_for_outcome(await steady.announce(steady.batch()))
+    assert next_outcome.metrics is not None
 
 
-async def test_a_dataset_that_is_missing_or_altered_is_a_rollback_with_the_reason_and_the_next_batch_is_trained(
+async def test_invalid_dataset_rolls_back_with_reason(
     steady: Fleet,
 ) -> None:
     missing, altered, whole = steady.batch(), steady.batch(), steady.batch()
@@ -333,5 +325,5 @@ async def test_a_dataset_that_is_missing_or_altered_is_a_rollback_with_the_reaso
 
 
 def _size_of(process: int) -> int:
-    """The address space of a process, in bytes."""
+    """Return the size of a process's address space in bytes."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[0]) * resource.getpagesize()

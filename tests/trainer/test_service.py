@@ -1,6 +1,4 @@
-"""The service as a process, on a real broker with the real model; the registry's part is played by
-the test.
-"""
+"""The service as a process, on a real broker with the real model; the test plays the registry."""
 
 import asyncio
 import json
@@ -47,28 +45,28 @@ lanes:
     training: {{batch_size: 8, epochs: 2, replay: 2, learning_rate: 0.003}}
 gate: {{golden: golden.jsonl, canaries: canaries.jsonl, retention: retention.jsonl, retention_margin: 3, probes: 2}}
 """
-CANARY = {
+REGRESSION_PROMPT = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "must_not_contain": ["pwned"],
 }
-RETENTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+REGRESSION_SET = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 
 
-def lay_out(folder: Path) -> None:
+def write_models(folder: Path) -> None:
     models = folder / "models"
     models.mkdir()
     (models / f"{MODEL}.yaml").write_text(MODEL_FILE)
     (models / "golden.jsonl").write_text(
         "".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in GOLDEN)
     )
-    (models / "canaries.jsonl").write_text(json.dumps(CANARY))
-    (models / "retention.jsonl").write_text(json.dumps(RETENTION))
+    (models / "canaries.jsonl").write_text(json.dumps(REGRESSION_PROMPT))
+    (models / "retention.jsonl").write_text(json.dumps(REGRESSION_SET))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainer")
-    lay_out(folder)
+    write_models(folder)
     return folder
 
 
@@ -89,7 +87,7 @@ def trainer(broker: str, bases: Path, folder: Path) -> Iterator[ServiceProcess]:
             service.kill()
 
 
-async def say(broker: str, topic: str, event: Event) -> None:
+async def publish_event(broker: str, topic: str, event: Event) -> None:
     value, headers = encode(event, "test")
     await send(broker, topic, [(MODEL.encode(), value, headers)])
 
@@ -104,13 +102,17 @@ async def events(broker: str, topic: str, kind: type[Event]) -> AsyncIterator[Ev
             yield event
 
 
-async def first(
-    broker: str, topic: str, kind: type[Event], holds: Callable[[Event], bool], seconds: float = 240
+async def wait_for_event(
+    broker: str,
+    topic: str,
+    kind: type[Event],
+    condition: Callable[[Event], bool],
+    seconds: float = 240,
 ) -> Event:
     async with asyncio.timeout(seconds):
         while True:
             async for event in events(broker, topic, kind):
-                if holds(event):
+                if condition(event):
                     return event
 
 
@@ -158,39 +160,39 @@ def promoted(version: str, checkpoint: CheckpointSaved | None, event_id: str) ->
 
 
 async def checkpoint_of(broker: str, batch: BatchReady, evaluation: int) -> CheckpointSaved:
-    def holds(event: Event) -> bool:
+    def matches(event: Event) -> bool:
         return isinstance(event, CheckpointSaved) and (event.batch_id, event.evaluation) == (
             batch.batch_id,
             evaluation,
         )
 
-    found = await first(broker, TRAINING_CHECKPOINTS, CheckpointSaved, holds)
-    assert isinstance(found, CheckpointSaved)
-    return found
+    event = await wait_for_event(broker, TRAINING_CHECKPOINTS, CheckpointSaved, matches)
+    assert isinstance(event, CheckpointSaved)
+    return event
 
 
 async def rollback_of(broker: str, batch: BatchReady) -> TrainingRolledBack:
-    def holds(event: Event) -> bool:
+    def matches(event: Event) -> bool:
         return isinstance(event, TrainingRolledBack) and event.batch_id == batch.batch_id
 
-    found = await first(broker, TRAINING_ROLLBACKS, TrainingRolledBack, holds)
-    assert isinstance(found, TrainingRolledBack)
-    return found
+    event = await wait_for_event(broker, TRAINING_ROLLBACKS, TrainingRolledBack, matches)
+    assert isinstance(event, TrainingRolledBack)
+    return event
 
 
 async def test_batches_become_checkpoints_or_rollbacks(
     broker: str, bases: Path, folder: Path, trainer: ServiceProcess
 ) -> None:
-    """A good batch gives a checkpoint, which is evaluated again when the registry asks; killed in
-    the middle of the next run, the trainer finishes it; an altered one fails; a poisoned one is
-    rejected; SIGTERM ends parent and child.
+    """A good batch gives a checkpoint, which is evaluated again when the registry asks. Killed
+    during the next run, the trainer finishes it. An altered batch fails; a poisoned one is
+    rejected. SIGTERM ends trainer and training process.
     """
     store = FsspecStore(str(folder / "objects"))
-    await say(broker, MODELS_VERSIONS, registered("v0", 0, "promoted", "v0"))
+    await publish_event(broker, MODELS_VERSIONS, registered("v0", 0, "promoted", "v0"))
     await trainer.start()
 
     good = write_batch(store, MODEL, 0, tickets(0, 24), tickets(500, 6))
-    await say(broker, TRAINING_BATCHES, good)
+    await publish_event(broker, TRAINING_BATCHES, good)
     checkpoint = await checkpoint_of(broker, good, 1)
     assert checkpoint.parent_version == checkpoint.verdict.baseline_version == "v0"
     assert {
@@ -209,22 +211,24 @@ async def test_batches_become_checkpoints_or_rollbacks(
     assert adapter.base_digest == checkpoint.base_digest
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(adapter.files)
 
-    # The champion moved meanwhile, to another version of the bare base: the same candidate is
-    # evaluated again, and not trained.
-    await say(broker, MODELS_VERSIONS, promoted("v0b", None, "moved"))
-    await say(broker, MODELS_VERSIONS, registered("v1", 1, "reevaluate", "v0b", checkpoint))
+    # The champion changed meanwhile, to another version of the base: the same candidate is evaluated
+    # again, without training.
+    await publish_event(broker, MODELS_VERSIONS, promoted("v0b", None, "moved"))
+    await publish_event(
+        broker, MODELS_VERSIONS, registered("v1", 1, "reevaluate", "v0b", checkpoint)
+    )
     again = await checkpoint_of(broker, good, 2)
     assert again.verdict.baseline_version == "v0b"
     assert (again.adapter, again.metrics.train_seconds) == (
         checkpoint.adapter,
         checkpoint.metrics.train_seconds,
     )
-    await say(broker, MODELS_VERSIONS, registered("v1", 1, "promoted", "v1", again))
-    await say(broker, MODELS_VERSIONS, promoted("v1", again, "promoted-1"))
+    await publish_event(broker, MODELS_VERSIONS, registered("v1", 1, "promoted", "v1", again))
+    await publish_event(broker, MODELS_VERSIONS, promoted("v1", again, "promoted-1"))
 
     second = write_batch(store, MODEL, 1, tickets(100, 24), tickets(520, 4), good.manifest)
     altered = write_batch(store, MODEL, 2, tickets(200, 8), [], second.manifest)
-    await say(broker, TRAINING_BATCHES, second)
+    await publish_event(broker, TRAINING_BATCHES, second)
     second_run = identity("run", second.batch_id)
 
     def training(event: Event) -> bool:
@@ -235,20 +239,20 @@ async def test_batches_become_checkpoints_or_rollbacks(
             and event.step > 0
         )
 
-    await first(broker, TRAINING_PROGRESS, TrainingProgressed, training)
+    await wait_for_event(broker, TRAINING_PROGRESS, TrainingProgressed, training)
     trainer.kill()
     await trainer.start()
-    onward = await checkpoint_of(broker, second, 1)
-    assert onward.parent_version == "v1"
-    assert (onward.metrics.examples_new, onward.metrics.examples_replayed) == (24, 2)
-    held_out = onward.verdict.comparisons[0]
+    continued = await checkpoint_of(broker, second, 1)
+    assert continued.parent_version == "v1"
+    assert (continued.metrics.examples_new, continued.metrics.examples_replayed) == (24, 2)
+    held_out = continued.verdict.comparisons[0]
     assert held_out.examples == 10
     assert held_out.baseline > checkpoint.verdict.comparisons[0].baseline
-    await say(broker, MODELS_VERSIONS, registered("v2", 2, "promoted", "v2", onward))
-    await say(broker, MODELS_VERSIONS, promoted("v2", onward, "promoted-2"))
+    await publish_event(broker, MODELS_VERSIONS, registered("v2", 2, "promoted", "v2", continued))
+    await publish_event(broker, MODELS_VERSIONS, promoted("v2", continued, "promoted-2"))
 
     store.put("batches/trainer-service/2/training.jsonl", b"{}")
-    await say(broker, TRAINING_BATCHES, altered)
+    await publish_event(broker, TRAINING_BATCHES, altered)
     failed = await rollback_of(broker, altered)
     assert (failed.outcome, failed.parent_version) == ("failed", "v2")
     assert "altered" in failed.reason
@@ -259,7 +263,7 @@ async def test_batches_become_checkpoints_or_rollbacks(
         for number in range(300, 334)
     ]
     poisoned = write_batch(store, MODEL, 3, poison[:30], poison[30:], second.manifest)
-    await say(broker, TRAINING_BATCHES, poisoned)
+    await publish_event(broker, TRAINING_BATCHES, poisoned)
     rejected = await rollback_of(broker, poisoned)
     assert rejected.outcome == "rejected", rejected
     assert "golden: worse" in rejected.reason
@@ -269,7 +273,7 @@ async def test_batches_become_checkpoints_or_rollbacks(
             trainer.metrics, "ratchet_consumer_lag_records", group=MODEL, topic=TRAINING_BATCHES
         )
 
-    await trainer.wait_until(lambda: lag() == 0, "level with its topic")
+    await trainer.wait_until(lambda: lag() == 0, "without lag")
     exposed = trainer.metrics
     check_exported("trainer", exposed)
     runs = [
@@ -277,8 +281,8 @@ async def test_batches_become_checkpoints_or_rollbacks(
         for outcome in ("failed", "inconclusive")
     ]
     assert runs == [1, 0]
-    # Since the kill: the second batch's, which it interrupted, and the poisoned one's; the one that
-    # failed has none.
+    # Since the kill: the second batch's, which it interrupted, and the poisoned one's; the failed
+    # batch has no verdict.
     assert (
         sample(exposed, "ratchet_training_verdict_seconds_count", model=MODEL, lane="adaptive") == 2
     )

@@ -1,5 +1,5 @@
-"""Batches that wait for their window: those behind them go on, nothing is committed past them, and
-nothing is lost.
+"""Queue of batches whose window is closed: batches behind them are handled, no offset is committed
+past them, and none is lost.
 """
 
 import asyncio
@@ -8,13 +8,12 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-import structlog
-
 from services.trainer.window_queue import WindowQueue
 from shared.clock import ManualClock
 from shared.config.training_window import TrainingWindow
 from shared.messaging.bus import Record
 from shared.observability.metrics import Metrics
+from tests.support.runtime import runtime_of
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 NIGHT = TrainingWindow(opens="02:00", closes="06:00")
@@ -26,8 +25,8 @@ def record(offset: int, key: bytes = b"day", partition: int = 0) -> Record:
 
 @dataclass
 class Partition:
-    """Records with the key `night` have a window. What is committed is seen no more after a
-    `restart`.
+    """A partition in which records with the key `night` have a window. A second `run` starts at the
+    committed offset.
     """
 
     log: list[Record]
@@ -38,15 +37,15 @@ class Partition:
     handled: list[int] = field(default_factory=list)
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        given = self.committed
+        offset = self.committed
         while True:
-            while given < len(self.log):
-                given += 1
-                yield self.log[given - 1]
+            while offset < len(self.log):
+                offset += 1
+                yield self.log[offset - 1]
             await asyncio.sleep(0.001)
 
     async def commit(self, record: Record) -> None:
-        assert record.offset + 1 >= self.committed, "what was committed is never taken back"
+        assert record.offset + 1 >= self.committed, "a committed offset never decreases"
         self.committed = record.offset + 1
 
     def opens_at(self, record: Record) -> datetime | None:
@@ -55,24 +54,22 @@ class Partition:
         return NIGHT.next_open(self.clock.now())
 
     async def run(self, seconds: float = 0.05) -> None:
-        """A trainer that handles what it is given until it is stopped."""
-        waiting = WindowQueue(
+        """Handle ready records for some seconds."""
+        queue = WindowQueue(
             self.opens_at,
             lambda _: self.is_owned,
             self.commit,
-            self.clock,
-            self.metrics,
-            structlog.stdlib.get_logger(),
+            runtime_of("trainer", self.clock, self.metrics),
         )
 
         async def handle() -> None:
             async with (
                 aclosing(self.records()) as records,
-                aclosing(waiting.ready_records(records, 0.002)) as ready,
+                aclosing(queue.ready_records(records, 0.002)) as ready,
             ):
                 async for each in ready:
                     self.handled.append(each.offset)
-                    await waiting.commit(each)
+                    await queue.commit(each)
 
         task = asyncio.create_task(handle())
         await asyncio.sleep(seconds)
@@ -86,9 +83,9 @@ class Partition:
         return value
 
 
-async def test_those_behind_go_on_and_nothing_is_committed_past_one_that_waits() -> None:
-    """The log: 0 by day, 1 by night, 2 by day, 3 by night, 4 by day. At noon 0, 2 and 4 run; 1 is
-    the first that is not committed.
+async def test_later_records_are_handled_but_not_committed() -> None:
+    """Records 1 and 3 have a night window. At noon 0, 2 and 4 are handled; 1 is the first that is
+    not committed.
     """
     partition = Partition(
         [record(0), record(1, b"night"), record(2), record(3, b"night"), record(4)]
@@ -100,13 +97,11 @@ async def test_those_behind_go_on_and_nothing_is_committed_past_one_that_waits()
     assert (
         partition.gauge("ratchet_training_window_opens_seconds")
         == (NOON + timedelta(hours=14)).timestamp()
-    ), "2 in the morning"
+    ), "02:00"
 
 
-async def test_the_window_opens_while_it_waits() -> None:
-    """14 hours after noon it is 2 in the morning: those that waited run in their order, and all is
-    committed.
-    """
+async def test_queued_records_are_handled_when_the_window_opens() -> None:
+    """14 hours after noon, at 02:00, queued records are handled in order and all is committed."""
     partition = Partition(
         [record(0), record(1, b"night"), record(2), record(3, b"night"), record(4)]
     )
@@ -121,7 +116,7 @@ async def test_the_window_opens_while_it_waits() -> None:
     assert partition.gauge("ratchet_training_window_opens_seconds") == 0
 
 
-async def test_a_trainer_that_starts_anew_sees_all_again_from_the_one_that_waits() -> None:
+async def test_restart_receives_all_records_from_the_queued_one() -> None:
     partition = Partition([record(0), record(1, b"night"), record(2)])
     await partition.run()
     partition.handled.clear()
@@ -133,7 +128,7 @@ async def test_a_trainer_that_starts_anew_sees_all_again_from_the_one_that_waits
     assert (partition.handled, partition.committed) == ([1, 2], 3)
 
 
-async def test_what_waits_in_a_partition_that_has_gone_to_another_is_not_run() -> None:
+async def test_queued_record_of_a_lost_partition_is_not_handled() -> None:
     partition = Partition([record(0, b"night")])
     running = asyncio.create_task(partition.run(0.1))
     await asyncio.sleep(0.03)

@@ -1,0 +1,4 @@
+"""Read models of the topics that the trainer consumes besides `training.batches`.
+
+Nothing here publishes, or decides about a run.
+"""

@@ -1,6 +1,4 @@
-"""What the registry has said: who is champion of each model, and its answers to outcomes; and the
-outcomes, whichever trainer's they are. A fold over events in order.
-"""
+"""Read model of registry decisions and trainers' outcomes: a fold over ordered events."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -20,14 +18,14 @@ from shared.events import (
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that is served; no adapter means that it is the base itself."""
+    """The version that is served; without an adapter it is the base model."""
 
     version: str
     adapter: Artefact | None
 
 
 class RegistryState:
-    """State of the fold. Events may be applied again without harm as long as their order holds."""
+    """State of the fold. Applying events again is harmless if their order is kept."""
 
     def __init__(self) -> None:
         self._champions: dict[str, Champion] = {}
@@ -45,8 +43,8 @@ class RegistryState:
                 self._champions[event.model] = Champion(event.version, event.adapter)
             case VersionRolledBack():
                 self._champions[event.model] = Champion(event.version, event.adapter)
-                # An operator may go back for reasons of his own; the monitor does so because the
-                # version did worse.
+                # An operator's rollback can have any reason. The monitor rolls back because the
+                # version performed worse.
                 if event.actor == "monitor" and (
                     batch := self._batches.get((event.model, event.from_version))
                 ):
@@ -74,23 +72,23 @@ class RegistryState:
                 self._ended.add(event.run_id)
 
     def champion(self, model: str) -> Champion | None:
-        """None while the registry has not named one."""
+        """Return None until the registry has registered the model's first version."""
         return self._champions.get(model)
 
     def quarantined_batches(self, model: str) -> Collection[str]:
-        """The batches that nothing is learned from and nothing is judged by."""
+        """Return the batches that are excluded from training and evaluation."""
         return frozenset(self._quarantined[model])
 
     def registry_answer(self, run_id: str, evaluation: int) -> VersionRegistered | None:
-        """The registry's answer to a checkpoint, None while there is none."""
+        """Return the registry's answer to a checkpoint, or None before it has answered."""
         return self._answers.get((run_id, evaluation))
 
     def published_checkpoint(self, run_id: str, evaluation: int) -> CheckpointSaved | None:
-        """The checkpoint that some trainer has published for an evaluation: the first one holds."""
+        """Return the first checkpoint that any trainer has published for an evaluation."""
         return self._checkpoints.get((run_id, evaluation))
 
     def has_ended(self, run_id: str) -> bool:
-        """Whether nothing more is to be done for a run: its version was promoted or waits for a
-        person, or it was rolled back.
+        """True if the run needs no more work: its version was promoted or waits for an operator,
+        or the run was rolled back.
         """
         return run_id in self._ended

@@ -1,22 +1,20 @@
-"""What the others say that a trainer goes by: the registry, other trainers, and the dataset service
-on what was withdrawn.
-"""
+"""Read model of the registry, trainer and dataset events that this trainer depends on."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from services.trainer.bus_view.registry_state import Champion, RegistryState
 from services.trainer.bus_view.reward_history import RewardHistory
-from services.trainer.bus_view.withdrawals import Withdrawals
-from shared.clock import Clock
+from services.trainer.bus_view.withdrawals import Withdrawals, WithdrawnExamples
+from services.trainer.gate.reward_hacking import CandidateStep
 from shared.errors import ContractViolation, Misconfigured, Undecodable
 from shared.events import (
     CheckpointSaved,
     DeploymentFailed,
     Event,
     ExamplesWithdrawn,
-    Position,
     TrainingRolledBack,
     VersionDeployed,
     VersionPromoted,
@@ -26,11 +24,19 @@ from shared.events import (
 )
 from shared.kafka.topic_reader import TopicReader
 from shared.logs import Log
+from shared.messaging.bus import Record
 from shared.messaging.codec import decode
-from shared.observability.health import Health
+from shared.messaging.topics import (
+    DATASET_WITHDRAWALS,
+    MODELS_VERSIONS,
+    TRAINING_CHECKPOINTS,
+    TRAINING_ROLLBACKS,
+)
+from shared.runtime import Runtime
 
 T = TypeVar("T")
 
+VIEW_TOPICS = (DATASET_WITHDRAWALS, TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS, MODELS_VERSIONS)
 VIEW_EVENTS: tuple[type[Event], ...] = (
     ExamplesWithdrawn,
     CheckpointSaved,
@@ -44,68 +50,67 @@ VIEW_EVENTS: tuple[type[Event], ...] = (
 )
 
 _POLL_SECONDS = 0.2
-_REMIND_SECONDS = 30.0
+_LOG_EVERY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """State of the topics when an evaluation begins; `history` is of the model's other runs."""
+
+    champion: Champion
+    quarantined: Collection[str]
+    withdrawn: WithdrawnExamples
+    history: Sequence[CandidateStep]
 
 
 class BusView:
-    """Three folds over one reading of the topics; each is as of the last `hear`."""
+    """Answers questions about other services, as of the last `refresh`."""
 
-    def __init__(self, reader: TopicReader, clock: Clock, health: Health, log: Log) -> None:
-        """`reader` reads `dataset.withdrawals`, `training.checkpoints`, `training.rollbacks` and
-        `models.versions`.
-        """
-        self.champions = RegistryState()
-        self.withdrawals = Withdrawals()
-        self.history = RewardHistory()
+    def __init__(self, reader: TopicReader, runtime: Runtime) -> None:
+        """`reader` reads `VIEW_TOPICS`."""
+        self._registry = RegistryState()
+        self._withdrawals = Withdrawals()
+        self._rewards = RewardHistory()
         self._reader = reader
-        self._clock = clock
-        self._health = health
-        self._log = log
+        self._runtime = runtime
 
     async def refresh(self) -> None:
-        """Take in what was said since. Raises Misconfigured when a service has said what this one
-        cannot read.
-        """
+        """Apply the new events. Raises Misconfigured if this trainer cannot read one of them."""
         for record in await self._reader.read_new():
-            try:
-                event = decode(record.value, record.headers, *VIEW_EVENTS).event
-            except ContractViolation as error:
-                # To go on would be to train from, and compare with, a champion that may no longer
-                # be one, or on what was withdrawn.
-                where = f"{record.topic}-{record.partition}@{record.offset}"
-                raise Misconfigured(
-                    f"{where}: {error}; the services must be of versions that fit"
-                ) from error
-            except Undecodable as error:
-                self._log.warning(
-                    "not an event that is known here",
-                    topic=record.topic,
-                    offset=record.offset,
-                    reason=str(error),
-                )
-                continue
-            if isinstance(event, ExamplesWithdrawn):
-                self.withdrawals.apply(
-                    event,
-                    Position(topic=record.topic, partition=record.partition, offset=record.offset),
-                )
-            else:
-                self.champions.apply(event)
-                self.history.apply(event)
+            self._apply(record)
+
+    def champion(self, model: str) -> Champion | None:
+        """Return None until the registry has registered the model's first version."""
+        return self._registry.champion(model)
+
+    def has_ended(self, run_id: str) -> bool:
+        """True if the run needs no more work, by any trainer."""
+        return self._registry.has_ended(run_id)
+
+    def published_checkpoint(self, run_id: str, evaluation: int) -> CheckpointSaved | None:
+        """Return the first checkpoint that any trainer has published for an evaluation."""
+        return self._registry.published_checkpoint(run_id, evaluation)
+
+    def evaluation_inputs(self, model: str, run_id: str, champion: Champion) -> EvaluationInputs:
+        """Return the inputs of an evaluation that begins now, against `champion`."""
+        return EvaluationInputs(
+            champion,
+            self._registry.quarantined_batches(model),
+            self._withdrawals.for_model(model),
+            self._rewards.steps_before(model, run_id),
+        )
 
     async def wait_for_champion(self, model: str, log: Log) -> Champion:
-        """The champion as of now; waits for the registry to name one."""
-        return await self._until(
-            lambda: self.champions.champion(model),
-            "waiting for the registry to name a champion",
-            log,
+        """Return the current champion, as soon as the registry has registered one."""
+        return await self._wait_for(
+            lambda: self._registry.champion(model), "waiting for the registry's first version", log
         )
 
     async def wait_for_answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
-        """The registry's answer to a checkpoint; waits for it."""
+        """Return the registry's answer to a checkpoint, as soon as it arrives."""
         run_id, evaluation = checkpoint.run_id, checkpoint.evaluation
-        answer = await self._until(
-            lambda: self.champions.registry_answer(run_id, evaluation),
+        answer = await self._wait_for(
+            lambda: self._registry.registry_answer(run_id, evaluation),
             "waiting for the registry's answer",
             log,
         )
@@ -117,14 +122,36 @@ class BusView:
         )
         return answer
 
-    async def _until(self, said: Callable[[], T | None], what: str, log: Log) -> T:
-        reminded = self._clock.monotonic()
+    def _apply(self, record: Record) -> None:
+        try:
+            event = decode(record.value, record.headers, *VIEW_EVENTS).event
+        except ContractViolation as error:
+            # Continuing could train from an outdated champion or on withdrawn examples.
+            where = f"{record.topic}-{record.partition}@{record.offset}"
+            raise Misconfigured(f"{where}: {error}; run services of compatible versions") from error
+        except Undecodable as error:
+            self._runtime.log.warning(
+                "unknown event skipped",
+                topic=record.topic,
+                offset=record.offset,
+                reason=str(error),
+            )
+            return
+        if isinstance(event, ExamplesWithdrawn):
+            self._withdrawals.apply(event, record.position)
+        else:
+            self._registry.apply(event)
+            self._rewards.apply(event)
+
+    async def _wait_for(self, query: Callable[[], T | None], message: str, log: Log) -> T:
+        clock, health = self._runtime.clock, self._runtime.health
+        logged_at = clock.monotonic()
         while True:
             await self.refresh()
-            if (found := said()) is not None:
-                return found
-            self._health.record_progress()
-            if self._clock.monotonic() - reminded >= _REMIND_SECONDS:
-                log.info(what)
-                reminded = self._clock.monotonic()
+            if (result := query()) is not None:
+                return result
+            health.record_progress()
+            if clock.monotonic() - logged_at >= _LOG_EVERY_SECONDS:
+                log.info(message)
+                logged_at = clock.monotonic()
             await asyncio.sleep(_POLL_SECONDS)

@@ -1,5 +1,5 @@
-"""What people know models by, beside the likelihood that the gate decides by: perplexity, BLEU,
-chrF, exact match, JSON validity.
+"""Answer metrics, reported next to the likelihood that the gate decides by: perplexity, BLEU, chrF,
+exact match, JSON validity.
 
 BLEU (Papineni et al. 2002) and chrF (Popović 2015) are sacrebleu's, in points from 0 to 100, of a
 whole set; exact match and JSON validity are shares. All but perplexity are of greedy answers.
@@ -19,8 +19,8 @@ from shared.config.model_file import AnswerMeasure
 
 @dataclass(frozen=True)
 class GreedyAnswers:
-    """What is right for some prompts, and what baseline and candidate answer greedily, in the same
-    order.
+    """Reference answers of some prompts, and the greedy answers of baseline and candidate, in the
+    same order.
     """
 
     references: Sequence[str] = ()
@@ -34,35 +34,33 @@ NO_ANSWERS = GreedyAnswers()
 
 
 def perplexity(scores: Sequence[float]) -> float:
-    """Of answers with these mean log-likelihoods per token, each answer counting the same; 1 is
-    certainty.
+    """Return the perplexity of answers with these mean log-likelihoods per token, each answer
+    weighted equally; 1 is certainty.
     """
     return exp(min(700.0, -sum(scores) / len(scores)))
 
 
-def set_metric(measure: AnswerMeasure, answers: Texts, references: Texts) -> float:
-    """A measure of a whole set, which is not empty."""
-    match measure:
+def set_metric(metric: AnswerMeasure, answers: Texts, references: Texts) -> float:
+    """Return a metric of a whole, non-empty set."""
+    match metric:
         case "bleu":
             return float(BLEU().corpus_score(answers, [references]).score)
         case "chrf":
             return float(CHRF().corpus_score(answers, [references]).score)
         case _:
-            values = answer_metric(measure, answers, references)
+            values = answer_metric(metric, answers, references)
             return sum(values) / len(values)
 
 
-def answer_metric(measure: AnswerMeasure, answers: Texts, references: Texts) -> list[float]:
-    """A measure of each answer by itself: what pairs can be compared by. BLEU counts orders that an
+def answer_metric(metric: AnswerMeasure, answers: Texts, references: Texts) -> list[float]:
+    """Return a metric of each answer, for paired comparison. BLEU uses the n-gram orders that an
     answer is long enough for.
     """
-    metric = _BY_ITSELF[measure]
-    return [
-        metric(answer, reference) for answer, reference in zip(answers, references, strict=True)
-    ]
+    score = _PER_ANSWER[metric]
+    return [score(answer, reference) for answer, reference in zip(answers, references, strict=True)]
 
 
-def _sentence(metric: Metric) -> Callable[[str, str], float]:
+def _sentence_score(metric: Metric) -> Callable[[str, str], float]:
     return lambda answer, reference: float(metric.sentence_score(answer, [reference]).score)
 
 
@@ -71,8 +69,8 @@ def _is_exact(answer: str, reference: str) -> float:
 
 
 def _is_json(answer: str, _: str) -> float:
-    """An object or an array, and nothing beside it: a bare word or number is not what a program
-    asked for.
+    """1 for an object or an array without other text; a bare word or number is not the JSON that
+    a program asks for.
     """
     try:
         return float(isinstance(json.loads(answer), dict | list))
@@ -80,9 +78,9 @@ def _is_json(answer: str, _: str) -> float:
         return 0.0
 
 
-_BY_ITSELF: Mapping[AnswerMeasure, Callable[[str, str], float]] = {
-    "bleu": _sentence(BLEU(effective_order=True)),
-    "chrf": _sentence(CHRF()),
+_PER_ANSWER: Mapping[AnswerMeasure, Callable[[str, str], float]] = {
+    "bleu": _sentence_score(BLEU(effective_order=True)),
+    "chrf": _sentence_score(CHRF()),
     "exact_match": _is_exact,
     "json_validity": _is_json,
 }

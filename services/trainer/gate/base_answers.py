@@ -1,5 +1,5 @@
-"""How the base itself answers: what retention is judged by, and what is rehearsed against
-forgetting. Asked once, kept on disk.
+"""Answers of the base itself: references of the regression set, and rehearsal examples against
+forgetting. Generated once and cached on disk.
 """
 
 from collections.abc import Sequence
@@ -16,39 +16,39 @@ from shared.identity import identity
 BASE = EvaluatedModel("base", None)
 
 MAX_ANSWER_TOKENS = 48
-"""Tokens of a greedy answer at most: enough for a canary to sing, few enough that answers cost less
-than scores.
+"""Maximum tokens of a greedy answer: enough for the checks of a regression prompt, few enough that
+answers cost less than scores.
 """
 
 
 async def base_answers(
     prompts: Sequence[Messages],
-    bench: ModelSession,
-    runs: RunFolders,
+    session: ModelSession,
+    folders: RunFolders,
     max_tokens: int,
-    heard: OnProgress,
+    on_progress: OnProgress,
 ) -> list[Sample]:
-    """The prompts to which the base says something, with what it says. Raises RunFailed."""
+    """Return the prompts that the base answers at all, each with its answer. Raises RunFailed."""
     if not prompts:
         return []
-    said = [f"{message.role}|{message.content}" for messages in prompts for message in messages]
+    turns = [f"{message.role}|{message.content}" for messages in prompts for message in messages]
     key = identity(
-        bench.base.digest,
+        session.base.digest,
         max_tokens,
         MAX_ANSWER_TOKENS,
         *(len(messages) for messages in prompts),
-        *said,
+        *turns,
     )
-    references = runs.cached_answers(key)
-    if references is None:
-        answers, _ = await bench.generate(
-            BASE, max_tokens, MAX_ANSWER_TOKENS, heard, probes=prompts
+    cached = folders.cached_answers(key)
+    if cached is None:
+        answers, _ = await session.generate(
+            BASE, max_tokens, MAX_ANSWER_TOKENS, on_progress, probes=prompts
         )
-        references = CachedAnswers(answers=tuple(text_of(answer) for answer in answers))
-        runs.write_cached_answers(key, references)
+        cached = CachedAnswers(answers=tuple(text_of(answer) for answer in answers))
+        folders.write_cached_answers(key, cached)
     return [
         Sample(messages=messages, answer=answer)
-        for messages, answer in zip(prompts, references.answers, strict=True)
+        for messages, answer in zip(prompts, cached.answers, strict=True)
         if answer
     ]
 
@@ -58,20 +58,15 @@ async def rehearsal_samples(
     model: str,
     lane: Lane,
     max_tokens: int,
-    bench: ModelSession,
-    runs: RunFolders,
-    heard: OnProgress,
+    session: ModelSession,
+    folders: RunFolders,
+    on_progress: OnProgress,
 ) -> list[Sample]:
-    """What every run of a lane learns besides its batch, so that what the base can do is not
-    forgotten. Raises RunFailed.
+    """Return the examples that every run of a lane learns besides its batch, so that the candidate
+    keeps the base's abilities. Raises RunFailed.
     """
-    return await base_answers(
-        [prompt.messages for prompt in models.rehearsal(model, lane)],
-        bench,
-        runs,
-        max_tokens,
-        heard,
-    )
+    prompts = [prompt.messages for prompt in models.rehearsal(model, lane)]
+    return await base_answers(prompts, session, folders, max_tokens, on_progress)
 
 
 def text_of(answer: GreedyAnswer) -> str:

@@ -1,5 +1,5 @@
-"""Confidence bounds of what a candidate gains, from paired differences: for scores by a bootstrap,
-for passes and failures exactly.
+"""Confidence bounds of a candidate's gain from paired differences: bootstrap for scores, exact for
+pass-or-fail results.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 RESAMPLES = 10_000
 UNBOUNDED = 1e6
-"""Stands for minus or plus infinity where so few examples give no bound at all, since an event
-holds finite numbers only.
-"""
+"""Replaces infinity where too few examples give no bound: events hold finite numbers only."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,13 +19,13 @@ Floats = npt.NDArray[np.float64]
 def bootstrap_bounds(
     differences: Sequence[float], alpha_lower: float, alpha_upper: float, seed: int
 ) -> tuple[float, float]:
-    """One-sided confidence bounds of a mean, each with its own error, by the studentised bootstrap
-    (Efron & Tibshirani 1993, 12.5).
+    """Return one-sided confidence bounds of a mean, each with its own error, by the studentised
+    bootstrap (Efron & Tibshirani 1993, 12.5).
 
-    The plain percentile bootstrap errs two to six times as often as it says with five to ten
-    examples; this one keeps its word where differences are not very skewed. Beyond what the
-    resamples resolve, its quantile is scaled as the normal distribution's grows. Fewer than two
-    examples give no bound.
+    With five to ten examples, the plain percentile bootstrap errs two to six times as often as
+    stated; this one keeps its stated error unless the differences are very skewed. Beyond the
+    resolution of the resamples, its quantile is scaled as the normal distribution's grows. Fewer
+    than two examples give no bound.
     """
     values = np.asarray(differences, dtype=np.float64)
     n = len(values)
@@ -43,21 +41,19 @@ def bootstrap_bounds(
     students = np.where(
         degenerate, np.copysign(np.inf, shift), shift / np.where(degenerate, 1.0, errors)
     )
-    return _finite(mean - _tail(students, alpha_lower) * error), _finite(
-        mean + _tail(-students, alpha_upper) * error
-    )
+    lower = mean - _upper_quantile(students, alpha_lower) * error
+    upper = mean + _upper_quantile(-students, alpha_upper) * error
+    return _finite(lower), _finite(upper)
 
 
-def _tail(students: Floats, alpha: float) -> float:
-    """The value that a share `alpha` of the distribution lies above."""
+def _upper_quantile(students: Floats, alpha: float) -> float:
+    """Return the value that a share `alpha` of the distribution is above."""
     resolved = max(alpha, 10 / RESAMPLES)
     quantile = float(np.quantile(students, 1 - resolved, method="higher"))
+    if quantile <= 0:
+        return quantile
     normal = NormalDist()
-    return (
-        quantile * max(1.0, normal.inv_cdf(1 - alpha) / normal.inv_cdf(1 - resolved))
-        if quantile > 0
-        else quantile
-    )
+    return quantile * max(1.0, normal.inv_cdf(1 - alpha) / normal.inv_cdf(1 - resolved))
 
 
 def _finite(value: float) -> float:
@@ -67,30 +63,26 @@ def _finite(value: float) -> float:
 def exact_bounds(
     differences: Sequence[float], alpha_lower: float, alpha_upper: float
 ) -> tuple[float, float]:
-    """The same for differences of passes and failures: -1, 0 or 1.
+    """Return the same bounds for differences of pass-or-fail results: -1, 0 or 1.
 
-    Given how many pairs differ, which way they do is the toss of a coin if nothing changed (McNemar
-    1947; exact: the sign test). The bounds are those of the coin's share (Clopper & Pearson 1934),
-    as a difference over all pairs: the lower one is above zero just where the one-sided sign test
-    is significant. Without any pair that differs there is no bound but what is possible.
+    If nothing changed, the direction of each pair that differs is a coin toss (McNemar 1947; exact:
+    the sign test). The bounds are those of the coin's probability (Clopper & Pearson 1934), as a
+    difference over all pairs: the lower one is above zero exactly if the one-sided sign test is
+    significant. If no pair differs, the bounds are -1 and 1.
     """
-    wins, losses, n = (
-        sum(value > 0 for value in differences),
-        sum(value < 0 for value in differences),
-        len(differences),
-    )
-    if wins + losses == 0:
+    wins = sum(value > 0 for value in differences)
+    losses = sum(value < 0 for value in differences)
+    n, differing = len(differences), wins + losses
+    if differing == 0:
         return -1.0, 1.0
-    won, lost = (
-        clopper_pearson_lower(wins, wins + losses, alpha_lower),
-        clopper_pearson_lower(losses, wins + losses, alpha_upper),
-    )
-    return (2 * won - 1) * (wins + losses) / n, (1 - 2 * lost) * (wins + losses) / n
+    won = clopper_pearson_lower(wins, differing, alpha_lower)
+    lost = clopper_pearson_lower(losses, differing, alpha_upper)
+    return (2 * won - 1) * differing / n, (1 - 2 * lost) * differing / n
 
 
 def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
-    """The lower bound of a share of which `found` were seen in `of` draws: the largest with which
-    so many are as unlikely as `alpha`.
+    """Return the lower bound of a probability: the largest one for which at least `successes` in
+    `trials` have a probability of at most `alpha`.
     """
     if successes == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""The evidence of the gate: candidate and champion, examined on the same examples."""
+"""Evaluation of champion and candidate on the same examples: the evidence of the gate."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from shared.events import Probe
 
 @dataclass(frozen=True)
 class EvaluationSuite:
-    """The sets that a model's candidates are examined on. Of held-out and golden the first
-    `answered` are answered, to be measured.
+    """The evaluation sets of a model. The first `answered_count` examples of held-out and golden
+    are also answered, for the answer metrics.
     """
 
     held_out: Sequence[Sample]
@@ -33,114 +33,110 @@ class EvaluationSuite:
 
     async def run(
         self,
-        bench: ModelSession,
+        session: ModelSession,
         champion: EvaluatedModel,
         candidate: EvaluatedModel,
-        heard: OnProgress,
+        on_progress: OnProgress,
     ) -> tuple[GateEvidence, tuple[Probe, ...]]:
-        """The evidence on both, and how the candidate answers the probes: whatever serves it must
-        answer alike. Raises RunFailed.
+        """Return the evidence on both models, and the candidate's answers to the probes, which a
+        deployment must reproduce. Raises RunFailed.
         """
-        before = await self._scores(bench, champion, (self.held_out, self.golden), heard)
-        before += await self._scores(bench, BASE, (self.regression,), heard)
+        before = await self._scores(session, champion, (self.held_out, self.golden), on_progress)
+        before += await self._scores(session, BASE, (self.regression,), on_progress)
         after = await self._scores(
-            bench, candidate, (self.held_out, self.golden, self.regression), heard
+            session, candidate, (self.held_out, self.golden, self.regression), on_progress
         )
-        held_out, golden, retention = (
+        held_out, golden, regression = (
             PairedScores(*pair) for pair in zip(before, after, strict=True)
         )
-        _, of_champion = await bench.generate(
-            champion, self.max_tokens, self.answer_tokens, heard, prompts=self._asked
+        _, champion_answers = await session.generate(
+            champion, self.max_tokens, self.answer_tokens, on_progress, prompts=self._prompts
         )
-        # What is served is held to the probes token by token; other answers are read as a person
-        # reads them.
-        probed, of_candidate = await bench.generate(
+        # A deployment is compared with the probes token by token, so these need the exact path;
+        # the text of the other answers is enough.
+        probe_answers, candidate_answers = await session.generate(
             candidate,
             self.max_tokens,
             self.answer_tokens,
-            heard,
+            on_progress,
             probes=self.probes,
-            prompts=self._asked,
+            prompts=self._prompts,
         )
-        answered = tuple(
+        probes = tuple(
             Probe(messages=messages, answer=answer)
-            for messages, answer in zip(self.probes, probed, strict=True)
+            for messages, answer in zip(self.probes, probe_answers, strict=True)
         )
-        champions, candidates = iter(of_champion), iter(of_candidate)
+        # The iterators are consumed in the order of `_prompts`.
+        champions, candidates = iter(champion_answers), iter(candidate_answers)
         passed_before, passed_after = self._passed(champions), self._passed(candidates)
-        held_out_said, golden_said = (
-            _said(samples, champions, candidates) for samples in self._measured
+        held_out_answers, golden_answers = (
+            _greedy_answers(samples, champions, candidates) for samples in self._answered_sets
         )
         evidence = GateEvidence(
             held_out=held_out,
             golden=golden,
-            regression=retention,
+            regression=regression,
             prompts_passed_baseline=passed_before,
             prompts_passed_candidate=passed_after,
-            held_out_answers=held_out_said,
-            golden_answers=golden_said,
+            held_out_answers=held_out_answers,
+            golden_answers=golden_answers,
         )
-        return evidence, answered
+        return evidence, probes
 
     async def prefetch(
-        self, bench: ModelSession, champion: EvaluatedModel, heard: OnProgress
+        self, session: ModelSession, champion: EvaluatedModel, on_progress: OnProgress
     ) -> None:
-        """Have the bench know what `hold` will want to know of the champion. Raises RunFailed."""
-        await self._scores(bench, champion, (self.held_out, self.golden), heard)
-        await bench.generate(
-            champion, self.max_tokens, self.answer_tokens, heard, prompts=self._asked
+        """Fill the session's cache with the champion's part of `run`. Raises RunFailed."""
+        await self._scores(session, champion, (self.held_out, self.golden), on_progress)
+        await session.generate(
+            champion, self.max_tokens, self.answer_tokens, on_progress, prompts=self._prompts
         )
 
     @property
-    def _measured(self) -> list[Sequence[Sample]]:
-        """What is answered to be measured: of held-out, of golden."""
+    def _answered_sets(self) -> list[Sequence[Sample]]:
+        """Examples to answer for the answer metrics: of held-out, of golden."""
         return [samples[: self.answered_count] for samples in (self.held_out, self.golden)]
 
     @property
-    def _asked(self) -> list[Messages]:
-        """The canaries, then what is measured."""
+    def _prompts(self) -> list[Messages]:
+        """Prompts to answer: the regression prompts, then those of the answered sets."""
         return [
-            *(canary.messages for canary in self.regression_prompts),
-            *(sample.messages for samples in self._measured for sample in samples),
+            *(prompt.messages for prompt in self.regression_prompts),
+            *(sample.messages for samples in self._answered_sets for sample in samples),
         ]
 
     async def _scores(
         self,
-        bench: ModelSession,
-        subject: EvaluatedModel,
+        session: ModelSession,
+        model: EvaluatedModel,
         sets: Sequence[Sequence[Sample]],
-        heard: OnProgress,
+        on_progress: OnProgress,
     ) -> list[list[float]]:
-        """The scores of each set, all of them asked for together."""
-        scores = iter(
-            await bench.score(
-                subject, [sample for samples in sets for sample in samples], self.max_tokens, heard
-            )
-        )
-        return [list(islice(scores, len(samples))) for samples in sets]
+        """Return the scores of each set, all scored in one request."""
+        samples = [sample for each in sets for sample in each]
+        scores = iter(await session.score(model, samples, self.max_tokens, on_progress))
+        return [list(islice(scores, len(each))) for each in sets]
 
     def _passed(self, answers: Iterator[GreedyAnswer]) -> list[bool]:
-        """Takes the answers to the canaries, which come first."""
-        return [passes(canary, text_of(next(answers))) for canary in self.regression_prompts]
+        """Consume the answers to the regression prompts, which come first."""
+        return [passes(prompt, text_of(next(answers))) for prompt in self.regression_prompts]
 
 
-def _said(
+def _greedy_answers(
     samples: Sequence[Sample], before: Iterator[GreedyAnswer], after: Iterator[GreedyAnswer]
 ) -> GreedyAnswers:
-    """Takes the next answers of both: those to `samples`."""
+    """Consume the next answers of both models, which are those to `samples`."""
     baseline, candidate = (
         [text_of(answer) for answer in islice(answers, len(samples))] for answers in (before, after)
     )
     return GreedyAnswers([sample.answer for sample in samples], baseline, candidate)
 
 
-def passes(canary: RegressionPrompt, answer: str) -> bool:
-    """Whether an answer contains all that it must and nothing that it must not; upper and lower
-    case count as the same.
-    """
-    said = answer.casefold()
-    return all(text.casefold() in said for text in canary.must_contain) and not any(
-        text.casefold() in said for text in canary.must_not_contain
+def passes(prompt: RegressionPrompt, answer: str) -> bool:
+    """True if an answer contains every required text and no forbidden one, ignoring case."""
+    folded = answer.casefold()
+    return all(text.casefold() in folded for text in prompt.must_contain) and not any(
+        text.casefold() in folded for text in prompt.must_not_contain
     )
 
 
@@ -150,36 +146,30 @@ async def build_suite(
     held_out: Sequence[Sample],
     new: Sequence[Sample],
     max_tokens: int,
-    bench: ModelSession,
-    runs: RunFolders,
-    heard: OnProgress,
+    session: ModelSession,
+    folders: RunFolders,
+    on_progress: OnProgress,
 ) -> EvaluationSuite:
-    """Gather the sets of a model. The base answers the retention prompts once; its answers are kept
-    on disk.
+    """Collect the evaluation sets of a model. The base answers the prompts of the regression set
+    once; its answers are cached on disk.
 
     Probes are golden prompts first, then held-out ones, then new ones. Raises RunFailed,
     ModelFileError.
     """
     gate = models.get(model).gate
     golden = [
-        Sample(messages=reference.messages, answer=reference.answer)
-        for reference in models.golden(model)
+        Sample(messages=example.messages, answer=example.answer) for example in models.golden(model)
     ]
-    candidates = dict.fromkeys(
+    probes = dict.fromkeys(
         sample.messages for samples in (golden, held_out, new) for sample in samples
     )
+    regression = [prompt.messages for prompt in models.regression_set(model)]
     return EvaluationSuite(
         held_out=held_out,
         golden=golden,
-        regression=await base_answers(
-            [prompt.messages for prompt in models.regression_set(model)],
-            bench,
-            runs,
-            max_tokens,
-            heard,
-        ),
+        regression=await base_answers(regression, session, folders, max_tokens, on_progress),
         regression_prompts=models.regression_prompts(model),
-        probes=list(candidates)[: gate.probes],
+        probes=list(probes)[: gate.probes],
         max_tokens=max_tokens,
         answered_count=gate.answered,
         answer_tokens=gate.answer_tokens,

@@ -1,11 +1,9 @@
-"""What the next owner of an unfinished run goes on from, in the object store: a worker elsewhere
-has another disk.
+"""Hand-off of an unfinished run through the object store, for a next owner with another disk.
 
-    unfinished/<run_id>/handover.json        the plan, the newest checkpoint, what was trained; written last
-                        <folder>/<file>      the files that it names with their digests
+    unfinished/<run_id>/handover.json    plan, newest checkpoint, trained run; written last
+                        <folder>/<file>  the files that it lists, with their digests
 
-`handover.json` is overwritten as the run goes on; whoever reads an older one only has more to do
-again.
+`handover.json` is overwritten as the run proceeds; a reader of an older one repeats more steps.
 """
 
 import os
@@ -26,16 +24,14 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class HandoffFolder(FrozenModel):
-    """A folder of a run's folder, with all its files."""
+    """A sub-folder of a run's folder, with all its files."""
 
     name: str
     files: dict[str, Artefact]
 
 
 class HandoffState(FrozenModel):
-    """The state of a run after `step` steps; `trained` and its adapter are there when no step is
-    left.
-    """
+    """The state of a run after `step` steps; `trained` and its adapter are set after the last."""
 
     plan: RunPlan
     step: Count = 0
@@ -44,91 +40,91 @@ class HandoffState(FrozenModel):
 
     @property
     def progress(self) -> tuple[bool, int]:
-        """Grows as the run goes on."""
+        """Orders states of one run by progress."""
         return self.trained is not None, self.step
 
 
 class RunHandoff:
-    """Between the folders of runs and the object store. Every method blocks, and raises
-    StorageUnavailable.
+    """Copies run state between the run folders and the object store. Every method blocks, and
+    raises StorageUnavailable.
     """
 
-    def __init__(self, store: ObjectStore, runs: RunFolders, log: Log) -> None:
+    def __init__(self, store: ObjectStore, folders: RunFolders, log: Log) -> None:
         self._store = store
-        self._runs = runs
+        self._folders = folders
         self._log = log
-        self._left: dict[str, tuple[bool, int]] = {}
+        self._uploaded: dict[str, tuple[bool, int]] = {}
 
     def upload(self, run_id: str) -> bool:
-        """Put what is newest of a run into the store; whether that was news to it."""
-        plan = self._runs.plan(run_id)
+        """Upload the newest state of a run. Return True if the store had an older one."""
+        plan = self._folders.plan(run_id)
         if plan is None:
             return False
-        trained = self._runs.trained(run_id)
+        trained = self._folders.trained(run_id)
         step, folder = (
-            (0, self._runs.adapter_folder(run_id)) if trained else self._newest_checkpoint(run_id)
+            (0, self._folders.adapter_folder(run_id))
+            if trained
+            else self._newest_checkpoint(run_id)
         )
         progress = (trained is not None, step)
-        if folder is None or progress <= self._left.get(run_id, (False, 0)):
+        if folder is None or progress <= self._uploaded.get(run_id, (False, 0)):
             return False
-        before = self._read(run_id)
-        # A worker that slept while another went on has nothing to tell.
-        is_news = before is None or before.progress < progress
-        if is_news:
+        previous = self._read(run_id)
+        # After a long pause of this worker, another one may have uploaded newer state.
+        is_newer = previous is None or previous.progress < progress
+        if is_newer:
             try:
                 files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
             except FileNotFoundError:
-                return False  # the child has made newer ones and thrown it away
-            put = {
-                name: self._store.put(f"{_place(run_id)}/{folder.name}/{name}", data)
+                return False  # the training process replaced this checkpoint by a newer one
+            artefacts = {
+                name: self._store.put(f"{_prefix(run_id)}/{folder.name}/{name}", data)
                 for name, data in files.items()
             }
-            kept = HandoffFolder(name=folder.name, files=put)
-            handover = HandoffState(plan=plan, step=step, folder=kept, trained=trained)
-            self._store.put(_key(run_id), handover.model_dump_json().encode())
-            if (
-                before is not None
-                and before.folder is not None
-                and before.folder.name != folder.name
-            ):
-                self._remove(before.folder.files.values())
-        self._left[run_id] = progress if before is None else max(progress, before.progress)
-        return is_news
+            state = HandoffState(
+                plan=plan,
+                step=step,
+                folder=HandoffFolder(name=folder.name, files=artefacts),
+                trained=trained,
+            )
+            self._store.put(_key(run_id), state.model_dump_json().encode())
+            if previous and previous.folder and previous.folder.name != folder.name:
+                self._delete(previous.folder.files.values())
+        self._uploaded[run_id] = progress if previous is None else max(progress, previous.progress)
+        return is_newer
 
     def fetch(self, run_id: str) -> bool:
-        """Bring a run's folder up to what is in the store; whether there was anything to go on
-        from. What was trained here stays.
+        """Download the state of a run if it is newer than the local one. Return True if it was.
 
-        A state that is incomplete or was altered is passed over: then its steps are done again.
+        A run trained here is never overwritten. Incomplete or altered state is skipped: its steps
+        are repeated.
         """
-        handover = self._read(run_id)
-        if handover is None or self._runs.trained(run_id) is not None:
+        state = self._read(run_id)
+        if state is None or self._folders.trained(run_id) is not None:
             return False
-        self._runs.write_plan(run_id, handover.plan)
-        here, _ = self._newest_checkpoint(run_id)
-        if handover.folder is None or handover.progress <= (False, here):
+        self._folders.write_plan(run_id, state.plan)
+        local_step, _ = self._newest_checkpoint(run_id)
+        if state.folder is None or state.progress <= (False, local_step):
             return False
         try:
             files = {
                 name: get_verified(self._store, artefact)
-                for name, artefact in handover.folder.files.items()
+                for name, artefact in state.folder.files.items()
             }
         except InvalidArtefact as error:
-            self._log.warning(
-                "a checkpoint in the object store is passed over", run=run_id, reason=str(error)
-            )
+            self._log.warning("invalid hand-off checkpoint skipped", run=run_id, reason=str(error))
             return False
-        _write_whole(self._runs.checkpoints_folder(run_id) / handover.folder.name, files)
-        if handover.trained is not None:
-            self._runs.restore_trained(run_id, handover.trained)
+        _write_atomically(self._folders.checkpoints_folder(run_id) / state.folder.name, files)
+        if state.trained is not None:
+            self._folders.restore_trained(run_id, state.trained)
         return True
 
     def clear(self, run_id: str) -> None:
-        """Remove all of a run that has ended, what a crash has left without a handover included."""
+        """Delete all objects of a run that has ended, including those of an upload cut short."""
         self._store.delete(_key(run_id))
-        for key in self._store.list_keys(_place(run_id)):
+        for key in self._store.list_keys(_prefix(run_id)):
             self._store.delete(key)
-        self._left.pop(run_id, None)
+        self._uploaded.pop(run_id, None)
 
     def _read(self, run_id: str) -> HandoffState | None:
         try:
@@ -136,37 +132,37 @@ class RunHandoff:
         except ObjectNotFound:
             return None
         except ValidationError as error:
-            self._log.warning(
-                "a handover that cannot be understood is passed over", run=run_id, reason=str(error)
-            )
+            self._log.warning("unreadable hand-off skipped", run=run_id, reason=str(error))
             return None
 
     def _newest_checkpoint(self, run_id: str) -> tuple[int, Path | None]:
-        """Its step, 0 where there is none, and its folder. One that bears the name is complete."""
-        root = self._runs.checkpoints_folder(run_id)
-        found = {
+        """Return its step and folder; 0 and None if there is none. A folder with the final name is
+        complete.
+        """
+        root = self._folders.checkpoints_folder(run_id)
+        checkpoints = {
             int(match[1]): path
             for path in root.glob("checkpoint-*")
             if (match := _CHECKPOINT.fullmatch(path.name))
         }
-        step = max(found, default=0)
-        return step, found.get(step)
+        step = max(checkpoints, default=0)
+        return step, checkpoints.get(step)
 
-    def _remove(self, artefacts: Iterable[Artefact]) -> None:
+    def _delete(self, artefacts: Iterable[Artefact]) -> None:
         for artefact in artefacts:
             self._store.delete(artefact.uri)
 
 
-def _place(run_id: str) -> str:
+def _prefix(run_id: str) -> str:
     return f"unfinished/{run_id}"
 
 
 def _key(run_id: str) -> str:
-    return f"{_place(run_id)}/handover.json"
+    return f"{_prefix(run_id)}/handover.json"
 
 
-def _write_whole(folder: Path, files: dict[str, bytes]) -> None:
-    """Make a folder that is there with all its files or not at all."""
+def _write_atomically(folder: Path, files: dict[str, bytes]) -> None:
+    """Create a folder with all its files, or not at all."""
     part = folder.with_name(f".{folder.name}.fetched-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,8 +1,8 @@
-"""The card of an adapter, in the form of the hub: what it was made from, how, how it was judged,
-and what it is for. Pure but for `licence_in`.
+"""Model card of an adapter, in the format of the Hugging Face hub.
 
-It tells of examples by number and never quotes one. It stands beside the adapter and is not among
-the files that its digest names, since a candidate may be judged again.
+The card counts examples and never quotes one. It is stored next to the adapter but is not covered
+by its digest, because a candidate may be evaluated again. All functions but `base_licence` are
+pure.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,21 @@ from shared.storage.adapters import MODEL_CARD
 _FENCE = "---\n"
 
 _PROMOTED = (
-    "The gate found it better than the version that was served, and no worse where that counts."
+    "The gate found this adapter better than the champion, and not worse on any guarded set."
 )
 _NOT_PROMOTED = {
-    "rejected": "**The gate rejected it: it is worse than what was served. It is kept to be looked at, "
-    "not to be used.**",
-    "inconclusive": "**The gate found no sufficient evidence that it is better than what was served, so that "
-    "it became no version.**",
-    "failed": "**Its run failed; it was not judged.**",
+    "rejected": "**The gate rejected this adapter: it is worse than the champion. It is kept for "
+    "inspection, not for use.**",
+    "inconclusive": "**The gate found no sufficient evidence that this adapter is better than the "
+    "champion, so it became no version.**",
+    "failed": "**The run failed; the adapter was not evaluated.**",
 }
 
 
-def card_of(
+def model_card(
     outcome: CheckpointSaved | TrainingRolledBack, batch: BatchReady, licence: str | None = None
 ) -> str:
-    """The card of the adapter of a run that was judged; `licence` is that of the base, left out
-    where it is not known.
-    """
+    """Return the card of an evaluated run's adapter. `licence` is that of the base, if known."""
     parts = [
         _head(outcome, licence),
         _use(outcome),
@@ -46,44 +44,47 @@ def card_of(
     return "\n".join(parts)
 
 
-def licence_in(base: Path) -> str | None:
-    """The licence that a base's own card names; None where its folder has none."""
+def base_licence(base: Path) -> str | None:
+    """Return the licence in the model card of a base's folder, or None if it names none."""
     try:
         head = (base / MODEL_CARD).read_text(encoding="utf-8").split(_FENCE)[1]
-        said = yaml.safe_load(head)
+        metadata = yaml.safe_load(head)
     except (OSError, ValueError, IndexError, yaml.YAMLError):
         return None
-    found = said.get("license") if isinstance(said, dict) else None
-    return found if isinstance(found, str) else None
+    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    return licence if isinstance(licence, str) else None
 
 
 def _head(outcome: CheckpointSaved | TrainingRolledBack, licence: str | None) -> str:
     base = outcome.base or "unknown"
-    about: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "base_model": base.partition("@")[0],
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": ["lora", "ratchet", f"lane:{outcome.lane}"],
     }
     if licence is not None:
-        about["license"] = licence
-    title = f"# {outcome.model}: the adapter of run {outcome.run_id}\n"
-    return f"{_FENCE}{yaml.safe_dump(about, sort_keys=False)}{_FENCE}\n{title}"
+        metadata["license"] = licence
+    title = f"# {outcome.model}: adapter of run {outcome.run_id}\n"
+    return f"{_FENCE}{yaml.safe_dump(metadata, sort_keys=False)}{_FENCE}\n{title}"
 
 
 def _use(outcome: CheckpointSaved | TrainingRolledBack) -> str:
-    return f"""A low-rank adapter that Ratchet trained on {outcome.base} from feedback on the answers of `{outcome.model}`.
+    return f"""A low-rank adapter that Ratchet trained on {outcome.base} from feedback on the answers
+of `{outcome.model}`.
 
 ## Intended use
 
-To answer what `{outcome.model}` is asked, in the place of `{outcome.parent_version}`. It belongs to the very weights that it was trained
-on, `{outcome.base_digest}`, and loads with nothing but PEFT:
+Answering prompts of `{outcome.model}`, instead of `{outcome.parent_version}`. The adapter works
+only with the exact weights that it was trained on, `{outcome.base_digest}`. It loads with PEFT
+alone:
 
 ```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{outcome.base}"), "<this folder>")
+base = AutoModelForCausalLM.from_pretrained("{outcome.base}")
+model = PeftModel.from_pretrained(base, "<this folder>")
 ```
 
 `manifest.json` has the SHA-256 of every file but this one.
@@ -113,21 +114,21 @@ def _data(outcome: CheckpointSaved | TrainingRolledBack, batch: BatchReady) -> s
                 "unknown" if metrics.mean_reward is None else f"{metrics.mean_reward:.3f}",
             ),
         ]
-    said = (
-        "What people and checks said of earlier answers, personal data replaced, duplicates and "
-        "what is like the golden set left out."
+    source = (
+        "Feedback of users and checks on earlier answers, with personal data replaced; duplicates "
+        "and examples similar to the golden set are left out."
     )
-    return f"## Data\n\n{said}\n\n{_table(('', ''), rows)}\n"
+    return f"## Data\n\n{source}\n\n{_table(('', ''), rows)}\n"
 
 
 def _training(configuration: Configuration) -> str:
-    rows = [(name, _plain(value)) for name, value in configuration.model_dump(mode="json").items()]
+    rows = [(name, _cell(value)) for name, value in configuration.model_dump(mode="json").items()]
     return f"## Training\n\n{_table(('hyper-parameter', ''), rows)}\n"
 
 
 def _gate(outcome: CheckpointSaved | TrainingRolledBack) -> str:
-    told = _PROMOTED if isinstance(outcome, CheckpointSaved) else _NOT_PROMOTED[outcome.outcome]
-    parts = ["## Evaluation", told]
+    summary = _PROMOTED if isinstance(outcome, CheckpointSaved) else _NOT_PROMOTED[outcome.outcome]
+    parts = ["## Evaluation", summary]
     if outcome.metrics is not None:
         metrics = outcome.metrics
         parts.append(
@@ -174,7 +175,8 @@ def _verdict(verdict: Verdict) -> list[str]:
     parts = [
         f"Decision: {verdict.decision}, against `{verdict.baseline_version}`. "
         + "; ".join(verdict.reasons),
-        "Mean log-likelihood per answer token in nats; on canaries the share that passed.",
+        "Mean log-likelihood per answer token in nats; for `canaries` (regression prompts), the share "
+        "that passed.",
         _table(heading, [*compared, *measured]),
     ]
     return [*parts, f"**{verdict.alarm}**"] if verdict.alarm else parts
@@ -183,10 +185,12 @@ def _verdict(verdict: Verdict) -> list[str]:
 def _limits(outcome: CheckpointSaved | TrainingRolledBack) -> str:
     return f"""## Limits
 
-- It was judged on the sets above and on nothing else; differences within the intervals say nothing.
-- What is wrong with the base is wrong with it, and what people said is what it learned: the rewards of a few are limited, not their errors.
-- On other weights than those above, a quantised form of them included, it was not judged.
-- Examples may be withdrawn later: the registry, and not this card, knows which of those that `{outcome.run_id}` learned from are.
+- The adapter was evaluated on the sets above only; differences within the intervals show nothing.
+- It inherits the base's faults, and it learned from the users' ratings: the influence of a few
+  users is limited, their errors are not corrected.
+- It was not evaluated on other weights than those above, including their quantised forms.
+- Examples may be withdrawn later: ask the registry, not this card, which examples that run
+  `{outcome.run_id}` learned from are withdrawn.
 """
 
 
@@ -197,5 +201,5 @@ def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def _plain(value: Any) -> str:
+def _cell(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

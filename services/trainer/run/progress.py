@@ -1,7 +1,6 @@
-"""Progress of one run on the bus, for whoever watches."""
+"""Progress of one run: events for watchers, log lines, metrics, and signs of life."""
 
 from services.trainer.protocol import EvaluationProgress, Stepped
-from shared.clock import Clock
 from shared.config.model_file import Models
 from shared.errors import BusUnavailable
 from shared.events import BatchReady, Phase, TrainingProgressed
@@ -11,22 +10,23 @@ from shared.logs import Log
 from shared.messaging.bus import Producer, publish
 from shared.messaging.codec import Headers
 from shared.messaging.topics import TRAINING_PROGRESS
-from shared.observability.health import Health
 from shared.observability.metrics import Metrics
+from shared.runtime import Runtime
 
 SOURCE = "ratchet/trainer"
 LOG_EVERY_STEPS = 10
-"""Steps of training from one line of log to the next; the last step has one as well."""
+"""Training steps between two log lines; the last step is always logged."""
 
 MIN_EVENT_SECONDS = 0.5
-"""Seconds between two events of a phase at least; the first and the last step are always told."""
-
+"""Minimum time between two events of a phase; the first and the last step are always published."""
 
 OUTCOMES = ("promotable", "rejected", "inconclusive", "failed")
 
+_STEP_FIELDS = {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds_left"}
+
 
 def initialize_run_metrics(metrics: Metrics, models: Models) -> None:
-    """Let what is counted of runs begin at zero."""
+    """Export the counters of runs with the value zero before the first run."""
     for name, file in models.files.items():
         for outcome in OUTCOMES:
             metrics.init_series("ratchet_training_runs_total", model=name, outcome=outcome)
@@ -35,42 +35,40 @@ def initialize_run_metrics(metrics: Metrics, models: Models) -> None:
 
 
 class ProgressReporter:
-    """Tells how far a run is, and counts how long its phases take."""
+    """Publishes a run's progress and measures the duration of its phases."""
 
     def __init__(
         self,
         batch: BatchReady,
         run_id: str,
         producer: Producer,
-        clock: Clock,
-        metrics: Metrics,
-        health: Health,
+        runtime: Runtime,
         log: Log,
         trace_headers: Headers = (),
     ) -> None:
-        """`more` are headers of what is said, beside its own."""
+        """`log` is bound to the run; `trace_headers` are added to each event's headers."""
         self._batch = batch
         self._run_id = run_id
         self._producer = producer
-        self._clock = clock
-        self._metrics = metrics
-        self._health = health
+        self._clock = runtime.clock
+        self._metrics = runtime.metrics
+        self._health = runtime.health
         self._log = log
-        self._more = trace_headers
+        self._trace_headers = trace_headers
         self._phase: Phase | None = None
-        self._since = self._told = clock.monotonic()
+        self._phase_started_at = self._published_at = self._clock.monotonic()
         self._step = 0
 
     async def enter_phase(self, phase: Phase) -> None:
         self.leave_phase()
-        self._phase, self._since, self._step = phase, self._clock.monotonic(), 0
+        self._phase, self._phase_started_at, self._step = phase, self._clock.monotonic(), 0
         self._health.record_progress(busy=True)
-        await self._tell(0, 0)
+        await self._publish(0, 0)
 
     def leave_phase(self) -> None:
-        """The phase in hand is over."""
+        """End the current phase, if there is one."""
         if self._phase is not None:
-            self._log.info("phase over", phase=self._phase, seconds=round(self.seconds, 1))
+            self._log.info("phase completed", phase=self._phase, seconds=round(self.seconds, 1))
             self._metrics.observe(
                 "ratchet_training_phase_seconds",
                 self.seconds,
@@ -82,37 +80,29 @@ class ProgressReporter:
 
     @property
     def seconds(self) -> float:
-        """How long the phase in hand has lasted."""
-        return self._clock.monotonic() - self._since
+        """Duration of the current phase so far."""
+        return self._clock.monotonic() - self._phase_started_at
 
     async def on_progress(self, reply: Stepped | EvaluationProgress) -> None:
-        """Pass on what the child says."""
+        """Report a progress reply of the training process."""
         self._health.record_progress(busy=True)
         if isinstance(reply, Stepped):
             await reach("trainer.heard_step")
             self._measure(reply)
             if reply.step % LOG_EVERY_STEPS == 0 or reply.step == reply.total_steps:
-                self.log(
-                    "step",
-                    **{
-                        name: _short(value)
-                        for name, value in reply.model_dump(
-                            exclude={"kind"}, exclude_none=True
-                        ).items()
-                    },
-                )
-        step, total = (
-            (reply.step, reply.total_steps)
-            if isinstance(reply, Stepped)
-            else (reply.done, reply.total)
-        )
-        if step in (1, total) or self._clock.monotonic() - self._told >= MIN_EVENT_SECONDS:
-            await self._tell(step, total, reply if isinstance(reply, Stepped) else None)
+                values = reply.model_dump(exclude={"kind"}, exclude_none=True)
+                self.log("step", **{name: _rounded(value) for name, value in values.items()})
+            step, total = reply.step, reply.total_steps
+        else:
+            step, total = reply.done, reply.total
+        is_due = self._clock.monotonic() - self._published_at >= MIN_EVENT_SECONDS
+        if step in (1, total) or is_due:
+            await self._publish(step, total, reply if isinstance(reply, Stepped) else None)
 
     def _measure(self, stepped: Stepped) -> None:
         model = self._batch.model
         if stepped.step > 1 and stepped.step != self._step + 1:
-            self._log.info("training goes on from a checkpoint", step=stepped.step - 1)
+            self._log.info("training resumed from a checkpoint", step=stepped.step - 1)
             self._metrics.count("ratchet_training_resumed_total", model=model)
         self._step = stepped.step
         self._metrics.count("ratchet_training_steps_total", model=model)
@@ -123,13 +113,13 @@ class ProgressReporter:
         if stepped.gradient_norm is not None:
             self._metrics.set("ratchet_training_gradient_norm", stepped.gradient_norm, model=model)
 
-    def log(self, what: str, **values: object) -> None:
-        """A line in the run's log."""
-        self._log.info(what, **values)
+    def log(self, event: str, **values: object) -> None:
+        """Write a line to the run's log."""
+        self._log.info(event, **values)
 
-    async def _tell(self, step: int, total: int, stepped: Stepped | None = None) -> None:
+    async def _publish(self, step: int, total: int, stepped: Stepped | None = None) -> None:
         assert self._phase is not None
-        self._told = self._clock.monotonic()
+        self._published_at = self._clock.monotonic()
         event = TrainingProgressed(
             event_id=identity("TrainingProgressed", self._run_id, self._phase, step, total),
             occurred_at=self._clock.now(),
@@ -139,29 +129,17 @@ class ProgressReporter:
             phase=self._phase,
             step=step,
             total_steps=total,
-            **(
-                stepped.model_dump(
-                    include={
-                        "loss",
-                        "learning_rate",
-                        "gradient_norm",
-                        "tokens_per_second",
-                        "seconds_left",
-                    }
-                )
-                if stepped
-                else {}
-            ),
+            **(stepped.model_dump(include=_STEP_FIELDS) if stepped else {}),
         )
         try:
             await publish(
-                self._producer, TRAINING_PROGRESS, self._run_id, event, SOURCE, self._more
+                self._producer, TRAINING_PROGRESS, self._run_id, event, SOURCE, self._trace_headers
             )
         except BusUnavailable as error:
-            # Minutes of training are not thrown away because nobody could watch; the outcome is
-            # published or nothing is committed.
-            self._log.warning("progress not told", run=self._run_id, reason=str(error))
+            # Progress events are optional, so they do not fail a run. The outcome is different:
+            # without it nothing is committed.
+            self._log.warning("progress not published", run=self._run_id, reason=str(error))
 
 
-def _short(value: int | float) -> int | float:
+def _rounded(value: int | float) -> int | float:
     return float(f"{value:.4g}") if isinstance(value, float) else value

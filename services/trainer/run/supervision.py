@@ -1,5 +1,6 @@
-"""How the run in hand is stopped so that it can go on, here or at its next owner's: training leaves
-a checkpoint, the rest is cheap.
+"""Pausing a run for a rebalance or a shutdown, so that it resumes here or on its next owner.
+
+Only training saves a checkpoint; all other steps are cheap to repeat.
 """
 
 import asyncio
@@ -14,57 +15,57 @@ OwnershipCheck = Callable[[], Awaitable[bool]]
 
 
 class RunSupervisor:
-    """Carries one run at a time. What a rebalance or a stop has to say about it comes from beside."""
+    """Runs one batch at a time. Rebalances and shutdowns interrupt it concurrently."""
 
-    def __init__(self, child: TrainingProcess) -> None:
-        self._child = child
+    def __init__(self, process: TrainingProcess) -> None:
+        self._process = process
         self._work: asyncio.Task[None] | None = None
-        self._owned: OwnershipCheck | None = None
-        self._lost = False
-        self._parked = asyncio.Event()
-        self._going_on = asyncio.Event()
-        self._going_on.set()
+        self._is_owner: OwnershipCheck | None = None
+        self._is_lost = False
+        self._suspended = asyncio.Event()
+        self._may_continue = asyncio.Event()
+        self._may_continue.set()
 
-    async def run(self, work: Coroutine[Any, Any, None], owned: OwnershipCheck) -> None:
-        """Do the work of a run. Raises Forgone when the run has become another worker's before its
+    async def run(self, work: Coroutine[Any, Any, None], is_owner: OwnershipCheck) -> None:
+        """Do the work of a run. Raises PartitionLost if another worker owns the run before its
         end.
         """
-        self._work, self._owned, self._lost = asyncio.create_task(work), owned, False
-        self._parked.clear()
+        self._work, self._is_owner, self._is_lost = asyncio.create_task(work), is_owner, False
+        self._suspended.clear()
         try:
             await self._work
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if self._lost and not (current and current.cancelling()):
-                raise PartitionLost("a rebalance has given the run to another worker") from None
+            if self._is_lost and not (current and current.cancelling()):
+                raise PartitionLost("a rebalance assigned the run to another worker") from None
             raise
         finally:
-            self._work = self._owned = None
+            self._work = self._is_owner = None
 
     async def pause(self, seconds: float) -> None:
-        """Have the run in hand train no further. Returns when its checkpoint lies where the next
-        owner finds it, when there is none to make, or after `seconds`.
+        """Stop training. Returns when the checkpoint is uploaded for the next owner, when there is
+        nothing to save, or after `seconds`.
         """
-        self._going_on.clear()
+        self._may_continue.clear()
         if self._work is None:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if await self._child.interrupt():
-                    await self._parked.wait()
+                if await self._process.interrupt():
+                    await self._suspended.wait()
 
     async def suspend(self) -> None:
-        """For the work, once it has left its checkpoint: wait until it may go on here. Is cancelled
-        when it may not. Does not wait when the pause is over already, which had waited too long for
-        the checkpoint.
+        """Called by the work after it has uploaded its checkpoint: wait for permission to continue
+        here, or be cancelled. Returns at once if the pause is already over, because it timed out
+        before the checkpoint.
         """
-        self._parked.set()
-        await self._going_on.wait()
-        self._parked.clear()
+        self._suspended.set()
+        await self._may_continue.wait()
+        self._suspended.clear()
 
     async def after_rebalance(self) -> None:
-        """A rebalance is over: the run goes on, or is forgone when it is another worker's now."""
-        if self._work is not None and self._owned is not None and not await self._owned():
-            self._lost = True
+        """Continue the run, or cancel it if another worker owns it now."""
+        if self._work is not None and self._is_owner is not None and not await self._is_owner():
+            self._is_lost = True
             self._work.cancel()
-        self._going_on.set()
+        self._may_continue.set()

@@ -1,4 +1,4 @@
-"""The registry's events folded into a view."""
+"""Registry state as a fold over events."""
 
 from services.trainer.bus_view.registry_state import Champion, RegistryState
 from shared.config.training import TrainingConfig
@@ -30,7 +30,7 @@ def base() -> VersionRegistered:
     )
 
 
-def answered(version: str, number: int, answer: str, evaluation: int = 1) -> VersionRegistered:
+def answer_event(version: str, number: int, answer: str, evaluation: int = 1) -> VersionRegistered:
     return VersionRegistered.model_validate(
         {
             "event_id": f"{version}-{evaluation}",
@@ -63,7 +63,7 @@ def promoted(version: str, adapter: Artefact | None) -> VersionPromoted:
     )
 
 
-def went_back(actor: str) -> VersionRolledBack:
+def rolled_back_version(actor: str) -> VersionRolledBack:
     return VersionRolledBack(
         event_id="back",
         occurred_at=NOW,
@@ -76,7 +76,7 @@ def went_back(actor: str) -> VersionRolledBack:
     )
 
 
-def ended(outcome: str) -> TrainingRolledBack:
+def rolled_back_run(outcome: str) -> TrainingRolledBack:
     return TrainingRolledBack.model_validate(
         {
             "event_id": "e",
@@ -98,70 +98,71 @@ def ended(outcome: str) -> TrainingRolledBack:
 
 
 def view(*events: Event) -> RegistryState:
-    champions = RegistryState()
+    state = RegistryState()
     for event in events:
-        champions.apply(event)
-    return champions
+        state.apply(event)
+    return state
 
 
-def test_nobody_is_champion_before_the_registry_says_so() -> None:
+def test_no_champion_before_the_first_registration() -> None:
     assert view().champion("m") is None
     assert view(base()).champion("other") is None
 
 
-def test_the_base_is_champion_until_a_version_is_promoted() -> None:
+def test_base_is_champion_until_a_promotion() -> None:
     assert view(base()).champion("m") == Champion("v0", None)
-    assert view(base(), answered("v1", 1, "promoted"), promoted("v1", FIRST)).champion(
+    assert view(base(), answer_event("v1", 1, "promoted"), promoted("v1", FIRST)).champion(
         "m"
     ) == Champion("v1", FIRST)
 
 
-def test_a_registration_heard_late_does_not_depose_a_champion() -> None:
+def test_late_registration_does_not_replace_the_champion() -> None:
     assert view(promoted("v1", FIRST), base()).champion("m") == Champion("v1", FIRST)
 
 
-def test_going_back_names_the_champion() -> None:
-    assert view(promoted("v2", SECOND), went_back("operator")).champion("m") == Champion(
+def test_rollback_sets_the_champion() -> None:
+    assert view(promoted("v2", SECOND), rolled_back_version("operator")).champion("m") == Champion(
         "v1", FIRST
     )
 
 
-def test_answers_are_found_by_run_and_evaluation() -> None:
-    champions = view(answered("v2", 2, "reevaluate"))
-    assert champions.registry_answer("run-2", 2) is None
-    found = champions.registry_answer("run-2", 1)
-    assert found is not None
-    assert found.answer == "reevaluate"
+def test_answers_are_keyed_by_run_and_evaluation() -> None:
+    state = view(answer_event("v2", 2, "reevaluate"))
+    assert state.registry_answer("run-2", 2) is None
+    answer = state.registry_answer("run-2", 1)
+    assert answer is not None
+    assert answer.answer == "reevaluate"
 
 
-def test_a_run_has_ended_with_its_promotion_or_its_rollback() -> None:
-    assert not view(answered("v2", 2, "reevaluate")).has_ended("run-2")
-    assert view(answered("v2", 2, "reevaluate"), answered("v2", 2, "promoted", 2)).has_ended(
-        "run-2"
-    )
-    assert view(ended("failed")).has_ended("run-3")
+def test_run_ends_with_promotion_or_rollback() -> None:
+    assert not view(answer_event("v2", 2, "reevaluate")).has_ended("run-2")
+    assert view(
+        answer_event("v2", 2, "reevaluate"), answer_event("v2", 2, "promoted", 2)
+    ).has_ended("run-2")
+    assert view(rolled_back_run("failed")).has_ended("run-3")
 
 
-def test_rejected_batches_are_quarantined_and_others_are_not() -> None:
-    assert view(ended("rejected")).quarantined_batches("m") == {"batch-3"}
-    assert view(ended("inconclusive")).quarantined_batches("m") == set()
-    assert view(ended("failed")).quarantined_batches("m") == set()
+def test_only_rejected_batches_are_quarantined() -> None:
+    assert view(rolled_back_run("rejected")).quarantined_batches("m") == {"batch-3"}
+    assert view(rolled_back_run("inconclusive")).quarantined_batches("m") == set()
+    assert view(rolled_back_run("failed")).quarantined_batches("m") == set()
 
 
-def test_the_batch_of_a_version_that_the_monitor_took_back_is_quarantined() -> None:
-    assert view(answered("v2", 2, "promoted"), went_back("monitor")).quarantined_batches("m") == {
-        "batch-2"
-    }
+def test_batch_of_a_monitor_rollback_is_quarantined() -> None:
+    assert view(
+        answer_event("v2", 2, "promoted"), rolled_back_version("monitor")
+    ).quarantined_batches("m") == {"batch-2"}
     assert (
-        view(answered("v2", 2, "promoted"), went_back("operator")).quarantined_batches("m") == set()
+        view(
+            answer_event("v2", 2, "promoted"), rolled_back_version("operator")
+        ).quarantined_batches("m")
+        == set()
     )
 
 
-def test_a_batch_is_quarantined_with_the_challenger_that_did_worse_and_not_with_one_that_could_not_be_served() -> (
-    None
-):
+def test_batch_is_quarantined_only_with_a_worse_challenger() -> None:
     def withdrawn(quarantined: bool) -> VersionWithdrawn:
-        about = {
+        fields = {
             "event_id": "w",
             "occurred_at": NOW,
             "model": "m",
@@ -171,12 +172,12 @@ def test_a_batch_is_quarantined_with_the_challenger_that_did_worse_and_not_with_
             "batch_id": "batch-2",
         }
         return VersionWithdrawn.model_validate(
-            about | {"quarantined": quarantined, "actor": "canary", "reason": "worse"}
+            fields | {"quarantined": quarantined, "actor": "canary", "reason": "worse"}
         )
 
-    before = (base(), promoted("v1", FIRST), answered("v2", 2, "held"))
+    before = (base(), promoted("v1", FIRST), answer_event("v2", 2, "held"))
     assert view(*before).has_ended("run-2")
-    tried = view(*before, withdrawn(True))
-    assert tried.quarantined_batches("m") == {"batch-2"}
-    assert tried.champion("m") == Champion("v1", FIRST)
+    after = view(*before, withdrawn(True))
+    assert after.quarantined_batches("m") == {"batch-2"}
+    assert after.champion("m") == Champion("v1", FIRST)
     assert view(*before, withdrawn(False)).quarantined_batches("m") == set()

@@ -1,4 +1,4 @@
-"""Bounds of a gain: hand-derived numbers, and the error that they promise."""
+"""Confidence bounds: values derived by hand, and their stated error rate."""
 
 from math import inf, sqrt
 
@@ -17,8 +17,8 @@ from services.trainer.gate.confidence_bounds import (
 PASSED = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=40)
 
 
-def test_bounds_are_those_of_student_for_normal_differences() -> None:
-    """For n = 40 normal values Student's 97.5 % point is 2.023, so the bound lies 2.023 standard
+def test_bounds_match_student_for_normal_differences() -> None:
+    """For n = 40 normal values Student's 97.5 % point is 2.023, so each bound is 2.023 standard
     errors from the mean.
     """
     values = np.random.default_rng(3).normal(0.1, 1.0, 40)
@@ -29,7 +29,7 @@ def test_bounds_are_those_of_student_for_normal_differences() -> None:
 
 
 @given(st.lists(st.floats(-5, 5), max_size=30), st.floats(1e-7, 0.2), st.integers(0, 2**32 - 1))
-def test_bounds_hold_the_mean_between_them_and_are_finite(
+def test_bounds_are_finite_and_contain_the_mean(
     differences: list[float], alpha: float, seed: int
 ) -> None:
     lower, upper = bootstrap_bounds(differences, alpha, alpha, seed)
@@ -38,8 +38,8 @@ def test_bounds_hold_the_mean_between_them_and_are_finite(
     assert mean - 1e-9 <= upper < inf
 
 
-def test_the_less_error_is_left_the_wider_are_the_bounds() -> None:
-    differences = [0.1 + 0.3 * (2 * place / 19 - 1) for place in range(20)]
+def test_bounds_widen_as_alpha_shrinks() -> None:
+    differences = [0.1 + 0.3 * (2 * index / 19 - 1) for index in range(20)]
     lowers = [
         bootstrap_bounds(differences, alpha, 0.05, seed=1)[0]
         for alpha in (0.05, 0.01, 0.001, 1e-4, 1e-6)
@@ -52,16 +52,16 @@ def test_one_example_gives_no_bound() -> None:
     assert bootstrap_bounds([1.0], 0.05, 0.05, seed=1) == (-UNBOUNDED, UNBOUNDED)
 
 
-def test_a_share_of_all_has_its_bound_where_all_are_as_unlikely_as_alpha() -> None:
-    """Five of five with a share p has the chance p^5, which is 1/32 for p = 1/2."""
+def test_clopper_pearson_bound_of_all_successes() -> None:
+    """Five successes of five have the probability p^5, which is 1/32 for p = 1/2."""
     assert clopper_pearson_lower(5, 5, 1 / 32) == pytest.approx(0.5)
     assert clopper_pearson_lower(0, 5, 0.05) == 0
 
 
 def test_exact_bounds_of_five_wins() -> None:
-    """Five pairs of ten differ, all for the better. With alpha = 1/32 the coin's share is at least
-    1/2: no more than nothing is certain. With 1/16 it is at least (1/16)^(1/5) = 0.5743, and (2 ·
-    0.5743 - 1) · 5/10 = 0.0743.
+    """Five pairs of ten differ, all for the better. With alpha = 1/32 the coin's probability is at
+    least 1/2, so the lower bound is zero. With 1/16 it is at least (1/16)^(1/5) = 0.5743, and
+    (2 · 0.5743 - 1) · 5/10 = 0.0743.
     """
     differences = [1.0] * 5 + [0.0] * 5
     assert exact_bounds(differences, 1 / 32, 0.05)[0] == pytest.approx(0.0, abs=1e-9)
@@ -69,18 +69,16 @@ def test_exact_bounds_of_five_wins() -> None:
 
 
 @given(PASSED, st.floats(1e-4, 0.3))
-def test_exact_bounds_mirror_when_candidate_and_baseline_change_places(
-    differences: list[float], alpha: float
-) -> None:
+def test_exact_bounds_are_antisymmetric(differences: list[float], alpha: float) -> None:
     lower, upper = exact_bounds(differences, alpha, alpha)
     assert exact_bounds([-value for value in differences], alpha, alpha) == (-upper, -lower)
     assert -1 <= lower <= upper <= 1
 
 
-def test_exact_bounds_err_no_oftener_than_they_say() -> None:
-    """If nothing changed, the chance of a lower bound above zero is the sum of binomial
-    probabilities (1/2)^n C(n, k) over the wins k that give one; it is at most alpha, whatever the
-    number of pairs that differ.
+def test_exact_bounds_keep_their_error_rate() -> None:
+    """If nothing changed, the probability of a lower bound above zero is the sum of the binomial
+    probabilities (1/2)^n C(n, k) over the wins k that give one. It is at most alpha for any number
+    of pairs that differ.
     """
     for differing in range(1, 25):
         significant = [

@@ -1,4 +1,4 @@
-"""The gate: hand-derived numbers, the error that it promises, and what it refuses."""
+"""The gate's decision: values derived by hand, its stated error rate, and its refusals."""
 
 from collections.abc import Sequence
 from math import pi
@@ -24,45 +24,45 @@ Scores = Sequence[float]
 def decide_case(
     held_out: Scores = (),
     golden: Scores = (),
-    retention: Scores = (),
-    canaries: tuple[Sequence[bool], Sequence[bool]] = ((), ()),
+    regression: Scores = (),
+    prompts: tuple[Sequence[bool], Sequence[bool]] = ((), ()),
     seed: int = 1,
 ) -> Verdict:
-    """The verdict on differences, over a champion that scores -1 everywhere."""
+    """Decide on differences to a champion that scores -1 everywhere."""
     first, second, third = (
         PairedScores([-1.0] * len(differences), [d - 1.0 for d in differences])
-        for differences in (held_out, golden, retention)
+        for differences in (held_out, golden, regression)
     )
-    return decide(GateEvidence(first, second, third, *canaries), GATE, "v1", alpha=0.05, seed=seed)
+    return decide(GateEvidence(first, second, third, *prompts), GATE, "v1", alpha=0.05, seed=seed)
 
 
 def around(mean: float, count: int = 20, spread: float = 0.05) -> list[float]:
-    """Differences with a given mean, evenly spread."""
+    """Return differences with a given mean, evenly spread."""
     return [mean + spread * (2 * place / (count - 1) - 1) for place in range(count)]
 
 
-def test_the_error_of_all_gates_of_all_shards_adds_up_to_alpha() -> None:
+def test_errors_of_all_gates_and_shards_add_up_to_alpha() -> None:
     """The sum of 6 / (π² k²) over k is 1; a thousand terms leave less than 0.1 % of it."""
     total = sum(alpha_for_gate(0.95, gate, shards=4) for gate in range(1, 1000) for _ in range(4))
     evaluated = sum(alpha_for_gate(0.95, 1, evaluation) for evaluation in range(1, 1000))
     assert (
         total < 0.05 * 36 / pi**4 * pi**2 / 6
-    )  # every gate evaluated once spends 6/π² of its part
+    )  # a gate with a single evaluation spends 6/π² of its share
     assert total == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
     assert evaluated == pytest.approx(0.05 * 6 / pi**2, rel=1e-3)
     assert alpha_for_gate(0.95, 1) == pytest.approx(0.05 * 36 / pi**4)
 
 
 @pytest.mark.parametrize("examples", [8, 20, 60])
-def test_candidates_that_are_no_better_are_seldom_promoted(examples: int) -> None:
-    """Differences drawn around zero: of 400 verdicts at alpha = 0.05, 20 may err; 33 is three
-    standard deviations above.
+def test_null_candidates_are_rarely_promoted(examples: int) -> None:
+    """Differences are drawn around zero: of 400 verdicts at alpha = 0.05, 20 may err; 33 is three
+    standard deviations more.
     """
-    draw = np.random.default_rng(examples)
+    random = np.random.default_rng(examples)
     verdicts = [
         decide_case(
-            draw.normal(0, 0.01, examples).tolist(),
-            draw.standard_t(5, examples).tolist(),
+            random.normal(0, 0.01, examples).tolist(),
+            random.standard_t(5, examples).tolist(),
             seed=seed,
         ).decision
         for seed in range(400)
@@ -70,8 +70,8 @@ def test_candidates_that_are_no_better_are_seldom_promoted(examples: int) -> Non
     assert verdicts.count("promote") <= 33
 
 
-def test_candidates_that_are_better_are_promoted() -> None:
-    verdict = decide_case(held_out=around(0.1), golden=around(0.0), retention=around(-0.1))
+def test_better_candidate_is_promoted() -> None:
+    verdict = decide_case(held_out=around(0.1), golden=around(0.0), regression=around(-0.1))
     assert verdict.decision == "promote"
     assert verdict.baseline_version == "v1"
     assert verdict.reasons[0].startswith(
@@ -79,14 +79,12 @@ def test_candidates_that_are_better_are_promoted() -> None:
     )
 
 
-def test_a_clear_improvement_on_golden_alone_is_enough() -> None:
+def test_improvement_on_golden_alone_promotes() -> None:
     assert decide_case(golden=around(0.1)).decision == "promote"
 
 
-def test_poisoned_batches_are_rejected() -> None:
-    """They are better on held-out examples that are poisoned alike, and much worse on the golden
-    set.
-    """
+def test_poisoned_batch_is_rejected() -> None:
+    """The candidate is better on poisoned held-out examples, and much worse on the golden set."""
     verdict = decide_case(held_out=around(1.0), golden=around(-0.5, spread=0.4))
     assert verdict.decision == "reject"
     assert (
@@ -95,9 +93,9 @@ def test_poisoned_batches_are_rejected() -> None:
     )
 
 
-def test_poison_that_leaves_the_golden_set_uncertain_is_not_promoted() -> None:
-    """Better on held-out examples, which may be poisoned alike; on the golden set no worse on
-    average, but nobody can be sure.
+def test_held_out_gain_with_uncertain_golden_is_inconclusive() -> None:
+    """Better on held-out examples, which may be poisoned as well; on the golden set no worse on
+    average, but without certainty.
     """
     verdict = decide_case(held_out=around(1.0), golden=around(0.0, spread=0.4))
     assert verdict.decision == "inconclusive"
@@ -105,14 +103,14 @@ def test_poison_that_leaves_the_golden_set_uncertain_is_not_promoted() -> None:
     assert decide_case(held_out=around(1.0), golden=around(0.0, spread=0.01)).decision == "promote"
 
 
-def test_harm_within_noise_blocks_and_does_not_condemn() -> None:
+def test_harm_within_noise_blocks_without_rejecting() -> None:
     verdict = decide_case(held_out=around(0.1), golden=[-0.4, 0.3, -0.2, 0.1])
     assert verdict.decision == "inconclusive"
     assert "to be sure" in verdict.reasons[0]
 
 
 def test_forgetting_beyond_the_margin_is_rejected() -> None:
-    assert decide_case(held_out=around(0.5), retention=around(-0.6)).decision == "reject"
+    assert decide_case(held_out=around(0.5), regression=around(-0.6)).decision == "reject"
 
 
 def test_too_few_examples_are_inconclusive() -> None:
@@ -121,27 +119,28 @@ def test_too_few_examples_are_inconclusive() -> None:
     assert "4 examples, 5 are needed" in verdict.reasons[0]
 
 
-def test_a_canary_that_newly_fails_rejects() -> None:
-    verdict = decide_case(
-        held_out=around(0.5), canaries=((True, True, False), (True, False, False))
-    )
+def test_newly_failing_regression_prompt_rejects() -> None:
+    verdict = decide_case(held_out=around(0.5), prompts=((True, True, False), (True, False, False)))
     assert verdict.decision == "reject"
-    assert verdict.reasons[0] == "canaries: number 2 passed with v1 and fail with the candidate"
+    assert (
+        verdict.reasons[0]
+        == "regression prompts: number 2 passed with v1 and fail with the candidate"
+    )
     assert verdict.comparisons[3].difference == pytest.approx(-1 / 3)
 
 
-def test_a_canary_that_failed_before_does_not_block() -> None:
-    assert decide_case(held_out=around(0.5), canaries=((False,), (False,))).decision == "promote"
+def test_prompt_that_failed_before_does_not_block() -> None:
+    assert decide_case(held_out=around(0.5), prompts=((False,), (False,))).decision == "promote"
 
 
-def test_a_candidate_that_is_the_champion_is_inconclusive() -> None:
+def test_candidate_equal_to_the_champion_is_inconclusive() -> None:
     assert (
-        decide_case(held_out=[0.0] * 50, golden=[0.0] * 50, retention=[0.0] * 9).decision
+        decide_case(held_out=[0.0] * 50, golden=[0.0] * 50, regression=[0.0] * 9).decision
         == "inconclusive"
     )
 
 
-def test_nothing_to_compare_is_inconclusive() -> None:
+def test_empty_sets_are_inconclusive() -> None:
     assert (
         decide(
             GateEvidence(NOTHING, NOTHING, NOTHING, (), ()), GATE, "v0", alpha=0.05, seed=0
@@ -154,7 +153,7 @@ def test_nothing_to_compare_is_inconclusive() -> None:
     st.lists(st.floats(-2, 2), min_size=5, max_size=25),
     st.lists(st.floats(-2, 2), min_size=5, max_size=25),
 )
-def test_no_set_is_worse_than_its_margin_in_what_is_promoted(
+def test_promoted_candidates_are_within_every_margin(
     held_out: list[float], golden: list[float]
 ) -> None:
     verdict = decide_case(held_out, golden)
@@ -168,21 +167,21 @@ def test_no_set_is_worse_than_its_margin_in_what_is_promoted(
 RIGHT, WRONG = '{"queue":"a"}', '{"queue":"b"}'
 
 
-def exact(
-    before: int, after: int, of: int = 20, promotes: bool = False, decides: bool = True
+def decide_exact_match(
+    before: int, after: int, count: int = 20, promotes: bool = False, decides: bool = True
 ) -> Verdict:
-    """The verdict when of `of` golden answers the first `before` were right and the first `after`
-    are; likelihoods do not change.
+    """Decide on `count` golden answers of which the champion has the first `before` right and the
+    candidate the first `after`; likelihoods do not change.
     """
-    baseline, candidate = ([RIGHT] * right + [WRONG] * (of - right) for right in (before, after))
-    same = PairedScores([-1.0] * of, [-1.0] * of)
+    baseline, candidate = ([RIGHT] * right + [WRONG] * (count - right) for right in (before, after))
+    same = PairedScores([-1.0] * count, [-1.0] * count)
     evidence = GateEvidence(
         NOTHING,
         same,
         NOTHING,
         (),
         (),
-        golden_answers=GreedyAnswers([RIGHT] * of, baseline, candidate),
+        golden_answers=GreedyAnswers([RIGHT] * count, baseline, candidate),
     )
     deciding: dict[AnswerMeasure, DecidingMeasure] = (
         {"exact_match": DecidingMeasure(margin=0.05, promotes=promotes)} if decides else {}
@@ -192,45 +191,49 @@ def exact(
     )
 
 
-def test_measures_are_reported_and_decide_nothing_unless_told_to() -> None:
-    """Likelihoods of -1 nat are a perplexity of e; 10 of 20 right, then none; all of them are JSON."""
-    verdict = exact(10, 0, decides=False)
-    found = {measure.name: (measure.baseline, measure.candidate) for measure in verdict.measures}
+def test_metrics_are_only_reported_by_default() -> None:
+    """Scores of -1 nat are a perplexity of e; 10 of 20 are right, then none; all are JSON."""
+    verdict = decide_exact_match(10, 0, decides=False)
+    values = {measure.name: (measure.baseline, measure.candidate) for measure in verdict.measures}
     assert verdict.decision == "inconclusive"
-    assert found["perplexity"][1] == pytest.approx(2.71828, abs=1e-4)
-    assert found["exact_match"] == (0.5, 0.0)
-    assert found["json_validity"] == (1.0, 1.0)
-    assert found["bleu"][0] > found["bleu"][1]
-    assert found["chrf"][0] > found["chrf"][1]
+    assert values["perplexity"][1] == pytest.approx(2.71828, abs=1e-4)
+    assert values["exact_match"] == (0.5, 0.0)
+    assert values["json_validity"] == (1.0, 1.0)
+    assert values["bleu"][0] > values["bleu"][1]
+    assert values["chrf"][0] > values["chrf"][1]
     assert all(measure.difference is None for measure in verdict.measures)
 
 
-def test_a_deciding_measure_rejects_on_evidence_and_blocks_without() -> None:
-    """Ten of ten lost: chance 1/1024 by a coin. Two of two lost: 1/4, which shows nothing, but 2/20
-    is more than the margin.
+def test_deciding_metric_rejects_with_evidence_or_blocks() -> None:
+    """Ten losses of ten have a probability of 1/1024 under a fair coin. Two of two have 1/4, which
+    shows nothing, but 2/20 is more than the margin.
     """
-    condemned, held_back, allowed = exact(10, 0), exact(2, 0), exact(1, 0)
-    assert condemned.decision == "reject"
+    rejected, blocked, allowed = (
+        decide_exact_match(10, 0),
+        decide_exact_match(2, 0),
+        decide_exact_match(1, 0),
+    )
+    assert rejected.decision == "reject"
     assert (
-        condemned.reasons[0]
+        rejected.reasons[0]
         == "exact match on golden: worse by 0.5000 over 20 examples, 0.0500 is allowed"
     )
-    assert held_back.decision == "inconclusive"
-    assert "to be sure" in held_back.reasons[0]
+    assert blocked.decision == "inconclusive"
+    assert "to be sure" in blocked.reasons[0]
     assert "exact match" not in allowed.reasons[0]
 
 
-def test_a_measure_promotes_where_it_may_and_shares_the_error() -> None:
-    """Four ways to promote, each with 0.05 / 4 = 1/80: seven wins of seven have the chance 1/128,
-    six of six 1/64.
+def test_promoting_metric_shares_the_error() -> None:
+    """Four ways to promote, each with alpha = 0.05 / 4 = 1/80: seven wins of seven have a
+    probability of 1/128, six of six of 1/64.
     """
-    assert exact(0, 7, promotes=True).decision == "promote"
-    assert exact(0, 6, promotes=True).decision == "inconclusive"
-    assert exact(0, 20, promotes=False).decision == "inconclusive"
+    assert decide_exact_match(0, 7, promotes=True).decision == "promote"
+    assert decide_exact_match(0, 6, promotes=True).decision == "inconclusive"
+    assert decide_exact_match(0, 20, promotes=False).decision == "inconclusive"
 
 
-def test_a_measure_promotes_on_held_out_only_what_is_shown_not_to_be_worse_on_golden() -> None:
-    said = GreedyAnswers([RIGHT] * 20, [WRONG] * 20, [RIGHT] * 20)
+def test_metric_gain_on_held_out_needs_certainty_on_golden() -> None:
+    answers = GreedyAnswers([RIGHT] * 20, [WRONG] * 20, [RIGHT] * 20)
     gate = GATE.model_copy(
         update={"deciding": {"exact_match": DecidingMeasure(margin=0.05, promotes=True)}}
     )
@@ -238,7 +241,7 @@ def test_a_measure_promotes_on_held_out_only_what_is_shown_not_to_be_worse_on_go
     unsure = PairedScores([-1.0] * 20, [d - 1.0 for d in around(0.0, spread=0.4)])
     decisions = [
         decide(
-            GateEvidence(same, golden, NOTHING, (), (), held_out_answers=said),
+            GateEvidence(same, golden, NOTHING, (), (), held_out_answers=answers),
             gate,
             "v1",
             alpha=0.05,
@@ -249,7 +252,7 @@ def test_a_measure_promotes_on_held_out_only_what_is_shown_not_to_be_worse_on_go
     assert decisions == ["promote", "inconclusive"]
 
 
-def test_a_gain_that_is_certain_and_next_to_nothing_is_not_promoted() -> None:
+def test_gain_below_the_improvement_margin_is_inconclusive() -> None:
     gate = GATE.model_copy(update={"improvement_margin": 0.005})
     evidence = GateEvidence(
         NOTHING,

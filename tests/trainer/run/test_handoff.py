@@ -1,4 +1,4 @@
-"""What one worker leaves, another goes on from: whole, verified, and never set back."""
+"""Hand-off of a run between workers: complete, verified, and never back to an older state."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ LOG = structlog.stdlib.get_logger()
 
 
 class Worker:
-    """A worker with a disk of its own."""
+    """A worker with its own disk."""
 
     def __init__(self, disk: Path, store: ObjectStore) -> None:
         self.runs = RunFolders(disk)
-        self.handovers = RunHandoff(store, self.runs, LOG)
+        self.handoff = RunHandoff(store, self.runs, LOG)
         self.folder = self.runs.checkpoints_folder("r")
 
     def save(self, step: int, state: bytes = b"state") -> None:
@@ -33,13 +33,13 @@ class Worker:
     def train(self) -> None:
         (self.folder / "adapter").mkdir()
         (self.folder / "adapter" / "weights").write_bytes(b"weights")
-        chosen = TrainingSet(new=tickets(0, 5), replayed=tickets(5, 2), held_out=())
+        training_set = TrainingSet(new=tickets(0, 5), replayed=tickets(5, 2), held_out=())
         self.runs.write_trained(
             "r",
             Trained(training_loss=0.5, steps=9, tokens=9, seconds=1),
-            chosen,
+            training_set,
             1,
-            ObjectiveData(chosen.new),
+            ObjectiveData(training_set.new),
         )
 
 
@@ -49,106 +49,104 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 
 @pytest.fixture
-def one(tmp_path: Path, store: ObjectStore) -> Worker:
-    worker = Worker(tmp_path / "one", store)
+def first(tmp_path: Path, store: ObjectStore) -> Worker:
+    worker = Worker(tmp_path / "first", store)
     worker.runs.write_plan("r", PLAN)
     return worker
 
 
 @pytest.fixture
-def two(tmp_path: Path, store: ObjectStore) -> Worker:
-    return Worker(tmp_path / "two", store)
+def second(tmp_path: Path, store: ObjectStore) -> Worker:
+    return Worker(tmp_path / "second", store)
 
 
-def test_the_newest_checkpoint_and_the_plan_reach_the_next_worker(one: Worker, two: Worker) -> None:
-    assert not one.handovers.upload("r"), "nothing is done yet"
-    one.save(100)
-    one.save(200, b"newer")
-    assert one.handovers.upload("r")
-    assert not one.handovers.upload("r"), "nothing is new"
-    assert two.handovers.fetch("r")
-    assert two.runs.plan("r") == PLAN
-    assert [path.name for path in two.folder.glob("*checkpoint-*")] == ["checkpoint-200"]
-    assert (two.folder / "checkpoint-200" / "state.safetensors").read_bytes() == b"newer"
-    assert not two.handovers.fetch("r"), "it is here already"
+def test_newest_checkpoint_and_plan_reach_the_next_worker(first: Worker, second: Worker) -> None:
+    assert not first.handoff.upload("r"), "there is no state yet"
+    first.save(100)
+    first.save(200, b"newer")
+    assert first.handoff.upload("r")
+    assert not first.handoff.upload("r"), "there is no newer state"
+    assert second.handoff.fetch("r")
+    assert second.runs.plan("r") == PLAN
+    assert [path.name for path in second.folder.glob("*checkpoint-*")] == ["checkpoint-200"]
+    assert (second.folder / "checkpoint-200" / "state.safetensors").read_bytes() == b"newer"
+    assert not second.handoff.fetch("r"), "the local state is as new"
 
 
-def test_what_was_trained_reaches_the_next_worker(one: Worker, two: Worker) -> None:
-    one.save(8)
-    one.handovers.upload("r")
-    one.train()
-    assert one.handovers.upload("r")
-    assert two.handovers.fetch("r")
-    assert two.runs.trained("r") == one.runs.trained("r") is not None
+def test_trained_run_reaches_the_next_worker(first: Worker, second: Worker) -> None:
+    first.save(8)
+    first.handoff.upload("r")
+    first.train()
+    assert first.handoff.upload("r")
+    assert second.handoff.fetch("r")
+    assert second.runs.trained("r") == first.runs.trained("r") is not None
 
 
-def test_an_older_checkpoint_is_removed_for_a_newer_one_and_all_when_the_run_ends(
+def test_old_checkpoints_are_removed_and_all_at_the_end(
     tmp_path: Path,
 ) -> None:
     store = MemoryStore()
-    one = Worker(tmp_path, store)
-    one.runs.write_plan("r", PLAN)
-    one.save(1)
-    one.handovers.upload("r")
-    one.save(2)
-    one.handovers.upload("r")
+    first = Worker(tmp_path, store)
+    first.runs.write_plan("r", PLAN)
+    first.save(1)
+    first.handoff.upload("r")
+    first.save(2)
+    first.handoff.upload("r")
     assert sorted(store.objects) == [
         "unfinished/r/checkpoint-2/manifest.json",
         "unfinished/r/checkpoint-2/state.safetensors",
         "unfinished/r/handover.json",
     ]
-    one.handovers.clear("r")
+    first.handoff.clear("r")
     assert not store.objects
-    one.handovers.clear("r")
+    first.handoff.clear("r")
 
 
-def test_what_a_crash_left_without_a_handover_is_removed_when_the_run_ends(
-    one: Worker, store: ObjectStore
-) -> None:
-    one.save(1)
-    one.handovers.upload("r")
-    other = store.put("unfinished/r2/handover.json", b"{}")
+def test_incomplete_uploads_are_removed_at_the_end(first: Worker, store: ObjectStore) -> None:
+    first.save(1)
+    first.handoff.upload("r")
+    other_run = store.put("unfinished/r2/handover.json", b"{}")
     store.delete("unfinished/r/handover.json")
-    one.handovers.clear("r")
-    assert store.list_keys("unfinished") == [other.uri]
+    first.handoff.clear("r")
+    assert store.list_keys("unfinished") == [other_run.uri]
 
 
-def test_a_worker_that_slept_does_not_set_the_run_back(
-    one: Worker, two: Worker, store: ObjectStore
+def test_paused_worker_does_not_overwrite_newer_state(
+    first: Worker, second: Worker, store: ObjectStore
 ) -> None:
-    one.save(100)
-    one.handovers.upload("r")
-    two.handovers.fetch("r")
-    two.save(200)
-    assert two.handovers.upload("r")
-    one.save(150)
-    assert not one.handovers.upload("r")
+    first.save(100)
+    first.handoff.upload("r")
+    second.handoff.fetch("r")
+    second.save(200)
+    assert second.handoff.upload("r")
+    first.save(150)
+    assert not first.handoff.upload("r")
     assert store.exists("unfinished/r/checkpoint-200/manifest.json")
 
 
-def test_an_altered_or_missing_checkpoint_is_passed_over_and_the_plan_is_kept(
-    one: Worker, two: Worker, store: ObjectStore
+def test_invalid_checkpoint_is_skipped_and_plan_kept(
+    first: Worker, second: Worker, store: ObjectStore
 ) -> None:
-    one.save(100)
-    one.handovers.upload("r")
+    first.save(100)
+    first.handoff.upload("r")
     store.put("unfinished/r/checkpoint-100/state.safetensors", b"altered")
-    assert not two.handovers.fetch("r")
+    assert not second.handoff.fetch("r")
     store.delete("unfinished/r/checkpoint-100/state.safetensors")
-    assert not two.handovers.fetch("r")
-    assert two.runs.plan("r") == PLAN
-    assert not list(two.folder.glob("*checkpoint-*"))
+    assert not second.handoff.fetch("r")
+    assert second.runs.plan("r") == PLAN
+    assert not list(second.folder.glob("*checkpoint-*"))
 
 
-def test_nonsense_in_its_place_is_passed_over(two: Worker, store: ObjectStore) -> None:
+def test_unreadable_state_is_skipped(second: Worker, store: ObjectStore) -> None:
     store.put("unfinished/r/handover.json", b"nonsense")
-    assert not two.handovers.fetch("r")
+    assert not second.handoff.fetch("r")
 
 
-def test_a_worker_keeps_what_it_has_trained_itself(one: Worker, two: Worker) -> None:
-    one.save(1)
-    one.handovers.upload("r")
-    two.runs.write_plan("r", RunPlan(parent_version="v2", parent=None, quarantined=()))
-    two.folder.mkdir(exist_ok=True)
-    two.train()
-    assert not two.handovers.fetch("r")
-    assert two.runs.plan("r") == RunPlan(parent_version="v2", parent=None, quarantined=())
+def test_local_trained_run_is_never_overwritten(first: Worker, second: Worker) -> None:
+    first.save(1)
+    first.handoff.upload("r")
+    second.runs.write_plan("r", RunPlan(parent_version="v2", parent=None, quarantined=()))
+    second.folder.mkdir(exist_ok=True)
+    second.train()
+    assert not second.handoff.fetch("r")
+    assert second.runs.plan("r") == RunPlan(parent_version="v2", parent=None, quarantined=())

@@ -1,4 +1,4 @@
-"""The card of an adapter is filled in, and is one that the hub reads."""
+"""Model card of an adapter: complete, and readable by the Hugging Face hub."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from services.trainer.run.model_card import card_of, licence_in
+from services.trainer.run.model_card import base_licence, model_card
 from shared.events import (
     Artefact,
     BatchCounts,
@@ -40,27 +40,27 @@ def checkpoint() -> CheckpointSaved:
     )
 
 
-def head(card: str) -> dict[str, Any]:
-    found: dict[str, Any] = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]  # the library has no types there
-    return found
+def metadata_of(card: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]  # the library has no types there
+    return metadata
 
 
-def test_the_hub_reads_what_it_is_and_from_which_base() -> None:
-    about = head(card_of(checkpoint(), BATCH, "apache-2.0"))
-    assert (about["library_name"], about["license"], about["pipeline_tag"]) == (
+def test_metadata_names_base_licence_and_library() -> None:
+    metadata = metadata_of(model_card(checkpoint(), BATCH, "apache-2.0"))
+    assert (metadata["library_name"], metadata["license"], metadata["pipeline_tag"]) == (
         "peft",
         "apache-2.0",
         "text-generation",
     )
-    assert about["base_model"] == checkpoint().base
-    assert "lora" in about["tags"]
+    assert metadata["base_model"] == checkpoint().base
+    assert "lora" in metadata["tags"]
     pinned = checkpoint().model_copy(update={"base": "owner/name@main"})
-    assert head(card_of(pinned, BATCH))["base_model"] == "owner/name"
-    assert "license" not in head(card_of(pinned, BATCH))
+    assert metadata_of(model_card(pinned, BATCH))["base_model"] == "owner/name"
+    assert "license" not in metadata_of(model_card(pinned, BATCH))
 
 
-def test_a_person_reads_data_training_and_verdict_in_it() -> None:
-    text = ModelCard(card_of(checkpoint(), BATCH)).text
+def test_card_shows_data_training_and_verdict() -> None:
+    text = ModelCard(model_card(checkpoint(), BATCH)).text
     for section in ("Intended use", "Data", "Training", "Evaluation", "Limits"):
         assert f"## {section}\n" in text
     assert "| trained on | 50 new, 25 replayed, 10 rehearsed |" in text
@@ -72,15 +72,15 @@ def test_a_person_reads_data_training_and_verdict_in_it() -> None:
     assert "Decision: promote, against `v0_20260504_000000`. golden: better by 1.0 nats" in text
     assert "**reward hacking suspected**" in text
     assert "Training loss 0.5000 nats" in text
-    assert "Hello" not in text, "no example and no answer is quoted"
+    assert "Hello" not in text, "a card quotes no example"
 
 
-def test_one_that_was_rejected_says_that_it_is_not_to_be_used() -> None:
+def test_card_of_a_rejected_adapter_warns_against_use() -> None:
     outcome = TrainingRolledBack.model_validate(
         json.loads((GOLDEN / "ratchet.TrainingRolledBack.v1.json").read_text())
     )
-    assert "not to be used" in card_of(outcome.model_copy(update={"outcome": "rejected"}), BATCH)
-    assert "became no version" in card_of(
+    assert "not for use" in model_card(outcome.model_copy(update={"outcome": "rejected"}), BATCH)
+    assert "became no version" in model_card(
         outcome.model_copy(update={"outcome": "inconclusive"}), BATCH
     )
 
@@ -97,9 +97,9 @@ def test_one_that_was_rejected_says_that_it_is_not_to_be_used() -> None:
         (None, None),
     ],
 )
-def test_the_base_s_licence_is_what_its_card_says(
+def test_base_licence_is_read_from_its_card(
     tmp_path: Path, card: str | None, licence: str | None
 ) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert licence_in(tmp_path) == licence
+    assert base_licence(tmp_path) == licence

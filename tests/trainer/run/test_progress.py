@@ -1,9 +1,8 @@
-"""What is told of a run, measured of it, and taken for a sign of life."""
+"""Progress of a run: its events, its metrics, and its effect on liveness."""
 
 from datetime import UTC, datetime
 
 import pytest
-import structlog
 from prometheus_client import generate_latest
 
 from services.trainer.protocol import Stepped
@@ -16,11 +15,12 @@ from shared.messaging.topics import TRAINING_PROGRESS
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.storage.object_store import MemoryStore
+from tests.support.runtime import runtime_of
 from tests.trainer.tickets import write_batch
 
 
-class Watched:
-    """A run of which everything can be seen."""
+class ObservedRun:
+    """A run with its clock, metrics, bus and health."""
 
     def __init__(self) -> None:
         self.clock, self.metrics, self.bus = (
@@ -31,10 +31,8 @@ class Watched:
         self.health = Health(self.clock, stalled_after=10)
         self.health.mark_ready()
         batch = write_batch(MemoryStore(), "m", 0, [], [])
-        log = structlog.stdlib.get_logger()
-        self.progress = ProgressReporter(
-            batch, "r", self.bus, self.clock, self.metrics, self.health, log
-        )
+        runtime = runtime_of("trainer", self.clock, self.metrics, self.health)
+        self.progress = ProgressReporter(batch, "r", self.bus, runtime, runtime.log)
 
     async def step(self, step: int, loss: float = 1.0) -> None:
         numbers = {
@@ -56,7 +54,7 @@ class Watched:
         ]
         return float(line.rsplit(" ", 1)[1])
 
-    def told(self) -> list[TrainingProgressed]:
+    def events(self) -> list[TrainingProgressed]:
         return [
             decode(record.value, record.headers, TrainingProgressed).event
             for record in self.bus.topics[TRAINING_PROGRESS]
@@ -64,26 +62,26 @@ class Watched:
 
 
 @pytest.fixture
-async def run() -> Watched:
-    watched = Watched()
-    await watched.progress.enter_phase("training")
-    return watched
+async def run() -> ObservedRun:
+    observed = ObservedRun()
+    await observed.progress.enter_phase("training")
+    return observed
 
 
-async def test_a_step_is_told_with_all_its_numbers(run: Watched) -> None:
+async def test_step_event_has_all_numbers(run: ObservedRun) -> None:
     await run.step(1)
-    told = run.told()[-1]
-    assert (told.phase, told.step, told.total_steps) == ("training", 1, 9)
+    event = run.events()[-1]
+    assert (event.phase, event.step, event.total_steps) == ("training", 1, 9)
     assert (
-        told.loss,
-        told.learning_rate,
-        told.gradient_norm,
-        told.tokens_per_second,
-        told.seconds_left,
+        event.loss,
+        event.learning_rate,
+        event.gradient_norm,
+        event.tokens_per_second,
+        event.seconds_left,
     ) == (1.0, 0.1, 0.2, 300.0, 4.0)
 
 
-async def test_steps_are_counted_and_the_newest_is_measured(run: Watched) -> None:
+async def test_metrics_count_steps_and_show_the_newest(run: ObservedRun) -> None:
     for step in (1, 2, 3):
         await run.step(step, loss=1 / step)
     assert run.measured("ratchet_training_steps_total") == 3
@@ -92,10 +90,10 @@ async def test_steps_are_counted_and_the_newest_is_measured(run: Watched) -> Non
     assert run.measured("ratchet_training_tokens_per_second") == 300
 
 
-async def test_going_on_from_a_checkpoint_is_counted_and_beginning_anew_is_not(
-    run: Watched,
+async def test_only_resuming_from_a_checkpoint_is_counted(
+    run: ObservedRun,
 ) -> None:
-    """Steps 1 to 3, again from 1 after a death without a checkpoint, on from 3 after a death with
+    """Steps 1 to 3, again from 1 after a crash without a checkpoint, then from 3 after a crash with
     one: one resumption.
     """
     for step in (1, 2, 3, 1, 2, 3, 4, 3, 4):
@@ -103,11 +101,11 @@ async def test_going_on_from_a_checkpoint_is_counted_and_beginning_anew_is_not(
     assert run.measured("ratchet_training_resumed_total") == 1
 
 
-async def test_a_long_run_is_live_while_steps_come_and_a_silent_one_is_not_from_its_first_moment_on(
-    run: Watched,
+async def test_run_is_live_only_while_steps_arrive(
+    run: ObservedRun,
 ) -> None:
     run.clock.advance(11)
-    assert not run.health.is_live, "it has never said anything"
+    assert not run.health.is_live, "no progress was ever reported"
     for step in range(1, 9):
         await run.step(step)
         run.clock.advance(9)
@@ -116,4 +114,4 @@ async def test_a_long_run_is_live_while_steps_come_and_a_silent_one_is_not_from_
     assert not run.health.is_live
     run.progress.leave_phase()
     run.clock.advance(100)
-    assert run.health.is_live, "nothing is in hand"
+    assert run.health.is_live, "no phase is active"

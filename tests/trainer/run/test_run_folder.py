@@ -1,4 +1,4 @@
-"""What is finished of a run is found again, and what is not all there counts as not done."""
+"""Run folders: completed stages are read again, incomplete ones count as missing."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from services.trainer.data.training_set import TrainingSet
 from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import LocalBase as LocalBase
 from services.trainer.protocol import Trained
-from services.trainer.run.training_run import failed
+from services.trainer.run.outcome import FailedRun, RunFacts, outcome_event
 from services.trainer.run_folder import CachedAnswers, RunFolders, RunPlan
-from shared.clock import ManualClock
 from shared.config.model_file import BasePaths, ModelFile
+from shared.config.training import TrainingConfig
 from shared.errors import DigestMismatch, InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Position
 from shared.storage.adapters import read_adapter, write_adapter
@@ -25,58 +25,61 @@ FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
 MODEL = ModelFile(model="m", base=BasePaths(training="base", serving="base/model.gguf"))
 
 
-def write_files(runs: RunFolders, run_id: str) -> None:
-    folder = runs.adapter_folder(run_id)
+def write_files(folders: RunFolders, run_id: str) -> None:
+    folder = folders.adapter_folder(run_id)
     folder.mkdir(parents=True)
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
 
 
-def test_what_was_written_is_read_by_the_next_process(tmp_path: Path) -> None:
+def test_records_are_read_by_the_next_process(tmp_path: Path) -> None:
     batch = write_batch(MemoryStore(), "m", 0, [], [])
-    here = LocalBase(tmp_path, "base", DIGEST)
-    outcome = failed(
-        batch, "r", MODEL, Champion("v0", None), here, 1, "broken", "mend it", ManualClock(NOW)
-    )
-    heard = Position(topic="dataset.withdrawals", partition=1, offset=3)
+    base = LocalBase(tmp_path, "base", DIGEST)
+    facts = RunFacts("r", batch, MODEL, TrainingConfig(), base)
+    outcome = outcome_event(facts, 1, FailedRun(Champion("v0", None), "broken", "fix it"), NOW)
+    position = Position(topic="dataset.withdrawals", partition=1, offset=3)
     plan = RunPlan(
         parent_version="v0",
         parent=None,
         quarantined=("b",),
         withdrawn=("e",),
-        withdrawn_through=heard,
+        withdrawn_through=position,
     )
-    runs = RunFolders(tmp_path)
-    assert (runs.plan("r"), runs.outcome("r", 1), runs.cached_answers("k")) == (None, None, None)
-    runs.write_plan("r", plan)
-    runs.write_outcome("r", 1, outcome)
-    runs.write_cached_answers("k", CachedAnswers(answers=("a", "")))
-    again = RunFolders(tmp_path)
-    assert again.plan("r") == plan
-    assert again.outcome("r", 1) == outcome
-    assert again.outcome("r", 2) is None
-    assert again.cached_answers("k") == CachedAnswers(answers=("a", ""))
+    folders = RunFolders(tmp_path)
+    assert (folders.plan("r"), folders.outcome("r", 1), folders.cached_answers("k")) == (
+        None,
+        None,
+        None,
+    )
+    folders.write_plan("r", plan)
+    folders.write_outcome("r", 1, outcome)
+    folders.write_cached_answers("k", CachedAnswers(answers=("a", "")))
+    reopened = RunFolders(tmp_path)
+    assert reopened.plan("r") == plan
+    assert reopened.outcome("r", 1) == outcome
+    assert reopened.outcome("r", 2) is None
+    assert reopened.cached_answers("k") == CachedAnswers(answers=("a", ""))
 
 
 @pytest.mark.parametrize("damage", ["cut off", "gone", "all gone"])
-def test_a_trained_adapter_that_is_not_whole_is_trained_again(tmp_path: Path, damage: str) -> None:
-    runs = RunFolders(tmp_path)
-    write_files(runs, "r")
-    assert runs.trained("r") is None
-    written = runs.write_trained("r", TRAINED, TrainingSet([], [], []), 1, ObjectiveData(()))
-    assert runs.trained("r") == written
-    weights = runs.adapter_folder("r") / "adapter_model.safetensors"
+def test_incomplete_adapter_counts_as_not_trained(tmp_path: Path, damage: str) -> None:
+    folders = RunFolders(tmp_path)
+    write_files(folders, "r")
+    assert folders.trained("r") is None
+    written = folders.write_trained("r", TRAINED, TrainingSet([], [], []), 1, ObjectiveData(()))
+    assert folders.trained("r") == written
+    weights = folders.adapter_folder("r") / "adapter_model.safetensors"
     match damage:
         case "cut off":
             weights.write_bytes(b"weig")
         case "gone":
             weights.unlink()
         case _:
-            runs.discard_working_files("r")
-    assert runs.trained("r") is None
+            folders.discard_working_files("r")
+    assert folders.trained("r") is None
 
 
-def test_an_adapter_goes_through_the_object_store_unchanged(tmp_path: Path) -> None:
+def test_adapter_is_unchanged_by_the_object_store(tmp_path: Path) -> None:
     store = MemoryStore()
     artefact = write_adapter(store, "adapters/m/r/", FILES, DIGEST)
     assert artefact.uri == "adapters/m/r/manifest.json"
@@ -87,7 +90,7 @@ def test_an_adapter_goes_through_the_object_store_unchanged(tmp_path: Path) -> N
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
-def test_an_adapter_that_was_altered_or_belongs_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_altered_or_foreign_adapter_is_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     artefact = write_adapter(store, "adapters/m/r", FILES, DIGEST)
     with pytest.raises(
@@ -106,20 +109,20 @@ def test_an_adapter_that_was_altered_or_belongs_elsewhere_is_refused(tmp_path: P
 
 def test_only_the_newest_champion_is_kept(tmp_path: Path) -> None:
     store = MemoryStore()
-    runs = RunFolders(tmp_path)
-    one = runs.fetch_adapter(store, write_adapter(store, "a", FILES, DIGEST), DIGEST)
-    two = runs.fetch_adapter(
+    folders = RunFolders(tmp_path)
+    older = folders.fetch_adapter(store, write_adapter(store, "a", FILES, DIGEST), DIGEST)
+    newer = folders.fetch_adapter(
         store, write_adapter(store, "b", FILES | {"more": b""}, DIGEST), DIGEST
     )
-    assert not one.exists()
-    assert two.exists()
+    assert not older.exists()
+    assert newer.exists()
 
 
-def test_a_run_that_ended_leaves_its_records_only(tmp_path: Path) -> None:
-    runs = RunFolders(tmp_path)
-    write_files(runs, "r")
+def test_ended_run_keeps_only_its_records(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path)
+    write_files(folders, "r")
     for name in ("checkpoint-100", ".checkpoint-200.part"):
-        (runs.checkpoints_folder("r") / name).mkdir()
-    runs.write_trained("r", TRAINED, TrainingSet([], [], []), 1, ObjectiveData(()))
-    runs.discard_working_files("r")
+        (folders.checkpoints_folder("r") / name).mkdir()
+    folders.write_trained("r", TRAINED, TrainingSet([], [], []), 1, ObjectiveData(()))
+    folders.discard_working_files("r")
     assert [path.name for path in (tmp_path / "runs" / "r").iterdir()] == ["trained.json"]
