@@ -1,4 +1,4 @@
-"""Trainer processes on a real broker, each with its own disk, and a base that trains in seconds; the
+"""Trainer processes on a real broker, each with its own disk, and a base that trains in seconds; a
 test plays the registry.
 """
 
@@ -45,15 +45,17 @@ MODEL_FILE = """model: {model}
 base: {{training: tiny, serving: tiny/model.gguf}}
 lanes:
   adaptive:
-    training: {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10, learning_rate: 0.001}}
+    training:
+      {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10,
+       learning_rate: 0.001}}
 """
 
 STEPS = 30
 """Steps of a default batch's run; every 10 steps it saves a checkpoint."""
 STALLED_STEP = 10
 STALL_FIRST_CHECKPOINT = "trainer.child_saving=stall:8"
-"""Failpoint that stalls the first checkpoint, for less than a shutdown waits: on any machine, the run
-is then in progress.
+"""Failpoint that stalls the first checkpoint, for less than a shutdown waits: on any machine, the
+run is then in progress.
 """
 
 OUTCOMES = (CheckpointSaved, TrainingRolledBack)
@@ -124,7 +126,7 @@ class Fleet:
         return worker
 
     async def wait_until_members(self, count: int, seconds: float = 60) -> None:
-        """Wait until the group is stable with `count` members. A trainer is ready shortly before."""
+        """Wait for a stable group of `count` members. A trainer is ready shortly before."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         await admin.start()
         try:
@@ -212,8 +214,8 @@ class Fleet:
         return outcome
 
     async def wait_until_step_logged(self, step: int, seconds: float = 120) -> ServiceProcess:
-        """Wait until a worker has logged a step of a run, and return the worker. Step events are too
-        rare to wait for a particular one.
+        """Wait until a worker has logged a step of a run, and return the worker. Step events are
+        too rare to wait for a particular one.
         """
         async with asyncio.timeout(seconds):
             while True:

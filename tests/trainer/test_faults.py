@@ -267,7 +267,7 @@ async def test_stuck_training_process_is_not_live(
 async def test_out_of_memory_rolls_back_with_advice(
     steady: Fleet,
 ) -> None:
-    """The logits of one chunk take 64 MiB in fp32, and those of 8 answers of 900 tokens are needed."""
+    """The logits of one chunk take 64 MiB in fp32; those of 8 answers of 900 tokens are needed."""
     (worker,) = steady.workers
     long = [
         Sample(messages=sample.messages, answer=sample.answer + " and so on" * 300)
@@ -289,8 +289,8 @@ async def test_out_of_memory_rolls_back_with_advice(
 async def test_full_disk_rolls_back_with_reason(
     steady: Fleet,
 ) -> None:
-    """No file can grow beyond 60 kB, as on a full disk: a checkpoint is cut off. Then there is space
-    again.
+    """No file can grow beyond 60 kB, as on a full disk: a checkpoint is cut off. Then there is
+    space again.
     """
     (worker,) = steady.workers
     set_limit(worker, resource.RLIMIT_FSIZE, 60_000)

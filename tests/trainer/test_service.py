@@ -43,7 +43,9 @@ base: {{training: smollm2-135m-instruct, serving: smollm2-135m-instruct/model.gg
 lanes:
   adaptive:
     training: {{batch_size: 8, epochs: 2, replay: 2, learning_rate: 0.003}}
-gate: {{golden: golden.jsonl, canaries: canaries.jsonl, retention: retention.jsonl, retention_margin: 3, probes: 2}}
+gate:
+  {{golden: golden.jsonl, canaries: canaries.jsonl, retention: retention.jsonl,
+   retention_margin: 3, probes: 2}}
 """
 REGRESSION_PROMPT = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -211,8 +213,8 @@ async def test_batches_become_checkpoints_or_rollbacks(
     assert adapter.base_digest == checkpoint.base_digest
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(adapter.files)
 
-    # The champion changed meanwhile, to another version of the base: the same candidate is evaluated
-    # again, without training.
+    # The champion changed meanwhile, to another version of the base: the same candidate is
+    # evaluated again, without training.
     await publish_event(broker, MODELS_VERSIONS, promoted("v0b", None, "moved"))
     await publish_event(
         broker, MODELS_VERSIONS, registered("v1", 1, "reevaluate", "v0b", checkpoint)

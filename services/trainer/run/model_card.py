@@ -70,8 +70,8 @@ def _head(outcome: CheckpointSaved | TrainingRolledBack, licence: str | None) ->
 
 
 def _use(outcome: CheckpointSaved | TrainingRolledBack) -> str:
-    return f"""A low-rank adapter that Ratchet trained on {outcome.base} from feedback on the answers
-of `{outcome.model}`.
+    return f"""A low-rank adapter that Ratchet trained on {outcome.base} from feedback on answers of
+`{outcome.model}`.
 
 ## Intended use
 
@@ -175,8 +175,8 @@ def _verdict(verdict: Verdict) -> list[str]:
     parts = [
         f"Decision: {verdict.decision}, against `{verdict.baseline_version}`. "
         + "; ".join(verdict.reasons),
-        "Mean log-likelihood per answer token in nats; for `canaries` (regression prompts), the share "
-        "that passed.",
+        "Mean log-likelihood per answer token in nats; for `canaries` (regression prompts), the "
+        "share that passed.",
         _table(heading, [*compared, *measured]),
     ]
     return [*parts, f"**{verdict.alarm}**"] if verdict.alarm else parts
