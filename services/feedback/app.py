@@ -1,5 +1,5 @@
-"""The shell: a Faust stream of raw records in, scored events, requests to withdraw or dead letters
-out.
+"""The service's shell: a Faust agent that consumes raw records and publishes scored events,
+withdrawal requests or dead letters.
 """
 
 import asyncio
@@ -9,69 +9,59 @@ from typing import Any, Protocol, get_args
 import faust
 
 from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
-from services.feedback.scoring import SOURCE, Policies, score
-from shared.clock import Clock
+from services.feedback.scoring import SOURCE, Policies, ScoredFeedback, score
 from shared.errors import Unprocessable
 from shared.events import FeedbackType
 from shared.failpoints import reach
 from shared.kafka.streams import OffsetCommitter, record_of, source_topic
-from shared.logs import Log
 from shared.messaging.bus import BufferedProducer, Producer, Record, send_dead_letter
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from shared.observability.health import Health
-from shared.observability.metrics import Metrics
-from shared.observability.tracing import NOOP_TRACING, Span, Tracing
+from shared.observability.tracing import Span
+from shared.runtime import Runtime
 
 
 class FeedbackProducer(Producer, BufferedProducer, Protocol):
-    """Where results go."""
+    """The producer of results and dead letters."""
 
 
 class FeedbackHandler:
-    """Handles one record at a time; several deliveries may be under way."""
+    """Handles one record at a time; several deliveries may be in flight."""
 
-    def __init__(
-        self,
-        policies: Policies,
-        producer: FeedbackProducer,
-        metrics: Metrics,
-        clock: Clock,
-        log: Log,
-        tracing: Tracing = NOOP_TRACING,
-    ) -> None:
+    def __init__(self, policies: Policies, producer: FeedbackProducer, runtime: Runtime) -> None:
         self._policies = policies
         self._producer = producer
-        self._metrics = metrics
-        self._clock = clock
-        self._log = log
+        self._clock = runtime.clock
+        self._log = runtime.log
+        self._metrics = runtime.metrics
+        self._tracing = runtime.tracing
+        self._init_metrics()
+
+    def _init_metrics(self) -> None:
+        metrics = self._metrics
         metrics.init_series("ratchet_dead_letters_total", topic=FEEDBACK_RECEIVED)
         for error in Unprocessable.__subclasses__():
             metrics.init_series("ratchet_feedback_refused_total", reason=error.__name__)
-        for policy in policies:
-            for moved in ("gained", "lost"):
-                metrics.init_series(
-                    f"ratchet_feedback_reward_{moved}_total", model=policy.file.model
-                )
+        for policy in self._policies:
+            model = policy.file.model
+            for direction in ("gained", "lost"):
+                metrics.init_series(f"ratchet_feedback_reward_{direction}_total", model=model)
             for feedback_type in get_args(FeedbackType):
                 metrics.init_series(
-                    "ratchet_feedback_received_total",
-                    model=policy.file.model,
-                    feedback_type=feedback_type,
+                    "ratchet_feedback_received_total", model=model, feedback_type=feedback_type
                 )
-        self._tracing = tracing
 
     async def handle(self, record: Record) -> Any:
-        """Put what a record becomes on the bus; what is returned is awaited until it is durable."""
+        """Publish the result of one record. Returns an awaitable that ends when it is durable."""
         with self._tracing.span("score", record.headers) as span:
             return await self._handle(record, span)
 
     async def _handle(self, record: Record, span: Span) -> Any:
         try:
             if forgotten := decode_user_forgotten(record):
-                return await self._request(
-                    withdrawal_requests(forgotten, record.position, self._policies), span
-                )
+                requests = withdrawal_requests(forgotten, record.position, self._policies)
+                return await self._publish_requests(requests, span)
             scored = score(record, self._policies)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
@@ -82,31 +72,33 @@ class FeedbackHandler:
             self._metrics.count("ratchet_dead_letters_total", topic=record.topic)
             self._metrics.count("ratchet_feedback_refused_total", reason=type(error).__name__)
             return send_dead_letter(self._producer, record, error, "feedback", self._clock)
-        event = scored.event
-        span.set_attributes(model=event.model, feedback_type=event.feedback_type)
-        self._metrics.count(
-            "ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type
-        )
-        self._metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
-        # A sum that may fall is no counter, and a histogram with buckets below zero has none.
-        moved = "gained" if event.reward >= 0 else "lost"
-        self._metrics.count(
-            f"ratchet_feedback_reward_{moved}_total", abs(event.reward), model=event.model
-        )
-        for kind, count in scored.redactions.items():
-            self._metrics.count(
-                "ratchet_feedback_redactions_total", count, model=event.model, kind=kind
-            )
+        span.set_attributes(model=scored.event.model, feedback_type=scored.event.feedback_type)
+        self._count(scored)
         await reach("feedback.scored")
         return await self._producer.send_nowait(
             FEEDBACK_SCORED, scored.key.encode(), value, [*headers, *span.headers]
         )
 
-    async def _request(self, requests: Sequence[KeyedRequest], span: Span) -> Any:
-        begun = []
+    def _count(self, scored: ScoredFeedback) -> None:
+        event, metrics = scored.event, self._metrics
+        metrics.count(
+            "ratchet_feedback_received_total", model=event.model, feedback_type=event.feedback_type
+        )
+        metrics.observe("ratchet_feedback_reward", event.reward, model=event.model)
+        # Two counters, because a counter cannot fall and a histogram with buckets below zero has no
+        # sum.
+        direction = "gained" if event.reward >= 0 else "lost"
+        metrics.count(
+            f"ratchet_feedback_reward_{direction}_total", abs(event.reward), model=event.model
+        )
+        for kind, count in scored.redactions.items():
+            metrics.count("ratchet_feedback_redactions_total", count, model=event.model, kind=kind)
+
+    async def _publish_requests(self, requests: Sequence[KeyedRequest], span: Span) -> Any:
+        deliveries = []
         for request in requests:
             value, headers = encode(request.event, SOURCE)
-            begun.append(
+            deliveries.append(
                 await self._producer.send_nowait(
                     FEEDBACK_SCORED, request.key.encode(), value, [*headers, *span.headers]
                 )
@@ -114,13 +106,13 @@ class FeedbackHandler:
         self._log.info(
             "withdrawal requested", shards=len(requests), forgotten=requests[0].event.forgotten
         )
-        return asyncio.gather(*begun)
+        return asyncio.gather(*deliveries)
 
 
 def register_agent(
-    app: faust.App, feedback: FeedbackHandler, commits: OffsetCommitter, health: Health
+    app: faust.App, handler: FeedbackHandler, commits: OffsetCommitter, health: Health
 ) -> None:
-    """Let `app` feed the records of `feedback.received` to `feedback`."""
+    """Pass the records of `feedback.received` to `handler`, in a Faust agent of `app`."""
 
     async def on_ready(*args: Any, **kwargs: Any) -> None:
         health.mark_ready()
@@ -129,10 +121,9 @@ def register_agent(
         async for events in stream.take_events(500, within=0.02):
             try:
                 for event in events:
-                    await commits.commit_after(event, await feedback.handle(record_of(event)))
+                    await commits.commit_after(event, await handler.handle(record_of(event)))
             except Exception as error:
-                # Left to Faust, an exception would only restart the stream behind the record that
-                # caused it.
+                # Faust itself would restart the stream after the record that failed, and skip it.
                 await app.crash(error)
                 return
 

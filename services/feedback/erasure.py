@@ -1,5 +1,5 @@
-"""From a user who is to be forgotten to requests on `feedback.scored`, one for each shard, without
-any I/O.
+"""Withdrawal requests of a user's feedback: pure functions from `UserForgotten` to one request for
+each shard.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from shared.identity import identity
 from shared.messaging.bus import Record
 from shared.messaging.codec import Decoded, decode
 
-_NAME = UserForgotten.type_name().encode()
+_TYPE_NAME = UserForgotten.type_name().encode()
 
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """A request and the key that it goes out under: that of the shard's feedback, so that it stands
-    behind all that came before it.
+    """A request and its Kafka key: that of the shard's feedback, so that it is ordered after all
+    earlier feedback of the shard.
     """
 
     event: WithdrawalRequested
@@ -32,30 +32,28 @@ class KeyedRequest:
 
 
 def decode_user_forgotten(record: Record) -> Decoded[UserForgotten] | None:
-    """The `UserForgotten` that a record of `feedback.received` says; None for feedback, which names
-    no type or one of the application's. Raises Unprocessable when it is said wrongly.
+    """Decode a record of `feedback.received` that is a `UserForgotten`; None for feedback, which
+    has no event type or one of the application's own. Raises Unprocessable for an invalid one.
     """
-    # Looked for as bytes first: all but a few records are feedback, which is decoded where it is
-    # scored.
-    if not any(
-        _NAME in (said or b"")
-        for said in (record.value, *(content for _, content in record.headers))
-    ):
+    # A search for the bytes first: nearly all records are feedback, which `score` decodes.
+    contents = (record.value, *(content for _, content in record.headers))
+    if not any(_TYPE_NAME in (content or b"") for content in contents):
         return None
     decoded = decode(
         record.value, record.headers, FeedbackReceived, UserForgotten, default=FeedbackReceived
     )
-    return (
-        Decoded(decoded.event, decoded.source) if isinstance(decoded.event, UserForgotten) else None
-    )
+    if not isinstance(decoded.event, UserForgotten):
+        return None
+    return Decoded(decoded.event, decoded.source)
 
 
 def withdrawal_requests(
     forgotten: Decoded[UserForgotten], received: Position, policies: Policies
 ) -> list[KeyedRequest]:
-    """One for each shard of the model that is named, or of every declared one. The same event at
-    the same place makes the same requests. Raises UnknownModel, and ContractViolation for an id
-    that is too long.
+    """Return one request for each shard of the named model, or of every declared model.
+
+    The same event at the same position gives the same requests. Raises UnknownModel, and
+    ContractViolation for an id that is too long.
     """
     event = forgotten.event
     name = feedback_id_of(forgotten.source, event.event_id)
@@ -63,7 +61,7 @@ def withdrawal_requests(
         raise ContractViolation(
             f"together with event_id it is longer than {MAX_ID - 1} characters", "source"
         )
-    chosen = [policies.get(event.model)] if event.model is not None else list(policies)
+    selected = [policies.get(event.model)] if event.model is not None else list(policies)
     return [
         KeyedRequest(
             WithdrawalRequested(
@@ -78,7 +76,7 @@ def withdrawal_requests(
                 occurred_at=event.occurred_at,
                 model=policy.file.model,
                 shard=shard,
-                # As it stands in the model's feedback, which may be a pseudonym.
+                # As redacted feedback has it, which may be a pseudonym.
                 user_id=policy.redactor.pseudonymize("user", event.user_id),
                 forgotten=name,
                 received=received,
@@ -86,6 +84,6 @@ def withdrawal_requests(
             ),
             policy.file.key_of(shard),
         )
-        for policy in chosen
+        for policy in selected
         for shard in range(policy.file.shards)
     ]

@@ -1,14 +1,13 @@
-"""What a piece of feedback says about its answer, as named parts whose weighted mean is the reward
-in [-1, 1].
+"""The parts of a reward: named values in [-1, 1] whose weighted mean is the reward.
 
-- `validation`: 2·score - 1, where an automatic check gave a score in [0, 1];
-- `action`: what a person did with the answer;
-- `correction`: how much of the answer had to change, from 0 (nothing) to -1 (all of it);
-- `rules`: -1 for an answer that breaks rules, and which; absent otherwise, since not being broken
-  is no merit.
+- `validation`: 2·score - 1, if the event has a validation score in [0, 1];
+- `action`: the configured value of a user's action on the answer;
+- `correction`: from 0 (nothing changed) to -1 (everything changed);
+- `rules`: -1 for an answer that breaks rules, with their names; absent otherwise, because breaking
+  no rule is no merit.
 
-Weights, and what an action is worth, come from the model file. Feedback without any part (a
-withdrawal, a check without a score) has reward 0.
+Weights and action values come from the model file. Feedback without any part (a retraction, a
+validation without a score) has reward 0.
 """
 
 from collections import Counter
@@ -22,34 +21,29 @@ from shared.events import FeedbackReceived, RewardPart
 def reward_parts(
     feedback: FeedbackReceived, broken_rules: Sequence[Rule], policy: RewardPolicy
 ) -> tuple[RewardPart, ...]:
-    """The parts that are there, in the order above. `broken` are the rules that the answer breaks."""
+    """Return the parts that are present, in the order of the module's docstring."""
     parts = []
     if feedback.validation_score is not None:
-        parts.append(
-            RewardPart(
-                name="validation", value=2 * feedback.validation_score - 1, weight=policy.validation
-            )
-        )
-    if (worth := getattr(policy.actions, feedback.feedback_type, None)) is not None:
-        parts.append(RewardPart(name="action", value=worth, weight=policy.action))
+        value = 2 * feedback.validation_score - 1
+        parts.append(RewardPart(name="validation", value=value, weight=policy.validation))
+    if (value := getattr(policy.actions, feedback.feedback_type, None)) is not None:
+        parts.append(RewardPart(name="action", value=value, weight=policy.action))
     if feedback.feedback_type == "correction" and feedback.corrected_output is not None:
         distance = word_distance(feedback.output, feedback.corrected_output)
         parts.append(
             RewardPart(name="correction", value=-distance, weight=policy.correction_weight)
         )
     if broken_rules:
-        parts.append(
-            RewardPart(
-                name="rules", value=-1.0, weight=policy.rules, reason=", ".join(broken_rules)
-            )
-        )
+        reason = ", ".join(broken_rules)
+        parts.append(RewardPart(name="rules", value=-1.0, weight=policy.rules, reason=reason))
     return tuple(parts)
 
 
 def word_distance(before: str, after: str) -> float:
-    """The share of the words of two texts that is not common to both, in [0, 1]: 1 minus the
-    Sørensen-Dice coefficient of their words as multisets. Linear in the length, unlike an edit
-    distance, as it is computed on what strangers send.
+    """Return the share of words not common to two texts, in [0, 1]: 1 minus the Sørensen-Dice
+    coefficient of their multisets of words.
+
+    Linear in the length, unlike an edit distance, because the texts come from outside.
     """
     if before == after:
         return 0.0

@@ -1,5 +1,5 @@
-"""What is wrong with an answer whoever judges it: it is empty, cut off, repeats itself, or is not
-in the format that the policy demands.
+"""Rules on the answer itself, whatever its feedback: not empty, not cut off, not repetitive, and in
+the format of the policy.
 """
 
 import re
@@ -19,9 +19,7 @@ _MIN_DISTINCT_SHARE = 0.5
 def broken_rules(
     feedback: FeedbackReceived, format_error: Callable[[str], str | None]
 ) -> tuple[Rule, ...]:
-    """The rules that the answer breaks. An empty one breaks only that; what is not there has no
-    format.
-    """
+    """Return the rules that the answer breaks. An empty answer breaks only `empty`."""
     answer = feedback.output
     if not answer.strip():
         return ("empty",)
@@ -30,20 +28,20 @@ def broken_rules(
         "repetitive": is_repetitive(answer),
         "format": format_error(answer) is not None,
     }
-    return tuple(rule for rule, holds in broken.items() if holds)
+    return tuple(rule for rule, is_broken in broken.items() if is_broken)
 
 
 def is_cut_off(answer: str, finish_reason: str | None) -> bool:
-    """Whether generation ended for want of room: its finish reason says so, or a code block was
-    never closed.
-    """
+    """Return True if generation reached its length limit, or a code fence is not closed."""
     return finish_reason == "length" or answer.count("```") % 2 == 1
 
 
 def is_repetitive(answer: str) -> bool:
-    """Whether most runs of four words in an answer occur more than once, as in a model that loops."""
+    """Return True if most 4-grams of words occur more than once, as when a model loops."""
     words = TOKEN_PATTERN.findall(answer)
     if len(words) < _MIN_WORDS:
         return False
-    runs = [tuple(words[at : at + _NGRAM_WORDS]) for at in range(len(words) - _NGRAM_WORDS + 1)]
-    return len(set(runs)) / len(runs) < _MIN_DISTINCT_SHARE
+    ngrams = [
+        tuple(words[start : start + _NGRAM_WORDS]) for start in range(len(words) - _NGRAM_WORDS + 1)
+    ]
+    return len(set(ngrams)) / len(ngrams) < _MIN_DISTINCT_SHARE

@@ -1,5 +1,6 @@
-"""From a record of `feedback.received` to the event on `feedback.scored`, without any I/O: decode,
-validate, redact, score.
+"""Scoring: pure functions from a record of `feedback.received` to the event on `feedback.scored`.
+
+The steps are decode, validate, redact, score.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +23,7 @@ SOURCE = "/ratchet/feedback"
 
 @dataclass(frozen=True, slots=True)
 class ScoredFeedback:
-    """A scored event, the key that it goes out under, and how many pieces of personal data were
-    taken out of it.
-    """
+    """A scored event, its Kafka key, and the number of redacted matches by kind."""
 
     event: FeedbackScored
     key: str
@@ -33,7 +32,7 @@ class ScoredFeedback:
 
 @dataclass(frozen=True, slots=True)
 class ModelPolicy:
-    """What a model's file says of its feedback, made ready once."""
+    """A model's file, with its digest, format check and redactor prepared once."""
 
     file: ModelFile
     digest: Digest
@@ -42,9 +41,7 @@ class ModelPolicy:
 
 
 class Policies:
-    """How the feedback for each declared model is redacted and scored. `find_names` is for those
-    that ask for it.
-    """
+    """The policy of each declared model. `find_names` serves models that redact names."""
 
     def __init__(self, models: Models, find_names: Finder | None = None) -> None:
         self._models = models
@@ -59,50 +56,48 @@ class Policies:
         return iter(self._policies.values())
 
     def get(self, model: str) -> ModelPolicy:
-        """Raises UnknownModel when no file declares it."""
+        """Return the policy of a model. Raises UnknownModel for an undeclared one."""
         return self._policies[self._models.get(model).model]
 
 
 def score(record: Record, policies: Policies) -> ScoredFeedback:
-    """The scored event that a record becomes. Raises Unprocessable when it can never be one.
+    """Return the scored event of a record. Raises Unprocessable for a permanent error.
 
-    Rules, format among them, are about the answer as it was given: a placeholder need not fit a
-    schema. All else is computed on what redaction left, so that an event can be recomputed from
-    itself.
+    Rules, including the format, apply to the answer before redaction: a placeholder need not fit a
+    schema. Everything else is computed after redaction, so that it can be recomputed from the
+    event.
     """
     decoded = decode(record.value, record.headers, FeedbackReceived)
-    said, policy = decoded.event, validated_policy(decoded, policies)
-    broken = broken_rules(said, policy.format_error)
-    redacted = policy.redactor.redact(said, decoded.source)
+    feedback, policy = decoded.event, validated_policy(decoded, policies)
+    broken = broken_rules(feedback, policy.format_error)
+    redacted = policy.redactor.redact(feedback, decoded.source)
     received = Position(topic=record.topic, partition=record.partition, offset=record.offset)
     event = _build_event(redacted, broken, policy, received)
     return ScoredFeedback(event, policy.file.key_of(event.shard), redacted.counts)
 
 
 def validated_policy(decoded: Decoded[FeedbackReceived], policies: Policies) -> ModelPolicy:
-    """The policy by which feedback that keeps to its contract is scored. Raises Unprocessable when
-    it can never be.
-    """
-    said = decoded.event
-    if len(decoded.source) + len(said.event_id) >= MAX_ID:
+    """Validate decoded feedback and return its model's policy. Raises Unprocessable."""
+    feedback = decoded.event
+    if len(decoded.source) + len(feedback.event_id) >= MAX_ID:
         raise ContractViolation(
             f"together with event_id it is longer than {MAX_ID - 1} characters", "source"
         )
-    policy = policies.get(said.model)
-    _check_correction_format(said, policy)
+    policy = policies.get(feedback.model)
+    _check_correction_format(feedback, policy)
     return policy
 
 
 def _check_correction_format(feedback: FeedbackReceived, policy: ModelPolicy) -> None:
-    """A correction is learnt word for word; one in another format than the policy demands would
-    teach that.
+    """Raise ContractViolation for a correction that breaks the policy's format: training learns
+    corrections word for word, so the model would learn to break it.
     """
     if feedback.feedback_type == "correction" and feedback.corrected_output is not None:
-        fault = policy.format_error(feedback.corrected_output)
-        if fault is not None:
+        error = policy.format_error(feedback.corrected_output)
+        if error is not None:
             reward = policy.file.reward
             raise ContractViolation(
-                f"{fault}, and would be learnt (reward policy {reward.name!r}, version "
+                f"{error}, and the model would learn it (reward policy {reward.name!r}, version "
                 f"{reward.version})",
                 "corrected_output",
             )
@@ -113,9 +108,9 @@ def _build_event(
 ) -> FeedbackScored:
     feedback, reward = redacted.feedback, policy.file.reward
     parts = reward_parts(feedback, broken, reward)
-    left = {name: getattr(feedback, name) for name in FeedbackReceived.model_fields}
+    fields = {name: getattr(feedback, name) for name in FeedbackReceived.model_fields}
     return FeedbackScored(
-        **left,
+        **fields,
         source=redacted.source,
         shard=policy.file.shard_of(feedback.user_id, feedback.conversation_id, feedback.output),
         reward=mean_reward(parts),

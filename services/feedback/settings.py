@@ -1,4 +1,4 @@
-"""The variables of the feedback service."""
+"""Settings of the feedback service, read from the environment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,10 @@ from shared.kafka.streams import StreamSettings
 
 
 class FeedbackSettings(StreamSettings):
+    """Stream settings, name redaction and the HTTP intake."""
+
     feedback_port: Annotated[
-        Port, Field(description="the HTTP intake, health and metrics of the feedback service")
+        Port, Field(description="port of the feedback service's HTTP intake, probes and metrics")
     ] = 8091
     feedback_group: Annotated[str, Field(description="consumer group of the feedback service")] = (
         "ratchet-feedback"
@@ -19,29 +21,32 @@ class FeedbackSettings(StreamSettings):
     names_pipeline: Annotated[
         str,
         Field(
-            description="the spaCy pipeline, a package or a folder, that finds people and places where a "
-            "model file asks for it"
+            description="spaCy pipeline (package or folder) that finds people and places for model "
+            "files with `names: true`"
         ),
     ] = "en_core_web_sm"
     names_language: Annotated[
-        str, Field(pattern="^[a-z]{2}$", description="the language of that pipeline")
+        str, Field(pattern="^[a-z]{2}$", description="language of that pipeline")
     ] = "en"
     intake: Annotated[
-        bool, Field(description="take feedback over HTTP as well, at POST /v1/feedback")
+        bool, Field(description="accept feedback over HTTP, at POST /v1/feedback")
     ] = True
     intake_tokens_file: Annotated[
         Path | None,
         Field(
-            description="a file of lines `send <token>`, read again when it changes; without it only "
-            "this machine may send"
+            description="file with lines `send <token>`, reloaded when it changes; without it, "
+            "only this machine may send"
         ),
     ] = None
-    intake_events: Annotated[int, Field(ge=1, description="events in one request")] = 500
-    intake_body_bytes: Annotated[int, Field(ge=1024, description="bytes of one request")] = 4 << 20
+    intake_events: Annotated[int, Field(ge=1, description="maximum events per request")] = 500
+    intake_body_bytes: Annotated[
+        int, Field(ge=1024, description="maximum body of one request, in bytes")
+    ] = 4 << 20
     intake_in_flight_bytes: Annotated[
-        int, Field(ge=1024, description="bytes that may be under way; more is answered 429")
+        int,
+        Field(ge=1024, description="maximum bytes in flight; requests beyond it are answered 429"),
     ] = 32 << 20
     intake_acknowledged_seconds: Annotated[
         float,
-        Field(gt=0, description="how long Kafka may take to acknowledge; then the answer is 503"),
+        Field(gt=0, description="timeout for Kafka's acknowledgement; then the answer is 503"),
     ] = 10.0

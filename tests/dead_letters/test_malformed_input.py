@@ -116,7 +116,9 @@ def assert_accounted(
 async def scored(cases: Sequence[OddInput]) -> BufferedMemoryBus:
     """The bus after the feedback service has seen all cases."""
     bus = BufferedMemoryBus()
-    feedback = FeedbackHandler(Policies(MODELS), bus, Metrics("feedback"), ManualClock(START), LOG)
+    feedback = FeedbackHandler(
+        Policies(MODELS), bus, runtime_of("feedback", ManualClock(START), log=LOG)
+    )
     for record in records(cases, FEEDBACK_RECEIVED):
         await (await feedback.handle(record))
     return bus

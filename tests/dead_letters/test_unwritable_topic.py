@@ -21,6 +21,7 @@ from shared.observability.metrics import Metrics
 from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START
 from tests.dead_letters.test_malformed_input import MODELS, MemoryTable
+from tests.support.runtime import runtime_of
 
 LOG = structlog.stdlib.get_logger("ratchet.test")
 BROKEN = b'{"event_id": "e"'
@@ -46,7 +47,9 @@ class FullTopicBus(MemoryBus):
 
 async def test_feedback() -> None:
     bus = FullTopicBus()
-    feedback = FeedbackHandler(Policies(MODELS), bus, Metrics("feedback"), ManualClock(START), LOG)
+    feedback = FeedbackHandler(
+        Policies(MODELS), bus, runtime_of("feedback", ManualClock(START), log=LOG)
+    )
     record = Record(FEEDBACK_RECEIVED, 0, 0, None, BROKEN)
     with pytest.raises(BusUnavailable):
         await (await feedback.handle(record))

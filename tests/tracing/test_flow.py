@@ -44,6 +44,7 @@ from tests.dataset.events import START, model_file, state_of, words
 from tests.dead_letters.test_malformed_input import BufferedMemoryBus, MemoryTable
 from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import DatabaseFixture, checkpoint, rejection
+from tests.support.runtime import runtime_of
 from tests.tracing.spans import (
     Spans,
     link_traceparents,
@@ -100,10 +101,7 @@ async def scored(records: list[Record], tracing: Tracing) -> BufferedMemoryBus:
     feedback = FeedbackHandler(
         Policies(Models({"m": model()}, Path())),
         bus,
-        Metrics("feedback"),
-        ManualClock(START),
-        LOG,
-        tracing,
+        runtime_of("feedback", ManualClock(START), log=LOG, tracing=tracing),
     )
     for record in records:
         await (await feedback.handle(record))

@@ -1,11 +1,13 @@
-"""Feedback over HTTP, for those who cannot reach Kafka: what was answered 202 is in Kafka.
+"""The HTTP intake, for applications without a Kafka client: feedback answered 202 is in Kafka.
 
-answers.py     what is answered; what is the matter (RFC 9457)
-access.py      who may send
-room.py        how much may be under way
-reading.py     from a body to records for `feedback.received`, all or none
-delivery.py    records into Kafka, acknowledged
-app.py         these in their order; health and metrics beside them
-http.py        connections (HTTP/1.1, h11)
-serving.py     a thread for all of it
+Requests, limits and delivery to Kafka belong here; scoring and redaction do not.
+
+app.py                routes and handlers (Starlette)
+authorization.py      who may send
+parsing.py            from a body to records for `feedback.received`, all or none
+in_flight_budget.py   bound on the bytes in flight
+delivery.py           records to Kafka, acknowledged
+problems.py           refused requests, as problem details (RFC 9457)
+lingering_close.py    answers before the body was read
+server.py             connections (uvicorn) and their bounds, in a thread
 """

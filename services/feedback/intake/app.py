@@ -1,27 +1,28 @@
-"""The paths: `POST /v1/feedback`, and health and metrics beside it."""
+"""The intake's web application (Starlette): `POST /v1/feedback`, probes and metrics."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from services.feedback.intake.authorization import TokenSource, authorize
 from services.feedback.intake.delivery import Delivery
-from services.feedback.intake.http import RequestHead
 from services.feedback.intake.in_flight_budget import InFlightBudget
+from services.feedback.intake.lingering_close import LingeringClose
 from services.feedback.intake.parsing import parse_events
-from services.feedback.intake.responses import IntakeProblem, IntakeResponse
+from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies
-from shared.clock import Clock
-from shared.observability.health import Health
-from shared.observability.metrics import Metrics
+from shared.runtime import Runtime
 
 FEEDBACK_PATH = "/v1/feedback"
-PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 JSON_CONTENT_TYPES = frozenset(
     {"application/json", "application/cloudevents+json", "application/cloudevents-batch+json"}
 )
@@ -29,7 +30,7 @@ JSON_CONTENT_TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Of a request, in events and bytes, and of all that are under way, in bytes."""
+    """Bounds of one request, in events and bytes, and of all requests in flight, in bytes."""
 
     max_events: int
     max_body_bytes: int
@@ -37,7 +38,7 @@ class RequestLimits:
 
 
 class Intake:
-    """An `http.Application`."""
+    """Handlers of the intake's paths; `app` routes to them."""
 
     def __init__(
         self,
@@ -45,87 +46,115 @@ class Intake:
         policies: Policies,
         delivery: Delivery,
         tokens: TokenSource | None,
-        health: Health,
-        metrics: Metrics,
-        clock: Clock,
+        runtime: Runtime,
     ) -> None:
         self._limits = limits
         self._policies = policies
         self._delivery = delivery
         self._tokens = tokens
-        self._health = health
-        self._metrics = metrics
-        self._clock = clock
-        self._room = InFlightBudget(
+        self._clock = runtime.clock
+        self._health = runtime.health
+        self._metrics = runtime.metrics
+        self._budget = InFlightBudget(
             limits.max_in_flight_bytes,
-            lambda taken: metrics.set("ratchet_intake_bytes_in_flight", taken),
+            lambda used: self._metrics.set("ratchet_intake_bytes_in_flight", used),
+        )
+        self.app = Starlette(
+            routes=[
+                Route(FEEDBACK_PATH, self._feedback, methods=["POST"]),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                Route("/metrics", self._exposition),
+            ],
+            middleware=[Middleware(LingeringClose)],
+            exception_handlers={HTTPException: self._unrouted},
+            lifespan=lambda app: delivery.connection(),
         )
 
-    @contextmanager
-    def admitted(self, head: RequestHead) -> Iterator[int]:
-        if head.path in PROBE_PATHS:
-            yield 0
-            return
-        if head.path != FEEDBACK_PATH:
-            raise IntakeProblem(
-                HTTPStatus.NOT_FOUND,
-                f"there is nothing at this path; feedback is sent to {FEEDBACK_PATH}",
-            )
+    async def _feedback(self, request: Request) -> Response:
         try:
-            size = self._allowed(head)
-            with self._room.reserve(size):
-                yield size
-            self._metrics.count("ratchet_intake_requests_total", status="202")
+            response = await self._deliver(request)
         except IntakeProblem as problem:
-            self._metrics.count("ratchet_intake_requests_total", status=str(int(problem.status)))
-            raise
+            self._count_request(problem.status)
+            return problem.response()
+        except ClientDisconnect:
+            return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is left to read it
+        self._count_request(HTTPStatus.ACCEPTED)
+        return response
 
-    async def answer(self, head: RequestHead, body: bytes) -> IntakeResponse:
-        if head.path in PROBE_PATHS:
-            return self._probed(head.path)
-        entries = parse_events(body, self._limits.max_events, self._policies)
-        begun = self._clock.monotonic()
-        await self._delivery.deliver(entries)
-        self._metrics.observe(
-            "ratchet_intake_acknowledged_seconds", self._clock.monotonic() - begun
-        )
-        self._metrics.count("ratchet_intake_events_total", len(entries))
-        return IntakeResponse(
-            HTTPStatus.ACCEPTED,
-            to_json({"accepted": len(entries), "event_ids": [entry.event_id for entry in entries]}),
-        )
-
-    def _allowed(self, head: RequestHead) -> int:
-        """How many bytes of body it may send. Raises Problem."""
-        if head.method != "POST":
-            raise IntakeProblem(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                f"feedback is sent: POST {FEEDBACK_PATH}",
-                {"Allow": "POST"},
+    async def _deliver(self, request: Request) -> Response:
+        size = self._check_head(request)
+        with self._budget.reserve(size):
+            events = parse_events(
+                await _read_body(request, size), self._limits.max_events, self._policies
             )
-        authorize(head.peer, head.headers, self._tokens)
+            started = self._clock.monotonic()
+            await self._delivery.deliver(events)
+        self._metrics.observe(
+            "ratchet_intake_acknowledged_seconds", self._clock.monotonic() - started
+        )
+        self._metrics.count("ratchet_intake_events_total", len(events))
+        return Response(
+            to_json({"accepted": len(events), "event_ids": [event.event_id for event in events]}),
+            HTTPStatus.ACCEPTED,
+            media_type="application/json",
+        )
+
+    def _check_head(self, request: Request) -> int:
+        """Return how many bytes of body to accept. Raises IntakeProblem."""
+        authorize(request.client.host if request.client else None, request.headers, self._tokens)
         # A page of another site can make a browser on this machine post, but not with this content
         # type.
-        if (
-            head.headers.get("content-type", "").partition(";")[0].strip().lower()
-            not in JSON_CONTENT_TYPES
-        ):
+        content_type = request.headers.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() not in JSON_CONTENT_TYPES:
             raise IntakeProblem(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send it with Content-Type: application/json"
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "set Content-Type: application/json"
             )
-        declared = int(head.headers.get("content-length", self._limits.max_body_bytes))
+        declared = int(request.headers.get("content-length", self._limits.max_body_bytes))
         if declared > self._limits.max_body_bytes:
             raise IntakeProblem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body is {declared} bytes long; at most {self._limits.max_body_bytes}",
+                f"the body has {declared} bytes; the limit is {self._limits.max_body_bytes}",
             )
         return declared
 
-    def _probed(self, path: str) -> IntakeResponse:
-        if path == "/metrics":
-            return IntakeResponse(
-                HTTPStatus.OK, generate_latest(self._metrics.registry), CONTENT_TYPE_LATEST
+    async def _unrouted(self, request: Request, error: Exception) -> Response:
+        """Answer an unknown path or a wrong method with problem details."""
+        assert isinstance(error, HTTPException)
+        status = HTTPStatus(error.status_code)
+        if request.url.path == FEEDBACK_PATH:
+            self._count_request(status)
+        detail = f"unknown path or method; send feedback with POST {FEEDBACK_PATH}"
+        return IntakeProblem(status, detail, error.headers).response()
+
+    def _count_request(self, status: HTTPStatus) -> None:
+        self._metrics.count("ratchet_intake_requests_total", status=str(int(status)))
+
+    async def _healthz(self, request: Request) -> Response:
+        return _probe_response(self._health.is_live)
+
+    async def _readyz(self, request: Request) -> Response:
+        return _probe_response(self._health.is_ready)
+
+    async def _exposition(self, request: Request) -> Response:
+        return Response(
+            generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+
+def _probe_response(passed: bool) -> Response:
+    status = HTTPStatus.OK if passed else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(f"{status.value} {status.phrase}\n", status, media_type="text/plain")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Read the whole body. Raises IntakeProblem (413) past `max_bytes`, and ClientDisconnect."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise IntakeProblem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body is too long; the limit is {max_bytes} bytes",
             )
-        good = self._health.is_live if path == "/healthz" else self._health.is_ready
-        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-        return IntakeResponse(status, f"{status.value} {status.phrase}\n".encode(), "text/plain")
+    return bytes(body)

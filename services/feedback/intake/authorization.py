@@ -1,38 +1,42 @@
-"""Who may send: whoever has a token; where no tokens are set, whoever sits at this machine."""
+"""Authorization of senders: a bearer token, or without a token file a request from this machine."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from services.feedback.intake.responses import IntakeProblem
+from services.feedback.intake.problems import IntakeProblem
 from shared.auth.bearer_tokens import Tokens
+from shared.http.bearer_auth import bearer_token, challenge
 from shared.http.local_requests import is_local
 
 TokenSource = Callable[[], Tokens]
+"""Returns the tokens that are currently valid."""
+
+_REALM = "ratchet-intake"
 
 
 def authorize(peer: str | None, headers: Mapping[str, str], tokens: TokenSource | None) -> None:
-    """Raises Problem for a caller who may not send; `tokens` is None where none are set."""
+    """Raise IntakeProblem (401) for a sender without permission. `tokens` is None if no token file
+    is set.
+    """
     if tokens is None:
         if not is_local(peer, headers):
             raise _unauthorized(
-                "without RATCHET_INTAKE_TOKENS_FILE only this machine itself may send feedback", ""
+                "without RATCHET_INTAKE_TOKENS_FILE only this machine may send feedback"
             )
         return
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if not token:
+    authorization = headers.get("authorization")
+    if not authorization:
         raise _unauthorized(
-            "send `Authorization: Bearer <token>`, with a token of RATCHET_INTAKE_TOKENS_FILE", ""
+            "send `Authorization: Bearer <token>`, with a token of RATCHET_INTAKE_TOKENS_FILE"
         )
-    if scheme.lower() != "bearer" or tokens().role_of(token.strip()) != "send":
+    token = bearer_token(authorization)
+    if token is None or tokens().role_of(token) != "send":
         raise _unauthorized(
-            "the Authorization header holds no token that is valid here; it is `Bearer <token>`",
-            ', error="invalid_token"',
+            "invalid token in the Authorization header; send `Authorization: Bearer <token>`",
+            "invalid_token",
         )
 
 
-def _unauthorized(detail: str, error: str) -> IntakeProblem:
-    return IntakeProblem(
-        HTTPStatus.UNAUTHORIZED,
-        detail,
-        {"WWW-Authenticate": f'Bearer realm="ratchet-intake"{error}'},
-    )
+def _unauthorized(detail: str, error: str | None = None) -> IntakeProblem:
+    headers = {"WWW-Authenticate": challenge(_REALM, error)}
+    return IntakeProblem(HTTPStatus.UNAUTHORIZED, detail, headers)

@@ -1,15 +1,13 @@
-"""Records into Kafka, acknowledged by all in-sync replicas before anybody is told that they were
-accepted.
-"""
+"""Delivery to Kafka: an event is accepted after all in-sync replicas acknowledged it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Protocol
 
 from services.feedback.intake.parsing import ParsedEvent
-from services.feedback.intake.responses import IntakeProblem, retry_after
+from services.feedback.intake.problems import IntakeProblem, retry_after
 from shared.errors import BusUnavailable, Misconfigured
 from shared.kafka.client import KafkaProducer
 from shared.kafka.security import PLAINTEXT, Security
@@ -20,27 +18,30 @@ RETRY_SECONDS = 5
 
 
 class Delivery(Protocol):
-    """Where accepted feedback goes."""
+    """Stores accepted feedback."""
 
-    async def deliver(self, entries: Sequence[ParsedEvent]) -> None:
-        """Returns when all are durable. Raises Problem; then some of them may be."""
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        """Open the connection for the lifetime of the server."""
+
+    async def deliver(self, events: Sequence[ParsedEvent]) -> None:
+        """Return when all events are durable. Raises IntakeProblem; then some of them may be."""
 
 
 class KafkaDelivery:
-    """`seconds` is how long an acknowledgement may take."""
+    """Delivers to `feedback.received`. An acknowledgement may take `ack_timeout` seconds."""
 
     def __init__(
-        self, bootstrap_servers: str, seconds: float, security: Security = PLAINTEXT
+        self, bootstrap_servers: str, ack_timeout: float, security: Security = PLAINTEXT
     ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._security = security
-        self._ack_timeout = seconds
+        self._ack_timeout = ack_timeout
         self._producer: BufferedProducer | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[None]:
-        """Be connected meanwhile, as soon as Kafka answers. Until then, what is put is told to come
-        again.
+        """Connect in the background, so that the server starts without Kafka. Until the connection
+        is open, `deliver` raises an IntakeProblem (503).
         """
         async with AsyncExitStack() as stack:
             connecting = asyncio.create_task(self._connect(stack))
@@ -51,6 +52,7 @@ class KafkaDelivery:
                 await asyncio.wait([connecting])
 
     async def _connect(self, stack: AsyncExitStack) -> None:
+        # Without a bound on the attempts, so no RetryPolicy: clients see 503 meanwhile.
         while True:
             producer = KafkaProducer(self._bootstrap_servers, self._security)
             try:
@@ -65,33 +67,34 @@ class KafkaDelivery:
                 self._producer = producer
                 return
 
-    async def deliver(self, entries: Sequence[ParsedEvent]) -> None:
+    async def deliver(self, events: Sequence[ParsedEvent]) -> None:
         if self._producer is None:
             raise _unavailable()
         try:
             async with asyncio.timeout(self._ack_timeout):
-                await _send_all(self._producer, entries)
+                await _send_all(self._producer, events)
         except (TimeoutError, BusUnavailable) as error:
             raise _unavailable() from error
         except Misconfigured as error:
             raise IntakeProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
 
 
-async def _send_all(producer: BufferedProducer, entries: Sequence[ParsedEvent]) -> None:
-    under_way: list[asyncio.Future[object]] = []
+async def _send_all(producer: BufferedProducer, events: Sequence[ParsedEvent]) -> None:
+    deliveries: list[asyncio.Future[object]] = []
     try:
-        for entry in entries:
-            begun = await producer.send_nowait(FEEDBACK_RECEIVED, entry.key, entry.value, ())
-            under_way.append(asyncio.ensure_future(begun))
-        await asyncio.gather(*under_way)
+        for event in events:
+            delivery = await producer.send_nowait(FEEDBACK_RECEIVED, event.key, event.value, ())
+            deliveries.append(asyncio.ensure_future(delivery))
+        await asyncio.gather(*deliveries)
     finally:
-        for delivery in under_way:
-            delivery.cancel()
+        for pending in deliveries:
+            pending.cancel()
 
 
 def _unavailable() -> IntakeProblem:
-    detail = (
-        "Kafka did not acknowledge it in time; send the whole request again, with the same event "
-        "ids"
+    return retry_after(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Kafka did not acknowledge the events in time; send the whole request again, with the same "
+        "event ids",
+        RETRY_SECONDS,
     )
-    return retry_after(HTTPStatus.SERVICE_UNAVAILABLE, detail, RETRY_SECONDS)

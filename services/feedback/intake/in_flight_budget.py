@@ -1,29 +1,29 @@
-"""How many bytes of feedback may be under way: received in part, or not yet acknowledged by Kafka."""
+"""A bound on the bytes in flight: bodies being received, or not yet acknowledged by Kafka."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from services.feedback.intake.responses import retry_after
+from services.feedback.intake.problems import retry_after
 
 
 class InFlightBudget:
-    """Bytes that are taken and given back. `tell` hears how many are taken."""
+    """A budget of bytes. `on_change` is called with the used bytes after every change."""
 
-    def __init__(self, most: int, tell: Callable[[int], None]) -> None:
-        self._limit = most
-        self._on_change = tell
+    def __init__(self, limit: int, on_change: Callable[[int], None]) -> None:
+        self._limit = limit
+        self._on_change = on_change
         self.used_bytes = 0
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes meanwhile. Raises Problem (429) when there is no room for them; alone,
-        a request always has room.
+        """Reserve `size` bytes inside the context. Raises IntakeProblem (429) if they exceed the
+        budget; a single request always fits.
         """
         if self.used_bytes and self.used_bytes + size > self._limit:
             raise retry_after(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"{self.used_bytes} bytes of feedback are under way; send this again in a second",
+                f"{self.used_bytes} bytes of feedback are in flight; send this again in a second",
                 1,
             )
         self._add(size)

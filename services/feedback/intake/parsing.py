@@ -1,5 +1,5 @@
-"""From the body of a request to records for `feedback.received`: all of it, or none and the first
-event that is at fault.
+"""Parsing of a request body into records for `feedback.received`: all of its events, or none and a
+problem that names the first invalid one.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from services.feedback.intake.responses import IntakeProblem
+from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies, validated_policy
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
@@ -16,15 +16,13 @@ from shared.messaging.codec import decode
 from shared.messaging.topics import MAX_APPLICATION_RECORD_BYTES
 
 RECORD_OVERHEAD = 200
-"""Bytes that a record has around its key and value in Kafka, at most, when it is alone in its
-batch.
-"""
+"""Maximum bytes that Kafka adds to key and value for a record that is alone in its batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedEvent:
-    """One event, as it goes to Kafka: what was sent, unknown fields included, as an application
-    with a producer would have sent it.
+    """One event as a Kafka record: the JSON as it was sent, including unknown fields, so that it is
+    the same as from an application's own producer.
     """
 
     event_id: str
@@ -33,17 +31,17 @@ class ParsedEvent:
 
 
 def parse_events(body: bytes, max_events: int, policies: Policies) -> list[ParsedEvent]:
-    """The events of a body, in order: one, or a list of them, in JSON; each bare or as a structured
+    """Return the events of a JSON body, in order: one event or a list, each bare or as a structured
     CloudEvent.
 
-    Whatever the feedback service would put among the dead letters, by the model files as they are,
-    is refused here. Raises Problem.
+    Raises IntakeProblem for every event that the feedback service, with its current model files,
+    would publish as a dead letter.
     """
     try:
-        said: Any = from_json(body, allow_inf_nan=False)
+        document: Any = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise IntakeProblem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
-    events = said if isinstance(said, list) else [said]
+    events = document if isinstance(document, list) else [document]
     if not events:
         raise IntakeProblem(
             HTTPStatus.UNPROCESSABLE_ENTITY, "the list is empty; send at least one event"
@@ -51,13 +49,13 @@ def parse_events(body: bytes, max_events: int, policies: Policies) -> list[Parse
     if len(events) > max_events:
         raise IntakeProblem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{len(events)} events at once; send at most {max_events}",
+            f"{len(events)} events in one request; send at most {max_events}",
         )
     return [_parse_event(index, event, policies) for index, event in enumerate(events)]
 
 
-def _parse_event(index: int, said: Any, policies: Policies) -> ParsedEvent:
-    value = to_json(said)
+def _parse_event(index: int, event: Any, policies: Policies) -> ParsedEvent:
+    value = to_json(event)
     try:
         decoded = decode(value, (), FeedbackReceived)
         validated_policy(decoded, policies)
@@ -70,9 +68,7 @@ def _parse_event(index: int, said: Any, policies: Policies) -> ParsedEvent:
         ) from error
     key = decoded.event.key.encode()
     if len(key) + len(value) + RECORD_OVERHEAD > MAX_APPLICATION_RECORD_BYTES:
-        detail = (
-            f"event {index} is {len(value)} bytes long; Kafka takes "
-            f"{MAX_APPLICATION_RECORD_BYTES - RECORD_OVERHEAD - len(key)}"
-        )
+        limit = MAX_APPLICATION_RECORD_BYTES - RECORD_OVERHEAD - len(key)
+        detail = f"event {index} has {len(value)} bytes; the limit is {limit}"
         raise IntakeProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, index=index, field="")
     return ParsedEvent(decoded.event.event_id, key, value)

@@ -1,3 +1,5 @@
-"""Taking personal data out of feedback before it is stored: what is found, and what stands in its
-place.
+"""Redaction: replaces personal data in feedback with placeholders and pseudonyms before storage.
+
+Finders, one module per kind of data, and the code that replaces their matches. No I/O, and no
+policy: that is configuration.
 """

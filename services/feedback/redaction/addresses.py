@@ -7,14 +7,17 @@ from ipaddress import ip_address
 from services.feedback.redaction.pii_match import MASK, PiiMatch
 
 # Every repetition is bounded (RFC 5321: 64 characters before the @, 63 in a label), so the time is
-# linear whatever the text.
+# linear for every text.
 _LABEL = r"\w(?:[\w-]{0,61}\w)?"
 _EMAIL = re.compile(
     rf"(?<!\w)\w[\w.%+'-]{{0,63}}+@{_LABEL}(?:\.{_LABEL}){{1,8}}(?<=[^\W\d_]{{2}})(?!\w)"
 )
 
 _V4 = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
-_V6 = rf"(?=[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f]{{0,4}}:)(?:[0-9A-Fa-f:]{{2,30}}:{_V4}|[0-9A-Fa-f:]{{3,39}})"
+_V6 = (
+    rf"(?=[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f]{{0,4}}:)"
+    rf"(?:[0-9A-Fa-f:]{{2,30}}:{_V4}|[0-9A-Fa-f:]{{3,39}})"
+)
 _IP = re.compile(rf"(?<![\w:.]){_V6}(?![\w:])|(?<![\w.]){_V4}(?!\w|\.[\d{MASK}])")
 _MAYBE_V4 = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")
 _NUMBERED = re.compile(
@@ -23,15 +26,15 @@ _NUMBERED = re.compile(
 
 
 def find_emails(text: str) -> Iterator[PiiMatch]:
-    """Addresses with a domain of two labels or more."""
+    """Find addresses with a domain of two labels or more."""
     if "@" in text:
         for match in _EMAIL.finditer(text):
             yield PiiMatch(match.start(), match.end(), "email", match.group().casefold())
 
 
 def find_ips(text: str) -> Iterator[PiiMatch]:
-    """Addresses of both versions; not one that names no machine (loopback, unspecified), nor a
-    version's or section's number.
+    """Find IPv4 and IPv6 addresses, except loopback and unspecified ones and the numbers of
+    versions and sections.
     """
     if "::" not in text and text.count(":") < 7 and not _MAYBE_V4.search(text):
         return
@@ -47,6 +50,7 @@ def _address(written: str) -> str | None:
         address = ip_address(written)
     except ValueError:
         return None
-    # Words of code such as `a::b` are addresses by the letter; those that are meant have a digit.
-    meant = any(map(str.isdecimal, written)) and not (address.is_loopback or address.is_unspecified)
-    return address.compressed if meant else None
+    # Source code such as `a::b` is a valid address; a real one has a digit.
+    if not any(map(str.isdecimal, written)) or address.is_loopback or address.is_unspecified:
+        return None
+    return address.compressed

@@ -1,5 +1,6 @@
-"""People and places, found by Presidio. Optional: the extra `presidio` and a spaCy pipeline. The
-only module that imports either.
+"""People and places, found by Presidio.
+
+Optional: needs the extra `presidio` and a spaCy pipeline. The only module that imports either.
 """
 
 from collections.abc import Iterator
@@ -14,14 +15,14 @@ _KINDS: dict[str, PiiKind] = {"PERSON": "person", "LOCATION": "place"}
 
 
 def load_name_finder(pipeline: str, language: str) -> Finder:
-    """A finder of names, by a spaCy pipeline (a package or a folder) for texts in a language.
+    """Load a finder of names that uses a spaCy pipeline (package or folder) for a language.
 
-    Raises Misconfigured saying what to install. Nothing is downloaded.
+    Raises Misconfigured, which names what to install. Nothing is downloaded.
     """
     if find_spec("presidio_analyzer") is None or find_spec("spacy") is None:
         raise Misconfigured(
-            "a model file asks for `redaction: {names: true}`; install it with: pip install "
-            "'ratchet[presidio]'"
+            "a model file sets `redaction: {names: true}`, which needs an extra; install it with: "
+            "pip install 'ratchet[presidio]'"
         )
     import spacy.util
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
@@ -30,9 +31,8 @@ def load_name_finder(pipeline: str, language: str) -> Finder:
 
     if not spacy.util.is_package(pipeline) and not Path(pipeline).is_dir():
         raise Misconfigured(
-            f"RATCHET_NAMES_PIPELINE: {pipeline!r} is neither a spaCy pipeline that is "
-            "installed nor a folder; "
-            f"install it with: python -m spacy download {pipeline}"
+            f"RATCHET_NAMES_PIPELINE: {pipeline!r} is neither an installed spaCy pipeline nor a "
+            f"folder; install it with: python -m spacy download {pipeline}"
         )
     engine = NlpEngineProvider(
         nlp_configuration={
@@ -57,13 +57,9 @@ class _PresidioFinder:
 
     def __call__(self, text: str) -> Iterator[PiiMatch]:
         end = 0
-        hits = self._engine.analyze(text=text, language=self._language, entities=list(_KINDS))
-        for hit in sorted(hits, key=lambda hit: (hit.start, -hit.end)):
-            if hit.start >= end:
-                end = hit.end
-                yield PiiMatch(
-                    hit.start,
-                    end,
-                    _KINDS[hit.entity_type],
-                    " ".join(text[hit.start : end].casefold().split()),
-                )
+        results = self._engine.analyze(text=text, language=self._language, entities=list(_KINDS))
+        for result in sorted(results, key=lambda result: (result.start, -result.end)):
+            if result.start >= end:
+                end = result.end
+                value = " ".join(text[result.start : end].casefold().split())
+                yield PiiMatch(result.start, end, _KINDS[result.entity_type], value)

@@ -24,12 +24,12 @@ from services.feedback.redaction.pii_match import PiiMatch
 _URL = re.compile(r"\w{2,12}://[^\s\"'<>]++")
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
-    r"(?<!\d)(?<!\d[ "
-    rf"./-])(?:(?:19|20)\d\d([-./]){_DAY}\1{_DAY}|{_DAY}([-./]){_DAY}\2(?:19|20)?\d\d)(?![-./]?\d)"
+    rf"(?<!\d)(?<!\d[ ./-])(?:(?:19|20)\d\d([-./]){_DAY}\1{_DAY}"
+    rf"|{_DAY}([-./]){_DAY}\2(?:19|20)?\d\d)(?![-./]?\d)"
 )
 _DECIMAL = re.compile(r"\d\.\d+")
 _NEXT_NUMBER = re.compile(r"(?<=[ \u00a0/])(?=[+(0])")
-_FEWEST_DIGITS, _MOST_DIGITS = 7, 15  # E.164 has the upper bound
+_MIN_DIGITS, _MAX_DIGITS = 7, 15  # E.164 sets the maximum
 _MIN_DIGITS_WITH_COUNTRY_CODE = 11
 _PIECE = re.compile(r"[+(\d].{0,40}(?<=\d)(?!\d)")
 
@@ -44,12 +44,12 @@ class _PhoneMatch:
 
 
 class PhoneFinder:
-    """Finds the numbers of one event: those with a leading + of every country, others where they
-    are valid in one of `regions`.
+    """Finds the numbers of one event: with a leading + those of every country, without it those
+    valid in one of `regions`.
 
-    Asking the library takes a tenth of a millisecond or more for each run of digits, so it is asked
-    `patience` times; of what comes after, everything of a number's length is taken for one. The
-    work for an event stays bounded, and nothing is let through.
+    A lookup in the library takes 0.1 ms or more for each run of digits, so an event has at most
+    `max_lookups`. Later runs with the length of a number are all matched. So the work for an event
+    is bounded, and no number passes.
     """
 
     def __init__(self, regions: Sequence[str], max_lookups: int = 500) -> None:
@@ -76,19 +76,19 @@ class PhoneFinder:
             yield from self._numbers(text, start + number.end, end)
 
     def _number(self, piece: str) -> _PhoneMatch | None:
-        """The first number in a piece."""
+        """Return the first number in a piece."""
         digits = "".join(filter(str.isdecimal, piece))
-        if not _FEWEST_DIGITS <= len(digits) <= 2 * _MOST_DIGITS or _DECIMAL.fullmatch(piece):
+        if not _MIN_DIGITS <= len(digits) <= 2 * _MAX_DIGITS or _DECIMAL.fullmatch(piece):
             return None
         self._lookups_left -= 1
         if self._lookups_left < 0:
-            return _PhoneMatch(0, len(piece), digits) if len(digits) <= _MOST_DIGITS else None
+            return _PhoneMatch(0, len(piece), digits) if len(digits) <= _MAX_DIGITS else None
         if piece.startswith("+"):
             return _first_match(piece, None)
         return self._without_plus(piece) or self._national(piece)
 
     def _without_plus(self, piece: str) -> _PhoneMatch | None:
-        """A number with its country code and no +, as messengers name their users; only for
+        """Match a number with its country code and no +, as messengers write it; only for
         `regions`.
         """
         if len(piece) < _MIN_DIGITS_WITH_COUNTRY_CODE or not piece.isdecimal() or piece[0] == "0":
@@ -97,19 +97,16 @@ class PhoneFinder:
             number = parse("+" + piece)
         except NumberParseException:
             return None
-        valid = number.country_code in self._country_codes and is_valid_number(number)
-        return (
-            _PhoneMatch(0, len(piece), format_number(number, PhoneNumberFormat.E164))
-            if valid
-            else None
-        )
+        if number.country_code not in self._country_codes or not is_valid_number(number):
+            return None
+        return _PhoneMatch(0, len(piece), format_number(number, PhoneNumberFormat.E164))
 
     def _national(self, piece: str) -> _PhoneMatch | None:
         for region in self._regions:
-            # Digits without a gap are one number or none, and most are none by their first digits
-            # or their length.
-            shape = _national_pattern(region) if piece.isdecimal() else None
-            if shape is None or shape.fullmatch(piece):
+            # The pattern is a cheap filter: most runs of digits without a separator fail it by
+            # their first digits or their length.
+            pattern = _national_pattern(region) if piece.isdecimal() else None
+            if pattern is None or pattern.fullmatch(piece):
                 number = _first_match(piece, region)
                 if number is not None:
                     return number
@@ -118,17 +115,16 @@ class PhoneFinder:
 
 def _first_match(piece: str, region: str | None) -> _PhoneMatch | None:
     for match in PhoneNumberMatcher(piece, region, Leniency.VALID):
-        return _PhoneMatch(
-            match.start, match.end, format_number(match.number, PhoneNumberFormat.E164)
-        )
+        value = format_number(match.number, PhoneNumberFormat.E164)
+        return _PhoneMatch(match.start, match.end, value)
     return None
 
 
 @cache
 def _national_pattern(region: str) -> re.Pattern[str] | None:
-    """What the digits of a region's numbers are like, more or less: what precedes a national
-    number, if anything, and its general pattern. None where national numbers are written otherwise
-    than they are dialled.
+    """Build an approximate pattern of a region's numbers: an optional prefix, and the general
+    pattern of national numbers. None for regions that write numbers differently than they dial
+    them.
     """
     metadata = PhoneMetadata.metadata_for_region(region)
     if (
@@ -140,15 +136,12 @@ def _national_pattern(region: str) -> re.Pattern[str] | None:
     before = metadata.national_prefix_for_parsing or ""
     international = metadata.international_prefix or ""
     country = str(metadata.country_code)
-    return re.compile(
-        rf"(?:{before}|(?:{international}){country}|{country})?(?:{metadata.general_desc.national_number_pattern})"
-    )
+    number = metadata.general_desc.national_number_pattern
+    return re.compile(rf"(?:{before}|(?:{international}){country}|{country})?(?:{number})")
 
 
 def _without_urls_and_dates(text: str) -> str:
-    """`text` with letters in place of dates and URLs: the digits of a path are rarely a
-    telephone's.
-    """
+    """Mask dates and URLs with letters: the digits of a path are rarely a telephone number."""
     text = _URL.sub(_mask, text) if "://" in text else text
     return _DATE.sub(_mask, text)
 
@@ -158,11 +151,11 @@ def _mask(match: re.Match[str]) -> str:
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """A run as it is when it can be one number; a longer one cut before each + ( or 0 that follows
-    a blank, and then by length.
+    """Split a run that is too long for one number: before each + ( or 0 after a blank, and then by
+    length.
     """
     cuts = [start, end]
-    if _digit_count(text[start:end]) > _MOST_DIGITS:
+    if _digit_count(text[start:end]) > _MAX_DIGITS:
         cuts = [start, *(match.start() for match in _NEXT_NUMBER.finditer(text, start, end)), end]
     for first, last in pairwise(cuts):
         yield from (match.span() for match in _PIECE.finditer(text, first, last))

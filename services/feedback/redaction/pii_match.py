@@ -1,4 +1,4 @@
-"""What finders say: a piece of personal data, where it stands and which value it is."""
+"""A match of personal data in a text, and the protocol of the finders that return matches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Literal, Protocol
 
 from shared.config.redaction_policy import PersonalDataKind
 
-# Stands for what was found before while more is looked for: a letter, so that what touches it is
-# read as it was; a rare one, so that what contains it is nobody's.
+# Masks a match while later finders run. A letter, so that adjacent text keeps its word boundaries;
+# a rare one, so that no finder matches text that contains it.
 MASK = "\ua7ff"
 
 PiiKind = PersonalDataKind | Literal["person", "place"]
@@ -15,7 +15,7 @@ PiiKind = PersonalDataKind | Literal["person", "place"]
 
 @dataclass(frozen=True, slots=True)
 class PiiMatch:
-    """`text[start:end]` is personal data; `value` is the same for all ways to write the same thing."""
+    """`text[start:end]` is personal data; `value` is its normalized form."""
 
     start: int
     end: int
@@ -26,7 +26,7 @@ class PiiMatch:
 class Finder(Protocol):
     """Finds personal data in a text, in order and without overlaps, in time linear in its length.
 
-    Where something was found before, the text has a run of WALL.
+    Earlier matches are masked: runs of MASK in the text.
     """
 
     def __call__(self, text: str, /) -> Iterable[PiiMatch]: ...

@@ -1,4 +1,4 @@
-"""What stands in place of personal data: `<EMAIL_1>`, `<PHONE_2>`."""
+"""Placeholders that replace personal data: `<EMAIL_1>`, `<PHONE_2>`."""
 
 import re
 from collections import Counter
@@ -13,11 +13,10 @@ PLACEHOLDER = re.compile(rf"<({_KINDS})_([0-9]{{1,6}})>")
 
 
 class Placeholders:
-    """The placeholders of one event: a value has the same number wherever in the event it stands,
-    another value another number.
+    """The placeholders of one event: equal values share a number, different values do not.
 
-    Numbers that stand in `texts` already (of an application that redacts itself) are not given
-    again. `counts` says how many pieces of each kind were replaced.
+    Numbers of placeholders already in `texts` (of an application that redacts itself) are not
+    reused. `counts` holds the number of replaced matches by kind.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -29,7 +28,7 @@ class Placeholders:
         self.counts: Counter[PiiKind] = Counter()
 
     def placeholder_for(self, kind: PiiKind, value: str) -> str:
-        """The placeholder for a value, counted."""
+        """Return the placeholder of a value, and count it."""
         name = kind.upper()
         if (kind, value) not in self._numbers:
             self._highest[name] += 1

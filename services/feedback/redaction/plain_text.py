@@ -1,4 +1,4 @@
-"""Personal data in a text, replaced."""
+"""Redaction of plain text: run the finders, then replace their matches."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from services.feedback.redaction.pii_match import MASK, Finder, PiiMatch
 from services.feedback.redaction.placeholders import PLACEHOLDER, Placeholders
 
-# In JSON that stands inside other text a line's end is written \n: two characters, and none of them
-# belongs to what follows.
+# In JSON inside other text a line end is written \n: two characters, of which neither belongs to
+# the following word.
 _ESCAPE = re.compile(r"\\[nrt]")
-_ROUNDS = 8
+_MAX_ROUNDS = 8
 _KEY = re.compile(r'"\s{0,4}:\s{0,4}$')
 
 
@@ -17,54 +17,53 @@ FindPii = Callable[[str], Sequence[PiiMatch]]
 
 
 def redact_text(text: str, find: FindPii, placeholders: Placeholders) -> str:
-    """`text` with a placeholder for each piece of personal data that `find` finds. Doing it again
-    changes nothing.
+    """Replace each match of `find` with a placeholder. Idempotent.
 
-    A number that stands bare behind a JSON key gets a placeholder in quotes.
+    A bare number after a JSON key gets a placeholder in quotes.
     """
-    found = find(text)
-    return (
-        _splice(text, ((hit, _placeholder(text, hit, placeholders)) for hit in found))
-        if found
-        else text
-    )
+    matches = find(text)
+    if not matches:
+        return text
+    return _splice(text, ((match, _placeholder(text, match, placeholders)) for match in matches))
 
 
 def find_pii(text: str, finders: Sequence[Finder]) -> list[PiiMatch]:
-    """What the finders find, in order and without overlaps: what an earlier one found is hidden
-    from the later ones.
+    """Return the matches of all finders, in order and without overlaps. Matches of earlier finders
+    are masked for later ones.
     """
-    hidden = PLACEHOLDER.sub(lambda match: MASK * len(match.group()), text) if "<" in text else text
-    hidden = _ESCAPE.sub("  ", hidden) if "\\" in text else hidden
-    found: list[PiiMatch] = []
-    # Again until there is nothing more: what was found may have kept what touches it from being
-    # read as a number of its own.
-    for _ in range(_ROUNDS):
-        before = len(found)
+    masked = text
+    if "<" in text:
+        masked = PLACEHOLDER.sub(lambda placeholder: MASK * len(placeholder.group()), text)
+    if "\\" in text:
+        masked = _ESCAPE.sub("  ", masked)
+    matches: list[PiiMatch] = []
+    # Repeated until there are no new matches: a match may have kept adjacent digits from being read
+    # as a number of their own.
+    for _ in range(_MAX_ROUNDS):
+        before = len(matches)
         for find in finders:
-            new = [hit for hit in find(hidden) if MASK not in hidden[hit.start : hit.end]]
-            hidden = (
-                _splice(hidden, ((hit, MASK * (hit.end - hit.start)) for hit in new))
-                if new
-                else hidden
-            )
-            found += new
-        if len(found) == before:
+            new = [match for match in find(masked) if MASK not in masked[match.start : match.end]]
+            if new:
+                masked = _splice(
+                    masked, ((match, MASK * (match.end - match.start)) for match in new)
+                )
+                matches += new
+        if len(matches) == before:
             break
-    return sorted(found, key=lambda hit: hit.start)
+    return sorted(matches, key=lambda match: match.start)
 
 
-def _splice(text: str, changes: Iterable[tuple[PiiMatch, str]]) -> str:
+def _splice(text: str, replacements: Iterable[tuple[PiiMatch, str]]) -> str:
     pieces, end = [], 0
-    for hit, instead in changes:
-        pieces += [text[end : hit.start], instead]
-        end = hit.end
+    for match, replacement in replacements:
+        pieces += [text[end : match.start], replacement]
+        end = match.end
     return "".join([*pieces, text[end:]])
 
 
-def _placeholder(text: str, hit: PiiMatch, placeholders: Placeholders) -> str:
-    placeholder = placeholders.placeholder_for(hit.kind, hit.value)
-    is_bare = text[hit.start : hit.end].isdecimal() and _KEY.search(
-        text, max(0, hit.start - 10), hit.start
+def _placeholder(text: str, match: PiiMatch, placeholders: Placeholders) -> str:
+    placeholder = placeholders.placeholder_for(match.kind, match.value)
+    is_bare = text[match.start : match.end].isdecimal() and _KEY.search(
+        text, max(0, match.start - 10), match.start
     )
     return f'"{placeholder}"' if is_bare else placeholder

@@ -1,6 +1,4 @@
-"""Personal data in an event: placeholders in what people and models wrote, pseudonyms for
-identifiers.
-"""
+"""Redaction of an event: placeholders in its texts, pseudonyms for its identifiers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,8 +18,7 @@ from services.feedback.redaction.structured_text import replace_structured
 from shared.config.redaction_policy import PersonalDataKind, RedactionPolicy
 from shared.events import FeedbackReceived, Message
 
-# In the order in which they look: what has a shape that nothing else has comes first, telephone
-# numbers last.
+# In order of execution: unmistakable patterns first, telephone numbers last.
 _FINDERS: dict[PersonalDataKind, Finder] = {
     "secret": find_secrets,
     "email": find_emails,
@@ -40,9 +37,7 @@ _HIDING_ESCAPE = re.compile(r"\\[u/]")
 
 @dataclass(frozen=True, slots=True)
 class RedactedFeedback:
-    """What is left of some feedback, with the CloudEvents source that it came with, and how many
-    pieces of each kind were replaced.
-    """
+    """Redacted feedback and CloudEvents source, with the number of replaced matches by kind."""
 
     feedback: FeedbackReceived
     source: str
@@ -50,9 +45,7 @@ class RedactedFeedback:
 
 
 class Redactor:
-    """Applies one model's policy. `find_names` finds people and places where the policy asks for
-    them.
-    """
+    """Applies one model's policy. `find_names` is used if the policy redacts names."""
 
     def __init__(self, policy: RedactionPolicy, find_names: Finder | None = None) -> None:
         self._finders = tuple(find for kind, find in _FINDERS.items() if kind in policy.kinds)
@@ -60,12 +53,11 @@ class Redactor:
         self._find_names = find_names if policy.names else None
 
     def redact(self, feedback: FeedbackReceived, source: str = "") -> RedactedFeedback:
-        """The feedback without the personal data that was found; itself where none was. Doing it
-        again changes nothing.
+        """Redact the input, both outputs and the values of tags. Idempotent; without a match it
+        returns the same object.
 
-        Texts are the input, both outputs and the values of tags. An identifier that contains
-        personal data is replaced as a whole, since limits on influence and withdrawal need it to
-        stay one.
+        An identifier that contains personal data is replaced as a whole, because limits on
+        influence and withdrawal need one identifier for one user.
         """
         find = cache(partial(find_pii, finders=self._event_finders()))
         texts = _texts(feedback)
@@ -74,15 +66,15 @@ class Redactor:
             for identifier, field in _IDENTIFIERS.items()
             if (value := getattr(feedback, field)) is not None
         }
-        # Most events hold none; one look at all that they say is enough then. Names are another
-        # matter: they depend on what is around them.
+        # Most events have no match, so one pass over the joined texts is enough for them. It does
+        # not work for names, which depend on their context.
         if self._find_names is None and _is_clean(
             "\n".join([*texts, *identifiers.values(), source]), find
         ):
             return RedactedFeedback(feedback, source, {})
         placeholders = Placeholders(texts)
-        left = [_redact_text(text, find, placeholders) for text in texts]
-        changes = _with_texts(feedback, left) if left != texts else {}
+        redacted = [_redact_text(text, find, placeholders) for text in texts]
+        changes = _with_texts(feedback, redacted) if redacted != texts else {}
         changes |= {
             _IDENTIFIERS[identifier]: _pseudonymize(identifier, value, find, placeholders)
             for identifier, value in identifiers.items()
@@ -91,13 +83,9 @@ class Redactor:
         return RedactedFeedback(feedback.model_copy(update=changes), source, placeholders.counts)
 
     def pseudonymize(self, identifier: Identifier, value: str) -> str:
-        """What an identifier is called in redacted feedback: itself, or its pseudonym."""
-        return _pseudonymize(
-            identifier,
-            value,
-            partial(find_pii, finders=self._event_finders()),
-            Placeholders(()),
-        )
+        """Return an identifier as redacted feedback has it: unchanged, or its pseudonym."""
+        find = partial(find_pii, finders=self._event_finders())
+        return _pseudonymize(identifier, value, find, Placeholders(()))
 
     def _event_finders(self) -> tuple[Finder, ...]:
         phones = (PhoneFinder(self._regions),) if self._regions is not None else ()
@@ -116,19 +104,21 @@ def _texts(feedback: FeedbackReceived) -> list[str]:
 
 
 def _with_texts(feedback: FeedbackReceived, texts: Sequence[str]) -> dict[str, Any]:
-    """The fields that `texts`, in the order of `_texts`, stand in."""
-    left = iter(texts)
-    contents = [next(left) for _ in feedback.messages]
-    return {
-        "input": contents[0]
-        if isinstance(feedback.input, str)
-        else tuple(
+    """Return the fields of an event with other texts, in the order of `_texts`."""
+    remaining = iter(texts)
+    contents = [next(remaining) for _ in feedback.messages]
+    if isinstance(feedback.input, str):
+        new_input: str | tuple[Message, ...] = contents[0]
+    else:
+        new_input = tuple(
             Message(role=message.role, content=content)
             for message, content in zip(feedback.input, contents, strict=True)
-        ),
-        "output": next(left),
-        "corrected_output": next(left) or None,
-        "tags": None if feedback.tags is None else dict(zip(feedback.tags, left, strict=True)),
+        )
+    return {
+        "input": new_input,
+        "output": next(remaining),
+        "corrected_output": next(remaining) or None,
+        "tags": None if feedback.tags is None else dict(zip(feedback.tags, remaining, strict=True)),
     }
 
 
@@ -145,9 +135,9 @@ def _redact_text(text: str, find: FindPii, placeholders: Placeholders) -> str:
 def _pseudonymize(
     identifier: Identifier, value: str, find: FindPii, placeholders: Placeholders
 ) -> str:
-    found = find(value)
-    # An application counts its events, and such a number may happen to be a telephone's.
-    if not found or (identifier == "event" and value.isdecimal()):
+    matches = find(value)
+    # Some applications number their events, and such a number may be a valid telephone number.
+    if not matches or (identifier == "event" and value.isdecimal()):
         return value
-    placeholders.counts.update(hit.kind for hit in found)
+    placeholders.counts.update(match.kind for match in matches)
     return pseudonym(identifier, value)

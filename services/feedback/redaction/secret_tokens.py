@@ -1,5 +1,5 @@
-"""Secrets and tokens whose shape gives them away: each kind by words that every one of its tokens
-contains, and by its pattern.
+"""Secrets and tokens with a known format. Each kind has words that all its tokens contain, and a
+pattern.
 """
 
 import re
@@ -9,13 +9,13 @@ from services.feedback.redaction.pii_match import MASK, PiiMatch
 
 _PRIVATE_KEY = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 
-# Looking for the words first costs next to nothing in a text without them. Repetitions are bounded,
-# or possessive and begun only where what comes before cannot have been tried already, so the time
-# is linear whatever the text. Where only a part is secret it has that name.
+# The search for the words first is a cheap filter. Repetitions are bounded, or possessive with a
+# start that no earlier attempt can have covered, so the time is linear for every text. If only a
+# part of the match is secret, the group `secret` marks it.
 _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
     (words, re.compile(pattern))
     for words, pattern in (
-        # A key block; of one that was cut off, the lines that are there.
+        # A key block; if it is cut off, the lines that are present.
         (
             ("PRIVATE KEY",),
             rf"-----BEGIN {_PRIVATE_KEY}(?:(?:[^-{MASK}]++|-(?!----))*+-----END "
@@ -54,7 +54,7 @@ _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
         (("AIza",), r"(?<!\w)AIza[\w-]{35}(?![\w-])"),
         (("GOCSPX-",), r"(?<!\w)GOCSPX-[\w-]{28}(?![\w-])"),
         (("ya29.",), r"(?<!\w)ya29\.[\w-]{20,2048}"),
-        # OpenAI, Anthropic and those who followed them; Stripe; Hugging Face, npm, PyPI, SendGrid.
+        # OpenAI, Anthropic and similar services; Stripe; Hugging Face, npm, PyPI, SendGrid.
         (("sk-",), r"(?<![\w-])sk-(?=[A-Za-z_-]{0,64}\d)[\w-]{20,255}"),
         (("_live_", "_test_"), r"(?<!\w)[sr]k_(?:live|test)_[A-Za-z0-9]{16,255}"),
         (("whsec_",), r"(?<!\w)whsec_[A-Za-z0-9+/=]{24,255}"),
@@ -64,7 +64,7 @@ _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
         (("SG.",), r"(?<!\w)SG\.[\w-]{22}\.[\w-]{43}(?![\w-])"),
     )
 )
-# By a sign that they contain, since many texts have no such sign at all.
+# Grouped by a character they contain, because many texts contain neither `_` nor `-`.
 _MARKERS = {
     sign: tuple(
         word
@@ -77,8 +77,8 @@ _MARKERS = {
 
 
 def find_secrets(text: str) -> Iterator[PiiMatch]:
-    """Private keys, tokens of known services, passwords in URLs and what stands in authorization
-    headers.
+    """Find private keys, tokens of known services, passwords in URLs and credentials in
+    authorization headers.
     """
     if not any(word in text for sign, words in _MARKERS.items() if sign in text for word in words):
         return

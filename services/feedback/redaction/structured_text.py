@@ -1,8 +1,8 @@
-"""JSON in texts: what is replaced in it leaves it JSON.
+"""Redaction inside JSON: what was JSON before a replacement is JSON after it.
 
-A document (or one in a Markdown fence) is taken apart into its strings and numbers. A string is
-redacted as the text that it says, not as it is written, since escapes hide what stands next to
-them; a number that is personal data becomes a string. All else stays as it is, to the byte.
+A document (or one in a Markdown fence) is split into its strings and numbers. A string is redacted
+in its decoded form, because escapes hide the characters next to a match. A number that is personal
+data becomes a string. All other bytes stay unchanged.
 """
 
 import json
@@ -19,16 +19,14 @@ Replace = Callable[[str], str]
 
 
 def replace_structured(text: str, replace: Replace) -> str:
-    """`text` after `replace` on each string and number of the JSON in it, and on what is not JSON
-    as a whole.
-    """
+    """Apply `replace` to each string and number of JSON in `text`, and to other text as a whole."""
     if _is_json(text):
         return _TOKEN.sub(partial(_replace_token, replace), text)
     if _FENCE in text:
         pieces = text.split(_FENCE)
         fenced = [
-            _is_json(piece.partition("\n")[2]) if at % 2 else False
-            for at, piece in enumerate(pieces)
+            _is_json(piece.partition("\n")[2]) if index % 2 else False
+            for index, piece in enumerate(pieces)
         ]
         if any(fenced):
             return _FENCE.join(
@@ -44,7 +42,7 @@ def _replace_block(piece: str, replace: Replace) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is a JSON object or array. Line ends inside strings are let pass, as in a key
+    """Return True for a JSON object or array. Line ends inside strings are accepted, as in a key
     pasted by hand.
     """
     if text.lstrip()[:1] not in ("{", "["):
@@ -61,8 +59,9 @@ def _replace_token(replace: Replace, token: re.Match[str]) -> str:
     if not written.startswith('"'):
         number = replace(written)
         return written if number == written else json.dumps(number)
-    said = _DECODER.decode(written)
-    left = replace_structured(said, replace)
-    if left == said:
+    value = _DECODER.decode(written)
+    redacted = replace_structured(value, replace)
+    if redacted == value:
         return written
-    return json.dumps(left, ensure_ascii=written.isascii() or bool(_SURROGATE.search(written)))
+    ascii_only = written.isascii() or bool(_SURROGATE.search(written))
+    return json.dumps(redacted, ensure_ascii=ascii_only)

@@ -1,27 +1,26 @@
-"""An intake on a port of its own, with a stand-in for Kafka."""
+"""The intake on a free port, with a fake delivery instead of Kafka."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from http import HTTPStatus
 
 from services.feedback.intake.app import Intake, RequestLimits
 from services.feedback.intake.authorization import TokenSource
 from services.feedback.intake.delivery import Delivery
-from services.feedback.intake.http import Connections
 from services.feedback.intake.parsing import ParsedEvent
-from services.feedback.intake.responses import retry_after
+from services.feedback.intake.problems import retry_after
+from services.feedback.intake.server import intake_server, listen
 from shared.clock import ManualClock
-from shared.observability.health import Health
-from shared.observability.metrics import Metrics
 from tests.feedback.intake.test_parsing import POLICIES
+from tests.support.runtime import runtime_of
 
 LIMITS = RequestLimits(max_events=10, max_body_bytes=10_000, max_in_flight_bytes=15_000)
 
 
 class FakeDelivery:
-    """Takes what it is given, while it is there, and when it is let go on."""
+    """Collects event ids; can be made unavailable, or made to wait until it is released."""
 
     def __init__(self) -> None:
         self.delivered: list[str] = []
@@ -29,22 +28,23 @@ class FakeDelivery:
         self.released = asyncio.Event()
         self.released.set()
 
-    async def deliver(self, entries: Sequence[ParsedEvent]) -> None:
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def deliver(self, events: Sequence[ParsedEvent]) -> None:
         await self.released.wait()
         if not self.available:
-            raise retry_after(HTTPStatus.SERVICE_UNAVAILABLE, "away", 5)
-        self.delivered += [entry.event_id for entry in entries]
+            raise retry_after(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", 5)
+        self.delivered += [event.event_id for event in events]
 
 
 class RunningIntake:
-    """The intake, its Kafka, and where it listens."""
+    """The intake, its delivery, and its port."""
 
     def __init__(self, tokens: TokenSource | None = None, delivery: Delivery | None = None) -> None:
-        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
-        self.kafka, self.metrics, self.health = FakeDelivery(), Metrics("feedback"), Health(clock)
-        self.app = Intake(
-            LIMITS, POLICIES, delivery or self.kafka, tokens, self.health, self.metrics, clock
-        )
+        runtime = runtime_of("feedback", ManualClock(datetime(2026, 1, 1, tzinfo=UTC)))
+        self.kafka, self.metrics, self.health = FakeDelivery(), runtime.metrics, runtime.health
+        self.app = Intake(LIMITS, POLICIES, delivery or self.kafka, tokens, runtime).app
         self.port = 0
 
     @property
@@ -54,8 +54,13 @@ class RunningIntake:
 
 @asynccontextmanager
 async def running_intake(tokens: TokenSource | None = None) -> AsyncIterator[RunningIntake]:
+    """Serve an intake in the test's event loop."""
     intake = RunningIntake(tokens)
-    async with await asyncio.start_server(Connections(intake.app).serve, "127.0.0.1", 0) as server:
-        intake.port = server.sockets[0].getsockname()[1]
+    server, sockets = intake_server(intake.app), listen("127.0.0.1", 0)
+    intake.port = sockets[0].getsockname()[1]
+    serving = asyncio.create_task(server.serve(sockets))
+    try:
         yield intake
-        server.close()
+    finally:
+        server.should_exit = True
+        await serving

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from services.feedback.intake import http
+from services.feedback.intake import server
 from shared.auth.bearer_tokens import tokens_for_role
 from tests.feedback.intake.intake_server import LIMITS, RunningIntake, running_intake
 from tests.feedback.intake.test_parsing import EVENT
@@ -217,7 +217,7 @@ async def test_a_caller_that_waits_to_be_told_is_told_to_go_on() -> None:
             intake, f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode() + body
         )
     assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [
-        b"HTTP/1.1 100 ",
+        b"HTTP/1.1 100 Continue",
         b"HTTP/1.1 202 Accepted",
     ]
 
@@ -225,7 +225,7 @@ async def test_a_caller_that_waits_to_be_told_is_told_to_go_on() -> None:
 async def test_a_body_that_does_not_arrive_gives_its_room_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http, "ARRIVES_SECONDS", 0.2)
+    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
     head = (
         b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
         b"application/json\r\nContent-Length: 9000\r\n\r\n"
@@ -233,3 +233,98 @@ async def test_a_body_that_does_not_arrive_gives_its_room_back(
     async with running_intake() as intake, httpx.AsyncClient() as client:
         assert await raw(intake, head + b"[") == b""
         assert (await post(client, intake, events(1, 8_000))).status_code == 202
+
+
+async def test_a_connection_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        assert (await client.get(f"{intake.url}/healthz")).status_code == 200
+        answer = await raw(intake, b"")
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert (await client.get(f"{intake.url}/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthz HTT",
+        b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\nGET /he",
+    ],
+)
+async def test_a_connection_without_a_whole_request_is_closed(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
+    async with running_intake() as intake:
+        async with asyncio.timeout(5):
+            answer = await raw(intake, sent)
+    assert answer.count(b"HTTP/1.1 200 OK") == sent.count(b"\r\n\r\n")
+
+
+async def test_time_spent_on_delivery_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        intake.kafka.released.clear()
+        posting = asyncio.create_task(post(client, intake, EVENT))
+        await asyncio.sleep(0.6)
+        assert not posting.done()
+        intake.kafka.released.set()
+        assert (await posting).status_code == 202
+
+
+async def test_an_early_answer_arrives_before_the_body_ends() -> None:
+    size = 4 << 20
+    head = (
+        "POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {size}\r\n\r\n"
+    )
+    async with running_intake() as intake:
+        reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
+        writer.write(head.encode() + b" " * 1_000)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer.lower()
+        writer.write(b" " * (size - 1_000))
+        await writer.drain()
+        assert b"the limit is 10000" in await reader.read()
+        writer.close()
+
+
+async def test_a_refused_request_gets_no_100_continue() -> None:
+    head = (
+        b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+        b"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+    )
+    async with running_intake() as intake:
+        reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
+        writer.write(head)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 415 ")
+        writer.close()
+
+
+async def test_a_malformed_body_is_answered_and_frees_its_budget() -> None:
+    head = (
+        b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    async with running_intake() as intake, httpx.AsyncClient() as client:
+        answer = await raw(intake, head + b"no chunk\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"application/problem+json" in answer
+        assert (await post(client, intake, events(1, 8_000))).status_code == 202
+    assert "ratchet_intake_bytes_in_flight 0.0" in generate_latest(intake.metrics.registry).decode()
+
+
+async def test_shutdown_waits_for_requests_in_flight() -> None:
+    async with httpx.AsyncClient() as client:
+        async with running_intake() as intake:
+            intake.kafka.released.clear()
+            posting = asyncio.create_task(post(client, intake, EVENT))
+            await asyncio.sleep(0.2)
+            asyncio.get_running_loop().call_later(0.3, intake.kafka.released.set)
+        assert (await posting).status_code == 202
+        with pytest.raises(httpx.ConnectError):
+            await post(client, intake, EVENT)

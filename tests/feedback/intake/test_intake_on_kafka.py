@@ -16,7 +16,7 @@ import pytest
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.server_thread import start_intake
+from services.feedback.intake.server import start_intake
 from shared.events import FeedbackReceived, FeedbackScored
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
@@ -120,7 +120,7 @@ async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and
 async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
     delivery, port = KafkaDelivery(f"127.0.0.1:{free_port()}", 1), free_port()
     intake = RunningIntake(delivery=delivery)
-    stop = await asyncio.to_thread(start_intake, intake.app, delivery, "127.0.0.1", port)
+    stop = await asyncio.to_thread(start_intake, intake.app, "127.0.0.1", port)
     try:
         async with httpx.AsyncClient() as client:
             answer = await client.post(
@@ -128,7 +128,7 @@ async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
             )
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         with pytest.raises(OSError, match="in use"):
-            await asyncio.to_thread(start_intake, intake.app, delivery, "127.0.0.1", port)
+            await asyncio.to_thread(start_intake, intake.app, "127.0.0.1", port)
     finally:
         async with asyncio.timeout(10):
             await asyncio.to_thread(stop)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.feedback.intake.parsing import RECORD_OVERHEAD, parse_events
-from services.feedback.intake.responses import IntakeProblem
+from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies, score
 from shared.config.model_file import ModelFile, Models
 from shared.errors import Unprocessable
