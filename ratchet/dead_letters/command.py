@@ -1,4 +1,4 @@
-"""`ratchet dlq`, as it is typed."""
+"""The commands of `ratchet dlq`."""
 
 import asyncio
 from typing import Annotated
@@ -11,25 +11,25 @@ from ratchet.dead_letters.search import DeadLetterFilter, parse_letter_id, parse
 from ratchet.options import DEFAULT_BOOTSTRAP_SERVERS, Bootstrap, Json, security_from_environment
 from shared.clock import SystemClock
 
-dlq = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be processed, and why.")
+dlq = typer.Typer(
+    no_args_is_help=True, help="Dead letters: records that a service could not process."
+)
 
 Topic = Annotated[
     str | None,
-    typer.Argument(
-        help="A dead-letter topic, or the topic that its records come from; without it, all."
-    ),
+    typer.Argument(help="A dead-letter topic or its source topic; default: all."),
 ]
 Reason = Annotated[str | None, typer.Option(help="A part of the reason.")]
 Field = Annotated[
     str | None, typer.Option(help="The field at fault, or the beginning of its path.")
 ]
 Model = Annotated[
-    str | None, typer.Option(help="The model that the record names, as far as it can be read.")
+    str | None, typer.Option(help="The model named in the record, as far as it can be read.")
 ]
-Since = Annotated[str | None, typer.Option(help="A time, or how long ago: 30m, 12h, 7d.")]
+Since = Annotated[str | None, typer.Option(help="A time, or an age: 30m, 12h, 7d.")]
 Id = Annotated[
     str,
-    typer.Argument(help="topic/partition/offset of the letter, or of the record that it is about."),
+    typer.Argument(help="topic/partition/offset of the dead letter, or of its source record."),
 ]
 
 
@@ -40,11 +40,11 @@ def list_(
     field: Field = None,
     model: Model = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest to show.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
     bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
-    """Show dead letters, and how many there are for each reason."""
+    """List dead letters, with a count for each reason."""
     letters = asyncio.run(
         find_letters(
             bootstrap_servers,
@@ -60,7 +60,7 @@ def list_(
 def show(
     id: Id, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
 ) -> None:
-    """Show one dead letter whole: what was sent, why it is here, and what to do. It may hold
+    """Show one dead letter in full: the record, the reason, and what to do. It may contain
     personal data.
     """
     letter, record = asyncio.run(
@@ -76,27 +76,35 @@ def replay(
     field: Field = None,
     model: Model = None,
     since: Since = None,
-    id: Annotated[str | None, typer.Option(help="Only this letter, as `list` names it.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most, the oldest first.")] = 100,
+    id: Annotated[
+        str | None, typer.Option(help="Only this dead letter; `list` prints the ids.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Replay at most this many, the oldest.")] = 100,
     attempts: Annotated[
-        int, typer.Option(min=1, help="A letter with so many attempts behind it is not replayed.")
+        int, typer.Option(min=1, help="Skip dead letters with at least this many attempts.")
     ] = 3,
     again: Annotated[
-        bool, typer.Option("--again", help="Also what was replayed before, or tried too often.")
+        bool,
+        typer.Option(
+            "--again", help="Include dead letters replayed before or with too many attempts."
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be replayed.")
+        bool,
+        typer.Option("--dry-run", help="Print how many would be replayed, and replay nothing."),
     ] = False,
     bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
-    """Put dead letters back where they came from: bytes, key and headers as they were sent."""
-    wanted = _letter_filter(reason, field, model, since, id)
-    done = asyncio.run(
+    """Publish dead letters to their source partition again, with their original key, value and
+    headers.
+    """
+    letter_filter = _letter_filter(reason, field, model, since, id)
+    result = asyncio.run(
         replay_letters(
             bootstrap_servers,
             topic,
-            wanted,
+            letter_filter,
             limit,
             attempts,
             again,
@@ -105,8 +113,8 @@ def replay(
             security_from_environment(),
         )
     )
-    (view.replayed_as_json if json else view.show_replayed)(done)
-    if id is not None and not done.count:
+    (view.replayed_as_json if json else view.show_replayed)(result)
+    if id is not None and not result.count:
         raise typer.Exit(1)
 
 

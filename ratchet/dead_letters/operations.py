@@ -1,4 +1,4 @@
-"""Dead letters on a broker: found, fetched, replayed."""
+"""Operations on the dead letters of a broker: find, fetch, replay."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,8 +27,8 @@ from shared.messaging.dead_letters import format_position
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What a replay did, or would do when it was `dry`; `gone` are letters that left their topic
-    meanwhile.
+    """The result of a replay, or of a dry run. `expired` counts dead letters that Kafka deleted
+    after the search.
     """
 
     plan: ReplayPlan
@@ -46,7 +46,9 @@ async def find_letters(
     letter_filter: DeadLetterFilter,
     security: Security = PLAINTEXT,
 ) -> list[DeadLetter]:
-    """The letters that are wanted, the oldest first. Raises NotThere for a topic, BusUnavailable."""
+    """Return the matching dead letters, oldest first. Raises DeadLetterNotFound for an unknown
+    topic, and BusUnavailable.
+    """
     async with _open(bootstrap_servers, topic, letter_filter, security) as reader:
         return await _read(reader, letter_filter)
 
@@ -54,15 +56,15 @@ async def find_letters(
 async def fetch_letter(
     bootstrap_servers: str, at: Position, security: Security = PLAINTEXT
 ) -> tuple[DeadLetter, Record]:
-    """One letter with its content. Raises NotThere, BusUnavailable."""
-    wanted = DeadLetterFilter(id=at)
-    async with _open(bootstrap_servers, None, wanted, security) as reader:
-        for letter in await _read(reader, wanted):
+    """Return one dead letter and its record. Raises DeadLetterNotFound, BusUnavailable."""
+    letter_filter = DeadLetterFilter(id=at)
+    async with _open(bootstrap_servers, None, letter_filter, security) as reader:
+        for letter in await _read(reader, letter_filter):
             if record := await reader.read_at(letter.position):
                 return letter, record
     raise DeadLetterNotFound(
-        f"there is no dead letter at or about {format_position(at)}, or none any more: they are kept "
-        "for 30 days"
+        f"there is no dead letter with the position or source position {format_position(at)} "
+        "(dead letters are kept for 30 days)"
     )
 
 
@@ -77,39 +79,40 @@ async def replay_letters(
     clock: Clock,
     security: Security = PLAINTEXT,
 ) -> ReplayResult:
-    """Find letters and replay those that may be. Raises NotThere, BusUnavailable; Misconfigured
-    when a topic refuses one for its size.
+    """Find dead letters and replay those that `plan_replay` selects.
+
+    Raises DeadLetterNotFound, BusUnavailable, and Misconfigured if a topic rejects a record for its
+    size.
     """
     existing = await existing_topics(bootstrap_servers, security)
     async with _open(bootstrap_servers, topic, letter_filter, security) as reader:
-        planned = plan_replay(await _read(reader, letter_filter), limit, attempts, again)
-        if missing := {letter.info.topic for letter in planned.letters} - existing:
+        letters = await _read(reader, letter_filter)
+        plan = plan_replay(letters, limit, attempts, again)
+        if missing := {letter.info.topic for letter in plan.letters} - existing:
             raise DeadLetterNotFound(
-                f"letters came from {', '.join(sorted(missing))}, which is not there any more"
+                f"the source topic {', '.join(sorted(missing))} does not exist any more; create it "
+                "before the replay"
             )
-        if dry or not planned.letters:
-            return ReplayResult(planned, 0, dry)
+        if dry or not plan.letters:
+            return ReplayResult(plan, 0, dry)
         producer = KafkaProducer(bootstrap_servers, security)
         await producer.start()
         try:
-            done = [
-                await replay_letter(letter, reader, producer, clock) for letter in planned.letters
+            outcomes = [
+                await replay_letter(letter, reader, producer, clock) for letter in plan.letters
             ]
         finally:
             await producer.stop()
-    return ReplayResult(planned, done.count(False), dry)
+    return ReplayResult(plan, outcomes.count(False), dry)
 
 
 @asynccontextmanager
 async def _open(
-    bootstrap_servers: str, topic: str | None, wanted: DeadLetterFilter, security: Security
+    bootstrap_servers: str, topic: str | None, letter_filter: DeadLetterFilter, security: Security
 ) -> AsyncIterator[KafkaTopicReader]:
-    asked = topic if wanted.id is None else wanted.id.topic
-    reader = KafkaTopicReader(
-        bootstrap_servers,
-        letter_topics(await existing_topics(bootstrap_servers, security), asked),
-        security,
-    )
+    requested = topic if letter_filter.id is None else letter_filter.id.topic
+    existing = await existing_topics(bootstrap_servers, security)
+    reader = KafkaTopicReader(bootstrap_servers, letter_topics(existing, requested), security)
     try:
         await reader.start()
         yield reader
@@ -117,14 +120,14 @@ async def _open(
         await reader.stop()
 
 
-async def _read(reader: KafkaTopicReader, wanted: DeadLetterFilter) -> list[DeadLetter]:
-    """Read to the present end; a terminal shows how far it is."""
-    reading = DeadLetterCollector(wanted)
+async def _read(reader: KafkaTopicReader, letter_filter: DeadLetterFilter) -> list[DeadLetter]:
+    """Read up to the current end offsets, with a progress bar on a terminal."""
+    collector = DeadLetterCollector(letter_filter)
     with Progress(
         console=console.err, transient=True, disable=not console.err.is_terminal
     ) as progress:
         task = progress.add_task("reading", total=await reader.lag())
         async for record in reader.iterate_new():
-            reading.add(record)
+            collector.add(record)
             progress.advance(task)
-    return reading.letters()
+    return collector.letters()

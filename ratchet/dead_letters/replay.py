@@ -1,9 +1,9 @@
-"""Dead letters put back where they came from.
+"""Replay of dead letters: publish their records to the source partition again.
 
-That a letter was replayed stands on its own topic and partition, as a record without a value behind
-it: it lives as long as the letter does, which the replayed record need not. It is written after the
-replay; a death in between replays the record once more, under the same `ratchet_replay_of` and with
-the same event id in it, by which the services know it already.
+A record without a value, on the dead letter's own topic and partition, marks it as replayed. So the
+mark lives as long as the dead letter, which the replayed record may not. The mark is written after
+the replay: a crash in between causes a second replay under the same `ratchet_replay_of` and with
+the same event id, which the services drop as a duplicate.
 """
 
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ from shared.messaging.dead_letters import original_headers, replay_headers
 
 
 class LetterReader(Protocol):
-    """Dead-letter topics. Raises BusUnavailable."""
+    """Reads records of dead-letter topics. Raises BusUnavailable."""
 
     async def read_at(self, position: Position) -> Record | None:
-        """The record at a position, None when there is none any more."""
+        """Return the record at a position, None after Kafka deleted it."""
 
 
 class ReplayTarget(Protocol):
-    """Puts a record on a partition and returns when it is durable. Raises BusUnavailable."""
+    """Publishes a record to a partition; returns when it is durable. Raises BusUnavailable."""
 
     async def send(
         self,
@@ -40,8 +40,8 @@ class ReplayTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """What is to be replayed, the oldest first, and how many are not: replayed already, tried too
-    often, beyond the limit.
+    """The dead letters to replay, oldest first, and the numbers of those that are not: replayed
+    before, with too many attempts, over the limit.
     """
 
     letters: tuple[DeadLetter, ...]
@@ -53,40 +53,34 @@ class ReplayPlan:
 def plan_replay(
     letters: Iterable[DeadLetter], limit: int, attempts: int, again: bool
 ) -> ReplayPlan:
-    """Up to `limit` letters that were not replayed and have fewer than `attempts` behind them; all
-    of them count when `again`.
+    """Select up to `limit` dead letters that were not replayed before and have fewer than
+    `attempts` attempts. With `again` neither condition applies.
     """
-    found = list(letters)
-    fresh = [letter for letter in found if again or letter.replayed is None]
-    hopeful = [letter for letter in fresh if again or letter.info.attempt < attempts]
+    matching = list(letters)
+    pending = [letter for letter in matching if again or letter.replayed is None]
+    eligible = [letter for letter in pending if again or letter.info.attempt < attempts]
     return ReplayPlan(
-        tuple(hopeful[:limit]),
-        len(found) - len(fresh),
-        len(fresh) - len(hopeful),
-        len(hopeful[limit:]),
+        tuple(eligible[:limit]),
+        len(matching) - len(pending),
+        len(pending) - len(eligible),
+        len(eligible[limit:]),
     )
 
 
 async def replay_letter(
     letter: DeadLetter, letters: LetterReader, target: ReplayTarget, clock: Clock
 ) -> bool:
-    """Put a letter's record back where it stood, key, value and headers as they were, then note it
-    beside the letter.
+    """Publish a dead letter's record to its source partition, with the original key, value and
+    headers, then mark the dead letter as replayed.
 
-    False when the letter has left its topic meanwhile.
+    Returns False if Kafka deleted the dead letter after the search.
     """
     record = await letters.read_at(letter.position)
     if record is None:
         return False
-    notice, ours = letter.info, replay_headers(letter.info, clock.now())
-    await target.send(
-        notice.topic,
-        record.key,
-        record.value,
-        [*original_headers(record.headers), *ours],
-        notice.partition,
-    )
-    await target.send(
-        letter.position.topic, letter.id.encode(), None, ours, letter.position.partition
-    )
+    info, position = letter.info, letter.position
+    added = replay_headers(info, clock.now())
+    headers = [*original_headers(record.headers), *added]
+    await target.send(info.topic, record.key, record.value, headers, info.partition)
+    await target.send(position.topic, letter.id.encode(), None, added, position.partition)
     return True

@@ -1,5 +1,5 @@
-"""Which dead letters there are: put together from the records of their topics, filtered, the oldest
-first.
+"""Search in dead letters: pure functions that collect, filter and sort the records of their
+topics.
 """
 
 import re
@@ -19,18 +19,18 @@ from shared.messaging.dead_letters import (
 )
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, dead_letter_topic
 
-_AGO = re.compile(r"(\d{1,5})([smhd])")
+_AGE = re.compile(r"(\d{1,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class DeadLetterNotFound(RatchetError):
-    """No such topic or letter; the message says what there is."""
+    """The topic or dead letter does not exist; the message names what exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter without its content, of `size` bytes; `stands` is its place on the dead-letter
-    topic.
+    """A dead letter without its content. `position` is its place on the dead-letter topic, `size`
+    the bytes of its value.
     """
 
     position: Position
@@ -45,8 +45,8 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which letters: `reason` is a part of it, in upper or lower case; `field` is a path or the
-    beginning of one; `id` is the place of a letter or of the record that it is about.
+    """Criteria that must all hold. `reason` is a part of the reason, in any letter case; `field` a
+    path or its beginning; `id` the position of a dead letter or of its source record.
     """
 
     reason: str | None = None
@@ -55,12 +55,12 @@ class DeadLetterFilter:
     since: datetime | None = None
     id: Position | None = None
 
-    def matches(self, record: Record, notice: DeadLetterInfo) -> bool:
+    def matches(self, record: Record, info: DeadLetterInfo) -> bool:
         return (
-            (self.id is None or self.id in (record.position, notice.source))
-            and (self.since is None or notice.at >= self.since)
-            and (self.reason is None or self.reason.lower() in notice.reason.lower())
-            and (self.field is None or f"{notice.field}.".startswith(f"{self.field}."))
+            (self.id is None or self.id in (record.position, info.source))
+            and (self.since is None or info.at >= self.since)
+            and (self.reason is None or self.reason.lower() in info.reason.lower())
+            and (self.field is None or f"{info.field}.".startswith(f"{self.field}."))
             and (
                 self.model is None
                 or try_decode_data(record.value, record.headers).get("model") == self.model
@@ -69,62 +69,58 @@ class DeadLetterFilter:
 
 
 class DeadLetterCollector:
-    """Letters put together from the records of their topics, whose partitions may come in any
-    order.
+    """Collects dead letters from the records of their topics, with partitions in any order.
 
-    Letters of one source position are one letter: a service that died between a letter and its
-    commit has written it twice.
+    Dead letters with the same source position count as one: a service that crashed between a dead
+    letter and its commit wrote it twice.
     """
 
-    def __init__(self, wanted: DeadLetterFilter) -> None:
-        self._filter = wanted
+    def __init__(self, letter_filter: DeadLetterFilter) -> None:
+        self._filter = letter_filter
         self._letters: dict[Position, DeadLetter] = {}
         self._replayed: dict[Position, datetime] = {}
 
     def add(self, record: Record) -> None:
-        notice = DeadLetterInfo.from_headers(record.headers)
-        if notice is None:
+        info = DeadLetterInfo.from_headers(record.headers)
+        if info is None:
             if (replayed := read_replay(record.headers)) is not None:
                 source, at = replayed
                 self._replayed[source] = max(at, self._replayed.get(source, at))
-        elif self._filter.matches(record, notice):
-            found = DeadLetter(record.position, notice, len(record.value or b""))
-            self._letters[notice.source] = min(
-                found, self._letters.get(notice.source, found), key=_age
-            )
+        elif self._filter.matches(record, info):
+            letter = DeadLetter(record.position, info, len(record.value or b""))
+            previous = self._letters.get(info.source, letter)
+            self._letters[info.source] = min(letter, previous, key=_age)
 
     def letters(self) -> list[DeadLetter]:
-        """The oldest first."""
-        found = (
+        """Return the dead letters, oldest first."""
+        letters = (
             replace(letter, replayed=self._replayed.get(source))
             for source, letter in self._letters.items()
         )
-        return sorted(found, key=_age)
+        return sorted(letters, key=_age)
 
 
 def letter_topics(existing: Iterable[str], topic: str | None) -> list[str]:
-    """The dead-letter topics to read: the one of `asked`, which may be named by its source, or all.
-    Raises NotThere.
+    """Return the dead-letter topics to read: all, or the one of `topic`, which may be the source
+    topic. Raises DeadLetterNotFound.
     """
-    found = sorted(topic for topic in existing if topic.endswith(DEAD_LETTER_SUFFIX))
-    wanted = (
-        found
-        if topic is None
-        else [topic if topic.endswith(DEAD_LETTER_SUFFIX) else dead_letter_topic(topic)]
-    )
-    if not found:
+    available = sorted(name for name in existing if name.endswith(DEAD_LETTER_SUFFIX))
+    if not available:
         raise DeadLetterNotFound(
             "there are no dead-letter topics here; `ratchet topics apply` creates them"
         )
-    if not set(wanted) <= set(found):
+    if topic is None:
+        return available
+    requested = topic if topic.endswith(DEAD_LETTER_SUFFIX) else dead_letter_topic(topic)
+    if requested not in available:
         raise DeadLetterNotFound(
-            f"there is no topic {wanted[0]} here; there are {', '.join(found)}"
+            f"there is no topic {requested} here; there are {', '.join(available)}"
         )
-    return wanted
+    return [requested]
 
 
 def parse_letter_id(text: str) -> Position:
-    """The place that an id names. Raises Unprocessable."""
+    """Parse `topic/partition/offset`. Raises Unprocessable."""
     try:
         return parse_position(text)
     except ValueError as error:
@@ -132,17 +128,18 @@ def parse_letter_id(text: str) -> Position:
 
 
 def parse_since(text: str, now: datetime) -> datetime:
-    """An RFC 3339 time, or how long ago: `90s`, `30m`, `12h`, `7d`. Raises Unprocessable."""
-    if ago := _AGO.fullmatch(text):
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    """Parse an RFC 3339 time, or an age such as `90s`, `30m`, `12h`, `7d`. Raises Unprocessable."""
+    if age := _AGE.fullmatch(text):
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise Unprocessable(
             f"expected a time like 2026-01-31T12:00:00Z or 12h, found {text!r}", "since"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
+    return time if time.tzinfo else time.replace(tzinfo=now.tzinfo)
 
 
 def _age(letter: DeadLetter) -> tuple[datetime, str, int, int]:
-    return letter.info.at, letter.position.topic, letter.position.partition, letter.position.offset
+    position = letter.position
+    return letter.info.at, position.topic, position.partition, position.offset

@@ -1,6 +1,4 @@
-"""What is printed of dead letters: for people, without letting their content do anything to a
-terminal, and as JSON.
-"""
+"""Output of dead letters: as text with control characters escaped, and as JSON."""
 
 import base64
 from collections import Counter
@@ -19,27 +17,27 @@ from shared.messaging.dead_letters import format_position, original_headers
 _MAX_REASONS = 10
 
 ADVICE = {
-    "Undecodable": "correct what sends it: these bytes will never be an event; replay only what an older "
-    "Ratchet could not read",
-    "ContractViolation": "correct what sends it and send it again under the same event id; replay once a newer "
-    "Ratchet accepts it",
-    "UnknownModel": "add the model file to the folder of models, restart the services, then replay",
-    "TooLarge": "send less of it: an event has to fit into one record",
+    "Undecodable": "fix the sender: these bytes can never be decoded; replay only records that an "
+    "older Ratchet could not read",
+    "ContractViolation": "fix the sender, and send the event again under the same event id; replay "
+    "once a newer Ratchet accepts it",
+    "UnknownModel": "add the model file to the models folder, restart the services, then replay",
+    "TooLarge": "send less: an event has to fit into one record",
 }
 
 
 def show_list(letters: Sequence[DeadLetter], limit: int) -> None:
-    """The newest letters, the newest last, and how many there are for each reason."""
+    """Print the newest dead letters, newest last, and the number of all of them by reason."""
     if not letters:
         console.out.print("no dead letters match")
         return
-    columns = ("id", "when", "stood at", "field", "reason", "attempt", "replayed")
+    columns = ("id", "time", "source", "field", "reason", "attempt", "replayed")
     console.print_table(columns, [_row(letter) for letter in letters[-limit:]])
     counts = Counter((letter.info.field, letter.info.reason) for letter in letters).most_common(
         _MAX_REASONS
     )
     console.print_table(
-        ("letters", "field", "reason"),
+        ("dead letters", "field", "reason"),
         [(count, field, reason) for (field, reason), count in counts],
     )
     console.out.print(f"{min(limit, len(letters))} of {len(letters)} shown", highlight=False)
@@ -60,19 +58,19 @@ def list_as_json(letters: Sequence[DeadLetter], limit: int) -> None:
 
 
 def show_letter(letter: DeadLetter, record: Record) -> None:
-    """Everything about one letter, its content as text where it is text."""
-    notice = letter.info
+    """Print a dead letter in full; content that is not text is escaped."""
+    info = letter.info
     facts = [
         ("id", letter.id),
-        ("stood at", format_position(notice.source)),
-        ("field", notice.field),
-        ("reason", notice.reason),
-        ("error", notice.error),
-        ("said by", f"{notice.service} {notice.service_version}"),
-        ("when", _time(notice.at)),
-        ("attempt", notice.attempt),
+        ("source", format_position(info.source)),
+        ("field", info.field),
+        ("reason", info.reason),
+        ("error", info.error),
+        ("rejected by", f"{info.service} {info.service_version}"),
+        ("time", _time(info.at)),
+        ("attempt", info.attempt),
         ("replayed", _time(letter.replayed)),
-        ("what to do", ADVICE.get(notice.error, "see the log of the service")),
+        ("what to do", ADVICE.get(info.error, "see the service's log")),
         ("key", _text(record.key)),
         *((f"header {name}", _text(value)) for name, value in original_headers(record.headers)),
     ]
@@ -105,18 +103,17 @@ def show_replayed(replayed: ReplayResult) -> None:
         f"{replayed.count} would be replayed" if replayed.dry_run else f"{replayed.count} replayed",
         highlight=False,
     )
-    for count, why in (
-        (planned.already_replayed, "replayed before; --again replays them once more"),
+    for count, reason in (
+        (planned.already_replayed, "skipped, replayed before; --again replays them as well"),
         (
             planned.over_attempts,
-            "tried too often, so another replay would only bring them back; --again replays "
-            "them all the same",
+            "skipped, too many attempts; fix the cause, then use --attempts or --again",
         ),
-        (replayed.expired, "not on their topic any more"),
-        (planned.over_limit, "left for the next call; --limit takes more at a time"),
+        (replayed.expired, "skipped, deleted from the dead-letter topic"),
+        (planned.over_limit, "left over the limit; run the command again or raise --limit"),
     ):
         if count:
-            console.out.print(f"{count} {why}", highlight=False)
+            console.out.print(f"{count} {reason}", highlight=False)
 
 
 def replayed_as_json(replayed: ReplayResult) -> None:
@@ -135,36 +132,36 @@ def replayed_as_json(replayed: ReplayResult) -> None:
 
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:
-    notice = letter.info
+    info = letter.info
     return (
         letter.id,
-        _time(notice.at),
-        format_position(notice.source),
-        notice.field,
-        notice.reason,
-        notice.attempt,
+        _time(info.at),
+        format_position(info.source),
+        info.field,
+        info.reason,
+        info.attempt,
         _time(letter.replayed),
     )
 
 
-def _time(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+def _time(time: datetime | None) -> str:
+    return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _letter_json(letter: DeadLetter) -> dict[str, Any]:
-    notice = letter.info
-    said = notice.model_dump(
+    info = letter.info
+    fields = info.model_dump(
         include={"at", "field", "reason", "error", "service", "service_version", "attempt"}
     )
     return (
-        {"id": letter.id, "source": format_position(notice.source)}
-        | said
+        {"id": letter.id, "source": format_position(info.source)}
+        | fields
         | {"bytes": letter.size, "replayed": letter.replayed}
     )
 
 
 def _content(data: bytes | None) -> dict[str, str] | None:
-    """Bytes in JSON: as `text` where they are text, else as `base64`."""
+    """Return bytes for JSON: as `text` if they are UTF-8, else as `base64`."""
     if data is None:
         return None
     try:
@@ -178,7 +175,7 @@ def _text(data: bytes | None) -> str:
 
 
 def _indented(value: bytes | None) -> str:
-    """JSON over several lines; what is none, as it is."""
+    """Return JSON with indentation, and other content unchanged."""
     try:
         return to_json(from_json(value or b""), indent=2).decode()
     except ValueError:

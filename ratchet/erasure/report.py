@@ -1,5 +1,5 @@
-"""What a withdrawal did, model by model: in numbers, with the versions that were made with the
-user's examples, and what to do next.
+"""Report of a withdrawal by model: numbers, the versions made with the user's examples, and the
+next step.
 """
 
 from collections.abc import Iterable
@@ -21,43 +21,47 @@ def report_model(
     clock: Clock,
     timeout: float,
 ) -> dict[str, Any]:
-    """What was withdrawn of one model, and what the registry at a URL says of its versions; or,
-    under `unknown`, why it says nothing.
+    """Return the summary of one model's withdrawal, with its affected versions from the registry.
+
+    If the registry does not answer, `unknown` holds the error instead.
     """
+    summary = progress.summary(model)
     with RegistryClient(registry, token) as client:
         try:
-            return progress.summary(model) | affected_versions(
-                client, progress, model, clock, timeout
-            )
+            return summary | affected_versions(client, progress, model, clock, timeout)
         except RatchetError as error:
-            return progress.summary(model) | {"unknown": str(error)}
+            return summary | {"unknown": str(error)}
 
 
 def affected_versions(
     client: RegistryClient, progress: WithdrawalProgress, model: str, clock: Clock, timeout: float
 ) -> dict[str, Any]:
-    """The `versions` that were made with examples of the user, newest first; the `champion`, which
-    is served; and `without`, the newest version that was made without any withdrawn example: the
-    base, if no other.
+    """Return three facts about a model's versions.
 
-    Waits until the registry has heard all answers. Raises Unavailable when it has not within
-    `timeout` seconds, and Refused.
+    - `versions`: those made with examples of the user, newest first;
+    - `champion`: the served version;
+    - `without`: the newest version made without withdrawn examples, at the latest the base.
+
+    Waits until the registry has processed all answers. Raises Unavailable if it has not within
+    `timeout` seconds, and the errors of `RegistryClient`.
     """
-    begun = clock.monotonic()
+    started = clock.monotonic()
     while True:
-        items = client.get_all(f"/api/models/{model}/withdrawals")
-        heard = next((item for item in items if item["forgotten"] == progress.forgotten), None)
-        if heard is not None and heard["answers"] >= progress.event_count(model):
+        withdrawals = client.get_all(f"/api/models/{model}/withdrawals")
+        withdrawal = next(
+            (item for item in withdrawals if item["forgotten"] == progress.forgotten), None
+        )
+        if withdrawal is not None and withdrawal["answers"] >= progress.event_count(model):
             break
-        if clock.monotonic() - begun > timeout:
+        if clock.monotonic() - started > timeout:
             raise Unavailable(
-                f"the registry has not heard of the withdrawal from {model} within "
-                f"{timeout:g} s; ask it again later"
+                f"the registry did not process the withdrawal from {model} within {timeout:g} s; "
+                f"check GET /api/models/{model}/withdrawals later"
             )
         sleep(POLL_SECONDS)
     versions = client.get_all(f"/api/models/{model}/versions")
     return {
-        "versions": heard["versions"],
+        "versions": withdrawal["versions"],
         "champion": client.get(f"/api/models/{model}")["champion"],
         "without": next(
             version["version"] for version in versions if not version["withdrawn_examples"]
@@ -65,53 +69,54 @@ def affected_versions(
     }
 
 
-def show_reports(found: Iterable[dict[str, Any]]) -> None:
-    """Print the reports of some models, and under them what to know and to do."""
-    reports = list(found)
-    rows = [
-        (one["model"], one["waiting"], one["batches"], one["examples"], _versions(one))
-        for one in reports
-    ]
-    console.print_table(
-        (
-            "model",
-            "waiting removed",
-            "batches marked",
-            "examples in them",
-            "versions made with them",
-        ),
-        rows,
+def show_reports(reports: Iterable[dict[str, Any]]) -> None:
+    """Print a table of the reports, and below it the advice for each model."""
+    reports = list(reports)
+    columns = (
+        "model",
+        "waiting examples removed",
+        "batches marked",
+        "examples in them",
+        "versions made with them",
     )
-    for one in reports:
-        for line in advice(one):
-            console.out.print(f"{one['model']}: {line}", highlight=False, markup=False)
+    rows = [
+        (
+            report["model"],
+            report["waiting"],
+            report["batches"],
+            report["examples"],
+            _versions(report),
+        )
+        for report in reports
+    ]
+    console.print_table(columns, rows)
+    for report in reports:
+        for line in advice(report):
+            console.out.print(f"{report['model']}: {line}", highlight=False, markup=False)
 
 
-def advice(one: dict[str, Any]) -> list[str]:
-    """What an operator has to know, and does next, about one model."""
+def advice(report: dict[str, Any]) -> list[str]:
+    """Return warnings about one model, and the operator's next step."""
     lines = []
-    if one["unread"]:
+    if report["unread"]:
         lines.append(
-            "could not be searched, so nobody knows what of the user's is in them: "
-            f"{', '.join(one['unread'])}"
+            "could not be read, so it is unknown whether they contain the user's examples: "
+            f"{', '.join(report['unread'])}"
         )
-    if "unknown" in one:
+    champion = report.get("champion")
+    if "unknown" in report:
+        lines.append(f"the versions made with the examples are unknown: {report['unknown']}")
+    elif champion in report["versions"]:
         lines.append(
-            f"which versions were made with the examples could not be asked: {one['unknown']}"
-        )
-    elif one["champion"] in one["versions"]:
-        lines.append(
-            f"{one['champion']} is served and was made with them. To be rid of what it "
-            "learned, go back to the newest version made "
-            f"without: ratchet rollback {one['model']} --to {one['without']} --reason '…'. "
-            "What is trained from there leaves them out."
+            f"the served version {champion} was made with them. To remove what it learned, roll "
+            "back to the newest version made without: "
+            f"ratchet rollback {report['model']} --to {report['without']} --reason '…'. "
+            "Training continues from there without them."
         )
     else:
-        lines.append(
-            f"{one['champion']} is served and was made without them; nothing else is to be done."
-        )
+        lines.append(f"the served version {champion} was made without them; nothing else to do.")
     return lines
 
 
-def _versions(one: dict[str, Any]) -> str:
-    return "not known" if "unknown" in one else ", ".join(one["versions"]) or "none"
+def _versions(report: dict[str, Any]) -> str:
+    return "unknown" if "unknown" in report else ", ".join(report["versions"]) or "none"

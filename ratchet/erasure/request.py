@@ -1,4 +1,4 @@
-"""Having a user's feedback withdrawn: say so on the bus, and wait for every shard's answer."""
+"""Withdrawal request: publish `UserForgotten`, and wait for the answer of every shard."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -24,8 +24,8 @@ ShardPartition = tuple[str, int, int]
 
 @dataclass
 class WithdrawalProgress:
-    """What the shards have answered so far. Whoever is waited for answers for each partition that
-    the event was sent to.
+    """The answers received so far. Each shard answers once for each partition that the event was
+    sent to, in one or several parts.
     """
 
     forgotten: Id
@@ -33,24 +33,25 @@ class WithdrawalProgress:
     _parts: dict[ShardPartition, dict[int, ExamplesWithdrawn]] = field(default_factory=dict)
 
     def add(self, event: ExamplesWithdrawn) -> None:
+        """Record an answer; answers to other requests are ignored."""
         if event.forgotten == self.forgotten:
-            self._parts.setdefault((event.model, event.shard, event.received.partition), {})[
-                event.part
-            ] = event
+            parts = self._parts.setdefault((event.model, event.shard, event.received.partition), {})
+            parts[event.part] = event
 
     def event_count(self, model: str) -> int:
-        """How many events answered for a model."""
+        """Return the number of received events for a model."""
         return sum(len(parts) for (name, _, _), parts in self._parts.items() if name == model)
 
     @property
     def missing(self) -> list[ShardPartition]:
+        """The expected answers that are not complete, sorted."""
         return sorted(
             place for place in self.expected if not self._is_complete(self._parts.get(place, {}))
         )
 
     def summary(self, model: str) -> dict[str, Any]:
-        """What was withdrawn of a model, in numbers; `unread` are the objects that could not be
-        searched.
+        """Return the numbers of one model's withdrawal. `unread` lists the objects that could not
+        be searched.
         """
         events = [
             event
@@ -86,11 +87,11 @@ async def withdraw(
     on_progress: Callable[[str], None],
     security: Security = PLAINTEXT,
 ) -> WithdrawalProgress:
-    """Send an event and wait for all answers. `said` is told how far it is.
+    """Publish the event and wait for all answers. `on_progress` receives status lines.
 
-    It goes to every partition: what the user said before stands on any of them, and each is read at
-    its own pace. Raises Unavailable when not all have answered within `timeout` seconds, and
-    BusUnavailable.
+    The event goes to every partition, because the user's feedback may be on any of them and Kafka
+    orders records within a partition only. Raises Unavailable if answers are missing after
+    `timeout` seconds, and BusUnavailable.
     """
     producer = KafkaProducer(bootstrap_servers, security)
     await producer.start()
@@ -105,37 +106,36 @@ async def withdraw(
             for shard in range(model.shards)
             for partition in partitions
         }
-        answers = WithdrawalProgress(feedback_id_of(SOURCE, event.event_id), expected)
+        progress = WithdrawalProgress(feedback_id_of(SOURCE, event.event_id), expected)
         on_progress(f"sent {event.event_id}; waiting for {_shards(expected)}")
-        await _await_all(answers, reader, clock, timeout, on_progress)
+        await _await_all(progress, reader, clock, timeout, on_progress)
     finally:
         await reader.stop()
         await producer.stop()
-    return answers
+    return progress
 
 
 async def _await_all(
-    answers: WithdrawalProgress,
+    progress: WithdrawalProgress,
     reader: KafkaTopicReader,
     clock: Clock,
     timeout: float,
     on_progress: Callable[[str], None],
 ) -> None:
-    begun, before = clock.monotonic(), answers.missing
-    while missing := answers.missing:
-        if missing != before:
+    started, previous = clock.monotonic(), progress.missing
+    while missing := progress.missing:
+        if missing != previous:
             on_progress(f"waiting for {_shards(missing)}")
-            before = missing
-        if clock.monotonic() - begun > timeout:
+            previous = missing
+        if clock.monotonic() - started > timeout:
             raise Unavailable(
-                f"no answer from {_shards(missing)} within {timeout:g} s; the request is on "
-                "the bus and will be carried out once the "
-                "feedback and the dataset service run: look at their logs, and ask the "
-                "registry for /api/models/{model}/withdrawals"
+                f"no answer from {_shards(missing)} within {timeout:g} s; the request is on the "
+                "bus and takes effect once the feedback and dataset services run: check their "
+                "logs, and GET /api/models/{model}/withdrawals of the registry"
             )
         for record in await reader.read_new():
             try:
-                answers.add(decode(record.value, record.headers, ExamplesWithdrawn).event)
+                progress.add(decode(record.value, record.headers, ExamplesWithdrawn).event)
             except Unprocessable:
                 continue
         await asyncio.sleep(POLL_SECONDS)

@@ -131,7 +131,7 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(
     refused = ratchet(broker_apart, "replay", "--id", broken_id)
     assert (refused.returncode, refused.stdout) == (
         1,
-        "0 replayed\n1 replayed before; --again replays them once more\n",
+        "0 replayed\n1 skipped, replayed before; --again replays them as well\n",
     )
     await run_feedback()
 
@@ -198,7 +198,10 @@ def test_what_is_not_there_is_one_clear_line(broker: str) -> None:
             ("list", "no.such.topic"),
             "there is no topic no.such.topic.dlq here; there are dataset.withdrawals.dlq, ",
         ),
-        (("show", f"{DLQ}/0/987654321"), f"there is no dead letter at or about {DLQ}/0/987654321"),
+        (
+            ("show", f"{DLQ}/0/987654321"),
+            f"there is no dead letter with the position or source position {DLQ}/0/987654321",
+        ),
         (("show", "17"), "expected topic/partition/offset, found '17'"),
         (
             ("list", "--since", "[/]yesterday"),

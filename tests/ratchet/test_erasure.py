@@ -1,5 +1,5 @@
-"""`ratchet forget`: on the feedback, dataset and registry services over a real broker; and what it
-says when they are away.
+"""`ratchet forget` with the feedback, dataset and registry services on a real broker, and without
+them.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ REPORT: dict[str, Any] = {
 
 
 def withdrawn_event(shard: int, partition: int, **fields: Any) -> ExamplesWithdrawn:
-    said = {
+    fields_of_event = {
         "event_id": "x",
         "occurred_at": START,
         "model": "m",
@@ -59,11 +59,11 @@ def withdrawn_event(shard: int, partition: int, **fields: Any) -> ExamplesWithdr
         "batches": (),
     }
     return ExamplesWithdrawn.model_validate(
-        said | {"received": Position(topic="t", partition=partition, offset=0)} | fields
+        fields_of_event | {"received": Position(topic="t", partition=partition, offset=0)} | fields
     )
 
 
-def test_it_waits_for_every_part_of_every_shard_and_partition() -> None:
+def test_progress_waits_for_each_part_shard_and_partition() -> None:
     answers = WithdrawalProgress("f", {("m", 0, 0), ("m", 0, 1), ("m", 1, 0)})
     batches = [
         (WithdrawnBatch(batch_id=f"b{number}", number=number, feedback_ids=("e", f"e{number}")),)
@@ -86,16 +86,16 @@ def test_it_waits_for_every_part_of_every_shard_and_partition() -> None:
     }
 
 
-def test_it_says_what_to_do_next() -> None:
+def test_advice_names_the_next_step() -> None:
     assert "ratchet rollback m --to v1" in advice(REPORT)[0]
-    assert "nothing else is to be done" in advice(REPORT | {"champion": "v1"})[0]
+    assert "nothing else to do" in advice(REPORT | {"champion": "v1"})[0]
     unread, unknown = advice(REPORT | {"unread": ["gone"], "unknown": "away"})
     assert "gone" in unread
     assert "away" in unknown
 
 
 class Stack:
-    """The three services on one model, and the command line beside them."""
+    """Three services for one model, and the command line."""
 
     def __init__(self, broker: str, folder: Path) -> None:
         self.broker = broker
@@ -121,28 +121,28 @@ class Stack:
         }
         self.registry = ServiceProcess("registry", broker, folder, **registry)
         self.store = FsspecStore(str(folder / "objects"))
-        self.said = 0
+        self.sent = 0
 
     def users(self, count: int) -> list[str]:
-        """Names whose feedback goes to the first shard."""
+        """Return names of users whose feedback goes to the first shard."""
         names = (f"user{number}" for number in range(1000))
         return [name for name in names if self.file.shard_of(name, None, "") == 0][:count]
 
     async def send_feedback(self, users: Sequence[str]) -> None:
-        """A thumb up of each, whatever partition it falls on."""
+        """Send a thumbs-up of each user, on any partition."""
         records = []
         for user in users:
-            self.said += 1
+            self.sent += 1
             event = {
-                "event_id": f"{self.model}-{user}-{self.said}",
+                "event_id": f"{self.model}-{user}-{self.sent}",
                 "occurred_at": START.isoformat(),
                 "model": self.model,
-                "input": words(f"prompt {self.said}"),
-                "output": words(f"answer {self.said}"),
+                "input": words(f"prompt {self.sent}"),
+                "output": words(f"answer {self.sent}"),
                 "feedback_type": "thumbs_up",
                 "user_id": user,
             }
-            records.append((f"conversation {self.said}".encode(), json.dumps(event).encode(), ()))
+            records.append((f"conversation {self.sent}".encode(), json.dumps(event).encode(), ()))
         await send(self.broker, FEEDBACK_RECEIVED, records)
 
     async def pending(self, count: int) -> None:
@@ -150,17 +150,17 @@ class Stack:
         await self.dataset.wait_until(lambda: line in self.dataset.metrics, f"waiting with {count}")
 
     async def batches(self, count: int) -> list[BatchReady]:
-        found: list[BatchReady] = []
+        batches: list[BatchReady] = []
         async with aclosing(read(self.broker, TRAINING_BATCHES)) as records:
             async for record in records:
                 event = decode(record.value, record.headers, BatchReady).event
-                found += [event] if event.model == self.model else []
-                if len(found) == count:
+                batches += [event] if event.model == self.model else []
+                if len(batches) == count:
                     break
-        return found
+        return batches
 
     async def version(self, batch: BatchReady) -> str:
-        """The version that is registered for a batch, as if it had been trained."""
+        """Register a version for a batch, as the trainer would, and return its name."""
         base = self.get_json(f"/api/models/{self.model}")["champion"]
         saved = checkpoint(f"run of {self.model}", base, model=self.model).model_copy(
             update={"batch_id": batch.batch_id}
@@ -194,7 +194,7 @@ class Stack:
 
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
-async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made_of_snapshots(
+async def test_examples_of_a_forgotten_user_are_withdrawn_everywhere(
     broker: str, tmp_path: Path
 ) -> None:
     stack = Stack(broker, tmp_path)
@@ -208,10 +208,9 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
         base = stack.get_json(f"/api/models/{stack.model}")["champion"]
         version = await stack.version(batches[1])
 
-        done = stack.forget(ann, "--reason", "asked by letter", "--json")
-        assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
-        (report,) = said["models"]
+        result = stack.forget(ann, "--reason", "asked by letter", "--json")
+        assert result.returncode == 0, result.stderr
+        (report,) = json.loads(result.stdout)["models"]
         assert report == {
             "model": stack.model,
             "waiting": 1,
@@ -234,7 +233,7 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
 
         shown = stack.forget(ann, registry=free_port())
         assert shown.returncode == 0, shown.stderr
-        assert "not known" in shown.stdout
+        assert "unknown" in shown.stdout
         assert "does not answer" in shown.stdout
 
         await stack.send_feedback([bob, cleo, cleo])
@@ -282,28 +281,26 @@ async def test_a_forgotten_user_s_examples_leave_what_waits_and_all_that_is_made
 
 
 @pytest.mark.kafka
-def test_without_services_it_says_that_the_request_is_on_the_bus(
-    broker: str, tmp_path: Path
-) -> None:
+def test_without_services_the_request_stays_on_the_bus(broker: str, tmp_path: Path) -> None:
     stack = Stack(broker, tmp_path)
-    done = stack.forget("zoe", "--timeout", "1")
-    assert done.returncode == 1
-    assert f"{stack.model}#0, {stack.model}#1" in done.stderr
-    assert "the request is on the bus and will be carried out" in done.stderr.replace("\n", " ")
+    result = stack.forget("zoe", "--timeout", "1")
+    assert result.returncode == 1
+    assert f"{stack.model}#0, {stack.model}#1" in result.stderr
+    assert "the request is on the bus and takes effect" in result.stderr.replace("\n", " ")
     assert stack.forget("zoe", "--model", "other").returncode == 1
 
 
 async def withdrawn_events(stack: Stack) -> list[ExamplesWithdrawn]:
     async with aclosing(read(stack.broker, DATASET_WITHDRAWALS, seconds=2)) as records:
-        found = [
+        events = [
             decode(record.value, record.headers, ExamplesWithdrawn).event
             async for record in records
         ]
-    return [event for event in found if event.model == stack.model]
+    return [event for event in events if event.model == stack.model]
 
 
 async def assert_entries_removed(stack: Stack, user: str) -> None:
-    """In the table, only what the user said since names them."""
+    """In the table, only the user's feedback after the withdrawal names the user."""
     newest: dict[bytes, bytes] = {}
     async with aclosing(read(stack.broker, DATASET_ENTRIES, seconds=2)) as records:
         async for record in records:
@@ -311,5 +308,5 @@ async def assert_entries_removed(stack: Stack, user: str) -> None:
                 newest[record.key or b""] = record.value or b""
     entries = TableState.from_records(newest.items()).entries
     naming = [entry.feedback_id for entry in entries if entry.influence == f"user:{user}"]
-    assert naming == [f"{stack.model}-{user}-{stack.said}"]
+    assert naming == [f"{stack.model}-{user}-{stack.sent}"]
     assert [entry.reason for entry in entries if entry.revoked is not None] == ["withdrawn"]
