@@ -122,7 +122,8 @@ def test_a_correction_in_another_format_than_the_policy_demands_is_refused() -> 
         )
     assert refused.value.field == "corrected_output"
     assert (
-        refused.value.reason == "is not JSON, and the model would learn it (reward policy 'mine', version 7)"
+        refused.value.reason
+        == "is not JSON, and the model would learn it (reward policy 'mine', version 7)"
     )
     assert (
         score(
