@@ -26,8 +26,9 @@ def reward_parts(
     if feedback.validation_score is not None:
         value = 2 * feedback.validation_score - 1
         parts.append(RewardPart(name="validation", value=value, weight=policy.validation))
-    if (value := getattr(policy.actions, feedback.feedback_type, None)) is not None:
-        parts.append(RewardPart(name="action", value=value, weight=policy.action))
+    action_value = getattr(policy.actions, feedback.feedback_type, None)
+    if action_value is not None:
+        parts.append(RewardPart(name="action", value=action_value, weight=policy.action))
     if feedback.feedback_type == "correction" and feedback.corrected_output is not None:
         distance = word_distance(feedback.output, feedback.corrected_output)
         parts.append(

@@ -45,7 +45,7 @@ def printed(broker: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-async def test_from_a_letter_to_the_event_that_it_should_have_been(
+async def test_dead_letters_are_listed_shown_and_replayed(
     broker_apart: str, tmp_path: Path
 ) -> None:
     """Feedback for a model that is not declared yet, and bytes that never will be an event; then
@@ -170,7 +170,7 @@ async def test_from_a_letter_to_the_event_that_it_should_have_been(
     )
 
 
-async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(
+async def test_a_replay_over_the_topic_size_limit_is_explained(
     broker_apart: str, tmp_path: Path
 ) -> None:
     running = service("feedback", broker_apart, tmp_path)
@@ -192,7 +192,7 @@ async def test_a_replay_that_the_topic_refuses_for_its_size_says_so(
     assert printed(broker_apart, "replay")["replayed"] == 1
 
 
-def test_what_is_not_there_is_one_clear_line(broker: str) -> None:
+def test_an_unknown_letter_or_topic_is_a_one_line_error(broker: str) -> None:
     for arguments, words in (
         (
             ("list", "no.such.topic"),
@@ -215,7 +215,7 @@ def test_what_is_not_there_is_one_clear_line(broker: str) -> None:
         assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_a_broker_that_is_away_is_one_clear_line() -> None:
+def test_an_unavailable_broker_is_a_one_line_error() -> None:
     for arguments in (("list",), ("show", f"{DLQ}/0/0"), ("replay",)):
         done = ratchet(f"127.0.0.1:{free_port()}", *arguments)
         assert done.returncode == 1

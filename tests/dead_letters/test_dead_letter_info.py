@@ -52,7 +52,7 @@ def notice(
 
 
 @given(headers, st.text(), st.text())
-def test_a_notice_comes_back_from_its_headers_and_is_the_only_one(
+def test_info_survives_a_round_trip_through_headers(
     came_with: list[Header], reason: str, field: str
 ) -> None:
     said = DeadLetterInfo.for_error(
@@ -67,7 +67,7 @@ def test_a_notice_comes_back_from_its_headers_and_is_the_only_one(
     )
 
 
-def test_a_notice_says_who_where_why_and_when() -> None:
+def test_info_has_service_position_reason_and_time() -> None:
     assert notice().model_dump() == {
         "topic": "feedback.received",
         "partition": 2,
@@ -82,14 +82,14 @@ def test_a_notice_says_who_where_why_and_when() -> None:
     }
 
 
-def test_what_cannot_be_written_is_written_as_an_escape_and_long_words_are_cut() -> None:
+def test_unprintable_text_is_escaped_and_long_text_is_cut() -> None:
     said = notice(ContractViolation("\ud800" + "x" * 5000, "y" * 5000))
     assert said.reason.startswith("\\ud800x")
     assert (len(said.reason), len(said.field)) == (MAX_REASON, MAX_FIELD)
 
 
 @given(headers, st.integers(1, 100_000))
-def test_a_replayed_record_has_one_attempt_more(came_with: list[Header], attempt: int) -> None:
+def test_a_replay_increases_the_attempt(came_with: list[Header], attempt: int) -> None:
     letter = notice().model_copy(update={"attempt": attempt})
     replayed = [*original_headers(came_with), *replay_headers(letter, NOW)]
     assert read_replay(replayed) == (SOURCE, NOW)
@@ -99,7 +99,7 @@ def test_a_replayed_record_has_one_attempt_more(came_with: list[Header], attempt
 
 
 @pytest.mark.parametrize("said", [b"", b"-1", b"x", b"1.5", b"9" * 400, "٣".encode(), None])
-def test_an_attempt_that_is_no_number_counts_as_none(said: bytes | None) -> None:
+def test_an_invalid_attempt_counts_as_zero(said: bytes | None) -> None:
     assert notice(came_with=[("ratchet_replay_attempt", said)]).attempt == 1
 
 
@@ -112,13 +112,13 @@ def test_an_attempt_that_is_no_number_counts_as_none(said: bytes | None) -> None
         {"ratchet_dlq_topic": None},
     ],
 )
-def test_headers_that_say_nothing_whole_are_no_notice(changed: dict[str, bytes | None]) -> None:
+def test_incomplete_headers_are_not_an_info(changed: dict[str, bytes | None]) -> None:
     said: list[Header] = [(name, changed.get(name, value)) for name, value in notice().headers()]
     assert DeadLetterInfo.from_headers(said) is None
     assert DeadLetterInfo.from_headers([]) is None
 
 
-def test_letters_of_before_versions_and_attempts_can_be_read() -> None:
+def test_older_letters_without_version_and_attempt_decode() -> None:
     old = [
         (name, value)
         for name, value in notice().headers()
@@ -132,7 +132,7 @@ def test_letters_of_before_versions_and_attempts_can_be_read() -> None:
     st.integers(0, 10**9),
     st.integers(0, 2**63 - 1),
 )
-def test_places_have_names(topic: str, partition: int, offset: int) -> None:
+def test_positions_are_formatted_and_parsed(topic: str, partition: int, offset: int) -> None:
     at = Position(topic=topic, partition=partition, offset=offset)
     assert parse_position(format_position(at)) == at
 
@@ -140,12 +140,12 @@ def test_places_have_names(topic: str, partition: int, offset: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "topic", "topic/1", "a/b/1", "/1/1", "topic/1/-1", "topic/1/1/1", "topic/1/1 "]
 )
-def test_other_text_names_no_place(text: str) -> None:
+def test_other_text_is_not_a_position(text: str) -> None:
     with pytest.raises(ValueError, match="expected topic/partition/offset"):
         parse_position(text)
 
 
-async def test_a_record_that_was_replayed_becomes_a_letter_with_its_own_headers_only() -> None:
+async def test_a_replayed_record_loses_replay_headers_in_its_letter() -> None:
     bus = MemoryBus()
     headers: list[Header] = [
         ("trace", None),

@@ -143,7 +143,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_feedback_from_end_to_end() -> None:
+async def test_malformed_feedback_from_end_to_end() -> None:
     cases = generate_odd_inputs(SEED, CASES, golden_event(FeedbackReceived))
     bus = await scored(cases)
     dead = letters(bus, FEEDBACK_RECEIVED)
@@ -169,7 +169,7 @@ async def test_feedback_from_end_to_end() -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_scored_feedback() -> None:
+async def test_malformed_scored_feedback() -> None:
     cases = generate_odd_inputs(SEED + 1, CASES, golden_event(FeedbackScored))
     sent = records(cases, FEEDBACK_SCORED)
     bus, table = await collect_batches(sent)
@@ -191,7 +191,7 @@ async def test_scored_feedback() -> None:
     [event for event in EVENTS if event not in (FeedbackReceived, FeedbackScored)],
     ids=lambda event: event.__name__,
 )
-async def test_every_other_event_in_the_loop_that_consumes(event: type[Event]) -> None:
+async def test_every_other_event_in_the_consume_loop(event: type[Event]) -> None:
     (topic,) = (topic for topic in TOPICS if event in topic.events)
     cases = generate_odd_inputs(SEED + 2, 500, golden_event(event))
     sent, handled, bus = records(cases, topic.name), set(), MemoryBus()
@@ -209,7 +209,7 @@ async def test_every_other_event_in_the_loop_that_consumes(event: type[Event]) -
     assert bus.committed == {topic.name: len(sent)}
 
 
-def test_the_same_seed_gives_the_same_input_and_another_seed_another() -> None:
+def test_the_seed_determines_the_input() -> None:
     first, again, other = (
         generate_odd_inputs(seed, 500, golden_event(FeedbackReceived)) for seed in (1, 1, 2)
     )

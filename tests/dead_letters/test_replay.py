@@ -94,7 +94,7 @@ async def world(*values: bytes) -> ReplayWorld:
     return made
 
 
-async def test_what_is_still_bad_comes_back_with_one_attempt_more_until_it_is_left_alone() -> None:
+async def test_attempts_increase_until_the_limit() -> None:
     it = await world(b"bad", b"good")
     for attempt in (1, 2):
         assert [letter.info.attempt for letter in it.letters() if letter.replayed is None] == [
@@ -110,7 +110,7 @@ async def test_what_is_still_bad_comes_back_with_one_attempt_more_until_it_is_le
     assert it.handled == [b"good"]
 
 
-async def test_a_replayed_record_is_the_one_that_was_sent() -> None:
+async def test_a_replayed_record_equals_the_original() -> None:
     it = await world(b"bad")
     await it.replay()
     sent, replayed = it.topics[TOPIC]
@@ -122,7 +122,7 @@ async def test_a_replayed_record_is_the_one_that_was_sent() -> None:
     assert dict(replayed.headers)["ratchet_replay_of"] == f"{TOPIC}/0/0".encode()
 
 
-async def test_again_replays_what_was_replayed_and_what_was_tried_too_often() -> None:
+async def test_again_includes_replayed_and_exhausted_letters() -> None:
     it = await world(b"bad", b"bad")
     assert (await it.replay(), await it.replay(again=True)) == (2, 2)
     chosen = plan_replay(it.letters(), limit=1, attempts=1, again=False)
@@ -134,7 +134,7 @@ async def test_again_replays_what_was_replayed_and_what_was_tried_too_often() ->
     )
 
 
-async def test_the_oldest_come_first_and_the_limit_leaves_the_rest() -> None:
+async def test_oldest_letters_are_replayed_first_up_to_the_limit() -> None:
     it = await world(*[b"bad"] * 5)
     chosen = plan_replay(it.letters(), limit=2, attempts=3, again=False)
     assert [letter.info.offset for letter in chosen.letters] == [0, 1]
@@ -143,7 +143,7 @@ async def test_the_oldest_come_first_and_the_limit_leaves_the_rest() -> None:
     assert [letter.info.offset for letter in it.letters() if letter.replayed is None] == [2, 3, 4]
 
 
-async def test_death_between_the_replay_and_its_note_replays_under_the_same_name() -> None:
+async def test_a_crash_before_the_mark_repeats_the_replay() -> None:
     it = await world(b"bad")
     it.fails_on = DLQ
     with pytest.raises(BusUnavailable):
@@ -156,7 +156,7 @@ async def test_death_between_the_replay_and_its_note_replays_under_the_same_name
     ] * 2
 
 
-async def test_a_letter_that_a_crash_wrote_twice_is_one() -> None:
+async def test_a_letter_written_twice_counts_once() -> None:
     it = await world(b"bad", b"bad")
     first = it.topics[DLQ][0]
     await it.send(DLQ, first.key, first.value, first.headers)
@@ -171,7 +171,7 @@ async def test_a_letter_that_a_crash_wrote_twice_is_one() -> None:
     } == {True}
 
 
-async def test_a_letter_that_has_left_its_topic_is_not_replayed() -> None:
+async def test_an_expired_letter_is_not_replayed() -> None:
     it = await world(b"bad")
     (letter,) = it.letters()
     it.topics[DLQ].clear()
@@ -180,7 +180,7 @@ async def test_a_letter_that_has_left_its_topic_is_not_replayed() -> None:
 
 
 @given(st.data())
-async def test_the_order_of_partitions_does_not_matter(data: st.DataObject) -> None:
+async def test_partition_order_does_not_matter(data: st.DataObject) -> None:
     it = await world(b"bad", b"good", b"bad", b"bad")
     await it.replay(limit=2)
     await it.consume()
@@ -219,7 +219,7 @@ async def test_filters() -> None:
     assert found(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=7))) == []
 
 
-async def test_a_field_is_named_by_the_beginning_of_its_path() -> None:
+async def test_a_field_filter_matches_path_prefixes() -> None:
     it = await world(b"bad")
     (letter,) = it.letters()
     record = it.topics[DLQ][0]
@@ -236,7 +236,7 @@ async def test_a_field_is_named_by_the_beginning_of_its_path() -> None:
     ]
 
 
-def test_topics_may_be_named_by_their_source() -> None:
+def test_a_topic_may_be_given_by_its_source_topic() -> None:
     existing = {"b.dlq", "a", "b", "a.dlq"}
     assert letter_topics(existing, None) == ["a.dlq", "b.dlq"]
     assert letter_topics(existing, "a") == letter_topics(existing, "a.dlq") == ["a.dlq"]
@@ -246,7 +246,7 @@ def test_topics_may_be_named_by_their_source() -> None:
         letter_topics({"a"}, None)
 
 
-def test_moments() -> None:
+def test_since_accepts_times_and_ages() -> None:
     assert parse_since("12h", START) == START - timedelta(hours=12)
     assert parse_since("2026-05-04T00:00:00Z", START) == parse_since("2026-05-04", START) == START
     for text in ("yesterday", "999999d", "", "-1h"):

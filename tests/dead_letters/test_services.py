@@ -86,7 +86,7 @@ def assert_reconciled(
             )
 
 
-async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path: Path) -> None:
+async def test_every_malformed_record_has_a_dead_letter(broker_apart: str, tmp_path: Path) -> None:
     cases = generate_odd_inputs(SEED, CASES, HELLO)
     feedback = service("feedback", broker_apart, tmp_path)
     await put(
@@ -114,7 +114,7 @@ async def test_odd_input_is_reconciled_from_outside(broker_apart: str, tmp_path:
     )
 
 
-async def test_odd_scored_feedback_is_reconciled_from_outside(
+async def test_every_malformed_scored_record_has_a_dead_letter(
     broker_apart: str, tmp_path: Path
 ) -> None:
     cases = generate_odd_inputs(SEED, CASES, golden_event(FeedbackScored))
@@ -153,7 +153,7 @@ def identity(record: Record) -> str | None:
         return None
 
 
-async def test_records_at_the_limit_and_beyond(broker_apart: str, tmp_path: Path) -> None:
+async def test_records_at_and_over_the_size_limit(broker_apart: str, tmp_path: Path) -> None:
     """What the broker takes becomes an event or a letter, even where compression hid its size; more
     is refused to the producer.
     """
@@ -202,7 +202,7 @@ async def test_records_at_the_limit_and_beyond(broker_apart: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "topic"), [("feedback", FEEDBACK_RECEIVED), ("dataset", FEEDBACK_SCORED)]
 )
-async def test_a_service_stops_rather_than_drop_and_goes_on_once_the_topic_is_mended(
+async def test_a_service_stops_instead_of_dropping_and_resumes(
     name: str, topic: str, broker_apart: str, tmp_path: Path
 ) -> None:
     good = [
@@ -249,7 +249,7 @@ async def test_a_service_stops_rather_than_drop_and_goes_on_once_the_topic_is_me
     assert said_of == {"a", "b"}
 
 
-async def test_a_record_with_neither_key_nor_value_can_be_written(broker_apart: str) -> None:
+async def test_a_record_without_key_and_value_can_be_dead_letter(broker_apart: str) -> None:
     producer = KafkaProducer(broker_apart)
     await producer.start()
     try:

@@ -45,7 +45,7 @@ class FullTopicBus(MemoryBus):
         return self.send(topic, key, value, headers)
 
 
-async def test_feedback() -> None:
+async def test_feedback_stops_without_a_commit() -> None:
     bus = FullTopicBus()
     feedback = FeedbackHandler(
         Policies(MODELS), bus, runtime_of("feedback", ManualClock(START), log=LOG)
@@ -61,7 +61,7 @@ async def test_feedback() -> None:
     ]
 
 
-async def test_dataset() -> None:
+async def test_dataset_stops_without_a_commit() -> None:
     bus, table = FullTopicBus(), MemoryTable()
     dataset = Dataset(
         MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1

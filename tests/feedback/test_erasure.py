@@ -70,7 +70,7 @@ def requests(place: Position = PLACE, **fields: Any) -> list[KeyedRequest]:
     return withdrawal_requests(forgotten, place, Policies(MODELS))
 
 
-def test_it_is_known_by_its_type_in_either_mode_and_all_else_is_feedback() -> None:
+def test_the_event_type_tells_user_forgotten_from_feedback() -> None:
     for said in (
         binary(FORGOTTEN | {"colour": "ignored"}),
         record(
@@ -90,20 +90,20 @@ def test_it_is_known_by_its_type_in_either_mode_and_all_else_is_feedback() -> No
         assert decode_user_forgotten(feedback) is None
 
 
-def test_a_user_is_looked_for_under_the_name_that_scoring_left() -> None:
+def test_the_request_has_the_pseudonym_of_scored_feedback() -> None:
     assert {request.event.user_id for request in requests(user_id="ann@example.com")} == {
         pseudonym("user", "ann@example.com")
     }
     assert {request.event.user_id for request in requests(user_id="ann")} == {"ann"}
 
 
-def test_one_that_names_no_user_is_refused_with_the_field() -> None:
+def test_a_request_without_a_user_is_refused_with_the_field() -> None:
     with pytest.raises(ContractViolation) as refused:
         decode_user_forgotten(binary({"user_id": ""}))
     assert refused.value.field == "user_id"
 
 
-def test_every_shard_of_every_model_is_asked_under_the_key_of_its_feedback() -> None:
+def test_every_shard_gets_a_request_under_its_key() -> None:
     asked = requests(reason="asked by letter")
     assert [(one.event.model, one.event.shard, one.key) for one in asked] == [
         ("support", 0, "support#0"),
@@ -117,19 +117,19 @@ def test_every_shard_of_every_model_is_asked_under_the_key_of_its_feedback() -> 
     assert {one.event.received for one in asked} == {PLACE}
 
 
-def test_a_model_that_is_named_is_the_only_one_asked() -> None:
+def test_a_named_model_is_the_only_one_requested() -> None:
     assert [one.key for one in requests(model="sales")] == ["sales"]
     with pytest.raises(UnknownModel):
         requests(model="other")
 
 
-def test_the_same_event_makes_the_same_requests_and_at_another_place_others() -> None:
+def test_requests_depend_on_the_event_and_its_position() -> None:
     assert requests() == requests()
     elsewhere = requests(PLACE.model_copy(update={"partition": 3}))
     assert len({one.event.event_id for one in (*requests(), *elsewhere)}) == 8
 
 
-def test_an_id_that_is_too_long_with_its_source_is_refused() -> None:
+def test_a_too_long_id_with_its_source_is_refused() -> None:
     with pytest.raises(ContractViolation) as refused:
         requests(event_id="e" * 251)
     assert refused.value.field == "source"

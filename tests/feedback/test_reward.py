@@ -32,15 +32,13 @@ TYPES = [
         ("validation", None, 0.0),
     ],
 )
-def test_what_each_type_of_feedback_is_worth_alone(
-    feedback_type: str, part: str | None, reward: float
-) -> None:
+def test_reward_of_each_feedback_type(feedback_type: str, part: str | None, reward: float) -> None:
     parts = reward_parts(make_feedback(feedback_type, "a b", corrected_output="c d"), (), POLICY)
     assert [found.name for found in parts] == ([part] if part else [])
     assert mean_reward(parts) == reward
 
 
-def test_every_part_stands_with_its_value_and_its_weight() -> None:
+def test_every_part_has_its_value_and_weight() -> None:
     policy = RewardPolicy(validation=3.0, action=1.0, correction=2.0, rules=0.5)
     said = make_feedback("correction", "a b c d", corrected_output="a b c x", validation_score=0.9)
     parts = reward_parts(said, ("cut_off", "format"), policy)
@@ -51,21 +49,21 @@ def test_every_part_stands_with_its_value_and_its_weight() -> None:
     ]
 
 
-def test_a_correction_counts_by_how_much_of_the_answer_had_to_change() -> None:
+def test_a_correction_counts_by_the_share_of_changed_words() -> None:
     """Of `a b c d` and `a b c x`, 6 of 8 words are common: a quarter changed."""
     assert word_distance("a b c d", "a b c x") == 0.25
     assert word_distance("a b", "c d") == 1.0
     assert word_distance("a b", "a b") == 0.0
 
 
-def test_a_policy_can_say_what_an_action_is_worth() -> None:
+def test_a_policy_sets_action_values() -> None:
     policy = RewardPolicy(actions=ActionRewards(regenerated=0.0, thumbs_up=0.25))
     assert mean_reward(reward_parts(make_feedback("regenerated"), (), policy)) == 0.0
     assert mean_reward(reward_parts(make_feedback("thumbs_up"), (), policy)) == 0.25
 
 
 @given(st.text(), st.text())
-def test_change_is_symmetric_and_a_share(before: str, after: str) -> None:
+def test_word_distance_is_symmetric_and_a_share(before: str, after: str) -> None:
     assert 0.0 <= word_distance(before, after) == word_distance(after, before) <= 1.0
     assert word_distance(before, before) == 0.0
 
@@ -77,7 +75,7 @@ def test_change_is_symmetric_and_a_share(before: str, after: str) -> None:
     st.lists(st.floats(0, 5), min_size=4, max_size=4),
     st.lists(st.sampled_from(["empty", "cut_off", "repetitive", "format"]), unique=True),
 )
-def test_parts_have_names_of_their_own_and_are_in_range(
+def test_parts_have_unique_names_and_are_in_range(
     feedback_type: str, output: str, score: float | None, weights: list[float], broken: list[Rule]
 ) -> None:
     said = make_feedback(feedback_type, output, validation_score=score, corrected_output="right")

@@ -7,12 +7,12 @@ ANY = format_check(RewardPolicy())
 JSON = format_check(RewardPolicy(format="json"))
 
 
-def test_a_sound_answer_breaks_no_rule() -> None:
+def test_a_valid_answer_breaks_no_rule() -> None:
     assert broken_rules(make_feedback(output="a good answer"), ANY) == ()
     assert broken_rules(make_feedback(output='{"a": 1}'), JSON) == ()
 
 
-def test_which_rules_an_answer_breaks() -> None:
+def test_broken_rules_by_answer() -> None:
     assert broken_rules(make_feedback(output=" \n"), JSON) == ("empty",)
     assert broken_rules(make_feedback(output="a good answer"), JSON) == ("format",)
     assert broken_rules(
@@ -24,13 +24,13 @@ def test_which_rules_an_answer_breaks() -> None:
     assert broken_rules(make_feedback(output="I am sorry for that. " * 10), ANY) == ("repetitive",)
 
 
-def test_answers_that_are_cut_off() -> None:
+def test_cut_off_answers() -> None:
     assert is_cut_off("```python\nx = 1", None)
     assert is_cut_off("so", "length")
     assert not is_cut_off("```python\nx = 1\n```", "stop")
 
 
-def test_answers_that_repeat_themselves() -> None:
+def test_repetitive_answers() -> None:
     assert is_repetitive("I am sorry for that. " * 10)
     assert not is_repetitive("yes yes yes yes")
     assert not is_repetitive(" ".join(str(number) for number in range(100)))

@@ -29,7 +29,7 @@ def record(headers: tuple[tuple[str, bytes], ...] = (), **changed: Any) -> Recor
     return Record("feedback.received", 2, 17, None, json.dumps(SAID | changed).encode(), headers)
 
 
-def test_a_scored_event_says_all_that_was_said_and_how_it_was_scored() -> None:
+def test_a_scored_event_has_the_feedback_and_its_scoring() -> None:
     scored = score(record(), POLICIES)
     event = scored.event
     assert event.model_dump(mode="json", include=set(SAID)) == SAID
@@ -63,12 +63,12 @@ def test_all_feedback_of_one_user_goes_to_one_shard() -> None:
     )
 
 
-def test_feedback_for_a_model_that_is_not_declared_is_refused_by_name() -> None:
+def test_feedback_for_an_undeclared_model_is_refused() -> None:
     with pytest.raises(UnknownModel, match="no model file declares 'other'"):
         score(record(model="other"), POLICIES)
 
 
-def test_what_is_no_event_is_refused_with_the_field() -> None:
+def test_an_invalid_event_is_refused_with_the_field() -> None:
     with pytest.raises(Undecodable):
         score(Record("feedback.received", 0, 0, None, b"{", ()), POLICIES)
     with pytest.raises(ContractViolation) as refused:
@@ -76,7 +76,7 @@ def test_what_is_no_event_is_refused_with_the_field() -> None:
     assert refused.value.field == "validation_score"
 
 
-def test_a_source_that_makes_the_identity_too_long_is_refused() -> None:
+def test_a_too_long_source_is_refused() -> None:
     headers = (
         ("ce_specversion", b"1.0"),
         ("ce_type", b"t"),
@@ -100,7 +100,7 @@ def with_reward(**reward: Any) -> Policies:
     )
 
 
-def test_the_reward_is_what_its_parts_come_to() -> None:
+def test_the_reward_is_the_weighted_mean_of_its_parts() -> None:
     policies = with_reward(name="mine", version=7, validation=3.0, format="json")
     event = score(
         record(validation_score=0.9, feedback_type="thumbs_down", output="no JSON"), policies
@@ -114,7 +114,7 @@ def test_the_reward_is_what_its_parts_come_to() -> None:
     assert (event.policy.name, event.policy.version) == ("mine", 7)
 
 
-def test_a_correction_in_another_format_than_the_policy_demands_is_refused() -> None:
+def test_a_correction_in_a_wrong_format_is_refused() -> None:
     policies = with_reward(name="mine", version=7, format="json")
     with pytest.raises(ContractViolation) as refused:
         score(
@@ -137,7 +137,7 @@ def test_a_correction_in_another_format_than_the_policy_demands_is_refused() -> 
     ).event.reward == pytest.approx(1 / 3)
 
 
-def test_the_format_is_judged_as_the_answer_was_given() -> None:
+def test_the_format_is_checked_before_redaction() -> None:
     """The placeholder does not fit the pattern that the address does."""
     policies = with_reward(pattern="^[a-z.]+@[a-z.]+$")
     event = score(
@@ -150,7 +150,7 @@ def test_the_format_is_judged_as_the_answer_was_given() -> None:
     assert [part.name for part in event.parts] == ["correction"]
 
 
-def test_a_correction_is_measured_on_what_redaction_left() -> None:
+def test_a_correction_is_measured_after_redaction() -> None:
     """An address in other letters or a number in other groups is the same text afterwards: there is
     nothing to learn from it.
     """
@@ -164,7 +164,7 @@ def test_a_correction_is_measured_on_what_redaction_left() -> None:
     assert -0.2 < score(record(feedback_type="correction", **said), POLICIES).event.reward < 0
 
 
-def test_what_was_taken_out_is_counted_by_kind() -> None:
+def test_redactions_are_counted_by_kind() -> None:
     scored = score(
         record(user_id="ann@example.com", output="203.0.113.9 and 203.0.113.9"), POLICIES
     )

@@ -49,7 +49,7 @@ async def collect(broker: str, topic: str, model: str, count: int) -> list[Recor
     return found
 
 
-async def test_every_form_of_an_event_is_scored_and_what_is_none_is_kept_with_the_reason(
+async def test_every_event_form_is_scored_and_others_dead_letter(
     broker: str, tmp_path: Path
 ) -> None:
     model = f"m{uuid4().hex[:8]}"
@@ -134,9 +134,7 @@ def personal(model: str, number: int, value: str) -> dict[str, Any]:
     )
 
 
-async def test_no_personal_data_reaches_the_scored_feedback_in_any_field(
-    broker: str, tmp_path: Path
-) -> None:
+async def test_no_personal_data_reaches_scored_feedback(broker: str, tmp_path: Path) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / f"{model}.yaml").write_text(

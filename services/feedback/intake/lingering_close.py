@@ -37,11 +37,11 @@ class LingeringClose:
                 await send(message)
             elif message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), (b"connection", b"close")]
-                await send(message | {"headers": headers})
+                await send({**message, "headers": headers})
             elif message.get("more_body", False):
                 await send(message)
             else:
-                await send(message | {"more_body": True})
+                await send({**message, "more_body": True})
                 await _drain(receive)
                 await send({"type": "http.response.body"})
 

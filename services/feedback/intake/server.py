@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
 
@@ -71,7 +71,7 @@ class BoundedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request. uvicorn calls this while it handles h11's error."""
         error = sys.exception()
-        cycle = self.cycle
+        cycle = self._current_cycle
         started = False
         if cycle is not None and not cycle.response_complete:
             started = cycle.response_started
@@ -82,6 +82,11 @@ class BoundedProtocol(H11Protocol):
         else:
             status = HTTPStatus(getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST))
             self._refuse(status, f"the request is not valid HTTP/1.1: {error}")
+
+    @property
+    def _current_cycle(self) -> RequestResponseCycle | None:
+        """The last request and its response; None before the first request."""
+        return self.cycle
 
     def _refuse(self, status: HTTPStatus, detail: str, headers: str = "") -> None:
         """Answer without the application; close once the client had time to read the answer."""
@@ -100,7 +105,7 @@ class BoundedProtocol(H11Protocol):
 
     def _await_next_part(self) -> None:
         """Set the deadline of the part of a request that has to arrive next, if any."""
-        cycle = self.cycle
+        cycle = self._current_cycle
         awaited: tuple[object, str] | None
         if cycle is None or cycle.response_complete:
             awaited = cycle, "head"

@@ -39,7 +39,7 @@ async def raw(intake: RunningIntake, request: bytes) -> bytes:
         writer.close()
 
 
-async def test_what_is_accepted_is_in_kafka_and_a_connection_is_kept() -> None:
+async def test_accepted_events_are_delivered_over_keep_alive() -> None:
     async with running_intake() as intake, httpx.AsyncClient() as client:
         answer = await post(client, intake, events(3))
         assert (answer.status_code, answer.json()) == (
@@ -55,7 +55,7 @@ async def test_what_is_accepted_is_in_kafka_and_a_connection_is_kept() -> None:
     assert "ratchet_intake_bytes_in_flight 0.0" in said
 
 
-async def test_one_event_at_fault_and_none_is_taken() -> None:
+async def test_one_invalid_event_rejects_the_whole_request() -> None:
     async with running_intake() as intake, httpx.AsyncClient() as client:
         answer = await post(client, intake, [EVENT, EVENT | {"validation_score": 2}])
         assert (answer.status_code, answer.headers["content-type"]) == (
@@ -72,7 +72,7 @@ async def test_one_event_at_fault_and_none_is_taken() -> None:
         assert intake.kafka.delivered == []
 
 
-async def test_while_kafka_is_away_it_says_when_to_come_again() -> None:
+async def test_without_kafka_the_answer_has_retry_after() -> None:
     async with running_intake() as intake, httpx.AsyncClient() as client:
         intake.kafka.available = False
         answer = await post(client, intake, EVENT)
@@ -81,7 +81,7 @@ async def test_while_kafka_is_away_it_says_when_to_come_again() -> None:
         assert (await post(client, intake, EVENT)).status_code == 202
 
 
-async def test_more_bytes_than_may_be_under_way_are_told_to_wait() -> None:
+async def test_requests_over_the_in_flight_budget_get_429() -> None:
     async with running_intake() as intake, httpx.AsyncClient() as client:
         intake.kafka.released.clear()
         first = asyncio.create_task(post(client, intake, events(1, 8_000)))
@@ -103,7 +103,7 @@ async def test_more_bytes_than_may_be_under_way_are_told_to_wait() -> None:
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-async def test_a_body_that_is_too_long_is_refused_before_it_is_held(in_pieces: bool) -> None:
+async def test_a_body_over_the_limit_gets_413(in_pieces: bool) -> None:
     async def pieces() -> Any:
         for _ in range(200):
             yield b" " * 1_000
@@ -133,7 +133,7 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_held(in_pieces: b
         ("GET", "/metrics?name=x", "", 200),
     ],
 )
-async def test_other_requests_are_answered_as_well(
+async def test_status_by_method_path_and_content_type(
     method: str, path: str, content_type: str, status: int
 ) -> None:
     async with running_intake() as intake, httpx.AsyncClient() as client:
@@ -166,7 +166,7 @@ async def test_other_requests_are_answered_as_well(
         ),
     ],
 )
-async def test_where_there_are_tokens_only_they_may_send(
+async def test_with_a_token_file_a_valid_token_is_required(
     headers: dict[str, str], status: int
 ) -> None:
     async with running_intake(lambda: TOKENS) as intake, httpx.AsyncClient() as client:
@@ -181,7 +181,7 @@ async def test_where_there_are_tokens_only_they_may_send(
     "headers",
     [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "rebound.example"}, {"Via": "1.1 proxy"}],
 )
-async def test_without_tokens_only_this_machine_may_send(headers: dict[str, str]) -> None:
+async def test_without_tokens_only_local_requests_are_accepted(headers: dict[str, str]) -> None:
     async with running_intake() as intake, httpx.AsyncClient() as client:
         assert (await post(client, intake, EVENT, **headers)).status_code == 401
         assert (await post(client, intake, EVENT, Host="localhost:8091")).status_code == 202
@@ -201,12 +201,12 @@ async def test_without_tokens_only_this_machine_may_send(headers: dict[str, str]
         ),
     ],
 )
-async def test_the_protocol_is_kept(request_bytes: bytes, begins: bytes) -> None:
+async def test_malformed_and_old_http_requests(request_bytes: bytes, begins: bytes) -> None:
     async with running_intake() as intake:
         assert (await raw(intake, request_bytes)).startswith(begins)
 
 
-async def test_a_caller_that_waits_to_be_told_is_told_to_go_on() -> None:
+async def test_expect_100_continue_is_answered() -> None:
     body = json.dumps(EVENT).encode()
     head = (
         "POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
@@ -222,7 +222,7 @@ async def test_a_caller_that_waits_to_be_told_is_told_to_go_on() -> None:
     ]
 
 
-async def test_a_body_that_does_not_arrive_gives_its_room_back(
+async def test_a_body_that_does_not_arrive_frees_its_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)

@@ -64,7 +64,7 @@ async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
             service.kill()
 
 
-async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and_a_kill(
+async def test_accepted_feedback_survives_a_hung_broker_and_a_kill(
     own_broker: Broker, sending: Sending
 ) -> None:
     model, accepted = sending.model, list[str]()
@@ -117,7 +117,7 @@ async def test_feedback_over_http_is_scored_and_survives_a_broker_that_hangs_and
     assert "ratchet_intake_events_total 21.0" in metrics
 
 
-async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
+async def test_start_and_stop_without_kafka() -> None:
     delivery, port = KafkaDelivery(f"127.0.0.1:{free_port()}", 1), free_port()
     intake = RunningIntake(delivery=delivery)
     stop = await asyncio.to_thread(start_intake, intake.app, "127.0.0.1", port)
@@ -134,7 +134,7 @@ async def test_it_begins_without_kafka_and_ends_while_kafka_is_away() -> None:
             await asyncio.to_thread(stop)
 
 
-async def test_it_can_be_turned_off(broker: str, tmp_path: Path) -> None:
+async def test_the_intake_can_be_disabled(broker: str, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "quiet.yaml").write_text(
         "model: quiet\nbase: {training: base, serving: base.gguf}\n"

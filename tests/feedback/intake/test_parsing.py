@@ -47,7 +47,7 @@ def refused(body: bytes, most_events: int = 10) -> tuple[int, dict[str, str | in
     return int(problem.value.status), problem.value.members
 
 
-def test_one_event_or_a_list_becomes_records_under_their_keys() -> None:
+def test_one_event_or_a_list_becomes_keyed_records() -> None:
     (one,) = parse_events(
         json.dumps(EVENT | {"user_id": "ada", "unknown": [1, None]}).encode(), 10, POLICIES
     )
@@ -102,7 +102,7 @@ def test_a_structured_cloud_event_is_one_event() -> None:
         (CORRECTED, "corrected_output"),
     ],
 )
-def test_the_first_event_at_fault_is_named_with_its_field(
+def test_the_problem_names_the_first_invalid_event_and_field(
     changed: dict[str, Any], field: str
 ) -> None:
     status, members = refused(json.dumps([EVENT, EVENT | changed, {}]).encode())
@@ -126,11 +126,11 @@ def test_the_first_event_at_fault_is_named_with_its_field(
         (json.dumps(EVENT | {"output": "x" * MAX_APPLICATION_RECORD_BYTES}).encode(), 413),
     ],
 )
-def test_what_is_no_list_of_events_is_refused(body: bytes, status: int) -> None:
+def test_bodies_that_are_not_events_are_refused(body: bytes, status: int) -> None:
     assert refused(body)[0] == status
 
 
-def test_the_largest_event_is_one_that_kafka_takes() -> None:
+def test_the_largest_accepted_event_fits_into_a_record() -> None:
     spare = (
         MAX_APPLICATION_RECORD_BYTES
         - RECORD_OVERHEAD
@@ -177,7 +177,7 @@ events = st.builds(
 
 
 @given(events | odd)
-def test_the_intake_and_the_service_agree_on_every_event(said: Any) -> None:
+def test_intake_and_service_accept_the_same_events(said: Any) -> None:
     try:
         entries = parse_events(json.dumps([said]).encode(), 10, POLICIES)
     except IntakeProblem:

@@ -31,7 +31,7 @@ class Acquaintances:
                 yield PiiMatch(start, start + len(person), "person", person.casefold())
 
 
-def test_names_are_replaced_where_the_policy_asks_for_it() -> None:
+def test_names_are_replaced_if_the_policy_asks_for_it() -> None:
     known = Acquaintances()
     redactor = Redactor(RedactionPolicy(names=True), known)
     said = make_feedback(input="I am Ada, ada@example.com", output="Dear Ada", user_id="Ada")
@@ -46,7 +46,7 @@ def test_names_are_replaced_where_the_policy_asks_for_it() -> None:
     assert Redactor(RedactionPolicy(names=False), known).redact(said).feedback.output == "Dear Ada"
 
 
-def test_what_another_finder_found_is_nobodys_name() -> None:
+def test_other_matches_are_not_names() -> None:
     known = Acquaintances()
     known.people.add("ada")
     redactor = Redactor(RedactionPolicy(names=True), known)
@@ -54,7 +54,7 @@ def test_what_another_finder_found_is_nobodys_name() -> None:
 
 
 @pytest.mark.skipif(INSTALLED, reason="the extra `presidio` is installed")
-def test_without_the_extra_the_service_does_not_start_and_says_what_to_install(
+def test_without_the_extra_the_service_refuses_to_start(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "models").mkdir()

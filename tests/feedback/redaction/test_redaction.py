@@ -27,7 +27,7 @@ def left(text: str) -> str:
     return redacted(output=text).feedback.output
 
 
-def test_a_value_has_one_number_in_all_fields_however_it_is_written() -> None:
+def test_a_value_has_one_number_in_all_fields_and_spellings() -> None:
     found = redacted(
         feedback_type="correction",
         input=[
@@ -49,7 +49,7 @@ def test_a_value_has_one_number_in_all_fields_however_it_is_written() -> None:
     assert found.counts == {"email": 5, "phone": 2}
 
 
-def test_an_event_without_personal_data_comes_back_as_it_is() -> None:
+def test_an_event_without_matches_is_unchanged() -> None:
     said = make_feedback(
         output='{"queue":"harbor","order":"12345"}',
         input="Where is 12345?",
@@ -61,7 +61,7 @@ def test_an_event_without_personal_data_comes_back_as_it_is() -> None:
     assert (found.source, found.counts) == ("/app", {})
 
 
-def test_placeholders_that_an_application_put_there_keep_their_numbers_to_themselves() -> None:
+def test_numbers_of_existing_placeholders_are_not_reused() -> None:
     assert left("<EMAIL_1> wrote to ann@example.com") == "<EMAIL_1> wrote to <EMAIL_2>"
 
 
@@ -93,7 +93,7 @@ def test_identifiers_that_are_personal_data_get_pseudonyms() -> None:
     assert found.counts == {"email": 3, "phone": 1}
 
 
-def test_an_event_that_is_only_numbered_keeps_its_number() -> None:
+def test_a_numeric_event_id_is_kept() -> None:
     assert redacted(event_id="2125551234").feedback.event_id == "2125551234"
     assert redacted(user_id="2125551234").feedback.user_id == pseudonym("user", "2125551234")
 
@@ -201,7 +201,7 @@ JSON = st.recursive(
 
 
 @given(TEXTS, TEXTS, st.none() | TEXTS)
-def test_doing_it_twice_changes_nothing(before: str, after: str, tag: str | None) -> None:
+def test_redaction_is_idempotent(before: str, after: str, tag: str | None) -> None:
     once = redacted(
         input=before or "q", output=after, tags=None if tag is None else {"t": tag}
     ).feedback
@@ -216,12 +216,12 @@ def test_doing_it_twice_changes_nothing(before: str, after: str, tag: str | None
         max_size=200,
     )
 )
-def test_text_without_digits_and_signs_is_never_touched(text: str) -> None:
+def test_text_without_digits_and_signs_is_unchanged(text: str) -> None:
     assert left(text) == text
 
 
 @given(st.lists(JSON, max_size=3) | st.dictionaries(TEXTS, JSON, max_size=3), st.booleans())
-def test_whatever_was_json_still_is_and_has_the_same_shape(document: Any, ascii_only: bool) -> None:
+def test_json_keeps_its_structure(document: Any, ascii_only: bool) -> None:
     assert _shape(json.loads(left(json.dumps(document, ensure_ascii=ascii_only)))) == _shape(
         document
     )
@@ -239,7 +239,7 @@ def _shape(value: Any) -> Any:
 @given(
     VALUES.filter(lambda value: not value.startswith("<")), st.sampled_from([" ", "\n", ", ", "\t"])
 )
-def test_a_value_that_stands_alone_is_found_wherever_it_stands(value: str, gap: str) -> None:
+def test_an_isolated_value_is_found_in_every_context(value: str, gap: str) -> None:
     assert left(f"so{gap}{value}{gap}it is") == f"so{gap}{left(value)}{gap}it is"
     assert left(value) != value
 
@@ -278,7 +278,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_the_work_grows_with_the_text_and_no_faster(text: Callable[[int], str]) -> None:
+def test_time_is_linear_in_the_text(text: Callable[[int], str]) -> None:
     """Eight times the text may take eight times the work, and twice that for what a machine adds; a
     square would be sixty-four times.
     """
@@ -293,7 +293,7 @@ def _seconds(text: str) -> float:
     return process_time() - started
 
 
-def test_nested_documents_are_taken_apart_to_the_innermost() -> None:
+def test_nested_json_strings_are_redacted() -> None:
     text = "ann@example.com"
     for _ in range(10):
         text = json.dumps([text])
