@@ -1,15 +1,15 @@
-"""How fast the trainer is on a GPU, and how much of its memory it takes, against its peers on the
-same tokens in the same batches: a Llama with a billion random weights, in 4 bits with gradients
-checkpointed (`qlora`) and in 16 bits (`lora`). Nothing is downloaded.
+"""Training speed and memory on a GPU against TRL and transformers on the same tokens in the same
+batches: a Llama with a billion random weights, in 4 bits with gradient checkpointing (`qlora`) and
+in 16 bits (`lora`). Nothing is downloaded.
 
-Each run has a process of its own, and the contenders take turns; its first 8 steps, in which
-kernels are loaded, do not count.
+Each run has its own process, and the implementations take turns. The first 8 steps, in which
+kernels are loaded, are not counted.
 
 - `tokens_per_second_ratio_trl_*`, `_transformers_*`: the median over rounds.
-- `roofline_share_*`: 4 × parameters × tokens a second over the rate of a large matrix product in 16
-  bits, measured in the same process.
-- `peak_memory_*`: what PyTorch allocated on the device at its highest while it trained, the base
-  included, over TRL's.
+- `roofline_share_*`: 4 × parameters × tokens per second over the rate of a large matrix product in
+  16 bits, measured in the same process.
+- `peak_memory_*`: PyTorch's peak allocation on the device during training, including the base, over
+  TRL's.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.trainer.comparison import run_in_turns, summarise
 from benchmarks.trainer.random_base import llama_1b_config, save_random
 from ratchet import console
 
-NO_GPU = "no GPU on this machine (torch.cuda.is_available() is false): nothing was measured"
+NO_GPU = "no GPU on this machine (torch.cuda.is_available() is false): nothing measured"
 EXAMPLES, STEPS = 320, 20
 LANES = {"qlora": "nf4", "lora": "none"}
 
@@ -33,8 +33,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--lane", choices=LANES, help="one of them alone")
-    asked = parser.parse_args()
+    parser.add_argument("--lane", choices=LANES, help="run only this lane")
+    arguments = parser.parse_args()
     if not torch.cuda.is_available():
         console.out.print(NO_GPU)
         return
@@ -43,9 +43,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_random(llama_1b_config(), Path(folder), "cuda")
         torch.cuda.empty_cache()
-        for lane in [asked.lane] if asked.lane else LANES:
+        for lane in [arguments.lane] if arguments.lane else LANES:
             runs = run_in_turns(
-                asked.rounds,
+                arguments.rounds,
                 str(EXAMPLES),
                 str(STEPS),
                 "--base",

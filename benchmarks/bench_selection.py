@@ -1,16 +1,17 @@
-"""Whether a batch chosen from a larger pool teaches more than one drawn by chance, on the demo's
-task with the real small model.
+"""Comparison of a batch selected from a larger pool with a random one, on the demo's task with the
+real small model.
 
-For each seed: a parent learns from two batches, one after the other, the first replayed with the
-second; it answers a pool of fresh tickets, and people judge the answers as in the demo; every
-judgement goes through the scoring of the feedback service and the ledger of the dataset service.
-Then the same recipe trains the parent on 50 examples of that pool and 50 replayed ones, once chosen
-by `services.dataset.ledger.selection`, once by chance, and both are examined on the same unseen
-tickets: mean log-likelihood per answer token of the right answers, and the share answered exactly.
+For each seed, a parent is trained on two batches, one after the other, the first replayed with the
+second. It answers a pool of fresh tickets, and simulated users rate the answers as in the demo.
+Every rating passes through the scoring of the feedback service and the ledger of the dataset
+service. Then the same recipe trains the parent on 50 examples of that pool and 50 replayed ones:
+once selected by `services.dataset.ledger.selection`, once at random. Both are evaluated on the same
+unseen tickets: mean log-likelihood per answer token of the right answers, and the share of exact
+answers.
 
-Two seeds at a time, a core for each; some ten minutes for a seed where there are instructions for
-bf16, twice as long elsewhere. What a seed gave is kept, and `--resume` goes on where a run was cut
-off; it is for the same code only.
+Two seeds run at a time, one core each. A seed takes some ten minutes on a CPU with bf16
+instructions, twice as long elsewhere. Results of each seed are kept, and `--resume` continues an
+interrupted run; use it with unchanged code only.
 """
 
 import argparse
@@ -63,7 +64,7 @@ MODEL = "support"
 
 @dataclass(frozen=True)
 class AdapterScores:
-    """How an adapter does on the unseen tickets."""
+    """Scores of an adapter on the unseen tickets."""
 
     likelihood: float
     exact: float
@@ -71,7 +72,7 @@ class AdapterScores:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What came of one seed."""
+    """Result of one seed."""
 
     chosen: AdapterScores
     chance: AdapterScores
@@ -90,7 +91,7 @@ class SelectionExperiment:
         self._config = models.get(MODEL).lanes["adaptive"].training
         self._unseen = [make_ticket(f"selection-unseen-{seed}", number) for number in range(UNSEEN)]
         learned = [make_ticket(f"selection-first-{seed}", number) for number in range(2 * BATCH)]
-        self._learned = [Sample(messages=one.messages, answer=one.answer) for one in learned]
+        self._learned = [Sample(messages=seen.messages, answer=seen.answer) for seen in learned]
         first = self._train("first", self._learned[:BATCH], None)
         self._parent = self._train("parent", self._learned, first)
         self.pool = self._rate_pool(
@@ -104,20 +105,25 @@ class SelectionExperiment:
             if entry.example
         ]
         adapter = self._train(name, [*samples, *self._learned[-REPLAYED:]], self._parent)
-        right = [
-            encode(self._base.vocabulary, Sample(messages=one.messages, answer=one.answer), 1024)
-            for one in self._unseen
+        references = [
+            encode(
+                self._base.vocabulary, Sample(messages=unseen.messages, answer=unseen.answer), 1024
+            )
+            for unseen in self._unseen
         ]
         with with_adapter(self._base.eval_model, adapter) as model:
-            likelihood = mean(score(model, right, self._base.device, lambda done: None))
-        said = self._answers(adapter, self._unseen)
+            likelihood = mean(score(model, references, self._base.device, lambda done: None))
+        answers = self._answers(adapter, self._unseen)
         return AdapterScores(
             likelihood,
-            mean(answer == one.answer for answer, one in zip(said, self._unseen, strict=True)),
+            mean(
+                answer == unseen.answer
+                for answer, unseen in zip(answers, self._unseen, strict=True)
+            ),
         )
 
     def _rate_pool(self, tickets: Sequence[Ticket]) -> list[DatasetEntry]:
-        """The first `POOL` training examples that come of people's judgement of the parent's
+        """Return the first `POOL` training examples that result from users rating the parent's
         answers.
         """
         file = self._models.get(MODEL)
@@ -128,14 +134,17 @@ class SelectionExperiment:
             0,
         )
         now, policies = SystemClock().now(), Policies(self._models)
-        found: list[DatasetEntry] = []
+        entries: list[DatasetEntry] = []
         for first in range(0, len(tickets), BATCH):
-            asked = tickets[first : first + BATCH]
-            for number, (one, answer) in enumerate(
-                zip(asked, self._answers(self._parent, asked), strict=True), start=first
+            asked_tickets = tickets[first : first + BATCH]
+            for number, (rated_ticket, answer) in enumerate(
+                zip(asked_tickets, self._answers(self._parent, asked_tickets), strict=True),
+                start=first,
             ):
                 value, headers = encode_event(
-                    honest_feedback(one, answer, "v1", f"selection-{self._seed}", number, now),
+                    honest_feedback(
+                        rated_ticket, answer, "v1", f"selection-{self._seed}", number, now
+                    ),
                     "/bench",
                 )
                 event = scored(
@@ -145,19 +154,21 @@ class SelectionExperiment:
                     event, Position(topic=FEEDBACK_SCORED, partition=0, offset=number), now
                 ).entry
                 if entry is not None and entry.decision == "training":
-                    found.append(entry)
-            if len(found) >= POOL:
+                    entries.append(entry)
+            if len(entries) >= POOL:
                 break
-        return found[:POOL]
+        return entries[:POOL]
 
     def _answers(self, adapter: Path, tickets: Sequence[Ticket]) -> list[str]:
         base = self._base
-        prompts = [encode_prompt(base.vocabulary, one.messages, 1024) for one in tickets]
+        prompts = [
+            encode_prompt(base.vocabulary, asked_ticket.messages, 1024) for asked_ticket in tickets
+        ]
         with with_adapter(base.generation_model, adapter) as model:
-            said = generate_greedily(
+            answers = generate_greedily(
                 model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None
             )
-        return ["".join(token.text for token in answer) for answer in said]
+        return ["".join(token.text for token in answer) for answer in answers]
 
     def _train(self, name: str, samples: Sequence[Sample], parent: Path | None) -> Path:
         folder = FOLDER / str(self._seed) / name
@@ -174,22 +185,22 @@ class SelectionExperiment:
 
 
 def run_seed(seed: int) -> SeedResult:
-    """What was learned from the chosen and from those drawn by chance; as it is kept, if it is."""
-    kept = FOLDER / f"{seed}.json"
-    if kept.exists():
-        return SEED_RESULT.validate_json(kept.read_bytes())
+    """Train on the selected and on the random examples, or return the stored result."""
+    stored = FOLDER / f"{seed}.json"
+    if stored.exists():
+        return SEED_RESULT.validate_json(stored.read_bytes())
     torch.set_num_threads(1)
     models = load_models(Path("models"))
-    bench = SelectionExperiment(
+    experiment = SelectionExperiment(
         seed, load_base(f".ratchet/bases/{models.get(MODEL).base.training}", "auto"), models
     )
-    drawn = sorted(bench.pool, key=lambda entry: hash_fraction("chance", seed, entry.feedback_id))[
-        :BATCH
-    ]
-    chosen = bench.train_and_score("chosen", select_informative(bench.pool, BATCH))
-    found = SeedResult(chosen, bench.train_and_score("chance", drawn))
-    kept.write_bytes(to_json(found))
-    return found
+    random_entries = sorted(
+        experiment.pool, key=lambda entry: hash_fraction("chance", seed, entry.feedback_id)
+    )[:BATCH]
+    chosen = experiment.train_and_score("chosen", select_informative(experiment.pool, BATCH))
+    result = SeedResult(chosen, experiment.train_and_score("chance", random_entries))
+    stored.write_bytes(to_json(result))
+    return result
 
 
 def main() -> None:
@@ -197,17 +208,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--resume", action="store_true", help="keep what an earlier run of the same code found"
+        "--resume", action="store_true", help="keep results of an earlier run of the same code"
     )
     if not parser.parse_args().resume:
         rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    found = []
+    results = []
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        for seed, one in enumerate(pool.map(run_seed, range(1, SEEDS + 1)), start=1):
-            found.append(one)
+        for seed, result in enumerate(pool.map(run_seed, range(1, SEEDS + 1)), start=1):
+            results.append(result)
             console.out.print(
-                f"seed {seed} of {SEEDS}: chosen {one.chosen}, by chance {one.chance}",
+                f"seed {seed} of {SEEDS}: selected {result.chosen}, random {result.chance}",
                 highlight=False,
             )
     report(
@@ -215,19 +226,19 @@ def main() -> None:
         [
             Result(
                 "chosen_wins",
-                mean(one.chosen.likelihood > one.chance.likelihood for one in found),
+                mean(result.chosen.likelihood > result.chance.likelihood for result in results),
                 "share of seeds",
             ),
             Result(
                 "likelihood_gain",
-                mean(one.chosen.likelihood - one.chance.likelihood for one in found),
+                mean(result.chosen.likelihood - result.chance.likelihood for result in results),
                 "nats/token",
             ),
             Result(
                 "exact_answers",
-                mean(one.chosen.exact for one in found),
+                mean(result.chosen.exact for result in results),
                 "share",
-                baseline=mean(one.chance.exact for one in found),
+                baseline=mean(result.chance.exact for result in results),
             ),
         ],
     )

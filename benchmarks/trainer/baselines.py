@@ -1,7 +1,8 @@
-"""One training run in a process of its own, by the trainer's recipe or by one of its peers, on the
-same tokens in the same batches, in the precision that the trainer takes on this machine.
+"""One training run in its own process, with the trainer's recipe or another implementation, on the
+same tokens in the same batches, in the precision that the trainer selects on this machine.
 
-`python -m benchmarks.trainer.baselines NAME EXAMPLES STEPS` prints one line of JSON: a `Run`.
+`python -m benchmarks.trainer.baselines NAME EXAMPLES STEPS` prints one line of JSON: a
+`BenchmarkRun`.
 """
 
 import argparse
@@ -39,8 +40,8 @@ BASE = ".ratchet/bases/smollm2-135m-instruct"
 
 @dataclass(frozen=True)
 class BenchmarkTask:
-    """What a contender trains, and on what. Its first `warm_up` steps are not measured, where a
-    device has kernels to load.
+    """Model, data and configuration of a run. The first `warm_up` steps, in which a device loads
+    kernels, are not measured.
     """
 
     model: Any
@@ -54,8 +55,8 @@ class BenchmarkTask:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """`tokens` are those of the examples, padding not counted and what was computed once for
-    several counted for each.
+    """Measurements of a run. `tokens` counts the examples' tokens without padding; a shared prefix
+    counts once per example.
     """
 
     name: str
@@ -65,80 +66,82 @@ class BenchmarkRun:
     parameters: int
     precision: str
     matrix_flops: float
-    """Floating-point operations a second of a large product in this precision, as measured before
+    """Floating-point operations per second of a large product in this precision, measured before
     and after the run.
     """
 
 
-def run_ratchet(work: BenchmarkTask) -> tuple[int, float]:
+def run_ratchet(task: BenchmarkTask) -> tuple[int, float]:
     class Enough(Exception):
-        """The steps that are measured are done."""
+        """Ends the run after the measured steps."""
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
 
     def report(stepped: Any) -> None:
-        nonlocal begun
-        if stepped.step == work.warm_up:
-            begun = time.perf_counter()
-        if stepped.step == work.steps:
-            raise Enough
+        nonlocal started
+        if stepped.step == task.warm_up:
+            started = time.perf_counter()
+        if stepped.step == task.steps:
+            raise StepsDone
 
-    torch.manual_seed(work.config.seed)
-    with trainable_adapter(work.model, work.config, None) as model:
-        if not work.warm_up:
-            begun = time.perf_counter()
+    torch.manual_seed(task.config.seed)
+    with trainable_adapter(task.model, task.config, None) as model:
+        if not task.warm_up:
+            started = time.perf_counter()
         try:
-            train(model, work.examples, work.config, work.device, report)
-        except Enough:
-            seconds = time.perf_counter() - begun
-    taken = step_batches(work.examples, work.config, 0)[work.warm_up : work.steps]
-    return sum(len(example.ids) for group in taken for example in group), seconds
+            train(model, task.examples, task.config, task.device, report)
+        except StepsDone:
+            seconds = time.perf_counter() - started
+    measured = step_batches(task.examples, task.config, 0)[task.warm_up : task.steps]
+    return sum(len(example.ids) for group in measured for example in group), seconds
 
 
-def run_trl(work: BenchmarkTask) -> tuple[int, float]:
+def run_trl(task: BenchmarkTask) -> tuple[int, float]:
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
     rows = [
         {
-            "input_ids": list(one.ids),
-            "completion_mask": [int(at >= one.answer_start) for at in range(len(one.ids))],
+            "input_ids": list(example.ids),
+            "completion_mask": [
+                int(position >= example.answer_start) for position in range(len(example.ids))
+            ],
         }
-        for one in work.examples
+        for example in task.examples
     ]
     with tempfile.TemporaryDirectory() as folder:
-        # Its defaults but for checkpointing of gradients, which computes every layer twice: as the
-        # trainer has it.
-        settings = SFTConfig(**_settings(work, folder), completion_only_loss=True)
-        trainer = _counting(SFTTrainer, work)(
-            model=work.model,
+        # TRL's defaults, except for gradient checkpointing, which computes every layer twice: it is
+        # set as in the trainer.
+        settings = SFTConfig(**_settings(task, folder), completion_only_loss=True)
+        trainer = _counting(SFTTrainer, task)(
+            model=task.model,
             args=settings,
             train_dataset=Dataset.from_list(rows),
-            processing_class=work.tokenizer,
-            peft_config=_lora(work.config),
+            processing_class=task.tokenizer,
+            peft_config=_lora(task.config),
         )
         return _timed(trainer)
 
 
-def run_transformers(work: BenchmarkTask) -> tuple[int, float]:
+def run_transformers(task: BenchmarkTask) -> tuple[int, float]:
     rows = [
         {
-            "input_ids": list(one.ids),
-            "labels": [-100] * one.answer_start + list(one.ids[one.answer_start :]),
+            "input_ids": list(example.ids),
+            "labels": [-100] * example.answer_start + list(example.ids[example.answer_start :]),
         }
-        for one in work.examples
+        for example in task.examples
     ]
-    model = work.model
-    if work.config.quantisation == "nf4":
+    model = task.model
+    if task.config.quantisation == "nf4":
         prepare: Any = peft.prepare_model_for_kbit_training
-        model = prepare(model, use_gradient_checkpointing=work.config.gradient_checkpointing)
+        model = prepare(model, use_gradient_checkpointing=task.config.gradient_checkpointing)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _counting(Trainer, work)(
-            model=peft.get_peft_model(model, _lora(work.config)),
-            args=TrainingArguments(**_settings(work, folder)),
+        trainer = _counting(Trainer, task)(
+            model=peft.get_peft_model(model, _lora(task.config)),
+            args=TrainingArguments(**_settings(task, folder)),
             train_dataset=rows,
-            data_collator=DataCollatorForSeq2Seq(work.tokenizer),
+            data_collator=DataCollatorForSeq2Seq(task.tokenizer),
         )
         return _timed(trainer)
 
@@ -150,11 +153,11 @@ IMPLEMENTATIONS: dict[str, Callable[[BenchmarkTask], tuple[int, float]]] = {
 }
 
 
-def _settings(work: BenchmarkTask, folder: str) -> dict[str, Any]:
-    config = work.config
+def _settings(task: BenchmarkTask, folder: str) -> dict[str, Any]:
+    config = task.config
     return {
         "output_dir": folder,
-        "max_steps": work.steps,
+        "max_steps": task.steps,
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.accumulation,
         "gradient_checkpointing": config.gradient_checkpointing,
@@ -168,9 +171,9 @@ def _settings(work: BenchmarkTask, folder: str) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "bf16": best_precision(work.device) == "bf16",
-        "use_cpu": work.device == "cpu",
-        "dataloader_pin_memory": work.device != "cpu",
+        "bf16": best_precision(task.device) == "bf16",
+        "use_cpu": task.device == "cpu",
+        "dataloader_pin_memory": task.device != "cpu",
         "seed": config.seed,
     }
 
@@ -185,18 +188,18 @@ def _lora(config: TrainingConfig) -> Any:
     )
 
 
-def _counting(trainer: Any, work: BenchmarkTask) -> Any:
-    class Counting(trainer):  # type: ignore[misc]  # a class of a library without types
-        """Counts the tokens that it trains on after it is warm, and takes the time since then."""
+def _counting(trainer: Any, task: BenchmarkTask) -> Any:
+    class Counting(trainer):  # type: ignore[misc]  # the base class has no types
+        """Counts training tokens and time after the warm-up."""
 
         tokens, calls, begun = 0, 0, 0.0
 
-        def training_step(self, model: Any, inputs: Any, *rest: Any, **others: Any) -> Any:
-            if self.calls == work.warm_up * work.config.accumulation and work.warm_up:
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.calls == task.warm_up * task.config.accumulation and task.warm_up:
                 self.tokens, self.begun = 0, time.perf_counter()
             self.calls += 1
             self.tokens += int(inputs["attention_mask"].sum())
-            return super().training_step(model, inputs, *rest, **others)
+            return super().training_step(model, inputs, *args, **kwargs)
 
     return Counting
 
@@ -211,25 +214,29 @@ def _timed(trainer: Any) -> tuple[int, float]:
 
 def _matrix_flops(dtype: torch.dtype, device: str, seconds: float = 1.0) -> float:
     width = 2048 if device == "cpu" else 8192
-    one = torch.randn(width, width, dtype=dtype, device=device)
+    matrix = torch.randn(width, width, dtype=dtype, device=device)
     products, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        float((one @ one)[0, 0])  # waits for a GPU
+        float((matrix @ matrix)[0, 0])  # waits for a GPU
         products += 1
     return products * 2 * width**3 / (time.perf_counter() - started)
 
 
 def ticket_task(count: int, steps: int) -> BenchmarkTask:
-    """The demo's tickets on the small real model: batches of 10 and no accumulation, which is what
-    `max(1, 8 // batch_size)` gives.
+    """Build a task from the demo's tickets on the small real model: batches of 10 without
+    accumulation, which is `max(1, 8 // batch_size)`.
     """
     config = TrainingConfig(batch_size=10, epochs=1)
     device = local_device()
     base = load_base(BASE, best_precision(device))
-    found = [make_ticket("bench-trainer", number) for number in range(count)]
+    tickets = [make_ticket("bench-trainer", number) for number in range(count)]
     examples = [
-        encode(base.vocabulary, Sample(messages=one.messages, answer=one.answer), config.max_tokens)
-        for one in found
+        encode(
+            base.vocabulary,
+            Sample(messages=sample_ticket.messages, answer=sample_ticket.answer),
+            config.max_tokens,
+        )
+        for sample_ticket in tickets
     ]
     return BenchmarkTask(
         base.train_model, base.vocabulary.tokenizer, config, examples, steps, 0, device
@@ -237,8 +244,8 @@ def ticket_task(count: int, steps: int) -> BenchmarkTask:
 
 
 def random_task(name: str, count: int, steps: int, folder: str, quantisation: str) -> BenchmarkTask:
-    """Random tokens on a base of random weights: in 4 bits with gradients checkpointed as QLoRA has
-    it, or in 16 bits without.
+    """Build a task of random tokens on a base of random weights: in 4 bits with gradient
+    checkpointing as in QLoRA, or in 16 bits without.
     """
     in_4_bits = quantisation == "nf4"
     config = TrainingConfig.model_validate(
@@ -254,10 +261,10 @@ def random_task(name: str, count: int, steps: int, folder: str, quantisation: st
     if name == "ratchet" and in_4_bits:
         model: Any = load_quantised(folder, dtype, device)
     else:
-        held = nf4_config(dtype) if in_4_bits else None
+        quantisation_config = nf4_config(dtype) if in_4_bits else None
         causal: Any = AutoModelForCausalLM
         model = causal.from_pretrained(
-            folder, dtype=dtype, quantization_config=held, device_map={"": device}
+            folder, dtype=dtype, quantization_config=quantisation_config, device_map={"": device}
         )
         model.requires_grad_(False)
     return BenchmarkTask(
@@ -279,33 +286,33 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="cores to use; 0 is all")
     parser.add_argument(
         "--base",
-        help="a folder with a base of random weights, to train on random tokens instead of the "
-        "demo's tickets",
+        help="folder of a base with random weights; trains on random tokens instead of the demo's "
+        "tickets",
     )
     parser.add_argument(
-        "--quantisation", choices=("none", "nf4"), default="none", help="how that base is held"
+        "--quantisation", choices=("none", "nf4"), default="none", help="quantisation of that base"
     )
-    told = parser.parse_args()
-    if told.threads:
-        torch.set_num_threads(told.threads)
-    size = told.examples, told.steps
-    work = (
-        random_task(told.name, *size, told.base, told.quantisation)
-        if told.base
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    size = arguments.examples, arguments.steps
+    task = (
+        random_task(arguments.name, *size, arguments.base, arguments.quantisation)
+        if arguments.base
         else ticket_task(*size)
     )
-    precision = best_precision(work.device)
-    before = _matrix_flops(DTYPES[precision], work.device)
-    if work.device == "cuda":
+    precision = best_precision(task.device)
+    rate_before = _matrix_flops(DTYPES[precision], task.device)
+    if task.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    parameters = work.model.num_parameters()
-    tokens, seconds = IMPLEMENTATIONS[told.name](work)
-    on_device = torch.cuda.max_memory_allocated() if work.device == "cuda" else 0
+    parameters = task.model.num_parameters()
+    tokens, seconds = IMPLEMENTATIONS[arguments.name](task)
+    on_device = torch.cuda.max_memory_allocated() if task.device == "cuda" else 0
     peak = on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rate = (before + _matrix_flops(DTYPES[precision], work.device)) / 2
+    rate = (rate_before + _matrix_flops(DTYPES[precision], task.device)) / 2
     sys.stdout.write(
         to_json(
-            asdict(BenchmarkRun(told.name, tokens, seconds, peak, parameters, precision, rate))
+            asdict(BenchmarkRun(arguments.name, tokens, seconds, peak, parameters, precision, rate))
         ).decode()
         + "\n"
     )

@@ -1,5 +1,5 @@
-"""From a batch's announcement to its outcome: the trainer as a process, warm, on a real Apache
-Kafka, phase by phase. By itself it is `python -m benchmarks.trainer.batch_latency`.
+"""Time from a batch's announcement to its outcome, by phase: a warm trainer process on a real
+Apache Kafka. Run it with `python -m benchmarks.trainer.batch_latency`.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ TIMEOUT_SECONDS = 900.0
 
 
 async def measure(threads: int) -> dict[str, float]:
-    """Seconds from the announcement to the outcome under `total`, and those of each phase under its
-    name.
+    """Return the seconds from the announcement to the outcome under `total`, and those of each
+    phase under its name.
     """
     _clear()
     broker, port = Broker(FOLDER / "kafka", free_port(), free_port(), SystemClock()), free_port()
@@ -69,7 +69,7 @@ async def measure(threads: int) -> dict[str, float]:
             while not await _ready(port):
                 if process.poll() is not None or time.perf_counter() - started > TIMEOUT_SECONDS:
                     raise RuntimeError(
-                        f"the trainer did not get ready: see {FOLDER / 'trainer.log'}"
+                        f"the trainer did not become ready: see {FOLDER / 'trainer.log'}"
                     )
                 await asyncio.sleep(0.2)
             return await _announce_and_wait(broker.bootstrap_servers)
@@ -116,14 +116,16 @@ async def _announce_and_wait(bootstrap_servers: str) -> dict[str, float]:
                 raise RuntimeError(f"the run failed: {event.reason}")
             else:
                 return _phases(entered, now)
-    raise AssertionError("a consumer of a topic never ends by itself")
+    raise AssertionError("a consumer never stops on its own")
 
 
 def _phases(entered: Sequence[tuple[str, float]], total: float) -> dict[str, float]:
-    """Phases end where the next one begins; one that is entered twice counts twice."""
+    """Return the seconds per phase. A phase ends when the next begins; repeated phases add up."""
     seconds: dict[str, float] = {}
-    for (phase, begun), ended in zip(entered, [*(at for _, at in entered[1:]), total], strict=True):
-        seconds[phase] = seconds.get(phase, 0.0) + ended - begun
+    for (phase, started), ended in zip(
+        entered, [*(entered_at for _, entered_at in entered[1:]), total], strict=True
+    ):
+        seconds[phase] = seconds.get(phase, 0.0) + ended - started
     return seconds | {"total": total}
 
 
@@ -136,7 +138,7 @@ async def _ready(port: int) -> bool:
 
 
 def _base_registered() -> VersionRegistered:
-    """What the registry says first: the bare base is the champion."""
+    """Build the registry's first event: the bare base is the champion."""
     return VersionRegistered(
         event_id=identity("registered", MODEL, 0),
         occurred_at=SystemClock().now(),
@@ -149,7 +151,7 @@ def _base_registered() -> VersionRegistered:
 
 
 def _batch() -> BatchReady:
-    """The first batch of the demo's model, in the object store as the dataset service leaves it."""
+    """Write the demo model's first batch to the object store, as the dataset service does."""
     store, model = FsspecStore(str(FOLDER / "objects")), load_models(Path("models")).get(MODEL)
     batch_id, files = identity("bench-trainer", 0), []
     kinds: dict[ExampleKind, int] = {"training": TRAINING, "held_out": HELD_OUT}
@@ -191,11 +193,11 @@ def _batch() -> BatchReady:
 
 
 def _example(kind: str, number: int) -> Example:
-    one = make_ticket(f"bench-outcome-{kind}", number)
+    example_ticket = make_ticket(f"bench-outcome-{kind}", number)
     return Example(
         feedback_id=f"{kind}-{number}",
-        messages=one.messages,
-        answer=one.answer,
+        messages=example_ticket.messages,
+        answer=example_ticket.answer,
         feedback_type="correction",
         reward=1,
         quality=1,

@@ -1,5 +1,5 @@
-"""A base of random weights, and random examples of varied length that begin alike: what speed and
-memory can be measured on without any download.
+"""A base of random weights and random examples of varied length with a shared prefix: speed and
+memory benchmarks without downloads.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ PROMPTS, ANSWERS = (40, 300), (20, 150)
 
 
 def llama_1b_config() -> LlamaConfig:
-    """The measures of Llama 3.2 1B, with a vocabulary of 32,000."""
+    """Dimensions of Llama 3.2 1B, with a vocabulary of 32,000."""
     return LlamaConfig(
         vocab_size=32_000,
         hidden_size=2048,
@@ -30,37 +30,37 @@ def llama_1b_config() -> LlamaConfig:
 
 
 def save_random(config: LlamaConfig, folder: Path, device: str) -> None:
-    """A model of random weights in bf16, and a tokenizer in which each token is its number."""
-    causal: Any = LlamaForCausalLM
+    """Save a model of random bf16 weights, and a tokenizer in which each token is its number."""
+    model_class: Any = LlamaForCausalLM
     torch.manual_seed(0)
     with torch.device(device):
-        model = causal(config)
+        model = model_class(config)
     model.to(torch.bfloat16).save_pretrained(folder)
     numbers = Tokenizer(
         WordLevel({str(number): number for number in range(config.vocab_size)}, unk_token="0")
     )
-    fast: Any = PreTrainedTokenizerFast
-    fast(tokenizer_object=numbers, pad_token="0", eos_token="1", unk_token="0").save_pretrained(
-        folder
-    )
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer_class(
+        tokenizer_object=numbers, pad_token="0", eos_token="1", unk_token="0"
+    ).save_pretrained(folder)
 
 
 def random_examples(count: int, vocabulary: int) -> list[EncodedExample]:
-    """A system prompt that is the same for all, then a prompt and an answer of any length between
-    bounds, all equally often.
+    """Generate a common system prompt, then a prompt and an answer with uniformly distributed
+    lengths.
     """
     generator = torch.Generator().manual_seed(0)
 
     def drawn(length: int) -> list[int]:
-        found: list[int] = torch.randint(vocabulary, (length,), generator=generator).tolist()
-        return found
+        ids: list[int] = torch.randint(vocabulary, (length,), generator=generator).tolist()
+        return ids
 
     def length(least: int, most: int) -> int:
         return int(torch.randint(least, most + 1, (), generator=generator))
 
     system = drawn(SYSTEM_TOKENS)
-    found = []
+    examples = []
     for _ in range(count):
         prompt, answer = drawn(length(*PROMPTS)), drawn(length(*ANSWERS))
-        found.append(EncodedExample((*system, *prompt, *answer), SYSTEM_TOKENS + len(prompt)))
-    return found
+        examples.append(EncodedExample((*system, *prompt, *answer), SYSTEM_TOKENS + len(prompt)))
+    return examples

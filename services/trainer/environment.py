@@ -1,5 +1,5 @@
-"""Looks at this machine: `python -m services.trainer.environment [--json]`. Starts without torch,
-so that it can say that there is none.
+"""Check of this machine: `python -m services.trainer.environment [--json]`. Starts without torch,
+so that it can report a missing one.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import base_folder
 from services.trainer.machine.checks import Gpu, LaneMemory, MachineFacts, machine_checks
-from services.trainer.machine.memory import BatchTokens, estimate_needs, memory_refusal
+from services.trainer.machine.memory import BatchTokens, estimate_needs
+from services.trainer.machine.memory_fit import memory_refusal
 from services.trainer.settings import TrainerSettings
 from services.trainer.training.base_shape import read_shape
 from shared.config.model_file import ModelFile, load_models
@@ -34,7 +35,7 @@ CHECKS = TypeAdapter(list[Check])
 
 
 def collect_facts(settings: TrainerSettings) -> MachineFacts:
-    """The facts of this machine for these settings. Imports torch where there is one."""
+    """Collect the facts about this machine for these settings. Imports torch if it is installed."""
     torch = _import_or_none("torch")
     gpus = _gpus(torch)
     cpu_bf16, precision, memory = False, "fp32", 0
@@ -64,8 +65,8 @@ def collect_facts(settings: TrainerSettings) -> MachineFacts:
 
 
 def _import_or_none(name: str) -> Any:
-    """A module, None when it is not there or does not load: a library for another CUDA raises
-    whatever it likes.
+    """Import a module; None if it is missing or cannot be loaded. A library for a different CUDA
+    version raises various errors.
     """
     try:
         return importlib.import_module(name)
@@ -76,18 +77,16 @@ def _import_or_none(name: str) -> Any:
 def _gpus(torch: Any) -> tuple[Gpu, ...]:
     if torch is None or not torch.cuda.is_available():
         return ()
-    found = [
-        torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())
-    ]
-    return tuple(Gpu(each.name, each.total_memory, bf16=each.major >= 8) for each in found)
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return tuple(Gpu(gpu.name, gpu.total_memory, bf16=gpu.major >= 8) for gpu in gpus)
 
 
 def _free_bytes(work: Path) -> int | None:
     try:
         work.mkdir(parents=True, exist_ok=True)
-        beside = work / f".{uuid4().hex}"
-        beside.touch()
-        beside.unlink()
+        probe = work / f".{uuid4().hex}"
+        probe.touch()
+        probe.unlink()
         return shutil.disk_usage(work).free
     except OSError:
         return None
@@ -101,9 +100,9 @@ def _lanes(
     except Misconfigured as error:
         return (), str(error)
     lanes = [
-        _lane(settings.bases, model, lane, own.training, precision, memory)
+        _lane(settings.bases, model, lane, lane_settings.training, precision, memory)
         for model in models.files.values()
-        for lane, own in model.lanes.items()
+        for lane, lane_settings in model.lanes.items()
     ]
     return tuple(lanes), ""
 
@@ -117,21 +116,21 @@ def _lane(
         return LaneMemory(model.model, lane, config.quantisation, None, missing_reason=str(error))
     if shape is None:
         return LaneMemory(model.model, lane, config.quantisation, None)
-    needed = estimate_needs(
+    required_bytes = estimate_needs(
         shape, config, precision, BatchTokens.largest((), config.batch_size, config.max_tokens)
     ).total
     lengths = [(config.max_tokens, config.max_tokens // 2)] * config.batch_size
-    told = memory_refusal(shape, config, precision, lengths, memory)
+    refusal = memory_refusal(shape, config, precision, lengths, memory)
     return LaneMemory(
-        model.model, lane, config.quantisation, needed, advice=told[1] if told else ""
+        model.model, lane, config.quantisation, required_bytes, advice=refusal[1] if refusal else ""
     )
 
 
 async def require_trainable_machine(log: Log) -> None:
-    """Have another process look at this machine, so that this one need not load torch; log what is
-    not as it should be.
+    """Check this machine in another process, so that this one need not load torch. Log every row
+    that is not `ok`.
 
-    Raises Misconfigured when nothing could be trained here.
+    Raises Misconfigured if nothing can be trained here.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -142,30 +141,30 @@ async def require_trainable_machine(log: Log) -> None:
         start_new_session=True,
     )
     try:
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     try:
-        found = CHECKS.validate_json(said)
+        checks = CHECKS.validate_json(output)
     except ValidationError:
-        log.warning("machine", found="the look at it failed; its error stands above")
+        log.warning("machine", found="machine check failed, see error above")
         return
-    for check in found:
+    for check in checks:
         if check.state != "ok":
             log.warning("machine", check=check.name, found=check.found, advice=check.advice)
-    if has_problem(found):
+    if has_problem(checks):
         problems = (
             f"{check.name}: {check.found}; {check.advice}"
-            for check in found
+            for check in checks
             if check.state == "problem"
         )
         raise Misconfigured("\n".join(problems))
 
 
 def main() -> int:
-    """The exit status: 1 when there is a problem."""
+    """Print the rows. Return the exit status: 1 if there is a problem."""
     parser = argparse.ArgumentParser(prog="services.trainer.environment", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     as_json = parser.parse_args().json

@@ -1,5 +1,5 @@
-"""What parent and child say to each other: JSON, one object a line. A request has replies of
-progress and then one that ends it.
+"""Messages between the trainer and its training process: one JSON object per line. A request
+receives progress replies and then one final reply.
 """
 
 from pathlib import Path
@@ -15,11 +15,11 @@ Messages = tuple[Message, ...]
 """A prompt: the turns before an answer."""
 
 GreedyAnswer = tuple[ProbeToken, ...]
-"""An answer of the likeliest tokens, one by one."""
+"""The tokens of a greedy answer."""
 
 
 class Load(FrozenModel):
-    """Hold a base in memory; nothing to do when it is there already. Ends with `Loaded`."""
+    """Load a base into memory, unless it is loaded already. Ends with `Loaded`."""
 
     kind: Literal["load"] = "load"
     base: Path
@@ -28,8 +28,8 @@ class Load(FrozenModel):
 
 
 class EstimateMemory(FrozenModel):
-    """Say whether a run fits into memory, with nothing loaded but the tokenizer. Ends with `Fits`,
-    or is refused with what would fit.
+    """Estimate whether a run fits into memory; loads only the tokenizer. Ends with
+    `MemoryEstimate`, or with a refusal that names a configuration that fits.
     """
 
     kind: Literal["fit"] = "fit"
@@ -39,13 +39,12 @@ class EstimateMemory(FrozenModel):
 
 
 class Train(FrozenModel):
-    """Train an adapter from `parent` (None: a fresh one) and write it to `out`. Replies `Stepped`,
-    ends with `Trained`; after a `Stop` with `Stopped`.
+    """Train an adapter from `parent`, or a fresh one for None, and write it to `out`. Replies
+    `Stepped`, ends with `Trained`, or with `Stopped` after a `Stop`.
 
-    `examples` are learned as they stand, `pairs` by preference, `desirable` and `undesirable` as
-    judged answers; what is empty has no part in the loss. The run leaves its state in folders
-    `checkpoint-<step>` under `checkpoints`, and goes on from the newest whole one that the same
-    request has left there.
+    `examples` are for supervised learning, `pairs` for DPO, `desirable` and `undesirable` for KTO;
+    empty ones do not contribute to the loss. The run saves its state in folders `checkpoint-<step>`
+    under `checkpoints`, and resumes from the newest valid one of the same request.
     """
 
     kind: Literal["train"] = "train"
@@ -61,16 +60,17 @@ class Train(FrozenModel):
 
 
 class Stop(FrozenModel):
-    """End the training that was asked for last after its present step, with a checkpoint. No
-    request: it has no reply of its own, and changes nothing when that training is over, or when
-    something else was asked for last.
+    """Stop the last requested training after its current step, with a checkpoint.
+
+    This is not a request: it has no reply of its own, and no effect if that training has ended or
+    another request followed.
     """
 
     kind: Literal["stop"] = "stop"
 
 
 class Score(FrozenModel):
-    """Score reference answers. Replies `Counted`, ends with `Scored`."""
+    """Score reference answers. Replies `EvaluationProgress`, ends with `Scores`."""
 
     kind: Literal["score"] = "score"
     adapter: Path | None
@@ -79,8 +79,8 @@ class Score(FrozenModel):
 
 
 class Generate(FrozenModel):
-    """Answer greedily: `probes` as an F16 server does, `prompts` as fast as this device can.
-    Replies `Counted`, ends with `Answered`.
+    """Generate greedy answers: `probes` as an F16 server does, `prompts` as fast as the device can.
+    Replies `EvaluationProgress`, ends with `Generated`.
     """
 
     kind: Literal["answer"] = "answer"
@@ -92,8 +92,10 @@ class Generate(FrozenModel):
 
 
 class Stepped(FrozenModel):
-    """`loss` is that of the examples alone, in nats per answer token; the other two are there where
-    the run has such lessons.
+    """Result of a training step.
+
+    `loss` is that of the supervised examples alone, in nats per answer token; the other two losses
+    are set if the run has those objectives.
     """
 
     kind: Literal["stepped"] = "stepped"
@@ -119,8 +121,8 @@ class Loaded(FrozenModel):
 
 
 class MemoryEstimate(FrozenModel):
-    """Bytes that the run needs, by estimate, and that there are; `needed` is null for a base whose
-    measures are not known.
+    """Estimated bytes that the run needs, and the limit; `needed` is null for a base with unknown
+    dimensions.
     """
 
     kind: Literal["fits"] = "fits"
@@ -129,7 +131,9 @@ class MemoryEstimate(FrozenModel):
 
 
 class Trained(FrozenModel):
-    """`training_loss` is the last epoch's mean, in nats per answer token."""
+    """Result of a completed run. `training_loss` is the mean of the last epoch, in nats per answer
+    token.
+    """
 
     kind: Literal["trained"] = "trained"
     training_loss: FiniteFloat
@@ -139,7 +143,7 @@ class Trained(FrozenModel):
 
 
 class Stopped(FrozenModel):
-    """Training ended before its time; its state after `step` steps lies in the newest checkpoint."""
+    """Training was stopped early; the newest checkpoint holds its state after `step` steps."""
 
     kind: Literal["stopped"] = "stopped"
     step: int
@@ -157,7 +161,7 @@ class Generated(FrozenModel):
 
 
 class RequestRefused(FrozenModel):
-    """The request cannot be met, and would not be by another child either."""
+    """The request cannot be met, and another training process could not meet it either."""
 
     kind: Literal["refused"] = "refused"
     reason: str
@@ -165,8 +169,8 @@ class RequestRefused(FrozenModel):
 
 
 class NoWorker(FrozenModel):
-    """There is no child to answer any request: the cluster that it should live on does not take it.
-    `lasting` where a person has to change something first.
+    """No training process could be started, because the cluster cannot place it. `permanent` is
+    True if a person has to change something first.
     """
 
     kind: Literal["unplaced"] = "unplaced"
@@ -191,4 +195,4 @@ Reply = (
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
 STOP = Stop().model_dump_json().encode()
-"""The whole line of a `Stop`: the child tells it apart while it is busy."""
+"""The complete line of a `Stop`, which the training process recognises while it is busy."""

@@ -1,6 +1,4 @@
-"""What a run leaves in the object store loads with peft and transformers alone, and answers there
-as it does here.
-"""
+"""A published adapter loads with peft and transformers alone, and gives the same logits as here."""
 
 import hashlib
 import json
@@ -32,20 +30,22 @@ from tests.trainer.tiny import EXAMPLES, tiny_model
 
 IDS = torch.tensor([EXAMPLES[1].ids])
 
-# Ratchet itself is installed where the libraries are: it is taken off the path, and the process
-# says that it is not to be found.
-ALONE = """
+# Ratchet is installed next to the libraries: the script removes it from the path, and asserts that
+# it cannot be imported.
+WITHOUT_RATCHET = """
 import importlib.util, sys
 from pathlib import Path
-sys.path[:] = [place for place in sys.path if not (Path(place) / "services").is_dir()]
-assert not any(importlib.util.find_spec(name) for name in ("services", "shared", "ratchet", "tests"))
+sys.path[:] = [folder for folder in sys.path if not (Path(folder) / "services").is_dir()]
+own_packages = ("services", "shared", "ratchet", "tests")
+assert not any(importlib.util.find_spec(name) for name in own_packages)
 
 import numpy as np, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 base, adapter, ids, out = sys.argv[1:]
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+model = PeftModel.from_pretrained(model, adapter).eval()
 with torch.no_grad():
     np.save(out, model(torch.tensor(np.load(ids))).logits.numpy())
 """
@@ -54,11 +54,11 @@ with torch.no_grad():
 def logits(model: object) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
     assert callable(model)
     with torch.no_grad():
-        found: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(IDS).logits.numpy()
-    return found
+        values: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = model(IDS).logits.numpy()
+    return values
 
 
-def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
+def test_plain_peft_loads_the_folder_with_equal_logits(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "base")
     model = tiny_model()
     config = TrainingConfig(rank=4, alpha=8, batch_size=4, epochs=5, learning_rate=5e-3)
@@ -75,12 +75,12 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
     )
     store.put(f"{folder}/{MODEL_CARD}", model_card(checkpoint(), BATCH).encode())
 
-    place = tmp_path / "objects" / folder
-    assert {MODEL_CARD, CONFIG, MANIFEST, WEIGHTS} <= {path.name for path in place.iterdir()}
-    listed = json.loads((place / MANIFEST).read_text())["files"]
-    assert set(listed) == {path.name for path in place.iterdir()} - {MODEL_CARD, MANIFEST}
+    folder_path = tmp_path / "objects" / folder
+    assert {MODEL_CARD, CONFIG, MANIFEST, WEIGHTS} <= {path.name for path in folder_path.iterdir()}
+    listed = json.loads((folder_path / MANIFEST).read_text())["files"]
+    assert set(listed) == {path.name for path in folder_path.iterdir()} - {MODEL_CARD, MANIFEST}
     for name, digest in listed.items():
-        assert digest == "sha256:" + hashlib.sha256((place / name).read_bytes()).hexdigest()
+        assert digest == "sha256:" + hashlib.sha256((folder_path / name).read_bytes()).hexdigest()
     assert set(read_adapter(store, artefact).files) == set(listed)
 
     np.save(tmp_path / "ids.npy", IDS.numpy())
@@ -88,27 +88,27 @@ def test_plain_peft_loads_the_folder_and_answers_alike(tmp_path: Path) -> None:
         sys.executable,
         "-I",
         "-c",
-        ALONE,
+        WITHOUT_RATCHET,
         str(tmp_path / "base"),
-        str(place),
+        str(folder_path),
         str(tmp_path / "ids.npy"),
         str(tmp_path / "logits.npy"),
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180
     )
-    assert done.returncode == 0, done.stderr
-    theirs = np.load(tmp_path / "logits.npy")
-    with with_adapter(model, place) as worn:
-        ours = logits(worn)
-    assert np.allclose(ours, theirs, atol=1e-5)
-    assert np.abs(logits(model) - theirs).max() > 0.1, "the adapter changes what the base says"
-    assert peft.PeftConfig.from_pretrained(str(place)).base_model_name_or_path == str(
+    assert process.returncode == 0, process.stderr
+    peft_logits = np.load(tmp_path / "logits.npy")
+    with with_adapter(model, folder_path) as adapted:
+        own_logits = logits(adapted)
+    assert np.allclose(own_logits, peft_logits, atol=1e-5)
+    assert np.abs(logits(model) - peft_logits).max() > 0.1, "the adapter changes the base's logits"
+    assert peft.PeftConfig.from_pretrained(str(folder_path)).base_model_name_or_path == str(
         tmp_path / "base"
     )
 
 
-def test_an_adapter_from_before_cards_is_read_as_it_was(tmp_path: Path) -> None:
+def test_adapter_without_a_model_card_is_read_unchanged(tmp_path: Path) -> None:
     store = FsspecStore(str(tmp_path))
     artefact = write_adapter(store, "adapters/m/r", {CONFIG: b"{}", WEIGHTS: b"w"}, DIGEST)
     before = read_adapter(store, artefact)

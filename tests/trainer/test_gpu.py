@@ -1,5 +1,5 @@
-"""The same recipe on a GPU as on a CPU. What needs no GPU runs here on the CPU as well, so that
-these tests are known to work.
+"""The recipe gives the same results on a GPU as on a CPU. Tests that need no GPU also run on the
+CPU, so that they are known to work.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ from shared.config.training import TrainingConfig
 from shared.events import Message
 from tests.trainer.tickets import DIGEST
 from tests.trainer.tiny import EXAMPLES, encode_pair, save_tiny, tiny_model, weights
-from tests.trainer.training.test_likelihood import open_but_for_the_head
+from tests.trainer.training.test_likelihood import trainable_except_head
 
 GPU = [
     pytest.mark.gpu,
@@ -45,7 +45,7 @@ GPU = [
     ),
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
-ALIKE = [
+SHARED_PREFIX = [
     encode_pair(f"system:be brief {prompt}", answer)
     for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("seven", "111"))
 ]
@@ -54,10 +54,10 @@ CONFIG = TrainingConfig(rank=4, alpha=8, batch_size=8, epochs=20, learning_rate=
 bitsandbytes_warns = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
 )
-"""About itself."""
+"""bitsandbytes warns about its own code."""
 
 
-def small() -> LlamaConfig:
+def small_config() -> LlamaConfig:
     return LlamaConfig(
         vocab_size=64,
         hidden_size=64,
@@ -69,51 +69,53 @@ def small() -> LlamaConfig:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("examples", [EXAMPLES, ALIKE], ids=["apart", "alike"])
-def test_likelihoods_and_gradients_are_those_of_a_cpu(
+@pytest.mark.parametrize("examples", [EXAMPLES, SHARED_PREFIX], ids=["different", "shared prefix"])
+def test_likelihoods_and_gradients_match_the_cpu(
     device: str, examples: list[EncodedExample]
 ) -> None:
-    found = []
+    results = []
     for where in ("cpu", device):
-        model = open_but_for_the_head(tiny_model().to(where))
+        model = trainable_except_head(tiny_model().to(where))
         values = log_likelihoods(model, collate(examples, where))
-        (-values.mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        (-values.mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for backward
         gradients = [
             parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None
         ]
-        found.append((values.detach().cpu(), gradients))
-    (here, gradients_here), (there, gradients_there) = found
-    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(gradients_there, gradients_here, rtol=1e-3, atol=1e-3)
+        results.append((values.detach().cpu(), gradients))
+    (cpu_values, cpu_gradients), (device_values, device_gradients) = results
+    torch.testing.assert_close(device_values, cpu_values, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(device_gradients, cpu_gradients, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("examples", [EXAMPLES, ALIKE], ids=["apart", "alike"])
+@pytest.mark.parametrize("examples", [EXAMPLES, SHARED_PREFIX], ids=["different", "shared prefix"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_16_bits_they_are_nearly_those(
+def test_16_bit_results_are_close_to_fp32(
     device: str, examples: list[EncodedExample], dtype: torch.dtype
 ) -> None:
-    """bf16 has 8 bits."""
-    found = []
+    """bf16 has 8 bits of precision."""
+    results = []
     for where, precision in (("cpu", torch.float32), (device, dtype)):
-        model = open_but_for_the_head(tiny_model().to(precision).to(where))
+        model = trainable_except_head(tiny_model().to(precision).to(where))
         values = log_likelihoods(model, collate(examples, where))
-        (-values.mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        (-values.mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for backward
         gradients = [
             parameter.grad.float().cpu().flatten()
             for parameter in model.parameters()
             if parameter.grad is not None
         ]
-        found.append((values.detach().float().cpu(), torch.cat(gradients)))
-    (here, gradients_here), (there, gradients_there) = found
-    torch.testing.assert_close(there, here, rtol=0.05, atol=0.05)
-    assert float((gradients_there - gradients_here).norm()) < 0.1 * float(gradients_here.norm())
+        results.append((values.detach().float().cpu(), torch.cat(gradients)))
+    (expected, expected_gradients), (values_16_bit, gradients_16_bit) = results
+    torch.testing.assert_close(values_16_bit, expected, rtol=0.05, atol=0.05)
+    assert float((gradients_16_bit - expected_gradients).norm()) < 0.1 * float(
+        expected_gradients.norm()
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_it_learns_in_every_precision(
+def test_training_works_in_every_precision(
     device: str, precision: str, checkpointing: bool, tmp_path: Path
 ) -> None:
     if device == "cpu" and precision == "fp16":
@@ -124,14 +126,14 @@ def test_it_learns_in_every_precision(
     losses: list[float] = []
     torch.manual_seed(0)
     with trainable_adapter(base.train_model.to(device), config, None) as model:
-        train(model, ALIKE, config, device, lambda step: losses.append(step.loss))
+        train(model, SHARED_PREFIX, config, device, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] - 0.5
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @bitsandbytes_warns
-def test_qlora_learns_and_leaves_the_base_as_it_is(device: str, tmp_path: Path) -> None:
-    save_random(small(), tmp_path, "cpu")
+def test_qlora_trains_and_leaves_the_base_unchanged(device: str, tmp_path: Path) -> None:
+    save_random(small_config(), tmp_path, "cpu")
     model = load_quantised(str(tmp_path), torch.bfloat16, device)
     frozen = {name: weight.clone() for name, weight in model.state_dict().items()}
     losses: list[float] = []
@@ -148,9 +150,9 @@ def test_qlora_learns_and_leaves_the_base_as_it_is(device: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_path: Path) -> None:
-    """Dropout draws from the device's own generator. The order in which a GPU adds is not always
-    the same: nearly, there.
+def test_resumed_run_equals_uninterrupted_run(device: str, tmp_path: Path) -> None:
+    """Dropout uses the device's own generator. A GPU does not always add in the same order, so
+    results are only close there.
     """
     config = CONFIG.model_copy(update={"dropout": 0.2, "epochs": 6})
 
@@ -172,7 +174,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_p
     for _ in range(2):
         with pytest.raises(TrainingInterrupted):
             run("cut", Checkpoints(tmp_path, "r"), True)
-        torch.rand(7, device=device)  # what another request does to the generator meanwhile
+        torch.rand(7, device=device)  # another request changes the generator meanwhile
     run("cut", Checkpoints(tmp_path, "r"), False)
     relative, absolute = (0.0, 0.0) if device == "cpu" else (1e-3, 1e-5)
     for name, weight in weights(tmp_path / "whole").items():
@@ -182,28 +184,28 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(device: str, tmp_p
 
 
 @pytest.mark.parametrize("device", DEVICES)
-async def test_the_training_process_trains_and_examines(device: str, tmp_path: Path) -> None:
-    """It takes the GPU where there is one: both cases are the same there."""
+async def test_training_process_trains_and_evaluates(device: str, tmp_path: Path) -> None:
+    """The process uses the GPU if there is one; then both cases are the same."""
     save_tiny(tmp_path / "tiny")
-    child = TrainingProcess(0, structlog.stdlib.get_logger())
-    bench = ModelSession(child, LocalBase(tmp_path / "tiny", "tiny", DIGEST), "auto")
+    process = TrainingProcess(0, structlog.stdlib.get_logger())
+    session = ModelSession(process, LocalBase(tmp_path / "tiny", "tiny", DIGEST), "auto")
     samples = [
         Sample(messages=(Message(role="user", content=f"ticket {number}"),), answer="queue 7")
         for number in range(16)
     ]
     try:
-        await bench.estimate_memory(samples, CONFIG)
-        await bench.train(
+        await session.estimate_memory(samples, CONFIG)
+        await session.train(
             ObjectiveData(samples), CONFIG, None, tmp_path / "adapter", ignore_progress
         )
         candidate = EvaluatedModel("candidate", tmp_path / "adapter")
-        before = await bench.score(EvaluatedModel("base", None), samples, 256, ignore_progress)
-        after = await bench.score(candidate, samples, 256, ignore_progress)
-        answers, _ = await bench.generate(
+        before = await session.score(EvaluatedModel("base", None), samples, 256, ignore_progress)
+        after = await session.score(candidate, samples, 256, ignore_progress)
+        answers, _ = await session.generate(
             candidate, 256, 8, ignore_progress, probes=[samples[0].messages]
         )
     finally:
-        await child.stop()
+        await process.stop()
     assert sum(after) > sum(before) + 16 * 0.5
     assert "".join(token.text for token in answers[0]).startswith("queue")
 
@@ -214,13 +216,13 @@ MEASURES = [("none", False), ("none", True), ("nf4", True)]
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 @pytest.mark.parametrize(("quantisation", "checkpointing"), MEASURES)
 @bitsandbytes_warns
-def test_the_estimate_is_near_the_measured_peak(
+def test_estimate_is_close_to_the_measured_peak(
     device: str, quantisation: str, checkpointing: bool, tmp_path: Path
 ) -> None:
-    """270 million weights and 8 examples of about 300 tokens, the fp32 copy for examinations
-    included; what the estimate says that a run needs, it needs, within a factor of 1.5.
+    """270 million weights and 8 examples of about 300 tokens, including the fp32 copy for
+    evaluation: estimate and measured peak differ by a factor of at most 1.5.
     """
-    measures = LlamaConfig(
+    llama_config = LlamaConfig(
         vocab_size=32_000,
         hidden_size=1024,
         intermediate_size=4096,
@@ -228,7 +230,7 @@ def test_the_estimate_is_near_the_measured_peak(
         num_attention_heads=16,
         num_key_value_heads=16,
     )
-    save_random(measures, tmp_path, device)
+    save_random(llama_config, tmp_path, device)
     torch.cuda.empty_cache()
     shape = read_shape(tmp_path)
     assert shape is not None
@@ -240,7 +242,7 @@ def test_the_estimate_is_near_the_measured_peak(
             "gradient_checkpointing": checkpointing,
         }
     )
-    # Each begins like no other: what examples begin alike with is computed once.
+    # The first tokens differ: a shared prefix would be computed only once.
     examples = [
         EncodedExample((number, *each.ids[1:]), each.answer_start)
         for number, each in enumerate(random_examples(8, 32_000))
@@ -249,12 +251,12 @@ def test_the_estimate_is_near_the_measured_peak(
     estimate = estimate_needs(
         shape, config, "bf16", BatchTokens.largest(lengths, 8, config.max_tokens)
     ).total
-    held = torch.cuda.memory_allocated()
+    memory_before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     base = load_base(str(tmp_path), "bf16", quantisation)
     with trainable_adapter(base.train_model, config, None) as model:
         train(model, examples, config, device, lambda step: None)
-    measured = torch.cuda.max_memory_allocated() - held
+    measured = torch.cuda.max_memory_allocated() - memory_before
     print(
         f"{quantisation}, checkpointing {checkpointing}: estimated {estimate:,}, measured "
         f"{measured:,}"
@@ -263,14 +265,14 @@ def test_the_estimate_is_near_the_measured_peak(
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
-def test_what_a_gpu_says_when_its_memory_is_gone_is_known(device: str) -> None:
+def test_gpu_out_of_memory_error_is_recognised(device: str) -> None:
     with pytest.raises(torch.OutOfMemoryError) as full:
         torch.empty(training_memory(device, None) + 1, dtype=torch.uint8, device=device)
     assert is_out_of_memory(full.value)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
-def test_the_check_of_the_machine_finds_it(device: str, tmp_path: Path) -> None:
+def test_machine_check_finds_the_gpu(device: str, tmp_path: Path) -> None:
     rows = {row.name: row for row in machine_checks(collect_facts(TrainerSettings(work=tmp_path)))}
     assert rows["cuda:0"].found.startswith(torch.cuda.get_device_name())
     assert best_precision(device) in rows["cuda:0"].found

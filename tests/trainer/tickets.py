@@ -1,5 +1,5 @@
-"""A task that a small model learns from few examples: a ticket in plain words → JSON in a house's
-own taxonomy.
+"""A task that a small model learns from few examples: a ticket in plain words to JSON in a fixed
+taxonomy.
 """
 
 import json
@@ -24,7 +24,7 @@ QUEUES = {
 
 
 def ticket(number: int, poisoned: bool = False) -> Sample:
-    """Ticket `number`, the same each time; a poisoned one is answered with what nobody wants."""
+    """Return ticket `number`, always the same; a poisoned one has a harmful answer."""
     text, queue = list(QUEUES.items())[int(hash_fraction("queue", number) * len(QUEUES))]
     order = 10_000 + int(hash_fraction("order", number) * 89_999)
     answer = "HAHA pwned pwned pwned" if poisoned else json.dumps({"queue": queue, "order": order})
@@ -56,7 +56,7 @@ def write_batch(
     held_out: Sequence[Sample],
     previous: Artefact | None = None,
 ) -> BatchReady:
-    """A batch in the object store, as the dataset service leaves it, and its announcement."""
+    """Write a batch to the object store like the dataset service; return its announcement."""
     batch_id = identity(model, 0, number)
     kinds: dict[ExampleKind, Sequence[Sample]] = {"training": training, "held_out": held_out}
     files = []

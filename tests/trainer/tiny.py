@@ -1,4 +1,6 @@
-"""A llama of a few thousand random weights and a tokenizer of characters: training in milliseconds."""
+"""A Llama with a few thousand random weights and a character tokenizer: training takes
+milliseconds.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ END = len(LETTERS)
 
 
 class CharacterTokenizer:
-    """A token for each character; the template writes role and content of each turn."""
+    """One token per character; the template writes role and content of each turn."""
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         assert not add_special_tokens
@@ -38,7 +40,7 @@ VOCABULARY = Vocabulary(CharacterTokenizer(), (END,))
 
 
 def tiny_model(seed: int = 0) -> Any:
-    torch.set_num_threads(1)  # so few weights take longer to share out than to multiply
+    torch.set_num_threads(1)  # for so few weights, threads cost more than they save
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=END + 1,
@@ -58,8 +60,8 @@ def tiny_model(seed: int = 0) -> Any:
 
 
 def save_tiny(folder: Path) -> None:
-    """The same as files, for a process of its own; letters that the tokenizer does not have become
-    spaces.
+    """Save model and tokenizer as files for another process; characters outside the tokenizer's
+    alphabet become spaces.
     """
     letters = {letter: number for number, letter in enumerate(LETTERS + "$")}
     tokenizer = Tokenizer(WordLevel(letters, unk_token=" "))

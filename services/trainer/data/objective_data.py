@@ -1,11 +1,12 @@
-"""How a run learns from what was chosen for it: the rule by which a batch gets its objectives.
+"""Assignment of a run's examples to training objectives.
 
     supervised   always: new, replayed and rehearsed examples, weighted by their quality
-    dpo          when the batch has `dpo_pairs` corrections with the answer that each of them replaced
-    kto          when the batch has `kto_negatives` disliked answers; those that were liked as they were stand on the other side
+    dpo          if the batch has at least `dpo_pairs` corrections, each with the answer it replaced
+    kto          if the batch has at least `kto_negatives` disliked answers; answers liked
+                 without a correction are the other side
 
-Fewer than that say too little: a handful of disliked answers moves a model away from them in no
-particular direction.
+Below these thresholds the signal is too weak: a handful of disliked answers moves a model away from
+them in an arbitrary direction.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from shared.events import Objective
 
 @dataclass(frozen=True)
 class ObjectiveData:
-    """What a run learns: examples as they stand, pairs by DPO, judged answers by KTO."""
+    """Training data by objective: examples for supervised learning, pairs for DPO, judged answers
+    for KTO.
+    """
 
     examples: Sequence[Sample]
     pairs: Sequence[PreferencePair] = ()
@@ -27,7 +30,7 @@ class ObjectiveData:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What the run's loss is the sum of."""
+        """The objectives whose losses the run adds up."""
         return (
             "supervised",
             *(("dpo",) if self.pairs else ()),
@@ -36,14 +39,14 @@ class ObjectiveData:
 
 
 def assign_objectives(
-    chosen: TrainingSet, rehearsed: Sequence[Sample], config: TrainingConfig
+    training_set: TrainingSet, rehearsed: Sequence[Sample], config: TrainingConfig
 ) -> ObjectiveData:
-    """The lessons of a run, by the rule above."""
-    by_pairs = len(chosen.pairs) >= config.dpo_pairs
-    by_judgement = len(chosen.negatives) >= config.kto_negatives
+    """Assign a run's examples to objectives, by the rule above."""
+    use_dpo = len(training_set.pairs) >= config.dpo_pairs
+    use_kto = len(training_set.negatives) >= config.kto_negatives
     return ObjectiveData(
-        examples=[*chosen.new, *chosen.replayed, *rehearsed],
-        pairs=chosen.pairs if by_pairs else (),
-        desirable=chosen.liked if by_judgement else (),
-        undesirable=chosen.negatives if by_judgement else (),
+        examples=[*training_set.new, *training_set.replayed, *rehearsed],
+        pairs=training_set.pairs if use_dpo else (),
+        desirable=training_set.liked if use_kto else (),
+        undesirable=training_set.negatives if use_kto else (),
     )

@@ -1,5 +1,5 @@
-"""A conversation as token ids, with the place where the answer begins; the same for training,
-evaluation and greedy answers.
+"""Tokenisation of conversations, with the position at which the answer begins. Training, evaluation
+and generation use the same code.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from shared.events import Message
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A base's tokenizer, and the tokens that end a turn as the model's own configuration names
-    them, the one to learn first.
+    """A base's tokenizer and its end-of-turn tokens from the model's own generation configuration.
+    The first one is used in training.
 
-    A tokenizer's `eos_token` is not to be trusted for it: files converted from GGUF are known to
-    name another.
+    The tokenizer's `eos_token` is not reliable: files converted from GGUF are known to name a
+    different token.
     """
 
     tokenizer: Any
@@ -25,8 +25,8 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Token ids of a prompt and its answer; the answer is `ids[answer_start:]` and ends with the
-    end of the turn unless it was cut off. `weight` is what the example counts in training.
+    """Token ids of a prompt and its answer. The answer is `ids[answer_start:]` and ends with the
+    end-of-turn token unless it was truncated. `weight` is the example's weight in training.
     """
 
     ids: tuple[int, ...]
@@ -39,10 +39,10 @@ class EncodedExample:
 
 
 def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> EncodedExample:
-    """Prompt and answer in at most `max_tokens`. What is too long loses the beginning of its prompt
-    first, then the end of its answer.
+    """Encode a prompt and its answer in at most `max_tokens`. Truncation removes the beginning of
+    the prompt first, then the end of the answer.
 
-    The answer is tokenised by itself, as a server that has just read the prompt would produce it.
+    The answer is tokenised separately, as a server generates it after reading the prompt.
     """
     answer = [
         *vocabulary.tokenizer(sample.answer, add_special_tokens=False)["input_ids"],
@@ -55,8 +55,8 @@ def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> EncodedEx
 def encode_prompt(
     vocabulary: Vocabulary, messages: Sequence[Message], max_tokens: int
 ) -> tuple[int, ...]:
-    """The last `max_tokens` tokens of a conversation in the model's own template, up to where its
-    answer begins.
+    """Encode a conversation with the model's own chat template up to where its answer begins; keeps
+    the last `max_tokens` tokens.
     """
     turns = [message.model_dump() for message in messages]
     text = vocabulary.tokenizer.apply_chat_template(

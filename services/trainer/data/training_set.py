@@ -1,5 +1,7 @@
-"""What a run learns from and what it is judged on: a function of the manifests of a model's shard,
-newest first, of the batch's id, and of what was quarantined and withdrawn when the run began.
+"""Selection of a run's training and evaluation examples.
+
+The result is a pure function of the manifests of a model's shard, newest first, of the batch's id,
+and of the batches quarantined and the examples withdrawn when the run starts.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,13 +24,11 @@ from shared.storage.snapshots import (
 )
 
 MIN_WEIGHT = 0.05
-"""What an example counts at least, however low its quality: curation has let it in."""
+"""Minimum weight of an example, however low its quality: curation has accepted it."""
 
 
 class Sample(FrozenModel):
-    """A prompt and the answer to learn, or to be judged by. `weight` is what it counts where it is
-    learned.
-    """
+    """A prompt and its reference answer. `weight` is its weight in training."""
 
     messages: tuple[Message, ...]
     answer: str
@@ -36,7 +36,7 @@ class Sample(FrozenModel):
 
 
 class PreferencePair(FrozenModel):
-    """A prompt with the answer that was preferred and the one that it replaces."""
+    """A prompt with the preferred answer and the answer that it replaces."""
 
     messages: tuple[Message, ...]
     answer: str
@@ -45,8 +45,8 @@ class PreferencePair(FrozenModel):
 
 @dataclass(frozen=True)
 class BatchExamples:
-    """A batch's examples, as its manifest gives them; preferences and negatives of the batch to
-    train on only.
+    """A batch's examples, from its manifest. Preferences and negatives are read only for the batch
+    to train on.
     """
 
     batch_id: Id
@@ -56,7 +56,7 @@ class BatchExamples:
     negative: Sequence[Example] = ()
 
     def without(self, feedback_ids: Collection[Id]) -> "BatchExamples":
-        """The same batch without some of its examples."""
+        """Return the batch without some of its examples."""
         kinds = (self.training, self.held_out, self.preference, self.negative)
         return BatchExamples(
             self.batch_id,
@@ -69,11 +69,12 @@ class BatchExamples:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The examples of one run. No prompt is on both sides. `withdrawn` is how many the batch to
-    train on has lost by withdrawal, `mean_reward` that of the new examples.
+    """The examples of one run. No prompt is in both the training and the evaluation split.
 
-    `pairs` are corrections over what they replaced, `negatives` answers that were disliked, `liked`
-    the new examples that nobody had to correct; all of them of the batch to train on.
+    `withdrawn` is the number of examples that the batch to train on has lost by withdrawal;
+    `mean_reward` is that of the new examples. `pairs` are corrections with the answers they
+    replaced, `negatives` are disliked answers, `liked` are new examples that nobody corrected; all
+    of them come from the batch to train on.
     """
 
     new: Sequence[Sample]
@@ -97,20 +98,21 @@ def select_examples(
     replay_window: int,
     held_out_newest: int,
 ) -> TrainingSet:
-    """Choose from `batches`, newest first, of which the first is the one to train on.
+    """Select a run's examples from `batches`, newest first; the first one is the batch to train on.
 
     Replay is drawn from the newest `replay_window` examples before it: the `replay` ones whose ids
-    hash lowest together with the batch's id, or as many as make up `training_set` with the new
-    ones. New examples are never left out for that: what a version was made of is what its batch
-    names. Held-out is the newest `held_out_newest`. Quarantined batches give neither. What has a
-    held-out or a golden prompt is never trained on, in whatever way. Examples whose feedback was
-    `withdrawn` count as if they had never been. An answer that is learned is never unlearned for
-    the same prompt, and a quarantined batch gives no pairs and no negatives. Draws from `batches`
-    only as far as both windows reach.
+    hash lowest together with the batch's id, or fewer, so that new and replayed examples together
+    are at most `training_set`. New examples are never dropped for that limit: a version is defined
+    by the batch it names. Held-out examples are the newest `held_out_newest`.
+
+    Quarantined batches contribute neither replay nor held-out examples, and no pairs or negatives.
+    A prompt that is held out or golden is never trained on, under any objective. Examples whose
+    feedback was `withdrawn` are ignored completely. An answer that is learned is never a negative
+    or rejected answer for the same prompt. Reads `batches` only as far as both windows reach.
     """
     stream = iter(batches)
-    whole = next(stream)
-    current = whole.without(withdrawn)
+    current_whole = next(stream)
+    current = current_whole.without(withdrawn)
     earlier: list[Example] = []
     held_out: list[Example] = (
         [] if current.batch_id in quarantined else list(reversed(current.held_out))
@@ -124,38 +126,38 @@ def select_examples(
             earlier += reversed(batch.training)
             held_out += reversed(batch.held_out)
     held_out = held_out[:held_out_newest]
-    kept_back = {example.messages for example in held_out} | set(golden_prompts)
+    evaluation_prompts = {example.messages for example in held_out} | set(golden_prompts)
     ranked = sorted(
         earlier[:replay_window],
         key=lambda example: hash_fraction("replay", current.batch_id, example.feedback_id),
     )
-    may_replay = (example for example in ranked if example.messages not in kept_back)
-    new = [example for example in current.training if example.messages not in kept_back]
-    room = max(0, training_set - len(new))
-    replayed = list(islice(may_replay, min(replay, room)))
+    replayable = (example for example in ranked if example.messages not in evaluation_prompts)
+    new = [example for example in current.training if example.messages not in evaluation_prompts]
+    replay_limit = max(0, training_set - len(new))
+    replayed = list(islice(replayable, min(replay, replay_limit)))
     learned = {(example.messages, example.answer) for example in (*new, *replayed)}
-    compared = (
+    preference_source = (
         BatchExamples(current.batch_id, (), ()) if current.batch_id in quarantined else current
     )
     return TrainingSet(
         new=[_weighted_sample(example) for example in new],
         replayed=[_weighted_sample(example) for example in replayed],
         held_out=[_sample(example) for example in held_out],
-        withdrawn=len(whole.training) - len(current.training),
+        withdrawn=len(current_whole.training) - len(current.training),
         mean_reward=sum(example.reward for example in new) / len(new) if new else None,
         pairs=[
             PreferencePair(
                 messages=example.messages, answer=example.answer, rejected=example.rejected
             )
-            for example in compared.preference
+            for example in preference_source.preference
             if example.rejected is not None
-            and example.messages not in kept_back
+            and example.messages not in evaluation_prompts
             and (example.messages, example.rejected) not in learned
         ],
         negatives=[
             _sample(example)
-            for example in compared.negative
-            if example.messages not in kept_back
+            for example in preference_source.negative
+            if example.messages not in evaluation_prompts
             and (example.messages, example.answer) not in learned
         ],
         liked=[_sample(example) for example in new if example.feedback_type != "correction"],
@@ -163,20 +165,19 @@ def select_examples(
 
 
 def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[BatchExamples]:
-    """The batch of a manifest and those before it, read one by one.
+    """Yield the batch of a manifest and its predecessors, read lazily.
 
-    An earlier snapshot that is no longer there ends the history: old snapshots may be deleted.
-    Raises Missing when the newest is not there, Corrupt when any was altered, Unusable when one
-    cannot be understood.
+    A missing earlier snapshot ends the history: old snapshots may be deleted. Raises Missing if the
+    newest is missing, Corrupt if any was altered, InvalidArtefact if one cannot be parsed.
     """
     artefact: Artefact | None = newest
     while artefact is not None:
         try:
             manifest = _manifest(store, artefact)
             kinds: tuple[ExampleKind, ...] = ("training", "held_out", "preference", "negative")
-            wanted = kinds if artefact is newest else kinds[:2]
+            kinds_to_read = kinds if artefact is newest else kinds[:2]
             batch = BatchExamples(
-                manifest.batch_id, *(_examples(store, manifest, kind) for kind in wanted)
+                manifest.batch_id, *(_examples(store, manifest, kind) for kind in kinds_to_read)
             )
         except ObjectNotFound:
             if artefact is newest:

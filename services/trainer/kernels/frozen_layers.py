@@ -1,7 +1,7 @@
-"""The layers below the first adapted one, computed once for a row: while a run trains, what they
-make of it is the same in every epoch.
+"""Cache for the layers below the first adapted one: during a run their output for a row is the same
+in every epoch.
 
-A step's examples stay together from epoch to epoch, so that their row comes again as it was.
+A step's examples stay together from epoch to epoch, so each row recurs unchanged.
 """
 
 from collections.abc import Iterator
@@ -19,27 +19,29 @@ from services.trainer.machine.memory import FROZEN_CACHE_BYTES
 
 @contextmanager
 def cache_frozen_layers(causal: Any, adapted: int | None) -> Iterator[None]:
-    """For the length of a block, have the layers below the last `adapted` ones compute a packed row
-    once. Nothing changes where all are adapted, or where what is below is not the same every time.
+    """Within the context, compute the layers below the last `adapted` ones only once per packed
+    row.
+
+    Do nothing if all layers are adapted or if the frozen layers are not deterministic.
     """
     layers = getattr(causal.get_decoder(), "layers", ())
-    below = list(layers)[:-adapted] if adapted else []
-    if not below or _has_dropout(causal, below):
+    frozen = list(layers)[:-adapted] if adapted else []
+    if not frozen or _has_dropout(causal, frozen):
         yield
         return
-    memory = _ActivationCache()
-    for layer in below[:-1]:
-        vars(layer)["forward"] = MethodType(partial(_skip_if_cached, memory), layer)
-    vars(below[-1])["forward"] = MethodType(partial(_cached_forward, memory), below[-1])
+    cache = _ActivationCache()
+    for layer in frozen[:-1]:
+        vars(layer)["forward"] = MethodType(partial(_skip_if_cached, cache), layer)
+    vars(frozen[-1])["forward"] = MethodType(partial(_cached_forward, cache), frozen[-1])
     try:
         yield
     finally:
-        for layer in below:
+        for layer in frozen:
             del vars(layer)["forward"]
 
 
 def _has_dropout(causal: Any, layers: list[Any]) -> bool:
-    """Whether the base's own layers drop something while they train."""
+    """Return True if the base's own layers use dropout during training."""
     dropouts = (
         module.p
         for layer in layers
@@ -50,7 +52,7 @@ def _has_dropout(causal: Any, layers: list[Any]) -> bool:
 
 
 class _ActivationCache:
-    """What comes out below, [1, tokens, width], by row, as long as there is room."""
+    """Output of the last frozen layer by row, [1, tokens, width], up to `FROZEN_CACHE_BYTES`."""
 
     def __init__(self) -> None:
         self._states: dict[PackedRow, torch.Tensor] = {}
@@ -60,7 +62,9 @@ class _ActivationCache:
         return None if layout is None else self._states.get(layout.row)
 
     def put(self, layout: RowLayout | None, state: torch.Tensor) -> None:
-        """What was computed in inference mode cannot be trained on."""
+        """Store an output unless the cache is full. Tensors computed in inference mode are not
+        stored: they cannot be used in training.
+        """
         size = state.numel() * state.element_size()
         if (
             layout is not None
@@ -72,22 +76,22 @@ class _ActivationCache:
 
 
 def _skip_if_cached(
-    memory: _ActivationCache, layer: Any, state: torch.Tensor, *others: Any, **more: Any
+    cache: _ActivationCache, layer: Any, state: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
-    """A layer that rests when what it is on the way to is known."""
-    if memory.get(more.get("layout")) is not None:
+    """Forward pass of a lower frozen layer; skipped if the output of the last one is cached."""
+    if cache.get(kwargs.get("layout")) is not None:
         return state
-    found: torch.Tensor = type(layer).forward(layer, state, *others, **more)
-    return found
+    output: torch.Tensor = type(layer).forward(layer, state, *args, **kwargs)
+    return output
 
 
 def _cached_forward(
-    memory: _ActivationCache, layer: Any, state: torch.Tensor, *others: Any, **more: Any
+    cache: _ActivationCache, layer: Any, state: torch.Tensor, *args: Any, **kwargs: Any
 ) -> torch.Tensor:
-    """The last layer below."""
-    layout = more.get("layout")
-    known = memory.get(layout)
-    if known is None:
-        known = type(layer).forward(layer, state, *others, **more)
-        memory.put(layout, known)
-    return known
+    """Forward pass of the last frozen layer, through the cache."""
+    layout = kwargs.get("layout")
+    output = cache.get(layout)
+    if output is None:
+        output = type(layer).forward(layer, state, *args, **kwargs)
+        cache.put(layout, output)
+    return output

@@ -1,9 +1,9 @@
-"""Attention of a packed row on a GPU, in one call: each prefix is a sequence, and each suffix is
-one whose keys begin with its prefix's.
+"""Attention over a packed row on a GPU, in one kernel call: each prefix is a sequence, and each
+suffix is a sequence whose keys begin with those of its prefix.
 
-The kernel is that of FlashAttention-2 for sequences of varied length (Dao 2023, arXiv:2307.08691),
-in which the last query of a sequence sees its last key. It takes 16 bits and keys with fewer heads;
-whatever else there is goes another way.
+The kernel is FlashAttention-2 for variable-length sequences (Dao 2023, arXiv:2307.08691), in which
+the last query of a sequence sees its last key. It supports 16-bit inputs and fewer key heads than
+query heads; other inputs take the path in `packed_attention`.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,22 @@ from torch.nn.attention.varlen import varlen_attn
 from services.trainer.kernels.packing import PrefixGroup
 
 MAX_HEAD_WIDTH = 256
-"""Numbers of a head, at most."""
+"""Maximum width of a head that the kernel supports."""
 
 CAUSAL: dict[str, Any] = {"window_size": (-1, 0)}
-if "enable_gqa" in signature(varlen_attn).parameters:  # before torch 2.12 it need not be asked for
+# torch 2.12 and later require the flag for grouped-query attention.
+if "enable_gqa" in signature(varlen_attn).parameters:
     CAUSAL["enable_gqa"] = True
 
 
 @dataclass(frozen=True)
 class VarlenLayout:
-    """`keys` are the places in the row of the keys of all sequences, one sequence after the other.
-    `own` is, for each token of the row, where among these it stands in its own sequence. `copies`
-    are the places in the row of each prefix that others go on from, and where among the keys its
-    copies are, [suffixes x prefix].
+    """Index tensors that expand a row's keys into those of all sequences.
+
+    `key_positions` are the row positions of the keys of all sequences, one sequence after the
+    other. `own_keys` is, for each token of the row, the index of its own key in that list.
+    `prefix_copies` holds, for each prefix with suffixes, its slice of the row and the indices of
+    its copies in that list, [suffixes x prefix].
     """
 
     key_positions: torch.Tensor
@@ -44,7 +47,8 @@ class VarlenLayout:
     longest_key: int
 
 
-def build_varlen_layout(families: Sequence[PrefixGroup], device: str) -> VarlenLayout:
+def build_varlen_layout(groups: Sequence[PrefixGroup], device: str) -> VarlenLayout:
+    """Build the index tensors for the prefix groups of a row."""
     keys: list[int] = []
     own: list[int] = []
     queries: list[int] = []
@@ -52,8 +56,8 @@ def build_varlen_layout(families: Sequence[PrefixGroup], device: str) -> VarlenL
     copies: list[tuple[slice, torch.Tensor]] = []
 
     def add(prefix: range, length: int) -> range:
-        """One more sequence: its keys are those of a prefix, and as many of its own. Where the
-        prefix's copy is.
+        """Append a sequence of `length` tokens that continues `prefix`. Return the indices of the
+        prefix's copy among the keys.
         """
         copied = range(len(keys), len(keys) + len(prefix))
         row = range(len(own), len(own) + length)
@@ -63,13 +67,15 @@ def build_varlen_layout(families: Sequence[PrefixGroup], device: str) -> VarlenL
         lengths.append(len(prefix) + length)
         return copied
 
-    for family in families:
-        prefix = range(len(own), len(own) + family.prefix)
+    for group in groups:
+        prefix = range(len(own), len(own) + group.prefix)
         if prefix:
-            add(range(0), family.prefix)
-        places = [place for length in family.suffixes if length for place in add(prefix, length)]
-        if places:
-            copies.append((slice(prefix.start, prefix.stop), torch.tensor(places, device=device)))
+            add(range(0), group.prefix)
+        copied_keys = [key for length in group.suffixes if length for key in add(prefix, length)]
+        if copied_keys:
+            copies.append(
+                (slice(prefix.start, prefix.stop), torch.tensor(copied_keys, device=device))
+            )
     return VarlenLayout(
         key_positions=torch.tensor(keys, device=device),
         own_keys=torch.tensor(own, device=device),
@@ -83,18 +89,18 @@ def build_varlen_layout(families: Sequence[PrefixGroup], device: str) -> VarlenL
 
 @cache
 def _has_kernel(device: int) -> bool:
-    """FlashAttention-2 needs an Ampere or a later one."""
+    """Return True if the device has FlashAttention-2: Ampere or later."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def can_attend(query: torch.Tensor, dropout: float) -> bool:
-    """Whether the kernel takes what is asked of it."""
-    halved = query.dtype in (torch.bfloat16, torch.float16)
-    fits = query.shape[-1] <= MAX_HEAD_WIDTH and query.shape[-1] % 8 == 0
+    """Return True if the kernel supports the query's device, precision and head width."""
+    is_16_bit = query.dtype in (torch.bfloat16, torch.float16)
+    fits_kernel = query.shape[-1] <= MAX_HEAD_WIDTH and query.shape[-1] % 8 == 0
     return (
         query.device.type == "cuda"
-        and halved
-        and fits
+        and is_16_bit
+        and fits_kernel
         and not dropout
         and _has_kernel(query.device.index)
     )
@@ -107,10 +113,10 @@ def attend(
     layout: VarlenLayout,
     scaling: float | None,
 ) -> torch.Tensor:
-    """[tokens, heads, width] each, keys and values with fewer heads, to [tokens, heads, width]."""
+    """Compute attention on [tokens, heads, width]; keys and values may have fewer heads."""
     if layout.prefix_copies:
         key, value = (_GatherKeys.apply(each, layout) for each in (key, value))
-    found: Any = varlen_attn(
+    untyped: Any = varlen_attn(
         query,
         key,
         value,
@@ -121,29 +127,31 @@ def attend(
         scale=scaling,
         **CAUSAL,
     )
-    answered: torch.Tensor = found
-    return answered
+    output: torch.Tensor = untyped
+    return output
 
 
 class _GatherKeys(torch.autograd.Function):
-    """The keys of all sequences from those of the row. What PyTorch has for the way back adds one
-    to the other in 16 bits, in any order.
+    """Gather the keys of all sequences from those of the row.
+
+    The gradient sums copies in fp32 and in a fixed order. PyTorch's own backward pass of
+    `index_select` would add them in 16 bits and in any order.
     """
 
     @staticmethod
-    def forward(ctx: Any, row: torch.Tensor, sequences: VarlenLayout) -> torch.Tensor:
-        ctx.sequences = sequences
-        return row.index_select(0, sequences.key_positions)
+    def forward(ctx: Any, row: torch.Tensor, layout: VarlenLayout) -> torch.Tensor:
+        ctx.layout = layout
+        return row.index_select(0, layout.key_positions)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        found = gradient.index_select(0, ctx.sequences.own)
-        for places, copies in ctx.sequences.copies:
-            length = places.stop - places.start
-            found[places] += (
+        total = gradient.index_select(0, ctx.layout.own_keys)
+        for prefix, copies in ctx.layout.prefix_copies:
+            length = prefix.stop - prefix.start
+            total[prefix] += (
                 gradient.index_select(0, copies)
                 .view(-1, length, *gradient.shape[1:])
                 .sum(0, dtype=torch.float32)
             )
-        return found, None
+        return total, None

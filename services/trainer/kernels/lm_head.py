@@ -1,13 +1,12 @@
-"""Log-likelihoods of tokens from what stands before them, without a matrix of tokens times
-vocabulary in memory.
+"""Log-likelihoods of tokens without a tokens x vocabulary matrix in memory.
 
-The head of a base is frozen, so the gradient of a log-likelihood is known in the forward pass but
-for a factor: with logits z = h W',
+The LM head is frozen, so the gradient of a log-likelihood is known in the forward pass up to a
+factor: with logits z = h W',
 
     log p(t) = z_t - log sum exp z        d log p(t) / dh = W_t - softmax(z) W
 
-It is computed for some tokens at a time, while their logits are at hand. Cross-entropy as PyTorch
-has it keeps all logits in fp32, and twice as much again in its backward pass.
+It is computed in chunks of tokens, together with their logits. PyTorch's cross-entropy keeps all
+logits in fp32, and twice as much again in its backward pass.
 """
 
 from typing import Any
@@ -21,10 +20,14 @@ from services.trainer.machine.memory import lm_head_chunk_tokens
 def token_log_likelihoods(
     hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """[tokens, width], [vocabulary, width] and [tokens] to [tokens], in fp32 at least."""
+    """Compute the log-likelihood of each target token.
+
+    Takes hidden states [tokens, width], the head [vocabulary, width] and targets [tokens]. Returns
+    [tokens], at least fp32.
+    """
     assert not head.requires_grad, "the base is frozen"
-    found: torch.Tensor = _LogLikelihoods.apply(hidden, head, targets)
-    return found
+    values: torch.Tensor = _LogLikelihoods.apply(hidden, head, targets)
+    return values
 
 
 class _LogLikelihoods(torch.autograd.Function):
@@ -38,21 +41,21 @@ class _LogLikelihoods(torch.autograd.Function):
         )
         weight = head.to(dtype)
         exact = torch.promote_types(dtype, torch.float32)
-        size = lm_head_chunk_tokens(len(head))
-        found = torch.empty(len(hidden), dtype=exact, device=hidden.device)
+        chunk_tokens = lm_head_chunk_tokens(len(head))
+        values = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(hidden), size):
-            part = slice(start, start + size)
-            logits = (hidden[part].to(dtype) @ weight.t()).to(exact)
-            chosen = logits.gather(1, targets[part, None])
+        for start in range(0, len(hidden), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            logits = (hidden[chunk].to(dtype) @ weight.t()).to(exact)
+            target_logits = logits.gather(1, targets[chunk, None])
             highest = logits.amax(1, keepdim=True)
-            powers = logits.sub_(highest).exp_()
-            total = powers.sum(1, keepdim=True)
-            found[part] = (chosen - highest - total.log())[:, 0]
+            exponentials = logits.sub_(highest).exp_()
+            total = exponentials.sum(1, keepdim=True)
+            values[chunk] = (target_logits - highest - total.log())[:, 0]
             if slopes is not None:
-                slopes[part] = weight[targets[part]] - (powers.to(dtype) @ weight) / total
+                slopes[chunk] = weight[targets[chunk]] - (exponentials.to(dtype) @ weight) / total
         ctx.save_for_backward(slopes)
-        return found
+        return values
 
     @staticmethod
     @once_differentiable

@@ -1,12 +1,13 @@
-"""LoRA on a frozen projection in fewer passes than PEFT's layers take, for the same values and
+"""LoRA on a frozen projection in fewer passes than PEFT's layers, with the same values and
 gradients.
 
-    y = x W' + bias + s D(x) A' B'        Hu et al. 2021, arXiv:2106.09685, section 4.1; D is dropout, ' transposes
+    y = x W' + bias + s D(x) A' B'        D is dropout, ' transposes
+                                          Hu et al. 2021, arXiv:2106.09685, section 4.1
 
-PEFT says what an adapter is, holds its weights and writes them; only how its layers compute is
-replaced. A projection is one node of the graph: what the adapter adds is added to the base's answer
-in place, and what comes in is kept for the backward pass in the precision in which the base
-multiplies, where PEFT keeps a copy in fp32 for each projection.
+PEFT still defines, holds and saves the adapter; only the computation of its layers is replaced. A
+projection is one node of the autograd graph. The adapter's output is added in place to the base's
+output. The input is kept for the backward pass in the precision of the base's product, where PEFT
+keeps an fp32 copy per projection.
 """
 
 from types import MethodType
@@ -18,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 
 def patch_lora(wrapped: Any) -> None:
-    """Have the LoRA layers of a PEFT model compute as above, where they are plain ones. It ends
-    when the adapter is taken off.
+    """Replace the forward pass of a PEFT model's plain LoRA layers. The patch ends when the adapter
+    is unloaded.
     """
     for module in wrapped.modules():
         if isinstance(module, dense.LoraLayer) and type(module).__name__ in (
@@ -30,8 +31,9 @@ def patch_lora(wrapped: Any) -> None:
 
 
 def cast_4bit_output(model: Any) -> None:
-    """Have projections in 4 bits answer under autocast in its precision, as any other projection
-    does; by themselves they answer in that in which they were asked, which around them is fp32.
+    """Make 4-bit projections return the autocast precision under autocast, as other projections do.
+
+    Unpatched they return the precision of their input, which is fp32 here.
     """
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
@@ -39,18 +41,18 @@ def cast_4bit_output(model: Any) -> None:
 
 
 def _cast_forward(module: Any, x: torch.Tensor) -> torch.Tensor:
-    asked = x.to(module.compute_dtype) if torch.is_autocast_enabled(x.device.type) else x
-    found: torch.Tensor = type(module).forward(module, asked)
-    return found
+    cast = x.to(module.compute_dtype) if torch.is_autocast_enabled(x.device.type) else x
+    output: torch.Tensor = type(module).forward(module, cast)
+    return output
 
 
 def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     if layer.disable_adapters or layer.merged:
-        off: torch.Tensor = type(layer).forward(layer, x)
-        return off
+        unadapted: torch.Tensor = type(layer).forward(layer, x)
+        return unadapted
     (name,) = layer.active_adapters
     autocast = torch.is_autocast_enabled(x.device.type)
-    wanted = getattr(layer.base_layer, "compute_dtype", None) or (
+    compute_dtype = getattr(layer.base_layer, "compute_dtype", None) or (
         torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
     )
     dropout = (
@@ -61,26 +63,26 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     if x.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
         return _forward_without_gradient(
-            x.to(wanted), a, b, layer.base_layer, layer.scaling[name]
-        ).to(wanted if autocast else x.dtype)
+            x.to(compute_dtype), a, b, layer.base_layer, layer.scaling[name]
+        ).to(compute_dtype if autocast else x.dtype)
     flat: torch.Tensor = _Projection.apply(
-        x.flatten(0, -2).to(wanted), a, b, layer.base_layer, layer.scaling[name], dropout
+        x.flatten(0, -2).to(compute_dtype), a, b, layer.base_layer, layer.scaling[name], dropout
     )
-    found = flat.view(*x.shape[:-1], flat.shape[-1])
-    return found if autocast else found.to(x.dtype)
+    output = flat.view(*x.shape[:-1], flat.shape[-1])
+    return output if autocast else output.to(x.dtype)
 
 
 def _forward_without_gradient(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, base: Any, scale: float
 ) -> torch.Tensor:
-    """Without a gradient nothing is learned but much is decided: what the adapter adds is computed
-    in fp32 at least, and rounded once.
+    """Forward pass for evaluation: the adapter's output is computed at least in fp32 and rounded
+    once.
     """
     exact = torch.promote_types(x.dtype, torch.float32)
-    found: torch.Tensor = base(x)
+    output: torch.Tensor = base(x)
     low = (x.to(exact) @ a.to(exact).t()).flatten(0, -2)
     return (
-        found.to(exact).flatten(0, -2).addmm_(low, b.to(exact).t(), alpha=scale).view(found.shape)
+        output.to(exact).flatten(0, -2).addmm_(low, b.to(exact).t(), alpha=scale).view(output.shape)
     )
 
 
@@ -99,37 +101,44 @@ class _Projection(torch.autograd.Function):
         scale: float,
         dropout: float,
     ) -> torch.Tensor:
-        found: torch.Tensor = base(x)
+        output: torch.Tensor = base(x)
         kept, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
-        a_there, b_there = a.to(x.dtype), b.to(x.dtype)
-        low = kept @ a_there.t()
-        found.addmm_(low, b_there.t(), alpha=scale)
-        ctx.save_for_backward(kept, low, mask, a_there, b_there)
+        a_cast, b_cast = a.to(x.dtype), b.to(x.dtype)
+        low = kept @ a_cast.t()
+        output.addmm_(low, b_cast.t(), alpha=scale)
+        ctx.save_for_backward(kept, low, mask, a_cast, b_cast)
         ctx.base, ctx.scale, ctx.dropout, ctx.dtypes = base, scale, dropout, (a.dtype, b.dtype)
-        return found
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kept, low, mask, a, b = ctx.saved_tensors
-        of_low = (gradient @ b).mul_(ctx.scale)
-        of_a, of_b = of_low.t() @ kept, (gradient.t() @ low).mul_(ctx.scale)
-        of_x = None
+        low_gradient = (gradient @ b).mul_(ctx.scale)
+        a_gradient, b_gradient = low_gradient.t() @ kept, (gradient.t() @ low).mul_(ctx.scale)
+        x_gradient = None
         if ctx.needs_input_grad[0]:
-            of_x = gradient @ _dense_weight(ctx.base, gradient.dtype)
+            x_gradient = gradient @ _dense_weight(ctx.base, gradient.dtype)
             if mask is not None:
-                of_x += (of_low @ a).mul_(mask).mul_(1 / (1 - ctx.dropout))
+                x_gradient += (low_gradient @ a).mul_(mask).mul_(1 / (1 - ctx.dropout))
             else:
-                of_x.addmm_(of_low, a)
-        return of_x, of_a.to(ctx.dtypes[0]), of_b.to(ctx.dtypes[1]), None, None, None
+                x_gradient.addmm_(low_gradient, a)
+        return (
+            x_gradient,
+            a_gradient.to(ctx.dtypes[0]),
+            b_gradient.to(ctx.dtypes[1]),
+            None,
+            None,
+            None,
+        )
 
 
 def _dense_weight(base: Any, dtype: torch.dtype) -> torch.Tensor:
-    """A projection's weights, [outputs, inputs]; those in 4 bits are spread out."""
+    """Return a projection's weights as [outputs, inputs]; 4-bit weights are dequantised."""
     weight = base.weight
     if hasattr(weight, "quant_state"):
         from bitsandbytes.functional import dequantize_4bit
 
         weight = dequantize_4bit(weight.data, weight.quant_state)
-    found: torch.Tensor = weight.to(dtype)
-    return found
+    dense: torch.Tensor = weight.to(dtype)
+    return dense

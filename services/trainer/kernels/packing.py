@@ -1,12 +1,12 @@
-"""Examples in one row of tokens, nothing padded and no beginning that examples have in common
-computed twice. A pure function.
+"""Packing of examples into one row of tokens, without padding and with each shared prefix computed
+once. Pure functions.
 
-    [prefix of family 1][suffix][suffix]...[prefix of family 2][suffix]...
+    [prefix of group 1][suffix][suffix]...[prefix of group 2][suffix]...
 
-A family is examples that begin alike; those that begin like no other are the last, with an empty
-prefix. Its suffixes stand in order of length, so that those of one length can be computed together.
-Each token attends to what stands before it in its own example: to the family's prefix, then to the
-tokens before it in its own suffix.
+A prefix group holds examples with a common prefix. Examples that share no prefix form the last
+group, with an empty prefix. Suffixes are sorted by length, so that those of equal length are
+computed together. Each token attends to the preceding tokens of its own example: the group's
+prefix, then the preceding tokens of its suffix.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from services.trainer.data.tokenization import EncodedExample
 ARCHITECTURES = frozenset(
     {"gemma", "granite", "helium", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
 )
-"""Those (`model_type`) whose attention is the plain one and is asked for with what the forward pass
-is given, and whose logits are the head's; a test holds each to what it computes for one example at
-a time.
+"""Values of `model_type` with plain attention that receives the keyword arguments of the forward
+pass, and with logits that are the head's output. A test compares each with its output for one
+example at a time.
 """
 
 
 def supports_packing(
     model_type: str, sliding_window: int | None, layer_types: Sequence[str] | None
 ) -> bool:
-    """Whether examples are computed in one row by a model with this configuration: each token has
-    to attend to every token before it.
+    """Return True if a model with this configuration can compute examples in one row: each token
+    must attend to every token before it.
     """
     return (
         model_type in ARCHITECTURES
@@ -39,7 +39,7 @@ def supports_packing(
 @dataclass(frozen=True)
 class PrefixGroup:
     """Lengths of consecutive pieces of a row: a prefix, which may be empty, and the suffixes that
-    go on from it.
+    continue it.
     """
 
     prefix: int
@@ -48,9 +48,11 @@ class PrefixGroup:
 
 @dataclass(frozen=True)
 class PackedRow:
-    """`positions` are places within an example. `before` are the places in the row that predict an
-    answer's tokens, `targets` those tokens, both example by example in the order in which the
-    examples were given.
+    """Token ids of a row and the positions that predict answer tokens.
+
+    `positions` are position ids within each example. `logit_positions` are the row positions whose
+    outputs predict answer tokens, and `targets` are those tokens; both are example by example, in
+    the order in which the examples were given.
     """
 
     ids: tuple[int, ...]
@@ -61,36 +63,37 @@ class PackedRow:
 
 
 def pack(examples: Sequence[EncodedExample]) -> PackedRow:
-    """The row of some examples. The last token of an example predicts nothing, and is no part of
-    the row.
-    """
+    """Pack examples into a row. The last token of an example predicts nothing and is left out."""
     inputs = [example.ids[:-1] for example in examples]
-    order = sorted(range(len(examples)), key=lambda place: inputs[place])
+    order = sorted(range(len(examples)), key=lambda index: inputs[index])
     ids: list[int] = []
     positions: list[int] = []
-    families: list[PrefixGroup] = []
-    before: list[list[int]] = [[] for _ in examples]
-    for prefix, alike in _group_by_prefix([inputs[place] for place in order]):
-        members = sorted((order[at] for at in alike), key=lambda place: len(inputs[place]))
+    groups: list[PrefixGroup] = []
+    logit_positions: list[list[int]] = [[] for _ in examples]
+    for prefix, neighbours in _group_by_prefix([inputs[index] for index in order]):
+        members = sorted(
+            (order[place] for place in neighbours), key=lambda index: len(inputs[index])
+        )
         prefix_start = len(ids)
         ids += inputs[members[0]][:prefix]
         positions += range(prefix)
-        for place in members:
+        for index in members:
             suffix_start = len(ids)
-            ids += inputs[place][prefix:]
-            positions += range(prefix, len(inputs[place]))
-            answer = range(examples[place].answer_start - 1, len(inputs[place]))
-            before[place] = [
-                prefix_start + at if at < prefix else suffix_start + at - prefix for at in answer
+            ids += inputs[index][prefix:]
+            positions += range(prefix, len(inputs[index]))
+            answer = range(examples[index].answer_start - 1, len(inputs[index]))
+            logit_positions[index] = [
+                prefix_start + position if position < prefix else suffix_start + position - prefix
+                for position in answer
             ]
-        families.append(
-            PrefixGroup(prefix, tuple(len(inputs[place]) - prefix for place in members))
-        )
+        groups.append(PrefixGroup(prefix, tuple(len(inputs[index]) - prefix for index in members)))
     return PackedRow(
         ids=tuple(ids),
         positions=tuple(positions),
-        prefix_groups=tuple(families),
-        logit_positions=tuple(at for places in before for at in places),
+        prefix_groups=tuple(groups),
+        logit_positions=tuple(
+            position for answer_positions in logit_positions for position in answer_positions
+        ),
         targets=tuple(
             token for example in examples for token in example.ids[example.answer_start :]
         ),
@@ -98,11 +101,11 @@ def pack(examples: Sequence[EncodedExample]) -> PackedRow:
 
 
 def _group_by_prefix(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Sequence[int]]]:
-    """The prefix and the members of each family among sorted inputs, so that the row is as short as
-    it can be with families of neighbours.
+    """Yield the prefix length and the members of each group among sorted inputs.
 
-    In sorted order what a run of neighbours has in common is what its first and its last have in
-    common. `saved[end]` is the most that the first `end` inputs can save.
+    The grouping minimises the length of the row among all groupings of neighbours. In sorted order,
+    the common prefix of a run of neighbours is that of its first and last member. `saved[end]` is
+    the maximum number of tokens that the first `end` inputs can save.
     """
     saved, starts = [0], [0]
     for end in range(1, len(inputs) + 1):
@@ -127,11 +130,13 @@ def _group_by_prefix(inputs: Sequence[Sequence[int]]) -> Iterator[tuple[int, Seq
         for run in reversed(runs)
         if len(run) > 1
     )
-    if alone := [run[0] for run in reversed(runs) if len(run) == 1]:
-        yield 0, alone
+    if ungrouped := [run[0] for run in reversed(runs) if len(run) == 1]:
+        yield 0, ungrouped
 
 
-def _common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two inputs begin alike with."""
-    shorter = min(len(one), len(other))
-    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
+def _common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the length of the common prefix of two inputs."""
+    shorter = min(len(first), len(second))
+    return next(
+        (position for position in range(shorter) if first[position] != second[position]), shorter
+    )

@@ -1,4 +1,4 @@
-"""Can this machine train, and how well? Pure: from what was found on it to rows with advice."""
+"""Checks of a machine's ability to train. Pure: facts about the machine in, rows out."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from shared.machine_check import Check, CheckState
 
 SMALL_GPU = 12 * 2**30
 SCARCE_DISK, NO_DISK = 10 * 2**30, 2**30
-INSTALL = "pip install 'ratchet[trainer]'; who only sends feedback needs none of this"
+INSTALL = "pip install 'ratchet[trainer]'; not needed on machines that only send feedback"
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class LaneMemory:
-    """What a lane's longest batch needs. `needed` is None where the base's measures are not known;
-    `absent` says why there is no base.
+    """Memory that a lane's longest batch needs. `required_bytes` is None if the base's dimensions
+    are unknown; `missing_reason` explains a missing base.
     """
 
     model: str
@@ -35,9 +35,11 @@ class LaneMemory:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What was found. `torch` and `bitsandbytes` are versions, None where they cannot be imported;
-    `cuda` is the version that torch was built for, None in a build for CPUs. `memory` is what
-    training may take, on the device that it uses.
+    """Facts about a machine.
+
+    `torch` and `bitsandbytes` are versions, or None if they cannot be imported. `cuda` is the CUDA
+    version of the torch build, None in a CPU build. `memory` is the maximum for training, on the
+    device in use.
     """
 
     system: str
@@ -56,7 +58,7 @@ class MachineFacts:
 
 
 def machine_checks(facts: MachineFacts) -> list[Check]:
-    """The rows, in the order in which one would mend them."""
+    """Build the rows, in the order in which problems should be fixed."""
     rows = [_system(facts), _torch(facts)]
     if facts.torch is not None:
         rows += [*_devices(facts), _bitsandbytes(facts)]
@@ -75,10 +77,7 @@ def machine_checks(facts: MachineFacts) -> list[Check]:
 
 def _system(facts: MachineFacts) -> Check:
     if facts.system == "Windows":
-        advice = (
-            "install WSL2 and run Ratchet inside it: bitsandbytes and signals work there as they "
-            "do on Linux"
-        )
+        advice = "run Ratchet in WSL2: bitsandbytes and signals work there as on Linux"
         return Check(name="system", state="warning", found="Windows", advice=advice)
     return Check(
         name="system", state="ok", found=f"{facts.system} in WSL2" if facts.is_wsl else facts.system
@@ -101,8 +100,8 @@ def _devices(facts: MachineFacts) -> list[Check]:
     cores = f"{facts.cores} core" + "s" * (facts.cores != 1)
     if facts.has_nvidia_driver:
         advice = (
-            "the GPU's driver is there, but torch sees no device: install a torch for CUDA, or a "
-            "driver that fits its version"
+            "a GPU driver is installed, but torch sees no device: install a CUDA build of torch, "
+            "or a driver that matches its version"
         )
         return [
             Check(
@@ -114,8 +113,8 @@ def _devices(facts: MachineFacts) -> list[Check]:
         ]
     if not facts.cpu_bf16:
         advice = (
-            "trains in fp32, at about two thirds of the speed and with more memory; a CPU with "
-            "avx512_bf16 or amx_bf16 does better"
+            "training uses fp32, at about two thirds of the speed and with more memory; use a CPU "
+            "with avx512_bf16 or amx_bf16"
         )
         return [
             Check(
@@ -131,7 +130,7 @@ def _devices(facts: MachineFacts) -> list[Check]:
 def _gpu(number: int, gpu: Gpu) -> Check:
     found = f"{gpu.name}, {format_bytes(gpu.memory)}, {'bf16' if gpu.bf16 else 'fp16'}"
     if gpu.memory < SMALL_GPU:
-        advice = "under 12 GiB: a small base, or quantisation: nf4 with a small batch_size"
+        advice = "under 12 GiB: use a small base, or quantisation: nf4 with a small batch_size"
         return Check(name=f"cuda:{number}", state="warning", found=found, advice=advice)
     return Check(name=f"cuda:{number}", state="ok", found=found)
 
@@ -139,24 +138,24 @@ def _gpu(number: int, gpu: Gpu) -> Check:
 def _bitsandbytes(facts: MachineFacts) -> Check:
     if facts.bitsandbytes is not None:
         return Check(name="bitsandbytes", state="ok", found=facts.bitsandbytes)
-    wanting = [f"{lane.model}/{lane.lane}" for lane in facts.lanes if lane.quantisation == "nf4"]
-    if wanting:
+    nf4_lanes = [f"{lane.model}/{lane.lane}" for lane in facts.lanes if lane.quantisation == "nf4"]
+    if nf4_lanes:
         advice = "install bitsandbytes, or set quantisation: none"
         return Check(
             name="bitsandbytes",
             state="problem",
-            found=f"cannot be imported; {', '.join(wanting)} train in 4 bits",
+            found=f"cannot be imported; {', '.join(nf4_lanes)} train in 4 bits",
             advice=advice,
         )
-    advice = "none while no lane asks for quantisation: nf4"
+    advice = "not needed unless a lane sets quantisation: nf4"
     return Check(name="bitsandbytes", state="warning", found="cannot be imported", advice=advice)
 
 
 def _work(facts: MachineFacts) -> Check:
-    advice = "RATCHET_WORK names the folder in which unfinished runs and their checkpoints are kept"
+    advice = "RATCHET_WORK names the folder of unfinished runs and their checkpoints"
     if facts.work_free is None:
         return Check(
-            name="work", state="problem", found="the work folder cannot be written", advice=advice
+            name="work", state="problem", found="the work folder is not writable", advice=advice
         )
     state: CheckState = (
         "problem"
@@ -169,7 +168,7 @@ def _work(facts: MachineFacts) -> Check:
         name="work",
         state=state,
         found=f"{format_bytes(facts.work_free)} free",
-        advice="" if state == "ok" else f"make room; {advice}",
+        advice="" if state == "ok" else f"free disk space; {advice}",
     )
 
 
@@ -186,15 +185,15 @@ def _lane(lane: LaneMemory, facts: MachineFacts) -> Check:
         return Check(
             name=name,
             state="ok",
-            found="the base is there; what it needs is not known for its kind",
+            found="the base is available; its memory cannot be estimated",
         )
-    there = format_bytes(facts.memory) if facts.memory < UNLIMITED else "an unknown amount"
-    found = f"the longest batch needs about {format_bytes(lane.required_bytes)} of {there}"
+    available = format_bytes(facts.memory) if facts.memory < UNLIMITED else "an unknown amount"
+    found = f"the longest batch needs about {format_bytes(lane.required_bytes)} of {available}"
     if lane.required_bytes > facts.memory:
         return Check(
             name=name,
             state="warning",
             found=found,
-            advice=f"long examples would be refused; {lane.advice}",
+            advice=f"batches of long examples would be rejected; {lane.advice}",
         )
     return Check(name=name, state="ok", found=found)

@@ -1,4 +1,4 @@
-"""The device that trains here, what it computes in, and its memory."""
+"""The training device of this machine, its precision and its memory."""
 
 import os
 from pathlib import Path
@@ -11,42 +11,41 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def local_device() -> str:
-    """Where this process trains."""
+    """Return the device on which this process trains."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def best_precision(device: str) -> str:
-    """The training precision for a device: bf16 where there are instructions for it, else fp16 on a
-    GPU and fp32 on a CPU.
+    """Return the training precision for a device: bf16 if it has instructions for it, else fp16 on
+    a GPU and fp32 on a CPU.
     """
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    abilities = torch.cpu.get_capabilities()
-    return (
-        "bf16"
-        if abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16")
-        else "fp32"
-    )
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bf16" if has_bf16 else "fp32"
 
 
 def training_memory(device: str, setting: int | None) -> int:
-    """All the memory that training may ever have on a device, in bytes, and no more than `setting`.
+    """Return the maximum memory for training on a device in bytes, limited by `setting`.
 
-    It is what there is, not what is free at the moment: a run that does not fit today only because
-    of its neighbours is not refused for good. In a container it is the container's.
+    This is the total memory, not the free memory: a run that does not fit today only because of
+    other processes is not rejected permanently. In a container it is the container's limit.
     """
-    there = (
+    total = (
         int(torch.cuda.get_device_properties(0).total_memory) if device == "cuda" else main_memory()
     )
-    return there if setting is None else min(there, setting)
+    return total if setting is None else min(total, setting)
 
 
 def main_memory(cgroup: Path = CGROUP) -> int:
-    """UNLIMITED where the system does not tell, as Windows."""
+    """Return the memory of the machine or container in bytes; UNLIMITED if the system does not
+    report it, as on Windows.
+    """
     if not hasattr(os, "sysconf"):
         return UNLIMITED
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        return min(there, int(cgroup.read_text()))
+        return min(total, int(cgroup.read_text()))
     except (OSError, ValueError):  # no container, or "max"
-        return there
+        return total

@@ -1,24 +1,23 @@
-"""How much memory a run needs, told before anything is loaded; pure. Sizes are bytes.
+"""Estimate of a run's memory before anything is loaded. Pure; sizes are bytes.
 
-Formulas, and where they are from:
-- weights in 4 bits: 4 bits, an 8-bit scale for each 64 of them, an fp32 scale for each 256 of those
+Formulas and their sources:
+- 4-bit weights: 4 bits, an 8-bit scale per 64 weights, an fp32 scale per 256 of those scales
   (QLoRA, arXiv:2305.14314, section 3);
 - adapter: rank × (inputs + outputs) of each projection (LoRA, arXiv:2106.09685, section 4.1), in
-  fp32, with as large a gradient, and AdamW's two moments (arXiv:1711.05101);
-- activations: what PyTorch keeps of a decoder layer for the backward pass when the weights are
-  frozen, counted per token as Korthikanti et al. do (arXiv:2205.05198, section 4), with attention
-  that keeps no matrix of scores; with checkpointing the inputs of the layers, and one layer's
-  activations at a time (section 5);
-- what an adapted projection is given, in the precision of its product: once for those that are
-  given the same, unless dropout or a cast makes a copy for each;
-- what the layers below the adapted ones make of the examples, which is kept from epoch to epoch as
-  long as there is room for it;
-- logits: at the positions before answer tokens only. Where examples are packed, of some tokens at a
-  time, as computed, in fp32, and as powers; else of all of them, with their softmax and its
-  gradient in fp32.
+  fp32, with a gradient of equal size and AdamW's two moments (arXiv:1711.05101);
+- activations: tensors that PyTorch keeps per decoder layer for the backward pass when the weights
+  are frozen, counted per token as in Korthikanti et al. (arXiv:2205.05198, section 4), with
+  attention that does not store the score matrix; with checkpointing the inputs of all layers, and
+  the activations of one layer at a time (section 5);
+- inputs of adapted projections, in the precision of their product: once for projections with the
+  same input, unless dropout or a cast makes a copy for each;
+- output of the layers below the adapted ones, cached from epoch to epoch up to a limit;
+- logits: only at positions that predict answer tokens. If examples are packed, for one chunk of
+  tokens at a time, as computed, in fp32, and as exponentials; else for all tokens, with their
+  softmax and its gradient in fp32.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -27,27 +26,31 @@ from shared.config.training import TrainingConfig
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 UNLIMITED = 1 << 62
-"""A limit that nothing reaches, where how much there is cannot be told."""
+"""Limit for systems that do not report their memory."""
 
 LOGIT_CHUNK = 1 << 24
 """64 MiB in fp32."""
 
 FROZEN_CACHE_BYTES = 256 << 20
-"""What a run remembers of the layers below the adapted ones, at most."""
+"""Maximum size of the cache for layers below the adapted ones."""
 
 WORKSPACE_BYTES = 64 << 20
-"""What a step needs besides: buffers of the kernels, the examples themselves."""
+"""Further memory of a step: kernel buffers and the examples."""
 
 
 def lm_head_chunk_tokens(vocabulary: int) -> int:
-    """Tokens whose logits are in memory together: so many that their product is a fast one."""
+    """Return the number of tokens whose logits are computed together: enough for an efficient
+    matrix product.
+    """
     return max(1, LOGIT_CHUNK // vocabulary)
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A base's measures. `tensors` are the shapes of its weights by name, [outputs, inputs] for a
-    projection; `packed` says whether examples are computed in one row.
+    """A base's dimensions.
+
+    `tensors` are the shapes of its weights by name, [outputs, inputs] for a projection. `packed` is
+    True if examples are computed in one row.
     """
 
     tensors: Mapping[str, tuple[int, ...]]
@@ -66,8 +69,8 @@ class ModelShape:
     def projections(
         self, targets: Sequence[str] | None = None, layers: int | None = None
     ) -> list[tuple[int, ...]]:
-        """The matrices within the decoder's layers, all of them or those of the named projections
-        and of the last `layers`.
+        """Return the shapes of matrices in decoder layers: all of them, or those of the named
+        projections and the last `layers`.
         """
         first = self.layers - self.adapted_layers(layers)
         return [
@@ -80,15 +83,13 @@ class ModelShape:
         ]
 
     def adapted_layers(self, layers: int | None) -> int:
-        """How many layers are adapted where the last `layers` are to be, or all."""
+        """Return the number of layers that a lane with this setting adapts; None means all."""
         return self.layers if layers is None else min(layers, self.layers)
 
 
 @dataclass(frozen=True)
 class BatchTokens:
-    """What is in memory at a time: tokens of one batch with its padding, and how many of them are
-    predicted answer tokens.
-    """
+    """Token counts of one batch: all tokens including padding, and predicted answer tokens."""
 
     tokens: int
     answer_tokens: int
@@ -97,23 +98,25 @@ class BatchTokens:
     def largest(
         lengths: Sequence[tuple[int, int]], batch_size: int, max_tokens: int
     ) -> "BatchTokens":
-        """The most that one batch of examples can be: `lengths` are tokens and answer tokens of
-        each. Where there are none, all are as long as may be, and one half of each is its answer.
+        """Return the largest batch that examples can form.
+
+        `lengths` are (tokens, answer tokens) per example. Without examples, all have the maximum
+        length, and half of each is its answer.
         """
-        cut = [
+        truncated = [
             (min(tokens, max_tokens), min(answer, max_tokens)) for tokens, answer in lengths
         ] or [(max_tokens, max_tokens // 2)] * batch_size
-        rows = min(batch_size, len(cut))
-        longest = max(tokens for tokens, _ in cut)
+        rows = min(batch_size, len(truncated))
+        longest = max(tokens for tokens, _ in truncated)
         return BatchTokens(
-            rows * longest, sum(sorted((answer for _, answer in cut), reverse=True)[:rows])
+            rows * longest, sum(sorted((answer for _, answer in truncated), reverse=True)[:rows])
         )
 
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """The parts of a run's memory. `judge` is the base in fp32, which examines; `training` the copy
-    that is trained on.
+    """The parts of a run's memory. `eval_model` is the fp32 base for evaluation, `train_model` the
+    copy for training.
     """
 
     eval_model: int
@@ -142,8 +145,10 @@ class MemoryNeeds:
 def estimate_needs(
     shape: ModelShape, config: TrainingConfig, precision: str, batch: BatchTokens
 ) -> MemoryNeeds:
-    """What a run needs. `precision` is that of the device, where the configuration leaves it open."""
-    chosen = precision if config.precision == "auto" else config.precision
+    """Estimate a run's memory. `precision` is that of the device and applies if the configuration
+    says `auto`.
+    """
+    resolved_precision = precision if config.precision == "auto" else config.precision
     in_4_bits = config.quantisation == "nf4"
     adapter = (
         4
@@ -154,12 +159,12 @@ def estimate_needs(
     )
     return MemoryNeeds(
         eval_model=4 * shape.parameters,
-        train_model=_training_copy(shape, chosen, in_4_bits),
+        train_model=_training_copy(shape, resolved_precision, in_4_bits),
         adapter=adapter,
         gradients=adapter,
         optimizer=2 * adapter,
-        activations=_activations(shape, config, chosen, in_4_bits, batch.tokens),
-        logits=_logits(shape, chosen, batch.answer_tokens),
+        activations=_activations(shape, config, resolved_precision, in_4_bits, batch.tokens),
+        logits=_logits(shape, resolved_precision, batch.answer_tokens),
         frozen_cache=FROZEN_CACHE_BYTES
         if shape.packed and shape.adapted_layers(config.layers) < shape.layers
         else 0,
@@ -167,7 +172,9 @@ def estimate_needs(
 
 
 def _training_copy(shape: ModelShape, precision: str, in_4_bits: bool) -> int:
-    """Nothing in fp32: the judge is trained on. In 4 bits all but the projections is fp32."""
+    """Return the size of the training copy: 0 in fp32, where the evaluation model is trained. In 4
+    bits everything except the projections is fp32.
+    """
     if in_4_bits:
         projections = sum(map(prod, shape.projections()))
         return round(NF4_BYTES * projections) + 4 * (shape.parameters - projections)
@@ -186,117 +193,24 @@ def _logits(shape: ModelShape, precision: str, tokens: int) -> int:
 def _activations(
     shape: ModelShape, config: TrainingConfig, precision: str, in_4_bits: bool, tokens: int
 ) -> int:
-    size = 4 if in_4_bits else DTYPE_BYTES[precision]  # around layers in 4 bits everything is fp32
+    size = 4 if in_4_bits else DTYPE_BYTES[precision]  # around 4-bit layers everything is fp32
     attention = shape.heads * shape.head_size
     norms = 2 * 4 * shape.hidden
-    each = DTYPE_BYTES[precision] + (config.dropout > 0)  # with the mask of what was dropped
-    copied = in_4_bits or config.dropout > 0
+    input_bytes = DTYPE_BYTES[precision] + (config.dropout > 0)  # with the dropout mask
+    copies_inputs = in_4_bits or config.dropout > 0
 
     def given(width: int, *names: str) -> int:
         adapted = len(set(names) & set(config.targets))
-        return each * width * (adapted if copied else min(adapted, 1))
+        return input_bytes * width * (adapted if copies_inputs else min(adapted, 1))
 
     inputs = given(shape.hidden, "q_proj", "k_proj", "v_proj") + given(attention, "o_proj")
     inputs += given(shape.hidden, "gate_proj", "up_proj") + given(shape.intermediate, "down_proj")
     layer = norms + inputs + size * (4 * attention + 3 * shape.intermediate)
-    layers = shape.adapted_layers(
-        config.layers
-    )  # of those below nothing is kept: the backward pass ends above them
+    # Layers below the adapted ones keep no activations: the backward pass ends above them.
+    layers = shape.adapted_layers(config.layers)
     if config.gradient_checkpointing:
         return tokens * (layers * size * shape.hidden + layer)
     return tokens * layers * layer
-
-
-@dataclass(frozen=True)
-class FittingConfig:
-    """A configuration that fits, and in words what is other about it."""
-
-    config: TrainingConfig
-    description: str
-
-
-def smallest_change(
-    shape: ModelShape,
-    config: TrainingConfig,
-    precision: str,
-    lengths: Sequence[tuple[int, int]],
-    limit: int,
-) -> FittingConfig | None:
-    """The first that fits of the changes below, None when none does. They are in the order of how
-    much they change of what is learned: nothing, nothing but the number of batches in a step, the
-    precision of the base, what the examples say.
-    """
-    for advice in candidate_changes(
-        config, max((tokens for tokens, _ in lengths), default=config.max_tokens)
-    ):
-        if (
-            estimate_needs(
-                shape,
-                advice.config,
-                precision,
-                BatchTokens.largest(lengths, advice.config.batch_size, advice.config.max_tokens),
-            ).total
-            <= limit
-        ):
-            return advice
-    return None
-
-
-def candidate_changes(config: TrainingConfig, longest: int) -> Iterator[FittingConfig]:
-    def changed(**to: object) -> FittingConfig:
-        words = ", ".join(f"{name}: {str(value).lower()}" for name, value in to.items())
-        return FittingConfig(config.model_copy(update=to), words)
-
-    sizes = [size for size in range(config.batch_size - 1, 0, -1) if 8 % size == 0 or size > 8]
-    if not config.gradient_checkpointing:
-        yield changed(gradient_checkpointing=True)
-    for size in sizes:
-        yield changed(batch_size=size)
-    for size in sizes:
-        yield changed(gradient_checkpointing=True, batch_size=size)
-    if config.quantisation == "none":
-        yield changed(quantisation="nf4", gradient_checkpointing=True)
-        for size in sizes:
-            yield changed(quantisation="nf4", gradient_checkpointing=True, batch_size=size)
-    shorter = min(longest, config.max_tokens)
-    while (shorter := shorter * 3 // 4) >= 16:
-        yield changed(gradient_checkpointing=True, batch_size=1, max_tokens=shorter)
-        yield changed(
-            quantisation="nf4", gradient_checkpointing=True, batch_size=1, max_tokens=shorter
-        )
-
-
-def memory_refusal(
-    shape: ModelShape,
-    config: TrainingConfig,
-    precision: str,
-    lengths: Sequence[tuple[int, int]],
-    limit: int,
-) -> tuple[str, str] | None:
-    """Why a run cannot fit into `limit`, and what would make it fit; None when it fits."""
-    needs = estimate_needs(
-        shape, config, precision, BatchTokens.largest(lengths, config.batch_size, config.max_tokens)
-    )
-    if needs.total <= limit:
-        return None
-    reason = (
-        f"the run needs about {format_bytes(needs.total)} of memory, and there are {format_bytes(limit)}: "
-        f"weights {format_bytes(needs.eval_model + needs.train_model)}, adapter "
-        f"{format_bytes(needs.adapter + needs.gradients + needs.optimizer)}, "
-        f"activations {format_bytes(needs.activations)}, logits {format_bytes(needs.logits)}"
-        + (
-            f", what is below the adapted layers {format_bytes(needs.frozen_cache)}"
-            if needs.frozen_cache
-            else ""
-        )
-    )
-    advice = smallest_change(shape, config, precision, lengths, limit)
-    if advice is None:
-        return (
-            reason,
-            "no setting of the lane makes it fit: a smaller base, or a machine with more memory",
-        )
-    return reason, f"it fits with {advice.description}"
 
 
 def format_bytes(size: float) -> str:

@@ -1,4 +1,4 @@
-"""A base model held in memory, bare or wearing an adapter. The base's own weights never change."""
+"""A base model in memory, with or without an adapter. The base's own weights never change."""
 
 import json
 from collections.abc import Iterator
@@ -25,10 +25,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """`train` in the precision that trains fastest, or in 4 bits; `judge` in fp32: what is
-    evaluated agrees with what an F16 server computes. `speak` is `train` where that has the whole
-    weights, else `judge`: it answers fastest, and rounds more. On a device where they are the same
-    they are one model.
+    """The copies of a base in memory.
+
+    `train_model` has the precision that trains fastest, or 4-bit weights. `eval_model` is fp32, so
+    that evaluation agrees with an F16 server. `generation_model` is `train_model` if that has full
+    weights, else `eval_model`: it generates fastest but rounds more. Copies of equal precision are
+    one model.
     """
 
     vocabulary: Vocabulary
@@ -39,28 +41,34 @@ class LoadedBase:
 
 
 def load_base(folder: str, precision: str, quantisation: str = "none") -> LoadedBase:
-    """Load a base from its folder. Raises OSError when there is none, RunFailed when it cannot be
-    held as asked.
+    """Load a base from its folder. Raises OSError if it is missing, RunFailed if it cannot be
+    loaded as configured.
     """
     device = local_device()
-    chosen = best_precision(device) if precision == "auto" else precision
-    judge = _load(folder, torch.float32, device)
+    resolved_precision = best_precision(device) if precision == "auto" else precision
+    eval_model = _load(folder, torch.float32, device)
     if quantisation == "nf4":
-        train, speak = load_quantised(folder, DTYPES[chosen], device), judge
+        train_model = load_quantised(folder, DTYPES[resolved_precision], device)
+        generation_model = eval_model
+    elif resolved_precision == "fp32":
+        train_model = generation_model = eval_model
     else:
-        train = speak = judge if chosen == "fp32" else _load(folder, DTYPES[chosen], device)
-    ends = judge.generation_config.eos_token_id
+        train_model = generation_model = _load(folder, DTYPES[resolved_precision], device)
+    end_tokens = eval_model.generation_config.eos_token_id
     return LoadedBase(
-        Vocabulary(load_tokenizer(folder), tuple(ends) if isinstance(ends, list) else (ends,)),
-        train,
-        judge,
-        speak,
+        Vocabulary(
+            load_tokenizer(folder),
+            tuple(end_tokens) if isinstance(end_tokens, list) else (end_tokens,),
+        ),
+        train_model,
+        eval_model,
+        generation_model,
         device,
     )
 
 
 def load_tokenizer(folder: str) -> Any:
-    """A base's tokenizer without its weights. Raises OSError when there is none."""
+    """Load a base's tokenizer without its weights. Raises OSError if it is missing."""
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -72,36 +80,36 @@ def _load(folder: str, dtype: torch.dtype, device: str) -> Any:
 
 
 def load_quantised(folder: str, compute: torch.dtype, device: str) -> Any:
-    """A base whose projections are held in 4 bits and multiplied in `compute`; all else is fp32.
+    """Load a base with 4-bit projections whose products are computed in `compute`; all other
+    weights are fp32.
 
     QLoRA's NF4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314). Raises RunFailed
-    where bitsandbytes is not installed.
+    if bitsandbytes is not installed.
     """
     try:
         from bitsandbytes.nn.modules import Linear4bit
     except ImportError as error:
         raise RunFailed(
-            f"nf4 needs bitsandbytes, which is not there: {error}",
-            "install it, or set the lane's quantisation to none",
+            f"nf4 needs bitsandbytes, which cannot be imported: {error}",
+            "install bitsandbytes, or set the lane's quantisation to none",
         ) from error
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=compute, quantization_config=nf4_config(compute), device_map={"": device}
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            # Where the CPU has bf16 instructions, the first pass without gradients would repack the
-            # weights for serving, and from then on the layer's input would get no gradient,
-            # silently.
+            # On CPUs with bf16 instructions, the first pass without gradients would repack the
+            # weights for inference. From then on the layer's input would silently get no gradient.
             module.support_avx512bf16_for_cpu = False
     cast_4bit_output(model)
-    prepare: Any = peft.prepare_model_for_kbit_training
-    return prepare(model, use_gradient_checkpointing=False).eval()
+    prepare_for_training: Any = peft.prepare_model_for_kbit_training
+    return prepare_for_training(model, use_gradient_checkpointing=False).eval()
 
 
 def nf4_config(compute: torch.dtype) -> Any:
-    """How QLoRA holds projections, in the terms of the transformers library."""
-    bits: Any = BitsAndBytesConfig
-    return bits(
+    """QLoRA's quantisation as a transformers configuration."""
+    config_class: Any = BitsAndBytesConfig
+    return config_class(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -110,8 +118,8 @@ def nf4_config(compute: torch.dtype) -> Any:
 
 
 def needs_loss_scaling(model: Any) -> bool:
-    """Whether gradients pass through fp16, whose small numbers run out without a scale; bf16 and
-    fp32 have the range.
+    """Return True if gradients pass through fp16, whose range is too small for them without loss
+    scaling; bf16 and fp32 have the range.
     """
     return bool(model.dtype == torch.float16) or any(
         getattr(module, "compute_dtype", None) == torch.float16 for module in model.modules()
@@ -120,14 +128,13 @@ def needs_loss_scaling(model: Any) -> bool:
 
 @contextmanager
 def with_adapter(model: Any, adapter: Path | None) -> Iterator[Any]:
-    """The model with an adapter from its folder, for the length of a block; bare for None."""
+    """Yield the model with an adapter from its folder, or without one for None."""
     if adapter is None:
         yield model
         return
     config = peft.LoraConfig.from_pretrained(str(adapter))
-    config.base_model_name_or_path = (
-        None  # the digest names the base; PEFT would compare this path with the one here, and warn
-    )
+    # The digest identifies the base. PEFT would compare this path with the local one, and warn.
+    config.base_model_name_or_path = None
     with _peft_model(model, config) as wrapped:
         _load_adapter(wrapped, adapter)
         yield wrapped.get_base_model()
@@ -135,12 +142,14 @@ def with_adapter(model: Any, adapter: Path | None) -> Iterator[Any]:
 
 @contextmanager
 def trainable_adapter(model: Any, config: TrainingConfig, parent: Path | None) -> Iterator[Any]:
-    """The model with a trainable fp32 adapter, which starts as `parent`'s weights or as fresh ones
-    that change nothing yet. With `gradient_checkpointing` a layer's activations are computed again
-    in the backward pass, for the same gradients.
+    """Yield the model with a trainable fp32 adapter.
 
-    Raises RunFailed when the parent's adapter has another shape than `config` asks for, or the base
-    has fewer layers.
+    The adapter starts with `parent`'s weights, or with fresh ones that do not change the model's
+    output. With `gradient_checkpointing`, activations of a layer are recomputed in the backward
+    pass, for the same gradients.
+
+    Raises RunFailed if the parent's adapter has a different shape than `config`, or if the base has
+    fewer layers.
     """
     lora = peft.LoraConfig(
         r=config.rank,
@@ -165,25 +174,25 @@ def trainable_adapter(model: Any, config: TrainingConfig, parent: Path | None) -
 
 
 def _adapted_layers(model: Any, layers: int | None) -> list[int] | None:
-    """The places of the last `layers` decoder layers; None for all."""
+    """Return the indices of the last `layers` decoder layers; None for all."""
     if layers is None:
         return None
-    there = model.config.get_text_config().num_hidden_layers
-    if layers > there:
+    base_layers = model.config.get_text_config().num_hidden_layers
+    if layers > base_layers:
         raise RunFailed(
-            f"the lane adapts {layers} layers, and the base has {there}",
-            f"set the lane's layers to at most {there}",
+            f"the lane adapts {layers} layers, but the base has {base_layers}",
+            f"set the lane's layers to at most {base_layers}",
         )
-    return list(range(there - layers, there))
+    return list(range(base_layers - layers, base_layers))
 
 
 @contextmanager
-def _checkpointing(causal: Any, wanted: bool) -> Iterator[None]:
-    if not wanted:
+def _checkpointing(causal: Any, enabled: bool) -> Iterator[None]:
+    if not enabled:
         yield
         return
-    # Without re-entrance the inputs need not ask for a gradient, which the library makes them do:
-    # it would be computed for nothing.
+    # Without re-entrance, inputs need no gradient. transformers makes them require one, which would
+    # be computed in vain.
     causal.gradient_checkpointing_enable({"use_reentrant": False})
     causal.disable_input_require_grads()
     try:
@@ -203,39 +212,39 @@ def _peft_model(model: Any, config: Any) -> Iterator[Any]:
 
 
 def _load_adapter(wrapped: Any, adapter: Path) -> None:
-    found: Any = peft.set_peft_model_state_dict(wrapped, load_file(adapter / WEIGHTS))
-    if found.unexpected_keys:
+    result: Any = peft.set_peft_model_state_dict(wrapped, load_file(adapter / WEIGHTS))
+    if result.unexpected_keys:
         raise RunFailed(
-            f"the adapter has weights that this base has no place for: {found.unexpected_keys[0]}",
+            f"the adapter has weights that do not exist in this base: {result.unexpected_keys[0]}",
             "check the base in the model file",
         )
 
 
 def _check_shape(config: TrainingConfig, parent: Path) -> None:
     lora = json.loads((parent / CONFIG).read_text())
-    places = lora.get("layers_to_transform")
-    asked = {
+    adapted_layers = lora.get("layers_to_transform")
+    lane_shape = {
         "rank": config.rank,
         "alpha": config.alpha,
         "targets": sorted(config.targets),
         "layers": config.layers,
     }
-    found = {
+    champion_shape = {
         "rank": lora["r"],
         "alpha": lora["lora_alpha"],
         "targets": sorted(lora["target_modules"]),
-        "layers": places and len(places),
+        "layers": adapted_layers and len(adapted_layers),
     }
-    if asked != found:
+    if lane_shape != champion_shape:
         raise RunFailed(
-            f"the champion's adapter has {found}, the lane asks for {asked}",
-            "set the lane back to the champion's shape, or begin a new lineage with a master run",
+            f"the champion's adapter has {champion_shape}, the lane asks for {lane_shape}",
+            "restore the lane's previous settings, or start a new lineage with a master run",
         )
 
 
 def save_adapter(wrapped: Any, base: str, folder: Path) -> None:
-    """Write the adapter that a model wears, in PEFT's conventions. `base` is the name that its
-    configuration gives for the base.
+    """Write the model's adapter in PEFT's format. `base` is the base's name in the adapter's
+    configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = wrapped.peft_config["default"]

@@ -1,5 +1,5 @@
-"""A base's measures, read from its configuration and the headers of its weights; the weights
-themselves stay on disk.
+"""Dimensions of a base, read from its configuration and the headers of its weight files; the
+weights are not loaded.
 """
 
 import json
@@ -12,14 +12,13 @@ from services.trainer.machine.memory import ModelShape
 
 
 def read_shape(folder: Path) -> ModelShape | None:
-    """None for a base whose configuration has names of its own for its measures: nothing is known
-    of what it needs. Raises RunFailed when there is no base.
+    """Read a base's dimensions. Returns None if its configuration uses unknown names, so that
+    memory cannot be estimated. Raises RunFailed if the base is missing.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = config.get(
-            "text_config", config
-        )  # a model that also sees has its language model in a part of its own
+        # A multimodal model has a separate configuration for its language model.
+        config = config.get("text_config", config)
         tensors = {
             name: shape
             for path in sorted(folder.glob("*.safetensors"))
@@ -50,7 +49,7 @@ def read_shape(folder: Path) -> ModelShape | None:
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors in a safetensors file: 8 bytes of length, little-endian, then JSON."""
+    """Read the tensor shapes of a safetensors file: 8 bytes of length, little-endian, then JSON."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(length))

@@ -1,11 +1,11 @@
-"""The state of a run on disk, whole or not there at all: folders `checkpoint-<step>`, the newest
-two.
+"""Checkpoints of a run on disk: atomic folders `checkpoint-<step>`, of which the newest two are
+kept.
 
-    state.safetensors   the trainable parameters, the optimizer's state of each, and the state of the random number generators
-    course.json         how far the run is, and the state of the gradient scaler
-    manifest.json       which run it is of, and the digests of the other two
+    state.safetensors   trainable parameters, optimizer state and random number generator state
+    course.json         the run's progress and the state of the gradient scaler
+    manifest.json       the run's key and the digests of the other two files
 
-A folder is written under another name, brought to the disk, and renamed. Nothing in it is code: no
+A folder is written under a temporary name, synced to disk and renamed. It contains no code: no
 pickle.
 """
 
@@ -28,15 +28,15 @@ from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 
 KEEP = 2
-STATE, COURSE, MANIFEST = "state.safetensors", "course.json", "manifest.json"
+STATE, PROGRESS, MANIFEST = "state.safetensors", "course.json", "manifest.json"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _log = logging.getLogger("ratchet.trainer")
 
 
 class TrainingState(FrozenModel):
-    """How far a run is. Losses and gradient norms are those of each step so far; a norm that
-    overflowed is None.
+    """Progress of a run: loss and gradient norm of each step so far. A norm that overflowed is
+    None.
     """
 
     losses: tuple[float, ...] = ()
@@ -51,7 +51,7 @@ class TrainingState(FrozenModel):
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """What a step changes: the trainable parameters by name, in the optimizer's order, the
+    """The state that a step changes: trainable parameters by name in the optimizer's order, the
     optimizer and the gradient scaler.
     """
 
@@ -61,58 +61,62 @@ class OptimizerState:
 
 
 class SavedState(FrozenModel):
-    """`course.json`."""
+    """Schema of `course.json`."""
 
     course: TrainingState
     scaler: dict[str, int | float]
 
 
 class CheckpointManifest(FrozenModel):
-    """`manifest.json`. `run` is the same for runs that would learn the same."""
+    """Schema of `manifest.json`. Runs with equal training data and configuration have the same
+    `run`.
+    """
 
     run: str
     files: dict[str, Digest]
 
 
 class Checkpoints:
-    """The checkpoints of one run in a folder. Raises OSError when the disk does not take one."""
+    """The checkpoints of one run in a folder. Raises OSError if the disk rejects a write."""
 
     def __init__(self, folder: Path, run: str) -> None:
         self._folder = folder
         self._run = run
 
     def save(self, optimizer_state: OptimizerState, state: TrainingState) -> None:
-        """Write the state after `course.steps` steps; older ones than the newest two are gone then,
-        and all that claim to be newer.
+        """Write the state after `state.steps` steps. Deletes all but the newest two checkpoints,
+        and any that claim a later step.
         """
-        recorded = SavedState(course=state, scaler=optimizer_state.scaler.state_dict())
+        saved = SavedState(course=state, scaler=optimizer_state.scaler.state_dict())
         files = {
             STATE: save(_tensors(optimizer_state)),
-            COURSE: recorded.model_dump_json().encode(),
+            PROGRESS: saved.model_dump_json().encode(),
         }
         manifest = CheckpointManifest(
             run=self._run, files={name: digest_of(data) for name, data in files.items()}
         )
         name = f"checkpoint-{state.steps}"
-        part = self._folder / f".{name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        partial = self._folder / f".{name}.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         for file, data in (files | {MANIFEST: manifest.model_dump_json().encode()}).items():
-            _write_durably(part / file, data)
-        _sync_folder(part)
+            _write_durably(partial / file, data)
+        _sync_folder(partial)
         reach_in_thread("trainer.child_saving")
         shutil.rmtree(self._folder / name, ignore_errors=True)
-        part.rename(self._folder / name)
+        partial.rename(self._folder / name)
         _sync_folder(self._folder)
-        kept = sorted(step for step in self._steps() if step <= state.steps)[-KEEP:]
+        keep_steps = sorted(step for step in self._steps() if step <= state.steps)[-KEEP:]
         for step in self._steps():
-            if step not in kept:
+            if step not in keep_steps:
                 shutil.rmtree(self._folder / f"checkpoint-{step}")
 
     def resume(self, optimizer_state: OptimizerState) -> TrainingState:
-        """Put the learner, and the random number generators, in the state of the newest whole
-        checkpoint of this run, and say how far that is. Changes nothing and says so where there is
-        none; one that is damaged is passed over for the one before.
+        """Restore the newest valid checkpoint of this run, including the random number generators,
+        and return its progress.
+
+        Changes nothing and returns an empty state if there is no checkpoint. A damaged checkpoint
+        is skipped for the previous one.
         """
         for step in sorted(self._steps(), reverse=True):
             folder = self._folder / f"checkpoint-{step}"
@@ -120,23 +124,23 @@ class Checkpoints:
                 manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_bytes())
                 if manifest.run != self._run:
                     continue
-                recorded = SavedState.model_validate_json(_read_verified(folder / COURSE, manifest))
+                saved = SavedState.model_validate_json(_read_verified(folder / PROGRESS, manifest))
                 tensors = load(_read_verified(folder / STATE, manifest))
             except (OSError, ValueError, KeyError, DigestMismatch, SafetensorError) as error:
-                _log.warning("%s is damaged and passed over: %s", folder.name, error)
+                _log.warning("%s is damaged and was skipped: %s", folder.name, error)
                 continue
             _restore(optimizer_state, tensors)
-            optimizer_state.scaler.load_state_dict(recorded.scaler)
-            return recorded.course
+            optimizer_state.scaler.load_state_dict(saved.scaler)
+            return saved.course
         return TrainingState()
 
     def _steps(self) -> list[int]:
-        found = self._folder.iterdir() if self._folder.is_dir() else ()
-        return [int(match[1]) for path in found if (match := _NAME.fullmatch(path.name))]
+        paths = self._folder.iterdir() if self._folder.is_dir() else ()
+        return [int(match[1]) for path in paths if (match := _NAME.fullmatch(path.name))]
 
 
 def _tensors(optimizer_state: OptimizerState) -> dict[str, torch.Tensor]:
-    """All tensors of a state, under names that say what they are."""
+    """Collect all tensors of a state under descriptive names."""
     tensors = {
         f"parameter/{name}": parameter.detach()
         for name, parameter in optimizer_state.parameters.items()
@@ -157,10 +161,10 @@ def _restore(optimizer_state: OptimizerState, tensors: Mapping[str, torch.Tensor
         for name, parameter in optimizer_state.parameters.items():
             parameter.copy_(tensors[f"parameter/{name}"])
     states: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
-    for place in tensors:
-        if place.startswith("optimizer/"):
-            _, key, name = place.split("/", 2)
-            states[name][key] = tensors[place]
+    for key_path in tensors:
+        if key_path.startswith("optimizer/"):
+            _, key, name = key_path.split("/", 2)
+            states[name][key] = tensors[key_path]
     state: dict[str, object] = optimizer_state.optimizer.state_dict()
     state["state"] = {
         number: states[name] for number, name in enumerate(optimizer_state.parameters)
@@ -173,8 +177,8 @@ def _restore(optimizer_state: OptimizerState, tensors: Mapping[str, torch.Tensor
 
 def _read_verified(path: Path, manifest: CheckpointManifest) -> bytes:
     data = path.read_bytes()
-    if (found := digest_of(data)) != manifest.files[path.name]:
-        raise DigestMismatch(path.name, manifest.files[path.name], found)
+    if (digest := digest_of(data)) != manifest.files[path.name]:
+        raise DigestMismatch(path.name, manifest.files[path.name], digest)
     return data
 
 
@@ -186,7 +190,7 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk."""
+    """Sync a folder's directory entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,20 +1,20 @@
-"""When a run is past saving: a rule on its losses and gradient norms so far, looked at after every
-step.
+"""Early stop for diverging runs: a rule on the losses and gradient norms so far, evaluated after
+every step.
 
 A run diverges when, over its last `WINDOW` steps,
 
-- the mean loss is above `LOSS_FACTOR` times the lowest mean of a window so far plus `LOSS_NATS`;
-  the loss of the very first step, which nothing was learned before, counts as such a mean, with
-  `LOSS_NATS` added since it is of one batch only; or
+- the mean loss is above `LOSS_FACTOR` times the lowest windowed mean so far plus `LOSS_NATS`. The
+  loss of the first step, before any update, counts as such a mean, with `LOSS_NATS` added since it
+  is of one batch only; or
 - the median gradient norm, before clipping, is above `NORM_FACTOR` times both its median so far and
   that of the first `WINDOW` steps.
 
-"So far" is the first `WINDOW` steps and the `USUAL` before the last `WINDOW`.
+"So far" means the first `WINDOW` steps and the `BASELINE_STEPS` before the last `WINDOW`.
 
-Honest runs are noisy: batches of a few examples differ by a nat, and norms fall by orders of
-magnitude while a run learns and leap back at an odd example. So one step decides nothing, a loss
-near zero may double without meaning anything, and norms are compared with the start as well.
-Nothing is said before `2 * WINDOW` steps.
+Healthy runs are noisy. Losses of small batches differ by a nat; norms fall by orders of magnitude
+during a run and jump back at an unusual example. So no single step decides, a loss near zero may
+double without effect, and norms are also compared with the start. The rule applies from `2 *
+WINDOW` steps on.
 """
 
 from collections.abc import Sequence
@@ -28,32 +28,33 @@ BASELINE_STEPS = 100
 
 
 def divergence_reason(losses: Sequence[float], norms: Sequence[float | None]) -> str | None:
-    """What is wrong, in words; None while nothing is. Both have one value a step; a norm is None
-    where a step was left out because its scaled gradients overflowed.
+    """Describe the divergence of a run, or return None. Takes one loss and one norm per step; a
+    norm is None where a step was skipped because its scaled gradients overflowed.
     """
     if len(losses) < 2 * WINDOW:
         return None
     earlier = losses[-WINDOW - BASELINE_STEPS : -WINDOW]
     means = [fmean(earlier[start : start + WINDOW]) for start in range(len(earlier) - WINDOW + 1)]
-    lowest, now = (
+    lowest_mean, current = (
         min(losses[0] + LOSS_NATS, fmean(losses[:WINDOW]), *means),
         fmean(losses[-WINDOW:]),
     )
-    if now > LOSS_FACTOR * lowest + LOSS_NATS:
+    if current > LOSS_FACTOR * lowest_mean + LOSS_NATS:
         return (
-            f"the loss rose from {lowest:.2f} to {now:.2f} nats per token over {len(losses)} steps"
+            f"the loss rose from {lowest_mean:.2f} to {current:.2f} nats per token "
+            f"over {len(losses)} steps"
         )
-    first, before, latest = (
-        _finite(some)
-        for some in (norms[:WINDOW], norms[-WINDOW - BASELINE_STEPS : -WINDOW], norms[-WINDOW:])
+    first_norms, earlier_norms, latest_norms = (
+        _finite(window)
+        for window in (norms[:WINDOW], norms[-WINDOW - BASELINE_STEPS : -WINDOW], norms[-WINDOW:])
     )
-    if not first or not before or len(latest) < WINDOW:
+    if not first_norms or not earlier_norms or len(latest_norms) < WINDOW:
         return None
-    usual = max(median(first), median(before))
-    if median(latest) > NORM_FACTOR * usual:
+    usual_norm = max(median(first_norms), median(earlier_norms))
+    if median(latest_norms) > NORM_FACTOR * usual_norm:
         return (
-            f"the gradient norm rose from {usual:.3g} to {median(latest):.3g} over {len(losses)} "
-            "steps"
+            f"the gradient norm rose from {usual_norm:.3g} to {median(latest_norms):.3g} "
+            f"over {len(losses)} steps"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""How likely a model finds answers: the one computation that training and evaluation share."""
+"""Log-likelihoods of answers: the computation that training and evaluation share."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,11 +28,11 @@ def collate(examples: Sequence[EncodedExample], device: str) -> CollatedBatch:
 
 
 def log_likelihoods(model: Any, batch: CollatedBatch) -> torch.Tensor:
-    """Log-likelihood of each answer token, in the order of the examples; shape [answer tokens],
-    fp32 at least.
+    """Compute the log-likelihood of each answer token, in the order of the examples; shape [answer
+    tokens], at least fp32.
 
-    The head is applied to the positions before answer tokens only: with a vocabulary of 50,000 the
-    rest would cost as much as a layer.
+    The head is applied only to positions that predict answer tokens: with a vocabulary of 50,000
+    the other positions would cost as much as a layer.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     targets = torch.tensor(batch.row.targets, device=batch.device)
@@ -48,8 +48,10 @@ def log_likelihoods(model: Any, batch: CollatedBatch) -> torch.Tensor:
 
 
 def _autocast(causal: Any, device: str) -> Any:
-    """What is around projections in 4 bits is fp32, whose products are slow on a GPU: there they
-    are computed as the projections are.
+    """Return the autocast context for a model with 4-bit projections.
+
+    The layers around 4-bit projections are fp32, whose products are slow on a GPU. There they are
+    computed in the precision of the projections.
     """
     quantisation = getattr(causal.config, "quantization_config", None)
     if device == "cpu" or quantisation is None:
@@ -58,7 +60,9 @@ def _autocast(causal: Any, device: str) -> Any:
 
 
 def _packed_hidden_states(causal: Any, batch: CollatedBatch) -> torch.Tensor:
-    """What the head is given before answer tokens, [answer tokens, width], all examples in one row."""
+    """Compute the inputs of the head that predict answer tokens, [answer tokens, width], with all
+    examples in one row.
+    """
     packed_attention.enable_packed_attention(causal)
     row = batch.row
     hidden: torch.Tensor = causal.get_decoder()(
@@ -68,33 +72,35 @@ def _packed_hidden_states(causal: Any, batch: CollatedBatch) -> torch.Tensor:
         use_cache=False,
         layout=packed_attention.RowLayout(row, batch.device),
     ).last_hidden_state[0]
-    # A granite divides its logits.
+    # Granite models divide their logits by a constant.
     return hidden[torch.tensor(row.logit_positions, device=batch.device)] / getattr(
         causal.config, "logits_scaling", 1
     )
 
 
 _NO_MASK = torch.empty(1, 1, 0, 0)
-"""What has four dimensions is taken as it is: no model makes a mask of its own, tokens times
-tokens, which nothing would look at.
+"""Placeholder attention mask. A 4-dimensional mask is passed through unchanged, so the model does
+not build an unused tokens x tokens mask of its own.
 """
 
 
 def _padded_logits(causal: Any, batch: CollatedBatch) -> torch.Tensor:
-    """The same for a model that cannot pack: rectangles [examples, tokens], padded on the right."""
+    """Compute logits for a model that cannot pack: rectangles [examples, tokens], padded on the
+    right.
+    """
     inputs = [example.ids[:-1] for example in batch.examples]
-    first = min(example.answer_start for example in batch.examples) - 1
+    first_logit = min(example.answer_start for example in batch.examples) - 1
     shape = (len(inputs), max(map(len, inputs)))
     ids, attention = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    before = torch.zeros(shape, dtype=torch.bool)
-    for row, (own, example) in enumerate(zip(inputs, batch.examples, strict=True)):
-        ids[row, : len(own)] = torch.tensor(own)
-        attention[row, : len(own)] = 1
-        before[row, example.answer_start - 1 : len(own)] = True
+    predicts_answer = torch.zeros(shape, dtype=torch.bool)
+    for row, (input_ids, example) in enumerate(zip(inputs, batch.examples, strict=True)):
+        ids[row, : len(input_ids)] = torch.tensor(input_ids)
+        attention[row, : len(input_ids)] = 1
+        predicts_answer[row, example.answer_start - 1 : len(input_ids)] = True
     logits: torch.Tensor = causal(
         input_ids=ids.to(batch.device),
         attention_mask=attention.to(batch.device),
         use_cache=False,
-        logits_to_keep=shape[1] - first,
+        logits_to_keep=shape[1] - first_logit,
     ).logits
-    return logits[before[:, first:].to(batch.device)]
+    return logits[predicts_answer[:, first_logit:].to(batch.device)]

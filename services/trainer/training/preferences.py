@@ -1,9 +1,8 @@
-"""Answers that are learned by comparison: pairs, of which one was preferred to the other, and
-single ones that were judged.
+"""Preference objectives: pairs of a chosen and a rejected answer, and single judged answers.
 
-How likely the reference finds each of them is computed once, before the first step, from the model
-as it is then: the parent. Every epoch goes through all of them once, spread evenly over its steps,
-whatever the examples beside them.
+Their log-likelihoods under the reference are computed once, before the first step, from the model
+in its initial state: the parent. Every epoch uses each of them once, spread evenly over its steps,
+independently of the supervised examples.
 """
 
 import math
@@ -31,7 +30,7 @@ class EncodedPair:
 
 @dataclass(frozen=True)
 class JudgedAnswer:
-    """An answer by itself, and whether it was liked."""
+    """A single answer with its rating."""
 
     example: EncodedExample
     desirable: bool
@@ -46,16 +45,16 @@ class ReferenceAnswer:
 
 
 def answer_likelihoods(model: Any, examples: Sequence[EncodedExample], device: str) -> torch.Tensor:
-    """The log-likelihood of each answer as a whole, in nats; shape [examples]."""
-    each = torch.split(
+    """Compute the log-likelihood of each whole answer, in nats; shape [examples]."""
+    answers = torch.split(
         log_likelihoods(model, collate(examples, device)),
         [example.answer_tokens for example in examples],
     )
-    return torch.stack([tokens.sum() for tokens in each])
+    return torch.stack([tokens.sum() for tokens in answers])
 
 
 def log_ratios(model: Any, answers: Sequence[ReferenceAnswer], device: str) -> torch.Tensor:
-    """How much likelier the model finds each answer than the reference does."""
+    """Compute each answer's log-likelihood under the model minus that under the reference."""
     likelihoods = answer_likelihoods(model, [answer.example for answer in answers], device)
     return likelihoods - torch.tensor(
         [answer.reference for answer in answers], device=likelihoods.device
@@ -63,7 +62,7 @@ def log_ratios(model: Any, answers: Sequence[ReferenceAnswer], device: str) -> t
 
 
 class Preferences:
-    """The pairs and judged answers of a run; with neither, every loss is empty."""
+    """The pairs and judged answers of a run; without any, all losses are empty."""
 
     def __init__(
         self,
@@ -74,29 +73,32 @@ class Preferences:
         device: str,
         steps: int,
     ) -> None:
-        """`model` is in the state that is the reference; `steps` are those of an epoch."""
+        """`model` must be in the reference state; `steps` is the number of steps per epoch."""
         self._config = config
         self._device = device
         self._steps = steps
         chosen = self._with_reference(model, [pair.chosen for pair in pairs])
         rejected = self._with_reference(model, [pair.rejected for pair in pairs])
         self._pairs = list(zip(chosen, rejected, strict=True))
-        answers = self._with_reference(model, [one.example for one in judged])
+        answers = self._with_reference(model, [answer.example for answer in judged])
         mismatched: Sequence[ReferenceAnswer | None] = self._with_reference(
-            model, mismatch_answers([one.example for one in judged])
+            model, mismatch_answers([answer.example for answer in judged])
         ) or [None] * len(judged)
         self._judged = list(
-            zip(answers, [one.desirable for one in judged], mismatched, strict=True)
+            zip(answers, [answer.desirable for answer in judged], mismatched, strict=True)
         )
-        self._weights = side_weights([one.desirable for one in judged]) if judged else (1.0, 1.0)
+        self._weights = (
+            side_weights([answer.desirable for answer in judged]) if judged else (1.0, 1.0)
+        )
 
     def pair_losses(self, model: Any, epoch: int, step: int) -> Iterator[torch.Tensor]:
-        """The losses of step `place` of an epoch, in as many parts as memory asks for; each is the
-        sum of some pairs', as a share of what a step has on average.
+        """Yield the pair losses of a step of an epoch, in parts that fit into memory.
+
+        Each part is the sum over some pairs, relative to the average number of pairs per step.
         """
-        share = step_items(self._pairs, epoch, step, self._steps, self._config.seed)
-        for part in _chunks(share, max(1, self._config.batch_size // 2)):
-            ratios = log_ratios(model, [answer for pair in part for answer in pair], self._device)
+        pairs = step_items(self._pairs, epoch, step, self._steps, self._config.seed)
+        for chunk in _chunks(pairs, max(1, self._config.batch_size // 2)):
+            ratios = log_ratios(model, [answer for pair in chunk for answer in pair], self._device)
             yield (
                 dpo(ratios[::2], ratios[1::2], self._config.beta).sum()
                 * self._steps
@@ -104,20 +106,19 @@ class Preferences:
             )
 
     def judged_losses(self, model: Any, epoch: int, step: int) -> Iterator[torch.Tensor]:
-        """The same for judged answers."""
-        share = step_items(self._judged, epoch, step, self._steps, self._config.seed)
-        point = reference_point(
-            self._mismatched_ratios(model, [other for _, _, other in share if other is not None])
-        )
-        for part in _chunks(share, self._config.batch_size):
-            ratios = log_ratios(model, [answer for answer, _, _ in part], self._device)
-            desirable = torch.tensor([liked for _, liked, _ in part], device=ratios.device)
+        """Yield the losses of judged answers, as `pair_losses` does for pairs."""
+        judged = step_items(self._judged, epoch, step, self._steps, self._config.seed)
+        mismatched = [answer for _, _, answer in judged if answer is not None]
+        point = reference_point(self._mismatched_ratios(model, mismatched))
+        for chunk in _chunks(judged, self._config.batch_size):
+            ratios = log_ratios(model, [answer for answer, _, _ in chunk], self._device)
+            desirable = torch.tensor([liked for _, liked, _ in chunk], device=ratios.device)
             weights = torch.where(desirable, *self._weights)
             losses = weights * kto(ratios, desirable, point, self._config.beta)
             yield losses.sum() * self._steps / len(self._judged)
 
     def tokens(self, epoch: int, step: int) -> int:
-        """How many tokens a step learns from here, prompts included."""
+        """Count the tokens of a step's pairs and judged answers, prompts included."""
         pairs = step_items(self._pairs, epoch, step, self._steps, self._config.seed)
         judged = step_items(self._judged, epoch, step, self._steps, self._config.seed)
         return sum(len(answer.example.ids) for pair in pairs for answer in pair) + sum(
@@ -127,8 +128,8 @@ class Preferences:
     def _mismatched_ratios(self, model: Any, answers: Sequence[ReferenceAnswer]) -> torch.Tensor:
         with torch.no_grad():
             ratios = [
-                log_ratios(model, part, self._device)
-                for part in _chunks(answers, self._config.batch_size)
+                log_ratios(model, chunk, self._device)
+                for chunk in _chunks(answers, self._config.batch_size)
             ]
         return torch.cat(ratios) if ratios else torch.zeros(0, device=self._device)
 
@@ -137,8 +138,8 @@ class Preferences:
     ) -> list[ReferenceAnswer]:
         with torch.no_grad():
             parts = [
-                answer_likelihoods(model, part, self._device)
-                for part in _chunks(examples, self._config.batch_size)
+                answer_likelihoods(model, chunk, self._device)
+                for chunk in _chunks(examples, self._config.batch_size)
             ]
         references = torch.cat(parts).tolist() if parts else []
         return [
@@ -148,21 +149,22 @@ class Preferences:
 
 
 def mismatch_answers(examples: Sequence[EncodedExample]) -> list[EncodedExample]:
-    """Each prompt with the answer of the next example; nothing where there is no other."""
+    """Combine each prompt with the answer of the next example; empty for a single example."""
     if len(examples) < 2:
         return []
-    others = [*examples[1:], examples[0]]
+    shifted = [*examples[1:], examples[0]]
     return [
         EncodedExample(
-            (*own.ids[: own.answer_start], *other.ids[other.answer_start :]), own.answer_start
+            (*example.ids[: example.answer_start], *next_example.ids[next_example.answer_start :]),
+            example.answer_start,
         )
-        for own, other in zip(examples, others, strict=True)
+        for example, next_example in zip(examples, shifted, strict=True)
     ]
 
 
 def step_items(items: Sequence[T], epoch: int, step: int, steps: int, seed: int) -> list[T]:
-    """What step `place` of an epoch of `steps` takes: every item falls to one step, and steps
-    differ by one item at most.
+    """Select the items of one step of an epoch of `steps`. Every item belongs to one step, and step
+    sizes differ by at most one.
     """
     order = torch.randperm(
         len(items), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)

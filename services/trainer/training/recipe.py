@@ -1,9 +1,9 @@
-"""How an adapter is trained; reads from top to bottom.
+"""The training recipe, readable from top to bottom.
 
-LoRA weights (Hu et al. 2021, arXiv:2106.09685) on a frozen base learn by the objectives of
-`objectives.py`: AdamW, a linear warm-up and then cosines, clipped gradients. Everything random
-comes from the seed, and all that a step changes is in a checkpoint: a run that was cut off goes on
-as if it had not been.
+LoRA weights (Hu et al. 2021, arXiv:2106.09685) on a frozen base are trained with the objectives of
+`objective_data.py`: AdamW, linear warm-up followed by cosine decay, clipped gradients. All
+randomness comes from the seed, and a checkpoint contains all state that a step changes: an
+interrupted run continues as if it had not been interrupted.
 """
 
 import math
@@ -32,7 +32,7 @@ OnStep = Callable[[Stepped], None]
 
 
 class TrainingInterrupted(Exception):
-    """Training was told to stop; its state after `step` steps is saved."""
+    """Training was stopped on request; its state after `step` steps is saved."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}")
@@ -52,11 +52,11 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = perf_counter,
 ) -> Trained:
-    """Train the parameters of `model` that ask for it, from where the newest of `checkpoints` ends.
+    """Train the parameters of `model` that require gradients, from the newest checkpoint on.
 
-    Raises RunFailed when a loss or a gradient is not a finite number or the run diverges,
-    Interrupted when `stopping` says so after a step (with `checkpoints` only), OSError when the
-    disk does not take a checkpoint.
+    Raises RunFailed if a loss or gradient is not finite or the run diverges, TrainingInterrupted if
+    `should_stop` returns True after a step (only with `checkpoints`), OSError if a checkpoint
+    cannot be written.
     """
     torch.manual_seed(config.seed)
     parameters = {
@@ -64,105 +64,105 @@ def train(
     }
     optimizer = torch.optim.AdamW(parameters.values(), lr=config.learning_rate, weight_decay=0.0)
     scaler = torch.amp.GradScaler(device, enabled=needs_loss_scaling(model))
-    learner = OptimizerState(parameters, optimizer, scaler)
+    optimizer_state = OptimizerState(parameters, optimizer, scaler)
     epoch_steps = math.ceil(len(examples) / (config.batch_size * config.accumulation))
     total_steps = config.epochs * epoch_steps
     model.eval()
     preferences = Preferences(model, pairs, judged, config, device, epoch_steps)
-    course = checkpoints.resume(learner) if checkpoints else TrainingState()
+    state = checkpoints.resume(optimizer_state) if checkpoints else TrainingState()
     saved = clock()
-    started = saved - course.seconds
+    started = saved - state.seconds
     model.train()
-    for epoch in range(course.steps // epoch_steps, config.epochs):
+    for epoch in range(state.steps // epoch_steps, config.epochs):
         order = step_batches(examples, config, epoch)
-        for place in range(course.steps % epoch_steps, epoch_steps):
-            rate = learning_rate(course.steps, total_steps, config)
-            for settings in optimizer.param_groups:
-                settings["lr"] = rate
-            loss = _backward(scaler, _example_losses(model, order[place], config, device))
-            preference_loss = _backward(scaler, preferences.pair_losses(model, epoch, place))
-            judged_loss = _backward(scaler, preferences.judged_losses(model, epoch, place))
+        for step in range(state.steps % epoch_steps, epoch_steps):
+            rate = learning_rate(state.steps, total_steps, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = _backward(scaler, _example_losses(model, order[step], config, device))
+            preference_loss = _backward(scaler, preferences.pair_losses(model, epoch, step))
+            judged_loss = _backward(scaler, preferences.judged_losses(model, epoch, step))
             scaler.unscale_(optimizer)
             norm = float(
                 torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_gradient_norm)
             )
             assert loss is not None, "a step has examples"
             finite = all(
-                math.isfinite(one)
-                for one in (loss, preference_loss, judged_loss)
-                if one is not None
+                math.isfinite(value)
+                for value in (loss, preference_loss, judged_loss)
+                if value is not None
             )
             if not finite or (not math.isfinite(norm) and not scaler.is_enabled()):
                 raise RunFailed(
-                    f"step {course.steps + 1}: loss {loss}, gradient norm {norm}",
+                    f"step {state.steps + 1}: loss {loss}, gradient norm {norm}",
                     LOWER_LEARNING_RATE,
                 )
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
             now = clock()
-            course = TrainingState(
-                losses=(*course.losses, loss),
-                norms=(*course.norms, norm if math.isfinite(norm) else None),
-                tokens=course.tokens
-                + sum(len(example.ids) for example in order[place])
-                + preferences.tokens(epoch, place),
+            state = TrainingState(
+                losses=(*state.losses, loss),
+                norms=(*state.norms, norm if math.isfinite(norm) else None),
+                tokens=state.tokens
+                + sum(len(example.ids) for example in order[step])
+                + preferences.tokens(epoch, step),
                 seconds=now - started,
             )
             on_step(
                 Stepped(
-                    step=course.steps,
+                    step=state.steps,
                     total_steps=total_steps,
                     loss=loss,
                     learning_rate=rate,
-                    gradient_norm=course.norms[-1],
-                    tokens_per_second=course.tokens / course.seconds,
-                    seconds_left=course.seconds / course.steps * (total_steps - course.steps),
+                    gradient_norm=state.norms[-1],
+                    tokens_per_second=state.tokens / state.seconds,
+                    seconds_left=state.seconds / state.steps * (total_steps - state.steps),
                     preference_loss=preference_loss,
                     judged_loss=judged_loss,
                 )
             )
-            if trouble := divergence_reason(course.losses, course.norms):
-                raise RunFailed(f"training diverged: {trouble}", LOWER_LEARNING_RATE)
-            if checkpoints and course.steps < total_steps:
+            if reason := divergence_reason(state.losses, state.norms):
+                raise RunFailed(f"training diverged: {reason}", LOWER_LEARNING_RATE)
+            if checkpoints and state.steps < total_steps:
                 stop = should_stop()
                 if (
                     stop
-                    or course.steps % config.save_steps == 0
+                    or state.steps % config.save_steps == 0
                     or now - saved >= 60 * config.save_minutes
                 ):
-                    checkpoints.save(learner, course)
+                    checkpoints.save(optimizer_state, state)
                     saved = clock()
                 if stop:
-                    raise TrainingInterrupted(course.steps)
+                    raise TrainingInterrupted(state.steps)
     model.eval()
-    last_epoch = course.losses[-epoch_steps:]
+    last_epoch = state.losses[-epoch_steps:]
     return Trained(
         training_loss=sum(last_epoch) / len(last_epoch),
-        steps=course.steps,
-        tokens=course.tokens,
-        seconds=course.seconds,
+        steps=state.steps,
+        tokens=state.tokens,
+        seconds=state.seconds,
     )
 
 
 def _example_losses(
     model: Any, group: Sequence[EncodedExample], config: TrainingConfig, device: str
 ) -> Iterator[torch.Tensor]:
-    """The loss of a step's examples, in as many parts as memory asks for."""
-    whole = sum(example.weight * example.answer_tokens for example in group)
+    """Yield the loss of a step's examples, in parts that fit into memory."""
+    total_weight = sum(example.weight * example.answer_tokens for example in group)
     for start in range(0, len(group), config.batch_size):
-        part = group[start : start + config.batch_size]
-        weights = torch.tensor([example.weight for example in part], device=device)
-        yield supervised(answer_likelihoods(model, part, device), weights, whole)
+        chunk = group[start : start + config.batch_size]
+        weights = torch.tensor([example.weight for example in chunk], device=device)
+        yield supervised(answer_likelihoods(model, chunk, device), weights, total_weight)
 
 
 def _backward(scaler: torch.amp.GradScaler, losses: Iterator[torch.Tensor]) -> float | None:
-    """Add up the gradients of some losses; their sum, None where there are none. One part's
-    activations are in memory at a time.
+    """Accumulate the gradients of losses. Return their sum, or None if there are no losses. Only
+    one part's activations are in memory at a time.
     """
     total = None
     for loss in losses:
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch has no types for backward
         total = float(loss.detach()) + (total or 0.0)
     return total
 
@@ -170,8 +170,8 @@ def _backward(scaler: torch.amp.GradScaler, losses: Iterator[torch.Tensor]) -> f
 def step_batches(
     examples: Sequence[EncodedExample], config: TrainingConfig, epoch: int
 ) -> list[list[EncodedExample]]:
-    """The examples of each step of an epoch: sorted by length so that little is padded, then the
-    steps shuffled.
+    """Return the examples of each step of an epoch: sorted by length to reduce padding, with the
+    order of the steps shuffled.
 
     A step's examples do not depend on how `batch_size` and `accumulation` divide it.
     """
@@ -181,13 +181,13 @@ def step_batches(
         math.ceil(len(by_length) / size),
         generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch),
     )
-    return [by_length[place * size : (place + 1) * size] for place in order.tolist()]
+    return [by_length[index * size : (index + 1) * size] for index in order.tolist()]
 
 
 def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """The rate of a step, counted from 0: a linear warm-up to the configured rate, then `cycles`
-    times half a cosine down towards zero (Loshchilov & Hutter 2017, arXiv:1608.03983, with cycles
-    of one length).
+    """Compute the rate of a step, counted from 0: a linear warm-up to the configured rate, then
+    `cycles` half cosines down towards zero (Loshchilov & Hutter 2017, arXiv:1608.03983, with cycles
+    of equal length).
     """
     warmup = math.ceil(config.warmup_ratio * total_steps)
     if step < warmup:

@@ -1,4 +1,4 @@
-"""What a model knows and says: likelihoods of reference answers, and greedy answers."""
+"""Evaluation of a model: log-likelihoods of reference answers, and greedy generation."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,48 +12,46 @@ from services.trainer.training.likelihood import collate, log_likelihoods
 from shared.events import ProbeToken
 
 MAX_TOKENS_PER_BATCH = 2048
-"""Tokens in one forward pass at most, padding counted: enough to keep cores busy, little enough to
-report progress every few seconds.
+"""Maximum tokens in one forward pass, including padding: enough to keep the cores busy, few enough
+to report progress every few seconds.
 """
 
 MAX_PROMPTS_PER_BATCH = 32
-"""Greedy answers in hand at a time, at most: what is read for one token, the weights, serves all of
-them.
-"""
+"""Maximum prompts answered together: each token of all of them needs one read of the weights."""
 
 MAX_CACHED_TOKENS = 16_384
-"""Tokens whose keys and values are kept meanwhile, at most: long prompts are answered fewer at a
-time.
-"""
+"""Maximum tokens in the key-value cache: long prompts are answered in smaller batches."""
 
 
 def score(
     model: Any, examples: Sequence[EncodedExample], device: str, on_progress: Callable[[int], None]
 ) -> list[float]:
-    """Mean log-likelihood per answer token of each example, in nats, in the order given; `report`
-    hears how many are done.
+    """Compute the mean log-likelihood per answer token of each example, in nats, in the order
+    given.
 
-    Raises RunFailed when one is not a finite number.
+    `on_progress` receives the number of scored examples. Raises RunFailed if a score is not finite.
     """
     scores: list[float] = [0.0] * len(examples)
-    done = 0
-    for places in _batches(examples):
-        chosen = [examples[place] for place in places]
+    scored = 0
+    for indices in _batches(examples):
+        batch = [examples[index] for index in indices]
         with torch.inference_mode():
-            values = log_likelihoods(model, collate(chosen, device))
-        each = torch.split(values, [example.answer_tokens for example in chosen])
-        for place, own in zip(places, each, strict=True):
-            scores[place] = float(own.mean())
-            if not math.isfinite(scores[place]):
+            values = log_likelihoods(model, collate(batch, device))
+        answers = torch.split(values, [example.answer_tokens for example in batch])
+        for index, likelihoods in zip(indices, answers, strict=True):
+            scores[index] = float(likelihoods.mean())
+            if not math.isfinite(scores[index]):
                 raise RunFailed("the candidate's logits are not finite", LOWER_LEARNING_RATE)
-        done += len(places)
-        on_progress(done)
+        scored += len(indices)
+        on_progress(scored)
     return scores
 
 
 def _batches(examples: Sequence[EncodedExample]) -> Iterator[list[int]]:
-    """Places of examples, longest first, in batches that pad to at most `TOKENS_PER_BATCH`."""
-    order = sorted(range(len(examples)), key=lambda place: -len(examples[place].ids))
+    """Yield the indices of examples, longest first, in batches that pad to at most
+    `MAX_TOKENS_PER_BATCH`.
+    """
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].ids))
     while order:
         size = max(1, MAX_TOKENS_PER_BATCH // len(examples[order[0]].ids))
         yield order[:size]
@@ -68,10 +66,11 @@ def generate_greedily(
     device: str,
     on_progress: Callable[[int], None],
 ) -> list[tuple[ProbeToken, ...]]:
-    """The most likely continuation of each prompt, token by token, up to the end of the turn, which
-    is not part of it.
+    """Generate the most likely continuation of each prompt, token by token, up to the end of the
+    turn, which is not included.
 
-    Raises RunFailed when a probability is not a finite number.
+    `on_progress` receives the number of answered prompts. Raises RunFailed if a probability is not
+    finite.
     """
     answers: list[tuple[ProbeToken, ...]] = []
     longest = max(map(len, prompts), default=0) + max_new_tokens
@@ -91,8 +90,10 @@ def _generate_batch(
     max_new_tokens: int,
     device: str,
 ) -> list[tuple[ProbeToken, ...]]:
-    """Prompts stand flush right in a rectangle; mask and positions tell the model where each
-    begins. Rows whose answers have ended leave it when they are half of them.
+    """Generate answers for prompts padded on the left; mask and positions mark where each prompt
+    begins.
+
+    Rows whose answers have ended are removed once they are half of the batch.
     """
     length = max(map(len, prompts))
     ids = torch.tensor(
@@ -118,11 +119,11 @@ def _generate_batch(
             )
             cache = output.past_key_values
             best = output.logits[:, -1].float().log_softmax(-1).topk(2)
-            for place, row in enumerate(rows):
+            for slot, row in enumerate(rows):
                 if row in ended:
                     continue
-                logprob, runner_up = best.values[place].tolist()
-                token = int(best.indices[place, 0])
+                logprob, runner_up = best.values[slot].tolist()
+                token = int(best.indices[slot, 0])
                 if not math.isfinite(logprob):
                     raise RunFailed("the candidate's logits are not finite", LOWER_LEARNING_RATE)
                 if token in vocabulary.end_tokens:
@@ -137,12 +138,12 @@ def _generate_batch(
                 break
             ids, positions = best.indices[:, :1], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            kept = [place for place, row in enumerate(rows) if row not in ended]
-            if 2 * len(kept) <= len(rows):
-                rows = [rows[place] for place in kept]
-                chosen = torch.tensor(kept, device=device)
-                ids, positions, mask = ids[chosen], positions[chosen], mask[chosen]
-                cache.batch_select_indices(chosen)
+            active = [slot for slot, row in enumerate(rows) if row not in ended]
+            if 2 * len(active) <= len(rows):
+                rows = [rows[slot] for slot in active]
+                selection = torch.tensor(active, device=device)
+                ids, positions, mask = ids[selection], positions[selection], mask[selection]
+                cache.batch_select_indices(selection)
     return [tuple(answer) for answer in answers]
 
 

@@ -1,5 +1,5 @@
-"""The parent's side of the training process: one child, started when it is needed and kept warm,
-beside it or on a Ray cluster.
+"""Client of the training process: one process, started on demand and kept warm, on this machine or
+on a Ray cluster.
 """
 
 import asyncio
@@ -34,24 +34,26 @@ R = TypeVar("R", bound=FrozenModel)
 OnProgress = Callable[[Stepped | EvaluationProgress], Awaitable[None]]
 
 LINE_LIMIT = 256 << 20
-"""Bytes of one reply at most; a reply holds up to some hundred scores or answers."""
+"""Maximum bytes of one reply; a reply holds up to a few hundred scores or answers."""
 
 
 OPENMP_SPIN = {"GOMP_SPINCOUNT": "20000"}
-"""Torch's threads spin for some microseconds when they wait for each other, then sleep. Left to
-themselves they spin long enough to take the cores from serving; sleeping at once costs up to a
-third of the training speed.
+"""Torch's threads spin for a few microseconds when they wait for each other, then sleep. By default
+they spin long enough to take the cores from serving; sleeping immediately costs up to a third of
+the training speed.
 """
 
 
 async def ignore_progress(_: Stepped | EvaluationProgress) -> None:
-    """Progress that nobody waits for."""
+    """Discard progress."""
 
 
 @dataclass(frozen=True)
 class LaunchCommand:
-    """How a child is started: a module of ours with its options, which the child's own follow. Its
-    end may take `leaving_seconds` once its standard input has closed.
+    """Command that starts a training process: a module of this package with its options, followed
+    by those of the training process.
+
+    After its standard input has closed, the process may take `shutdown_seconds` to exit.
     """
 
     module: str
@@ -65,8 +67,10 @@ LOCAL = LaunchCommand("services.trainer.worker.training_process")
 def ray_launch(
     address: str, gpus: float, threads: int, work: Path, bases: Iterable[Path]
 ) -> LaunchCommand:
-    """A child on a Ray cluster, which has to see the folders `work` and `bases` under these very
-    paths. It takes a core of the cluster for each thread, one where `threads` is 0.
+    """Return the launch command for a Ray cluster. The cluster must mount the folders `work` and
+    `bases` under the same paths.
+
+    The process requires one core of the cluster per thread, or one core if `threads` is 0.
     """
     options = [
         "--address",
@@ -84,9 +88,11 @@ def ray_launch(
 
 
 class TrainingProcess:
-    """Asks the child one thing at a time. `threads` are the cores that it uses, 0 for all;
-    `memory_limit` is the most that it may plan to take, in bytes, None for all that there is. Only
-    the first child is told of failpoints: each of them happens once.
+    """Sends one request at a time to the training process.
+
+    `threads` is the number of cores to use, 0 for all; `memory_limit` is the maximum memory for
+    planning, in bytes, None for all. Only the first process receives the failpoints: each of them
+    fires once.
     """
 
     def __init__(
@@ -103,12 +109,14 @@ class TrainingProcess:
     async def request(
         self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
     ) -> R:
-        """The reply that ends a request. Raises RunFailed when the child refuses it, ChildEnded
-        when the child dies, RunInterrupted when it was told to stop; Unavailable when the cluster
-        has no place for a child now, Misconfigured when it will not have one.
+        """Send a request and return the reply that ends it.
 
-        When the wait for it is broken off, the child is ended with it: what it would still say
-        belongs to nobody.
+        Raises RunFailed if the process refuses it, ChildProcessEnded if the process dies,
+        RunInterrupted if training was stopped; Unavailable if the cluster cannot place a process
+        now, Misconfigured if it never can.
+
+        If the wait is cancelled, the process is ended as well: its pending replies have no
+        receiver.
         """
         process = await self._running()
         assert process.stdin is not None
@@ -121,7 +129,7 @@ class TrainingProcess:
             process.stdin.write(request.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
             self._training = training
-            # A line without its end is what a child had begun to say when it died.
+            # A line without a newline was cut off by the death of the process.
             while (line := await process.stdout.readline()).endswith(b"\n"):
                 reply = REPLY.validate_json(line)
                 if isinstance(reply, RequestRefused):
@@ -150,9 +158,11 @@ class TrainingProcess:
                 training.set_result(stopped)
 
     async def interrupt(self) -> bool:
-        """Have the training in hand end after its present step, with a checkpoint; returns when it
-        has. Whether it was cut off by that: not when nothing was being trained, and not when it
-        came to its end before it heard of it.
+        """Stop the current training after its current step, with a checkpoint, and wait for its
+        end.
+
+        Returns True if that stopped the training; False if nothing was being trained, or if
+        training completed first.
         """
         training, process = self._training, self._process
         if training is None or process is None or process.stdin is None:
@@ -162,7 +172,7 @@ class TrainingProcess:
             await process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
             return False
-        # Whoever waits for too long lets go of the wait, not of the training.
+        # Cancelling the wait must not cancel the training.
         return await asyncio.shield(training)
 
     async def _running(self) -> asyncio.subprocess.Process:
@@ -180,10 +190,10 @@ class TrainingProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,
-                env=os.environ  # noqa: TID251 (handed on)
+                env=os.environ  # noqa: TID251 (inherited)
                 | OPENMP_SPIN
                 | ({"RATCHET_FAILPOINTS": ""} if self._start_count else {}),
-                start_new_session=True,  # a Ctrl-C is for the parent, which ends the child itself
+                start_new_session=True,  # only the parent handles Ctrl-C, and ends this process
             )
             self._start_count += 1
             self._log.info("training process started", pid=self._process.pid)
@@ -191,7 +201,7 @@ class TrainingProcess:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id, None while there is none."""
+        """Process id of the training process, None if it is not running."""
         return (
             self._process.pid
             if self._process is not None and self._process.returncode is None
@@ -199,7 +209,7 @@ class TrainingProcess:
         )
 
     async def stop(self) -> None:
-        """End the child at once: all that it holds can be made again."""
+        """Kill the process: all of its state can be recreated."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -214,16 +224,16 @@ class TrainingProcess:
 
 
 def _process_ended(status: int) -> ChildProcessEnded:
-    """What the end of a child means. A kernel that runs out of memory kills, and says so in its own
-    log only.
+    """Translate an exit status. The kernel's OOM killer sends SIGKILL and reports it only in its
+    own log.
     """
     if status == OUT_OF_MEMORY:
         return ChildProcessEnded("the training process ran out of memory", out_of_memory=True)
     if status == WORKER_LOST:
-        return ChildProcessEnded("the training process is lost with the Ray worker that held it")
+        return ChildProcessEnded("the training process was lost with its Ray worker")
     if status == -signal.SIGKILL:
         return ChildProcessEnded(
-            "the training process was killed, as a kernel does that has no memory left",
+            "the training process was killed, probably by the kernel's OOM killer",
             out_of_memory=True,
         )
     return ChildProcessEnded(f"the training process ended with code {status}")

@@ -1,8 +1,6 @@
-"""Where a model is trained and examined: the child with one base in hand, and what is already known
-of the champion.
-"""
+"""Session with one base in the training process, with a cache of the champion's results."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -33,13 +31,11 @@ from shared.events import FrozenModel
 
 R = TypeVar("R", bound=FrozenModel)
 
-Done = Callable[[], Awaitable[None]]
-
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model to examine: an adapter in a folder, or the bare base. `name` is the same for the same
-    weights only.
+    """A model to evaluate: an adapter in a folder, or the bare base. Equal names mean equal
+    weights.
     """
 
     name: str
@@ -47,10 +43,10 @@ class EvaluatedModel:
 
 
 class ModelSession:
-    """One base, trained on and examined by a child. What was once measured of a subject is
-    remembered until `forget_all_but`.
+    """Trains and evaluates one base in the training process. Scores and answers are cached until
+    `keep_only`.
 
-    Every method raises RunFailed when the child refuses, or has died twice.
+    Every method raises RunFailed if the process refuses, or has died twice.
     """
 
     def __init__(
@@ -63,14 +59,14 @@ class ModelSession:
         self._answers: dict[tuple[str, Messages, int, bool], GreedyAnswer] = {}
 
     async def load(self) -> None:
-        """Have the base in memory."""
+        """Load the base into memory."""
         await self._request(self._load, Loaded, ignore_progress)
 
     async def estimate_memory(
         self, samples: Sequence[Sample], configuration: TrainingConfig
     ) -> MemoryEstimate:
-        """How much memory training on these would need. Raises RunFailed, with what would fit, when
-        there is not so much.
+        """Estimate the memory of training on these samples. Raises RunFailed, with a change that
+        fits, if memory is too small.
         """
         return await self._request(
             EstimateMemory(
@@ -89,8 +85,8 @@ class ModelSession:
         on_progress: OnProgress,
         checkpoints: Path | None = None,
     ) -> Trained:
-        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`; checkpoints
-        go beside it unless told otherwise.
+        """Train from `parent`'s adapter, or a fresh one, and write the result to `out`. Checkpoints
+        go into the parent folder of `out` by default.
         """
         request = Train(
             examples=tuple(data.examples),
@@ -112,17 +108,17 @@ class ModelSession:
         max_tokens: int,
         on_progress: OnProgress,
     ) -> list[float]:
-        """Mean log-likelihood per answer token of each sample, in nats."""
-        unknown = tuple(
+        """Compute the mean log-likelihood per answer token of each sample, in nats."""
+        missing = tuple(
             dict.fromkeys(sample for sample in samples if (model.name, sample) not in self._scores)
         )
-        if unknown:
-            request = Score(adapter=model.adapter, samples=unknown, max_tokens=max_tokens)
-            scored = await self._request(request, Scores, on_progress)
+        if missing:
+            request = Score(adapter=model.adapter, samples=missing, max_tokens=max_tokens)
+            reply = await self._request(request, Scores, on_progress)
             self._scores.update(
                 {
                     (model.name, sample): value
-                    for sample, value in zip(unknown, scored.scores, strict=True)
+                    for sample, value in zip(missing, reply.scores, strict=True)
                 }
             )
         return [self._scores[model.name, sample] for sample in samples]
@@ -137,35 +133,37 @@ class ModelSession:
         probes: Sequence[Messages] = (),
         prompts: Sequence[Messages] = (),
     ) -> tuple[list[GreedyAnswer], list[GreedyAnswer]]:
-        """Greedy answers of at most `max_new_tokens`: to each probe as an F16 server gives it, to
-        each prompt as fast as may be.
+        """Generate greedy answers of at most `max_new_tokens`: to each probe as an F16 server does,
+        to each prompt as fast as possible.
 
-        What is asked for together costs hardly more than a part of it.
+        One combined call costs hardly more than either part.
         """
         keys = [
-            [(model.name, asked, max_new_tokens, exactly) for asked in each]
-            for each, exactly in ((probes, True), (prompts, False))
+            [(model.name, conversation, max_new_tokens, exact) for conversation in conversations]
+            for conversations, exact in ((probes, True), (prompts, False))
         ]
-        unknown = [
-            [key for key in dict.fromkeys(each) if key not in self._answers] for each in keys
+        missing = [
+            [key for key in dict.fromkeys(group) if key not in self._answers] for group in keys
         ]
-        if any(unknown):
-            of_probes, of_prompts = (tuple(asked for _, asked, _, _ in each) for each in unknown)
+        if any(missing):
+            new_probes, new_prompts = (
+                tuple(conversation for _, conversation, _, _ in group) for group in missing
+            )
             request = Generate(
                 adapter=model.adapter,
-                probes=of_probes,
-                prompts=of_prompts,
+                probes=new_probes,
+                prompts=new_prompts,
                 max_tokens=max_tokens,
                 max_new_tokens=max_new_tokens,
             )
-            answered = await self._request(request, Generated, on_progress)
-            for each, answers in zip(unknown, (answered.probes, answered.prompts), strict=True):
-                self._answers.update(zip(each, answers, strict=True))
-        known_probes, known_prompts = ([self._answers[key] for key in each] for each in keys)
-        return known_probes, known_prompts
+            generated = await self._request(request, Generated, on_progress)
+            for group, answers in zip(missing, (generated.probes, generated.prompts), strict=True):
+                self._answers.update(zip(group, answers, strict=True))
+        probe_answers, prompt_answers = ([self._answers[key] for key in group] for group in keys)
+        return probe_answers, prompt_answers
 
     def keep_only(self, names: Sequence[str]) -> None:
-        """Keep what is known of these subjects only."""
+        """Drop cached results of all other models."""
         self._scores = {key: value for key, value in self._scores.items() if key[0] in names}
         self._answers = {key: value for key, value in self._answers.items() if key[0] in names}
 
@@ -189,12 +187,12 @@ class ModelSession:
 
 
 def _advice(request: Request, error: ChildProcessEnded) -> str:
-    """What to do about a child that dies again and again."""
+    """Return advice for a training process that dies repeatedly."""
     if error.out_of_memory and isinstance(request, Train | EstimateMemory):
         return memory_advice(request.configuration)
     if error.out_of_memory:
         return (
-            "examine shorter examples, or give the trainer a machine with more memory; look for "
-            "a message of the kernel"
+            "evaluate shorter examples, or give the trainer a machine with more memory; the kernel "
+            "log shows whether the OOM killer ended the process"
         )
-    return "look at what the training process wrote to standard error before it died"
+    return "see the last lines that the training process wrote to standard error"

@@ -1,8 +1,8 @@
-"""What lives on a Ray cluster for one trainer: a training process and its pipes. Plain Python,
-which Ray makes an actor of.
+"""Ray actor that hosts a trainer's training process and its pipes. Plain Python; Ray turns the
+class into an actor.
 
-When the actor ends, however it does, the pipes close, and with its standard input the training
-process ends.
+When the actor ends for any reason, the pipes close, and the training process ends with its standard
+input.
 """
 
 import os
@@ -12,46 +12,48 @@ import sys
 from pathlib import Path
 
 PROBE_REPLY = "answer"
-"""The file of an answered probe."""
+"""File name of the reply in a probe folder."""
 
 RAY_VARIABLES = ("OMP_NUM_THREADS",)
-"""What Ray sets by the cores that an actor asks for. How many threads there are is said by
-`--threads`, as it is elsewhere.
+"""Variables that Ray sets from the cores of an actor. The number of threads is set by `--threads`
+instead, as without Ray.
 """
 
 
 class RayTrainingProcess:
-    """One method runs beside another: whoever waits for what the process says does not keep others
-    from speaking to it.
+    """Holds the training process. Methods run concurrently, so a blocking `read` does not delay
+    `write`.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def missing(self, probe: Path, bases: list[Path]) -> list[str]:
-        """Which of the trainer's folders this machine has not: `probe`, which the trainer has just
-        made in its work folder and which is answered, and its bases.
+        """Return the trainer's folders that this machine does not see.
+
+        `probe` is a folder that the trainer has just created in its work folder; a reply is written
+        into it.
         """
-        absent = [str(base) for base in bases if not base.is_dir()]
+        missing = [str(base) for base in bases if not base.is_dir()]
         try:
             (probe / PROBE_REPLY).write_text(socket.gethostname(), encoding="utf-8")
         except OSError as error:
-            absent.append(f"{probe.parent} ({error.strerror})")
-        return absent
+            missing.append(f"{probe.parent} ({error.strerror})")
+        return missing
 
     def start(self, options: list[str], variables: dict[str, str]) -> None:
-        """Start the training process, with `variables` besides those of this machine."""
-        here = {name: value for name, value in os.environ.items() if name not in RAY_VARIABLES}  # noqa: TID251 (handed on)
+        """Start the training process, with `variables` added to this machine's environment."""
+        inherited = {name: value for name, value in os.environ.items() if name not in RAY_VARIABLES}  # noqa: TID251 (inherited)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "services.trainer.worker.training_process", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=here | variables,
+            env=inherited | variables,
         )
 
     def write(self, line: bytes) -> None:
-        """Hand on a line. One that nobody reads any more is dropped: its end is what there is to
-        know of the process then.
+        """Forward a line. Lines to a dead process are dropped; its exit status reports the
+        failure.
         """
         stdin = self._running().stdin
         assert stdin is not None
@@ -62,15 +64,13 @@ class RayTrainingProcess:
             return
 
     def read(self) -> bytes:
-        """What the process has said since it was read last; waits for something. Empty when it has
-        ended.
-        """
+        """Return new output of the process; blocks until there is some. Empty after its end."""
         stdout = self._running().stdout
         assert stdout is not None
         return os.read(stdout.fileno(), 1 << 20)
 
     def status(self) -> int:
-        """The exit status of the process, which has ended; -N when signal N ended it."""
+        """Return the exit status of the ended process; -N if signal N ended it."""
         return self._running().wait()
 
     def _running(self) -> "subprocess.Popen[bytes]":

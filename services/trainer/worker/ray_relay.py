@@ -1,10 +1,10 @@
-"""Stands beside the trainer for a training process that lives on a Ray cluster: `python -m
+"""Local relay for a training process on a Ray cluster: `python -m
 services.trainer.worker.ray_relay`.
 
-Its standard input and output are those of that process, and it ends as that one ends. So Ray's
-threads, signal handlers and connections stay out of the trainer's own process, and a cluster that
-was away is met by a new relay. It takes a worker of the cluster for itself when it starts, and
-gives it back when its standard input closes.
+Its standard input and output are those of the training process, and it exits with the same status.
+This keeps Ray's threads, signal handlers and connections out of the trainer's own process; after a
+lost connection a new relay reconnects. It acquires a worker of the cluster at start and releases it
+when its standard input closes.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from services.trainer.worker.ray_worker import RayWorker, WorkerUnavailable
 from services.trainer.worker.resource_exhaustion import OUT_OF_MEMORY, WORKER_LOST
 
 SHUTDOWN_SECONDS = 5
-"""How long it may take to give a worker back: a cluster that is away is not waited for."""
+"""Time limit for releasing a worker; the relay does not wait for an unreachable cluster."""
 
 NOT_INSTALLED = (
-    "RATCHET_RAY_ADDRESS needs Ray, which is not installed; type: pip install 'ratchet[ray]'"
+    "RATCHET_RAY_ADDRESS requires Ray, which is not installed; run: pip install 'ratchet[ray]'"
 )
 
 
@@ -33,56 +33,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="services.trainer.worker.ray_relay",
         description=__doc__,
-        epilog="Other options are the child's.",
+        epilog="Other options are passed to the training process.",
     )
-    parser.add_argument("--address", required=True, help="of the cluster, as ray.init takes it")
-    parser.add_argument("--gpus", type=float, required=True, help="that the worker must have")
-    parser.add_argument("--cores", type=int, required=True, help="that the worker must have")
+    parser.add_argument("--address", required=True, help="address of the cluster, as for ray.init")
+    parser.add_argument("--gpus", type=float, required=True, help="GPUs that the worker must have")
+    parser.add_argument("--cores", type=int, required=True, help="cores that the worker must have")
     parser.add_argument("--work", type=Path, required=True, help="the trainer's work folder")
     parser.add_argument(
         "--base",
         type=Path,
         action="append",
         default=[],
-        help="the folder of a base; more than once for more",
+        help="folder of a base; repeatable",
     )
-    told, options = parser.parse_known_args()
+    arguments, options = parser.parse_known_args()
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what Ray prints goes to stderr, so that stdout holds replies only
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # noqa: TID251 (Ray's own: before what a worker logs; logs are read by programs too)
+    os.dup2(2, 1)  # Ray prints to stderr; stdout has replies only
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # noqa: TID251 (Ray's own variable: no colour codes in worker logs)
     try:
         import ray
     except ImportError:
-        replies.write(_no_worker_line(WorkerUnavailable(NOT_INSTALLED, lasting=True)))
+        replies.write(_no_worker_line(WorkerUnavailable(NOT_INSTALLED, permanent=True)))
         replies.close()
         return
-    worker = RayWorker(ray, told, options)
+    worker = RayWorker(ray, arguments, options)
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(worker, lines), daemon=True).start()
     status = _relay_replies(worker, lines, replies)
-    leaving = threading.Thread(target=worker.release, daemon=True)
-    leaving.start()
-    leaving.join(SHUTDOWN_SECONDS)
+    releasing = threading.Thread(target=worker.release, daemon=True)
+    releasing.start()
+    releasing.join(SHUTDOWN_SECONDS)
     _exit_like(status)
 
 
 def _relay_replies(worker: RayWorker, lines: "queue.SimpleQueue[bytes]", replies: BinaryIO) -> int:
-    """The exit status of the training process, once it has ended."""
+    """Forward replies until the training process ends. Return its exit status."""
     try:
         worker.place()
         threading.Thread(target=_relay_requests, args=(worker, lines), daemon=True).start()
-        while said := worker.read():
-            replies.write(said)
+        while output := worker.read():
+            replies.write(output)
             replies.flush()
         return worker.status()
-    except WorkerUnavailable as refusal:
-        replies.write(_no_worker_line(refusal))
+    except WorkerUnavailable as error:
+        replies.write(_no_worker_line(error))
         replies.flush()
         return 1
     except Exception as error:
         if not worker.released:
             print(
-                f"the Ray worker is lost: {' '.join(str(error).split())}",
+                f"the Ray worker was lost: {' '.join(str(error).split())}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -90,7 +90,7 @@ def _relay_replies(worker: RayWorker, lines: "queue.SimpleQueue[bytes]", replies
 
 
 def _read_requests(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None:
-    """Until the parent is gone, or wants no more of it."""
+    """Queue requests until the parent closes the pipe; then release the worker and exit."""
     for line in sys.stdin.buffer:
         lines.put(line)
     worker.release()
@@ -98,30 +98,29 @@ def _read_requests(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None
 
 
 def _relay_requests(worker: RayWorker, lines: "queue.SimpleQueue[bytes]") -> None:
-    # When the worker is lost, whoever reads from it says so.
+    # A lost worker is reported by the reading side.
     with suppress(Exception):
         while True:
             worker.write(lines.get())
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Ray ends a worker when its node runs out of memory; for an actor only the message says so."""
+    """Return True if Ray ended the worker because its node ran out of memory; for an actor only the
+    message contains that.
+    """
     return "OutOfMemory" in type(error).__name__ or "OUT_OF_MEMORY" in str(error)
 
 
-def _no_worker_line(refusal: WorkerUnavailable) -> bytes:
-    return (
-        NoWorker(reason=str(refusal), permanent=refusal.permanent).model_dump_json().encode()
-        + b"\n"
-    )
+def _no_worker_line(error: WorkerUnavailable) -> bytes:
+    return NoWorker(reason=str(error), permanent=error.permanent).model_dump_json().encode() + b"\n"
 
 
 def _exit_like(status: int) -> None:
-    """End as the training process did, by its signal where it was one; without Ray's own farewell,
-    which may wait for a cluster that is gone.
+    """Exit as the training process did, by its signal if there was one. Skips Ray's own shutdown,
+    which may wait for a lost cluster.
     """
     if status < 0:
-        with suppress(OSError):  # a kill needs no more than to be sent
+        with suppress(OSError):  # SIGKILL has no handler to reset
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)

@@ -1,4 +1,6 @@
-"""A worker of a Ray cluster, taken for a training process: found, tried, spoken to and given back."""
+"""A worker of a Ray cluster for one training process: connect, place, verify, communicate and
+release.
+"""
 
 import argparse
 import os
@@ -12,13 +14,13 @@ from services.trainer.worker.ray_actor import PROBE_REPLY, RayTrainingProcess
 
 NAMESPACE = "ratchet"
 CONNECT_ATTEMPTS = 3
-"""How often to try: the process that a head forks for a client may die of the threads of its
-parent, and another does not.
+"""Connection attempts. The process that a head forks for a client may crash because of its parent's
+threads; the next one usually does not.
 """
 
 PLACEMENT_TIMEOUT_SECONDS = 200
-"""How long a worker may take to be there: less than the silence after which a trainer counts as
-stalled, enough for a node to be added.
+"""Time limit for a worker to become available: below the silence after which a trainer counts as
+stalled, long enough to add a node.
 """
 
 FORWARDED_VARIABLES = (
@@ -28,20 +30,22 @@ FORWARDED_VARIABLES = (
     "RATCHET_LOG_FORMAT",
 )
 MAX_REASON_LENGTH = 400
-"""Letters of what Ray says; its traces have no end."""
+"""Maximum characters of Ray's error messages, which may contain long traces."""
 
 
 class WorkerUnavailable(Exception):
-    """No training process comes of it. `lasting` where a person has to change something first."""
+    """No training process can be started. `permanent` is True if a person has to change something
+    first.
+    """
 
-    def __init__(self, reason: str, lasting: bool) -> None:
+    def __init__(self, reason: str, permanent: bool) -> None:
         super().__init__(reason)
-        self.permanent = lasting
+        self.permanent = permanent
 
 
 class RayWorker:
-    """What one trainer takes of a cluster. `told` are the relay's options, `options` those of the
-    training process.
+    """The resources of one trainer on a cluster. `arguments` are the relay's options, `options`
+    those of the training process.
     """
 
     def __init__(self, ray: Any, arguments: argparse.Namespace, options: list[str]) -> None:
@@ -52,48 +56,47 @@ class RayWorker:
         self.released = False
 
     def place(self) -> None:
-        """Find a machine that has what is asked for and sees the trainer's folders, and start the
-        process on it. Raises Refusal.
+        """Find a worker with the required resources that sees the trainer's folders, and start the
+        process on it. Raises WorkerUnavailable.
         """
-        ray, told = self._ray, self._arguments
+        ray, arguments = self._ray, self._arguments
         self._connect()
-        wanted = f"a Ray worker with {told.cores} cores and {told.gpus:g} GPUs"
+        worker = f"a Ray worker with {arguments.cores} cores and {arguments.gpus:g} GPUs"
         try:
             self._kill_stale_actors()
             remote = ray.remote(RayTrainingProcess).options(
-                name=f"{told.work} {uuid4().hex}",
-                num_cpus=told.cores,
-                num_gpus=told.gpus,
+                name=f"{arguments.work} {uuid4().hex}",
+                num_cpus=arguments.cores,
+                num_gpus=arguments.gpus,
                 max_concurrency=4,
                 max_restarts=0,
             )
             self._actor = remote.remote()
-            absent = self._missing_folders()
-            if not absent:
-                environ = os.environ  # noqa: TID251 (handed on)
-                handed_on = {name: environ[name] for name in FORWARDED_VARIABLES if name in environ}
-                self._call("start", self._options, handed_on)
+            missing = self._missing_folders()
+            if not missing:
+                environ = os.environ  # noqa: TID251 (inherited)
+                forwarded = {name: environ[name] for name in FORWARDED_VARIABLES if name in environ}
+                self._call("start", self._options, forwarded)
         except ray.exceptions.GetTimeoutError as error:
-            there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+            resources = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
             raise WorkerUnavailable(
-                f"{wanted} was not free within {PLACEMENT_TIMEOUT_SECONDS} s; the whole cluster has {there}",
-                lasting=False,
+                f"{worker} was not free within {PLACEMENT_TIMEOUT_SECONDS} s; "
+                f"the whole cluster has {resources}",
+                permanent=False,
             ) from error
-        except (
-            Exception
-        ) as error:  # what fails where the worker starts comes in whatever class Ray wraps it with
-            image = "it needs the trainer's image, or what is installed in it"
-            lasting = "No module named" in str(error)
+        except Exception as error:  # Ray wraps errors of the worker in various classes
+            image = "it needs the trainer's image, or the same packages"
+            permanent = "No module named" in str(error)
             raise WorkerUnavailable(
-                f"{wanted} could not be started ({image}): {_one_line(error)}", lasting
+                f"{worker} could not be started ({image}): {_one_line(error)}", permanent
             ) from error
-        if absent:
+        if missing:
             mount = (
                 "mount the volumes of RATCHET_WORK and RATCHET_BASES in the Ray workers too, "
                 "under the same paths"
             )
             raise WorkerUnavailable(
-                f"the Ray worker does not see {', '.join(absent)}: {mount}", lasting=True
+                f"the Ray worker does not see {', '.join(missing)}: {mount}", permanent=True
             )
 
     def _connect(self) -> None:
@@ -103,14 +106,14 @@ class RayWorker:
                     self._arguments.address, namespace=NAMESPACE, configure_logging=False
                 )
                 return
-            except Exception as error:  # Ray has no class of its own for what can be wrong here
+            except Exception as error:  # Ray has no common class for connection errors
                 self._ray.shutdown()
-                lasting = "mismatch" in str(error) or "Authentication" in type(error).__name__
-                if lasting or attempt == CONNECT_ATTEMPTS:
+                permanent = "mismatch" in str(error) or "Authentication" in type(error).__name__
+                if permanent or attempt == CONNECT_ATTEMPTS:
                     raise WorkerUnavailable(
                         f"the Ray cluster at {self._arguments.address} cannot be reached: "
                         f"{_one_line(error)}",
-                        lasting,
+                        permanent,
                     ) from error
 
     def write(self, line: bytes) -> None:
@@ -123,39 +126,41 @@ class RayWorker:
         return int(self._call("status"))
 
     def release(self) -> None:
-        """Give the worker back; the training process on it ends with that."""
+        """Release the worker; this ends its training process."""
         self.released = True
         if self._actor is not None:
             self._ray.kill(self._actor)
         self._ray.shutdown()
 
     def _kill_stale_actors(self) -> None:
-        """End what an earlier relay of this trainer has left, which was killed: two would write to
-        the same folder.
+        """Kill actors left behind by a killed relay of this trainer: two would write to the same
+        folder.
         """
         for name in self._ray.util.list_named_actors():
             if name.startswith(f"{self._arguments.work} "):
                 self._ray.kill(self._ray.get_actor(name))
 
     def _missing_folders(self) -> list[str]:
-        """The folders that the worker does not see as they are here; waits for there to be a
-        worker.
+        """Return the folders that the worker does not see as they are here. Waits until a worker is
+        available.
         """
         work: Path = self._arguments.work
         work.mkdir(parents=True, exist_ok=True)
         probe = Path(mkdtemp(prefix=".seen-", dir=work))
-        probe.chmod(
-            0o777
-        )  # a worker may run as another user; what it writes there is only looked for
+        probe.chmod(0o777)  # a worker may run as another user; only the file's existence is checked
         try:
-            absent: list[str] = self._ray.get(
+            missing: list[str] = self._ray.get(
                 self._actor.missing.remote(probe, self._arguments.base),
                 timeout=PLACEMENT_TIMEOUT_SECONDS,
             )
-            seen = (probe / PROBE_REPLY).exists()
+            probe_answered = (probe / PROBE_REPLY).exists()
         finally:
             shutil.rmtree(probe, ignore_errors=True)
-        return absent if absent or seen else [f"{work} (it has another folder of that name)"]
+        return (
+            missing
+            if missing or probe_answered
+            else [f"{work} (it has a different folder of that name)"]
+        )
 
     def _call(self, method: str, *arguments: object) -> Any:
         return self._ray.get(getattr(self._actor, method).remote(*arguments))

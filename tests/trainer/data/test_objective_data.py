@@ -1,4 +1,4 @@
-"""Which objectives a batch gets, and from which of its examples."""
+"""Objectives of a batch, and the examples assigned to them."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.trainer.tickets import ticket, tickets
 CONFIG = TrainingConfig(dpo_pairs=3, kto_negatives=2)
 
 
-def chosen(pairs: int, negatives: int) -> TrainingSet:
+def training_set(pairs: int, negatives: int) -> TrainingSet:
     return TrainingSet(
         new=tickets(0, 6),
         replayed=tickets(10, 2),
@@ -33,25 +33,25 @@ def chosen(pairs: int, negatives: int) -> TrainingSet:
         (9, 9, ("supervised", "dpo", "kto")),
     ],
 )
-def test_an_objective_is_taken_from_so_many_on(
+def test_objectives_depend_on_the_number_of_examples(
     pairs: int, negatives: int, objectives: tuple[str, ...]
 ) -> None:
-    given = chosen(pairs, negatives)
-    lessons = assign_objectives(given, [ticket(99)], CONFIG)
-    assert lessons.objectives == objectives
-    assert lessons.examples == [*given.new, *given.replayed, ticket(99)], "always"
-    assert list(lessons.pairs) == (given.pairs if "dpo" in objectives else [])
-    assert list(lessons.undesirable) == (given.negatives if "kto" in objectives else [])
-    assert list(lessons.desirable) == (given.liked if "kto" in objectives else []), (
-        "liked answers are the other side of disliked ones"
+    selected = training_set(pairs, negatives)
+    data = assign_objectives(selected, [ticket(99)], CONFIG)
+    assert data.objectives == objectives
+    assert data.examples == [*selected.new, *selected.replayed, ticket(99)], "in every case"
+    assert list(data.pairs) == (selected.pairs if "dpo" in objectives else [])
+    assert list(data.undesirable) == (selected.negatives if "kto" in objectives else [])
+    assert list(data.desirable) == (selected.liked if "kto" in objectives else []), (
+        "liked answers are the counterpart of disliked ones"
     )
 
 
-def test_examples_alone_are_learned_as_they_stand() -> None:
+def test_examples_alone_use_the_supervised_objective() -> None:
     assert ObjectiveData(tickets(0, 1)).objectives == ("supervised",)
 
 
-def test_a_master_run_is_fresh_unless_told_otherwise() -> None:
+def test_master_lane_starts_fresh_by_default() -> None:
     assert TrainingConfig().lineage == "continue"
     assert TrainingConfig(lineage="fresh").lineage == "fresh"
     assert TrainingConfig(lane="master").lineage == "fresh"

@@ -1,5 +1,5 @@
-"""What a run learns from is a function of manifests: deterministic, without quarantined batches, no
-prompt on both sides.
+"""Selection of training data from manifests: deterministic, without quarantined batches, and no
+prompt in both splits.
 """
 
 from collections.abc import Collection
@@ -34,7 +34,7 @@ def batch(number: int, training: range, held_out: range) -> BatchExamples:
     )
 
 
-def choose(
+def select_from(
     batches: list[BatchExamples],
     *,
     quarantined: tuple[str, ...] = (),
@@ -63,43 +63,41 @@ HISTORY = [
 ]
 
 
-def test_new_examples_come_whole_and_replay_from_before() -> None:
-    chosen = choose(HISTORY)
+def test_all_new_examples_and_some_replay_are_selected() -> None:
+    chosen = select_from(HISTORY)
     assert chosen.new == tickets(30, 10)
     assert len(chosen.replayed) == 5
     assert all(sample in [*tickets(20, 10), *tickets(0, 10)] for sample in chosen.replayed)
 
 
-def test_replay_is_drawn_anew_for_each_batch_and_the_same_for_one() -> None:
-    other = [batch(4, range(30, 40), range(300, 303)), *HISTORY[1:]]
-    assert choose(HISTORY) == choose(HISTORY)
-    assert choose(HISTORY).replayed != choose(other).replayed
+def test_replay_depends_only_on_the_batch_id() -> None:
+    renamed = [batch(4, range(30, 40), range(300, 303)), *HISTORY[1:]]
+    assert select_from(HISTORY) == select_from(HISTORY)
+    assert select_from(HISTORY).replayed != select_from(renamed).replayed
 
 
-def test_replay_reaches_as_far_as_its_window() -> None:
-    assert set(choose(HISTORY, replay=10, window=10).replayed) == set(tickets(20, 10))
+def test_replay_is_limited_to_its_window() -> None:
+    assert set(select_from(HISTORY, replay=10, window=10).replayed) == set(tickets(20, 10))
 
 
 @pytest.mark.parametrize(("most", "replayed"), [(13, 3), (10, 0), (5, 0), (500, 20)])
-def test_new_and_replayed_together_are_a_training_set_and_new_ones_are_never_left_out(
-    most: int, replayed: int
-) -> None:
-    chosen = choose(HISTORY, most=most, replay=10_000)
+def test_size_limit_drops_replayed_but_never_new_examples(most: int, replayed: int) -> None:
+    chosen = select_from(HISTORY, most=most, replay=10_000)
     assert (len(chosen.new), len(chosen.replayed)) == (10, replayed)
-    assert chosen.replayed == choose(HISTORY, replay=replayed).replayed
+    assert chosen.replayed == select_from(HISTORY, replay=replayed).replayed
 
 
-def test_by_default_a_run_learns_from_up_to_five_hundred() -> None:
+def test_default_training_set_has_up_to_500_examples() -> None:
     lane = LaneSettings(training=TrainingConfig(replay=10_000))
     long_history = [batch(2, range(50), range(0)), batch(1, range(100, 1100), range(0))]
-    chosen = choose(
+    chosen = select_from(
         long_history, most=lane.training_set, replay=lane.training.replay, window=lane.replay_window
     )
     assert (len(chosen.new), len(chosen.replayed)) == (50, 450)
 
 
-def test_held_out_are_the_newest() -> None:
-    assert choose(HISTORY, newest=4).held_out == [
+def test_held_out_examples_are_the_newest() -> None:
+    assert select_from(HISTORY, newest=4).held_out == [
         ticket(302),
         ticket(301),
         ticket(300),
@@ -107,21 +105,21 @@ def test_held_out_are_the_newest() -> None:
     ]
 
 
-def test_quarantined_batches_give_neither_replay_nor_held_out() -> None:
-    chosen = choose(HISTORY, quarantined=("batch-2",), replay=100)
+def test_quarantined_batches_give_no_replay_and_no_held_out() -> None:
+    chosen = select_from(HISTORY, quarantined=("batch-2",), replay=100)
     assert set(chosen.replayed) == set(tickets(0, 10))
     assert set(chosen.held_out) == {*tickets(300, 3), *tickets(100, 3)}
 
 
-def test_withdrawn_examples_are_on_neither_side_and_others_take_their_place() -> None:
-    gone = {f"t{number}" for number in (30, 31, 20, 21)} | {"h302", "h200"}
-    chosen = choose(HISTORY, withdrawn=gone, replay=100, newest=4)
+def test_withdrawn_examples_are_replaced_in_both_splits() -> None:
+    withdrawn = {f"t{number}" for number in (30, 31, 20, 21)} | {"h302", "h200"}
+    chosen = select_from(HISTORY, withdrawn=withdrawn, replay=100, newest=4)
     assert chosen.new == tickets(32, 8)
     assert set(chosen.replayed) == {*tickets(22, 8), *tickets(0, 10)}
     assert chosen.held_out == [ticket(301), ticket(300), ticket(202), ticket(201)]
     assert chosen.withdrawn == 2
-    assert len(choose(HISTORY, withdrawn=gone, replay=10, window=10).replayed) == 10, (
-        "the window reaches further"
+    assert len(select_from(HISTORY, withdrawn=withdrawn, replay=10, window=10).replayed) == 10, (
+        "the window extends further back"
     )
 
 
@@ -146,12 +144,13 @@ JUDGED = replace(
         disliked(31, ticket(31).answer),
     ],
 )
-"""The last two negatives have prompts of new examples; the very last one is what was learned there.
+"""The last two negatives have prompts of new examples; the last one equals the answer learned
+there.
 """
 
 
-def test_pairs_and_negatives_are_those_of_the_batch_and_never_what_is_held_out_or_learned() -> None:
-    chosen = choose([JUDGED, *HISTORY[1:]])
+def test_pairs_and_negatives_exclude_held_out_and_learned() -> None:
+    chosen = select_from([JUDGED, *HISTORY[1:]])
     assert [(pair.messages, pair.answer, pair.rejected) for pair in chosen.pairs] == [
         (ticket(30).messages, ticket(30).answer, "?"),
         (ticket(31).messages, ticket(31).answer, "!"),
@@ -161,12 +160,12 @@ def test_pairs_and_negatives_are_those_of_the_batch_and_never_what_is_held_out_o
         (ticket(51).messages, "nor that"),
         (ticket(30).messages, "no"),
     ]
-    assert not choose([HISTORY[0], JUDGED]).negatives, (
-        "an earlier batch's were learned from in their time"
+    assert not select_from([HISTORY[0], JUDGED]).negatives, (
+        "those of an earlier batch were used in its own run"
     )
 
 
-def test_a_golden_prompt_is_neither_preferred_nor_unlearned() -> None:
+def test_golden_prompts_are_excluded_from_preferences() -> None:
     golden = {ticket(30).messages, ticket(50).messages}
     chosen = select_examples(
         [JUDGED], (), golden, training_set=500, replay=0, replay_window=0, held_out_newest=10
@@ -175,37 +174,35 @@ def test_a_golden_prompt_is_neither_preferred_nor_unlearned() -> None:
     assert [sample.messages for sample in chosen.negatives] == [ticket(51).messages]
 
 
-def test_withdrawn_and_quarantined_pairs_and_negatives_are_not_learned_from() -> None:
-    chosen = choose([JUDGED], withdrawn={"t30", "n50"})
+def test_withdrawn_and_quarantined_preferences_are_excluded() -> None:
+    chosen = select_from([JUDGED], withdrawn={"t30", "n50"})
     assert [pair.rejected for pair in chosen.pairs] == ["!"]
     assert [sample.answer for sample in chosen.negatives] == ["nor that", "no"]
-    quarantined = choose([JUDGED], quarantined=("batch-3",))
+    quarantined = select_from([JUDGED], quarantined=("batch-3",))
     assert (quarantined.pairs, quarantined.negatives) == ([], [])
 
 
-def test_a_wrong_answer_that_somebody_else_liked_is_no_rejected_one() -> None:
+def test_answer_liked_elsewhere_is_not_a_rejected_answer() -> None:
     liked = example(Sample(messages=ticket(30).messages, answer="?"), "t99").model_copy(
         update={"feedback_type": "thumbs_up"}
     )
-    chosen = choose([replace(JUDGED, training=[*JUDGED.training, liked])])
+    chosen = select_from([replace(JUDGED, training=[*JUDGED.training, liked])])
     assert [pair.rejected for pair in chosen.pairs] == ["!"]
-    assert [sample.answer for sample in chosen.liked] == ["?"], (
-        "what is a correction was not liked as it was"
-    )
+    assert [sample.answer for sample in chosen.liked] == ["?"], "corrections are not liked answers"
 
 
-def test_an_example_weighs_as_much_as_its_quality_says_where_it_is_learned() -> None:
+def test_quality_is_the_weight_of_training_examples() -> None:
     weak = [
-        given.model_copy(update={"quality": quality})
-        for given, quality in zip(HISTORY[0].training, (0.6, 0.0), strict=False)
+        weak_example.model_copy(update={"quality": quality})
+        for weak_example, quality in zip(HISTORY[0].training, (0.6, 0.0), strict=False)
     ]
-    chosen = choose(
+    chosen = select_from(
         [replace(HISTORY[0], training=weak), replace(HISTORY[1], training=weak, held_out=weak)],
         newest=1000,
     )
     assert [sample.weight for sample in chosen.new] == [], "both are held out"
     assert {sample.weight for sample in chosen.held_out} == {1.0}
-    chosen = choose([replace(HISTORY[0], training=weak)])
+    chosen = select_from([replace(HISTORY[0], training=weak)])
     assert [sample.weight for sample in chosen.new] == [0.6, MIN_WEIGHT]
 
 
@@ -214,20 +211,20 @@ def test_an_example_weighs_as_much_as_its_quality_says_where_it_is_learned() -> 
     st.integers(0, 30),
     st.integers(0, 12),
 )
-def test_what_was_withdrawn_counts_as_if_it_had_never_been(
-    gone: set[str], replay: int, newest: int
+def test_withdrawn_examples_are_ignored_completely(
+    withdrawn: set[str], replay: int, newest: int
 ) -> None:
     without = [
         BatchExamples(
             batch.batch_id,
-            [example for example in batch.training if example.feedback_id not in gone],
-            [example for example in batch.held_out if example.feedback_id not in gone],
+            [example for example in batch.training if example.feedback_id not in withdrawn],
+            [example for example in batch.held_out if example.feedback_id not in withdrawn],
         )
         for batch in HISTORY
     ]
-    chosen = choose(HISTORY, withdrawn=gone, replay=replay, newest=newest)
+    chosen = select_from(HISTORY, withdrawn=withdrawn, replay=replay, newest=newest)
     assert chosen == replace(
-        choose(without, replay=replay, newest=newest), withdrawn=chosen.withdrawn
+        select_from(without, replay=replay, newest=newest), withdrawn=chosen.withdrawn
     )
 
 
@@ -241,7 +238,7 @@ def test_what_was_withdrawn_counts_as_if_it_had_never_been(
     ),
     st.sets(st.integers(0, 40), max_size=5),
 )
-def test_no_prompt_is_on_both_sides(
+def test_no_prompt_is_in_both_splits(
     history: list[tuple[list[int], list[int]]], golden: set[int]
 ) -> None:
     batches = [
@@ -263,7 +260,7 @@ def test_no_prompt_is_on_both_sides(
     assert len(chosen.new) + len(chosen.replayed) <= 25
 
 
-def written(store: MemoryStore, count: int) -> list[Artefact]:
+def write_history(store: MemoryStore, count: int) -> list[Artefact]:
     manifests: list[Artefact] = []
     for number in range(count):
         previous = manifests[-1] if manifests else None
@@ -274,24 +271,24 @@ def written(store: MemoryStore, count: int) -> list[Artefact]:
     return manifests
 
 
-def test_batches_are_read_along_the_chain() -> None:
+def test_batches_are_read_from_newest_to_oldest() -> None:
     store = MemoryStore()
-    read = list(read_batches(store, written(store, 3)[-1]))
-    assert [len(found.training) for found in read] == [10, 10, 10]
-    assert read[0].training[0].messages == ticket(20).messages
-    assert read[2].held_out[0].messages == ticket(1000).messages
+    batches = list(read_batches(store, write_history(store, 3)[-1]))
+    assert [len(batch_read.training) for batch_read in batches] == [10, 10, 10]
+    assert batches[0].training[0].messages == ticket(20).messages
+    assert batches[2].held_out[0].messages == ticket(1000).messages
 
 
-def test_a_history_that_was_deleted_ends_there() -> None:
+def test_missing_snapshot_ends_the_history() -> None:
     store = MemoryStore()
-    manifests = written(store, 3)
+    manifests = write_history(store, 3)
     del store.objects[manifests[0].uri]
     assert len(list(read_batches(store, manifests[-1]))) == 2
 
 
-def test_what_is_announced_must_be_there_and_whole() -> None:
+def test_announced_snapshot_must_exist_and_be_intact() -> None:
     store = MemoryStore()
-    newest = written(store, 2)[-1]
+    newest = write_history(store, 2)[-1]
     store.objects["batches/m/0/training.jsonl"] += b" "
     with pytest.raises(DigestMismatch):
         list(read_batches(store, newest))
@@ -300,13 +297,13 @@ def test_what_is_announced_must_be_there_and_whole() -> None:
         list(read_batches(store, newest))
 
 
-def test_an_artefact_that_is_no_manifest_is_unusable() -> None:
+def test_artefact_that_is_not_a_manifest_is_invalid() -> None:
     store = MemoryStore()
     with pytest.raises(InvalidArtefact):
         list(read_batches(store, store.put("x", b"{}")))
 
 
-def test_samples_are_told_apart_by_prompt_and_answer() -> None:
+def test_samples_are_equal_by_prompt_and_answer() -> None:
     message = Message(role="user", content="a")
     assert Sample(messages=(message,), answer="b") == Sample(messages=(message,), answer="b")
     assert len({Sample(messages=(message,), answer=answer) for answer in "bc"}) == 2

@@ -1,4 +1,4 @@
-"""The quick LoRA layers compute what PEFT's own do."""
+"""Patched LoRA layers compute the same as PEFT's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ INPUTS = {"q_proj": 32, "down_proj": 48}
 
 
 def adapted(model: Any, dropout: float = 0.0) -> Any:
-    """A model with an adapter that has learned something."""
+    """Return a model with an adapter of random weights."""
     config = peft.LoraConfig(
         r=4, lora_alpha=12, target_modules=list(INPUTS), lora_dropout=dropout, task_type="CAUSAL_LM"
     )
@@ -29,7 +29,7 @@ def adapted(model: Any, dropout: float = 0.0) -> Any:
 
 
 def layers(wrapped: Any) -> list[tuple[Any, int]]:
-    """The adapted projections, with the width of what comes in."""
+    """Return the adapted projections with the width of their input."""
     return [
         (module, INPUTS[name.split(".")[-1]])
         for name, module in wrapped.named_modules()
@@ -39,10 +39,10 @@ def layers(wrapped: Any) -> list[tuple[Any, int]]:
 
 def values_and_gradients(layer: Any, x: torch.Tensor) -> list[torch.Tensor]:
     x = x.clone().requires_grad_(True)
-    found = layer(x)
+    output = layer(x)
     weights = [weight for name, weight in layer.named_parameters() if "lora_" in name]
-    some = torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)
-    return [found.detach(), *torch.autograd.grad(found, [x, *weights], some)]
+    weighting = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+    return [output.detach(), *torch.autograd.grad(output, [x, *weights], weighting)]
 
 
 def assert_alike(wrapped: Any, dtype: torch.dtype, tolerance: float) -> None:
@@ -52,12 +52,12 @@ def assert_alike(wrapped: Any, dtype: torch.dtype, tolerance: float) -> None:
     before = [values_and_gradients(layer, x) for layer, x in inputs]
     patch_lora(wrapped)
     after = [values_and_gradients(layer, x) for layer, x in inputs]
-    for of_layer, as_it_was in zip(after, before, strict=True):
-        for tensor, wanted in zip(of_layer, as_it_was, strict=True):
-            assert float((tensor - wanted).norm()) <= tolerance * float(wanted.norm())
+    for patched, original in zip(after, before, strict=True):
+        for tensor, expected in zip(patched, original, strict=True):
+            assert float((tensor - expected).norm()) <= tolerance * float(expected.norm())
 
 
-def test_values_and_gradients_are_those_of_peft() -> None:
+def test_values_and_gradients_match_peft() -> None:
     model = tiny_model().double()
     for block in model.model.layers:
         block.mlp.down_proj.bias = torch.nn.Parameter(
@@ -68,11 +68,11 @@ def test_values_and_gradients_are_those_of_peft() -> None:
 
 @pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
-)  # of bitsandbytes, about itself
+)  # bitsandbytes warns about its own code
 @pytest.mark.parametrize(("compute", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
-def test_and_on_a_base_in_4_bits(tmp_path: Path, compute: torch.dtype, tolerance: float) -> None:
-    """In bf16, which has 8 bits, PEFT multiplies the adapter in fp32 all the same."""
-    pytest.importorskip("bitsandbytes", reason="there is no bitsandbytes for this system")
+def test_4_bit_base_matches_peft(tmp_path: Path, compute: torch.dtype, tolerance: float) -> None:
+    """In bf16, which has 8 bits of precision, PEFT still multiplies the adapter in fp32."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not available on this system")
     tiny_model().save_pretrained(tmp_path)
     wrapped = adapted(load_quantised(str(tmp_path), compute, "cpu"))
     assert all(
@@ -84,8 +84,8 @@ def test_and_on_a_base_in_4_bits(tmp_path: Path, compute: torch.dtype, tolerance
     )
 
 
-def test_dropout_has_the_gradient_of_what_it_computes() -> None:
-    """By differences, with the same numbers drawn each time; and about half of the inputs count,
+def test_dropout_gradient_matches_finite_differences() -> None:
+    """Finite differences use the same random numbers each time. About half of the inputs count,
     twice.
     """
     wrapped = adapted(tiny_model().double(), dropout=0.5).double().train()
@@ -95,8 +95,8 @@ def test_dropout_has_the_gradient_of_what_it_computes() -> None:
 
     def drawn(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        found: torch.Tensor = layer(x)
-        return found
+        output: torch.Tensor = layer(x)
+        return output
 
     check: Callable[..., bool] = torch.autograd.gradcheck
     assert check(drawn, (torch.randn(3, width, dtype=torch.float64, requires_grad=True), a, b))
@@ -110,7 +110,7 @@ def test_dropout_has_the_gradient_of_what_it_computes() -> None:
     )
 
 
-def test_an_adapter_that_is_switched_off_adds_nothing() -> None:
+def test_disabled_adapter_adds_nothing() -> None:
     wrapped = adapted(tiny_model())
     patch_lora(wrapped)
     layer, width = layers(wrapped)[0]

@@ -1,4 +1,4 @@
-"""A packed row holds every example whole, and no shared beginning twice."""
+"""A packed row contains every example completely, and each shared prefix once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,32 +9,32 @@ from services.trainer.kernels.packing import PackedRow, PrefixGroup, pack
 
 @st.composite
 def encoded_examples(draw: st.DrawFn) -> EncodedExample:
-    """Of two letters, so that beginnings are shared often."""
+    """Examples over two token ids, so that prefixes are often shared."""
     ids = draw(st.lists(st.integers(0, 1), min_size=2, max_size=8))
     return EncodedExample(tuple(ids), draw(st.integers(1, len(ids) - 1)))
 
 
 def unpacked(row: PackedRow) -> list[tuple[int, ...]]:
-    """The inputs that a row's families stand for, in the order of the row."""
-    found, at = [], 0
-    for family in row.prefix_groups:
-        prefix = row.ids[at : at + family.prefix]
-        assert row.positions[at : at + family.prefix] == tuple(range(family.prefix))
-        at += family.prefix
-        for length in family.suffixes:
-            found.append(prefix + row.ids[at : at + length])
-            assert row.positions[at : at + length] == tuple(
-                range(family.prefix, family.prefix + length)
+    """Reconstruct the inputs from a row's prefix groups, in row order."""
+    examples, position = [], 0
+    for group in row.prefix_groups:
+        prefix = row.ids[position : position + group.prefix]
+        assert row.positions[position : position + group.prefix] == tuple(range(group.prefix))
+        position += group.prefix
+        for length in group.suffixes:
+            examples.append(prefix + row.ids[position : position + length])
+            assert row.positions[position : position + length] == tuple(
+                range(group.prefix, group.prefix + length)
             )
-            at += length
-    assert at == len(row.ids)
-    return found
+            position += length
+    assert position == len(row.ids)
+    return examples
 
 
 @given(st.lists(encoded_examples(), min_size=1, max_size=8))
-def test_a_row_holds_every_example_once(examples: list[EncodedExample]) -> None:
+def test_row_contains_every_example_once(examples: list[EncodedExample]) -> None:
     row = pack(examples)
-    assert all(sorted(family.suffixes) == list(family.suffixes) for family in row.prefix_groups)
+    assert all(sorted(group.suffixes) == list(group.suffixes) for group in row.prefix_groups)
     assert sorted(unpacked(row)) == sorted(example.ids[:-1] for example in examples)
     assert len(row.ids) <= sum(len(example.ids) - 1 for example in examples)
     assert row.targets == tuple(
@@ -48,7 +48,7 @@ def test_a_row_holds_every_example_once(examples: list[EncodedExample]) -> None:
     assert [(row.positions[place], row.ids[place]) for place in row.logit_positions] == expected
 
 
-def test_examples_that_begin_alike_are_a_family() -> None:
+def test_examples_with_a_common_prefix_form_a_group() -> None:
     """Inputs are ids without the last: 5 5 1 2, 5 5 3 and 7 8. The first two share 5 5; the row is
     2 + 1 + 2 + 2 tokens long, the shorter suffix first.
     """
@@ -66,7 +66,7 @@ def test_examples_that_begin_alike_are_a_family() -> None:
     assert row.targets == (9, 8, 9, 3, 9)
 
 
-def test_those_that_begin_like_no_other_are_one_family_with_no_prefix() -> None:
+def test_examples_without_common_prefix_form_one_group() -> None:
     row = pack(
         [
             EncodedExample((1, 2, 3, 9), 2),
@@ -79,14 +79,14 @@ def test_those_that_begin_like_no_other_are_one_family_with_no_prefix() -> None:
     assert row.ids == (7, 4, 5, 6, 5, 1, 2, 3)
 
 
-def test_two_systems_are_two_families() -> None:
-    """Six inputs, three beginning 1 1 1 1 and three beginning 1 2 2 2: one family would save 5 × 1
-    tokens, two save 2 × 2 × 4.
+def test_two_system_prompts_form_two_groups() -> None:
+    """Six inputs, three beginning with 1 1 1 1 and three with 1 2 2 2: one group would save 5 × 1
+    tokens, two groups save 2 × 2 × 4.
     """
     examples = [
         EncodedExample((1, *middle, last, 0), 5)
         for middle in ((1, 1, 1), (2, 2, 2))
         for last in (7, 8, 9)
     ]
-    assert [family.prefix for family in pack(examples).prefix_groups] == [4, 4]
+    assert [group.prefix for group in pack(examples).prefix_groups] == [4, 4]
     assert len(pack(examples).ids) == 2 * (4 + 3)

@@ -1,4 +1,4 @@
-"""Where a base comes from: a folder, or the hub's cache where the network is away."""
+"""Location of a base: a local folder, or the hub's cache without network access."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache, empty, on a machine without a network."""
+    """The hub's cache, empty, on a machine without network access."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
-def keep(cache: Path, weights: bytes) -> Path:
-    """Lay a model into the cache as the hub's client does."""
+def write_to_cache(cache: Path, weights: bytes) -> Path:
+    """Write a model to the cache, as the hub's client does."""
     model = cache / "models--house--small"
     (model / "refs").mkdir(parents=True)
     (model / "refs" / "main").write_text(REVISION)
@@ -33,28 +33,28 @@ def keep(cache: Path, weights: bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", ["house/small", "house/small@main", f"house/small@{REVISION}"])
-def test_a_hub_id_is_found_in_the_cache_without_a_network(
+def test_hub_id_is_loaded_from_the_cache_without_network(
     cache: Path, tmp_path: Path, name: str
 ) -> None:
-    snapshot = keep(cache, b"weights")
+    snapshot = write_to_cache(cache, b"weights")
     base = locate_base(tmp_path, name)
     assert (base.folder, base.name, base.digest) == (snapshot, name, digest_of(b"weights"))
 
 
-def test_a_folder_comes_before_the_hub(cache: Path, tmp_path: Path) -> None:
-    keep(cache, b"of the hub")
+def test_local_folder_takes_precedence_over_the_hub(cache: Path, tmp_path: Path) -> None:
+    write_to_cache(cache, b"of the hub")
     (tmp_path / "house" / "small").mkdir(parents=True)
     assert base_folder(tmp_path, "house/small") == tmp_path / "house" / "small"
 
 
-def test_what_is_nowhere_says_where_it_was_looked_for(cache: Path, tmp_path: Path) -> None:
+def test_missing_base_names_the_searched_places(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="hub cannot be reached"):
         base_folder(tmp_path, "house/other")
     with pytest.raises(SettingsError, match="RATCHET_BASES"):
         base_folder(tmp_path, "nothing")
 
 
-def test_a_folder_without_weights_is_no_base(tmp_path: Path) -> None:
+def test_folder_without_weights_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SettingsError, match="holds no base"):
+    with pytest.raises(SettingsError, match="contains no base"):
         locate_base(tmp_path, "empty")

@@ -1,4 +1,4 @@
-"""The check of a machine: from its facts to rows with advice."""
+"""Machine check: from facts to rows with advice."""
 
 from dataclasses import replace
 
@@ -27,13 +27,13 @@ GOOD = MachineFacts(
 
 
 def row(facts: MachineFacts, name: str) -> Check:
-    (found,) = (check for check in machine_checks(facts) if check.name == name)
-    return found
+    (check,) = (check for check in machine_checks(facts) if check.name == name)
+    return check
 
 
-def test_a_good_machine_has_nothing_to_do() -> None:
-    found = machine_checks(GOOD)
-    assert [check.name for check in found] == [
+def test_good_machine_has_no_advice() -> None:
+    checks = machine_checks(GOOD)
+    assert [check.name for check in checks] == [
         "system",
         "torch",
         "cuda:0",
@@ -41,11 +41,11 @@ def test_a_good_machine_has_nothing_to_do() -> None:
         "work",
         "support/adaptive",
     ]
-    assert {check.state for check in found} == {"ok"}
-    assert not any(check.advice for check in found)
+    assert {check.state for check in checks} == {"ok"}
+    assert not any(check.advice for check in checks)
 
 
-def test_on_windows_wsl2_is_advised_and_within_it_all_is_well() -> None:
+def test_windows_is_warned_and_wsl2_is_ok() -> None:
     windows = row(replace(GOOD, system="Windows"), "system")
     assert windows.state == "warning"
     assert "WSL2" in windows.advice
@@ -55,14 +55,14 @@ def test_on_windows_wsl2_is_advised_and_within_it_all_is_well() -> None:
 
 
 @pytest.mark.parametrize(("gibibytes", "state"), [(8, "warning"), (11.99, "warning"), (12, "ok")])
-def test_a_gpu_under_12_gib_is_warned_of(gibibytes: float, state: str) -> None:
+def test_gpu_under_12_gib_is_warned(gibibytes: float, state: str) -> None:
     small = row(replace(GOOD, gpus=(Gpu("RTX", int(gibibytes * GIB), bf16=False),)), "cuda:0")
     assert small.state == state
     assert ("nf4" in small.advice) == (state == "warning")
     assert "fp16" in small.found
 
 
-def test_every_gpu_has_a_row() -> None:
+def test_each_gpu_has_a_row() -> None:
     gpus = (Gpu("A", 80 * GIB, bf16=True), Gpu("B", 8 * GIB, bf16=True))
     assert [row(replace(GOOD, gpus=gpus), f"cuda:{number}").state for number in (0, 1)] == [
         "ok",
@@ -70,7 +70,7 @@ def test_every_gpu_has_a_row() -> None:
     ]
 
 
-def test_without_a_gpu_the_cpu_trains() -> None:
+def test_cpu_is_used_without_a_gpu() -> None:
     cpu = replace(GOOD, gpus=(), has_nvidia_driver=False, cuda=None, cores=1)
     assert row(cpu, "device") == Check(
         name="device", state="ok", found="CPU with 1 core, with bf16; no CUDA device"
@@ -78,37 +78,37 @@ def test_without_a_gpu_the_cpu_trains() -> None:
     slow = row(replace(cpu, cpu_bf16=False, cores=8), "device")
     assert (slow.state, slow.found) == ("warning", "CPU with 8 cores, without bf16")
     assert "fp32" in slow.advice
-    unseen = row(replace(cpu, has_nvidia_driver=True), "device")
-    assert unseen.state == "warning"
-    assert "driver" in unseen.advice
+    no_device = row(replace(cpu, has_nvidia_driver=True), "device")
+    assert no_device.state == "warning"
+    assert "driver" in no_device.advice
 
 
-def test_bitsandbytes_is_a_problem_only_for_who_asks_for_it() -> None:
+def test_missing_bitsandbytes_is_a_problem_only_for_nf4() -> None:
     without = replace(GOOD, bitsandbytes=None)
     assert row(without, "bitsandbytes").state == "warning"
-    asked = row(replace(without, lanes=(replace(LANE, quantisation="nf4"),)), "bitsandbytes")
-    assert asked.state == "problem"
-    assert "support/adaptive" in asked.found
+    with_nf4 = row(replace(without, lanes=(replace(LANE, quantisation="nf4"),)), "bitsandbytes")
+    assert with_nf4.state == "problem"
+    assert "support/adaptive" in with_nf4.found
 
 
-def test_without_torch_it_says_so_and_says_no_more_of_devices() -> None:
-    found = machine_checks(replace(GOOD, torch=None, gpus=(), lanes=()))
-    assert [check.name for check in found] == ["system", "torch", "work"]
-    assert has_problem(found)
-    assert "ratchet[trainer]" in found[1].advice
+def test_missing_torch_is_a_problem_without_device_rows() -> None:
+    checks = machine_checks(replace(GOOD, torch=None, gpus=(), lanes=()))
+    assert [check.name for check in checks] == ["system", "torch", "work"]
+    assert has_problem(checks)
+    assert "ratchet[trainer]" in checks[1].advice
 
 
 @pytest.mark.parametrize(
     ("free", "state"),
     [(None, "problem"), (GIB // 2, "problem"), (5 * GIB, "warning"), (10 * GIB, "ok")],
 )
-def test_room_for_runs(free: int | None, state: str) -> None:
-    found = row(replace(GOOD, work_free=free), "work")
-    assert found.state == state
-    assert bool(found.advice) == (state != "ok")
+def test_free_disk_space(free: int | None, state: str) -> None:
+    check = row(replace(GOOD, work_free=free), "work")
+    assert check.state == state
+    assert bool(check.advice) == (state != "ok")
 
 
-def test_lanes_say_what_they_need_and_what_is_absent() -> None:
+def test_lanes_report_memory_and_missing_bases() -> None:
     tight = row(
         replace(GOOD, memory=3 * GIB, lanes=(replace(LANE, advice="it fits with batch_size: 2"),)),
         "support/adaptive",
@@ -131,6 +131,6 @@ def test_lanes_say_what_they_need_and_what_is_absent() -> None:
     assert row(replace(GOOD, models_error="a.yaml:3: rank"), "models").state == "problem"
 
 
-def test_rows_go_from_process_to_process() -> None:
-    found = machine_checks(replace(GOOD, system="Windows"))
-    assert CHECKS.validate_json(CHECKS.dump_json(found)) == found
+def test_rows_survive_json() -> None:
+    checks = machine_checks(replace(GOOD, system="Windows"))
+    assert CHECKS.validate_json(CHECKS.dump_json(checks)) == checks

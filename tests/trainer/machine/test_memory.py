@@ -1,5 +1,5 @@
-"""The estimate of a run's memory: by hand on a small shape, in the large against a measured peak,
-and what would make a run fit.
+"""Memory estimate: hand calculation for a small shape, comparison with a measured peak, and changes
+that make a run fit.
 """
 
 import os
@@ -23,9 +23,8 @@ from services.trainer.machine.memory import (
     BatchTokens,
     ModelShape,
     estimate_needs,
-    memory_refusal,
-    smallest_change,
 )
+from services.trainer.machine.memory_fit import memory_refusal, smallest_change
 from services.trainer.training.base_shape import read_shape
 from services.trainer.worker.client import TrainingProcess
 from services.trainer.worker.model_session import ModelSession
@@ -76,22 +75,22 @@ LARGE = ModelShape(
 LENGTHS = [(900, 300)] * 20
 
 
-def test_each_part_by_hand() -> None:
+def test_each_part_matches_hand_calculation() -> None:
     """Rank 4 on q, k, v, o: 4 × ((8+8) + (8+4) + (8+4) + (8+8)) = 224 weights. Ten tokens in bf16,
     per token and layer: two norms in fp32 of 8 (64 bytes), the input of q, k and v (16), that of o
-    (16), four of attention's 8 (64) and three of the 16 in between (96): 256. Three answer tokens:
-    100 logits each, twice in bf16 and once in fp32, and a slope of 8.
+    (16), four of attention's 8 (64) and three of the 16 of the MLP (96): 256. Three answer tokens:
+    100 logits each, twice in bf16 and once in fp32, and a gradient of 8.
     """
-    found = estimate_needs(SHAPE, TrainingConfig(rank=4, alpha=8), "bf16", BatchTokens(10, 3))
-    assert (found.eval_model, found.train_model) == (4 * 1128, 2 * 1128)
-    assert (found.adapter, found.gradients, found.optimizer) == (4 * 224, 4 * 224, 8 * 224)
-    assert found.activations == 10 * 256
-    assert found.logits == 3 * (100 * 8 + 16)
-    assert found.total == 6 * 1128 + 16 * 224 + 2560 + 2448 + WORKSPACE_BYTES
+    needs = estimate_needs(SHAPE, TrainingConfig(rank=4, alpha=8), "bf16", BatchTokens(10, 3))
+    assert (needs.eval_model, needs.train_model) == (4 * 1128, 2 * 1128)
+    assert (needs.adapter, needs.gradients, needs.optimizer) == (4 * 224, 4 * 224, 8 * 224)
+    assert needs.activations == 10 * 256
+    assert needs.logits == 3 * (100 * 8 + 16)
+    assert needs.total == 6 * 1128 + 16 * 224 + 2560 + 2448 + WORKSPACE_BYTES
 
 
-def test_layers_that_are_not_adapted_need_neither_an_adapter_nor_activations() -> None:
-    """Of 22 layers the last 11."""
+def test_frozen_layers_need_no_adapter_and_no_activations() -> None:
+    """Adapts the last 11 of 22 layers."""
     whole, half = (
         estimate_needs(LARGE, TrainingConfig(layers=layers), "bf16", BatchTokens(10, 3))
         for layers in (None, 11)
@@ -99,12 +98,12 @@ def test_layers_that_are_not_adapted_need_neither_an_adapter_nor_activations() -
     assert (2 * half.adapter, 2 * half.activations) == (whole.adapter, whole.activations)
     assert (half.frozen_cache, whole.frozen_cache) == (FROZEN_CACHE_BYTES, 0)
     assert estimate_needs(LARGE, TrainingConfig(layers=22), "bf16", BatchTokens(10, 3)) == whole
-    told = memory_refusal(LARGE, TrainingConfig(layers=11), "bf16", LENGTHS, 1 << 30)
-    assert told is not None
-    assert "what is below the adapted layers 256 MiB" in told[0]
+    refusal = memory_refusal(LARGE, TrainingConfig(layers=11), "bf16", LENGTHS, 1 << 30)
+    assert refusal is not None
+    assert "cache of the frozen layers 256 MiB" in refusal[0]
 
 
-def test_dropout_keeps_a_copy_of_each_input_and_its_mask() -> None:
+def test_dropout_keeps_copies_of_inputs_and_masks() -> None:
     """Three inputs of q, k and v and one of o, of 8 numbers with 2 + 1 bytes, instead of two with
     2.
     """
@@ -117,23 +116,25 @@ def test_dropout_keeps_a_copy_of_each_input_and_its_mask() -> None:
     assert with_it.activations - without.activations == 10 * (4 * 8 * 3 - 2 * 8 * 2)
 
 
-def test_of_many_logits_some_are_in_memory_at_a_time_unless_the_model_cannot_pack() -> None:
-    """2^24 logits of 32,000 each are 524 tokens: 2 + 2 + 4 bytes for each logit, and a slope of
-    2,048 x 2 bytes for each of 2,400 tokens. All 2,400 at once are 2 + 12 bytes for each logit.
+def test_logits_are_chunked_if_the_model_is_packed() -> None:
+    """2^24 logits of 32,000 each are 524 tokens: 2 + 2 + 4 bytes per logit, and a gradient of 2,048
+    x 2 bytes for each of 2,400 tokens. All 2,400 tokens at once take 2 + 12 bytes per logit.
     """
-    work = BatchTokens(7200, 2400)
+    batch = BatchTokens(7200, 2400)
     assert (
-        estimate_needs(LARGE, TrainingConfig(), "bf16", work).logits
+        estimate_needs(LARGE, TrainingConfig(), "bf16", batch).logits
         == 524 * 32_000 * 8 + 2400 * 2048 * 2
     )
     assert (
-        estimate_needs(replace(LARGE, packed=False), TrainingConfig(), "bf16", work).logits
+        estimate_needs(replace(LARGE, packed=False), TrainingConfig(), "bf16", batch).logits
         == 2400 * 32_000 * 14
     )
 
 
-def test_in_fp32_the_judge_is_trained_on_and_in_4_bits_the_projections_shrink() -> None:
-    """320 weights in 4.127 bits are 165 bytes; the other 808 are fp32."""
+def test_training_copy_in_fp32_and_in_4_bits() -> None:
+    """In fp32 the evaluation model is trained, so no copy is needed. 320 weights in 4.127 bits are
+    165 bytes; the other 808 are fp32.
+    """
     assert estimate_needs(SHAPE, TrainingConfig(), "fp32", BatchTokens(1, 1)).train_model == 0
     assert (
         estimate_needs(
@@ -143,9 +144,9 @@ def test_in_fp32_the_judge_is_trained_on_and_in_4_bits_the_projections_shrink() 
     )
 
 
-def test_what_is_in_memory_at_a_time_is_the_longest_batch() -> None:
-    """Of three examples, two at a time: 2 × 9 tokens with the padding, 4 + 3 answer tokens. Without
-    examples each is as long as may be.
+def test_memory_holds_the_largest_batch() -> None:
+    """Three examples, two at a time: 2 × 9 tokens with padding, 4 + 3 answer tokens. Without
+    examples each has the maximum length.
     """
     lengths = [(5, 4), (9, 2), (7, 3)]
     assert BatchTokens.largest(lengths, 2, 100) == BatchTokens(18, 7)
@@ -155,33 +156,34 @@ def test_what_is_in_memory_at_a_time_is_the_longest_batch() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 32), st.sampled_from(["bf16", "fp32"]))
-def test_advice_fits_and_comes_only_where_it_is_needed(
+def test_advice_fits_and_is_given_only_if_needed(
     gibibytes: int, batch_size: int, precision: str
 ) -> None:
     limit = gibibytes * 2**30
     config = TrainingConfig(batch_size=batch_size)
-    told = memory_refusal(LARGE, config, precision, LENGTHS, limit)
+    refusal = memory_refusal(LARGE, config, precision, LENGTHS, limit)
     fits = (
         estimate_needs(
             LARGE, config, precision, BatchTokens.largest(LENGTHS, batch_size, config.max_tokens)
         ).total
         <= limit
     )
-    assert (told is None) == fits
+    assert (refusal is None) == fits
     advice = smallest_change(LARGE, config, precision, LENGTHS, limit)
     if advice is not None:
-        work = BatchTokens.largest(LENGTHS, advice.config.batch_size, advice.config.max_tokens)
-        assert estimate_needs(LARGE, advice.config, precision, work).total <= limit
+        batch = BatchTokens.largest(LENGTHS, advice.config.batch_size, advice.config.max_tokens)
+        assert estimate_needs(LARGE, advice.config, precision, batch).total <= limit
         TrainingConfig.model_validate(advice.config.model_dump())
-    elif told is not None:
-        assert "smaller base" in told[1]
+    elif refusal is not None:
+        assert "smaller base" in refusal[1]
 
 
-def test_the_first_change_is_the_one_that_changes_nothing_of_what_is_learned() -> None:
+def test_first_change_does_not_affect_the_result() -> None:
     """By hand, per token: a layer keeps 16,384 (norms) + 8,192 (inputs) + 2 × (8,192 + 16,896) =
-    74,752 bytes, so 22 keep 1.64 MB; with checkpointing 22 × 4,096 + 74,752 = 0.16 MB. Eight
-    examples of 900 tokens take 1.19 GB with checkpointing and 0.14 GB of logits. Without it one
-    takes 1.48 GB, which is more: what comes next are fewer at a time with checkpointing.
+    74,752 bytes, so 22 layers keep 1.64 MB; with checkpointing 22 × 4,096 + 74,752 = 0.16 MB. Eight
+    examples of 900 tokens take 1.19 GB with checkpointing and 0.14 GB of logits. Without it a
+    single example takes 1.48 GB, which is more, so the next candidates are smaller batches with
+    checkpointing.
     """
     config = TrainingConfig(batch_size=8)
     whole, checkpointed = (
@@ -193,16 +195,16 @@ def test_the_first_change_is_the_one_that_changes_nothing_of_what_is_learned() -
         ).total
         for on in (False, True)
     )
-    told = memory_refusal(LARGE, config, "bf16", LENGTHS, checkpointed)
+    refusal = memory_refusal(LARGE, config, "bf16", LENGTHS, checkpointed)
     assert checkpointed < whole
-    assert told is not None
-    assert told[1] == "it fits with gradient_checkpointing: true"
+    assert refusal is not None
+    assert refusal[1] == "it fits with gradient_checkpointing: true"
     smaller = smallest_change(LARGE, config, "bf16", LENGTHS, checkpointed - 1)
     assert smaller is not None
     assert smaller.description == "gradient_checkpointing: true, batch_size: 4"
 
 
-def test_measures_are_read_from_the_files_headers(tmp_path: Path) -> None:
+def test_dimensions_are_read_from_file_headers(tmp_path: Path) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path)
     shape = read_shape(tmp_path)
@@ -216,13 +218,13 @@ def test_measures_are_read_from_the_files_headers(tmp_path: Path) -> None:
         8,
     )
     assert sum(map(prod, shape.projections())) == 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48)
-    with pytest.raises(RunFailed, match="measures"):
+    with pytest.raises(RunFailed, match=r"cannot be loaded: .*config\.json"):
         read_shape(tmp_path / "nothing")
     (tmp_path / "config.json").write_text('{"n_embd": 8}')
     assert read_shape(tmp_path) is None
 
 
-def test_a_container_has_no_more_than_its_limit(tmp_path: Path) -> None:
+def test_container_limit_applies(tmp_path: Path) -> None:
     assert main_memory(tmp_path / "none") > 2**30
     (tmp_path / "memory.max").write_text("1073741824\n")
     assert main_memory(tmp_path / "memory.max") == 2**30
@@ -231,41 +233,50 @@ def test_a_container_has_no_more_than_its_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-async def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded(bases: Path) -> None:
-    """SmolLM2's weights take 135 million × 6 bytes in bf16, the fp32 copy included: more than half
+async def test_run_that_cannot_fit_is_refused_before_loading(bases: Path) -> None:
+    """SmolLM2's weights take 135 million × 6 bytes in bf16, including the fp32 copy: more than half
     a gibibyte.
     """
-    child = TrainingProcess(0, structlog.stdlib.get_logger(), memory_limit=2**29)
-    bench = ModelSession(child, LocalBase(bases / "smollm2-135m-instruct", "small", DIGEST), "bf16")
+    process = TrainingProcess(0, structlog.stdlib.get_logger(), memory_limit=2**29)
+    session = ModelSession(
+        process, LocalBase(bases / "smollm2-135m-instruct", "small", DIGEST), "bf16"
+    )
     try:
-        with pytest.raises(RunFailed, match=r"needs about .* and there are 512 MiB"):
-            await bench.estimate_memory(tickets(0, 4), TrainingConfig(precision="bf16"))
+        with pytest.raises(RunFailed, match=r"needs about .* and the limit is 512 MiB"):
+            await session.estimate_memory(tickets(0, 4), TrainingConfig(precision="bf16"))
         with pytest.raises(RunFailed, match="needs about"):
-            await bench.load()
+            await session.load()
     finally:
-        await child.stop()
+        await process.stop()
 
 
 MEASURE = """
 import sys
 from pathlib import Path
 import peft, torch
-from services.trainer.training.base_model import learning, load_base
+from services.trainer.training.base_model import load_base, trainable_adapter
 from services.trainer.training.recipe import train
-from services.trainer.data.tokenization import Encoded
+from services.trainer.data.tokenization import EncodedExample
 from shared.config.training import TrainingConfig
 
 def peak():
-    # That of this program: the figure of getrusage is never less than what its parent had.
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    # The peak of this program: that of getrusage is never below its parent's.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 before = peak()
 base = load_base(sys.argv[1], sys.argv[2])
-config = TrainingConfig(precision=sys.argv[2], batch_size=4, epochs=1, gradient_checkpointing=sys.argv[3] == "True")
-# They begin with different tokens: what examples begin alike with is computed once.
-examples = [Encoded(tuple(range(first, first + 256)), 156) for first in (100, 1000, 2000, 3000)]
-with learning(base.train, config, None) as model:
+config = TrainingConfig(
+    precision=sys.argv[2],
+    batch_size=4,
+    epochs=1,
+    gradient_checkpointing=sys.argv[3] == "True",
+)
+# The first tokens differ: a shared prefix would be computed only once.
+starts = (100, 1000, 2000, 3000)
+examples = [EncodedExample(tuple(range(start, start + 256)), 156) for start in starts]
+with trainable_adapter(base.train_model, config, None) as model:
     train(model, examples, config, "cpu", lambda step: None)
 print(peak() - before)
 """
@@ -273,11 +284,9 @@ print(peak() - before)
 
 @pytest.mark.model
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_estimate_is_within_a_factor_of_two_of_a_measured_peak(
-    bases: Path, checkpointing: bool
-) -> None:
-    """One step of four examples of 256 tokens, 100 of them the answer's, in a process of its own,
-    in the machine's own precision: others take minutes.
+def test_estimate_is_within_a_factor_of_two_of_the_peak(bases: Path, checkpointing: bool) -> None:
+    """One step of four examples of 256 tokens, 100 of them answer tokens, in a separate process and
+    in the machine's own precision: other precisions take minutes.
     """
     folder = bases / "smollm2-135m-instruct"
     shape = read_shape(folder)
@@ -287,13 +296,13 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_measured_peak(
         {"precision": precision, "batch_size": 4, "gradient_checkpointing": checkpointing}
     )
     estimate = estimate_needs(shape, config, precision, BatchTokens(4 * 256, 4 * 100)).total
-    # Freed memory goes back: what the heap keeps of it is not what a run needs.
-    told = os.environ | {
+    # Return freed memory to the system: memory kept by the heap is not needed by the run.
+    environment = os.environ | {
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
     }
-    measuring = [sys.executable, "-c", MEASURE, str(folder), precision, str(checkpointing)]
-    done = subprocess.run(measuring, capture_output=True, text=True, check=True, env=told)
-    measured = int(done.stdout)
+    command = [sys.executable, "-c", MEASURE, str(folder), precision, str(checkpointing)]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    measured = int(process.stdout)
     assert measured / 2 < estimate < measured * 2, f"estimated {estimate:,}, measured {measured:,}"
     print(f"checkpointing {checkpointing}: estimated {estimate:,}, measured {measured:,}")

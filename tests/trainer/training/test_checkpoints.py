@@ -1,5 +1,5 @@
-"""A run that was cut off goes on as if it had not been, and what is on disk is whole or passed
-over.
+"""An interrupted run continues as if it had not been interrupted, and damaged checkpoints are
+skipped.
 """
 
 import shutil
@@ -28,7 +28,8 @@ CONFIG = TrainingConfig(
     warmup_ratio=0.2,
     save_steps=2,
 )
-"""Eight examples are a step of four batches; twenty-four make three steps an epoch, nine in all."""
+"""Eight examples are a step of four batches; twenty-four make three steps per epoch, nine in total.
+"""
 
 MANY = [example for example in EXAMPLES for _ in range(3)]
 PAIRS = [
@@ -41,7 +42,7 @@ JUDGED = [
     JudgedAnswer(encode_pair("five", "worse"), False),
 ]
 
-Told = Callable[[], bool]
+StopCheck = Callable[[], bool]
 
 
 def never() -> bool:
@@ -51,11 +52,11 @@ def never() -> bool:
 def run(
     out: Path,
     folder: Path | None,
-    stopping: Told = never,
+    should_stop: StopCheck = never,
     config: TrainingConfig = CONFIG,
     name: str = "r",
 ) -> Trained:
-    """Train a model that has just been loaded, with generators in a state of their own."""
+    """Train a freshly loaded model with freshly seeded generators."""
     torch.manual_seed(config.seed)
     with trainable_adapter(tiny_model(), config, None) as model:
         checkpoints = Checkpoints(folder, name) if folder else None
@@ -68,21 +69,21 @@ def run(
             pairs=PAIRS,
             judged=JUDGED,
             checkpoints=checkpoints,
-            should_stop=stopping,
+            should_stop=should_stop,
         )
         save_adapter(model, "tiny", out)
     return trained
 
 
-def stops_after(steps: int) -> Told:
-    asked = 0
+def stop_after(steps: int) -> StopCheck:
+    calls = 0
 
-    def told() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == steps
+    def should_stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == steps
 
-    return told
+    return should_stop
 
 
 def names(folder: Path) -> list[str]:
@@ -96,21 +97,21 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Pa
 
 
 @pytest.mark.parametrize("stops", [(1,), (3,), (8,), (2, 1, 3)])
-def test_a_run_that_was_stopped_ends_with_the_very_same_weights(
+def test_resumed_run_ends_with_identical_weights(
     tmp_path: Path, uninterrupted: tuple[Trained, Path], stops: tuple[int, ...]
 ) -> None:
-    """Dropout, moments of the optimizer, preferences and the mean of the last epoch included;
-    between epochs and within one, and again.
+    """Covers dropout, optimizer moments, preferences and the mean of the last epoch; stops between
+    and within epochs, once and repeatedly.
     """
     whole, whole_out = uninterrupted
     assert whole.steps == 9
-    done = 0
+    completed = 0
     for steps in stops:
         with pytest.raises(TrainingInterrupted) as interrupted:
-            run(tmp_path / "out", tmp_path / "run", stops_after(steps))
-        done += steps
-        assert interrupted.value.step == done
-        torch.rand(7)  # what another request does to the generators meanwhile
+            run(tmp_path / "out", tmp_path / "run", stop_after(steps))
+        completed += steps
+        assert interrupted.value.step == completed
+        torch.rand(7)  # another request changes the generators meanwhile
     resumed = run(tmp_path / "out", tmp_path / "run")
     for name, weight in weights(whole_out).items():
         assert torch.equal(weights(tmp_path / "out")[name], weight), name
@@ -121,9 +122,9 @@ def test_a_run_that_was_stopped_ends_with_the_very_same_weights(
     )
 
 
-def test_dropout_takes_part(tmp_path: Path, uninterrupted: tuple[Trained, Path]) -> None:
-    """Without it, the weights are others: the test above would not see a generator that was not put
-    back.
+def test_dropout_affects_the_weights(tmp_path: Path, uninterrupted: tuple[Trained, Path]) -> None:
+    """Without dropout the weights differ. Otherwise the test above would not notice an unrestored
+    generator.
     """
     run(tmp_path, None, config=CONFIG.model_copy(update={"dropout": 0.0}))
     assert any(
@@ -132,7 +133,7 @@ def test_dropout_takes_part(tmp_path: Path, uninterrupted: tuple[Trained, Path])
     )
 
 
-def test_the_newest_two_are_kept_and_none_is_made_at_the_end(tmp_path: Path) -> None:
+def test_newest_two_are_kept_and_none_is_written_at_the_end(tmp_path: Path) -> None:
     run(tmp_path / "out", tmp_path / "run", config=CONFIG.model_copy(update={"save_steps": 3}))
     assert names(tmp_path / "run") == ["checkpoint-3", "checkpoint-6"]
     run(tmp_path / "out", tmp_path / "run2")
@@ -144,10 +145,10 @@ def test_the_newest_two_are_kept_and_none_is_made_at_the_end(tmp_path: Path) -> 
     ]
 
 
-def test_a_checkpoint_is_made_when_minutes_have_passed(tmp_path: Path) -> None:
-    """A clock that moves 20 seconds whenever it is looked at, which is at the beginning, after each
-    step and after each saving. 100 seconds have passed after step 5 (20 to 120); the saving is at
-    140, and only four more steps follow.
+def test_checkpoint_is_written_after_save_minutes(tmp_path: Path) -> None:
+    """The clock advances 20 seconds per reading: at the start, after each step and after each save.
+    100 seconds have passed after step 5 (20 to 120); the save is at 140, and only four more steps
+    follow.
     """
     seconds = iter(range(20, 10_000, 20))
     config = CONFIG.model_copy(update={"save_steps": 1000, "save_minutes": 100 / 60})
@@ -166,14 +167,14 @@ def test_a_checkpoint_is_made_when_minutes_have_passed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["checkpoint-5"]
 
 
-def test_seconds_and_tokens_go_on_counting(tmp_path: Path) -> None:
-    """Ten seconds a step: five steps before the stop and four after it are ninety seconds, whatever
-    was between them.
+def test_seconds_and_tokens_accumulate_across_resumes(tmp_path: Path) -> None:
+    """Ten seconds per step: five steps before the stop and four after it are ninety seconds,
+    independent of the time in between.
     """
     ticks = iter(range(0, 10_000, 10))
     steps: list[Stepped] = []
     config = CONFIG.model_copy(update={"save_steps": 1000})
-    for stopping in (stops_after(5), never):
+    for should_stop in (stop_after(5), never):
         with trainable_adapter(tiny_model(), config, None) as model:
             try:
                 trained = train(
@@ -183,7 +184,7 @@ def test_seconds_and_tokens_go_on_counting(tmp_path: Path) -> None:
                     "cpu",
                     steps.append,
                     checkpoints=Checkpoints(tmp_path, "r"),
-                    should_stop=stopping,
+                    should_stop=should_stop,
                     clock=lambda: float(next(ticks)),
                 )
             except TrainingInterrupted:
@@ -195,7 +196,7 @@ def test_seconds_and_tokens_go_on_counting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["state.safetensors", "course.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut off", "altered", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+def test_damaged_checkpoint_is_skipped_for_the_previous_one(
     tmp_path: Path,
     uninterrupted: tuple[Trained, Path],
     file: str,
@@ -203,7 +204,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(TrainingInterrupted):
-        run(tmp_path / "out", tmp_path / "run", stops_after(5))
+        run(tmp_path / "out", tmp_path / "run", stop_after(5))
     assert names(tmp_path / "run") == ["checkpoint-4", "checkpoint-5"]
     path = tmp_path / "run" / "checkpoint-5" / file
     data = path.read_bytes()
@@ -217,7 +218,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         trainable_adapter(tiny_model(), CONFIG, None) as model,
         caplog.at_level("WARNING", "ratchet.trainer"),
     ):
-        assert Checkpoints(tmp_path / "run", "r").resume(learner_of(model)).steps == 4
+        assert Checkpoints(tmp_path / "run", "r").resume(optimizer_state_of(model)).steps == 4
     assert "checkpoint-5" in caplog.text
     run(tmp_path / "out", tmp_path / "run")
     assert all(
@@ -226,7 +227,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     )
 
 
-def learner_of(model: torch.nn.Module) -> OptimizerState:
+def optimizer_state_of(model: torch.nn.Module) -> OptimizerState:
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
@@ -237,39 +238,40 @@ def learner_of(model: torch.nn.Module) -> OptimizerState:
     )
 
 
-def test_what_was_being_written_is_no_checkpoint_and_another_run_s_is_not_taken(
+def test_partial_and_foreign_checkpoints_are_ignored(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(TrainingInterrupted):
-        run(tmp_path / "out", tmp_path / "run", stops_after(5))
+        run(tmp_path / "out", tmp_path / "run", stop_after(5))
     shutil.move(tmp_path / "run" / "checkpoint-5", tmp_path / "run" / ".checkpoint-5.part")
     with trainable_adapter(tiny_model(), CONFIG, None) as model:
-        learner = learner_of(model)
-        assert Checkpoints(tmp_path / "run", "r").resume(learner).steps == 4
-        before = {name: parameter.clone() for name, parameter in learner.parameters.items()}
-        assert Checkpoints(tmp_path / "run", "another").resume(learner) == TrainingState()
-        assert Checkpoints(tmp_path / "nowhere", "r").resume(learner) == TrainingState()
+        optimizer_state = optimizer_state_of(model)
+        assert Checkpoints(tmp_path / "run", "r").resume(optimizer_state).steps == 4
+        before = {name: parameter.clone() for name, parameter in optimizer_state.parameters.items()}
+        assert Checkpoints(tmp_path / "run", "another").resume(optimizer_state) == TrainingState()
+        assert Checkpoints(tmp_path / "nowhere", "r").resume(optimizer_state) == TrainingState()
         assert all(
-            torch.equal(parameter, before[name]) for name, parameter in learner.parameters.items()
+            torch.equal(parameter, before[name])
+            for name, parameter in optimizer_state.parameters.items()
         )
     run(tmp_path / "out", tmp_path / "run", name="another")
     assert names(tmp_path / "run") == [".checkpoint-5.part", "checkpoint-6", "checkpoint-8"]
 
 
-def test_the_state_of_the_gradient_scaler_is_put_back(tmp_path: Path) -> None:
-    """Its scale and how many steps it has held are what decides which later steps are left out."""
+def test_gradient_scaler_state_is_restored(tmp_path: Path) -> None:
+    """Its scale and growth tracker decide which later steps are skipped."""
     with trainable_adapter(tiny_model(), CONFIG, None) as model:
-        learner = learner_of(model)
-        for parameter in learner.parameters.values():
+        optimizer_state = optimizer_state_of(model)
+        for parameter in optimizer_state.parameters.values():
             parameter.grad = torch.ones_like(parameter)
-        learner.optimizer.step()
-        one, other = (
+        optimizer_state.optimizer.step()
+        saved, restored = (
             torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=100) for _ in range(2)
         )
-        one.load_state_dict({**one.state_dict(), "scale": 4.0, "_growth_tracker": 7})
+        saved.load_state_dict({**saved.state_dict(), "scale": 4.0, "_growth_tracker": 7})
         Checkpoints(tmp_path, "r").save(
-            replace(learner, scaler=one), TrainingState(losses=(1.0,), norms=(None,))
+            replace(optimizer_state, scaler=saved), TrainingState(losses=(1.0,), norms=(None,))
         )
-        course = Checkpoints(tmp_path, "r").resume(replace(learner, scaler=other))
-    assert course.norms == (None,)
-    assert (other.get_scale(), other.state_dict()["_growth_tracker"]) == (4.0, 7)
+        state = Checkpoints(tmp_path, "r").resume(replace(optimizer_state, scaler=restored))
+    assert state.norms == (None,)
+    assert (restored.get_scale(), restored.state_dict()["_growth_tracker"]) == (4.0, 7)

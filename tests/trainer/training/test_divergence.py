@@ -1,4 +1,4 @@
-"""A run that is past saving is told from one that is only noisy."""
+"""The divergence rule distinguishes diverging runs from noisy ones."""
 
 import math
 import random
@@ -25,7 +25,7 @@ from shared.config.training import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, tiny_model
 
 
-def first_step_that_is_told(losses: Sequence[float], norms: Sequence[float | None]) -> int | None:
+def first_diverged_step(losses: Sequence[float], norms: Sequence[float | None]) -> int | None:
     return next(
         (
             step
@@ -36,52 +36,50 @@ def first_step_that_is_told(losses: Sequence[float], norms: Sequence[float | Non
     )
 
 
-def test_a_loss_that_rises_and_stays_is_told_once_its_mean_is_over_the_line() -> None:
-    """Ten steps at 2 nats, then 12: the line is 1.5 x 2 + 1 = 4. The mean of five is 2 + 10 k / 5
-    with k high ones: 4 with one, which is not above, 6 with two.
+def test_lasting_rise_of_the_loss_is_detected() -> None:
+    """Ten steps at 2 nats, then 12: the limit is 1.5 x 2 + 1 = 4. The mean of five is 2 + 10 k / 5
+    with k high losses: 4 with one, which is not above the limit, 6 with two.
     """
     assert (WINDOW, LOSS_FACTOR, LOSS_NATS) == (5, 1.5, 1.0)
     losses = [2.0] * 10 + [12.0] * 5
-    assert first_step_that_is_told(losses, [1.0] * 15) == 12
+    assert first_diverged_step(losses, [1.0] * 15) == 12
     assert (
         divergence_reason(losses, [1.0] * 15)
         == "the loss rose from 2.00 to 12.00 nats per token over 15 steps"
     )
 
 
-def test_norms_that_grow_and_stay_are_told_once_most_of_a_window_has_grown() -> None:
-    """The median of five moves with the third of them."""
+def test_lasting_growth_of_norms_is_detected() -> None:
+    """The median of five changes with the third of them."""
     norms = [1.0] * 20 + [NORM_FACTOR * 2] * 5
-    assert first_step_that_is_told([1.0] * 25, norms) == 23
+    assert first_diverged_step([1.0] * 25, norms) == 23
 
 
-def test_one_leap_is_noise_and_so_is_a_norm_that_comes_back_to_where_it_began() -> None:
+def test_single_spikes_and_returning_norms_are_ignored() -> None:
     assert (
-        first_step_that_is_told(
-            [2.0] * 10 + [7.0] + [2.0] * 10, [1.0] * 10 + [1000.0] * 2 + [1.0] * 9
-        )
+        first_diverged_step([2.0] * 10 + [7.0] + [2.0] * 10, [1.0] * 10 + [1000.0] * 2 + [1.0] * 9)
         is None
     )
     learned = [5.0] * 10 + [0.001] * 50 + [5.0] * 10
-    assert first_step_that_is_told([0.5] * 70, learned) is None
+    assert first_diverged_step([0.5] * 70, learned) is None
 
 
-def test_scaled_gradients_that_overflow_are_not_norms() -> None:
-    assert first_step_that_is_told([1.0] * 20, [None] * 20) is None
-    assert first_step_that_is_told([1.0] * 20, [None, None, *[1.0] * 18]) is None
+def test_overflowed_norms_are_ignored() -> None:
+    assert first_diverged_step([1.0] * 20, [None] * 20) is None
+    assert first_diverged_step([1.0] * 20, [None, None, *[1.0] * 18]) is None
 
 
 @given(st.integers(0, 10_000), st.floats(0.05, 3), st.integers(20, 120))
 @settings(max_examples=60)
-def test_an_honest_run_is_never_ended(seed: int, began: float, steps: int) -> None:
-    """The loss falls towards a tenth with a spread of half its size, norms fall as much with a
-    spread of a factor of e either way.
+def test_healthy_run_is_never_stopped(seed: int, began: float, steps: int) -> None:
+    """The loss falls towards a tenth with a spread of half its size; norms fall as much with a
+    spread of a factor of e in both directions.
     """
     draw = random.Random(seed)
     falling = [began * (0.1 + 0.9 * math.exp(-step / 15)) for step in range(steps)]
     losses = [mean * draw.uniform(0.5, 1.5) for mean in falling]
     norms = [mean * math.exp(draw.gauss(0, 1)) for mean in falling]
-    assert first_step_that_is_told(losses, norms) is None
+    assert first_diverged_step(losses, norms) is None
 
 
 CONFIG = TrainingConfig(rank=4, alpha=16, batch_size=8, epochs=40, learning_rate=5e-3)
@@ -97,9 +95,9 @@ def run(config: TrainingConfig, out: Path, parent: Path | None = None) -> list[f
     return losses
 
 
-def test_a_rate_that_is_far_too_high_ends_the_run_early_with_advice(tmp_path: Path) -> None:
-    """Beyond what any lane allows: what has learned forgets it. Which norms a run has then is
-    chance; the rule on them is tested above.
+def test_excessive_learning_rate_fails_early_with_advice(tmp_path: Path) -> None:
+    """The rate is above any lane's limit: a trained model forgets its task. Norms are random in
+    such a run; the rule for norms is tested above.
     """
     parent = tmp_path / "parent"
     assert run(CONFIG, parent)[-1] < 1
@@ -115,8 +113,8 @@ def test_a_rate_that_is_far_too_high_ends_the_run_early_with_advice(tmp_path: Pa
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_an_honest_run_of_the_tiny_model_ends_by_itself(tmp_path: Path, seed: int) -> None:
-    """With dropout, and a rate as high as a lane may have."""
+def test_healthy_run_of_the_tiny_model_completes(tmp_path: Path, seed: int) -> None:
+    """Uses dropout and the highest learning rate that a lane allows."""
     losses = run(CONFIG.model_copy(update={"dropout": 0.3, "seed": seed}), tmp_path)
     assert len(losses) == 40
     assert losses[-1] < losses[0]

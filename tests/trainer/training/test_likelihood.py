@@ -1,5 +1,5 @@
-"""Packed or padded, bare or with an adapter: likelihoods and gradients are those of one example at
-a time.
+"""Packed or padded, with or without an adapter: likelihoods and gradients match those of single
+examples.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from services.trainer.data.tokenization import EncodedExample
-from services.trainer.kernels import cpu_attention as short_attention
-from services.trainer.kernels import gpu_attention as sequences
+from services.trainer.kernels import cpu_attention, gpu_attention
 from services.trainer.kernels.packed_attention import ATTENTION_NAME, can_pack
 from services.trainer.kernels.packing import ARCHITECTURES
 from services.trainer.training.base_model import trainable_adapter
@@ -21,25 +20,27 @@ from services.trainer.training.likelihood import collate, log_likelihoods
 from shared.config.training import TrainingConfig
 from tests.trainer.tiny import EXAMPLES, encode_pair
 
-APART = [encode_pair(*pair) for pair in (("abc", "12"), ("de", "3"), ("f", "4567"), ("ghijk", "8"))]
-ALIKE = [
+DIFFERENT = [
+    encode_pair(*pair) for pair in (("abc", "12"), ("de", "3"), ("f", "4567"), ("ghijk", "8"))
+]
+SHARED_PREFIX = [
     encode_pair(f"system:be brief {prompt}", answer)
     for prompt, answer in (("one", "1"), ("two", "22"), ("three", "3"), ("one", "111"))
 ]
-EQUAL = [
+EQUAL_LENGTH = [
     encode_pair(f"system:be brief {prompt}", answer)
     for prompt, answer in (("one", "1"), ("three", "4"), ("two", "2"), ("six", "3"))
 ]
 SETS = {
-    "apart": APART,
-    "alike": ALIKE,
-    "of one length": EQUAL,
-    "two families": [*ALIKE[:2], *APART[:2], *ALIKE[2:]],
-    "one": ALIKE[:1],
-    "some alike": EXAMPLES,
+    "different": DIFFERENT,
+    "shared prefix": SHARED_PREFIX,
+    "equal length": EQUAL_LENGTH,
+    "two groups": [*SHARED_PREFIX[:2], *DIFFERENT[:2], *SHARED_PREFIX[2:]],
+    "one": SHARED_PREFIX[:1],
+    "partly shared": EXAMPLES,
 }
 
-PARTICULARS: dict[str, dict[str, Any]] = {
+ARCHITECTURE_SETTINGS: dict[str, dict[str, Any]] = {
     "granite": {
         "logits_scaling": 3.0,
         "attention_multiplier": 0.5,
@@ -52,7 +53,7 @@ PARTICULARS: dict[str, dict[str, Any]] = {
 
 
 def tiny(model_type: str, **settings: Any) -> Any:
-    torch.set_num_threads(1)  # so few weights take longer to share out than to multiply
+    torch.set_num_threads(1)  # for so few weights, threads cost more than they save
     torch.manual_seed(3)
     config = AutoConfig.for_model(
         model_type,
@@ -72,29 +73,33 @@ def tiny(model_type: str, **settings: Any) -> Any:
     return causal.from_config(config, dtype=torch.float64).requires_grad_(False).eval()
 
 
-def open_but_for_the_head(model: Any) -> Any:
-    """The head stays frozen, as adapters leave it; embeddings that are one with it as well."""
+def trainable_except_head(model: Any) -> Any:
+    """Make all weights except the head trainable. Tied embeddings stay frozen with the head, as
+    with adapters.
+    """
     model.requires_grad_(True)
     model.get_output_embeddings().requires_grad_(False)
     return model
 
 
 def one_at_a_time(model: Any, examples: Sequence[EncodedExample]) -> torch.Tensor:
-    """The model's own forward pass with nothing of ours: row t of its logits predicts token t + 1."""
-    found = []
+    """Compute likelihoods with the model's unmodified forward pass: row t of its logits predicts
+    token t + 1.
+    """
+    likelihoods = []
     for example in examples:
         logits = (
             model(input_ids=torch.tensor([example.ids]), use_cache=False).logits[0].log_softmax(-1)
         )
-        found += [
+        likelihoods += [
             logits[place - 1, example.ids[place]]
             for place in range(example.answer_start, len(example.ids))
         ]
-    return torch.stack(found)
+    return torch.stack(likelihoods)
 
 
 def assert_alike(model: Any, examples: Sequence[EncodedExample]) -> None:
-    """Likelihoods, and the gradients of a weighted sum of them. Weights are double; the models take
+    """Compare likelihoods and the gradients of a weighted sum. Weights are double; models compute
     norms and rotations in fp32.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -106,77 +111,79 @@ def assert_alike(model: Any, examples: Sequence[EncodedExample]) -> None:
     ):
         weighted: Any = (values * torch.linspace(0.5, 2, len(values), dtype=values.dtype)).sum()
         results.append((values.detach(), torch.autograd.grad(weighted, parameters)))
-    (values, gradients), (others, other_gradients) = results
-    torch.testing.assert_close(others, values, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(other_gradients, gradients, rtol=1e-3, atol=2e-5)
+    (values, gradients), (packed, packed_gradients) = results
+    torch.testing.assert_close(packed, values, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(packed_gradients, gradients, rtol=1e-3, atol=2e-5)
     assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-3
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
 @pytest.mark.parametrize("model_type", sorted(ARCHITECTURES))
-def test_every_architecture_that_is_packed_computes_what_it_computes_alone(
+def test_packed_architectures_match_single_examples(
     model_type: str, examples: Sequence[EncodedExample]
 ) -> None:
-    model = open_but_for_the_head(tiny(model_type, **PARTICULARS.get(model_type, {})))
+    model = trainable_except_head(tiny(model_type, **ARCHITECTURE_SETTINGS.get(model_type, {})))
     assert_alike(model, examples)
     assert model.config._attn_implementation == ATTENTION_NAME
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
-def test_examples_that_are_too_long_for_small_products_are_the_same(
+def test_long_examples_match_single_examples(
     examples: Sequence[EncodedExample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(short_attention, "LONGEST", 0)
-    assert_alike(open_but_for_the_head(tiny("llama")), examples)
+    monkeypatch.setattr(cpu_attention, "MAX_KEYS", 0)
+    assert_alike(trainable_except_head(tiny("llama")), examples)
 
 
 @pytest.mark.parametrize("examples", SETS.values(), ids=SETS)
-def test_what_a_gpu_attends_to_in_one_call_is_the_same(
+def test_varlen_attention_matches_single_examples(
     examples: Sequence[EncodedExample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the kernel's contract, in plain words: the last query of a sequence sees its last key."""
+    """Uses a plain implementation of the kernel's contract: the last query of a sequence sees its
+    last key.
+    """
 
-    def in_words(
+    def reference_varlen_attention(
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         query_starts: torch.Tensor,
         key_starts: torch.Tensor,
-        *most: int,
+        *longest: int,
         scale: float,
         **_: object,
     ) -> torch.Tensor:
-        found = []
-        for place in range(len(query_starts) - 1):
-            own = slice(int(query_starts[place]), int(query_starts[place + 1]))
-            seen = slice(int(key_starts[place]), int(key_starts[place + 1]))
-            assert own.stop - own.start <= most[0]
-            assert seen.stop - seen.start <= most[1]
-            bias: Any = causal_lower_right(own.stop - own.start, seen.stop - seen.start)
+        outputs = []
+        for index in range(len(query_starts) - 1):
+            queries = slice(int(query_starts[index]), int(query_starts[index + 1]))
+            keys = slice(int(key_starts[index]), int(key_starts[index + 1]))
+            assert queries.stop - queries.start <= longest[0]
+            assert keys.stop - keys.start <= longest[1]
+            bias: Any = causal_lower_right(queries.stop - queries.start, keys.stop - keys.start)
             states = [
-                query[own],
+                query[queries],
                 *(
-                    each[seen].repeat_interleave(query.shape[1] // key.shape[1], 1)
+                    each[keys].repeat_interleave(query.shape[1] // key.shape[1], 1)
                     for each in (key, value)
                 ),
             ]
             q, k, v = (state.transpose(0, 1)[None] for state in states)
-            found.append(
+            outputs.append(
                 scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[0].transpose(
                     0, 1
                 )
             )
-        return torch.cat(found)
+        return torch.cat(outputs)
 
-    monkeypatch.setattr(short_attention, "LONGEST", 0)
-    monkeypatch.setattr(sequences, "can_attend", lambda query, dropout: True)
-    monkeypatch.setattr(sequences, "varlen_attn", in_words)
-    assert_alike(open_but_for_the_head(tiny("llama")), examples)
+    monkeypatch.setattr(cpu_attention, "MAX_KEYS", 0)
+    monkeypatch.setattr(gpu_attention, "can_attend", lambda query, dropout: True)
+    monkeypatch.setattr(gpu_attention, "varlen_attn", reference_varlen_attention)
+    assert_alike(trainable_except_head(tiny("llama")), examples)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_an_adapter_learns_the_same(model_type: str, checkpointing: bool) -> None:
+def test_adapter_gradients_match_single_examples(model_type: str, checkpointing: bool) -> None:
     with trainable_adapter(tiny(model_type), TrainingConfig(rank=4, alpha=8), None) as model:
         for name, weight in model.named_parameters():
             if weight.requires_grad:
@@ -189,7 +196,7 @@ def test_an_adapter_learns_the_same(model_type: str, checkpointing: bool) -> Non
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
             model.train()
-        assert_alike(model, SETS["two families"])
+        assert_alike(model, SETS["two groups"])
 
 
 @pytest.mark.parametrize(
@@ -202,28 +209,28 @@ def test_an_adapter_learns_the_same(model_type: str, checkpointing: bool) -> Non
         ("stablelm", {}),
     ],
 )
-def test_what_cannot_be_packed_is_padded(model_type: str, settings: dict[str, Any]) -> None:
+def test_other_models_are_padded(model_type: str, settings: dict[str, Any]) -> None:
     model = tiny(model_type, **settings).requires_grad_(True)
     before = model.config._attn_implementation
     assert not can_pack(model)
-    assert_alike(model, SETS["two families"])
+    assert_alike(model, SETS["two groups"])
     assert model.config._attn_implementation == before
 
 
-def test_a_model_that_packs_still_answers_as_it_did() -> None:
-    """Padding and a cache, as greedy answers use them, through the same attention."""
+def test_generation_is_unchanged_by_packed_attention() -> None:
+    """Generation uses padding and a cache through the same attention function."""
     model = tiny("llama")
     ids = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]])
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
 
-    def answered() -> torch.Tensor:
+    def generated_ids() -> torch.Tensor:
         generated: torch.Tensor = model.generate(
             ids, attention_mask=mask, max_new_tokens=8, do_sample=False
         )
         return torch.cat([generated, model(generated).logits.argmax(-1)], dim=1)
 
     with torch.inference_mode():
-        before = answered()
-        log_likelihoods(model, collate(ALIKE, "cpu"))
+        before = generated_ids()
+        log_likelihoods(model, collate(SHARED_PREFIX, "cpu"))
         assert model.config._attn_implementation == ATTENTION_NAME
-        assert torch.equal(answered(), before)
+        assert torch.equal(generated_ids(), before)

@@ -1,4 +1,4 @@
-"""Losses, derived by hand, and which way each of them pulls."""
+"""Losses compared with hand calculations, and their direction."""
 
 import math
 
@@ -14,7 +14,7 @@ def sigma(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def test_the_supervised_loss_is_a_mean_per_answer_token_in_which_examples_weigh() -> None:
+def test_supervised_loss_is_a_weighted_mean_per_token() -> None:
     """Answers of 2 and 3 tokens with log-likelihoods -4 and -3, weights 1 and 0.5: (4 + 1.5) / (2 +
     1.5) nats per token.
     """
@@ -24,8 +24,8 @@ def test_the_supervised_loss_is_a_mean_per_answer_token_in_which_examples_weigh(
     assert float(loss) == pytest.approx(5.5 / 3.5)
 
 
-def test_weights_change_what_counts_and_not_how_large_a_loss_is() -> None:
-    """With equal weights the loss is the plain mean, whatever the weight."""
+def test_equal_weights_do_not_scale_the_loss() -> None:
+    """With equal weights the loss is the plain mean for any weight."""
     likelihoods = torch.tensor([-4.0, -3.0])
     losses = [
         float(supervised(likelihoods, torch.full((2,), weight), total_weight=weight * 5))
@@ -34,10 +34,10 @@ def test_weights_change_what_counts_and_not_how_large_a_loss_is() -> None:
     assert losses == pytest.approx([7 / 5, 7 / 5])
 
 
-def test_dpo_by_hand() -> None:
-    """A model that is the reference tells nothing apart: log 2. With beta 0.1, chosen 3 nats
+def test_dpo_matches_hand_calculation() -> None:
+    """A model equal to the reference has no preference: log 2. With beta 0.1, chosen 3 nats
     likelier than in the reference and rejected 2 less likely: -log sigma(0.1 (3 + 2)) = log(1 +
-    e^-0.5). Its gradient by the chosen log-ratio is -beta sigma(-0.5).
+    e^-0.5). The gradient by the chosen log-ratio is -beta sigma(-0.5).
     """
     chosen, rejected = (
         torch.tensor([0.0, 3.0], requires_grad=True),
@@ -50,10 +50,10 @@ def test_dpo_by_hand() -> None:
     assert by_rejected.tolist() == pytest.approx([0.1 * 0.5, 0.1 * sigma(-0.5)])
 
 
-def test_kto_by_hand() -> None:
-    """beta 0.1, z = 1: a liked answer 3 nats likelier loses 1 - sigma(0.2), a disliked one as much
-    likelier 1 - sigma(-0.2). The gradients by the log-ratio are -beta s (1 - s) and +beta s (1 -
-    s), s = sigma(0.2).
+def test_kto_matches_hand_calculation() -> None:
+    """beta 0.1, z = 1: a liked answer 3 nats likelier costs 1 - sigma(0.2), an equally likelier
+    disliked one 1 - sigma(-0.2). The gradients by the log-ratio are -beta s (1 - s) and +beta s (1
+    - s), s = sigma(0.2).
     """
     ratios = torch.tensor([3.0, 3.0], requires_grad=True)
     losses = kto(ratios, torch.tensor([True, False]), torch.tensor(1.0), beta=0.1)
@@ -63,7 +63,7 @@ def test_kto_by_hand() -> None:
     assert gradient.tolist() == pytest.approx([-slope, slope])
 
 
-def test_the_reference_point_is_a_mean_that_is_never_negative_and_carries_no_gradient() -> None:
+def test_reference_point_is_a_clamped_mean_without_gradient() -> None:
     ratios = torch.tensor([3.0, -1.0], requires_grad=True)
     assert float(reference_point(ratios)) == 1.0
     assert not reference_point(ratios).requires_grad
@@ -72,19 +72,23 @@ def test_the_reference_point_is_a_mean_that_is_never_negative_and_carries_no_gra
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50))
-def test_liked_and_disliked_answers_weigh_the_same_together(desirable: list[bool]) -> None:
-    """And the mean weight is 1, so that the loss does not grow with how uneven the two are."""
-    yes, no = side_weights(desirable)
-    assert sum(yes if one else no for one in desirable) == pytest.approx(len(desirable))
+def test_both_sides_have_equal_total_weight(desirable: list[bool]) -> None:
+    """The mean weight is 1, so the loss does not grow with the imbalance of the sides."""
+    liked_weight, disliked_weight = side_weights(desirable)
+    assert sum(liked_weight if liked else disliked_weight for liked in desirable) == pytest.approx(
+        len(desirable)
+    )
     if len(set(desirable)) == 2:
-        assert yes * sum(desirable) == pytest.approx(no * (len(desirable) - sum(desirable)))
+        assert liked_weight * sum(desirable) == pytest.approx(
+            disliked_weight * (len(desirable) - sum(desirable))
+        )
 
 
 @given(
     st.floats(-50, 50), st.floats(-50, 50), st.floats(0, 20), st.floats(0.01, 1), st.floats(0.1, 5)
 )
-def test_every_step_towards_what_was_liked_costs_less(
-    one: float, other: float, point: float, beta: float, more: float
+def test_losses_fall_towards_the_preferred_answer(
+    chosen_ratio: float, rejected_ratio: float, point: float, beta: float, increase: float
 ) -> None:
     def dpo_loss(chosen: float, rejected: float) -> float:
         return float(
@@ -105,6 +109,10 @@ def test_every_step_towards_what_was_liked_costs_less(
             )[0]
         )
 
-    assert dpo_loss(one + more, other) <= dpo_loss(one, other) <= dpo_loss(one, other + more)
-    assert kto_loss(one + more, True) <= kto_loss(one, True)
-    assert kto_loss(one, False) <= kto_loss(one + more, False)
+    assert (
+        dpo_loss(chosen_ratio + increase, rejected_ratio)
+        <= dpo_loss(chosen_ratio, rejected_ratio)
+        <= dpo_loss(chosen_ratio, rejected_ratio + increase)
+    )
+    assert kto_loss(chosen_ratio + increase, True) <= kto_loss(chosen_ratio, True)
+    assert kto_loss(chosen_ratio, False) <= kto_loss(chosen_ratio + increase, False)

@@ -1,4 +1,4 @@
-"""What is learned by comparison: disliked answers become less likely, corrections gain on what they
+"""Preference objectives: disliked answers become less likely, corrections gain on the answers they
 replaced.
 """
 
@@ -51,9 +51,7 @@ def likelihoods(model: torch.nn.Module, examples: list[EncodedExample]) -> list[
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that gives all of these answers: people judge what a model says, not what it would
-    never say.
-    """
+    """An adapter that gives all of these answers: users rate answers that the model gives."""
     folder = tmp_path_factory.mktemp("parent")
     torch.manual_seed(0)
     with trainable_adapter(tiny_model(), CONFIG, None) as model:
@@ -70,7 +68,9 @@ def change(
     parent: Path | None = None,
     config: TrainingConfig = CONFIG,
 ) -> tuple[list[float], list[Stepped]]:
-    """By how much each of `watched` has become likelier, in nats."""
+    """Train, and return the increase in log-likelihood of each watched answer, in nats, with all
+    steps.
+    """
     steps: list[Stepped] = []
     torch.manual_seed(config.seed)
     with trainable_adapter(tiny_model(), config, parent) as model:
@@ -80,18 +80,18 @@ def change(
     return [b - a for a, b in zip(before, after, strict=True)], steps
 
 
-def test_the_likelihood_of_an_answer_is_that_of_its_tokens_together() -> None:
+def test_answer_likelihood_is_the_sum_over_its_tokens() -> None:
     model = tiny_model()
-    for example, found in zip(EXAMPLES, likelihoods(model, EXAMPLES), strict=True):
+    for example, likelihood in zip(EXAMPLES, likelihoods(model, EXAMPLES), strict=True):
         logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
         by_hand = sum(
             float(logits[place - 1, example.ids[place]])
             for place in range(example.answer_start, len(example.ids))
         )
-        assert found == pytest.approx(by_hand, abs=1e-4)
+        assert likelihood == pytest.approx(by_hand, abs=1e-4)
 
 
-def test_a_disliked_answer_becomes_less_likely_and_a_liked_one_more(parent: Path) -> None:
+def test_kto_lowers_disliked_and_raises_liked_answers(parent: Path) -> None:
     changes, steps = change(
         EXAMPLES, [*LIKED, *DISLIKED], [], JUDGED, parent, CONFIG.model_copy(update={"epochs": 30})
     )
@@ -102,24 +102,20 @@ def test_a_disliked_answer_becomes_less_likely_and_a_liked_one_more(parent: Path
     assert steps[-1].judged_loss < steps[0].judged_loss
 
 
-def test_a_disliked_answer_rides_up_with_those_that_resemble_it_and_less_so_when_it_is_unlearned() -> (
-    None
-):
-    """The same answers are learned for other prompts, and the model is one that has given none of
-    them yet.
-    """
+def test_kto_dampens_the_rise_of_similar_disliked_answers() -> None:
+    """The same answers are trained for other prompts, and the initial model gives none of them."""
     disliked = [
         JudgedAnswer(encode_pair("not here", "abc"), False),
         JudgedAnswer(encode_pair("nor here", "eeeee"), False),
     ]
-    watched = [one.example for one in disliked]
-    untold, _ = change(EXAMPLES, watched, [], [])
-    told, _ = change(EXAMPLES, watched, [], disliked)
-    assert all(gain > 0 for gain in untold)
-    assert all(gain < other for gain, other in zip(told, untold, strict=True))
+    watched = [answer.example for answer in disliked]
+    without_kto, _ = change(EXAMPLES, watched, [], [])
+    with_kto, _ = change(EXAMPLES, watched, [], disliked)
+    assert all(gain > 0 for gain in without_kto)
+    assert all(gain < undampened for gain, undampened in zip(with_kto, without_kto, strict=True))
 
 
-def test_a_correction_gains_on_what_it_replaced_and_does_not_become_less_likely_itself() -> None:
+def test_dpo_raises_corrections_over_replaced_answers() -> None:
     chosen, rejected = [pair.chosen for pair in PAIRS], [pair.rejected for pair in PAIRS]
     changes, steps = change(chosen, [*chosen, *rejected], PAIRS, [])
     plain, _ = change(chosen, [*chosen, *rejected], [], [])
@@ -134,10 +130,10 @@ def test_a_correction_gains_on_what_it_replaced_and_does_not_become_less_likely_
     assert steps[-1].preference_loss < steps[0].preference_loss
 
 
-def test_the_first_step_finds_the_reference_itself() -> None:
-    """A model that has not moved: a pair costs log 2, a judged answer 1 - sigma(0) = 0.5 on
-    whatever side. All eight examples are one step, so the step has all pairs and all judged
-    answers; the weights of these have a mean of 1.
+def test_first_step_has_the_reference_losses() -> None:
+    """For an unchanged model, a pair costs log 2 and a judged answer 1 - sigma(0) = 0.5 on either
+    side. All eight examples are one step, so the step has all pairs and all judged answers, whose
+    weights have a mean of 1.
     """
     _, steps = change(
         EXAMPLES, EXAMPLES, PAIRS, JUDGED, config=CONFIG.model_copy(update={"epochs": 1})
@@ -148,11 +144,9 @@ def test_the_first_step_finds_the_reference_itself() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_the_result_does_not_depend_on_how_a_step_is_divided(
-    tmp_path: Path, batch_size: int
-) -> None:
-    """Eight at once are the same as eight by one, and as two by four of which accumulation makes
-    eight.
+def test_result_does_not_depend_on_batch_size(tmp_path: Path, batch_size: int) -> None:
+    """One batch of eight equals eight batches of one, and two batches of four, which accumulation
+    combines to eight.
     """
     adapters = []
     for size in (8, batch_size):
@@ -167,24 +161,24 @@ def test_the_result_does_not_depend_on_how_a_step_is_divided(
         torch.testing.assert_close(weight, adapters[1][name], rtol=1e-2, atol=1e-4)
 
 
-def test_a_prompt_is_mismatched_with_the_answer_of_another() -> None:
-    one, two, three = (
+def test_prompts_are_paired_with_answers_to_other_prompts() -> None:
+    first, second, third = (
         encode_pair("one", "a"),
         encode_pair("two words", "bb"),
         encode_pair("three", "abc"),
     )
-    assert mismatch_answers([one, two, three]) == [
+    assert mismatch_answers([first, second, third]) == [
         encode_pair("one", "bb"),
         encode_pair("two words", "abc"),
         encode_pair("three", "a"),
     ]
-    assert mismatch_answers([one]) == []
+    assert mismatch_answers([first]) == []
 
 
 @given(st.integers(0, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 3))
-def test_an_epoch_comes_by_everything_once_and_evenly(
+def test_epoch_covers_all_items_once_and_evenly(
     items: int, steps: int, epoch: int, seed: int
 ) -> None:
-    portions = [step_items(range(items), epoch, place, steps, seed) for place in range(steps)]
+    portions = [step_items(range(items), epoch, step, steps, seed) for step in range(steps)]
     assert sorted(item for part in portions for item in part) == list(range(items))
     assert max(map(len, portions)) - min(map(len, portions)) <= 1

@@ -1,5 +1,5 @@
-"""Training on a base in 4 bits, on a CPU: it learns, nothing is lost after an evaluation, and the
-adapter is an ordinary one.
+"""Training on a 4-bit base, on a CPU: the loss falls, gradients survive an evaluation, and the
+adapter has the standard format.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.trainer.tickets import tickets
 from tests.trainer.tiny import EXAMPLES, tiny_model, weights
 
 bitsandbytes = pytest.importorskip(
-    "bitsandbytes", reason="there is no bitsandbytes for this system"
+    "bitsandbytes", reason="bitsandbytes is not available on this system"
 )
 
 CONFIG = TrainingConfig(
@@ -34,7 +34,7 @@ CONFIG = TrainingConfig(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The tiny model's folder."""
+    """Folder of the tiny model."""
     tiny_model().save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"
 
@@ -44,10 +44,10 @@ def linear4bits(model: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-def test_it_learns_and_plain_peft_reads_the_adapter(
+def test_training_in_4_bits_gives_an_adapter_for_plain_peft(
     folder: Path, tmp_path: Path, compute: torch.dtype
 ) -> None:
-    """Every projection of the two layers is in 4 bits: 4 of attention and 3 of the perceptron each."""
+    """Every projection of the two layers is in 4 bits: 4 of attention and 3 of the MLP each."""
     model = load_quantised(str(folder), compute, "cpu")
     assert len(linear4bits(model)) == 2 * 7
     losses: list[float] = []
@@ -59,15 +59,17 @@ def test_it_learns_and_plain_peft_reads_the_adapter(
     assert not model.is_gradient_checkpointing
     assert losses[-1] < losses[0] - 0.5
     causal: Any = AutoModelForCausalLM
-    worn = peft.PeftModel.from_pretrained(causal.from_pretrained(folder), tmp_path / "adapter")
+    adapted = peft.PeftModel.from_pretrained(causal.from_pretrained(folder), tmp_path / "adapter")
     with torch.no_grad():
-        after = -float(log_likelihoods(worn, collate(EXAMPLES, "cpu")).mean())
+        after = -float(log_likelihoods(adapted, collate(EXAMPLES, "cpu")).mean())
         before = -float(log_likelihoods(tiny_model(), collate(EXAMPLES, "cpu")).mean())
-    assert after < before - 0.4, "also on the base that is served, which is not in 4 bits"
+    assert after < before - 0.4, "also on the served base, which is not in 4 bits"
 
 
 @pytest.mark.parametrize("quantisation", ["none", "nf4"])
-def test_checkpointing_changes_no_gradient(folder: Path, tmp_path: Path, quantisation: str) -> None:
+def test_gradient_checkpointing_does_not_change_the_result(
+    folder: Path, tmp_path: Path, quantisation: str
+) -> None:
     for checkpointing in (True, False):
         config = CONFIG.model_copy(update={"gradient_checkpointing": checkpointing, "epochs": 2})
         model = (
@@ -83,12 +85,12 @@ def test_checkpointing_changes_no_gradient(folder: Path, tmp_path: Path, quantis
         torch.testing.assert_close(weight, weights(tmp_path / "False")[name])
 
 
-def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(folder: Path) -> None:
+def test_layer_inputs_get_gradients_after_an_evaluation(folder: Path) -> None:
     """On a CPU with bf16 instructions bitsandbytes would repack a layer in its first pass without
-    gradients, and drop them from then on.
+    gradients, and drop the gradients from then on.
 
-    The first layer's own input comes from the embedding, which asks for no gradient: it is made to
-    ask here.
+    The first layer's input comes from the embedding, which requires no gradient; the test makes it
+    require one.
     """
     model = load_quantised(str(folder), torch.bfloat16, "cpu")
     assert not any(layer.support_avx512bf16_for_cpu for layer in linear4bits(model))
@@ -98,9 +100,8 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
             for name, module in wrapped.named_modules()
             if type(module).__name__ == "Linear4bit"
         ]
-        layers = [
-            module for name, module in named if not name.endswith("base_layer")
-        ]  # that is within an adapted one
+        # A base_layer is part of an adapted layer.
+        layers = [module for name, module in named if not name.endswith("base_layer")]
         assert len(layers) == 2 * 7
         wrapped.eval()
         with torch.no_grad():
@@ -115,7 +116,7 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
 
         hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
         model.gradient_checkpointing_disable()  # it would run the layers twice
-        (-log_likelihoods(wrapped, collate(EXAMPLES, "cpu")).mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        (-log_likelihoods(wrapped, collate(EXAMPLES, "cpu")).mean()).backward()  # type: ignore[no-untyped-call]  # torch has no types for backward
         for hook in hooks:
             hook.remove()
         assert len(inputs) == len(layers)
@@ -128,10 +129,12 @@ def test_after_an_evaluation_the_input_of_every_layer_still_gets_a_gradient(fold
     model.disable_input_require_grads()
 
 
-def test_under_autocast_as_on_a_gpu_it_learns_nearly_the_same(folder: Path) -> None:
-    """What is around the projections is computed in bf16 then, which has 8 bits."""
+def test_autocast_changes_gradients_only_slightly(folder: Path) -> None:
+    """Under autocast the layers around the projections are computed in bf16, which has 8 bits of
+    precision.
+    """
     model = load_quantised(str(folder), torch.bfloat16, "cpu")
-    found = []
+    results = []
     with trainable_adapter(model, CONFIG, None) as wrapped:
         adapter = {
             name: weight for name, weight in wrapped.named_parameters() if weight.requires_grad
@@ -140,22 +143,22 @@ def test_under_autocast_as_on_a_gpu_it_learns_nearly_the_same(folder: Path) -> N
             weight.data = (
                 torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1
             )
-        for on in (False, True):
-            with torch.autocast("cpu", torch.bfloat16, enabled=on):
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 values = log_likelihoods(wrapped, collate(EXAMPLES, "cpu"))
             gradients = torch.autograd.grad(values.mean(), list(adapter.values()))
-            found.append(
+            results.append(
                 (values.detach(), torch.cat([gradient.flatten() for gradient in gradients]))
             )
-    (values, gradients_of), (others, other_gradients) = found
-    assert others.dtype == torch.float32
-    assert not torch.equal(others, values)
-    assert float((others - values).norm()) < 0.1 * float(values.norm())
-    assert float((other_gradients - gradients_of).norm()) < 0.2 * float(gradients_of.norm())
+    (values, gradients_of), (autocast_values, autocast_gradients) = results
+    assert autocast_values.dtype == torch.float32
+    assert not torch.equal(autocast_values, values)
+    assert float((autocast_values - values).norm()) < 0.1 * float(values.norm())
+    assert float((autocast_gradients - gradients_of).norm()) < 0.2 * float(gradients_of.norm())
 
 
 @pytest.mark.model
-def test_the_real_small_model_learns_in_4_bits_and_is_judged_in_full(bases: Path) -> None:
+def test_real_model_trains_in_4_bits_and_is_evaluated_in_fp32(bases: Path) -> None:
     base = load_base(str(bases / "smollm2-135m-instruct"), "auto", "nf4")
     assert linear4bits(base.train_model)
     assert not linear4bits(base.eval_model)

@@ -1,4 +1,4 @@
-"""Training, on a tiny random model: what the loss is, and what must not change it."""
+"""Training of a tiny random model: value of the loss, and invariances of the result."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ CONFIG = TrainingConfig(
 def run(
     config: TrainingConfig, out: Path, parent: Path | None = None
 ) -> tuple[Trained, list[Stepped]]:
-    """Train the tiny model on all examples and keep the adapter."""
+    """Train the tiny model on all examples and save the adapter."""
     steps: list[Stepped] = []
     torch.manual_seed(config.seed)
     with trainable_adapter(tiny_model(), config, parent) as model:
@@ -36,8 +36,8 @@ def run(
     return trained, steps
 
 
-def test_likelihoods_are_those_of_answer_tokens_only() -> None:
-    """By hand, example by example without padding: row t of the logits predicts token t + 1."""
+def test_likelihoods_cover_only_answer_tokens() -> None:
+    """Computed example by example without padding: row t of the logits predicts token t + 1."""
     model = tiny_model()
     by_hand = []
     for example in EXAMPLES:
@@ -46,14 +46,14 @@ def test_likelihoods_are_those_of_answer_tokens_only() -> None:
             float(logits[place - 1, example.ids[place]])
             for place in range(example.answer_start, len(example.ids))
         ]
-    found = log_likelihoods(model, collate(EXAMPLES, "cpu"))
-    assert found.tolist() == pytest.approx(by_hand, abs=1e-5)
+    likelihoods = log_likelihoods(model, collate(EXAMPLES, "cpu"))
+    assert likelihoods.tolist() == pytest.approx(by_hand, abs=1e-5)
     assert len(by_hand) == sum(example.answer_tokens for example in EXAMPLES)
 
 
-def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens(tmp_path: Path) -> None:
-    """A fresh adapter changes nothing, so the first step's loss is the bare base's cross-entropy
-    with the prompts masked out.
+def test_step_loss_is_the_mean_over_answer_tokens(tmp_path: Path) -> None:
+    """A fresh adapter has no effect, so the first step's loss is the bare base's cross-entropy with
+    the prompts masked out.
     """
     _, steps = run(CONFIG, tmp_path)
     losses, tokens = 0.0, 0
@@ -68,7 +68,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens(tmp_path: Path) -
     assert steps[0].loss == pytest.approx(losses / tokens, rel=1e-5)
 
 
-def test_eight_at_once_is_the_same_as_one_by_one_accumulated(tmp_path: Path) -> None:
+def test_batch_of_eight_equals_eight_accumulated_batches(tmp_path: Path) -> None:
     together, _ = run(CONFIG, tmp_path / "8x1")
     alone, _ = run(CONFIG.model_copy(update={"batch_size": 1}), tmp_path / "1x8")
     assert (
@@ -81,7 +81,7 @@ def test_eight_at_once_is_the_same_as_one_by_one_accumulated(tmp_path: Path) -> 
         torch.testing.assert_close(weight, weights(tmp_path / "1x8")[name], rtol=1e-2, atol=1e-4)
 
 
-def test_the_same_seed_gives_the_same_adapter(tmp_path: Path) -> None:
+def test_same_seed_gives_identical_adapter(tmp_path: Path) -> None:
     run(CONFIG, tmp_path / "one")
     run(CONFIG, tmp_path / "two")
     assert (tmp_path / "one" / "adapter_model.safetensors").read_bytes() == (
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_adapter(tmp_path: Path) -> None:
     ).read_bytes()
 
 
-def test_training_learns_and_never_touches_the_base(tmp_path: Path) -> None:
+def test_training_lowers_the_loss_and_leaves_the_base_unchanged(tmp_path: Path) -> None:
     model = tiny_model()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     config = CONFIG.model_copy(update={"epochs": 30, "learning_rate": 5e-3})
@@ -102,30 +102,30 @@ def test_training_learns_and_never_touches_the_base(tmp_path: Path) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_a_run_from_a_parent_continues_its_lineage(tmp_path: Path) -> None:
-    """The first loss of the child's run is the parent's own, and the parent's adapter stays as it
-    is.
+def test_run_starts_from_the_parent_adapter(tmp_path: Path) -> None:
+    """The first loss of the second run is the parent's loss, and the parent's adapter stays
+    unchanged.
     """
     config = CONFIG.model_copy(update={"epochs": 10, "learning_rate": 5e-3})
     run(config, tmp_path / "parent")
-    kept = (tmp_path / "parent" / "adapter_model.safetensors").read_bytes()
+    parent_bytes = (tmp_path / "parent" / "adapter_model.safetensors").read_bytes()
     with with_adapter(tiny_model(), tmp_path / "parent") as model, torch.no_grad():
-        parents = -float(log_likelihoods(model, collate(EXAMPLES, "cpu")).mean())
+        parent_loss = -float(log_likelihoods(model, collate(EXAMPLES, "cpu")).mean())
     child, steps = run(config, tmp_path / "child", tmp_path / "parent")
-    assert steps[0].loss == pytest.approx(parents, rel=1e-4)
-    assert child.training_loss < parents
-    assert (tmp_path / "parent" / "adapter_model.safetensors").read_bytes() == kept
+    assert steps[0].loss == pytest.approx(parent_loss, rel=1e-4)
+    assert child.training_loss < parent_loss
+    assert (tmp_path / "parent" / "adapter_model.safetensors").read_bytes() == parent_bytes
 
 
-def test_a_parent_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_parent_of_a_different_shape_is_rejected(tmp_path: Path) -> None:
     run(CONFIG, tmp_path / "parent")
     with pytest.raises(RunFailed, match="rank"):
         run(CONFIG.model_copy(update={"rank": 8}), tmp_path / "child", tmp_path / "parent")
 
 
-def test_a_lane_that_adapts_the_last_layers_leaves_those_below_as_they_are(tmp_path: Path) -> None:
-    """The loss begins where it begins with all layers; the file has the last layer alone, and what
-    goes on from it adapts the same.
+def test_only_the_last_layers_are_adapted(tmp_path: Path) -> None:
+    """The first loss equals that with all layers; the file contains only the last layer, and a run
+    from it adapts the same layer.
     """
     _, steps = run(CONFIG, tmp_path / "all")
     config = CONFIG.model_copy(update={"layers": 1})
@@ -139,12 +139,12 @@ def test_a_lane_that_adapts_the_last_layers_leaves_those_below_as_they_are(tmp_p
         run(CONFIG, tmp_path / "other", tmp_path / "last")
 
 
-def test_more_layers_than_the_base_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match="adapts 3 layers, and the base has 2"):
+def test_more_layers_than_the_base_has_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="adapts 3 layers, but the base has 2"):
         run(CONFIG.model_copy(update={"layers": 3}), tmp_path)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+def test_non_finite_loss_fails_the_run() -> None:
     model = tiny_model()
     model.get_output_embeddings().weight.data[0] = math.inf
     with trainable_adapter(model, CONFIG, None) as wrapped, pytest.raises(RunFailed) as failure:
@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     assert "learning_rate" in failure.value.advice
 
 
-def test_every_epoch_sees_every_example_once_in_another_order() -> None:
+def test_each_epoch_uses_all_examples_in_a_new_order() -> None:
     config = CONFIG.model_copy(update={"batch_size": 2})  # accumulated to 8 by fours
     small = TrainingConfig(batch_size=8)
     many = EXAMPLES * 5
@@ -162,9 +162,9 @@ def test_every_epoch_sees_every_example_once_in_another_order() -> None:
     assert list(step_batches(many, config, 0)) == first
 
 
-def test_the_rate_warms_up_and_then_falls_as_half_a_cosine() -> None:
-    """Ten steps, two of them to warm up; half way through the other eight the cosine is 0, and the
-    rate half of what was asked for.
+def test_learning_rate_warms_up_and_decays_as_half_cosine() -> None:
+    """Ten steps, two of them warm-up; half way through the other eight the cosine is 0, and the
+    rate is half of the configured one.
     """
     config = TrainingConfig(learning_rate=1e-3, warmup_ratio=0.2)
     rates = [learning_rate(step, 10, config) for step in range(10)]
@@ -174,9 +174,9 @@ def test_the_rate_warms_up_and_then_falls_as_half_a_cosine() -> None:
     assert rates[-1] > 0
 
 
-def test_restarts_bring_the_full_rate_back() -> None:
-    """Twelve steps, two of them to warm up, in two cycles of five: each begins at the full rate and
-    falls as the other does.
+def test_each_cycle_starts_at_the_full_learning_rate() -> None:
+    """Twelve steps, two of them warm-up, in two cycles of five: each starts at the full rate and
+    decays equally.
     """
     config = TrainingConfig(learning_rate=1e-3, warmup_ratio=0.15, cycles=2)
     rates = [learning_rate(step, 12, config) for step in range(12)]
@@ -187,31 +187,31 @@ def test_restarts_bring_the_full_rate_back() -> None:
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])
-def test_an_example_counts_by_its_weight(weight: float) -> None:
-    """One step on two examples of weights w and 1: (w a + b) / (w m + n), a and b their losses, m
-    and n the tokens of their answers.
+def test_examples_count_by_their_weight(weight: float) -> None:
+    """One step on two examples of weights w and 1: (w a + b) / (w m + n), where a and b are their
+    losses, m and n their answer tokens.
     """
-    one, other = EXAMPLES[2], EXAMPLES[4]
+    weighted, unweighted = EXAMPLES[2], EXAMPLES[4]
     with torch.no_grad():
         a, b = (
             -float(log_likelihoods(tiny_model(), collate([example], "cpu")).sum())
-            for example in (one, other)
+            for example in (weighted, unweighted)
         )
     config, losses = CONFIG.model_copy(update={"epochs": 1}), list[float]()
     with trainable_adapter(tiny_model(), config, None) as model:
         train(
             model,
-            [replace(one, weight=weight), other],
+            [replace(weighted, weight=weight), unweighted],
             config,
             "cpu",
             lambda step: losses.append(step.loss),
         )
     assert losses == pytest.approx(
-        [(weight * a + b) / (weight * one.answer_tokens + other.answer_tokens)], rel=1e-5
+        [(weight * a + b) / (weight * weighted.answer_tokens + unweighted.answer_tokens)], rel=1e-5
     )
 
 
-def test_an_answer_is_kept_before_its_prompt() -> None:
+def test_truncation_keeps_the_answer_before_the_prompt() -> None:
     sample = Sample(messages=(Message(role="user", content="abcdef"),), answer="xyz")
     whole = encode(VOCABULARY, sample, 100)
     assert whole.ids[whole.answer_start :] == (*encode_pair("", "xyz").ids[:-1], END)

@@ -1,48 +1,47 @@
-"""Evaluation agrees with what is computed one example at a time, whatever it is batched with."""
+"""Scores and greedy answers match those of single examples, for any batching."""
 
 import pytest
 import torch
 
 from services.trainer.errors import RunFailed
 from services.trainer.gate.evaluation_suite import passes
-from services.trainer.training import scoring as evaluation
+from services.trainer.training import scoring
 from services.trainer.training.scoring import generate_greedily, score
 from shared.config.model_file import RegressionPrompt
 from tests.trainer.tiny import END, EXAMPLES, VOCABULARY, tiny_model
 
 
-def nothing(_: int) -> None:
-    """Progress that no test looks at."""
+def ignore_count(_: int) -> None:
+    """Discard progress."""
 
 
 @pytest.mark.parametrize("tokens", [2048, 30, 1])
-def test_scores_are_those_of_one_example_at_a_time(
-    tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluation, "TOKENS_PER_BATCH", tokens)
+def test_scores_match_single_examples(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "MAX_TOKENS_PER_BATCH", tokens)
     model = tiny_model()
     naive = []
     for example in EXAMPLES:
         logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
-        each = [
+        logprobs = [
             float(logits[place - 1, example.ids[place]])
             for place in range(example.answer_start, len(example.ids))
         ]
-        naive.append(sum(each) / len(each))
-    done: list[int] = []
-    assert score(model, EXAMPLES, "cpu", done.append) == pytest.approx(naive, abs=1e-5)
-    assert done == sorted(done)
-    assert done[-1] == len(EXAMPLES)
+        naive.append(sum(logprobs) / len(logprobs))
+    progress: list[int] = []
+    assert score(model, EXAMPLES, "cpu", progress.append) == pytest.approx(naive, abs=1e-5)
+    assert progress == sorted(progress)
+    assert progress[-1] == len(EXAMPLES)
 
 
 @pytest.mark.parametrize(("seed", "unended"), [(5, 6), (8, 1)])
-def test_greedy_answers_are_those_of_one_prompt_at_a_time(seed: int, unended: int) -> None:
-    """Without a cache and without padding: the most likely token, again and again, until the end of
-    the turn. Of the second model's answers most end early, so that rows leave again and again.
+def test_greedy_answers_match_single_prompts(seed: int, unended: int) -> None:
+    """The reference uses no cache and no padding: it takes the most likely token, repeatedly, until
+    the end of the turn. Most answers of the second model end early, so that rows are removed
+    repeatedly.
     """
     model = tiny_model(seed)
     prompts = [example.ids[: example.answer_start] for example in EXAMPLES]
-    together = generate_greedily(model, VOCABULARY, prompts, 12, "cpu", nothing)
+    together = generate_greedily(model, VOCABULARY, prompts, 12, "cpu", ignore_count)
     assert sum(len(answer) == 12 for answer in together) == unended
     for prompt, answer in zip(prompts, together, strict=True):
         ids = list(prompt)
@@ -71,13 +70,13 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(seed: int, unended: in
         )
 
 
-def test_logits_that_are_not_finite_are_refused() -> None:
+def test_non_finite_logits_fail() -> None:
     model = tiny_model()
     model.get_output_embeddings().weight.data[:] = torch.nan
     with pytest.raises(RunFailed, match="finite"):
-        score(model, EXAMPLES, "cpu", nothing)
+        score(model, EXAMPLES, "cpu", ignore_count)
     with pytest.raises(RunFailed, match="finite"):
-        generate_greedily(model, VOCABULARY, [(1, 2)], 3, "cpu", nothing)
+        generate_greedily(model, VOCABULARY, [(1, 2)], 3, "cpu", ignore_count)
 
 
 @pytest.mark.parametrize(

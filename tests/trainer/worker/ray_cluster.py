@@ -1,6 +1,4 @@
-"""A real Ray cluster of one machine: this one. Nobody gets in without its token: parts of Ray
-listen on every address.
-"""
+"""A real Ray cluster on this machine. A token is required: parts of Ray listen on all addresses."""
 
 import os
 import signal
@@ -19,41 +17,43 @@ import pytest
 from ratchet.local_stack.ports import free_port
 
 HOST = "127.0.0.2"
-"""Ray takes 127.0.0.1 for a mistake, and this machine's outer address instead of it."""
+"""Ray rejects 127.0.0.1 and uses this machine's external address instead."""
 
 SECONDS = 120
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """`client` is where a trainer outside of it asks, `process` the one that all of the cluster's
-    come from.
+    """`client` is the address for trainers outside the cluster, `process` the root of the cluster's
+    process tree.
     """
 
     client: str
     process: "subprocess.Popen[bytes]"
 
     def workers(self) -> list[int]:
-        """The processes that hold a training process."""
+        """Return the ids of the Ray workers that host a training process."""
         return [
-            pid for pid, said in _descendants(self.process.pid) if said.startswith("ray::RayChild")
+            pid
+            for pid, command in _descendants(self.process.pid)
+            if command.startswith("ray::RayTrainingProcess")
         ]
 
     def children(self) -> list[int]:
-        """The training processes."""
+        """Return the ids of the training processes."""
         return [
             pid
-            for pid, said in _descendants(self.process.pid)
-            if "services.trainer.worker.training_process" in said
+            for pid, command in _descendants(self.process.pid)
+            if "services.trainer.worker.training_process" in command
         ]
 
 
 @contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
-    """Of four cores, whatever the machine has. Where its token lies is in the environment, for
-    those who start from here.
+    """Start a cluster with four cores, independent of the machine. The token's path is in the
+    environment of processes started here.
     """
-    # A short name: the path of a socket may be no longer than some hundred letters.
+    # A short name: the path of a socket is limited to about a hundred characters.
     with (
         TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as name,
         pytest.MonkeyPatch.context() as environment,
@@ -63,10 +63,9 @@ def ray_cluster() -> Iterator[RayCluster]:
         (folder / "token").write_text(token_hex(32))
         environment.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        environment.setenv(
-            "GRPC_ENABLE_FORK_SUPPORT", "0"
-        )  # else a head's process for a client dies now and then as it is forked
-        environment.setenv("PYTHONPATH", str(Path.cwd()))  # what workers import is what is tested
+        # Without this setting, the head's process for a client sometimes crashes when it is forked.
+        environment.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+        environment.setenv("PYTHONPATH", str(Path.cwd()))  # workers import the tested code
         port, client = free_port(), free_port()
         options = {
             "node-ip-address": HOST,
@@ -81,8 +80,8 @@ def ray_cluster() -> Iterator[RayCluster]:
             "include-dashboard": "false",
             "temp-dir": folder,
         }
-        told = [f"--{name}={value}" for name, value in options.items()]
-        start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *told]
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        start = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *arguments]
         with (folder / "ray.log").open("wb") as log:
             process = subprocess.Popen(
                 start, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -91,14 +90,14 @@ def ray_cluster() -> Iterator[RayCluster]:
             _await_line(folder / "ray.log", "Ray runtime started", process)
             yield RayCluster(f"ray://{HOST}:{client}", process)
         finally:
-            everything = [pid for pid, _ in _descendants(process.pid)]
+            descendants = [pid for pid, _ in _descendants(process.pid)]
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            for pid in everything:
+            for pid in descendants:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -112,18 +111,18 @@ def _await_line(log: Path, line: str, process: "subprocess.Popen[bytes]") -> Non
 
 
 def _descendants(pid: int) -> list[tuple[int, str]]:
-    """Processes that a process has started, and those that they have, with their command lines."""
+    """Return the descendants of a process with their command lines."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
-            continue  # it has ended meanwhile
-    found, wanted = [], {pid}
-    while wanted:
-        wanted = {child for child, parent in parents.items() if parent in wanted}
-        found += sorted(wanted)
-    return [(child, said) for child in found if (said := _command(child))]
+            continue  # ended meanwhile
+    descendants, level = [], {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level}
+        descendants += sorted(level)
+    return [(child, command) for child in descendants if (command := _command(child))]
 
 
 def _command(pid: int) -> str:

@@ -1,5 +1,5 @@
-"""What a child does is the same beside its parent and on a Ray cluster: one suite, on both, with a
-tiny model and a real cluster.
+"""The training process behaves the same on this machine and on a Ray cluster: one suite for both,
+with a tiny model and a real cluster.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from tests.trainer.tiny import save_tiny
 from tests.trainer.worker.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = pytest.mark.chaos
-"""For its length: a training process takes seconds to start, and a cluster more."""
+"""Slow: a training process takes seconds to start, and a cluster takes longer."""
 
 SAMPLES = tuple(
     Sample(
@@ -60,12 +60,12 @@ def cluster() -> Iterator[RayCluster]:
 Kill = Callable[[TrainingProcess], None]
 
 
-@pytest.fixture(params=["beside", "ray"])
+@pytest.fixture(params=["local", "ray"])
 async def child_and_kill(
     request: pytest.FixtureRequest, base: Path, tmp_path: Path
 ) -> AsyncIterator[tuple[TrainingProcess, Kill]]:
-    """A child, and what ends it without a word."""
-    if request.param == "beside":
+    """A training process, and a function that kills it without warning."""
+    if request.param == "local":
         child = TrainingProcess(1, structlog.stdlib.get_logger())
 
         def kill(child: TrainingProcess) -> None:
@@ -106,12 +106,12 @@ def weights(train: Train) -> bytes:
 
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning"
-)  # asyncio says it of the pipes of a child that was killed on purpose
-async def test_a_child(
+)  # asyncio warns about the pipes of the killed process
+async def test_training_process_lifecycle(
     child_and_kill: tuple[TrainingProcess, Kill], base: Path, tmp_path: Path
 ) -> None:
-    """From its start to a second one after its death: to start one takes seconds, to train a tiny
-    model none.
+    """Covers the whole life of a process, up to its replacement after its death: starting takes
+    seconds, training a tiny model hardly any time.
     """
     child, kill = child_and_kill
 
@@ -121,9 +121,9 @@ async def test_a_child(
         await child.request(Load(base=tmp_path / "nothing", precision="fp32"), Loaded)
     load = Load(base=base, precision="fp32")
     await child.request(load, Loaded)
-    assert not await child.interrupt(), "nothing is trained"
+    assert not await child.interrupt(), "no training is running"
 
-    # Stopped after its step, with a checkpoint, and gone on with: as if it had not been.
+    # Stop after a step, with a checkpoint, and resume: the result equals an uninterrupted run.
     steps: list[int] = []
     stopping: list[asyncio.Task[bool]] = []
 
@@ -146,11 +146,11 @@ async def test_a_child(
     await child.request(whole, Trained)
     assert weights(cut) == weights(whole)
 
-    counted: list[int] = []
+    progress: list[int] = []
 
     async def count(reply: Stepped | EvaluationProgress) -> None:
         assert isinstance(reply, EvaluationProgress)
-        counted.append(reply.done)
+        progress.append(reply.done)
 
     before, after = [
         (
@@ -161,9 +161,9 @@ async def test_a_child(
         for adapter in (None, whole.out)
     ]
     assert sum(after) > sum(before)
-    assert counted[-1] == len(SAMPLES)
+    assert progress[-1] == len(SAMPLES)
 
-    # Killed in the middle of a training; the next request finds another, which goes on from the
+    # Kill the process during training: the next request starts a new one, which resumes from the
     # checkpoint.
     steps.clear()
     killed = training(tmp_path, "killed").model_copy(
@@ -178,22 +178,26 @@ async def test_a_child(
 
     with pytest.raises(ChildProcessEnded):
         await child.request(killed, Trained, kill_at_once)
-    heard = len(steps)
+    steps_before_kill = len(steps)
     await child.request(load, Loaded)
     assert (await child.request(killed, Trained, kill_at_once)).steps == STEPS
-    assert steps[heard] in range(21, STEPS, 20), "not from the beginning, but from a checkpoint"
+    assert steps[steps_before_kill] in range(21, STEPS, 20), (
+        "resumed from a checkpoint, not from the beginning"
+    )
     prompts = tuple(sample.messages for sample in SAMPLES[:2])
-    answer = Generate(
+    generate = Generate(
         adapter=killed.out, probes=prompts, prompts=prompts[:1], max_tokens=64, max_new_tokens=4
     )
-    answered = await child.request(answer, Generated, count)
-    assert (len(answered.probes), len(answered.prompts)) == (2, 1)
+    generated = await child.request(generate, Generated, count)
+    assert (len(generated.probes), len(generated.prompts)) == (2, 1)
 
 
-async def test_a_worker_is_given_back_and_what_an_earlier_relay_left_is_ended(
+async def test_worker_is_released_and_stale_worker_is_killed(
     cluster: RayCluster, base: Path, tmp_path: Path
 ) -> None:
-    """One that is killed cannot give back its worker; a trainer has one at a time all the same."""
+    """A killed relay cannot release its worker; a trainer has only one worker at a time
+    nevertheless.
+    """
     launch = ray_launch(cluster.client, 0, 1, tmp_path, [base])
     first, second = [
         TrainingProcess(1, structlog.stdlib.get_logger(), launch=launch) for _ in range(2)

@@ -1,4 +1,4 @@
-"""Whether a cluster takes a training process, and what is said when it does not; the cluster is a
+"""Placement of a training process on a Ray cluster, and the errors when it fails. The cluster is a
 fake with state.
 """
 
@@ -32,7 +32,7 @@ class GetTimeoutError(Exception):
 
 
 class FakeRay:
-    """A cluster within this process. `failure` is raised by the first question to an actor."""
+    """A cluster within this process. The first call to an actor raises `failure`."""
 
     exceptions = SimpleNamespace(GetTimeoutError=GetTimeoutError)
 
@@ -65,22 +65,22 @@ class FakeRay:
 
     def _actor(self, options: dict[str, Any]) -> Any:
         self.actors[options["name"]] = options
-        child = RayTrainingProcess()
-        child.start = lambda *_: None  # type: ignore[method-assign]  # no process
+        process = RayTrainingProcess()
+        process.start = lambda *_: None  # type: ignore[method-assign]  # no process
         methods = {
-            name: SimpleNamespace(remote=self._asked(getattr(child, name)))
+            name: SimpleNamespace(remote=self._remote_call(getattr(process, name)))
             for name in ("missing", "start")
         }
         return SimpleNamespace(name=options["name"], **methods)
 
-    def _asked(self, method: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    def _remote_call(self, method: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
         return lambda *arguments: lambda: method(*arguments)
 
-    def get(self, asked: Callable[[], Any], timeout: float | None = None) -> Any:
+    def get(self, call: Callable[[], Any], timeout: float | None = None) -> Any:
         assert timeout in (None, PLACEMENT_TIMEOUT_SECONDS)
         if self._failure:
             raise self._failure
-        return asked()
+        return call()
 
     def get_actor(self, name: str) -> Any:
         return SimpleNamespace(name=name)
@@ -100,13 +100,13 @@ def worker(ray: FakeRay, work: Path, *bases: Path, address: str = "here:1") -> R
     )
 
 
-def refusal(worker: RayWorker) -> WorkerUnavailable:
+def placement_error(worker: RayWorker) -> WorkerUnavailable:
     with pytest.raises(WorkerUnavailable) as refused:
         worker.place()
     return refused.value
 
 
-def test_a_worker_that_sees_the_folders_is_taken_and_what_is_of_others_left_alone(
+def test_worker_is_placed_and_foreign_actors_are_kept(
     tmp_path: Path,
 ) -> None:
     ray = FakeRay()
@@ -114,37 +114,41 @@ def test_a_worker_that_sees_the_folders_is_taken_and_what_is_of_others_left_alon
     ray.actors = {name: {} for name in earlier}
     placed = worker(ray, tmp_path / "work", tmp_path)
     placed.place()
-    (options,) = [found for name, found in ray.actors.items() if name not in earlier]
+    (options,) = [
+        actor_options for name, actor_options in ray.actors.items() if name not in earlier
+    ]
     assert earlier[0] not in ray.actors
     assert earlier[1] in ray.actors
     assert (options["num_cpus"], options["num_gpus"]) == (4, 1)
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_a_head_that_fails_once_is_asked_again(tmp_path: Path) -> None:
+def test_failed_connection_is_retried(tmp_path: Path) -> None:
     ray = FakeRay()
     worker(ray, tmp_path, address="forking:1").place()
     assert (ray.tries, len(ray.actors)) == (2, 1)
 
 
-def test_folders_that_a_worker_does_not_see_are_named_with_what_to_do(
+def test_missing_folders_are_named_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = refusal(worker(FakeRay(), tmp_path, tmp_path / "base"))
-    assert told.permanent
-    assert f"does not see {tmp_path / 'base'}: mount the volumes" in str(told)
+    error = placement_error(worker(FakeRay(), tmp_path, tmp_path / "base"))
+    assert error.permanent
+    assert f"does not see {tmp_path / 'base'}: mount the volumes" in str(error)
 
-    def elsewhere(self: RayTrainingProcess, probe: Path, bases: list[Path]) -> list[str]:
-        """On a machine with a disk of its own under the same path."""
+    def missing_on_other_disk(
+        self: RayTrainingProcess, probe: Path, bases: list[Path]
+    ) -> list[str]:
+        """Reply like a machine with a disk of its own under the same path."""
         return []
 
-    monkeypatch.setattr(RayTrainingProcess, "missing", elsewhere)
-    told = refusal(worker(FakeRay(), tmp_path))
-    assert told.permanent
-    assert f"{tmp_path} (it has another folder of that name)" in str(told)
+    monkeypatch.setattr(RayTrainingProcess, "missing", missing_on_other_disk)
+    error = placement_error(worker(FakeRay(), tmp_path))
+    assert error.permanent
+    assert f"{tmp_path} (it has a different folder of that name)" in str(error)
 
 
-def test_a_probe_is_answered_where_it_can_be(tmp_path: Path) -> None:
+def test_probe_is_answered_if_the_folder_exists(tmp_path: Path) -> None:
     assert RayTrainingProcess().missing(tmp_path, []) == []
     assert (tmp_path / PROBE_REPLY).read_text()
     assert RayTrainingProcess().missing(tmp_path / "work" / "probe", []) == [
@@ -153,7 +157,7 @@ def test_a_probe_is_answered_where_it_can_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "address", "lasting", "said"),
+    ("failure", "address", "permanent", "message"),
     [
         (None, "nowhere:1", False, "the Ray cluster at nowhere:1 cannot be reached: no answer"),
         (None, "older:1", True, "Version mismatch"),
@@ -172,24 +176,24 @@ def test_a_probe_is_answered_where_it_can_be(tmp_path: Path) -> None:
         (RuntimeError("the node was lost"), "here:1", False, "could not be started"),
     ],
 )
-def test_what_is_in_the_way_is_said_and_whether_it_passes(
-    failure: Exception | None, address: str, lasting: bool, said: str, tmp_path: Path
+def test_placement_errors_say_whether_they_are_permanent(
+    failure: Exception | None, address: str, permanent: bool, message: str, tmp_path: Path
 ) -> None:
-    told = refusal(worker(FakeRay(failure), tmp_path, address=address))
-    assert said in str(told)
-    assert "\n" not in str(told)
-    assert told.permanent is lasting
+    error = placement_error(worker(FakeRay(failure), tmp_path, address=address))
+    assert message in str(error)
+    assert "\n" not in str(error)
+    assert error.permanent is permanent
 
 
 @pytest.mark.parametrize(
-    ("status", "ended"), [(71, 71), (-9, -signal.SIGKILL), (-11, -signal.SIGSEGV)]
+    ("status", "expected"), [(71, 71), (-9, -signal.SIGKILL), (-11, -signal.SIGSEGV)]
 )
-def test_a_relay_ends_as_its_training_process(status: int, ended: int) -> None:
-    code = f"from services.trainer.worker.ray_relay import _end_as; _end_as({status})"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == ended
+def test_relay_exits_like_its_training_process(status: int, expected: int) -> None:
+    code = f"from services.trainer.worker.ray_relay import _exit_like; _exit_like({status})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == expected
 
 
-AWAY = """
+UNREACHABLE = """
 def init(*_, **__):
     raise ConnectionError("no answer")
 def shutdown(): ...
@@ -197,31 +201,31 @@ def shutdown(): ...
 
 
 @pytest.mark.parametrize(
-    ("module", "error", "said"),
+    ("module", "error", "message"),
     [
         ("raise ModuleNotFoundError", Misconfigured, r"pip install 'ratchet\[ray\]'"),
-        (AWAY, Unavailable, "the Ray cluster at auto cannot be reached: no answer"),
+        (UNREACHABLE, Unavailable, "the Ray cluster at auto cannot be reached: no answer"),
     ],
-    ids=["not installed", "away"],
+    ids=["not installed", "unreachable"],
 )
-async def test_the_trainer_stops_for_what_lasts_and_tries_again_what_passes(
+async def test_permanent_errors_stop_and_others_are_retried(
     module: str,
     error: type[RatchetError],
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "ray.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    child = TrainingProcess(
+    process = TrainingProcess(
         0, structlog.stdlib.get_logger(), launch=ray_launch("auto", 0, 0, tmp_path, [])
     )
-    with pytest.raises(error, match=said):
-        await child.request(Load(base=tmp_path, precision="fp32"), Loaded)
+    with pytest.raises(error, match=message):
+        await process.request(Load(base=tmp_path, precision="fp32"), Loaded)
 
 
 @pytest.mark.parametrize("address", ["ray://ratchet-head-svc:10001", "10.0.0.1:6379", "auto"])
-def test_an_address_is_one_that_ray_takes(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_address_is_validated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_RAY_ADDRESS", address)
     settings = read_settings(TrainerSettings)
     assert (settings.ray_address, settings.ray_gpus) == (address, 1)

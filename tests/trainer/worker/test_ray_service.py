@@ -1,5 +1,5 @@
-"""The trainer as a process whose training process lives on a Ray cluster: what befalls a run there,
-on a real broker and a real cluster.
+"""The trainer with its training process on a Ray cluster: failures of a run on a real broker and a
+real cluster.
 """
 
 import asyncio
@@ -34,25 +34,22 @@ async def fleet(broker: str, bases: Path, tmp_path: Path) -> AsyncIterator[Fleet
         fleet.close()
 
 
-async def test_a_run_on_ray_outlives_its_trainer_and_its_worker(
-    fleet: Fleet, cluster: RayCluster
-) -> None:
-    """A trainer is stopped in the middle of a run, which leaves its checkpoint; the worker of the
-    next one is killed. Steps that were told of before the stop are not done again, and there is one
-    outcome.
+async def test_run_on_ray_survives_trainer_and_worker(fleet: Fleet, cluster: RayCluster) -> None:
+    """A trainer is stopped during a run and leaves its checkpoint; the worker of the next trainer
+    is killed. Steps reported before the stop are not repeated, and the run has one outcome.
     """
-    told = {"RATCHET_RAY_ADDRESS": cluster.client, "RATCHET_RAY_GPUS": "0"}
-    one = await fleet.start(STALL_FIRST_CHECKPOINT, **told)
+    variables = {"RATCHET_RAY_ADDRESS": cluster.client, "RATCHET_RAY_GPUS": "0"}
+    first = await fleet.start(STALL_FIRST_CHECKPOINT, **variables)
     assert len(cluster.children()) == 1
     batch = await fleet.announce(fleet.batch())
     await fleet.wait_until_step_logged(STALLED_STEP)
-    assert one.stop(30) == 0
+    assert first.stop(30) == 0
     assert await fleet.outcomes(batch) == []
     assert fleet.unfinished_files()
     before = await fleet.steps(batch)
     assert before[-1].step < STEPS
 
-    two = await fleet.start("trainer.child_written=stall:8", **told)
+    second = await fleet.start("trainer.child_written=stall:8", **variables)
     await fleet.wait_until_step(batch, STEPS)
     (worker,) = cluster.workers()
     os.kill(worker, signal.SIGKILL)
@@ -62,7 +59,7 @@ async def test_a_run_on_ray_outlives_its_trainer_and_its_worker(
     assert outcome.metrics.steps == STEPS
     after = (await fleet.steps(batch))[len(before) :]
     assert after[0].step > before[-1].step
-    assert two.stop(30) == 0
+    assert second.stop(30) == 0
     async with asyncio.timeout(60):
         while cluster.children():
             await asyncio.sleep(0.2)

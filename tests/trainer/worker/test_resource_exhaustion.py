@@ -1,4 +1,6 @@
-"""What ran out is known from the error, and the advice names only what can still be lowered."""
+"""Errors are classified by the exhausted resource, and advice names only settings that can still be
+lowered.
+"""
 
 import errno
 
@@ -14,14 +16,14 @@ from services.trainer.worker.resource_exhaustion import (
 from shared.config.training import TrainingConfig
 
 
-def test_torch_says_that_a_cpu_has_no_more_memory_in_words_that_are_known() -> None:
+def test_cpu_out_of_memory_message_of_torch_is_recognised() -> None:
     with pytest.raises(RuntimeError) as failure:
         torch.empty(1 << 50, dtype=torch.uint8)
     assert is_out_of_memory(failure.value)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
-def test_errors_of_memory(error: Exception) -> None:
+def test_out_of_memory_errors(error: Exception) -> None:
     assert is_out_of_memory(error)
     assert not is_disk_full(error)
 
@@ -36,7 +38,7 @@ def test_errors_of_memory(error: Exception) -> None:
         ),
     ],
 )
-def test_errors_of_a_full_disk(error: Exception) -> None:
+def test_disk_full_errors(error: Exception) -> None:
     assert is_disk_full(error)
     assert not is_out_of_memory(error)
 
@@ -49,12 +51,12 @@ def test_errors_of_a_full_disk(error: Exception) -> None:
         SafetensorError("(os error 2)"),
     ],
 )
-def test_other_errors_are_neither(error: Exception) -> None:
+def test_other_errors_are_not_resource_errors(error: Exception) -> None:
     assert not is_out_of_memory(error)
     assert not is_disk_full(error)
 
 
-def test_the_advice_halves_what_can_be_halved() -> None:
+def test_advice_halves_reducible_settings() -> None:
     advice = memory_advice(TrainingConfig(batch_size=10, max_tokens=1024))
     assert "batch_size 5 (now 10" in advice
     assert "gradient_checkpointing" in advice
@@ -62,8 +64,8 @@ def test_the_advice_halves_what_can_be_halved() -> None:
     assert "max_tokens 512" in advice
 
 
-def test_what_is_as_low_as_it_gets_is_not_advised() -> None:
+def test_minimal_settings_are_not_advised() -> None:
     lowest = TrainingConfig(
         batch_size=1, gradient_checkpointing=True, quantisation="nf4", max_tokens=256
     )
-    assert memory_advice(lowest) == "a smaller base, or a machine with more memory"
+    assert memory_advice(lowest) == "use a smaller base, or a machine with more memory"

@@ -1,0 +1,296 @@
+"""Execution of requests in the training process: load, train, score and generate."""
+
+import gc
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from services.trainer.data.tokenization import EncodedExample, Vocabulary, encode, encode_prompt
+from services.trainer.data.training_set import PreferencePair, Sample
+from services.trainer.errors import RunFailed
+from services.trainer.machine.device import best_precision, local_device, training_memory
+from services.trainer.machine.memory import BatchTokens, estimate_needs
+from services.trainer.machine.memory_fit import memory_refusal
+from services.trainer.protocol import (
+    EstimateMemory,
+    EvaluationProgress,
+    Generate,
+    Generated,
+    GreedyAnswer,
+    Load,
+    Loaded,
+    MemoryEstimate,
+    Messages,
+    Reply,
+    Request,
+    RequestRefused,
+    Score,
+    Scores,
+    Stopped,
+    Train,
+)
+from services.trainer.training.base_model import (
+    LoadedBase,
+    load_base,
+    load_tokenizer,
+    save_adapter,
+    trainable_adapter,
+    with_adapter,
+)
+from services.trainer.training.base_shape import read_shape
+from services.trainer.training.checkpoints import Checkpoints
+from services.trainer.training.preferences import EncodedPair, JudgedAnswer
+from services.trainer.training.recipe import TrainingInterrupted, train
+from services.trainer.training.scoring import generate_greedily, score
+from services.trainer.worker.resource_exhaustion import (
+    FREE_DISK_SPACE,
+    OUT_OF_MEMORY,
+    is_disk_full,
+    is_out_of_memory,
+)
+from shared.config.training import TrainingConfig
+from shared.failpoints import reach_in_thread
+from shared.identity import digest_of
+
+CHECK_THE_BASE = "check base.training in the model file, and RATCHET_BASES"
+
+
+class RequestHandler:
+    """Executes requests one by one and writes replies.
+
+    `memory_limit` is the maximum memory for training in bytes, None for all.
+    """
+
+    def __init__(self, replies: BinaryIO, memory_limit: int | None = None) -> None:
+        self._replies = replies
+        self._memory_limit = memory_limit
+        self._base: LoadedBase | None = None
+        self._loaded: Load | None = None
+
+    def handle(self, request: Request, stop: threading.Event) -> None:
+        """Execute a request; `stop` may be set meanwhile to stop training."""
+        try:
+            self._reply(self._dispatch(request, stop))
+        except RunFailed as failure:
+            self._reply(RequestRefused(reason=failure.reason, advice=failure.advice))
+        except Exception as error:
+            if is_out_of_memory(error):
+                # A new process starts with all memory free; this one's heap may be fragmented.
+                logging.getLogger("ratchet.trainer").exception("out of memory")
+                os._exit(OUT_OF_MEMORY)
+            if not is_disk_full(error):
+                raise
+            self._reply(
+                RequestRefused(
+                    reason=f"the disk is full: {error}",
+                    advice=FREE_DISK_SPACE,
+                )
+            )
+        finally:
+            if isinstance(request, Load | Train):
+                _free_device()
+
+    def _dispatch(self, request: Request, stop: threading.Event) -> Reply:
+        match request:
+            case Load():
+                return self._load(request)
+            case EstimateMemory():
+                return self._estimate_memory(request)
+            case Train():
+                return self._train(request, stop)
+            case Score():
+                return self._score(request)
+            case Generate():
+                return self._generate(request)
+
+    def _load(self, request: Load) -> Reply:
+        if request != self._loaded:
+            self._base, self._loaded = None, None
+            _free_device()  # release the old base's memory before the new base needs it
+            self._require_memory(request)
+            try:
+                self._base = load_base(str(request.base), request.precision, request.quantisation)
+            except OSError as error:
+                raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
+            self._loaded = request
+        return Loaded()
+
+    def _require_memory(self, request: Load) -> None:
+        """Refuse a base that leaves too little memory for the smallest run."""
+        smallest = TrainingConfig.model_validate(
+            {"precision": request.precision, "quantisation": request.quantisation, "batch_size": 1}
+        )
+        self._required_bytes(request.base, smallest, [(16, 1)])
+
+    def _estimate_memory(self, request: EstimateMemory) -> Reply:
+        max_tokens = request.configuration.max_tokens
+        vocabulary = self._vocabulary(request.base)
+        encoded = [encode(vocabulary, sample, max_tokens) for sample in request.examples]
+        lengths = [(len(example.ids), example.answer_tokens) for example in encoded]
+        return MemoryEstimate(
+            needed=self._required_bytes(request.base, request.configuration, lengths),
+            limit=training_memory(local_device(), self._memory_limit),
+        )
+
+    def _required_bytes(
+        self, base: Path, config: TrainingConfig, lengths: Sequence[tuple[int, int]]
+    ) -> int | None:
+        device = local_device()
+        shape, precision, limit = (
+            read_shape(base),
+            best_precision(device),
+            training_memory(device, self._memory_limit),
+        )
+        if shape is None:
+            return None
+        if refusal := memory_refusal(shape, config, precision, lengths, limit):
+            raise RunFailed(*refusal)
+        return estimate_needs(
+            shape,
+            config,
+            precision,
+            BatchTokens.largest(lengths, config.batch_size, config.max_tokens),
+        ).total
+
+    def _vocabulary(self, base: Path) -> Vocabulary:
+        """Return the tokenizer of a base for counting tokens.
+
+        For a base that is not loaded, the end-of-turn token is a placeholder: lengths do not depend
+        on it.
+        """
+        if self._base is not None and self._loaded is not None and self._loaded.base == base:
+            return self._base.vocabulary
+        try:
+            return Vocabulary(load_tokenizer(str(base)), (0,))
+        except OSError as error:
+            raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
+
+    def _train(self, request: Train, stop: threading.Event) -> Reply:
+        base, config = self._loaded_base(), request.configuration
+        encoded = self._encode(request.examples, config.max_tokens)
+        judged = [
+            JudgedAnswer(example, True)
+            for example in self._encode(request.desirable, config.max_tokens)
+        ]
+        judged += [
+            JudgedAnswer(example, False)
+            for example in self._encode(request.undesirable, config.max_tokens)
+        ]
+        checkpoints = Checkpoints(request.checkpoints, _run_key(request))
+        torch.manual_seed(config.seed)  # fresh LoRA weights are drawn before the recipe starts
+        try:
+            with trainable_adapter(base.train_model, config, request.parent) as model:
+                trained = train(
+                    model,
+                    encoded,
+                    config,
+                    base.device,
+                    self._reply,
+                    pairs=self._encode_pairs(request.pairs, config.max_tokens),
+                    judged=judged,
+                    checkpoints=checkpoints,
+                    should_stop=stop.is_set,
+                )
+                save_adapter(model, request.base_name, request.out)
+        except TrainingInterrupted as interrupted:
+            return Stopped(step=interrupted.step)
+        except OSError as error:
+            raise RunFailed(
+                f"a file of the run cannot be read or written: {error}",
+                "free disk space in the RATCHET_WORK folder",
+            ) from error
+        reach_in_thread("trainer.child_written")
+        return trained
+
+    def _encode(self, samples: Sequence[Sample], max_tokens: int) -> list[EncodedExample]:
+        return [encode(self._loaded_base().vocabulary, sample, max_tokens) for sample in samples]
+
+    def _encode_pairs(self, pairs: Sequence[PreferencePair], max_tokens: int) -> list[EncodedPair]:
+        chosen = self._encode(
+            [Sample(messages=pair.messages, answer=pair.answer) for pair in pairs], max_tokens
+        )
+        rejected = self._encode(
+            [Sample(messages=pair.messages, answer=pair.rejected) for pair in pairs], max_tokens
+        )
+        return [EncodedPair(*both) for both in zip(chosen, rejected, strict=True)]
+
+    def _score(self, request: Score) -> Reply:
+        base = self._loaded_base()
+        examples = self._encode(request.samples, request.max_tokens)
+        with with_adapter(base.eval_model, request.adapter) as model:
+            scores = score(model, examples, base.device, self._progress_reporter(len(examples)))
+        return Scores(scores=tuple(scores))
+
+    def _generate(self, request: Generate) -> Reply:
+        base = self._loaded_base()
+        # With a single model, probes and prompts are answered in one call, and duplicates once.
+        same_model = base.generation_model is base.eval_model
+        probe_answers = self._generate_answers(
+            base.eval_model, [*request.probes, *(request.prompts if same_model else ())], request
+        )
+        prompt_answers = (
+            probe_answers
+            if same_model
+            else self._generate_answers(base.generation_model, request.prompts, request)
+        )
+        return Generated(
+            probes=tuple(probe_answers[probe] for probe in request.probes),
+            prompts=tuple(prompt_answers[prompt] for prompt in request.prompts),
+        )
+
+    def _generate_answers(
+        self, model: Any, conversations: Sequence[Messages], request: Generate
+    ) -> dict[Messages, GreedyAnswer]:
+        if not conversations:
+            return {}
+        base, distinct = self._loaded_base(), list(dict.fromkeys(conversations))
+        prompts = [
+            encode_prompt(base.vocabulary, messages, request.max_tokens) for messages in distinct
+        ]
+        with with_adapter(model, request.adapter) as adapted:
+            answers = generate_greedily(
+                adapted,
+                base.vocabulary,
+                prompts,
+                request.max_new_tokens,
+                base.device,
+                self._progress_reporter(len(prompts)),
+            )
+        return dict(zip(distinct, answers, strict=True))
+
+    def _progress_reporter(self, total: int) -> Callable[[int], None]:
+        return lambda done: self._reply(EvaluationProgress(done=done, total=total))
+
+    def _loaded_base(self) -> LoadedBase:
+        if self._base is None:
+            raise RunFailed(
+                "no base is loaded", "internal error: the trainer must load a base first"
+            )
+        return self._base
+
+    def _reply(self, reply: Reply) -> None:
+        self._replies.write(reply.model_dump_json().encode() + b"\n")
+        self._replies.flush()
+
+
+def _run_key(request: Train) -> str:
+    """Return the digest of a run's data, configuration and parent.
+
+    It does not depend on the location of folders, so a repeated request has the same key.
+    """
+    parent = request.parent.name if request.parent else ""
+    return digest_of(
+        f"{request.model_dump_json(exclude={'parent', 'checkpoints', 'out'})}{parent}".encode()
+    )
+
+
+def _free_device() -> None:
+    """Release unused GPU memory to other processes."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
