@@ -72,7 +72,7 @@ class BenchmarkRun:
 
 
 def run_ratchet(task: BenchmarkTask) -> tuple[int, float]:
-    class Enough(Exception):
+    class StepsDone(Exception):
         """Ends the run after the measured steps."""
 
     started = time.perf_counter()
