@@ -189,7 +189,7 @@ async def test_process_that_dies_twice_fails_the_run(tmp_path: Path) -> None:
             super().__init__(0, structlog.stdlib.get_logger())
             self.requests = 0
 
-        async def request(self, *_: object) -> None:
+        async def request(self, *_: object) -> None:  # type: ignore[override]  # a fake without replies
             self.requests += 1
             raise ChildProcessEnded("killed")
 
