@@ -1,8 +1,8 @@
-"""The life of a version: immutable once registered; aliases move over versions, by the moves that
-the table allows.
+"""Life cycle of a version: immutable once registered; the aliases move between versions, by the
+moves in `ALLOWED_MOVES`.
 
-Pure. A verdict holds against the version that it was measured against: only if that one is still
-the champion, it promotes.
+Pure. A verdict is valid only against the version that it was measured against: it promotes only
+while that version is still the champion.
 """
 
 from collections.abc import Mapping
@@ -18,36 +18,36 @@ AliasMove = Literal["found", "challenge", "set_aside", "promote", "withdraw", "r
 RegistrationResult = Literal["promoted", "reevaluate", "held"]
 
 ALLOWED_MOVES: Mapping[AliasMove, frozenset[VersionStatus]] = {
-    # The base itself, as version 0, when a model has none.
+    # Bootstrap: the base itself becomes version 0 of a model without versions.
     "found": frozenset({"new"}),
     # A candidate arrives, or arrives again with another evaluation.
     "challenge": frozenset({"new", "challenger", "retired", "previous"}),
-    # A candidate arrives while another is on trial: it gets no alias.
+    # A candidate arrives during a canary trial of another one: it gets no alias.
     "set_aside": frozenset({"new", "retired", "previous"}),
-    # A candidate's verdict holds, a trial has nothing against it, or a person decides.
+    # The candidate's verdict is valid, its canary trial passed, or a person decides.
     "promote": frozenset({"challenger", "previous", "retired"}),
-    # A candidate was evaluated again and did not hold, or did worse on trial.
+    # The candidate failed its re-evaluation or its canary trial.
     "withdraw": frozenset({"challenger"}),
     # Back to an earlier version, or forward again.
     "roll_back": frozenset({"challenger", "previous", "retired"}),
 }
-"""From which standing each move may take a version."""
+"""The statuses from which each move may take a version."""
 
 
 class IllegalMove(RatchetError):
-    """A move that the table does not allow; the message says what the version is now."""
+    """`ALLOWED_MOVES` forbids the move; the message has the current status of the version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aliases:
-    """Which versions of a model the aliases name."""
+    """The versions of a model that its aliases name."""
 
     champion: str | None = None
     previous: str | None = None
     challenger: str | None = None
 
     def status_of(self, version: str) -> VersionStatus:
-        """The standing of a registered version."""
+        """Return the status of a registered version."""
         if version == self.champion:
             return "champion"
         if version == self.challenger:
@@ -56,17 +56,17 @@ class Aliases:
 
 
 def version_name(number: int, at: datetime) -> str:
-    """`v{n}_{YYYYMMDD_HHMMSS}`; `at` is taken as it stands."""
+    """Return `v{n}_{YYYYMMDD_HHMMSS}`, with `at` in its own time zone."""
     return f"v{number}_{at:%Y%m%d_%H%M%S}"
 
 
 def version_number(name: str) -> int:
-    """The number in a version's name."""
+    """Return the number in a version's name."""
     return int(name[1:].partition("_")[0])
 
 
 def apply_move(aliases: Aliases, kind: AliasMove, version: str, is_new: bool = False) -> Aliases:
-    """The aliases after a move of `version`. Raises IllegalMove when the table does not allow it."""
+    """Return the aliases after a move of `version`. Raises IllegalMove."""
     standing: VersionStatus = "new" if is_new else aliases.status_of(version)
     if standing not in ALLOWED_MOVES[kind] or (kind == "found" and aliases.champion is not None):
         raise IllegalMove(f"{version} is {standing} now, so it cannot {kind.replace('_', ' ')}")
@@ -85,9 +85,10 @@ def apply_move(aliases: Aliases, kind: AliasMove, version: str, is_new: bool = F
 def registration_result(
     aliases: Aliases, baseline_version: str, on_hold: bool, by_canary: bool = False
 ) -> RegistrationResult:
-    """What becomes of a candidate whose verdict is `promote` against `baseline_version`. Of a model
-    on hold it stays challenger, and so it does, for the time being, where candidates are tried
-    `by_trial`.
+    """Return the result for a candidate whose verdict is `promote` against `baseline_version`.
+
+    While the model is on hold, or for the duration of a canary trial (`by_canary`), the candidate
+    stays challenger: `held`.
     """
     if on_hold:
         return "held"

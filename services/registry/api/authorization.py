@@ -1,8 +1,8 @@
-"""Who may do what: whoever has a token, in the `Authorization` header or in the cookie of those who
-signed in; without one, whoever sits at this machine may read.
+"""Authorization: a token in the `Authorization` header or in the sign-in cookie. Without a token,
+requests from this machine may read.
 
-    reading, operating   what a route depends on; the Caller
-    OPEN                 the paths that need neither
+    require_reader, require_operator   dependencies of a route; return the Caller
+    PUBLIC_PATHS                       the paths that need no token
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 
 from shared.auth.bearer_tokens import Role, Tokens
 from shared.errors import RatchetError
-from shared.http import local_requests as callers
+from shared.http import bearer_auth, local_requests
 
 COOKIE = "ratchet_token"
 PUBLIC_PATHS = frozenset(
@@ -22,7 +22,7 @@ PUBLIC_PATHS = frozenset(
 )
 
 TokensProvider = Callable[[], Tokens]
-"""Tells the tokens that hold at present."""
+"""Returns the currently valid tokens."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -35,31 +35,31 @@ cookie = APIKeyCookie(
     name=COOKIE,
     scheme_name="cookie",
     auto_error=False,
-    description="what `/sign-in` gives to a browser",
+    description="set by `/sign-in` for browsers",
 )
 
 
 class Unauthenticated(RatchetError):
-    """No token, or one that is none. `challenge` is what RFC 6750 has `WWW-Authenticate` say."""
+    """The request has no token. `challenge` is the value of `WWW-Authenticate` (RFC 6750)."""
 
-    challenge = 'Bearer realm="ratchet"'
+    challenge = bearer_auth.challenge("ratchet")
 
 
 class InvalidToken(Unauthenticated):
-    """A token that is none, or is no more."""
+    """The token is not valid, or no longer."""
 
-    challenge = 'Bearer realm="ratchet", error="invalid_token"'
+    challenge = bearer_auth.challenge("ratchet", "invalid_token")
 
 
 class Forbidden(RatchetError):
-    """Somebody who is known, and may not do this."""
+    """The token's role does not allow this request."""
 
-    challenge = 'Bearer realm="ratchet", error="insufficient_scope", scope="operate"'
+    challenge = bearer_auth.challenge("ratchet", "insufficient_scope", "operate")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever asks. `anonymous` has no token, `by_cookie` is a browser whose user signed in."""
+    """The sender of a request: `anonymous` without a token, `by_cookie` for a signed-in browser."""
 
     role: Role
     by_cookie: bool = False
@@ -67,12 +67,12 @@ class Caller:
 
 
 def install(app: FastAPI, current: TokensProvider) -> None:
-    """Let an application know which tokens hold."""
+    """Give an application its source of valid tokens."""
     app.state.tokens = current
 
 
 def role_of(request: Request, token: str) -> Role | None:
-    """What a token allows at present; None for one that is none."""
+    """Return the role of a token, None for an invalid one."""
     current: TokensProvider = request.app.state.tokens
     return current().role_of(token)
 
@@ -82,49 +82,49 @@ async def require_reader(
     header: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)] = None,
     cookie_token: Annotated[str | None, Security(cookie)] = None,
 ) -> Caller:
-    """Whoever may read. Raises Unauthenticated, and Forbidden for a post from another site's page."""
+    """Require permission to read. Raises Unauthenticated, or Forbidden for a cross-site POST."""
     if "authorization" in request.headers:
         role = role_of(request, header.credentials) if header else None
         if role is None:
             raise InvalidToken(
-                "the Authorization header holds no token that is valid here; it is `Bearer <token>`"
+                "the token in the Authorization header is not valid; send "
+                "`Authorization: Bearer <token>`"
             )
         return Caller(role)
     if cookie_token and (role := role_of(request, cookie_token)):
         if request.method not in _SAFE and not is_same_origin(request):
             raise Forbidden(
-                "whoever signed in with a browser may post from the registry's own pages "
-                "only; programs send a token"
+                "a signed-in browser may post from the registry's own pages only; programs send "
+                "`Authorization: Bearer <token>`"
             )
         return Caller(role, by_cookie=True)
     if is_local(request):
         return Caller("read", anonymous=True)
     if cookie_token:
         raise InvalidToken(
-            "the token that this browser signed in with is not valid any more; sign in again "
-            "at /sign-in"
+            "the token of this browser session is no longer valid; sign in again at /sign-in"
         )
     raise Unauthenticated(
-        "send `Authorization: Bearer <token>`, or sign in at /sign-in; without a token only "
-        "this machine itself may read"
+        "send `Authorization: Bearer <token>`, or sign in at /sign-in; without a token, only "
+        "requests from the registry's own machine may read"
     )
 
 
 async def require_operator(caller: Annotated[Caller, Depends(require_reader)]) -> Caller:
-    """Whoever may move aliases. Raises Unauthenticated or Forbidden."""
+    """Require permission to move aliases. Raises Unauthenticated or Forbidden."""
     if caller.anonymous:
         raise Unauthenticated(
-            "this needs a token that may operate: send `Authorization: Bearer <token>`, or "
-            "sign in at /sign-in"
+            "this needs an operate token: send `Authorization: Bearer <token>`, or sign in at "
+            "/sign-in"
         )
     if caller.role != "operate":
-        raise Forbidden("this token may only read; this needs one that may operate")
+        raise Forbidden("this token may only read; this needs an operate token")
     return caller
 
 
 def is_same_origin(request: Request) -> bool:
-    """Whether a page of this registry sent a request: browsers say so, and let no page say
-    otherwise. TLS may end before the registry.
+    """Return whether a page of this registry sent the request, by its `Origin`, which browsers set
+    and pages cannot change. TLS may end before the registry.
     """
     host = request.headers.get("host")
     return bool(host) and request.headers.get("origin") in (
@@ -134,5 +134,5 @@ def is_same_origin(request: Request) -> bool:
 
 
 def is_local(request: Request) -> bool:
-    """Whether a request was made on this machine, to this machine, through nobody else."""
-    return callers.is_local(request.client.host if request.client else None, request.headers)
+    """Return whether the request was made on this machine, without a proxy."""
+    return local_requests.is_local(request.client.host if request.client else None, request.headers)

@@ -1,5 +1,5 @@
-"""A move that somebody asks for over HTTP: made once, if the aliases are those that were expected;
-the answer says what came of it.
+"""Champion moves requested over HTTP: made once per idempotency key, and only while the aliases
+match `If-Match`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Decide = Callable[[Session, datetime], tuple[MoveEvent, int]]
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """A move of the champion, and the answer that was given if it was made earlier."""
+    """A move of the champion, with its response if it was made by an earlier request."""
 
     origin: str | None
     to: str
@@ -35,24 +35,24 @@ async def move_champion(
     model: str,
     decide: Decide,
     if_match: str | None,
-    asked: IdempotentRequest | None,
+    request: IdempotentRequest | None,
 ) -> View:
-    """The answer, when every target serves the version, or after ten seconds; `deployed` says
-    which.
+    """Move the champion and return the response when every target serves the version, or after ten
+    seconds; `deployed` says which.
 
-    Raises Overtaken, KeyReused, KeyInUse, and what `decide` raises.
+    Raises PreconditionFailed, KeyReused, KeyInUse, and the errors of `decide`.
     """
     began = registry.clock.monotonic()
 
     def once(session: Session, now: datetime) -> tuple[MoveEvent | None, _Decided]:
-        if asked and (row := find_key(session, asked, now)):
+        if request and (row := find_key(session, request, now)):
             return None, _Decided(row.from_version, row.to_version, row.move, row.answer)
         if if_match is not None:
             require_match(session, model, if_match)
         event, number = decide(session, now)
         origin = event.previous if isinstance(event, VersionPromoted) else event.from_version
-        if asked:
-            store_key(session, asked, model, origin, event.version, number, now)
+        if request:
+            store_key(session, request, model, origin, event.version, number, now)
         return event, _Decided(origin, event.version, number)
 
     _, decided = await registry.decide(once)
@@ -66,6 +66,6 @@ async def move_champion(
         "deployed": deployed,
         "seconds": seconds,
     }
-    if asked:
-        await registry.database.run(lambda session: store_response(session, asked, answer))
+    if request:
+        await registry.database.run(lambda session: store_response(session, request, answer))
     return answer

@@ -1,5 +1,5 @@
-"""The tokens that hold at present: those of the settings, and those of a mounted file, which is
-read again when it changes.
+"""Currently valid tokens: those of the settings, and those of a mounted file, which is read again
+when it changes.
 """
 
 from services.registry.settings import RegistrySettings
@@ -9,21 +9,23 @@ from shared.logs import Log
 
 
 class CurrentTokens:
-    """Tokens, always those of now. Raises SettingsError for a setting or a file that is wrong at
-    the start; later a wrong file is said in the log, and what held before it goes on to hold.
+    """Source of the currently valid tokens.
+
+    Raises SettingsError for an invalid setting or file at the start. Later, an invalid file is
+    logged and the previous tokens stay valid.
     """
 
     def __init__(self, settings: RegistrySettings, log: Log) -> None:
-        self._given = tokens_for_role(
+        self._from_settings = tokens_for_role(
             "read", settings.read_tokens.get_secret_value().split(), "RATCHET_READ_TOKENS"
         )
-        self._given |= tokens_for_role(
+        self._from_settings |= tokens_for_role(
             "operate", settings.operate_tokens.get_secret_value().split(), "RATCHET_OPERATE_TOKENS"
         )
         path = settings.tokens_file
-        self._filed = (
+        self._from_file = (
             TokenFile(path, "RATCHET_TOKENS_FILE", ("read", "operate"), log) if path else Tokens
         )
 
     def __call__(self) -> Tokens:
-        return self._given | self._filed()
+        return self._from_settings | self._from_file()

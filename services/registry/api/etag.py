@@ -1,5 +1,5 @@
-"""Moves that hold only if nothing has moved meanwhile: an entity tag stands for the aliases of a
-model, and `If-Match` names those that whoever decides has seen.
+"""Conditional moves: an entity tag identifies the aliases of a model, and `If-Match` carries the
+one that the client has seen.
 """
 
 import re
@@ -12,33 +12,34 @@ from shared.errors import RatchetError
 from shared.identity import identity
 
 IF_MATCH_PATTERN = r'^(\*|(W/)?"[^"]*"([ \t]*,[ \t]*(W/)?"[^"]*")*)$'
-"""What `If-Match` says (RFC 9110, 13.1.1)."""
+"""Pattern of `If-Match` (RFC 9110, 13.1.1)."""
 
 _TAG = re.compile(r'(W/)?"[^"]*"')
 
 
 class PreconditionFailed(RatchetError):
-    """The aliases are not those that were expected."""
+    """The aliases have changed since the ETag in `If-Match`."""
 
     def __init__(self, model: str, current: CurrentAliases) -> None:
         super().__init__(
-            f"the aliases of {model} are not those that If-Match names: its champion is "
-            f"{current.champion or 'none'} now; look at "
-            f"GET /api/models/{model}, and send its ETag if the move is still wanted"
+            f"the aliases of {model} have changed since the ETag in If-Match: its champion is now "
+            f"{current.champion or 'none'}; get GET /api/models/{model}, and send its ETag to "
+            "retry the move"
         )
         self.current = current
 
 
 def aliases_etag(model: str, row: AliasRow | None) -> str:
-    """The entity tag of a model's aliases: another one after every move of the champion, back and
-    forth as well.
+    """Return the entity tag of a model's aliases. It changes with every move of the champion, also
+    back and forth.
     """
     state = (row.move, row.champion, row.previous, row.challenger) if row else ()
-    return f'"{identity("aliases", model, *(part if part is not None else "" for part in state))[:20]}"'
+    parts = (part if part is not None else "" for part in state)
+    return f'"{identity("aliases", model, *parts)[:20]}"'
 
 
 def current_aliases(model: str, row: AliasRow | None) -> CurrentAliases:
-    """The aliases of a model, with their tag."""
+    """Return the aliases of a model with their entity tag."""
     return CurrentAliases(
         champion=row.champion if row else None,
         previous=row.previous if row else None,
@@ -48,9 +49,9 @@ def current_aliases(model: str, row: AliasRow | None) -> CurrentAliases:
 
 
 def require_match(session: Session, model: str, if_match: str) -> None:
-    """Lock the aliases of a model, which are those that `if_match` names. Raises Overtaken."""
+    """Lock the aliases of a model and compare them with `if_match`. Raises PreconditionFailed."""
     row = lock_aliases(session, model)
-    # A weak tag never matches: what is decided on has to be the same, not alike.
+    # If-Match uses strong comparison: a weak tag never matches.
     tags = {match.group() for match in _TAG.finditer(if_match)}
     if (if_match == "*" and row is None) or (
         if_match != "*" and aliases_etag(model, row) not in tags

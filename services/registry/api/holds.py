@@ -1,4 +1,4 @@
-"""Holds over HTTP: what an operator puts on a model, or lifts. Doing it twice is no error."""
+"""Routes that put a model on hold or release it. Both are idempotent."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.registry.api import schemas as answers
+from services.registry.api import schemas
 from services.registry.api.authorization import require_operator
 from services.registry.api.problems import problem_responses
 from services.registry.api.views import View, model_view
@@ -16,13 +16,11 @@ from services.registry.rollout.holds import hold, release
 
 ACTOR = "operator"
 
-Reason = Annotated[
-    str, Field(min_length=1, max_length=2000, description="why; it is kept in the history")
-]
+Reason = Annotated[str, Field(min_length=1, max_length=2000, description="reason for the history")]
 
 
 class HoldRequest(BaseModel):
-    """Put a model on hold, or lift its hold."""
+    """Request to put a model on hold or to release it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,23 +28,23 @@ class HoldRequest(BaseModel):
 
 
 def routes(registry: Registry) -> APIRouter:
-    """Both answer with the model as it is then."""
+    """Routes for hold and release; both return the changed model."""
     router = APIRouter(prefix="/api", dependencies=[Depends(require_operator)])
     holds: Any = {
-        "response_model": answers.Model,
+        "response_model": schemas.Model,
         "responses": problem_responses(401, 403, 404, 422, 503),
     }
 
     @router.post("/models/{model}/hold", **holds)
     async def post_hold(model: str, body: HoldRequest) -> View:
-        """From now on nothing but a person moves the champion; what the gate promotes waits as
+        """Stop automatic moves of the champion. A candidate that the gate promotes waits as
         challenger.
         """
         return await _change(model, hold, body.reason)
 
     @router.post("/models/{model}/release", **holds)
     async def post_release(model: str, body: HoldRequest) -> View:
-        """Lift a hold: the gate's verdicts and the monitor move the champion again."""
+        """Release a hold: the gate and the monitor move the champion again."""
         return await _change(model, release, body.reason)
 
     async def _change(model: str, change: Callable[..., bool], reason: str) -> View:

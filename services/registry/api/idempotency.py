@@ -1,42 +1,38 @@
-"""The same request twice is one move (draft-ietf-httpapi-idempotency-key-header): a client that has
-heard no answer asks again under the same key, and is told what came of it the first time.
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header): a repeated request with the same
+key makes no second move and returns the response of the first.
 
-A key is kept in the transaction of the decision that it was sent with. A request that was refused
-has decided nothing and keeps none.
+A key is stored in the transaction of its decision. A refused request stores no key.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete
-
 from services.registry.store.database import Session
+from services.registry.store.idempotency_queries import delete_keys_before
 from services.registry.store.tables import IdempotencyKeyRow, Json
 from shared.errors import RatchetError
 
 KEY_LIFETIME = timedelta(hours=24)
 
 RESPONSE_DEADLINE = timedelta(seconds=20)
-"""Longer than an answer takes to be found out. Whoever should have given one that is later than
-this has died over it.
-"""
+"""Longer than any response takes. After it, the process that handled the request has died."""
 
 _CHARACTERS = r"[A-Za-z0-9._~:+/=@-]{1,255}"
 KEY_PATTERN = f'^("{_CHARACTERS}"|{_CHARACTERS})$'
-"""A string as the draft has it, in quotes; many clients leave them out."""
+"""The draft's quoted string; the quotes are optional, since many clients leave them out."""
 
 
 class KeyReused(RatchetError):
-    """A key that another request was sent with."""
+    """The key was used for another request."""
 
 
 class KeyInUse(RatchetError):
-    """A key whose request is being answered."""
+    """The key's first request is still in progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request under a key; `request` is the same for the same request only."""
+    """A request with a key; the fingerprint identifies its path, body and `If-Match`."""
 
     key: str
     fingerprint: str
@@ -46,41 +42,42 @@ def idempotent_request(header: str, request: str) -> IdempotentRequest:
     return IdempotentRequest(header.strip('"'), request)
 
 
-def find_key(session: Session, asked: IdempotentRequest, now: datetime) -> IdempotencyKeyRow | None:
-    """What was decided when this was asked before; None if it was not. Raises KeyReused, or
-    KeyInUse.
+def find_key(
+    session: Session, request: IdempotentRequest, now: datetime
+) -> IdempotencyKeyRow | None:
+    """Return the stored decision of an earlier request with this key, None without one. Deletes
+    expired keys. Raises KeyReused or KeyInUse.
     """
-    session.execute(delete(IdempotencyKeyRow).where(IdempotencyKeyRow.at < now - KEY_LIFETIME))
-    row = session.get(IdempotencyKeyRow, asked.key)
+    delete_keys_before(session, now - KEY_LIFETIME)
+    row = session.get(IdempotencyKeyRow, request.key)
     if row is None:
         return None
-    if row.request != asked.fingerprint:
+    if row.request != request.fingerprint:
         raise KeyReused(
-            f"the Idempotency-Key {asked.key} was sent with another request; a new request "
+            f"the Idempotency-Key {request.key} was used for another request; a new request "
             "needs a new key"
         )
     if row.answer is None and now - row.at < RESPONSE_DEADLINE:
         raise KeyInUse(
-            f"the request with the Idempotency-Key {asked.key} is being answered; ask again "
-            "in a second"
+            f"the request with the Idempotency-Key {request.key} is in progress; retry in a second"
         )
     return row
 
 
 def store_key(
     session: Session,
-    asked: IdempotentRequest,
+    request: IdempotentRequest,
     model: str,
     origin: str | None,
     to: str,
     move: int,
     now: datetime,
 ) -> None:
-    """Keep a key with what was decided."""
+    """Store a key with its decision."""
     session.add(
         IdempotencyKeyRow(
-            key=asked.key,
-            request=asked.fingerprint,
+            key=request.key,
+            request=request.fingerprint,
             model=model,
             from_version=origin,
             to_version=to,
@@ -92,8 +89,8 @@ def store_key(
     session.flush()
 
 
-def store_response(session: Session, asked: IdempotentRequest, answer: Json) -> None:
-    """Keep the first answer that was found out."""
-    row = session.get(IdempotencyKeyRow, asked.key)
+def store_response(session: Session, request: IdempotentRequest, answer: Json) -> None:
+    """Store the response of a key unless it has one."""
+    row = session.get(IdempotencyKeyRow, request.key)
     if row is not None and row.answer is None:
         row.answer = answer

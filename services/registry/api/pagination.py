@@ -1,7 +1,7 @@
-"""Lists in pages: a page ends at a key, and the next begins after it, so that nothing is skipped or
-told twice while rows are added. Pure.
+"""Keyset pagination: a page ends at a sort key and the next one starts after it, so rows added
+meanwhile cause no gaps or duplicates. Pure.
 
-A cursor says where in which list; whoever has one sends it back as it is.
+A cursor holds the list's name and the key; clients send it back unchanged.
 """
 
 import json
@@ -24,13 +24,13 @@ K = TypeVar("K")
 
 
 class UnknownCursor(RatchetError):
-    """A cursor that did not come from this list."""
+    """The cursor does not belong to this list."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest(Generic[K]):
-    """A page that is asked for: at most `limit` rows of the list called `of`, after a key, or from
-    the beginning.
+    """A requested page: at most `limit` rows of the list `list_name`, after a key or from the
+    start.
     """
 
     list_name: str
@@ -40,7 +40,7 @@ class PageRequest(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[R]):
-    """Rows, and the cursor of the page after them, if there is more."""
+    """Rows, with the cursor of the next page if there are more."""
 
     rows: Sequence[R]
     next: str | None
@@ -49,7 +49,7 @@ class Page(Generic[R]):
 def page_request(
     of: str, limit: int, cursor: str | None, key: Callable[[list[Any]], K]
 ) -> PageRequest[K]:
-    """What a request asks for; `key` reads where rows stand in this list. Raises UnknownCursor."""
+    """Build a page request. `key` parses the sort key of this list. Raises UnknownCursor."""
     if cursor is None:
         return PageRequest(of, limit, None)
     try:
@@ -59,22 +59,22 @@ def page_request(
     except (ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise UnknownCursor(
-        "query.cursor: this is no cursor of this list; send `next` of the page before, or "
-        "leave it out to begin anew"
+        "query.cursor: not a cursor of this list; send `next` of the previous page, or leave it "
+        "out to start again"
     )
 
 
 def paginate(
-    page: PageRequest[K], found: Sequence[R], key: Callable[[R], Sequence[str | int]]
+    page: PageRequest[K], rows: Sequence[R], key: Callable[[R], Sequence[str | int]]
 ) -> Page[R]:
-    """A page of what was found, which is one row more than was asked for where there is more."""
-    rows = found[: page.limit]
-    more = len(found) > page.limit
-    return Page(rows, _cursor(page.list_name, key(rows[-1])) if more else None)
+    """Build a page from the rows read, one more than `limit` if there are more."""
+    shown = rows[: page.limit]
+    more = len(rows) > page.limit
+    return Page(shown, _cursor(page.list_name, key(shown[-1])) if more else None)
 
 
 def parse_number(parts: list[Any]) -> int:
-    """Where rows are numbered. Raises ValueError for what is none, as the others do."""
+    """Parse the key of a list sorted by number. Raises ValueError."""
     (value,) = parts
     if type(value) is not int or not 0 <= value < _LARGEST:
         raise ValueError(value)
@@ -82,22 +82,22 @@ def parse_number(parts: list[Any]) -> int:
 
 
 def parse_name(parts: list[Any]) -> str:
-    """Where rows have names."""
+    """Parse the key of a list sorted by name. Raises ValueError."""
     (value,) = parts
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(value)
-    value.encode()  # no half of a surrogate pair, which no database takes
+    value.encode()  # refuses half a surrogate pair, which no database stores
     return value
 
 
 def parse_time_and_name(parts: list[Any]) -> tuple[datetime, str]:
-    """Where rows have times, and names by which those of one time are told apart."""
+    """Parse the key of a list sorted by time, then name. Raises ValueError."""
     at, *rest = parts
     return datetime.fromisoformat(at).astimezone(UTC), parse_name(rest)
 
 
 def next_link(path: str, limit: int, cursor: str) -> str:
-    """The `Link` to a page (RFC 8288), from the machine that answers."""
+    """Return the `Link` header of the next page (RFC 8288)."""
     return f'<{path}?{urlencode({"limit": limit, "cursor": cursor})}>; rel="next"'
 
 

@@ -1,11 +1,10 @@
-"""Errors over HTTP: problem details (RFC 9457), each saying what to do."""
+"""Errors of the API as problem details (RFC 9457); each detail says what to do."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -18,21 +17,20 @@ from services.registry.lifecycle import IllegalMove
 from services.registry.store.database import UnstorableValue
 from services.registry.versions.moves import AdapterRemoved, NoMoveTarget, UnknownVersion
 from shared.errors import RatchetError, Unavailable, UnknownModel
-
-PROBLEM_JSON = "application/problem+json"
+from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
 
 
 class UnknownRun(RatchetError):
-    """No run of this name has been heard of."""
+    """The registry knows no run with this id."""
 
 
 class AmbiguousVersion(RatchetError):
-    """Several things have this name."""
+    """Several models have a version of this name."""
 
 
 class Problem(BaseModel):
-    """What is the matter (RFC 9457): `title` names the kind of problem, `detail` says what to do
-    about this one.
+    """Problem details (RFC 9457): `title` names the kind of problem, `detail` says what to do about
+    this one.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -41,49 +39,47 @@ class Problem(BaseModel):
     title: str
     status: int = Field(ge=400, le=599)
     detail: str
-    instance: str = Field(description="the path that was asked for")
-    current: CurrentAliases | None = Field(
-        None, description="with 412: what holds instead of what was expected"
-    )
+    instance: str = Field(description="the path of the request")
+    current: CurrentAliases | None = Field(None, description="with 412: the current aliases")
 
 
 _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
-    (Unauthenticated, 401, "not signed in"),
-    (Forbidden, 403, "not allowed"),
+    (Unauthenticated, 401, "unauthenticated"),
+    (Forbidden, 403, "forbidden"),
     (UnknownModel, 404, "unknown model"),
     (UnknownVersion, 404, "unknown version"),
     (UnknownRun, 404, "unknown run"),
-    (NoMoveTarget, 409, "nothing to move to"),
+    (NoMoveTarget, 409, "no version to move to"),
     (AdapterRemoved, 409, "adapter removed"),
     (AmbiguousVersion, 409, "ambiguous name"),
     (IllegalMove, 409, "move not allowed"),
     (KeyInUse, 409, "idempotency key in use"),
-    (PreconditionFailed, 412, "overtaken"),
+    (PreconditionFailed, 412, "precondition failed"),
     (KeyReused, 422, "idempotency key used for another request"),
     (UnknownCursor, 422, "unknown cursor"),
-    (UnstorableValue, 422, "not storable"),
-    (Unavailable, 503, "not available at present"),
+    (UnstorableValue, 422, "value not storable"),
+    (Unavailable, 503, "unavailable"),
 )
 
 _MEANINGS: Mapping[int, str] = {
-    401: "No token, or one that is not valid",
+    401: "No token, or an invalid one",
     403: "The token may only read, or a browser posts from another site's page",
-    404: "There is no such thing",
-    409: "Not possible as things are, or an idempotency key that is in use",
-    412: "The aliases are not those that `If-Match` names; `current` says what they are",
-    422: "The request is not valid, or an idempotency key was used for another one",
-    503: "The database does not answer at present",
+    404: "Not responses",
+    409: "Conflict with the current state, or an idempotency key in use",
+    412: "The aliases have changed since the ETag in `If-Match`; `current` has their values",
+    422: "The request is invalid, or its idempotency key was used for another request",
+    503: "The database is unavailable",
 }
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of an application be answered as problem details."""
+    """Return every error of an application as problem details."""
 
     @app.exception_handler(RatchetError)
-    async def known(request: Request, error: RatchetError) -> JSONResponse:
+    async def ratchet_error(request: Request, error: RatchetError) -> Response:
         status, title = status_of(error)
         detail = (
-            f"{error}; GET /api/models lists what is declared"
+            f"{error}; GET /api/models lists the declared models"
             if isinstance(error, UnknownModel)
             else str(error)
         )
@@ -97,31 +93,34 @@ def install(app: FastAPI) -> None:
         )
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_request(request: Request, error: RequestValidationError) -> Response:
         return problem_response(
-            request, 422, "invalid request", f"{validation_summary(error)}; /docs has the form"
+            request,
+            422,
+            "invalid request",
+            f"{validation_summary(error)}; /docs describes the request",
         )
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         detail = f"{request.method} {request.url.path}; /docs lists the paths"
         return problem_response(
             request, error.status_code, str(error.detail).lower(), detail, error.headers
         )
 
     @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        """What happened is in the log, where the server writes it; it is nobody else's business."""
+    async def unexpected_error(request: Request, error: Exception) -> Response:
+        """Hide the error: the server logs it."""
         return problem_response(
             request,
             500,
             "internal error",
-            "this is a fault of the registry's; its log says what happened",
+            "a bug in the registry; its log has the error",
         )
 
 
 def status_of(error: RatchetError) -> tuple[int, str]:
-    """The HTTP status of an error, and what it is called."""
+    """Return the HTTP status and the title of an error."""
     return next(
         ((code, title) for kind, code, title in _KINDS if isinstance(error, kind)),
         (500, type(error).__name__),
@@ -129,7 +128,7 @@ def status_of(error: RatchetError) -> tuple[int, str]:
 
 
 def validation_summary(error: RequestValidationError) -> str:
-    """Which fields of a request are wrong, and how."""
+    """Return the invalid fields of a request with their errors."""
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
@@ -140,42 +139,37 @@ def problem_response(
     detail: str,
     headers: Mapping[str, str] | None = None,
     current: CurrentAliases | None = None,
-) -> JSONResponse:
-    """One problem, with the path that it happened on."""
-    # Half a surrogate pair, which JSON lets a client name a field with, cannot be written.
-    writable = detail.encode(errors="replace").decode()
-    said = Problem(
-        title=title, status=status, detail=writable, instance=request.url.path, current=current
-    )
-    return JSONResponse(
-        said.model_dump(mode="json", exclude={"current"} if current is None else None),
-        status,
-        headers=headers,
-        media_type=PROBLEM_JSON,
-    )
+) -> Response:
+    """Build the response for an error, with the path of the request as its instance."""
+    members = {
+        "instance": request.url.path,
+        "current": current.model_dump(mode="json") if current is not None else None,
+    }
+    body = ProblemDetails(status, title, detail, members).body
+    return Response(body, status, headers, media_type=PROBLEM_JSON)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer with, for the OpenAPI document; `describe` puts
-    `Problem` there.
+    """Return the OpenAPI responses for the problems of a route; `add_problem_schema` adds their
+    schema.
     """
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    found: dict[int | str, dict[str, Any]] = {
+    responses: dict[int | str, dict[str, Any]] = {
         status: {"description": _MEANINGS[status], "content": content} for status in statuses
     }
     for status, name, meaning in (
-        (401, "WWW-Authenticate", "how to sign in"),
-        (412, "ETag", "what the aliases are now"),
+        (401, "WWW-Authenticate", "the authentication scheme"),
+        (412, "ETag", "the entity tag of the current aliases"),
     ):
-        if status in found:
-            found[status]["headers"] = {
+        if status in responses:
+            responses[status]["headers"] = {
                 name: {"description": meaning, "schema": {"type": "string"}}
             }
-    return found | {"default": {"description": "Any other problem", "content": content}}
+    return responses | {"default": {"description": "Any other problem", "content": content}}
 
 
 def add_problem_schema(document: dict[str, Any]) -> None:
-    """Put the form of problems into an OpenAPI document."""
+    """Add the schema of problems to an OpenAPI document."""
     schema = Problem.model_json_schema(
         mode="serialization", ref_template="#/components/schemas/{model}"
     )

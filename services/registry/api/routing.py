@@ -1,4 +1,4 @@
-"""Which version is to answer a user, over HTTP: the routing hint for applications."""
+"""Route with the routing hint for applications: the version that serves a user."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from services.registry.api import schemas as answers
+from services.registry.api import schemas
 from services.registry.api.authorization import require_reader
 from services.registry.api.problems import problem_responses
 from services.registry.api.views import View
@@ -19,7 +19,7 @@ from services.registry.store.queries import aliases_of, canary_trial_of, hold_of
 from services.registry.versions.moves import UnknownVersion
 
 HINT_MAX_AGE_SECONDS = 10
-"""How long an application may go on by a hint."""
+"""How long an application may cache a hint."""
 
 RoutingId = Annotated[str, Field(min_length=1, max_length=1024)] | SkipJsonSchema[None]
 
@@ -28,33 +28,36 @@ def routes(registry: Registry) -> APIRouter:
     router = APIRouter(prefix="/api", dependencies=[Depends(require_reader)])
     headers = {
         "Cache-Control": {
-            "description": "how long the hint may be used",
+            "description": "how long the hint may be cached",
             "schema": {"type": "string"},
         }
     }
-    described_so: Any = {
+    documented: Any = {
         "responses": problem_responses(401, 404, 422, 503) | {200: {"headers": headers}},
         "openapi_extra": {"security": [{}]},
     }
 
-    @router.get("/models/{model}/route", response_model=answers.Route, **described_so)
+    @router.get("/models/{model}/route", response_model=schemas.Route, **documented)
     async def get_route(
         model: str,
         response: Response,
         user: Annotated[
-            RoutingId, Query(description="the user_id that feedback on the answer will have")
+            RoutingId, Query(description="the user_id that feedback on the response will have")
         ] = None,
         conversation: Annotated[
-            RoutingId, Query(description="its conversation_id, where there is no user")
+            RoutingId, Query(description="the conversation_id, for applications without users")
         ] = None,
     ) -> View:
-        """The challenger for a share of users while one is on trial, else the champion; always the
-        same one for the same user. Without a user or a conversation the champion.
+        """Return the version that serves a user: the challenger for a share of users during a
+        canary trial, else the champion; always the same one for the same user. Without a user or
+        a conversation it is the champion.
         """
         registry.models.get(model)
         kind: IdentityKind = "user" if user is not None else "conversation"
         view = await registry.database.run(
-            partial(_route, registry=registry, model=model, kind=kind, who=user or conversation)
+            partial(
+                _route, registry=registry, model=model, kind=kind, identifier=user or conversation
+            )
         )
         response.headers["Cache-Control"] = f"private, max-age={HINT_MAX_AGE_SECONDS}"
         return view
@@ -63,27 +66,27 @@ def routes(registry: Registry) -> APIRouter:
 
 
 def _route(
-    session: Session, registry: Registry, model: str, kind: IdentityKind, who: str | None
+    session: Session, registry: Registry, model: str, kind: IdentityKind, identifier: str | None
 ) -> View:
     aliases, trial = aliases_of(session, model), canary_trial_of(session, model)
     if aliases is None or aliases.champion is None:
         raise UnknownVersion(f"{model} has no version yet")
-    places = registry.deployer.canary_target_names(model)
+    targets = registry.deployer.canary_target_names(model)
     if trial is not None and (
-        hold_of(session, model) is not None or not places or not is_served(session, trial, places)
+        hold_of(session, model) is not None or not targets or not is_served(session, trial, targets)
     ):
         trial = None
-    tried = (
+    uses_challenger = (
         trial is not None
-        and who is not None
-        and in_canary_share(model, trial.version, kind, who, trial_rule(trial).share)
+        and identifier is not None
+        and in_canary_share(model, trial.version, kind, identifier, trial_rule(trial).share)
     )
-    version = trial.version if trial is not None and tried else None
+    version = trial.version if trial is not None and uses_challenger else None
     names = registry.deployer.served_names(model, version)
     return {
         "model": model,
         "version": version or aliases.champion,
-        "alias": "challenger" if tried else "champion",
+        "alias": "challenger" if uses_challenger else "champion",
         "served": [{"target": target, "name": name} for target, name in names.items()],
         "share": trial_rule(trial).share if trial is not None else 0.0,
         "until": deadline(trial) if trial is not None else None,

@@ -1,5 +1,5 @@
-"""What the API answers, as the OpenAPI document describes it. There may be more fields one day:
-whoever reads ignores what they do not know.
+"""Response schemas of the API, for the OpenAPI document. Later releases may add fields; clients
+ignore unknown ones.
 """
 
 from datetime import datetime
@@ -16,20 +16,20 @@ I = TypeVar("I")  # noqa: E741 (an item of a list)
 
 
 class ApiModel(BaseModel):
-    """The root of answers."""
+    """Base class of the responses."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
 
 class ListPage(ApiModel, Generic[I]):
-    """A page of a list; `next` is the `cursor` of the page after it, null at the end."""
+    """A page of a list. `next` is the `cursor` of the next page, null at the end."""
 
     items: list[I]
     next: str | None = None
 
 
 class CurrentAliases(ApiModel):
-    """The aliases of a model; `etag` stands for them in `If-Match`."""
+    """The aliases of a model, with their `etag` for `If-Match`."""
 
     champion: str | None
     previous: str | None
@@ -38,7 +38,9 @@ class CurrentAliases(ApiModel):
 
 
 class DeploymentCheck(ApiModel):
-    """How answers at a place compared with those of the evaluation; log-probabilities in nats."""
+    """Comparison of the answers on a target with those of the evaluation; log-probabilities in
+    nats.
+    """
 
     passed: bool
     reasons: list[str]
@@ -50,7 +52,7 @@ class DeploymentCheck(ApiModel):
 
 
 class Deployment(ApiModel):
-    """What was last seen of a place where a model is served."""
+    """The newest deployment of a model on a target."""
 
     target: str
     version: str
@@ -64,7 +66,7 @@ class Deployment(ApiModel):
 
 
 class Hold(ApiModel):
-    """Since when and why nothing but a person moves the champion."""
+    """A hold: only people move the champion."""
 
     since: datetime
     actor: str
@@ -72,7 +74,7 @@ class Hold(ApiModel):
 
 
 class LiveRewards(ApiModel):
-    """How many rewards of live feedback are kept of a version, and their mean."""
+    """The number of stored live rewards of a version, and their mean."""
 
     version: str
     rewards: int
@@ -80,7 +82,7 @@ class LiveRewards(ApiModel):
 
 
 class CanaryTarget(ApiModel):
-    """A target that the challenger was brought to."""
+    """The challenger's deployment on a target."""
 
     target: str
     state: Annotated[str, Field(description="`ready` or `failed`")]
@@ -89,9 +91,9 @@ class CanaryTarget(ApiModel):
 
 
 class CanaryStatus(ApiModel):
-    """A challenger that some users try, and what is known of it. `worse` and `better` are evidence,
-    1 at first, and enough at `enough`; the means are of `pairs` rewards of each. It is `frozen`
-    while the model is on hold.
+    """A canary trial. `worse` and `better` are e-values, 1 at first, and decide the trial at
+    `enough`. The means are over `pairs` rewards of each version. The trial is `frozen` while the
+    model is on hold.
     """
 
     version: str
@@ -101,7 +103,9 @@ class CanaryStatus(ApiModel):
     until: datetime
     frozen: bool
     pairs: int
-    of: Annotated[int, Field(description="pairs after which it is promoted unless it is worse")]
+    of: Annotated[
+        int, Field(description="number of pairs after which it is promoted unless it is worse")
+    ]
     challenger_mean: float
     champion_mean: float
     worse: float
@@ -111,15 +115,15 @@ class CanaryStatus(ApiModel):
 
 
 class ServingName(ApiModel):
-    """What to ask a place for."""
+    """The name of a version on a target."""
 
     target: str
     name: Annotated[str, Field(description="the `model` of a request, or a path")]
 
 
 class Route(ApiModel):
-    """Which version is to answer. `share` is the part of users that get a challenger, 0 without
-    one, and `until` when that ends at the latest.
+    """The version that serves a user. `share` is the share of users that get a challenger, 0
+    without one, and `until` is the latest end of its trial.
     """
 
     model: str
@@ -131,9 +135,7 @@ class Route(ApiModel):
 
 
 class Model(ApiModel):
-    """A model, its aliases, whether it is on hold, the challenger that is on trial, how it does in
-    live use, how many versions it has, and where it is served.
-    """
+    """A model with its aliases, hold, canary trial, live rewards and deployments."""
 
     model: str
     champion: str | None
@@ -147,9 +149,9 @@ class Model(ApiModel):
 
 
 class Version(ApiModel):
-    """A version: what it is made of, and by which run. `verdict` is that of the run's newest
-    evaluation, `withdrawn_examples` how many of those that it was made with may not be used any
-    more. The base itself, version 0, has no run.
+    """A version with its run and artefacts. `verdict` is of the run's newest evaluation,
+    `withdrawn_examples` counts the withdrawn examples that it was made with. The base itself,
+    version 0, has no run.
     """
 
     model: str
@@ -177,7 +179,7 @@ class Version(ApiModel):
 
 
 class Ancestor(ApiModel):
-    """A version in the line of another."""
+    """A version in the lineage of another."""
 
     version: str
     parent_version: str | None
@@ -189,7 +191,7 @@ class Ancestor(ApiModel):
 
 
 class Lineage(ApiModel):
-    """A version's ancestors, itself first, the base last."""
+    """A version and its ancestors, the base last."""
 
     model: str
     version: str
@@ -208,7 +210,7 @@ class LossPoint(ApiModel):
 
 
 class Run(ApiModel):
-    """A run with its verdict and its loss curve; `state` is its phase, then its outcome."""
+    """A training run with its verdict and loss curve. `state` is its phase, then its outcome."""
 
     run_id: str
     model: str
@@ -232,7 +234,7 @@ class Run(ApiModel):
 
 
 class AuditEntry(ApiModel):
-    """Who moved what, when, why, and on which evidence."""
+    """An audited decision: actor, action, time, reason and evidence."""
 
     at: datetime
     actor: str
@@ -244,9 +246,9 @@ class AuditEntry(ApiModel):
 
 
 class Withdrawal(ApiModel):
-    """A user who was forgotten, by what stands for them: how many answers of the dataset service
-    came, what waited, which examples in batches may not be used any more, and the versions that
-    were made with some of them.
+    """The withdrawal of an erased user's examples, by the user's digest. `answers` counts the
+    events of the dataset service, `waiting` and `examples` the examples outside and inside
+    batches; `versions` were made with some of them.
     """
 
     forgotten: str
@@ -261,7 +263,7 @@ class Withdrawal(ApiModel):
 
 
 class AdapterRetention(ApiModel):
-    """An adapter in the object store: whether it goes by the retention rule, and if not, why it
+    """An adapter in the object store: whether the retention rule removes it, and if not, why it
     stays.
     """
 
@@ -274,7 +276,7 @@ class AdapterRetention(ApiModel):
 
 
 class RetentionPlan(ApiModel):
-    """What the retention rule of a model would do at present; without a rule everything stays."""
+    """The plan of a model's retention rule. Without a rule, every adapter stays."""
 
     model: str
     rule: RetentionSettings | None
@@ -282,8 +284,8 @@ class RetentionPlan(ApiModel):
 
 
 class ChampionMove(ApiModel):
-    """A move of the champion. `deployed` says whether `to` answers everywhere already, and
-    `seconds` how long that took.
+    """A move of the champion. `deployed` is true when every target serves `to`, and `seconds` is
+    the duration of the request.
     """
 
     from_version: Annotated[str | None, Field(alias="from")]

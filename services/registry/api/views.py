@@ -1,6 +1,4 @@
-"""Rows as the answers of the API, for programs and for the pages alike. `answers.py` describes
-them.
-"""
+"""API responses built from table rows, also used by the pages. `schemas.py` describes them."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -23,11 +21,11 @@ from services.registry.store.queries import (
     versions_of,
 )
 from services.registry.store.tables import AuditRow, DeploymentRow, RunRow, VersionRow
-from services.registry.versions.withdrawals import (
-    examples_by_user,
+from services.registry.store.withdrawal_queries import (
     withdrawals_of,
-    withdrawn_ids_by_version,
+    withdrawn_examples_by_user,
 )
+from services.registry.versions.withdrawals import withdrawn_ids_by_version
 
 View = dict[str, Any]
 
@@ -35,10 +33,8 @@ _LIMIT = 200
 
 
 def model_view(session: Session, model: str) -> View:
-    """A model with its aliases, the number of its versions, and what was last seen of its
-    deployments.
-    """
-    aliases, held = aliases_of(session, model), hold_of(session, model)
+    """Return a model with its aliases, its number of versions and its newest deployments."""
+    aliases, hold = aliases_of(session, model), hold_of(session, model)
     newest: dict[str, View] = {}
     for row in deployments_of(session, model, _LIMIT):
         newest.setdefault(row.target, deployment_view(row))
@@ -47,7 +43,7 @@ def model_view(session: Session, model: str) -> View:
         "champion": aliases.champion if aliases else None,
         "previous": aliases.previous if aliases else None,
         "challenger": aliases.challenger if aliases else None,
-        "hold": {"since": held.since, "actor": held.actor, "reason": held.reason} if held else None,
+        "hold": {"since": hold.since, "actor": hold.actor, "reason": hold.reason} if hold else None,
         "trial": trial_view(session, model),
         "live": [
             {"version": version, "rewards": live.count, "mean": live.mean}
@@ -59,12 +55,12 @@ def model_view(session: Session, model: str) -> View:
 
 
 def trial_view(session: Session, model: str) -> View | None:
-    """The challenger that is on trial, and what is known of it; None where none is."""
+    """Return a model's canary trial with its evidence, None without one."""
     trial = canary_trial_of(session, model)
     if trial is None:
         return None
-    rule, heard = trial_rule(trial), trial_evidence(session, trial)
-    places = canary_targets_of(session, trial)
+    rule, evidence = trial_rule(trial), trial_evidence(session, trial)
+    targets = canary_targets_of(session, trial)
     return {
         "version": trial.version,
         "champion": trial.champion,
@@ -72,16 +68,16 @@ def trial_view(session: Session, model: str) -> View | None:
         "began": trial.began,
         "until": deadline(trial),
         "frozen": hold_of(session, model) is not None,
-        "pairs": heard.pairs,
+        "pairs": evidence.pairs,
         "of": rule.rewards,
-        "challenger_mean": heard.challenger,
-        "champion_mean": heard.champion,
-        "worse": heard.worse,
-        "better": heard.better,
+        "challenger_mean": evidence.challenger,
+        "champion_mean": evidence.champion,
+        "worse": evidence.worse,
+        "better": evidence.better,
         "enough": 1 / rule.error,
         "places": [
-            {"target": place.target, "state": place.state, "reason": place.reason, "at": place.at}
-            for place in places
+            {"target": row.target, "state": row.state, "reason": row.reason, "at": row.at}
+            for row in targets
         ],
     }
 
@@ -89,16 +85,18 @@ def trial_view(session: Session, model: str) -> View | None:
 def versions_view(
     session: Session, model: str, versions: Sequence[VersionRow] | None = None
 ) -> list[View]:
-    """Some versions of a model, or every one, newest first."""
-    made = withdrawn_ids_by_version(session, model)
-    shown = versions_of(session, model) if versions is None else versions
-    return [_version_view(session, version, len(made.get(version.name, ()))) for version in shown]
+    """Return some versions of a model, by default all of them, newest first."""
+    withdrawn = withdrawn_ids_by_version(session, model)
+    rows = versions_of(session, model) if versions is None else versions
+    return [
+        _version_view(session, version, len(withdrawn.get(version.name, ()))) for version in rows
+    ]
 
 
 def version_view(session: Session, version: VersionRow) -> View:
-    """A version: what it is made of, by which run, and the aliases that name it. `verdict` is that
-    of the run's newest evaluation, `withdrawn_examples` how many of those that it was made with may
-    not be used any more, `removed_at` when its adapter was removed.
+    """Return a version with its run, artefacts and aliases. `verdict` is of the run's newest
+    evaluation, `withdrawn_examples` counts the withdrawn examples that it was made with,
+    `removed_at` is the removal of its adapter.
     """
     return _version_view(
         session,
@@ -109,7 +107,7 @@ def version_view(session: Session, version: VersionRow) -> View:
 
 def _version_view(session: Session, version: VersionRow, withdrawn: int) -> View:
     row = aliases_of(session, version.model)
-    named = [
+    aliases = [
         alias
         for alias in ("champion", "previous", "challenger")
         if row and getattr(row, alias) == version.name
@@ -121,7 +119,7 @@ def _version_view(session: Session, version: VersionRow, withdrawn: int) -> View
         "model": version.model,
         "version": version.name,
         "number": version.number,
-        "aliases": named,
+        "aliases": aliases,
         "created_at": version.created_at,
         "parent_version": version.parent,
         "run_id": version.run_id,
@@ -144,9 +142,7 @@ def _version_view(session: Session, version: VersionRow, withdrawn: int) -> View
 
 
 def lineage_view(session: Session, version: VersionRow) -> View:
-    """A version's ancestors, itself first, the base last: each with the run and the batch that made
-    it.
-    """
+    """Return a version and its ancestors, the base last, each with its run and batch."""
     steps = [
         {
             "version": step.name,
@@ -163,7 +159,7 @@ def lineage_view(session: Session, version: VersionRow) -> View:
 
 
 def run_view(session: Session, run: RunRow) -> View:
-    """A run with its verdict and its loss curve."""
+    """Return a run with its verdict and its loss curve."""
     points = [
         {
             "step": point.step,
@@ -199,7 +195,7 @@ def run_view(session: Session, run: RunRow) -> View:
 
 
 def history_view(session: Session, model: str) -> list[View]:
-    """Who moved what, when, and on which evidence; newest first."""
+    """Return the audit entries of a model, newest first."""
     return [audit_view(row) for row in history_of(session, model, _LIMIT)]
 
 
@@ -216,14 +212,16 @@ def audit_view(row: AuditRow) -> View:
 
 
 def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -> list[View]:
-    """Some users who were forgotten, newest first, by what stands for them: how many answers of the
-    dataset service came, what waited, which examples in batches may not be used any more, and the
-    versions that were made with some of them.
+    """Return the withdrawals of some erased users, newest first: how many withdrawal events came,
+    how many examples were waiting or in batches, and the versions that were made with some of them.
     """
-    made, examples = withdrawn_ids_by_version(session, model), examples_by_user(session, model)
+    ids_by_version, examples = (
+        withdrawn_ids_by_version(session, model),
+        withdrawn_examples_by_user(session, model),
+    )
     views: dict[str, View] = {}
     for row in withdrawals_of(session, model, forgotten):
-        theirs = {example.feedback_id for example in examples.get(row.user, ())}
+        feedback_ids = {example.feedback_id for example in examples.get(row.user, ())}
         view = views.setdefault(
             row.forgotten,
             {
@@ -233,17 +231,17 @@ def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -
                 "reason": row.reason,
                 "answers": 0,
                 "waiting": 0,
-                "examples": len(theirs),
+                "examples": len(feedback_ids),
                 "batches": len({example.batch_id for example in examples.get(row.user, ())}),
                 "versions": [
                     version.name
                     for version in versions_of(session, model)
-                    if theirs & made.get(version.name, frozenset())
+                    if feedback_ids & ids_by_version.get(version.name, frozenset())
                 ],
             },
         )
         view["answers"] += 1
-        # Each part of a long answer says it.
+        # Every part of a long withdrawal repeats the number.
         view["waiting"] += row.waiting if row.part == 0 else 0
     return list(views.values())
 

@@ -1,6 +1,4 @@
-"""The API for people to try: the OpenAPI document, shown by Swagger UI from files that the registry
-itself serves.
-"""
+"""Interactive API documentation: Swagger UI on the OpenAPI document, from local files."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -10,15 +8,15 @@ from services.registry.pages.rendering import Templates
 PATH = "/docs"
 
 _POLICY = {
-    # Swagger UI puts its pictures into its style sheet, and styles into what it makes.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; base-uri "
-    "'none'; "
-    "object-src 'none'; form-action 'self'; frame-ancestors 'none'",
+    # Swagger UI has images in its style sheet and inline styles in its elements.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; base-uri 'none'; object-src 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
 }
 
 
 def routes(templates: Templates) -> APIRouter:
-    """`/docs`, and `/redoc`, which leads there."""
+    """Routes for `/docs`, and for `/redoc`, which redirects to it."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(PATH)
@@ -26,7 +24,7 @@ def routes(templates: Templates) -> APIRouter:
         return templates.page("api.html", headers=_POLICY)
 
     @router.get("/redoc")
-    async def show_api_otherwise() -> Response:
+    async def redirect_redoc() -> Response:
         return RedirectResponse(PATH, 308)
 
     return router

@@ -1,5 +1,5 @@
-"""What a batch was made of, read from the object store: counts, sources, reasons, and a few
-examples as they are stored.
+"""Contents of a batch, read from the object store: counts, sources, reasons, and a few examples
+as stored.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ _SAMPLES = 3
 
 
 class BatchExample(BaseModel):
-    """An example in a report; whatever else stands there is not shown."""
+    """An example of a batch report; other fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,33 +46,34 @@ class _Report(BaseModel):
 
 
 def batch_view(store: ObjectStore, manifest: Artefact, withdrawn: Collection[str]) -> View:
-    """A batch in numbers and examples. Examples that were `withdrawn` are not shown, only counted.
-    What cannot be read is a `problem`, and everything else is absent then.
+    """Return counts and examples of a batch. `withdrawn` examples are counted, not shown.
+
+    A batch that cannot be read has only the key `problem`.
     """
     try:
-        found = read_manifest(store, manifest)
-        samples = _samples(store, found)
+        batch = read_manifest(store, manifest)
+        samples = _samples(store, batch)
     except RatchetError as error:
         return {"problem": str(error)}
     return {
         "problem": None,
-        "kinds": [_kind(found, kind) for kind in EXAMPLE_KINDS],
-        "sources": _counted(found, "sources"),
-        "feedback_types": _counted(found, "feedback_types"),
-        "model_versions": _counted(found, "model_versions"),
-        "dropped": sorted_by_count(found.dropped),
-        "held_back": sorted_by_count(found.held_back),
+        "kinds": [_kind(batch, kind) for kind in EXAMPLE_KINDS],
+        "sources": _counts(batch, "sources"),
+        "feedback_types": _counts(batch, "feedback_types"),
+        "model_versions": _counts(batch, "model_versions"),
+        "dropped": sorted_by_count(batch.dropped),
+        "held_back": sorted_by_count(batch.held_back),
         "reasons": [
             (kind, reason, count)
-            for kind, counts in found.reasons.items()
+            for kind, counts in batch.reasons.items()
             for reason, count in sorted_by_count(counts)
         ],
-        "mean_reward": found.mean_reward,
-        "feedback_ids": found.feedback_ids,
-        "offsets": found.offsets,
-        "files": [("data", file.kind, file.artefact) for file in found.files],
+        "mean_reward": batch.mean_reward,
+        "feedback_ids": batch.feedback_ids,
+        "offsets": batch.offsets,
+        "files": [("data", file.kind, file.artefact) for file in batch.files],
         "samples": [sample for sample in samples if sample.feedback_id not in withdrawn],
-        "withdrawn": sum(feedback_id in withdrawn for feedback_id in found.feedback_ids),
+        "withdrawn": sum(feedback_id in withdrawn for feedback_id in batch.feedback_ids),
     }
 
 
@@ -81,30 +82,28 @@ def sorted_by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _kind(manifest: BatchManifest, kind: ExampleKind) -> View:
-    made = manifest.made_of.get(kind)
+    composition = manifest.made_of.get(kind)
     counts: Mapping[str, int] = manifest.counts.model_dump()
     return {
         "kind": kind,
         "examples": counts[kind],
-        "users": made.users if made else None,
-        "reward": made.reward if made else None,
+        "users": composition.users if composition else None,
+        "reward": composition.reward if composition else None,
     }
 
 
-def _counted(manifest: BatchManifest, what: str) -> list[tuple[str, int]]:
-    """Members by one of the countings of their composition; preferences are training examples
-    again.
-    """
+def _counts(manifest: BatchManifest, field: str) -> list[tuple[str, int]]:
+    """Sum the counts of one field over the member kinds; preferences are training examples too."""
     totals: dict[str, int] = {}
     for kind in MEMBER_KINDS:
-        made = manifest.made_of.get(kind)
-        for name, count in (getattr(made, what) if made else {}).items():
+        composition = manifest.made_of.get(kind)
+        for name, count in (getattr(composition, field) if composition else {}).items():
             totals[name] = totals.get(name, 0) + count
     return sorted_by_count(totals)
 
 
 def _samples(store: ObjectStore, manifest: BatchManifest) -> Sequence[BatchExample]:
-    """Those that the report drew; of a batch without a report, the first of each kind."""
+    """Return the examples of the report; without a report, the first of each kind."""
     try:
         if manifest.report is not None:
             return _Report.model_validate_json(get_verified(store, manifest.report)).samples

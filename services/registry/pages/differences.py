@@ -1,4 +1,4 @@
-"""What two versions differ in. Pure."""
+"""Differences between two versions. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Nested = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A value that is not the same in both; None where one of them has none."""
+    """A value that differs between two mappings; None where it is missing in one."""
 
     name: str
     first: Any
@@ -18,7 +18,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPair:
-    """What two versions answered to the same prompt."""
+    """The answers of two versions to the same prompt."""
 
     messages: tuple[Mapping[str, str], ...]
     first: str
@@ -30,31 +30,31 @@ class AnswerPair:
 
 
 def differences(first: Nested, second: Nested) -> list[Difference]:
-    """The values of two nested mappings that differ, under names with dots, in the order of the
-    first and then of the second.
+    """Return the values that differ between two nested mappings, with dotted names, in the order of
+    the first mapping and then of the second.
     """
-    one, other = dict(_flat(first)), dict(_flat(second))
+    left, right = dict(_flatten(first)), dict(_flatten(second))
     return [
-        Difference(name, one.get(name), other.get(name))
-        for name in one | other
-        if one.get(name) != other.get(name)
+        Difference(name, left.get(name), right.get(name))
+        for name in left | right
+        if left.get(name) != right.get(name)
     ]
 
 
 def answer_pairs(first: Iterable[Nested], second: Iterable[Nested]) -> list[AnswerPair]:
-    """The prompts that both versions were probed with, in the order of the first, with both
-    answers. A probe is that of an event.
+    """Return both answers to the prompts that both versions were probed with, in the order of the
+    first version. Probes have the form of `CheckpointSaved.probes`.
     """
-    others = {_prompt(probe): answer_of(probe) for probe in second}
+    answers = {_prompt(probe): answer_of(probe) for probe in second}
     return [
-        AnswerPair(tuple(probe["messages"]), answer_of(probe), others[_prompt(probe)])
+        AnswerPair(tuple(probe["messages"]), answer_of(probe), answers[_prompt(probe)])
         for probe in first
-        if _prompt(probe) in others
+        if _prompt(probe) in answers
     ]
 
 
 def answer_of(probe: Nested) -> str:
-    """A probe's answer as a text, without the token that ends it."""
+    """Return a probe's answer as text, without the end-of-turn token."""
     texts = [token["text"] for token in probe["answer"]]
     if texts and texts[-1].startswith("<") and texts[-1].endswith(">"):
         texts.pop()
@@ -65,9 +65,9 @@ def _prompt(probe: Nested) -> tuple[tuple[str, str], ...]:
     return tuple((message["role"], message["content"]) for message in probe["messages"])
 
 
-def _flat(values: Nested, before: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten(values: Nested, prefix: str = "") -> Iterable[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
+            yield from _flatten(value, f"{prefix}{name}.")
         else:
-            yield before + name, value
+            yield prefix + name, value

@@ -1,4 +1,4 @@
-"""Errors as pages: what is the matter, and where to go from there."""
+"""Error pages: the error, and a link to continue."""
 
 from collections.abc import Callable, Coroutine
 from inspect import isawaitable
@@ -15,45 +15,45 @@ from services.registry.pages.rendering import Templates
 from services.registry.pages.sign_in import redirect_to_sign_in
 from shared.errors import RatchetError, Unavailable, UnknownModel
 
-Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def page_route_class(templates: Templates) -> type[APIRoute]:
-    """A kind of route whose errors are answered as pages."""
+    """Return a route class whose errors are rendered as pages."""
 
     class PageRoute(APIRoute):
-        def get_route_handler(self) -> Answer:
+        def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
 
-            async def answer(request: Request) -> Response:
+            async def handle_errors(request: Request) -> Response:
                 try:
                     return await handle(request)
                 except Unauthenticated:
-                    if not _is_for_people(request):
+                    if not _wants_html(request):
                         raise
                     return redirect_to_sign_in(request)
                 except (RatchetError, RequestValidationError, HTTPException) as error:
                     return _page(templates, request, error)
 
-            return answer
+            return handle_errors
 
     return PageRoute
 
 
 def install_error_pages(app: FastAPI, templates: Templates) -> None:
-    """Answer people who ask for a path that is none with a page, and programs as before."""
-    otherwise = app.exception_handlers[HTTPException]
+    """Render unknown paths as pages for browsers, and keep problem details for programs."""
+    default_handler = app.exception_handlers[HTTPException]
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        if _is_for_people(request) and not request.url.path.startswith("/api/"):
+        if _wants_html(request) and not request.url.path.startswith("/api/"):
             return _page(templates, request, error)
-        answer = otherwise(request, error)
-        return await answer if isawaitable(answer) else answer
+        response = default_handler(request, error)
+        return await response if isawaitable(response) else response
 
 
-def _is_for_people(request: Request) -> bool:
-    """Whether a browser asks for a page, and not a program for an answer."""
+def _wants_html(request: Request) -> bool:
+    """Return whether the client accepts HTML, as browsers do."""
     return "text/html" in request.headers.get("accept", "")
 
 
@@ -62,9 +62,9 @@ def _page(
     request: Request,
     error: RatchetError | RequestValidationError | HTTPException,
 ) -> Response:
-    status, title, detail, headers = _told(request, error)
+    status, title, detail, headers = _describe(request, error)
     model = None if isinstance(error, UnknownModel) else request.path_params.get("model")
-    again = isinstance(error, Unavailable)
+    retryable = isinstance(error, Unavailable)
     return templates.page(
         "error.html",
         status,
@@ -73,20 +73,20 @@ def _page(
         title=title,
         detail=detail,
         model=model,
-        again=again,
+        retryable=retryable,
     )
 
 
-def _told(
+def _describe(
     request: Request, error: RatchetError | RequestValidationError | HTTPException
 ) -> tuple[int, str, str, dict[str, str] | None]:
-    """Status, title, what is the matter, and headers that have to go with it."""
+    """Return the status, title, detail and headers of an error."""
     if isinstance(error, RequestValidationError):
         return 422, "invalid request", validation_summary(error), None
     if isinstance(error, HTTPException):
         if error.status_code == 404 and error.detail == "Not Found":
-            return 404, "no such page", f"There is no page at {request.url.path}.", None
-        return error.status_code, "not possible", str(error.detail), dict(error.headers or {})
+            return 404, "page not found", f"There is no page at {request.url.path}.", None
+        return error.status_code, "request failed", str(error.detail), dict(error.headers or {})
     status, title = status_of(error)
-    # What follows the first clause tells programs which path to ask.
+    # The clauses after the first are for API clients.
     return status, title, str(error).partition("; ")[0], None

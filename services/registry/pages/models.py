@@ -1,4 +1,4 @@
-"""The models at a glance, and one model with all that happened to it."""
+"""Views of the model list and of one model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,22 +24,20 @@ _RUNS = 20
 
 
 def model_summary_view(session: Session, model: str) -> View:
-    """A model in a few lines: who answers, what the gate said last, how held-out went from version
-    to version, what is in training.
-    """
+    """Return a model's summary: champion, last verdict, held-out scores, active training runs."""
     runs = runs_of(session, model, _LIMIT)
     versions = _versions(session, model, {})
     return {
         **model_view(session, model),
-        "last": next((_judged(run) for run in runs if run.verdict), None),
+        "last": next((_last_verdict(run) for run in runs if run.verdict), None),
         "running": [progress_view(run) for run in runs if run.state not in FINAL_STATES],
         **_trend(versions),
     }
 
 
 def model_page_view(session: Session, model: str) -> View:
-    """A model with its versions, its newest runs, and one time line. `rewarded` says whether
-    rewards in use are known.
+    """Return a model with its versions, newest runs and timeline. `rewarded` is true if it has live
+    rewards.
     """
     rewards = rewards_by_version(session, model)
     runs = runs_of(session, model, _LIMIT)
@@ -57,7 +55,7 @@ def model_page_view(session: Session, model: str) -> View:
 
 
 def progress_view(run: RunRow) -> View:
-    """How far a run is, or how it ended."""
+    """Return the progress of a run, or its outcome."""
     return {
         "model": run.model,
         "run_id": run.run_id,
@@ -79,7 +77,7 @@ def _versions(session: Session, model: str, rewards: Mapping[str, MeanReward]) -
     return [with_scores(row, rewards) for row in versions_view(session, model)]
 
 
-def _judged(run: RunRow) -> View:
+def _last_verdict(run: RunRow) -> View:
     return {
         "run_id": run.run_id,
         "version": run.version,
@@ -90,9 +88,7 @@ def _judged(run: RunRow) -> View:
 
 
 def _trend(versions: list[View]) -> View:
-    """The held-out scores, as a small picture and, where there are rewards in use, with those for a
-    plot.
-    """
+    """Return the held-out scores as a sparkline and a plot, with the live rewards if any."""
     scores = trend(versions)
     rewards = {row["version"]: row["reward"] for row in versions if row["reward"] is not None}
     plot: View = {
@@ -108,8 +104,8 @@ def _trend(versions: list[View]) -> View:
     }
     if rewards:
         values = [rewards[name].mean if name in rewards else None for name, _ in scores]
-        plot["lines"].append({"label": "mean reward in use", "values": values, "scale": "reward"})
-    return {"trend": scores, "spark": sparkline([score for _, score in scores]), "plot": plot}
+        plot["lines"].append({"label": "mean live reward", "values": values, "scale": "reward"})
+    return {"trend": scores, "sparkline": sparkline([score for _, score in scores]), "plot": plot}
 
 
 def _loss(session: Session, run: RunRow) -> Any:

@@ -1,6 +1,4 @@
-"""A move of the champion by hand: what answers now, what would answer, and afterwards what came of
-it.
-"""
+"""Views of a manual champion move: its confirmation and its result."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -29,27 +27,26 @@ _LIMIT = 200
 
 
 class ChampionChanged(RatchetError):
-    """The champion is no longer the one that a person decided about."""
+    """The champion changed after the confirmation page was shown."""
 
 
 def require_champion(session: Session, model: str, seen: str) -> None:
-    """Hold a model's aliases until the transaction ends. Raises MovedMeanwhile unless `seen` is the
-    champion.
+    """Lock a model's aliases until the transaction ends. Raises ChampionChanged unless `seen` is
+    the champion.
     """
     row = lock_aliases(session, model)
     if row is None or row.champion != seen:
-        answers = row.champion if row else "nothing"
+        champion = row.champion if row else "no version"
         raise ChampionChanged(
-            f"{answers} answers since you looked, no longer {seen}. Look at what would change now."
+            f"{champion} is the champion now, no longer {seen}. Check the change again."
         )
 
 
 def move_confirmation_view(
-    session: Session, model: str, kind: MoveKind, to: str | None, places: Sequence[str]
+    session: Session, model: str, kind: MoveKind, to: str | None, targets: Sequence[str]
 ) -> View:
-    """What a person decides about: `now` answers, `then` would, and `others` could. `then` is None
-    when there is nothing to move to unless one of the others is named. Raises UnknownVersion,
-    IllegalMove.
+    """Return the `current` and the `new` champion, and the `others` that can be selected. `new` is
+    None without a default version. Raises UnknownVersion or IllegalMove.
     """
     row = aliases_of(session, model)
     if row is None or row.champion is None:
@@ -62,8 +59,8 @@ def move_confirmation_view(
     names = [version.name for version in versions_of(session, model)]
     return {
         "model": model,
-        "now": _known(session, require_version(session, model, row.champion), places),
-        "then": _known(session, require_version(session, model, target), places)
+        "current": _version_view(session, require_version(session, model, row.champion), targets),
+        "new": _version_view(session, require_version(session, model, target), targets)
         if target
         else None,
         "others": [
@@ -71,16 +68,16 @@ def move_confirmation_view(
             for name in names
             if name != target and aliases.status_of(name) in ALLOWED_MOVES[kind]
         ],
-        "places": places,
+        "targets": targets,
     }
 
 
 def move_result_view(
-    session: Session, model: str, number: int, places: Sequence[str]
+    session: Session, model: str, number: int, targets: Sequence[str]
 ) -> View | None:
-    """What came of the champion's move `number`: since when its version answers at each place, or
-    what is in the way; None for a move that was not made. `overtaken` names what the champion moved
-    on to before.
+    """Return the result of the champion's move `number`, None for an unknown one: for each target,
+    the seconds until its version was deployed, or the problem. `overtaken` is the current champion
+    after a later move.
     """
     row, moves = aliases_of(session, model), champion_moves(session, model)
     if row is None or not 1 <= number <= len(moves):
@@ -91,14 +88,14 @@ def move_result_view(
         for deployment in deployments_of(session, model, _LIMIT)
         if deployment.move == number
     ]
-    at = []
-    for place in places:
-        rows = [deployment for deployment in reversed(newest_first) if deployment.target == place]
-        done = next((deployment for deployment in rows if deployment.state == "deployed"), None)
-        failed = rows[-1] if rows and done is None else None
-        seconds = (done.at - decided.at).total_seconds() if done else None
-        at.append(
-            {"place": place, "seconds": seconds, "problem": failed.reason if failed else None}
+    results = []
+    for target in targets:
+        rows = [deployment for deployment in reversed(newest_first) if deployment.target == target]
+        deployed = next((deployment for deployment in rows if deployment.state == "deployed"), None)
+        failed = rows[-1] if rows and deployed is None else None
+        seconds = (deployed.at - decided.at).total_seconds() if deployed else None
+        results.append(
+            {"target": target, "seconds": seconds, "problem": failed.reason if failed else None}
         )
     return {
         "number": number,
@@ -106,20 +103,20 @@ def move_result_view(
         "version": decided.to_version,
         "origin": decided.from_version,
         "reason": decided.reason,
-        "at": at,
-        "answers": all(each["seconds"] is not None for each in at),
-        "slowest": max((each["seconds"] or 0.0 for each in at), default=0.0),
+        "targets": results,
+        "serving": all(row["seconds"] is not None for row in results),
+        "slowest": max((row["seconds"] or 0.0 for row in results), default=0.0),
         "overtaken": row.champion if row.move != number else None,
     }
 
 
-def _known(session: Session, version: VersionRow, places: Sequence[str]) -> View:
-    """A version in short, and at which places its very bytes have answered as they should."""
+def _version_view(session: Session, version: VersionRow, targets: Sequence[str]) -> View:
+    """Return a version with the targets on which its file passed verification."""
     digest = version.merged_digest
     verified = [
-        place
-        for place in places
-        if digest and was_verified(session, version.model, place, version.name, digest)
+        target
+        for target in targets
+        if digest and was_verified(session, version.model, target, version.name, digest)
     ]
     return {
         **with_scores(version_view(session, version), rewards_by_version(session, version.model)),

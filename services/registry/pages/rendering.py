@@ -1,6 +1,4 @@
-"""Templates as answers. Every value is escaped, and a page may load nothing but what the registry
-itself serves.
-"""
+"""Rendering of templates: every value is escaped, and pages load only the registry's own files."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,24 +9,24 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from services.registry.pages import charts as pictures
+from services.registry.pages import charts
 from shared.clock import Clock
 
 FOLDER = Path(__file__).parent
 
 HEADERS = {
-    # No inline script and no inline style: what feedback says can be shown, and do nothing.
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; "
-    "frame-ancestors 'none'",
+    # No inline scripts and styles: text of feedback is shown and cannot run.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; object-src 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # With `no-referrer`, browsers would send forms without saying where they come from.
+    # With `no-referrer`, browsers would send forms with the origin `null`.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
 
 class Templates:
-    """The templates of the pages."""
+    """Renders the templates of the pages."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -45,7 +43,7 @@ class Templates:
             "value": _value,
             "breakable": _breakable,
         }
-        self._environment.globals |= {"pictures": pictures}
+        self._environment.globals |= {"charts": charts}
 
     def page(
         self,
@@ -54,7 +52,7 @@ class Templates:
         headers: Mapping[str, str] | None = None,
         **values: Any,
     ) -> HTMLResponse:
-        """A template filled in, with the headers that every page has."""
+        """Render a template with the headers of every page."""
         text = self._environment.get_template(template).render(values, clock=self._clock.now())
         return HTMLResponse(text, status, {**HEADERS, **(headers or {})})
 
@@ -64,7 +62,7 @@ def _moment(at: datetime | None) -> str:
 
 
 def _short(value: Any) -> str:
-    """A digest or an id in few characters; the whole stands in the API."""
+    """Shorten a digest or an id; the API has the full value."""
     text = str(value).removeprefix("sha256:")
     return text if len(text) <= 16 else text[:12] + "…"
 
@@ -73,12 +71,15 @@ _LABELS = {
     "held_out": "held-out",
     "roll_back": "rolled back",
     "promote": "promoted",
-    "found": "founded",
-    "challenge": "challenges",
+    "found": "bootstrapped",
+    "challenge": "challenger",
     "withdraw": "withdrawn",
-    "forget": "forgotten",
-    "undeployed": "not deployed",
-    "reevaluate": "judged again",
+    "held": "awaiting promotion",
+    "retention": "regression set",
+    "canaries": "regression prompts",
+    "forget": "data withdrawn",
+    "undeployed": "deployment failed",
+    "reevaluate": "waiting for re-evaluation",
     "exact_match": "exact match",
     "json_validity": "JSON validity",
     "bleu": "BLEU",
@@ -87,17 +88,17 @@ _LABELS = {
 
 
 def _breakable(name: str) -> Markup:
-    """A name that may go on in another line after each underscore, where there is little room."""
+    """Allow line breaks after the underscores of a name."""
     return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _label(name: str) -> str:
-    """What people call what programs call `name`."""
+    """Return the display text of an identifier."""
     return _LABELS.get(name, name.replace("_", " "))
 
 
 def _value(value: Any) -> str:
-    """A value of a configuration or of metrics."""
+    """Format a value of a configuration or of metrics."""
     if value is None:
         return "–"
     if isinstance(value, bool):

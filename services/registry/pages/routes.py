@@ -1,5 +1,5 @@
-"""The registry for people: pages made here, which ask nothing of any other machine and need no
-script but for what moves by itself.
+"""Routes of the pages. They load nothing from other hosts and need JavaScript only for live updates
+and plots.
 """
 
 import asyncio
@@ -12,8 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from services.registry.api.authorization import require_operator, require_reader
 from services.registry.api.views import View
 from services.registry.app import Registry
-from services.registry.pages import api_docs as api_page
-from services.registry.pages import sign_in
+from services.registry.pages import api_docs, sign_in
 from services.registry.pages.batches import batch_view
 from services.registry.pages.errors import install_error_pages, page_route_class
 from services.registry.pages.forms import form_of
@@ -35,16 +34,16 @@ from services.registry.pages.versions import (
     version_page_view,
 )
 from services.registry.store.database import Session
-from services.registry.store.queries import withdrawn_feedback_ids
 from services.registry.store.tables import BatchRow
+from services.registry.store.withdrawal_queries import withdrawn_feedback_ids
 from services.registry.versions.moves import promote_by_operator, roll_back
 from shared.events import VersionPromoted, VersionRolledBack
 from shared.storage.object_store import ObjectStore
 
-LONGEST_REASON = 2000
+MAX_REASON_LENGTH = 2000
 
 WAIT_SECONDS = 3.0
-"""How long a form waits for a version to answer; after that the page that follows looks on."""
+"""How long a form waits for the deployment; after that the next page polls for it."""
 
 
 def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
@@ -58,12 +57,12 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         include_in_schema=False, route_class=route, dependencies=[Depends(require_operator)]
     )
 
-    async def batch(model: str, announced: BatchRow | None) -> View | None:
-        """What a batch was made of; None for one that was never announced here."""
-        if announced is None:
+    async def batch(model: str, row: BatchRow | None) -> View | None:
+        """Read the contents of a batch, None for an unknown batch."""
+        if row is None:
             return None
         withdrawn = await database.run(lambda session: withdrawn_feedback_ids(session, model))
-        return await asyncio.to_thread(batch_view, store, manifest_of(announced), withdrawn)
+        return await asyncio.to_thread(batch_view, store, manifest_of(row), withdrawn)
 
     @pages.get("/")
     async def index() -> Response:
@@ -76,26 +75,26 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
     @pages.get("/models/{model}")
     async def show_model(model: str, moved: int = 0) -> Response:
         registry.models.get(model)
-        places = registry.deployer.target_names(model)
+        targets = registry.deployer.target_names(model)
 
         def views(session: Session) -> tuple[View, View | None]:
-            return model_page_view(session, model), move_result_view(session, model, moved, places)
+            return model_page_view(session, model), move_result_view(session, model, moved, targets)
 
-        view, happened = await database.run(views)
-        return templates.page("model.html", model=view, happened=happened)
+        view, result = await database.run(views)
+        return templates.page("model.html", model=view, move_result=result)
 
     @pages.get("/models/{model}/moves/{number}")
     async def show_move(model: str, number: int) -> Response:
-        """What came of a move, for the model's page to look at until its version answers."""
+        """Result of a move, polled by the model's page until the version is deployed."""
         registry.models.get(model)
-        happened = await database.run(
+        result = await database.run(
             lambda session: move_result_view(
                 session, model, number, registry.deployer.target_names(model)
             )
         )
-        if happened is None:
-            raise HTTPException(404, f"{model} has had no move {number}")
-        return templates.page("_happened.html", model={"model": model}, happened=happened)
+        if result is None:
+            raise HTTPException(404, f"{model} has no move {number}")
+        return templates.page("_move_result.html", model={"model": model}, move_result=result)
 
     @pages.get("/models/{model}/versions/{version}")
     async def show_version(model: str, version: str) -> Response:
@@ -119,9 +118,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
 
     @pages.get("/models/{model}/runs/{run_id}/progress")
     async def show_progress(model: str, run_id: str) -> Response:
-        """A run's progress and points, for its page to look at while it goes on; at its end the
-        page is to be loaded anew.
-        """
+        """Progress of a run, polled by its page, which reloads when the run has ended."""
         registry.models.get(model)
         view = await database.run(lambda session: run_page_view(session, model, run_id))
         return templates.page(
@@ -144,23 +141,23 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         model: str,
         kind: MoveKind,
         to: str | None,
-        said: str = "",
+        reason: str = "",
         problem: str = "",
         status: int = 200,
     ) -> Response:
         registry.models.get(model)
-        places = registry.deployer.target_names(model)
+        targets = registry.deployer.target_names(model)
         choice = await database.run(
-            lambda session: move_confirmation_view(session, model, kind, to, places)
+            lambda session: move_confirmation_view(session, model, kind, to, targets)
         )
         return templates.page(
             "move.html",
             status,
             choice=choice,
             kind=kind,
-            said=said,
+            reason=reason,
             problem=problem,
-            longest=LONGEST_REASON,
+            max_length=MAX_REASON_LENGTH,
         )
 
     @forms.get("/models/{model}/rollback")
@@ -172,7 +169,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         return await confirmation(model, "promote", to)
 
     async def move(model: str, kind: MoveKind, form: dict[str, str]) -> Response:
-        """Move the champion as a person confirmed it; not when it has moved since they looked."""
+        """Move the champion as confirmed, unless it changed after the confirmation page was shown."""
         registry.models.get(model)
         to, seen, reason = (
             form.get("to", ""),
@@ -180,9 +177,9 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
             form.get("reason", "").strip(),
         )
         if not to or not seen:
-            raise HTTPException(400, "the form names no version; open the page again")
-        if not reason or len(reason) > LONGEST_REASON:
-            problem = f"Say why, in at most {LONGEST_REASON} characters: it is kept in the history."
+            raise HTTPException(400, "the form has no version; reload the page")
+        if not reason or len(reason) > MAX_REASON_LENGTH:
+            problem = f"Enter a reason of at most {MAX_REASON_LENGTH} characters."
             return await confirmation(model, kind, to, reason, problem, 422)
 
         def decide(
@@ -210,7 +207,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
 
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.include_router(sign_in.routes(templates))
-    app.include_router(api_page.routes(templates))
+    app.include_router(api_docs.routes(templates))
     app.include_router(pages)
     app.include_router(forms)
     install_error_pages(app, templates)

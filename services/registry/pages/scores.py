@@ -1,6 +1,4 @@
-"""What is known of how good a version is: its verdict and, in short, the scores that people ask
-for. Pure.
-"""
+"""Verdicts and summary scores of versions. Pure."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,28 +10,22 @@ from shared.events import Comparison, Measure, Verdict
 
 
 def verdict_of(stored: Json | None) -> Verdict | None:
-    """A verdict as it was kept; what older ones do not have is as it is in an event."""
+    """Parse a stored verdict; fields missing in older ones get the defaults of the event."""
     return Verdict.model_validate(stored) if stored else None
 
 
 def comparison(verdict: Verdict | None, name: str) -> Comparison | None:
-    return (
-        next((found for found in verdict.comparisons if found.name == name), None)
-        if verdict
-        else None
-    )
+    return next((row for row in verdict.comparisons if row.name == name), None) if verdict else None
 
 
 def measure(verdict: Verdict | None, name: str) -> Measure | None:
-    """One of the measures of answers: on what was held out, or else on the golden set."""
-    found = [each for each in verdict.measures if each.name == name] if verdict else []
-    return next(iter(sorted(found, key=lambda each: each.set != "held_out")), None)
+    """Return an answer metric, measured on the held-out set or else on the golden set."""
+    measures = [row for row in verdict.measures if row.name == name] if verdict else []
+    return next(iter(sorted(measures, key=lambda row: row.set != "held_out")), None)
 
 
 def with_scores(row: View, rewards: Mapping[str, MeanReward]) -> View:
-    """A version's view with its verdict as a value, its held-out score, its share of exact answers
-    and its reward in use.
-    """
+    """Add the parsed verdict, held-out score, exact-match rate and live reward to a version."""
     verdict = verdict_of(row["verdict"])
     held_out, exact = comparison(verdict, "held_out"), measure(verdict, "exact_match")
     return {
@@ -46,32 +38,32 @@ def with_scores(row: View, rewards: Mapping[str, MeanReward]) -> View:
 
 
 def trend(versions: list[View]) -> list[tuple[str, float]]:
-    """The held-out score of each version that has one and is no challenger, oldest first, after
-    what the first was compared with.
+    """Return the held-out score of each version except challengers, oldest first, after the
+    baseline of the first one.
 
-    Each stands against the examples that were held out at its time, so a step is surer than the
+    Each score is over the examples held out at its time, so single steps are more reliable than the
     whole line.
     """
-    known = [
+    scored = [
         row
         for row in reversed(versions)
         if row["held_out"] is not None and "challenger" not in row["aliases"]
     ]
-    if not known:
+    if not scored:
         return []
-    first = comparison(known[0]["verdict"], "held_out")
-    assert first is not None, "a held-out score is that of a comparison"
+    first = comparison(scored[0]["verdict"], "held_out")
+    assert first is not None, "every held-out score belongs to a comparison"
     return [
-        (known[0]["verdict"].baseline_version, first.baseline),
-        *((row["version"], row["held_out"]) for row in known),
+        (scored[0]["verdict"].baseline_version, first.baseline),
+        *((row["version"], row["held_out"]) for row in scored),
     ]
 
 
 IntervalSign = Literal["good", "bad", "unsure"]
 
 
-def interval_sign(found: Comparison | Measure) -> IntervalSign:
-    """Whether an interval lies above zero, below it, or on both sides."""
-    if found.lower is None or found.upper is None or found.lower <= 0 <= found.upper:
+def interval_sign(row: Comparison | Measure) -> IntervalSign:
+    """Classify a confidence interval: above zero, below zero, or including it."""
+    if row.lower is None or row.upper is None or row.lower <= 0 <= row.upper:
         return "unsure"
-    return "good" if found.lower > 0 else "bad"
+    return "good" if row.lower > 0 else "bad"

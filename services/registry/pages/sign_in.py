@@ -1,6 +1,4 @@
-"""Signing in with a browser, which sends no header of its own: the token goes into a cookie that no
-script can read.
-"""
+"""Browser sign-in: stores the token in a cookie that scripts cannot read."""
 
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -22,7 +20,7 @@ PATH = "/sign-in"
 
 
 def routes(templates: Templates) -> APIRouter:
-    """`/sign-in` and `/sign-out`."""
+    """Routes for `/sign-in` and `/sign-out`."""
     router = APIRouter(include_in_schema=False)
 
     def page(
@@ -46,28 +44,28 @@ def routes(templates: Templates) -> APIRouter:
                 401,
                 {"WWW-Authenticate": InvalidToken.challenge},
             )
-        answer = RedirectResponse(onward, 303, headers=HEADERS)
-        answer.set_cookie(COOKIE, token, **_kept(request))
-        return answer
+        response = RedirectResponse(onward, 303, headers=HEADERS)
+        response.set_cookie(COOKIE, token, **_cookie_options(request))
+        return response
 
     @router.post("/sign-out")
     async def sign_out(request: Request) -> Response:
         _require_own_page(request)
-        answer = RedirectResponse(PATH, 303, headers=HEADERS)
-        answer.delete_cookie(COOKIE, **_kept(request))
-        return answer
+        response = RedirectResponse(PATH, 303, headers=HEADERS)
+        response.delete_cookie(COOKIE, **_cookie_options(request))
+        return response
 
     return router
 
 
 def redirect_to_sign_in(request: Request) -> Response:
-    """To the page where one signs in, and from there back to what was asked for."""
+    """Redirect to the sign-in page, which then redirects back to the request."""
     onward = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"{PATH}?onward={quote(onward, safe='')}", 303)
 
 
 def safe_path(path: str) -> str:
-    """A path of this registry; `/` for what leads elsewhere."""
+    """Return a path of this registry, `/` for anything that leads to another host."""
     try:
         parts = urlsplit(path)
     except ValueError:
@@ -84,14 +82,14 @@ def safe_path(path: str) -> str:
 def _require_own_page(request: Request) -> None:
     if not is_same_origin(request):
         raise Forbidden(
-            "this form has to come from the registry's own page; programs send "
-            "`Authorization: Bearer <token>` instead"
+            "this form is accepted from the registry's own pages only; programs send "
+            "`Authorization: Bearer <token>`"
         )
 
 
-def _kept(request: Request) -> dict[str, Any]:
-    """For this registry's own pages alone. TLS may end before the registry; the browser says
-    whether it uses it.
+def _cookie_options(request: Request) -> dict[str, Any]:
+    """Return the options of the sign-in cookie. TLS may end before the registry, so the `Origin`
+    decides on `Secure`.
     """
     return {
         "httponly": True,

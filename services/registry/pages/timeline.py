@@ -1,6 +1,4 @@
-"""One time line of a model: verdicts, moves of the aliases, withdrawals and deployments, newest
-first. Pure.
-"""
+"""Timeline of a model: verdicts, alias moves, withdrawals and deployments, newest first. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +13,14 @@ _MOVES_TO = frozenset({"promote", "roll_back"})
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """Something that happened. `kind` is an action of the history, an end of a run, or the state of
-    a deployment; `reward` is that of the version's answers since, where it is known.
+    """A timeline entry. `kind` is an audit action, a run's final state, or a deployment state;
+    `reward` is the version's mean live reward, if it has one.
     """
 
     at: datetime
     kind: str
     version: str | None
-    origin: str | None
+    from_version: str | None
     run_id: str | None
     by: str
     reasons: tuple[str, ...]
@@ -35,18 +33,18 @@ def timeline(
     deployments: Sequence[DeploymentRow],
     rewards: Mapping[str, MeanReward],
 ) -> list[TimelineEntry]:
-    """What happened to a model, newest first. A challenge that was answered by a promotion at once
-    is told by the promotion, and a run that ended without a version by its verdict.
+    """Return the timeline of a model, newest first. A challenger that was promoted immediately has
+    only the entry of its promotion; a run without a version has the entry of its verdict.
     """
     promoted = {(row.to_version, row.at) for row in history if row.action == "promote"}
-    told = [
+    audited = [
         row
         for row in history
         if not (row.action == "challenge" and (row.to_version, row.at) in promoted)
     ]
     entries = [
         *(_of_deployment(row) for row in deployments),
-        *(_of_history(row, rewards) for row in told),
+        *(_of_history(row, rewards) for row in audited),
         *(
             _of_run(run)
             for run in runs
@@ -63,7 +61,7 @@ def _of_history(row: AuditRow, rewards: Mapping[str, MeanReward]) -> TimelineEnt
         at=row.at,
         kind=row.action,
         version=row.to_version,
-        origin=row.from_version if row.action in _MOVES_TO else None,
+        from_version=row.from_version if row.action in _MOVES_TO else None,
         run_id=row.evidence.get("run_id"),
         by=row.actor,
         reasons=tuple(reasons or [row.reason]),
@@ -82,7 +80,7 @@ def _of_run(run: RunRow) -> TimelineEntry:
 
 def _of_deployment(row: DeploymentRow) -> TimelineEntry:
     failed = row.state != "deployed"
-    reasons = (f"at {row.step}: {row.reason}",) if failed else (f"it took {row.seconds:.1f} s",)
+    reasons = (f"at {row.step}: {row.reason}",) if failed else (f"took {row.seconds:.1f} s",)
     return TimelineEntry(
         row.at, "undeployed" if failed else "deployed", row.version, None, None, row.target, reasons
     )

@@ -1,6 +1,4 @@
-"""One version or one run: how it was made, of what, and how it was judged; two versions; a
-version's line of descent.
-"""
+"""Views of a version, a run, a comparison of two versions, and a lineage."""
 
 from services.registry.api.problems import UnknownRun
 from services.registry.api.views import View, audit_view, deployment_view, run_view, version_view
@@ -23,9 +21,7 @@ from shared.events import Artefact, Verdict
 
 
 def version_page_view(session: Session, model: str, name: str) -> View:
-    """A version with its run, its artefacts, where it was served, and its probes. Raises
-    UnknownVersion.
-    """
+    """Return a version with its run, artefacts, deployments and probes. Raises UnknownVersion."""
     version = require_version(session, model, name)
     view = with_scores(version_view(session, version), rewards_by_version(session, model))
     run = session.get(RunRow, version.run_id) if version.run_id else None
@@ -42,7 +38,7 @@ def version_page_view(session: Session, model: str, name: str) -> View:
 
 
 def run_page_view(session: Session, model: str, run_id: str) -> View:
-    """A run, whether it has ended or not. Raises UnknownRun."""
+    """Return a run, finished or not. Raises UnknownRun."""
     run = session.get(RunRow, run_id)
     if run is None or run.model != model:
         raise UnknownRun(f"{model} has no run {run_id!r}")
@@ -55,45 +51,39 @@ def run_page_view(session: Session, model: str, run_id: str) -> View:
 
 
 def evaluation_view(verdict: Verdict | None) -> View | None:
-    """A verdict with each comparison as a place on an axis, and whether its interval is clear of
-    zero.
-    """
+    """Return a verdict with a bar and a sign for the confidence interval of each comparison."""
     if verdict is None:
         return None
-    rows = [
-        (found.lower, found.difference, found.upper, found.margin) for found in verdict.comparisons
-    ]
+    rows = [(row.lower, row.difference, row.upper, row.margin) for row in verdict.comparisons]
     return {
         "verdict": verdict,
         "comparisons": [
-            {"found": found, "span": span, "sign": interval_sign(found)}
-            for found, span in zip(verdict.comparisons, interval_bars(rows), strict=True)
+            {"comparison": comparison, "bar": bar, "sign": interval_sign(comparison)}
+            for comparison, bar in zip(verdict.comparisons, interval_bars(rows), strict=True)
         ],
     }
 
 
 def compare_view(session: Session, model: str, first: str, second: str) -> View:
-    """What differs between two versions, and what both answered to the same prompts. Raises
+    """Return the differences between two versions, and their answers to the same prompts. Raises
     UnknownVersion.
     """
-    one, other = require_version(session, model, first), require_version(session, model, second)
+    left, right = require_version(session, model, first), require_version(session, model, second)
     rewards = rewards_by_version(session, model)
-    views = [with_scores(version_view(session, version), rewards) for version in (one, other)]
+    views = [with_scores(version_view(session, version), rewards) for version in (left, right)]
     facts = [
-        _facts(session, version, view) for version, view in zip((one, other), views, strict=True)
+        _facts(session, version, view) for version, view in zip((left, right), views, strict=True)
     ]
     return {
         "first": views[0],
         "second": views[1],
         "differences": differences(*facts),
-        "answers": answer_pairs(one.probes, other.probes),
+        "answers": answer_pairs(left.probes, right.probes),
     }
 
 
 def lineage_page_view(session: Session, model: str, name: str) -> View:
-    """A version and its ancestors, from feedback to deployment, each in the order in which it
-    happened. Raises UnknownVersion.
-    """
+    """Return a version's lineage, each step from feedback to deployment. Raises UnknownVersion."""
     version = require_version(session, model, name)
     moves = champion_moves(session, model)
     steps = [
@@ -114,7 +104,7 @@ def lineage_page_view(session: Session, model: str, name: str) -> View:
 
 
 def version_names(session: Session, model: str) -> list[str]:
-    """The versions of a model, newest first."""
+    """Return the names of a model's versions, newest first."""
     return [version.name for version in versions_of(session, model)]
 
 
@@ -134,15 +124,15 @@ def _run_view(session: Session, run: RunRow) -> View:
 
 
 def _artefacts(version: VersionRow, batch: BatchRow | None) -> list[tuple[str, str, str]]:
-    """What a version consists of: what it is, where it lies, and the digest of its bytes."""
-    found = [
+    """Return the artefacts of a version as (name, location, digest)."""
+    artefacts = [
         ("adapter", version.adapter_uri, version.adapter_digest),
         ("merged file", version.merged_path, version.merged_digest),
         ("base", "model.safetensors of the base", version.base_digest),
         ("model file", f"models/{version.model}.yaml", version.model_digest),
         ("batch", batch.manifest_uri if batch else None, batch.manifest_digest if batch else None),
     ]
-    return [(what, uri or "", digest) for what, uri, digest in found if digest]
+    return [(name, uri or "", digest) for name, uri, digest in artefacts if digest]
 
 
 def manifest_of(batch: BatchRow) -> Artefact:
@@ -150,7 +140,7 @@ def manifest_of(batch: BatchRow) -> Artefact:
 
 
 def _facts(session: Session, version: VersionRow, view: View) -> View:
-    """What is compared of a version: how it was made, of what, and how it was judged."""
+    """Return the compared facts of a version: configuration, data and evaluation."""
     batch = batch_of(session, version.batch_id) if version.batch_id else None
     verdict: Verdict | None = view["verdict"]
     return {
@@ -161,13 +151,11 @@ def _facts(session: Session, version: VersionRow, view: View) -> View:
         "configuration": version.configuration or {},
         "batch": {"number": batch.number, **batch.counts} if batch else {},
         "training": version.metrics or {},
-        "verdict": _judgement(verdict) if verdict else {},
+        "verdict": _verdict_scores(verdict) if verdict else {},
     }
 
 
-def _judgement(verdict: Verdict) -> View:
-    scores: View = {found.name: round(found.candidate, 4) for found in verdict.comparisons}
-    measures = {
-        f"{found.name} on {found.set}": round(found.candidate, 4) for found in verdict.measures
-    }
+def _verdict_scores(verdict: Verdict) -> View:
+    scores: View = {row.name: round(row.candidate, 4) for row in verdict.comparisons}
+    measures = {f"{row.name} on {row.set}": round(row.candidate, 4) for row in verdict.measures}
     return {"decision": verdict.decision, "against": verdict.baseline_version, **scores, **measures}

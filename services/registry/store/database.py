@@ -1,8 +1,10 @@
 """The database: opened once, used in transactions from worker threads.
 
-Transactions take place as if one came after the other: SQLite lets one write at a time, PostgreSQL
-is asked for SERIALIZABLE and ends one of two that it cannot put in an order; that one is done
-again.
+Transactions are serialisable: SQLite allows one writer at a time; PostgreSQL runs at SERIALIZABLE
+and aborts one of two conflicting transactions, which is then retried.
+
+The retries here are not `shared.retry`: they run in worker threads, repeat on conflicts only, and
+pause for different times so that conflicting transactions do not meet again.
 """
 
 import asyncio
@@ -33,52 +35,50 @@ __all__ = [
 
 R = TypeVar("R")
 
-_IN_CONFLICT = frozenset({"40001", "40P01"})
-"""PostgreSQL's codes for a serialisation failure and for a deadlock."""
+_CONFLICT_CODES = frozenset({"40001", "40P01"})
+"""PostgreSQL's codes for a serialisation failure and a deadlock."""
 
-_THERE_ALREADY = "23505"
-"""Its code for a second row where one may be. It comes also in place of a serialisation failure
-(PostgreSQL's manual, 13.5).
+_UNIQUE_VIOLATION = "23505"
+"""PostgreSQL's code for a unique violation, which may also stand for a serialisation failure
+(PostgreSQL manual, 13.5).
 """
 
 _ATTEMPTS = 20
-_ATTEMPTS_AT_WHAT_IS_THERE = 3
-_LONGEST_PAUSE_SECONDS = 0.5
+_UNIQUE_VIOLATION_ATTEMPTS = 3
+_MAX_PAUSE_SECONDS = 0.5
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer, or is locked for too long."""
+    """The database does not respond, or is locked for too long."""
 
 
 class TransactionConflict(Unavailable):
-    """The transaction could not be put in an order with others that ran beside it; nothing of it
-    happened.
-    """
+    """The transaction conflicted with a concurrent one and was rolled back."""
 
 
 class UnstorableValue(Unprocessable):
-    """A value that a column does not take: too long, too large, or a text with a NUL."""
+    """A value that a column cannot store: too long, too large, or a text with a NUL character."""
 
 
 class Database:
-    """SQL behind three calls. `password_file` holds the password, where the URL does not.
+    """Runs work in transactions. `password_file` has the password when the URL does not.
 
-    Raises SettingsError for a URL that is none, and for a file that cannot be read or is empty.
+    Raises SettingsError for an invalid URL, and for a password file that is unreadable or empty.
     """
 
     def __init__(self, url: str, password_file: Path | None = None) -> None:
         try:
             parsed = make_url(url)
             if password_file is not None:
-                parsed = parsed.set(password=_password_in(password_file))
+                parsed = parsed.set(password=_read_password(password_file))
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            serially = (
+            isolation = (
                 {"isolation_level": "SERIALIZABLE"}
                 if parsed.get_backend_name() == "postgresql"
                 else {}
             )
-            self._engine = create_engine(parsed, pool_pre_ping=True, **serially)
+            self._engine = create_engine(parsed, pool_pre_ping=True, **isolation)
         except (ArgumentError, ImportError) as error:
             raise SettingsError(
                 f"RATCHET_DATABASE: expected an SQLAlchemy URL whose driver is installed: {error}"
@@ -88,33 +88,32 @@ class Database:
 
     @property
     def folder(self) -> Path | None:
-        """Where its file lies; None when it has none on this machine."""
+        """The folder of the database file; None when it is not a file on this machine."""
         url = self._engine.url
         is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
         return Path(str(url.database)).parent if is_file else None
 
     def migrate(self) -> None:
-        """Have the tables in the form that this registry knows. Raises DatabaseUnavailable or
-        DatabaseAhead.
-        """
-        with _in_our_words():
+        """Apply the missing migrations. Raises DatabaseUnavailable or SchemaTooNew."""
+        with _translate_errors():
             migrate(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Everything in the body happens, or nothing. Raises DatabaseUnavailable, InConflict or
-        Unstorable.
+        """Commit everything in the body, or nothing.
+
+        Raises DatabaseUnavailable, TransactionConflict or UnstorableValue.
         """
         with (
-            _in_our_words(),
+            _translate_errors(),
             Session(self._engine, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
 
     def run_sync(self, work: Callable[[Session], R]) -> R:
-        """Do `work` in a transaction, again from its beginning where it was in conflict: it changes
-        nothing but its session.
+        """Run `work` in a transaction and return its result. After a conflict it runs again from
+        the start, so it must change nothing but its session.
         """
         for attempt in range(_ATTEMPTS - 1):
             try:
@@ -123,25 +122,19 @@ class Database:
             except TransactionConflict:
                 pass
             except IntegrityError as error:
-                # Two that met may both have written what may be there once; only what is still
-                # refused then is a fault.
+                # Two concurrent transactions may insert the same unique row; it is an error only if
+                # it repeats.
                 if (
-                    getattr(error.orig, "sqlstate", None) != _THERE_ALREADY
-                    or attempt >= _ATTEMPTS_AT_WHAT_IS_THERE
+                    getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION
+                    or attempt >= _UNIQUE_VIOLATION_ATTEMPTS
                 ):
                     raise
-            # Those in conflict wait for different times, so that they do not meet again.
-            time.sleep(
-                _LONGEST_PAUSE_SECONDS
-                * (attempt + 1)
-                / _ATTEMPTS
-                * hash_fraction(str(threading.get_ident()), attempt)
-            )
+            _pause(attempt)
         with self.transaction() as session:
             return work(session)
 
     async def run(self, work: Callable[[Session], R]) -> R:
-        """As `do`, in a thread, so that the event loop goes on."""
+        """Run `run_sync` in a worker thread."""
         return await asyncio.to_thread(self.run_sync, work)
 
     def close(self) -> None:
@@ -149,31 +142,35 @@ class Database:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise UnstorableValue(f"the database does not take a value: {error.orig}") from error
+        raise UnstorableValue(f"the database cannot store a value: {error.orig}") from error
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) in _IN_CONFLICT:
-            raise TransactionConflict(f"a transaction met another: {error.orig}") from error
+        if getattr(error.orig, "sqlstate", None) in _CONFLICT_CODES:
+            raise TransactionConflict(
+                f"a transaction conflicted with another: {error.orig}"
+            ) from error
         if isinstance(error, OperationalError):
-            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+            raise DatabaseUnavailable(f"the database does not respond: {error.orig}") from error
         if error.connection_invalidated:
-            raise DatabaseUnavailable(f"the database went away: {error.orig}") from error
+            raise DatabaseUnavailable(
+                f"the connection to the database was lost: {error.orig}"
+            ) from error
         raise
 
 
 def _adapt_to_sqlite(engine: Engine) -> None:
-    """Let writers queue: a transaction takes the write lock when it begins, where it would
-    otherwise fail in the middle.
+    """Let writers queue: each transaction takes the write lock at its start instead of failing
+    later.
     """
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA busy_timeout=10000")
-        _write_ahead(connection)
+        _enable_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
@@ -181,9 +178,9 @@ def _adapt_to_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _write_ahead(connection: Any) -> None:
-    """Have the file in WAL mode, which it stays in. Several processes may find it new at once, and
-    SQLite does not let them queue here.
+def _enable_wal(connection: Any) -> None:
+    """Switch the file to WAL mode permanently. Retries, since SQLite does not queue several
+    processes that do this at once.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -192,15 +189,16 @@ def _write_ahead(connection: Any) -> None:
         except sqlite3.OperationalError:
             if attempt == _ATTEMPTS - 1:
                 raise
-            time.sleep(
-                _LONGEST_PAUSE_SECONDS
-                * (attempt + 1)
-                / _ATTEMPTS
-                * hash_fraction(str(threading.get_ident()), attempt)
-            )
+            _pause(attempt)
 
 
-def _password_in(file: Path) -> str:
+def _pause(attempt: int) -> None:
+    """Wait a time that differs by thread and grows with the attempts."""
+    share = hash_fraction(str(threading.get_ident()), attempt)
+    time.sleep(_MAX_PAUSE_SECONDS * (attempt + 1) / _ATTEMPTS * share)
+
+
+def _read_password(file: Path) -> str:
     try:
         password = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

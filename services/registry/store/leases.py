@@ -1,9 +1,9 @@
-"""Leases: of several replicas, one at a time deploys a model, and one publishes.
+"""Leases: one of several replicas at a time deploys a model, and one publishes the outbox.
 
-A lease is a row. Its holder shows that it lives by a beat; whoever finds that the beat has stood
-still for as long as a lease lasts, by its own clock, takes the row over under the next term. So no
-clock is compared with another one. A holder counts its own time from before its beat, so that it
-stops before another may begin; what it writes after all, since it was paused, its term gives away.
+A lease is a row that its holder renews with a heartbeat counter. A replica that has seen the same
+heartbeat for the duration of a lease, by its own clock, takes the row over with the next term. No
+two clocks are compared. A holder measures its lease from before its heartbeat, so it stops before
+another replica can start. Late writes of a paused holder are refused by their outdated term.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ from shared.logs import Log
 
 LEASE_SECONDS = 10.0
 _BEATS = 4
-"""How many beats a lease lasts."""
+"""Heartbeats per lease duration."""
 
 
 class LeaseLost(Unavailable):
-    """Another replica has taken over; what this one was doing is not recorded."""
+    """Another replica holds the lease; the transaction of this replica is rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What is seen of a holder; alive while it changes."""
+    """Term and heartbeat counter of a holder, which is alive while they change."""
 
     term: int
     beat: int
 
 
 class Lease:
-    """A replica's part in a lease. `changed` is called when it was got or lost."""
+    """One replica's view of a lease. Calls `on_change` when the replica acquires or loses it."""
 
     def __init__(
         self,
@@ -62,27 +62,27 @@ class Lease:
         self._until = 0.0
         self._seen: Heartbeat | None = None
         self._seen_at = 0.0
-        self._one_at_a_time = asyncio.Lock()
+        self._claim_lock = asyncio.Lock()
 
     @property
     def held(self) -> bool:
-        """Whether this replica is the one, for now."""
+        """True while this replica holds the lease."""
         return self._term is not None and self._clock.monotonic() < self._until
 
     async def maintain(self) -> None:
-        """Get the lease when it is free, and keep it; until cancelled."""
+        """Acquire the lease when it is free and renew it, until cancelled."""
         while True:
             try:
                 await self.claim()
             except Unavailable as error:
-                self._log.warning("a lease cannot be kept", lease=self.name, reason=str(error))
+                self._log.warning("lease renewal failed", lease=self.name, reason=str(error))
                 if self._term is not None and not self.held:
                     self._lose()
             await asyncio.sleep(self._lasts / _BEATS)
 
     async def ensure_held(self) -> bool:
-        """Whether it is held; claimed where the last sign of life is a while ago. Raises
-        DatabaseUnavailable.
+        """Return whether this replica holds the lease, after renewing it if its last heartbeat is
+        old. Raises DatabaseUnavailable.
         """
         if self._term is not None and self._clock.monotonic() < self._until - self._lasts * (
             1 - 1 / _BEATS
@@ -91,21 +91,21 @@ class Lease:
         return await self.claim()
 
     async def claim(self) -> bool:
-        """Show a sign of life, or take the lease over when its holder shows none; whether it is
-        held. Raises DatabaseUnavailable.
+        """Send a heartbeat, or take over the lease of a dead holder. Returns whether this replica
+        holds it. Raises DatabaseUnavailable.
         """
-        async with self._one_at_a_time:
+        async with self._claim_lock:
             return await self._claim()
 
     async def release(self) -> None:
-        """Let another replica take over at once."""
+        """Release the lease, so another replica can acquire it immediately."""
         if self._term is not None:
             term, self._term = self._term, None
             with suppress(Unavailable):
                 await self._database.run(partial(_release, name=self.name, term=term))
 
     def guard(self, session: Session) -> None:
-        """In a transaction that writes what only the holder may write. Raises LeaseLost."""
+        """Check in a transaction that this replica still holds the lease. Raises LeaseLost."""
         row = lock_lease(session, self.name)
         if row is None or self._term is None or row.term != self._term:
             raise LeaseLost(f"another replica has taken over {self.name}")
@@ -124,9 +124,9 @@ class Lease:
             if self._term is not None:
                 self._lose()
             return False
-        got, self._term, self._until = term != self._term, term, began + self._lasts
-        if got:
-            self._log.info("lease", lease=self.name, term=term)
+        acquired, self._term, self._until = term != self._term, term, began + self._lasts
+        if acquired:
+            self._log.info("lease acquired", lease=self.name, term=term)
             self._changed()
         return True
 
@@ -139,7 +139,7 @@ class Lease:
 def _claim(
     session: Session, name: str, replica: str, term: int | None, overdue: Heartbeat | None
 ) -> tuple[int | None, Heartbeat]:
-    """The term of this replica if the lease is its own now, and what is seen of the holder."""
+    """Return this replica's term, None if it is not the holder, and the holder's heartbeat."""
     row = lock_lease(session, name)
     if row is None:
         row = LeaseRow(name=name, holder=None, term=0, beat=0)

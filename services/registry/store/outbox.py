@@ -1,5 +1,5 @@
-"""The outbox: an event is written in the transaction that decides it, and published afterwards, in
-order, at least once, by one replica at a time.
+"""Transactional outbox: an event is written in the transaction of its decision and published
+afterwards, in order, at least once, by one replica at a time.
 """
 
 import asyncio
@@ -24,20 +24,17 @@ from shared.messaging.topics import MODELS_VERSIONS
 
 SOURCE = "ratchet/registry"
 
-TRACE_HEADERS = "headers that tell what the work of a session follows from"
-"""In `Session.info`: the work itself decides about events, not about the records that will say
-them.
-"""
+TRACE_HEADERS = "trace headers"
+"""Key in `Session.info` for the trace headers of the events that a transaction enqueues."""
 
 _IDLE_SECONDS = 1.0
 _AT_ONCE = 100
 
 
 def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
-    """Have `event` published under the model's key if the transaction commits.
+    """Publish `event` with the model's key after the transaction has committed.
 
-    The model is locked, so that the events of one model are numbered in the order in which their
-    transactions commit.
+    Locks the model, so its events are numbered in the order in which their transactions commit.
     """
     lock_aliases(session, model)
     value, own = encode(event, SOURCE)
@@ -57,8 +54,8 @@ def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
 
 
 class OutboxPublisher:
-    """Publishes what waits, while no other replica does. While the bus is away it tries again;
-    nothing is skipped, so order holds.
+    """Publishes the outbox while this replica holds its lease. Retries while Kafka is unavailable;
+    skips nothing, so the order is kept.
     """
 
     def __init__(
@@ -78,18 +75,18 @@ class OutboxPublisher:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Something was enqueued."""
+        """Publish soon: events were enqueued."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Publish until cancelled."""
         try:
             while True:
                 self._wake.clear()
                 try:
                     more = await self.publish()
                 except Unavailable as error:
-                    self._log.warning("events wait in the outbox", reason=str(error))
+                    self._log.warning("outbox publishing failed, retrying", reason=str(error))
                     more = False
                 if not more:
                     with suppress(TimeoutError):
@@ -99,8 +96,8 @@ class OutboxPublisher:
             await self._lease.release()
 
     async def publish(self) -> bool:
-        """Publish what waits, up to a hundred events; whether more may wait. Nothing while another
-        replica does.
+        """Publish up to a hundred events. Returns whether more may wait; False while another
+        replica holds the lease.
         """
         if not await self._lease.ensure_held():
             return False

@@ -1,9 +1,9 @@
-"""What is asked of the tables."""
+"""Queries on versions, aliases, runs, deployments, leases and the outbox."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
@@ -12,6 +12,7 @@ from services.registry.store.tables import (
     AliasRow,
     AuditRow,
     BatchRow,
+    CanaryRewardRow,
     CanaryTargetRow,
     CanaryTrialRow,
     DeploymentRow,
@@ -22,23 +23,20 @@ from services.registry.store.tables import (
     RunPointRow,
     RunRow,
     VersionRow,
-    WithdrawnExampleRow,
 )
 from shared.events import Artefact
 
 
 @dataclass(frozen=True, slots=True)
 class MeanReward:
-    """What a version's answers earned in use: the mean of `count` rewards."""
+    """Mean of `count` rewards of live feedback on a version's answers."""
 
     mean: float
     count: int
 
 
 def rewards_by_version(session: Session, model: str) -> Mapping[str, MeanReward]:
-    """What the answers of each of a model's versions earned in use, of those that any reward is
-    kept of; in the order of first use.
-    """
+    """Return the mean live reward of each version that has rewards, in the order of first use."""
     rows = select(LiveRewardRow.version, func.count(), func.avg(LiveRewardRow.reward)).where(
         LiveRewardRow.model == model
     )
@@ -49,8 +47,8 @@ def rewards_by_version(session: Session, model: str) -> Mapping[str, MeanReward]
 
 
 def lock_aliases(session: Session, model: str) -> AliasRow | None:
-    """The row of a model's aliases, locked until the transaction ends, so that changes to one model
-    come one after the other.
+    """Return the row of a model's aliases, locked until the transaction ends, which serialises
+    the changes of a model.
     """
     return session.scalar(select(AliasRow).where(AliasRow.model == model).with_for_update())
 
@@ -72,7 +70,7 @@ def version_of_run(session: Session, run_id: str) -> VersionRow | None:
 
 
 def versions_by_name(session: Session, name: str) -> Sequence[VersionRow]:
-    """Versions of this name, of whichever model."""
+    """Return the versions of this name of all models."""
     return session.scalars(
         select(VersionRow).where(VersionRow.name == name).order_by(VersionRow.model)
     ).all()
@@ -81,7 +79,7 @@ def versions_by_name(session: Session, name: str) -> Sequence[VersionRow]:
 def versions_of(
     session: Session, model: str, before: int | None = None, limit: int | None = None
 ) -> Sequence[VersionRow]:
-    """Newest first; those with a number below `before`, at most `limit`."""
+    """Return at most `limit` versions with a number below `before`, newest first."""
     rows = select(VersionRow).where(VersionRow.model == model)
     if before is not None:
         rows = rows.where(VersionRow.number < before)
@@ -98,19 +96,19 @@ def next_number(session: Session, model: str) -> int:
 
 
 def adapter_of(version: VersionRow) -> Artefact | None:
-    """Where a version's adapter lies; the base itself has none."""
+    """Return the artefact of a version's adapter, None for the base."""
     if version.adapter_uri is None or version.adapter_digest is None:
         return None
     return Artefact(uri=version.adapter_uri, digest=version.adapter_digest)
 
 
 def adapter_removal_of(session: Session, run_id: str | None) -> AdapterRemovalRow | None:
-    """That of the adapter which a run left, if it was removed."""
+    """Return the removal of a run's adapter, None if it was not removed."""
     return session.get(AdapterRemovalRow, run_id) if run_id is not None else None
 
 
 def lineage_of(session: Session, version: VersionRow) -> list[VersionRow]:
-    """A version and its parents, up to the base."""
+    """Return a version and its ancestors, up to the base."""
     line = [version]
     while line[-1].parent is not None:
         parent = version_of(session, version.model, line[-1].parent)
@@ -121,17 +119,8 @@ def lineage_of(session: Session, version: VersionRow) -> list[VersionRow]:
 
 
 def batch_of(session: Session, batch_id: str) -> BatchRow | None:
-    """A batch as it was announced; None for one that this registry has not heard of."""
+    """Return a batch as announced by `BatchReady`, None for an unknown one."""
     return session.get(BatchRow, batch_id)
-
-
-def withdrawn_feedback_ids(session: Session, model: str) -> frozenset[str]:
-    """The feedback ids of a model's examples that may not be used any more."""
-    return frozenset(
-        session.scalars(
-            select(WithdrawnExampleRow.feedback_id).where(WithdrawnExampleRow.model == model)
-        )
-    )
 
 
 def runs_of(session: Session, model: str, limit: int) -> Sequence[RunRow]:
@@ -153,7 +142,7 @@ def points_of(session: Session, run_id: str) -> Sequence[RunPointRow]:
 def history_of(
     session: Session, model: str, limit: int, before: int | None = None
 ) -> Sequence[AuditRow]:
-    """Newest first; those that were written before the row of an id."""
+    """Return the newest `limit` audit rows with an id below `before`, newest first."""
     rows = select(AuditRow).where(AuditRow.model == model)
     if before is not None:
         rows = rows.where(AuditRow.id < before)
@@ -161,17 +150,23 @@ def history_of(
 
 
 def hold_of(session: Session, model: str) -> HoldRow | None:
-    """Since when and why nothing but a person moves a model's champion; None where that is not so."""
+    """Return the hold on a model, None if it is not on hold."""
     return session.get(HoldRow, model)
 
 
 def canary_trial_of(session: Session, model: str) -> CanaryTrialRow | None:
-    """The challenger that is on trial; None where none is."""
+    """Return a model's canary trial, None without one."""
     return session.get(CanaryTrialRow, model)
 
 
+def delete_canary_trial(session: Session, model: str) -> None:
+    """Delete a model's canary trial with its rewards."""
+    for table in (CanaryTrialRow, CanaryRewardRow):
+        session.execute(delete(table).where(table.model == model))
+
+
 def canary_targets_of(session: Session, trial: CanaryTrialRow) -> Sequence[CanaryTargetRow]:
-    """Where a challenger was brought to, or could not be."""
+    """Return the state of a trial's challenger on each target."""
     rows = select(CanaryTargetRow).where(
         CanaryTargetRow.model == trial.model, CanaryTargetRow.version == trial.version
     )
@@ -179,8 +174,8 @@ def canary_targets_of(session: Session, trial: CanaryTrialRow) -> Sequence[Canar
 
 
 def champion_moves(session: Session, model: str) -> Sequence[AuditRow]:
-    """The decisions that moved the champion, oldest first: the n-th is the move that an alias row
-    counts as n.
+    """Return the audit rows that moved the champion, oldest first. The n-th row is the move that
+    the alias row counts as n.
     """
     rows = select(AuditRow).where(
         AuditRow.model == model, AuditRow.action.in_(("found", "promote", "roll_back"))
@@ -208,17 +203,17 @@ def deployments_of_version(session: Session, model: str, version: str) -> Sequen
 
 
 def newest_deployment(session: Session, model: str, target: str) -> DeploymentRow | None:
-    """The newest attempt, however it went."""
+    """Return the newest deployment on a target, successful or not."""
     rows = select(DeploymentRow).where(DeploymentRow.model == model, DeploymentRow.target == target)
     return session.scalar(rows.order_by(DeploymentRow.id.desc()).limit(1))
 
 
 def was_verified(session: Session, model: str, target: str, version: str, digest: str) -> bool:
-    """Whether these very bytes have answered at this target as they should, as champion or on
-    trial.
+    """Return whether a file with this digest passed verification on this target, as champion or as
+    canary.
     """
-    place = session.get(CanaryTargetRow, (model, version, target))
-    if place is not None and (place.state, place.digest) == ("ready", digest):
+    target_row = session.get(CanaryTargetRow, (model, version, target))
+    if target_row is not None and (target_row.state, target_row.digest) == ("ready", digest):
         return True
     rows = select(DeploymentRow.id).where(
         DeploymentRow.model == model,
@@ -234,7 +229,7 @@ def was_verified(session: Session, model: str, target: str, version: str, digest
 
 
 def count_deployment_attempts(session: Session, model: str, target: str, move: int) -> int:
-    """How often a move of the champion was carried out, or tried, at a target."""
+    """Count the deployments of a champion move on a target, successful or not."""
     rows = select(func.count()).where(
         DeploymentRow.model == model, DeploymentRow.target == target, DeploymentRow.move == move
     )
@@ -242,7 +237,7 @@ def count_deployment_attempts(session: Session, model: str, target: str, move: i
 
 
 def unpublished_events(session: Session, limit: int) -> Sequence[OutboxRow]:
-    """Events to publish, in order."""
+    """Return the oldest `limit` unpublished events, in order."""
     return session.scalars(
         select(OutboxRow)
         .where(OutboxRow.published_at.is_(None))
@@ -252,17 +247,17 @@ def unpublished_events(session: Session, limit: int) -> Sequence[OutboxRow]:
 
 
 def lock_lease(session: Session, name: str) -> LeaseRow | None:
-    """A lease, locked until the transaction ends."""
+    """Return the row of a lease, locked until the transaction ends."""
     return session.scalar(select(LeaseRow).where(LeaseRow.name == name).with_for_update())
 
 
 def all_aliases(session: Session) -> Sequence[AliasRow]:
-    """Those of every model that has a version."""
+    """Return the aliases of every model that has a version."""
     return session.scalars(select(AliasRow)).all()
 
 
 def deployed_moves(session: Session, model: str) -> dict[str, int]:
-    """The champion's newest move that each target was seen to carry out."""
+    """Return the newest champion move that was deployed on each target."""
     rows = select(DeploymentRow.target, func.max(DeploymentRow.move)).where(
         DeploymentRow.model == model, DeploymentRow.state == "deployed"
     )
@@ -270,7 +265,7 @@ def deployed_moves(session: Session, model: str) -> dict[str, int]:
 
 
 def deployed_versions(session: Session, model: str) -> dict[str, str]:
-    """The version that each target was last seen to have switched to."""
+    """Return the version that was deployed last on each target."""
     newest = (
         select(func.max(DeploymentRow.id))
         .where(DeploymentRow.model == model, DeploymentRow.state == "deployed")

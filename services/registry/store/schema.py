@@ -1,5 +1,5 @@
-"""The form of the tables: a database is brought up to date when the registry starts, and one that
-is ahead is refused.
+"""Migrations: the registry migrates its database at start, and refuses a database of a newer
+release.
 """
 
 from pathlib import Path
@@ -14,20 +14,20 @@ from shared.errors import Misconfigured
 
 HEAD_REVISION = "head"
 
-_STEPS = Path(__file__).parent / "migrations"
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x72617463686574  # any number that nothing else in the database locks
 
 
 class SchemaTooNew(Misconfigured):
-    """The database was made by a newer registry than this one."""
+    """The database has migrations of a newer release of the registry."""
 
 
 def migrate(engine: Engine, revision: str = HEAD_REVISION) -> None:
-    """Take the steps that a database has not come by yet, up to `step`: all or none. Several
-    processes may try at once; one does it.
+    """Apply the missing migrations up to `revision`, all or none. Several processes may call this
+    at once; one of them migrates.
 
-    A database whose tables were made before there were steps is taken over: the first step makes
-    the tables that are missing. Raises DatabaseAhead.
+    A database whose tables are older than the migrations is adopted: the first migration creates
+    the missing tables. Raises SchemaTooNew.
     """
     # Each statement has to see what was committed while this process waited for the lock.
     isolated = (
@@ -38,9 +38,9 @@ def migrate(engine: Engine, revision: str = HEAD_REVISION) -> None:
     with isolated.begin() as connection:
         _lock(connection)
         configuration = Config()
-        configuration.set_main_option("script_location", str(_STEPS).replace("%", "%%"))
+        configuration.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
         configuration.attributes["connection"] = connection
-        _refuse_what_is_ahead(connection, ScriptDirectory.from_config(configuration))
+        _refuse_newer_schema(connection, ScriptDirectory.from_config(configuration))
         command.upgrade(configuration, revision)
 
 
@@ -50,13 +50,12 @@ def _lock(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
-def _refuse_what_is_ahead(connection: Connection, steps: ScriptDirectory) -> None:
-    known = {step.revision for step in steps.walk_revisions()}
-    found = MigrationContext.configure(connection).get_current_heads()
-    if unknown := set(found) - known:
+def _refuse_newer_schema(connection: Connection, migrations: ScriptDirectory) -> None:
+    revisions = {migration.revision for migration in migrations.walk_revisions()}
+    applied = MigrationContext.configure(connection).get_current_heads()
+    if unknown := set(applied) - revisions:
         raise SchemaTooNew(
-            f"RATCHET_DATABASE: the database is at step {', '.join(sorted(unknown))}, and "
-            "this registry knows steps up to "
-            f"{steps.get_current_head()}; start the newer release that brought it there, or "
-            "restore a copy from before"
+            f"RATCHET_DATABASE: the database is at migration {', '.join(sorted(unknown))}, this "
+            f"release has migrations up to {migrations.get_current_head()}; start the newer "
+            "release, or restore a backup from before the upgrade"
         )

@@ -1,5 +1,5 @@
-"""The tables, in the order of the flow. What they are made by is in `migrations/`; a test sees that
-both say the same.
+"""The tables, in the order of the flow. The migrations in `migrations/` create them; a test
+compares both.
 """
 
 from datetime import UTC, datetime
@@ -28,8 +28,8 @@ Offset = BigInteger().with_variant(Integer, "sqlite")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time in UTC; SQLite forgets the zone and PostgreSQL answers in the session's, so it
-    is put back on reading.
+    """Timezone-aware time in UTC. SQLite drops the time zone and PostgreSQL returns the session's,
+    so it is set again on reading.
     """
 
     impl = DateTime(timezone=True)
@@ -48,7 +48,7 @@ _ENDED = text("answer <> 'reevaluate'")
 
 
 class TableBase(DeclarativeBase):
-    """The root of the tables."""
+    """Base class of the tables."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UtcDateTime,
@@ -60,8 +60,8 @@ class TableBase(DeclarativeBase):
 
 
 class BatchRow(TableBase):
-    """A batch as it was announced: its place, where its manifest lies, and what it counts. What is
-    in it stands in the object store.
+    """A batch as announced by `BatchReady`: its offsets, its manifest and its counts. Its examples
+    are in the object store.
     """
 
     __tablename__ = "batches"
@@ -79,9 +79,7 @@ class BatchRow(TableBase):
 
 
 class RunRow(TableBase):
-    """A run of the trainer, one for each batch, as far as it is known; `state` is a phase while it
-    goes on, then its outcome.
-    """
+    """A training run, one for each batch. `state` is its phase while it runs, then its outcome."""
 
     __tablename__ = "runs"
     __table_args__ = (Index("runs_batch", "model", "batch_id", unique=True),)
@@ -121,7 +119,7 @@ class RunPointRow(TableBase):
 
 
 class OutcomeRow(TableBase):
-    """The outcomes that were answered: one per run and evaluation, and one that ends the run."""
+    """Handled outcomes: one per run and evaluation, and one that ends the run."""
 
     __tablename__ = "outcomes"
     __table_args__ = (
@@ -137,7 +135,7 @@ class OutcomeRow(TableBase):
 
 
 class VersionRow(TableBase):
-    """A version. What it is made of never changes; `merged_*` says where its file lies at present."""
+    """A version. Immutable except `merged_*`, the current location of its merged file."""
 
     __tablename__ = "versions"
     __table_args__ = (UniqueConstraint("model", "number"),)
@@ -164,8 +162,8 @@ class VersionRow(TableBase):
 
 
 class TrainedWithoutRow(TableBase):
-    """The place in `dataset.withdrawals` up to which a version's run left out what was withdrawn; a
-    version without a row left out nothing.
+    """Offset in `dataset.withdrawals` up to which a version's run left out withdrawn examples; a
+    version without a row left out none.
     """
 
     __tablename__ = "trained_without"
@@ -176,7 +174,7 @@ class TrainedWithoutRow(TableBase):
 
 
 class WithdrawalRow(TableBase):
-    """An answer of the dataset service, or a part of one, to a user's being forgotten."""
+    """A withdrawal announced by the dataset service, or one part of it, for an erased user."""
 
     __tablename__ = "withdrawals"
 
@@ -192,8 +190,8 @@ class WithdrawalRow(TableBase):
 
 
 class WithdrawnExampleRow(TableBase):
-    """A member of a batch that may not be used any more, and the place in `dataset.withdrawals`
-    that first said so.
+    """A withdrawn member of a batch, with the offset in `dataset.withdrawals` that withdrew it
+    first.
     """
 
     __tablename__ = "withdrawn_examples"
@@ -206,8 +204,8 @@ class WithdrawnExampleRow(TableBase):
 
 
 class AliasRow(TableBase):
-    """The aliases of a model; the row that a change of the model's state locks. `move` counts the
-    champion's moves.
+    """The aliases of a model. Every change of the model's state locks this row. `move` counts the
+    moves of the champion.
     """
 
     __tablename__ = "aliases"
@@ -220,10 +218,9 @@ class AliasRow(TableBase):
 
 
 class LiveRewardRow(TableBase):
-    """What live feedback on an answer of a version was worth; the newest `id` came last.
-    `feedback_id` and `who` stand for an event and a user, and do not name them; `known` says
-    whether the user had been heard on another version before; `move` is the champion's move that
-    held when it came.
+    """Reward of live feedback on an answer of a version, in order of `id`. `feedback_id` and `who`
+    are digests of an event and a user. `known`: the user rated another version before. `move` is
+    the current champion move at that time.
     """
 
     __tablename__ = "live_rewards"
@@ -244,7 +241,7 @@ class LiveRewardRow(TableBase):
 
 
 class HoldRow(TableBase):
-    """A model whose champion nothing but a person moves, since when and why."""
+    """A hold on a model: only people move its champion."""
 
     __tablename__ = "holds"
 
@@ -255,9 +252,9 @@ class HoldRow(TableBase):
 
 
 class CanaryTrialRow(TableBase):
-    """A challenger on trial beside `champion`, by a rule. `frozen_seconds` is how long the model
-    was on hold since it began; `heard_before` is the newest row of `live_rewards` then: whoever
-    stands there was heard before the trial.
+    """A canary trial of a challenger against `champion`, with its rule. `frozen_seconds` is the
+    time on hold since it began. `heard_before` is the newest id of `live_rewards` at its start:
+    users up to there gave feedback before the trial.
     """
 
     __tablename__ = "trials"
@@ -272,8 +269,8 @@ class CanaryTrialRow(TableBase):
 
 
 class CanaryTargetRow(TableBase):
-    """A target that a challenger was brought to: `ready` when it answers there as its evaluation
-    did, else `failed`, and why.
+    """A challenger's deployment on a target: `ready` after verification, else `failed` with the
+    reason.
     """
 
     __tablename__ = "trial_places"
@@ -288,9 +285,8 @@ class CanaryTargetRow(TableBase):
 
 
 class CanaryRewardRow(TableBase):
-    """What an answer of the challenger on trial was worth, and the next one of the champion, null
-    while that is waited for. Users and events are named by what stands for them, as in
-    `live_rewards`.
+    """A pair of rewards: one of the challenger on trial, and the champion's next one, null until it
+    arrives. Users and events are digests, as in `live_rewards`.
     """
 
     __tablename__ = "trial_rewards"
@@ -307,7 +303,7 @@ class CanaryRewardRow(TableBase):
 
 
 class AuditRow(TableBase):
-    """Who moved what, when, on which evidence. Rows are only ever added."""
+    """Audit of decisions: actor, action, time, reason and evidence. Append-only."""
 
     __tablename__ = "audit"
 
@@ -323,8 +319,8 @@ class AuditRow(TableBase):
 
 
 class AdapterRemovalRow(TableBase):
-    """The adapter that a run left goes, by the retention rule; of a version, or of a candidate that
-    became none. Rows are only added.
+    """Decision of the retention rule to remove a run's adapter, with or without a version.
+    Append-only.
     """
 
     __tablename__ = "removals"
@@ -338,7 +334,7 @@ class AdapterRemovalRow(TableBase):
 
 
 class AdapterRemovalDoneRow(TableBase):
-    """The objects of a removal are gone; `objects` were there. Rows are only added."""
+    """Completion of a removal, with the number of deleted objects. Append-only."""
 
     __tablename__ = "removals_done"
 
@@ -348,8 +344,8 @@ class AdapterRemovalDoneRow(TableBase):
 
 
 class IdempotencyKeyRow(TableBase):
-    """A move that was asked for under a key of the client's: what was asked, by its digest, what
-    was decided, and what was answered, or null while that is being found out.
+    """A champion move requested with an idempotency key: digest of the request, the decision, and
+    the response, null until it is known.
     """
 
     __tablename__ = "idempotency_keys"
@@ -365,7 +361,7 @@ class IdempotencyKeyRow(TableBase):
 
 
 class OutboxRow(TableBase):
-    """An event that was decided with the state beside it, and waits to be published or was."""
+    """An event written in the transaction of its decision; `published_at` is null until sent."""
 
     __tablename__ = "outbox"
     __table_args__ = (Index("outbox_waiting", "published_at", "id"),)
@@ -381,8 +377,8 @@ class OutboxRow(TableBase):
 
 
 class DeploymentRow(TableBase):
-    """An attempt to serve a version at a target, and how it went. `move` is the champion's move
-    that it carries out.
+    """A deployment of a version on a target and its result. `move` is the champion move that it
+    carries out.
     """
 
     __tablename__ = "deployments"
@@ -402,9 +398,7 @@ class DeploymentRow(TableBase):
 
 
 class LeaseRow(TableBase):
-    """Who alone does something at present: nobody when `holder` is null. `term` counts the holders,
-    `beat` the signs of life.
-    """
+    """A lease; free when `holder` is null. `term` counts the holders, `beat` the heartbeats."""
 
     __tablename__ = "leases"
 

@@ -1,10 +1,6 @@
-"""Moves of aliases, in a transaction: the alias row, the audit and the events change together or
-not at all.
-"""
+"""Alias moves: one transaction changes the alias row, the audit and the outbox events."""
 
 from datetime import datetime
-
-from sqlalchemy import delete
 
 from services.registry.lifecycle import Aliases, AliasMove, apply_move
 from services.registry.store.database import Session
@@ -12,6 +8,7 @@ from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     adapter_of,
     adapter_removal_of,
+    delete_canary_trial,
     lock_aliases,
     to_aliases,
     version_of,
@@ -19,8 +16,6 @@ from services.registry.store.queries import (
 from services.registry.store.tables import (
     AliasRow,
     AuditRow,
-    CanaryRewardRow,
-    CanaryTrialRow,
     Json,
     VersionRow,
 )
@@ -30,15 +25,15 @@ from shared.identity import identity
 
 
 class UnknownVersion(RatchetError):
-    """No version of this name exists."""
+    """The model has no version of this name."""
 
 
 class NoMoveTarget(RatchetError):
-    """No version was named, and the alias that would say which is not set."""
+    """The request names no version, and the alias that is the default is not set."""
 
 
 class AdapterRemoved(RatchetError):
-    """The version's adapter is no longer in the object store, so that it cannot be served."""
+    """The version cannot be served: its adapter was removed from the object store."""
 
 
 def move_aliases(
@@ -51,8 +46,9 @@ def move_aliases(
     now: datetime,
     is_new: bool = False,
 ) -> Aliases:
-    """Move a model's aliases and write down why; the aliases as they were. A trial is over once its
-    champion or its challenger is none any more. Raises IllegalMove.
+    """Move a model's aliases, audit the move, and return the previous aliases.
+
+    A canary trial ends when its champion or its challenger changes. Raises IllegalMove.
     """
     row = lock_aliases(session, version.model)
     if row is None:
@@ -76,8 +72,7 @@ def move_aliases(
     )
     session.flush()
     if (after.champion, after.challenger) != (before.champion, before.challenger):
-        for table in (CanaryTrialRow, CanaryRewardRow):
-            session.execute(delete(table).where(table.model == version.model))
+        delete_canary_trial(session, version.model)
     return before
 
 
@@ -90,8 +85,8 @@ def promote(
     now: datetime,
     cause: str,
 ) -> VersionPromoted:
-    """Make a version champion. `cause` identifies what led to it, so that the event's id is the
-    same however often it is decided.
+    """Make a version champion. `cause` identifies the reason of the move, so a repeated decision
+    has the same event id.
     """
     before = move_aliases(session, "promote", version, actor, reason, evidence, now)
     event = VersionPromoted(
@@ -112,8 +107,8 @@ def promote(
 def promote_by_operator(
     session: Session, model: str, name: str | None, reason: str, now: datetime
 ) -> tuple[VersionPromoted, int]:
-    """A person makes a version champion, the challenger if none is named; the event, and the number
-    of the champion's move.
+    """Promote the version `name`, by default the challenger, for an operator. Returns the event and
+    the number of the champion's move.
     """
     row = _aliases(session, model)
     target = name or row.challenger
@@ -133,13 +128,13 @@ def roll_back(
     now: datetime,
     evidence: Json | None = None,
 ) -> tuple[VersionRolledBack, int]:
-    """Back to an earlier version, or forward again, to `previous` if none is named; the event, and
-    the number of the champion's move.
+    """Make an earlier or later version champion, by default `previous`. Returns the event and the
+    number of the champion's move.
     """
     row = _aliases(session, model)
     target = to or row.previous
     if target is None:
-        raise NoMoveTarget(f"{model} has no previous version; name the version to go back to")
+        raise NoMoveTarget(f"{model} has no previous version; name the version to roll back to")
     version = _require_adapter(session, require_version(session, model, target))
     before = move_aliases(session, "roll_back", version, actor, reason, evidence or {}, now)
     assert before.champion is not None
@@ -158,7 +153,7 @@ def roll_back(
 
 
 def require_version(session: Session, model: str, name: str) -> VersionRow:
-    """Raises UnknownVersion."""
+    """Return a version. Raises UnknownVersion."""
     version = version_of(session, model, name)
     if version is None:
         raise UnknownVersion(
@@ -168,14 +163,13 @@ def require_version(session: Session, model: str, name: str) -> VersionRow:
 
 
 def _require_adapter(session: Session, version: VersionRow) -> VersionRow:
-    """Raises AdapterRemoved."""
+    """Return the version if its adapter still exists. Raises AdapterRemoved."""
     removal = adapter_removal_of(session, version.run_id)
     if removal is not None:
         raise AdapterRemoved(
             f"the adapter of {version.name} was removed on {removal.at:%Y-%m-%d} "
-            f"({removal.reason}), so that it cannot be served again; "
-            f"GET /api/models/{version.model}/versions shows which still can: those without "
-            "removed_at"
+            f"({removal.reason}), so it cannot be served again; choose a version without "
+            f"removed_at from GET /api/models/{version.model}/versions"
         )
     return version
 

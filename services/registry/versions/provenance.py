@@ -1,10 +1,10 @@
-"""Which versions were made with examples that were withdrawn later. Pure.
+"""Assignment of withdrawn examples to the versions that may have used them. Pure.
 
-A version's run learned from its own batch, or was judged by it; it may have replayed, or been
-judged by, any batch that was run before, unless that one was rejected; and it has from its parent
-what the parent had learned, unless it began again from the base. What was withdrawn before the run
-began had no part in it. Which earlier examples were really drawn is not known here: a version
-counts as made with all that may have been.
+A version's run trained on its own batch or was evaluated with it. It may have replayed, or been
+evaluated with, any batch that was run before, unless that batch was rejected. It inherits what its
+parent learned, unless it started again from the base. Examples withdrawn before the run started
+had no part in it. The examples that were really drawn from earlier batches are not recorded here,
+so a version counts as made with all examples that it may have used.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class VersionOrigin:
-    """How a version was made: `parent` is absent where it began from the base; examples withdrawn
-    after `through`, a place in `dataset.withdrawals`, may have had a part in it.
+    """Origin of a version. `parent` is None when it was trained from the base. Examples withdrawn
+    after the offset `withdrawn_through` in `dataset.withdrawals` may have been used.
     """
 
     version: str
@@ -27,8 +27,8 @@ class VersionOrigin:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawnExample:
-    """An example that was withdrawn at a place, of a batch whose run `began`; None for one that has
-    not been run.
+    """An example withdrawn at an offset of `dataset.withdrawals`. `run_started_at` is the start of
+    its batch's run, None for a batch that has not been run.
     """
 
     feedback_id: str
@@ -41,25 +41,28 @@ class WithdrawnExample:
 def withdrawn_by_version(
     versions: Iterable[VersionOrigin], withdrawn: Iterable[WithdrawnExample]
 ) -> dict[str, frozenset[str]]:
-    """For each version, oldest first, the feedback ids of the withdrawn examples that it was made
-    with.
+    """Return the feedback ids of the withdrawn examples that each version was made with.
+
+    `versions` are in order of creation, oldest first.
     """
     examples = list(withdrawn)
-    found: dict[str, frozenset[str]] = {}
-    for made in versions:
-        own = {gone.feedback_id for gone in examples if _had_a_part(gone, made)}
-        inherited = found.get(made.parent, frozenset()) if made.parent is not None else frozenset()
-        found[made.version] = inherited | own
-    return found
+    used: dict[str, frozenset[str]] = {}
+    for version in versions:
+        own = {example.feedback_id for example in examples if _may_have_used(version, example)}
+        inherited = (
+            used.get(version.parent, frozenset()) if version.parent is not None else frozenset()
+        )
+        used[version.version] = inherited | own
+    return used
 
 
-def _had_a_part(gone: WithdrawnExample, made: VersionOrigin) -> bool:
-    if gone.offset <= made.withdrawn_through:
+def _may_have_used(version: VersionOrigin, example: WithdrawnExample) -> bool:
+    if example.offset <= version.withdrawn_through:
         return False
-    if gone.batch_id == made.batch_id:
+    if example.batch_id == version.batch_id:
         return True
     return (
-        gone.run_started_at is not None
-        and not gone.run_rejected
-        and gone.run_started_at < made.run_started_at
+        example.run_started_at is not None
+        and not example.run_rejected
+        and example.run_started_at < version.run_started_at
     )

@@ -289,7 +289,7 @@ async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(
             assert (await asks.get("/api/models")).status_code == 200
             assert (await asks.post(path, json=WHY)).status_code == 401
             answer = await asks.post(path, json=WHY, headers=OPERATOR)
-            assert (answer.status_code, answer.json()["title"]) == (409, "nothing to move to")
+            assert (answer.status_code, answer.json()["title"]) == (409, "no version to move to")
             mounted.write_text(f"operate the-token-that-came-after\nread {READ}\n")
             assert (await asks.post(path, json=WHY, headers=OPERATOR)).status_code == 401
             assert (await asks.post(path, json=WHY, headers=READER)).status_code == 403

@@ -203,9 +203,9 @@ async def test_one_that_is_promoted_is_switched_to_without_being_brought_again(
 
 async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried) -> None:
     async with stage.client() as client:
-        assert 'id="trial"' not in (await client.get("/models/support")).text
+        assert 'id="canary"' not in (await client.get("/models/support")).text
         await stage.gate_promotes("r1")
-        assert "It is being brought to its targets" in (await client.get("/models/support")).text
+        assert "Being deployed to its targets" in (await client.get("/models/support")).text
         version = await stage.on_trial("r1")
         await stage.say(
             version,
@@ -226,10 +226,10 @@ async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried
             ][:2],
         )
         page = " ".join((await client.get("/models/support")).text.split())
-    assert 'answers</span> 30 % <span class="quiet">of users' in page
+    assert 'serves</span> 30 % <span class="quiet">of users' in page
     assert '2 <span class="quiet">of</span> 60' in page
-    assert '+0.500 <span class="quiet">on average, the champion</span> +0.250' in page
-    assert "at 50 it is withdrawn or promoted at once" in page
+    assert '+0.500<span class="quiet">, champion mean</span> +0.250' in page
+    assert "At 50 the challenger is withdrawn or promoted immediately" in page
 
 
 async def test_a_person_may_end_a_trial_or_stop_it(stage: Tried) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.registry.pages.charts import (
-    SPAN_EDGE,
-    SPAN_WIDTH,
+    INTERVAL_MARGIN,
+    INTERVAL_WIDTH,
     SPARK_HEIGHT,
     SPARK_WIDTH,
     interval_bars,
@@ -52,8 +52,8 @@ def test_a_span_keeps_its_order_and_its_room(
     difference: float, down: float, up: float, margin: float | None
 ) -> None:
     (found,) = interval_bars([(difference - down, difference, difference + up, margin)])
-    assert SPAN_EDGE <= found.lower <= found.difference <= found.upper <= SPAN_WIDTH - SPAN_EDGE
-    assert found.zero == SPAN_WIDTH / 2
+    assert INTERVAL_MARGIN <= found.lower <= found.difference <= found.upper <= INTERVAL_WIDTH - INTERVAL_MARGIN
+    assert found.zero == INTERVAL_WIDTH / 2
     assert (found.allowed is None) == (not margin)
     assert found.allowed is None or found.allowed <= found.zero
 

@@ -1,6 +1,4 @@
-"""The pages as HTML: what each one shows, what it says when there is nothing or something is wrong,
-and that no text becomes markup.
-"""
+"""The pages as HTML: contents, empty states, errors, and escaping."""
 
 import re
 from collections.abc import AsyncIterator
@@ -144,14 +142,14 @@ async def test_models_show_champion_last_verdict_trend_and_what_is_in_training(
 
 async def test_a_model_shows_everything_that_happened_on_one_time_line(room: Showroom) -> None:
     text = Structure(await page(room, "/models/support")).text
-    line = text[text.index("What happened") :]
+    line = text[text.index("Timeline") :]
     told = [
-        line.index(word) for word in ("challenges", "rejected", "deployed", "promoted", "founded")
+        line.index(word) for word in ("challenger", "rejected", "deployed", "promoted", "bootstrapped")
     ]
     assert told == sorted(told)  # newest first
     assert line.count("promoted") == 2
     assert "not above +0.0050" in line
-    assert "Reward in use" not in text
+    assert "Live reward" not in text
 
 
 async def test_rewards_in_use_are_shown_where_they_are_known(
@@ -162,23 +160,23 @@ async def test_rewards_in_use_are_shown_where_they_are_known(
         models, "rewards_by_version", lambda session, model: {champion: MeanReward(0.4321, 77)}
     )
     text = await page(room, "/models/support")
-    assert "Reward in use" in text
+    assert "Live reward" in text
     assert "+0.432" in text
-    assert "its answers earned" in text
-    assert "mean reward in use" in text
+    assert "mean live reward</span>" in text
+    assert "mean live reward" in text
 
 
 async def test_a_version_shows_how_it_was_judged_made_and_of_what(room: Showroom) -> None:
     text = Structure(await page(room, f"/models/support/versions/{room.registry_db.champion}")).text
     assert re.search(r"held-out\s*24\s*-0.600\s*-0.210\s*\+0.390", text)
-    assert "+0.270 to +0.530, 0.02 allowed" in text
+    assert "+0.270 to +0.530, margin 0.02" in text
     assert "exact match" in text
     assert "learning rate" in text
     assert f"adapters/support/{run_of(1)}/manifest.json" in text
     assert text.count("sha256:") >= 4
     assert re.search(r"near duplicate\s*3", text)
     assert "/shop" in text
-    assert "The 24 points as a table" in text
+    assert "Table of the 24 points" in text
 
 
 async def test_hostile_text_is_shown_and_stays_text(room: Showroom) -> None:
@@ -217,7 +215,7 @@ async def test_a_batch_that_cannot_be_read_is_said_and_the_rest_is_shown(room: S
     path = f"/models/support/versions/{room.registry_db.champion}"
     room.store.objects[room.batches[1].manifest.uri] = b"{}"
     text = await page(room, path)
-    assert "What is in it cannot be read" in text
+    assert "The batch cannot be read" in text
     assert "ratchet dataset verify" in text
     assert "Evaluation" in text
     room.store.delete(room.batches[1].manifest.uri)
@@ -247,7 +245,7 @@ async def test_two_versions_are_compared_by_what_differs_and_answers_side_by_sid
     same = await page(
         room, f"/models/support/compare?first={aliases.champion}&second={aliases.champion}"
     )
-    assert "it is the same version" in same
+    assert "both are the same version" in same
 
 
 async def test_a_lineage_goes_from_feedback_to_deployment_down_to_the_base(room: Showroom) -> None:
@@ -262,12 +260,12 @@ async def test_a_lineage_goes_from_feedback_to_deployment_down_to_the_base(room:
             "verdict",
             "adapter",
             "Champion",
-            "at llamacpp",
+            "on llamacpp",
         )
     ]
     assert steps == sorted(steps)
     assert "/shop|1-bad" in text
-    assert "it was made of no feedback" in text
+    assert "trained on no feedback" in text
 
 
 async def test_a_run_without_a_version_has_a_page(room: Showroom) -> None:
@@ -310,14 +308,14 @@ async def test_a_rollback_is_confirmed_made_and_told(
     assert "Still deploying" in await page(room, answer.headers["location"])
     await room.reconcile()
     assert re.search(
-        rf"{after} answers again, after (less than )?\d+\.\d s",
+        rf"{after} is serving again, after (less than )?\d+\.\d s",
         Structure(await page(room, answer.headers["location"])).text,
     )
     assert "too terse" in await page(room, "/models/support")
     # Whoever looks at an old address later is not told what holds no more.
     await roll_back(room, {"to": before, "champion": after, "reason": "forward again"})
-    assert "has moved on since" in await page(room, "/models/support?moved=4")
-    assert 'id="happened"' not in await page(room, "/models/support?moved=99")
+    assert "has changed since" in await page(room, "/models/support?moved=4")
+    assert 'id="move-result"' not in await page(room, "/models/support?moved=99")
 
 
 async def test_a_challenger_is_promoted_by_hand(
@@ -327,7 +325,7 @@ async def test_a_challenger_is_promoted_by_hand(
     challenger, before = room.registry_db.aliases.challenger, room.registry_db.champion
     assert challenger is not None
     asked = await page(room, "/models/support/promote")
-    assert "Its verdict was given against" in asked
+    assert "Its verdict was measured against" in asked
     answer = await roll_back(
         room, {"to": challenger, "champion": before, "reason": "read by hand"}, path="promote"
     )
@@ -339,12 +337,12 @@ async def test_what_a_form_gets_wrong_is_said_and_changes_nothing(room: Showroom
     aliases = room.registry_db.aliases
     good = {"to": str(aliases.previous), "champion": str(aliases.champion), "reason": "worse"}
     for form, status, says in (
-        (good | {"reason": "  "}, 422, "Say why"),
-        (good | {"reason": "x" * 2001}, 422, "Say why"),
-        (good | {"champion": str(aliases.previous)}, 409, "answers since you looked"),
+        (good | {"reason": "  "}, 422, "Enter a reason"),
+        (good | {"reason": "x" * 2001}, 422, "Enter a reason"),
+        (good | {"champion": str(aliases.previous)}, 409, "is the champion now, no longer"),
         (good | {"to": "v7"}, 404, "support has no version"),
         (good | {"to": str(aliases.champion)}, 409, "is champion now"),
-        ({"reason": "worse"}, 400, "names no version"),
+        ({"reason": "worse"}, 400, "has no version"),
     ):
         answer = await roll_back(room, form)
         assert (answer.status_code, says in answer.text) == (status, True), answer.text
@@ -378,9 +376,9 @@ async def test_a_form_from_elsewhere_is_refused(room: Showroom, headers: dict[st
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
-        ("/models/none", 404, "The models that are declared"),
+        ("/models/none", 404, "list of declared models"),
         ("/models/support/versions/v7", 404, "has no version &#39;v7&#39;"),
-        ("/models/support/versions/v7/lineage", 404, "The page of support"),
+        ("/models/support/versions/v7/lineage", 404, "page of support"),
         ("/models/support/runs/none", 404, "has no run"),
         ("/models/support/moves/77", 404, "no move 77"),
         ("/models/support/compare?first=v7&second=v8", 404, "has no version"),
@@ -433,16 +431,16 @@ async def test_a_model_without_a_past_says_what_will_make_one(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     room = Showroom(registry_db, tmp_path)
-    assert "a run begins when a batch of feedback is complete" in await page(room, "/")
+    assert "A training run starts when a batch of feedback is complete" in await page(room, "/")
     model = await page(room, "/models/support")
     assert "ratchet feedback send" in model
-    assert "A model file names places" in model
+    assert "The model file lists deploy targets" in model
     version = await page(room, f"/models/support/versions/{registry_db.champion}")
-    assert "it is the base, as it comes" in version
-    assert "it was made of no feedback" in await page(
+    assert "this is the unmodified base model" in version
+    assert "trained on no feedback" in await page(
         room, f"/models/support/versions/{registry_db.champion}/lineage"
     )
-    assert "is the only version there is" in await page(room, "/models/support/rollback")
+    assert "is the only version" in await page(room, "/models/support/rollback")
 
 
 async def test_where_nothing_is_declared_the_page_says_what_to_do(

@@ -242,7 +242,7 @@ def test_every_page_is_fine(person: Person, scheme: str, size: tuple[int, int]) 
         assert len(plots) == (1 if name in ("model", "version", "run", "training") else 0), name
         machine = f"{scheme}-{'phone' if size == PHONE else 'wide'}"
         person.photograph(f"{name}-{machine}")
-        for part in {"model": ["time-line"], "version": ["data"]}.get(name, []):
+        for part in {"model": ["timeline"], "version": ["data"]}.get(name, []):
             person.photograph(f"{part}-{machine}", of=f"section[aria-labelledby={part}]")
 
 
@@ -319,8 +319,8 @@ def test_a_rollback_by_clicking(person: Person) -> None:
     assert person.see("table.sides").index(before) < person.see("table.sides").index(after)
     person.driver.find_element(By.ID, "reason").send_keys("answers are too terse")
     person.photograph("confirmation-light-wide")
-    person.click(f"Let {after} answer")
-    person.until(lambda: f"{after} answers again" in person.see("#happened"))
+    person.click(f"Roll back to {after}")
+    person.until(lambda: f"{after} is serving again" in person.see("#move-result"))
     person.photograph("rolled-back-light-wide", 900)
     assert "answers are too terse" in person.see(".timeline")
     assert (person.house.champion, person.house.room.target.champion) == (after, after)
@@ -341,7 +341,7 @@ def test_a_rollback_by_the_keyboard_alone(person: Person) -> None:
     person.photograph("keyboard-light-wide", 900)
     person.press(Keys.ENTER)
     person.until(lambda: person.house.champion == after)
-    person.until(lambda: f"{after} answers again" in person.see("#happened"))
+    person.until(lambda: f"{after} is serving again" in person.see("#move-result"))
     assert person.house.previous == before
 
 
@@ -350,12 +350,12 @@ def test_a_place_that_is_away_is_said_until_it_is_back(person: Person) -> None:
     target.away = True
     person.visit("/models/support/rollback")
     person.driver.find_element(By.ID, "reason").send_keys("while it is away")
-    person.click(f"Let {after} answer")
-    person.until(lambda: "Still deploying" in person.see("#happened"))
-    person.until(lambda: "nobody is there" in person.see("#happened"))
+    person.click(f"Roll back to {after}")
+    person.until(lambda: "Still deploying" in person.see("#move-result"))
+    person.until(lambda: "nobody is there" in person.see("#move-result"))
     person.photograph("deploying-light-wide", 900)
     target.away = False
-    person.until(lambda: f"{after} answers again" in person.see("#happened"))
+    person.until(lambda: f"{after} is serving again" in person.see("#move-result"))
     person.notice()
 
 
@@ -381,7 +381,7 @@ def test_errors_say_where_to_go(person: Person) -> None:
     person.driver.get(f"{person.address}/models/support/versions/v7")
     assert "404" in person.see("h1")
     person.photograph("error-light-wide", 600)
-    person.click("The page of support")
+    person.click("page of support")
     person.until(lambda: person.see("h1") == "support")
     person.driver.get_log("browser")  # type: ignore[no-untyped-call]  # what the browser says of the 404 itself
 
@@ -407,13 +407,13 @@ def test_without_javascript_everything_is_there_but_what_moves(person: Person) -
     try:
         champion, after = person.house.champion, person.house.previous
         person.driver.get(f"{person.address}/models/support/versions/{champion}")
-        assert "The 24 points as a table" in person.see("main")
+        assert "Table of the 24 points" in person.see("main")
         person.driver.find_element(By.TAG_NAME, "summary").click()
         assert person.driver.find_element(By.CSS_SELECTOR, "details td.number").is_displayed()
         person.driver.get(f"{person.address}/models/support/rollback")
         person.driver.find_element(By.ID, "reason").send_keys("without a script")
-        person.click(f"Let {after} answer")
+        person.click(f"Roll back to {after}")
         person.until(lambda: person.house.champion == after)
-        person.until(lambda: f"{after} answers again" in person.see("#happened"))
+        person.until(lambda: f"{after} is serving again" in person.see("#move-result"))
     finally:
         person.look()

@@ -166,10 +166,10 @@ async def test_withdrawals_are_listed_with_their_versions_and_stand_in_the_histo
     )
     assert (
         history[1]["reason"]
-        == "of one user's examples, 1 in batches and 2 that waited may not be used any more: "
+        == "withdrew one user's examples: 1 in batches, 2 waiting: "
         "asked by letter"
     )
-    assert (await registry.get("/models/support")).count(">forgotten</span>") == 2
+    assert (await registry.get("/models/support")).count(">data withdrawn</span>") == 2
 
 
 async def test_the_same_event_again_changes_nothing_and_one_that_says_more_adds(

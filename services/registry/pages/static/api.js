@@ -1,4 +1,4 @@
-// Shows the OpenAPI document. No validator is asked: what this registry can do is nobody else's business.
+// Shows the OpenAPI document with Swagger UI. The online validator is off, so the document stays on this machine.
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#api",

@@ -1,4 +1,4 @@
-// Draws what a page holds as data: <div data-plot-of="ID"> is drawn from the element ID's data-plot, again whenever that was replaced.
+// Draws plots from the data in a page: <div data-plot-of="ID"> shows the data-plot of the element ID, and is redrawn when htmx replaces that element.
 "use strict";
 
 const drawn = new Map();
@@ -21,14 +21,14 @@ function options(plot, width) {
     cursor: { drag: { x: false, y: false } },
     axes: [
       { ...axis, label: plot.across, labelSize: 20, labelFont: "12px system-ui, sans-serif", size: 30, ...across },
-      ...scales.map((scale, place) => ({ ...axis, scale, side: place ? 1 : 3, size: 64, grid: { ...axis.grid, show: !place } })),
+      ...scales.map((scale, index) => ({ ...axis, scale, side: index ? 1 : 3, size: 64, grid: { ...axis.grid, show: !index } })),
     ],
     series: [
       { label: plot.across, value: (u, at) => (at === null ? "–" : plot.names ? plot.names[at] : at) },
-      ...plot.lines.map((line, place) => ({
+      ...plot.lines.map((line, index) => ({
         label: line.label,
         scale: line.scale || "y",
-        stroke: colour(place ? "--wait" : "--mark"),
+        stroke: colour(index ? "--wait" : "--mark"),
         width: 2,
         points: { show: plot.x.length < 80, size: 5 },
         value: (u, value) => (value === null ? "–" : value.toFixed(4)),
@@ -37,30 +37,30 @@ function options(plot, width) {
   };
 }
 
-function draw(place, anew) {
-  const source = document.getElementById(place.dataset.plotOf);
+function draw(container, rebuild) {
+  const source = document.getElementById(container.dataset.plotOf);
   if (!source) return;
   const plot = JSON.parse(source.dataset.plot);
   const data = [plot.x, ...plot.lines.map((line) => line.values)];
-  place.hidden = plot.x.length === 0;
-  if (place.hidden) return;
-  const before = drawn.get(place);
-  if (before && !anew) {
+  container.hidden = plot.x.length === 0;
+  if (container.hidden) return;
+  const before = drawn.get(container);
+  if (before && !rebuild) {
     before.setData(data);
   } else {
     if (before) before.destroy();
-    drawn.set(place, new uPlot(options(plot, place.clientWidth), data, place));
+    drawn.set(container, new uPlot(options(plot, container.clientWidth), data, container));
   }
-  place.dataset.points = plot.x.length;
+  container.dataset.points = plot.x.length;
 }
 
-function drawAll(anew) {
-  for (const place of document.querySelectorAll("[data-plot-of]")) draw(place, anew);
+function drawAll(rebuild) {
+  for (const container of document.querySelectorAll("[data-plot-of]")) draw(container, rebuild);
 }
 
 drawAll(true);
 document.body.addEventListener("htmx:afterSwap", () => drawAll(false));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(true));
 new ResizeObserver(() => {
-  for (const [place, plot] of drawn) if (place.clientWidth && place.clientWidth !== plot.width) plot.setSize({ width: place.clientWidth, height: 220 });
+  for (const [container, plot] of drawn) if (container.clientWidth && container.clientWidth !== plot.width) plot.setSize({ width: container.clientWidth, height: 220 });
 }).observe(document.getElementById("content"));

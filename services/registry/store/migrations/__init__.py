@@ -1,1 +1,1 @@
-"""The steps that a database has come by, oldest first; `versions/` holds one module for each."""
+"""Alembic migrations, oldest first; `versions/` has one module for each."""

@@ -1,6 +1,4 @@
-"""What Alembic runs around the steps: all of them in the transaction of the connection that it is
-given.
-"""
+"""Alembic environment: runs all migrations in the transaction of the given connection."""
 
 from alembic import context
 

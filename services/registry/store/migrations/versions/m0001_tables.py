@@ -1,4 +1,4 @@
-"""The first tables. Databases that have some of them already get the others."""
+"""The first tables. Databases that have some of them get the missing ones."""
 
 from alembic import op
 from sqlalchemy import (

@@ -1,6 +1,4 @@
-"""Leases, by which one of several replicas deploys; offsets of any size, which SQLite has room for
-as it is.
-"""
+"""Leases of replicas; 64-bit offsets on PostgreSQL (SQLite integers need no change)."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,6 +1,4 @@
-"""What never happens, said to the database as well: a version that changes, a history that is
-rewritten, a batch with two outcomes.
-"""
+"""Triggers and indexes that refuse changed versions, rewritten history and second outcomes."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Rewards of live feedback by version, and models on hold."""
+"""Rewards of live feedback by version, and holds."""
 
 import sqlalchemy as sa
 from alembic import op

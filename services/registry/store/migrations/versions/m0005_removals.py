@@ -1,6 +1,4 @@
-"""Adapters that the retention rule removed: that it was decided, and that their objects are gone.
-Both are only added to.
-"""
+"""Adapter removals: the decision of the retention rule, and its completion. Append-only."""
 
 import sqlalchemy as sa
 from alembic import op

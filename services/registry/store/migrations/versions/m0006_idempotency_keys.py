@@ -1,4 +1,4 @@
-"""Keys under which clients ask for moves, so that none is made twice."""
+"""Idempotency keys of requests that move the champion."""
 
 import sqlalchemy as sa
 from alembic import op

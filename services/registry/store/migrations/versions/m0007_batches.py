@@ -1,4 +1,4 @@
-"""Batches as they were announced, so that a version can say what it was made of."""
+"""Batches as announced, for the data of a version."""
 
 import sqlalchemy as sa
 from alembic import op

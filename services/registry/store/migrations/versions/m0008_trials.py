@@ -1,6 +1,4 @@
-"""Challengers on trial: that there is one, where it is served beside the champion, and what users
-said of both.
-"""
+"""Canary trials: the trial, its targets, and the rewards of both versions."""
 
 import sqlalchemy as sa
 from alembic import op

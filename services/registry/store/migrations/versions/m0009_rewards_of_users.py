@@ -1,4 +1,4 @@
-"""Finds what a user's feedback was worth without looking through everyone's."""
+"""Index to find a user's rewards without scanning all of them."""
 
 from alembic import op
 
