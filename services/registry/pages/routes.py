@@ -169,7 +169,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
         return await confirmation(model, "promote", to)
 
     async def move(model: str, kind: MoveKind, form: dict[str, str]) -> Response:
-        """Move the champion as confirmed, unless it changed after the confirmation page was shown."""
+        """Move the champion as confirmed, unless it has changed since the confirmation page."""
         registry.models.get(model)
         to, seen, reason = (
             form.get("to", ""),

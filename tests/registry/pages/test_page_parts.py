@@ -52,7 +52,13 @@ def test_a_span_keeps_its_order_and_its_room(
     difference: float, down: float, up: float, margin: float | None
 ) -> None:
     (found,) = interval_bars([(difference - down, difference, difference + up, margin)])
-    assert INTERVAL_MARGIN <= found.lower <= found.difference <= found.upper <= INTERVAL_WIDTH - INTERVAL_MARGIN
+    assert (
+        INTERVAL_MARGIN
+        <= found.lower
+        <= found.difference
+        <= found.upper
+        <= INTERVAL_WIDTH - INTERVAL_MARGIN
+    )
     assert found.zero == INTERVAL_WIDTH / 2
     assert (found.allowed is None) == (not margin)
     assert found.allowed is None or found.allowed <= found.zero

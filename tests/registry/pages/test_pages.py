@@ -144,7 +144,8 @@ async def test_a_model_shows_everything_that_happened_on_one_time_line(room: Sho
     text = Structure(await page(room, "/models/support")).text
     line = text[text.index("Timeline") :]
     told = [
-        line.index(word) for word in ("challenger", "rejected", "deployed", "promoted", "bootstrapped")
+        line.index(word)
+        for word in ("challenger", "rejected", "deployed", "promoted", "bootstrapped")
     ]
     assert told == sorted(told)  # newest first
     assert line.count("promoted") == 2

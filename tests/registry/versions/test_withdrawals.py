@@ -165,8 +165,7 @@ async def test_withdrawals_are_listed_with_their_versions_and_stand_in_the_histo
         "newest first; what withdrew nothing is no news"
     )
     assert (
-        history[1]["reason"]
-        == "withdrew one user's examples: 1 in batches, 2 waiting: "
+        history[1]["reason"] == "withdrew one user's examples: 1 in batches, 2 waiting: "
         "asked by letter"
     )
     assert (await registry.get("/models/support")).count(">data withdrawn</span>") == 2
