@@ -18,7 +18,7 @@ from services.registry.api import schemas as answers
 from services.registry.api import views
 from services.registry.api.lists import history_page, models_page, versions_page, withdrawals_page
 from services.registry.api.pagination import PageRequest
-from services.registry.api.problems import PROBLEM_JSON, Problem
+from services.registry.api.problems import Problem
 from services.registry.handlers import checkpoint_saved
 from services.registry.retention.pruner import Pruner
 from services.registry.rollout.holds import release
@@ -28,6 +28,7 @@ from services.registry.store.tables import CanaryTargetRow, DeploymentRow, RunRo
 from services.registry.versions.withdrawals import record_withdrawal
 from shared.clock import SystemClock
 from shared.config.canary import CanarySettings
+from shared.http.problem_details import PROBLEM_JSON
 from tests.registry.app_server import serving
 from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import LOG, Stage
