@@ -1,5 +1,5 @@
-"""`python -m services.registry`: settings → database, bus, targets → consumer, publisher, deployer
-and HTTP.
+"""Composition root: `python -m services.registry` builds database, bus and targets from the
+settings, and runs consumers, publisher, deployer and HTTP on them.
 """
 
 import asyncio
@@ -16,15 +16,9 @@ import uvicorn
 from services.registry.api import retention as retention_api
 from services.registry.api import routes as api
 from services.registry.api.current_tokens import CurrentTokens
-from services.registry.app import (
-    GROUP,
-    LIVE_GROUP,
-    MAX_BATCH_SIZE,
-    TOPICS,
-    Registry,
-    watch_trials,
-)
+from services.registry.app import GROUP, LIVE_GROUP, MAX_BATCH_SIZE, TOPICS, Registry
 from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.deployment_runner import DeployPolicy
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.factory import open_targets
 from services.registry.pages import routes as pages
@@ -53,7 +47,7 @@ from shared.storage.object_store import FsspecStore, local_folder
 
 
 class _RegistryServer(uvicorn.Server):
-    """A web server that leaves signals to the process."""
+    """A web server that leaves signal handling to the process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -61,7 +55,9 @@ class _RegistryServer(uvicorn.Server):
 
 
 async def run(settings: RegistrySettings) -> None:
-    """Until SIGTERM or SIGINT. Raises Unavailable when the bus or the database stays away."""
+    """Run until SIGTERM or SIGINT. Raises Unavailable if Kafka or the database stays
+    unavailable.
+    """
     clock, metrics = SystemClock(), Metrics("registry")
     log = configure("registry", settings.log_level, settings.log_format)
     models = load_models(settings.models)
@@ -90,24 +86,13 @@ async def run(settings: RegistrySettings) -> None:
 
     async with open_targets(models, settings) as targets:
         store = CountedStore(FsspecStore(settings.object_store), metrics)
-        builds = MergedModels(database, store, models, settings.bases, settings.merged)
+        merged_models = MergedModels(database, store, models, settings.bases, settings.merged)
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = OutboxPublisher(database, producer, clock, log, replica)
-        deployer = Deployer(
-            database,
-            targets,
-            builds,
-            publisher,
-            clock,
-            log,
-            metrics,
-            settings.merged_kept,
-            replica,
-            slowdown=settings.slowdown,
-            tracing=traces,
-        )
-        pruner = Pruner(database, store, models, targets, builds, clock, log, metrics, replica)
-        registry = Registry(database, models, publisher, deployer, clock, log, metrics, traces)
+        policy = DeployPolicy(settings.merged_kept, settings.slowdown)
+        deployer = Deployer(database, targets, merged_models, publisher, policy, runtime, replica)
+        pruner = Pruner(database, store, models, targets, merged_models, runtime, replica)
+        registry = Registry(database, models, publisher, deployer, runtime)
         application = api.build(registry, health, metrics.registry, tokens)
         application.include_router(retention_api.routes(models, pruner))
         pages.add_pages(application, registry, store)
@@ -145,7 +130,7 @@ async def run(settings: RegistrySettings) -> None:
                 asyncio.create_task(
                     export_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)
                 ),
-                asyncio.create_task(watch_trials(registry, log)),
+                asyncio.create_task(registry.watch_trials()),
                 asyncio.create_task(server.serve()),
             ]
             health.mark_ready()
@@ -154,16 +139,16 @@ async def run(settings: RegistrySettings) -> None:
                 address=f"http://{settings.http_host}:{settings.registry_port}",
                 models=list(models.files),
             )
-            asked = asyncio.create_task(stopping.wait())
-            await asyncio.wait([asked, *work], return_when=asyncio.FIRST_COMPLETED)
+            stop = asyncio.create_task(stopping.wait())
+            await asyncio.wait([stop, *work], return_when=asyncio.FIRST_COMPLETED)
             health.mark_ready(False)
             consumer.stop_after_current()
             live.stop_after_current()
             server.should_exit = True
-            # The record in hand is finished and committed, the last answers are given; the other
-            # loops may end anywhere.
+            # Let both consumers finish and commit their current records, and the server its last
+            # responses; the other loops may be cancelled at any point.
             await asyncio.wait([work[0], work[1], work[-1]], timeout=5)
-            for task in (asked, *work):
+            for task in (stop, *work):
                 task.cancel()
             for ended in await asyncio.gather(*work, return_exceptions=True):
                 if isinstance(ended, Exception):
@@ -178,7 +163,7 @@ async def run(settings: RegistrySettings) -> None:
 
 
 def main() -> int:
-    """The exit status."""
+    """Run the service and return its exit status."""
     return exit_status("registry", lambda: asyncio.run(run(read_settings(RegistrySettings))))
 
 

@@ -1,4 +1,4 @@
-"""What the registry reads from its environment."""
+"""Settings of the registry, read from its environment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,67 +9,68 @@ from shared.config.settings import Port, ServiceSettings
 
 
 class RegistrySettings(ServiceSettings):
-    """The registry's own variables."""
+    """Variables of the registry besides those of every service."""
 
-    registry_port: Annotated[
-        Port, Field(description="where API, pages, health and metrics listen")
-    ] = 8080
+    registry_port: Annotated[Port, Field(description="port of API, pages, health and metrics")] = (
+        8080
+    )
     database: Annotated[
-        str, Field(description="an SQLAlchemy URL: sqlite:///<file> or postgresql+psycopg://...")
+        str,
+        Field(description="SQLAlchemy URL: sqlite:///<file> or postgresql+psycopg://..."),
     ] = "sqlite:///.ratchet/registry.db"
     database_password_file: Annotated[
         Path | None,
         Field(
-            description="a file with the database's password, which then is not in the URL; read once, "
-            "at the start"
+            description="file with the database password, which is then not part of the URL; read "
+            "once, at the start"
         ),
     ] = None
     serving: Annotated[
-        str,
-        Field(description="where llamacpp targets are served that name no location of their own"),
+        str, Field(description="URL of llamacpp targets without a location in the model file")
     ] = "http://127.0.0.1:8081"
     ollama: Annotated[
-        str, Field(description="where ollama targets are served that name no location of their own")
+        str, Field(description="URL of ollama targets without a location in the model file")
     ] = "http://127.0.0.1:11434"
     ollama_context: Annotated[
         int,
         Field(
             ge=64,
-            description="tokens of prompt and answer together that versions made from now on take at "
-            "Ollama",
+            description="maximum tokens of prompt and answer together at Ollama; applies to "
+            "versions created from now on",
         ),
     ] = 4096
     ollama_threads: Annotated[
         int,
         Field(
             ge=0,
-            description="threads that versions made from now on use at Ollama; 0 leaves it to Ollama, "
-            "which takes every core",
+            description="threads at Ollama, for versions created from now on; 0 leaves the number "
+            "to Ollama, which uses every core",
         ),
     ] = 0
-    merged: Annotated[Path, Field(description="the folder that merged models are written to")] = (
-        Path(".ratchet/merged")
-    )
+    merged: Annotated[Path, Field(description="folder for merged models")] = Path(".ratchet/merged")
     merged_kept: Annotated[
         int,
-        Field(ge=0, description="merged models kept per model, beside those that an alias names"),
+        Field(ge=0, description="merged models kept per model, besides those that an alias names"),
     ] = 2
     slowdown: Annotated[
         float,
         Field(
             ge=1,
-            description="how many times as long per token as what answers now a version may take and "
-            "still be switched to",
+            description="largest accepted ratio of a version's time per token to that of the "
+            "version served now",
         ),
     ] = 5.0
     read_tokens: Annotated[
-        SecretStr, Field(description="tokens that may read, with spaces between them")
+        SecretStr, Field(description="tokens with the role read, separated by spaces")
     ] = SecretStr("")
     operate_tokens: Annotated[
         SecretStr,
-        Field(description="tokens that may move aliases as well, with spaces between them"),
+        Field(
+            description="tokens with the role operate, which may also move aliases, separated by "
+            "spaces"
+        ),
     ] = SecretStr("")
     tokens_file: Annotated[
         Path | None,
-        Field(description="a file of lines `<role> <token>`, read again when it changes"),
+        Field(description="file with lines `<role> <token>`, reloaded when it changes"),
     ] = None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from services.registry.app import TOPICS, Registry
 from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.deployment_runner import DeployPolicy
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import MergedModel, TargetState
 from services.registry.deploy.verification import VerificationResult
@@ -82,21 +83,21 @@ class SlowFolder:
             said.write(f"{self._replica} {version}\n")
 
 
-class NamedBuilds(MergedModels):
-    """The file of a version holds its name."""
+class NamedMergedModels(MergedModels):
+    """Merged models whose digest is that of the version's name."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database, self._folder = database, folder
 
-    async def build(self, model: str, name: str) -> MergedModel:
+    async def get(self, model: str, name: str) -> MergedModel:
         digest = digest_of(name.encode())
         await self._database.run(lambda session: _record(session, model, name, digest))
         return MergedModel(model, name, self._folder / name, digest)
 
-    async def drop(self, model: str, name: str) -> None:
+    async def delete(self, model: str, name: str) -> None:
         pass
 
-    async def on_disk(self, model: str) -> Collection[str]:
+    async def versions_on_disk(self, model: str) -> Collection[str]:
         return ()
 
 
@@ -118,14 +119,13 @@ async def run(broker: str, url: str, folder: Path, name: str, model: str) -> Non
         folder,
     )
     publisher = OutboxPublisher(database, producer, clock, log, name, LEASE_SECONDS)
-    builds = NamedBuilds(database, folder)
+    merged_models = NamedMergedModels(database, folder)
     targets = {model: [SlowFolder(folder, name)]}
-    deployer = Deployer(
-        database, targets, builds, publisher, clock, log, metrics, 9, name, LEASE_SECONDS
-    )
-    registry = Registry(database, models, publisher, deployer, clock, log, metrics)
-    await registry.register_declared_models()
+    policy = DeployPolicy(keep_versions=9, lease_seconds=LEASE_SECONDS)
     runtime = Runtime("registry", clock, log, metrics, Health(clock))
+    deployer = Deployer(database, targets, merged_models, publisher, policy, runtime, name)
+    registry = Registry(database, models, publisher, deployer, runtime)
+    await registry.register_declared_models()
     following = consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
     await asyncio.gather(following, publisher.run(), deployer.run())
 

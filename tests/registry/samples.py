@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeVar
 
-from services.registry.handlers import model_declared
+from services.registry.handlers import HandlerContext, model_declared
 from services.registry.store.database import Database, Session
 from services.registry.store.tables import AliasRow
 from shared.config.model_file import BasePaths, ModelFile
@@ -29,6 +29,7 @@ from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_RECEIVED
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
+CONTEXT = HandlerContext(NOW)
 MODEL = ModelFile(model="support", base=BasePaths(training="base", serving="base/model.gguf"))
 DIGEST = digest_of(b"something")
 

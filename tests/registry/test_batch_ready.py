@@ -17,7 +17,7 @@ from tests.registry.samples import DatabaseFixture
 from tests.support.runtime import runtime_of
 
 
-async def test_a_batch_is_kept_as_it_was_announced_and_once(
+async def test_batch_is_stored_once_as_published(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     room = Showroom(registry_db, tmp_path)
@@ -38,7 +38,7 @@ async def test_a_batch_is_kept_as_it_was_announced_and_once(
 
 
 @pytest.mark.kafka
-async def test_a_batch_on_a_real_broker_is_kept(
+async def test_batch_from_a_real_broker_is_stored(
     registry_db: DatabaseFixture, tmp_path: Path, broker: str
 ) -> None:
     room = Showroom(registry_db, tmp_path)

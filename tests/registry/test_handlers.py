@@ -26,18 +26,26 @@ from shared.logs import configure
 from shared.messaging.bus import MemoryBus
 from shared.messaging.codec import decode
 from shared.messaging.topics import MODELS_VERSIONS
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, progress, rejection
+from tests.registry.samples import (
+    CONTEXT,
+    MODEL,
+    NOW,
+    DatabaseFixture,
+    checkpoint,
+    progress,
+    rejection,
+)
 
 
-def test_a_declared_model_begins_with_its_base(registry_db: DatabaseFixture) -> None:
+def test_declared_model_starts_with_its_base(registry_db: DatabaseFixture) -> None:
     assert registry_db.champion == "v0_20260701_120000"
     assert registry_db.run(lambda session: model_declared(session, MODEL, NOW)) == []
 
 
-def test_a_verdict_against_the_champion_promotes(registry_db: DatabaseFixture) -> None:
+def test_verdict_against_the_champion_promotes(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     registered, promoted = registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT)
     )
     assert isinstance(registered, VersionRegistered)
     assert isinstance(promoted, VersionPromoted)
@@ -47,27 +55,27 @@ def test_a_verdict_against_the_champion_promotes(registry_db: DatabaseFixture) -
     assert (registry_db.aliases.previous, registry_db.aliases.challenger) == (base, None)
 
 
-def test_the_same_outcome_twice_makes_one_version(registry_db: DatabaseFixture) -> None:
+def test_duplicate_outcome_creates_one_version(registry_db: DatabaseFixture) -> None:
     event = checkpoint("r1", registry_db.champion)
-    registry_db.run(lambda session: checkpoint_saved(session, event, NOW))
-    assert registry_db.run(lambda session: checkpoint_saved(session, event, NOW)) == []
+    registry_db.run(lambda session: checkpoint_saved(session, event, CONTEXT))
+    assert registry_db.run(lambda session: checkpoint_saved(session, event, CONTEXT)) == []
     assert registry_db.run(lambda session: len(versions_of(session, "support"))) == 2
 
 
-def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(
+def test_stale_verdict_is_reevaluated_then_promotes_the_version(
     registry_db: DatabaseFixture,
 ) -> None:
     base = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
     first = registry_db.champion
     (answer,) = registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r2", base), CONTEXT)
     )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion, answer.evaluation) == ("reevaluate", first, 1)
     assert (registry_db.champion, registry_db.aliases.challenger) == (first, answer.version)
     again, promoted = registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r2", first, evaluation=2), CONTEXT)
     )
     assert isinstance(again, VersionRegistered)
     assert isinstance(promoted, VersionPromoted)
@@ -76,13 +84,13 @@ def test_a_stale_verdict_is_evaluated_again_and_then_promotes_the_same_version(
     assert (registry_db.champion, registry_db.aliases.previous) == (answer.version, first)
 
 
-def test_a_candidate_that_does_not_hold_is_withdrawn(registry_db: DatabaseFixture) -> None:
+def test_candidate_rejected_at_reevaluation_is_withdrawn(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), CONTEXT))
     registry_db.run(
         lambda session: training_rolled_back(
-            session, rejection("r2", registry_db.champion, evaluation=2), NOW
+            session, rejection("r2", registry_db.champion, evaluation=2), CONTEXT
         )
     )
     run = registry_db.run(lambda session: session.get(RunRow, "r2"))
@@ -91,47 +99,47 @@ def test_a_candidate_that_does_not_hold_is_withdrawn(registry_db: DatabaseFixtur
     assert registry_db.aliases.challenger is None
 
 
-def test_an_outcome_after_the_run_has_ended_is_ignored(registry_db: DatabaseFixture) -> None:
+def test_outcome_after_the_end_of_the_run_is_ignored(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    registry_db.run(lambda session: training_rolled_back(session, rejection("r1", base), NOW))
+    registry_db.run(lambda session: training_rolled_back(session, rejection("r1", base), CONTEXT))
     assert (
         registry_db.run(
-            lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), NOW)
+            lambda session: checkpoint_saved(session, checkpoint("r1", base, evaluation=2), CONTEXT)
         )
         == []
     )
     assert registry_db.champion == base
 
 
-def test_another_adapter_for_the_same_run_is_a_violation(registry_db: DatabaseFixture) -> None:
+def test_second_adapter_for_a_run_is_a_contract_violation(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), CONTEXT))
     other = checkpoint("r2", registry_db.champion, evaluation=2).model_copy(
         update={"adapter": checkpoint("x", base).adapter}
     )
     with pytest.raises(ContractViolation, match=r"adapter\.digest"):
-        registry_db.run(lambda session: checkpoint_saved(session, other, NOW))
+        registry_db.run(lambda session: checkpoint_saved(session, other, CONTEXT))
 
 
-def test_progress_makes_a_curve_whatever_its_order(registry_db: DatabaseFixture) -> None:
+def test_loss_curve_is_independent_of_event_order(registry_db: DatabaseFixture) -> None:
     for step in (2, 1, 2):
         registry_db.run(
-            partial(training_progressed, event=progress("r1", step, loss=1 / step), now=NOW)
+            partial(training_progressed, event=progress("r1", step, loss=1 / step), context=CONTEXT)
         )
     points = registry_db.run(lambda session: points_of(session, "r1"))
     assert [(point.step, point.loss) for point in points] == [(1, 1.0), (2, 0.5)]
 
 
-def test_only_training_counts_steps(registry_db: DatabaseFixture) -> None:
+def test_only_training_progress_counts_steps(registry_db: DatabaseFixture) -> None:
     """Other phases count examples; a run is at step 2 of 4 whatever is being evaluated."""
     training = progress("r1", 2, loss=0.5)
-    registry_db.run(partial(training_progressed, event=training, now=NOW))
+    registry_db.run(partial(training_progressed, event=training, context=CONTEXT))
     registry_db.run(
         partial(
             training_progressed,
             event=training.model_copy(update={"phase": "evaluating", "step": 70, "total_steps": 0}),
-            now=NOW,
+            context=CONTEXT,
         )
     )
     run = registry_db.run(lambda session: session.get(RunRow, "r1"))
@@ -139,19 +147,21 @@ def test_only_training_counts_steps(registry_db: DatabaseFixture) -> None:
     assert (run.state, run.step, run.total_steps) == ("evaluating", 2, training.total_steps)
 
 
-def test_progress_that_comes_late_does_not_reopen_a_run(registry_db: DatabaseFixture) -> None:
+def test_late_progress_does_not_reopen_a_run(registry_db: DatabaseFixture) -> None:
     registry_db.run(
         lambda session: training_rolled_back(
-            session, rejection("r1", registry_db.aliases.champion or ""), NOW
+            session, rejection("r1", registry_db.aliases.champion or ""), CONTEXT
         )
     )
-    registry_db.run(lambda session: training_progressed(session, progress("r1", 3, loss=0.4), NOW))
+    registry_db.run(
+        lambda session: training_progressed(session, progress("r1", 3, loss=0.4), CONTEXT)
+    )
     run = registry_db.run(lambda session: session.get(RunRow, "r1"))
     assert run is not None
     assert run.state == "rejected"
 
 
-def test_nothing_is_kept_of_a_transaction_that_fails(registry_db: DatabaseFixture) -> None:
+def test_failed_transaction_leaves_no_trace(registry_db: DatabaseFixture) -> None:
     before = registry_db.run(
         lambda session: session.scalar(select(func.count()).select_from(OutboxRow))
     )
@@ -159,7 +169,7 @@ def test_nothing_is_kept_of_a_transaction_that_fails(registry_db: DatabaseFixtur
     base = registry_db.champion
 
     def fail_at_the_end(session: Session) -> None:
-        checkpoint_saved(session, checkpoint("r1", base), NOW)
+        checkpoint_saved(session, checkpoint("r1", base), CONTEXT)
         raise RuntimeError("the power goes")
 
     with pytest.raises(RuntimeError):
@@ -171,9 +181,9 @@ def test_nothing_is_kept_of_a_transaction_that_fails(registry_db: DatabaseFixtur
     )
 
 
-async def test_the_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) -> None:
+async def test_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
     registry_db.run(lambda session: roll_back(session, "support", None, "try", "operator", NOW))
     bus = MemoryBus()
     publisher = OutboxPublisher(
@@ -207,7 +217,7 @@ async def test_the_outbox_publishes_in_order_and_once(registry_db: DatabaseFixtu
         st.tuples(st.sampled_from(["r1", "r2", "r3", "back"]), st.booleans()), max_size=12
     )
 )
-def test_champions_change_only_by_holding_verdicts_and_by_operators(
+def test_only_current_verdicts_and_operators_move_the_champion(
     steps: list[tuple[str, bool]], new_database: Callable[[], str]
 ) -> None:
     registry_db = DatabaseFixture(new_database())
@@ -225,7 +235,7 @@ def test_champions_change_only_by_holding_verdicts_and_by_operators(
         evaluations[run] = evaluations.get(run, 0) + 1
         baseline = before if fresh else "v99_20200101_000000"
         event = checkpoint(run, baseline, evaluations[run])
-        decided = registry_db.run(partial(checkpoint_saved, event=event, now=NOW))
+        decided = registry_db.run(partial(checkpoint_saved, event=event, context=CONTEXT))
         promoted = [one for one in decided if isinstance(one, VersionPromoted)]
         assert bool(promoted) == (registry_db.champion != before)
         assert not promoted or fresh

@@ -1,5 +1,5 @@
-"""Challengers on trial at the targets: brought, verified as a champion is, and served under a name
-of their own beside it.
+"""Deployment of challengers on a canary trial: pushed, verified as a champion is, and served under
+their own name together with the champion.
 """
 
 from dataclasses import dataclass
@@ -7,7 +7,11 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from services.registry.deploy.deployment import DeploymentUndone, deployment_step, push_and_verify
+from services.registry.deploy.deployment import (
+    DeploymentUndone,
+    deployment_step,
+    push_and_verify,
+)
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.store.database import Database, Session
@@ -15,69 +19,69 @@ from services.registry.store.leases import Lease
 from services.registry.store.outbox import OutboxPublisher, enqueue
 from services.registry.store.queries import canary_trial_of
 from services.registry.store.tables import CanaryTargetRow
-from shared.clock import Clock
 from shared.events import DeploymentFailed, Digest
 from shared.identity import identity
-from shared.logs import Log
+from shared.runtime import Runtime
 
 CanaryState = Literal["ready", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Challenger:
-    """A version on trial; `ready` is the digest of its file if it answers at the target already."""
+    """A version on a canary trial; `ready_digest` is that of its file if it is served at the
+    target.
+    """
 
     version: str
     ready_digest: Digest | None
 
 
 class CanaryDeployer:
-    """Whoever holds the lease of a model's deployments brings its challenger as well."""
+    """Deploys a model's challenger, for the holder of the lease of its deployments."""
 
     def __init__(
         self,
         database: Database,
-        builds: MergedModels,
+        merged_models: MergedModels,
         publisher: OutboxPublisher,
-        clock: Clock,
-        log: Log,
         slowdown: float,
+        runtime: Runtime,
     ) -> None:
         self._database = database
-        self._builds = builds
+        self._merged_models = merged_models
         self._publisher = publisher
-        self._clock = clock
-        self._log = log
         self._slowdown = slowdown
+        self._clock = runtime.clock
+        self._log = runtime.log
 
     async def reconcile(self, model: str, target: ServingTarget, lease: Lease) -> None:
-        """Let a target that can do so serve the challenger on trial, or none any more. Raises
-        RatchetError where there is nothing to record it by.
+        """Let a target that supports canaries serve the challenger on trial, or remove the alias if
+        there is no trial. Raises RatchetError if the result cannot be recorded.
         """
         if not target.supports_canary:
             return
-        wanted = await self._database.run(
+        challenger = await self._database.run(
             partial(_challenger_on_trial, model=model, target=target.name)
         )
-        serving = await target.inspect(model)
-        if wanted is None:
-            if serving.challenger is not None:
+        state = await target.inspect(model)
+        if challenger is None:
+            if state.challenger is not None:
                 await target.set_challenger(model, None)
             return
-        if serving.challenger == wanted.version and wanted.ready_digest == serving.versions.get(
-            wanted.version
-        ):
+        version = challenger.version
+        present = state.versions.get(version)
+        if state.challenger == version and challenger.ready_digest == present:
             return
         try:
-            served = await push_and_verify(
-                model, wanted.version, target, self._builds, serving, self._slowdown
+            deployed = await push_and_verify(
+                model, version, target, self._merged_models, state, self._slowdown
             )
-            async with deployment_step("switch", serving.champion):
-                await target.set_challenger(model, wanted.version)
+            async with deployment_step("switch", state.champion):
+                await target.set_challenger(model, version)
         except DeploymentUndone as error:
-            await self._record(model, wanted.version, target, lease, "failed", None, error)
+            await self._record(model, version, target, lease, "failed", None, error)
             return
-        await self._record(model, wanted.version, target, lease, "ready", served.digest, None)
+        await self._record(model, version, target, lease, "ready", deployed.digest, None)
 
     async def _record(
         self,
@@ -113,17 +117,18 @@ class CanaryDeployer:
                 )
             )
             if error is not None:
-                enqueue(session, model, _deployment_failed(model, version, target, error, now), now)
+                event = _deployment_failed(model, version, target, error, now)
+                enqueue(session, model, event, now)
             return True
 
         if not await self._database.run(record):
             return
         self._publisher.wake()
         if error is None:
-            self._log.info("on trial", model=model, version=version, target=target.name)
+            self._log.info("challenger served", model=model, version=version, target=target.name)
         else:
             self._log.warning(
-                "the challenger is not on trial",
+                "challenger deployment failed",
                 model=model,
                 version=version,
                 target=target.name,
@@ -150,5 +155,5 @@ def _challenger_on_trial(session: Session, model: str, target: str) -> _Challeng
     trial = canary_trial_of(session, model)
     if trial is None:
         return None
-    place = session.get(CanaryTargetRow, (model, trial.version, target))
-    return _Challenger(trial.version, place.digest if place and place.state == "ready" else None)
+    row = session.get(CanaryTargetRow, (model, trial.version, target))
+    return _Challenger(trial.version, row.digest if row and row.state == "ready" else None)

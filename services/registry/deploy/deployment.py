@@ -1,10 +1,11 @@
-"""One deployment: probe, push, verify, switch; undone when a step fails."""
+"""Execution of one deployment: inspect, push, verify, switch; undone if a step fails."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from services.registry.deploy.desired_state import DesiredState, next_action, superfluous
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget, TargetRefused, TargetState
 from services.registry.deploy.verification import VerificationResult
@@ -15,30 +16,9 @@ Step = Literal["probe", "push", "verify", "switch"]
 
 
 @dataclass(frozen=True, slots=True)
-class DesiredState:
-    """What a target shall serve of a model. `move` numbers the champion's moves; `recorded` is the
-    move that the target has already been seen to carry out; `verified` is the digest of the
-    champion's file if that has answered there as it should. A `challenger` is not brought, and not
-    taken away either.
-    """
-
-    model: str
-    champion: str
-    previous: str | None
-    move: int
-    recorded_move: int | None
-    verified_digest: Digest | None
-    challenger: str | None = None
-    traceparent: str = ""
-    """The span that a deployment follows, as a traceparent; empty for the base itself, which
-    nothing has led to.
-    """
-
-
-@dataclass(frozen=True, slots=True)
 class DeployedVersion:
-    """A deployment that succeeded. `finding` is null when these bytes had been verified there
-    before.
+    """A successful deployment. `verification` is None if the same file had been verified at this
+    target before.
     """
 
     digest: Digest
@@ -46,7 +26,7 @@ class DeployedVersion:
 
 
 class DeploymentUndone(RatchetError):
-    """A deployment that failed; what answered before still does."""
+    """A failed deployment; the target still serves what it served before."""
 
     def __init__(self, step: Step, reason: str, serving: str | None) -> None:
         super().__init__(f"{step}: {reason}")
@@ -56,9 +36,7 @@ class DeploymentUndone(RatchetError):
 
 
 DEFAULT_SLOWDOWN = 5.0
-"""How many times as long per token as what answers now a version may take, unless a setting says
-otherwise.
-"""
+"""Largest accepted ratio of a version's time per token to that of the version served now."""
 
 
 async def deploy(
@@ -67,58 +45,45 @@ async def deploy(
     merged_models: MergedModels,
     slowdown: float = DEFAULT_SLOWDOWN,
 ) -> DeployedVersion | None:
-    """Let `target` serve the champion; None when it does so already and that is recorded. Raises
-    Undone.
+    """Let `target` serve the champion; None if it already does and that is recorded. Raises
+    DeploymentUndone.
     """
     async with deployment_step("probe", None):
-        serving = await target.inspect(desired.model)
-    if (
-        desired.verified_digest is not None
-        and serving.versions.get(desired.champion) == desired.verified_digest
-    ):
-        if serving.champion == desired.champion and desired.recorded_move == desired.move:
-            return None
-        served = DeployedVersion(desired.verified_digest, None)
+        state = await target.inspect(desired.model)
+    action = next_action(desired, state)
+    if action == "none":
+        return None
+    if action == "switch" and desired.verified_digest is not None:
+        deployed = DeployedVersion(desired.verified_digest, None)
     else:
-        served = await push_and_verify(
-            desired.model, desired.champion, target, merged_models, serving, slowdown
+        deployed = await push_and_verify(
+            desired.model, desired.champion, target, merged_models, state, slowdown
         )
     try:
-        async with deployment_step("switch", serving.champion):
+        async with deployment_step("switch", state.champion):
             await target.switch(desired.model, desired.champion, desired.previous)
     except DeploymentUndone:
-        await _remove_failed(desired.model, desired.champion, target, serving)
+        await _remove_failed(desired.model, desired.champion, target, state)
         raise
-    return served
+    return deployed
 
 
 async def retain_recent_versions(
     desired: DesiredState, target: ServingTarget, merged_models: MergedModels, keep: int
 ) -> None:
-    """Have the previous version at the target, so that going back is instant, and let old ones go
-    there and on disk.
-
-    Raises RatchetError; nothing depends on it.
+    """Keep the previous version at the target, so that a rollback is instant, and delete old
+    versions there and on disk. Raises RatchetError; a failure does not affect serving.
     """
-    serving = await target.inspect(desired.model)
-    if desired.previous and desired.previous not in serving.versions:
-        await target.push(await merged_models.get(desired.model, desired.previous))
-        await target.switch(desired.model, desired.champion, desired.previous)
-    named = {
-        desired.champion,
-        desired.previous,
-        desired.challenger,
-        serving.champion,
-        serving.previous,
-        serving.challenger,
-    }
-    for version in _all_but_newest(keep, [name for name in serving.versions if name not in named]):
-        await target.remove(desired.model, version)
-    for version in _all_but_newest(
-        keep,
-        [name for name in await merged_models.versions_on_disk(desired.model) if name not in named],
-    ):
-        await merged_models.delete(desired.model, version)
+    model = desired.model
+    state = await target.inspect(model)
+    if desired.previous and desired.previous not in state.versions:
+        await target.push(await merged_models.get(model, desired.previous))
+        await target.switch(model, desired.champion, desired.previous)
+    for version in superfluous(desired, state, state.versions.keys(), keep):
+        await target.remove(model, version)
+    on_disk = await merged_models.versions_on_disk(model)
+    for version in superfluous(desired, state, on_disk, keep):
+        await merged_models.delete(model, version)
 
 
 async def push_and_verify(
@@ -126,51 +91,48 @@ async def push_and_verify(
     version: str,
     target: ServingTarget,
     merged_models: MergedModels,
-    serving: TargetState,
+    state: TargetState,
     slowdown: float,
 ) -> DeployedVersion:
-    """Push a version and verify it. When that fails, neither the target nor this machine keeps it.
-    Raises Undone.
+    """Push a version and verify it; on failure, delete it at the target and on this machine. Raises
+    DeploymentUndone.
     """
     try:
-        async with deployment_step("push", serving.champion):
-            build = await merged_models.get(model, version)
+        async with deployment_step("push", state.champion):
+            merged = await merged_models.get(model, version)
             if (
-                serving.versions.get(version, build.digest) != build.digest
-                and serving.champion != version
+                state.versions.get(version, merged.digest) != merged.digest
+                and state.champion != version
             ):
                 await target.remove(model, version)
-            await target.push(build)
-        async with deployment_step("verify", serving.champion):
-            finding = (await target.verify(build)).check_slowdown(slowdown)
-            if not finding.passed:
-                raise TargetRefused("; ".join(finding.reasons))
+            await target.push(merged)
+        async with deployment_step("verify", state.champion):
+            result = (await target.verify(merged)).check_slowdown(slowdown)
+            if not result.passed:
+                raise TargetRefused("; ".join(result.reasons))
     except DeploymentUndone:
         await merged_models.delete(model, version)
-        await _remove_failed(model, version, target, serving)
+        await _remove_failed(model, version, target, state)
         raise
-    return DeployedVersion(build.digest, finding)
+    return DeployedVersion(merged.digest, result)
 
 
 async def _remove_failed(
-    model: str, version: str, target: ServingTarget, serving: TargetState
+    model: str, version: str, target: ServingTarget, state: TargetState
 ) -> None:
-    """Take a version from the target again, unless it is what answers there. The failure that led
-    here is the one to tell.
+    """Remove a version from the target unless it is served there. Errors are suppressed: the
+    failure that led here is the one to report.
     """
-    if serving.champion != version:
+    if state.champion != version:
         with suppress(RatchetError):
             await target.remove(model, version)
 
 
-def _all_but_newest(keep: int, versions: list[str]) -> list[str]:
-    newest_first = sorted(versions, key=lambda name: int(name[1:].partition("_")[0]), reverse=True)
-    return newest_first[keep:]
-
-
 @asynccontextmanager
 async def deployment_step(name: Step, serving: str | None) -> AsyncIterator[None]:
-    """A step of a deployment, while `serving` answers. Raises Undone for whatever fails in it."""
+    """Run a step of a deployment while `serving` is served. Raises DeploymentUndone for any
+    RatchetError of the body.
+    """
     try:
         yield
     except RatchetError as error:

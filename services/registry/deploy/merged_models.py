@@ -1,5 +1,5 @@
 """Merged models on this machine's disk: made when a target needs one, kept for a while, made again
-when they are gone.
+if deleted.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ class MergedModels:
         self._lock = asyncio.Lock()
 
     async def get(self, model: str, name: str) -> MergedModel:
-        """The files of a version. Raises Unusable or StorageUnavailable when base or adapter cannot
-        be had or merged.
+        """Return a version's merged model, merging it if necessary, one at a time. Raises
+        InvalidArtefact or StorageUnavailable if base or adapter cannot be read or merged.
         """
         async with self._lock:
-            version = await self._database.run(partial(_require, model=model, name=name))
+            version = await self._database.run(partial(_require_version, model=model, name=name))
             artefact = adapter_of(version)
             adapter = (
                 await asyncio.to_thread(read_adapter, self._store, artefact) if artefact else None
             )
-            path = self._folder / model / f"{name}.gguf"
+            path = self._path(model, name)
             if (
                 version.merged_digest
                 and version.merged_path == str(path)
@@ -61,22 +61,25 @@ class MergedModels:
             return MergedModel(model, name, path, digest, adapter.files if adapter else {}, probes)
 
     async def delete(self, model: str, name: str) -> None:
-        """Let a file go; it is made again when it is needed."""
-        await asyncio.to_thread((self._folder / model / f"{name}.gguf").unlink, missing_ok=True)
+        """Delete a file; `get` makes it again. A missing file is not an error."""
+        await asyncio.to_thread(self._path(model, name).unlink, missing_ok=True)
 
     async def versions_on_disk(self, model: str) -> Collection[str]:
-        """The versions whose files are there."""
+        """Return the versions that have a file."""
         return await asyncio.to_thread(
             lambda: {path.stem for path in (self._folder / model).glob("v*.gguf")}
         )
 
+    def _path(self, model: str, name: str) -> Path:
+        return self._folder / model / f"{name}.gguf"
 
-def _require(session: Session, model: str, name: str) -> VersionRow:
+
+def _require_version(session: Session, model: str, name: str) -> VersionRow:
     version = version_of(session, model, name)
     assert version is not None, f"{model} has no version {name}"
     return version
 
 
 def _record(session: Session, model: str, name: str, merged: MergedFile) -> None:
-    version = _require(session, model, name)
+    version = _require_version(session, model, name)
     version.merged_path, version.merged_digest = str(merged.path), merged.digest

@@ -1,9 +1,9 @@
-"""Whether what is served answers as what was evaluated. Pure.
+"""Verification that a served version answers as its evaluation did. Pure.
 
 The evaluation's greedy answers are compared token by token. Rounding differs between
-implementations, so at a near tie another token may win; there the comparison of that answer ends.
-Everything before must be the same, and about as likely, where the server says how likely. And it
-must not take many times as long as what answers now.
+implementations, so at a near tie another token may win; the comparison of that answer ends there.
+All tokens before must be equal, and about as likely where the server returns log-probabilities.
+A token must also not take many times as long as one of the version that is served now.
 """
 
 import re
@@ -13,32 +13,34 @@ from itertools import accumulate
 
 from shared.events import Digest, Probe
 
-NEAR_TIE = 0.25  # nats: the lead of a token over the runner-up, below which another token may win
-TOLERANCE = 0.1  # nats: mean difference of log-probabilities over the tokens agreed on
+NEAR_TIE = 0.25
+"""Nats: with a smaller lead over the runner-up, another token may win."""
 
-_SINGLE_TOKEN = re.compile(
-    r"\s?(\w+|[^\w\s]+)|\s+"
-)  # what tokenizers do not divide beforehand, and may make one token of
+TOLERANCE = 0.1
+"""Nats: largest mean difference of the log-probabilities of equal tokens."""
+
+# Text that tokenizers do not split in pre-tokenization, so that it may be a single token.
+_SINGLE_TOKEN = re.compile(r"\s?(\w+|[^\w\s]+)|\s+")
 _PART_OF_A_CHARACTER = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
 class ServedToken:
-    """One token of a served answer; the token that ends an answer has no text."""
+    """One token of a served answer; the end-of-turn token has an empty text."""
 
     text: str
     logprob: float
 
 
 TIMED_PROBES = 2
-"""Of how many probes the time is compared. What answers now is asked them as well, beside those
-whom it serves.
+"""Number of probes that are timed. The version served now answers them as well, in between its
+users' requests.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long an answer took, its prompt included, and how many tokens it has."""
+    """Duration of an answer, prompt processing included, and its number of tokens."""
 
     seconds: float
     tokens: int
@@ -46,8 +48,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """What verification found. `reasons` says why not, and is empty when `passed`. The times are of
-    the version and of what answered before it, to the same probes; None where nothing tells them.
+    """Result of a verification. `reasons` lists what failed; it is empty if `passed`.
+
+    The times per token are those of the version and of the version served before it, for the same
+    probes; None if not measured.
     """
 
     passed: bool
@@ -59,12 +63,12 @@ class VerificationResult:
     seconds_per_token_before: float | None = None
 
     def with_failure(self, reason: str) -> "VerificationResult":
-        """The same with one more reason against."""
+        """Return a copy that failed for one more reason."""
         return replace(self, passed=False, reasons=(*self.reasons, reason))
 
     def with_timings(self, own: Sequence[Timing], before: Sequence[Timing]) -> "VerificationResult":
-        """The same with how long answers took. The quickest answer counts: a first one waits for a
-        file to come into memory, and others for what else the machine does.
+        """Return a copy with the times per token. The fastest answer counts: the first one waits
+        for the file to be loaded into memory, and any may wait for other work of the machine.
         """
         return replace(
             self,
@@ -73,12 +77,14 @@ class VerificationResult:
         )
 
     def check_slowdown(self, times: float) -> "VerificationResult":
-        """The same; failing when a token takes more than `times` as long as of what answers now."""
+        """Return self, or a failed copy if a token takes more than `times` as long as one of the
+        version served now.
+        """
         own, before = self.seconds_per_token, self.seconds_per_token_before
         if own is None or before is None or own <= times * before:
             return self
         return self.with_failure(
-            f"a token takes {own:.3f} s, and {before:.3f} s of what answers now: more than "
+            f"a token takes {own:.3f} s, {before:.3f} s with the version served now: more than "
             f"{times:g} times as long (RATCHET_SLOWDOWN)"
         )
 
@@ -89,8 +95,8 @@ def verify_tokens(
     probes: Sequence[Probe],
     answers: Sequence[Sequence[ServedToken]],
 ) -> VerificationResult:
-    """Compare digests, and each probe with the answer that was served for it (`answers` in the
-    order of `probes`).
+    """Compare the digests, and each probe with its served answer (`answers` in the order of
+    `probes`).
     """
     reasons = _mismatches(expected, actual, len(probes), len(answers))
     differences: list[float] = []
@@ -105,16 +111,17 @@ def verify_tokens(
             f"log-probabilities differ by {mean:.3f} nats on average, more than {TOLERANCE}"
         )
     if mean is None and any(probe.answer for probe in probes):
-        reasons.append("no token of any probe was agreed on")
+        reasons.append("no token of any probe matches")
     return VerificationResult(not reasons, tuple(reasons), len(probes), len(differences), mean)
 
 
 def verify_texts(
     expected: Digest, actual: Digest, probes: Sequence[Probe], answers: Sequence[str]
 ) -> VerificationResult:
-    """The same for a server that shows the text of its answers alone. Where a text parts from the
-    evaluation's, the lead counts of the token there, and of one before it that the server may have
-    written as a longer token.
+    """Compare as `verify_tokens`, for a server that returns only the text of its answers.
+
+    Where a text diverges from the evaluation's, the lead of the token there counts, and that of an
+    earlier token which the server may have written as a longer one.
     """
     reasons = _mismatches(expected, actual, len(probes), len(answers))
     tokens = 0
@@ -124,7 +131,7 @@ def verify_texts(
         if reason:
             reasons.append(f"probe {number}: {reason}")
     if not tokens and any(probe.answer for probe in probes):
-        reasons.append("no token of any probe was agreed on")
+        reasons.append("no token of any probe matches")
     return VerificationResult(not reasons, tuple(reasons), len(probes), tokens, None)
 
 
@@ -135,6 +142,7 @@ def _fastest_seconds_per_token(timings: Sequence[Timing]) -> float | None:
 
 
 def _mismatches(expected: Digest, actual: Digest, probes: int, answers: int) -> list[str]:
+    """List the reasons against a version that need no comparison of answers."""
     reasons = (
         []
         if expected == actual
@@ -146,26 +154,26 @@ def _mismatches(expected: Digest, actual: Digest, probes: int, answers: int) -> 
 
 
 def _compare_tokens(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[float], str]:
-    """The differences of log-probability over the tokens agreed on, and why the answer is another,
-    empty if it is not.
+    """Return the log-probability differences of the equal tokens, and the reason for which the
+    answer differs, empty if it does not.
     """
     differences: list[float] = []
-    for place, token in enumerate(probe.answer):
-        if place == len(answer):
+    for index, token in enumerate(probe.answer):
+        if index == len(answer):
             return (
                 differences,
                 ""
                 if token.lead < NEAR_TIE
-                else f"the answer ends before token {place + 1}, {token.text!r}",
+                else f"the answer ends before token {index + 1}, {token.text!r}",
             )
-        served = answer[place]
-        last = place + 1 == len(probe.answer)
+        served = answer[index]
+        last = index + 1 == len(probe.answer)
         if served.text != token.text and not (last and _is_end_token(token.text, served.text)):
             if token.lead < NEAR_TIE:
                 return differences, ""
             return (
                 differences,
-                f"token {place + 1} is {served.text!r}, expected {token.text!r} with a lead "
+                f"token {index + 1} is {served.text!r}, expected {token.text!r} with a lead "
                 f"of {token.lead:.2f} nats",
             )
         differences.append(abs(served.logprob - token.logprob))
@@ -173,43 +181,44 @@ def _compare_tokens(probe: Probe, answer: Sequence[ServedToken]) -> tuple[list[f
 
 
 def _compare_text(probe: Probe, answer: str) -> tuple[int, str]:
-    """How many tokens the text agrees on, and why the answer is another, empty if it is not."""
+    """Return the number of tokens the text agrees on, and the reason for which it differs, empty
+    if it does not.
+    """
     tokens = list(probe.answer)
-    # A token that is part of a character has no text of its own: what comes from there on cannot be
-    # compared.
+    # A token that is part of a character has no text of its own: nothing can be compared from
+    # there on.
     readable = next(
-        (place for place, token in enumerate(tokens) if _PART_OF_A_CHARACTER in token.text),
+        (index for index, token in enumerate(tokens) if _PART_OF_A_CHARACTER in token.text),
         len(tokens),
     )
     complete = readable == len(tokens) > 0 and _is_end_token(tokens[-1].text, "")
     texts = [token.text for token in tokens[: readable - complete]]
     starts = list(accumulate(map(len, texts), initial=0))
-    parted = _common_prefix_length("".join(texts), answer)
-    if parted == starts[-1] and (not complete or parted == len(answer)):
+    common = _common_prefix_length("".join(texts), answer)
+    if common == starts[-1] and (not complete or common == len(answer)):
         return readable, ""
-    place = next(number for number, end in enumerate([*starts[1:], parted + 1]) if end > parted)
-    for earlier in range(place + 1):
-        written = answer[starts[earlier] : parted + 1]
+    index = next(number for number, end in enumerate([*starts[1:], common + 1]) if end > common)
+    for earlier in range(index + 1):
+        written = answer[starts[earlier] : common + 1]
         longer = len(written) > len(tokens[earlier].text) and _SINGLE_TOKEN.fullmatch(written)
-        if (earlier == place or longer) and tokens[earlier].lead < NEAR_TIE:
+        if (earlier == index or longer) and tokens[earlier].lead < NEAR_TIE:
             return earlier, ""
-    token = tokens[place]
-    there = answer[starts[place] : starts[place] + len(token.text)]
+    token = tokens[index]
+    served = answer[starts[index] : starts[index] + len(token.text)]
     return (
-        place,
-        f"token {place + 1} is {there!r}, expected {token.text!r} with a lead of "
+        index,
+        f"token {index + 1} is {served!r}, expected {token.text!r} with a lead of "
         f"{token.lead:.2f} nats",
     )
 
 
-def _common_prefix_length(one: str, other: str) -> int:
-    """How many characters both begin with."""
+def _common_prefix_length(first: str, second: str) -> int:
     return next(
-        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-        min(len(one), len(other)),
+        (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
     )
 
 
 def _is_end_token(expected: str, served: str) -> bool:
-    """Whether both are the token that ends an answer, which a server shows without its text."""
+    """True if both are the end-of-turn token, which a server returns without its text."""
     return served == "" and expected.startswith("<") and expected.endswith(">")

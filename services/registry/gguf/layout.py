@@ -1,7 +1,7 @@
-"""The layout of a GGUF file, as far as a merge needs it: its metadata as one block of bytes, and
-where each tensor lies.
+"""Layout of a GGUF file, as far as a merge needs it: the metadata as one block of bytes, and the
+offset of each tensor.
 
-Written here because the `gguf` package parses every token of the vocabulary into objects, which
+Parsed here because the `gguf` package parses every token of the vocabulary into objects, which
 takes as long as the merge itself. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -14,9 +14,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from shared.errors import InvalidArtefact
 
-ByteView: TypeAlias = (
-    "memoryview[int]"  # a string: at run time it takes no parameter before Python 3.14
-)
+# A string: at run time `memoryview` takes no parameter before Python 3.14.
+ByteView: TypeAlias = "memoryview[int]"
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
@@ -38,7 +37,7 @@ _DEFAULT_ALIGNMENT = 32
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor. `dims` has the fastest-varying dimension first, as the format has it; `start`
+    """One tensor. `dims` has the fastest-varying dimension first, as in the format; `offset`
     counts from the beginning of the file.
     """
 
@@ -49,7 +48,7 @@ class GgufTensor:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         block, bytes_of_block = GGML_QUANT_SIZES[self.kind]
         elements = 1
         for dim in self.dims:
@@ -59,9 +58,10 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufLayout:
-    """What a GGUF file contains. `scalars` has the metadata that is neither array nor empty;
-    `places` says where each value lies within `metadata`, which is the file's block of key-value
-    pairs as it stands.
+    """Contents of a GGUF file. `metadata` is the file's block of key-value pairs, unchanged.
+
+    `scalars` holds the values that are not arrays; `value_offsets` the offset of each value within
+    `metadata`.
     """
 
     version: int
@@ -80,7 +80,7 @@ class GgufLayout:
         return str(self.scalars.get("general.architecture", ""))
 
     def array_string(self, key: str, index: int) -> str:
-        """One item of an array of strings, empty where the array is not there or shorter."""
+        """Return one item of an array of strings; empty if there is no such array or item."""
         at = self.value_offsets.get(key)
         data = memoryview(self.metadata)
         if (
@@ -96,17 +96,18 @@ class GgufLayout:
 
 
 def read_layout(data: ByteView) -> GgufLayout:
-    """The layout of a whole file. Raises Unusable when it is not GGUF of version 2 or 3."""
+    """Parse a whole file. Raises InvalidArtefact unless it is GGUF of version 2 or 3."""
     try:
         return _read(data)
     except (struct.error, UnicodeDecodeError, ValueError, KeyError) as error:
-        raise InvalidArtefact(f"not a GGUF file that can be read: {error}") from error
+        raise InvalidArtefact(f"not a GGUF file: {error}") from error
 
 
 def encode_header(layout: GgufLayout, tensors: Sequence[GgufTensor], file_type: int) -> bytes:
-    """The beginning of a file with the same metadata, padded to where its data begins. `tensors`
-    are in the order of their data, their `start` relative to it; `general.file_type` is set where
-    there is one.
+    """Return the header of a file with the same metadata, padded to the beginning of its data.
+
+    `tensors` are in the order of their data, with offsets relative to it. `general.file_type` is
+    set if the metadata has it.
     """
     metadata = bytearray(layout.metadata)
     if "general.file_type" in layout.value_offsets:
@@ -130,7 +131,7 @@ def encode_header(layout: GgufLayout, tensors: Sequence[GgufTensor], file_type: 
 
 
 def padding(size: int, alignment: int) -> int:
-    """Bytes from `size` to the next multiple of `alignment`."""
+    """Return the number of bytes from `size` to the next multiple of `alignment`."""
     return -size % alignment
 
 
@@ -140,27 +141,28 @@ def _read(data: ByteView) -> GgufLayout:
         raise ValueError(f"it begins with {magic!r}, version {version}")
     at = begin = 24
     scalars: dict[str, Any] = {}
-    places: dict[str, int] = {}
+    value_offsets: dict[str, int] = {}
     for _ in range(pairs):
         key, at = _string(data, at)
         (kind,) = struct.unpack_from("<I", data, at)
-        places[key] = at + 4 - begin
+        value_offsets[key] = at + 4 - begin
         value, at = _value(data, at + 4, kind)
         if value is not None:
             scalars[key] = value
     metadata = bytes(data[begin:at])
-    found: list[tuple[str, tuple[int, ...], GGMLQuantizationType, int]] = []
+    descriptions: list[tuple[str, tuple[int, ...], GGMLQuantizationType, int]] = []
     for _ in range(count):
         name, at = _string(data, at)
         (rank,) = struct.unpack_from("<I", data, at)
         *dims, kind, offset = struct.unpack_from(f"<{rank}QIQ", data, at + 4)
         at += 4 + 8 * rank + 12
-        found.append((name, tuple(dims), GGMLQuantizationType(kind), offset))
+        descriptions.append((name, tuple(dims), GGMLQuantizationType(kind), offset))
     data_begins = at + padding(at, int(scalars.get("general.alignment", _DEFAULT_ALIGNMENT)))
     tensors = tuple(
-        GgufTensor(name, dims, kind, data_begins + offset) for name, dims, kind, offset in found
+        GgufTensor(name, dims, kind, data_begins + offset)
+        for name, dims, kind, offset in descriptions
     )
-    return GgufLayout(version, metadata, pairs, scalars, places, tensors)
+    return GgufLayout(version, metadata, pairs, scalars, value_offsets, tensors)
 
 
 def _string(data: ByteView, at: int) -> tuple[str, int]:
@@ -170,7 +172,7 @@ def _string(data: ByteView, at: int) -> tuple[str, int]:
 
 
 def _value(data: ByteView, at: int, kind: int) -> tuple[Any, int]:
-    """A scalar or a string and where it ends; None for an array, which is only stepped over."""
+    """Return a scalar or string and its end; None for an array, which is skipped."""
     if kind == _STRING:
         return _string(data, at)
     if kind != _ARRAY:

@@ -1,9 +1,9 @@
-"""An adapter in PEFT's conventions as low-rank changes to the tensors of a GGUF file.
+"""Conversion of a PEFT LoRA adapter into low-rank deltas of the tensors of a GGUF file.
 
 W' = W + scale · B · A, with scale = alpha / r (Hu et al. 2021, arXiv:2106.09685) or alpha / √r
 (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732). In GGUF files of the `llama` architecture the rows
 of q and k are permuted, since llama.cpp rotates neighbouring pairs where transformers rotates
-halves; B is permuted alike. Other architectures listed here have no permutation.
+halves; B is permuted alike. The other architectures listed here have no permutation.
 """
 
 import json
@@ -34,7 +34,7 @@ _NAMES = {
 _KEY = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.(\w+\.\w+)\.lora_(A|B)\.weight$")
 _PERMUTED = frozenset({"llama"})
 _UNPERMUTED = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})
-# What an adapter may have beside its two matrices, none of which is a low-rank change to a weight.
+# Options of PEFT that change more than the two matrices, so that W' is not W plus a low-rank delta.
 _UNSUPPORTED_OPTIONS = (
     "use_dora",
     "modules_to_save",
@@ -48,7 +48,7 @@ _UNSUPPORTED_OPTIONS = (
 
 @dataclass(frozen=True)
 class LoraDelta:
-    """A low-rank change to a tensor of shape (out, in): `scale` · `b` (out, r) · `a` (r, in)."""
+    """Low-rank delta of a tensor of shape (out, in): `scale` · `b` (out, r) · `a` (r, in)."""
 
     a: Array
     b: Array
@@ -62,18 +62,18 @@ class LoraDelta:
 def lora_deltas(
     adapter: Adapter, architecture: str, heads: int, kv_heads: int
 ) -> dict[str, LoraDelta]:
-    """The changes by the name of the tensor in GGUF. Raises Unusable when the adapter is not only
-    low-rank changes that are known here.
+    """Return the deltas by tensor name in GGUF. Raises InvalidArtefact if the adapter has more than
+    low-rank deltas of supported modules, or the architecture is not supported.
     """
     if architecture not in _PERMUTED | _UNPERMUTED:
-        known = ", ".join(sorted(_PERMUTED | _UNPERMUTED))
+        supported = ", ".join(sorted(_PERMUTED | _UNPERMUTED))
         raise InvalidArtefact(
-            f"adapters cannot be merged into architecture {architecture!r}: how its rows lie "
-            f"in GGUF is not known; known: {known}"
+            f"adapters cannot be merged into architecture {architecture!r}: its row order in GGUF "
+            f"is not known; supported: {supported}"
         )
     config = _config(adapter.files)
     matrices = _matrices(adapter.files)
-    changes = {}
+    deltas = {}
     for (layer, module), pair in sorted(matrices.items()):
         if module not in _NAMES or set(pair) != {"A", "B"}:
             raise InvalidArtefact(
@@ -83,17 +83,16 @@ def lora_deltas(
         a, b = pair["A"], pair["B"]
         if architecture in _PERMUTED and module in ("self_attn.q_proj", "self_attn.k_proj"):
             b = permute(b, heads if module == "self_attn.q_proj" else kv_heads)
-        changes[f"blk.{layer}.{_NAMES[module]}.weight"] = LoraDelta(
-            a, b, _scale(config, a.shape[0])
-        )
-    if not changes:
+        deltas[f"blk.{layer}.{_NAMES[module]}.weight"] = LoraDelta(a, b, _scale(config, a.shape[0]))
+    if not deltas:
         raise InvalidArtefact("the adapter has no matrices")
-    return changes
+    return deltas
 
 
 def permute(b: Array, heads: int) -> Array:
-    """Rows of q or k from the order of transformers to that of llama.cpp; `heads` are those of q,
-    or the kv heads for k.
+    """Reorder rows of q or k from the order of transformers to that of llama.cpp.
+
+    `heads` is the number of attention heads for q and of kv heads for k.
     """
     out, rank = b.shape
     return b.reshape(heads, 2, out // heads // 2, rank).swapaxes(1, 2).reshape(out, rank)
@@ -106,17 +105,17 @@ def _config(files: Mapping[str, bytes]) -> dict[str, Any]:
         raise InvalidArtefact(f"the adapter has no readable {CONFIG}: {error!r}") from error
     if config.get("peft_type") != "LORA":
         raise InvalidArtefact(
-            f"the adapter is of type {config.get('peft_type')!r}; only LORA can be merged"
+            f"the adapter has type {config.get('peft_type')!r}; only LORA can be merged"
         )
     if config.get("bias", "none") != "none":
         raise InvalidArtefact(
             f"the adapter trains biases (bias={config['bias']!r}); train with bias='none' to "
             "merge it"
         )
-    if on := [name for name in _UNSUPPORTED_OPTIONS if config.get(name)]:
+    if enabled := [name for name in _UNSUPPORTED_OPTIONS if config.get(name)]:
         raise InvalidArtefact(
-            f"the adapter uses {', '.join(on)}, which is not a low-rank change to a weight; "
-            "train without to merge it"
+            f"the adapter uses {', '.join(enabled)}, which is not a low-rank delta of a weight; "
+            "train without it to merge the adapter"
         )
     return config
 
@@ -124,9 +123,8 @@ def _config(files: Mapping[str, bytes]) -> dict[str, Any]:
 def _matrices(files: Mapping[str, bytes]) -> dict[tuple[int, str], dict[str, Array]]:
     try:
         tensors = load(files[WEIGHTS])
-    except (
-        Exception
-    ) as error:  # safetensors has an exception of its own beside KeyError; both mean the same here
+    # safetensors has an exception of its own besides KeyError; both mean the same here
+    except Exception as error:
         raise InvalidArtefact(f"the adapter has no readable {WEIGHTS}: {error!r}") from error
     matrices: dict[tuple[int, str], dict[str, Array]] = {}
     for key, value in tensors.items():

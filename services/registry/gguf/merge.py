@@ -1,7 +1,7 @@
-"""A version as one file to serve: the base GGUF with the adapter merged in, in F16.
+"""Merge of a base GGUF and a LoRA adapter into one F16 file to serve.
 
 Quantised tensors become F16, since llama.cpp's kernels for quantised weights round activations to 8
-bits, and greedy answers would not be those of the evaluation. Tensors in F32, the norms above all,
+bits, and greedy answers would differ from those of the evaluation. Tensors in F32, mostly norms,
 stay as they are.
 """
 
@@ -41,18 +41,16 @@ class MergedFile:
 
 
 def merge(base: Path, adapter: Adapter | None, out: Path) -> MergedFile:
-    """Write `base` with `adapter` merged in, or as it is without one, to `out`, as a whole or not
-    at all.
+    """Write `base` to `out` with `adapter`, if any, merged in. `out` appears only when complete.
 
-    Raises Missing without the base, Unusable when base or adapter cannot be merged.
+    Raises ObjectNotFound without the base, InvalidArtefact if base or adapter cannot be merged.
     """
     if not base.is_file():
         raise ObjectNotFound(
-            f"the base model {base} is not there; RATCHET_BASES names the folder that it is "
-            "looked for in"
+            f"base model {base} not found; set RATCHET_BASES to the folder of the base models"
         )
-    # Mapped, not read: weights come into memory when their turn comes. The map closes with the last
-    # array that looks into it.
+    # Mapped, not read: a tensor is loaded into memory when it is converted. The mapping closes with
+    # the last array that views it.
     data = np.memmap(base, np.uint8, "r").data
     layout = read_layout(data)
     return _write(_chunks(data, layout, _deltas(layout, adapter)), out)
@@ -63,47 +61,42 @@ def _deltas(layout: GgufLayout, adapter: Adapter | None) -> Mapping[str, LoraDel
         return {}
     prefix = f"{layout.architecture}.attention"
     heads = int(layout.scalars.get(f"{prefix}.head_count", 0))
-    changes = lora_deltas(
+    deltas = lora_deltas(
         adapter,
         layout.architecture,
         heads,
         int(layout.scalars.get(f"{prefix}.head_count_kv", heads)),
     )
     shapes = {tensor.name: tensor.dims[::-1] for tensor in layout.tensors}
-    for name, change in changes.items():
-        shape = (change.b.shape[0], change.a.shape[1])
+    for name, delta in deltas.items():
+        shape = (delta.b.shape[0], delta.a.shape[1])
         if shapes.get(name) != shape:
             raise InvalidArtefact(
-                f"the adapter changes {name} of shape {shape}, the base has "
-                f"{shapes.get(name)}: it belongs to another base"
+                f"the adapter changes {name} of shape {shape}, but the base has "
+                f"{shapes.get(name)}: the adapter belongs to another base"
             )
-    return changes
+    return deltas
 
 
-def _chunks(
-    data: ByteView, layout: GgufLayout, changes: Mapping[str, LoraDelta]
-) -> Iterator[bytes]:
-    """The bytes of the new file, in order."""
-    planned, start = [], 0
+def _chunks(data: ByteView, layout: GgufLayout, deltas: Mapping[str, LoraDelta]) -> Iterator[bytes]:
+    """Yield the bytes of the new file, in order."""
+    planned, offset = [], 0
     for tensor in layout.tensors:
         kind = tensor.kind if tensor.kind == GGMLQuantizationType.F32 else GGMLQuantizationType.F16
-        planned.append(GgufTensor(tensor.name, tensor.dims, kind, start))
-        start += planned[-1].size + padding(planned[-1].size, layout.alignment)
+        planned.append(GgufTensor(tensor.name, tensor.dims, kind, offset))
+        offset += planned[-1].size + padding(planned[-1].size, layout.alignment)
     yield encode_header(layout, planned, _MOSTLY_F16)
     for tensor, plan in zip(layout.tensors, planned, strict=True):
-        content = _tensor_bytes(
+        yield _tensor_bytes(
             np.frombuffer(data, np.uint8, tensor.size, tensor.offset),
             tensor,
-            changes.get(tensor.name),
+            deltas.get(tensor.name),
         )
-        yield content
         yield bytes(padding(plan.size, layout.alignment))
 
 
-def _tensor_bytes(
-    raw: npt.NDArray[np.uint8], tensor: GgufTensor, change: LoraDelta | None
-) -> bytes:
-    if change is None and tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+def _tensor_bytes(raw: npt.NDArray[np.uint8], tensor: GgufTensor, delta: LoraDelta | None) -> bytes:
+    if delta is None and tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
         return raw.tobytes()
     shape = tensor.dims[::-1]
     rows = raw.reshape(*shape[:-1], -1)
@@ -111,24 +104,24 @@ def _tensor_bytes(
         weights = dequantize(rows, tensor.kind).reshape(shape)
     except NotImplementedError as error:
         raise InvalidArtefact(
-            f"{tensor.name} of the base is in {tensor.kind.name}, which cannot be dequantised"
+            f"{tensor.name} of the base has type {tensor.kind.name}, which cannot be dequantised"
         ) from error
-    if change is not None:
-        weights = weights + change.dense
-    wanted = np.float32 if tensor.kind == GGMLQuantizationType.F32 else np.float16
-    return weights.astype(wanted, copy=False).tobytes()
+    if delta is not None:
+        weights = weights + delta.dense
+    dtype = np.float32 if tensor.kind == GGMLQuantizationType.F32 else np.float16
+    return weights.astype(dtype, copy=False).tobytes()
 
 
-def _write(pieces: Iterator[bytes], out: Path) -> MergedFile:
+def _write(chunks: Iterator[bytes], out: Path) -> MergedFile:
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{uuid4().hex}")
+    temporary = out.with_name(f".{out.name}.{uuid4().hex}")
     digest = hashlib.sha256()
     try:
-        with beside.open("wb") as file:
-            for piece in pieces:
-                digest.update(piece)
-                file.write(piece)
-        beside.replace(out)
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                digest.update(chunk)
+                file.write(chunk)
+        temporary.replace(out)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return MergedFile(out, "sha256:" + digest.hexdigest())

@@ -1,5 +1,5 @@
-"""The pruner: once an hour the adapters that the retention rule lets go are removed; of several
-replicas one does it.
+"""The pruner: once an hour it deletes the adapters that the retention rule releases. One replica
+does so at a time.
 """
 
 import asyncio
@@ -11,24 +11,22 @@ from services.registry.deploy.targets.target import ServingTarget
 from services.registry.retention.adapter_removals import (
     in_use,
     mark_removed,
-    pending_removals,
     record_removals,
     stored_adapters,
 )
 from services.registry.retention.rule import RetentionDecision, decide_removals
 from services.registry.store.database import Database, Session
-from services.registry.store.leases import LEASE_SECONDS, Lease
+from services.registry.store.leases import Lease
 from services.registry.store.queries import deployed_versions, lock_aliases
+from services.registry.store.removal_queries import pending_removals
 from services.registry.store.tables import AdapterRemovalRow
-from shared.clock import Clock
 from shared.config.model_file import Models
 from shared.errors import RatchetError
-from shared.logs import Log
-from shared.observability.metrics import Metrics
+from shared.runtime import Runtime
 from shared.storage.adapters import remove_adapter
 from shared.storage.object_store import ObjectStore
 
-_EVERY_SECONDS = 3600.0
+_INTERVAL_SECONDS = 3600.0
 _MAX_REMOVALS = 200
 _ADAPTER_PREFIX = "adapters/"
 
@@ -36,7 +34,7 @@ ServedVersions = Mapping[str, Collection[str]]
 
 
 class Pruner:
-    """Keeps the object store to what model files say under `retention`."""
+    """Applies `retention` of the model files to the object store."""
 
     def __init__(
         self,
@@ -44,43 +42,39 @@ class Pruner:
         store: ObjectStore,
         models: Models,
         targets: Mapping[str, Sequence[ServingTarget]],
-        builds: MergedModels,
-        clock: Clock,
-        log: Log,
-        metrics: Metrics,
+        merged_models: MergedModels,
+        runtime: Runtime,
         replica: str = "one",
-        every: float = _EVERY_SECONDS,
-        lasts: float = LEASE_SECONDS,
+        *,
+        interval_seconds: float = _INTERVAL_SECONDS,
     ) -> None:
         self._database = database
         self._store = store
         self._models = models
         self._targets = targets
-        self._builds = builds
-        self._clock = clock
-        self._log = log
-        self._metrics = metrics
-        self._every = every
-        self._lease = Lease(database, "retention", replica, clock, log, lease_seconds=lasts)
+        self._merged_models = merged_models
+        self._clock = runtime.clock
+        self._log = runtime.log
+        self._metrics = runtime.metrics
+        self._interval_seconds = interval_seconds
+        self._lease = Lease(database, "retention", replica, runtime.clock, runtime.log)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Prune every model at each interval until cancelled."""
         try:
             while True:
                 for model in self._models.files:
                     try:
                         await self.prune(model)
                     except RatchetError as error:
-                        self._log.warning(
-                            "old adapters wait to be removed", model=model, reason=str(error)
-                        )
-                await asyncio.sleep(self._every)
+                        self._log.warning("pruning postponed", model=model, reason=str(error))
+                await asyncio.sleep(self._interval_seconds)
         finally:
             await self._lease.release()
 
     async def plan(self, model: str) -> list[RetentionDecision]:
-        """Every adapter of a model with the reasons for which it stays; changes nothing. Raises
-        TargetUnavailable or Refused when a target does not say what it serves.
+        """Return every adapter of a model with the reasons to keep it; changes nothing. Raises
+        TargetUnavailable or TargetRefused if a target does not report what it serves.
         """
         served = await self._served(model)
         return await self._database.run(
@@ -88,8 +82,8 @@ class Pruner:
         )
 
     async def prune(self, model: str) -> None:
-        """Remove what may go, and finish what was cut off; nothing while another replica does.
-        Raises as `plan`, and StorageUnavailable.
+        """Remove the released adapters and finish interrupted removals, unless another replica
+        prunes. Raises as `plan`, and StorageUnavailable.
         """
         while await self._lease.ensure_held():
             await self._finish_pending(model)
@@ -99,28 +93,25 @@ class Pruner:
                 return
 
     async def _schedule_removals(self, model: str) -> bool:
-        """Write down which adapters go, up to two hundred; whether there are any."""
+        """Schedule at most `_MAX_REMOVALS` removals; False if there is nothing to remove."""
         served = await self._served(model)
 
-        def decide(session: Session) -> bool:
+        def schedule(session: Session) -> bool:
             self._lease.guard(session)
             lock_aliases(session, model)
             now = self._clock.now()
-            going = [
-                judged
-                for judged in self._decisions(session, model, served, now)
-                if judged.removable
-            ][:_MAX_REMOVALS]
+            decisions = self._decisions(session, model, served, now)
+            removable = [decision for decision in decisions if decision.removable][:_MAX_REMOVALS]
             rule = self._models.get(model).retention
             assert rule is not None
             reason = (
                 f"never champion, older than {rule.days:g} days, and none of the {rule.versions} "
                 "newest versions"
             )
-            record_removals(session, model, going, reason, now)
-            return bool(going)
+            record_removals(session, model, removable, reason, now)
+            return bool(removable)
 
-        return await self._database.run(decide)
+        return await self._database.run(schedule)
 
     async def _finish_pending(self, model: str) -> None:
         for removal in await self._database.run(lambda session: pending_removals(session, model)):
@@ -131,13 +122,13 @@ class Pruner:
     async def _remove(self, removal: AdapterRemovalRow) -> None:
         objects = await asyncio.to_thread(remove_adapter, self._store, removal.uri)
         if removal.version is not None:
-            await self._builds.delete(removal.model, removal.version)
+            await self._merged_models.delete(removal.model, removal.version)
 
-        def done(session: Session) -> None:
+        def record(session: Session) -> None:
             self._lease.guard(session)
             mark_removed(session, removal.run_id, objects, self._clock.now())
 
-        await self._database.run(done)
+        await self._database.run(record)
         if objects:
             kind = "version" if removal.version is not None else "candidate"
             self._metrics.count(
@@ -154,28 +145,27 @@ class Pruner:
     def _decisions(
         self, session: Session, model: str, served: ServedVersions, now: datetime
     ) -> list[RetentionDecision]:
-        # What an event names elsewhere was not written by a trainer of this release, and is not
-        # touched.
+        # Adapters that an event places elsewhere were not written by a trainer of this release, and
+        # are left alone.
         stored = [
-            each
-            for each in stored_adapters(session, model)
-            if each.uri.startswith(_ADAPTER_PREFIX) and ".." not in each.uri
+            adapter
+            for adapter in stored_adapters(session, model)
+            if adapter.uri.startswith(_ADAPTER_PREFIX) and ".." not in adapter.uri
         ]
-        return decide_removals(
-            stored, in_use(session, model, served), self._models.get(model).retention, now
-        )
+        rule = self._models.get(model).retention
+        return decide_removals(stored, in_use(session, model, served), rule, now)
 
     async def _served(self, model: str) -> ServedVersions:
-        """What the targets say that they serve or keep at hand, and what they were last seen to
-        have switched to.
+        """Return the versions that aliases name at each target, and the version that the target
+        was last switched to.
         """
         recorded = await self._database.run(lambda session: deployed_versions(session, model))
         served: dict[str, set[str]] = {target: {version} for target, version in recorded.items()}
         for target in self._targets.get(model, ()):
-            serving = await target.inspect(model)
+            state = await target.inspect(model)
             served.setdefault(target.name, set()).update(
                 name
-                for name in (serving.champion, serving.previous, serving.challenger)
+                for name in (state.champion, state.previous, state.challenger)
                 if name is not None
             )
         return served

@@ -1,8 +1,8 @@
-"""Which adapters in the object store may go. Pure.
+"""Retention rule: which adapters in the object store may be deleted. Pure.
 
-An adapter stays while there is a reason for it; the reasons are told, so that whoever asks can see
-them. The first four hold whatever a model file says: what an alias names, what a target serves,
-what the history names as champion, what a run may still need.
+An adapter is kept while there is a reason for it; the reasons are returned so that operators can
+see them. Four of them hold whatever the model file configures: an alias names the version, a target
+serves it, it was champion once, its run has not ended.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,8 +15,9 @@ from shared.config.model_file import RetentionSettings
 
 @dataclass(frozen=True, slots=True)
 class StoredAdapter:
-    """An adapter that a run left: of a version, or of a candidate that became none. `ended` is when
-    the run was last heard of, None while it goes on.
+    """Adapter of a run: of a version, or of a candidate that did not become one (`version` None).
+
+    `ended` is the last update of the run, None while it continues.
     """
 
     run_id: str
@@ -27,9 +28,7 @@ class StoredAdapter:
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Versions that something refers to: by alias, by target, and those that the history names as
-    champion.
-    """
+    """Versions that are referred to: by an alias, by a target, or in the history as a champion."""
 
     aliases: Mapping[str, str]
     served: Mapping[str, Collection[str]]
@@ -38,7 +37,7 @@ class InUse:
 
 @dataclass(frozen=True, slots=True)
 class RetentionDecision:
-    """An adapter, and why it stays; without a reason it may go."""
+    """An adapter and the reasons to keep it; without any it may be deleted."""
 
     stored: StoredAdapter
     reasons: tuple[str, ...]
@@ -51,20 +50,22 @@ class RetentionDecision:
 def decide_removals(
     stored: Sequence[StoredAdapter], in_use: InUse, rule: RetentionSettings | None, now: datetime
 ) -> list[RetentionDecision]:
-    """Every adapter of a model with the reasons for which it stays, in the order of `stored`."""
+    """Return every adapter of a model with the reasons to keep it, in the order of `stored`."""
     versions = sorted(
-        (each.version for each in stored if each.version is not None),
+        (adapter.version for adapter in stored if adapter.version is not None),
         key=version_number,
         reverse=True,
     )
     newest = frozenset(versions[: rule.versions]) if rule else frozenset()
     return [
-        RetentionDecision(each, (*_referred(each, in_use), *_recent(each, newest, rule, now)))
-        for each in stored
+        RetentionDecision(
+            adapter, (*_references(adapter, in_use), *_recency(adapter, newest, rule, now))
+        )
+        for adapter in stored
     ]
 
 
-def _referred(stored: StoredAdapter, in_use: InUse) -> list[str]:
+def _references(stored: StoredAdapter, in_use: InUse) -> list[str]:
     version = stored.version
     reasons = [f"is {alias}" for alias, named in in_use.aliases.items() if named == version]
     reasons += [
@@ -77,7 +78,7 @@ def _referred(stored: StoredAdapter, in_use: InUse) -> list[str]:
     return reasons
 
 
-def _recent(
+def _recency(
     stored: StoredAdapter, newest: Collection[str], rule: RetentionSettings | None, now: datetime
 ) -> list[str]:
     if rule is None:

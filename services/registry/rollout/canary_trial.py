@@ -1,12 +1,10 @@
-"""Trials of challengers, in a transaction: begun when the gate promotes, heard, and ended by
-promotion or withdrawal.
+"""Canary trials in a transaction: begun when the gate promotes a candidate, fed with live rewards,
+and ended by promotion or withdrawal.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-
-from sqlalchemy import func, or_, select
 
 from services.registry.rollout.canary_test import (
     IdentityKind,
@@ -17,7 +15,18 @@ from services.registry.rollout.canary_test import (
 )
 from services.registry.rollout.holds import hold_if_too_often
 from services.registry.rollout.live_rewards import author_id
+from services.registry.store.canary_queries import (
+    count_challenger_rewards,
+    count_champion_rewards,
+    first_unpaired_reward,
+    is_canary_feedback_stored,
+    paired_canary_rewards,
+)
 from services.registry.store.database import Session
+from services.registry.store.live_reward_queries import (
+    has_live_reward_through,
+    newest_live_reward_id,
+)
 from services.registry.store.outbox import enqueue
 from services.registry.store.queries import (
     canary_targets_of,
@@ -26,10 +35,10 @@ from services.registry.store.queries import (
     lock_aliases,
 )
 from services.registry.store.tables import (
+    AliasRow,
     CanaryRewardRow,
     CanaryTrialRow,
     Json,
-    LiveRewardRow,
     VersionRow,
 )
 from services.registry.versions.moves import move_aliases, promote, require_version
@@ -45,7 +54,7 @@ TrialEnding = VersionPromoted | VersionWithdrawn
 
 @dataclass(frozen=True, slots=True)
 class TrialStatus:
-    """A trial as it stands: what was heard, and the event that ended it, if something did."""
+    """Evidence of a trial, and the event that ended it, if any."""
 
     evidence: TrialEvidence
     ending: TrialEnding | None = None
@@ -54,19 +63,13 @@ class TrialStatus:
 def begin_trial(
     session: Session, version: VersionRow, champion: str, rule: CanarySettings, now: datetime
 ) -> None:
-    """A version that has just become challenger is on trial beside `champion`."""
-    newest = (
-        session.scalar(
-            select(func.max(LiveRewardRow.id)).where(LiveRewardRow.model == version.model)
-        )
-        or 0
-    )
+    """Start a trial of a version that has just become challenger of `champion`."""
     trial = CanaryTrialRow(
         model=version.model,
         version=version.name,
         champion=champion,
         began=now,
-        heard_before=newest,
+        heard_before=newest_live_reward_id(session, version.model),
         frozen_seconds=0.0,
     )
     trial.rule = rule.model_dump()
@@ -75,7 +78,7 @@ def begin_trial(
 
 
 def update_share(session: Session, model: ModelFile) -> None:
-    """Let the trial that is on go on with the share that the model file says now."""
+    """Apply the share in the model file to a trial that has already begun."""
     trial = canary_trial_of(session, model.model) if lock_aliases(session, model.model) else None
     if trial is not None and model.canary is not None:
         trial.rule = trial.rule | {"share": model.canary.share}
@@ -86,35 +89,24 @@ def trial_rule(trial: CanaryTrialRow) -> CanarySettings:
 
 
 def deadline(trial: CanaryTrialRow) -> datetime:
-    """When a trial's time runs out; the time on hold does not count."""
+    """Return the end of a trial's time; time on hold does not count."""
     return trial.began + timedelta(hours=trial_rule(trial).hours, seconds=trial.frozen_seconds)
 
 
 def is_served(session: Session, trial: CanaryTrialRow, targets: Collection[str]) -> bool:
-    """Whether the challenger answers at all of `places`, the targets that can serve it beside the
-    champion.
-    """
+    """True if the challenger is served at all of `targets`, those that support canaries."""
     return set(targets) <= {
         row.target for row in canary_targets_of(session, trial) if row.state == "ready"
     }
 
 
 def trial_evidence(session: Session, trial: CanaryTrialRow) -> TrialEvidence:
-    """The evidence of the opinions that have their partner. They get it in the order in which they
-    came.
-    """
-    rows = (
-        select(CanaryRewardRow)
-        .where(CanaryRewardRow.model == trial.model)
-        .order_by(CanaryRewardRow.id)
-    )
-    pairs = [
-        (row.reward, row.other_reward)
-        for row in session.scalars(rows)
-        if row.other_reward is not None
-    ]
+    """Compute the evidence of the paired rewards. Pairs are formed in order of arrival."""
+    pairs = paired_canary_rewards(session, trial.model)
     return evaluate_pairs(
-        [earned for earned, _ in pairs], [other for _, other in pairs], trial_rule(trial)
+        [challenger for challenger, _ in pairs],
+        [champion for _, champion in pairs],
+        trial_rule(trial),
     )
 
 
@@ -125,8 +117,8 @@ def evaluate_trial(
     now: datetime,
     feedback: Sequence[FeedbackScored] = (),
 ) -> TrialStatus | None:
-    """Hear what users said, and end the trial that is on when enough is known; None without one,
-    and while the model is on hold.
+    """Record feedback, and end the trial in progress if its evidence or its time allows a decision;
+    None without a trial, and while the model is on hold.
     """
     row = lock_aliases(session, model.model)
     trial = canary_trial_of(session, model.model) if row else None
@@ -135,112 +127,106 @@ def evaluate_trial(
     served = is_served(session, trial, targets)
     for event in feedback if served else ():
         _record_reward(session, trial, event)
-    heard = trial_evidence(session, trial)
+    evidence = trial_evidence(session, trial)
     is_over = now >= deadline(trial)
-    outcome = decide_trial(heard, trial_rule(trial), is_over)
     if is_over and not served:
-        failed = "; ".join(
-            f"{place.target}: {place.reason}"
-            for place in canary_targets_of(session, trial)
-            if place.state != "ready"
+        reason = _not_served_reason(session, trial)
+        return TrialStatus(
+            evidence, _withdraw(session, trial, evidence, reason, now, quarantined=False)
         )
-        reason = (
-            f"it was not served beside {trial.champion} within its time: "
-            f"{failed or 'nothing was heard of its targets'}"
-        )
-        return TrialStatus(heard, _withdraw(session, trial, heard, reason, now, quarantined=False))
+    outcome = decide_trial(evidence, trial_rule(trial), is_over)
     if outcome is None:
-        return TrialStatus(heard)
-    earned = (
-        f"on trial it earned {heard.challenger:+.2f} on average, {trial.champion} "
-        f"{heard.champion:+.2f}, over {heard.pairs} rewards of each"
+        return TrialStatus(evidence)
+    reason = (
+        f"{outcome}: in the canary trial it earned {evidence.challenger:+.2f} on average, "
+        f"{trial.champion} {evidence.champion:+.2f}, over {evidence.pairs} rewards of each"
     )
-    reason = f"{outcome}: {earned}"
     if outcome == "worse":
-        withdrawn = _withdraw(session, trial, heard, reason, now, quarantined=True)
+        ending = _withdraw(session, trial, evidence, reason, now, quarantined=True)
         hold_if_too_often(session, model.model, ACTOR, model.monitor.rollbacks_per_day, now)
-        return TrialStatus(heard, withdrawn)
-    version = require_version(session, model.model, trial.version)
-    return TrialStatus(
-        heard,
-        promote(
-            session,
-            version,
-            ACTOR,
-            reason,
-            _audit_evidence(trial, heard),
-            now,
-            f"move {row.move + 1}",
-        ),
-    )
+        return TrialStatus(evidence, ending)
+    return TrialStatus(evidence, _promote(session, row, trial, evidence, reason, now))
 
 
 def _record_reward(session: Session, trial: CanaryTrialRow, event: FeedbackScored) -> None:
-    """Keep an opinion of the challenger, or pair one of the champion with the first that waits for
-    it.
+    """Store a reward of the challenger, or pair one of the champion with the challenger's oldest
+    unpaired one.
 
-    What counts is said by users who were heard before the trial (or who are not known at all), of
-    the version that answers them, not more than `rewards_per_user` times: whoever comes to have a
-    challenger removed, or promoted, is not asked.
+    Only rewards count whose author was seen before the trial (or is unknown), for the version that
+    the author is routed to, at most `rewards_per_user` each: nobody new can have a challenger
+    removed or promoted.
     """
-    rule = trial_rule(trial)
+    rule, model = trial_rule(trial), trial.model
     if event.feedback_type == "retracted" or not _matches_assignment(trial, event, rule.share):
         return
-    who, feedback_id = author_id(event), identity("feedback", event.identity)
-    ours = select(func.count()).where(CanaryRewardRow.model == trial.model)
-    if session.scalar(
-        ours.where(
-            or_(
-                CanaryRewardRow.feedback_id == feedback_id,
-                CanaryRewardRow.other_feedback_id == feedback_id,
-            )
-        )
+    author, feedback_id = author_id(event), identity("feedback", event.identity)
+    if is_canary_feedback_stored(session, model, feedback_id):
+        return
+    if event.user_id is not None and not has_live_reward_through(
+        session, model, author, trial.heard_before
     ):
         return
-    before = select(LiveRewardRow.id).where(
-        LiveRewardRow.model == trial.model,
-        LiveRewardRow.who == who,
-        LiveRewardRow.id <= trial.heard_before,
-    )
-    if event.user_id is not None and session.scalar(before.limit(1)) is None:
-        return
     if event.model_version == trial.version:
-        said = session.scalar(ours.where(CanaryRewardRow.who == who)) or 0
-        if said < rule.rewards_per_user and (session.scalar(ours) or 0) < rule.rewards:
+        if (
+            count_challenger_rewards(session, model, author) < rule.rewards_per_user
+            and count_challenger_rewards(session, model) < rule.rewards
+        ):
             session.add(
                 CanaryRewardRow(
-                    model=trial.model, feedback_id=feedback_id, who=who, reward=event.reward
+                    model=model, feedback_id=feedback_id, who=author, reward=event.reward
                 )
             )
     elif (
-        session.scalar(ours.where(CanaryRewardRow.other_who == who)) or 0
-    ) < rule.rewards_per_user:
-        waits = select(CanaryRewardRow).where(
-            CanaryRewardRow.model == trial.model, CanaryRewardRow.other_reward.is_(None)
+        count_champion_rewards(session, model, author) < rule.rewards_per_user
+        and (first := first_unpaired_reward(session, model)) is not None
+    ):
+        first.other_feedback_id, first.other_who, first.other_reward = (
+            feedback_id,
+            author,
+            event.reward,
         )
-        if (first := session.scalar(waits.order_by(CanaryRewardRow.id).limit(1))) is not None:
-            first.other_feedback_id, first.other_who, first.other_reward = (
-                feedback_id,
-                who,
-                event.reward,
-            )
     session.flush()
 
 
 def _matches_assignment(trial: CanaryTrialRow, event: FeedbackScored, share: float) -> bool:
-    """Whether the version that an opinion is of is one that answers whoever has it."""
+    """True if this user is routed to the version that the feedback rates."""
     if event.model_version not in (trial.version, trial.champion):
         return False
-    named: list[tuple[IdentityKind, str | None]] = [
+    identifiers: list[tuple[IdentityKind, str | None]] = [
         ("user", event.user_id),
         ("conversation", event.conversation_id),
     ]
-    tried = event.model_version == trial.version
+    rates_challenger = event.model_version == trial.version
     return any(
-        in_canary_share(trial.model, trial.version, kind, who, share) == tried
-        for kind, who in named
-        if who is not None
+        in_canary_share(trial.model, trial.version, kind, identifier, share) == rates_challenger
+        for kind, identifier in identifiers
+        if identifier is not None
     )
+
+
+def _not_served_reason(session: Session, trial: CanaryTrialRow) -> str:
+    failures = "; ".join(
+        f"{row.target}: {row.reason}"
+        for row in canary_targets_of(session, trial)
+        if row.state != "ready"
+    )
+    return (
+        f"not served together with {trial.champion} within the time of its canary trial: "
+        f"{failures or 'no target has reported a deployment'}"
+    )
+
+
+def _promote(
+    session: Session,
+    row: AliasRow,
+    trial: CanaryTrialRow,
+    evidence: TrialEvidence,
+    reason: str,
+    now: datetime,
+) -> VersionPromoted:
+    version = require_version(session, trial.model, trial.version)
+    audit = _audit_evidence(trial, evidence)
+    return promote(session, version, ACTOR, reason, audit, now, f"move {row.move + 1}")
 
 
 def _withdraw(
@@ -252,7 +238,8 @@ def _withdraw(
     quarantined: bool,
 ) -> VersionWithdrawn:
     version, champion = require_version(session, trial.model, trial.version), trial.champion
-    move_aliases(session, "withdraw", version, ACTOR, reason, _audit_evidence(trial, evidence), now)
+    audit = _audit_evidence(trial, evidence)
+    move_aliases(session, "withdraw", version, ACTOR, reason, audit, now)
     event = VersionWithdrawn(
         event_id=identity("withdrawn", version.model, version.name),
         occurred_at=now,

@@ -1,19 +1,19 @@
-"""What live feedback says of the versions that it was given on: kept by version, and the champion
-rolled back when it does worse.
+"""Monitor of live rewards: store them by version, and roll the champion back if it does worse than
+the version before it.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-
-from sqlalchemy import select
 
 from services.registry.rollout.holds import hold_if_too_often
 from services.registry.rollout.live_rewards import store_rewards
 from services.registry.rollout.sequential_test import LiveEvidence, compute_evidence, is_worse
+from services.registry.store.audit_queries import last_champion_action
 from services.registry.store.database import Session
+from services.registry.store.live_reward_queries import known_live_rewards_since, live_rewards_of
 from services.registry.store.queries import hold_of, lock_aliases
-from services.registry.store.tables import AliasRow, AuditRow, LiveRewardRow
+from services.registry.store.tables import AliasRow, Json
 from services.registry.versions.moves import roll_back
 from shared.config.model_file import ModelFile
 from shared.config.monitor import MonitorSettings
@@ -24,8 +24,8 @@ ACTOR = "monitor"
 
 @dataclass(frozen=True, slots=True)
 class MonitorResult:
-    """What came of some rewards: the evidence where there is a champion to watch, whether it is
-    worse, and the move that followed.
+    """Result of some rewards: the evidence if a champion is monitored, whether it is worse, and the
+    rollback that followed.
     """
 
     evidence: LiveEvidence | None = None
@@ -36,8 +36,8 @@ class MonitorResult:
 def monitor_live_rewards(
     session: Session, model: ModelFile, feedback: Sequence[FeedbackScored], now: datetime
 ) -> MonitorResult:
-    """Keep the rewards of feedback on a model's answers, and see whether its champion still does as
-    well as the version before it.
+    """Store the rewards of feedback on a model's answers, and compare its champion with the version
+    before it.
     """
     row = lock_aliases(session, model.model)
     if row is None:
@@ -51,43 +51,38 @@ def _check_champion(
 ) -> MonitorResult:
     if row.champion is None or row.previous is None or not _was_promoted(session, row):
         return MonitorResult()
-    since = _rewards(session, row.model, row.champion, since=row.move)
-    found = compute_evidence(since, _rewards(session, row.model, row.previous), rule)
-    if not is_worse(found, rule):
-        return MonitorResult(found)
+    # Only users seen on the previous version count, so that others cannot have a champion removed.
+    evidence = compute_evidence(
+        known_live_rewards_since(session, row.model, row.champion, row.move),
+        live_rewards_of(session, row.model, row.previous),
+        rule,
+    )
+    if not is_worse(evidence, rule):
+        return MonitorResult(evidence)
     if not rule.acts or hold_of(session, row.model) is not None:
-        return MonitorResult(found, worse=True)
+        return MonitorResult(evidence, worse=True)
     reason = (
-        f"in live use {row.champion} earns {found.champion:+.2f} on average where "
-        f"{row.previous} earned {found.previous:+.2f}, "
-        f"over {found.pairs} rewards of each"
+        f"in live use {row.champion} earns {evidence.champion:+.2f} on average, "
+        f"{row.previous} earned {evidence.previous:+.2f}, over {evidence.pairs} rewards of each"
     )
-    event, _ = roll_back(
-        session, row.model, None, reason, ACTOR, now, {"live": asdict(found), "error": rule.error}
-    )
+    audit = {"live": _evidence_json(evidence), "error": rule.error}
+    event, _ = roll_back(session, row.model, None, reason, ACTOR, now, audit)
     hold_if_too_often(session, row.model, ACTOR, rule.rollbacks_per_day, now)
-    return MonitorResult(found, worse=True, moved=event)
+    return MonitorResult(evidence, worse=True, moved=event)
 
 
 def _was_promoted(session: Session, row: AliasRow) -> bool:
-    """Whether the champion is there by promotion. One that somebody went back to is not watched:
-    going to and fro helps nobody.
+    """True if the champion was promoted. Rolled-back champions are not monitored, to avoid
+    flip-flopping.
     """
-    moves = select(AuditRow.action).where(
-        AuditRow.model == row.model, AuditRow.action.in_(("found", "promote", "roll_back"))
-    )
-    return session.scalar(moves.order_by(AuditRow.id.desc()).limit(1)) == "promote"
+    return last_champion_action(session, row.model) == "promote"
 
 
-def _rewards(
-    session: Session, model: str, version: str, since: int | None = None
-) -> Sequence[float]:
-    """In the order in which they came. Of the champion, those since its move `since`, and none of
-    strangers: whoever wants a version gone has to have used the one before it.
-    """
-    rewards = select(LiveRewardRow.reward).where(
-        LiveRewardRow.model == model, LiveRewardRow.version == version
-    )
-    if since is not None:
-        rewards = rewards.where(LiveRewardRow.move == since, LiveRewardRow.known)
-    return session.scalars(rewards.order_by(LiveRewardRow.id)).all()
+def _evidence_json(evidence: LiveEvidence) -> Json:
+    """Return evidence as the audit log stores it, where the e-value is named `wealth`."""
+    return {
+        "pairs": evidence.pairs,
+        "wealth": evidence.e_value,
+        "champion": evidence.champion,
+        "previous": evidence.previous,
+    }

@@ -1,13 +1,16 @@
-"""Which rewards of live feedback are kept: each once, the first ones of a version, and of each user
-for it.
+"""Selection of the live rewards to store: each feedback event once, and only the first rewards of
+each version and of each author for it.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
-
 from services.registry.store.database import Session
+from services.registry.store.live_reward_queries import (
+    reward_counts_by_author,
+    reward_counts_by_version,
+    stored_feedback_ids,
+)
 from services.registry.store.tables import AliasRow, LiveRewardRow
 from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored
@@ -15,7 +18,9 @@ from shared.identity import identity
 
 
 def author_id(event: FeedbackScored) -> str:
-    """What stands for whoever has an opinion, as well as it is known."""
+    """Return a stable ID of the author: of the user, else the conversation, the response or the
+    event.
+    """
     return identity(
         "live",
         event.model,
@@ -26,40 +31,43 @@ def author_id(event: FeedbackScored) -> str:
 def store_rewards(
     session: Session, row: AliasRow, feedback: Sequence[FeedbackScored], rule: MonitorSettings
 ) -> None:
-    """Keep what counts of feedback on a model's answers, in its order: nobody's opinion more than
-    `rewards_per_user` times.
+    """Store the rewards of feedback on a model's answers, in its order, at most `rewards_per_user`
+    of each author.
 
-    A retraction is no opinion. What was said of a version that neither answers nor did before is of
-    no use any more.
+    Ignores retractions, which carry no rating, and feedback on versions other than the champion and
+    the one before it.
     """
-    opinions = [
-        # What applications make up may hold what a database does not take.
+    rated = [
+        # IDs made by applications may contain characters that a database rejects, so hash them.
         (event, event.model_version, identity("feedback", event.identity), author_id(event))
         for event in feedback
         if event.feedback_type != "retracted"
         and event.model_version is not None
         and event.model_version in (row.champion, row.previous)
     ]
-    if not opinions:
+    if not rated:
         return
-    kept = _StoredRewards(
-        session, row, [name for _, _, name, _ in opinions], [who for *_, who in opinions]
+    stored = _StoredRewards(
+        session,
+        row,
+        [feedback_id for _, _, feedback_id, _ in rated],
+        [author for *_, author in rated],
     )
-    for event, version, name, who in opinions:
-        known = event.user_id is None or kept.has_heard_on_another(who, version)
+    for event, version, feedback_id, author in rated:
+        known = event.user_id is None or stored.has_rated_another(author, version)
         if (
-            kept.has(name)
-            or kept.of_user(who, version) >= rule.rewards_per_user
-            or kept.of_version(version, known) >= rule.most_rewards
+            stored.has(feedback_id)
+            or stored.count_of_author(author, version) >= rule.rewards_per_user
+            or stored.count_of_version(version, known) >= rule.most_rewards
         ):
             continue
-        kept.add(name, who, version, known)
+        stored.add(feedback_id, author, version, known)
         session.add(
             LiveRewardRow(
                 model=row.model,
                 version=version,
-                feedback_id=name,
-                who=who,
+                feedback_id=feedback_id,
+                who=author,
                 known=known,
                 reward=event.reward,
                 move=row.move,
@@ -69,52 +77,31 @@ def store_rewards(
 
 
 class _StoredRewards:
-    """What is kept already, as far as some feedback asks: three queries, however much there is of
-    it.
+    """Counts of the stored rewards that concern a batch of feedback, read by three queries whatever
+    the size of the batch.
     """
 
     def __init__(
-        self, session: Session, row: AliasRow, names: Sequence[str], users: Sequence[str]
+        self, session: Session, row: AliasRow, feedback_ids: Sequence[str], authors: Sequence[str]
     ) -> None:
-        ours = LiveRewardRow.model == row.model
-        self._names = set(
-            session.scalars(
-                select(LiveRewardRow.feedback_id).where(ours, LiveRewardRow.feedback_id.in_(names))
-            )
-        )
-        self._users: dict[str, Counter[str]] = {}
-        of_users = select(LiveRewardRow.who, LiveRewardRow.version, func.count()).where(
-            ours, LiveRewardRow.who.in_(users)
-        )
-        for who, version, count in session.execute(
-            of_users.group_by(LiveRewardRow.who, LiveRewardRow.version)
-        ):
-            self._users.setdefault(who, Counter())[version] = count
-        answering = LiveRewardRow.version.in_(
-            [version for version in (row.champion, row.previous) if version is not None]
-        )
-        of_versions = select(LiveRewardRow.version, LiveRewardRow.known, func.count()).where(
-            ours, answering
-        )
-        self._versions: Counter[tuple[str, bool]] = Counter()
-        for version, known, count in session.execute(
-            of_versions.group_by(LiveRewardRow.version, LiveRewardRow.known)
-        ):
-            self._versions[version, known] = count
+        served = [version for version in (row.champion, row.previous) if version is not None]
+        self._feedback_ids = stored_feedback_ids(session, row.model, feedback_ids)
+        self._authors = dict(reward_counts_by_author(session, row.model, authors))
+        self._versions = reward_counts_by_version(session, row.model, served)
 
-    def has(self, name: str) -> bool:
-        return name in self._names
+    def has(self, feedback_id: str) -> bool:
+        return feedback_id in self._feedback_ids
 
-    def of_user(self, who: str, version: str) -> int:
-        return self._users.get(who, Counter())[version]
+    def count_of_author(self, author: str, version: str) -> int:
+        return self._authors.get(author, Counter())[version]
 
-    def has_heard_on_another(self, who: str, version: str) -> bool:
-        return any(other != version for other in self._users.get(who, ()))
+    def has_rated_another(self, author: str, version: str) -> bool:
+        return any(rated != version for rated in self._authors.get(author, ()))
 
-    def of_version(self, version: str, known: bool) -> int:
+    def count_of_version(self, version: str, known: bool) -> int:
         return self._versions[version, known]
 
-    def add(self, name: str, who: str, version: str, known: bool) -> None:
-        self._names.add(name)
-        self._users.setdefault(who, Counter())[version] += 1
+    def add(self, feedback_id: str, author: str, version: str, known: bool) -> None:
+        self._feedback_ids.add(feedback_id)
+        self._authors.setdefault(author, Counter())[version] += 1
         self._versions[version, known] += 1

@@ -19,19 +19,18 @@ from services.registry.api import views
 from services.registry.api.lists import history_page, models_page, versions_page, withdrawals_page
 from services.registry.api.pagination import PageRequest
 from services.registry.api.problems import Problem
-from services.registry.handlers import checkpoint_saved
+from services.registry.handlers import HandlerContext, checkpoint_saved
 from services.registry.retention.pruner import Pruner
 from services.registry.rollout.holds import release
 from services.registry.store.database import Session
 from services.registry.store.queries import canary_trial_of, lineage_of, versions_of
 from services.registry.store.tables import CanaryTargetRow, DeploymentRow, RunRow
 from services.registry.versions.withdrawals import record_withdrawal
-from shared.clock import SystemClock
 from shared.config.canary import CanarySettings
 from shared.http.problem_details import PROBLEM_JSON
 from tests.registry.app_server import serving
 from tests.registry.credentials import OPERATOR
-from tests.registry.deploy.test_deployment import LOG, Stage
+from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 from tests.registry.versions.test_withdrawals import withdrawn
 
@@ -81,7 +80,9 @@ def put_on_trial(registry_db: DatabaseFixture, run: str) -> None:
     """Have a challenger tried that answers at the target."""
     registry_db.run(
         lambda session: checkpoint_saved(
-            session, checkpoint(run, registry_db.champion), NOW, CanarySettings()
+            session,
+            checkpoint(run, registry_db.champion),
+            HandlerContext(NOW, canary=CanarySettings()),
         )
     )
     place = CanaryTargetRow(
@@ -108,14 +109,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage.promote("r2")
     models, targets = stage.registry.models, {"support": [stage.target]}
     pruner = Pruner(
-        registry_db.database,
-        stage.store,
-        models,
-        targets,
-        stage.builds,
-        SystemClock(),
-        LOG,
-        stage.metrics,
+        registry_db.database, stage.store, models, targets, stage.merged_models, stage.runtime
     )
     stage.app.include_router(retention_api.routes(models, pruner))
     put_on_trial(registry_db, "r3")
@@ -278,7 +272,7 @@ async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_it(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(stage.registry_db.database, "do", fail)
+    monkeypatch.setattr(stage.registry_db.database, "run_sync", fail)
     transport = httpx.ASGITransport(stage.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://registry", headers=OPERATOR

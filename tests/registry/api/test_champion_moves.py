@@ -18,7 +18,7 @@ from services.registry.handlers import checkpoint_saved
 from services.registry.store.tables import AuditRow, IdempotencyKeyRow, OutboxRow
 from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage, _running
-from tests.registry.samples import NOW, DatabaseFixture, checkpoint
+from tests.registry.samples import CONTEXT, DatabaseFixture, checkpoint
 
 MODEL, PROMOTE, ROLLBACK = (
     "/api/models/support",
@@ -72,7 +72,7 @@ async def test_the_tag_stands_for_the_aliases(stage: Stage, asks: httpx.AsyncCli
         == await tag(asks, f"{MODEL}/aliases/previous")
     )
     stage.registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), CONTEXT)
     )
     challenged = await tag(asks)
     for _ in range(2):
@@ -175,7 +175,7 @@ async def test_what_was_refused_keeps_no_key(stage: Stage, asks: httpx.AsyncClie
     headers = key()
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 409
     stage.registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), CONTEXT)
     )
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 200
 

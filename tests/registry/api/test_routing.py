@@ -9,8 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.registry.app import watch_trials
-from services.registry.handlers import checkpoint_saved
+from services.registry.handlers import HandlerContext, checkpoint_saved
 from services.registry.rollout.canary_test import in_canary_share
 from services.registry.rollout.holds import hold
 from services.registry.rollout.live_monitor import monitor_live_rewards
@@ -24,7 +23,7 @@ from shared.messaging.bus import Record
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_SCORED, TRAINING_CHECKPOINTS
 from tests.registry.credentials import READER
-from tests.registry.deploy.test_deployment import LOG, Stage
+from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback
 
 RULE = CanarySettings(share=0.3, rewards=60, hours=48, minimum_rewards=10)
@@ -306,7 +305,7 @@ async def test_a_model_file_that_says_nothing_of_a_canary_has_none(
 
 async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> None:
     version = await stage.on_trial()
-    watching = asyncio.create_task(watch_trials(stage.registry, LOG, interval_seconds=0.01))
+    watching = asyncio.create_task(stage.registry.watch_trials(0.01))
     try:
         await asyncio.sleep(0.1)
         assert stage.registry_db.champion == stage.base
@@ -327,7 +326,9 @@ async def test_an_outcome_that_comes_again_begins_no_second_trial(stage: Tried) 
     )
     assert (
         stage.registry_db.run(
-            lambda session: checkpoint_saved(session, checkpoint("r1", stage.base), NOW, RULE)
+            lambda session: checkpoint_saved(
+                session, checkpoint("r1", stage.base), HandlerContext(NOW, canary=RULE)
+            )
         )
         == []
     )

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from services.registry.api import routes as api
 from services.registry.app import Registry
 from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.deployment_runner import DeployPolicy
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.folder import FolderTarget
 from services.registry.deploy.targets.target import MergedModel, TargetState
@@ -38,16 +39,23 @@ from shared.messaging.topics import (
     TRAINING_PROGRESS,
     dead_letter_topic,
 )
-from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.storage.object_store import MemoryStore
 from tests.registry.credentials import OPERATOR, TOKENS
 from tests.registry.fake_target import FakeTarget
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback, progress
+from tests.registry.samples import (
+    CONTEXT,
+    MODEL,
+    DatabaseFixture,
+    checkpoint,
+    feedback,
+    progress,
+)
 from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
+POLICY = DeployPolicy(keep_versions=1)
 
 
 class FakeMergedModels(MergedModels):
@@ -93,39 +101,49 @@ class Stage:
         self.target = FakeTarget()
         self.bus = MemoryBus()
         self.metrics = Metrics("registry")
-        self.builds = FakeMergedModels(self.registry_db, folder)
-        clock = clock or SystemClock()
-        publisher = OutboxPublisher(self.registry_db.database, self.bus, clock, LOG)
-        targets = {"support": [self.target]}
+        self.merged_models = FakeMergedModels(self.registry_db, folder)
+        self.runtime = runtime_of(
+            "registry", clock or SystemClock(), self.metrics, log=LOG, tracing=tracing
+        )
+        self.health = self.runtime.health
+        self.publisher = OutboxPublisher(registry_db.database, self.bus, self.runtime.clock, LOG)
         self.deployer = Deployer(
-            self.registry_db.database,
-            targets,
-            self.builds,
-            publisher,
-            clock,
-            LOG,
-            self.metrics,
-            1,
-            tracing=tracing,
+            registry_db.database,
+            {"support": [self.target]},
+            self.merged_models,
+            self.publisher,
+            POLICY,
+            self.runtime,
         )
         models = Models({"support": MODEL}, folder)
         self.registry = Registry(
-            self.registry_db.database,
-            models,
-            publisher,
-            self.deployer,
-            clock,
-            LOG,
-            self.metrics,
-            tracing,
+            registry_db.database, models, self.publisher, self.deployer, self.runtime
         )
-        self.health = Health(clock)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
         pages.add_pages(self.app, self.registry, self.store)
 
+    def deployer_of(self, replica: str, metrics: Metrics | None = None) -> Deployer:
+        """Return the deployer of another replica."""
+        runtime = runtime_of("registry", SystemClock(), metrics or self.metrics, log=LOG)
+        publisher = OutboxPublisher(
+            self.registry_db.database, self.bus, runtime.clock, LOG, replica
+        )
+        targets = {"support": [self.target]}
+        return Deployer(
+            self.registry_db.database,
+            targets,
+            self.merged_models,
+            publisher,
+            POLICY,
+            runtime,
+            replica,
+        )
+
     def promote(self, run: str) -> str:
         base = self.registry_db.champion
-        self.registry_db.run(lambda session: checkpoint_saved(session, checkpoint(run, base), NOW))
+        self.registry_db.run(
+            lambda session: checkpoint_saved(session, checkpoint(run, base), CONTEXT)
+        )
         return self.registry_db.champion
 
     async def reconcile(self) -> bool:
@@ -145,7 +163,7 @@ def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
     return Stage(registry_db, tmp_path)
 
 
-async def test_the_champion_is_brought_verified_and_switched_to_once(stage: Stage) -> None:
+async def test_champion_is_deployed_once(stage: Stage) -> None:
     assert await stage.reconcile()
     assert stage.target.champion == stage.registry_db.champion
     assert stage.target.verified == [stage.registry_db.champion]
@@ -153,7 +171,7 @@ async def test_the_champion_is_brought_verified_and_switched_to_once(stage: Stag
     assert len(stage.said(VersionDeployed)) == 1
 
 
-async def test_a_version_that_answers_wrongly_is_taken_away_and_the_old_one_goes_on(
+async def test_version_that_fails_verification_is_removed(
     stage: Stage,
 ) -> None:
     await stage.reconcile()
@@ -173,7 +191,7 @@ async def test_a_version_that_answers_wrongly_is_taken_away_and_the_old_one_goes
     assert stage.target.champion == wrong
 
 
-async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figure_is_kept(
+async def test_much_slower_version_is_refused_and_timings_stored(
     stage: Stage,
 ) -> None:
     await stage.reconcile()
@@ -184,7 +202,7 @@ async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figur
     assert stage.target.champion == base
     (failure,) = stage.said(DeploymentFailed)
     assert (
-        "a token takes 0.900 s, and 0.100 s of what answers now: more than 5 times as long"
+        "a token takes 0.900 s, 0.100 s with the version served now: more than 5 times as long"
         in failure
     )
     stage.target.slow = set()
@@ -202,7 +220,7 @@ async def test_a_version_that_is_grossly_slower_is_not_switched_to_and_the_figur
     )
 
 
-async def test_a_target_that_has_lost_everything_gets_it_again(stage: Stage) -> None:
+async def test_target_that_lost_its_versions_gets_them_again(stage: Stage) -> None:
     await stage.reconcile()
     stage.promote("r1")
     await stage.reconcile()
@@ -213,7 +231,7 @@ async def test_a_target_that_has_lost_everything_gets_it_again(stage: Stage) -> 
     assert stage.target.previous == stage.registry_db.aliases.previous
 
 
-async def test_a_target_that_is_away_is_said_so_once(stage: Stage) -> None:
+async def test_unavailable_target_is_reported_once(stage: Stage) -> None:
     stage.target.away = True
     assert not await stage.reconcile()
     assert not await stage.reconcile()
@@ -221,7 +239,7 @@ async def test_a_target_that_is_away_is_said_so_once(stage: Stage) -> None:
     assert '"step":"probe"' in failure
 
 
-async def test_old_versions_go_and_come_back_when_asked_for(stage: Stage) -> None:
+async def test_old_versions_are_removed_and_deployed_again_on_demand(stage: Stage) -> None:
     base = stage.registry_db.champion
     await stage.reconcile()
     for run in ("r1", "r2", "r3", "r4"):
@@ -268,7 +286,7 @@ class Lingering(FakeTarget):
         raise AssertionError("nobody waits so long")
 
 
-async def test_the_deployer_ends_when_told_to_even_while_it_starts_over(stage: Stage) -> None:
+async def test_deployer_can_be_cancelled_during_a_restart(stage: Stage) -> None:
     """The end is told while a loop waits for the work that it has just called off."""
     target = Lingering()
     target.inspecting = asyncio.Event()
@@ -289,7 +307,7 @@ def _client(stage: Stage) -> httpx.AsyncClient:
     )
 
 
-async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: Stage) -> None:
+async def test_rollback_returns_once_previous_is_served(stage: Stage) -> None:
     base = stage.registry_db.champion
     new = stage.promote("r1")
     async with _running(stage), _client(stage) as client:
@@ -313,22 +331,10 @@ async def test_rollback_goes_to_previous_and_answers_when_that_answers(stage: St
     )
 
 
-async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: Stage) -> None:
+async def test_rollback_works_on_a_replica_that_does_not_deploy(stage: Stage) -> None:
     base = stage.registry_db.champion
     new = stage.promote("r1")
-    database, clock = stage.registry_db.database, SystemClock()
-    publisher = OutboxPublisher(database, stage.bus, clock, LOG, "other")
-    other = Deployer(
-        database,
-        {"support": [stage.target]},
-        stage.builds,
-        publisher,
-        clock,
-        LOG,
-        stage.metrics,
-        1,
-        "other",
-    )
+    other = stage.deployer_of("other")
     async with _running(stage), _client(stage) as client:
         assert await stage.deployer.wait_until_deployed(
             "support", stage.registry_db.aliases.move, 5
@@ -349,7 +355,7 @@ async def test_a_rollback_may_be_asked_of_a_replica_that_does_not_deploy(stage: 
     ]
 
 
-async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
+async def test_api_returns_the_lineage_of_a_version(stage: Stage) -> None:
     base = stage.registry_db.champion
     new = stage.promote("r1")
     async with _client(stage) as client:
@@ -378,10 +384,10 @@ async def test_the_api_tells_where_a_version_came_from(stage: Stage) -> None:
         assert "ratchet_registry" in (await client.get("/metrics")).text
 
 
-async def test_a_person_promotes_the_challenger(stage: Stage) -> None:
+async def test_operator_promotes_the_challenger(stage: Stage) -> None:
     stage.promote("r1")
     stage.registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), CONTEXT)
     )
     challenger = stage.registry_db.aliases.challenger
     async with _running(stage), _client(stage) as client:
@@ -411,7 +417,7 @@ async def test_a_person_promotes_the_challenger(stage: Stage) -> None:
         ("POST", "/api/models/support/promote", {"reason": "x"}, 409, "no challenger"),
     ],
 )
-async def test_errors_are_problems_that_say_what_to_do(
+async def test_errors_are_problem_details_with_advice(
     stage: Stage, method: str, path: str, body: dict[str, str] | None, status: int, says: str
 ) -> None:
     async with _client(stage) as client:
@@ -422,7 +428,7 @@ async def test_errors_are_problems_that_say_what_to_do(
     assert answer.json()["instance"] == path
 
 
-async def test_a_name_that_the_database_does_not_take_is_no_failure_of_the_registry(
+async def test_name_with_nul_is_a_client_error(
     stage: Stage,
 ) -> None:
     """PostgreSQL keeps no text with a NUL; SQLite looks for one and finds none."""
@@ -432,11 +438,11 @@ async def test_a_name_that_the_database_does_not_take_is_no_failure_of_the_regis
     assert answer.json()["status"] == answer.status_code
 
 
-async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> None:
+async def test_page_is_complete_without_external_resources(stage: Stage) -> None:
     stage.promote("r1")
     for step in (1, 2, 3):
         stage.registry_db.run(
-            partial(training_progressed, event=progress("r1", step, 1.0 / step), now=NOW)
+            partial(training_progressed, event=progress("r1", step, 1.0 / step), context=CONTEXT)
         )
     async with _client(stage) as client:
         page = (await client.get("/")).text
@@ -447,7 +453,7 @@ async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage) -> N
     assert "https://" not in page
 
 
-async def test_a_folder_gets_versions_whole_and_a_link(tmp_path: Path) -> None:
+async def test_folder_target_publishes_versions_and_a_link(tmp_path: Path) -> None:
     merged = tmp_path / "v1.gguf"
     merged.write_bytes(b"weights")
     build = MergedModel(
@@ -465,7 +471,7 @@ async def test_a_folder_gets_versions_whole_and_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
-async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: str) -> None:
+async def test_outcomes_from_a_real_broker_become_versions(stage: Stage, broker: str) -> None:
     producer = KafkaProducer(broker)
     await producer.start()
     consumer = KafkaConsumer(broker, "registry-test", (TRAINING_CHECKPOINTS, TRAINING_PROGRESS))
@@ -517,12 +523,12 @@ async def test_outcomes_on_a_real_broker_become_versions(stage: Stage, broker: s
 
 
 @pytest.mark.kafka
-async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
+async def test_live_feedback_from_a_broker_rolls_a_worse_version_back(
     stage: Stage, broker: str
 ) -> None:
     registry_db, name = stage.registry_db, f"live-{uuid4().hex[:8]}"
     base = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
     worse = registry_db.champion
     producer = KafkaProducer(broker)
     live = KafkaConsumer(broker, name, (FEEDBACK_SCORED,))
@@ -557,19 +563,22 @@ async def test_live_feedback_on_a_real_broker_takes_a_worse_version_back(
     assert registry_db.run(lambda session: history_of(session, "support", 1))[0].actor == "monitor"
 
 
-async def test_without_any_target_the_deployer_waits_as_it_does_with_one(stage: Stage) -> None:
-    database, clock = stage.registry_db.database, SystemClock()
-    publisher = OutboxPublisher(database, stage.bus, clock, LOG)
-    nobody = Deployer(
-        database, {"support": []}, stage.builds, publisher, clock, LOG, stage.metrics, 1
+async def test_deployer_without_targets_keeps_running(stage: Stage) -> None:
+    deployer = Deployer(
+        stage.registry_db.database,
+        {"support": []},
+        stage.merged_models,
+        stage.publisher,
+        POLICY,
+        stage.runtime,
     )
-    running = asyncio.create_task(nobody.run())
+    running = asyncio.create_task(deployer.run())
     done, _ = await asyncio.wait([running], timeout=0.1)
     assert not done
     running.cancel()
 
 
-async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_that_deploys(
+async def test_only_the_deploying_replica_exports_serving_metrics(
     stage: Stage,
 ) -> None:
     def told() -> tuple[float | None, float | None, float | None]:
@@ -600,25 +609,13 @@ async def test_whether_a_target_serves_what_was_decided_is_told_by_the_replica_t
     assert told() == (0, 1, 1), "nobody knows what it serves"
     stage.target.away = False
     await stage.deployer._leases["support"].release()
-    publisher = OutboxPublisher(stage.registry_db.database, stage.bus, SystemClock(), LOG, "other")
-    targets = {"support": [stage.target]}
-    other = Deployer(
-        stage.registry_db.database,
-        targets,
-        stage.builds,
-        publisher,
-        SystemClock(),
-        LOG,
-        Metrics("registry"),
-        1,
-        "other",
-    )
+    other = stage.deployer_of("other", Metrics("registry"))
     assert await other.reconcile("support", stage.target)
     assert await stage.reconcile(), "another replica sees to it"
     assert told() == (None, None, 1)
 
 
-async def test_a_rollback_is_counted_by_who_asked_and_both_counts_begin_at_zero(
+async def test_rollbacks_are_counted_by_actor_from_zero(
     stage: Stage,
 ) -> None:
     def told(actor: str) -> float | None:

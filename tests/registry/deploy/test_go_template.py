@@ -39,7 +39,7 @@ LAST_IS_OTHERWISE = (
 )
 
 
-def test_a_default_system_message_stands_where_the_conversation_has_none() -> None:
+def test_default_system_message_is_used_only_without_one() -> None:
     found = chat_format(CHATML, "", "")
     assert found is not None
     assert found.render([("user", "Hi")]) == (
@@ -53,7 +53,7 @@ def test_a_default_system_message_stands_where_the_conversation_has_none() -> No
     assert found.stop == ("<|im_end|>",)
 
 
-def test_the_token_of_beginnings_stands_there_once_in_every_conversation() -> None:
+def test_bos_token_occurs_once_in_every_conversation() -> None:
     found = chat_format(HEADERS, "<s>", "</s>")
     assert found is not None
     for conversation in (
@@ -70,11 +70,11 @@ def test_the_token_of_beginnings_stands_there_once_in_every_conversation() -> No
     "jinja",
     [INSIDE_THE_QUESTION, NO_SYSTEM, LAST_IS_OTHERWISE, "{{ messages | length }}", "{% for %}", ""],
 )
-def test_what_is_not_text_around_messages_is_not_read_as_if_it_were(jinja: str) -> None:
+def test_templates_that_cannot_be_converted_are_refused(jinja: str) -> None:
     assert chat_format(jinja, "", "</s>") is None
 
 
-def test_the_template_of_go_has_every_text_as_a_string() -> None:
+def test_go_template_quotes_every_text() -> None:
     """By hand: white space, quotes, braces and characters beyond ASCII, each as Go reads it in a
     string.
     """
@@ -91,7 +91,7 @@ TEXT = st.text(st.sampled_from("<|>abc:\n "), min_size=1, max_size=6)
 
 @settings(max_examples=25, deadline=None)
 @given(TEXT, TEXT, TEXT, TEXT, st.booleans())
-def test_texts_around_messages_are_read_back(
+def test_derived_format_renders_as_jinja(
     before: str, after: str, opening: str, answer: str, always: bool
 ) -> None:
     """For templates of the kind that is read off, whatever the texts: the prompts are the same."""

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from ratchet.local_stack.bases import SMOLLM2
 from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.deployment_runner import DeployPolicy
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.ollama import OllamaTarget
 from services.registry.deploy.targets.target import MergedModel, TargetRefused, TargetUnavailable
@@ -31,12 +32,12 @@ from shared.events import DeploymentFailed, Message, Probe, ProbeToken, VersionD
 from shared.identity import digest_of_file
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus
-from shared.observability.metrics import Metrics
 from tests.registry.ollama_servers import FakeOllama, Place, RealOllama
 from tests.registry.reference import Reference
-from tests.registry.samples import NOW, DatabaseFixture, checkpoint
+from tests.registry.samples import CONTEXT, DatabaseFixture, checkpoint
+from tests.support.runtime import runtime_of
 
-CONTEXT = 512
+CONTEXT_TOKENS = 512
 _BOTH = ("support:champion", "support:challenger", "support:v2_x")
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -76,7 +77,9 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         end.push_async_callback(place.stop)
         client = await end.enter_async_context(httpx.AsyncClient())
         api = await end.enter_async_context(ollama.AsyncClient(place.url))
-        yield Stage(place, OllamaTarget(place.url, client, api, CONTEXT, 1), api, first, second)
+        yield Stage(
+            place, OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1), api, first, second
+        )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def real_builds(
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lora, "_PERMUTED", frozenset())
-        patch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+        patch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
         wrong = merge(
             bases / SMOLLM2 / "model.gguf",
             reference.adapter,
@@ -122,7 +125,7 @@ def _small(folder: Path, version: str, weight: float, jinja: str = CHATML) -> Me
     return MergedModel("support", version, path, digest_of_file(path), {}, (probe,))
 
 
-async def test_a_version_is_there_under_its_own_name_and_is_never_made_again(stage: Stage) -> None:
+async def test_push_creates_a_tag_once_and_never_changes_it(stage: Stage) -> None:
     await stage.target.push(stage.first)
     serving = await stage.target.inspect("support")
     assert (serving.champion, serving.previous, serving.versions) == (
@@ -138,7 +141,7 @@ async def test_a_version_is_there_under_its_own_name_and_is_never_made_again(sta
     assert (await stage.api.list()).models == made
 
 
-async def test_it_answers_as_it_was_evaluated_and_another_does_not(stage: Stage) -> None:
+async def test_verification_passes_only_for_the_evaluated_version(stage: Stage) -> None:
     await stage.target.push(stage.first)
     finding = await stage.target.verify(stage.first)
     assert finding.passed, finding.reasons
@@ -158,7 +161,7 @@ async def test_it_answers_as_it_was_evaluated_and_another_does_not(stage: Stage)
     assert beside.seconds_per_token_before is not None
 
 
-async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage: Stage) -> None:
+async def test_switch_moves_aliases_and_aliased_versions_stay(stage: Stage) -> None:
     third = replace(stage.second, version="v3_x")
     for build in (stage.first, stage.second, third):
         await stage.target.push(build)
@@ -184,7 +187,7 @@ async def test_the_champion_moves_by_a_copy_and_what_an_alias_names_stays(stage:
     assert (await stage.target.inspect("support")).champion == "v2_x"
 
 
-async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tried(
+async def test_challenger_is_served_with_the_champion_and_protected(
     stage: Stage,
 ) -> None:
     for build in (stage.first, stage.second):
@@ -201,7 +204,7 @@ async def test_a_challenger_answers_beside_the_champion_and_stays_while_it_is_tr
     }
     assert asked["support:challenger"].message.content == asked["support:v2_x"].message.content
     assert asked["support:champion"].message.content != asked["support:challenger"].message.content
-    with pytest.raises(TargetRefused, match="on trial"):
+    with pytest.raises(TargetRefused, match="on a canary trial"):
         await stage.target.remove("support", "v2_x")
     for _ in range(2):
         await stage.target.set_challenger("support", None)
@@ -221,19 +224,21 @@ class _Forgetful(OllamaTarget):
         return
 
 
-async def test_an_error_after_lines_of_progress_is_an_error(stage: Stage) -> None:
+async def test_error_after_progress_lines_is_raised(stage: Stage) -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(TargetRefused, match="no such file"):
-            await _Forgetful(stage.place.url, client, stage.api, CONTEXT, 1).push(stage.first)
+            await _Forgetful(stage.place.url, client, stage.api, CONTEXT_TOKENS, 1).push(
+                stage.first
+            )
     assert (await stage.target.inspect("support")).versions == {}
 
 
-async def test_bytes_that_were_altered_on_the_way_are_refused(stage: Stage) -> None:
+async def test_altered_upload_is_refused(stage: Stage) -> None:
     with pytest.raises(TargetRefused, match="digest mismatch"):
         await stage.target.push(replace(stage.first, digest=stage.second.digest))
 
 
-async def test_other_tags_of_the_same_name_are_left_alone(stage: Stage) -> None:
+async def test_unrelated_tags_are_ignored(stage: Stage) -> None:
     await stage.target.push(stage.first)
     await stage.api.copy("support:v1_x", "support:mine")
     await stage.api.copy("support:v1_x", "supporters:v5_x")
@@ -261,23 +266,20 @@ class _Prepared(MergedModels):
         return ()
 
 
-async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) -> None:
+async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) -> None:
     """An hour of the deployer's back-off, without the waiting: after 1, 2, 4 ... 64 s and then
     every 120 s, that is 7 + (3600 - 127) / 120 = 36 tries. Two promotions fall into it.
     """
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     clock, log = SystemClock(), configure("test", "error", "text")
     publisher = OutboxPublisher(registry_db.database, MemoryBus(), clock, log)
-    builds = _Prepared(registry_db, stage.first)
     deployer = Deployer(
         registry_db.database,
         {"support": [stage.target]},
-        builds,
+        _Prepared(registry_db, stage.first),
         publisher,
-        clock,
-        log,
-        Metrics("registry"),
-        1,
+        DeployPolicy(keep_versions=1),
+        runtime_of("registry", clock, log=log),
     )
     assert await deployer.reconcile("support", stage.target)
     base = registry_db.champion
@@ -287,7 +289,7 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
         assert not await deployer.reconcile("support", stage.target)
         if attempt in (9, 19):
             outcome = checkpoint(f"r{attempt}", registry_db.champion)
-            registry_db.run(partial(checkpoint_saved, event=outcome, now=NOW))
+            registry_db.run(partial(checkpoint_saved, event=outcome, context=CONTEXT))
     with pytest.raises(TargetUnavailable, match="ollama serve"):
         await stage.target.inspect("support")
     await stage.place.start()
@@ -317,7 +319,7 @@ async def test_while_it_is_away_nothing_is_lost(stage: Stage, tmp_path: Path) ->
 
 
 @pytest.mark.model
-async def test_ollama_makes_the_prompt_that_the_base_was_trained_with(
+async def test_ollama_prompt_matches_the_base_tokenizer(
     bases: Path, tmp_path: Path, real_builds: tuple[MergedModel, MergedModel]
 ) -> None:
     """Ollama counts as many tokens as the tokenizer of the base makes of the same conversation."""
@@ -326,11 +328,11 @@ async def test_ollama_makes_the_prompt_that_the_base_was_trained_with(
     await place.start()
     try:
         async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
-            target = OllamaTarget(place.url, client, api, CONTEXT, 1)
+            target = OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1)
             await target.push(real_builds[0])
             shown = await api.show("support:v1_x")
             assert {" ".join(line.split()) for line in (shown.parameters or "").splitlines()} == {
-                f"num_ctx {CONTEXT}",
+                f"num_ctx {CONTEXT_TOKENS}",
                 "num_thread 1",
                 "repeat_penalty 1",
                 'stop "<|im_end|>"',
@@ -371,11 +373,11 @@ async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
     build = _small(tmp_path, "v1_x", 1.0)
     await place.start()
     async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
-        yield Fake(place, OllamaTarget(place.url, client, api, CONTEXT, 1), build)
+        yield Fake(place, OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1), build)
     await place.stop()
 
 
-async def test_a_full_disk_is_said_and_the_next_try_goes_on(fake: Fake) -> None:
+async def test_full_disk_is_reported_and_the_next_push_succeeds(fake: Fake) -> None:
     fake.place.full = True
     with pytest.raises(TargetRefused, match=r"disk of http.* is full.*OLLAMA_MODELS"):
         await fake.target.push(fake.build)
@@ -384,22 +386,22 @@ async def test_a_full_disk_is_said_and_the_next_try_goes_on(fake: Fake) -> None:
     assert (await fake.target.inspect("support")).versions == {"v1_x": fake.build.digest}
 
 
-async def test_what_is_uploaded_already_is_not_uploaded_again(fake: Fake) -> None:
+async def test_uploaded_file_is_not_uploaded_again(fake: Fake) -> None:
     fake.place.stops_at = "parsing GGUF"
-    with pytest.raises(TargetRefused, match="stopped making support:v1_x"):
+    with pytest.raises(TargetRefused, match="stopped creating support:v1_x"):
         await fake.target.push(fake.build)
     fake.place.stops_at = None
     await fake.target.push(fake.build)
     assert fake.place.uploads == 1
 
 
-async def test_a_busy_one_is_asked_again_later(fake: Fake) -> None:
+async def test_busy_ollama_is_unavailable(fake: Fake) -> None:
     fake.place.busy = True
     with pytest.raises(TargetUnavailable, match="busy"):
         await fake.target.inspect("support")
 
 
-async def test_another_chat_template_than_the_base_has_is_found_out(fake: Fake) -> None:
+async def test_different_chat_template_fails_verification(fake: Fake) -> None:
     fake.place.says = {fake.build.digest: {"The sea?": "It is wide."}}
     fake.place.chooses_templates = True
     await fake.target.push(fake.build)
@@ -408,7 +410,7 @@ async def test_another_chat_template_than_the_base_has_is_found_out(fake: Fake) 
     assert "{{ .Prompt }}" in reason
 
 
-async def test_something_else_at_the_address_is_told_apart(fake: Fake) -> None:
+async def test_another_service_at_the_address_is_detected(fake: Fake) -> None:
     transport = httpx.MockTransport(
         lambda request: httpx.Response(200, text="<html>It works!</html>")
     )
@@ -417,4 +419,6 @@ async def test_something_else_at_the_address_is_told_apart(fake: Fake) -> None:
         ollama.AsyncClient("http://127.0.0.1:9", transport=transport) as api,
     ):
         with pytest.raises(TargetRefused, match="does not answer as Ollama does"):
-            await OllamaTarget("http://127.0.0.1:9", client, api, CONTEXT, 1).inspect("support")
+            await OllamaTarget("http://127.0.0.1:9", client, api, CONTEXT_TOKENS, 1).inspect(
+                "support"
+            )

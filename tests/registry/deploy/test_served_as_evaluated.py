@@ -45,7 +45,7 @@ def _build(version: str, merged: MergedFile, reference: Reference) -> MergedMode
     )
 
 
-async def test_what_is_served_answers_as_it_was_evaluated(
+async def test_served_version_answers_as_evaluated(
     target: LlamaCppTarget, merged: MergedFile, reference: Reference
 ) -> None:
     await target.push(_build("v1_x", merged, reference))
@@ -70,7 +70,7 @@ async def test_what_is_served_answers_as_it_was_evaluated(
     await target.remove("support", "v9_x")
 
 
-async def test_a_merge_without_the_permutation_is_found_out(
+async def test_merge_without_permutation_fails_verification(
     target: LlamaCppTarget,
     reference: Reference,
     bases: Path,
@@ -78,7 +78,7 @@ async def test_a_merge_without_the_permutation_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lora, "_PERMUTED", frozenset())
-    monkeypatch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+    monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
     wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "wrong.gguf")
     await target.push(_build("v1_x", wrong, reference))
     finding = await target.verify(_build("v1_x", wrong, reference))
@@ -86,7 +86,7 @@ async def test_a_merge_without_the_permutation_is_found_out(
     assert finding.reasons
 
 
-async def test_another_file_is_refused(
+async def test_file_with_another_digest_is_refused(
     target: LlamaCppTarget, merged: MergedFile, reference: Reference
 ) -> None:
     claimed = MergedFile(merged.path, digest_of(b"what it should be"))
@@ -94,7 +94,7 @@ async def test_another_file_is_refused(
         await target.push(_build("v1_x", claimed, reference))
 
 
-async def test_a_host_that_is_not_there_is_unavailable() -> None:
+async def test_missing_host_is_unavailable() -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(TargetUnavailable, match=r"ratchet\.serving"):
             await LlamaCppTarget("http://127.0.0.1:9", client).inspect("support")

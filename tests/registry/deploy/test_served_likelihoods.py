@@ -105,14 +105,14 @@ def _difference(one: Sequence[float], other: Sequence[float]) -> float:
     return float(np.mean(np.abs(np.array(one) - np.array(other))))
 
 
-async def test_the_base_answers_as_it_does_in_transformers(twin: Twin, tmp_path: Path) -> None:
+async def test_base_has_the_likelihoods_of_transformers(twin: Twin, tmp_path: Path) -> None:
     """Otherwise what follows would compare two models."""
     merged = merge(twin.file, None, tmp_path / "v0.gguf")
     assert _difference(await _served(merged.path, tmp_path), _likelihoods(twin.model)) < NOISE
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-async def test_a_merge_answers_as_peft_does(twin: Twin, tmp_path: Path, rslora: bool) -> None:
+async def test_merge_has_the_likelihoods_of_peft(twin: Twin, tmp_path: Path, rslora: bool) -> None:
     base = _likelihoods(twin.model)
     adapter, expected = _learned(twin, rslora)
     assert _difference(base, expected) > TELLING, "the adapter changes the likelihoods"
@@ -120,12 +120,12 @@ async def test_a_merge_answers_as_peft_does(twin: Twin, tmp_path: Path, rslora: 
     assert _difference(await _served(merged.path, tmp_path), expected) < NOISE
 
 
-async def test_a_merge_that_takes_one_family_s_order_for_the_other_s_does_not(
+async def test_merge_with_the_wrong_row_order_differs(
     family: str, twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For llama that is to leave the permutation out, for qwen2 to permute."""
     adapter, expected = _learned(twin)
     monkeypatch.setattr(lora, "_PERMUTED", frozenset(FAMILIES) - {"llama"})
-    monkeypatch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+    monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
     wrong = merge(twin.file, adapter, tmp_path / "wrong.gguf")
     assert _difference(await _served(wrong.path, tmp_path), expected) > TELLING

@@ -18,6 +18,7 @@ from ratchet.serving.host import ServingHost
 from services.registry.api import routes as api
 from services.registry.app import Registry
 from services.registry.deploy.deployer import Deployer
+from services.registry.deploy.deployment_runner import DeployPolicy
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.handlers import checkpoint_saved
@@ -33,7 +34,8 @@ from shared.storage.adapters import CONFIG, WEIGHTS, adapter_folder, write_adapt
 from shared.storage.object_store import MemoryStore
 from tests.registry.credentials import OPERATOR, TOKENS
 from tests.registry.families import make
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint
+from tests.registry.samples import CONTEXT, MODEL, DatabaseFixture, checkpoint
+from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
 ASKERS = 3
@@ -51,16 +53,20 @@ class World:
         self.answers: list[tuple[int, str]] = []
         base = MODEL.base.model_copy(update={"serving": "model.gguf"})
         models = Models({"support": MODEL.model_copy(update={"base": base})}, folder)
-        builds = MergedModels(registry_db.database, self.store, models, folder, folder / "merged")
+        merged_models = MergedModels(
+            registry_db.database, self.store, models, folder, folder / "merged"
+        )
         clock, metrics = SystemClock(), Metrics("registry")
         publisher = OutboxPublisher(registry_db.database, MemoryBus(), clock, LOG)
         targets = {"support": [LlamaCppTarget("http://serving", serving)]}
+        policy, runtime = (
+            DeployPolicy(keep_versions=1),
+            runtime_of("registry", clock, metrics, log=LOG),
+        )
         self.deployer = Deployer(
-            registry_db.database, targets, builds, publisher, clock, LOG, metrics, 1
+            registry_db.database, targets, merged_models, publisher, policy, runtime
         )
-        registry = Registry(
-            registry_db.database, models, publisher, self.deployer, clock, LOG, metrics
-        )
+        registry = Registry(registry_db.database, models, publisher, self.deployer, runtime)
         transport = httpx.ASGITransport(
             api.build(registry, Health(clock), metrics.registry, lambda: TOKENS)
         )
@@ -78,7 +84,9 @@ class World:
         event = event.model_copy(
             update={"adapter": write_adapter(self.store, folder, _adapter(run), digest_of(b"base"))}
         )
-        await self.registry_db.database.run(lambda session: checkpoint_saved(session, event, NOW))
+        await self.registry_db.database.run(
+            lambda session: checkpoint_saved(session, event, CONTEXT)
+        )
         self.deployer.wake()
         await self.served()
         return self.registry_db.champion
@@ -124,7 +132,7 @@ def _adapter(run: str) -> dict[str, bytes]:
     return {CONFIG: json.dumps(config).encode(), WEIGHTS: save(weights)}
 
 
-async def test_no_request_fails_while_versions_are_promoted_and_rolled_back(tmp_path: Path) -> None:
+async def test_no_request_fails_during_promotions_and_rollbacks(tmp_path: Path) -> None:
     """The last rollback goes to a version that is no longer in memory."""
     make("llama", tmp_path)
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")

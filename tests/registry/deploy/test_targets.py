@@ -15,7 +15,7 @@ def _models(*targets: DeployTarget) -> Models:
     return Models({"support": MODEL.model_copy(update={"deploy": targets})}, Path())
 
 
-async def test_every_kind_is_there_under_the_name_that_events_have() -> None:
+async def test_every_target_kind_has_its_event_name() -> None:
     models = _models(
         DeployTarget(kind="llamacpp"),
         DeployTarget(kind="ollama"),
@@ -40,9 +40,7 @@ async def test_every_kind_is_there_under_the_name_that_events_have() -> None:
         (DeployTarget(kind="llamacpp", location="/srv/models"), "http://host:port"),
     ],
 )
-async def test_a_target_that_cannot_be_names_the_file_to_correct(
-    declared: DeployTarget, says: str
-) -> None:
+async def test_invalid_target_names_the_file_to_correct(declared: DeployTarget, says: str) -> None:
     with pytest.raises(Misconfigured, match=rf"models/support\.yaml: .*{says}"):
         async with open_targets(_models(declared), RegistrySettings()):
             pass

@@ -34,7 +34,7 @@ def _judge(*answers: tuple[tuple[str, float], ...]) -> VerificationResult:
     )
 
 
-def test_the_same_answer_passes() -> None:
+def test_same_answer_passes() -> None:
     finding = _judge((("The", -0.51), (" sea", -1.02), (" is", -0.2)))
     assert finding.passed
     assert finding.tokens == 3
@@ -42,36 +42,36 @@ def test_the_same_answer_passes() -> None:
     assert abs(finding.mean_difference - 0.01) < 1e-9
 
 
-def test_another_token_is_allowed_at_a_near_tie_and_ends_the_comparison() -> None:
+def test_other_token_at_a_near_tie_ends_the_comparison() -> None:
     finding = _judge((("The", -0.5), (" lake", -1.1), (" was", -9.0)))
     assert finding.passed
     assert finding.tokens == 1
 
 
-def test_another_token_with_a_clear_lead_fails_and_is_named() -> None:
+def test_other_token_with_a_clear_lead_fails_and_is_named() -> None:
     finding = _judge((("A", -0.5), (" sea", -1.0), (" is", -0.2)))
     assert not finding.passed
     assert "'A'" in finding.reasons[0]
     assert "2.00" in finding.reasons[0]
 
 
-def test_the_lead_must_be_below_the_bound() -> None:
+def test_lead_must_be_below_the_bound() -> None:
     probe = _probe(("a", -0.5, NEAR_TIE), ("b", -0.5, 2.0))
     assert not verify_tokens(RIGHT, RIGHT, [probe], [[ServedToken("x", -0.5)]]).passed
 
 
-def test_the_same_tokens_less_likely_fail() -> None:
+def test_same_tokens_with_lower_likelihood_fail() -> None:
     finding = _judge((("The", -0.5 - 3.1 * TOLERANCE), (" sea", -1.0), (" is", -0.2)))
     assert not finding.passed
     assert "nats on average" in finding.reasons[0]
 
 
-def test_another_file_fails_whatever_it_answers() -> None:
+def test_other_file_fails_whatever_its_answers() -> None:
     answer = [ServedToken("The", -0.5), ServedToken(" sea", -1.0), ServedToken(" is", -0.2)]
     assert not verify_tokens(RIGHT, WRONG, [PROBE], [answer]).passed
 
 
-def test_every_probe_is_judged() -> None:
+def test_every_probe_is_verified() -> None:
     good = (("The", -0.5), (" sea", -1.0), (" is", -0.2))
     assert not _judge(good, (("Bad", -0.5),)).passed
     assert not verify_tokens(
@@ -79,19 +79,19 @@ def test_every_probe_is_judged() -> None:
     ).passed
 
 
-def test_an_answer_that_ends_early_fails() -> None:
+def test_answer_that_ends_early_fails() -> None:
     assert not _judge((("The", -0.5), (" sea", -1.0))).passed
     assert not _judge(()).passed
 
 
-def test_the_token_that_ends_an_answer_has_no_text_on_the_wire() -> None:
+def test_end_token_has_no_text_on_the_wire() -> None:
     probe = _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0))
     assert verify_tokens(
         RIGHT, RIGHT, [probe], [[ServedToken("Hi", -0.5), ServedToken("", -0.1)]]
     ).passed
 
 
-def test_agreeing_on_nothing_is_not_agreeing() -> None:
+def test_answers_without_any_common_token_fail() -> None:
     probe = _probe(("a", -0.5, 0.0))
     assert not verify_tokens(RIGHT, RIGHT, [probe], [[ServedToken("b", -0.5)]]).passed
 
@@ -100,20 +100,20 @@ def _judge_text(answer: str, probe: Probe = PROBE) -> VerificationResult:
     return verify_texts(RIGHT, RIGHT, [probe], [answer])
 
 
-def test_the_same_text_passes_and_so_does_what_comes_after_an_answer_that_was_cut() -> None:
+def test_same_text_passes_with_or_without_more_text() -> None:
     for answer in ("The sea is", "The sea is wide"):
         finding = _judge_text(answer)
         assert finding.passed
         assert finding.tokens == 3
 
 
-def test_a_text_that_parts_at_a_near_tie_passes_and_ends_the_comparison() -> None:
+def test_text_diverging_at_a_near_tie_ends_the_comparison() -> None:
     finding = _judge_text("The lake was")
     assert finding.passed
     assert finding.tokens == 1
 
 
-def test_a_near_tie_excuses_a_longer_token_and_nothing_after_a_space() -> None:
+def test_near_tie_allows_a_longer_token_but_not_the_next_word() -> None:
     """The tie is at ` sea`, of which ` seas` may be another token; ` sea was` is ` sea` again, and
     then another token.
     """
@@ -123,7 +123,7 @@ def test_a_near_tie_excuses_a_longer_token_and_nothing_after_a_space() -> None:
     assert "token 3 is ' wa', expected ' is' with a lead of 3.00 nats" in finding.reasons[0]
 
 
-def test_a_text_that_ends_early_or_goes_on_too_long_fails() -> None:
+def test_text_that_is_too_short_or_too_long_fails() -> None:
     assert not _judge_text("The sea").passed
     assert not _judge_text("").passed
     ended = _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0))
@@ -132,7 +132,7 @@ def test_a_text_that_ends_early_or_goes_on_too_long_fails() -> None:
     assert _judge_text("Hi there", _probe(("Hi", -0.5, 2.0), ("<|im_end|>", -0.1, 0.1))).passed
 
 
-def test_a_part_of_a_character_cannot_be_compared() -> None:
+def test_parts_of_characters_are_not_compared() -> None:
     probe = _probe(
         ("A", -0.5, 2.0), ("\ufffd", -0.5, 2.0), ("\ufffd", -0.5, 2.0), ("<|im_end|>", -0.1, 2.0)
     )
@@ -140,7 +140,7 @@ def test_a_part_of_a_character_cannot_be_compared() -> None:
     assert not _judge_text("B😀", probe).passed
 
 
-def test_texts_are_judged_with_their_file_and_every_one_of_them() -> None:
+def test_texts_are_verified_with_their_file_and_completely() -> None:
     assert not verify_texts(RIGHT, WRONG, [PROBE], ["The sea is"]).passed
     assert not verify_texts(RIGHT, RIGHT, [PROBE, PROBE], ["The sea is"]).passed
     assert not _judge_text("b", _probe(("a", -0.5, 0.0))).passed
@@ -149,25 +149,25 @@ def test_texts_are_judged_with_their_file_and_every_one_of_them() -> None:
 PASSED = VerificationResult(True, (), 2, 6, 0.0)
 
 
-def test_the_quickest_answer_tells_how_long_a_token_takes() -> None:
+def test_time_per_token_is_that_of_the_fastest_answer() -> None:
     finding = PASSED.with_timings(
         [Timing(9.0, 3), Timing(0.4, 4), Timing(0.1, 0)], [Timing(0.5, 10)]
     )
     assert (finding.seconds_per_token, finding.seconds_per_token_before) == (0.1, 0.05)
 
 
-def test_a_version_that_takes_many_times_as_long_is_refused_with_both_figures() -> None:
+def test_too_slow_version_is_refused_with_both_times() -> None:
     finding = PASSED.with_timings([Timing(6.1, 10)], [Timing(1.0, 10)])
     assert finding.check_slowdown(6.2).passed
     refused = finding.check_slowdown(6.0)
     assert not refused.passed
     assert refused.reasons == (
-        "a token takes 0.610 s, and 0.100 s of what answers now: more than 6 times as long "
+        "a token takes 0.610 s, 0.100 s with the version served now: more than 6 times as long "
         "(RATCHET_SLOWDOWN)",
     )
     assert refused.seconds_per_token == 0.61
 
 
-def test_without_anything_to_compare_with_no_version_is_too_slow() -> None:
+def test_without_a_reference_time_no_version_is_too_slow() -> None:
     assert PASSED.with_timings([Timing(99.0, 1)], []).check_slowdown(1).passed
     assert PASSED.with_timings([], [Timing(1.0, 1)]).check_slowdown(1).passed

@@ -24,7 +24,7 @@ def _mean_difference(reference: Reference, found: Any) -> float:
     return float(np.mean(np.abs(np.array(reference.text_logprobs) - np.array(found))))
 
 
-def test_permute_swaps_the_halves_of_each_head_for_neighbouring_pairs() -> None:
+def test_permute_turns_halves_of_a_head_into_neighbouring_pairs() -> None:
     """Two heads of four rows: rows 0 1 | 2 3 of a head are the halves that transformers rotates;
     llama.cpp wants 0 2 1 3.
     """
@@ -33,24 +33,24 @@ def test_permute_swaps_the_halves_of_each_head_for_neighbouring_pairs() -> None:
 
 
 @pytest.mark.model
-def test_merged_weights_answer_as_peft_does(
+def test_merged_weights_have_the_likelihoods_of_peft(
     reference: Reference, merged: MergedFile, bases: Path
 ) -> None:
     assert _mean_difference(reference, logprobs_of_gguf(merged.path, bases / SMOLLM2)) < 0.005
 
 
 @pytest.mark.model
-def test_without_the_permutation_the_answers_are_others(
+def test_likelihoods_differ_without_the_permutation(
     reference: Reference, bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lora, "_PERMUTED", frozenset())
-    monkeypatch.setattr(lora, "_PLAIN", frozenset({"llama"}))
+    monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
     wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "wrong.gguf")
     assert _mean_difference(reference, logprobs_of_gguf(wrong.path, bases / SMOLLM2)) > 0.1
 
 
 @pytest.mark.model
-def test_the_file_is_f16_with_norms_in_f32_and_keeps_its_metadata(
+def test_merged_file_is_f16_with_f32_norms_and_same_metadata(
     merged: MergedFile, bases: Path
 ) -> None:
     before, after = GGUFReader(bases / SMOLLM2 / "model.gguf"), GGUFReader(merged.path)
@@ -69,7 +69,7 @@ def test_the_file_is_f16_with_norms_in_f32_and_keeps_its_metadata(
 
 
 @pytest.mark.model
-def test_the_digest_is_that_of_the_file_and_a_merge_repeats_itself(
+def test_merge_is_deterministic_and_returns_the_file_digest(
     reference: Reference, merged: MergedFile, bases: Path, tmp_path: Path
 ) -> None:
     again = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "again.gguf")
@@ -78,7 +78,7 @@ def test_the_digest_is_that_of_the_file_and_a_merge_repeats_itself(
 
 
 @pytest.mark.model
-def test_version_zero_is_the_base_dequantised(bases: Path, tmp_path: Path) -> None:
+def test_version_zero_is_the_dequantised_base(bases: Path, tmp_path: Path) -> None:
     plain = merge(bases / SMOLLM2 / "model.gguf", None, tmp_path / "v0.gguf")
     weights = {tensor.name: tensor.data for tensor in GGUFReader(plain.path).tensors}
     names = {
@@ -110,7 +110,7 @@ def _with_config(adapter: Adapter, **changes: Any) -> Adapter:
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_unsupported_adapter_options_are_refused(
     reference: Reference, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidArtefact, match=says):
@@ -118,20 +118,20 @@ def test_what_does_not_fit_is_refused(
 
 
 @pytest.mark.model
-def test_an_unknown_architecture_is_refused(reference: Reference) -> None:
+def test_unknown_architecture_is_refused(reference: Reference) -> None:
     with pytest.raises(InvalidArtefact, match="falcon"):
         lora_deltas(reference.adapter, "falcon", 9, 3)
 
 
 @pytest.mark.model
-def test_scale_is_alpha_by_rank_or_by_its_root(reference: Reference) -> None:
+def test_scale_is_alpha_over_rank_or_over_its_root(reference: Reference) -> None:
     plain = lora_deltas(reference.adapter, "llama", 9, 3)
     rooted = lora_deltas(_with_config(reference.adapter, use_rslora=True), "llama", 9, 3)
     assert {change.scale for change in plain.values()} == {2.0}
     assert {round(change.scale, 6) for change in rooted.values()} == {round(16 / 8**0.5, 6)}
 
 
-def test_a_missing_base_and_a_file_that_is_no_model_are_said_so(tmp_path: Path) -> None:
+def test_missing_base_and_invalid_file_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFound, match="RATCHET_BASES"):
         merge(tmp_path / "none.gguf", None, tmp_path / "out.gguf")
     (tmp_path / "text.gguf").write_bytes(b"not a model, only text that is long enough")

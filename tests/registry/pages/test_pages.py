@@ -449,13 +449,7 @@ async def test_where_nothing_is_declared_the_page_says_what_to_do(
 ) -> None:
     room = Showroom(registry_db, tmp_path)
     registry = Registry(
-        registry_db.database,
-        Models({}, tmp_path),
-        room.registry._publisher,
-        room.deployer,
-        SystemClock(),
-        room.registry._log,
-        room.metrics,
+        registry_db.database, Models({}, tmp_path), room.publisher, room.deployer, room.runtime
     )
     room.app = api.build(registry, Health(SystemClock()), room.metrics.registry, lambda: TOKENS)
     pages.add_pages(room.app, registry, MemoryStore())

@@ -58,7 +58,16 @@ from shared.storage.object_store import MemoryStore
 from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import LOG, Stage
 from tests.registry.fake_target import FakeTarget
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, progress, rejection
+from tests.registry.samples import (
+    CONTEXT,
+    MODEL,
+    NOW,
+    DatabaseFixture,
+    checkpoint,
+    progress,
+    rejection,
+)
+from tests.support.runtime import runtime_of
 
 STALE = "v9_20200101_000000"
 """A baseline that is not the champion: a candidate judged against it becomes challenger."""
@@ -101,7 +110,7 @@ def _going(judged: Sequence[RetentionDecision]) -> set[str]:
 
 
 @given(situations(), rules)
-def test_what_something_refers_to_never_goes(
+def test_referenced_adapters_are_never_removable(
     situation: tuple[list[StoredAdapter], InUse], rule: RetentionSettings
 ) -> None:
     stored, in_use = situation
@@ -112,7 +121,7 @@ def test_what_something_refers_to_never_goes(
 
 
 @given(situations(), rules)
-def test_what_nothing_refers_to_goes_when_it_is_old_and_not_among_the_newest(
+def test_unreferenced_adapters_are_removable_when_old(
     situation: tuple[list[StoredAdapter], InUse], rule: RetentionSettings
 ) -> None:
     stored, _ = situation
@@ -128,7 +137,7 @@ def test_what_nothing_refers_to_goes_when_it_is_old_and_not_among_the_newest(
 
 
 @given(situations(), rules, rules)
-def test_a_rule_that_keeps_more_removes_no_more(
+def test_wider_rule_removes_no_more(
     situation: tuple[list[StoredAdapter], InUse], one: RetentionSettings, other: RetentionSettings
 ) -> None:
     wider = RetentionSettings(
@@ -140,7 +149,7 @@ def test_a_rule_that_keeps_more_removes_no_more(
 
 
 @given(situations())
-def test_without_a_rule_everything_stays_and_says_so(
+def test_without_a_rule_everything_is_kept_with_a_reason(
     situation: tuple[list[StoredAdapter], InUse],
 ) -> None:
     for each in decide_removals(*situation, None, NOW):
@@ -172,12 +181,10 @@ class Shelf:
             self.store,
             models,
             targets,
-            stage.builds,
-            self.clock,
-            LOG,
-            stage.metrics,
+            stage.merged_models,
+            runtime_of("registry", self.clock, stage.metrics, log=LOG),
             replica,
-            every,
+            interval_seconds=every,
         )
 
     def _left(self, run: str) -> Artefact:
@@ -190,7 +197,7 @@ class Shelf:
     def saved(self, run: str, baseline: str) -> str:
         """The version of a run whose candidate was judged against `baseline`."""
         event = checkpoint(run, baseline).model_copy(update={"adapter": self._left(run)})
-        self.registry_db.run(lambda session: checkpoint_saved(session, event, NOW))
+        self.registry_db.run(lambda session: checkpoint_saved(session, event, CONTEXT))
         return self.registry_db.run(
             lambda session: session.scalars(
                 select(VersionRow.name).where(VersionRow.run_id == run)
@@ -205,7 +212,7 @@ class Shelf:
         version = self.saved(run, STALE)
         self.registry_db.run(
             lambda session: training_rolled_back(
-                session, rejection(run, self.registry_db.champion, 2), NOW
+                session, rejection(run, self.registry_db.champion, 2), CONTEXT
             )
         )
         return version
@@ -214,7 +221,7 @@ class Shelf:
         self._left(run)
         self.registry_db.run(
             lambda session: training_rolled_back(
-                session, rejection(run, self.registry_db.champion), NOW
+                session, rejection(run, self.registry_db.champion), CONTEXT
             )
         )
 
@@ -239,7 +246,7 @@ def shelf(registry_db: DatabaseFixture, tmp_path: Path) -> Shelf:
     return Shelf(registry_db, RULE, tmp_path)
 
 
-async def test_candidates_that_became_nothing_go_when_they_are_old_and_versions_that_were_served_stay(
+async def test_old_candidates_are_removed_and_champions_kept(
     shelf: Shelf,
 ) -> None:
     first = shelf.promoted("r1")
@@ -261,7 +268,7 @@ async def test_candidates_that_became_nothing_go_when_they_are_old_and_versions_
     assert (await shelf.get("/api/runs/r2"))["removed_at"] is not None
 
 
-async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_shown_as_such(
+async def test_version_without_adapter_is_refused_and_marked(
     shelf: Shelf,
 ) -> None:
     gone = shelf.never_served("r1")
@@ -299,13 +306,15 @@ async def test_a_version_whose_adapter_is_gone_is_refused_with_the_reason_and_sh
         )
 
 
-async def test_what_may_still_be_needed_stays(shelf: Shelf) -> None:
+async def test_adapters_that_may_be_needed_are_kept(shelf: Shelf) -> None:
     """A challenger, one that waits to be judged again though another is challenger by now, and a
     run that goes on.
     """
     shelf.saved("r1", STALE)
     shelf.saved("r2", STALE)
-    shelf.registry_db.run(partial(training_progressed, event=progress("r3", 1, 0.5), now=NOW))
+    shelf.registry_db.run(
+        partial(training_progressed, event=progress("r3", 1, 0.5), context=CONTEXT)
+    )
     shelf._left("r3")
     shelf.promoted("r4")
     shelf.clock.advance(31 * DAY)
@@ -313,7 +322,7 @@ async def test_what_may_still_be_needed_stays(shelf: Shelf) -> None:
     assert all(shelf.is_there(run) for run in ("r1", "r2", "r3", "r4"))
 
 
-async def test_what_a_target_serves_stays_and_one_that_does_not_answer_holds_everything_up(
+async def test_served_versions_are_kept_and_an_outage_blocks_pruning(
     shelf: Shelf,
 ) -> None:
     served = shelf.never_served("r1")
@@ -332,7 +341,9 @@ async def test_what_a_target_serves_stays_and_one_that_does_not_answer_holds_eve
     assert not shelf.is_there("r1")
 
 
-async def test_without_a_rule_nothing_goes(registry_db: DatabaseFixture, tmp_path: Path) -> None:
+async def test_without_a_rule_nothing_is_removed(
+    registry_db: DatabaseFixture, tmp_path: Path
+) -> None:
     shelf = Shelf(registry_db, None, tmp_path)
     shelf.rejected("r1")
     shelf.clock.advance(9999 * DAY)
@@ -341,7 +352,7 @@ async def test_without_a_rule_nothing_goes(registry_db: DatabaseFixture, tmp_pat
     assert (await shelf.get("/api/models/support/retention"))["rule"] is None
 
 
-async def test_what_would_go_can_be_asked_and_nothing_goes_by_asking(shelf: Shelf) -> None:
+async def test_plan_is_readable_and_removes_nothing(shelf: Shelf) -> None:
     shelf.rejected("r1")
     champion = shelf.promoted("r2")
     shelf.clock.advance(31 * DAY)
@@ -356,7 +367,7 @@ async def test_what_would_go_can_be_asked_and_nothing_goes_by_asking(shelf: Shel
     assert shelf.is_there("r1")
 
 
-async def test_the_command_line_shows_what_would_go_and_what_went(
+async def test_cli_shows_planned_and_completed_removals(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -392,7 +403,7 @@ async def test_the_command_line_shows_what_would_go_and_what_went(
         await serving
 
 
-async def test_a_removal_that_was_cut_off_is_finished_and_from_its_decision_on_nothing_can_be_served(
+async def test_interrupted_removal_is_finished_and_blocks_promotion(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = shelf.never_served("r1")
@@ -428,7 +439,7 @@ async def test_a_removal_that_was_cut_off_is_finished_and_from_its_decision_on_n
     assert len(said) == 1
 
 
-async def test_it_is_done_again_and_again_and_what_cannot_be_done_now_is_done_later(
+async def test_pruner_runs_repeatedly_and_retries(
     shelf: Shelf,
 ) -> None:
     models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
@@ -451,7 +462,7 @@ async def test_it_is_done_again_and_again_and_what_cannot_be_done_now_is_done_la
     assert not shelf.is_there("r2"), "the lease was given back"
 
 
-async def test_one_replica_at_a_time_removes(shelf: Shelf) -> None:
+async def test_one_replica_at_a_time_prunes(shelf: Shelf) -> None:
     models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
     other = shelf.pruner_of(models, "other")
     await shelf.pruner.prune("support")
@@ -473,7 +484,7 @@ async def test_one_replica_at_a_time_removes(shelf: Shelf) -> None:
         max_size=12,
     )
 )
-async def test_whatever_was_ever_champion_can_be_gone_back_to(
+async def test_every_former_champion_can_be_rolled_back_to(
     new_database: Callable[[], str], tmp_path: Path, moves: list[str]
 ) -> None:
     """Any life of a model, then a rule that keeps as little as it can: every champion there ever
@@ -526,7 +537,7 @@ async def test_whatever_was_ever_champion_can_be_gone_back_to(
     registry_db.close()
 
 
-def test_an_adapter_is_removed_as_far_as_its_manifest_names_it_and_once_more_without_harm() -> None:
+def test_remove_adapter_deletes_its_files_and_is_idempotent() -> None:
     store = MemoryStore()
     artefact = write_adapter(
         store, "adapters/m/r", {CONFIG: b"{}", WEIGHTS: b"w", "more.json": b"1"}, digest_of(b"base")

@@ -11,7 +11,7 @@ import httpx
 from ratchet.serving.api import build_app as build_host
 from ratchet.serving.engine import EngineOptions
 from ratchet.serving.host import ServingHost
-from services.registry.handlers import checkpoint_saved
+from services.registry.handlers import HandlerContext, checkpoint_saved
 from services.registry.versions.moves import promote_by_operator
 from shared.config.canary import CanarySettings
 from shared.identity import digest_of
@@ -23,7 +23,7 @@ from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 RULE = CanarySettings(share=0.5)
 
 
-async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
+async def test_users_always_get_the_version_of_their_routing_hint(
     tmp_path: Path,
 ) -> None:
     make("llama", tmp_path)
@@ -47,7 +47,9 @@ async def test_users_get_the_version_that_the_hint_names_and_always_the_same(
                 )
             }
         )
-        await registry_db.database.run(lambda session: checkpoint_saved(session, event, NOW, RULE))
+        await registry_db.database.run(
+            lambda session: checkpoint_saved(session, event, HandlerContext(NOW, canary=RULE))
+        )
         version = registry_db.aliases.challenger
         deploying = asyncio.create_task(world.deployer.run())
         try:

@@ -42,7 +42,7 @@ def trial(challenger: float, champion: float, run: int) -> str | None:
 
 
 @given(model=names, version=names, user=names, share=shares)
-def test_a_user_always_gets_the_same_version(
+def test_user_always_gets_the_same_version(
     model: str, version: str, user: str, share: float
 ) -> None:
     assert in_canary_share(model, version, "user", user, share) == in_canary_share(
@@ -51,7 +51,7 @@ def test_a_user_always_gets_the_same_version(
 
 
 @given(version=names, user=names, one=shares, other=shares)
-def test_a_larger_share_keeps_those_who_were_in(
+def test_larger_share_keeps_the_users_of_a_smaller_one(
     version: str, user: str, one: float, other: float
 ) -> None:
     smaller, larger = sorted((one, other))
@@ -61,7 +61,7 @@ def test_a_larger_share_keeps_those_who_were_in(
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
-def test_of_ten_thousand_users_the_share_takes_part(share: float) -> None:
+def test_share_of_ten_thousand_users_is_as_configured(share: float) -> None:
     """Within four standard deviations, at three trials of different versions."""
     for version in ("v1_x", "v2_x", "v3_x"):
         part = sum(
@@ -70,7 +70,7 @@ def test_of_ten_thousand_users_the_share_takes_part(share: float) -> None:
         assert abs(part - share) < 4 * (share * (1 - share) / len(USERS)) ** 0.5
 
 
-def test_each_trial_asks_other_users() -> None:
+def test_each_trial_selects_different_users() -> None:
     first, second = (
         {user for user in USERS if in_canary_share("support", version, "user", user, 0.1)}
         for version in ("v1_x", "v2_x")
@@ -82,21 +82,21 @@ def test_a_worse_challenger_is_withdrawn() -> None:
     assert {trial(0.4, 0.8, run) for run in range(30)} == {"worse"}
 
 
-def test_a_better_challenger_is_promoted_before_its_time() -> None:
+def test_better_challenger_is_promoted_early() -> None:
     assert {trial(0.8, 0.4, run) for run in range(30)} == {"better"}
 
 
-def test_one_that_is_as_good_is_seldom_called_anything_else() -> None:
+def test_equally_good_challenger_is_rarely_misjudged() -> None:
     outcomes = [trial(0.7, 0.7, run) for run in range(100)]
     assert outcomes.count("worse") <= 5
     assert outcomes.count("better") <= 5
-    assert outcomes.count("nothing against it") >= 90
+    assert outcomes.count("not worse") >= 90
 
 
-def test_when_its_time_is_over_nothing_speaks_against_it_unless_something_does() -> None:
+def test_expired_trial_promotes_unless_evidence_says_worse() -> None:
     nothing = TrialEvidence(0, 1.0, 1.0, 0.0, 0.0)
     assert decide_trial(nothing, RULE, is_over=False) is None
-    assert decide_trial(nothing, RULE, is_over=True) == "nothing against it"
+    assert decide_trial(nothing, RULE, is_over=True) == "not worse"
     assert decide_trial(TrialEvidence(40, 50.0, 1.0, -0.5, 0.5), RULE, is_over=True) == "worse"
     assert decide_trial(TrialEvidence(90, 50.0, 50.0, 0.0, 0.0), RULE, is_over=False) == "worse", (
         "where both speak, the careful one is heard"
@@ -104,13 +104,11 @@ def test_when_its_time_is_over_nothing_speaks_against_it_unless_something_does()
 
 
 @given(said=st.lists(st.floats(-1, 1), max_size=80), other=st.lists(st.floats(-1, 1), max_size=80))
-def test_what_speaks_for_one_speaks_against_the_other(
-    said: list[float], other: list[float]
-) -> None:
+def test_evidence_is_symmetric(said: list[float], other: list[float]) -> None:
     one, turned = evaluate_pairs(said, other, RULE), evaluate_pairs(other, said, RULE)
     assert (one.worse, one.better, one.pairs) == (turned.better, turned.worse, turned.pairs)
 
 
-def test_a_rule_by_which_nothing_would_ever_be_said_is_refused() -> None:
+def test_rule_that_can_never_decide_is_refused() -> None:
     with pytest.raises(ValidationError, match="minimum_rewards"):
         CanarySettings(rewards=20, minimum_rewards=30)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from services.registry.api.views import model_view
-from services.registry.handlers import checkpoint_saved, training_rolled_back
+from services.registry.handlers import HandlerContext, checkpoint_saved, training_rolled_back
 from services.registry.rollout.canary_test import in_canary_share
 from services.registry.rollout.canary_trial import (
     TrialStatus,
@@ -31,11 +31,20 @@ from services.registry.store.tables import (
 from services.registry.versions.moves import promote_by_operator, roll_back
 from shared.config.canary import CanarySettings
 from shared.events import FeedbackScored, VersionPromoted, VersionRegistered, VersionWithdrawn
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback, rejection
+from tests.registry.samples import (
+    CONTEXT,
+    MODEL,
+    NOW,
+    DatabaseFixture,
+    checkpoint,
+    feedback,
+    rejection,
+)
 
 RULE = CanarySettings(share=0.5, rewards=60, hours=48, minimum_rewards=10)
 TRIED = MODEL.model_copy(update={"canary": RULE})
 PLACES = ["ollama"]
+CANARY = HandlerContext(NOW, canary=RULE)
 LATER = NOW + timedelta(hours=RULE.hours)
 
 
@@ -48,7 +57,7 @@ class Trial:
         known = [feedback(self.base, 0.5, user) for user in self.users]
         registry_db.run(lambda session: monitor_live_rewards(session, MODEL, known, NOW))
         (self.registered,) = registry_db.run(
-            lambda session: checkpoint_saved(session, checkpoint("r1", self.base), NOW, RULE)
+            lambda session: checkpoint_saved(session, checkpoint("r1", self.base), CANARY)
         )
         assert isinstance(self.registered, VersionRegistered)
         self.version = self.registered.version
@@ -106,7 +115,7 @@ def trial(registry_db: DatabaseFixture) -> Trial:
     return Trial(registry_db)
 
 
-def test_what_the_gate_promotes_goes_on_trial_and_its_run_ends(trial: Trial) -> None:
+def test_gate_promotion_starts_a_trial_and_ends_the_run(trial: Trial) -> None:
     assert isinstance(trial.registered, VersionRegistered)
     assert (trial.registered.answer, trial.registered.champion) == ("held", trial.base)
     assert (trial.registry_db.champion, trial.registry_db.aliases.challenger) == (
@@ -117,14 +126,14 @@ def test_what_the_gate_promotes_goes_on_trial_and_its_run_ends(trial: Trial) -> 
     assert run is not None
     assert (run.state, run.reason) == (
         "held",
-        "it is on trial beside the champion, which it follows unless users like it less",
+        "canary trial running; promoted unless users rate it lower",
     )
     assert trial.row is not None
     assert deadline(trial.row) == LATER
     assert trial.hear() == TrialStatus(trial.hear().evidence), "nothing is known"  # type: ignore[union-attr]
 
 
-def test_a_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -> None:
+def test_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -> None:
     found = trial.hear(trial.opinions(-0.8, 0.6))
     assert found is not None
     assert isinstance(found.ending, VersionWithdrawn)
@@ -152,7 +161,7 @@ def test_a_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial)
     assert trial.hear(trial.opinions(1, -1)) is None
 
 
-def test_a_better_challenger_is_promoted_at_once(trial: Trial) -> None:
+def test_better_challenger_is_promoted_at_once(trial: Trial) -> None:
     found = trial.hear(trial.opinions(0.8, -0.6, count=40))
     assert found is not None
     assert isinstance(found.ending, VersionPromoted)
@@ -165,21 +174,21 @@ def test_a_better_challenger_is_promoted_at_once(trial: Trial) -> None:
         trial.version,
         None,
     )
-    assert found.ending.reason.startswith("better: on trial it earned +0.80")
+    assert found.ending.reason.startswith("better: in the canary trial it earned +0.80")
 
 
-def test_one_that_is_as_good_is_promoted_once_enough_was_heard(trial: Trial) -> None:
+def test_equal_challenger_is_promoted_after_enough_rewards(trial: Trial) -> None:
     said = trial.opinions(0.5, 0.5)
     assert trial.hear(said[:-1]) is not None
     assert trial.row is not None
     found = trial.hear(said[-1:])
     assert found is not None
     assert isinstance(found.ending, VersionPromoted)
-    assert found.ending.reason.startswith("nothing against it")
+    assert found.ending.reason.startswith("not worse")
     assert f"over {RULE.rewards} rewards of each" in found.ending.reason
 
 
-def test_one_of_which_nothing_was_heard_is_promoted_when_its_time_is_over(trial: Trial) -> None:
+def test_challenger_without_rewards_is_promoted_at_the_deadline(trial: Trial) -> None:
     assert trial.hear(now=LATER - timedelta(seconds=1)) is not None
     assert trial.row is not None
     found = trial.hear(now=LATER)
@@ -187,7 +196,7 @@ def test_one_of_which_nothing_was_heard_is_promoted_when_its_time_is_over(trial:
     assert isinstance(found.ending, VersionPromoted)
 
 
-def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_its_batch(
+def test_challenger_not_served_is_withdrawn_without_quarantine(
     registry_db: DatabaseFixture,
 ) -> None:
     trial = Trial(registry_db, ready=False)
@@ -209,7 +218,7 @@ def test_one_that_could_not_be_served_is_withdrawn_and_nothing_is_held_against_i
     assert registry_db.champion == trial.base
 
 
-def test_each_opinion_counts_once_and_is_paired_with_the_next_of_the_champion(trial: Trial) -> None:
+def test_each_reward_counts_once_and_pairs_with_the_next(trial: Trial) -> None:
     new, old = trial.gets(trial.version), trial.gets(trial.base)
     said = [
         feedback(trial.base, -1.0, old[0]),  # nothing waits for it
@@ -226,7 +235,7 @@ def test_each_opinion_counts_once_and_is_paired_with_the_next_of_the_champion(tr
     assert [(row.reward, row.other_reward) for row in rows] == [(0.1, 0.3), (0.2, 0.4)]
 
 
-def test_those_whom_a_version_does_not_answer_have_no_opinion_of_it(trial: Trial) -> None:
+def test_feedback_of_users_not_routed_to_a_version_is_ignored(trial: Trial) -> None:
     new, old = trial.gets(trial.version), trial.gets(trial.base)
     trial.hear([feedback(trial.version, -1.0, user) for user in old])
     trial.hear([feedback(trial.version, -1.0, None)])
@@ -244,7 +253,7 @@ def test_those_whom_a_version_does_not_answer_have_no_opinion_of_it(trial: Trial
     assert trial.hear().evidence.pairs == 0  # type: ignore[union-attr]
 
 
-def test_strangers_and_those_who_say_much_do_not_end_a_trial(trial: Trial) -> None:
+def test_new_or_prolific_users_do_not_end_a_trial(trial: Trial) -> None:
     strangers = [f"stranger {number}" for number in range(400)]
     trial.hear([feedback(trial.version, -1.0, stranger) for stranger in strangers])
     assert trial.kept == 0
@@ -255,7 +264,7 @@ def test_strangers_and_those_who_say_much_do_not_end_a_trial(trial: Trial) -> No
     assert trial.row is not None
 
 
-def test_conversations_of_people_who_are_not_known_are_heard_where_they_are_answered(
+def test_anonymous_conversations_count_where_they_are_routed(
     trial: Trial,
 ) -> None:
     talks = [f"talk {number}" for number in range(40)]
@@ -274,9 +283,9 @@ def test_conversations_of_people_who_are_not_known_are_heard_where_they_are_answ
     )
 
 
-def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
+def test_candidate_during_a_trial_is_set_aside(trial: Trial) -> None:
     (answer,) = trial.registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", trial.base), NOW, RULE)
+        lambda session: checkpoint_saved(session, checkpoint("r2", trial.base), CANARY)
     )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion) == ("held", trial.base)
@@ -285,11 +294,11 @@ def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
     assert (audit.action, audit.to_version, audit.reason) == (
         "set_aside",
         answer.version,
-        f"run r2, evaluation 1: {trial.version} is on trial",
+        f"run r2, evaluation 1: {trial.version} is on a canary trial",
     )
     assert (
         trial.registry_db.run(
-            lambda session: checkpoint_saved(session, checkpoint("r2", trial.base, 2), NOW, RULE)
+            lambda session: checkpoint_saved(session, checkpoint("r2", trial.base, 2), CANARY)
         )
         == []
     ), "its run has ended"
@@ -305,11 +314,11 @@ def test_what_comes_during_a_trial_is_set_aside(trial: Trial) -> None:
     assert trial.registry_db.champion == answer.version
 
 
-def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
+def test_stale_verdict_during_a_trial_does_not_affect_it(
     trial: Trial,
 ) -> None:
     old = trial.registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20260101_000000"), NOW, RULE)
+        lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20260101_000000"), CANARY)
     )[0]
     assert isinstance(old, VersionRegistered)
     assert old.answer == "reevaluate"
@@ -317,18 +326,18 @@ def test_a_stale_verdict_during_a_trial_is_sent_back_and_leaves_the_trial_alone(
     assert trial.registry_db.aliases.challenger == trial.version
     trial.registry_db.run(
         lambda session: training_rolled_back(
-            session, rejection("r2", trial.base, evaluation=2), NOW
+            session, rejection("r2", trial.base, evaluation=2), CONTEXT
         )
     )
     assert trial.row is not None
     (again,) = trial.registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r3", trial.base), NOW, RULE)
+        lambda session: checkpoint_saved(session, checkpoint("r3", trial.base), CANARY)
     )
     assert isinstance(again, VersionRegistered)
     assert again.answer == "held"
 
 
-def test_a_person_who_promotes_the_challenger_ends_its_trial(trial: Trial) -> None:
+def test_operator_promotion_of_the_challenger_ends_its_trial(trial: Trial) -> None:
     trial.hear(trial.opinions(0.5, 0.5, count=20))
     assert trial.kept == 20
     trial.registry_db.run(
@@ -337,11 +346,9 @@ def test_a_person_who_promotes_the_challenger_ends_its_trial(trial: Trial) -> No
     assert (trial.registry_db.champion, trial.row, trial.kept) == (trial.version, None, 0)
 
 
-def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(
-    registry_db: DatabaseFixture,
-) -> None:
+def test_champion_move_ends_a_trial_and_an_operator_decides(registry_db: DatabaseFixture) -> None:
     first = registry_db.champion
-    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r0", first), NOW))
+    registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r0", first), CONTEXT))
     trial = Trial(registry_db)
     registry_db.run(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
     assert trial.row is None
@@ -350,7 +357,7 @@ def test_a_move_of_the_champion_ends_a_trial_and_a_person_decides(
     assert registry_db.champion == first
 
 
-def test_a_hold_freezes_a_trial(trial: Trial) -> None:
+def test_hold_freezes_a_trial(trial: Trial) -> None:
     begun, lifted = NOW + timedelta(hours=10), NOW + timedelta(hours=40)
     trial.registry_db.run(
         lambda session: hold(session, "support", "operator", "an incident", begun)
@@ -369,11 +376,11 @@ def test_a_hold_freezes_a_trial(trial: Trial) -> None:
     assert found.ending is None
 
 
-def test_of_a_model_on_hold_nothing_goes_on_trial(registry_db: DatabaseFixture) -> None:
+def test_model_on_hold_starts_no_trial(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     registry_db.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
     (answer,) = registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r1", base), NOW, RULE)
+        lambda session: checkpoint_saved(session, checkpoint("r1", base), CANARY)
     )
     assert isinstance(answer, VersionRegistered)
     assert answer.answer == "held"
@@ -381,13 +388,13 @@ def test_of_a_model_on_hold_nothing_goes_on_trial(registry_db: DatabaseFixture) 
     assert registry_db.run(lambda session: canary_trial_of(session, "support")) is None
 
 
-def test_after_so_many_withdrawals_a_day_the_model_is_held(registry_db: DatabaseFixture) -> None:
+def test_model_is_held_after_too_many_withdrawals_a_day(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     trial = Trial(registry_db)
     for run in ("r1", "r2"):
         if run == "r2":
             (said,) = registry_db.run(
-                lambda session: checkpoint_saved(session, checkpoint("r2", base), NOW, RULE)
+                lambda session: checkpoint_saved(session, checkpoint("r2", base), CANARY)
             )
             assert isinstance(said, VersionRegistered)
             trial.version = said.version
@@ -399,14 +406,14 @@ def test_after_so_many_withdrawals_a_day_the_model_is_held(registry_db: Database
     assert held.actor == "canary"
 
 
-def test_the_share_may_be_changed_under_way_and_nothing_else(trial: Trial) -> None:
+def test_only_the_share_may_change_during_a_trial(trial: Trial) -> None:
     more = TRIED.model_copy(update={"canary": CanarySettings(share=0.3, rewards=1000, hours=1)})
     trial.registry_db.run(lambda session: update_share(session, more))
     assert trial.row is not None
     assert CanarySettings.model_validate(trial.row.rule) == RULE.model_copy(update={"share": 0.3})
 
 
-def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
+def test_model_view_shows_the_trial(trial: Trial) -> None:
     trial.hear(trial.opinions(0.5, 0.25, count=12))
     shown = trial.registry_db.run(lambda session: model_view(session, "support"))["trial"]
     assert (shown["version"], shown["champion"], shown["share"], shown["until"]) == (
@@ -427,7 +434,7 @@ def test_what_is_known_of_a_trial_is_shown(trial: Trial) -> None:
     assert [(place["target"], place["state"]) for place in shown["places"]] == [("ollama", "ready")]
 
 
-def test_a_trial_is_beside_the_monitors_rewards(trial: Trial) -> None:
+def test_trial_does_not_affect_the_monitors_rewards(trial: Trial) -> None:
     """The monitor's memory of the champion is as it was; it knows nothing of a challenger."""
     before = trial.registry_db.run(
         lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow))

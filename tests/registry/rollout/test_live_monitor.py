@@ -16,7 +16,15 @@ from services.registry.store.tables import LiveRewardRow, OutboxRow
 from services.registry.versions.moves import UnknownVersion, promote_by_operator, roll_back
 from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored, VersionRegistered, VersionRolledBack
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback, rejection
+from tests.registry.samples import (
+    CONTEXT,
+    MODEL,
+    NOW,
+    DatabaseFixture,
+    checkpoint,
+    feedback,
+    rejection,
+)
 
 USERS = [f"user {number}" for number in range(40)]
 
@@ -39,7 +47,7 @@ def opinions(
 
 def promoted(registry_db: DatabaseFixture, run: str) -> str:
     registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint(run, registry_db.champion), NOW)
+        lambda session: checkpoint_saved(session, checkpoint(run, registry_db.champion), CONTEXT)
     )
     return registry_db.champion
 
@@ -50,7 +58,7 @@ def kept(registry_db: DatabaseFixture) -> int:
     )
 
 
-def test_each_is_kept_once_and_of_nobody_too_many(registry_db: DatabaseFixture) -> None:
+def test_rewards_are_stored_once_and_limited_per_user(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     same = feedback(base, 1.0, "ann", name="twice")
     hear(registry_db, [same, same])
@@ -62,7 +70,7 @@ def test_each_is_kept_once_and_of_nobody_too_many(registry_db: DatabaseFixture) 
     )
 
 
-def test_what_says_nothing_of_what_answers_is_not_kept(registry_db: DatabaseFixture) -> None:
+def test_feedback_on_other_versions_is_not_stored(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     hear(
         registry_db,
@@ -75,15 +83,13 @@ def test_what_says_nothing_of_what_answers_is_not_kept(registry_db: DatabaseFixt
     assert kept(registry_db) == 0
 
 
-def test_an_id_that_no_database_takes_is_kept_once_like_any_other(
-    registry_db: DatabaseFixture,
-) -> None:
+def test_ids_with_nul_are_stored_once(registry_db: DatabaseFixture) -> None:
     odd = feedback(registry_db.champion, 1.0, "ann\x00", name="a\x00b")
     hear(registry_db, [odd, odd])
     assert kept(registry_db) == 1
 
 
-def test_only_the_first_rewards_of_a_version_are_kept(registry_db: DatabaseFixture) -> None:
+def test_only_the_first_rewards_of_a_version_are_stored(registry_db: DatabaseFixture) -> None:
     hear(
         registry_db,
         opinions(registry_db.champion, 1.0),
@@ -92,9 +98,7 @@ def test_only_the_first_rewards_of_a_version_are_kept(registry_db: DatabaseFixtu
     assert kept(registry_db) == 7
 
 
-def test_a_champion_that_does_worse_is_rolled_back_and_says_why(
-    registry_db: DatabaseFixture,
-) -> None:
+def test_worse_champion_is_rolled_back_with_a_reason(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     hear(registry_db, opinions(base, 0.8))
     worse = promoted(registry_db, "r1")
@@ -126,7 +130,7 @@ def test_a_champion_that_does_worse_is_rolled_back_and_says_why(
     }
 
 
-def test_a_champion_that_does_as_well_stays(registry_db: DatabaseFixture) -> None:
+def test_equally_good_champion_stays(registry_db: DatabaseFixture) -> None:
     hear(registry_db, opinions(registry_db.champion, 0.5))
     newer = promoted(registry_db, "r1")
     watched = hear(registry_db, opinions(newer, 0.5))
@@ -135,7 +139,7 @@ def test_a_champion_that_does_as_well_stays(registry_db: DatabaseFixture) -> Non
     assert registry_db.champion == newer
 
 
-def test_strangers_do_not_bring_a_champion_down(registry_db: DatabaseFixture) -> None:
+def test_new_users_do_not_cause_a_rollback(registry_db: DatabaseFixture) -> None:
     hear(registry_db, opinions(registry_db.champion, 0.8))
     newer = promoted(registry_db, "r1")
     strangers = [f"stranger {number}" for number in range(200)]
@@ -145,14 +149,14 @@ def test_strangers_do_not_bring_a_champion_down(registry_db: DatabaseFixture) ->
     assert registry_db.champion == newer
 
 
-def test_one_user_does_not_bring_a_champion_down(registry_db: DatabaseFixture) -> None:
+def test_one_user_does_not_cause_a_rollback(registry_db: DatabaseFixture) -> None:
     hear(registry_db, opinions(registry_db.champion, 0.8))
     newer = promoted(registry_db, "r1")
     hear(registry_db, opinions(newer, -1.0, [USERS[0]] * 500))
     assert registry_db.champion == newer
 
 
-def test_a_version_that_somebody_went_back_to_is_not_watched(registry_db: DatabaseFixture) -> None:
+def test_rolled_back_champion_is_not_monitored(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     hear(registry_db, opinions(base, -0.8))
     promoted(registry_db, "r1")
@@ -162,7 +166,7 @@ def test_a_version_that_somebody_went_back_to_is_not_watched(registry_db: Databa
     assert registry_db.champion == base
 
 
-def test_where_it_may_not_act_it_only_tells(registry_db: DatabaseFixture) -> None:
+def test_monitor_without_permission_only_reports(registry_db: DatabaseFixture) -> None:
     hear(registry_db, opinions(registry_db.champion, 0.8))
     worse = promoted(registry_db, "r1")
     watched = hear(registry_db, opinions(worse, -0.5), MonitorSettings(acts=False))
@@ -171,7 +175,7 @@ def test_where_it_may_not_act_it_only_tells(registry_db: DatabaseFixture) -> Non
     assert registry_db.champion == worse
 
 
-def test_after_so_many_rollbacks_a_day_the_model_is_held_until_somebody_lifts_it(
+def test_model_is_held_after_too_many_rollbacks_a_day(
     registry_db: DatabaseFixture,
 ) -> None:
     rule = MonitorSettings(rollbacks_per_day=2)
@@ -184,18 +188,20 @@ def test_after_so_many_rollbacks_a_day_the_model_is_held_until_somebody_lifts_it
             registry_db.run(lambda session: hold_of(session, "support")) is not None
         ) == expected
     (answer,) = registry_db.run(
-        lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW)
+        lambda session: checkpoint_saved(session, checkpoint("r3", base), CONTEXT)
     )
     assert isinstance(answer, VersionRegistered)
     assert (answer.answer, answer.champion) == ("held", base)
     assert (registry_db.champion, registry_db.aliases.challenger) == (base, answer.version)
     assert (
-        registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), NOW))
+        registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r3", base), CONTEXT))
         == []
     ), "the run has ended"
     assert (
         registry_db.run(
-            lambda session: training_rolled_back(session, rejection("r3", base, evaluation=2), NOW)
+            lambda session: training_rolled_back(
+                session, rejection("r3", base, evaluation=2), CONTEXT
+            )
         )
         == []
     )
@@ -208,7 +214,7 @@ def test_after_so_many_rollbacks_a_day_the_model_is_held_until_somebody_lifts_it
     assert registry_db.champion == answer.version
 
 
-def test_the_count_of_a_day_begins_anew(registry_db: DatabaseFixture) -> None:
+def test_rollback_count_is_per_day(registry_db: DatabaseFixture) -> None:
     rule = MonitorSettings(rollbacks_per_day=2)
     hear(registry_db, opinions(registry_db.champion, 0.8), rule)
     for number, day in (("r1", 0), ("r2", 2)):
@@ -217,7 +223,7 @@ def test_the_count_of_a_day_begins_anew(registry_db: DatabaseFixture) -> None:
     assert registry_db.run(lambda session: hold_of(session, "support")) is None
 
 
-def test_a_model_on_hold_is_not_rolled_back(registry_db: DatabaseFixture) -> None:
+def test_model_on_hold_is_not_rolled_back(registry_db: DatabaseFixture) -> None:
     hear(registry_db, opinions(registry_db.champion, 0.8))
     worse = promoted(registry_db, "r1")
     assert registry_db.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
@@ -230,7 +236,7 @@ def test_a_model_on_hold_is_not_rolled_back(registry_db: DatabaseFixture) -> Non
     ][:1] == ["hold"]
 
 
-def test_a_hold_of_what_is_not_there_is_refused(registry_db: DatabaseFixture) -> None:
+def test_hold_of_an_unknown_model_is_refused(registry_db: DatabaseFixture) -> None:
     with pytest.raises(UnknownVersion, match="nothing"):
         registry_db.run(lambda session: hold(session, "nothing", "operator", "why not", NOW))
     assert not registry_db.run(

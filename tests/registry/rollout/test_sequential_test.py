@@ -18,7 +18,7 @@ def thumbs(share: float, count: int, seed: int) -> list[float]:
     return list(np.where(np.random.default_rng(seed).random(count) < share, 1.0, -1.0))
 
 
-def test_a_steady_champion_is_seldom_called_worse() -> None:
+def test_steady_champion_is_rarely_called_worse() -> None:
     alarms = sum(
         is_worse(
             compute_evidence(thumbs(0.7, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), RULE), RULE
@@ -28,7 +28,7 @@ def test_a_steady_champion_is_seldom_called_worse() -> None:
     assert alarms <= 0.05 * 200
 
 
-def test_a_better_champion_is_never_called_worse_in_many_runs() -> None:
+def test_better_champion_is_never_called_worse_in_100_runs() -> None:
     assert not any(
         is_worse(
             compute_evidence(thumbs(0.8, 1000, 2 * run), thumbs(0.6, 1000, 2 * run + 1), RULE), RULE
@@ -37,7 +37,7 @@ def test_a_better_champion_is_never_called_worse_in_many_runs() -> None:
     )
 
 
-def test_a_drop_is_found_in_every_one_of_many_runs() -> None:
+def test_drop_is_detected_in_all_of_50_runs() -> None:
     assert all(
         is_worse(
             compute_evidence(thumbs(0.5, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), RULE), RULE
@@ -46,7 +46,7 @@ def test_a_drop_is_found_in_every_one_of_many_runs() -> None:
     )
 
 
-def test_a_drop_that_is_tolerated_is_not_called_worse() -> None:
+def test_tolerated_drop_is_not_called_worse() -> None:
     lenient = MonitorSettings(tolerated_drop=0.5)
     found = [
         compute_evidence(thumbs(0.6, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), lenient)
@@ -55,14 +55,14 @@ def test_a_drop_that_is_tolerated_is_not_called_worse() -> None:
     assert not any(is_worse(one, lenient) for one in found)
 
 
-def test_too_few_rewards_say_nothing_however_bad() -> None:
+def test_too_few_rewards_never_decide() -> None:
     few = [-1.0] * (RULE.minimum_rewards - 1)
     assert not is_worse(compute_evidence(few, [1.0] * 500, RULE), RULE)
     assert is_worse(compute_evidence([*few, -1.0], [1.0] * 500, RULE), RULE)
 
 
 @given(champion=rewards, previous=rewards)
-def test_what_was_once_enough_stays_so(champion: list[float], previous: list[float]) -> None:
+def test_e_value_never_decreases(champion: list[float], previous: list[float]) -> None:
     rule = MonitorSettings(minimum_rewards=2)
     wealth = [
         compute_evidence(champion[:count], previous, rule).e_value
@@ -73,7 +73,7 @@ def test_what_was_once_enough_stays_so(champion: list[float], previous: list[flo
 
 
 @given(champion=rewards, previous=rewards)
-def test_the_wealth_is_the_mean_over_shares_of_what_betting_makes_of_one(
+def test_e_value_is_the_mean_capital_over_all_bets(
     champion: list[float], previous: list[float]
 ) -> None:
     rule = MonitorSettings(minimum_rewards=2)
@@ -92,10 +92,10 @@ def test_the_wealth_is_the_mean_over_shares_of_what_betting_makes_of_one(
     assert found.e_value == pytest.approx(best if len(pairs) >= 2 else 1.0, rel=1e-6)
 
 
-def test_thousands_of_rewards_are_no_number_too_large() -> None:
+def test_thousands_of_rewards_do_not_overflow() -> None:
     assert is_worse(compute_evidence([-1.0] * 5000, [1.0] * 5000, RULE), RULE)
 
 
-def test_a_rule_by_which_nothing_would_ever_be_said_is_refused() -> None:
+def test_rule_that_can_never_decide_is_refused() -> None:
     with pytest.raises(ValidationError, match="most_rewards"):
         MonitorSettings(minimum_rewards=100, most_rewards=50)

@@ -27,7 +27,7 @@ from services.registry.store.tables import (
     TableBase,
     VersionRow,
 )
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint
+from tests.registry.samples import CONTEXT, MODEL, NOW, DatabaseFixture, checkpoint
 
 HISTORY = list(
     ScriptDirectory(str(Path(services.registry.store.migrations.__file__).parent)).walk_revisions()
@@ -203,7 +203,7 @@ def test_what_never_happens_is_refused_by_the_database(
 ) -> None:
     base = registry_db.champion
     for run in ("r1", "r2"):
-        registry_db.run(partial(checkpoint_saved, event=checkpoint(run, base), now=NOW))
+        registry_db.run(partial(checkpoint_saved, event=checkpoint(run, base), context=CONTEXT))
     registry_db.run(
         lambda session: session.add(
             AdapterRemovalRow(run_id="r3", model="support", uri="adapters/r3", reason="old", at=NOW)
@@ -243,9 +243,9 @@ def test_decisions_that_meet_are_made_one_after_the_other(
     def decide(number: int) -> str:
         work = (registry_db.database, other)[number % 2].run_sync
         return str(
-            work(lambda session: checkpoint_saved(session, checkpoint(f"r{number}", base), NOW))[
-                0
-            ].model_dump()["answer"]
+            work(
+                lambda session: checkpoint_saved(session, checkpoint(f"r{number}", base), CONTEXT)
+            )[0].model_dump()["answer"]
         )
 
     with ThreadPoolExecutor(4) as threads:

@@ -22,7 +22,7 @@ from shared.messaging.codec import encode
 from shared.messaging.topics import DATASET_WITHDRAWALS
 from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import NOW, DatabaseFixture, checkpoint, rejection
+from tests.registry.samples import CONTEXT, NOW, DatabaseFixture, checkpoint, rejection
 
 PLACE = Position(topic="feedback.received", partition=0, offset=0)
 
@@ -64,7 +64,7 @@ class Registry(Stage):
                 else Position(topic=DATASET_WITHDRAWALS, partition=0, offset=heard),
             }
         )
-        self.registry_db.run(lambda session: checkpoint_saved(session, saved, NOW))
+        self.registry_db.run(lambda session: checkpoint_saved(session, saved, CONTEXT))
         return self.registry_db.champion
 
     def rejected(self, run: str) -> None:
@@ -72,7 +72,7 @@ class Registry(Stage):
         event = rejection(run, self.registry_db.champion).model_copy(
             update={"occurred_at": NOW + timedelta(minutes=self.minutes)}
         )
-        self.registry_db.run(lambda session: training_rolled_back(session, event, NOW))
+        self.registry_db.run(lambda session: training_rolled_back(session, event, CONTEXT))
 
     async def get(self, path: str) -> Any:
         async with httpx.AsyncClient(

@@ -1,4 +1,4 @@
-"""Targets from model files."""
+"""Construction of targets from model files."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,8 +19,8 @@ from shared.errors import Misconfigured
 async def open_targets(
     models: Models, settings: RegistrySettings
 ) -> AsyncIterator[Mapping[str, Sequence[ServingTarget]]]:
-    """The targets of every declared model, while the body runs. Raises Misconfigured for one that
-    cannot be.
+    """Yield the targets of every declared model; their HTTP clients close at the end of the body.
+    Raises Misconfigured for an invalid declaration.
     """
     async with AsyncExitStack() as clients:
         client = await clients.enter_async_context(httpx.AsyncClient())
@@ -56,11 +56,11 @@ def _folder(model: str, declared: DeployTarget) -> str:
     return declared.location
 
 
-def _url(model: str, declared: DeployTarget, otherwise: str) -> str:
-    location = declared.location or otherwise
+def _url(model: str, declared: DeployTarget, default: str) -> str:
+    location = declared.location or default
     if not location.startswith(("http://", "https://")):
         raise Misconfigured(
-            f"models/{model}.yaml: a {declared.kind!r} target is at a URL, http://host:port, "
-            f"not {location!r}"
+            f"models/{model}.yaml: the location of a {declared.kind!r} target must be a URL, "
+            f"http://host:port, not {location!r}"
         )
     return location

@@ -1,9 +1,9 @@
-"""A folder as a target: others serve what lies there.
+"""A folder as a target, for other software that serves files from it.
 
     <folder>/<model>/<version>/model.gguf, version.json and the adapter's files
     <folder>/<model>/champion -> <version>
 
-A version's folder appears as a whole, and the link is replaced in one step.
+A version's folder appears only when complete, and the link is replaced atomically.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _MODEL_FILE = "model.gguf"
 
 
 class FolderTarget:
-    """A folder that this process can write. Nothing answers there, so that verification is of the
-    file's digest alone.
+    """A folder that this process can write. Nothing answers there, so verification is limited to
+    the file's digest.
     """
 
     def __init__(self, location: str, name: str = "folder") -> None:
@@ -38,7 +38,7 @@ class FolderTarget:
         self.name = name
 
     supports_canary = False
-    """Who reads a folder follows its link, which leads to one version."""
+    """Readers of a folder follow its link, which names one version."""
 
     def served_name(self, model: str) -> str:
         return str(self._root / model / "champion")
@@ -51,19 +51,19 @@ class FolderTarget:
             return await asyncio.to_thread(_read_state, self._root / model)
         raise AssertionError("the body returns or raises")
 
-    async def push(self, build: MergedModel) -> None:
+    async def push(self, merged: MergedModel) -> None:
         async with _translate_errors():
-            await asyncio.to_thread(_publish, self._root / build.model / build.version, build)
+            await asyncio.to_thread(_publish, self._root / merged.model / merged.version, merged)
 
-    async def verify(self, build: MergedModel) -> VerificationResult:
+    async def verify(self, merged: MergedModel) -> VerificationResult:
         async with _translate_errors():
-            found = await asyncio.to_thread(
-                digest_of_file, self._root / build.model / build.version / _MODEL_FILE
+            digest = await asyncio.to_thread(
+                digest_of_file, self._root / merged.model / merged.version / _MODEL_FILE
             )
         reasons = (
             ()
-            if found == build.digest
-            else (f"the published file has digest {found}, the merged one {build.digest}",)
+            if digest == merged.digest
+            else (f"the published file has digest {digest}, the merged one {merged.digest}",)
         )
         return VerificationResult(not reasons, reasons, 0, 0, None)
 
@@ -72,9 +72,7 @@ class FolderTarget:
             await asyncio.to_thread(_link, self._root / model, version)
 
     async def set_challenger(self, model: str, version: str | None) -> None:
-        raise TargetRefused(
-            "a folder has one champion, and nobody who could be asked for another version"
-        )
+        raise TargetRefused("a folder target serves one champion and cannot run a canary trial")
 
     async def remove(self, model: str, version: str) -> None:
         async with _translate_errors():
@@ -91,43 +89,45 @@ async def _translate_errors() -> AsyncIterator[None]:
 
 def _read_state(folder: Path) -> TargetState:
     versions = {}
-    for about in sorted(folder.glob(f"[!.]*/{_VERSION_FILE}")):
+    for file in sorted(folder.glob(f"[!.]*/{_VERSION_FILE}")):
         with suppress(ValueError, KeyError):
-            if not about.parent.is_symlink():
-                versions[about.parent.name] = json.loads(about.read_bytes())["digest"]
+            if not file.parent.is_symlink():
+                versions[file.parent.name] = json.loads(file.read_bytes())["digest"]
     link = folder / "champion"
     return TargetState(link.readlink().name if link.is_symlink() else None, None, versions)
 
 
-def _publish(folder: Path, build: MergedModel) -> None:
+def _publish(folder: Path, merged: MergedModel) -> None:
     if folder.exists():
         digest = json.loads((folder / _VERSION_FILE).read_bytes())["digest"]
-        if digest != build.digest:
+        if digest != merged.digest:
             raise TargetRefused(
                 f"{folder} holds {digest} and versions never change; remove the folder to "
-                f"publish {build.digest}"
+                f"publish {merged.digest}"
             )
         return
-    beside = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    beside.mkdir(parents=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    temporary.mkdir(parents=True)
     try:
-        shutil.copyfile(build.path, beside / _MODEL_FILE)
-        for name, content in build.adapter.items():
-            (beside / Path(name).name).write_bytes(content)
-        (beside / _VERSION_FILE).write_bytes(
-            canonical_json({"model": build.model, "version": build.version, "digest": build.digest})
+        shutil.copyfile(merged.path, temporary / _MODEL_FILE)
+        for name, content in merged.adapter.items():
+            (temporary / Path(name).name).write_bytes(content)
+        (temporary / _VERSION_FILE).write_bytes(
+            canonical_json(
+                {"model": merged.model, "version": merged.version, "digest": merged.digest}
+            )
         )
-        beside.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _link(folder: Path, version: str) -> None:
     if not (folder / version / _VERSION_FILE).is_file():
         raise TargetRefused(f"{folder / version} is not published")
-    beside = folder / f".champion.{uuid4().hex}"
-    beside.symlink_to(version)
-    beside.replace(folder / "champion")
+    temporary = folder / f".champion.{uuid4().hex}"
+    temporary.symlink_to(version)
+    temporary.replace(folder / "champion")
 
 
 def _remove(folder: Path, version: str) -> None:

@@ -1,10 +1,9 @@
-"""The chat template of a base, which is Jinja in a GGUF file, in the form that Ollama reads: a
-template of Go. Pure.
+"""Conversion of a base's chat template, Jinja in a GGUF file, to a Go template for Ollama. Pure.
 
-Ollama does not run Jinja: it takes the most similar of the templates that it knows, and passes over
-small differences, a default system message among them. Most chat templates put fixed text around
-each message by its role. So the text is read off short conversations, and the result holds if it
-gives what Jinja gives for all of them.
+Ollama does not run Jinja: it takes the most similar of its own templates, and ignores small
+differences, such as a default system message. Most chat templates put fixed text around each
+message by its role. That text is derived from short conversations, and the result is accepted if it
+renders all of them as Jinja does.
 """
 
 import json
@@ -28,9 +27,9 @@ _CHECKED_ROLES: Sequence[Sequence[str]] = (
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """What stands around messages: `around` by role, before and after; `opening` at the very
-    beginning, `always` or only when no system message comes first; `answer` where the model goes
-    on.
+    """Text around messages. `wrappers`: text before and after a message, by role. `prefix`: text at
+    the beginning, always if `prefix_always`, else only without a leading system message.
+    `generation_prompt`: text before the model's answer.
     """
 
     wrappers: Mapping[str, tuple[str, str]]
@@ -39,58 +38,59 @@ class ChatFormat:
     generation_prompt: str
 
     def render(self, conversation: Conversation) -> str:
-        """The prompt, as the Go template makes it."""
-        opening = self.prefix if self.prefix_always or conversation[0][0] != "system" else ""
+        """Render the prompt as the Go template does."""
+        prefix = self.prefix if self.prefix_always or conversation[0][0] != "system" else ""
         turns = (
             self.wrappers[role][0] + content + self.wrappers[role][1]
             for role, content in conversation
         )
-        return opening + "".join(turns) + self.generation_prompt
+        return prefix + "".join(turns) + self.generation_prompt
 
     @property
     def go_template(self) -> str:
-        """The Go template. Messages of other roles are left out."""
-        opening = _go_literal(self.prefix)
-        if opening and not self.prefix_always:
-            opening = f'{{{{ if and (eq $i 0) (ne $m.Role "system") }}}}{opening}{{{{ end }}}}'
-        elif opening:
-            opening = f"{{{{ if eq $i 0 }}}}{opening}{{{{ end }}}}"
+        """The Go template. It omits messages of other roles."""
+        prefix = _go_literal(self.prefix)
+        if prefix and not self.prefix_always:
+            prefix = f'{{{{ if and (eq $i 0) (ne $m.Role "system") }}}}{prefix}{{{{ end }}}}'
+        elif prefix:
+            prefix = f"{{{{ if eq $i 0 }}}}{prefix}{{{{ end }}}}"
         turns = "".join(
             f"{{{{ if eq $m.Role {_go_string(role)} }}}}{_go_literal(before)}{{{{ $m.Content "
             f"}}}}{_go_literal(after)}{{{{ end }}}}"
             for role, (before, after) in self.wrappers.items()
         )
         return (
-            f"{{{{ range $i, $m := .Messages }}}}{opening}{turns}{{{{ end "
+            f"{{{{ range $i, $m := .Messages }}}}{prefix}{turns}{{{{ end "
             f"}}}}{_go_literal(self.generation_prompt)}"
         )
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """What the model writes when its turn is over."""
+        """Stop sequences: the text with which the model ends its turn."""
         ending = self.wrappers["assistant"][1].strip()
         return (ending,) if ending else ()
 
 
 def chat_format(jinja: str, bos: str, eos: str) -> ChatFormat | None:
-    """The format behind a chat template; None when messages are not written in the manner above.
-    `bos` is empty where the tokenizer puts that token in front by itself.
+    """Derive the format of a chat template; None if it does more than put text around messages.
+
+    `bos` is empty if the tokenizer adds that token.
     """
     try:
         template = _JinjaTemplate(jinja, bos, eos)
-        found = _derive(template)
-        same = all(
-            template.render(roles, True) == found.render(_conversation(roles))
+        derived = _derive(template)
+        equal = all(
+            template.render(roles, True) == derived.render(_conversation(roles))
             for roles in _CHECKED_ROLES
         )
     except (TemplateError, ValueError, TypeError):
         return None
-    return found if same else None
+    return derived if equal else None
 
 
 def _derive(template: "_JinjaTemplate") -> ChatFormat:
-    """Each text is what one conversation has more than another. Raises ValueError where one is not
-    the beginning of the other.
+    """Derive each text as the difference of two conversations. Raises ValueError if the shorter one
+    is not a prefix of the longer.
     """
     alone = template.render(("user",), False)
     first, user_after = _split(alone, 1)
@@ -99,25 +99,24 @@ def _derive(template: "_JinjaTemplate") -> ChatFormat:
     before_system, after_system, _ = _split(template.render(("system", "user"), False), 2)
     user_before = _strip_prefix(second, assistant_after)
     if not (first.endswith(user_before) and after_system.endswith(user_before)):
-        raise ValueError("what stands before a question depends on where it stands")
-    opening = first.removesuffix(user_before)
-    always = before_system.startswith(opening)
-    around = {
+        raise ValueError("the text before a question depends on its position")
+    prefix = first.removesuffix(user_before)
+    always = before_system.startswith(prefix)
+    wrappers = {
         "system": (
-            before_system.removeprefix(opening) if always else before_system,
+            before_system.removeprefix(prefix) if always else before_system,
             after_system.removesuffix(user_before),
         ),
         "user": (user_before, user_after),
         "assistant": (_strip_prefix(between, user_after), assistant_after),
     }
-    return ChatFormat(
-        around, opening, always, _strip_prefix(template.render(("user",), True), alone)
-    )
+    generation_prompt = _strip_prefix(template.render(("user",), True), alone)
+    return ChatFormat(wrappers, prefix, always, generation_prompt)
 
 
 class _JinjaTemplate:
-    """A chat template in the environment that the transformers library gives it, but for what
-    depends on the day.
+    """A chat template in the environment of the transformers library, without its functions that
+    depend on the date.
     """
 
     def __init__(self, source: str, bos: str, eos: str) -> None:
@@ -128,10 +127,10 @@ class _JinjaTemplate:
         self._template = environment.from_string(source)
         self._tokens = {"bos_token": bos, "eos_token": eos}
 
-    def render(self, roles: Sequence[str], answer: bool) -> str:
+    def render(self, roles: Sequence[str], add_generation_prompt: bool) -> str:
         messages = [{"role": role, "content": content} for role, content in _conversation(roles)]
         return self._template.render(
-            messages=messages, add_generation_prompt=answer, **self._tokens
+            messages=messages, add_generation_prompt=add_generation_prompt, **self._tokens
         )
 
 
@@ -144,36 +143,34 @@ def _conversation(roles: Sequence[str]) -> Conversation:
 
 
 def _placeholder(number: int) -> str:
-    """A message's content, such as no template contains."""
+    """Return a message's content, a text that no template contains."""
     return f"⟦{number}⟧"
 
 
 def _split(text: str, contents: int) -> Sequence[str]:
-    """What stands before, between and after the first `contents` messages."""
+    """Return the texts before, between and after the first `contents` messages."""
     parts = []
     for number in range(contents):
-        part, mark, text = text.partition(_placeholder(number))
-        if not mark:
-            raise ValueError("a message is left out or altered")
+        part, placeholder, text = text.partition(_placeholder(number))
+        if not placeholder:
+            raise ValueError("the template omits or changes a message")
         parts.append(part)
     return [*parts, text]
 
 
-def _strip_prefix(text: str, beginning: str) -> str:
-    if not text.startswith(beginning):
-        raise ValueError("a message is written otherwise when another one follows")
-    return text[len(beginning) :]
+def _strip_prefix(text: str, prefix: str) -> str:
+    if not text.startswith(prefix):
+        raise ValueError("a message is rendered differently when another one follows")
+    return text[len(prefix) :]
 
 
 def _go_literal(text: str) -> str:
-    """Text in a Go template, as a string in an action: so white space and braces stay what they
-    are.
-    """
+    """Return text as a string in an action of a Go template, which keeps white space and braces."""
     return f"{{{{ {_go_string(text)} }}}}" if text else ""
 
 
 def _go_string(text: str) -> str:
-    """A string of Go. JSON's escapes are Go's as long as characters beyond ASCII stand for
-    themselves.
+    """Return a Go string literal. JSON's escapes are Go's while non-ASCII characters stay as they
+    are.
     """
     return json.dumps(text, ensure_ascii=False)

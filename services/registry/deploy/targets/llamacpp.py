@@ -28,8 +28,8 @@ _LOADING_SECONDS = 300.0
 
 
 class LlamaCppTarget:
-    """A host at a base URL. It reads merged files by path: it runs on this machine, or sees the
-    same folder.
+    """A host at a base URL. It reads merged files by path, so it runs on this machine or shares the
+    folder.
     """
 
     def __init__(self, location: str, client: httpx.AsyncClient, name: str = "llamacpp") -> None:
@@ -58,32 +58,31 @@ class LlamaCppTarget:
             aliases.get(_challenger(model)),
         )
 
-    async def push(self, build: MergedModel) -> None:
-        body = {"path": str(build.path), "digest": build.digest}
-        await self._request_json("PUT", f"/admin/models/{_tag(build.model, build.version)}", body)
+    async def push(self, merged: MergedModel) -> None:
+        body = {"path": str(merged.path), "digest": merged.digest}
+        await self._request_json("PUT", f"/admin/models/{_tag(merged.model, merged.version)}", body)
 
-    async def verify(self, build: MergedModel) -> VerificationResult:
-        """The host computed the digest when the version was pushed; each probe is answered
-        greedily, one after the other. The chat template is in the file, so that its digest is that
-        of the template as well.
+    async def verify(self, merged: MergedModel) -> VerificationResult:
+        """Compare the digest that the host computed at the push, and one greedy answer per probe,
+        requested one after the other. The digest covers the chat template, which is in the file.
         """
-        there = await self.inspect(build.model)
+        state = await self.inspect(merged.model)
         before = (
-            await self._timings(build, there.champion)
-            if there.champion not in (None, build.version)
+            await self._timings(merged, state.champion)
+            if state.champion not in (None, merged.version)
             else []
         )
-        tag = _tag(build.model, build.version)
+        tag = _tag(merged.model, merged.version)
         answers = [
-            await self._generate(tag, probe.messages, len(probe.answer)) for probe in build.probes
+            await self._generate(tag, probe.messages, len(probe.answer)) for probe in merged.probes
         ]
-        finding = verify_tokens(
-            build.digest,
-            there.versions.get(build.version, "none"),
-            build.probes,
+        result = verify_tokens(
+            merged.digest,
+            state.versions.get(merged.version, "none"),
+            merged.probes,
             [answer for answer, _ in answers],
         )
-        return finding.with_timings([timing for _, timing in answers[:TIMED_PROBES]], before)
+        return result.with_timings([timing for _, timing in answers[:TIMED_PROBES]], before)
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         await self._request_json("PUT", f"/admin/aliases/{model}", {"tag": _tag(model, version)})
@@ -103,20 +102,20 @@ class LlamaCppTarget:
         await self._delete(f"/admin/models/{_tag(model, version)}")
 
     async def _delete(self, path: str) -> None:
-        """Have something gone; what is not there is."""
+        """Delete a resource; a missing one is not an error."""
         async with self._translate_errors():
-            answer = await self._client.delete(self._url + path, timeout=10.0)
-            if answer.status_code not in (204, 404):
-                raise TargetRefused(_reason(answer))
+            response = await self._client.delete(self._url + path, timeout=10.0)
+            if response.status_code not in (204, 404):
+                raise TargetRefused(_error_message(response))
 
-    async def _timings(self, build: MergedModel, version: str | None) -> list[Timing]:
-        """How long another version takes; nothing when it does not answer, which is no fault of the
-        build's.
+    async def _timings(self, merged: MergedModel, version: str | None) -> list[Timing]:
+        """Time the answers of another version; empty if it does not answer, which must not fail the
+        verification of `merged`.
         """
         try:
-            asked = [(probe.messages, len(probe.answer)) for probe in build.probes[:TIMED_PROBES]]
+            probes = [(probe.messages, len(probe.answer)) for probe in merged.probes[:TIMED_PROBES]]
             return [
-                (await self._generate(f"{build.model}:{version}", *probe))[1] for probe in asked
+                (await self._generate(f"{merged.model}:{version}", *probe))[1] for probe in probes
             ]
         except RatchetError:
             return []
@@ -124,8 +123,8 @@ class LlamaCppTarget:
     async def _generate(
         self, tag: str, messages: tuple[Message, ...], tokens: int
     ) -> tuple[list[ServedToken], Timing]:
-        """What `tag` answers greedily, with the log-probability of each token, and how long it
-        took.
+        """Return the greedy answer of `tag` with the log-probability of each token, and its
+        timing.
         """
         body = {
             "model": tag,
@@ -136,14 +135,14 @@ class LlamaCppTarget:
             "top_logprobs": 1,
         }
         async with self._translate_errors():
-            answer = await self._request("POST", "/v1/chat/completions", body, _LOADING_SECONDS)
-            content = answer.json()
+            response = await self._request("POST", "/v1/chat/completions", body, _LOADING_SECONDS)
+            content = response.json()
         try:
-            said = [
+            answer = [
                 ServedToken(_text(token), float(token["logprob"]))
                 for token in content["choices"][0]["logprobs"]["content"]
             ]
-            return said, Timing(answer.elapsed.total_seconds(), len(said))
+            return answer, Timing(response.elapsed.total_seconds(), len(answer))
         except (KeyError, IndexError, TypeError) as error:
             raise TargetRefused(f"{tag} answered without log-probabilities: {error!r}") from error
 
@@ -161,10 +160,10 @@ class LlamaCppTarget:
     async def _request(
         self, method: str, path: str, body: dict[str, Any] | None, timeout: float
     ) -> httpx.Response:
-        answer = await self._client.request(method, self._url + path, json=body, timeout=timeout)
-        if answer.is_error:
-            raise TargetRefused(_reason(answer))
-        return answer
+        response = await self._client.request(method, self._url + path, json=body, timeout=timeout)
+        if response.is_error:
+            raise TargetRefused(_error_message(response))
+        return response
 
     @asynccontextmanager
     async def _translate_errors(self) -> AsyncIterator[None]:
@@ -175,7 +174,9 @@ class LlamaCppTarget:
                 f"{self._url} does not answer: {error!r}; start it with: python -m ratchet.serving"
             ) from error
         except ValueError as error:
-            raise TargetRefused(f"{self._url} does not answer as the host does: {error}") from error
+            raise TargetRefused(
+                f"{self._url} does not answer as the llama.cpp host does: {error}"
+            ) from error
 
 
 def _tag(model: str, version: str) -> str:
@@ -191,7 +192,7 @@ def _challenger(model: str) -> str:
 
 
 def _text(token: dict[str, Any]) -> str:
-    """A token's text; from its bytes, since a part of a character has no text of its own."""
+    """Return a token's text; from its bytes, since a part of a character has no text of its own."""
     return (
         bytes(token["bytes"]).decode(errors="replace")
         if token.get("bytes")
@@ -199,8 +200,8 @@ def _text(token: dict[str, Any]) -> str:
     )
 
 
-def _reason(answer: httpx.Response) -> str:
+def _error_message(response: httpx.Response) -> str:
     try:
-        return str(answer.json()["error"]["message"])
+        return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"status {answer.status_code}: {answer.text[:200]}"
+        return f"status {response.status_code}: {response.text[:200]}"

@@ -1,4 +1,4 @@
-"""What Ollama has to be told of a model beside its weights, read from the file to serve."""
+"""Template and parameters of an Ollama tag, read from the GGUF file to serve."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ _ADD_BOS = "tokenizer.ggml.add_bos_token"
 
 @dataclass(frozen=True, slots=True)
 class Modelfile:
-    """`template` in Go's form; None where the base's is not of a kind that can be put so, and
-    Ollama has to choose by itself.
+    """Settings of a tag. `template` is a Go template; None if the base's template cannot be
+    converted and Ollama chooses its own.
     """
 
     template: str | None
@@ -25,22 +25,23 @@ class Modelfile:
 
 
 def read_modelfile(path: Path, context: int, threads: int) -> Modelfile:
-    """For a GGUF file and a context of so many tokens, or as many as the model takes; threads are
-    left to Ollama when they are 0. Raises Unusable for another file.
+    """Return the settings for a GGUF file. Raises InvalidArtefact for another file.
+
+    `context` is in tokens, limited to what the model supports; with `threads` 0 Ollama chooses.
     """
     layout = read_layout(np.memmap(path, np.uint8, "r").data)
-    most = int(layout.scalars.get(f"{layout.architecture}.context_length", context))
-    # Ollama's own are a small context and a penalty of 1.1 on words that have been used, which the
-    # evaluation does not know.
-    parameters: dict[str, Any] = {"num_ctx": min(context, most), "repeat_penalty": 1.0}
+    supported = int(layout.scalars.get(f"{layout.architecture}.context_length", context))
+    # Ollama's defaults are a small context and a repeat penalty of 1.1, which the evaluation does
+    # not have.
+    parameters: dict[str, Any] = {"num_ctx": min(context, supported), "repeat_penalty": 1.0}
     if threads:
         parameters["num_thread"] = threads
-    found = _chat_format(layout)
-    if found is None:
+    chat = _chat_format(layout)
+    if chat is None:
         return Modelfile(None, parameters)
-    if found.stop:
-        parameters["stop"] = list(found.stop)
-    return Modelfile(found.go_template, parameters)
+    if chat.stop:
+        parameters["stop"] = list(chat.stop)
+    return Modelfile(chat.go_template, parameters)
 
 
 def _chat_format(layout: GgufLayout) -> ChatFormat | None:
@@ -52,19 +53,19 @@ def _chat_format(layout: GgufLayout) -> ChatFormat | None:
 
 
 def _adds_bos(layout: GgufLayout) -> bool:
-    """Whether the tokenizer puts the token of beginnings before a text; llama.cpp's rules where the
-    file does not say it.
+    """True if the tokenizer puts the BOS token before a text; by llama.cpp's rules if the file does
+    not say.
     """
-    pieces_of_words = layout.scalars.get("tokenizer.ggml.model") == "llama"
+    sentencepiece = layout.scalars.get("tokenizer.ggml.model") == "llama"
     return bool(
         layout.scalars.get(
             _ADD_BOS,
-            pieces_of_words or layout.scalars.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3"),
+            sentencepiece or layout.scalars.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3"),
         )
     )
 
 
-def _special_token(layout: GgufLayout, which: str) -> str:
-    """The text of a special token, empty if there is none."""
-    number = layout.scalars.get(f"tokenizer.ggml.{which}_token_id")
+def _special_token(layout: GgufLayout, kind: str) -> str:
+    """Return the text of a special token, empty if the file has none."""
+    number = layout.scalars.get(f"tokenizer.ggml.{kind}_token_id")
     return layout.array_string("tokenizer.ggml.tokens", int(number)) if number is not None else ""

@@ -1,9 +1,9 @@
 """Ollama as a target: tags `<model>:<version>`, aliases `<model>:champion`, `<model>:previous` and
 `<model>:challenger`, which are copies of tags.
 
-A version goes there as a merged file, never as an adapter, which newer versions of Ollama refuse. A
-copy is of a tag's manifest alone, a few hundred bytes, so that moving an alias takes no longer for
-a large model.
+A version is sent as a merged file, never as an adapter, which newer versions of Ollama refuse. A
+copy is of a tag's manifest only, a few hundred bytes, so moving an alias is as fast for a large
+model as for a small one.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ _BLOB_DIGEST = re.compile(r"^FROM .*sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
 class OllamaTarget:
-    """An Ollama at a base URL. `context` is how many tokens prompt and answer may have together;
-    `threads` of 0 are left to Ollama.
+    """An Ollama at a base URL. `context` is the maximum of prompt and answer together, in tokens;
+    with `threads` 0 Ollama chooses.
 
-    Names fit what Ollama allows, 80 characters a part, since a model's name has at most 63 and a
+    Names fit Ollama's limit of 80 characters a part, since a model's name has at most 63 and a
     version's fewer.
     """
 
@@ -61,10 +61,8 @@ class OllamaTarget:
         self._api = api
         self._context = context
         self._threads = threads
-        self._file_digests: dict[
-            str, Digest
-            # by the digest of a manifest: a tag's manifest names the file that the tag is made of
-        ] = {}
+        # By manifest digest: a tag's manifest determines the file that the tag consists of.
+        self._file_digests: dict[str, Digest] = {}
         self.name = name
 
     supports_canary = True
@@ -88,77 +86,79 @@ class OllamaTarget:
         )
         return TargetState(champion, previous, digests, challenger)
 
-    async def push(self, build: MergedModel) -> None:
-        tag = _tag(build.model, build.version)
-        there = (await self.inspect(build.model)).versions.get(build.version)
-        if there == build.digest:
+    async def push(self, merged: MergedModel) -> None:
+        tag = _tag(merged.model, merged.version)
+        present = (await self.inspect(merged.model)).versions.get(merged.version)
+        if present == merged.digest:
             return
-        if there is not None:
+        if present is not None:
             raise TargetRefused(
-                f"{tag} is made of {there} and versions never change; `ollama rm {tag}` "
-                f"makes room for {build.digest}"
+                f"{tag} contains {present} and versions never change; run `ollama rm {tag}` to "
+                f"make room for {merged.digest}"
             )
-        about = await asyncio.to_thread(read_modelfile, build.path, self._context, self._threads)
-        await self._upload(build)
-        await self._create(tag, build.digest, about)
-        if (await self.inspect(build.model)).versions.get(build.version) is None:
-            raise TargetRefused(f"{self._url} said that it made {tag}, and does not list it")
+        modelfile = await self._modelfile(merged)
+        await self._upload(merged)
+        await self._create(tag, merged.digest, modelfile)
+        if (await self.inspect(merged.model)).versions.get(merged.version) is None:
+            raise TargetRefused(f"{self._url} reported success for {tag}, but does not list it")
 
-    async def verify(self, build: MergedModel) -> VerificationResult:
-        """Ollama shows text alone, so that answers are compared by their text; each is given
-        greedily, one after the other.
+    async def verify(self, merged: MergedModel) -> VerificationResult:
+        """Compare the file's digest, the chat template and the texts of greedy answers, requested
+        one after the other: Ollama returns no log-probabilities.
         """
-        champion = (await self.inspect(build.model)).champion
+        champion = (await self.inspect(merged.model)).champion
         before = (
-            await self._timings(build, champion) if champion not in (None, build.version) else []
+            await self._timings(merged, champion) if champion not in (None, merged.version) else []
         )
-        tag = _tag(build.model, build.version)
-        about = await asyncio.to_thread(read_modelfile, build.path, self._context, self._threads)
+        tag = _tag(merged.model, merged.version)
+        modelfile = await self._modelfile(merged)
         async with self._translate_errors(_REQUEST_SECONDS):
             shown = await self._api.show(tag)
-        answers = [await self._generate(tag, probe) for probe in build.probes]
-        finding = verify_texts(
-            build.digest,
+        answers = [await self._generate(tag, probe) for probe in merged.probes]
+        result = verify_texts(
+            merged.digest,
             _parse_digest(shown.modelfile),
-            build.probes,
+            merged.probes,
             [text for text, _ in answers],
         )
-        finding = finding.with_timings([timing for _, timing in answers[:TIMED_PROBES]], before)
-        if about.template is None or shown.template == about.template:
-            return finding
-        return finding.with_failure(
+        result = result.with_timings([timing for _, timing in answers[:TIMED_PROBES]], before)
+        if modelfile.template is None or shown.template == modelfile.template:
+            return result
+        return result.with_failure(
             f"{tag} has another chat template than the base: {shown.template!r}"
         )
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
-        there = await self._manifests(model)
+        manifests = await self._manifests(model)
         async with self._translate_errors(_REQUEST_SECONDS):
             await self._api.copy(_tag(model, version), _tag(model, _CHAMPION))
-            if previous is not None and previous in there:
+            if previous is not None and previous in manifests:
                 await self._api.copy(_tag(model, previous), _tag(model, _PREVIOUS))
 
     async def set_challenger(self, model: str, version: str | None) -> None:
         alias = _tag(model, _CHALLENGER)
-        there = await self._manifests(model)
+        manifests = await self._manifests(model)
         async with self._translate_errors(_REQUEST_SECONDS):
             if version is not None:
                 await self._api.copy(_tag(model, version), alias)
-            elif _CHALLENGER in there:
+            elif _CHALLENGER in manifests:
                 await self._api.delete(alias)
 
     async def remove(self, model: str, version: str) -> None:
-        serving = await self.inspect(model)
-        if version in (serving.champion, serving.previous):
-            alias = _CHAMPION if version == serving.champion else _PREVIOUS
+        state = await self.inspect(model)
+        if version in (state.champion, state.previous):
+            alias = _CHAMPION if version == state.champion else _PREVIOUS
             raise TargetRefused(f"{_tag(model, alias)} names {version}; move the alias first")
-        if version == serving.challenger:
-            raise TargetRefused(f"{_tag(model, _CHALLENGER)} names {version}, which is on trial")
-        if version in serving.versions:
+        if version == state.challenger:
+            raise TargetRefused(
+                f"{_tag(model, _CHALLENGER)} names {version}, which is on a canary trial"
+            )
+        if version in state.versions:
             async with self._translate_errors(_REQUEST_SECONDS):
                 await self._api.delete(_tag(model, version))
 
     async def _manifests(self, model: str) -> Mapping[str, str]:
-        """The digests of the manifests of a model's tags; an alias has that of the version it was
+        """Return the manifest digests of a model's tags; an alias has that of the version it was
         copied from.
         """
         async with self._translate_errors(_REQUEST_SECONDS):
@@ -172,63 +172,66 @@ class OllamaTarget:
         }
 
     async def _file_digest(self, tag: str, manifest: str) -> Digest:
-        """The digest of the file that a tag is made of, asked for once for each manifest."""
+        """Return the digest of a tag's file, requested once per manifest."""
         if manifest not in self._file_digests:
             async with self._translate_errors(_REQUEST_SECONDS):
                 self._file_digests[manifest] = _parse_digest((await self._api.show(tag)).modelfile)
         return self._file_digests[manifest]
 
-    async def _upload(self, build: MergedModel) -> None:
-        """Have the file there. Ollama itself checks that what arrives has the digest that the merge
-        was recorded with.
+    async def _modelfile(self, merged: MergedModel) -> Modelfile:
+        return await asyncio.to_thread(read_modelfile, merged.path, self._context, self._threads)
+
+    async def _upload(self, merged: MergedModel) -> None:
+        """Upload the file unless it is there. Ollama checks that the received bytes have the digest
+        recorded at the merge.
         """
-        blob = f"{self._url}/api/blobs/{build.digest}"
+        blob = f"{self._url}/api/blobs/{merged.digest}"
         async with self._translate_errors(None):
             if (
                 await self._client.head(blob, timeout=_REQUEST_SECONDS)
             ).status_code == httpx.codes.OK:
                 return
-            answer = await self._client.post(
-                blob, content=_read_chunks(build.path), timeout=_LOADING_SECONDS
+            response = await self._client.post(
+                blob, content=_read_chunks(merged.path), timeout=_LOADING_SECONDS
             )
-            if answer.is_error:
-                raise ollama.ResponseError(answer.text, answer.status_code)
+            if response.is_error:
+                raise ollama.ResponseError(response.text, response.status_code)
 
-    async def _create(self, tag: str, digest: Digest, about: Modelfile) -> None:
-        """Make a tag that is not there yet. An error may come after lines of progress, in an answer
-        of status 200.
+    async def _create(self, tag: str, digest: Digest, modelfile: Modelfile) -> None:
+        """Create a missing tag. An error may follow lines of progress, in a response of status
+        200.
         """
         status = None
         async with self._translate_errors(_LOADING_SECONDS):
             progress = await self._api.create(
                 tag,
                 files={"model.gguf": digest},
-                template=about.template,
-                parameters=about.parameters,
-                # Also what tells the manifests of two versions with the same weights apart.
+                template=modelfile.template,
+                parameters=modelfile.parameters,
+                # Also distinguishes the manifests of two versions with the same weights.
                 license=f"{tag}: made by Ratchet from a base model, whose licence applies",
                 stream=True,
             )
             async for line in progress:
                 status = line.status
         if status != "success":
-            raise TargetRefused(f"{self._url} stopped making {tag} at {status!r}")
+            raise TargetRefused(f"{self._url} stopped creating {tag} at {status!r}")
 
-    async def _timings(self, build: MergedModel, version: str | None) -> list[Timing]:
-        """How long another version takes; nothing when it does not answer, which is no fault of the
-        build's.
+    async def _timings(self, merged: MergedModel, version: str | None) -> list[Timing]:
+        """Time the answers of another version; empty if it does not answer, which must not fail the
+        verification of `merged`.
         """
         try:
             return [
-                (await self._generate(f"{build.model}:{version}", probe))[1]
-                for probe in build.probes[:TIMED_PROBES]
+                (await self._generate(f"{merged.model}:{version}", probe))[1]
+                for probe in merged.probes[:TIMED_PROBES]
             ]
         except RatchetError:
             return []
 
     async def _generate(self, tag: str, probe: Probe) -> tuple[str, Timing]:
-        """What `tag` answers, and how long it took by Ollama's own account, without bringing it
-        into memory.
+        """Return the greedy answer of `tag` and its duration as measured by Ollama, without
+        loading the model.
         """
         messages = [message.model_dump() for message in probe.messages]
         options = {"temperature": 0.0, "num_predict": max(1, len(probe.answer))}
@@ -241,6 +244,9 @@ class OllamaTarget:
 
     @asynccontextmanager
     async def _translate_errors(self, seconds: float | None) -> AsyncIterator[None]:
+        """Limit the body to `seconds`, and raise its errors as TargetUnavailable or
+        TargetRefused.
+        """
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -258,8 +264,8 @@ class OllamaTarget:
             return TargetUnavailable(f"{self._url} is busy: {error.error}")
         if "no space left" in error.error:
             return TargetRefused(
-                f"the disk of {self._url} is full: {error.error}; make room where its models "
-                "lie (OLLAMA_MODELS)"
+                f"the disk of {self._url} is full: {error.error}; free space in its model folder "
+                "(OLLAMA_MODELS)"
             )
         return TargetRefused(f"{self._url} refuses: {error.error}")
 
@@ -269,13 +275,13 @@ def _tag(model: str, tag: str) -> str:
 
 
 def _parse_digest(modelfile: str | None) -> Digest:
-    """The digest of the file that a tag is made of, which stands in the name of its blob."""
-    found = _BLOB_DIGEST.search(modelfile or "")
-    return f"sha256:{found[1]}" if found else "none"
+    """Return the digest of a tag's file, which is part of its blob's name."""
+    match = _BLOB_DIGEST.search(modelfile or "")
+    return f"sha256:{match[1]}" if match else "none"
 
 
 async def _read_chunks(path: Path) -> AsyncIterator[bytes]:
-    """A file, bit by bit, read beside the event loop."""
+    """Yield a file in chunks, read in worker threads."""
     with await asyncio.to_thread(path.open, "rb") as file:
-        while piece := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            yield piece
+        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+            yield chunk

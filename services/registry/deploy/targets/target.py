@@ -1,4 +1,4 @@
-"""What the deployer asks of a place that serves models.
+"""Serving targets as the deployer sees them.
 
 A target keeps versions under immutable names and moves an alias over them; so do the embedded host
 (tags and aliases), Ollama (tags and copies) and a folder (folders and a link).
@@ -16,8 +16,8 @@ from shared.events import Digest, Probe
 
 @dataclass(frozen=True, slots=True)
 class MergedModel:
-    """A version as files: the merged model (an absolute path), its digest, the adapter's files by
-    name, and its evaluation's answers.
+    """A version ready to deploy: the merged file (absolute path), its digest, the adapter's files
+    by name, and the probes with the answers of its evaluation.
     """
 
     model: str
@@ -30,8 +30,8 @@ class MergedModel:
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What a target has of a model: the version that answers, the one kept at hand before it, all
-    with the digests of their files, and the one that is tried beside the champion.
+    """State of a model at a target: the versions that the aliases name, and the digest of the file
+    of every version there.
     """
 
     champion: str | None
@@ -45,50 +45,46 @@ class TargetUnavailable(Unavailable):
 
 
 class TargetRefused(InvalidArtefact):
-    """The target answers, and does not do what it was asked; the message says why."""
+    """The target answers, but refuses the request; the message says why."""
 
 
 class ServingTarget(Protocol):
-    """Every call raises TargetUnavailable or Refused."""
+    """A place that serves versions. Every call raises TargetUnavailable or TargetRefused."""
 
     @property
     def name(self) -> str:
-        """What events call it."""
+        """Name in events."""
 
     @property
     def supports_canary(self) -> bool:
-        """Whether a version can answer there beside the champion, under a name of its own."""
+        """True if a challenger can be served at the same time as the champion."""
 
     def served_name(self, model: str) -> str:
-        """What applications ask for to get the champion."""
+        """Return the model name that applications request for the champion."""
 
     def served_name_of(self, model: str, version: str) -> str:
-        """What applications ask for to get this very version; it means something where a target
-        serves two.
+        """Return the model name that applications request for one version; usable only if the
+        target supports canaries.
         """
 
     async def inspect(self, model: str) -> TargetState:
-        """What is there, changing nothing."""
+        """Return what is there; changes nothing."""
 
-    async def push(self, build: MergedModel) -> None:
-        """Have a version there, under its own name, beside what answers. The same again is
-        harmless.
-        """
+    async def push(self, merged: MergedModel) -> None:
+        """Make a version available under its own name, without switching to it. Idempotent."""
 
-    async def verify(self, build: MergedModel) -> VerificationResult:
-        """Whether the version, asked under its own name, is the build's file and answers as its
-        evaluation did; and how long it takes, beside what answers now.
+    async def verify(self, merged: MergedModel) -> VerificationResult:
+        """Check that the pushed version has the file of `merged` and answers as its evaluation did,
+        and time it and the version served now.
         """
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
-        """Let the champion's alias name a version that was pushed; `previous` is kept at hand if it
-        is there.
-        """
+        """Let the champion alias name a pushed version; `previous` gets an alias if it is there."""
 
     async def set_challenger(self, model: str, version: str | None) -> None:
-        """Let the challenger's alias name a version that was pushed, or nothing, so that the
-        version stays at hand while it is tried.
+        """Let the challenger alias name a pushed version, which protects it from removal; None
+        removes the alias.
         """
 
     async def remove(self, model: str, version: str) -> None:
-        """Forget a version that no alias names. One that is not there is forgotten already."""
+        """Delete a version that no alias names. A missing version is not an error."""

@@ -1,0 +1,182 @@
+"""One pass of a deployment: deploy the champion to a target, record the result, then tidy up and
+serve a challenger.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from services.registry.deploy.canary_deployment import CanaryDeployer
+from services.registry.deploy.deployment import (
+    DEFAULT_SLOWDOWN,
+    DeployedVersion,
+    DeploymentUndone,
+    deploy,
+    retain_recent_versions,
+)
+from services.registry.deploy.deployment_records import record_deployed, record_failed
+from services.registry.deploy.desired_state import DesiredState
+from services.registry.deploy.merged_models import MergedModels
+from services.registry.deploy.targets.target import ServingTarget
+from services.registry.lifecycle import version_number
+from services.registry.store.database import Database, Session
+from services.registry.store.leases import LEASE_SECONDS, Lease
+from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
+from shared.errors import RatchetError
+from shared.messaging.codec import Headers
+from shared.observability.tracing import Span
+from shared.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class DeployPolicy:
+    """Limits of deployments. `keep_versions`: versions without an alias that stay at a target and
+    on disk, per model.
+    """
+
+    keep_versions: int
+    max_slowdown: float = DEFAULT_SLOWDOWN
+    lease_seconds: float = LEASE_SECONDS
+
+
+class DeploymentRunner:
+    """Deploys to one target at a time, for the holder of the model's lease."""
+
+    def __init__(
+        self,
+        database: Database,
+        merged_models: MergedModels,
+        publisher: OutboxPublisher,
+        policy: DeployPolicy,
+        runtime: Runtime,
+    ) -> None:
+        self._database = database
+        self._merged_models = merged_models
+        self._publisher = publisher
+        self._policy = policy
+        self._clock = runtime.clock
+        self._log = runtime.log
+        self._metrics = runtime.metrics
+        self._tracing = runtime.tracing
+        self._canaries = CanaryDeployer(
+            database, merged_models, publisher, policy.max_slowdown, runtime
+        )
+
+    async def deploy(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> bool:
+        """Let the target serve the champion and record the result; False if that failed."""
+        began, start_time = self._clock.monotonic(), self._clock.now()
+        labels = {"model": desired.model, "target": target.name}
+        try:
+            deployed = await deploy(desired, target, self._merged_models, self._policy.max_slowdown)
+        except DeploymentUndone as error:
+            self._metrics.set("ratchet_registry_serves_champion", 0, **labels)
+            with self._span(desired, target, start_time) as span:
+                span.set_failed(error.step)
+                seconds = self._clock.monotonic() - began
+                await self._report_failure(desired, target, error, seconds, lease, span.headers)
+            return False
+        if deployed is not None:
+            with self._span(desired, target, start_time) as span:
+                seconds = self._clock.monotonic() - began
+                await self._report_success(desired, target, deployed, seconds, lease, span.headers)
+        self._metrics.set("ratchet_registry_serves_champion", 1, **labels)
+        self._metrics.set(
+            "ratchet_registry_served_number", version_number(desired.champion), **labels
+        )
+        return True
+
+    async def maintain(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> None:
+        """Keep the previous version ready, delete old ones, and serve a challenger on a canary
+        trial. Failures are logged and retried at the next pass.
+        """
+        model = desired.model
+        try:
+            await retain_recent_versions(
+                desired, target, self._merged_models, self._policy.keep_versions
+            )
+        except RatchetError as error:
+            self._log.warning(
+                "previous version not on target",
+                model=model,
+                target=target.name,
+                reason=str(error),
+            )
+        try:
+            await self._canaries.reconcile(model, target, lease)
+        except RatchetError as error:
+            self._log.warning(
+                "canary deployment postponed", model=model, target=target.name, reason=str(error)
+            )
+
+    @contextmanager
+    def _span(
+        self, desired: DesiredState, target: ServingTarget, start_time: datetime
+    ) -> Iterator[Span]:
+        """Open a span for a deployment that did something; a pass that changes nothing has none."""
+        with self._tracing.span("deploy", desired.traceparent, start_time=start_time) as span:
+            span.set_attributes(model=desired.model, version=desired.champion, target=target.name)
+            yield span
+
+    async def _report_success(
+        self,
+        desired: DesiredState,
+        target: ServingTarget,
+        deployed: DeployedVersion,
+        seconds: float,
+        lease: Lease,
+        headers: Headers,
+    ) -> None:
+        record = partial(
+            record_deployed, desired=desired, target=target, deployed=deployed, seconds=seconds
+        )
+        await self._record(record, lease, headers)
+        self._metrics.observe(
+            "ratchet_registry_deploy_seconds", seconds, model=desired.model, target=target.name
+        )
+        self._log.info(
+            "deployed",
+            model=desired.model,
+            version=desired.champion,
+            target=target.name,
+            seconds=round(seconds, 2),
+        )
+
+    async def _report_failure(
+        self,
+        desired: DesiredState,
+        target: ServingTarget,
+        error: DeploymentUndone,
+        seconds: float,
+        lease: Lease,
+        headers: Headers,
+    ) -> None:
+        record = partial(
+            record_failed, desired=desired, target=target, error=error, seconds=seconds
+        )
+        await self._record(record, lease, headers)
+        self._metrics.count(
+            "ratchet_registry_deployment_failures_total",
+            model=desired.model,
+            target=target.name,
+            step=error.step,
+        )
+        self._log.warning(
+            "deployment failed",
+            model=desired.model,
+            version=desired.champion,
+            target=target.name,
+            reason=str(error),
+        )
+
+    async def _record(self, record: Callable[..., None], lease: Lease, headers: Headers) -> None:
+        """Run `record` in a transaction that only the lease's holder may commit."""
+
+        def guarded(session: Session) -> None:
+            session.info[TRACE_HEADERS] = headers
+            lease.guard(session)
+            record(session, now=self._clock.now())
+
+        await self._database.run(guarded)
+        self._publisher.wake()

@@ -1,0 +1,65 @@
+"""Queries of the audit log, and its entries that move no alias."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import func, select, tuple_
+
+from services.registry.store.database import Session
+from services.registry.store.tables import AuditRow, Json
+
+CHAMPION_ACTIONS = ("found", "promote", "roll_back")
+"""Actions that make a version champion and replace the one before it."""
+
+
+def add_audit_entry(
+    session: Session,
+    model: str,
+    actor: str,
+    action: str,
+    reason: str,
+    now: datetime,
+    evidence: Json | None = None,
+) -> None:
+    """Record an action that concerns a model and moves none of its aliases."""
+    session.add(
+        AuditRow(
+            model=model,
+            at=now,
+            actor=actor,
+            action=action,
+            from_version=None,
+            to_version=None,
+            reason=reason,
+            evidence=evidence or {},
+        )
+    )
+    session.flush()
+
+
+def count_actions_since(
+    session: Session, model: str, actions: Collection[tuple[str, str]], since: datetime
+) -> int:
+    """Count the entries after `since` that have one of the pairs of actor and action."""
+    rows = select(func.count()).where(
+        AuditRow.model == model,
+        tuple_(AuditRow.actor, AuditRow.action).in_(actions),
+        AuditRow.at > since,
+    )
+    return session.scalar(rows) or 0
+
+
+def last_champion_action(session: Session, model: str) -> str | None:
+    """Return the action by which the present champion became champion."""
+    rows = select(AuditRow.action).where(
+        AuditRow.model == model, AuditRow.action.in_(CHAMPION_ACTIONS)
+    )
+    return session.scalar(rows.order_by(AuditRow.id.desc()).limit(1))
+
+
+def champions_in_history(session: Session, model: str) -> set[str]:
+    """Return every version that is or was champion."""
+    rows = select(AuditRow.from_version, AuditRow.to_version).where(
+        AuditRow.model == model, AuditRow.action.in_(CHAMPION_ACTIONS)
+    )
+    return {name for move in session.execute(rows) for name in move if name is not None}
