@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from services.registry.api.views import View, model_view, versions_view
 from services.registry.pages.charts import sparkline
 from services.registry.pages.scores import trend, verdict_of, with_scores
 from services.registry.pages.timeline import timeline
 from services.registry.run_records import FINAL_STATES
+from services.registry.store.database import Session
 from services.registry.store.queries import (
     MeanReward,
     deployments_of,
