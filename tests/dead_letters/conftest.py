@@ -1,5 +1,5 @@
-"""A broker for these tests alone: they count every record of a topic, and break topics that others
-need whole.
+"""A broker of their own for these tests, which count every record of a topic and change topic
+settings.
 """
 
 import asyncio
@@ -28,9 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def broker_apart(server: str) -> str:
-    """The bootstrap servers of a broker whose topics are all there and new, with the groups'
-    offsets in them forgotten.
-    """
+    """The bootstrap servers of a broker with new, empty topics and no committed offsets."""
     asyncio.run(delete_topics(server))
     asyncio.run(apply_topics(server))
     return server

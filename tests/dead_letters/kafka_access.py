@@ -1,4 +1,4 @@
-"""What these tests do with a broker from outside."""
+"""Access to a broker for these tests: records, offsets, topics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,14 +18,14 @@ MODEL_FILE = "model: support\nbase: {training: base, serving: base.gguf}\n"
 
 
 def service(name: str, bootstrap_servers: str, folder: Path) -> ServiceProcess:
-    """A service for the model `support`."""
+    """Build a service with the model `support`."""
     (folder / "models").mkdir(exist_ok=True)
     (folder / "models" / "support.yaml").write_text(MODEL_FILE)
     return ServiceProcess(name, bootstrap_servers, folder)
 
 
 async def read_all(bootstrap_servers: str, topic: str) -> list[Record]:
-    """All records of a topic."""
+    """Return all records of a topic."""
     reader = KafkaTopicReader(bootstrap_servers, [topic])
     try:
         await reader.start()
@@ -39,36 +39,34 @@ async def put(
     topic: str,
     records: Sequence[tuple[bytes | None, bytes | None, Sequence[Header]]],
 ) -> None:
-    """Put records (key, value, headers) on a topic, in order."""
+    """Publish records (key, value, headers) to a topic, in order."""
     producer = KafkaProducer(bootstrap_servers)
     await producer.start()
     try:
-        for sent in [
+        for delivery in [
             await producer.send_nowait(topic, key, value, headers)
             for key, value, headers in records
         ]:
-            await sent
+            await delivery
     finally:
         await producer.stop()
 
 
 async def committed(bootstrap_servers: str, group: str, topic: str) -> dict[int, int]:
-    """The committed offset of each partition that has one."""
+    """Return the committed offset of each partition that has one."""
     async with _admin(bootstrap_servers) as admin:
         offsets = await admin.list_consumer_group_offsets(group)
     return {
-        partition.partition: about.offset
-        for partition, about in offsets.items()
-        if partition.topic == topic and about.offset > 0
+        partition.partition: metadata.offset
+        for partition, metadata in offsets.items()
+        if partition.topic == topic and metadata.offset > 0
     }
 
 
 async def all_committed(
     bootstrap_servers: str, service: ServiceProcess, group: str, topic: str, seconds: float = 120
 ) -> None:
-    """Return once a group has committed the end of every partition; fails when its service ends
-    before.
-    """
+    """Wait until a group has committed the end of every partition. Fails if its service ends."""
     records = await read_all(bootstrap_servers, topic)
     ends: dict[int, int] = {}
     for record in records:
@@ -83,7 +81,7 @@ async def all_committed(
 
 
 async def delete_topics(bootstrap_servers: str) -> None:
-    """Delete every topic but the broker's own, and wait until they are gone."""
+    """Delete every topic except internal ones, and wait until they are deleted."""
     async with _admin(bootstrap_servers) as admin:
         while topics := [
             topic for topic in await admin.list_topics() if not topic.startswith("__")
@@ -93,7 +91,7 @@ async def delete_topics(bootstrap_servers: str) -> None:
 
 
 async def set_max_message_bytes(bootstrap_servers: str, topic: str, size: int) -> None:
-    """Let a topic take records of at most so many bytes."""
+    """Set a topic's maximum record size in bytes."""
     async with _admin(bootstrap_servers) as admin:
         await admin.alter_configs(
             [ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})]

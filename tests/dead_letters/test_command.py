@@ -1,4 +1,4 @@
-"""`ratchet dlq`, typed on a real broker, with the real feedback service behind it."""
+"""The commands of `ratchet dlq` on a real broker, with the feedback service."""
 
 import json
 import subprocess
@@ -39,18 +39,16 @@ def ratchet(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def printed(broker: str, *arguments: str) -> Any:
-    done = ratchet(broker, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def run_json(broker: str, *arguments: str) -> Any:
+    result = ratchet(broker, *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 async def test_dead_letters_are_listed_shown_and_replayed(
     broker_apart: str, tmp_path: Path
 ) -> None:
-    """Feedback for a model that is not declared yet, and bytes that never will be an event; then
-    the model is declared.
-    """
+    """Two causes: a model that is declared later, and bytes that can never be decoded."""
     other = [
         json.dumps(HELLO | {"event_id": f"o{number}", "model": "other"}).encode()
         for number in range(3)
@@ -73,7 +71,7 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     await put(broker_apart, FEEDBACK_RECEIVED, records)
     await run_feedback()
 
-    listed = printed(broker_apart, "list")
+    listed = run_json(broker_apart, "list")
     assert (listed["matching"], len(listed["letters"])) == (4, 4)
     assert sorted((reason["letters"], reason["field"]) for reason in listed["reasons"]) == [
         (1, ""),
@@ -82,9 +80,9 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     assert {
         (letter["attempt"], letter["replayed"], letter["service"]) for letter in listed["letters"]
     } == {(1, None, "feedback")}
-    assert printed(broker_apart, "list", FEEDBACK_SCORED)["matching"] == 0
+    assert run_json(broker_apart, "list", FEEDBACK_SCORED)["matching"] == 0
     assert (
-        printed(
+        run_json(
             broker_apart,
             "list",
             FEEDBACK_RECEIVED,
@@ -102,7 +100,7 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     assert "4 of 4 shown" in table
     (broken_id,) = (letter["id"] for letter in listed["letters"] if letter["field"] == "")
 
-    shown = printed(broker_apart, "show", broken_id)
+    shown = run_json(broker_apart, "show", broken_id)
     assert (shown["key"], shown["value"], shown["headers"]) == (
         None,
         {"text": broken.decode()},
@@ -111,7 +109,7 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     page = ratchet(broker_apart, "show", shown["source"]).stdout
     assert "\\x1b]0;owned\\x07" in page
     assert "\x1b" not in page
-    assert printed(
+    assert run_json(
         broker_apart, "show", next(letter["id"] for letter in listed["letters"] if letter["field"])
     )["headers"] == [
         {"name": "trace", "value": None},
@@ -119,17 +117,17 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     ]
 
     assert (
-        printed(broker_apart, "replay", "--reason", "no model file", "--dry-run")["replayed"] == 0
+        run_json(broker_apart, "replay", "--reason", "no model file", "--dry-run")["replayed"] == 0
     )
     assert len(await read_all(broker_apart, FEEDBACK_RECEIVED)) == len(records)
     (tmp_path / "models" / "other.yaml").write_text(MODEL_FILE.replace("support", "other"))
-    first = printed(broker_apart, "replay", "--reason", "no model file", "--limit", "2")
+    first = run_json(broker_apart, "replay", "--reason", "no model file", "--limit", "2")
     assert (first["replayed"], first["left"]) == (2, 1)
-    second = printed(broker_apart, "replay", "--field", "model")
+    second = run_json(broker_apart, "replay", "--field", "model")
     assert (second["replayed"], second["already"], second["left"]) == (1, 2, 0)
-    assert printed(broker_apart, "replay", "--id", broken_id)["replayed"] == 1
-    refused = ratchet(broker_apart, "replay", "--id", broken_id)
-    assert (refused.returncode, refused.stdout) == (
+    assert run_json(broker_apart, "replay", "--id", broken_id)["replayed"] == 1
+    rejected = ratchet(broker_apart, "replay", "--id", broken_id)
+    assert (rejected.returncode, rejected.stdout) == (
         1,
         "0 replayed\n1 skipped, replayed before; --again replays them as well\n",
     )
@@ -138,9 +136,9 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     received = await read_all(broker_apart, FEEDBACK_RECEIVED)
     replayed = [record for record in received if "ratchet_replay_of" in dict(record.headers)]
     assert sorted(record.value or b"" for record in replayed) == sorted([*other, broken])
-    places = {(record.value, record.partition) for record in received if record not in replayed}
-    assert {(record.value, record.partition) for record in replayed} <= places, (
-        "back on the partition that it came from"
+    positions = {(record.value, record.partition) for record in received if record not in replayed}
+    assert {(record.value, record.partition) for record in replayed} <= positions, (
+        "published to the source partition"
     )
     for record in replayed:
         assert original_headers(record.headers) == (
@@ -152,18 +150,18 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     ]
     assert sorted(event.event_id for event in events) == ["e1", "o0", "o1", "o2"]
     letters = [
-        notice
+        info
         for letter in await read_all(broker_apart, DLQ)
-        if (notice := DeadLetterInfo.from_headers(letter.headers))
+        if (info := DeadLetterInfo.from_headers(letter.headers))
     ]
-    assert sorted(notice.attempt for notice in letters) == [1, 1, 1, 1, 2]
-    listed = printed(broker_apart, "list")["letters"]
+    assert sorted(info.attempt for info in letters) == [1, 1, 1, 1, 2]
+    listed = run_json(broker_apart, "list")["letters"]
     assert [(letter["attempt"], letter["replayed"] is None) for letter in listed] == [
         (1, False)
     ] * 4 + [(2, True)]
 
-    tired = printed(broker_apart, "replay", "--attempts", "2")
-    assert (tired["replayed"], tired["already"], tired["exhausted"]) == (0, 4, 1)
+    exhausted = run_json(broker_apart, "replay", "--attempts", "2")
+    assert (exhausted["replayed"], exhausted["already"], exhausted["exhausted"]) == (0, 4, 1)
     assert (
         ratchet(broker_apart, "replay", "--reason", "nothing like it").stdout
         == "no dead letters match\n"
@@ -181,15 +179,15 @@ async def test_a_replay_over_the_topic_size_limit_is_explained(
     finally:
         assert running.stop() == 0, running.log
     await set_max_message_bytes(broker_apart, FEEDBACK_RECEIVED, 1000)
-    refused = ratchet(broker_apart, "replay")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith(
+    rejected = ratchet(broker_apart, "replay")
+    assert rejected.returncode == 1
+    assert rejected.stderr.startswith(
         f"error: {FEEDBACK_RECEIVED} does not take so large a record; raise its max.message.bytes"
     )
     with pytest.raises(Misconfigured):
         await put(broker_apart, FEEDBACK_RECEIVED, [(b"k", b"x" * 5000, [])])
     await set_max_message_bytes(broker_apart, FEEDBACK_RECEIVED, 10_000)
-    assert printed(broker_apart, "replay")["replayed"] == 1
+    assert run_json(broker_apart, "replay")["replayed"] == 1
 
 
 def test_an_unknown_letter_or_topic_is_a_one_line_error(broker: str) -> None:
@@ -209,15 +207,15 @@ def test_an_unknown_letter_or_topic_is_a_one_line_error(broker: str) -> None:
         ),
         (("replay", "--id", f"{DLQ}/99/1"), ""),
     ):
-        done = ratchet(broker, *arguments)
-        assert done.returncode == 1, arguments
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr + done.stdout
+        result = ratchet(broker, *arguments)
+        assert result.returncode == 1, arguments
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr + result.stdout
 
 
 def test_an_unavailable_broker_is_a_one_line_error() -> None:
     for arguments in (("list",), ("show", f"{DLQ}/0/0"), ("replay",)):
-        done = ratchet(f"127.0.0.1:{free_port()}", *arguments)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: no Kafka broker answers")
-        assert "Traceback" not in done.stderr + done.stdout
+        result = ratchet(f"127.0.0.1:{free_port()}", *arguments)
+        assert result.returncode == 1
+        assert result.stderr.startswith("error: no Kafka broker answers")
+        assert "Traceback" not in result.stderr + result.stdout

@@ -1,4 +1,4 @@
-"""What a dead letter says survives its headers, whatever the record and the error hold."""
+"""The header format of dead letters: it survives any record and any error."""
 
 from datetime import UTC, datetime
 
@@ -39,12 +39,12 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampl
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=8)), max_size=6)
 
 
-def notice(
-    error: ContractViolation | None = None, came_with: list[Header] | None = None
+def make_info(
+    error: ContractViolation | None = None, record_headers: list[Header] | None = None
 ) -> DeadLetterInfo:
     return DeadLetterInfo.for_error(
         SOURCE,
-        came_with or [],
+        record_headers or [],
         error or ContractViolation("is too long", "output"),
         "feedback",
         NOW,
@@ -53,22 +53,22 @@ def notice(
 
 @given(headers, st.text(), st.text())
 def test_info_survives_a_round_trip_through_headers(
-    came_with: list[Header], reason: str, field: str
+    record_headers: list[Header], reason: str, field: str
 ) -> None:
-    said = DeadLetterInfo.for_error(
-        SOURCE, came_with, ContractViolation(reason, field), "feedback", NOW
+    info = DeadLetterInfo.for_error(
+        SOURCE, record_headers, ContractViolation(reason, field), "feedback", NOW
     )
-    written = [*original_headers(came_with), *said.headers()]
-    assert DeadLetterInfo.from_headers(written) == said
-    assert original_headers(written) == original_headers(came_with)
-    again = DeadLetterInfo.for_error(SOURCE, written, Undecodable("no"), "dataset", NOW)
-    assert len([*original_headers(written), *again.headers()]) == len(written), (
+    all_headers = [*original_headers(record_headers), *info.headers()]
+    assert DeadLetterInfo.from_headers(all_headers) == info
+    assert original_headers(all_headers) == original_headers(record_headers)
+    again = DeadLetterInfo.for_error(SOURCE, all_headers, Undecodable("no"), "dataset", NOW)
+    assert len([*original_headers(all_headers), *again.headers()]) == len(all_headers), (
         "a second dead-lettering adds nothing"
     )
 
 
 def test_info_has_service_position_reason_and_time() -> None:
-    assert notice().model_dump() == {
+    assert make_info().model_dump() == {
         "topic": "feedback.received",
         "partition": 2,
         "offset": 17,
@@ -83,24 +83,24 @@ def test_info_has_service_position_reason_and_time() -> None:
 
 
 def test_unprintable_text_is_escaped_and_long_text_is_cut() -> None:
-    said = notice(ContractViolation("\ud800" + "x" * 5000, "y" * 5000))
-    assert said.reason.startswith("\\ud800x")
-    assert (len(said.reason), len(said.field)) == (MAX_REASON, MAX_FIELD)
+    info = make_info(ContractViolation("\ud800" + "x" * 5000, "y" * 5000))
+    assert info.reason.startswith("\\ud800x")
+    assert (len(info.reason), len(info.field)) == (MAX_REASON, MAX_FIELD)
 
 
 @given(headers, st.integers(1, 100_000))
-def test_a_replay_increases_the_attempt(came_with: list[Header], attempt: int) -> None:
-    letter = notice().model_copy(update={"attempt": attempt})
-    replayed = [*original_headers(came_with), *replay_headers(letter, NOW)]
+def test_a_replay_increases_the_attempt(record_headers: list[Header], attempt: int) -> None:
+    letter = make_info().model_copy(update={"attempt": attempt})
+    replayed = [*original_headers(record_headers), *replay_headers(letter, NOW)]
     assert read_replay(replayed) == (SOURCE, NOW)
     assert previous_attempts(replayed) == attempt
-    assert notice(came_with=replayed).attempt == attempt + 1
-    assert original_headers(replayed) == original_headers(came_with)
+    assert make_info(record_headers=replayed).attempt == attempt + 1
+    assert original_headers(replayed) == original_headers(record_headers)
 
 
-@pytest.mark.parametrize("said", [b"", b"-1", b"x", b"1.5", b"9" * 400, "٣".encode(), None])
-def test_an_invalid_attempt_counts_as_zero(said: bytes | None) -> None:
-    assert notice(came_with=[("ratchet_replay_attempt", said)]).attempt == 1
+@pytest.mark.parametrize("attempt", [b"", b"-1", b"x", b"1.5", b"9" * 400, "٣".encode(), None])
+def test_an_invalid_attempt_counts_as_zero(attempt: bytes | None) -> None:
+    assert make_info(record_headers=[("ratchet_replay_attempt", attempt)]).attempt == 1
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,22 @@ def test_an_invalid_attempt_counts_as_zero(said: bytes | None) -> None:
     ],
 )
 def test_incomplete_headers_are_not_an_info(changed: dict[str, bytes | None]) -> None:
-    said: list[Header] = [(name, changed.get(name, value)) for name, value in notice().headers()]
-    assert DeadLetterInfo.from_headers(said) is None
+    headers: list[Header] = [
+        (name, changed.get(name, value)) for name, value in make_info().headers()
+    ]
+    assert DeadLetterInfo.from_headers(headers) is None
     assert DeadLetterInfo.from_headers([]) is None
 
 
 def test_older_letters_without_version_and_attempt_decode() -> None:
     old = [
         (name, value)
-        for name, value in notice().headers()
+        for name, value in make_info().headers()
         if not name.endswith(("_version", "_attempt"))
     ]
-    assert DeadLetterInfo.from_headers(old) == notice().model_copy(update={"service_version": ""})
+    assert DeadLetterInfo.from_headers(old) == make_info().model_copy(
+        update={"service_version": ""}
+    )
 
 
 @given(
@@ -150,15 +154,15 @@ async def test_a_replayed_record_loses_replay_headers_in_its_letter() -> None:
     headers: list[Header] = [
         ("trace", None),
         ("trace", b"\xff"),
-        *replay_headers(notice(), NOW),
+        *replay_headers(make_info(), NOW),
         ("trace", b""),
     ]
     record = Record("feedback.received", 0, 30, None, None, tuple(headers))
     await send_dead_letter(bus, record, Undecodable("no value"), "feedback", ManualClock(NOW))
     (letter,) = bus.topics["feedback.received.dlq"]
-    said = DeadLetterInfo.from_headers(letter.headers)
-    assert said is not None
-    assert (said.attempt, said.offset) == (2, 30)
+    info = DeadLetterInfo.from_headers(letter.headers)
+    assert info is not None
+    assert (info.attempt, info.offset) == (2, 30)
     assert (letter.key, letter.value) == (None, None)
     assert original_headers(letter.headers) == (("trace", None), ("trace", b"\xff"), ("trace", b""))
     assert read_replay(letter.headers) is None

@@ -1,5 +1,5 @@
-"""Ten thousand odd records: each becomes an event or a dead letter, nothing else happens, and the
-same again the second time.
+"""Ten thousand malformed records: each becomes an event or a dead letter and nothing else, and a
+second run gives the same result.
 """
 
 import json
@@ -57,44 +57,44 @@ class BufferedMemoryBus(MemoryBus):
 
 
 class MemoryTable(dict[str, bytes]):
-    """Entries as they are written; every change is durable at once."""
+    """An in-memory table in which every change is durable at once."""
 
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
         self[key] = value
-        return _done()
+        return _completed()
 
     def hold(self, key: str, value: bytes) -> None:
-        """What is only held is not written."""
+        """Do nothing: a cached entry is not written."""
 
     def delete(self, partition: int, key: str) -> Awaitable[None]:
         self.pop(key, None)
-        return _done()
+        return _completed()
 
 
-async def _done() -> None:
+async def _completed() -> None:
     return None
 
 
 def letters(bus: MemoryBus, topic: str) -> dict[int, Record]:
-    """Dead letters by the offset that their records had; each is about one record and says why."""
-    found: dict[int, Record] = {}
+    """Index dead letters by the offset of their record; check that each has a reason."""
+    by_offset: dict[int, Record] = {}
     for letter in bus.topics.get(dead_letter_topic(topic), []):
         names = [name for name, _ in letter.headers if name.startswith("ratchet_")]
         assert sorted(names) == sorted(
             f"ratchet_dlq_{name}" for name in DeadLetterInfo.model_fields
-        ), "exactly one set of our headers"
-        notice = DeadLetterInfo.from_headers(letter.headers)
-        assert notice is not None
-        assert notice.reason
-        assert found.setdefault(notice.offset, letter) is letter
-    return found
+        ), "exactly one set of Ratchet's headers"
+        info = DeadLetterInfo.from_headers(letter.headers)
+        assert info is not None
+        assert info.reason
+        assert by_offset.setdefault(info.offset, letter) is letter
+    return by_offset
 
 
 def assert_accounted(
     cases: Sequence[OddInput], sent: Sequence[Record], events: set[int], dead: dict[int, Record]
 ) -> None:
-    """Every record is in one of the two places, where its maker says; a dead letter is what was
-    sent.
+    """Check that every record is an event or a dead letter, as its maker expects, and that a dead
+    letter equals its record.
     """
     assert {case.maker for case in cases} == set(MAKERS)
     for case, record in zip(cases, sent, strict=True):
@@ -114,7 +114,7 @@ def assert_accounted(
 
 
 async def scored(cases: Sequence[OddInput]) -> BufferedMemoryBus:
-    """The bus after the feedback service has seen all cases."""
+    """Return the bus after the feedback service handled all cases."""
     bus = BufferedMemoryBus()
     feedback = FeedbackHandler(
         Policies(MODELS), bus, runtime_of("feedback", ManualClock(START), log=LOG)
@@ -125,7 +125,7 @@ async def scored(cases: Sequence[OddInput]) -> BufferedMemoryBus:
 
 
 async def collect_batches(sent: Sequence[Record]) -> tuple[BufferedMemoryBus, MemoryTable]:
-    """The bus and the entries after the dataset service has seen `sent`."""
+    """Return the bus and the entries after the dataset service handled `sent`."""
     bus, table = BufferedMemoryBus(), MemoryTable()
     dataset = Dataset(
         MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1
@@ -155,13 +155,15 @@ async def test_malformed_feedback_from_end_to_end() -> None:
     assert_accounted(cases, records(cases, FEEDBACK_RECEIVED), set(events), dead)
     assert min(len(events), len(dead)) > CASES / 5
     again = await scored(cases)
-    assert again.topics == bus.topics, "a record read twice says the same"
+    assert again.topics == bus.topics, "a second run gives the same events"
     sent = [
         Record(FEEDBACK_SCORED, 0, record.offset, record.key, record.value, record.headers)
         for record in bus.topics[FEEDBACK_SCORED]
     ]
     curated_bus, table = await collect_batches(sent)
-    assert letters(curated_bus, FEEDBACK_SCORED) == {}, "what one service writes the next one reads"
+    assert letters(curated_bus, FEEDBACK_SCORED) == {}, (
+        "the dataset service accepts all scored events"
+    )
     entries = {DatasetEntry.model_validate_json(value).source.offset for value in table.values()}
     assert len(entries) == len(
         {decode(record.value, record.headers, FeedbackScored).event.identity for record in sent}
@@ -175,13 +177,13 @@ async def test_malformed_scored_feedback() -> None:
     bus, table = await collect_batches(sent)
     dead = letters(bus, FEEDBACK_SCORED)
     entries = {DatasetEntry.model_validate_json(value).feedback_id for value in table.values()}
-    known = {
+    processed = {
         record.offset
         for record in sent
         if record.offset not in dead
         and decode(record.value, record.headers, FeedbackScored).event.identity in entries
     }
-    assert_accounted(cases, sent, known, dead)
+    assert_accounted(cases, sent, processed, dead)
     again, table_again = await collect_batches(sent)
     assert (again.topics, table_again) == (bus.topics, table)
 

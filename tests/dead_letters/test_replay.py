@@ -1,5 +1,5 @@
-"""Letters found, chosen and replayed, on an in-memory bus whose consumer refuses what it is told
-to.
+"""Search, selection and replay of dead letters, on an in-memory bus whose consumer rejects some
+records.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ START = datetime(2026, 5, 4, tzinfo=UTC)
 
 
 class ReplayWorld(MemoryBus):
-    """A topic, its dead letters, and a consumer that refuses records with the value `bad`."""
+    """A topic, its dead letters, and a consumer that rejects records with the value `bad`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ReplayWorld(MemoryBus):
         partition: int | None = None,
     ) -> None:
         if topic == self.fails_on:
-            raise BusUnavailable("gone")
+            raise BusUnavailable("unavailable")
         await super().send(topic, key, value, headers)
 
     async def read_at(self, position: Position) -> Record | None:
@@ -55,7 +55,7 @@ class ReplayWorld(MemoryBus):
         return log[position.offset] if position.offset < len(log) else None
 
     async def consume(self) -> None:
-        """Read `feedback.received` from where the last call stopped."""
+        """Consume `feedback.received` from the committed offset."""
         async for record in self.records(TOPIC):
             self.clock.advance(1)
             if record.value == b"bad":
@@ -66,54 +66,54 @@ class ReplayWorld(MemoryBus):
                 self.handled.append(record.value)
             await self.commit(record)
 
-    def letters(self, wanted: DeadLetterFilter | None = None) -> list[DeadLetter]:
-        return read(self.topics.get(DLQ, []), wanted)
+    def letters(self, letter_filter: DeadLetterFilter | None = None) -> list[DeadLetter]:
+        return read(self.topics.get(DLQ, []), letter_filter)
 
     async def replay(self, limit: int = 100, attempts: int = 3, again: bool = False) -> int:
-        chosen = plan_replay(self.letters(), limit, attempts, again).letters
-        return sum([await replay_letter(letter, self, self, self.clock) for letter in chosen])
+        plan = plan_replay(self.letters(), limit, attempts, again).letters
+        return sum([await replay_letter(letter, self, self, self.clock) for letter in plan])
 
 
-def read(records: list[Record], wanted: DeadLetterFilter | None = None) -> list[DeadLetter]:
-    reading = DeadLetterCollector(wanted or DeadLetterFilter())
+def read(records: list[Record], letter_filter: DeadLetterFilter | None = None) -> list[DeadLetter]:
+    collector = DeadLetterCollector(letter_filter or DeadLetterFilter())
     for record in records:
-        reading.add(record)
-    return reading.letters()
+        collector.add(record)
+    return collector.letters()
 
 
-async def world(*values: bytes) -> ReplayWorld:
-    made = ReplayWorld()
+async def make_world(*values: bytes) -> ReplayWorld:
+    world = ReplayWorld()
     for number, value in enumerate(values):
-        await made.send(
+        await world.send(
             TOPIC,
             f"key{number}".encode(),
             value,
             [("trace", None), ("number", str(number).encode())],
         )
-    await made.consume()
-    return made
+    await world.consume()
+    return world
 
 
 async def test_attempts_increase_until_the_limit() -> None:
-    it = await world(b"bad", b"good")
+    world = await make_world(b"bad", b"good")
     for attempt in (1, 2):
-        assert [letter.info.attempt for letter in it.letters() if letter.replayed is None] == [
+        assert [letter.info.attempt for letter in world.letters() if letter.replayed is None] == [
             attempt
         ]
-        assert await it.replay() == 1
-        assert await it.replay() == 0, "once replayed is replayed"
-        await it.consume()
-    (left,) = (letter for letter in it.letters() if letter.replayed is None)
+        assert await world.replay() == 1
+        assert await world.replay() == 0, "a second replay skips it"
+        await world.consume()
+    (left,) = (letter for letter in world.letters() if letter.replayed is None)
     assert left.info.attempt == 3
-    assert await it.replay() == 0
-    assert await it.replay(attempts=4) == 1
-    assert it.handled == [b"good"]
+    assert await world.replay() == 0
+    assert await world.replay(attempts=4) == 1
+    assert world.handled == [b"good"]
 
 
 async def test_a_replayed_record_equals_the_original() -> None:
-    it = await world(b"bad")
-    await it.replay()
-    sent, replayed = it.topics[TOPIC]
+    world = await make_world(b"bad")
+    await world.replay()
+    sent, replayed = world.topics[TOPIC]
     assert (replayed.key, replayed.value, original_headers(replayed.headers)) == (
         sent.key,
         sent.value,
@@ -123,10 +123,10 @@ async def test_a_replayed_record_equals_the_original() -> None:
 
 
 async def test_again_includes_replayed_and_exhausted_letters() -> None:
-    it = await world(b"bad", b"bad")
-    assert (await it.replay(), await it.replay(again=True)) == (2, 2)
-    chosen = plan_replay(it.letters(), limit=1, attempts=1, again=False)
-    assert (chosen.letters, chosen.already_replayed, chosen.over_attempts, chosen.over_limit) == (
+    world = await make_world(b"bad", b"bad")
+    assert (await world.replay(), await world.replay(again=True)) == (2, 2)
+    plan = plan_replay(world.letters(), limit=1, attempts=1, again=False)
+    assert (plan.letters, plan.already_replayed, plan.over_attempts, plan.over_limit) == (
         (),
         2,
         0,
@@ -135,94 +135,98 @@ async def test_again_includes_replayed_and_exhausted_letters() -> None:
 
 
 async def test_oldest_letters_are_replayed_first_up_to_the_limit() -> None:
-    it = await world(*[b"bad"] * 5)
-    chosen = plan_replay(it.letters(), limit=2, attempts=3, again=False)
-    assert [letter.info.offset for letter in chosen.letters] == [0, 1]
-    assert chosen.over_limit == 3
-    assert await it.replay(limit=2) == 2
-    assert [letter.info.offset for letter in it.letters() if letter.replayed is None] == [2, 3, 4]
+    world = await make_world(*[b"bad"] * 5)
+    plan = plan_replay(world.letters(), limit=2, attempts=3, again=False)
+    assert [letter.info.offset for letter in plan.letters] == [0, 1]
+    assert plan.over_limit == 3
+    assert await world.replay(limit=2) == 2
+    assert [letter.info.offset for letter in world.letters() if letter.replayed is None] == [
+        2,
+        3,
+        4,
+    ]
 
 
 async def test_a_crash_before_the_mark_repeats_the_replay() -> None:
-    it = await world(b"bad")
-    it.fails_on = DLQ
+    world = await make_world(b"bad")
+    world.fails_on = DLQ
     with pytest.raises(BusUnavailable):
-        await it.replay()
-    it.fails_on = ""
-    assert await it.replay() == 1
-    assert await it.replay() == 0
-    assert [dict(record.headers)["ratchet_replay_of"] for record in it.topics[TOPIC][1:]] == [
+        await world.replay()
+    world.fails_on = ""
+    assert await world.replay() == 1
+    assert await world.replay() == 0
+    assert [dict(record.headers)["ratchet_replay_of"] for record in world.topics[TOPIC][1:]] == [
         f"{TOPIC}/0/0".encode()
     ] * 2
 
 
 async def test_a_letter_written_twice_counts_once() -> None:
-    it = await world(b"bad", b"bad")
-    first = it.topics[DLQ][0]
-    await it.send(DLQ, first.key, first.value, first.headers)
-    assert [letter.id for letter in it.letters()] == [f"{DLQ}/0/0", f"{DLQ}/0/1"]
-    assert await it.replay() == 2
+    world = await make_world(b"bad", b"bad")
+    first = world.topics[DLQ][0]
+    await world.send(DLQ, first.key, first.value, first.headers)
+    assert [letter.id for letter in world.letters()] == [f"{DLQ}/0/0", f"{DLQ}/0/1"]
+    assert await world.replay() == 2
     assert [
-        letter.id for letter in it.letters(DeadLetterFilter(id=parse_letter_id(f"{DLQ}/0/2")))
+        letter.id for letter in world.letters(DeadLetterFilter(id=parse_letter_id(f"{DLQ}/0/2")))
     ] == [f"{DLQ}/0/2"]
     assert {
         letter.replayed is not None
-        for letter in it.letters(DeadLetterFilter(id=parse_letter_id(f"{DLQ}/0/2")))
+        for letter in world.letters(DeadLetterFilter(id=parse_letter_id(f"{DLQ}/0/2")))
     } == {True}
 
 
 async def test_an_expired_letter_is_not_replayed() -> None:
-    it = await world(b"bad")
-    (letter,) = it.letters()
-    it.topics[DLQ].clear()
-    assert not await replay_letter(letter, it, it, it.clock)
-    assert len(it.topics[TOPIC]) == 1
+    world = await make_world(b"bad")
+    (letter,) = world.letters()
+    world.topics[DLQ].clear()
+    assert not await replay_letter(letter, world, world, world.clock)
+    assert len(world.topics[TOPIC]) == 1
 
 
 @given(st.data())
 async def test_partition_order_does_not_matter(data: st.DataObject) -> None:
-    it = await world(b"bad", b"good", b"bad", b"bad")
-    await it.replay(limit=2)
-    await it.consume()
-    assert read(data.draw(st.permutations(it.topics[DLQ]))) == it.letters()
+    world = await make_world(b"bad", b"good", b"bad", b"bad")
+    await world.replay(limit=2)
+    await world.consume()
+    assert read(data.draw(st.permutations(world.topics[DLQ]))) == world.letters()
 
 
 async def test_filters() -> None:
-    it = await world(b"bad", b"bad")
+    world = await make_world(b"bad", b"bad")
     value = b'{"model": "other"}'
     await send_dead_letter(
-        it,
+        world,
         Record("training.batches", 3, 9, b"k", value),
         UnknownModel("other"),
         "trainer",
-        it.clock,
+        world.clock,
     )
-    records = [*it.topics[DLQ], *it.topics["training.batches.dlq"]]
+    records = [*world.topics[DLQ], *world.topics["training.batches.dlq"]]
 
-    def found(wanted: DeadLetterFilter) -> list[int]:
-        return [letter.info.offset for letter in read(records, wanted)]
+    def offsets(letter_filter: DeadLetterFilter) -> list[int]:
+        return [letter.info.offset for letter in read(records, letter_filter)]
 
-    assert found(DeadLetterFilter()) == [0, 1, 9]
-    assert found(DeadLetterFilter(reason="IS BAD")) == [0, 1]
+    assert offsets(DeadLetterFilter()) == [0, 1, 9]
+    assert offsets(DeadLetterFilter(reason="IS BAD")) == [0, 1]
     assert (
-        found(DeadLetterFilter(field="model"))
-        == found(DeadLetterFilter(model="other"))
-        == found(DeadLetterFilter(reason="no model file"))
+        offsets(DeadLetterFilter(field="model"))
+        == offsets(DeadLetterFilter(model="other"))
+        == offsets(DeadLetterFilter(reason="no model file"))
         == [9]
     )
-    assert found(DeadLetterFilter(field="out")) == []
-    assert found(DeadLetterFilter(since=START + timedelta(seconds=2))) == [1, 9]
-    assert found(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=1))) == [1]
-    assert found(
+    assert offsets(DeadLetterFilter(field="out")) == []
+    assert offsets(DeadLetterFilter(since=START + timedelta(seconds=2))) == [1, 9]
+    assert offsets(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=1))) == [1]
+    assert offsets(
         DeadLetterFilter(id=Position(topic="training.batches", partition=3, offset=9))
     ) == [9]
-    assert found(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=7))) == []
+    assert offsets(DeadLetterFilter(id=Position(topic=DLQ, partition=0, offset=7))) == []
 
 
 async def test_a_field_filter_matches_path_prefixes() -> None:
-    it = await world(b"bad")
-    (letter,) = it.letters()
-    record = it.topics[DLQ][0]
+    world = await make_world(b"bad")
+    (letter,) = world.letters()
+    record = world.topics[DLQ][0]
     inside = letter.info.model_copy(update={"field": "input.0.role"})
     assert [
         DeadLetterFilter(field=field).matches(record, inside)

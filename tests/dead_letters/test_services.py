@@ -1,5 +1,5 @@
-"""The real services on a real broker: what is odd, what is too large, and dead letters that cannot
-be written.
+"""The services on a real broker: malformed records, records over the size limit, and dead letters
+that cannot be written.
 """
 
 import json
@@ -50,33 +50,33 @@ def hello(event_id: str, **changed: Any) -> bytes:
 
 
 def by_source(letters: Sequence[Record]) -> dict[Position, Record]:
-    """Letters by where their records stood; there is one for each."""
-    found = {
-        notice.source: letter
+    """Index dead letters by the position of their record, one for each."""
+    letters_by_source = {
+        info.source: letter
         for letter in letters
-        if (notice := DeadLetterInfo.from_headers(letter.headers))
+        if (info := DeadLetterInfo.from_headers(letter.headers))
     }
-    assert len(found) == len(letters)
-    return found
+    assert len(letters_by_source) == len(letters)
+    return letters_by_source
 
 
 def assert_reconciled(
     records: Sequence[Record],
-    elsewhere: Counter[Position],
+    processed: Counter[Position],
     letters: dict[Position, Record],
     cases: Sequence[OddInput],
 ) -> None:
-    """Every record of the source is in one place, as often as it is there, and a dead letter is
-    what was sent.
+    """Check that every source record was either processed or dead-lettered, and that a dead letter
+    equals its record.
     """
-    told = {(case.key, case.value, case.headers): case for case in cases}
-    assert {told[record.key, record.value, record.headers].maker for record in records} == set(
+    case_of = {(case.key, case.value, case.headers): case for case in cases}
+    assert {case_of[record.key, record.value, record.headers].maker for record in records} == set(
         MAKERS
     )
-    assert {record.position for record in records} == elsewhere.keys() | letters.keys()
-    assert not elsewhere.keys() & letters.keys()
+    assert {record.position for record in records} == processed.keys() | letters.keys()
+    assert not processed.keys() & letters.keys()
     for record in records:
-        outcome = told[record.key, record.value, record.headers].outcome
+        outcome = case_of[record.key, record.value, record.headers].outcome
         assert outcome in ("either", "letter" if record.position in letters else "event")
         if letter := letters.get(record.position):
             assert (letter.key, letter.value, original_headers(letter.headers)) == (
@@ -104,11 +104,11 @@ async def test_every_malformed_record_has_a_dead_letter(broker_apart: str, tmp_p
         decode(record.value, record.headers, FeedbackScored).event
         for record in await read_all(broker_apart, FEEDBACK_SCORED)
     ]
-    places = Counter(event.received for event in events)
-    assert set(places.values()) == {1}
+    positions = Counter(event.received for event in events)
+    assert set(positions.values()) == {1}
     assert_reconciled(
         received,
-        places,
+        positions,
         by_source(await read_all(broker_apart, dead_letter_topic(FEEDBACK_RECEIVED))),
         cases,
     )
@@ -135,12 +135,12 @@ async def test_every_malformed_scored_record_has_a_dead_letter(
         for value in {change.key: change.value for change in changes}.values()
         if value
     ]
-    known = {entry.feedback_id for entry in entries}
-    places = Counter(record.position for record in records if identity(record) in known)
-    assert {entry.source for entry in entries} <= places.keys()
+    ids = {entry.feedback_id for entry in entries}
+    positions = Counter(record.position for record in records if identity(record) in ids)
+    assert {entry.source for entry in entries} <= positions.keys()
     assert_reconciled(
         records,
-        places,
+        positions,
         by_source(await read_all(broker_apart, dead_letter_topic(FEEDBACK_SCORED))),
         cases,
     )
@@ -154,17 +154,19 @@ def identity(record: Record) -> str | None:
 
 
 async def test_records_at_and_over_the_size_limit(broker_apart: str, tmp_path: Path) -> None:
-    """What the broker takes becomes an event or a letter, even where compression hid its size; more
-    is refused to the producer.
+    """Every record that the broker accepts becomes an event or a dead letter, even if compression
+    hid its size. The broker rejects larger records at the producer.
     """
     with pytest.raises(Misconfigured, match=r"feedback\.received does not take so large a record"):
         await put(
             broker_apart, FEEDBACK_RECEIVED, [(None, b"x" * MAX_APPLICATION_RECORD_BYTES, [])]
         )
-    room = MAX_APPLICATION_RECORD_BYTES - 200
-    largest = hello("largest", output="word " * 20).ljust(room)
+    max_value = MAX_APPLICATION_RECORD_BYTES - 200
+    largest = hello("largest", output="word " * 20).ljust(max_value)
     await put(
-        broker_apart, FEEDBACK_RECEIVED, [(b"k", largest, []), (b"k", b"x" * room, [("h", None)])]
+        broker_apart,
+        FEEDBACK_RECEIVED,
+        [(b"k", largest, []), (b"k", b"x" * max_value, [("h", None)])],
     )
     compressed = [b"y" * (6 << 20), hello("too-large", output="z" * (3 << 20))]
     producer = AIOKafkaProducer(
@@ -190,9 +192,9 @@ async def test_records_at_and_over_the_size_limit(broker_apart: str, tmp_path: P
     ]
     assert [event.event_id for event in events] == ["largest", "last"]
     letters = await read_all(broker_apart, dead_letter_topic(FEEDBACK_RECEIVED))
-    assert [letter.value for letter in letters] == [b"x" * room, *compressed]
-    notices = [DeadLetterInfo.from_headers(letter.headers) for letter in letters]
-    assert [notice and notice.error for notice in notices] == [
+    assert [letter.value for letter in letters] == [b"x" * max_value, *compressed]
+    infos = [DeadLetterInfo.from_headers(letter.headers) for letter in letters]
+    assert [info and info.error for info in infos] == [
         "Undecodable",
         "Undecodable",
         "TooLarge",
@@ -235,18 +237,18 @@ async def test_a_service_stops_instead_of_dropping_and_resumes(
         (("trace", b"1"),),
     )
     if name == "feedback":
-        said_of = {
+        event_ids = {
             decode(record.value, record.headers, FeedbackScored).event.event_id
             for record in await read_all(broker_apart, FEEDBACK_SCORED)
         }
     else:
         changes = await read_all(broker_apart, DATASET_ENTRIES)
-        said_of = {
+        event_ids = {
             DatasetEntry.model_validate_json(change.value).feedback_id.split("|")[-1]
             for change in changes
             if change.value
         }
-    assert said_of == {"a", "b"}
+    assert event_ids == {"a", "b"}
 
 
 async def test_a_record_without_key_and_value_can_be_dead_letter(broker_apart: str) -> None:

@@ -1,6 +1,4 @@
-"""Dead letters that cannot be written: a handler raises, so that nothing of the record is
-committed.
-"""
+"""Dead letters that cannot be written: the handler raises, so that the record is not committed."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -28,15 +26,15 @@ BROKEN = b'{"event_id": "e"'
 
 
 class FullTopicBus(MemoryBus):
-    """Takes everything but dead letters, until it is mended."""
+    """Rejects dead letters until `writable` is set."""
 
-    mended = False
+    writable = False
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        if topic.endswith(DEAD_LETTER_SUFFIX) and not self.mended:
-            raise BusUnavailable("no room")
+        if topic.endswith(DEAD_LETTER_SUFFIX) and not self.writable:
+            raise BusUnavailable("full")
         await super().send(topic, key, value, headers)
 
     async def send_nowait(
@@ -54,7 +52,7 @@ async def test_feedback_stops_without_a_commit() -> None:
     with pytest.raises(BusUnavailable):
         await (await feedback.handle(record))
     assert bus.topics == {}
-    bus.mended = True
+    bus.writable = True
     await (await feedback.handle(record))
     assert [letter.value for letter in bus.topics[FEEDBACK_RECEIVED + DEAD_LETTER_SUFFIX]] == [
         BROKEN
@@ -71,7 +69,7 @@ async def test_dataset_stops_without_a_commit() -> None:
     with pytest.raises(BusUnavailable):
         await asyncio.gather(*await dataset.handle(record, START))
     assert (bus.topics, table) == ({}, {})
-    bus.mended = True
+    bus.writable = True
     await asyncio.gather(*await dataset.handle(record, START))
     assert [letter.value for letter in bus.topics[FEEDBACK_SCORED + DEAD_LETTER_SUFFIX]] == [BROKEN]
 
@@ -79,7 +77,7 @@ async def test_dataset_stops_without_a_commit() -> None:
 @pytest.mark.xfail(
     strict=True,
     raises=UnicodeDecodeError,
-    reason="aiokafka takes header names for UTF-8; docs/dead-letters.md says what to do",
+    reason="aiokafka requires UTF-8 header names; docs/dead-letters.md has a workaround",
 )
 def test_a_header_name_that_is_not_utf8_can_be_read() -> None:
     producer = {"is_transactional": 0, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1}

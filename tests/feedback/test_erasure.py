@@ -1,4 +1,4 @@
-"""From a user who is to be forgotten to one request for each shard."""
+"""Withdrawal requests: from `UserForgotten` to one request for each shard."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ FEEDBACK = FORGOTTEN | {
     "output": "ratchet.UserForgotten.v1",
     "feedback_type": "thumbs_up",
 }
-PLACE = Position(topic="feedback.received", partition=2, offset=17)
+POSITION = Position(topic="feedback.received", partition=2, offset=17)
 
 
 def attributes(event_type: str) -> dict[str, str]:
@@ -49,9 +49,9 @@ def attributes(event_type: str) -> dict[str, str]:
 
 def record(data: Any, headers: Headers = ()) -> Record:
     return Record(
-        PLACE.topic,
-        PLACE.partition,
-        PLACE.offset,
+        POSITION.topic,
+        POSITION.partition,
+        POSITION.offset,
         b"ann",
         json.dumps(data).encode(),
         tuple(headers),
@@ -64,21 +64,21 @@ def binary(data: Any, event_type: str = UserForgotten.type_name()) -> Record:
     )
 
 
-def requests(place: Position = PLACE, **fields: Any) -> list[KeyedRequest]:
+def requests(position: Position = POSITION, **fields: Any) -> list[KeyedRequest]:
     forgotten = decode_user_forgotten(binary(FORGOTTEN | fields))
     assert forgotten is not None
-    return withdrawal_requests(forgotten, place, Policies(MODELS))
+    return withdrawal_requests(forgotten, position, Policies(MODELS))
 
 
 def test_the_event_type_tells_user_forgotten_from_feedback() -> None:
-    for said in (
+    for message in (
         binary(FORGOTTEN | {"colour": "ignored"}),
         record(
             attributes(UserForgotten.type_name()) | {"data": FORGOTTEN},
             [("content-type", b"application/cloudevents+json")],
         ),
     ):
-        forgotten = decode_user_forgotten(said)
+        forgotten = decode_user_forgotten(message)
         assert forgotten is not None
         assert (forgotten.event.user_id, forgotten.source) == ("ann", "/shop")
     for feedback in (
@@ -104,29 +104,32 @@ def test_a_request_without_a_user_is_refused_with_the_field() -> None:
 
 
 def test_every_shard_gets_a_request_under_its_key() -> None:
-    asked = requests(reason="asked by letter")
-    assert [(one.event.model, one.event.shard, one.key) for one in asked] == [
+    shard_requests = requests(reason="asked by letter")
+    assert [
+        (request.event.model, request.event.shard, request.key) for request in shard_requests
+    ] == [
         ("support", 0, "support#0"),
         ("support", 1, "support#1"),
         ("support", 2, "support#2"),
         ("sales", 0, "sales"),
     ]
-    assert {(one.event.user_id, one.event.forgotten, one.event.reason) for one in asked} == {
-        ("ann", "/shop|f", "asked by letter")
-    }
-    assert {one.event.received for one in asked} == {PLACE}
+    assert {
+        (request.event.user_id, request.event.forgotten, request.event.reason)
+        for request in shard_requests
+    } == {("ann", "/shop|f", "asked by letter")}
+    assert {request.event.received for request in shard_requests} == {POSITION}
 
 
 def test_a_named_model_is_the_only_one_requested() -> None:
-    assert [one.key for one in requests(model="sales")] == ["sales"]
+    assert [request.key for request in requests(model="sales")] == ["sales"]
     with pytest.raises(UnknownModel):
         requests(model="other")
 
 
 def test_requests_depend_on_the_event_and_its_position() -> None:
     assert requests() == requests()
-    elsewhere = requests(PLACE.model_copy(update={"partition": 3}))
-    assert len({one.event.event_id for one in (*requests(), *elsewhere)}) == 8
+    at_another_position = requests(POSITION.model_copy(update={"partition": 3}))
+    assert len({request.event.event_id for request in (*requests(), *at_another_position)}) == 8
 
 
 def test_a_too_long_id_with_its_source_is_refused() -> None:

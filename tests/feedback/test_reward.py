@@ -1,3 +1,5 @@
+"""Parts of a reward and their mean."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,14 +36,16 @@ TYPES = [
 )
 def test_reward_of_each_feedback_type(feedback_type: str, part: str | None, reward: float) -> None:
     parts = reward_parts(make_feedback(feedback_type, "a b", corrected_output="c d"), (), POLICY)
-    assert [found.name for found in parts] == ([part] if part else [])
+    assert [item.name for item in parts] == ([part] if part else [])
     assert mean_reward(parts) == reward
 
 
 def test_every_part_has_its_value_and_weight() -> None:
     policy = RewardPolicy(validation=3.0, action=1.0, correction=2.0, rules=0.5)
-    said = make_feedback("correction", "a b c d", corrected_output="a b c x", validation_score=0.9)
-    parts = reward_parts(said, ("cut_off", "format"), policy)
+    feedback = make_feedback(
+        "correction", "a b c d", corrected_output="a b c x", validation_score=0.9
+    )
+    parts = reward_parts(feedback, ("cut_off", "format"), policy)
     assert [(part.name, round(part.value, 9), part.weight, part.reason) for part in parts] == [
         ("validation", 0.8, 3.0, None),
         ("correction", -0.25, 2.0, None),
@@ -50,7 +54,7 @@ def test_every_part_has_its_value_and_weight() -> None:
 
 
 def test_a_correction_counts_by_the_share_of_changed_words() -> None:
-    """Of `a b c d` and `a b c x`, 6 of 8 words are common: a quarter changed."""
+    """`a b c d` and `a b c x` have 6 of 8 words in common: a quarter changed."""
     assert word_distance("a b c d", "a b c x") == 0.25
     assert word_distance("a b", "c d") == 1.0
     assert word_distance("a b", "a b") == 0.0
@@ -78,11 +82,13 @@ def test_word_distance_is_symmetric_and_a_share(before: str, after: str) -> None
 def test_parts_have_unique_names_and_are_in_range(
     feedback_type: str, output: str, score: float | None, weights: list[float], broken: list[Rule]
 ) -> None:
-    said = make_feedback(feedback_type, output, validation_score=score, corrected_output="right")
+    feedback = make_feedback(
+        feedback_type, output, validation_score=score, corrected_output="right"
+    )
     policy = RewardPolicy(
         validation=weights[0], action=weights[1], correction=weights[2], rules=weights[3]
     )
-    parts = reward_parts(said, broken, policy)
+    parts = reward_parts(feedback, broken, policy)
     assert len({part.name for part in parts}) == len(parts)
     assert all(-1.0 <= part.value <= 1.0 for part in parts)
     assert -1.0 <= mean_reward(parts) <= 1.0

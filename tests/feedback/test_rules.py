@@ -1,3 +1,5 @@
+"""Rules on the answer itself."""
+
 from services.feedback.rules import broken_rules, is_cut_off, is_repetitive
 from shared.config.answer_format import format_check
 from shared.config.reward_policy import RewardPolicy

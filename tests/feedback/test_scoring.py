@@ -1,3 +1,5 @@
+"""Scoring: from a record to a scored event, or an error with its field."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ FILE = ModelFile.model_validate(
     {"model": "support", "base": {"training": "base", "serving": "base.gguf"}, "shards": 4}
 )
 POLICIES = Policies(Models({"support": FILE}, Path()))
-SAID: dict[str, Any] = {
+EVENT: dict[str, Any] = {
     "event_id": "e",
     "occurred_at": "2026-01-01T00:00:00Z",
     "model": "support",
@@ -26,13 +28,13 @@ SAID: dict[str, Any] = {
 
 
 def record(headers: tuple[tuple[str, bytes], ...] = (), **changed: Any) -> Record:
-    return Record("feedback.received", 2, 17, None, json.dumps(SAID | changed).encode(), headers)
+    return Record("feedback.received", 2, 17, None, json.dumps(EVENT | changed).encode(), headers)
 
 
 def test_a_scored_event_has_the_feedback_and_its_scoring() -> None:
     scored = score(record(), POLICIES)
     event = scored.event
-    assert event.model_dump(mode="json", include=set(SAID)) == SAID
+    assert event.model_dump(mode="json", include=set(EVENT)) == EVENT
     assert (event.reward, event.policy.name, event.model_digest) == (1.0, "default", FILE.digest)
     assert (event.received.topic, event.received.partition, event.received.offset) == (
         "feedback.received",
@@ -131,14 +133,14 @@ def test_a_correction_in_a_wrong_format_is_refused() -> None:
         ).event.corrected_output
         == "{}"
     )
-    # What is not learnt need not be in the format: the field means nothing with other feedback.
+    # Other feedback types ignore the field, so its format does not matter.
     assert score(
         record(feedback_type="thumbs_up", corrected_output="so what"), policies
     ).event.reward == pytest.approx(1 / 3)
 
 
 def test_the_format_is_checked_before_redaction() -> None:
-    """The placeholder does not fit the pattern that the address does."""
+    """The address matches the pattern, the placeholder does not."""
     policies = with_reward(pattern="^[a-z.]+@[a-z.]+$")
     event = score(
         record(
@@ -151,17 +153,17 @@ def test_the_format_is_checked_before_redaction() -> None:
 
 
 def test_a_correction_is_measured_after_redaction() -> None:
-    """An address in other letters or a number in other groups is the same text afterwards: there is
-    nothing to learn from it.
+    """An address in another letter case and a number in other groups are the same text after
+    redaction, so there is nothing to learn.
     """
-    said: dict[str, Any] = {
+    texts: dict[str, Any] = {
         "output": "Write to Ann@Example.com or +49 30 1234567",
         "corrected_output": "Write to ann@example.com or 030 1234567",
     }
-    event = score(record(feedback_type="correction", **said), POLICIES).event
+    event = score(record(feedback_type="correction", **texts), POLICIES).event
     assert (event.output, event.reward) == (event.corrected_output, 0.0)
-    said["corrected_output"] = "Write to bob@example.com or 030 1234567"
-    assert -0.2 < score(record(feedback_type="correction", **said), POLICIES).event.reward < 0
+    texts["corrected_output"] = "Write to bob@example.com or 030 1234567"
+    assert -0.2 < score(record(feedback_type="correction", **texts), POLICIES).event.reward < 0
 
 
 def test_redactions_are_counted_by_kind() -> None:

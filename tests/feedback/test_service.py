@@ -1,3 +1,5 @@
+"""The feedback service on a real broker: scoring, dead letters, redaction."""
+
 import json
 from contextlib import aclosing
 from pathlib import Path
@@ -11,7 +13,7 @@ from shared.messaging.bus import Record
 from shared.messaging.codec import decode
 from shared.messaging.dead_letters import DeadLetterInfo
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_topic
-from tests.dataset.running import Headers, ServiceProcess, read, send
+from tests.dataset.service import Headers, ServiceProcess, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -38,15 +40,15 @@ def attributes(event_id: str) -> dict[str, str]:
 
 
 async def collect(broker: str, topic: str, model: str, count: int) -> list[Record]:
-    """The first `count` records of a topic that mention a model."""
-    found: list[Record] = []
+    """Return the first `count` records of a topic that mention a model."""
+    matching: list[Record] = []
     async with aclosing(read(broker, topic)) as records:
         async for record in records:
             if model.encode() in (record.value or b"") + (record.key or b""):
-                found.append(record)
-            if len(found) == count:
+                matching.append(record)
+            if len(matching) == count:
                 break
-    return found
+    return matching
 
 
 async def test_every_event_form_is_scored_and_others_dead_letter(
@@ -79,17 +81,17 @@ async def test_every_event_form_is_scored_and_others_dead_letter(
         *((key, value, [("trace", b"1"), ("trace", b"2")]) for value, _ in bad),
         (key, None, []),
     ]
-    running = ServiceProcess(
+    service = ServiceProcess(
         "feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}"
     )
-    await running.start()
+    await service.start()
     try:
         await send(broker, FEEDBACK_RECEIVED, sent)
         scored = await collect(broker, FEEDBACK_SCORED, model, 3)
         letters = await collect(broker, dead_letter_topic(FEEDBACK_RECEIVED), model, 4)
     finally:
-        status = running.stop()
-    assert status == 0, running.log
+        status = service.stop()
+    assert status == 0, service.log
     events = [decode(record.value, record.headers, FeedbackScored) for record in scored]
     assert [event.event.identity for event in events] == ["/app|binary", "/app|structured", "bare"]
     assert {(event.source, event.event.reward, event.event.shard) for event in events} == {
@@ -97,11 +99,11 @@ async def test_every_event_form_is_scored_and_others_dead_letter(
     }
     assert {record.key for record in scored} == {key}
     for letter, (value, field) in zip(letters, [*bad, (None, "")], strict=True):
-        notice = DeadLetterInfo.from_headers(letter.headers)
-        assert notice is not None
-        assert (letter.key, letter.value, notice.field) == (key, value, field)
-        assert (notice.topic, notice.service, notice.attempt) == (FEEDBACK_RECEIVED, "feedback", 1)
-        assert notice.reason
+        info = DeadLetterInfo.from_headers(letter.headers)
+        assert info is not None
+        assert (letter.key, letter.value, info.field) == (key, value, field)
+        assert (info.topic, info.service, info.attempt) == (FEEDBACK_RECEIVED, "feedback", 1)
+        assert info.reason
     assert letters[0].headers[:2] == (("trace", b"1"), ("trace", b"2"))
 
 
@@ -116,7 +118,7 @@ PERSONAL = {
 
 
 def personal(model: str, number: int, value: str) -> dict[str, Any]:
-    """An event that says a value in every field that can."""
+    """Build an event with a value in every field that can hold it."""
     return feedback_data(
         model,
         f"{number}-{value}",
@@ -148,35 +150,35 @@ async def test_no_personal_data_reaches_scored_feedback(broker: str, tmp_path: P
         )
         for number, value in enumerate(PERSONAL)
     ]
-    running = ServiceProcess(
+    service = ServiceProcess(
         "feedback", broker, tmp_path, RATCHET_FEEDBACK_GROUP=f"feedback-{model}"
     )
-    await running.start()
+    await service.start()
     try:
         await send(broker, FEEDBACK_RECEIVED, sent)
         scored = await collect(broker, FEEDBACK_SCORED, model, len(sent))
-        metrics = running.metrics
+        metrics = service.metrics
     finally:
-        status = running.stop()
-    assert status == 0, running.log
+        status = service.stop()
+    assert status == 0, service.log
     assert len(scored) == len(PERSONAL)
     for record in scored:
-        everything = b"|".join(
+        content = b"|".join(
             [record.key or b"", record.value or b"", *(value or b"" for _, value in record.headers)]
         ).decode()
         for value in PERSONAL:
-            assert value not in everything
-            assert value.replace(" ", "") not in everything
+            assert value not in content
+            assert value.replace(" ", "") not in content
     for kind in PERSONAL.values():
         assert f'ratchet_feedback_redactions_total{{kind="{kind}",model="{model}"}} 10.0' in metrics
-    assert not any(value in running.log for value in PERSONAL)
+    assert not any(value in service.log for value in PERSONAL)
 
 
 def envelope(number: int, value: str) -> list[tuple[str, bytes]]:
-    said = {
+    attributes = {
         "type": "app.feedback",
         "source": f"mailto:{value}",
         "id": f"{number}-{value}",
         "time": "2026-01-01T00:00:00Z",
     }
-    return [(f"ce_{name}", content.encode()) for name, content in said.items()]
+    return [(f"ce_{name}", content.encode()) for name, content in attributes.items()]

@@ -1,4 +1,4 @@
-"""What the intake answers over a real connection, with a stand-in for Kafka."""
+"""The intake over real connections, with a fake delivery."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ def events(count: int, size: int = 0) -> list[dict[str, Any]]:
 
 
 async def post(
-    client: httpx.AsyncClient, intake: RunningIntake, said: Any, **headers: str
+    client: httpx.AsyncClient, intake: RunningIntake, body: Any, **headers: str
 ) -> httpx.Response:
-    return await client.post(f"{intake.url}/v1/feedback", json=said, headers=headers)
+    return await client.post(f"{intake.url}/v1/feedback", json=body, headers=headers)
 
 
-async def raw(intake: RunningIntake, request: bytes) -> bytes:
-    """All that is answered until the connection ends."""
+async def send_raw(intake: RunningIntake, request: bytes) -> bytes:
+    """Send bytes and return everything until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", intake.port)
     writer.write(request)
     try:
@@ -48,11 +48,11 @@ async def test_accepted_events_are_delivered_over_keep_alive() -> None:
         )
         assert intake.kafka.delivered == ["e0", "e1", "e2"]
         assert (await post(client, intake, EVENT)).json() == {"accepted": 1, "event_ids": ["e"]}
-        said = generate_latest(intake.metrics.registry).decode()
-    assert 'ratchet_intake_requests_total{status="202"} 2.0' in said
-    assert "ratchet_intake_events_total 4.0" in said
-    assert "ratchet_intake_acknowledged_seconds_count 2.0" in said
-    assert "ratchet_intake_bytes_in_flight 0.0" in said
+        output = generate_latest(intake.metrics.registry).decode()
+    assert 'ratchet_intake_requests_total{status="202"} 2.0' in output
+    assert "ratchet_intake_events_total 4.0" in output
+    assert "ratchet_intake_acknowledged_seconds_count 2.0" in output
+    assert "ratchet_intake_bytes_in_flight 0.0" in output
 
 
 async def test_one_invalid_event_rejects_the_whole_request() -> None:
@@ -203,7 +203,7 @@ async def test_without_tokens_only_local_requests_are_accepted(headers: dict[str
 )
 async def test_malformed_and_old_http_requests(request_bytes: bytes, begins: bytes) -> None:
     async with running_intake() as intake:
-        assert (await raw(intake, request_bytes)).startswith(begins)
+        assert (await send_raw(intake, request_bytes)).startswith(begins)
 
 
 async def test_expect_100_continue_is_answered() -> None:
@@ -213,10 +213,10 @@ async def test_expect_100_continue_is_answered() -> None:
         f"application/json\r\nContent-Length: {len(body)}\r\n"
     )
     async with running_intake() as intake:
-        said = await raw(
+        output = await send_raw(
             intake, f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode() + body
         )
-    assert [line for line in said.split(b"\r\n") if line.startswith(b"HTTP/")] == [
+    assert [line for line in output.split(b"\r\n") if line.startswith(b"HTTP/")] == [
         b"HTTP/1.1 100 Continue",
         b"HTTP/1.1 202 Accepted",
     ]
@@ -231,7 +231,7 @@ async def test_a_body_that_does_not_arrive_frees_its_budget(
         b"application/json\r\nContent-Length: 9000\r\n\r\n"
     )
     async with running_intake() as intake, httpx.AsyncClient() as client:
-        assert await raw(intake, head + b"[") == b""
+        assert await send_raw(intake, head + b"[") == b""
         assert (await post(client, intake, events(1, 8_000))).status_code == 202
 
 
@@ -239,7 +239,7 @@ async def test_a_connection_over_the_limit_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
     async with running_intake() as intake, httpx.AsyncClient() as client:
         assert (await client.get(f"{intake.url}/healthz")).status_code == 200
-        answer = await raw(intake, b"")
+        answer = await send_raw(intake, b"")
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert b"\r\nRetry-After: 1\r\n" in answer
         assert (await client.get(f"{intake.url}/healthz")).status_code == 200
@@ -260,7 +260,7 @@ async def test_a_connection_without_a_whole_request_is_closed(
     monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
     async with running_intake() as intake:
         async with asyncio.timeout(5):
-            answer = await raw(intake, sent)
+            answer = await send_raw(intake, sent)
     assert answer.count(b"HTTP/1.1 200 OK") == sent.count(b"\r\n\r\n")
 
 
@@ -311,7 +311,7 @@ async def test_a_malformed_body_is_answered_and_frees_its_budget() -> None:
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
     async with running_intake() as intake, httpx.AsyncClient() as client:
-        answer = await raw(intake, head + b"no chunk\r\n")
+        answer = await send_raw(intake, head + b"no chunk\r\n")
         assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert b"application/problem+json" in answer
         assert (await post(client, intake, events(1, 8_000))).status_code == 202

@@ -1,6 +1,4 @@
-"""The intake of the service as it runs, on a real broker: what was answered 202 is in Kafka,
-whatever happens next.
-"""
+"""The service's intake on a real broker: an event answered 202 is in Kafka, also after a kill."""
 
 import asyncio
 import signal
@@ -30,19 +28,19 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 TOKEN = "a-token-that-may-send"
 
 
-class Sending:
-    """An application that posts to a service."""
+class Sender:
+    """An application that posts to the service."""
 
     def __init__(self, service: ServiceProcess, model: str, client: httpx.AsyncClient) -> None:
         self.service, self.model, self._client = service, model, client
 
-    async def post(self, said: Any) -> httpx.Response:
+    async def post(self, body: Any) -> httpx.Response:
         url = f"http://127.0.0.1:{self.service.port}/v1/feedback"
-        return await self._client.post(url, json=said, headers={"Authorization": f"Bearer {TOKEN}"})
+        return await self._client.post(url, json=body, headers={"Authorization": f"Bearer {TOKEN}"})
 
 
 @pytest.fixture
-async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
+async def sender(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sender]:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / f"{model}.yaml").write_text(
@@ -58,25 +56,25 @@ async def sending(own_broker: Broker, tmp_path: Path) -> AsyncIterator[Sending]:
     await service.start()
     try:
         async with httpx.AsyncClient(timeout=20) as client:
-            yield Sending(service, model, client)
+            yield Sender(service, model, client)
     finally:
         if service.process and service.process.poll() is None:
             service.kill()
 
 
 async def test_accepted_feedback_survives_a_hung_broker_and_a_kill(
-    own_broker: Broker, sending: Sending
+    own_broker: Broker, sender: Sender
 ) -> None:
-    model, accepted = sending.model, list[str]()
-    answer = await sending.post(
+    model, accepted = sender.model, list[str]()
+    answer = await sender.post(
         [feedback_data(model, f"e{number}", user_id="ada") for number in range(20)]
     )
     assert answer.status_code == 202, answer.text
     accepted += answer.json()["event_ids"]
-    refused = await sending.post(
+    rejected = await sender.post(
         [feedback_data(model, "never"), feedback_data(model, "neither", validation_score=7)]
     )
-    assert (refused.status_code, refused.json()["index"], refused.json()["field"]) == (
+    assert (rejected.status_code, rejected.json()["index"], rejected.json()["field"]) == (
         422,
         1,
         "validation_score",
@@ -85,28 +83,28 @@ async def test_accepted_feedback_survives_a_hung_broker_and_a_kill(
     assert own_broker.process
     own_broker.process.send_signal(signal.SIGSTOP)
     try:
-        away = await sending.post(feedback_data(model, "during", user_id="ada"))
-        assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+        unavailable = await sender.post(feedback_data(model, "during", user_id="ada"))
+        assert (unavailable.status_code, unavailable.headers["retry-after"]) == (503, "5")
     finally:
         own_broker.process.send_signal(signal.SIGCONT)
-    again = await sending.post(feedback_data(model, "during", user_id="ada"))
+    again = await sender.post(feedback_data(model, "during", user_id="ada"))
     assert again.status_code == 202, again.text
-    metrics = sending.service.metrics
+    metrics = sender.service.metrics
 
-    async def post_until_it_is_gone() -> None:
+    async def post_until_the_service_dies() -> None:
         for number in range(100_000):
-            answer = await sending.post([feedback_data(model, f"late{number}", user_id="ada")])
+            answer = await sender.post([feedback_data(model, f"late{number}", user_id="ada")])
             accepted.extend(answer.json()["event_ids"] if answer.status_code == 202 else [])
 
-    posting = asyncio.create_task(post_until_it_is_gone())
+    posting = asyncio.create_task(post_until_the_service_dies())
     await asyncio.sleep(0.5)
-    await asyncio.to_thread(sending.service.kill)
+    await asyncio.to_thread(sender.service.kill)
     with pytest.raises(httpx.TransportError):
         await posting
-    assert len(accepted) > 25, "some were accepted right before"
+    assert len(accepted) > 25, "some were accepted just before the kill"
 
     accepted.append("during")
-    seen = await arrived(own_broker.bootstrap_servers, model, set(accepted))
+    seen = await received_ids(own_broker.bootstrap_servers, model, set(accepted))
     assert not set(accepted) - seen
     assert not seen & {"never", "neither"}
     scored = await collect(own_broker.bootstrap_servers, FEEDBACK_SCORED, model, 20)
@@ -158,10 +156,8 @@ async def test_the_intake_can_be_disabled(broker: str, tmp_path: Path) -> None:
         service.kill()
 
 
-async def arrived(broker: str, model: str, expected: set[str]) -> set[str]:
-    """The ids of the events for a model that are in Kafka, once all that are expected are among
-    them.
-    """
+async def received_ids(broker: str, model: str, expected: set[str]) -> set[str]:
+    """Return the ids of a model's events in Kafka, once all expected ids are among them."""
     seen: set[str] = set()
     async with aclosing(read_topic(broker, FEEDBACK_RECEIVED)) as records:
         async for record in records:

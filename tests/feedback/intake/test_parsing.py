@@ -1,5 +1,5 @@
-"""From a body to records: whatever the service would put among the dead letters is refused, and
-nothing else is.
+"""Parsing of request bodies: the intake refuses exactly the events that the service would publish
+as dead letters.
 """
 
 import json
@@ -48,22 +48,22 @@ def refused(body: bytes, most_events: int = 10) -> tuple[int, dict[str, str | in
 
 
 def test_one_event_or_a_list_becomes_keyed_records() -> None:
-    (one,) = parse_events(
+    (single,) = parse_events(
         json.dumps(EVENT | {"user_id": "ada", "unknown": [1, None]}).encode(), 10, POLICIES
     )
-    assert (one.event_id, one.key, json.loads(one.value)) == (
+    assert (single.event_id, single.key, json.loads(single.value)) == (
         "e",
         b"ada",
         EVENT | {"user_id": "ada", "unknown": [1, None]},
     )
-    several = parse_events(
+    multiple = parse_events(
         json.dumps(
             [EVENT | {"event_id": f"e{number}", "conversation_id": "c"} for number in range(3)]
         ).encode(),
         3,
         POLICIES,
     )
-    assert [(entry.event_id, entry.key) for entry in several] == [
+    assert [(entry.event_id, entry.key) for entry in multiple] == [
         ("e0", b"c"),
         ("e1", b"c"),
         ("e2", b"c"),
@@ -90,7 +90,7 @@ def test_a_structured_cloud_event_is_one_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "field"),
+    ("changes", "field"),
     [
         ({"validation_score": 1.5}, "validation_score"),
         ({"feedback_type": "liked"}, "feedback_type"),
@@ -103,9 +103,9 @@ def test_a_structured_cloud_event_is_one_event() -> None:
     ],
 )
 def test_the_problem_names_the_first_invalid_event_and_field(
-    changed: dict[str, Any], field: str
+    changes: dict[str, Any], field: str
 ) -> None:
-    status, members = refused(json.dumps([EVENT, EVENT | changed, {}]).encode())
+    status, members = refused(json.dumps([EVENT, EVENT | changes, {}]).encode())
     assert status == 422
     assert members["index"] == 1
     assert str(members["field"]).startswith(field), members
@@ -156,7 +156,7 @@ odd = st.recursive(
 )
 FIELDS = [*EVENT, "validation_score", "corrected_output", "user_id", "tags", "data", "specversion"]
 events = st.builds(
-    lambda base, changed: {**base, **changed},
+    lambda base, changes: {**base, **changes},
     st.sampled_from([EVENT, EVENT | CORRECTED, {}]),
     st.dictionaries(
         st.sampled_from(
@@ -177,12 +177,14 @@ events = st.builds(
 
 
 @given(events | odd)
-def test_intake_and_service_accept_the_same_events(said: Any) -> None:
+def test_intake_and_service_accept_the_same_events(document: Any) -> None:
     try:
-        entries = parse_events(json.dumps([said]).encode(), 10, POLICIES)
+        entries = parse_events(json.dumps([document]).encode(), 10, POLICIES)
     except IntakeProblem:
         with pytest.raises(Unprocessable):
-            score(Record("feedback.received", 0, 0, None, json.dumps(said).encode(), ()), POLICIES)
+            score(
+                Record("feedback.received", 0, 0, None, json.dumps(document).encode(), ()), POLICIES
+            )
         return
     assert (
         score(

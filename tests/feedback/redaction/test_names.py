@@ -1,6 +1,4 @@
-"""People and places: the port with a finder that knows some, the real library where it is
-installed, and what is said where it is not.
-"""
+"""Names: a fake finder, Presidio if it is installed, and the error if it is not."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -19,8 +17,8 @@ from tests.feedback.feedback_events import make_feedback
 INSTALLED = find_spec("presidio_analyzer") is not None and find_spec("spacy") is not None
 
 
-class Acquaintances:
-    """Finds the people it was introduced to."""
+class ListedNames:
+    """Finds the people in its list."""
 
     def __init__(self) -> None:
         self.people: set[str] = set()
@@ -32,24 +30,27 @@ class Acquaintances:
 
 
 def test_names_are_replaced_if_the_policy_asks_for_it() -> None:
-    known = Acquaintances()
-    redactor = Redactor(RedactionPolicy(names=True), known)
-    said = make_feedback(input="I am Ada, ada@example.com", output="Dear Ada", user_id="Ada")
-    assert redactor.redact(said).feedback.output == "Dear Ada"
-    known.people.add("Ada")
-    found = redactor.redact(said)
-    assert (found.feedback.input, found.feedback.output) == (
+    find_names = ListedNames()
+    redactor = Redactor(RedactionPolicy(names=True), find_names)
+    feedback = make_feedback(input="I am Ada, ada@example.com", output="Dear Ada", user_id="Ada")
+    assert redactor.redact(feedback).feedback.output == "Dear Ada"
+    find_names.people.add("Ada")
+    result = redactor.redact(feedback)
+    assert (result.feedback.input, result.feedback.output) == (
         "I am <PERSON_1>, <EMAIL_1>",
         "Dear <PERSON_1>",
     )
-    assert found.counts == {"person": 3, "email": 1}
-    assert Redactor(RedactionPolicy(names=False), known).redact(said).feedback.output == "Dear Ada"
+    assert result.counts == {"person": 3, "email": 1}
+    assert (
+        Redactor(RedactionPolicy(names=False), find_names).redact(feedback).feedback.output
+        == "Dear Ada"
+    )
 
 
 def test_other_matches_are_not_names() -> None:
-    known = Acquaintances()
-    known.people.add("ada")
-    redactor = Redactor(RedactionPolicy(names=True), known)
+    find_names = ListedNames()
+    find_names.people.add("ada")
+    redactor = Redactor(RedactionPolicy(names=True), find_names)
     assert redactor.redact(make_feedback(output="ada@example.com")).feedback.output == "<EMAIL_1>"
 
 
@@ -69,7 +70,7 @@ def test_without_the_extra_the_service_refuses_to_start(
 
 
 @pytest.mark.skipif(not INSTALLED, reason="the extra `presidio` is not installed")
-@pytest.mark.filterwarnings("default")  # spaCy and what it imports warn about each other
+@pytest.mark.filterwarnings("default")  # spaCy and its dependencies warn about each other
 def test_presidio_finds_people_and_places(tmp_path: Path) -> None:
     from spacy.lang.en import English
 
@@ -81,9 +82,9 @@ def test_presidio_finds_people_and_places(tmp_path: Path) -> None:
     redactor = Redactor(
         RedactionPolicy(names=True), load_name_finder(str(tmp_path / "pipeline"), "en")
     )
-    found = redactor.redact(
+    result = redactor.redact(
         make_feedback(output="Dear Ada Lovelace (ada@example.com), come to London, Ada Lovelace")
     )
-    assert found.feedback.output == "Dear <PERSON_1> (<EMAIL_1>), come to <PLACE_1>, <PERSON_1>"
+    assert result.feedback.output == "Dear <PERSON_1> (<EMAIL_1>), come to <PLACE_1>, <PERSON_1>"
     with pytest.raises(Misconfigured, match="RATCHET_NAMES_PIPELINE: 'en_none' is neither"):
         load_name_finder("en_none", "en")

@@ -1,8 +1,10 @@
+"""Pseudonyms of identifiers."""
+
 from services.feedback.redaction.pseudonyms import pseudonym
 
 
 def test_pseudonyms_never_change() -> None:
-    """The first 16 digits of the SHA-256 of `ann@example.com`, as any other program computes them."""
+    """The first 16 digits of the SHA-256 of `ann@example.com`, computed independently."""
     assert pseudonym("user", "ann@example.com") == "user-71d4f55f72fa128d"
 
 

@@ -1,6 +1,4 @@
-"""Events after redaction: one number for one value everywhere, JSON that is still JSON, nothing
-changed twice, no text without end.
-"""
+"""Redacted events: consistent placeholders, intact JSON, idempotence, linear time."""
 
 import json
 from collections.abc import Callable
@@ -23,12 +21,12 @@ def redacted(**fields: Any) -> RedactedFeedback:
     return REDACTOR.redact(make_feedback(**fields))
 
 
-def left(text: str) -> str:
+def redact(text: str) -> str:
     return redacted(output=text).feedback.output
 
 
 def test_a_value_has_one_number_in_all_fields_and_spellings() -> None:
-    found = redacted(
+    result = redacted(
         feedback_type="correction",
         input=[
             {"role": "system", "content": "be kind"},
@@ -38,7 +36,7 @@ def test_a_value_has_one_number_in_all_fields_and_spellings() -> None:
         corrected_output="Dear bob@example.com, we call 030 / 1234567",
         tags={"reply_to": "bob@example.com", "finish_reason": "stop"},
     )
-    event = found.feedback
+    event = result.feedback
     assert [message.content for message in event.messages] == [
         "be kind",
         "I am <EMAIL_1>, not <EMAIL_2>",
@@ -46,23 +44,23 @@ def test_a_value_has_one_number_in_all_fields_and_spellings() -> None:
     assert event.output == "Dear <EMAIL_1>, we call <PHONE_1>"
     assert event.corrected_output == "Dear <EMAIL_2>, we call <PHONE_1>"
     assert event.tags == {"reply_to": "<EMAIL_2>", "finish_reason": "stop"}
-    assert found.counts == {"email": 5, "phone": 2}
+    assert result.counts == {"email": 5, "phone": 2}
 
 
 def test_an_event_without_matches_is_unchanged() -> None:
-    said = make_feedback(
+    feedback = make_feedback(
         output='{"queue":"harbor","order":"12345"}',
         input="Where is 12345?",
         user_id="ann",
         tags={"a": "b"},
     )
-    found = REDACTOR.redact(said, "/app")
-    assert found.feedback is said
-    assert (found.source, found.counts) == ("/app", {})
+    result = REDACTOR.redact(feedback, "/app")
+    assert result.feedback is feedback
+    assert (result.source, result.counts) == ("/app", {})
 
 
 def test_numbers_of_existing_placeholders_are_not_reused() -> None:
-    assert left("<EMAIL_1> wrote to ann@example.com") == "<EMAIL_1> wrote to <EMAIL_2>"
+    assert redact("<EMAIL_1> wrote to ann@example.com") == "<EMAIL_1> wrote to <EMAIL_2>"
 
 
 def test_a_placeholder_inside_a_key_hides_nothing_else() -> None:
@@ -70,12 +68,12 @@ def test_a_placeholder_inside_a_key_hides_nothing_else() -> None:
         "-----BEGIN PRIVATE KEY----- <EMAIL_1> AKIA" + "IOSFODNN7EXAMPLE -----END PRIVATE KEY-----"
     )
     assert (
-        left(text) == "-----BEGIN PRIVATE KEY----- <EMAIL_1> <SECRET_1> -----END PRIVATE KEY-----"
+        redact(text) == "-----BEGIN PRIVATE KEY----- <EMAIL_1> <SECRET_1> -----END PRIVATE KEY-----"
     )
 
 
 def test_identifiers_that_are_personal_data_get_pseudonyms() -> None:
-    found = REDACTOR.redact(
+    result = REDACTOR.redact(
         make_feedback(
             user_id="Ann@Example.com",
             conversation_id="whatsapp:+4915112345678",
@@ -84,13 +82,13 @@ def test_identifiers_that_are_personal_data_get_pseudonyms() -> None:
         ),
         "mailto:ann@example.com",
     )
-    event = found.feedback
+    event = result.feedback
     assert event.user_id == pseudonym("user", "ann@example.com")
     assert event.conversation_id == pseudonym("conversation", "whatsapp:+4915112345678")
     assert event.response_id == "r-1"
     assert event.event_id == pseudonym("event", "ann@example.com/7")
-    assert found.source == pseudonym("source", "mailto:ann@example.com")
-    assert found.counts == {"email": 3, "phone": 1}
+    assert result.source == pseudonym("source", "mailto:ann@example.com")
+    assert result.counts == {"email": 3, "phone": 1}
 
 
 def test_a_numeric_event_id_is_kept() -> None:
@@ -102,15 +100,14 @@ def test_a_numeric_event_id_is_kept() -> None:
     ("text", "expected"),
     [
         ('{"to": "ann@example.com"}', '{"to": "<EMAIL_1>"}'),
-        # What a line's end is written as does not stick to the address; what is not redacted stays
-        # to the byte.
+        # An escaped line end is no part of the address; other bytes stay unchanged.
         (
             '{ "a":"\\nann@example.com",  "b":1.50, "c":"\\u00fc" }',
             '{ "a":"\\n<EMAIL_1>",  "b":1.50, "c":"\\u00fc" }',
         ),
         ('{"a":"ann\\u0040example.com"}', '{"a":"<EMAIL_1>"}'),
         ('{"a":"ü ann@example.com"}', '{"a":"ü <EMAIL_1>"}'),
-        # Bare numbers become strings, or they would be no JSON.
+        # Bare numbers become strings, because a placeholder is no JSON number.
         ('{"card": 4111111111111111, "order": 12345}', '{"card": "<CARD_1>", "order": 12345}'),
         ("[2125551234, -1, 1e5]", '["<PHONE_1>", -1, 1e5]'),
         (
@@ -133,7 +130,7 @@ def test_a_numeric_event_id_is_kept() -> None:
     ],
 )
 def test_json_stays_json(text: str, expected: str) -> None:
-    assert left(text) == expected
+    assert redact(text) == expected
 
 
 VALUES = st.sampled_from(
@@ -217,31 +214,29 @@ def test_redaction_is_idempotent(before: str, after: str, tag: str | None) -> No
     )
 )
 def test_text_without_digits_and_signs_is_unchanged(text: str) -> None:
-    assert left(text) == text
+    assert redact(text) == text
 
 
 @given(st.lists(JSON, max_size=3) | st.dictionaries(TEXTS, JSON, max_size=3), st.booleans())
 def test_json_keeps_its_structure(document: Any, ascii_only: bool) -> None:
-    assert _shape(json.loads(left(json.dumps(document, ensure_ascii=ascii_only)))) == _shape(
-        document
-    )
+    assert _structure(
+        json.loads(redact(json.dumps(document, ensure_ascii=ascii_only)))
+    ) == _structure(document)
 
 
-def _shape(value: Any) -> Any:
-    """Lists and objects as they are nested; what a leaf or a key says may change, and keys that say
-    the same become one.
-    """
+def _structure(value: Any) -> Any:
+    """Return the nesting of lists and objects. Leaves and keys may change, and equal keys merge."""
     if isinstance(value, dict):
         return {"keys": bool(value)}
-    return [_shape(item) for item in value] if isinstance(value, list) else None
+    return [_structure(item) for item in value] if isinstance(value, list) else None
 
 
 @given(
     VALUES.filter(lambda value: not value.startswith("<")), st.sampled_from([" ", "\n", ", ", "\t"])
 )
 def test_an_isolated_value_is_found_in_every_context(value: str, gap: str) -> None:
-    assert left(f"so{gap}{value}{gap}it is") == f"so{gap}{left(value)}{gap}it is"
-    assert left(value) != value
+    assert redact(f"so{gap}{value}{gap}it is") == f"so{gap}{redact(value)}{gap}it is"
+    assert redact(value) != value
 
 
 HOSTILE: dict[str, Callable[[int], str]] = {
@@ -279,8 +274,8 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_time_is_linear_in_the_text(text: Callable[[int], str]) -> None:
-    """Eight times the text may take eight times the work, and twice that for what a machine adds; a
-    square would be sixty-four times.
+    """Eight times the text may take 16 times as long, which allows for noise; quadratic time would
+    be 64 times as long.
     """
     small, large = (min(_seconds(text(size)) for _ in range(3)) for size in (12_500, 100_000))
     assert large < 16 * small + 0.1
@@ -289,7 +284,7 @@ def test_time_is_linear_in_the_text(text: Callable[[int], str]) -> None:
 
 def _seconds(text: str) -> float:
     started = process_time()
-    left(text)
+    redact(text)
     return process_time() - started
 
 
@@ -297,7 +292,7 @@ def test_nested_json_strings_are_redacted() -> None:
     text = "ann@example.com"
     for _ in range(10):
         text = json.dumps([text])
-    inner = left(text)
+    inner = redact(text)
     for _ in range(10):
         inner = json.loads(inner)[0]
     assert inner == "<EMAIL_1>"
