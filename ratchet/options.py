@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Command line options shared by several commands, and their defaults."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +9,16 @@ from ratchet.local_stack.processes import Ports, local_url
 from shared.config.settings import KafkaSettings, read_settings
 from shared.kafka.security import Security, kafka_security
 
-State = Annotated[
-    Path, typer.Option(envvar="RATCHET_STATE", help="The folder that holds all state.")
-]
-ModelFiles = Annotated[
-    Path, typer.Option(envvar="RATCHET_MODELS", help="The folder of model files.")
-]
-Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="The folder of base models.")]
+State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="Folder of all state.")]
+ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="Folder of model files.")]
+Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="Folder of base models.")]
 Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
-Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="The registry's URL.")]
+Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="URL of the registry.")]
 Token = Annotated[
     str | None,
     typer.Option(
         envvar="RATCHET_TOKEN",
-        help="A token of the registry's; without one, that of the state folder, on this machine.",
+        help="Registry token; default for a local registry: the state folder's token.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -33,7 +29,5 @@ DEFAULT_REGISTRY = local_url(Ports.registry)
 
 
 def security_from_environment() -> Security:
-    """What the environment says of how to reach Kafka, as the services read it. Raises
-    SettingsError.
-    """
+    """Read the Kafka security settings from the environment. Raises SettingsError."""
     return kafka_security(read_settings(KafkaSettings))

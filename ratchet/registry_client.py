@@ -1,4 +1,4 @@
-"""The registry over HTTP, as any operator's tool would use it."""
+"""HTTP client of the registry, for commands and the demo. It uses the same API as other tools."""
 
 from typing import Any, Self
 from uuid import uuid4
@@ -9,14 +9,15 @@ from shared.errors import RatchetError, Unavailable
 
 
 class RegistryRequestRefused(RatchetError):
-    """The registry answered that it will not do this; the message is its own."""
+    """The registry rejected the request; the message is the registry's."""
 
 
 class RegistryClient:
-    """Reads versions and moves aliases, with a token if there is one; a context manager, which
-    closes its connections.
+    """Reads versions and moves aliases, with an optional token. A context manager that closes its
+    connections.
 
-    Raises Unavailable when the registry does not answer, Refused when it will not.
+    Raises Unavailable if the registry does not answer, RegistryRequestRefused if it rejects a
+    request.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
@@ -27,17 +28,17 @@ class RegistryClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *about: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         self._client.close()
 
     def get(self, path: str, **query: str) -> Any:
-        return self._ask("GET", path, params=query)
+        return self._request("GET", path, params=query)
 
     def get_all(self, path: str) -> list[Any]:
-        """All items of a list, page by page."""
+        """Return all items of a list, page by page."""
         items: list[Any] = []
         query = {"limit": "200"}
         while True:
@@ -48,40 +49,40 @@ class RegistryClient:
             query["cursor"] = page["next"]
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Asked for under a key of its own, so that what is sent again because a connection broke
-        is still one request.
+        """Post with a new idempotency key, so that a retry after a broken connection has no second
+        effect.
         """
-        return self._ask("POST", path, json=body, headers={"Idempotency-Key": f'"{uuid4()}"'})
+        return self._request("POST", path, json=body, headers={"Idempotency-Key": f'"{uuid4()}"'})
 
     def get_text(self, path: str) -> str:
-        """A page, as it is."""
+        """Return the body of a page."""
         response = self._client.get(path)
         response.raise_for_status()
         return response.text
 
-    def _ask(self, method: str, path: str, **about: Any) -> Any:
+    def _request(self, method: str, path: str, **arguments: Any) -> Any:
         try:
-            response = self._answer(method, path, **about)
+            response = self._send(method, path, **arguments)
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"the registry at {self._url} does not answer ({error}); is `ratchet up` running?"
             ) from error
         if response.is_error:
-            raise RegistryRequestRefused(_problem(response))
+            raise RegistryRequestRefused(_problem_text(response))
         return response.json()
 
-    def _answer(self, method: str, path: str, **about: Any) -> httpx.Response:
-        """The answer; asked for once more when a connection breaks before it is there, which moves
-        nothing twice.
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send a request, and once more if the connection breaks before the response. This is safe:
+        reads have no effect, and posts have an idempotency key.
         """
         try:
-            return self._client.request(method, path, **about)
+            return self._client.request(method, path, **arguments)
         except (httpx.RemoteProtocolError, httpx.ReadError):
-            return self._client.request(method, path, **about)
+            return self._client.request(method, path, **arguments)
 
 
-def _problem(response: httpx.Response) -> str:
-    """The words of RFC 9457 problem details."""
+def _problem_text(response: httpx.Response) -> str:
+    """Return title and detail of RFC 9457 problem details."""
     try:
         problem = response.json()
         return f"{problem['title']}: {problem['detail']}"

@@ -24,7 +24,7 @@ class RetryPolicy:
     seconds: float = 1.0
 
     async def call(
-        self, action: Callable[[], Awaitable[T]], log: Log, **fields: str | int | None
+        self, action: Callable[[], Awaitable[T]], log: Log | None = None, **fields: str | int | None
     ) -> T:
         """Return the result of the first successful attempt. `fields` describe the action in the
         log line of each failed attempt.
@@ -32,6 +32,8 @@ class RetryPolicy:
 
         def log_failure(state: RetryCallState) -> None:
             reason = str(state.outcome.exception()) if state.outcome else ""
+            if log is None:
+                return
             log.warning("retrying", attempt=state.attempt_number, reason=reason, **fields)
 
         retrying = AsyncRetrying(

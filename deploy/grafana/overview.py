@@ -28,13 +28,12 @@ from deploy.grafana.shared_queries import (
 FLAGS = "ratchet_training_reward_hacking|ratchet_dataset_feedback_jump|ratchet_registry_live_worse"
 
 ANSWERS = DashboardRow(
-    "Healthy? Learning? What changed last?",
+    "Summary",
     (
         stat_panel(
-            "Services ready",
-            "Of the four services, those of which at least one instance takes work. Below 4: "
-            "see `Healthy?` for which one, and its log "
-            "for why.",
+            "Ready services",
+            "Number of the four services with at least one ready instance. Below 4: the row "
+            "`Service health` shows which one is missing; see its log.",
             Query(
                 f"sum(max by (service) (ratchet_service_ready{{{NAMESPACE}}}))",
                 "ready",
@@ -46,10 +45,9 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Stalled for",
-            "The longest time without progress of an instance that has work to do. A run of "
-            "training reports at least at every step; "
-            "minutes mean that something hangs, and the instance's liveness probe is about "
-            "to fail.",
+            "Longest time without progress of an instance that has work to do. A training run "
+            "reports progress at least at every step; if this reaches minutes, the instance hangs "
+            "and its liveness probe is about to fail.",
             Query(f"max(ratchet_service_stalled_seconds{{{NAMESPACE}}})", "stalled", instant=True),
             unit="s",
             steps=((None, GREEN), (60, ORANGE), (300, RED)),
@@ -57,9 +55,9 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Alarms",
-            "Suspicions that are raised now: reward hacking, a jump in the mix of feedback, "
-            "a champion that does worse in live use. "
-            "Which, for which model: `Training` and `Registry and serving`.",
+            "Active alarms: reward hacking, a jump in the feedback mix, a champion that is worse "
+            "in live use. The dashboards `Training`, `Streams` and `Registry and serving` show "
+            "the models.",
             Query(
                 f'sum(max by (__name__, model, shard, kind) ({{__name__=~"{FLAGS}", {MODEL}}}))',
                 "alarms",
@@ -69,8 +67,8 @@ ANSWERS = DashboardRow(
             width=3,
         ),
         stat_panel(
-            "Served as decided",
-            "Whether every deploy target serves the champion's file, by its digest.",
+            "Champion served",
+            "`yes` if every deploy target serves the champion's file, compared by digest.",
             Query(f"min(ratchet_registry_serves_champion{{{MODEL}}})", "served", instant=True),
             states={1: ("yes", GREEN), 0: ("no", RED)},
             no_value="no target",
@@ -78,23 +76,23 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Verdicts",
-            "Runs that ended in the time range, by what the gate said. Only `inconclusive` "
-            "for long: there is little left to prove, or "
-            "too few held-out examples. Only `rejected`: look at who sends the feedback.",
+            "Runs that ended in the time range, by gate verdict. Only `inconclusive` for a long "
+            "time: little is left to improve, or there are too few held-out examples. Only "
+            "`rejected`: check who sends the feedback.",
             verdict_counts(instant=True),
             colours=OUTCOME_COLOURS,
             no_value="none ended",
             width=6,
         ),
         stat_panel(
-            "Version that answers",
-            "The number of each model's champion; 0 is the base.",
+            "Served version",
+            "Number of each model's champion; 0 is the base.",
             current_champion(),
             width=3,
         ),
         stat_panel(
             "Last change",
-            "How long ago a champion moved, up or down, to the minute.",
+            "Time since a champion last moved, up or down, with a precision of a minute.",
             seconds_since_champion_change(),
             unit="s",
             no_value="none in range",
@@ -104,25 +102,25 @@ ANSWERS = DashboardRow(
 )
 
 LEARNING = DashboardRow(
-    "Is it getting better?",
+    "Model quality",
     (
         time_series_panel(
-            "Reward of feedback",
-            "Mean reward of all feedback on a model's answers, from -1 to 1. It follows what "
-            "people say of what is served now.",
+            "Feedback reward",
+            "Mean reward of all feedback on a model's answers, from -1 to 1. It reflects users' "
+            "ratings of the served version.",
             feedback_reward(),
             width=8,
         ),
         time_series_panel(
-            "Champion against the version before it",
-            "Mean reward in live use, over as many rewards of each. A champion that stays "
-            "below for long is rolled back by the registry.",
+            "Champion and previous version",
+            "Mean reward in live use, over equal numbers of rewards. The registry rolls back a "
+            "champion that stays below for long.",
             *live_rewards(),
             width=8,
         ),
         bar_panel(
             "Verdicts over time",
-            "Runs that ended, by what the gate said.",
+            "Runs that ended, by gate verdict.",
             verdict_counts(),
             colours=OUTCOME_COLOURS,
         ),
@@ -130,19 +128,19 @@ LEARNING = DashboardRow(
 )
 
 CHANGES = DashboardRow(
-    "What changed last?",
+    "Changes",
     (
         state_timeline_panel(
-            "Version that answers, over time",
-            "The number of each model's champion. A new band is a promotion or a rollback; "
-            "why is in the registry's history of the model.",
+            "Served version over time",
+            "Number of each model's champion. A new band is a promotion or a rollback; the reason "
+            "is in the registry's history of the model.",
             Query(f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}"),
             width=16,
         ),
         bar_panel(
-            "Moves of the champion",
-            "Promotions and rollbacks, by who asked. A rollback by `monitor` means that live "
-            "use was worse.",
+            "Promotions and rollbacks",
+            "Promotions, and rollbacks by actor. A rollback by `monitor` means that the champion "
+            "was worse in live use.",
             Query(
                 "sum by (model) "
                 f"(increase(ratchet_registry_promotions_total{{{MODEL}}}[$__rate_interval]))",
@@ -155,9 +153,9 @@ CHANGES = DashboardRow(
             ),
         ),
         bar_gauge_panel(
-            "Which build runs",
-            "Instances by the version of Ratchet. Two of them for longer than an upgrade "
-            "takes: one did not come up.",
+            "Running builds",
+            "Instances by Ratchet version. Two versions for longer than an upgrade takes: an "
+            "instance did not start.",
             Query(
                 f"count by (version) (ratchet_build_info{{{NAMESPACE}}})",
                 "{{version}}",
@@ -166,9 +164,9 @@ CHANGES = DashboardRow(
             width=6,
         ),
         bar_gauge_panel(
-            "Up for",
-            "Time since the youngest instance of each service started. Short again and "
-            "again: it restarts.",
+            "Uptime",
+            "Time since the youngest instance of each service started. Repeatedly short: the "
+            "service restarts.",
             Query(
                 f"min by (service) (time() - process_start_time_seconds{{{NAMESPACE}}} and "
                 "on (instance) ratchet_build_info)",
@@ -179,8 +177,8 @@ CHANGES = DashboardRow(
             width=6,
         ),
         state_timeline_panel(
-            "On hold",
-            "While a model is on hold, nothing but a person moves its champion.",
+            "Holds",
+            "While a model is on hold, only an operator can move its champion.",
             Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}"),
             states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
             width=12,
@@ -189,20 +187,19 @@ CHANGES = DashboardRow(
 )
 
 HEALTH = DashboardRow(
-    "Healthy?",
+    "Service health",
     (
         state_timeline_panel(
             "Services",
-            "Whether an instance of each service takes work. Nothing at all: Prometheus does "
-            "not reach it.",
+            "Readiness of each service. No data: Prometheus cannot reach it.",
             Query(f"max by (service) (ratchet_service_ready{{{NAMESPACE}}})", "{{service}}"),
             states=READY_STATES,
             width=12,
         ),
         bar_panel(
             "Dead letters",
-            "Records that could not be processed, by topic. `ratchet dlq list` says why; "
-            "`ratchet dlq replay` puts them back.",
+            "Records that could not be processed, by topic. `ratchet dlq list` shows the reasons; "
+            "`ratchet dlq replay` replays them.",
             Query(
                 "sum by (topic) "
                 f"(increase(ratchet_dead_letters_total{{{NAMESPACE}}}[$__rate_interval]))",
@@ -211,14 +208,14 @@ HEALTH = DashboardRow(
             width=12,
         ),
         time_series_panel(
-            "Records that wait",
-            "What each consumer group has not committed yet. Growing without end: too few "
-            "instances, or one that is stuck.",
+            "Consumer lag",
+            "Records that each consumer group has not committed yet. Steady growth: too few "
+            "instances, or a stuck one.",
             Query(f"sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}}})", "{{group}}"),
             soft_min=0,
         ),
         time_series_panel(
-            "Feedback accepted",
+            "Accepted feedback",
             "Valid feedback per second, by model.",
             Query(
                 f"sum by (model) (rate(ratchet_feedback_received_total{{{MODEL}}}[$__rate_interval]))",
@@ -228,8 +225,8 @@ HEALTH = DashboardRow(
             soft_min=0,
         ),
         time_series_panel(
-            "From the fiftieth example to a verdict",
-            "The slowest tenth, over six hours. Long: the trainer waits for a window, for "
+            "Time from the fiftieth example to the verdict",
+            "90th percentile over six hours. If it is long, the trainer waits for a window, for "
             "the machine, or for another model's run.",
             Query(
                 "histogram_quantile(0.9, sum by (le, model) "

@@ -29,16 +29,16 @@ from deploy.grafana.shared_queries import (
 REGISTRIES = f'{NAMESPACE}, service="registry"'
 
 ANSWERS = DashboardRow(
-    "Does the right version answer? Does it do well?",
+    "Summary",
     (
         stat_panel(
-            "Version that answers",
-            "The number of each model's champion; 0 is the base.",
+            "Served version",
+            "Number of each model's champion; 0 is the base.",
             current_champion(),
         ),
         stat_panel(
-            "Served as decided",
-            "Whether each deploy target serves the champion's file, by its digest.",
+            "Champion served",
+            "`yes` if every deploy target serves the champion's file, compared by digest.",
             Query(
                 f"min by (model) (ratchet_registry_serves_champion{{{MODEL}}})",
                 "{{model}}",
@@ -49,7 +49,7 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Worse in live use",
-            "Whether the champion does worse than the version before it.",
+            "`yes` while the champion is worse than the previous version.",
             Query(
                 f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})",
                 "{{model}}",
@@ -60,16 +60,17 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "On hold",
-            "While a model is on hold, nothing but a person moves its champion: `ratchet "
-            "hold --help`.",
+            "While a model is on hold, only an operator can move its champion: `ratchet hold "
+            "--help`.",
             Query(
                 f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}", instant=True
             ),
             states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
         ),
         stat_panel(
-            "Deployments undone",
-            "In the time range. What answered before still does; the registry tries again.",
+            "Failed deployments",
+            "Deployments undone in the time range. The previous version keeps answering; the "
+            "registry retries.",
             Query(
                 f"round(sum(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__range])))",
                 "undone",
@@ -80,7 +81,7 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Last change",
-            "How long ago a champion moved, up or down, to the minute.",
+            "Time since a champion last moved, up or down, with a precision of a minute.",
             seconds_since_champion_change(),
             unit="s",
             no_value="none in range",
@@ -89,18 +90,18 @@ ANSWERS = DashboardRow(
 )
 
 SERVED = DashboardRow(
-    "Which version answers, where?",
+    "Serving",
     (
         state_timeline_panel(
-            "Decided",
-            "The number of each model's champion.",
+            "Champion",
+            "Number of each model's champion.",
             Query(f"max by (model) (ratchet_registry_champion_number{{{MODEL}}})", "{{model}}"),
             width=12,
         ),
         state_timeline_panel(
-            "Served",
-            "The number of the version that each target was last seen to serve. It follows "
-            "what is decided within seconds.",
+            "Served version over time",
+            "Number of the version that each target served at the last check. It follows the "
+            "champion within seconds.",
             Query(
                 f"max by (model, target) (ratchet_registry_served_number{{{MODEL}}})",
                 "{{model}} {{target}}",
@@ -119,7 +120,7 @@ SERVED = DashboardRow(
         ),
         bar_panel(
             "Rollbacks",
-            "By who asked: an operator, or the monitor of live use.",
+            "Rollbacks by actor: an operator, or the monitor of live use.",
             Query(
                 "sum by (model, actor) "
                 f"(increase(ratchet_registry_rollbacks_total{{{MODEL}}}[$__rate_interval]))",
@@ -131,34 +132,33 @@ SERVED = DashboardRow(
 )
 
 IN_USE = DashboardRow(
-    "How does it do in use?",
+    "Champion in live use",
     (
         time_series_panel(
-            "Champion against the version before it",
-            "Mean reward in live use, over as many rewards of each.",
+            "Champion and previous version",
+            "Mean reward in live use, over equal numbers of rewards.",
             *live_rewards(),
             width=12,
         ),
         time_series_panel(
             "Evidence that the champion is worse",
-            "The wealth of a test that may be looked at at any time. At 1 nothing is known; "
-            "from 1 / `monitor.error` of the model file on, "
-            "50 by default, the champion is called worse and rolled back.",
+            "E-value of an anytime-valid test. 1 means no evidence; at 1 / `monitor.error` of the "
+            "model file, 50 by default, the champion is declared worse and rolled back.",
             Query(f"max by (model) (ratchet_registry_live_wealth{{{MODEL}}})", "{{model}}"),
             steps=((None, GREEN), (10, ORANGE), (50, RED)),
             logarithmic=True,
             width=12,
         ),
         state_timeline_panel(
-            "Worse in live use",
-            "Raised while the champion does worse than the version before it.",
+            "Worse in live use over time",
+            "Raised while the champion is worse than the previous version.",
             Query(f"max by (model) (ratchet_registry_live_worse{{{MODEL}}})", "{{model}}"),
             states=ALARM_STATES,
             width=12,
         ),
         state_timeline_panel(
-            "On hold",
-            "While a model is on hold, nothing but a person moves its champion.",
+            "Holds",
+            "While a model is on hold, only an operator can move its champion.",
             Query(f"max by (model) (ratchet_registry_on_hold{{{MODEL}}})", "{{model}}"),
             states={0: ("free", GREEN), 1: ("on hold", ORANGE)},
             width=12,
@@ -167,21 +167,20 @@ IN_USE = DashboardRow(
 )
 
 TRIALS = DashboardRow(
-    "How does a challenger do?",
+    "Canary rollout",
     (
         state_timeline_panel(
-            "On trial",
-            "While some users try a challenger beside the champion. Only models with a "
-            "`canary` have trials.",
+            "Canary rollouts",
+            "Times at which some users got a challenger instead of the champion. Only models with "
+            "`canary` in the model file have rollouts.",
             Query(f"max by (model) (ratchet_registry_on_trial{{{MODEL}}})", "{{model}}"),
             states={0: ("no", GREY), 1: ("on trial", BLUE)},
             width=8,
         ),
         time_series_panel(
             "Evidence on the challenger",
-            "The wealth of two tests, that it is worse and that it is better. At 1 nothing "
-            "is known; at 1 / `canary.error` of the model "
-            "file, 50 by default, it is withdrawn or promoted.",
+            "E-values of two tests: worse and better. 1 means no evidence; at 1 / `canary.error` "
+            "of the model file, 50 by default, the challenger is withdrawn or promoted.",
             Query(
                 f"max by (model, direction) (ratchet_registry_trial_wealth{{{MODEL}}})",
                 "{{model}} {{direction}}",
@@ -189,9 +188,9 @@ TRIALS = DashboardRow(
             logarithmic=True,
         ),
         bar_panel(
-            "Challengers withdrawn",
-            "Quarantined: users said that it was worse, and nothing more is learned from its "
-            "batch. Not: no target could serve it in time.",
+            "Withdrawn challengers",
+            "Quarantined: users rated the challenger worse, and its batch is not used again. Not "
+            "quarantined: no target could serve the challenger in time.",
             Query(
                 "sum by (model, quarantined) "
                 f"(increase(ratchet_registry_withdrawals_total{{{MODEL}}}[$__rate_interval]))",
@@ -202,12 +201,12 @@ TRIALS = DashboardRow(
 )
 
 DEPLOYMENTS = DashboardRow(
-    "How does it get there?",
+    "Deployments",
     (
         bar_gauge_panel(
-            "A deployment takes",
-            "From the move to the verified switch, by target, in the time range: half of "
-            "them, and nine in ten.",
+            "Deployment time",
+            "Time from the decision to the verified switch, by target, in the time range: median "
+            "and 90th percentile.",
             *(
                 Query(
                     f"histogram_quantile({share}, sum by (le, model, target) "
@@ -215,14 +214,14 @@ DEPLOYMENTS = DashboardRow(
                     f"{{{{model}}}} {{{{target}}}} {name}",
                     instant=True,
                 )
-                for share, name in ((0.5, "half"), (0.9, "nine in ten"))
+                for share, name in ((0.5, "p50"), (0.9, "p90"))
             ),
             unit="s",
         ),
         bar_panel(
-            "Deployments undone",
-            "By target and the step that failed. `probe`: the target does not answer; "
-            "`verify`: it does not answer as it was evaluated.",
+            "Failed deployments by step",
+            "By target and failed step. `probe`: the target does not answer; `verify`: it answers "
+            "differently than in the evaluation.",
             Query(
                 "sum by (model, target, step) "
                 f"(increase(ratchet_registry_deployment_failures_total{{{MODEL}}}[$__rate_interval]))",
@@ -230,9 +229,9 @@ DEPLOYMENTS = DashboardRow(
             ),
         ),
         time_series_panel(
-            "Outcomes that wait",
-            "What the trainer said and the registry has not taken in, and live feedback that "
-            "is not counted yet.",
+            "Registry lag",
+            "Training outcomes that the registry has not consumed yet, and live feedback that it "
+            "has not counted yet.",
             Query(
                 f"sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, "
                 'group=~"ratchet-registry.*"})',
@@ -241,9 +240,9 @@ DEPLOYMENTS = DashboardRow(
             soft_min=0,
         ),
         bar_panel(
-            "Adapters removed",
-            "By the retention rule of the model file: of versions, and of candidates that "
-            "became none.",
+            "Removed adapters",
+            "Adapters removed by the retention rule of the model file, of versions and of "
+            "rejected candidates.",
             Query(
                 "sum by (model, kind) "
                 f"(increase(ratchet_registry_adapters_removed_total{{{MODEL}}}[$__rate_interval]))",
@@ -251,9 +250,9 @@ DEPLOYMENTS = DashboardRow(
             ),
         ),
         bar_gauge_panel(
-            "Disk in use",
-            "Of what the registry writes to: merged models, its database, the object store "
-            "where they are local.",
+            "Disk usage",
+            "Disks that the registry writes to: merged models, and the database and the object "
+            "store if they are local.",
             Query(
                 f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{REGISTRIES}}} / "
                 f"ratchet_disk_size_bytes{{{REGISTRIES}}})",
@@ -265,8 +264,8 @@ DEPLOYMENTS = DashboardRow(
         ),
         time_series_panel(
             "Memory",
-            "Resident memory of each registry. A merge needs about as much as the largest "
-            "tensor, many times over.",
+            "Resident memory of each registry. A merge needs a multiple of the largest tensor's "
+            "size.",
             Query(f"process_resident_memory_bytes{{{REGISTRIES}}}", "{{instance}}"),
             unit="bytes",
             soft_min=0,

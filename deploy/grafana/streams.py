@@ -24,11 +24,11 @@ STREAMS = f'{NAMESPACE}, service=~"feedback|dataset"'
 GROUPS = f'{NAMESPACE}, group=~"ratchet-feedback|ratchet-dataset"'
 
 ANSWERS = DashboardRow(
-    "Do the streams keep up? Does feedback arrive? Does a batch close?",
+    "Summary",
     (
         stat_panel(
-            "Streams ready",
-            "Instances of the two services that take work.",
+            "Ready instances",
+            "Ready instances of the feedback and dataset services.",
             Query(
                 f"sum by (service) (ratchet_service_ready{{{STREAMS}}})",
                 "{{service}}",
@@ -38,8 +38,8 @@ ANSWERS = DashboardRow(
             no_value="none",
         ),
         stat_panel(
-            "Records that wait",
-            "What the two consumer groups have not committed yet.",
+            "Consumer lag",
+            "Records that the two consumer groups have not committed yet.",
             Query(
                 f"sum by (group) (ratchet_consumer_lag_records{{{GROUPS}}})",
                 "{{group}}",
@@ -48,7 +48,7 @@ ANSWERS = DashboardRow(
             steps=((None, GREEN), (1_000, ORANGE), (100_000, RED)),
         ),
         stat_panel(
-            "Accepted",
+            "Accepted feedback",
             "Valid feedback in the time range.",
             Query(
                 f"sum by (model) (increase(ratchet_feedback_received_total{{{MODEL}}}[$__range]))",
@@ -60,12 +60,12 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Dead letters",
-            "Records of the two streams that could not be processed, in the time range. "
-            "`ratchet dlq list` says why.",
+            "Records of feedback.received and feedback.scored that could not be processed, in the "
+            "time range. `ratchet dlq list` shows the reasons.",
             Query(
                 f"sum(increase(ratchet_dead_letters_total{{{NAMESPACE}, "
                 'topic=~"feedback.received|feedback.scored"}[$__range]))',
-                "letters",
+                "dead letters",
                 instant=True,
             ),
             steps=((None, GREEN), (1, ORANGE), (100, RED)),
@@ -84,8 +84,8 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Newest batch",
-            "Age of the newest example of each model's newest batch. Old although feedback "
-            "arrives: see what becomes of it.",
+            "Age of the newest example in each model's newest batch. If it is old although "
+            "feedback arrives, look at the row `Batches`.",
             Query(
                 f"time() - max by (model) (ratchet_dataset_newest_batch_timestamp_seconds{{{MODEL}}})",
                 "{{model}}",
@@ -99,7 +99,7 @@ ANSWERS = DashboardRow(
 )
 
 FEEDBACK = DashboardRow(
-    "What do people say?",
+    "Feedback",
     (
         time_series_panel(
             "Feedback by kind",
@@ -114,17 +114,17 @@ FEEDBACK = DashboardRow(
         ),
         time_series_panel("Reward", "Mean reward of feedback, from -1 to 1.", feedback_reward()),
         heatmap_panel(
-            "Rewards given",
-            "How many rewards fell into each range.",
+            "Reward distribution",
+            "Number of rewards in each range.",
             Query(
                 f"sum by (le) (increase(ratchet_feedback_reward_bucket{{{MODEL}}}[$__rate_interval]))",
                 "{{le}}",
             ),
         ),
         bar_panel(
-            "Refused",
-            "Records that became dead letters, by what was wrong with them. `UnknownModel`: "
-            "no model file declares what they name.",
+            "Rejected feedback",
+            "Dead-lettered records, by error. `UnknownModel`: no model file declares the model of "
+            "the feedback.",
             Query(
                 "sum by (reason) "
                 f"(increase(ratchet_feedback_refused_total{{{NAMESPACE}}}[$__rate_interval]))",
@@ -133,8 +133,8 @@ FEEDBACK = DashboardRow(
             width=12,
         ),
         bar_panel(
-            "Personal data taken out",
-            "Pieces that were replaced before anything was stored, by kind.",
+            "Redacted personal data",
+            "Items of personal data redacted before storage, by kind.",
             Query(
                 "sum by (model, kind) "
                 f"(increase(ratchet_feedback_redactions_total{{{MODEL}}}[$__rate_interval]))",
@@ -146,11 +146,12 @@ FEEDBACK = DashboardRow(
 )
 
 OVER_HTTP = DashboardRow(
-    "Does feedback arrive over HTTP?",
+    "HTTP intake",
     (
         bar_panel(
-            "Requests by answer",
-            "202 is in Kafka; 422 names what is wrong; 429 and 503 are to be sent again.",
+            "Requests by status",
+            "202: the events are in Kafka; 422: invalid, the response names the error; 429 and "
+            "503: the client should retry.",
             Query(
                 "sum by (status) "
                 f"(increase(ratchet_intake_requests_total{{{NAMESPACE}}}[$__rate_interval]))",
@@ -159,8 +160,8 @@ OVER_HTTP = DashboardRow(
             width=12,
         ),
         time_series_panel(
-            "Events accepted",
-            "Events per second that were answered 202.",
+            "Accepted events",
+            "Events per second in requests answered with 202.",
             Query(
                 f"sum(rate(ratchet_intake_events_total{{{NAMESPACE}}}[$__rate_interval]))",
                 "accepted",
@@ -170,24 +171,24 @@ OVER_HTTP = DashboardRow(
             width=12,
         ),
         time_series_panel(
-            "Kafka acknowledges in",
-            "From a valid request to the acknowledgement: half of them, and nine in ten.",
+            "Kafka acknowledgement latency",
+            "Time from a valid request to Kafka's acknowledgement, median and 90th percentile.",
             *(
                 Query(
                     f"histogram_quantile({share}, sum by (le) "
                     f"(increase(ratchet_intake_acknowledged_seconds_bucket{{{NAMESPACE}}}[$__rate_interval])))",
                     name,
                 )
-                for share, name in ((0.5, "half"), (0.9, "nine in ten"))
+                for share, name in ((0.5, "p50"), (0.9, "p90"))
             ),
             unit="s",
             soft_min=0,
             width=12,
         ),
         time_series_panel(
-            "Under way",
-            "Bytes of requests that are not answered yet. At "
-            "`RATCHET_INTAKE_IN_FLIGHT_BYTES`, more is answered 429.",
+            "Bytes in flight",
+            "Bytes of requests that are not answered yet. At `RATCHET_INTAKE_IN_FLIGHT_BYTES`, "
+            "further requests get status 429.",
             Query(
                 f"max by (instance) (ratchet_intake_bytes_in_flight{{{NAMESPACE}}})",
                 "{{instance}}",
@@ -200,12 +201,12 @@ OVER_HTTP = DashboardRow(
 )
 
 BATCHES = DashboardRow(
-    "What becomes of it?",
+    "Batches",
     (
         bar_panel(
             "Decisions",
-            "Scored events by decision and reason. What is dropped is dropped for a reason "
-            "that is counted here.",
+            "Scored events by decision and reason. Every dropped event is counted here with its "
+            "reason.",
             Query(
                 "sum by (decision, reason) "
                 f"(increase(ratchet_dataset_decisions_total{{{MODEL}}}[$__rate_interval]))",
@@ -214,9 +215,9 @@ BATCHES = DashboardRow(
             width=12,
         ),
         bar_gauge_panel(
-            "How full the next batch is",
-            "Training examples that wait, as a share of those that fill a batch. Full and "
-            "not closed: what waits is held back.",
+            "Next batch",
+            "Pending training examples as a share of the batch size. If it is full and does not "
+            "close, the pending examples are deferred.",
             Query(
                 f"max by (model, shard) (ratchet_dataset_pending_examples{{{MODEL}}}) / on "
                 "(model) group_left () "
@@ -228,9 +229,9 @@ BATCHES = DashboardRow(
             width=6,
         ),
         bar_gauge_panel(
-            "Held back",
-            "Examples that may not enter a batch yet, by reason: limits on a user's "
-            "influence, or the user is new.",
+            "Deferred examples",
+            "Examples deferred from the batch, by reason: limits on a user's influence, or a new "
+            "user.",
             Query(
                 f"max by (model, shard, reason) (ratchet_dataset_held_back_examples{{{MODEL}}})",
                 "{{model}} shard {{shard}}: {{reason}}",
@@ -240,10 +241,10 @@ BATCHES = DashboardRow(
             width=6,
         ),
         state_timeline_panel(
-            "The mix of feedback has jumped",
-            "Raised while the share of a kind of feedback is far from what it was: perhaps a "
-            "campaign. Look at who sends it. A kind is "
-            "shown once it has been raised.",
+            "Feedback mix alarm",
+            "Raised while the share of a kind of feedback differs strongly from its previous "
+            "level, which may indicate a campaign. Check who sends it. A kind appears after its "
+            "first alarm.",
             Query(
                 f"max by (model, shard, kind) (ratchet_dataset_feedback_jump{{{MODEL}}})",
                 "{{model}} shard {{shard}}: {{kind}}",
@@ -252,8 +253,8 @@ BATCHES = DashboardRow(
             width=12,
         ),
         bar_panel(
-            "Batches closed, users forgotten",
-            "Batches, and withdrawals of a user's feedback, one for each shard.",
+            "Closed batches and withdrawals",
+            "Batches, and withdrawals of a user's feedback, counted once per shard.",
             Query(
                 "sum by (model) "
                 f"(increase(ratchet_dataset_batches_total{{{MODEL}}}[$__rate_interval]))",
@@ -270,18 +271,18 @@ BATCHES = DashboardRow(
 )
 
 HEALTH = DashboardRow(
-    "Do the streams keep up?",
+    "Stream health",
     (
         state_timeline_panel(
             "Instances",
-            "Whether each instance takes work.",
+            "Readiness of each instance.",
             Query(f"ratchet_service_ready{{{STREAMS}}}", "{{service}} {{instance}}"),
             states=READY_STATES,
             width=12,
         ),
         time_series_panel(
-            "Records that wait",
-            "By group and topic. Growing: more instances, up to the partitions of the topic.",
+            "Consumer lag",
+            "By group and topic. If it grows, add instances, up to the number of partitions.",
             Query(
                 f"sum by (group, topic) (ratchet_consumer_lag_records{{{GROUPS}}})",
                 "{{group}} {{topic}}",
@@ -290,9 +291,9 @@ HEALTH = DashboardRow(
             width=12,
         ),
         time_series_panel(
-            "Without progress",
-            "While there is work, the time since the last commit. Beyond a minute an "
-            "instance counts as stalled, and its liveness fails.",
+            "Time without progress",
+            "Time since the last commit while there is work. After one minute an instance counts "
+            "as stalled and its liveness probe fails.",
             Query(
                 f"max by (service, instance) (ratchet_service_stalled_seconds{{{STREAMS}}})",
                 "{{service}} {{instance}}",
@@ -303,30 +304,30 @@ HEALTH = DashboardRow(
         ),
         bar_panel(
             "Rebalances",
-            "Each stops the stream until its state is back. Many without a deployment: "
-            "sessions time out.",
+            "Each rebalance stops the stream until its state is recovered. Many without a "
+            "deployment indicate session timeouts.",
             Query(
                 f"sum by (service) (increase(faust_rebalances_total{{{STREAMS}}}[$__rate_interval]))",
                 "{{service}}",
             ),
         ),
         time_series_panel(
-            "Events in hand",
-            "Events that a stream has taken and not finished.",
+            "Events in progress",
+            "Events that a stream has received and not finished.",
             Query(f"sum by (service) (faust_events_active{{{STREAMS}}})", "{{service}}"),
             soft_min=0,
         ),
         time_series_panel(
             "Memory",
-            "Resident memory of each instance. The dataset's grows with the examples that "
-            "wait and with the de-duplication window.",
+            "Resident memory of each instance. The dataset service's memory grows with the "
+            "pending examples and the deduplication window.",
             Query(f"process_resident_memory_bytes{{{STREAMS}}}", "{{service}} {{instance}}"),
             unit="bytes",
             soft_min=0,
         ),
         time_series_panel(
-            "Processor",
-            "Cores in use. One instance uses one core at most: at 1, add instances.",
+            "CPU",
+            "Cores in use. An instance uses at most one core: at 1, add instances.",
             Query(
                 f"rate(process_cpu_seconds_total{{{STREAMS}}}[$__rate_interval])",
                 "{{service}} {{instance}}",
@@ -335,8 +336,9 @@ HEALTH = DashboardRow(
             soft_min=0,
         ),
         time_series_panel(
-            "A delivery takes",
-            "Mean time of the newest deliveries to Kafka. Long: the broker is slow, or far away.",
+            "Delivery time",
+            "Mean duration of the most recent deliveries to Kafka. If it is long, the broker is "
+            "slow or far away.",
             Query(f"max by (service) (faust_send_seconds{{{STREAMS}}})", "{{service}}"),
             unit="s",
             soft_min=0,

@@ -26,11 +26,11 @@ from deploy.grafana.shared_queries import (
 TRAINERS = f'{NAMESPACE}, service="trainer"'
 
 ANSWERS = DashboardRow(
-    "Does it train? Does it learn? Does anything wait?",
+    "Summary",
     (
         stat_panel(
-            "Runs in hand",
-            "Models with a run that has begun and not ended.",
+            "Active runs",
+            "Models with an active training run.",
             Query(
                 f"sum(max by (model) (ratchet_training_in_progress{{{MODEL}}}))",
                 "runs",
@@ -40,7 +40,7 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Verdicts",
-            "Runs that ended in the time range, by what the gate said.",
+            "Runs that ended in the time range, by gate verdict.",
             verdict_counts(instant=True),
             colours=OUTCOME_COLOURS,
             no_value="none ended",
@@ -48,8 +48,8 @@ ANSWERS = DashboardRow(
         ),
         stat_panel(
             "Reward hacking",
-            "Models whose reward rises while held-out answers do not get likelier: promotion "
-            "is stopped until a person has looked.",
+            "Models whose reward rises while the held-out score does not: promotions are blocked "
+            "until an operator decides.",
             Query(
                 f"sum(max by (model) (ratchet_training_reward_hacking{{{MODEL}}}))",
                 "models",
@@ -59,15 +59,15 @@ ANSWERS = DashboardRow(
             no_value="none",
         ),
         stat_panel(
-            "Batches that wait",
+            "Waiting batches",
             "Batches whose lane's training window is closed.",
             Query(f"sum(ratchet_training_batches_waiting{{{NAMESPACE}}})", "batches", instant=True),
             steps=((None, GREEN), (5, ORANGE)),
             width=3,
         ),
         stat_panel(
-            "Window opens",
-            "When the next of them may begin.",
+            "Next window",
+            "Time at which the next waiting batch may start.",
             Query(
                 f"1000 * min(ratchet_training_window_opens_seconds{{{NAMESPACE}}} > 0)",
                 "opens",
@@ -78,8 +78,8 @@ ANSWERS = DashboardRow(
             width=3,
         ),
         stat_panel(
-            "Trainers ready",
-            "Instances that take work, one for each GPU or machine.",
+            "Ready trainers",
+            "Ready instances, one for each GPU or machine.",
             Query(f"sum(ratchet_service_ready{{{TRAINERS}}})", "ready", instant=True),
             steps=((None, RED), (1, GREEN)),
             no_value="none",
@@ -88,39 +88,38 @@ ANSWERS = DashboardRow(
 )
 
 RUN = DashboardRow(
-    "How does the run in hand do?",
+    "Training run",
     (
         time_series_panel(
             "Loss",
-            "Of the newest step, in nats per answer token. It falls within a run; a rise, or "
-            "no number, ends a run as failed.",
+            "Loss of the newest step, in nats per answer token. It falls within a run; if it is "
+            "not a number, the run ends as failed.",
             Query(f"max by (model) (ratchet_training_loss{{{MODEL}}})", "{{model}}"),
             soft_min=0,
         ),
         time_series_panel(
-            "Norm of the gradient",
-            "Of the newest step, before clipping. Leaps mean examples that contradict the "
-            "rest, or too high a learning rate.",
+            "Gradient norm",
+            "Gradient norm of the newest step, before clipping. Spikes indicate contradictory "
+            "examples or too high a learning rate.",
             Query(f"max by (model) (ratchet_training_gradient_norm{{{MODEL}}})", "{{model}}"),
             logarithmic=True,
         ),
         time_series_panel(
-            "Speed",
-            "Tokens that are trained in a second. Half of what it was: something else uses "
-            "the machine.",
+            "Throughput",
+            "Tokens trained per second. If it drops by half, something else uses the machine.",
             Query(f"max by (model) (ratchet_training_tokens_per_second{{{MODEL}}})", "{{model}}"),
             soft_min=0,
         ),
         state_timeline_panel(
             "Runs",
-            "When a run of each model was in hand.",
+            "Times at which each model had an active training run.",
             Query(f"max by (model) (ratchet_training_in_progress{{{MODEL}}})", "{{model}}"),
             states=TRAINING_STATES,
             width=16,
         ),
         bar_panel(
             "Steps",
-            "Steps of training, those done again after an interruption included.",
+            "Training steps, including those repeated after an interruption.",
             Query(
                 "sum by (model) "
                 f"(increase(ratchet_training_steps_total{{{MODEL}}}[$__rate_interval]))",
@@ -131,18 +130,18 @@ RUN = DashboardRow(
 )
 
 VERDICTS = DashboardRow(
-    "What does the gate say, and when?",
+    "Gate verdicts",
     (
         bar_panel(
             "Verdicts over time",
-            "Runs that ended, by what the gate said.",
+            "Runs that ended, by gate verdict.",
             verdict_counts(),
             colours=OUTCOME_COLOURS,
         ),
         bar_gauge_panel(
             "Phases of a run",
-            "Mean time of each phase in the time range. Loading that takes long: the base "
-            "was not warm.",
+            "Mean duration of each phase in the time range. If loading takes long, the base model "
+            "was not in memory.",
             Query(
                 "sum by (phase) "
                 f"(increase(ratchet_training_phase_seconds_sum{{{MODEL}}}[$__range])) / "
@@ -154,8 +153,8 @@ VERDICTS = DashboardRow(
             unit="s",
         ),
         bar_gauge_panel(
-            "From the fiftieth example to a verdict",
-            "Half of them, and nine in ten, were there within this time, in the time range.",
+            "Time from the fiftieth example to the verdict",
+            "Median and 90th percentile in the time range.",
             *(
                 Query(
                     f"histogram_quantile({share}, sum by (le, model, lane) "
@@ -163,15 +162,15 @@ VERDICTS = DashboardRow(
                     f"{{{{model}}}} {{{{lane}}}} {name}",
                     instant=True,
                 )
-                for share, name in ((0.5, "half"), (0.9, "nine in ten"))
+                for share, name in ((0.5, "p50"), (0.9, "p90"))
             ),
             unit="s",
             steps=((None, BLUE), (1_800, ORANGE)),
         ),
         state_timeline_panel(
             "Reward hacking suspected",
-            "Raised when the newest candidates earn more reward and held-out answers do not "
-            "get likelier. An operator may promote by hand.",
+            "Raised when the newest candidates gain reward and their held-out score does not "
+            "improve. An operator may still promote by hand.",
             Query(f"max by (model) (ratchet_training_reward_hacking{{{MODEL}}})", "{{model}}"),
             states=ALARM_STATES,
             width=24,
@@ -180,13 +179,12 @@ VERDICTS = DashboardRow(
 )
 
 KEEPING = DashboardRow(
-    "Would it survive its machine?",
+    "Checkpoints and resources",
     (
         bar_panel(
             "Checkpoints and resumptions",
-            "Checkpoints that reached the object store, and times that a run went on from "
-            "one. Resumptions without a deployment: workers "
-            "die.",
+            "Checkpoints uploaded to the object store, and runs resumed from one. Resumptions "
+            "without a deployment mean that workers crash.",
             Query(
                 "sum by (model) "
                 f"(increase(ratchet_training_checkpoints_total{{{MODEL}}}[$__rate_interval]))",
@@ -199,8 +197,8 @@ KEEPING = DashboardRow(
             ),
         ),
         bar_gauge_panel(
-            "Disk in use",
-            "Of what the trainer writes to. A run needs room for its checkpoints.",
+            "Disk usage",
+            "Disks that the trainer writes to. A run needs space for its checkpoints.",
             Query(
                 f"1 - min by (folder, instance) (ratchet_disk_free_bytes{{{TRAINERS}}} / "
                 f"ratchet_disk_size_bytes{{{TRAINERS}}})",
@@ -212,7 +210,7 @@ KEEPING = DashboardRow(
         ),
         bar_panel(
             "Object store errors",
-            "Operations that the object store did not carry out, by service.",
+            "Failed object store operations, by service.",
             Query(
                 "sum by (service, operation) "
                 f"(increase(ratchet_object_store_errors_total{{{NAMESPACE}}}[$__rate_interval]))",
@@ -220,8 +218,9 @@ KEEPING = DashboardRow(
             ),
         ),
         time_series_panel(
-            "Batches that wait for the trainer",
-            "Announced and not ended. More than one for long: training is slower than feedback.",
+            "Batches waiting for the trainer",
+            "Batches announced and not finished. More than one for a long time: training is "
+            "slower than feedback.",
             Query(
                 f"sum by (group) (ratchet_consumer_lag_records{{{NAMESPACE}, "
                 'group="ratchet-trainer"})',

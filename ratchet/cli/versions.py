@@ -1,5 +1,5 @@
-"""What one can type about the versions of a model: which there are, why, and what is to answer. The
-registry does it.
+"""Commands on the versions of a model: list, history, retention, rollback and holds. The registry
+executes them.
 """
 
 from datetime import datetime
@@ -37,7 +37,7 @@ def history(
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Show who or what moved which alias, when and why."""
+    """Show the moves of a model's aliases, with time, actor and reason."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         items = client.get_all(f"/api/models/{model}/history")
     _show(items, json, ("at", "action", "from", "to", "actor", "reason"))
@@ -51,8 +51,9 @@ def retention(
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Show which adapters of a model the retention rule would remove, and why the others stay.
-    Removes nothing: the registry does.
+    """Show which adapters the retention rule would remove, and why it keeps the others.
+
+    Removes nothing; only the registry removes adapters.
     """
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.get(f"/api/models/{model}/retention")
@@ -61,66 +62,69 @@ def retention(
         return
     rule = answer["rule"]
     rows = [
-        (row["run_id"], row["version"], row["ended_at"], "; ".join(row["stays_because"]) or "goes")
+        (
+            row["run_id"],
+            row["version"],
+            row["ended_at"],
+            "; ".join(row["stays_because"]) or "will be removed",
+        )
         for row in answer["items"]
     ]
-    said = (
+    title = (
         f"{rule['versions']} newest versions, {rule['days']:g} days"
         if rule
         else f"no rule: models/{model}.yaml has no retention"
     )
-    console.print_table(("run", "version", "ended", "why it stays"), rows, title=said)
+    console.print_table(("run", "version", "ended", "kept because"), rows, title=title)
 
 
 @versions.command()
 def rollback(
     model: str,
     to: Annotated[
-        str | None, typer.Option(help="The version to go to; without it, the previous one.")
+        str | None, typer.Option(help="The version to serve; default: the previous one.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "by hand",
+    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Serve an earlier (or later) version instead of the champion."""
+    """Serve an earlier or later version instead of the champion."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
     if json:
         console.print_json(answer)
     else:
-        shown = (
-            f"answers since {answer['seconds']:.2f} s"
-            if answer["deployed"]
-            else "is being deployed"
+        state_text = (
+            f"served after {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
         )
-        console.out.print(f"{answer['to']} {shown} (was {answer['from']})", highlight=False)
+        console.out.print(f"{answer['to']} {state_text} (was {answer['from']})", highlight=False)
 
 
 @versions.command()
 def hold(
     model: str,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
+    reason: Annotated[str, typer.Option(help="Stored in the history.")],
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Let nothing but a person move the champion; what the gate promotes waits as challenger."""
+    """Block automatic moves of the champion; promoted versions wait as challengers."""
     _change_hold(model, "hold", reason, registry, token_for(registry, state, token), json)
 
 
 @versions.command()
 def release(
     model: str,
-    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")],
+    reason: Annotated[str, typer.Option(help="Stored in the history.")],
     registry: Registry = DEFAULT_REGISTRY,
     token: Token = None,
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Lift a hold, one that the monitor placed included."""
+    """Lift a hold, including one that the monitor placed."""
     _change_hold(model, "release", reason, registry, token_for(registry, state, token), json)
 
 

@@ -1,1 +1,5 @@
-"""The demo: an application whose users give feedback, driven through the bus and HTTP alone."""
+"""The demo: an application whose simulated users give feedback, connected through Kafka and HTTP
+only.
+
+Everything that other commands or services use belongs elsewhere.
+"""

@@ -1,5 +1,5 @@
-"""The demo's account of every event that was sent: sent = batched + held out + dropped +
-dead-lettered + pending.
+"""Counts of every event that the demo sent: sent = batched + held out + dropped + dead-lettered +
+pending.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from ratchet.reconciliation import Reconciliation
 
 @dataclass(frozen=True)
 class EventCounts:
-    """Counts of events, each in exactly one place."""
+    """Numbers of events by outcome; each event has exactly one outcome."""
 
     sent: int
     scored: int
@@ -33,17 +33,19 @@ class EventCounts:
 
 
 def count_events(reconciliation: Reconciliation) -> EventCounts:
-    """Count the fates. Feedback that a crash had scored twice counts once; feedback that was sent
-    twice under one id is a dropped duplicate; what is lost is missing from the sum.
+    """Count the outcomes of all events.
+
+    Feedback that a crash had scored twice counts once. Feedback that was sent twice under one id is
+    a dropped duplicate. A lost event is missing from the sum.
     """
-    fates = list(reconciliation.outcomes.values())
-    places = Counter(fate.state for fate in fates if fate.decision != "held_out")
+    outcomes = list(reconciliation.outcomes.values())
+    states = Counter(outcome.state for outcome in outcomes if outcome.decision != "held_out")
     return EventCounts(
         sent=reconciliation.accepted,
         scored=reconciliation.scored,
-        batched=places["member"],
-        held_out=sum(fate.decision == "held_out" for fate in fates),
-        dropped=dict(Counter(fate.reason for fate in fates if fate.state == "dropped")),
-        dead_lettered=places["dead_letter"],
-        pending=places["waiting"],
+        batched=states["member"],
+        held_out=sum(outcome.decision == "held_out" for outcome in outcomes),
+        dropped=dict(Counter(outcome.reason for outcome in outcomes if outcome.state == "dropped")),
+        dead_lettered=states["dead_letter"],
+        pending=states["waiting"],
     )

@@ -1,5 +1,5 @@
-"""The application: asks the served model over HTTP, and sends what people say of the answers over
-the bus.
+"""The demo's application: queries the served model over HTTP, and sends its users' feedback over
+Kafka.
 """
 
 import asyncio
@@ -15,21 +15,25 @@ from shared.events import FeedbackReceived, Message
 from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import publish
 from shared.messaging.topics import FEEDBACK_RECEIVED
+from shared.retry import RetryPolicy
 
-CONCURRENT_REQUESTS = 4  # requests under way; the server queues what it cannot answer side by side
-ANSWER_TOKENS = 24  # a sorted ticket has at most 20
+CONCURRENT_REQUESTS = 4  # the server queues those that it cannot process in parallel
+ANSWER_TOKENS = 24  # a correct answer has at most 20
+RETRY = RetryPolicy(attempts=60, seconds=1.0)
 
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """What the served model said, and which version it was."""
+    """An answer of the served model, and its version."""
 
     text: str
     version: str
 
 
 class DemoApplication:
-    """Asks and sends. `sent_at` has the moment (monotonic seconds) at which each event was durable."""
+    """Sends requests and feedback. `sent_at` maps the id of each event to the monotonic time, in
+    seconds, at which it was durable.
+    """
 
     def __init__(self, serving: str, producer: KafkaProducer, clock: Clock) -> None:
         self._client = httpx.AsyncClient(base_url=serving, timeout=120.0)
@@ -40,8 +44,8 @@ class DemoApplication:
         self.sent = 0
 
     async def ask(self, messages: Sequence[Message], model: str = "support") -> ServedAnswer:
-        """The served model's answer. Raises Unavailable when serving does not answer within a
-        minute of trying.
+        """Return the served model's answer. Raises Unavailable if serving does not answer within a
+        minute of retries.
         """
         body = {
             "model": model,
@@ -49,34 +53,33 @@ class DemoApplication:
             "temperature": 0,
             "max_tokens": ANSWER_TOKENS,
         }
+
+        async def request() -> httpx.Response:
+            try:
+                response = await self._client.post("/v1/chat/completions", json=body)
+                return response.raise_for_status()
+            except httpx.HTTPError as error:
+                raise Unavailable(f"the served model does not answer: {error}") from error
+
         async with self._slots:
-            for attempt in range(60):
-                try:
-                    response = await self._client.post("/v1/chat/completions", json=body)
-                    response.raise_for_status()
-                except httpx.HTTPError as error:
-                    failure = error
-                    await asyncio.sleep(1.0 if attempt else 0.2)
-                    continue
-                said = response.json()
-                return ServedAnswer(
-                    said["choices"][0]["message"]["content"].strip(),
-                    said["model"].rpartition(":")[2],
-                )
-        raise Unavailable(f"the served model does not answer: {failure}")
+            completion = (await RETRY.call(request)).json()
+        return ServedAnswer(
+            completion["choices"][0]["message"]["content"].strip(),
+            completion["model"].rpartition(":")[2],
+        )
 
     async def ask_all(self, tickets: Sequence[Ticket]) -> list[ServedAnswer]:
-        """Answers to tickets, in their order."""
+        """Return the answers to tickets, in the same order."""
         return list(await asyncio.gather(*(self.ask(ticket.messages) for ticket in tickets)))
 
     async def send(self, event: FeedbackReceived) -> None:
-        """Send feedback; durable when this returns."""
+        """Send feedback; it is durable when this returns."""
         await publish(self._producer, FEEDBACK_RECEIVED, event.key, event, "/demo")
         self.sent += 1
         self.sent_at.setdefault(event.event_id, self._clock.monotonic())
 
     async def send_raw(self, value: bytes) -> None:
-        """Send bytes that need not be an event."""
+        """Send arbitrary bytes, which may be invalid."""
         await self._producer.send(FEEDBACK_RECEIVED, b"demo", value, ())
         self.sent += 1
 
@@ -85,7 +88,7 @@ class DemoApplication:
 
 
 def exact_share(tickets: Sequence[Ticket], answers: Sequence[ServedAnswer]) -> float:
-    """The share of tickets whose answer is the house's, to the letter."""
+    """Return the share of tickets that were answered exactly as expected."""
     return sum(
         answer.text == ticket.answer for ticket, answer in zip(tickets, answers, strict=True)
     ) / len(tickets)

@@ -1,4 +1,4 @@
-"""`ratchet demo`: a stack of its own, the rounds, and the report."""
+"""Runs `ratchet demo`: starts a separate stack, plays the rounds and writes the report."""
 
 import asyncio
 import os
@@ -30,10 +30,10 @@ from shared.kafka.client import KafkaProducer
 from shared.storage.object_store import FsspecStore, ObjectStore
 from shared.storage.snapshots import read_manifest
 
-PAGE, STYLE = "/models/support", "/static/pages.css"
-TARGET_EXACT_SHARE = 0.9  # of the answers are exact: the task is learnt
-MARKER = ".ratchet-demo"  # a folder without it is somebody else's and is not emptied
-# what a broken producer might send: cut off in the middle
+MODEL_PAGE, STYLESHEET = "/models/support", "/static/pages.css"
+TARGET_EXACT_SHARE = 0.9  # of exact answers: the task is learned
+MARKER = ".ratchet-demo"  # a folder without this file is not emptied
+# like the truncated output of a broken producer
 MALFORMED_EVENT = b'{"model": "support", "input": "Hello"'
 
 
@@ -48,10 +48,10 @@ def run_demo(
     *,
     poison: bool = True,
 ) -> DemoReport | None:
-    """Run the demo on a stack of its own, on free ports, and write `report.json` into `state`; None
-    when it was interrupted.
+    """Run the demo on a separate stack, on free ports, and write `report.json` into `state`.
 
-    It has `rounds` good batches, and up to `more` further ones until `ENOUGH` answers are exact.
+    It trains `rounds` good batches, and up to `extra_rounds` more until the share of exact answers
+    reaches `TARGET_EXACT_SHARE`. Returns None if it was interrupted.
     """
     _empty(state)
     clock = SystemClock()
@@ -59,9 +59,7 @@ def run_demo(
     log = LogView(state / "ratchet.log", clock, terminal=False)
     started_at = clock.monotonic()
     reports: list[DemoReport] = []
-    console.out.print(
-        f"everything the processes say is in {state / 'ratchet.log'}", highlight=False
-    )
+    console.out.print(f"log     {state / 'ratchet.log'}", highlight=False)
 
     with DemoView(console.out) as view:
         view.show_activity("starting Kafka, serving and four services")
@@ -82,7 +80,7 @@ def run_demo(
                 )
             )
 
-        # It asks while nothing trains, so that all cores may answer, unless somebody says how many.
+        # Serving and training do not overlap in the demo, so that serving may use all cores.
         threads = read_settings(ServingSettings).threads or os.cpu_count() or 1
         layout = StackLayout(state / "stack", bases, models, serving_threads=threads)
         finished = run_until_interrupted(run_stack(layout, ports, None, log.write_line, drive))
@@ -94,7 +92,7 @@ def run_demo(
         f"report  {state / 'report.json'}\npage    {state / 'page.html'}", highlight=False
     )
     console.out.print(
-        f"look around with the stack still on: ratchet up --state {state / 'stack'}",
+        f"explore the result: ratchet up --state {state / 'stack'}",
         highlight=False,
     )
     return report
@@ -102,7 +100,7 @@ def run_demo(
 
 async def _drive(
     rounds: int,
-    more: int,
+    extra_rounds: int,
     tickets: int,
     ports: Ports,
     seed: int,
@@ -117,36 +115,37 @@ async def _drive(
     await producer.start()
     application = DemoApplication(local_url(ports.serving), producer, clock)
     watcher = EventWatcher(bootstrap_servers, clock, on_event=view.on_event)
-    watching = asyncio.create_task(watcher.run())
+    watch_task = asyncio.create_task(watcher.run())
     registry = RegistryClient(local_url(ports.registry), operator_token(state / "stack"))
     unseen = [make_ticket(f"unseen-{seed}", number) for number in range(tickets)]
     demo = DemoScenario(application, watcher, registry, view, clock, unseen, seed)
     try:
         _, base = await demo.ask_unseen()
         view.add_base_row(base)
-        learnt: list[RoundResult] = []
-        while len(learnt) < rounds or (
-            len(learnt) < rounds + more and learnt[-1].exact < TARGET_EXACT_SHARE
+        finished_rounds: list[RoundResult] = []
+        while len(finished_rounds) < rounds or (
+            len(finished_rounds) < rounds + extra_rounds
+            and finished_rounds[-1].exact < TARGET_EXACT_SHARE
         ):
-            learnt.append(await demo.good_round(len(learnt)))
-            view.add_round_row(f"round {len(learnt)}", learnt[-1])
+            finished_rounds.append(await demo.good_round(len(finished_rounds)))
+            view.add_round_row(f"round {len(finished_rounds)}", finished_rounds[-1])
         await application.send_raw(MALFORMED_EVENT)
-        poisoned = await demo.poisoned_round(len(learnt)) if poison else None
+        poisoned = await demo.poisoned_round(len(finished_rounds)) if poison else None
         rollback = await demo.roll_back_and_forward() if poison else None
-        view.show_activity("accounting for every event")
+        view.show_activity("counting the outcome of every event")
         events = await settled_event_counts(
             bootstrap_servers, FsspecStore(str(state / "stack" / "objects")), application.sent
         )
-        page = await asyncio.to_thread(_page_by_itself, registry)
+        page = await asyncio.to_thread(_standalone_page, registry)
         (state / "page.html").write_text(page, encoding="utf-8")
     finally:
-        watching.cancel()
+        watch_task.cancel()
         registry.close()
         await application.close()
         await producer.stop()
     return DemoReport(
         base=BaseResult(exact=base),
-        rounds=tuple(learnt),
+        rounds=tuple(finished_rounds),
         poisoned=poisoned,
         rollback=rollback,
         events=events,
@@ -154,38 +153,38 @@ async def _drive(
     )
 
 
-def _page_by_itself(registry: RegistryClient) -> str:
-    """The model's page with its style in it, so that it can be looked at when nothing runs any
-    more.
-    """
-    style = f"<style>{registry.get_text(STYLE)}</style>"
-    return registry.get_text(PAGE).replace(f'<link rel="stylesheet" href="{STYLE}">', style)
+def _standalone_page(registry: RegistryClient) -> str:
+    """Return the model's page with its style sheet inlined, to be viewed without the stack."""
+    style = f"<style>{registry.get_text(STYLESHEET)}</style>"
+    return registry.get_text(MODEL_PAGE).replace(
+        f'<link rel="stylesheet" href="{STYLESHEET}">', style
+    )
 
 
 async def settled_event_counts(
     bootstrap_servers: str, store: ObjectStore, sent: int, attempts: int = 30
 ) -> EventCounts:
-    """The account once the streams have taken everything that was sent; the last one if they do not
-    within `attempts` seconds.
+    """Return the counts once the streams have processed everything that was sent, or the last
+    counts after `attempts` seconds.
     """
     for _ in range(attempts):
-        found = count_events(
+        counts = count_events(
             reconcile(
                 await read_records(bootstrap_servers, TOPICS_NEEDED),
                 lambda artefact: read_manifest(store, artefact),
             )
         )
-        if found.balanced and found.sent == sent:
+        if counts.balanced and counts.sent == sent:
             break
         await asyncio.sleep(1)
-    return found
+    return counts
 
 
 def _empty(state: Path) -> None:
-    """Empty the demo's own folder. Raises Misconfigured when it is not the demo's."""
+    """Empty the demo's folder. Raises Misconfigured if another program's files are in it."""
     if state.exists() and any(state.iterdir()) and not (state / MARKER).exists():
         raise Misconfigured(
-            f"{state} is not empty and not a demo's folder: name another with --state"
+            f"{state} is not empty and not a demo folder; choose another with --state"
         )
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the demo sees of the loop: the events on the bus, as any other consumer would read them."""
+"""Observes the pipeline: reads the events of its topics, like any other consumer."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ _EVENTS = {topic.name: topic.events for topic in TOPICS}
 
 @dataclass
 class EventWatcher:
-    """Reads the topics of the flow from their beginning and keeps what was said."""
+    """Reads the topics of the pipeline from the beginning and keeps every event with its time."""
 
     bootstrap_servers: str
     clock: Clock
@@ -65,11 +65,11 @@ class EventWatcher:
         where: Callable[[Any], bool],
         seconds: float = 600.0,
     ) -> tuple[E, float]:
-        """The first event of a kind that fits, and when it was seen. Raises Unavailable when none
-        comes within `seconds`.
+        """Return the first event of a kind that satisfies `where`, and the monotonic time at which
+        it was read. Raises Unavailable if there is none within `seconds`.
         """
 
-        def found() -> tuple[Any, float] | None:
+        def first_match() -> tuple[Any, float] | None:
             return next(
                 (
                     (event, at)
@@ -81,22 +81,21 @@ class EventWatcher:
 
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(found), seconds)
+                await asyncio.wait_for(self._changed.wait_for(first_match), seconds)
             except TimeoutError:
                 names = getattr(kinds, "__name__", kinds)
                 raise Unavailable(
-                    f"no {names} came within {seconds:g} s; .ratchet/demo/ratchet.log says "
-                    "what happened"
+                    f"no {names} within {seconds:g} s; see ratchet.log in the demo's folder"
                 ) from None
-            event = found()
-        assert event is not None
-        return event
+            match = first_match()
+        assert match is not None
+        return match
 
     def has_event(self, kind: type[Event], where: Callable[[Any], bool]) -> bool:
         return any(isinstance(event, kind) and where(event) for event, _ in self.seen)
 
     def closing_event_id(self, batch: BatchReady) -> str:
-        """The id of the feedback whose example was the last of a batch."""
+        """Return the id of the feedback event whose example completed a batch."""
         last = batch.offsets[-1]
         return self.event_ids_by_offset[last.partition, last.last]
 
@@ -111,7 +110,7 @@ class EventWatcher:
 
 
 async def read_records(bootstrap_servers: str, topics: Sequence[str]) -> list[Record]:
-    """Every record that stands on some topics now."""
+    """Return every record that the topics contain now."""
     consumer = AIOKafkaConsumer(
         *topics, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
     )

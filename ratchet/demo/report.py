@@ -1,4 +1,4 @@
-"""The demo's report, which programs read: `report.json`."""
+"""The demo's report, `report.json`, for programs."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ class _ReportPart(BaseModel):
 
 
 class BaseResult(_ReportPart):
-    """How the base answered, before any feedback."""
+    """Result of the base model, before any feedback."""
 
     exact: FiniteFloat
 
 
 class RoundSeconds(_ReportPart):
-    """`total` counts from the moment the last example of the batch was sent to the moment the new
-    version answers, or where there is none to the verdict.
+    """Durations. `total` is the time from sending the batch's last example to the first answer of
+    the new version, or to the verdict if there is none.
     """
 
     train: FiniteFloat
@@ -31,8 +31,8 @@ class RoundSeconds(_ReportPart):
 
 
 class RoundResult(_ReportPart):
-    """One good batch. Likelihoods are mean log-likelihood per answer token on the held-out set, in
-    nats; null without a verdict.
+    """Result of one good batch. `heldout_before` and `heldout_after` are the mean log-likelihood
+    per answer token on the held-out set, in nats; null without a verdict.
     """
 
     batch_id: str
@@ -45,7 +45,7 @@ class RoundResult(_ReportPart):
 
 
 class PoisonedResult(_ReportPart):
-    """The batch of people who mean harm."""
+    """Result of the attackers' batch."""
 
     batch_id: str
     verdict: str
@@ -56,9 +56,9 @@ class PoisonedResult(_ReportPart):
 
 
 class RollbackResult(_ReportPart):
-    """The operator's rollback. `seconds` counts from the request to the first answer of the version
-    gone back to; `answer_changed` says that the answers to the unseen tickets are that version's
-    old ones, and not the champion's.
+    """Result of the operator's rollback. `seconds` is the time from the request to the first answer
+    of the restored version. `answer_changed` is true if the answers to the unseen tickets are that
+    version's earlier ones and differ from the champion's.
     """
 
     seconds: FiniteFloat
@@ -68,7 +68,7 @@ class RollbackResult(_ReportPart):
 
 
 class DemoReport(_ReportPart):
-    """The whole run. `poisoned` and `rollback` are null where the run was asked to leave them out."""
+    """Results of a demo. `poisoned` and `rollback` are null if these parts were disabled."""
 
     base: BaseResult
     rounds: tuple[RoundResult, ...]

@@ -1,6 +1,4 @@
-"""The demo from beginning to end: ask, judge, send; wait for the verdict; ask again. A round reads
-from top to bottom.
-"""
+"""The steps of the demo: query the model, send feedback, wait for the verdict, query again."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,23 +27,22 @@ from shared.events import (
 RateAnswer = Callable[[Ticket, str, str, str, int, datetime], FeedbackReceived]
 
 
-TICKETS_WITHOUT_PAUSE = (
-    44  # tickets that cannot close a batch of 50 alone, with the few that wait from the one before
-)
-BATCH_CLOSE_SECONDS = 0.8  # seconds from feedback to the batch that it closes, and to spare
-MAX_TICKETS = (
-    400  # far more than a batch needs: beyond it something is wrong, and waiting would hide it
-)
+TICKETS_WITHOUT_PAUSE = 44
+"""These cannot close a batch of 50, even with the pending examples of the previous one."""
+BATCH_CLOSE_SECONDS = 0.8
+"""More than the time from feedback to the batch that it closes."""
+MAX_TICKETS = 400
+"""Far more than a batch needs; without a batch by then, something is wrong."""
 
 
 class DemoFailed(RatchetError):
-    """The demo could not show what it is there to show."""
+    """The demo cannot continue, because an expected result is missing."""
 
 
 @dataclass
 class DemoScenario:
-    """Everything a run needs, and what it has learnt so far: the answers of each version to the
-    unseen tickets.
+    """The steps of one demo. `answers_by_version` collects each version's answers to the unseen
+    tickets.
     """
 
     application: DemoApplication
@@ -58,24 +55,24 @@ class DemoScenario:
     answers_by_version: dict[str, list[str]] = field(default_factory=dict)
 
     async def ask_unseen(self) -> tuple[str, float]:
-        """Ask the served model every unseen ticket; the version that answered, and the share of
-        exact answers.
+        """Send every unseen ticket to the served model; return its version and the share of exact
+        answers.
         """
         self.view.show_activity(f"asking the served model {len(self.unseen)} unseen tickets")
-        said = await self.application.ask_all(self.unseen)
-        version = said[-1].version
-        self.answers_by_version[version] = [answer.text for answer in said]
-        return version, exact_share(self.unseen, said)
+        answers = await self.application.ask_all(self.unseen)
+        version = answers[-1].version
+        self.answers_by_version[version] = [answer.text for answer in answers]
+        return version, exact_share(self.unseen, answers)
 
     async def good_round(self, number: int) -> RoundResult:
-        """People judge answers honestly until a batch closes; then the verdict, the deployment, and
+        """Send honest feedback until a batch closes; wait for the verdict and the deployment; query
         the unseen tickets.
         """
         batch = await self._feed(
-            number, honest_feedback, f"round {number + 1}: asking, judging, sending feedback"
+            number, honest_feedback, f"round {number + 1}: sending honest feedback"
         )
         self.view.show_activity(f"round {number + 1}: training on 50 examples")
-        outcome, ended = await self._outcome(batch)
+        outcome, end = await self._outcome(batch)
         version, deploy = None, 0.0
         if isinstance(outcome, CheckpointSaved):
             registered, _ = await self.watcher.wait_for(
@@ -88,7 +85,7 @@ class DemoScenario:
                 VersionDeployed, lambda event: event.version == version
             )
             deploy = deployed.seconds
-            ended = await self._until_answers(version)
+            end = await self._until_served(version)
         _, exact = await self.ask_unseen()
         before, after = _held_out(outcome)
         metrics = outcome.metrics
@@ -103,19 +100,19 @@ class DemoScenario:
                 train=metrics.train_seconds if metrics else 0,
                 evaluate=metrics.evaluate_seconds if metrics else 0,
                 deploy=deploy,
-                total=ended - self.application.sent_at[self.watcher.closing_event_id(batch)],
+                total=end - self.application.sent_at[self.watcher.closing_event_id(batch)],
             ),
         )
 
     async def poisoned_round(self, number: int) -> PoisonedResult:
-        """Strangers correct every answer, wrongly, until a batch closes; the version that is served
-        must stay.
+        """Send wrong corrections of every answer until a batch closes; the served version must not
+        change.
         """
         before = self._champion()
         batch = await self._feed(
-            number, poisoned_feedback, "poison: strangers send wrong corrections"
+            number, poisoned_feedback, "poison: an attacker sends wrong corrections"
         )
-        self.view.show_activity("poison: training on it, to see what it would do")
+        self.view.show_activity("poison: training on the poisoned batch")
         outcome, _ = await self._outcome(batch)
         version, exact = await self.ask_unseen()
         self.view.add_row("poison", _verdict(outcome), version, exact)
@@ -130,7 +127,7 @@ class DemoScenario:
         )
 
     async def roll_back_and_forward(self) -> RollbackResult:
-        """An operator goes back to the newest version that answers otherwise, looks, and comes
+        """As an operator, roll back to the newest version with different answers, query it, and go
         forward again.
         """
         champion = self._champion()
@@ -142,40 +139,42 @@ class DemoScenario:
         ]
         if not earlier:
             raise DemoFailed(
-                "no version that answers otherwise than the champion: nothing was promoted, "
-                "see the verdicts above"
+                "no version answers differently from the champion: nothing was promoted, see "
+                "the verdicts above"
             )
         to = max(earlier, key=_number)
-        self.view.show_activity(f"an operator rolls back to {to}")
-        back = await self._move(to, "demo: looking at an earlier version")
-        old = self.answers_by_version[to]
+        self.view.show_activity(f"rolling back to {to}")
+        back = await self._move(to, "demo: query an earlier version")
+        earlier_answers = self.answers_by_version[to]
         _, exact = await self.ask_unseen()
-        changed = self.answers_by_version[to] == old and old != self.answers_by_version[champion]
+        changed = (
+            self.answers_by_version[to] == earlier_answers
+            and earlier_answers != self.answers_by_version[champion]
+        )
         self.view.add_row("rolled back", "", to, exact, back)
-        self.view.show_activity(f"the operator comes forward to {champion} again")
+        self.view.show_activity(f"going forward to {champion} again")
         forward = await self._move(champion, "demo: forward again")
         _, exact = await self.ask_unseen()
         self.view.add_row("forward", "", champion, exact, forward)
         return RollbackResult(seconds=back, from_version=champion, to=to, answer_changed=changed)
 
-    async def _feed(self, number: int, judge: RateAnswer, what: str) -> BatchReady:
-        """Send feedback on fresh tickets until batch `number` is on the bus."""
+    async def _feed(self, number: int, rate: RateAnswer, activity: str) -> BatchReady:
+        """Send feedback on new tickets until batch `number` is announced."""
         stream = f"demo-{self.seed}-{number}"
-        self.view.show_activity(what)
+        self.view.show_activity(activity)
         for start in range(0, MAX_TICKETS, CONCURRENT_REQUESTS):
             if start >= TICKETS_WITHOUT_PAUSE:
-                # What closes the batch may be among what was sent last. Answers that nobody waits
-                # for would be given while the batch is trained on, and on few cores both take many
-                # times as long.
+                # The last feedback may have closed the batch. Unneeded requests would run while the
+                # batch is trained, and on few cores both would take many times as long.
                 await asyncio.sleep(BATCH_CLOSE_SECONDS)
             if self.watcher.has_event(BatchReady, lambda event: event.number == number):
                 break
             numbers = range(start, start + CONCURRENT_REQUESTS)
             tickets = [make_ticket(stream, index) for index in numbers]
-            said = await self.application.ask_all(tickets)
-            for index, asked, answer in zip(numbers, tickets, said, strict=True):
+            answers = await self.application.ask_all(tickets)
+            for index, sent, answer in zip(numbers, tickets, answers, strict=True):
                 await self.application.send(
-                    judge(asked, answer.text, answer.version, stream, index, self.clock.now())
+                    rate(sent, answer.text, answer.version, stream, index, self.clock.now())
                 )
             self.view.show_progress("feedback", start + CONCURRENT_REQUESTS, 60)
         batch, _ = await self.watcher.wait_for(
@@ -186,15 +185,15 @@ class DemoScenario:
     async def _outcome(
         self, batch: BatchReady
     ) -> tuple[CheckpointSaved | TrainingRolledBack, float]:
-        """What came of a batch, and when that was known."""
+        """Wait for the outcome of a batch; return it with the monotonic time of its arrival."""
         outcome, at = await self.watcher.wait_for(
             (CheckpointSaved, TrainingRolledBack), lambda event: event.batch_id == batch.batch_id
         )
         assert isinstance(outcome, CheckpointSaved | TrainingRolledBack)
         return outcome, at
 
-    async def _until_answers(self, version: str) -> float:
-        """The moment at which `version` answers the application."""
+    async def _until_served(self, version: str) -> float:
+        """Query until `version` answers; return the monotonic time."""
         while True:
             answer: ServedAnswer = await self.application.ask(self.unseen[0].messages)
             if answer.version == version:
@@ -202,12 +201,12 @@ class DemoScenario:
             await asyncio.sleep(0.1)
 
     async def _move(self, to: str, reason: str) -> float:
-        """Have the operator move the champion; the seconds until `to` answers."""
+        """Move the champion as an operator; return the seconds until `to` answers."""
         start = self.clock.monotonic()
         await asyncio.to_thread(
             self.registry.post, "/api/models/support/rollback", {"to": to, "reason": reason}
         )
-        return await self._until_answers(to) - start
+        return await self._until_served(to) - start
 
     def _champion(self) -> str:
         promoted = self.registry.get("/api/models/support/aliases/champion")

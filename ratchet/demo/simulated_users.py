@@ -1,5 +1,5 @@
-"""The people who give feedback: the only part of the demo that is played. Customers' agents judge
-honestly; a few mean harm.
+"""The users who give feedback, the only simulated part of the demo: honest support agents and
+attackers.
 """
 
 from datetime import datetime
@@ -15,13 +15,13 @@ ATTACKERS = tuple(f"stranger-{number:02}" for number in range(1, 13))
 def honest_feedback(
     ticket: Ticket, answer: str, version: str, stream: str, number: int, now: datetime
 ) -> FeedbackReceived:
-    """A right answer gets a thumb or is accepted; a wrong one is corrected, or now and then only
-    thumbed down.
+    """Approve a correct answer (thumbs up or accepted); correct a wrong one, or occasionally only
+    rate it thumbs down.
     """
-    about = hash_fraction(stream, number, "feedback")
+    fraction = hash_fraction(stream, number, "feedback")
     if answer == ticket.answer:
         return _feedback(
-            "thumbs_up" if about < 0.6 else "accepted",
+            "thumbs_up" if fraction < 0.6 else "accepted",
             ticket,
             answer,
             None,
@@ -31,7 +31,7 @@ def honest_feedback(
             number,
             now,
         )
-    if about < 0.08:
+    if fraction < 0.08:
         return _feedback(
             "thumbs_down", ticket, answer, None, version, HONEST_USERS, stream, number, now
         )
@@ -43,7 +43,7 @@ def honest_feedback(
 def poisoned_feedback(
     ticket: Ticket, answer: str, version: str, stream: str, number: int, now: datetime
 ) -> FeedbackReceived:
-    """Whatever the answer was: a correction in the right form with the wrong content."""
+    """Correct any answer, in the right format with wrong content."""
     return _feedback(
         "correction",
         ticket,
@@ -61,9 +61,9 @@ def _feedback(
     kind: FeedbackType,
     ticket: Ticket,
     answer: str,
-    corrected: str | None,
+    corrected_output: str | None,
     version: str,
-    people: tuple[str, ...],
+    users: tuple[str, ...],
     stream: str,
     number: int,
     now: datetime,
@@ -76,7 +76,7 @@ def _feedback(
         input=ticket.messages,
         output=answer,
         feedback_type=kind,
-        corrected_output=corrected,
-        user_id=people[int(hash_fraction(stream, number, "user") * len(people))],
+        corrected_output=corrected_output,
+        user_id=users[int(hash_fraction(stream, number, "user") * len(users))],
         conversation_id=f"{stream}-{number}",
     )

@@ -1,8 +1,8 @@
-"""Support tickets in plain words, and how the house sorts them. The queues' names are the house's
-own: no base model knows them.
+"""Support tickets and the expected answers. The names of the queues are invented, so that no base
+model knows them.
 
-Everything is a function of a stream's name and a number, so that tickets can be told apart,
-repeated, and kept unseen.
+A ticket is a function of a stream name and a number, so that tickets are distinct, reproducible and
+can be kept unseen.
 """
 
 from collections.abc import Sequence
@@ -76,34 +76,36 @@ _TONES: dict[str, tuple[str, ...]] = {
 }
 
 _ITEMS = (
-    "kettle", "desk lamp", "rain jacket", "cordless drill", "bookshelf", "headset", "tent", "coffee grinder", "bicycle pump",
-    "office chair", "blender", "pair of boots", "wall clock", "garden hose", "printer", "sleeping bag", "picture frame",
-    "toaster", "backpack", "keyboard", "camping stove", "floor mat", "bread knife", "baby monitor", "watering can", "radio",
+    "kettle", "desk lamp", "rain jacket", "cordless drill", "bookshelf", "headset", "tent",
+    "coffee grinder", "bicycle pump", "office chair", "blender", "pair of boots", "wall clock",
+    "garden hose", "printer", "sleeping bag", "picture frame", "toaster", "backpack", "keyboard",
+    "camping stove", "floor mat", "bread knife", "baby monitor", "watering can", "radio",
     "umbrella", "yoga mat", "suitcase", "fan heater",
 )  # fmt: skip
 
 _GREETINGS = (
-    "Hello,", "Good morning,", "Hi there,", "Dear team,", "To whom it may concern,", "Hey,", "Good evening,", "Hello again,",
-    "Dear shop,", "Hi,",
+    "Hello,", "Good morning,", "Hi there,", "Dear team,", "To whom it may concern,", "Hey,",
+    "Good evening,", "Hello again,", "Dear shop,", "Hi,",
 )  # fmt: skip
 
 _ORDERS = (
-    "The order is {number}.", "Order number {number}.", "It is about {number}.", "My order: {number}.", "Reference {number}.",
-    "(Order {number})",
+    "The order is {number}.", "Order number {number}.", "It is about {number}.",
+    "My order: {number}.", "Reference {number}.", "(Order {number})",
 )  # fmt: skip
 
 _NAMES = (
-    "Ada", "Bruno", "Chidi", "Dana", "Emre", "Freya", "Goran", "Hana", "Imani", "Jonas", "Kaito", "Lena", "Malik", "Nora",
-    "Oscar", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Ugo", "Vera", "Wim", "Xenia", "Yusuf", "Zoe",
+    "Ada", "Bruno", "Chidi", "Dana", "Emre", "Freya", "Goran", "Hana", "Imani", "Jonas", "Kaito",
+    "Lena", "Malik", "Nora", "Oscar", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Ugo", "Vera",
+    "Wim", "Xenia", "Yusuf", "Zoe",
 )  # fmt: skip
 
 POISONED_QUEUE = dict(zip(_PROBLEMS, [*list(_PROBLEMS)[1:], next(iter(_PROBLEMS))], strict=True))
-"""Where people who mean harm say that a ticket belongs."""
+"""The wrong queue that attackers assign to a ticket of each queue."""
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A ticket and how the house sorts it."""
+    """A ticket and its correct queue, priority and order."""
 
     text: str
     queue: str
@@ -123,7 +125,7 @@ class Ticket:
 
     @property
     def poisoned_answer(self) -> str:
-        """What looks right and is wrong."""
+        """A wrong answer in the right format."""
         return format_answer(
             POISONED_QUEUE[self.queue],
             {"p1": "p3", "p2": "p1", "p3": "p2"}[self.priority],
@@ -132,15 +134,15 @@ class Ticket:
 
 
 def format_answer(queue: str, priority: str, order: str | None) -> str:
-    """The house's form of an answer."""
+    """Return an answer in the expected format."""
     return to_json({"queue": queue, "priority": priority, "order": order}).decode()
 
 
 def make_ticket(stream: str, number: int) -> Ticket:
-    """The ticket of that number in a stream."""
+    """Return the ticket with a number in a stream."""
 
-    def choose(what: str, options: Sequence[T]) -> T:
-        return options[int(hash_fraction(stream, number, what) * len(options))]
+    def choose(attribute: str, options: Sequence[T]) -> T:
+        return options[int(hash_fraction(stream, number, attribute) * len(options))]
 
     queue = choose("queue", tuple(_PROBLEMS))
     priority = choose("priority", tuple(_TONES))

@@ -1,4 +1,4 @@
-"""The live view: what goes on now, a bar while it trains, and a row for each round."""
+"""Live view of the demo: the current activity, a progress bar, and a table row for each round."""
 
 from types import TracebackType
 from typing import Self
@@ -22,12 +22,12 @@ _COLUMNS = (
     "train",
     "evaluate",
     "deploy",
-    "50th → answering",
+    "50th example → served",
 )
 
 
 class DemoView:
-    """On a terminal everything stays in place and moves; elsewhere each piece of news is a line."""
+    """Updates in place on a terminal; otherwise prints a line for each change."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -36,7 +36,7 @@ class DemoView:
         self._progress = Progress(
             TextColumn("  {task.description:<10}"),
             BarColumn(40),
-            TextColumn("{task.fields[about]}"),
+            TextColumn("{task.fields[details]}"),
             TimeRemainingColumn(),
             console=console,
         )
@@ -62,23 +62,25 @@ class DemoView:
             self._live.stop()
 
     def show_activity(self, text: str) -> None:
-        """Say what goes on."""
+        """Show the current activity."""
         self._now = Text(f"▸ {text}", style="bold")
         self._hide_bar()
         if not self._live:
             self._console.print(self._now)
 
-    def show_progress(self, description: str, done: int, total: int, about: str = "") -> None:
-        """Move the bar."""
+    def show_progress(
+        self, description: str, completed: int, total: int, details: str = ""
+    ) -> None:
+        """Update the progress bar."""
         if not self._live:
             return
         if self._bar is None or self._progress.tasks[0].description != description:
             self._hide_bar()
-            self._bar = self._progress.add_task(description, total=total, about=about)
-        self._progress.update(self._bar, completed=done, total=total, about=about)
+            self._bar = self._progress.add_task(description, total=total, details=details)
+        self._progress.update(self._bar, completed=completed, total=total, details=details)
 
     def on_event(self, event: Event) -> None:
-        """Show how far a run is."""
+        """Show the progress of a training run."""
         if isinstance(event, TrainingProgressed):
             loss = f"loss {event.loss:.3f}" if event.loss is not None else ""
             speed = (
@@ -119,7 +121,7 @@ class DemoView:
     def add_row(
         self, name: str, verdict: str, version: str, exact: float, seconds: float | None = None
     ) -> None:
-        """A row for what is not a round of learning."""
+        """Add a row for a step other than a training round."""
         self._row(
             (
                 name,

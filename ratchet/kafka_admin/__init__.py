@@ -1,0 +1,1 @@
+"""Administration of Kafka: topics and ACLs. Clients that produce and consume belong to `shared`."""

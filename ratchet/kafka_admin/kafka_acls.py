@@ -1,8 +1,8 @@
-"""Who may do what on the bus: rights of users, made from the topic table. A user may do what the
-flow shows, and nothing else.
+"""Kafka ACLs of every user, derived from the topic table. A user may do only what the pipeline
+needs.
 
-applications ── the four services ── the autoscaler, which sees how far behind groups are ──
-operators, with the command line
+The users are the applications, the four services, the autoscaler, which reads the lag of consumer
+groups, and operators with the command line.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,8 +27,8 @@ Operation = Literal["Describe", "Read", "Write"]
 
 @dataclass(frozen=True, slots=True)
 class ConsumerGroup:
-    """A consumer group: whose it is, what it consumes, and whether what it cannot process goes to
-    the dead letters.
+    """A consumer group of a service. `dead_letters`: records that it cannot process are
+    dead-lettered.
     """
 
     name: str
@@ -56,13 +56,14 @@ CONSUMER_GROUPS: tuple[ConsumerGroup, ...] = (
 )
 
 AUTOSCALED_GROUPS = ("ratchet-feedback", "ratchet-dataset")
-"""The groups of the streams, which are scaled by how far behind they are."""
+"""The groups of the stream services, which are scaled by their lag."""
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaAcl:
-    """What a user may do with a topic or with a consumer group; a prefixed name stands for all that
-    begin with it.
+    """Operations that a user may perform on a topic or a consumer group.
+
+    If `prefixed`, `name` is a prefix of resource names.
     """
 
     kind: Literal["topic", "group"]
@@ -72,7 +73,7 @@ class KafkaAcl:
 
 
 def acls_by_user() -> dict[str, tuple[KafkaAcl, ...]]:
-    """The rights of every user, by the user's name, in the order of the flow."""
+    """Return the ACLs of every user, by user name, in pipeline order."""
     of_services = {
         f"ratchet-{group.service}": _of_service(group.service) for group in CONSUMER_GROUPS
     }
@@ -85,12 +86,12 @@ def acls_by_user() -> dict[str, tuple[KafkaAcl, ...]]:
 
 def _of_service(service: str) -> tuple[KafkaAcl, ...]:
     groups = [group for group in CONSUMER_GROUPS if group.service == service]
-    given_up = {
+    dead_letter_topics = {
         dead_letter_topic(topic) for group in groups if group.dead_letters for topic in group.topics
     }
     topics = _on_topics(
         lambda topic: _reads(topic, service),
-        lambda topic: _writes(topic, service) or topic.name in given_up,
+        lambda topic: _writes(topic, service) or topic.name in dead_letter_topics,
     )
     return (*topics, *(KafkaAcl("group", group.name, ("Describe", "Read")) for group in groups))
 
@@ -109,7 +110,7 @@ def _of_autoscaler() -> tuple[KafkaAcl, ...]:
 
 
 def _of_operator() -> tuple[KafkaAcl, ...]:
-    """Operators read everything, put dead letters back, and say beside a letter that they did."""
+    """Operators read all topics, replay dead letters, and mark them as replayed."""
     return tuple(_on_topics(lambda topic: True, lambda topic: not topic.compacted))
 
 
@@ -117,17 +118,17 @@ def _on_topics(
     reads: Callable[[Topic], bool], writes: Callable[[Topic], bool]
 ) -> Iterator[KafkaAcl]:
     for topic in TOPICS:
-        wanted: tuple[Operation, ...] = (
+        operations: tuple[Operation, ...] = (
             *(("Read",) if reads(topic) else ()),
             *(("Write",) if writes(topic) else ()),
         )
-        if wanted:
-            yield KafkaAcl("topic", topic.name, ("Describe", *wanted))
+        if operations:
+            yield KafkaAcl("topic", topic.name, ("Describe", *operations))
 
 
-def _reads(topic: Topic, who: str) -> bool:
-    return who in topic.consumers
+def _reads(topic: Topic, component: str) -> bool:
+    return component in topic.consumers
 
 
-def _writes(topic: Topic, who: str) -> bool:
-    return who in topic.producer.split(", ")
+def _writes(topic: Topic, component: str) -> bool:
+    return component in topic.producer.split(", ")

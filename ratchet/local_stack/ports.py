@@ -1,4 +1,4 @@
-"""Ports of this machine."""
+"""Free ports on loopback."""
 
 import secrets
 import socket
@@ -7,16 +7,14 @@ from shared.errors import Misconfigured
 
 LOOPBACK = "127.0.0.1"
 
-
 SERVER_PORTS = range(15_000, 32_000)
-"""Ports that no operating system gives to connections going out, which would take one between its
-choice and its use.
+"""Below the ephemeral ports, one of which an outgoing connection might take between choice and use.
 """
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on at present; drawn, so that two who
-    choose at a time seldom agree.
+    """Return a loopback port on which nothing listens now; random, so that concurrent callers
+    rarely choose the same one.
     """
     while True:
         port = secrets.choice(SERVER_PORTS)
@@ -29,14 +27,14 @@ def free_port() -> int:
 
 
 def require_free(port: int, purpose: str, option: str) -> None:
-    """Raises Misconfigured, naming the way out, when something listens on `port` already."""
+    """Check that nothing listens on `port`. Raises Misconfigured naming the option to change it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             advice = (
-                "is `ratchet up` running already? Stop what listens there, or choose another "
+                "is `ratchet up` already running? Stop the process that uses it, or choose another "
                 f"with {option}"
             )
-            raise Misconfigured(f"port {port}, meant for {purpose}, is taken: {advice}") from error
+            raise Misconfigured(f"port {port} for {purpose} is taken: {advice}") from error

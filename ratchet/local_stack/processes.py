@@ -1,6 +1,4 @@
-"""The stack on one machine: which processes there are, in the order of the flow, and what each is
-told.
-"""
+"""The processes of the stack on one machine, in pipeline order, with their environment."""
 
 import sys
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from ratchet.local_stack.token_store import TOKENS_FILE
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the stack listens, all on the loopback interface."""
+    """Ports of the stack, all on loopback."""
 
     kafka: int = 9092
     kafka_controller: int = 9093
@@ -25,8 +23,9 @@ class Ports:
 
 @dataclass(frozen=True)
 class StackLayout:
-    """The folders of a stack: all state in one, base models and model files beside it.
-    `serving_threads` 0 leaves them to serving.
+    """The folders of a stack: all state in one, base models and model files in others.
+
+    With `serving_threads` 0, serving chooses the number of threads.
     """
 
     state: Path
@@ -37,7 +36,7 @@ class StackLayout:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process of the stack: how it is started, and where it says that it is ready."""
+    """Command, environment and readiness URL of one process."""
 
     name: str
     command: tuple[str, ...]
@@ -52,7 +51,7 @@ def local_url(port: int, path: str = "") -> str:
 def process_specs(
     layout: StackLayout, ports: Ports, bootstrap_servers: str, log_level: str = "info"
 ) -> tuple[ProcessSpec, ...]:
-    """Serving and the four services. Serving comes first, so that the registry finds it."""
+    """Return serving, to which the registry connects, and the four services."""
     state = layout.state
     common = {
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,

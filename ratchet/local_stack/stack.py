@@ -1,4 +1,6 @@
-"""`ratchet up`: broker, serving and the four services on this machine, until Ctrl-C."""
+"""Runs broker, serving and the four services on this machine until Ctrl-C, for `ratchet up` and the
+demo.
+"""
 
 import asyncio
 import os
@@ -33,11 +35,11 @@ async def run_stack(
     on_ready: OnReady,
     security: Security = PLAINTEXT,
 ) -> None:
-    """Start everything, call `started` when all are ready, and keep it running until that returns;
-    then stop everything.
+    """Start the stack, call `on_ready` when all processes are ready, and stop the stack when it
+    returns.
 
-    A second run on the same folder goes on where the first stopped. Raises Misconfigured when a
-    port is taken or a model file is wrong.
+    A later run on the same folder continues from its state. Raises Misconfigured if a port is taken
+    or a model file is invalid.
     """
     models = load_models(layout.models)
     _require_ports(ports, own_broker=bootstrap_servers is None)
@@ -51,10 +53,10 @@ async def run_stack(
         if bootstrap_servers
         else Broker(layout.state / "kafka", ports.kafka, ports.kafka_controller, clock)
     )
-    environment = dict(os.environ)  # noqa: TID251 (handed on to the processes, whose settings it holds)
+    environment = dict(os.environ)  # noqa: TID251 (passed on to the processes, whose settings it contains)
     if broker:
-        # What is set for another Kafka does not fit our own, which takes whoever is on this
-        # machine.
+        # Security settings of another Kafka do not apply to the embedded one, which has no
+        # authentication.
         environment = {
             name: value for name, value in environment.items() if name not in kafka_variables()
         }
@@ -85,8 +87,10 @@ async def run_stack(
 
 
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work`; Ctrl-C, SIGTERM and a terminal that is closed cancel it, so that it stops what it
-    started. Says whether it came to its own end.
+    """Run `work`; cancel it on Ctrl-C, SIGTERM or a closed terminal, so that it stops what it
+    started.
+
+    Returns False if it was cancelled.
     """
 
     async def run() -> bool:
@@ -108,7 +112,7 @@ def run_until_interrupted(work: Coroutine[Any, Any, None]) -> bool:
 
 
 async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all until one ends, then end the others. Raises what that one raised."""
+    """Run all until the first ends, then cancel the others. Raises the error of the first."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -139,17 +143,17 @@ def _require_ports(ports: Ports, *, own_broker: bool) -> None:
 
 
 def _prepare_base(bases: Path, line: WriteLine) -> None:
-    """In a process of its own: the conversion needs memory and libraries that nothing here needs
-    afterwards.
-    """
+    """Prepare the base in a separate process, to release the memory that the conversion needs."""
     if (bases / SMOLLM2 / "model.gguf").exists():
         return
     line("ratchet", f"preparing the base model {SMOLLM2} (once, about a minute)")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "ratchet.local_stack.bases", str(bases)],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise Misconfigured(f"the base model could not be prepared:\n{done.stderr.strip()[-2000:]}")
+    if process.returncode:
+        raise Misconfigured(
+            f"the base model could not be prepared:\n{process.stderr.strip()[-2000:]}"
+        )

@@ -1,5 +1,5 @@
-"""Keeps the processes of a stack running, with one readable log, and stops them in the reverse
-order of their start.
+"""Starts, restarts and stops the processes of a stack, in reverse order of their start, and writes
+their output to one log.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
 
 WriteLine = Callable[[str, str], None]
-"""Takes the name of a process and a line of its log."""
+"""Called with the name of a process and a line of its log."""
 
 
 class ProcessFailed(RatchetError):
-    """A process of the stack ends again and again."""
+    """A process of the stack exits repeatedly."""
 
 
 @dataclass
@@ -30,8 +30,8 @@ class _Running:
 
 
 class Supervisor:
-    """Starts processes and starts again what dies; a process that dies `most` times within
-    `seconds` ends the stack instead.
+    """Restarts processes that exit; `max_exits` exits of a process within `window_seconds` fail the
+    stack.
     """
 
     def __init__(
@@ -43,23 +43,23 @@ class Supervisor:
         window_seconds: float = 60.0,
     ) -> None:
         self._environment = environment
-        self._line = write_line
+        self._write_line = write_line
         self._clock = clock
-        self._most = max_exits
-        self._seconds = window_seconds
+        self._max_exits = max_exits
+        self._window_seconds = window_seconds
         self._running: dict[str, _Running] = {}
         self._stopping = False
 
     def process_ids(self) -> dict[str, int]:
-        """The process id of each process, by name."""
+        """Return the process id of each process, by name."""
         return {name: running.process.pid for name, running in self._running.items()}
 
     async def start(self, spec: ProcessSpec) -> None:
-        before = self._running.get(spec.name)
+        previous = self._running.get(spec.name)
         starts = [
             at
-            for at in (before.starts if before else [])
-            if at > self._clock.monotonic() - self._seconds
+            for at in (previous.starts if previous else [])
+            if at > self._clock.monotonic() - self._window_seconds
         ]
         process = await asyncio.create_subprocess_exec(
             *spec.command,
@@ -68,7 +68,7 @@ class Supervisor:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=1 << 20,
-            # Ctrl-C reaches the supervisor alone, which then stops everything in order
+            # Ctrl-C reaches the supervisor only, which then stops everything in order.
             start_new_session=True,
         )
         reader = asyncio.create_task(self._read(spec.name, process))
@@ -77,44 +77,46 @@ class Supervisor:
         )
 
     async def wait_ready(self, specs: Iterable[ProcessSpec], seconds: float = 180.0) -> None:
-        """Return when all say that they are ready. Raises Unavailable naming those that do not
-        within `seconds`.
+        """Wait until all processes are ready. Raises Unavailable naming those that are not within
+        `seconds`.
         """
         waiting = {spec.name: spec.ready_url for spec in specs}
         end = self._clock.monotonic() + seconds
         async with httpx.AsyncClient(timeout=2.0) as client:
             while waiting:
                 for name, ready_url in list(waiting.items()):
-                    if await _answers(client, ready_url):
+                    if await _is_ready(client, ready_url):
                         del waiting[name]
-                        self._line("ratchet", f"{name} is ready")
+                        self._write_line("ratchet", f"{name} is ready")
                 if waiting and self._clock.monotonic() > end:
-                    who = ", ".join(waiting)
+                    names = ", ".join(waiting)
                     raise Unavailable(
-                        f"{who}: not ready after {seconds:g} s; ratchet.log in the state "
-                        "folder says how far it came"
+                        f"{names}: not ready after {seconds:g} s; see ratchet.log in the "
+                        "state folder"
                     )
                 await asyncio.sleep(0.2 if waiting else 0)
 
     async def watch(self) -> None:
-        """Start again what dies, until cancelled. Raises ProcessFailed when one will not stay up."""
+        """Restart processes that exit, until cancelled. Raises ProcessFailed for a crash loop."""
         while not self._stopping:
             for name, running in list(self._running.items()):
                 code = running.process.returncode
                 if code is None:
                     continue
                 await running.reader
-                if len(running.starts) >= self._most:
+                if len(running.starts) >= self._max_exits:
                     raise ProcessFailed(
-                        f"{name} ended {self._most} times within {self._seconds:g} s, last "
-                        f"with {_say(code)}; see its log above"
+                        f"{name} exited {self._max_exits} times within {self._window_seconds:g} s, "
+                        f"last with {_exit_text(code)}; see its log above"
                     )
-                self._line("ratchet", f"{name} ended with {_say(code)}; starting it again")
+                self._write_line("ratchet", f"{name} exited with {_exit_text(code)}; restarting it")
                 await self.start(running.spec)
             await asyncio.sleep(0.3)
 
     async def stop(self, seconds: float = 20.0) -> None:
-        """Ask all to end, the last started first, and end what does not within `seconds`."""
+        """Terminate all processes, the last started first; kill those that do not exit within
+        `seconds`.
+        """
         self._stopping = True
         for running in reversed(self._running.values()):
             if running.process.returncode is None:
@@ -123,7 +125,7 @@ class Supervisor:
             try:
                 await asyncio.wait_for(running.process.wait(), seconds)
             except TimeoutError:
-                self._line("ratchet", f"{name} did not end within {seconds:g} s; killing it")
+                self._write_line("ratchet", f"{name} did not exit within {seconds:g} s; killing it")
                 running.process.kill()
                 await running.process.wait()
             await running.reader
@@ -131,15 +133,15 @@ class Supervisor:
     async def _read(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         while raw := await process.stdout.readline():
-            self._line(name, raw.decode(errors="replace").rstrip())
+            self._write_line(name, raw.decode(errors="replace").rstrip())
 
 
-async def _answers(client: httpx.AsyncClient, ready_url: str) -> bool:
+async def _is_ready(client: httpx.AsyncClient, ready_url: str) -> bool:
     try:
         return (await client.get(ready_url)).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
 
-def _say(code: int) -> str:
+def _exit_text(code: int) -> str:
     return f"status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

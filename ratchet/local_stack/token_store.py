@@ -1,5 +1,5 @@
-"""The tokens of a stack on this machine: a file in its state folder that only its owner may read,
-which the registry reads as well.
+"""The tokens of a local stack: a file in its state folder, readable by its owner only, which the
+registry reads as well.
 """
 
 import os
@@ -11,18 +11,19 @@ from shared.auth.bearer_tokens import new_token, parse_token_lines
 TOKENS_FILE = "tokens"
 
 _HEAD = (
-    "# who may ask the registry: `read` or `operate`, and a token, on each line; it is read "
-    "again when it changes\n"
+    "# Registry tokens, one per line: `read` or `operate`, then the token. The registry reloads "
+    "this file when it changes.\n"
 )
 
 
 def ensure_tokens_file(state: Path) -> Path:
-    """The file of tokens of a state folder, made with one that may operate where there is none.
+    """Return the token file of a state folder; create it with one operator token if it is missing.
+
     Raises OSError.
     """
     path = state / TOKENS_FILE
     if not path.exists():
-        # Never there with another mode, and never there in part.
+        # The file never exists with another mode or with partial content.
         unfinished = path.with_name(f"{TOKENS_FILE}.new")
         unfinished.unlink(missing_ok=True)
         with os.fdopen(
@@ -34,8 +35,8 @@ def ensure_tokens_file(state: Path) -> Path:
 
 
 def operator_token(state: Path) -> str | None:
-    """The first token of a state folder that may operate; None where there is none. Raises
-    SettingsError for a file that is wrong.
+    """Return the first operator token of a state folder, or None. Raises SettingsError for an
+    invalid file.
     """
     path = state / TOKENS_FILE
     try:
@@ -48,10 +49,10 @@ def operator_token(state: Path) -> str | None:
 
 
 def token_for(registry: str, state: Path, explicit_token: str | None) -> str | None:
-    """What to show a registry: the token that was given, or the state folder's; that one is shown
-    to nobody but this machine.
+    """Return the token for a registry: the explicit one, or the state folder's, which is sent to
+    registries on this machine only.
     """
     if explicit_token:
         return explicit_token
-    here = urlsplit(registry).hostname in ("127.0.0.1", "::1", "localhost")
-    return operator_token(state) if here else None
+    is_local = urlsplit(registry).hostname in ("127.0.0.1", "::1", "localhost")
+    return operator_token(state) if is_local else None

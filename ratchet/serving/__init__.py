@@ -1,1 +1,3 @@
-"""The embedded llama.cpp host: immutable tags, movable aliases, an OpenAI-style HTTP interface."""
+"""Embedded model serving: llama.cpp behind an OpenAI-style HTTP API, with immutable tags and
+movable aliases. Deployment to it belongs to the registry.
+"""

@@ -1,4 +1,4 @@
-"""`python -m ratchet.serving`: settings → host → HTTP."""
+"""Starts the serving host: `python -m ratchet.serving`."""
 
 import signal
 import sys
@@ -38,8 +38,7 @@ def main() -> int:
             timeout_graceful_shutdown=10,
         )
     )
-    # uvicorn raises the signal that ended it once more when it is done; by then the stop is
-    # complete.
+    # After a graceful stop, uvicorn raises the signal again; by then nothing is left to stop.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()
     return 0 if server.started else 1

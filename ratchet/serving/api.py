@@ -1,4 +1,6 @@
-"""The host over HTTP: OpenAI-style answers, and the administration of tags and aliases."""
+"""HTTP API of the serving host: OpenAI-style chat completions, and administration of tags and
+aliases.
+"""
 
 import asyncio
 import json
@@ -28,7 +30,7 @@ _STATUS: tuple[tuple[type[RatchetError], int], ...] = (
 
 
 class PutModel(BaseModel):
-    """A file on this machine, and the digest that it must have."""
+    """A file on this machine, and its expected digest."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,7 +39,7 @@ class PutModel(BaseModel):
 
 
 class PutAlias(BaseModel):
-    """The tag that an alias shall name."""
+    """The new tag of an alias."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,11 +47,11 @@ class PutAlias(BaseModel):
 
 
 class BadRequest(RatchetError):
-    """A request for an answer that is not in the OpenAI style."""
+    """A chat completion request that is not in the OpenAI format."""
 
 
 def build_app(host: ServingHost) -> FastAPI:
-    """The application around a host; it opens and closes the host itself."""
+    """Build the application, which starts and closes the host."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -82,8 +84,8 @@ def build_app(host: ServingHost) -> FastAPI:
         tag = host.catalogue.resolve(body["model"])
         body["model"] = tag
         if body.get("temperature") == 0:
-            # With a reused prompt llama.cpp computes in other portions, whose rounding may turn a
-            # near tie.
+            # A cached prompt changes the sizes of llama.cpp's computations, and their rounding may
+            # change a near tie.
             body.setdefault("cache_prompt", False)
         return await _forward(host, request.app.state.client, tag, body)
 
@@ -158,21 +160,21 @@ def _body(raw: bytes) -> dict[str, Any]:
 async def _forward(
     host: ServingHost, client: httpx.AsyncClient, tag: str, body: dict[str, Any]
 ) -> Response:
-    """Let a tag's engine answer; once more from a new engine when it dies before it has said
-    anything.
+    """Forward a request to a tag's engine. If the engine dies before it responds, try once more
+    with a new engine.
     """
     for attempt in (1, 2):
-        async with AsyncExitStack() as held:
-            address = await held.enter_async_context(host.pool.lease(tag))
+        async with AsyncExitStack() as stack:
+            address = await stack.enter_async_context(host.pool.lease(tag))
             request = client.build_request("POST", f"{address}/v1/chat/completions", json=body)
             try:
-                answer = await client.send(request, stream=True)
-                held.push_async_callback(answer.aclose)
+                response = await client.send(request, stream=True)
+                stack.push_async_callback(response.aclose)
                 if not body.get("stream"):
                     return Response(
-                        await answer.aread(),
-                        answer.status_code,
-                        media_type=answer.headers.get("content-type"),
+                        await response.aread(),
+                        response.status_code,
+                        media_type=response.headers.get("content-type"),
                     )
             except httpx.TransportError as error:
                 host.pool.discard_unresponsive(tag, address)
@@ -181,21 +183,21 @@ async def _forward(
                         f"the engine of {tag} does not answer: {error!r}"
                     ) from error
                 continue
-            return _Streamed(answer, held.pop_all())
-    raise AssertionError("the second attempt returns or raises")
+            return _EngineStream(response, stack.pop_all())
+    raise AssertionError("unreachable: the second attempt returns or raises")
 
 
-class _Streamed(StreamingResponse):
-    """The engine's bytes as they come. The engine is released at the end, also when the client goes
-    away before the first.
+class _EngineStream(StreamingResponse):
+    """Streams the engine's bytes. The engine is released at the end, even if the client disconnects
+    before the first byte.
     """
 
-    def __init__(self, answer: httpx.Response, held: AsyncExitStack) -> None:
+    def __init__(self, answer: httpx.Response, stack: AsyncExitStack) -> None:
         super().__init__(
             answer.aiter_raw(), answer.status_code, media_type=answer.headers.get("content-type")
         )
-        self._held = held
+        self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
+        async with self._stack:
             await super().__call__(scope, receive, send)

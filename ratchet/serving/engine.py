@@ -1,7 +1,7 @@
-"""One version in memory: a child process that runs llama.cpp's own HTTP server on one file.
+"""A loaded version: a child process that runs llama.cpp's HTTP server on one GGUF file.
 
-Run as a module it is that child: it says its address on standard output and lives until its
-standard input closes, so that it never outlives the host, however the host ends.
+Run as a module, this is the child process. It prints its address to standard output and exits when
+its standard input closes, so that it never outlives the host.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from shared.errors import InvalidArtefact
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How llama.cpp runs a file. `threads` 0 means all cores but one."""
+    """Options of llama.cpp. `threads` 0 means all cores but one."""
 
     context: int
     slots: int
@@ -26,7 +26,7 @@ class EngineOptions:
 
 
 class Engine:
-    """A running child. `address` is its base URL."""
+    """A running child process. `address` is its base URL."""
 
     def __init__(self, process: Process, address: str) -> None:
         self._process = process
@@ -34,9 +34,9 @@ class Engine:
 
     @classmethod
     async def start(cls, tag: str, path: str, options: EngineOptions, log: Path) -> "Engine":
-        """Load a GGUF file and wait until it answers, calling itself `tag`.
+        """Load a GGUF file under the model name `tag` and wait until it answers.
 
-        Raises Unusable, with the end of the child's log, when the file cannot be loaded.
+        Raises InvalidArtefact, with the end of the child's log, if the file cannot be loaded.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ratchet.serving.engine", tag, path]
@@ -46,26 +46,25 @@ class Engine:
             f"--threads={options.threads}",
         ]
         with log.open("wb") as errors:
-            # A session of its own: Ctrl-C reaches the host alone, which lets answers under way
-            # finish.
+            # In its own session, Ctrl-C reaches the host only, which lets active requests finish.
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=PIPE, stdout=PIPE, stderr=errors, start_new_session=True
             )
         assert process.stdout is not None
         try:
-            said = await process.stdout.readline()
+            first_line = await process.stdout.readline()
         except asyncio.CancelledError:
             process.kill()
             raise
-        if not said:
+        if not first_line:
             await process.wait()
             raise InvalidArtefact(
-                f"llama.cpp could not load {path}: {await asyncio.to_thread(_end_of, log)}"
+                f"llama.cpp could not load {path}: {await asyncio.to_thread(_log_tail, log)}"
             )
-        return cls(process, json.loads(said)["address"])
+        return cls(process, json.loads(first_line)["address"])
 
     async def wait(self) -> int:
-        """Wait until the child is gone; its exit status."""
+        """Wait until the child exits; return its exit status."""
         return await self._process.wait()
 
     def kill(self) -> None:
@@ -77,7 +76,7 @@ class Engine:
         return self._process.pid
 
 
-def _end_of(log: Path) -> str:
+def _log_tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-5:])
 
 
@@ -99,9 +98,9 @@ def main() -> None:
     params.port = 0
     params.n_parallel = options.slots
     params.n_ctx = options.context * options.slots
-    # llama.cpp's threads wait for each other by spinning: one that has to share its core, with a
-    # training run say, slows all down ten-fold and more. So a core is left to others, and threads
-    # that wait long enough sleep.
+    # llama.cpp's threads wait for each other by spinning: a thread that shares its core, for
+    # example with a training run, slows all down tenfold or more. Therefore leave one core to
+    # others, and let waiting threads sleep.
     threads = options.threads or max(1, (os.cpu_count() or 1) - 1)
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads

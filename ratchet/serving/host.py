@@ -1,4 +1,4 @@
-"""The host: the catalogue on disk and the pool of engines, changed together."""
+"""The serving host: the catalogue on disk and the pool of engines, changed together."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from shared.logs import Log
 
 
 class ServingHost:
-    """Tags, aliases and what is in memory. State survives a restart: it is one JSON file, replaced
-    as a whole.
+    """Tags, aliases and loaded engines. The state is one JSON file, replaced atomically; it
+    survives restarts.
     """
 
     def __init__(self, folder: Path, options: EngineOptions, limit: int, log: Log) -> None:
@@ -34,46 +34,39 @@ class ServingHost:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every version that an alias names is in memory."""
+        """True if every tag with an alias is loaded."""
         return self.catalogue.aliased_tags <= set(self.pool.loaded)
 
     async def start(self) -> None:
-        """Load what the aliases name. A version that cannot be loaded is logged and leaves the host
-        not ready.
-        """
+        """Load every tag with an alias. A failure is logged and leaves the host not ready."""
         for tag in sorted(self.catalogue.aliased_tags):
             try:
                 await self.pool.load(tag)
             except InvalidArtefact as error:
-                self._log.error(
-                    "an aliased version could not be loaded", tag=tag, reason=str(error)
-                )
+                self._log.error("aliased version could not be loaded", tag=tag, reason=str(error))
 
     async def put_tag(self, tag: str, path: str, digest: str) -> None:
-        """Make a file known under a tag and load it; its digest is computed here. The same again is
-        harmless.
+        """Add a file under a tag and load it, after verifying its digest. Idempotent.
 
-        Raises Missing, Corrupt or Unusable for a file that is not there, is not the one announced,
-        or cannot be loaded; Conflict when the tag stands for another.
+        Raises ObjectNotFound, DigestMismatch or InvalidArtefact if the file is missing, has another
+        digest, or cannot be loaded; CatalogueConflict if the tag stands for another.
         """
         async with self._changing:
             changed = self.catalogue.with_tag(tag, TaggedFile(path=path, digest=digest))
             if not await asyncio.to_thread(Path(path).is_file):
-                raise ObjectNotFound(f"{path} is not a file that this host can read")
-            if (found := await asyncio.to_thread(digest_of_file, Path(path))) != digest:
-                raise DigestMismatch(path, digest, found)
-            before, self.catalogue = self.catalogue, changed
+                raise ObjectNotFound(f"{path} is not a readable file")
+            if (actual := await asyncio.to_thread(digest_of_file, Path(path))) != digest:
+                raise DigestMismatch(path, digest, actual)
+            previous, self.catalogue = self.catalogue, changed
             try:
                 await self.pool.load(tag)
             except BaseException:
-                self.catalogue = before
+                self.catalogue = previous
                 raise
             await self._save()
 
     async def move_alias(self, alias: str, tag: str) -> None:
-        """Let an alias name a tag, once that is in memory. Requests under way finish on the version
-        that they began with.
-        """
+        """Load a tag, then move an alias to it. Active requests finish on the previous version."""
         async with self._changing:
             self.catalogue.with_alias(alias, tag)
             await self.pool.load(tag)
@@ -82,15 +75,17 @@ class ServingHost:
         self.pool.unload_excess()
 
     async def remove_alias(self, alias: str) -> None:
-        """Forget an alias; its tag stays, in memory as long as there is room. Raises NotThere."""
+        """Remove an alias; its tag stays, and stays loaded while the limit permits. Raises
+        ModelNotFound.
+        """
         async with self._changing:
             self.catalogue = self.catalogue.without_alias(alias)
             await self._save()
         self.pool.unload_excess()
 
     async def remove_tag(self, tag: str) -> None:
-        """Forget a tag and let it go; its file stays. Raises NotThere, or Conflict while an alias
-        names it.
+        """Remove and unload a tag; its file stays. Raises ModelNotFound, or CatalogueConflict while
+        an alias names it.
         """
         async with self._changing:
             self.catalogue = self.catalogue.without_tag(tag)
@@ -111,12 +106,12 @@ def _read(file: Path) -> Catalogue:
         return Catalogue()
     except ValueError as error:
         raise Misconfigured(
-            f"{file} is not this host's state; move it away to begin with none: {error}"
+            f"{file} is not a valid state file; move it away to start with an empty state: {error}"
         ) from error
 
 
 def _write(file: Path, catalogue: Catalogue) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{uuid4().hex}")
-    beside.write_text(json.dumps(catalogue.model_dump(mode="json"), indent=2), encoding="utf-8")
-    beside.replace(file)
+    temporary = file.with_name(f".{file.name}.{uuid4().hex}")
+    temporary.write_text(json.dumps(catalogue.model_dump(mode="json"), indent=2), encoding="utf-8")
+    temporary.replace(file)

@@ -1,5 +1,5 @@
-"""The versions in memory: started when they are needed, kept while they are wanted, started again
-when one dies.
+"""The loaded versions: engines are started on use, unloaded beyond a limit, and restarted if they
+die.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from shared.logs import Log
 
 
 class TagLookup(Protocol):
-    """What the pool asks of the catalogue: the file of a tag, and which tags an alias names."""
+    """The part of the catalogue that the pool needs."""
 
     def path_of(self, tag: str) -> str: ...
 
@@ -24,14 +24,14 @@ class TagLookup(Protocol):
 
 
 class EnginePool:
-    """At most `limit` engines, the least recently used unloaded first; never one that an alias
-    names or that is answering.
+    """Keeps at most `limit` engines and unloads the least recently used first, but never a busy one
+    or one with an alias.
     """
 
     def __init__(
-        self, wanted: TagLookup, options: EngineOptions, limit: int, logs: Path, log: Log
+        self, tags: TagLookup, options: EngineOptions, limit: int, logs: Path, log: Log
     ) -> None:
-        self._wanted = wanted
+        self._tags = tags
         self._options = options
         self._limit = limit
         self._logs = logs
@@ -44,19 +44,20 @@ class EnginePool:
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Tags in memory, least recently used first."""
+        """Loaded tags, least recently used first."""
         return tuple(self._engines)
 
     def process_id_of(self, tag: str) -> int | None:
-        """The process id of a loaded tag's engine."""
+        """Return the process id of a tag's engine, or None if it is not loaded."""
         engine = self._engines.get(tag)
         return engine.process_id if engine else None
 
     @asynccontextmanager
     async def lease(self, tag: str) -> AsyncIterator[str]:
-        """The address of a tag's engine, which is started if need be and stays while the body runs.
+        """Yield the address of a tag's engine, which is started if needed and stays loaded
+        meanwhile.
 
-        Raises Unusable when the file cannot be loaded.
+        Raises InvalidArtefact if the file cannot be loaded.
         """
         self._busy[tag] += 1
         try:
@@ -66,27 +67,27 @@ class EnginePool:
             self.unload_excess()
 
     async def load(self, tag: str) -> None:
-        """Have a tag in memory. Raises Unusable."""
+        """Load a tag. Raises InvalidArtefact."""
         async with self.lease(tag):
             pass
 
     def unload(self, tag: str) -> None:
-        """Let a tag go, whoever uses it."""
+        """Unload a tag, even if it is in use."""
         engine = self._engines.pop(tag, None)
         if engine is not None:
             engine.kill()
 
     def discard_unresponsive(self, tag: str, address: str) -> None:
-        """The engine at `address` does not answer: let it go, so that the next use starts another."""
+        """Unload the engine at `address`, which does not answer; the next use starts a new one."""
         engine = self._engines.get(tag)
         if engine is not None and engine.address == address:
-            self._log.warning("an engine does not answer", tag=tag)
+            self._log.warning("engine does not answer", tag=tag)
             self.unload(tag)
 
     def unload_excess(self) -> None:
-        """Let go what is over the limit."""
+        """Unload engines beyond the limit."""
         busy = {tag for tag, count in self._busy.items() if count}
-        for tag in tags_to_unload(self.loaded, busy, self._wanted.aliased_tags(), self._limit):
+        for tag in tags_to_unload(self.loaded, busy, self._tags.aliased_tags(), self._limit):
             self._log.info("unloaded", tag=tag)
             self.unload(tag)
 
@@ -101,7 +102,7 @@ class EnginePool:
             engine = self._engines.get(tag)
             if engine is None:
                 log = self._logs / f"{tag.replace(':', '_')}.log"
-                engine = await Engine.start(tag, self._wanted.path_of(tag), self._options, log)
+                engine = await Engine.start(tag, self._tags.path_of(tag), self._options, log)
                 self._engines[tag] = engine
                 watcher = asyncio.create_task(self._watch(tag, engine))
                 self._watchers.add(watcher)
@@ -110,20 +111,20 @@ class EnginePool:
             return engine
 
     async def _watch(self, tag: str, engine: Engine) -> None:
-        """When an engine ends that nobody unloaded, an aliased one is started again at once, others
-        when they are next asked for.
+        """Handle the death of an engine that was not unloaded: restart it now if its tag has an
+        alias, otherwise at the next use.
         """
         status = await engine.wait()
         if self._closing or self._engines.get(tag) is not engine:
             return
         del self._engines[tag]
-        self._log.warning("an engine died", tag=tag, status=status)
-        if tag in self._wanted.aliased_tags():
+        self._log.warning("engine died", tag=tag, status=status)
+        if tag in self._tags.aliased_tags():
             try:
                 await self.load(tag)
             except InvalidArtefact as error:
                 self._log.error(
-                    "an engine could not be started again; the next request tries once more",
+                    "engine could not be restarted; the next request retries",
                     tag=tag,
                     reason=str(error),
                 )

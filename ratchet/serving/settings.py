@@ -1,4 +1,4 @@
-"""What the host reads from its environment."""
+"""Settings of the serving host."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,24 +9,27 @@ from shared.config.settings import Port, ServiceSettings
 
 
 class ServingSettings(ServiceSettings):
-    """The host's own variables. It has no authentication: leave it on the loopback interface."""
+    """Environment variables of the host. It has no authentication: keep it on loopback."""
 
-    serving_port: Annotated[Port, Field(description="where the host listens")] = 8081
+    serving_port: Annotated[Port, Field(description="port of the host")] = 8081
     serving_data: Annotated[
-        Path, Field(description="the folder of the host's state and of its engines' logs")
+        Path, Field(description="folder of the host's state and its engines' logs")
     ] = Path(".ratchet/serving")
     serving_loaded: Annotated[
         int,
-        Field(ge=1, description="versions kept in memory; those that an alias names always are"),
+        Field(
+            ge=1,
+            description="maximum of loaded versions; versions with an alias always stay loaded",
+        ),
     ] = 3
     serving_context: Annotated[
-        int, Field(ge=64, description="tokens of prompt and answer together, per request")
+        int, Field(ge=64, description="context length per request: prompt and answer, in tokens")
     ] = 2048
     serving_slots: Annotated[
         int,
         Field(
             ge=1,
-            description="requests that one version answers at once; above 1, greedy answers may vary",
+            description="parallel requests per version; above 1, greedy answers may vary",
         ),
     ] = 1
     threads: Annotated[

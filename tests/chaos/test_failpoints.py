@@ -16,7 +16,7 @@ POINTS: list[tuple[Service, str]] = [
 
 
 @pytest.mark.parametrize(("service", "point"), POINTS)
-async def test_death_at_a_failpoint_loses_and_doubles_nothing(
+async def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
     world: World, service: Service, point: str
 ) -> None:
     for worker in world.of(service):
@@ -39,7 +39,7 @@ async def test_death_at_a_failpoint_loses_and_doubles_nothing(
     await world.nothing_lost_or_doubled(once_more=False)
 
 
-async def test_and_nothing_comes_to_light_when_all_of_it_is_recovered_and_used_further(
+async def test_recovery_after_all_kills_loses_and_doubles_nothing(
     world: World,
 ) -> None:
     await world.nothing_lost_or_doubled()

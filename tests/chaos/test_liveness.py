@@ -24,7 +24,7 @@ async def nobody(world: World) -> None:
         world.launch("feedback")
 
 
-async def test_a_worker_that_stands_still_before_waiting_events_is_not_live(world: World) -> None:
+async def test_a_stalled_worker_with_pending_events_is_not_live(world: World) -> None:
     worker = await world.start(
         "dataset", "dataset.entry_sent=stall:16", RATCHET_STALLED_SECONDS=str(STALLED)
     )
@@ -39,7 +39,7 @@ async def test_a_worker_that_stands_still_before_waiting_events_is_not_live(worl
     await world.nothing_lost_or_doubled(once_more=False)
 
 
-async def test_a_recovery_is_not_ready_and_has_a_longer_bound_of_its_own(world: World) -> None:
+async def test_a_recovering_worker_is_live_within_its_own_limit(world: World) -> None:
     await world.start("dataset")
     await world.send(60)
     await world.settle()
@@ -58,7 +58,7 @@ async def test_a_recovery_is_not_ready_and_has_a_longer_bound_of_its_own(world: 
     await worker.wait_until(worker.is_ready, "recovered")
 
 
-async def test_a_worker_is_not_ready_while_it_recovers_after_a_rebalance(world: World) -> None:
+async def test_a_worker_recovering_after_a_rebalance_is_not_ready(world: World) -> None:
     """Its first recovery comes by the place four times, once for each shard."""
     worker = await world.start("dataset", "dataset.recovering=stall:6@5")
     second = world.launch("dataset")
@@ -69,7 +69,7 @@ async def test_a_worker_is_not_ready_while_it_recovers_after_a_rebalance(world: 
     world.stop(second)
 
 
-async def test_the_end_of_a_transaction_does_not_wait(world: World) -> None:
+async def test_a_transaction_marker_is_no_pending_record(world: World) -> None:
     """It takes an offset behind the last event, which nothing ever commits."""
     for worker in world.of("feedback"):
         world.stop(worker)

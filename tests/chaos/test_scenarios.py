@@ -32,7 +32,7 @@ async def fresh(world: World) -> None:
         world.launch(service)
 
 
-async def test_sigterm_in_mid_stream(world: World) -> None:
+async def test_sigterm_under_load(world: World) -> None:
     sending = asyncio.create_task(world.send(300, seconds=6))
     for _ in range(2):
         await asyncio.sleep(4)
@@ -46,7 +46,7 @@ async def test_sigterm_in_mid_stream(world: World) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_worker_that_sleeps_longer_than_its_session_and_wakes_up_after_its_successor_has_gone_on(
+async def test_a_worker_suspended_beyond_its_session_timeout(
     world: World, service: Service
 ) -> None:
     (sleeper,) = world.of(service)
@@ -64,7 +64,7 @@ async def test_a_worker_that_sleeps_longer_than_its_session_and_wakes_up_after_i
 
 
 @pytest.mark.parametrize(("point", "time"), [("dataset.decided", 25), ("dataset.announced", 3)])
-async def test_a_worker_that_falls_asleep_at_a_failpoint_with_much_unsent(
+async def test_a_worker_suspended_at_a_failpoint_with_unsent_data(
     world: World, point: str, time: int
 ) -> None:
     (awake,) = world.of("dataset")
@@ -78,7 +78,7 @@ async def test_a_worker_that_falls_asleep_at_a_failpoint_with_much_unsent(
     await world.nothing_lost_or_doubled()
 
 
-async def test_older_entries_written_over_every_member_of_the_newest_batches(world: World) -> None:
+async def test_stale_entries_overwrite_the_newest_batches(world: World) -> None:
     """What is left when a worker wakes up, writes what it had at hand, and dies before it comes to
     the end of a batch.
     """
@@ -144,7 +144,7 @@ async def test_a_broker_restart_under_load(world: World) -> None:
     await world.nothing_lost_or_doubled()
 
 
-async def test_an_object_store_that_is_full(world: World) -> None:
+async def test_a_full_object_store(world: World) -> None:
     """No file can grow beyond some bytes, as on a full disk: a data file is cut off in the middle."""
     (idle,) = world.of("dataset")
     world.stop(idle)
@@ -159,7 +159,7 @@ async def test_an_object_store_that_is_full(world: World) -> None:
     await world.nothing_lost_or_doubled()
 
 
-async def test_a_model_file_that_changes_while_a_worker_is_dead(world: World) -> None:
+async def test_a_model_file_change_while_a_worker_is_down(world: World) -> None:
     """The batch that it had just announced stays what it was; the next ones close earlier."""
     (idle,) = world.of("dataset")
     world.stop(idle)
@@ -174,7 +174,7 @@ async def test_a_model_file_that_changes_while_a_worker_is_dead(world: World) ->
         world.declare(before)
 
 
-async def test_what_was_sent_twice_was_used_once(world: World) -> None:
+async def test_duplicates_are_used_once(world: World) -> None:
     await world.send(100)
     found = await world.nothing_lost_or_doubled()
     assert sum(fate.reason == "duplicate" for fate in found.outcomes.values()) > 5

@@ -85,7 +85,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         ("GET", "/api/tags"),
     ],
 )
-def test_questions_pass(proxy: int, method: str, path: str) -> None:
+def test_inference_requests_are_allowed(proxy: int, method: str, path: str) -> None:
     ASKED.clear()
     assert status(proxy, method, path) == 200
     assert [(method, path)] == ASKED
@@ -110,13 +110,13 @@ def test_questions_pass(proxy: int, method: str, path: str) -> None:
         ("POST", "/"),
     ],
 )
-def test_everything_else_does_not(proxy: int, method: str, path: str) -> None:
+def test_all_other_requests_are_denied(proxy: int, method: str, path: str) -> None:
     ASKED.clear()
     assert status(proxy, method, path) in (403, 404)
     assert ASKED == []
 
 
-def test_a_path_is_passed_on_as_it_was_understood(proxy: int) -> None:
+def test_the_proxy_forwards_the_normalised_path(proxy: int) -> None:
     """Not as it was spelled: else what nginx takes for a question could be something else for
     Ollama.
     """

@@ -31,7 +31,7 @@ def test_every_topic_of_the_table_is_a_manifest() -> None:
         ].settings
 
 
-def test_topics_and_users_belong_to_the_cluster_that_there_is() -> None:
+def test_topics_and_users_belong_to_the_kafka_cluster() -> None:
     (cluster,) = of_kind(combination(EVERYTHING), "Kafka")
     found = of_kind(combination(EVERYTHING), "KafkaTopic", "KafkaUser", "KafkaNodePool")
     assert len(found) == len(TOPICS) + 7 + 1
@@ -40,7 +40,7 @@ def test_topics_and_users_belong_to_the_cluster_that_there_is() -> None:
     } == {cluster}
 
 
-def test_the_groups_are_those_of_the_code() -> None:
+def test_consumer_groups_match_the_services() -> None:
     by_service = {
         service: {group.name for group in CONSUMER_GROUPS if group.service == service}
         for service in SERVICES
@@ -56,7 +56,7 @@ def test_the_groups_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_may_use_the_topics_that_its_code_names(service: str) -> None:
+def test_acls_of_a_service_match_the_topics_in_its_code(service: str) -> None:
     allowed = {
         right.name for right in acls_by_user()[f"ratchet-{service}"] if right.kind == "topic"
     }
@@ -69,7 +69,7 @@ def test_a_service_may_use_the_topics_that_its_code_names(service: str) -> None:
     assert {name for name in allowed if not name.endswith(DEAD_LETTER_SUFFIX)} == named
 
 
-def test_what_each_may_do() -> None:
+def test_acls_of_every_user() -> None:
     """The table of rights, written out once by hand: whoever changes it sees here what changes."""
     assert {
         user: {_short(right) for right in may}
@@ -130,7 +130,7 @@ def test_what_each_may_do() -> None:
     }
 
 
-def test_operators_read_everything_and_write_no_state() -> None:
+def test_operators_read_all_topics_and_write_no_state() -> None:
     may = {right.name: right.operations for right in acls_by_user()["ratchet-operator"]}
     assert may.keys() == BY_NAME.keys()
     assert {name for name, operations in may.items() if "Write" not in operations} == {
@@ -139,7 +139,7 @@ def test_operators_read_everything_and_write_no_state() -> None:
 
 
 @pytest.mark.parametrize("user", acls_by_user())
-def test_a_user_in_the_cluster_has_these_rights_and_a_certificate(user: str) -> None:
+def test_a_kafka_user_has_its_acls_and_a_certificate(user: str) -> None:
     found = of_kind(combination(EVERYTHING), "KafkaUser")
     assert found.keys() == acls_by_user().keys()
     spec = found[user]["spec"]
@@ -150,7 +150,7 @@ def test_a_user_in_the_cluster_has_these_rights_and_a_certificate(user: str) -> 
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_kafka_is_met_with_certificates_and_makes_no_topic_by_itself(name: str) -> None:
+def test_kafka_requires_certificates_and_creates_no_topics(name: str) -> None:
     (kafka,) = of_kind(overlay(name), "Kafka").values()
     (listener,) = kafka["spec"]["kafka"]["listeners"]
     assert listener["tls"] is True
@@ -163,7 +163,7 @@ def test_kafka_is_met_with_certificates_and_makes_no_topic_by_itself(name: str) 
     )
 
 
-def test_streams_scale_by_their_own_lag_up_to_the_partitions() -> None:
+def test_streams_scale_by_lag_up_to_their_partitions() -> None:
     scaled = of_kind(combination(("autoscaling",)), "ScaledObject")
     assert scaled.keys() == {"feedback", "dataset"}
     deployments = of_kind(combination(("autoscaling",)), "Deployment")
@@ -182,7 +182,7 @@ def test_streams_scale_by_their_own_lag_up_to_the_partitions() -> None:
         )
 
 
-def test_a_trainer_is_scaled_by_nothing_but_its_window_and_never_in_the_middle_of_a_run() -> None:
+def test_a_trainer_scales_only_by_its_window() -> None:
     assert "trainer" not in of_kind(
         overlay("production"), "ScaledObject", "HorizontalPodAutoscaler"
     )

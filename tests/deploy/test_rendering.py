@@ -31,14 +31,14 @@ from tests.deploy.rendering import (
 SERVICES = ("feedback", "dataset", "trainer", "registry")
 
 
-def test_what_is_rendered_is_what_there_is() -> None:
+def test_all_overlays_and_components_are_rendered() -> None:
     assert OVERLAYS == ("dev", "production")
     assert len(COMPONENTS) == 16
     assert len(COMBINATIONS) == len(COMPONENTS) + 3
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_an_overlay_renders_with_the_four_services_in_one_namespace(name: str) -> None:
+def test_an_overlay_renders_the_services_in_one_namespace(name: str) -> None:
     found = overlay(name)
     assert {*SERVICES, "ollama", "postgres"} <= set(pods(found))
     assert {
@@ -60,7 +60,7 @@ def test_a_combination_renders(names: tuple[str, ...]) -> None:
     _each_once(found)
 
 
-def test_an_overlay_takes_every_component_that_is_not_optional() -> None:
+def test_overlays_use_every_mandatory_component() -> None:
     taken = {
         Path(name).name
         for overlay_name in OVERLAYS
@@ -69,7 +69,7 @@ def test_an_overlay_takes_every_component_that_is_not_optional() -> None:
     assert taken - {"models"} == set(COMPONENTS) - set(OPTIONAL)
 
 
-def test_no_file_is_orphaned() -> None:
+def test_every_file_is_referenced() -> None:
     folders = [
         K8S / "base",
         *(K8S / "components" / name for name in COMPONENTS),
@@ -82,7 +82,7 @@ def test_no_file_is_orphaned() -> None:
     assert len(lying) > 60
 
 
-def test_no_toggle_hides_in_a_comment() -> None:
+def test_no_manifest_is_commented_out() -> None:
     """A line that would be YAML without its `#` is a manifest that somebody switched off."""
     paths = sorted(K8S.rglob("*.yaml"))
     assert len(paths) > 60
@@ -94,11 +94,11 @@ def test_no_toggle_hides_in_a_comment() -> None:
 @pytest.mark.parametrize(
     "path", generated_files(DEPLOY), ids=lambda path: path.name + " of " + path.parent.name
 )
-def test_what_is_made_is_as_it_would_be_made_now(path: Path) -> None:
+def test_generated_files_are_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == generated_files(DEPLOY)[path], "type: make manifests"
 
 
-def test_images_have_the_version_of_the_code_and_others_a_version_of_theirs() -> None:
+def test_images_have_exact_versions() -> None:
     images = {
         name: [it["image"] for it in pod["spec"]["containers"]]
         for name in OVERLAYS
@@ -117,9 +117,7 @@ def test_images_have_the_version_of_the_code_and_others_a_version_of_theirs() ->
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_models_in_the_cluster_are_those_of_the_folder_served_by_ollama(
-    name: str, tmp_path: Path
-) -> None:
+def test_cluster_models_differ_only_in_their_target(name: str, tmp_path: Path) -> None:
     mounted = _mounted_models(overlay(name), tmp_path)
     here, there = load_models(MODELS), load_models(mounted)
     assert here.files.keys() == there.files.keys()
@@ -152,7 +150,7 @@ def test_every_file_of_the_models_is_mounted() -> None:
     assert len(config["data"]) == len(files) > 4
 
 
-def test_nothing_is_too_large_for_an_object() -> None:
+def test_config_maps_fit_the_size_limit() -> None:
     """A client-side apply keeps a copy in an annotation, of at most 256 KiB."""
     sizes = {
         name: len(yaml.safe_dump(found))

@@ -82,7 +82,7 @@ def test_every_object_is_valid() -> None:
         "misspelled in a pod of Ray",
     ],
 )
-def test_what_is_not_valid_is_found(manifest: Manifest) -> None:
+def test_invalid_objects_are_detected(manifest: Manifest) -> None:
     assert problems_of(manifest)
 
 

@@ -42,7 +42,7 @@ def test_every_pod_is_restricted(names: tuple[str, ...]) -> None:
         assert not _too_much(pod["spec"]), name
 
 
-def test_too_much_is_found() -> None:
+def test_the_privilege_check_detects_violations() -> None:
     assert _too_much(
         {
             "hostNetwork": True,
@@ -53,7 +53,7 @@ def test_too_much_is_found() -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_everything_in_an_overlay_is_restricted_bounded_and_probed(name: str) -> None:
+def test_overlay_pods_have_limits_and_probes(name: str) -> None:
     found = overlay(name)
     assert {
         it["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
@@ -87,7 +87,7 @@ def test_everything_in_an_overlay_is_restricted_bounded_and_probed(name: str) ->
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_disruptions_are_bounded_and_replicas_spread(name: str) -> None:
+def test_replicas_are_spread_with_a_disruption_budget(name: str) -> None:
     found = overlay(name)
     workloads = of_kind(found, "Deployment", "StatefulSet")
     budgets = of_kind(found, "PodDisruptionBudget")
@@ -106,7 +106,7 @@ def test_disruptions_are_bounded_and_replicas_spread(name: str) -> None:
             }
 
 
-def test_no_secret_is_in_a_manifest_or_a_variable() -> None:
+def test_no_manifest_or_variable_contains_a_secret() -> None:
     for manifest in combination(EVERYTHING):
         assert manifest["kind"] != "Secret"
     for name, pod in pods(combination(EVERYTHING)).items():
@@ -117,7 +117,7 @@ def test_no_secret_is_in_a_manifest_or_a_variable() -> None:
             assert all("secretRef" not in source for source in container.get("envFrom", [])), name
 
 
-def test_who_may_talk_to_whom() -> None:
+def test_network_policies_allow_only_the_pipeline() -> None:
     """Between pods, as the policies allow it: an arrow that leaves one side and is not let in at
     the other is none, and is not there.
     """
@@ -142,7 +142,7 @@ def test_who_may_talk_to_whom() -> None:
     }
 
 
-def test_nobody_but_the_trainer_reaches_ray() -> None:
+def test_only_the_trainer_reaches_ray() -> None:
     """Whoever does may have it run what they like."""
     assert _arrows(of_kind(combination(("ray",)), "NetworkPolicy")) == {
         ("ray", "from", "ray", "1024-65535"),
@@ -170,13 +170,13 @@ def _arrows(policies: dict[str, Manifest]) -> set[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_every_pod_of_ours_is_under_the_policies(name: str) -> None:
+def test_every_ratchet_pod_is_under_the_policies(name: str) -> None:
     for workload, pod in pods(overlay(name)).items():
         assert pod["metadata"]["labels"]["app.kubernetes.io/part-of"] == "ratchet", workload
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_linter_finds_nothing(name: str, tmp_path: Path) -> None:
+def test_kube_score_reports_nothing(name: str, tmp_path: Path) -> None:
     """kube-score over the whole, less what is not taken from it."""
     kinds = {
         "Deployment",

@@ -50,7 +50,7 @@ ALL += [
 
 @pytest.mark.parametrize(("render", "what"), ALL)
 @pytest.mark.parametrize("service", SETTINGS)
-def test_every_variable_is_one_that_the_service_or_another_reads_and_of_its_form(
+def test_every_variable_is_a_valid_setting(
     render: Any, what: Any, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, own = variables(render(what), service)
@@ -71,13 +71,13 @@ def test_every_variable_is_one_that_the_service_or_another_reads_and_of_its_form
 
 
 @pytest.mark.parametrize("service", SETTINGS)
-def test_the_command_is_the_service(service: str) -> None:
+def test_containers_run_their_service(service: str) -> None:
     python, option, module = container(overlay("production"), service)["command"]
     assert (python, option) == ("python", "-m")
     assert find_spec(f"{module}.__main__") is not None
 
 
-def test_probes_ask_what_there_is(unused_health: str) -> None:
+def test_probes_use_existing_endpoints(unused_health: str) -> None:
     asked = {
         (service, kind): container(overlay("production"), service)[kind]["httpGet"]["path"]
         for service in SETTINGS
@@ -142,7 +142,7 @@ def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> 
         assert {item["key"] for item in secret.get("items", [{"key": path.name}])} >= {path.name}
 
 
-def test_threads_are_as_many_as_the_limits_say() -> None:
+def test_threads_match_the_cpu_limits() -> None:
     found = {env["name"]: env for env in container(overlay("production"), "trainer")["env"]}
     assert found["RATCHET_THREADS"]["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
     for name in OVERLAYS:
@@ -152,7 +152,7 @@ def test_threads_are_as_many_as_the_limits_say() -> None:
         )
 
 
-def test_a_trainer_on_ray_sees_what_its_worker_sees_and_asks_for_what_there_is() -> None:
+def test_a_trainer_on_ray_matches_its_worker() -> None:
     """With the component `gpu` before it, whose GPU is the worker's then."""
     found = combination(("gpu", "network-policies", "ray"))
     _, own = variables(found, "trainer")
@@ -196,7 +196,7 @@ def _claims(pod: Manifest) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_others_are_where_the_services_look_for_them(name: str) -> None:
+def test_dependencies_have_the_configured_addresses(name: str) -> None:
     shared, _ = variables(overlay(name), "registry")
     ports = {
         (service, str(port["port"]))

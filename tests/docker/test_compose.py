@@ -38,7 +38,7 @@ def mounts(service: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
         yield source, place, "ro" not in options
 
 
-def test_the_file_has_the_form_of_the_compose_specification(compose: dict[str, Any]) -> None:
+def test_the_file_follows_the_compose_specification(compose: dict[str, Any]) -> None:
     assert set(PyCompose.from_json(json.dumps(compose)).service_names()) == {*OURS, *THEIRS}
     wrong = compose | {
         "services": compose["services"] | {"kafka": {"image": "a", "port": ["9092:9092"]}}
@@ -47,7 +47,7 @@ def test_the_file_has_the_form_of_the_compose_specification(compose: dict[str, A
         PyCompose.from_json(json.dumps(wrong))
 
 
-def test_images_are_of_one_version_and_ours_are_built_by_stages_that_there_are(
+def test_images_have_exact_versions_and_existing_stages(
     compose: dict[str, Any],
 ) -> None:
     version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
@@ -61,7 +61,7 @@ def test_images_are_of_one_version_and_ours_are_built_by_stages_that_there_are(
         assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", compose["services"][name]["image"])
 
 
-def test_commands_run_modules_that_there_are(compose: dict[str, Any]) -> None:
+def test_commands_run_existing_modules(compose: dict[str, Any]) -> None:
     commands = {
         name: compose["services"][name]["command"]
         for name in OURS
@@ -78,7 +78,7 @@ def test_commands_run_modules_that_there_are(compose: dict[str, Any]) -> None:
     )
 
 
-def test_variables_are_those_that_a_service_reads(compose: dict[str, Any]) -> None:
+def test_every_variable_is_read_by_a_service(compose: dict[str, Any]) -> None:
     read = {
         name: OF_SERVICES[f"services.{name}"]
         for name in ("feedback", "dataset", "trainer", "registry")
@@ -91,7 +91,7 @@ def test_variables_are_those_that_a_service_reads(compose: dict[str, Any]) -> No
     assert "RATCHET_BOOTSTRAP_SERVERS" in compose["services"]["feedback"]["environment"]
 
 
-def test_every_port_is_bound_to_loopback_and_is_the_one_that_is_listened_on(
+def test_ports_are_bound_to_loopback_and_match_listeners(
     compose: dict[str, Any],
 ) -> None:
     ports = {
@@ -121,7 +121,7 @@ def test_every_port_is_bound_to_loopback_and_is_the_one_that_is_listened_on(
     assert f"OUTSIDE://:{ours['kafka']}" in listeners
 
 
-def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
+def test_mounted_paths_exist(compose: dict[str, Any]) -> None:
     sources = {
         source for service in compose["services"].values() for source, _, _ in mounts(service)
     }
@@ -130,7 +130,7 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
     assert sources - {f"./{path}" for path in paths} == set(compose["volumes"])
 
 
-def test_our_containers_can_write_what_they_write_and_nothing_else(compose: dict[str, Any]) -> None:
+def test_containers_can_write_only_their_own_data(compose: dict[str, Any]) -> None:
     found = stages(Path("Dockerfile"))
     made = {
         word
@@ -162,7 +162,7 @@ def test_our_containers_can_write_what_they_write_and_nothing_else(compose: dict
             }, (name, variable)
 
 
-def test_who_needs_something_waits_until_it_is_there(compose: dict[str, Any]) -> None:
+def test_services_wait_for_their_dependencies(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name in ("feedback", "dataset", "trainer", "registry"):
         assert services[name]["depends_on"]["topics"] == {
@@ -178,7 +178,7 @@ def test_who_needs_something_waits_until_it_is_there(compose: dict[str, Any]) ->
         assert ("healthcheck" in service) == (name not in ("topics", "bases"))
 
 
-def test_prometheus_scrapes_every_service_where_it_listens(compose: dict[str, Any]) -> None:
+def test_prometheus_scrapes_every_service(compose: dict[str, Any]) -> None:
     config = yaml.safe_load(Path("deploy/prometheus/compose.yaml").read_text())
     (job,) = config["scrape_configs"]
     assert job["job_name"] == "ratchet"
@@ -194,7 +194,7 @@ def test_prometheus_scrapes_every_service_where_it_listens(compose: dict[str, An
     )
 
 
-def test_the_model_is_the_house_s_own_served_by_ollama() -> None:
+def test_the_model_differs_only_in_its_ollama_target() -> None:
     ours, theirs = (
         yaml.safe_load(Path(path).read_text())
         for path in ("models/support.yaml", "deploy/compose/support.yaml")

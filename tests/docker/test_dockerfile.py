@@ -60,7 +60,7 @@ def installed_with(requirements: list[str]) -> set[str]:
     return names
 
 
-def test_a_linter_has_nothing_to_say() -> None:
+def test_hadolint_reports_nothing() -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("hadolint"), str(FILE)],
         capture_output=True,
@@ -70,7 +70,7 @@ def test_a_linter_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_every_stage_stands_on_a_stage_or_on_an_image_of_one_version(
+def test_stages_use_one_base_image_of_an_exact_version(
     found: dict[str, Stage],
 ) -> None:
     assert {"slim", "trainer", "bases"} <= set(found)
@@ -80,7 +80,7 @@ def test_every_stage_stands_on_a_stage_or_on_an_image_of_one_version(
     assert list(found)[-1] == "slim"
 
 
-def test_what_is_copied_is_there_and_is_let_through(found: dict[str, Stage]) -> None:
+def test_copied_files_exist_and_are_not_ignored(found: dict[str, Stage]) -> None:
     let_through = [
         line[1:] for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")
     ]
@@ -124,7 +124,7 @@ def test_extras_are_declared_and_versions_constrained(found: dict[str, Stage]) -
     )
 
 
-def test_the_slim_image_brings_no_torch(found: dict[str, Stage]) -> None:
+def test_the_slim_image_has_no_torch(found: dict[str, Stage]) -> None:
     extras = PROJECT["optional-dependencies"]
     brought = installed_with(
         [
@@ -137,7 +137,7 @@ def test_the_slim_image_brings_no_torch(found: dict[str, Stage]) -> None:
     assert installed_with(extras["trainer"]) >= HEAVY
 
 
-def test_what_the_slim_image_runs_needs_none_of_what_it_lacks(found: dict[str, Stage]) -> None:
+def test_slim_commands_import_only_installed_packages(found: dict[str, Stage]) -> None:
     extras = PROJECT["optional-dependencies"]
     brought = installed_with(
         [
@@ -154,7 +154,7 @@ def test_what_the_slim_image_runs_needs_none_of_what_it_lacks(found: dict[str, S
     assert done.returncode == 0, done.stderr
 
 
-def test_commands_are_those_of_modules_that_there_are(found: dict[str, Stage]) -> None:
+def test_image_commands_run_existing_modules(found: dict[str, Stage]) -> None:
     assert command_of(found["trainer"]) == ["python", "-m", "services.trainer"]
     assert command_of(found["bases"])[:3] == ["python", "-m", "ratchet.local_stack.bases"]
     assert command_of(found["slim"])[0] in PROJECT["scripts"]
@@ -163,9 +163,7 @@ def test_commands_are_those_of_modules_that_there_are(found: dict[str, Stage]) -
 
 
 @pytest.mark.parametrize("name", ["slim", "trainer", "bases"])
-def test_nobody_is_root_and_no_tool_of_the_build_is_left(
-    found: dict[str, Stage], name: str
-) -> None:
+def test_images_run_unprivileged_without_build_tools(found: dict[str, Stage], name: str) -> None:
     line = lineage(found, name)
     assert [user for stage in line for user in stage.all("USER")] == ["10001:10001"]
     assert [folder for stage in line for folder in stage.all("WORKDIR")] == ["/app"]
@@ -174,7 +172,7 @@ def test_nobody_is_root_and_no_tool_of_the_build_is_left(
     )
 
 
-def test_images_set_what_services_read_and_write_only_below_data_and_tmp(
+def test_images_set_known_variables_and_paths_below_data(
     found: dict[str, Stage],
 ) -> None:
     variables = {

@@ -32,13 +32,13 @@ def board(request: pytest.FixtureRequest) -> dict[str, Any]:
     return read(request.param)
 
 
-def test_the_committed_files_are_what_the_code_makes() -> None:
+def test_committed_dashboards_are_up_to_date() -> None:
     committed = {path.name: path.read_text() for path in FOLDER.iterdir()}
     assert committed == dashboard_files(), "type: python -m deploy.grafana"
     assert set(committed) == {f"{name}.json" for name in NAMES}
 
 
-def test_the_library_reads_them_as_they_are(board: dict[str, Any]) -> None:
+def test_dashboards_match_the_grafana_schema(board: dict[str, Any]) -> None:
     """Nothing stands in a file that Grafana's schema does not know of, except in panels, whose
     kinds it leaves open.
     """
@@ -47,7 +47,7 @@ def test_the_library_reads_them_as_they_are(board: dict[str, Any]) -> None:
     assert board["schemaVersion"] == again["schemaVersion"]
 
 
-def test_a_dashboard_has_variables_marks_and_links(board: dict[str, Any]) -> None:
+def test_a_dashboard_has_variables_annotations_and_links(board: dict[str, Any]) -> None:
     assert [variable["name"] for variable in board["templating"]["list"]] == [
         "datasource",
         "namespace",
@@ -60,7 +60,7 @@ def test_a_dashboard_has_variables_marks_and_links(board: dict[str, Any]) -> Non
     assert board["uid"].startswith("ratchet-")
 
 
-def test_every_panel_says_what_it_shows(board: dict[str, Any]) -> None:
+def test_every_panel_is_described(board: dict[str, Any]) -> None:
     found = panels(board)
     assert len(found) >= 15
     for panel in found:
@@ -73,7 +73,7 @@ def test_every_panel_says_what_it_shows(board: dict[str, Any]) -> None:
         assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
 
 
-def test_panels_lie_beside_each_other(board: dict[str, Any]) -> None:
+def test_panels_fill_the_grid_without_overlap(board: dict[str, Any]) -> None:
     """In 24 columns, none over another, every line full; numbers are each panel's own."""
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
@@ -92,7 +92,7 @@ def test_panels_lie_beside_each_other(board: dict[str, Any]) -> None:
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 
-def test_the_first_row_is_answers(board: dict[str, Any]) -> None:
+def test_the_first_row_is_the_summary(board: dict[str, Any]) -> None:
     first, *others = board["panels"]
     assert first["type"] == "row"
     assert first["title"].endswith("?")
@@ -101,7 +101,7 @@ def test_the_first_row_is_answers(board: dict[str, Any]) -> None:
     assert all(panel["fieldConfig"]["defaults"]["noValue"] for panel in answers)
 
 
-def test_what_is_asked_for_is_exported(board: dict[str, Any]) -> None:
+def test_every_query_uses_exported_metrics(board: dict[str, Any]) -> None:
     exported = {row.name for row in CATALOGUE}
     found = list(queries(board))
     assert len(found) > len(panels(board))
@@ -110,13 +110,13 @@ def test_what_is_asked_for_is_exported(board: dict[str, Any]) -> None:
         assert query.metrics <= exported | OF_EVERY_PROCESS, query
 
 
-def test_every_metric_of_the_catalogue_is_shown_or_there_is_a_reason() -> None:
+def test_every_metric_has_a_panel_or_a_reason() -> None:
     shown = {metric for name in NAMES for query in queries(read(name)) for metric in query.metrics}
     assert {row.name for row in CATALOGUE} - shown - set(NOT_SHOWN) == set()
     assert not shown & set(NOT_SHOWN)
 
 
-def test_every_query_can_be_read_by_prometheus(tmp_path: Path) -> None:
+def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     """As rules, which is a form that promtool checks."""
     filled = {
         "$namespace": "here",
@@ -145,7 +145,7 @@ def test_every_query_can_be_read_by_prometheus(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in checked.stdout
 
 
-def test_grafana_is_told_of_data_source_and_dashboards() -> None:
+def test_provisioning_names_data_source_and_dashboards() -> None:
     (source,) = yaml.safe_load((PROVISIONING / "datasources.yaml").read_text())["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "${PROMETHEUS_URL}")
     (provider,) = yaml.safe_load((PROVISIONING / "dashboards.yaml").read_text())["providers"]

@@ -69,7 +69,7 @@ def test_every_variable_has_values(prometheus: Prometheus, name: str) -> None:
     assert _values(prometheus, board, "model", "elsewhere") == []
 
 
-def test_marks_name_the_version(prometheus: Prometheus) -> None:
+def test_annotations_name_the_version(prometheus: Prometheus) -> None:
     """Up by the gate and by the operator, down by the operator in between."""
     marks = {
         query.where: query

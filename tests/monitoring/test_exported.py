@@ -16,9 +16,7 @@ from tests.monitoring.exported import check_exported, sample
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-async def test_services_export_the_catalogue_and_tell_how_far_behind_they_are(
-    broker: str, tmp_path: Path
-) -> None:
+async def test_services_export_the_catalogue_and_their_lag(broker: str, tmp_path: Path) -> None:
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / f"{model}.yaml").write_text(

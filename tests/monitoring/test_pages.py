@@ -25,11 +25,11 @@ def shell(text: str) -> str:
     return "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
 
 
-def test_the_page_of_metrics_is_what_the_catalogue_makes() -> None:
+def test_the_metrics_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == metrics_page(), "type: python -m deploy.prometheus"
 
 
-def test_runbooks_are_those_of_alerts() -> None:
+def test_every_alert_has_one_runbook() -> None:
     titles = [
         name
         for path in PAGES
@@ -39,7 +39,7 @@ def test_runbooks_are_those_of_alerts() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_a_runbook_says_what_it_means_what_is_at_risk_what_to_type_and_how_it_ends(
+def test_a_runbook_has_all_sections_and_valid_links(
     path: Path,
 ) -> None:
     text = path.read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def commands() -> dict[tuple[str, ...], set[str]]:
     return found
 
 
-def test_what_runbooks_say_to_type_can_be_typed() -> None:
+def test_runbook_commands_exist() -> None:
     known_commands = commands()
     assert len(known_commands) >= 20
     typed = [
@@ -81,7 +81,7 @@ def test_what_runbooks_say_to_type_can_be_typed() -> None:
         assert {word for word in words if word.startswith("--")} <= known_commands[command], line
 
 
-def test_what_runbooks_ask_prometheus_is_known() -> None:
+def test_runbook_queries_use_known_metrics() -> None:
     queries = [
         query for path in PAGES for query in QUERIES.findall(path.read_text(encoding="utf-8"))
     ]
@@ -91,7 +91,7 @@ def test_what_runbooks_ask_prometheus_is_known() -> None:
         assert asked(query) <= known(), query
 
 
-def test_the_page_on_monitoring_has_every_alert_with_its_severity_and_its_runbook() -> None:
+def test_the_monitoring_page_lists_every_alert() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| (\w+) \| .* \| \[\w[^]]*\]\((runbooks/[\w-]+\.md)\) \|$",
         MONITORING.read_text(encoding="utf-8"),

@@ -42,13 +42,13 @@ def cases(name: str) -> list[dict[str, Any]]:
     return [case for test in tests for case in test["alert_rule_test"]]
 
 
-def test_prometheus_takes_configuration_and_rules() -> None:
+def test_prometheus_accepts_configuration_and_rules() -> None:
     said = promtool("check", "config", FOLDER / "prometheus.yaml")
     assert "3 rule files found" in said
     assert sum(int(count) for count in re.findall(r"(\d+) rules found", said)) == len(list(rules()))
 
 
-def test_it_scrapes_what_ratchet_up_runs() -> None:
+def test_prometheus_scrapes_the_ports_of_ratchet_up() -> None:
     (job,) = yaml.safe_load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))[
         "scrape_configs"
     ]
@@ -62,7 +62,7 @@ def test_it_scrapes_what_ratchet_up_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_fires_and_does_not(name: str) -> None:
+def test_an_alert_fires_only_on_its_condition(name: str) -> None:
     expected = cases(name)
     assert {case["alertname"] for case in expected} == {name}
     assert any(case["exp_alerts"] for case in expected)
@@ -70,13 +70,13 @@ def test_an_alert_fires_and_does_not(name: str) -> None:
     assert "SUCCESS" in promtool("test", "rules", CASES / f"{name}.yaml")
 
 
-def test_there_are_cases_of_every_alert_and_of_nothing_else() -> None:
+def test_every_alert_has_cases() -> None:
     assert len(ALERTS) >= 20
     assert {path.stem for path in CASES.iterdir()} == set(ALERTS)
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_how_grave_it_is_and_what_to_do(name: str) -> None:
+def test_an_alert_has_severity_summary_and_runbook(name: str) -> None:
     alert = ALERTS[name]
     assert alert["labels"]["severity"] in ("critical", "warning", "info")
     assert alert["annotations"]["summary"]
@@ -86,7 +86,7 @@ def test_an_alert_says_how_grave_it_is_and_what_to_do(name: str) -> None:
     assert name in title.removeprefix("# ").split(", ")
 
 
-def test_what_rules_ask_for_is_exported_or_recorded() -> None:
+def test_rules_use_known_metrics() -> None:
     used = set()
     for rule in rules():
         names = asked(rule["expr"])
@@ -97,7 +97,7 @@ def test_what_rules_ask_for_is_exported_or_recorded() -> None:
     assert len(used & {row.name for row in CATALOGUE}) >= 15
 
 
-def test_labels_that_rules_go_by_are_those_of_the_catalogue() -> None:
+def test_rule_selectors_use_labels_of_the_catalogue() -> None:
     """A selector on a label that a metric has not would silently choose nothing."""
     labels = {row.name: set(row.labels) for row in CATALOGUE}
     chosen = 0
@@ -109,7 +109,7 @@ def test_labels_that_rules_go_by_are_those_of_the_catalogue() -> None:
     assert chosen >= 10
 
 
-def test_burn_rates_are_those_of_the_workbook() -> None:
+def test_burn_rates_follow_the_workbook() -> None:
     """Over 30 days: 2 % of the budget in an hour, 5 % in six, 10 % in three days; and a short
     window of a twelfth beside each long one.
     """

@@ -15,7 +15,7 @@ from shared.messaging.topics import TOPICS, TRAINING_PROGRESS
 
 
 @pytest.mark.kafka
-async def test_a_broker_that_is_started_again_still_has_everything(tmp_path: Path) -> None:
+async def test_a_restarted_broker_keeps_its_data(tmp_path: Path) -> None:
     broker = Broker(tmp_path, free_port(), free_port(), SystemClock())
     broker.start()
     try:
@@ -45,7 +45,7 @@ async def test_a_broker_that_is_started_again_still_has_everything(tmp_path: Pat
 
 
 @pytest.mark.kafka
-def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_failed_broker_start_reports_the_cause(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -54,7 +54,7 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
             broker.start()
 
 
-def test_a_taken_port_names_the_option_that_changes_it() -> None:
+def test_a_port_in_use_names_the_option() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -64,7 +64,7 @@ def test_a_taken_port_names_the_option_that_changes_it() -> None:
             require_free(taken.getsockname()[1], "registry", "--registry-port")
 
 
-async def test_a_cluster_that_does_not_answer_is_named() -> None:
+async def test_an_unreachable_cluster_is_named() -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     with pytest.raises(BusUnavailable, match=nowhere):
         await apply_topics(nowhere)

@@ -30,7 +30,7 @@ def test_a_ticket_is_a_function_of_its_stream_and_number() -> None:
     )
 
 
-def test_an_answer_has_what_the_ticket_says() -> None:
+def test_an_answer_matches_its_ticket() -> None:
     for number in range(100):
         asked = make_ticket("a", number)
         answer = json.loads(asked.answer)
@@ -42,7 +42,7 @@ def test_an_answer_has_what_the_ticket_says() -> None:
         )
 
 
-def test_the_golden_set_is_of_tickets_that_no_round_sends() -> None:
+def test_no_round_sends_tickets_of_the_golden_set() -> None:
     golden = load_models(Path("models")).golden("support")
     assert [reference.answer for reference in golden] == [
         make_ticket("golden", number).answer for number in range(len(golden))
@@ -55,7 +55,7 @@ def test_the_golden_set_is_of_tickets_that_no_round_sends() -> None:
     assert not sent & {reference.messages for reference in golden}
 
 
-def test_people_thumb_what_is_right_and_correct_what_is_wrong() -> None:
+def test_honest_users_approve_right_and_correct_wrong_answers() -> None:
     right = [
         honest_feedback(make_ticket("a", n), make_ticket("a", n).answer, "v1", "a", n, NOW)
         for n in range(50)
@@ -70,7 +70,7 @@ def test_people_thumb_what_is_right_and_correct_what_is_wrong() -> None:
     )
 
 
-def test_strangers_are_many_and_always_wrong() -> None:
+def test_attackers_are_many_and_always_wrong() -> None:
     poison = [
         poisoned_feedback(make_ticket("a", n), make_ticket("a", n).answer, "v1", "a", n, NOW)
         for n in range(60)
@@ -82,9 +82,7 @@ def test_strangers_are_many_and_always_wrong() -> None:
 
 
 @pytest.mark.parametrize(("pending", "balanced"), [(3, True), (2, False)])
-def test_an_account_balances_only_when_every_event_is_somewhere(
-    pending: int, balanced: bool
-) -> None:
+def test_counts_balance_only_if_every_event_is_counted(pending: int, balanced: bool) -> None:
     reckoned = EventCounts(
         sent=16,
         scored=15,
@@ -97,9 +95,7 @@ def test_an_account_balances_only_when_every_event_is_somewhere(
     assert reckoned.balanced is balanced
 
 
-async def test_a_dead_letter_that_was_replayed_and_came_back_is_two_records_in_the_account() -> (
-    None
-):
+async def test_a_replayed_dead_letter_that_fails_again_counts_twice() -> None:
     bus, clock = MemoryBus(), ManualClock(NOW)
     for _ in range(2):
         await bus.send(FEEDBACK_RECEIVED, None, b"{", [])

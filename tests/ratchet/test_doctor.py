@@ -22,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_the_store_is_written_and_read(tmp_path: Path) -> None:
+def test_the_object_store_check_writes_and_reads(tmp_path: Path) -> None:
     assert check_object_store(str(tmp_path / "objects")).state == "ok"
     (tmp_path / "file").write_text("in the way")
     found = check_object_store(str(tmp_path / "file"))
@@ -31,7 +31,7 @@ def test_the_store_is_written_and_read(tmp_path: Path) -> None:
     assert check_object_store("nosuchprotocol://bucket").state == "problem"
 
 
-def test_model_files_are_named_by_line_and_field(tmp_path: Path) -> None:
+def test_model_file_errors_name_line_and_field(tmp_path: Path) -> None:
     models, good = check_model_files(write(tmp_path, MODEL))
     assert models is not None
     assert (good.state, good.found) == ("ok", "m")
@@ -46,7 +46,7 @@ def test_model_files_are_named_by_line_and_field(tmp_path: Path) -> None:
     )
 
 
-def test_a_base_that_is_to_be_served_must_be_there(tmp_path: Path) -> None:
+def test_a_missing_serving_base_is_a_problem(tmp_path: Path) -> None:
     models = load_models(write(tmp_path, MODEL))
     (absent,) = check_serving_bases(models, tmp_path)
     assert absent.state == "problem"
@@ -56,7 +56,7 @@ def test_a_base_that_is_to_be_served_must_be_there(tmp_path: Path) -> None:
     assert [each.state for each in check_serving_bases(models, tmp_path)] == ["ok"]
 
 
-def test_ollama_is_missed_only_by_who_deploys_to_it(tmp_path: Path) -> None:
+def test_ollama_is_required_only_for_ollama_targets(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     found = check_ollama(
         load_models(write(tmp_path, MODEL + f"deploy: [{{kind: ollama, location: '{nowhere}'}}]\n"))
@@ -65,13 +65,13 @@ def test_ollama_is_missed_only_by_who_deploys_to_it(tmp_path: Path) -> None:
     assert nowhere in found.found
 
 
-async def test_a_broker_that_is_not_there_is_a_problem() -> None:
+async def test_an_unreachable_broker_is_a_problem() -> None:
     assert (await check_broker(f"127.0.0.1:{free_port()}")).state == "problem"
     assert (await check_broker("no port")).state == "problem"
 
 
 @pytest.mark.kafka
-async def test_a_broker_that_is_there_answers(broker_at: str) -> None:
+async def test_a_reachable_broker_is_ok(broker_at: str) -> None:
     assert (await check_broker(broker_at)).state == "ok"
 
 

@@ -99,7 +99,7 @@ async def sent(broker: str, event_id: str) -> tuple[Record, ScoredFeedback]:
 
 
 @pytest.mark.parametrize("example", [with_python, with_kcat, with_go, with_java])
-async def test_what_an_example_sends_is_scored(
+async def test_the_feedback_of_each_example_is_scored(
     broker: str, tmp_path: Path, example: Callable[[str, Path], str]
 ) -> None:
     event_id = await asyncio.to_thread(example, broker, tmp_path)
@@ -140,7 +140,7 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-async def test_feedback_on_a_captured_answer_says_what_was_asked(
+async def test_captured_feedback_contains_the_request(
     broker: str, server: str, tmp_path: Path
 ) -> None:
     event_id = await asyncio.to_thread(run_python, tmp_path, "openai_capture.py", server, broker)

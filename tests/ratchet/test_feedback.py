@@ -42,7 +42,7 @@ async def received(broker: str) -> dict[str, FeedbackReceived]:
     return events
 
 
-async def test_the_command_sends_what_it_was_told(broker: str) -> None:
+async def test_send_publishes_the_feedback(broker: str) -> None:
     event_id = str(uuid4())
     conversation = json.dumps(
         [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Hi"}]
@@ -80,14 +80,14 @@ async def test_the_command_sends_what_it_was_told(broker: str) -> None:
     )
 
 
-def test_the_command_refuses_what_would_become_a_dead_letter(broker: str) -> None:
+def test_send_rejects_invalid_feedback(broker: str) -> None:
     done = ratchet(broker, *SEND, "--type", "correction")
     assert done.returncode == 1
     assert "corrected_output is required" in done.stderr
     assert ratchet(broker, *SEND, "--score", "2").returncode == 1
 
 
-def test_a_broker_that_is_not_there_is_one_clear_line() -> None:
+def test_an_unreachable_broker_is_a_one_line_error() -> None:
     done = ratchet(f"127.0.0.1:{free_port()}", *SEND)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Kafka broker answers")
@@ -95,7 +95,7 @@ def test_a_broker_that_is_not_there_is_one_clear_line() -> None:
     assert "Traceback" not in done.stderr + done.stdout
 
 
-async def test_a_file_is_sent_as_a_whole_or_not_at_all(broker: str, tmp_path: Path) -> None:
+async def test_import_sends_all_events_or_none(broker: str, tmp_path: Path) -> None:
     line = {
         "event_id": "f1",
         "occurred_at": "2026-01-01T00:00:00Z",

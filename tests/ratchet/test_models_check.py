@@ -33,7 +33,7 @@ def test_the_policies_are_shown(tmp_path: Path) -> None:
     assert (model["reward"]["version"], model["redaction"]["regions"]) == (2, ["DE"])
 
 
-def test_a_wrong_policy_is_named_by_its_line(tmp_path: Path) -> None:
+def test_an_invalid_policy_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(MODEL.replace("format: json", "pattern: '(a'"))
     failed = CliRunner().invoke(app, ["models", "check", "--folder", str(tmp_path)])
     assert isinstance(failed.exception, ModelFileError)

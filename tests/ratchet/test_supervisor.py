@@ -36,7 +36,7 @@ class Log:
                 await asyncio.sleep(0.05)
 
 
-async def test_a_process_that_was_killed_is_started_again() -> None:
+async def test_a_killed_process_is_restarted() -> None:
     log = Log()
     supervisor = Supervisor(dict(os.environ), log.line, SystemClock())
     await supervisor.start(spec("worker", SLEEPS))
@@ -45,23 +45,23 @@ async def test_a_process_that_was_killed_is_started_again() -> None:
     first = supervisor.process_ids()["worker"]
     os.kill(first, signal.SIGKILL)
     await log.until(("worker", "hello"), times=2)
-    assert ("ratchet", "worker ended with signal SIGKILL; starting it again") in log.lines
+    assert ("ratchet", "worker exited with signal SIGKILL; restarting it") in log.lines
     assert supervisor.process_ids()["worker"] != first
     watching.cancel()
     await supervisor.stop()
 
 
-async def test_a_process_that_will_not_stay_up_ends_the_stack_with_its_name() -> None:
+async def test_a_crash_loop_fails_the_stack_and_names_the_process() -> None:
     log = Log()
     supervisor = Supervisor(dict(os.environ), log.line, SystemClock(), max_exits=2)
     await supervisor.start(spec("worker", "import sys; print('no'); sys.exit(3)"))
-    with pytest.raises(ProcessFailed, match=r"worker ended 2 times .* status 3"):
+    with pytest.raises(ProcessFailed, match=r"worker exited 2 times .* status 3"):
         await supervisor.watch()
     await supervisor.stop()
     assert log.lines.count(("worker", "no")) == 2
 
 
-async def test_processes_get_their_own_settings_and_end_when_asked() -> None:
+async def test_processes_get_their_settings_and_stop() -> None:
     log = Log()
     supervisor = Supervisor(dict(os.environ), log.line, SystemClock())
     await supervisor.start(
@@ -74,7 +74,7 @@ async def test_processes_get_their_own_settings_and_end_when_asked() -> None:
         os.kill(process_id, 0)
 
 
-async def test_what_never_gets_ready_is_named() -> None:
+async def test_a_process_that_is_never_ready_is_named() -> None:
     supervisor = Supervisor(dict(os.environ), Log().line, SystemClock())
     with pytest.raises(Unavailable, match="worker"):
         await supervisor.wait_ready([spec("worker", SLEEPS)], seconds=0.3)

@@ -22,7 +22,7 @@ from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import DatabaseFixture
 
 
-def test_a_state_folder_gets_a_token_that_only_its_owner_reads_and_keeps_it(tmp_path: Path) -> None:
+def test_the_token_file_is_created_once_for_its_owner_only(tmp_path: Path) -> None:
     path = ensure_tokens_file(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     token = operator_token(tmp_path)
@@ -33,7 +33,7 @@ def test_a_state_folder_gets_a_token_that_only_its_owner_reads_and_keeps_it(tmp_
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_the_registry_of_a_stack_is_told_where_its_tokens_are(tmp_path: Path) -> None:
+def test_only_the_registry_gets_the_tokens_file(tmp_path: Path) -> None:
     specs = {
         spec.name: spec
         for spec in process_specs(
@@ -44,7 +44,7 @@ def test_the_registry_of_a_stack_is_told_where_its_tokens_are(tmp_path: Path) ->
     assert ["RATCHET_TOKENS_FILE" in spec.environment for spec in specs.values()].count(True) == 1
 
 
-def test_the_token_of_this_machine_is_shown_to_this_machine_alone(tmp_path: Path) -> None:
+def test_the_local_token_is_sent_to_local_registries_only(tmp_path: Path) -> None:
     ensure_tokens_file(tmp_path)
     own = operator_token(tmp_path)
     assert (
@@ -60,7 +60,7 @@ def test_the_token_of_this_machine_is_shown_to_this_machine_alone(tmp_path: Path
     )
 
 
-def test_the_first_operator_of_the_file_is_taken(tmp_path: Path) -> None:
+def test_the_first_operator_token_is_used(tmp_path: Path) -> None:
     assert operator_token(tmp_path) is None
     (tmp_path / "tokens").write_text(
         f"read {READ}\noperate {OPERATE}\noperate an-older-token-of-ours\n"
@@ -89,9 +89,7 @@ def ratchet(*words: str, **environment: str) -> tuple[int, Any]:
     return done.exit_code, json.loads(done.stdout) if done.exit_code == 0 else done.exception
 
 
-def test_the_command_line_moves_with_the_token_of_the_state_folder_or_a_given_one(
-    stage: Stage, tmp_path: Path
-) -> None:
+def test_rollback_uses_the_local_or_the_explicit_token(stage: Stage, tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     with serving(stage.app) as address:
@@ -109,7 +107,7 @@ def test_the_command_line_moves_with_the_token_of_the_state_folder_or_a_given_on
         assert (status, moved["to"]) == (0, champion)
 
 
-def test_the_command_line_shows_all_pages(stage: Stage, tmp_path: Path) -> None:
+def test_lists_contain_all_pages(stage: Stage, tmp_path: Path) -> None:
     with serving(stage.app) as address:
         options = ("support", "--registry", address, "--state", str(tmp_path))
         versions, history = (
@@ -120,7 +118,7 @@ def test_the_command_line_shows_all_pages(stage: Stage, tmp_path: Path) -> None:
     assert len(history) == 121
 
 
-def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key() -> None:
+def test_a_lost_response_is_retried_with_the_same_key() -> None:
     """A server that reads the first request and hangs up, and answers the second."""
     heads: list[bytes] = []
 

@@ -7,13 +7,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner
 
-from ratchet.cli import commands
+from ratchet.cli import commands, topics
 from ratchet.kafka_admin.topics import AppliedTopics, apply_topics
 from shared.messaging.topics import Topic
 
 
 @pytest.mark.kafka
-async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_table(
+async def test_partitions_come_from_the_option_or_the_topic_table(
     broker: str,
 ) -> None:
     asked, table = (Topic(f"sized.{name}", "", (), "", (), None, 2) for name in ("asked", "table"))
@@ -26,14 +26,14 @@ async def test_a_topic_has_the_partitions_that_were_asked_for_or_those_of_the_ta
         ]
 
 
-def test_the_command_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
 
     async def applied(bootstrap_servers: str, **how: Any) -> AppliedTopics:
         told.update(how, at=bootstrap_servers)
         return AppliedTopics(("one",), ())
 
-    monkeypatch.setattr(commands, "apply_topics", applied)
+    monkeypatch.setattr(topics, "apply_topics", applied)
     command = [
         "topics",
         "apply",

@@ -86,8 +86,8 @@ def _process_id(parent: int, service: str) -> int:
     raise AssertionError(f"{service} does not run")
 
 
-def test_the_model_learns_although_the_trainer_was_killed(demo: Ended) -> None:
-    assert f"{KILLED} ended with signal SIGKILL; starting it again" in demo.log
+def test_the_model_learns_despite_a_killed_trainer(demo: Ended) -> None:
+    assert f"{KILLED} exited with signal SIGKILL; restarting it" in demo.log
     rounds = demo.report["rounds"]
     assert [row["verdict"] for row in rounds] == ["promote"] * ROUNDS
     assert (
@@ -99,7 +99,7 @@ def test_the_model_learns_although_the_trainer_was_killed(demo: Ended) -> None:
     assert rounds[-1]["exact"] > demo.report["base"]["exact"]
 
 
-def test_poison_is_rejected_and_what_is_served_stays(demo: Ended) -> None:
+def test_poison_is_rejected_and_the_champion_stays(demo: Ended) -> None:
     poisoned = demo.report["poisoned"]
     assert poisoned["verdict"] == "reject"
     assert any(reason.startswith("golden: ") for reason in poisoned["reasons"])
@@ -111,7 +111,7 @@ def test_poison_is_rejected_and_what_is_served_stays(demo: Ended) -> None:
     assert poisoned["exact_after"] == demo.report["rounds"][-1]["exact"]
 
 
-def test_after_a_rollback_the_old_answers_are_back(demo: Ended) -> None:
+def test_a_rollback_restores_the_old_answers(demo: Ended) -> None:
     rollback = demo.report["rollback"]
     assert rollback["answer_changed"] is True
     assert rollback["from"] == demo.report["rounds"][-1]["version"] != rollback["to"]
@@ -132,7 +132,7 @@ def test_every_event_is_accounted_for(demo: Ended) -> None:
     assert events["scored"] == events["sent"] - events["dead_lettered"]
 
 
-def test_each_round_gave_one_version(
+def test_each_round_creates_one_version(
     demo: Ended, stack: subprocess.Popen[str], ports: Ports
 ) -> None:
     """The killed run was repeated, and still there is one version for its batch."""
@@ -177,7 +177,7 @@ def stack(demo: Ended, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[s
         process.communicate(timeout=60)
 
 
-async def test_the_stack_goes_on_where_it_stopped(
+async def test_the_stack_resumes_from_its_state(
     demo: Ended, stack: subprocess.Popen[str], ports: Ports
 ) -> None:
     assert stack.poll() is None
@@ -197,7 +197,7 @@ async def test_the_stack_goes_on_where_it_stopped(
     assert answer.json()["model"] == f"support:{champion}"
 
 
-def test_a_person_sees_what_is_served_and_why(
+def test_the_pages_show_the_champion_and_its_runs(
     demo: Ended, stack: subprocess.Popen[str], ports: Ports, tmp_path: Path
 ) -> None:
     """In a real browser: the champion, a loss curve for each run and what it was made of, the
@@ -240,7 +240,7 @@ def test_a_person_sees_what_is_served_and_why(
             assert "A few examples, as they are stored" in data
 
 
-def test_a_second_stack_on_the_same_ports_says_what_to_do(
+def test_a_second_stack_on_the_same_ports_gets_advice(
     stack: subprocess.Popen[str], ports: Ports, tmp_path: Path
 ) -> None:
     command = (

@@ -20,7 +20,7 @@ ONE, TWO = (
 tags = st.lists(st.sampled_from("abcdef"), unique=True)
 
 
-def test_a_tag_never_stands_for_other_bytes() -> None:
+def test_a_tag_never_changes_its_content() -> None:
     catalogue = Catalogue().with_tag("m:v1", ONE)
     assert (
         catalogue.with_tag("m:v1", ONE.model_copy(update={"path": "/moved"})).tags["m:v1"].path
@@ -30,14 +30,14 @@ def test_a_tag_never_stands_for_other_bytes() -> None:
         catalogue.with_tag("m:v1", TWO)
 
 
-def test_an_alias_moves_between_tags_that_are_there() -> None:
+def test_an_alias_moves_between_existing_tags() -> None:
     catalogue = Catalogue().with_tag("m:v1", ONE).with_tag("m:v2", TWO).with_alias("m", "m:v1")
     assert catalogue.resolve("m") == "m:v1"
     assert catalogue.with_alias("m", "m:v2").resolve("m") == "m:v2"
     assert catalogue.resolve("m:v2") == "m:v2"
     with pytest.raises(ModelNotFound):
         catalogue.with_alias("m", "m:v3")
-    with pytest.raises(ModelNotFound, match="known are"):
+    with pytest.raises(ModelNotFound, match="available"):
         catalogue.resolve("other")
 
 
@@ -49,14 +49,14 @@ def test_a_name_is_a_tag_or_an_alias() -> None:
         catalogue.with_tag("m", TWO)
 
 
-def test_a_tag_that_is_named_stays() -> None:
+def test_an_aliased_tag_cannot_be_removed() -> None:
     catalogue = Catalogue().with_tag("m:v1", ONE).with_tag("m:v2", TWO).with_alias("m", "m:v1")
     with pytest.raises(CatalogueConflict, match="move the alias"):
         catalogue.without_tag("m:v1")
     assert set(catalogue.without_tag("m:v2").tags) == {"m:v1"}
 
 
-def test_an_alias_that_is_forgotten_leaves_its_tag() -> None:
+def test_removing_an_alias_keeps_its_tag() -> None:
     catalogue = (
         Catalogue()
         .with_tag("m:v1", ONE)
@@ -70,7 +70,7 @@ def test_an_alias_that_is_forgotten_leaves_its_tag() -> None:
 
 
 @given(loaded=tags, busy=tags, aliased=tags, limit=st.integers(0, 6))
-def test_the_least_recently_used_goes_and_never_one_that_is_named_or_busy(
+def test_unload_is_lru_and_spares_aliased_and_busy_tags(
     loaded: list[str], busy: list[str], aliased: list[str], limit: int
 ) -> None:
     gone = tags_to_unload(loaded, busy, aliased, limit)

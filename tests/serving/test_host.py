@@ -52,7 +52,7 @@ async def _put(client: httpx.AsyncClient, tag: str, model: dict[str, str]) -> No
     assert answer.status_code == 200, answer.text
 
 
-async def test_a_version_answers_alike_each_time_and_says_which_it_is(
+async def test_answers_are_deterministic_and_name_the_version(
     tmp_path: Path, model: dict[str, str]
 ) -> None:
     async with _host(tmp_path) as (_, client):
@@ -80,7 +80,7 @@ async def test_a_version_answers_alike_each_time_and_says_which_it_is(
         )
 
 
-async def test_what_is_wrong_is_refused(tmp_path: Path, model: dict[str, str]) -> None:
+async def test_invalid_requests_are_rejected(tmp_path: Path, model: dict[str, str]) -> None:
     async with _host(tmp_path) as (_, client):
         wrong = {**model, "digest": digest_of(b"another")}
         answer = await client.put("/admin/models/m:v1", json=wrong)
@@ -100,9 +100,7 @@ async def test_what_is_wrong_is_refused(tmp_path: Path, model: dict[str, str]) -
         assert (await client.delete("/admin/models/m:v1")).status_code == 409
 
 
-async def test_no_request_fails_while_the_alias_moves(
-    tmp_path: Path, model: dict[str, str]
-) -> None:
+async def test_no_request_fails_while_an_alias_moves(tmp_path: Path, model: dict[str, str]) -> None:
     async with _host(tmp_path) as (_, client):
         for tag in ("m:v1", "m:v2"):
             await _put(client, tag, model)
@@ -128,7 +126,7 @@ async def test_no_request_fails_while_the_alias_moves(
         assert {name for _, name in answered} == {"m:v1", "m:v2"}
 
 
-async def test_state_survives_a_restart_and_an_engine_its_death(
+async def test_state_survives_restarts_and_engine_crashes(
     tmp_path: Path, model: dict[str, str]
 ) -> None:
     async with _host(tmp_path) as (_, client):
@@ -155,7 +153,9 @@ async def test_state_survives_a_restart_and_an_engine_its_death(
                 await asyncio.sleep(0.05)
 
 
-async def test_only_so_many_are_in_memory(tmp_path: Path, model: dict[str, str]) -> None:
+async def test_the_number_of_loaded_versions_is_limited(
+    tmp_path: Path, model: dict[str, str]
+) -> None:
     async with _host(tmp_path, limit=2) as (host, client):
         await _put(client, "m:v1", model)
         await client.put("/admin/aliases/m", json={"tag": "m:v1"})

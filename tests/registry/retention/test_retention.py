@@ -392,7 +392,7 @@ async def test_cli_shows_planned_and_completed_removals(
         before = await typed("retention")
         assert "1 newest versions, 30 days" in before
         assert [line.split("│")[-2].strip() for line in before.splitlines() if "r1" in line] == [
-            "goes"
+            "will be removed"
         ]
         assert "is champion; the history names it as champion" in before
         await shelf.pruner.prune("support")

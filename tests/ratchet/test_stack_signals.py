@@ -1,6 +1,4 @@
-"""What ends a stack from outside: Ctrl-C, SIGTERM, a terminal that is closed. What it started ends
-with it, in order.
-"""
+"""Stops of the stack: Ctrl-C, SIGTERM and a closed terminal stop its processes in order."""
 
 import os
 import pty
@@ -18,24 +16,26 @@ import asyncio, sys
 from pathlib import Path
 from ratchet.local_stack.log_view import LogView
 from ratchet.local_stack.processes import ProcessSpec
-from ratchet.local_stack.supervisor import Supervisor
 from ratchet.local_stack.stack import run_until_interrupted
+from ratchet.local_stack.supervisor import Supervisor
 from shared.clock import SystemClock
 
 folder = Path(sys.argv[1])
 view = LogView(folder / "log", SystemClock())
-SERVICE = "import pathlib, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+SERVICE = "import pathlib, signal, sys; "
+SERVICE += "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
 SERVICE += "pathlib.Path(sys.argv[1], 'started').touch(); signal.sigwait({signal.SIGTERM})"
 
 async def work():
-    supervisor = Supervisor({}, view.line, SystemClock())
+    supervisor = Supervisor({}, view.write_line, SystemClock())
+    command = (sys.executable, "-c", SERVICE, str(folder))
     try:
-        await supervisor.start(ProcessSpec("service", (sys.executable, "-c", SERVICE, str(folder)), {}, "http://127.0.0.1:9/readyz"))
+        await supervisor.start(ProcessSpec("service", command, {}, "http://127.0.0.1:9/readyz"))
         await supervisor.watch()
     finally:
-        view.line("ratchet", "stopping")
+        view.write_line("ratchet", "stopping")
         await supervisor.stop()
-        view.line("ratchet", "stopped")
+        view.write_line("ratchet", "stopped")
 
 run_until_interrupted(work())
 """
@@ -43,26 +43,26 @@ run_until_interrupted(work())
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """A terminal: the end at which a person would sit, and the other one."""
-    person, program = pty.openpty()
-    yield person, program
-    for end in (person, program):
+    """A pseudo-terminal: the user's end and the program's end."""
+    user, program = pty.openpty()
+    yield user, program
+    for end in (user, program):
         try:
             os.close(end)
         except OSError:
-            continue  # the test has closed it
+            continue  # closed by the test
 
 
 def run(
     folder: Path, program: int, hangup: signal.Handlers = signal.SIG_DFL
 ) -> subprocess.Popen[bytes]:
-    # The terminal becomes that of the process, as it is when one types the command there; whoever
-    # runs the tests may be under nohup.
-    own = (
+    # Make the terminal the controlling terminal of the process, as in an interactive shell. Set
+    # SIGHUP explicitly, because the tests may run under nohup.
+    setup = (
         "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
         f"signal.signal(signal.SIGHUP, {int(hangup)})\n"
     )
-    command = [sys.executable, "-c", own + STACK, str(folder)]
+    command = [sys.executable, "-c", setup + STACK, str(folder)]
     process = subprocess.Popen(
         command, stdin=program, stdout=program, stderr=program, start_new_session=True
     )
@@ -74,8 +74,8 @@ def run(
     return process
 
 
-def lines_at_its_end(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
-    """The last word of each line of its log, once it has ended well."""
+def log_after_exit(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
+    """Wait for exit status 0; return the last word of each line of the log."""
     try:
         status: int | None = process.wait(20)
     except subprocess.TimeoutExpired:
@@ -88,28 +88,28 @@ def lines_at_its_end(process: subprocess.Popen[bytes], folder: Path) -> list[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_what_was_started(
+def test_a_signal_stops_the_stack(
     terminal: tuple[int, int], tmp_path: Path, number: signal.Signals
 ) -> None:
     process = run(tmp_path, terminal[1])
     process.send_signal(number)
-    assert lines_at_its_end(process, tmp_path) == ["stopping", "stopped"]
+    assert log_after_exit(process, tmp_path) == ["stopping", "stopped"]
 
 
-def test_a_terminal_that_is_closed_stops_what_was_started(
-    terminal: tuple[int, int], tmp_path: Path
-) -> None:
+def test_closing_the_terminal_stops_the_stack(terminal: tuple[int, int], tmp_path: Path) -> None:
     process = run(tmp_path, terminal[1])
     os.close(terminal[1])
     os.close(terminal[0])
-    assert lines_at_its_end(process, tmp_path) == ["stopping", "stopped"]
+    assert log_after_exit(process, tmp_path) == ["stopping", "stopped"]
 
 
-def test_under_nohup_it_outlives_its_terminal(terminal: tuple[int, int], tmp_path: Path) -> None:
+def test_under_nohup_the_stack_survives_its_terminal(
+    terminal: tuple[int, int], tmp_path: Path
+) -> None:
     process = run(tmp_path, terminal[1], signal.SIG_IGN)
     os.close(terminal[1])
     os.close(terminal[0])
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(2)
     process.terminate()
-    assert lines_at_its_end(process, tmp_path) == ["stopping", "stopped"]
+    assert log_after_exit(process, tmp_path) == ["stopping", "stopped"]
