@@ -1,1 +1,1 @@
-"""What runs Ratchet elsewhere, where it is made by code."""
+"""Deployment files, and the code that generates some of them."""

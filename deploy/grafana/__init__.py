@@ -1,3 +1,1 @@
-"""Grafana dashboards as code: `python -m deploy.grafana` writes them to
-`deploy/grafana/dashboards`.
-"""
+"""Grafana dashboards as code; `python -m deploy.grafana` writes them to `dashboards/`."""

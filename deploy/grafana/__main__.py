@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 
 def dashboard_files() -> Mapping[str, str]:
-    """What stands in each file, by its name; in the order in which one looks at them."""
-    made = {
+    """Return the content of each dashboard file, by file name."""
+    boards = {
         "overview": overview(),
         "streams": streams(),
         "training": training(),
@@ -25,7 +25,7 @@ def dashboard_files() -> Mapping[str, str]:
     }
     return {
         f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2) + "\n"
-        for name, board in made.items()
+        for name, board in boards.items()
     }
 
 

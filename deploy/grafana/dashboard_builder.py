@@ -1,4 +1,4 @@
-"""What all dashboards share: variables, marks for promotions and rollbacks, links to each other."""
+"""Builds dashboards with common variables, annotations for promotions and rollbacks, and links."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from grafana_foundation_sdk.models import dashboard as models
 from deploy.grafana.panels import ORANGE, PURPLE, WIDTH, Panel, datasource
 
 ANCHOR_METRIC = "ratchet_registry_champion_number"
-"""The registry has it from its start, for every declared model."""
+"""The registry exports it for every declared model from its start."""
 
 NAMESPACE = 'namespace=~"$namespace"'
 MODEL = f'{NAMESPACE}, model=~"$model"'
 
 _CHAMPION = f"max by (model) ({ANCHOR_METRIC}{{{MODEL}}})"
-_BEFORE = f"max by (model) ({ANCHOR_METRIC}{{{MODEL}}} offset $__interval)"
+_PREVIOUS = f"max by (model) ({ANCHOR_METRIC}{{{MODEL}}} offset $__interval)"
 
 
 Sized: TypeAlias = tuple[models.Panel, models.GridPos]
@@ -24,7 +24,7 @@ Sized: TypeAlias = tuple[models.Panel, models.GridPos]
 
 @dataclass(frozen=True, slots=True)
 class DashboardRow:
-    """Panels under a heading, which is the question that they answer."""
+    """Panels under a heading."""
 
     title: str
     panels: Sequence[Panel]
@@ -33,8 +33,8 @@ class DashboardRow:
 def build_dashboard(
     uid: str, title: str, description: str, rows: Sequence[DashboardRow], since: str = "now-24h"
 ) -> models.Dashboard:
-    """A dashboard. The panels of each row are put beside each other, in lines of 24 columns."""
-    made = (
+    """Build a dashboard. The panels of a row fill lines of 24 columns."""
+    builder = (
         dashboard.Dashboard(title)
         .uid(uid)
         .description(description)
@@ -47,15 +47,15 @@ def build_dashboard(
         .variables([_source(), _namespace(), _model()])
         .annotations(
             [
-                _moved(
+                _move_annotation(
                     "Promotions",
-                    f"{_CHAMPION} > {_BEFORE}",
+                    f"{_CHAMPION} > {_PREVIOUS}",
                     "{{model}} promoted to version {{version}}",
                     PURPLE,
                 ),
-                _moved(
+                _move_annotation(
                     "Rollbacks",
-                    f"{_CHAMPION} < {_BEFORE}",
+                    f"{_CHAMPION} < {_PREVIOUS}",
                     "{{model}} rolled back to version {{version}}",
                     ORANGE,
                 ),
@@ -69,20 +69,20 @@ def build_dashboard(
             .keep_time(True)
         )
     )
-    built = made.build()
+    built = builder.build()
     built.panels = _placed(rows)
     return built
 
 
 def _placed(rows: Sequence[DashboardRow]) -> list[models.Panel | models.RowPanel]:
-    """Headings and panels with their places and numbers; the panels of a line are as high as the
-    highest of them.
+    """Return headings and panels with positions and ids. All panels of a line get the height of the
+    tallest.
     """
     placed: list[models.Panel | models.RowPanel] = []
     y = 0
     for row in rows:
-        at = models.GridPos(h=1, w=WIDTH, x=0, y=y)
-        placed.append(models.RowPanel(title=row.title, id_val=len(placed) + 1, grid_pos=at))
+        position = models.GridPos(h=1, w=WIDTH, x=0, y=y)
+        placed.append(models.RowPanel(title=row.title, id_val=len(placed) + 1, grid_pos=position))
         y += 1
         for line in _lines(
             [(panel, _size(panel)) for panel in (builder.build() for builder in row.panels)]
@@ -98,10 +98,10 @@ def _placed(rows: Sequence[DashboardRow]) -> list[models.Panel | models.RowPanel
 
 
 def _lines(panels: Sequence[Sized]) -> list[list[Sized]]:
-    """As many panels to a line as fit into it."""
+    """Distribute panels over lines, as many per line as fit."""
     lines: list[list[Sized]] = [[]]
     for panel, size in panels:
-        if sum(before.w for _, before in lines[-1]) + size.w > WIDTH:
+        if sum(size_before.w for _, size_before in lines[-1]) + size.w > WIDTH:
             lines.append([])
         lines[-1].append((panel, size))
     return lines
@@ -117,8 +117,8 @@ def _source() -> dashboard.DatasourceVariable:
 
 
 def _namespace() -> dashboard.QueryVariable:
-    """One at a time, as two may declare the same model. Where nothing has the label there is none,
-    and the empty one matches all.
+    """The namespace, one at a time, because two namespaces may declare the same model. If no series
+    has the label, the value is empty and matches all.
     """
     return _values_of("namespace", "Namespace", f"label_values({ANCHOR_METRIC}, namespace)")
 
@@ -129,21 +129,23 @@ def _model() -> dashboard.QueryVariable:
     return variable.multi(True).include_all(True).all_value(".+").current(everything)
 
 
-def _values_of(name: str, label: str, asked: str) -> dashboard.QueryVariable:
+def _values_of(name: str, label: str, query: str) -> dashboard.QueryVariable:
     return (
         dashboard.QueryVariable(name)
         .label(label)
         .datasource(datasource())
-        .query({"qryType": 1, "query": asked, "refId": f"PrometheusVariableQueryEditor-{name}"})
-        .definition(asked)
+        .query({"qryType": 1, "query": query, "refId": f"PrometheusVariableQueryEditor-{name}"})
+        .definition(query)
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
     )
 
 
-def _moved(name: str, holds: str, title: str, colour: str) -> dashboard.AnnotationQuery:
-    """A mark where the champion's number has changed since the step before; the number becomes a
-    label, so that the title can say it.
+def _move_annotation(
+    name: str, condition: str, title: str, colour: str
+) -> dashboard.AnnotationQuery:
+    """An annotation where the champion's number changed since the previous step. The number becomes
+    a label, so that the title can contain it.
     """
     return (
         dashboard.AnnotationQuery()
@@ -151,7 +153,7 @@ def _moved(name: str, holds: str, title: str, colour: str) -> dashboard.Annotati
         .datasource(datasource())
         .enable(True)
         .icon_color(colour)
-        .expr(f'count_values by (model) ("version", {holds})')
+        .expr(f'count_values by (model) ("version", {condition})')
         .step("30s")
         .title_format(title)
         .tag_keys("model")

@@ -1,4 +1,4 @@
-"""The first page: is it healthy, is it getting better, what changed last."""
+"""The overview dashboard: health, model quality and recent changes."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -25,9 +25,11 @@ from deploy.grafana.shared_queries import (
     verdict_counts,
 )
 
-FLAGS = "ratchet_training_reward_hacking|ratchet_dataset_feedback_jump|ratchet_registry_live_worse"
+ALARM_METRICS = (
+    "ratchet_training_reward_hacking|ratchet_dataset_feedback_jump|ratchet_registry_live_worse"
+)
 
-ANSWERS = DashboardRow(
+SUMMARY = DashboardRow(
     "Summary",
     (
         stat_panel(
@@ -59,7 +61,8 @@ ANSWERS = DashboardRow(
             "in live use. The dashboards `Training`, `Streams` and `Registry and serving` show "
             "the models.",
             Query(
-                f'sum(max by (__name__, model, shard, kind) ({{__name__=~"{FLAGS}", {MODEL}}}))',
+                "sum(max by (__name__, model, shard, kind) "
+                f'({{__name__=~"{ALARM_METRICS}", {MODEL}}}))',
                 "alarms",
                 instant=True,
             ),
@@ -101,7 +104,7 @@ ANSWERS = DashboardRow(
     ),
 )
 
-LEARNING = DashboardRow(
+MODEL_QUALITY = DashboardRow(
     "Model quality",
     (
         time_series_panel(
@@ -218,7 +221,8 @@ HEALTH = DashboardRow(
             "Accepted feedback",
             "Valid feedback per second, by model.",
             Query(
-                f"sum by (model) (rate(ratchet_feedback_received_total{{{MODEL}}}[$__rate_interval]))",
+                "sum by (model) "
+                f"(rate(ratchet_feedback_received_total{{{MODEL}}}[$__rate_interval]))",
                 "{{model}}",
             ),
             unit="reqps",
@@ -241,8 +245,11 @@ HEALTH = DashboardRow(
 
 
 def overview() -> Dashboard:
-    """Whether anything needs a person, in the first row; the other rows say more of each answer."""
-    about = "Is it healthy, is it getting better, and what changed last."
+    """The dashboard to look at first; the other dashboards show the details."""
+    description = "Health, model quality and recent changes."
     return build_dashboard(
-        "ratchet-overview", "Ratchet / Overview", about, (ANSWERS, LEARNING, CHANGES, HEALTH)
+        "ratchet-overview",
+        "Ratchet / Overview",
+        description,
+        (SUMMARY, MODEL_QUALITY, CHANGES, HEALTH),
     )

@@ -1,5 +1,5 @@
-"""The kinds of panel that the dashboards are made of. Each takes a description: what it says, and
-what to do about it.
+"""The panel types of the dashboards. Each panel has a description of its content and of the action
+to take.
 """
 
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
 
 Panel: TypeAlias = Builder[models.Panel]
 Thresholds: TypeAlias = Sequence[tuple[float | None, str]]
-"""From which value on which colour holds; the first from None."""
+"""Lower bound and colour of each range of values; the first bound is None."""
 StateLabels: TypeAlias = dict[int, tuple[str, str]]
-"""What a value is called, and its colour."""
+"""Label and colour of each value."""
 
 NO_THRESHOLDS: Thresholds = ((None, BLUE),)
 RED_FROM_ONE: Thresholds = ((None, GREEN), (1, RED))
@@ -48,7 +48,7 @@ RED_FROM_ONE: Thresholds = ((None, GREEN), (1, RED))
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL, and how each of its series is called. `now` asks for the end of the time range alone."""
+    """PromQL and the legend of its series. `instant` queries only the end of the time range."""
 
     expr: str
     legend: str
@@ -56,7 +56,7 @@ class Query:
 
 
 def datasource() -> parts.DataSourceRef:
-    """The data source that the variable names."""
+    """The data source that the dashboard variable selects."""
     return parts.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 
@@ -72,8 +72,8 @@ def stat_panel(
     width: int = 4,
     sparkline: bool = False,
 ) -> Panel:
-    """A number, or one for each series. `colours` are of series by name; `none` stands where there
-    is nothing; `line` adds its past.
+    """A number for each series. `colours` maps series names to colours; `no_value` is shown without
+    data; `sparkline` adds the history.
     """
     names = (
         parts.BigValueTextMode.VALUE_AND_NAME
@@ -119,9 +119,7 @@ def time_series_panel(
     stepped: bool = False,
     width: int = 8,
 ) -> Panel:
-    """Values over time; thresholds, where there are any, are lines. `least` is where the axis
-    begins at the latest.
-    """
+    """Values over time, with thresholds as lines. `soft_min` is the highest start of the axis."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -168,7 +166,7 @@ def bar_panel(
     colours: dict[str, str] | None = None,
     width: int = 8,
 ) -> Panel:
-    """How many in each interval, on top of each other."""
+    """Stacked counts per interval."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -203,7 +201,7 @@ def state_timeline_panel(
     unit: str = "none",
     width: int = 24,
 ) -> Panel:
-    """A band for each series, in the colour of its state; without `states`, of its value."""
+    """A band for each series, coloured by state or, without `states`, by value."""
     scheme = (
         models.FieldColorModeId.THRESHOLDS if states else models.FieldColorModeId.CONTINUOUS_BL_PU
     )
@@ -242,7 +240,7 @@ def bar_gauge_panel(
     steps: Thresholds = NO_THRESHOLDS,
     width: int = 8,
 ) -> Panel:
-    """One bar for each series, as it is now."""
+    """A bar for the current value of each series."""
     return (
         bargauge.Panel()
         .title(title)
@@ -255,14 +253,14 @@ def bar_gauge_panel(
         .orientation(parts.VizOrientation.HORIZONTAL)
         .display_mode(parts.BarGaugeDisplayMode.BASIC)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .no_value("nothing yet")
+        .no_value("no data yet")
         .span(width)
         .height(8)
     )
 
 
 def heatmap_panel(title: str, description: str, buckets: Query, width: int = 8) -> Panel:
-    """A histogram's buckets over time."""
+    """Histogram buckets over time."""
     return (
         heatmap.Panel()
         .title(title)
@@ -293,22 +291,22 @@ def _target(query: Query) -> prometheus.Dataquery:
 
 
 def _targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
-    return [_target(query).ref_id(chr(ord("A") + place)) for place, query in enumerate(queries)]
+    return [_target(query).ref_id(chr(ord("A") + index)) for index, query in enumerate(queries)]
 
 
 def _thresholds(steps: Thresholds) -> dashboard.ThresholdsConfig:
-    found = [models.Threshold(value=value, color=colour) for value, colour in steps]
-    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
+    thresholds = [models.Threshold(value=value, color=colour) for value, colour in steps]
+    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
 def _mappings(states: StateLabels | None) -> list[models.ValueMapping]:
     if not states:
         return []
-    shown = {
-        str(value): models.ValueMappingResult(text=text, color=colour, index=place)
-        for place, (value, (text, colour)) in enumerate(states.items())
+    options = {
+        str(value): models.ValueMappingResult(text=text, color=colour, index=index)
+        for index, (value, (text, colour)) in enumerate(states.items())
     }
-    return [models.ValueMap(options=shown)]
+    return [models.ValueMap(options=options)]
 
 
 def _legend(calculations: list[str]) -> common.VizLegendOptions:

@@ -1,6 +1,4 @@
-"""The registry and what it serves: which version answers where, how it does in use, how it got
-there.
-"""
+"""The registry and serving dashboard: served versions, live quality, canaries and deployments."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -28,7 +26,7 @@ from deploy.grafana.shared_queries import (
 
 REGISTRIES = f'{NAMESPACE}, service="registry"'
 
-ANSWERS = DashboardRow(
+SUMMARY = DashboardRow(
     "Summary",
     (
         stat_panel(
@@ -56,7 +54,7 @@ ANSWERS = DashboardRow(
                 instant=True,
             ),
             states={0: ("no", GREEN), 1: ("yes", RED)},
-            no_value="not known yet",
+            no_value="unknown",
         ),
         stat_panel(
             "On hold",
@@ -131,7 +129,7 @@ SERVED = DashboardRow(
     ),
 )
 
-IN_USE = DashboardRow(
+LIVE_USE = DashboardRow(
     "Champion in live use",
     (
         time_series_panel(
@@ -166,7 +164,7 @@ IN_USE = DashboardRow(
     ),
 )
 
-TRIALS = DashboardRow(
+CANARIES = DashboardRow(
     "Canary rollout",
     (
         state_timeline_panel(
@@ -174,7 +172,7 @@ TRIALS = DashboardRow(
             "Times at which some users got a challenger instead of the champion. Only models with "
             "`canary` in the model file have rollouts.",
             Query(f"max by (model) (ratchet_registry_on_trial{{{MODEL}}})", "{{model}}"),
-            states={0: ("no", GREY), 1: ("on trial", BLUE)},
+            states={0: ("none", GREY), 1: ("active", BLUE)},
             width=8,
         ),
         time_series_panel(
@@ -275,14 +273,13 @@ DEPLOYMENTS = DashboardRow(
 
 
 def serving() -> Dashboard:
-    """The registry, and what it serves."""
-    about = (
-        "The registry and what it serves: which version answers where, how it does in use, how "
-        "it got there."
+    """The dashboard of the registry and of serving."""
+    description = (
+        "The registry and serving: served versions, live quality, canary rollouts and deployments."
     )
     return build_dashboard(
         "ratchet-serving",
         "Ratchet / Registry and serving",
-        about,
-        (ANSWERS, SERVED, IN_USE, TRIALS, DEPLOYMENTS),
+        description,
+        (SUMMARY, SERVED, LIVE_USE, CANARIES, DEPLOYMENTS),
     )

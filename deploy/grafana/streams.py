@@ -1,6 +1,4 @@
-"""The two streams: what comes in, what it is worth, which batches it becomes, and whether the
-streams keep up.
-"""
+"""The streams dashboard: feedback, rewards, batches and the health of the two stream services."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -23,7 +21,7 @@ from deploy.grafana.shared_queries import ALARM_STATES, READY_STATES, feedback_r
 STREAMS = f'{NAMESPACE}, service=~"feedback|dataset"'
 GROUPS = f'{NAMESPACE}, group=~"ratchet-feedback|ratchet-dataset"'
 
-ANSWERS = DashboardRow(
+SUMMARY = DashboardRow(
     "Summary",
     (
         stat_panel(
@@ -87,7 +85,8 @@ ANSWERS = DashboardRow(
             "Age of the newest example in each model's newest batch. If it is old although "
             "feedback arrives, look at the row `Batches`.",
             Query(
-                f"time() - max by (model) (ratchet_dataset_newest_batch_timestamp_seconds{{{MODEL}}})",
+                "time() - max by (model) "
+                f"(ratchet_dataset_newest_batch_timestamp_seconds{{{MODEL}}})",
                 "{{model}}",
                 instant=True,
             ),
@@ -117,7 +116,8 @@ FEEDBACK = DashboardRow(
             "Reward distribution",
             "Number of rewards in each range.",
             Query(
-                f"sum by (le) (increase(ratchet_feedback_reward_bucket{{{MODEL}}}[$__rate_interval]))",
+                "sum by (le) "
+                f"(increase(ratchet_feedback_reward_bucket{{{MODEL}}}[$__rate_interval]))",
                 "{{le}}",
             ),
         ),
@@ -145,7 +145,7 @@ FEEDBACK = DashboardRow(
     ),
 )
 
-OVER_HTTP = DashboardRow(
+HTTP_INTAKE = DashboardRow(
     "HTTP intake",
     (
         bar_panel(
@@ -307,7 +307,8 @@ HEALTH = DashboardRow(
             "Each rebalance stops the stream until its state is recovered. Many without a "
             "deployment indicate session timeouts.",
             Query(
-                f"sum by (service) (increase(faust_rebalances_total{{{STREAMS}}}[$__rate_interval]))",
+                "sum by (service) "
+                f"(increase(faust_rebalances_total{{{STREAMS}}}[$__rate_interval]))",
                 "{{service}}",
             ),
         ),
@@ -348,15 +349,12 @@ HEALTH = DashboardRow(
 
 
 def streams() -> Dashboard:
-    """The services feedback and dataset."""
-    about = (
-        "The services feedback and dataset: what comes in, what becomes of it, and whether they "
-        "keep up."
-    )
+    """The dashboard of the feedback and dataset services."""
+    description = "The feedback and dataset services: feedback, batches and stream health."
     return build_dashboard(
         "ratchet-streams",
         "Ratchet / Streams",
-        about,
-        (ANSWERS, FEEDBACK, OVER_HTTP, BATCHES, HEALTH),
+        description,
+        (SUMMARY, FEEDBACK, HTTP_INTAKE, BATCHES, HEALTH),
         "now-6h",
     )

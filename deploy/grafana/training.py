@@ -1,4 +1,4 @@
-"""The trainer: what runs, what the gate says, how long it takes."""
+"""The training dashboard: runs, gate verdicts, durations and resources."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -25,7 +25,7 @@ from deploy.grafana.shared_queries import (
 
 TRAINERS = f'{NAMESPACE}, service="trainer"'
 
-ANSWERS = DashboardRow(
+SUMMARY = DashboardRow(
     "Summary",
     (
         stat_panel(
@@ -74,7 +74,7 @@ ANSWERS = DashboardRow(
                 instant=True,
             ),
             unit="dateTimeFromNow",
-            no_value="none waits",
+            no_value="none waiting",
             width=3,
         ),
         stat_panel(
@@ -178,7 +178,7 @@ VERDICTS = DashboardRow(
     ),
 )
 
-KEEPING = DashboardRow(
+RESOURCES = DashboardRow(
     "Checkpoints and resources",
     (
         bar_panel(
@@ -242,8 +242,8 @@ KEEPING = DashboardRow(
 
 
 def training() -> Dashboard:
-    """The trainer."""
-    about = "The trainer: what runs, what the gate says and when, and what keeps a run going."
+    """The dashboard of the trainer."""
+    description = "The trainer: runs, gate verdicts, checkpoints and resources."
     return build_dashboard(
-        "ratchet-training", "Ratchet / Training", about, (ANSWERS, RUN, VERDICTS, KEEPING)
+        "ratchet-training", "Ratchet / Training", description, (SUMMARY, RUN, VERDICTS, RESOURCES)
     )

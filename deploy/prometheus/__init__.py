@@ -1,0 +1,1 @@
+"""Prometheus configuration and rules; generates docs/metrics.md from the metric catalogue."""

@@ -6,24 +6,28 @@ from shared.observability.metrics import CATALOGUE, FAUST_PREFIX, Metric
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
-_BEGINNING = """# Metrics
+_INTRODUCTION = """# Metrics
 
-Every metric that a service exports at `/metrics`, from the catalogue in [`shared/observability/metrics.py`](../shared/observability/metrics.py);
-`python -m deploy.prometheus` writes this page. No label is unbounded: models, reasons, kinds and the like, never users or events. What to
-do with them: [monitoring](monitoring.md).
+This page lists every metric that a service exports at `/metrics`. `python -m deploy.prometheus`
+generates it from the catalogue in
+[`shared/observability/metrics.py`](../shared/observability/metrics.py). All labels are bounded:
+models, reasons, kinds and the like, never users or events. For alerts on these metrics see
+[monitoring](monitoring.md).
 
-Names, kinds and labels stay as they are; more may be added. Counters that an alert looks at begin at zero for what is known at the start.
+Names, kinds and labels are stable; metrics may be added. Counters that are used in alerts start at
+zero for label values that are known at startup.
 """
 
 _FAUST = """
-What Faust counts itself, of the two services that run on it; all of it begins with `faust_`.
+Faust's own metrics, of the two services that use it; their names begin with `faust_`.
 """
 
 _PROCESS = """
 ## Of each process
 
-`process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_cpu_seconds_total`, `process_open_fds`, `process_max_fds`
-and `process_start_time_seconds` are those of Prometheus's own client. The trainer's child process is not counted in.
+`process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_cpu_seconds_total`,
+`process_open_fds`, `process_max_fds` and `process_start_time_seconds` come from the Prometheus
+client library. They do not include the trainer's child process.
 """
 
 _TITLES = {
@@ -31,26 +35,25 @@ _TITLES = {
     "dataset": "Dataset",
     "trainer": "Trainer",
     "registry": "Registry",
-    "dataset, trainer, registry": "Those that use the object store",
+    "dataset, trainer, registry": "Services that use the object store",
     "any": "Every service",
 }
 
 
 def metrics_page() -> str:
-    """The whole page."""
+    """Return the content of the metrics page."""
     own = [row for row in CATALOGUE if not row.name.startswith(FAUST_PREFIX)]
-    assert {row.service for row in own} == set(_TITLES), "a section for each"
-    parts = [_BEGINNING]
+    assert {row.service for row in own} == set(_TITLES), "every service needs a section title"
+    parts = [_INTRODUCTION]
     for service, title in _TITLES.items():
         parts.append(f"\n## {title}\n\n{_table([row for row in own if row.service == service])}")
-    parts.append(
-        f"\n## Faust\n{_FAUST}\n{_table([row for row in CATALOGUE if row.name.startswith(FAUST_PREFIX)])}"
-    )
+    faust = [row for row in CATALOGUE if row.name.startswith(FAUST_PREFIX)]
+    parts.append(f"\n## Faust\n{_FAUST}\n{_table(faust)}")
     return "".join(parts) + _PROCESS
 
 
 def _table(rows: list[Metric]) -> str:
-    lines = ["| name | kind | unit | labels | |", "|---|---|---|---|---|"]
+    lines = ["| name | kind | unit | labels | description |", "|---|---|---|---|---|"]
     for row in rows:
         labels = ", ".join(f"`{label}`" for label in row.labels)
         buckets = (

@@ -1,8 +1,8 @@
 """Random rounds of faults on a real broker: `make chaos ROUNDS=n SEED=s`, or `python -m tests.chaos
 --rounds n --seed s`.
 
-The seed fixes what is sent and which faults are chosen; when exactly they strike is up to the
-machine. Ends with one line of JSON, and with status 1 if anything was lost or used twice.
+The seed determines the load and the faults; their exact timing depends on the machine. The last
+line of output is JSON; the exit status is 1 if an event was lost or used twice.
 """
 
 import argparse
@@ -17,65 +17,65 @@ from pathlib import Path
 from ratchet.reconciliation import Reconciliation
 from shared.failpoints import Service
 from tests.chaos.faults import FAULTS
-from tests.chaos.world import World
+from tests.chaos.harness import ChaosHarness
 
 SERVICES: tuple[Service, ...] = ("feedback", "dataset")
 
 
-async def play(world: World, rounds: int, seed: int) -> Reconciliation:
-    """Let one fault after the other strike under load, then bring everything to rest and say what
-    became of it.
+async def run_rounds(harness: ChaosHarness, rounds: int, seed: int) -> Reconciliation:
+    """Inject one fault after the other under load, then wait until every record is processed and
+    reconcile.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for service in SERVICES:
-        world.launch(service)
+        harness.launch(service)
     faults, weights = zip(*FAULTS, strict=True)
     for number in range(1, rounds + 1):
-        (fault,) = chance.choices(faults, weights)
-        service, count = chance.choice(SERVICES), chance.randint(30, 250)
-        sending = asyncio.create_task(world.send(count, seconds=chance.uniform(1, 6)))
-        said = await fault(world, service, chance)
+        (fault,) = rng.choices(faults, weights)
+        service, count = rng.choice(SERVICES), rng.randint(30, 250)
+        sending = asyncio.create_task(harness.send(count, seconds=rng.uniform(1, 6)))
+        description = await fault(harness, service, rng)
         await sending
-        world.restart_the_dead()
-        print(f"round {number}/{rounds}: {count} events, {service}: {said}", flush=True)
-    await world.settle()
-    for worker in world.of("dataset"):
-        world.stop(worker)
-    world.launch("dataset")
-    await world.send(100)
-    await world.settle()
-    return await world.reconciled()
+        harness.restart_exited_workers()
+        print(f"round {number}/{rounds}: {count} events, {service}: {description}", flush=True)
+    await harness.settle()
+    for worker in harness.workers_of("dataset"):
+        harness.stop(worker)
+    harness.launch("dataset")
+    await harness.send(100)
+    await harness.settle()
+    return await harness.reconciled()
 
 
 def main() -> int:
-    """The exit status."""
-    arguments = argparse.ArgumentParser(description="Random rounds of faults on a real broker.")
-    arguments.add_argument("--rounds", type=int, default=20)
-    arguments.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
-    chosen = arguments.parse_args()
-    print(f"seed {chosen.seed}", flush=True)
+    """Run the rounds and return the exit status."""
+    parser = argparse.ArgumentParser(description="Random rounds of faults on a real broker.")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="ratchet-chaos-") as folder:
-        world = World(Path(folder), chosen.seed)
+        harness = ChaosHarness(Path(folder), arguments.seed)
         try:
-            world.open()
-            found = asyncio.run(play(world, chosen.rounds, chosen.seed))
+            harness.open()
+            reconciliation = asyncio.run(run_rounds(harness, arguments.rounds, arguments.seed))
         finally:
-            world.close()
-    for fault in (*found.lost, *found.duplicated):
+            harness.close()
+    for fault in (*reconciliation.lost, *reconciliation.duplicated):
         print(fault)
     print(
         json.dumps(
             {
-                "rounds": chosen.rounds,
-                "kills": world.kills,
-                "sent": len(world.accepted),
-                "lost": len(found.lost),
-                "doubled": len(found.duplicated),
-                "seed": chosen.seed,
+                "rounds": arguments.rounds,
+                "kills": harness.kills,
+                "sent": len(harness.accepted),
+                "lost": len(reconciliation.lost),
+                "doubled": len(reconciliation.duplicated),
+                "seed": arguments.seed,
             }
         )
     )
-    return 1 if found.lost or found.duplicated else 0
+    return 1 if reconciliation.lost or reconciliation.duplicated else 0
 
 
 if __name__ == "__main__":

@@ -2,17 +2,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.world import World
+from tests.chaos.harness import ChaosHarness
 
 
 @pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One world for all scenarios: each adds to what those before it left, and all of it has to add
-    up.
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosHarness]:
+    """One harness for all scenarios: each continues from the state of the previous ones, and all
+    records must be accounted for.
     """
-    world = World(tmp_path_factory.mktemp("chaos"), seed=1)
-    world.open()
+    harness = ChaosHarness(tmp_path_factory.mktemp("chaos"), seed=1)
+    harness.open()
     try:
-        yield world
+        yield harness
     finally:
-        world.close()
+        harness.close()

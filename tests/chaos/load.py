@@ -1,5 +1,5 @@
-"""What many applications send, from a seed: mostly good feedback, some of it doubled, out of order,
-or nothing that can be read.
+"""Seeded load of many applications: mostly valid feedback, some of it duplicated, reordered or
+invalid.
 """
 
 import json
@@ -25,7 +25,7 @@ _KINDS = (
     + ("correction",) * 3
     + ("thumbs_down", "regenerated", "retracted")
 )
-_ODD: Sequence[bytes] = (b"", b"{", b"\xff\xfe", b'{"model": "unknown"}', b"[]")
+_INVALID: Sequence[bytes] = (b"", b"{", b"\xff\xfe", b'{"model": "unknown"}', b"[]")
 
 
 class Load:
@@ -37,13 +37,13 @@ class Load:
         self._next = 0
 
     def take(self, count: int) -> list[Sent]:
-        """The next records. One in twelve is sent again, one in thirty cannot be read, and
-        neighbours change places.
+        """Return the next records. One in twelve is a duplicate, one in thirty is invalid, and
+        neighbours are swapped.
         """
         records: list[Sent] = []
         while len(records) < count:
             if self._random.random() < 1 / 30:
-                records.append((b"odd", self._random.choice(_ODD), []))
+                records.append((b"odd", self._random.choice(_INVALID), []))
             elif self._next and self._random.random() < 1 / 12:
                 records.append(
                     self._event(self._random.randrange(max(0, self._next - 50), self._next))
@@ -51,13 +51,13 @@ class Load:
             else:
                 records.append(self._event(self._next))
                 self._next += 1
-        for at in range(count - 1):
+        for index in range(count - 1):
             if self._random.random() < 1 / 5:
-                records[at], records[at + 1] = records[at + 1], records[at]
+                records[index], records[index + 1] = records[index + 1], records[index]
         return records
 
     def _event(self, number: int) -> Sent:
-        """The event of a number, whenever it is asked for."""
+        """Return the event with a number; deterministic."""
         drawn = random.Random(f"{self._seed}/{number}")
         name = f"{self._seed}-{number}"
         kind = drawn.choice(_KINDS)

@@ -1,4 +1,4 @@
-"""A short chaos, as `make chaos` runs it."""
+"""A short run of `make chaos`."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The committed dashboards, as a reader sees them."""
+"""Reads the committed dashboards."""
 
 import json
 import re
@@ -12,42 +12,42 @@ from shared.observability.metrics import CATALOGUE
 FOLDER = Path("deploy/grafana/dashboards")
 NAMES = ("overview", "streams", "training", "serving")
 
-OF_EVERY_PROCESS = frozenset(
+PROCESS_METRICS = frozenset(
     {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
 )
-"""What Prometheus's own client exports."""
+"""Metrics of the Prometheus client library."""
 
 NOT_SHOWN: dict[str, str] = {
-    "ratchet_service_live": "`ratchet_service_ready` says as much, and liveness is the cluster's to act on",
-    "faust_messages_received_total": "what the streams take is shown by kind, not by Faust's count",
-    "faust_messages_sent_total": "the changelog's records follow the decisions, which are shown",
-    "faust_events_total": "as above",
-    "faust_send_errors_total": "a delivery that fails ends the service, which is shown",
-    "faust_rebalance_seconds": "the rebalances are shown, and how long nothing moves",
+    "ratchet_service_live": "`ratchet_service_ready` includes it, and the cluster acts on liveness",
+    "faust_messages_received_total": "the dashboards show received feedback by kind",
+    "faust_messages_sent_total": "changelog records follow the decisions, which are shown",
+    "faust_events_total": "the dashboards show received feedback by kind",
+    "faust_send_errors_total": "a failed delivery stops the service, which is shown",
+    "faust_rebalance_seconds": "rebalances and the time without progress are shown",
 }
-"""Metrics that no panel asks for, and why."""
+"""Metrics without a panel, with the reason."""
 
 _METRIC = re.compile(r"\b(?:ratchet|faust|process)_\w+")
 _HISTOGRAMS = {row.name for row in CATALOGUE if row.kind == "histogram"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A query, and where it stands."""
+class PanelQuery:
+    """A query and its panel."""
 
     where: str
     expr: str
     legend: str
-    now: bool
+    instant: bool
 
     @property
     def metrics(self) -> set[str]:
-        """The names of the metrics that it asks for."""
+        """Names of the metrics in the query."""
         return {_family(name) for name in _METRIC.findall(self.expr)}
 
     @property
-    def named(self) -> set[str]:
-        """The labels that its legend takes."""
+    def legend_labels(self) -> set[str]:
+        """Labels in the legend."""
         return set(re.findall(r"{{(\w+)}}", self.legend))
 
 
@@ -57,30 +57,33 @@ def read(name: str) -> dict[str, Any]:
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those that show something."""
+    """Return the panels that are not rows."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
-def queries(board: dict[str, Any]) -> Iterator[Asked]:
-    """Of panels and annotations."""
+def queries(board: dict[str, Any]) -> Iterator[PanelQuery]:
+    """Yield the queries of panels and annotations."""
     for panel in panels(board):
         for target in panel["targets"]:
             where = f"{board['title']}: {panel['title']} {target['refId']}"
-            yield Asked(
+            yield PanelQuery(
                 where, target["expr"], target.get("legendFormat", ""), bool(target.get("instant"))
             )
-    for mark in board["annotations"]["list"]:
-        yield Asked(
-            f"{board['title']}: {mark['name']}", mark["expr"], mark["titleFormat"], now=False
+    for annotation in board["annotations"]["list"]:
+        yield PanelQuery(
+            f"{board['title']}: {annotation['name']}",
+            annotation["expr"],
+            annotation["titleFormat"],
+            instant=False,
         )
 
 
 def variables(board: dict[str, Any]) -> dict[str, str]:
-    """The queries of variables that ask for labels."""
+    """Return the queries of the query variables, by name."""
     return {
-        found["name"]: found["query"]["query"]
-        for found in board["templating"]["list"]
-        if found["type"] == "query"
+        variable["name"]: variable["query"]["query"]
+        for variable in board["templating"]["list"]
+        if variable["type"] == "query"
     }
 
 

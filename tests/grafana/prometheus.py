@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes what a test started, and what Grafana would ask it."""
+"""A real Prometheus that scrapes services under test, with the queries of Grafana."""
 
 import math
 import re
@@ -14,23 +14,23 @@ import yaml
 from ratchet.local_stack.ports import free_port
 
 Series = Mapping[str, Any]
-"""One series of an answer: `metric` has its labels, `values` its samples."""
+"""One series of a result: `metric` has its labels, `values` its samples."""
 
 NAMESPACE = "here"
 STEP = 2
-"""Seconds, of every query over time."""
+"""Step of range queries, in seconds."""
 
 _SECONDS = {"$__rate_interval": "8s", "$__interval": f"{STEP}s"}
 _LABEL_VALUES = re.compile(r"label_values\((?P<of>.+), (?P<label>\w+)\)")
 
 
 class Prometheus:
-    """Prometheus itself, as a process; it scrapes every second, and gives each target a namespace,
-    as a cluster does.
+    """A Prometheus process that scrapes every second and gives each target a namespace, as in a
+    cluster.
     """
 
     def __init__(self, program: str, folder: Path, targets: Mapping[str, int]) -> None:
-        """`targets` are ports on this machine, by service."""
+        """Write the configuration. `targets` are local ports by service."""
         folder.mkdir()
         self._url = f"http://127.0.0.1:{(port := free_port())}"
         labelled = [
@@ -53,12 +53,12 @@ class Prometheus:
         ]
         self._log = folder / "prometheus.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._began = 0.0
+        self._start_time = 0.0
 
     def start(self) -> None:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
-        self._began = time.time()
+        self._start_time = time.time()
         for _ in range(300):
             assert self._process.poll() is None, self._log.read_text()
             try:
@@ -74,43 +74,45 @@ class Prometheus:
             self._process.terminate()
             self._process.wait(20)
 
-    def now(self, query: str) -> list[Series]:
-        """The series of a query at this moment, with one sample each."""
-        found = self._ask("query", {"query": self._timed(query)})["result"]
-        return [{"metric": series["metric"], "values": [series["value"]]} for series in found]
+    def query_instant(self, query: str) -> list[Series]:
+        """Return the series of an instant query, with one sample each."""
+        result = self._request("query", {"query": self._fill_intervals(query)})["result"]
+        return [{"metric": series["metric"], "values": [series["value"]]} for series in result]
 
-    def over_time(self, query: str) -> list[Series]:
-        """The series of a query since this Prometheus started."""
-        asked = {
-            "query": self._timed(query),
-            "start": str(self._began),
+    def query_range(self, query: str) -> list[Series]:
+        """Return the series of a range query since this Prometheus started."""
+        parameters = {
+            "query": self._fill_intervals(query),
+            "start": str(self._start_time),
             "end": str(time.time()),
             "step": str(STEP),
         }
-        found: list[Series] = self._ask("query_range", asked)["result"]
-        return found
+        result: list[Series] = self._request("query_range", parameters)["result"]
+        return result
 
     def label_values(self, query: str) -> list[str]:
-        """What Grafana makes of `label_values(series, label)`."""
-        asked = _LABEL_VALUES.fullmatch(query)
-        assert asked, query
-        found: list[str] = self._ask(f"label/{asked['label']}/values", {"match[]": asked["of"]})
-        return found
+        """Evaluate Grafana's `label_values(series, label)`."""
+        match = _LABEL_VALUES.fullmatch(query)
+        assert match, query
+        values: list[str] = self._request(
+            f"label/{match['label']}/values", {"match[]": match["of"]}
+        )
+        return values
 
-    def _timed(self, query: str) -> str:
+    def _fill_intervals(self, query: str) -> str:
         for name, seconds in {
             **_SECONDS,
-            "$__range": f"{int(time.time() - self._began) + 1}s",
+            "$__range": f"{int(time.time() - self._start_time) + 1}s",
         }.items():
             query = query.replace(name, seconds)
         return query
 
-    def _ask(self, path: str, asked: Mapping[str, str]) -> Any:
-        answer = httpx.get(f"{self._url}/api/v1/{path}", params=dict(asked), timeout=30)
-        assert answer.is_success, f"{asked}\n{answer.text}"
-        return answer.json()["data"]
+    def _request(self, path: str, parameters: Mapping[str, str]) -> Any:
+        response = httpx.get(f"{self._url}/api/v1/{path}", params=dict(parameters), timeout=30)
+        assert response.is_success, f"{parameters}\n{response.text}"
+        return response.json()["data"]
 
 
-def has_data(found: list[Series]) -> bool:
-    """Whether there is a sample that is a number."""
-    return any(math.isfinite(float(value)) for series in found for _, value in series["values"])
+def has_data(result: list[Series]) -> bool:
+    """Return True if a sample is a finite number."""
+    return any(math.isfinite(float(value)) for series in result for _, value in series["values"])

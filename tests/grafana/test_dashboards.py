@@ -1,6 +1,4 @@
-"""The committed dashboards: those that the code makes, with everything on them explained, and
-nothing asked for that is not exported.
-"""
+"""The committed dashboards are up to date, documented, and query exported metrics only."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +14,7 @@ from tests.grafana.dashboards import (
     FOLDER,
     NAMES,
     NOT_SHOWN,
-    OF_EVERY_PROCESS,
+    PROCESS_METRICS,
     panels,
     queries,
     read,
@@ -34,17 +32,15 @@ def board(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_committed_dashboards_are_up_to_date() -> None:
     committed = {path.name: path.read_text() for path in FOLDER.iterdir()}
-    assert committed == dashboard_files(), "type: python -m deploy.grafana"
+    assert committed == dashboard_files(), "run: python -m deploy.grafana"
     assert set(committed) == {f"{name}.json" for name in NAMES}
 
 
 def test_dashboards_match_the_grafana_schema(board: dict[str, Any]) -> None:
-    """Nothing stands in a file that Grafana's schema does not know of, except in panels, whose
-    kinds it leaves open.
-    """
-    again = Dashboard.from_json(board).to_json()
-    assert set(board) == set(again)
-    assert board["schemaVersion"] == again["schemaVersion"]
+    """All fields are known to Grafana's schema, except in panels, whose types it leaves open."""
+    parsed = Dashboard.from_json(board).to_json()
+    assert set(board) == set(parsed)
+    assert board["schemaVersion"] == parsed["schemaVersion"]
 
 
 def test_a_dashboard_has_variables_annotations_and_links(board: dict[str, Any]) -> None:
@@ -54,16 +50,19 @@ def test_a_dashboard_has_variables_annotations_and_links(board: dict[str, Any]) 
         "model",
     ]
     assert set(variables(board)) == {"namespace", "model"}
-    assert [mark["name"] for mark in board["annotations"]["list"]] == ["Promotions", "Rollbacks"]
+    assert [annotation["name"] for annotation in board["annotations"]["list"]] == [
+        "Promotions",
+        "Rollbacks",
+    ]
     assert [link["tags"] for link in board["links"]] == [["ratchet"]]
     assert board["tags"] == ["ratchet"]
     assert board["uid"].startswith("ratchet-")
 
 
 def test_every_panel_is_described(board: dict[str, Any]) -> None:
-    found = panels(board)
-    assert len(found) >= 15
-    for panel in found:
+    board_panels = panels(board)
+    assert len(board_panels) >= 15
+    for panel in board_panels:
         assert panel["title"]
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "heatmap", panel[
@@ -74,17 +73,17 @@ def test_every_panel_is_described(board: dict[str, Any]) -> None:
 
 
 def test_panels_fill_the_grid_without_overlap(board: dict[str, Any]) -> None:
-    """In 24 columns, none over another, every line full; numbers are each panel's own."""
+    """24 columns, no overlap, full lines, unique ids."""
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
-        at = panel["gridPos"]
+        position = panel["gridPos"]
         cells = {
             (x, y)
-            for x in range(at["x"], at["x"] + at["w"])
-            for y in range(at["y"], at["y"] + at["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
         assert not cells & taken, panel["title"]
-        assert at["x"] + at["w"] <= 24
+        assert position["x"] + position["w"] <= 24
         taken |= cells
     lines = {y for _, y in taken}
     assert lines == set(range(len(lines)))
@@ -93,21 +92,21 @@ def test_panels_fill_the_grid_without_overlap(board: dict[str, Any]) -> None:
 
 
 def test_the_first_row_is_the_summary(board: dict[str, Any]) -> None:
-    first, *others = board["panels"]
+    first, *panels_below = board["panels"]
     assert first["type"] == "row"
-    assert first["title"].endswith("?")
-    answers = [panel for panel in others if panel["gridPos"]["y"] == 1]
+    assert first["title"] == "Summary"
+    answers = [panel for panel in panels_below if panel["gridPos"]["y"] == 1]
     assert {panel["type"] for panel in answers} == {"stat"}
     assert all(panel["fieldConfig"]["defaults"]["noValue"] for panel in answers)
 
 
 def test_every_query_uses_exported_metrics(board: dict[str, Any]) -> None:
     exported = {row.name for row in CATALOGUE}
-    found = list(queries(board))
-    assert len(found) > len(panels(board))
-    for query in found:
+    board_queries = list(queries(board))
+    assert len(board_queries) > len(panels(board))
+    for query in board_queries:
         assert query.metrics, query
-        assert query.metrics <= exported | OF_EVERY_PROCESS, query
+        assert query.metrics <= exported | PROCESS_METRICS, query
 
 
 def test_every_metric_has_a_panel_or_a_reason() -> None:
@@ -117,7 +116,7 @@ def test_every_metric_has_a_panel_or_a_reason() -> None:
 
 
 def test_prometheus_parses_every_query(tmp_path: Path) -> None:
-    """As rules, which is a form that promtool checks."""
+    """As recording rules, which promtool checks."""
     filled = {
         "$namespace": "here",
         "$model": ".+",
@@ -126,12 +125,12 @@ def test_prometheus_parses_every_query(tmp_path: Path) -> None:
         "$__range": "6h",
     }
     rules = []
-    for place, query in enumerate(query for name in NAMES for query in queries(read(name))):
+    for index, query in enumerate(query for name in NAMES for query in queries(read(name))):
         expr = query.expr
         for name, value in filled.items():
             expr = expr.replace(name, value)
         assert "$" not in expr
-        rules.append({"record": f"asked:{place}", "expr": expr})
+        rules.append({"record": f"query:{index}", "expr": expr})
     assert len(rules) > 80
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))

@@ -1,5 +1,5 @@
-"""Every query of every dashboard on a real Prometheus that scraped the four services while
-everything happened that they show.
+"""Every dashboard query returns data from a real Prometheus that scraped the four services through
+all the situations that the panels show.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.grafana.dashboards import NAMES, Asked, queries, read, variables
+from tests.grafana.dashboards import NAMES, PanelQuery, queries, read, variables
 from tests.grafana.prometheus import NAMESPACE, Prometheus, Series, has_data
 from tests.grafana.stack import MODEL, NIGHT, Stack
 from tests.support.programs import require_program
@@ -18,19 +18,19 @@ pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.ma
 
 @pytest.fixture(scope="module")
 def prometheus(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has seen the whole story, and the services still run."""
+    """A Prometheus that scraped the whole scenario; the services still run."""
     folder = tmp_path_factory.mktemp("dashboards")
     stack = Stack(folder / "stack", bases / "smollm2-135m-instruct")
     prometheus = Prometheus(require_program("prometheus"), folder / "prometheus", stack.targets)
 
-    async def tell() -> None:
+    async def run_scenario() -> None:
         await stack.start()
-        await stack.live()
-        await asyncio.sleep(3)  # so that the last of it is scraped
+        await stack.run_scenario()
+        await asyncio.sleep(3)  # until the last changes are scraped
 
     try:
         prometheus.start()
-        asyncio.run(tell())
+        asyncio.run(run_scenario())
         yield prometheus
     finally:
         prometheus.stop()
@@ -39,26 +39,26 @@ def prometheus(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_has_data(prometheus: Prometheus, name: str) -> None:
-    """With the variables' own values, and with `All`. What a legend names is there, and a mark is
-    set where the champion moved.
+    """With the variables' values and with `All`. The labels of the legend exist, and moves of the
+    champion have an annotation.
     """
     board = read(name)
     chosen = {
         "$namespace": NAMESPACE,
         "$model": "|".join(_values(prometheus, board, "model", NAMESPACE)),
     }
-    asked = list(queries(board))
-    assert len(asked) >= 15
-    without, unnamed = [], []
-    for query in asked:
-        for filled in (chosen, chosen | {"$model": ".+"}):
-            found = _ask(prometheus, query, filled)
-            if not has_data(found):
-                without.append(f"{query.where}: {query.expr}")
-            elif any(not query.named <= set(series["metric"]) for series in found):
-                unnamed.append(f"{query.where}: {query.legend}: {found[0]['metric']}")
-    assert not without, "\n".join(without)
-    assert not unnamed, "\n".join(unnamed)
+    board_queries = list(queries(board))
+    assert len(board_queries) >= 15
+    empty, unlabelled = [], []
+    for query in board_queries:
+        for values in (chosen, chosen | {"$model": ".+"}):
+            result = _run_query(prometheus, query, values)
+            if not has_data(result):
+                empty.append(f"{query.where}: {query.expr}")
+            elif any(not query.legend_labels <= set(series["metric"]) for series in result):
+                unlabelled.append(f"{query.where}: {query.legend}: {result[0]['metric']}")
+    assert not empty, "\n".join(empty)
+    assert not unlabelled, "\n".join(unlabelled)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,19 +70,19 @@ def test_every_variable_has_values(prometheus: Prometheus, name: str) -> None:
 
 
 def test_annotations_name_the_version(prometheus: Prometheus) -> None:
-    """Up by the gate and by the operator, down by the operator in between."""
-    marks = {
+    """Promoted by the gate and by the operator, rolled back by the operator in between."""
+    annotations = {
         query.where: query
         for query in queries(read("overview"))
         if query.where.endswith(("Promotions", "Rollbacks"))
     }
-    filled = {"$namespace": NAMESPACE, "$model": MODEL}
+    values = {"$namespace": NAMESPACE, "$model": MODEL}
     promotions, rollbacks = (
         [
             (series["metric"]["model"], series["metric"]["version"], len(series["values"]))
-            for series in _ask(prometheus, mark, filled)
+            for series in _run_query(prometheus, annotation, values)
         ]
-        for mark in marks.values()
+        for annotation in annotations.values()
     )
     assert promotions == [(MODEL, "1", 2)]
     assert rollbacks == [(MODEL, "0", 1)]
@@ -94,8 +94,8 @@ def _values(
     return prometheus.label_values(variables(board)[variable].replace("$namespace", namespace))
 
 
-def _ask(prometheus: Prometheus, query: Asked, filled: dict[str, str]) -> list[Series]:
+def _run_query(prometheus: Prometheus, query: PanelQuery, values: dict[str, str]) -> list[Series]:
     expr = query.expr
-    for name, value in filled.items():
+    for name, value in values.items():
         expr = expr.replace(name, value)
-    return prometheus.now(expr) if query.now else prometheus.over_time(expr)
+    return prometheus.query_instant(expr) if query.instant else prometheus.query_range(expr)

@@ -1,4 +1,4 @@
-"""What a service exports, held against the catalogue and against Prometheus's own linter."""
+"""Checks the metrics of a service against the catalogue and with Prometheus's linter."""
 
 import subprocess
 
@@ -9,13 +9,13 @@ from tests.support.programs import require_program
 
 
 def check_exported(service: str, exposed: str) -> None:
-    """Every metric that the catalogue has for a service is there, with its type and its labels, and
-    none besides but `process_*`.
+    """Assert that a service exports exactly its metrics of the catalogue, with their types and
+    labels, and `process_*`.
     """
     families = {
-        found.name: found
-        for found in text_string_to_metric_families(exposed)
-        if not found.name.endswith("_created")
+        family.name: family
+        for family in text_string_to_metric_families(exposed)
+        if not family.name.endswith("_created")
     }
     expected = {
         row.name.removesuffix("_total"): row for row in CATALOGUE if row.applies_to(service)
@@ -26,20 +26,20 @@ def check_exported(service: str, exposed: str) -> None:
         assert families[name].documentation == row.description
         for sample in families[name].samples:
             assert set(sample.labels) - {"le"} == set(row.labels), sample
-    linted = subprocess.run(
+    process = subprocess.run(
         [require_program("promtool"), "check", "metrics"],
         input=exposed,
         text=True,
         capture_output=True,
         check=False,
     )
-    assert (linted.returncode, linted.stdout + linted.stderr) == (0, "")
+    assert (process.returncode, process.stdout + process.stderr) == (0, "")
 
 
 def sample(exposed: str, name: str, **labels: str) -> float | None:
-    """The value of a series; None where there is none."""
+    """Return the value of a series, or None if it does not exist."""
     for family in text_string_to_metric_families(exposed):
-        for found in family.samples:
-            if found.name == name and found.labels == labels:
-                return float(found.value)
+        for series in family.samples:
+            if series.name == name and series.labels == labels:
+                return float(series.value)
     return None

@@ -1,4 +1,4 @@
-"""The rules and their cases, as a reader sees them."""
+"""Reads the rule files and their test cases."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ FOLDER = Path("deploy/prometheus")
 CASES = Path("tests/monitoring/rules")
 RUNBOOKS = Path("docs/runbooks")
 
-NOT_OURS = frozenset({"up", "process_start_time_seconds", "process_resident_memory_bytes"})
-"""What Prometheus itself says of a target, and what its own client exports."""
+EXTERNAL_METRICS = frozenset({"up", "process_start_time_seconds", "process_resident_memory_bytes"})
+"""Metrics of Prometheus itself and of its client library."""
 
 _STRING = re.compile(r'"[^"]*"')
 _LABELS = re.compile(
@@ -39,7 +39,7 @@ _WORDS = frozenset(
 
 
 def rules() -> Iterator[dict[str, Any]]:
-    """Alerts and recording rules, in the order of the files."""
+    """Yield alerts and recording rules, in file order."""
     for path in sorted((FOLDER / "rules").glob("*.yaml")):
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
             yield from group["rules"]
@@ -53,16 +53,16 @@ def recorded() -> set[str]:
     return {rule["record"] for rule in rules() if "record" in rule}
 
 
-def asked(expr: str) -> set[str]:
-    """The metrics that an expression asks for; of a histogram, the histogram."""
+def metrics_of(expr: str) -> set[str]:
+    """Return the metrics that an expression uses; for a histogram series, the histogram."""
     bare = _LABELS.sub(" ", _STRING.sub('""', expr))
     histograms = {row.name for row in CATALOGUE if row.kind == "histogram"}
-    found = set()
+    metrics = set()
     for name in set(_NAME.findall(bare)) - _WORDS:
         family = re.sub(r"_(bucket|sum|count)$", "", name)
-        found.add(family if family in histograms else name)
-    return found
+        metrics.add(family if family in histograms else name)
+    return metrics
 
 
-def known() -> set[str]:
-    return {row.name for row in CATALOGUE} | NOT_OURS | recorded()
+def known_metrics() -> set[str]:
+    return {row.name for row in CATALOGUE} | EXTERNAL_METRICS | recorded()

@@ -1,5 +1,5 @@
-"""Services as processes export what the catalogue says. (The trainer, which takes its time to
-start: tests/trainer/test_service.py.)
+"""Service processes export the metrics of the catalogue. For the trainer, which starts slowly, see
+tests/trainer/test_service.py.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def test_services_export_the_catalogue_and_their_lag(broker: str, tmp_path
         "registry", broker, tmp_path, RATCHET_DATABASE=database, RATCHET_MERGED=merged
     )
     services = {"feedback": feedback, "dataset": dataset, "registry": registry}
-    said = {
+    fields = {
         "model": model,
         "input": "q",
         "output": "a",
@@ -38,12 +38,12 @@ async def test_services_export_the_catalogue_and_their_lag(broker: str, tmp_path
         "occurred_at": "2026-01-01T00:00:00Z",
     }
     good: list[tuple[bytes | None, bytes | None, Headers]] = [
-        (model.encode(), json.dumps(said | {"event_id": f"{model}-{number}"}).encode(), [])
+        (model.encode(), json.dumps(fields | {"event_id": f"{model}-{number}"}).encode(), [])
         for number in range(20)
     ]
     try:
         await asyncio.gather(*(service.start() for service in services.values()))
-        undeclared = json.dumps(said | {"event_id": f"{model}-x", "model": "undeclared"}).encode()
+        undeclared = json.dumps(fields | {"event_id": f"{model}-x", "model": "undeclared"}).encode()
         await send(broker, FEEDBACK_RECEIVED, [*good, (model.encode(), undeclared, [])])
 
         def scored() -> float | None:
@@ -57,7 +57,7 @@ async def test_services_export_the_catalogue_and_their_lag(broker: str, tmp_path
         def lag(service: ServiceProcess, group: str, topic: str) -> float | None:
             return sample(service.metrics, "ratchet_consumer_lag_records", group=group, topic=topic)
 
-        def refused() -> float:  # others have sent feedback on models of their own to this broker
+        def refused() -> float:  # other tests send feedback to this broker as well
             return (
                 sample(feedback.metrics, "ratchet_feedback_refused_total", reason="UnknownModel")
                 or 0
@@ -65,27 +65,27 @@ async def test_services_export_the_catalogue_and_their_lag(broker: str, tmp_path
 
         await feedback.wait_until(lambda: scored() == 20 and refused() >= 1, "scoring")
         await feedback.wait_until(
-            lambda: lag(feedback, group, FEEDBACK_RECEIVED) == 0, "level with its topic"
+            lambda: lag(feedback, group, FEEDBACK_RECEIVED) == 0, "without lag"
         )
         await dataset.wait_until(
-            lambda: lag(dataset, f"dataset-{model}", FEEDBACK_SCORED) == 0, "level with its topic"
+            lambda: lag(dataset, f"dataset-{model}", FEEDBACK_SCORED) == 0, "without lag"
         )
         await registry.wait_until(
             lambda: lag(registry, "ratchet-registry", TRAINING_BATCHES) is not None,
-            "telling its lag",
+            "exporting its lag",
         )
         await registry.wait_until(
             lambda: lag(registry, "ratchet-registry-live", FEEDBACK_SCORED) is not None,
-            "telling its lag",
+            "exporting its lag",
         )
         exposed = {name: service.metrics for name, service in services.items()}
     finally:
-        ended = {
+        statuses = {
             name: await asyncio.to_thread(service.stop)
             for name, service in services.items()
             if service.process is not None
         }
-    assert ended == {"feedback": 0, "dataset": 0, "registry": 0}, [
+    assert statuses == {"feedback": 0, "dataset": 0, "registry": 0}, [
         service.log for service in services.values()
     ]
     for name, text in exposed.items():

@@ -1,6 +1,4 @@
-"""What docs/ says of metrics, alerts and objectives is what the code says; what a runbook says to
-type can be typed.
-"""
+"""The docs on metrics, alerts and objectives match the code; the commands in runbooks are valid."""
 
 import re
 import shlex
@@ -12,7 +10,7 @@ import typer
 
 from deploy.prometheus.__main__ import PAGE, metrics_page
 from ratchet.cli.commands import app
-from tests.monitoring.rule_files import RUNBOOKS, alerts, asked, known
+from tests.monitoring.rule_files import RUNBOOKS, alerts, known_metrics, metrics_of
 
 MONITORING = Path("docs/monitoring.md")
 PAGES = sorted(RUNBOOKS.glob("*.md"))
@@ -21,12 +19,12 @@ QUERIES = re.compile(r"^promtool query instant \S+ '([^']+)'", re.MULTILINE)
 
 
 def shell(text: str) -> str:
-    """What stands in blocks of commands."""
+    """Return the content of shell blocks."""
     return "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
 
 
 def test_the_metrics_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == metrics_page(), "type: python -m deploy.prometheus"
+    assert PAGE.read_text(encoding="utf-8") == metrics_page(), "run: python -m deploy.prometheus"
 
 
 def test_every_alert_has_one_runbook() -> None:
@@ -43,36 +41,38 @@ def test_a_runbook_has_all_sections_and_valid_links(
     path: Path,
 ) -> None:
     text = path.read_text(encoding="utf-8")
-    heads = re.findall(r"^\*\*(Means|At risk|Type|Ends)\b", text, re.MULTILINE)
-    assert heads == ["Means", "At risk", "Type", "Ends"]
+    heads = re.findall(r"^\*\*(Meaning|Impact|Steps|Resolved)\b", text, re.MULTILINE)
+    assert heads == ["Meaning", "Impact", "Steps", "Resolved"]
     assert shell(text)
     for target in re.findall(r"\]\(([^)#h][^)#]*)", text):
         assert (path.parent / target).is_file(), target
 
 
 def commands() -> dict[tuple[str, ...], set[str]]:
-    """The options of every command of the command line, by its words."""
-    found: dict[tuple[str, ...], set[str]] = {}
+    """Return the options of every command of the command line, by its words."""
+    options_by_command: dict[tuple[str, ...], set[str]] = {}
 
-    def look(command: Any, words: tuple[str, ...]) -> None:
-        inner: dict[str, Any] | None = getattr(command, "commands", None)
-        if inner is None:
-            found[words] = {option for parameter in command.params for option in parameter.opts}
-        for name, subcommand in (inner or {}).items():
-            look(subcommand, (*words, name))
+    def collect(command: Any, words: tuple[str, ...]) -> None:
+        subcommands: dict[str, Any] | None = getattr(command, "commands", None)
+        if subcommands is None:
+            options_by_command[words] = {
+                option for parameter in command.params for option in parameter.opts
+            }
+        for name, subcommand in (subcommands or {}).items():
+            collect(subcommand, (*words, name))
 
-    look(typer.main.get_command(app), ())
-    return found
+    collect(typer.main.get_command(app), ())
+    return options_by_command
 
 
 def test_runbook_commands_exist() -> None:
     known_commands = commands()
     assert len(known_commands) >= 20
-    typed = [
+    runbook_lines = [
         line for path in PAGES for line in COMMANDS.findall(shell(path.read_text(encoding="utf-8")))
     ]
-    assert len(typed) >= 30
-    for line in typed:
+    assert len(runbook_lines) >= 30
+    for line in runbook_lines:
         words = tuple(shlex.split(line, comments=True)[1:])
         command = next(
             (words[:length] for length in (1, 2) if words[:length] in known_commands), None
@@ -87,8 +87,8 @@ def test_runbook_queries_use_known_metrics() -> None:
     ]
     assert len(queries) >= 10
     for query in queries:
-        assert asked(query), query
-        assert asked(query) <= known(), query
+        assert metrics_of(query), query
+        assert metrics_of(query) <= known_metrics(), query
 
 
 def test_the_monitoring_page_lists_every_alert() -> None:
@@ -97,8 +97,8 @@ def test_the_monitoring_page_lists_every_alert() -> None:
         MONITORING.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    told = {name: (severity, f"docs/{runbook}") for name, severity, runbook in rows}
-    assert told == {
+    documented = {name: (severity, f"docs/{runbook}") for name, severity, runbook in rows}
+    assert documented == {
         name: (rule["labels"]["severity"], rule["annotations"]["runbook_url"])
         for name, rule in alerts().items()
     }

@@ -1,5 +1,5 @@
-"""Every alert is tried on series that raise it and on series that do not, asks for what is
-exported, and says what to do.
+"""Every alert is tested on series that raise it and on series that do not, uses exported metrics,
+and has a runbook.
 """
 
 import re
@@ -17,8 +17,8 @@ from tests.monitoring.rule_files import (
     FOLDER,
     RUNBOOKS,
     alerts,
-    asked,
-    known,
+    metrics_of,
+    known_metrics,
     recorded,
     rules,
 )
@@ -29,23 +29,25 @@ OBJECTIVES = ("feedback-accepted", "verdict-in-time", "serving-correct")
 
 
 def promtool(*arguments: str | Path) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [require_program("promtool"), *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def cases(name: str) -> list[dict[str, Any]]:
-    """What is expected of an alert at which time."""
+    """Return the expected alerts of each evaluation time."""
     tests = yaml.safe_load((CASES / f"{name}.yaml").read_text(encoding="utf-8"))["tests"]
     return [case for test in tests for case in test["alert_rule_test"]]
 
 
 def test_prometheus_accepts_configuration_and_rules() -> None:
-    said = promtool("check", "config", FOLDER / "prometheus.yaml")
-    assert "3 rule files found" in said
-    assert sum(int(count) for count in re.findall(r"(\d+) rules found", said)) == len(list(rules()))
+    output = promtool("check", "config", FOLDER / "prometheus.yaml")
+    assert "3 rule files found" in output
+    assert sum(int(count) for count in re.findall(r"(\d+) rules found", output)) == len(
+        list(rules())
+    )
 
 
 def test_prometheus_scrapes_the_ports_of_ratchet_up() -> None:
@@ -89,29 +91,29 @@ def test_an_alert_has_severity_summary_and_runbook(name: str) -> None:
 def test_rules_use_known_metrics() -> None:
     used = set()
     for rule in rules():
-        names = asked(rule["expr"])
+        names = metrics_of(rule["expr"])
         assert names or rule["expr"].startswith("vector("), rule
-        assert names <= known(), rule
+        assert names <= known_metrics(), rule
         used |= names
-    assert recorded() <= used, "what is recorded is asked for"
+    assert recorded() <= used, "a recording rule is unused"
     assert len(used & {row.name for row in CATALOGUE}) >= 15
 
 
 def test_rule_selectors_use_labels_of_the_catalogue() -> None:
-    """A selector on a label that a metric has not would silently choose nothing."""
+    """A selector on a missing label would silently match nothing."""
     labels = {row.name: set(row.labels) for row in CATALOGUE}
-    chosen = 0
+    selectors = 0
     for rule in rules():
         for name, selector in re.findall(r"\b((?:ratchet|faust)_\w+)\{([^}]*)\}", rule["expr"]):
             family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in labels else name
             assert set(re.findall(r"(\w+)\s*[=!]", selector)) - {"le"} <= labels[family], rule
-            chosen += 1
-    assert chosen >= 10
+            selectors += 1
+    assert selectors >= 10
 
 
 def test_burn_rates_follow_the_workbook() -> None:
     """Over 30 days: 2 % of the budget in an hour, 5 % in six, 10 % in three days; and a short
-    window of a twelfth beside each long one.
+    window of a twelfth of each long one.
     """
     assert pytest.approx(14.4) == 30 * 24 * 0.02
     assert pytest.approx(6) == 30 * 24 * 0.05 / 6
@@ -121,16 +123,16 @@ def test_burn_rates_follow_the_workbook() -> None:
         fast, slowly = (
             ALERTS[f"Ratchet{name}{speed}"]["expr"] for speed in ("BurnsFast", "BurnsSlowly")
         )
-        assert _compared(fast, objective) == [
+        assert _compared_windows(fast, objective) == [
             ("1h", "14.4"),
             ("5m", "14.4"),
             ("6h", "6"),
             ("30m", "6"),
         ]
-        assert _compared(slowly, objective) == [("3d", ""), ("6h", "")]
+        assert _compared_windows(slowly, objective) == [("3d", ""), ("6h", "")]
 
 
-def _compared(expr: str, objective: str) -> list[tuple[str, str]]:
+def _compared_windows(expr: str, objective: str) -> list[tuple[str, str]]:
     return re.findall(
         rf'ratio_rate(\w+){{objective="{objective}"}} > on \(objective\) (?:([\d.]+) \* '
         r")?ratchet:objective_budget:ratio",

@@ -1,5 +1,5 @@
-"""A broker of its own, both services as processes that die and come back, what is sent to them, and
-what became of it.
+"""Test harness for faults: a separate broker, both stream services as processes that are killed and
+restarted, the load sent to them, and the check of its outcome.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 
 
 class Worker(ServiceProcess):
-    """A process of one of the services that are under test."""
+    """A process of a service under test."""
 
     def __init__(
         self, service: Name, bootstrap_servers: str, folder: Path, **settings: str
@@ -37,10 +37,8 @@ class Worker(ServiceProcess):
         self.service = service
 
 
-class World:
-    """All that is there for a run of faults. `workers` are the processes that are meant to be
-    there.
-    """
+class ChaosHarness:
+    """Broker, load and workers of a fault test. `workers` should be running."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
@@ -63,16 +61,18 @@ class World:
             worker.kill()
         self.broker.stop()
 
-    def declare(self, model_file: str) -> str:
-        """Change the model file, for workers that start from now on; returns what it was."""
-        before = self._model_file.read_text()
+    def replace_model_file(self, model_file: str) -> str:
+        """Replace the model file for workers that start later; return the previous content."""
+        previous = self._model_file.read_text()
         self._model_file.write_text(model_file)
-        return before
+        return previous
 
     def launch(self, name: Name, failpoints: str = "", **settings: str) -> Worker:
-        """Start a worker and do not wait for it."""
-        ordered = {"RATCHET_FAILPOINTS": failpoints} if failpoints else {}
-        worker = Worker(name, self.broker.bootstrap_servers, self.folder, **settings | ordered)
+        """Start a worker without waiting for it."""
+        failpoint_settings = {"RATCHET_FAILPOINTS": failpoints} if failpoints else {}
+        worker = Worker(
+            name, self.broker.bootstrap_servers, self.folder, **settings | failpoint_settings
+        )
         worker.launch()
         self.workers.append(worker)
         return worker
@@ -84,10 +84,10 @@ class World:
         return worker
 
     def stop(self, worker: Worker) -> None:
-        """Ask a worker to end and wait until it has."""
+        """Stop a worker with SIGTERM and wait until it exits."""
         self.workers.remove(worker)
         status = worker.stop(20)
-        # Python ends by the signal as long as the service has not begun.
+        # Before the service installs its handler, Python exits by the signal.
         assert status == 0 or (status == -signal.SIGTERM and not worker.log), worker.log[-4000:]
 
     def kill(self, worker: Worker) -> None:
@@ -95,17 +95,15 @@ class World:
         worker.kill()
         self.kills += 1
 
-    async def died(self, worker: Worker, seconds: float = 60) -> int:
-        """The status that a worker ends with by itself; it is not started again."""
+    async def wait_for_exit(self, worker: Worker, seconds: float = 60) -> int:
+        """Wait until a worker exits; return its status. It is not restarted."""
         assert worker.process is not None
         status = await asyncio.wait_for(asyncio.to_thread(worker.process.wait), seconds)
         self.workers.remove(worker)
         return status
 
     async def send(self, count: int, seconds: float = 0) -> None:
-        """Send the next records of the load, spread over some seconds; all are accepted when it
-        returns.
-        """
+        """Send the next records of the load over `seconds`; all are acknowledged on return."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.broker.bootstrap_servers,
             enable_idempotence=True,
@@ -113,34 +111,35 @@ class World:
         )
         await producer.start()
         try:
-            on_their_way = []
+            deliveries = []
             for key, value, headers in self.load.take(count):
-                on_their_way.append(
+                deliveries.append(
                     await producer.send(FEEDBACK_RECEIVED, value, key, headers=list(headers))
                 )
                 await asyncio.sleep(seconds / count)
-            for sent in on_their_way:
-                said = await sent
-                self.accepted.add((said.partition, said.offset))
+            for delivery in deliveries:
+                metadata = await delivery
+                self.accepted.add((metadata.partition, metadata.offset))
         finally:
             await producer.stop()
 
     async def settle(self, seconds: float = 90) -> None:
-        """Wait until nothing is left to do, as what starts services would: what ends by itself is
-        started again.
+        """Wait until every record is processed; restart workers that exit meanwhile, like a
+        supervisor.
         """
         end = asyncio.get_running_loop().time() + seconds
         for name in ("feedback", "dataset"):
-            while await self._behind(name):
-                assert asyncio.get_running_loop().time() < end, f"{name} is not done\n" + "\n".join(
-                    w.log[-4000:] for w in self.workers
+            while await self._has_lag(name):
+                assert asyncio.get_running_loop().time() < end, (
+                    f"{name} has unprocessed records\n"
+                    + "\n".join(w.log[-4000:] for w in self.workers)
                 )
-                self.restart_the_dead()
+                self.restart_exited_workers()
                 await asyncio.sleep(0.3)
 
     async def reconciled(self) -> Reconciliation:
-        """What became of everything, seen from outside. Asserts that the broker has all that it
-        acknowledged.
+        """Reconcile all topics and snapshots. Asserts that the broker has every acknowledged
+        record.
         """
         store = FsspecStore(str(self.folder / "objects"))
         reader = KafkaTopicReader(self.broker.bootstrap_servers, TOPICS_NEEDED)
@@ -154,44 +153,46 @@ class World:
             for record in records
             if record.topic == FEEDBACK_RECEIVED
         }
-        assert self.accepted <= received, "the broker lost what it had acknowledged"
+        assert self.accepted <= received, "the broker lost acknowledged records"
         return reconcile(records, lambda artefact: read_manifest(store, artefact))
 
-    async def nothing_lost_or_doubled(self, *, once_more: bool = True) -> Reconciliation:
-        """Let everything be used up; `once_more` recover from what is there and form further
-        batches; then reconcile.
+    async def assert_exactly_once(self, *, recover: bool = True) -> Reconciliation:
+        """Wait until every record is processed, then assert that none is lost or duplicated.
+
+        With `recover`, first restart the dataset service, which recovers its state, and let it form
+        further batches.
         """
         await self.settle()
-        if once_more:
-            for worker in self.of("dataset"):
+        if recover:
+            for worker in self.workers_of("dataset"):
                 self.stop(worker)
             self.launch("dataset")
             await self.send(40)
             await self.settle()
-        found = await self.reconciled()
-        assert (found.lost, found.duplicated) == ((), ())
-        assert {fate.state for fate in found.outcomes.values()} == {
+        reconciliation = await self.reconciled()
+        assert (reconciliation.lost, reconciliation.duplicated) == ((), ())
+        assert {outcome.state for outcome in reconciliation.outcomes.values()} == {
             "dead_letter",
             "dropped",
             "waiting",
             "member",
         }
-        return found
+        return reconciliation
 
-    def of(self, name: Name) -> list[Worker]:
-        """The workers of a service."""
+    def workers_of(self, name: Name) -> list[Worker]:
+        """Return the workers of a service."""
         return [worker for worker in self.workers if worker.service == name]
 
-    def restart_the_dead(self) -> None:
-        """In the place of each worker that ended by itself, start one without failpoints."""
+    def restart_exited_workers(self) -> None:
+        """Replace each worker that exited by one without failpoints."""
         for worker in list(self.workers):
             if worker.process is not None and worker.process.poll() is not None:
                 self.kills += worker.process.returncode == -signal.SIGKILL
                 self.workers.remove(worker)
                 self.launch(worker.service)
 
-    async def _behind(self, name: Name) -> bool:
-        """Whether the group of a service has records before it that are not committed."""
+    async def _has_lag(self, name: Name) -> bool:
+        """Return True if the group of a service has uncommitted records."""
         topic = SOURCES[name]
         admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers)
         ends = EndOffsets(self.broker.bootstrap_servers)
@@ -199,11 +200,14 @@ class World:
         await ends.start()
         try:
             committed = await admin.list_consumer_group_offsets(f"ratchet-{name}")
-            places = {(place.topic, place.partition): at.offset for place, at in committed.items()}
+            offsets = {
+                (partition.topic, partition.partition): metadata.offset
+                for partition, metadata in committed.items()
+            }
             return bool(
                 await ends.lag(
                     {
-                        (topic, number): places.get((topic, number))
+                        (topic, number): offsets.get((topic, number))
                         for number in range(_PARTITIONS[topic])
                     }
                 )
