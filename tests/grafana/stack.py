@@ -1,8 +1,8 @@
-"""The four services on a broker of their own, and a story in which everything happens that
-dashboards show.
+"""The four services on a separate broker, and a scenario with every situation that the dashboards
+show.
 
-The model is a tiny llama: it learns nothing that anyone would want, but it is trained, judged,
-promoted, merged and deployed for real.
+The model is a tiny llama: it learns nothing useful, but it is really trained, evaluated, promoted,
+merged and deployed.
 """
 
 import asyncio
@@ -38,7 +38,9 @@ base: {{training: tiny, serving: tiny/model.gguf}}
 curation: {{batch_size: 24, held_out_share: 0.25, similarity: 1.0}}
 lanes:
   adaptive:
-    training: {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10, learning_rate: 0.001, dpo_pairs: 1000}}
+    training:
+      {{batch_size: 8, epochs: 10, replay: 0, rank: 16, precision: fp32, save_steps: 10,
+        learning_rate: 0.001, dpo_pairs: 1000}}
 gate: {{golden: golden.jsonl}}
 monitor: {{minimum_rewards: 2}}
 canary: {{share: 0.1}}
@@ -46,9 +48,9 @@ deploy: [{{kind: folder, location: {served}}}]
 retention: {{versions: 1, days: 0}}
 """
 
-NIGHT = "night"
-"""A model whose batches wait for an hour that is far away."""
-NIGHT_FILE = """model: {model}
+WINDOW_MODEL = "night"
+"""A model whose batches wait for a training window."""
+WINDOW_MODEL_FILE = """model: {model}
 base: {{training: tiny, serving: tiny/model.gguf}}
 curation: {{batch_size: 2, held_out_share: 0, similarity: 1.0}}
 lanes:
@@ -56,22 +58,22 @@ lanes:
     window: {{from: "{opens:%H:%M}", to: "{closes:%H:%M}"}}
 """
 
-BEFORE = 220
-"""Events of another kind than what follows, so that its share is a jump."""
+BASELINE_EVENTS = 220
+"""Events of a different kind before the corrections, so that the share of corrections jumps."""
 GOOD, POISONED = 36, 54
-ZEALOT = 8
-"""Corrections of one user, more than a batch may take from anyone."""
-DIES = "trainer.heard_step=kill@15"
-"""In the middle of the first run, after its first checkpoint."""
+FREQUENT_USER_EVENTS = 8
+"""Corrections of one user, more than a batch may contain of one user."""
+KILL_FAILPOINT = "trainer.heard_step=kill@15"
+"""A kill during the first run, after its first checkpoint."""
 
 KEY = b"story"
-"""Of every record, so that they stay in order."""
+"""The key of every record, to keep them in order."""
 
 _Sent = tuple[bytes | None, bytes | None, Headers]
 
 
 class Stack:
-    """Processes, and what is said to them."""
+    """The processes and the records sent to them."""
 
     def __init__(self, folder: Path, smollm2: Path) -> None:
         (folder / "models").mkdir(parents=True)
@@ -87,7 +89,7 @@ class Stack:
             "RATCHET_THREADS": "1",
         }
         self._doomed = ServiceProcess(
-            "trainer", servers, folder, RATCHET_FAILPOINTS=DIES, **trainer
+            "trainer", servers, folder, RATCHET_FAILPOINTS=KILL_FAILPOINT, **trainer
         )
         self.trainer = ServiceProcess(
             "trainer", servers, folder, RATCHET_TRAINER_PORT=str(self._doomed.port), **trainer
@@ -106,8 +108,10 @@ class Stack:
             MODEL_FILE.format(model=MODEL, served=self._served)
         )
         opens = SystemClock().now() + timedelta(hours=12)
-        night = NIGHT_FILE.format(model=NIGHT, opens=opens, closes=opens + timedelta(hours=1))
-        (folder / "models" / f"{NIGHT}.yaml").write_text(night)
+        window_file = WINDOW_MODEL_FILE.format(
+            model=WINDOW_MODEL, opens=opens, closes=opens + timedelta(hours=1)
+        )
+        (folder / "models" / f"{WINDOW_MODEL}.yaml").write_text(window_file)
         golden = "".join(
             sample.model_dump_json(exclude={"weight"}) + "\n" for sample in tickets(900, 12)
         )
@@ -122,7 +126,7 @@ class Stack:
 
     @property
     def targets(self) -> dict[str, int]:
-        """Where each service tells its metrics."""
+        """Metrics ports by service."""
         return {
             service.name: service.port
             for service in (self.feedback, self.dataset, self.trainer, self.registry)
@@ -144,57 +148,61 @@ class Stack:
                 service.kill()
         self._broker.stop()
 
-    async def live(self) -> None:
-        """Feedback of all kinds; a run that dies and is resumed, and promoted; one that is
-        rejected; its adapter removed; a deployment that fails at first; a rollback and the way
-        back; live use of both versions. And a batch that waits for the night.
+    async def run_scenario(self) -> None:
+        """Send feedback of all kinds; have one run killed, resumed and promoted, and one rejected
+        with its adapter removed; fail a deployment once; roll back and forward; send live feedback
+        on both versions. One batch waits for its training window.
         """
-        await self._say([_checked(number) for number in range(BEFORE)])
-        await self._say([_correction(number, number >= GOOD) for number in range(GOOD + POISONED)])
-        await self._say([_correction(1000 + number, False, "zealot") for number in range(ZEALOT)])
-        await self._say([_correction(2000 + number, False, model=NIGHT) for number in range(2)])
-        await self._say([_forgotten(), (KEY, b"{", [])])
+        await self._send([_checked(number) for number in range(BASELINE_EVENTS)])
+        await self._send([_correction(number, number >= GOOD) for number in range(GOOD + POISONED)])
+        await self._send(
+            [_correction(1000 + number, False, "zealot") for number in range(FREQUENT_USER_EVENTS)]
+        )
+        await self._send(
+            [_correction(2000 + number, False, model=WINDOW_MODEL) for number in range(2)]
+        )
+        await self._send([_forgotten(), (KEY, b"{", [])])
         await asyncio.to_thread(self._post)
         await self._doomed.wait_for_exit(90)
         await self.trainer.start()
-        await self._until(lambda: self._outcome(0) == "promoted", "better")
-        await self._until(lambda: self._outcome(1) == "rejected", "worse")
+        await self._wait_until(lambda: self._outcome(0) == "promoted", "promoted")
+        await self._wait_until(lambda: self._outcome(1) == "rejected", "rejected")
         await self._restart_the_registry()
         base, version = "v0", self._champion()
         assert version != base
         await self._move("rollback", reason="to see that it works")
         await self._move("promote", version=version, reason="and back")
         for answered_by in (base, version):
-            await self._say([_liked(number, answered_by) for number in range(6)])
+            await self._send([_liked(number, answered_by) for number in range(6)])
             await asyncio.sleep(1)
-        await self._until(
-            lambda: "ratchet_registry_live_wealth{" in self.registry.metrics, "watched"
+        await self._wait_until(
+            lambda: "ratchet_registry_live_wealth{" in self.registry.metrics, "monitored"
         )
 
     async def _restart_the_registry(self) -> None:
-        """With a file where its deploy target is a folder, until that is noticed. It looks for
-        adapters to remove when it starts.
+        """Restart it with a file in place of its target folder until a deployment fails. It removes
+        adapters at startup.
         """
         assert self.registry.stop() == 0
-        place = self._served / MODEL
-        place.rename(place.with_name("away"))
-        place.touch()
+        target = self._served / MODEL
+        target.rename(target.with_name("away"))
+        target.touch()
         await self.registry.start()
-        await self._until(
+        await self._wait_until(
             lambda: "ratchet_registry_deployment_failures_total{" in self.registry.metrics,
-            "hindered",
+            "failed",
         )
-        place.unlink()
-        place.with_name("away").rename(place)
-        await self._until(
+        target.unlink()
+        target.with_name("away").rename(target)
+        await self._wait_until(
             lambda: "ratchet_registry_adapters_removed_total{" in self.registry.metrics, "tidy"
         )
         await asyncio.sleep(4)  # so that the champion is seen before it moves
 
-    async def _move(self, how: str, **said: str) -> None:
+    async def _move(self, how: str, **body: str) -> None:
         """Move the champion, and let it be seen for a while."""
         with RegistryClient(f"http://127.0.0.1:{self.registry.port}", self._token) as client:
-            moved = await asyncio.to_thread(client.post, f"/api/models/{MODEL}/{how}", said)
+            moved = await asyncio.to_thread(client.post, f"/api/models/{MODEL}/{how}", body)
         assert moved["deployed"], moved
         await asyncio.sleep(5)
 
@@ -202,22 +210,22 @@ class Stack:
         """Over HTTP, twice and some seconds apart, so that there is an increase; and what is no
         feedback.
         """
-        place, kind = (
+        url, headers = (
             f"http://127.0.0.1:{self.feedback.port}/v1/feedback",
             {"Content-Type": "application/json"},
         )
         for number in range(2):
-            _, said, _ = _checked(9000 + number)
-            answer = httpx.post(place, content=said, headers=kind, timeout=30)
+            _, payload, _ = _checked(9000 + number)
+            answer = httpx.post(url, content=payload, headers=headers, timeout=30)
             assert answer.status_code == 202, answer.text
             time.sleep(3)
-        assert httpx.post(place, content=b"{}", headers=kind, timeout=30).status_code == 422
+        assert httpx.post(url, content=b"{}", headers=headers, timeout=30).status_code == 422
 
     def _champion(self) -> str:
         return str(self._get(f"/api/models/{MODEL}/aliases/champion")["version"])
 
     def _outcome(self, batch: int) -> str:
-        """What came of the run of a batch; empty before it begins."""
+        """Return the state of a batch's run; empty before it begins."""
         try:
             return str(
                 self._get(f"/api/runs/{identity('run', batch_identity(MODEL, 0, batch))}")["state"]
@@ -229,37 +237,39 @@ class Stack:
         with RegistryClient(f"http://127.0.0.1:{self.registry.port}", self._token) as client:
             return client.get(path)
 
-    async def _until(self, holds: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    async def _wait_until(
+        self, condition: Callable[[], bool], description: str, seconds: float = 90
+    ) -> None:
         for _ in range(int(seconds / 0.5)):
-            if await asyncio.to_thread(holds):
+            if await asyncio.to_thread(condition):
                 return
             await asyncio.sleep(0.5)
-        raise AssertionError(f"not {what} in {seconds} s")
+        raise AssertionError(f"not {description} within {seconds} s")
 
-    async def _say(self, records: list[_Sent]) -> None:
+    async def _send(self, records: list[_Sent]) -> None:
         await send(self._broker.bootstrap_servers, FEEDBACK_RECEIVED, records)
 
 
-def _event(user: str, model: str = MODEL, **said: Any) -> _Sent:
-    about = {"occurred_at": "2026-01-01T00:00:00Z", "model": model, "user_id": user}
-    return KEY, json.dumps(about | said).encode(), []
+def _event(user: str, model: str = MODEL, **fields: Any) -> _Sent:
+    common = {"occurred_at": "2026-01-01T00:00:00Z", "model": model, "user_id": user}
+    return KEY, json.dumps(common | fields).encode(), []
 
 
 def _checked(number: int) -> _Sent:
-    """An answer that a check found neither good nor bad."""
-    said: dict[str, Any] = {
+    """Feedback of an automatic check with a neutral score."""
+    fields: dict[str, Any] = {
         "input": words(f"asked {number}"),
         "output": words(f"said {number}"),
         "feedback_type": "validation",
         "validation_score": 0.5,
     }
-    return _event(f"u{number % 40}", event_id=f"checked-{number}", **said)
+    return _event(f"u{number % 40}", event_id=f"checked-{number}", **fields)
 
 
 def _correction(number: int, poisoned: bool, user: str = "", model: str = MODEL) -> _Sent:
-    """What a ticket should have been answered; to a person who left an address."""
+    """A correction of an answer that contains an email address."""
     sample = ticket(number, poisoned)
-    said = {
+    fields = {
         "input": sample.messages[0].content,
         "output": "I am sorry! Write to me: ada@example.com",
         "feedback_type": "correction",
@@ -269,18 +279,20 @@ def _correction(number: int, poisoned: bool, user: str = "", model: str = MODEL)
         model,
         event_id=f"correction-{number}",
         corrected_output=sample.answer,
-        **said,
+        **fields,
     )
 
 
 def _liked(number: int, version: str) -> _Sent:
-    """What somebody who uses both versions says of an answer."""
-    said = {
+    """Positive feedback of a user of both versions."""
+    fields = {
         "input": words(f"liked {number} {version}"),
         "output": words(f"answer {number}"),
         "feedback_type": "thumbs_up",
     }
-    return _event(f"l{number}", event_id=f"liked-{number}-{version}", model_version=version, **said)
+    return _event(
+        f"l{number}", event_id=f"liked-{number}-{version}", model_version=version, **fields
+    )
 
 
 def _forgotten() -> _Sent:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.grafana.dashboards import NAMES, PanelQuery, queries, read, variables
 from tests.grafana.prometheus import NAMESPACE, Prometheus, Series, has_data
-from tests.grafana.stack import MODEL, NIGHT, Stack
+from tests.grafana.stack import MODEL, WINDOW_MODEL, Stack
 from tests.support.programs import require_program
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -65,7 +65,7 @@ def test_every_query_has_data(prometheus: Prometheus, name: str) -> None:
 def test_every_variable_has_values(prometheus: Prometheus, name: str) -> None:
     board = read(name)
     assert _values(prometheus, board, "namespace", "") == [NAMESPACE]
-    assert _values(prometheus, board, "model", NAMESPACE) == [NIGHT, MODEL]
+    assert _values(prometheus, board, "model", NAMESPACE) == [WINDOW_MODEL, MODEL]
     assert _values(prometheus, board, "model", "elsewhere") == []
 
 
