@@ -1,1 +1,5 @@
-"""What every service uses and none owns: contracts, and ports to the world."""
+"""Contracts and ports that every service uses: events, topics, errors, the bus, storage, settings,
+observability.
+
+Nothing here knows a single service or its domain rules; services import `shared`, never each other.
+"""

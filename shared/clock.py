@@ -1,4 +1,4 @@
-"""Time as a port: the core takes `now` as an argument, shells take a `Clock`."""
+"""Clock port: pure code takes `now` as an argument, adapters take a `Clock`."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,9 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time of day (aware, UTC) and a steady count of seconds for durations."""
+    """Source of the time of day (timezone-aware, UTC) and of a monotonic count of seconds for
+    durations.
+    """
 
     def now(self) -> datetime: ...
 
@@ -14,7 +16,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -24,7 +26,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that moves only when told to; for tests."""
+    """Clock for tests that moves only when `advance` is called."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start

@@ -1,27 +1,34 @@
-"""Every error that Ratchet raises on purpose. The branch says what the caller does about it.
+"""Exceptions that Ratchet raises on purpose. The branch of the tree names the reaction of the
+caller.
 
-RatchetError ├── Unprocessable        dead-letter: this message can never be processed; say where
-and why, go on │   ├── Undecodable          not the bytes of an event │   ├── ContractViolation
-an event, but a field of it is wrong │   ├── UnknownModel         an event for a model that no model
-file declares │   └── TooLarge             what would follow from it is larger than the bus takes
-├── Unavailable          retry with back-off, then stop without committing: something outside is
-away │   ├── BusUnavailable │   └── StorageUnavailable ├── Unusable             refuse: an object is
-not what its claim says; no retry mends it │   ├── Missing              it is not there │   └──
-Corrupt              its bytes are not those that its digest names ├── Forgone              leave
-it, uncommitted: the record is another member's by now ├── Misconfigured        stop at start: a
-person has to change something │   ├── SettingsError        an environment variable │   └──
-ModelFileError       a line of a model file └── Declined             tell who asked: a command
-cannot do this, and has changed nothing
+RatchetError
+├── Unprocessable        dead-letter the message with its position and the reason, then continue
+│   ├── Undecodable          the bytes are not an event
+│   ├── ContractViolation    an event with an invalid field
+│   ├── UnknownModel         an event for a model that no model file declares
+│   └── TooLarge             the resulting event exceeds the record size limit
+├── Unavailable          retry with back-off, then stop without committing
+│   ├── BusUnavailable
+│   └── StorageUnavailable
+├── InvalidArtefact      refuse the object; a retry does not help
+│   ├── ObjectNotFound       the object does not exist
+│   └── DigestMismatch       the bytes do not match the announced digest
+├── PartitionLost        skip the record without a commit; its partition has another owner
+├── Misconfigured        stop at start; an operator has to change the configuration
+│   ├── SettingsError        an environment variable
+│   └── ModelFileError       a line of a model file
+└── CommandRefused       report to the caller; the command changed nothing
 """
 
 
 class RatchetError(Exception):
-    """The root of the tree above; never raised itself."""
+    """Root of the exception tree; never raised itself."""
 
 
 class Unprocessable(RatchetError):
-    """A message that no retry can mend. `field` is a dotted path into it, empty when the whole is
-    at fault.
+    """A message that no retry can fix.
+
+    `field` is a dotted path into the message, empty when the whole message is at fault.
     """
 
     def __init__(self, reason: str, field: str = "") -> None:
@@ -31,7 +38,7 @@ class Unprocessable(RatchetError):
 
 
 class Undecodable(Unprocessable):
-    """Bytes that are not an event in any accepted form."""
+    """Bytes that are not an event in any accepted encoding."""
 
 
 class ContractViolation(Unprocessable):
@@ -39,7 +46,7 @@ class ContractViolation(Unprocessable):
 
 
 class UnknownModel(Unprocessable):
-    """An event for a model that is not declared."""
+    """An event for a model that no model file declares."""
 
     def __init__(self, model: str) -> None:
         super().__init__(
@@ -49,19 +56,19 @@ class UnknownModel(Unprocessable):
 
 
 class TooLarge(Unprocessable):
-    """An event that is larger than a record may be."""
+    """An event that exceeds the maximum record size."""
 
 
 class Unavailable(RatchetError):
-    """Something outside does not answer at present."""
+    """A dependency that does not respond at present."""
 
 
 class BusUnavailable(Unavailable):
-    """Kafka did not take or give a record in time."""
+    """Kafka did not accept or deliver a record in time."""
 
 
 class StorageUnavailable(Unavailable):
-    """The object store did not take or give an object."""
+    """The object store did not accept or return an object."""
 
 
 class InvalidArtefact(RatchetError):
@@ -69,11 +76,11 @@ class InvalidArtefact(RatchetError):
 
 
 class ObjectNotFound(InvalidArtefact):
-    """An object that is not where it was announced."""
+    """An object that does not exist where it was announced."""
 
 
 class DigestMismatch(InvalidArtefact):
-    """Bytes that do not match the digest they were announced with."""
+    """Bytes that do not match the announced digest."""
 
     def __init__(self, name: str, expected: str, actual: str) -> None:
         super().__init__(
@@ -85,24 +92,26 @@ class DigestMismatch(InvalidArtefact):
 
 
 class PartitionLost(RatchetError):
-    """A record that was not brought to its end because its partition has gone to another member,
-    which gets it again.
+    """A record whose handling was abandoned because its partition moved to another group member.
+
+    The new owner receives the record again.
     """
 
 
 class Misconfigured(RatchetError):
-    """Something that a person has to change before the process can start."""
+    """A configuration error that an operator has to fix before the process can start."""
 
 
 class SettingsError(Misconfigured):
-    """A setting is missing or wrong; the message names the variable and what was expected."""
+    """A missing or invalid setting; the message names the variable and the expected value."""
 
 
 class ModelFileError(Misconfigured):
-    """A model file is wrong; the message names file, line and field."""
+    """An invalid model file; the message names file, line and field."""
 
 
 class CommandRefused(RatchetError):
-    """A command was asked for what is not there, is not one thing, or would be overwritten; the
-    message says what to ask for instead.
+    """A command that refers to something missing or ambiguous, or would overwrite something.
+
+    The message says what to enter instead.
     """

@@ -1,4 +1,4 @@
-"""How a service's process ends: its exit status, and one line on standard error that says why."""
+"""Exit status of a service's process, with one line on standard error that gives the reason."""
 
 import sys
 from collections.abc import Callable
@@ -9,10 +9,10 @@ CLEAN, FAILED, MISCONFIGURED = 0, 1, 2
 
 
 def exit_status(service: str, run: Callable[[], None]) -> int:
-    """Run a service to its end: 0 after a clean stop, 2 when a person has to change something
-    first, 1 when it could not go on.
+    """Run a service to its end and return its exit status.
 
-    Other errors leave as they are: they are faults of ours, and their trace is what is needed.
+    0 after a clean stop, 2 when the configuration has to change first, 1 when the service could not
+    continue. Other exceptions propagate: they are bugs, and need their traceback.
     """
     try:
         run()

@@ -1,20 +1,20 @@
-"""Failpoints: named places between two durable steps at which a process dies, pauses or fails when
-it is told to.
+"""Failpoints: named points between two durable steps at which a process dies, pauses or fails on
+demand.
 
-For tests of what survives a fault, never for production. Off unless RATCHET_FAILPOINTS orders them
-when the process starts:
+For tests of fault tolerance, never for production. Off unless RATCHET_FAILPOINTS sets them when the
+process starts:
 
     dataset.announced=kill@3, stream.delivered=pause:20, dataset.data_written=fail
 
-- `kill` waits until what was sent before has arrived, then ends the process as kill -9 does;
-- `pause:SECONDS` stops the whole process at once, heartbeats included, by SIGSTOP, and lets it go
-  on by SIGCONT;
-- `stall:SECONDS` holds up this place alone: the event loop, or one thread beside it; heartbeats and
-  health go on;
-- `fail` raises Unavailable, as a bus or a store does that is away.
+- `kill` waits until previous sends have arrived, then ends the process like kill -9;
+- `pause:SECONDS` stops the whole process, heartbeats included, with SIGSTOP, and continues it with
+  SIGCONT;
+- `stall:SECONDS` blocks the event loop or the one thread that reached the failpoint; heartbeats and
+  health continue;
+- `fail` raises Unavailable, like an unavailable bus or store.
 
-Each happens once, when the place is reached for the N-th time (`@N`, 1 without). A place that is
-not ordered costs a look-up.
+Each triggers once, when the failpoint is reached for the N-th time (`@N`, default 1). A failpoint
+without a trigger costs a dictionary look-up.
 """
 
 import asyncio
@@ -39,7 +39,9 @@ Action = Literal["kill", "pause", "stall", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Failpoint:
-    """One row of the catalogue. `done` is durable when the place is reached, `open` is not."""
+    """One row of the catalogue. `durable` is stored when the failpoint is reached, `not_durable` is
+    not.
+    """
 
     name: str
     services: tuple[Service, ...]
@@ -52,11 +54,13 @@ FAILPOINTS: tuple[Failpoint, ...] = (
     Failpoint(
         "dataset.recovering",
         ("dataset",),
-        "what a crash left",
-        "the members of a batch that do not know of it",
+        "the state that a crash left",
+        "the membership of a batch's remaining events",
     ),
     Failpoint("dataset.decided", ("dataset",), "the events before", "the event's entry"),
-    Failpoint("dataset.entry_sent", ("dataset",), "the event's entry", "the batch that it fills"),
+    Failpoint(
+        "dataset.entry_sent", ("dataset",), "the event's entry", "the batch that it completes"
+    ),
     Failpoint("dataset.data_written", ("dataset",), "the batch's data files", "its manifest"),
     Failpoint(
         "dataset.manifest_written", ("dataset",), "its manifest", "its own record in the table"
@@ -72,12 +76,12 @@ FAILPOINTS: tuple[Failpoint, ...] = (
         "dataset.batch_closed",
         ("dataset",),
         "the entries of its members",
-        "what is counted of it, and the offset",
+        "the batch's metrics, and the offset",
     ),
     Failpoint(
         "stream.delivered",
         ("feedback", "dataset"),
-        "all that an event caused",
+        "all records that an event caused",
         "the event's offset",
     ),
     Failpoint("trainer.planned", ("trainer",), "the plan of a run", "its first step"),
@@ -91,13 +95,13 @@ FAILPOINTS: tuple[Failpoint, ...] = (
         "trainer.child_saving",
         ("trainer",),
         "the checkpoints before",
-        "the one that is being written (in the child)",
+        "the checkpoint being written (in the child)",
     ),
     Failpoint(
         "trainer.child_written",
         ("trainer",),
         "the adapter's files",
-        "the record of them (in the child)",
+        "their record (in the child)",
     ),
     Failpoint("trainer.trained", ("trainer",), "the adapter and its record", "its evaluation"),
     Failpoint("trainer.recorded", ("trainer",), "the outcome, on this machine", "its event"),
@@ -109,7 +113,7 @@ FAILPOINTS: tuple[Failpoint, ...] = (
     ),
     Failpoint("trainer.ended", ("trainer",), "the registry's answer", "the offset"),
 )
-"""In the order in which a service comes by them."""
+"""In the order in which a service reaches them."""
 
 NAMES = tuple(row.name for row in FAILPOINTS)
 
@@ -122,8 +126,8 @@ _ARRIVAL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FailpointTrigger:
-    """What is to happen where: at the `at`-th time that the place is reached. `seconds` is the
-    length of a pause, 0 otherwise.
+    """An action at a failpoint, on its `at`-th visit. `seconds` is the length of a pause or stall,
+    else 0.
     """
 
     name: str
@@ -133,7 +137,7 @@ class FailpointTrigger:
 
 
 def parse_failpoints(text: str) -> tuple[FailpointTrigger, ...]:
-    """The orders in a setting. Raises ValueError saying what was expected."""
+    """Parse the setting. Raises ValueError with the expected form."""
     return tuple(_order(part.strip()) for part in text.split(",") if part.strip())
 
 
@@ -142,16 +146,15 @@ FailpointSetting = Annotated[
     NoDecode,
     BeforeValidator(parse_failpoints),
     Field(
-        validate_default=False, description="for tests only: where to die, pause or fail on purpose"
+        validate_default=False,
+        description="for tests only: failpoints to trigger, as name=action[:seconds][@N]",
     ),
 ]
 """The setting `failpoints` of a service."""
 
 
 def arm(triggers: Iterable[FailpointTrigger], log: Log) -> None:
-    """Carry out `orders` in this process from now on, and no others; called once, by the
-    composition root.
-    """
+    """Activate these triggers and no others; called once, by the composition root."""
     _armed.clear()
     for order in triggers:
         log.warning(
@@ -164,7 +167,7 @@ def arm(triggers: Iterable[FailpointTrigger], log: Log) -> None:
 
 
 async def reach(name: str) -> None:
-    """A place in a coroutine."""
+    """Mark a failpoint in a coroutine."""
     if name in _armed:
         for order in _due(name):
             if order.action == "kill":
@@ -173,7 +176,7 @@ async def reach(name: str) -> None:
 
 
 def reach_in_thread(name: str) -> None:
-    """A place in a thread beside the event loop."""
+    """Mark a failpoint in a thread other than the event loop's."""
     if name in _armed:
         for order in _due(name):
             if order.action == "kill":
@@ -195,7 +198,7 @@ of every signature.
 
 
 def _due(name: str) -> list[FailpointTrigger]:
-    """The orders whose time has come, now that `name` is reached once more."""
+    """Count a visit of the failpoint `name`; return the triggers that are due."""
     due = []
     for armed in _armed[name]:
         armed.reached += 1
@@ -211,7 +214,7 @@ def _carry_out(order: FailpointTrigger) -> None:
     if order.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif order.action == "pause":
-        # A process that is stopped cannot wake itself.
+        # A stopped process cannot resume itself.
         subprocess.Popen(["/bin/sh", "-c", f"sleep {order.seconds}; kill -CONT {os.getpid()}"])
         os.kill(os.getpid(), signal.SIGSTOP)
     elif order.action == "stall":
@@ -224,12 +227,12 @@ def _order(text: str) -> FailpointTrigger:
     found = _ORDER.fullmatch(text)
     if found is None:
         raise ValueError(
-            f"expected name=action with an action of {_ACTIONS}, and @N where wanted; found "
-            f"{text!r}"
+            f"expected name=action with an action of {_ACTIONS}, optionally followed by @N; "
+            f"found {text!r}"
         )
     name, action, seconds = found["name"], found["action"], found["seconds"]
     if name not in NAMES:
-        raise ValueError(f"there is no failpoint {name!r}; there are {', '.join(NAMES)}")
+        raise ValueError(f"unknown failpoint {name!r}; expected one of {', '.join(NAMES)}")
     if action not in get_args(Action) or (action in ("pause", "stall")) != (seconds is not None):
         raise ValueError(f"expected {_ACTIONS} after {name}=, found {text!r}")
     return FailpointTrigger(name, cast(Action, action), float(seconds or 0), int(found["at"] or 1))

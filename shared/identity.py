@@ -1,4 +1,4 @@
-"""Identities are functions of content: the same thing done twice has the same name."""
+"""Deterministic ids and digests: functions of content, so repeated work gets the same name."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,8 +8,9 @@ from shared.events import Message
 
 
 def identity(*parts: str | int) -> str:
-    """32 hexadecimal digits that stand for `parts`, in order. Parts are length-prefixed, so no two
-    lists run together.
+    """Hash `parts`, in order, to 32 hexadecimal digits.
+
+    Parts are length-prefixed, so different lists never collide by concatenation.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -19,14 +20,15 @@ def identity(*parts: str | int) -> str:
 
 
 def batch_identity(model: str, shard: int, number: int) -> str:
-    """The id of batch `number` (from 0) of a model's shard: its place, so that a batch that is
-    closed again has the id that it had.
+    """Return the id of batch `number` (from 0) of a model's shard.
+
+    It depends on the number alone, so a batch that is closed again keeps its id.
     """
     return identity(model, shard, number)
 
 
 def prompt_identity(messages: Iterable[Message]) -> str:
-    """The same for prompts that differ only in spacing and case."""
+    """Hash a prompt; prompts that differ only in whitespace and case get the same hash."""
     return identity(
         *(
             part
@@ -37,19 +39,20 @@ def prompt_identity(messages: Iterable[Message]) -> str:
 
 
 def user_digest(user_id: str) -> str:
-    """What stands for a user where it matters that it is the same one, and not who. It is no
-    secret: whoever knows an id can compute it.
+    """Return a pseudonym of a user, for comparisons that do not need the user's id.
+
+    It is not a secret: it can be computed from the id.
     """
     return identity("user", user_id)
 
 
 def digest_of(data: bytes) -> str:
-    """`sha256:<hex>` of some bytes."""
+    """Return `sha256:<hex>` of `data`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def digest_of_chunks(chunks: Iterable[bytes]) -> str:
-    """`sha256:<hex>` of bytes that arrive in pieces."""
+    """Return `sha256:<hex>` of bytes that arrive in chunks."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -57,13 +60,14 @@ def digest_of_chunks(chunks: Iterable[bytes]) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """`sha256:<hex>` of a file's bytes, read in pieces."""
+    """Return `sha256:<hex>` of a file, read in chunks."""
     with path.open("rb") as file:
         return digest_of_chunks(iter(lambda: file.read(1 << 20), b""))
 
 
 def hash_fraction(*parts: str | int) -> float:
-    """A number in [0, 1) fixed by `parts` and spread evenly over different ones; for splits that
-    never depend on order.
+    """Map `parts` to a number in [0, 1), uniformly distributed over different parts.
+
+    Used for splits that do not depend on order.
     """
     return int(identity(*parts)[:13], 16) / 16**13

@@ -1,4 +1,4 @@
-"""One line of log per thing that happened, with named values; text for people, JSON for machines."""
+"""Structured logs: one line per event with named values, as text or as JSON."""
 
 import logging
 import sys
@@ -10,8 +10,9 @@ Log = structlog.stdlib.BoundLogger
 
 
 def configure(service: str, level: str, log_format: Literal["text", "json"]) -> Log:
-    """Send this process's log, and the warnings of its libraries, to standard error; called once,
-    by the composition root.
+    """Send this process's log, and the warnings of its libraries, to standard error.
+
+    Call it once, in the composition root.
     """
     people = log_format == "text"
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people)

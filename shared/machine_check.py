@@ -1,6 +1,4 @@
-"""What a check of a machine found: rows that say what is so, and what to do where it is not as it
-should be.
-"""
+"""Results of an environment check, one row per item, each with advice where action is needed."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -11,8 +9,9 @@ CheckState = Literal["ok", "warning", "problem"]
 
 
 class Check(FrozenModel):
-    """One row. `advice` is empty where there is nothing to do; a problem is what nothing can run
-    with.
+    """One row of an environment check.
+
+    `advice` is empty when no action is needed; with a `problem` nothing can run.
     """
 
     name: str
@@ -22,4 +21,5 @@ class Check(FrozenModel):
 
 
 def has_problem(checks: Iterable[Check]) -> bool:
+    """Return whether any row has the state `problem`."""
     return any(check.state == "problem" for check in checks)

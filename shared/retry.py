@@ -1,4 +1,4 @@
-"""The one retry policy: a bounded number of attempts with a pause between them (tenacity)."""
+"""Retry policy: a bounded number of attempts with a pause between them (tenacity)."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Repeats an action while it raises `Unavailable`; every other error leaves at once.
+    """Repeats an action while it raises `Unavailable`; any other error propagates immediately.
 
-    The last attempt's error leaves as it is, so that the process ends without committing.
+    The error of the last attempt propagates unchanged, so that the process ends without committing.
     """
 
     attempts: int = 30
@@ -26,8 +26,9 @@ class RetryPolicy:
     async def call(
         self, action: Callable[[], Awaitable[T]], log: Log | None = None, **fields: str | int | None
     ) -> T:
-        """Return the result of the first successful attempt. `fields` describe the action in the
-        log line of each failed attempt.
+        """Return the result of the first successful attempt.
+
+        `fields` describe the action in the log line of each failed attempt.
         """
 
         def log_failure(state: RetryCallState) -> None:

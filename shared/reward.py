@@ -1,5 +1,5 @@
-"""What the parts of a reward come to: one definition, for the service that scores and for those
-that merge what several events say.
+"""Aggregate of a reward's parts, shared by the service that scores and those that merge several
+events.
 """
 
 from collections.abc import Iterable
@@ -8,9 +8,7 @@ from shared.events import RewardPart
 
 
 def mean_reward(parts: Iterable[RewardPart]) -> float:
-    """The mean of the parts' values, weighted by their weights, in [-1, 1]; 0 without any part or
-    weight.
-    """
+    """Return the weighted mean of the parts' values, in [-1, 1]; 0 without parts or weight."""
     weighed = [(part.value, part.weight) for part in parts]
     heaviest = max((weight for _, weight in weighed), default=0.0)
     if not heaviest:

@@ -1,4 +1,4 @@
-"""The runtime bundle: the ports that every part of a service's shell needs, passed as one value."""
+"""Runtime: the ports that every part of a service's shell needs, passed as one value."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from shared.observability.tracing import NOOP_TRACING, Tracing
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Clock, log, metrics, health and traces of one service process. Made in its `__main__`."""
+    """Clock, log, metrics, health and tracing of one service process. Built in its `__main__`."""
 
     service: str
     clock: Clock

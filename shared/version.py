@@ -1,4 +1,4 @@
-"""Which Ratchet this is: the one place where the installed package is asked."""
+"""Version of the installed `ratchet` package; the only module that reads its metadata."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 @cache
 def ratchet_version() -> str:
-    """The version as pip knows it; `unknown` in a tree that is not installed."""
+    """Return the package version, or `unknown` in a source tree that is not installed."""
     try:
         return version("ratchet")
     except PackageNotFoundError:

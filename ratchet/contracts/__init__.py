@@ -1,3 +1,5 @@
-"""What is promised on the bus, written down: JSON Schemas, an AsyncAPI document and a page, all
-made from the code.
+"""Published event contracts, generated from the code: JSON Schemas, an AsyncAPI document and a
+Markdown page.
+
+The events themselves are declared in `shared.events`, the topics in `shared.messaging.topics`.
 """

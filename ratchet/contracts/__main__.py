@@ -1,4 +1,4 @@
-"""Writes the contracts: `python -m ratchet.contracts`, in the root of the repository."""
+"""Generate the contracts: `python -m ratchet.contracts`, in the root of the repository."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from ratchet.contracts.writing import IncompatibleSchema, write_contracts
 
 
 def main() -> int:
-    """The exit status."""
+    """Write the contract files and return the exit status."""
     golden = Path("tests/shared/golden")
     examples = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in golden.glob("*.v?.json")

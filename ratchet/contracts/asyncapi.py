@@ -1,6 +1,6 @@
-"""The topics and their events as an AsyncAPI 3.0.0 document. Pure.
+"""AsyncAPI 3.0.0 document of the topics and their events. Pure.
 
-Payloads are references to the JSON Schemas beside the document.
+Payloads are references to the JSON Schemas in the same folder.
 https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
@@ -17,11 +17,11 @@ Part = dict[str, Any]
 
 _BINDING = "0.5.0"
 _ATTRIBUTES = {
-    "ce_specversion": "the version of CloudEvents",
-    "ce_type": "which event it is",
-    "ce_source": "who says so",
-    "ce_id": "the event's id, unique for its source",
-    "ce_time": "when it happened",
+    "ce_specversion": "version of CloudEvents",
+    "ce_type": "type of the event",
+    "ce_source": "producer of the event",
+    "ce_id": "id of the event, unique per source",
+    "ce_time": "time of the event",
 }
 _SOURCES = {
     "applications": "/shop/assistant",
@@ -31,28 +31,30 @@ _SOURCES = {
     "registry": "ratchet/registry",
 }
 _LETTER_HEADERS = {
-    "topic": "where the record stood",
-    "partition": "where the record stood",
-    "offset": "where the record stood",
-    "reason": "why it cannot be processed",
-    "field": "which field is at fault; empty when it is the whole",
-    "error": "the kind of error",
-    "service": "who says so",
-    "service_version": "its version",
-    "at": "when",
-    "attempt": "1, and one more for each time that it was replayed before",
+    "topic": "topic of the record",
+    "partition": "partition of the record",
+    "offset": "offset of the record",
+    "reason": "reason why the record cannot be processed",
+    "field": "invalid field; empty when the whole record is invalid",
+    "error": "error class",
+    "service": "service that gave up",
+    "service_version": "version of that service",
+    "at": "time of the dead letter",
+    "attempt": "1, plus one for each earlier replay",
 }
 
 
 def asyncapi_document(version: str, examples: Mapping[str, Mapping[str, Any]]) -> Part:
-    """The document. `examples` are events by their CloudEvents `type`."""
+    """Build the document. `examples` are events by their CloudEvents `type`."""
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Ratchet",
             "version": version,
-            "description": "What Ratchet says and reads on the bus: CloudEvents 1.0 in the Kafka binding, "
-            "written in binary mode.",
+            "description": (
+                "Events that Ratchet produces and consumes: CloudEvents 1.0 in the Kafka binding, "
+                "written in binary mode."
+            ),
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -105,17 +107,14 @@ def _channel(topic: Topic) -> Part:
 
 def _described(topic: Topic) -> str:
     if _is_dead_letters(topic):
-        return (
-            "Records that can never be processed, unchanged, with where they stood and why they "
-            "are here."
-        )
+        return "Unprocessable records, unchanged, with their position and the reason in headers."
     if not topic.events:
         return f"State of the {topic.producer} service, by `{topic.key}`; no contract."
     return f"Keyed by {topic.key}."
 
 
 def _operations() -> Iterator[tuple[str, Part]]:
-    """Who sends and who receives what, topic by topic."""
+    """Yield the send and receive operations of each topic."""
     for topic in TOPICS:
         if not topic.events:
             continue
@@ -156,7 +155,7 @@ def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[st
         "title": event.__name__,
         "description": inspect.cleandoc(event.__doc__ or ""),
         "contentType": "application/json",
-        # Bare JSON will do for what applications write.
+        # Applications may write bare JSON.
         "headers": attributes
         if "applications" in producers
         else {
@@ -179,7 +178,7 @@ def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[st
 
 
 def _cloud_event() -> Part:
-    headers = _ATTRIBUTES | {"traceparent": "the step that led to it, where traces are on"}
+    headers = _ATTRIBUTES | {"traceparent": "span that led to the event, with tracing on"}
     names = {name: {"type": "string", "description": text} for name, text in headers.items()}
     return {
         "type": "object",
@@ -196,10 +195,10 @@ def _dead_letter() -> Part:
     return {
         "name": "DeadLetter",
         "title": "DeadLetter",
-        "summary": "A record as it was sent, its own headers included.",
+        "summary": "The original record, including its own headers.",
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "properties": names, "required": sorted(names)},
-        "payload": {"description": "whatever was sent"},
+        "payload": {"description": "the original value"},
         "bindings": {
             "kafka": {"key": {"description": "as the source"}, "bindingVersion": _BINDING}
         },

@@ -1,15 +1,14 @@
-"""Whether a schema keeps what an earlier one promised. Pure, and on the safe side: what it cannot
-tell to be compatible is a break.
+"""Backward compatibility of JSON Schemas. Pure, and conservative: what cannot be shown to be
+compatible is a break.
 
 Two promises:
 
-- *What was written stays readable*: whatever fitted the earlier schema fits the later one. So no
-  field goes away or changes its type, no field becomes required, no bound becomes tighter, no
-  default changes, and an enumeration only grows.
-- *Whoever reads goes on reading*, of events that Ratchet writes: what was always there still is,
-  and has no other type than before. New fields and new values of an enumeration may come; consumers
-  are upgraded before what writes them, and a reader of another make passes over what it does not
-  know.
+- *Old events stay readable*: an event that fits the earlier schema fits the later one. So no field
+  is removed or changes its type, no field becomes required, no bound becomes tighter, no default
+  changes, and an enumeration only grows.
+- *Readers keep working*, for events that Ratchet writes: a field that was always present stays so,
+  with the same types. New fields and new values of an enumeration are allowed; consumers are
+  upgraded before producers, and third-party readers ignore unknown fields.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,10 +39,11 @@ _KNOWN = frozenset(
 
 
 def incompatibilities(earlier: Schema, later: Schema, *, external: bool) -> list[str]:
-    """Where `later` breaks a promise of `earlier`: a path and what is wrong there; nothing when it
-    is compatible.
+    """Return where `later` breaks a promise of `earlier`, as path and problem; empty when
+    compatible.
 
-    An event that strangers write is read by Ratchet alone, so only the first promise holds for it.
+    Only the first promise applies to an `external` event, which applications write and Ratchet
+    alone reads.
     """
     found = [*_narrower(_SchemaView(earlier), _SchemaView(later), "")]
     if not external:
@@ -52,7 +52,7 @@ def incompatibilities(earlier: Schema, later: Schema, *, external: bool) -> list
 
 
 def same_constraints(earlier: Schema, later: Schema) -> bool:
-    """Whether two schemas differ at most in their words."""
+    """Return whether two schemas are equal apart from titles and descriptions."""
     return bool(_without_words(earlier) == _without_words(later))
 
 
@@ -70,7 +70,7 @@ def _without_words(part: Any) -> Any:
 
 
 class _SchemaView:
-    """A part of a schema, its reference followed, with the definitions that it may refer to."""
+    """A part of a schema, with its reference resolved and the definitions that it may refer to."""
 
     def __init__(self, part: Any, definitions: Mapping[str, Any] | None = None) -> None:
         self._definitions: Mapping[str, Any] = (
@@ -117,7 +117,7 @@ class _SchemaView:
 
     @property
     def others(self) -> Any:
-        """What fields without a name here may be: False for none, True for anything, or a schema."""
+        """Schema of additional properties: False for none, True for anything, or a schema."""
         return self.said.get("additionalProperties", True)
 
 
@@ -180,7 +180,9 @@ def _narrower_fields(earlier: _SchemaView, later: _SchemaView, path: str) -> Ite
 
 
 def _poorer(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
-    """Where a reader of `earlier` may miss something, or find another type, in what fits `later`."""
+    """Yield where a reader of `earlier` may miss a field or find another type in data that fits
+    `later`.
+    """
     surprising = {now.type for now in later.alternatives} - {
         before.type for before in earlier.alternatives
     }

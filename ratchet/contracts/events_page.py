@@ -1,4 +1,4 @@
-"""The page that people read: topics, records, and every event field by field. Pure."""
+"""Markdown page of the contracts: topics, records, and every event field by field. Pure."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -12,55 +12,62 @@ Schema = Mapping[str, Any]
 _HEAD = """\
 # Events
 
-What Ratchet says and reads on the bus. `make contracts` writes this page, the [JSON Schemas](schemas) and the
-[AsyncAPI document](asyncapi.yaml) from [`shared/events`](../shared/events) and [`shared/messaging/topics.py`](../shared/messaging/topics.py).
+The contract of every topic and event that Ratchet produces or consumes. `make contracts` writes
+this page, the [JSON Schemas](schemas) and the [AsyncAPI document](asyncapi.yaml) from
+[`shared/events`](../shared/events) and
+[`shared/messaging/topics.py`](../shared/messaging/topics.py).
 
 ## Topics
 
-Each topic of the flow has a dead-letter topic beside it, `<topic>.dlq` ([dead letters](dead-letters.md)).
+Each event topic has a dead-letter topic, `<topic>.dlq` ([dead letters](dead-letters.md)).
 
 """
 
 _RECORDS = """\
 ## Records
 
-Events are [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md). Ratchet writes
-binary mode: the value is the event as JSON, without the fields that are null, and the headers are
+Events are
+[CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md).
+Ratchet writes binary mode: the value is the event as JSON, without null fields, and the headers are
 
 | header | |
 |---|---|
 | `content-type` | `application/json` |
 | `ce_specversion` | `1.0` |
 | `ce_type` | the event's type, as in `ratchet.BatchReady.v1` |
-| `ce_source` | who says so, as in `/ratchet/feedback` |
+| `ce_source` | the producer, as in `/ratchet/feedback` |
 | `ce_id` | the event's `event_id` |
 | `ce_time` | the event's `occurred_at` |
-| `traceparent` | the step that led to it, where [traces](tracing.md) are on |
+| `traceparent` | the span that led to the event, with [tracing](tracing.md) on |
 
-It reads structured mode (`content-type: application/cloudevents+json`) and bare JSON as well. What applications write needs no header at
-all: on `feedback.received`, what names none of Ratchet's types is taken for feedback. `event_id` and `occurred_at` may then stand in the
-envelope alone, as `ce_id` and `ce_time`.
+It also reads structured mode (`content-type: application/cloudevents+json`) and bare JSON.
+Applications need no headers: on `feedback.received`, a record without one of Ratchet's types is
+decoded as feedback. Its `event_id` and `occurred_at` may be in the envelope alone, as `ce_id` and
+`ce_time`.
 
 ## Compatibility
 
-Within a version, the `v1` in a type's name, events change only so that
+Within a version (the `v1` in a type's name), events change only in ways that keep two promises:
 
-- **what was written stays readable**: no field goes away or changes its type, no new field is required, no bound becomes tighter, no
-  default changes, and an enumeration only grows;
-- **whoever reads goes on reading**, of events that Ratchet writes: what was always there still is, and has no type that it did not have.
+- **old events stay readable**: no field is removed or changes its type, no new field is required,
+  no bound becomes tighter, no default changes, and an enumeration only grows;
+- **readers keep working**, for events that Ratchet writes: a field that was always present stays
+  so, and has no new type.
 
-New fields and new values may come. Whoever reads `models.versions` passes over what it does not know; Ratchet's own services refuse
-it, since for them it is a mistake: **upgrade consumers before producers**, in the order registry, trainer, dataset, feedback; the trainer
-first where `models.versions` has changed. Anything else is another version, under another type.
+New fields and new values are allowed. A reader of `models.versions` should ignore what it does not
+know. Ratchet's own services refuse unknown fields, because for them these are a mistake: **upgrade
+consumers before producers**, in the order registry, trainer, dataset, feedback; the trainer first
+if `models.versions` has changed. Any other change needs a new version, under another type.
 
-[`schemas/earlier`](schemas/earlier) holds what was promised before, and a test holds the present schemas to all of it. `make contracts`
-puts a schema there when it changes, and refuses to write one that breaks a promise.
+[`schemas/earlier`](schemas/earlier) contains the earlier schemas, and a test checks the present
+ones against all of them. `make contracts` archives a schema there when it changes, and refuses to
+write one that breaks a promise.
 
 """
 
 
 def events_page(schemas: Mapping[str, Schema]) -> str:
-    """The page, as Markdown. `schemas` are those of the events by their type."""
+    """Build the page. `schemas` are those of the events by their type."""
     values: dict[str, Schema] = {}
     parts = [_HEAD, *_topics(), "\n", _RECORDS, "## Events in the order of the flow\n"]
     for event in EVENTS:
@@ -69,7 +76,7 @@ def events_page(schemas: Mapping[str, Schema]) -> str:
             name: part for name, part in schema.get("$defs", {}).items() if name not in values
         }
         parts += ["\n", *_event(event, schema)]
-    parts.append("\n## Values\n\nWhat events are made of.\n")
+    parts.append("\n## Values\n\nTypes that events are composed of.\n")
     for name, schema in values.items():
         parts += ["\n", f"### {name}\n\n", _text(schema), "\n\n", *_fields(schema)]
     return "".join(parts)
@@ -77,7 +84,7 @@ def events_page(schemas: Mapping[str, Schema]) -> str:
 
 def _topics() -> Iterator[str]:
     yield (
-        "| topic | key | events | written by | read by | partitions | kept "
+        "| topic | key | events | producers | consumers | partitions | retention "
         "|\n|---|---|---|---|---|---|---|\n"
     )
     for topic in TOPICS:
@@ -85,7 +92,7 @@ def _topics() -> Iterator[str]:
             continue
         events = (
             ", ".join(_link(event.__name__) for event in topic.events)
-            or "state of the service, no contract"
+            or "internal state, no contract"
         )
         readers = ", ".join(topic.consumers) or topic.producer
         key = topic.key.replace("|", "\\|")
@@ -97,8 +104,10 @@ def _topics() -> Iterator[str]:
 
 def _kept(topic: Topic) -> str:
     if topic.compacted:
-        return "the last of each key"
-    return "for ever" if topic.retention is None else f"{topic.retention // timedelta(days=1)} days"
+        return "compacted: the last of each key"
+    return (
+        "unlimited" if topic.retention is None else f"{topic.retention // timedelta(days=1)} days"
+    )
 
 
 def _event(event: type[Event], schema: Schema) -> Iterator[str]:

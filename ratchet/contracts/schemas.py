@@ -1,4 +1,4 @@
-"""Events as JSON Schemas, draft 2020-12. Pure."""
+"""JSON Schemas of the events, draft 2020-12. Pure."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def event_schema(event: type[Event]) -> Schema:
-    """What the data of an event may be. Whatever fits it is accepted, but for conditions that JSON
-    Schema cannot express.
+    """Return the schema of an event's data.
+
+    Data that fits the schema is accepted, except for conditions that JSON Schema cannot express.
     """
     schema = event.model_json_schema(schema_generator=_Plain)
     return {
@@ -24,19 +25,19 @@ def event_schema(event: type[Event]) -> Schema:
 
 
 def event_schemas() -> dict[str, Schema]:
-    """The schema of every event by its CloudEvents `type`, in the order of the flow."""
+    """Return the schema of every event by its CloudEvents `type`, in the order of the flow."""
     return {event.type_name(): event_schema(event) for event in EVENTS}
 
 
 class _Plain(GenerateJsonSchema):
-    """Without a title for each field: it would say its name once more."""
+    """Schema generator without a title per field, which would repeat the field's name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def _ordered(schema: Schema) -> Schema:
-    """What it is first, the values that it is made of last."""
+    """Order a schema: title and type first, definitions last."""
     first = {name: schema[name] for name in ("title", "description", "type") if name in schema}
     last = {"$defs": schema["$defs"]} if "$defs" in schema else {}
     return (

@@ -1,4 +1,4 @@
-"""The contracts as files, and what happens to those of before."""
+"""Contract files in `docs`, and the archive of earlier schemas."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,9 @@ class IncompatibleSchema(Exception):
 
 
 def contract_files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What stands in `docs`, by path. `examples` are events by their CloudEvents `type`."""
+    """Return the generated files of `docs`, by path. `examples` are events by their CloudEvents
+    `type`.
+    """
     made = event_schemas()
     written = {f"schemas/{name}.json": _as_json(schema) for name, schema in made.items()}
     described = yaml.safe_dump(
@@ -40,10 +42,9 @@ def contract_files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def write_contracts(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
-    """Bring the files in `docs` up to date; those that changed. A schema that says something else
-    than before goes to `schemas/earlier`.
+    """Update the files in `docs` and return the changed ones.
 
-    Raises Broken.
+    A schema whose constraints changed is archived in `schemas/earlier`. Raises IncompatibleSchema.
     """
     made = event_schemas()
     earlier = {

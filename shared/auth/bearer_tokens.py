@@ -1,8 +1,7 @@
-"""Bearer tokens: secrets by which whoever talks to the registry may read, or operate as well, and
-whoever talks to the intake may send.
+"""Bearer tokens of the registry (roles `read` and `operate`) and of the HTTP intake (role `send`).
 
-A file of tokens has one on each line, after its role; `#` begins a comment. There may be several of
-a role, so that a new one is in use before the old one goes.
+A token file has one token per line, after its role; `#` starts a comment. A role may have several
+tokens, so that a new one can be in use before the old one is removed.
 
     # role  token
     operate 0mT3a…
@@ -20,7 +19,7 @@ from typing import Literal
 from shared.errors import SettingsError
 
 Role = Literal["read", "operate", "send"]
-"""At the registry: whoever may operate may read. At the intake: whoever may send."""
+"""`read` and `operate` (which includes `read`) at the registry, `send` at the intake."""
 
 MIN_TOKEN_LENGTH = 16
 
@@ -28,29 +27,30 @@ _FORM = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def new_token() -> str:
-    """One that nobody guesses: 256 bits."""
+    """Return a random token of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Which tokens there are, as digests, so that none is ever shown."""
+    """The accepted tokens, stored as digests so that no token is ever shown."""
 
     roles: Mapping[bytes, Role] = field(default_factory=dict, repr=False)
 
     def role_of(self, token: str) -> Role | None:
-        """What a token allows; None for one that is none. The time that it takes tells nothing of
-        the tokens that there are.
+        """Return the role of a token, or None for an unknown one.
+
+        Runs in constant time with respect to the accepted tokens.
         """
         digest = _digest(token)
-        found: Role | None = None
-        for known, role in self.roles.items():
-            if hmac.compare_digest(known, digest):
-                found = role
-        return found
+        matching: Role | None = None
+        for accepted, role in self.roles.items():
+            if hmac.compare_digest(accepted, digest):
+                matching = role
+        return matching
 
     def __or__(self, other: "Tokens") -> "Tokens":
-        """Those of both; what is an operator's in either is an operator's."""
+        """Return the union; a token that is an operator's in either is an operator's."""
         both = dict(self.roles)
         for digest, role in other.roles.items():
             if both.get(digest) != "operate":
@@ -59,8 +59,9 @@ class Tokens:
 
 
 def tokens_for_role(role: Role, values: Iterable[str], where: str) -> Tokens:
-    """Tokens of one role. Raises SettingsError, which names `where` they were found and never the
-    token.
+    """Return tokens of one role.
+
+    Raises SettingsError with `where` they come from, never with the token.
     """
     return Tokens({_digest(_checked(token, where)): role for token in values})
 
@@ -68,8 +69,9 @@ def tokens_for_role(role: Role, values: Iterable[str], where: str) -> Tokens:
 def parse_token_lines(
     text: str, where: str, allowed: Sequence[Role] = ("read", "operate")
 ) -> list[tuple[Role, str]]:
-    """The lines of a file of tokens, in order. Raises SettingsError with the number of a line that
-    is not one.
+    """Parse the lines of a token file, in order.
+
+    Raises SettingsError with the number of an invalid line.
     """
     expected = " or ".join(f"`{role} <token>`" for role in allowed)
     lines: list[tuple[Role, str]] = []
@@ -85,17 +87,17 @@ def parse_token_lines(
 
 
 def parse_tokens(text: str, where: str, allowed: Sequence[Role] = ("read", "operate")) -> Tokens:
-    """What a file of tokens says. Raises SettingsError."""
-    found = Tokens()
+    """Parse a token file. Raises SettingsError."""
+    tokens = Tokens()
     for role, token in parse_token_lines(text, where, allowed):
-        found |= tokens_for_role(role, [token], where)
-    return found
+        tokens |= tokens_for_role(role, [token], where)
+    return tokens
 
 
 def _checked(token: str, where: str) -> str:
     if len(token) < MIN_TOKEN_LENGTH or not _FORM.fullmatch(token):
         raise SettingsError(
-            f"{where}: expected a token of at least {MIN_TOKEN_LENGTH} characters out of A-Z a-z 0-9 "
+            f"{where}: expected a token of at least {MIN_TOKEN_LENGTH} characters from A-Z a-z 0-9 "
             ". _ ~ + / - (and = at its end)"
         )
     return token

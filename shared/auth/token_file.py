@@ -1,4 +1,4 @@
-"""The tokens of a mounted file, always those of now."""
+"""Token file that is reloaded when it changes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,10 @@ _Stamp = tuple[int, int, int]
 
 
 class TokenFile:
-    """Read again when it changes; `variable` is the setting that names it. Raises SettingsError for
-    a file that is wrong at the start; later a wrong file is said in the log, and what held before
-    it goes on to hold.
+    """The tokens of a mounted file, reloaded when the file changes.
+
+    `variable` is the setting that names the file. Raises SettingsError when the file is invalid at
+    start; an invalid file later is logged, and the previous tokens stay valid.
     """
 
     def __init__(self, path: Path, variable: str, allowed: Sequence[Role], log: Log) -> None:
@@ -29,14 +30,14 @@ class TokenFile:
             try:
                 self._stamp, self._tokens = self._read()
                 self._log.info(
-                    "tokens were read again", file=str(self._path), tokens=len(self._tokens.roles)
+                    "token file reloaded", file=str(self._path), tokens=len(self._tokens.roles)
                 )
             except SettingsError as error:
-                self._log.warning("the tokens from before hold", reason=str(error))
+                self._log.warning("token file invalid, keeping previous tokens", reason=str(error))
         return self._tokens
 
     def _read(self) -> tuple[_Stamp | None, Tokens]:
-        # Before the file is read: what changes meanwhile is read once more.
+        # Taken before reading, so that a change during the read causes another one.
         stamp = self._look()
         try:
             return stamp, parse_tokens(
@@ -48,11 +49,11 @@ class TokenFile:
             ) from error
 
     def _look(self) -> _Stamp | None:
-        """Another one for another content: a file that was written, or a link that leads elsewhere,
-        as mounted secrets are renewed.
+        """Return a value that changes with the file: rewritten, or replaced through its symbolic
+        link, as mounted secrets are.
         """
         try:
-            seen = self._path.stat()
+            stat = self._path.stat()
         except OSError:
             return None
-        return seen.st_ino, seen.st_mtime_ns, seen.st_size
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size

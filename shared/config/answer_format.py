@@ -1,8 +1,8 @@
-"""The format that a reward policy can demand of answers: JSON, a JSON Schema, a regular expression.
+"""Answer formats that a reward policy can require: JSON, a JSON Schema, a regular expression.
 
-Patterns, those in a schema included, run on an engine whose time is linear in the text (no
-look-around, no back-references), as the text comes from strangers. Schemas are never fetched: a
-`$ref` has to stay within the schema.
+Patterns, including those in a schema, run on an engine with linear time (no look-around, no
+backreferences), because the text is untrusted. Schemas are never fetched: a `$ref` has to stay
+within the schema.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ Schema = Mapping[str, JsonValue]
 
 
 class FormatRequirements(Protocol):
-    """What a policy says of the format."""
+    """The format requirements of a reward policy."""
 
     @property
     def format(self) -> str | None: ...
@@ -28,8 +28,9 @@ class FormatRequirements(Protocol):
 
 
 def format_check(requirements: FormatRequirements) -> Callable[[str], str | None]:
-    """A function that says what is wrong with an answer's format, None when nothing is. Its words
-    are the policy's, never the answer's.
+    """Return a function that maps an answer to its format error, or None for a valid answer.
+
+    The error quotes the policy, never the answer.
     """
     pattern = requirements.pattern and _pattern_validator(requirements.pattern)
     schema = requirements.json_schema and _schema_validator(requirements.json_schema)
@@ -57,7 +58,10 @@ def format_check(requirements: FormatRequirements) -> Callable[[str], str | None
 
 
 def checked_schema(schema: Schema) -> Schema:
-    """`schema`, if it is one. Raises a validation error that names the place in it."""
+    """Return `schema` if it is a valid JSON Schema.
+
+    Raises a validation error that names the location in the schema.
+    """
     try:
         _schema_validator(schema)
     except ValidationError as error:
@@ -70,13 +74,13 @@ def checked_schema(schema: Schema) -> Schema:
 
 
 def checked_pattern(pattern: str) -> str:
-    """`pattern`, if it is one. Raises ValueError."""
+    """Return `pattern` if it is a valid regular expression. Raises ValueError."""
     try:
         _pattern_validator(pattern)
     except ValidationError as error:
         raise ValueError(
-            "not a regular expression of the kind that takes linear time (no look-around, no "
-            "back-references)"
+            "not a regular expression with linear running time (look-around and backreferences "
+            "are not supported)"
         ) from error
     return pattern
 

@@ -1,5 +1,5 @@
-"""A model is one file: `models/<name>.yaml` declares all there is to know about a model, and every
-service reads the same one.
+"""Model files: `models/<name>.yaml` declares everything about a model, and every service reads the
+same file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,18 +29,19 @@ Margin = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class BasePaths(FrozenModel):
-    """The model that versions are adapters of. Relative paths start from the folder of bases
-    (RATCHET_BASES).
+    """The base model that versions are adapters of.
+
+    Relative paths start from the folder of bases (RATCHET_BASES).
     """
 
     training: Annotated[
-        str, Field(description="a folder in the form of the transformers library, or a hub id")
+        str, Field(description="a folder in transformers format, or a Hugging Face Hub id")
     ]
-    serving: Annotated[str, Field(description="the same weights as GGUF")]
+    serving: Annotated[str, Field(description="a GGUF file of the same weights")]
 
 
 class CurationSettings(FrozenModel):
-    """What makes an example, and when a batch closes."""
+    """Rules for training examples and for closing a batch."""
 
     batch_size: Annotated[int, Field(ge=2, le=10_000)] = 50
     minimum_quality: Share = 0.6
@@ -50,21 +51,24 @@ class CurationSettings(FrozenModel):
     pool: Annotated[
         int | None,
         Field(
-            ge=2, le=100_000, description="wait for so many and choose the most informative of them"
+            ge=2,
+            le=100_000,
+            description="pool size: the batch takes the most informative of that many examples",
         ),
     ] = None
     longest_wait_hours: Annotated[
         FiniteFloat | None,
-        Field(gt=0, description="close a smaller batch when an example waits longer"),
+        Field(gt=0, description="close a smaller batch when an example has waited this long"),
     ] = None
     smallest_batch: Annotated[
-        int, Field(ge=1, description="examples that a batch closed for its age has at least")
+        int,
+        Field(ge=1, description="minimum size of a batch that is closed after longest_wait_hours"),
     ] = 10
     examples_per_user: Annotated[int, Field(ge=1)] = 5
     examples_per_conversation: Annotated[int, Field(ge=1)] = 5
     user_share: Annotated[
         FiniteFloat,
-        Field(gt=0, le=1, description="of the examples of share_window batches, at most, per user"),
+        Field(gt=0, le=1, description="maximum share of one user in share_window batches"),
     ] = 0.1
     share_window: Annotated[int, Field(ge=1, le=1000)] = 10
     newcomer_hours: Annotated[
@@ -74,7 +78,7 @@ class CurationSettings(FrozenModel):
 
 
 class LaneSettings(FrozenModel):
-    """One lane of training."""
+    """One training lane."""
 
     training: TrainingConfig = TrainingConfig()
     training_set: Annotated[
@@ -82,21 +86,21 @@ class LaneSettings(FrozenModel):
         Field(
             ge=1,
             le=20_000,
-            description="most examples of a run, new and replayed together; a larger batch is trained on "
-            "whole, alone",
+            description="maximum number of examples of a run, new and replayed together; a larger "
+            "batch is trained on whole, without replay",
         ),
     ] = 500
     replay_window: Annotated[int, Field(ge=0)] = 10_000
     rehearsal: Annotated[
         str | None,
         Field(
-            description="JSON Lines of {messages}; every run also learns the base's own answers to them, "
-            "against forgetting"
+            description="JSON Lines of {messages}; every run also trains on the base's own answers "
+            "to them, against forgetting"
         ),
     ] = None
     window: Annotated[
         TrainingWindow | None,
-        Field(description="when runs of this lane may begin; without one, always"),
+        Field(description="hours in which runs of this lane may start; default: always"),
     ] = None
 
 
@@ -104,50 +108,53 @@ AnswerMeasure = Literal["bleu", "chrf", "exact_match", "json_validity"]
 
 
 class DecidingMeasure(FrozenModel):
-    """How a measure of greedy answers takes part in the decision. The margin is in its own unit:
-    points of BLEU and chrF, else a share.
+    """Role of a measure of greedy answers in the gate's decision.
+
+    The margin is in the unit of the measure: points of BLEU and chrF, else a share.
     """
 
     margin: Annotated[
         FiniteFloat,
-        Field(ge=0, description="how much worse a candidate may be on held-out or golden"),
+        Field(ge=0, description="tolerated decline on the held-out or golden set"),
     ]
     promotes: Annotated[
         bool,
         Field(
-            description="whether evidence that it is better is enough; if so, it takes its part of the "
-            "error"
+            description="true if an improvement in this measure suffices for promotion; it then "
+            "takes its part of the error"
         ),
     ] = False
 
 
 class RewardHackingRule(FrozenModel):
-    """When rising reward of what is learned, while held-out does not follow, looks like reward
-    hacking.
+    """Thresholds of the reward hacking alarm.
+
+    Reward hacking is suspected when the reward of the learned examples rises while the held-out
+    score does not follow.
     """
 
     versions: Annotated[
         int,
-        Field(
-            ge=3, le=100, description="the newest evaluated candidates that the trend is taken over"
-        ),
+        Field(ge=3, le=100, description="number of the latest evaluated candidates in the trend"),
     ] = 4
     reward_rise: Annotated[
         FiniteFloat,
-        Field(gt=0, le=2, description="of the mean reward, over them, from which on it is rising"),
+        Field(gt=0, le=2, description="rise of the mean reward over them that counts as rising"),
     ] = 0.1
     held_out_gain: Annotated[
         FiniteFloat,
         Field(
-            description="nats per answer token, summed over them, up to which held-out is flat or falling"
+            description="gain on held-out over them, in nats per answer token, up to which it "
+            "counts as flat or falling"
         ),
     ] = 0.0
-    blocks: Annotated[bool, Field(description="whether it stops promotion, or is only told")] = True
+    blocks: Annotated[bool, Field(description="block promotion; if false, only report")] = True
 
 
 class GateSettings(FrozenModel):
-    """The sets and margins by which a candidate is judged. Margins are nats of mean log-likelihood
-    per answer token.
+    """Evaluation sets and margins of the gate.
+
+    Margins are nats of mean log-likelihood per answer token.
     """
 
     confidence: Annotated[FiniteFloat, Field(gt=0.5, lt=1)] = 0.95
@@ -157,7 +164,8 @@ class GateSettings(FrozenModel):
     harm_margin: Margin = 0.02
     retention_margin: Margin = 0.5
     golden: Annotated[
-        str | None, Field(description="JSON Lines of {messages, answer}, beside the model file")
+        str | None,
+        Field(description="JSON Lines of {messages, answer}, relative to the model file's folder"),
     ] = None
     retention: Annotated[
         str | None,
@@ -172,57 +180,56 @@ class GateSettings(FrozenModel):
         Field(
             ge=0,
             le=1000,
-            description="examples of held-out and of golden that are answered, at most, each",
+            description="maximum number of held-out and of golden examples that are answered, each",
         ),
     ] = 8
     answer_tokens: Annotated[
-        int, Field(ge=1, le=4096, description="of an answer that is measured, at most")
+        int, Field(ge=1, le=4096, description="maximum length of a measured answer in tokens")
     ] = 48
     deciding: Annotated[
         Mapping[AnswerMeasure, DecidingMeasure],
-        Field(description="the measures of answers that decide beside the log-likelihood"),
+        Field(description="answer measures that take part in the decision besides log-likelihood"),
     ] = {}
     tripwire: RewardHackingRule = RewardHackingRule()
 
     @model_validator(mode="after")
-    def _has_answers_to_decide_by(self) -> Self:
+    def _answers_suffice(self) -> Self:
         if self.deciding and not self.answered:
             raise ValueError(
-                f"deciding: {', '.join(self.deciding)} needs answers, and `answered` is 0"
+                f"deciding: {', '.join(self.deciding)} needs answers; raise `answered` above 0"
             )
         promoting = [name for name, deciding in self.deciding.items() if deciding.promotes]
         if promoting and self.answered < self.minimum_examples:
             raise ValueError(
-                f"deciding: {', '.join(promoting)} cannot promote while `answered` is less "
-                "than `minimum_examples`"
+                f"deciding: {', '.join(promoting)} cannot promote; raise `answered` to at least "
+                "`minimum_examples`"
             )
         return self
 
 
 class DeployTarget(FrozenModel):
-    """Where the champion is served."""
+    """A server or folder that the champion is deployed to."""
 
     kind: Literal["llamacpp", "ollama", "folder"]
     location: Annotated[
         str | None,
         Field(
-            description="a URL, or a folder; without one, the URL that RATCHET_SERVING or RATCHET_OLLAMA "
-            "names"
+            description="a URL or a folder; default: the URL in RATCHET_SERVING or RATCHET_OLLAMA"
         ),
     ] = None
 
 
 class RetentionSettings(FrozenModel):
-    """Which adapters stay in the object store, beside those that always do: what an alias names,
-    what a target serves, and every version that ever was champion.
+    """Which adapters stay in the object store.
+
+    Adapters that an alias names or a target serves, and those of every version that ever was
+    champion, always stay.
     """
 
-    versions: Annotated[int, Field(ge=1, description="so many newest versions stay")] = 20
+    versions: Annotated[int, Field(ge=1, description="number of newest versions that stay")] = 20
     days: Annotated[
         FiniteFloat,
-        Field(
-            ge=0, description="what a run left stays for so long after its end, whatever came of it"
-        ),
+        Field(ge=0, description="days that an adapter stays after its run, whatever the outcome"),
     ] = 30.0
 
 
@@ -241,47 +248,49 @@ class ModelFile(FrozenModel):
     canary: Annotated[
         CanarySettings | None,
         Field(
-            description="how what the gate promotes is tried on some users first; without it, it is "
+            description="canary rollout of candidates that pass the gate; without it, they are "
             "promoted at once"
         ),
     ] = None
     deploy: tuple[DeployTarget, ...] = ()
     retention: Annotated[
-        RetentionSettings | None, Field(description="which adapters stay; without it, all of them")
+        RetentionSettings | None, Field(description="which adapters stay; default: all of them")
     ] = None
 
     @field_validator("lanes", mode="before")
     @classmethod
-    def _training_knows_its_lane(cls, lanes: Any) -> Any:
-        """A configuration's ranges and defaults are those of the lane under which it stands."""
+    def _fill_in_lane(cls, lanes: Any) -> Any:
+        """Fill in the lane, which sets the ranges and defaults of its training configuration."""
         if not isinstance(lanes, Mapping):
             return lanes
         return {lane: _in_lane(lane, settings) for lane, settings in lanes.items()}
 
     @field_validator("lanes")
     @classmethod
-    def _no_training_of_another_lane(
+    def _training_matches_lane(
         cls, lanes: Mapping[Lane, LaneSettings]
     ) -> Mapping[Lane, LaneSettings]:
         for lane, settings in lanes.items():
             if settings.training.lane != lane:
-                found = settings.training.lane
                 raise PydanticCustomError(
-                    "another_lane", f"the training of the lane {lane} says that its lane is {found}"
+                    "another_lane",
+                    f"training of lane {lane} has lane: {settings.training.lane}; remove the key",
                 )
         return lanes
 
     @property
     def digest(self) -> Digest:
-        """What the file says, in short; in every event that it decided."""
+        """Digest of the content; every event that this file decided carries it."""
         return digest_of(canonical_json(self.model_dump(mode="json")))
 
     def shard_of(self, user: str | None, conversation: str | None, answer: str) -> int:
-        """The shard of a piece of feedback: by user, else by conversation, else by the answer."""
+        """Return the shard of a piece of feedback: by user, else by conversation, else by the
+        answer.
+        """
         return int(hash_fraction("shard", user or conversation or answer) * self.shards)
 
     def key_of(self, shard: int) -> str:
-        """The key of a shard's records: the model's name alone while it has one shard."""
+        """Return the record key of a shard: the model's name alone when it has one shard."""
         return self.model if self.shards == 1 else f"{self.model}#{shard}"
 
 
@@ -296,7 +305,7 @@ def _in_lane(lane: Any, settings: Any) -> Any:
 
 
 class RegressionPrompt(FrozenModel):
-    """A prompt with what its answer must or must not contain."""
+    """A prompt with strings that its answer must or must not contain."""
 
     messages: tuple[Message, ...]
     must_contain: tuple[str, ...] = ()
@@ -304,51 +313,56 @@ class RegressionPrompt(FrozenModel):
 
 
 class GoldenExample(FrozenModel):
-    """A prompt with the answer that is right."""
+    """A prompt with its reference answer."""
 
     messages: tuple[Message, ...]
     answer: str
 
 
 class Prompt(FrozenModel):
-    """A prompt whose answer is the base's own."""
+    """A prompt whose reference answer is generated by the base model."""
 
     messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True)
 class Models:
-    """The declared models, and the folder that paths in their files start from."""
+    """The declared models, and the folder that paths in their files are relative to."""
 
     files: Mapping[str, ModelFile]
     folder: Path
 
     def get(self, model: str) -> ModelFile:
-        """Raises UnknownModel when no file declares it."""
+        """Return the file of a model. Raises UnknownModel when no file declares it."""
         try:
             return self.files[model]
         except KeyError:
             raise UnknownModel(model) from None
 
     def golden(self, model: str) -> list[GoldenExample]:
-        """The golden set of a model, empty when it has none. Raises ModelFileError naming file and
-        line.
+        """Read the golden set of a model; empty when it has none.
+
+        Raises ModelFileError with file and line.
         """
         return _lines(self.folder, self.get(model).gate.golden, GoldenExample)
 
     def rehearsal(self, model: str, lane: Lane) -> list[Prompt]:
+        """Read the rehearsal prompts of a lane; empty when it has none. Raises ModelFileError."""
         return _lines(self.folder, self.get(model).lanes[lane].rehearsal, Prompt)
 
     def regression_set(self, model: str) -> list[Prompt]:
+        """Read the gate's regression set; empty without one. Raises ModelFileError."""
         return _lines(self.folder, self.get(model).gate.retention, Prompt)
 
     def regression_prompts(self, model: str) -> list[RegressionPrompt]:
+        """Read the gate's regression prompts; empty when there are none. Raises ModelFileError."""
         return _lines(self.folder, self.get(model).gate.canaries, RegressionPrompt)
 
 
 def load_models(folder: Path) -> Models:
-    """Every model file of a folder. Raises ModelFileError naming file, line and field, and when
-    there is none.
+    """Load every model file of a folder.
+
+    Raises ModelFileError with file, line and field, and when the folder has no model file.
     """
     paths = sorted(folder.glob("*.yaml"))
     if not paths:
@@ -360,7 +374,7 @@ def load_models(folder: Path) -> Models:
 
 
 def load_model(path: Path) -> ModelFile:
-    """One model file; its name is the model's."""
+    """Load one model file; the file name has to match the model's name. Raises ModelFileError."""
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -379,14 +393,14 @@ def load_model(path: Path) -> ModelFile:
         raise ModelFileError("\n".join(problems)) from error
     if model.model != path.stem:
         raise ModelFileError(
-            f"{path}:{_line_of(tree, ('model',))}: model: {model.model!r} must be named as "
-            f"its file is, {path.stem!r}"
+            f"{path}:{_line_of(tree, ('model',))}: model: {model.model!r} must match the name of "
+            f"its file, {path.stem!r}"
         )
     return model
 
 
 def _line_of(node: yaml.Node | None, location: Iterable[str | int]) -> int:
-    """The line of the innermost node on the way to `location`, counted from 1."""
+    """Return the line, counted from 1, of the innermost node on the path to `location`."""
     line = node.start_mark.line + 1 if node else 1
     for step in location:
         if isinstance(node, yaml.MappingNode):

@@ -1,4 +1,4 @@
-"""When a champion is called worse in live use, and what the registry does then by itself."""
+"""Settings of the live monitor: when a champion counts as worse, and how the registry reacts."""
 
 from typing import Annotated, Self
 
@@ -8,47 +8,52 @@ from shared.events import FrozenModel
 
 
 class MonitorSettings(FrozenModel):
-    """How the champion is watched in live use, and what happens when it does worse than the version
-    before it.
+    """Rules for comparing the champion in live use with the version before it, and for rolling
+    back.
     """
 
-    acts: Annotated[
-        bool, Field(description="whether the registry rolls back by itself, or only tells")
-    ] = True
+    acts: Annotated[bool, Field(description="roll back automatically; if false, only report")] = (
+        True
+    )
     error: Annotated[
         FiniteFloat,
         Field(
             gt=0,
             lt=0.5,
-            description="how often, at most, a version that is not worse is taken for worse",
+            description="maximum probability of calling a version worse that is not (type I error)",
         ),
     ] = 0.02
     tolerated_drop: Annotated[
-        FiniteFloat, Field(ge=0, lt=2, description="of the mean reward, that is not called worse")
+        FiniteFloat,
+        Field(ge=0, lt=2, description="drop of the mean reward that does not count as worse"),
     ] = 0.0
     minimum_rewards: Annotated[
-        int, Field(ge=2, le=1000, description="of either version, before anything is said")
+        int, Field(ge=2, le=1000, description="rewards of either version before any decision")
     ] = 30
     most_rewards: Annotated[
         int,
         Field(
-            ge=2, le=100_000, description="the first ones of a version that are kept and looked at"
+            ge=2,
+            le=100_000,
+            description="the first rewards of a version that are stored and tested",
         ),
     ] = 2000
-    rewards_per_user: Annotated[int, Field(ge=1, description="that count, for each version")] = 5
+    rewards_per_user: Annotated[
+        int, Field(ge=1, description="rewards of one user that count, per version")
+    ] = 5
     rollbacks_per_day: Annotated[
         int,
         Field(
             ge=1,
             le=100,
-            description="by itself; the last of them puts the model on hold until an operator lifts it",
+            description="automatic rollbacks; the last one puts the model on hold",
         ),
     ] = 2
 
     @model_validator(mode="after")
-    def _keeps_enough(self) -> Self:
+    def _rewards_suffice(self) -> Self:
         if self.most_rewards < self.minimum_rewards:
             raise ValueError(
-                "most_rewards: less than minimum_rewards, so nothing would ever be said"
+                "most_rewards: expected at least minimum_rewards, or no decision is possible"
             )
         return self

@@ -1,4 +1,6 @@
-"""What is taken out of a model's feedback before it is stored: a part of the model's file."""
+"""Redaction policy of a model file: personal data that is removed from feedback before it is
+stored.
+"""
 
 import re
 from typing import Annotated, Literal
@@ -17,7 +19,7 @@ PERSONAL_DATA_KINDS: tuple[PersonalDataKind, ...] = (
     "secret",
 )
 
-# Every region that has telephone numbers, as the library `phonenumbers` knows them. Held here so
+# Every region with telephone numbers in the library `phonenumbers`. Listed here so
 # that every process can check a model file without that library.
 REGIONS = frozenset(
     re.findall(
@@ -37,36 +39,36 @@ REGIONS = frozenset(
 )
 
 
-def _known(region: str) -> str:
+def _validate_region(region: str) -> str:
     if region not in REGIONS:
         raise ValueError(
-            "expected the two capital letters of a country (ISO 3166-1), such as US or GB"
+            "expected a two-letter country code (ISO 3166-1) in capitals, such as US or GB"
         )
     return region
 
 
-Region = Annotated[str, AfterValidator(_known)]
+Region = Annotated[str, AfterValidator(_validate_region)]
 
 
 class RedactionPolicy(FrozenModel):
-    """Which personal data is replaced by placeholders."""
+    """Kinds of personal data that are replaced by placeholders."""
 
-    kinds: Annotated[tuple[PersonalDataKind, ...], Field(description="none turns it off")] = (
-        PERSONAL_DATA_KINDS
-    )
+    kinds: Annotated[
+        tuple[PersonalDataKind, ...], Field(description="an empty list turns redaction off")
+    ] = PERSONAL_DATA_KINDS
     regions: Annotated[
         tuple[Region, ...],
         Field(
-            description="whose telephone numbers are found without a leading +, first match first"
+            description="regions of telephone numbers without a leading +, in order of precedence"
         ),
     ] = ("US", "GB", "DE", "FR")
     names: Annotated[
-        bool, Field(description="people and places as well; needs the extra `presidio`")
+        bool, Field(description="also redact people and places; needs the extra `presidio`")
     ] = False
 
     @property
     def summary(self) -> str:
-        """The policy in a line."""
+        """The policy in one line."""
         kinds = [*self.kinds, *(["names"] if self.names else [])]
         regions = f" (phones of {', '.join(self.regions)})" if "phone" in self.kinds else ""
         return f"redacts {', '.join(kinds) or 'nothing'}{regions}"

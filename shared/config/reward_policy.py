@@ -1,4 +1,4 @@
-"""How a model's feedback is rewarded: a part of the model's file."""
+"""Reward policy of a model file."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ Weight = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class ActionRewards(FrozenModel):
-    """What each thing that a person does with an answer says about it."""
+    """Reward of each user action on an answer."""
 
     thumbs_up: Reward = 1.0
     thumbs_down: Reward = -1.0
@@ -21,30 +21,28 @@ class ActionRewards(FrozenModel):
 
 
 class RewardPolicy(FrozenModel):
-    """Weights of a reward's parts, what actions are worth, and the format that answers must have."""
+    """Weights of a reward's parts, the reward of each action, and the required answer format."""
 
     name: str = "default"
     version: Annotated[int, Field(ge=1)] = 1
     validation: Weight = 1.0
     action: Weight = 1.0
-    correction: Annotated[Weight | None, Field(description="without one, the weight of action")] = (
-        None
-    )
+    correction: Annotated[Weight | None, Field(description="default: the weight of action")] = None
     rules: Weight = 0.5
     actions: ActionRewards = ActionRewards()
     format: Annotated[
         Literal["json"] | None,
-        Field(description="json: an answer is a JSON object and nothing else"),
+        Field(description="json: the answer has to be a JSON object"),
     ] = None
     json_schema: Annotated[
         Annotated[Mapping[str, JsonValue], AfterValidator(checked_schema)] | None,
-        Field(description="an answer is JSON that this JSON Schema allows"),
+        Field(description="JSON Schema that the answer has to satisfy"),
     ] = None
     pattern: Annotated[
         Annotated[str, AfterValidator(checked_pattern)] | None,
         Field(
-            description="an answer has a place where this regular expression matches; ^ and $ tie it to "
-            "the whole"
+            description="regular expression that has to match a part of the answer; ^ and $ anchor "
+            "it to the whole"
         ),
     ] = None
 
@@ -54,21 +52,21 @@ class RewardPolicy(FrozenModel):
 
     @property
     def summary(self) -> str:
-        """The policy in a line."""
+        """The policy in one line."""
         weights = {
             "validation": self.validation,
             "action": self.action,
             "correction": self.correction_weight,
             "rules": self.rules,
         }
-        demands = {
+        requirements = {
             "JSON": self.format or self.json_schema,
             "a JSON Schema": self.json_schema,
             "a pattern": self.pattern,
         }
-        demanded = [demand for demand, given in demands.items() if given]
-        weighed = ", ".join(f"{part} {weight:g}" for part, weight in weights.items())
+        required = [name for name, value in requirements.items() if value]
+        weighted = ", ".join(f"{part} {weight:g}" for part, weight in weights.items())
         return (
-            f"reward policy {self.name} v{self.version} ({weighed}; format: "
-            f"{' and '.join(demanded) or 'any'})"
+            f"reward policy {self.name} v{self.version} ({weighted};  format: "
+            f"{' and '.join(required) or 'any'})"
         )

@@ -1,7 +1,7 @@
 """Settings: environment variables with the prefix RATCHET_, read once at start, frozen.
 
-A service derives its own from `ServiceSettings`; `read` turns a wrong value into an error that
-names the variable.
+A service derives its own class from `ServiceSettings`; `read_settings` turns an invalid value into
+an error that names the variable.
 """
 
 from pathlib import Path
@@ -19,52 +19,53 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class KafkaSettings(BaseSettings):
-    """How to reach brokers that want TLS; what services and commands read alike."""
+    """TLS and SASL settings of Kafka clients, read by services and commands alike."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     kafka_ca: Annotated[
         Path | None,
-        Field(description="a PEM file: who signs the certificates of the brokers; turns TLS on"),
+        Field(description="PEM file with the CA certificates of the brokers; turns TLS on"),
     ] = None
     kafka_certificate: Annotated[
         Path | None,
-        Field(description="a PEM file: the certificate that Kafka knows this client by"),
+        Field(description="PEM file with the client certificate"),
     ] = None
     kafka_key: Annotated[
-        Path | None, Field(description="a PEM file: the key of that certificate, not encrypted")
+        Path | None,
+        Field(description="PEM file with the unencrypted key of the client certificate"),
     ] = None
     kafka_username: Annotated[
         str | None,
-        Field(min_length=1, description="the SCRAM-SHA-512 user that Kafka knows this client by"),
+        Field(min_length=1, description="SCRAM-SHA-512 user name"),
     ] = None
     kafka_password_file: Annotated[
-        Path | None, Field(description="a file that holds that user's password")
+        Path | None, Field(description="file that contains the password of that user")
     ] = None
 
 
 class ServiceSettings(KafkaSettings):
-    """What every service reads."""
+    """Settings that every service reads."""
 
     bootstrap_servers: Annotated[
-        str, Field(description="Kafka brokers, host:port with commas between them")
+        str, Field(description="Kafka brokers, host:port, separated by commas")
     ] = "127.0.0.1:9092"
     object_store: Annotated[
-        str, Field(description="where snapshots and adapters lie: a folder or an fsspec URL")
+        str, Field(description="storage of snapshots and adapters: a folder or an fsspec URL")
     ] = ".ratchet/objects"
-    models: Annotated[Path, Field(description="the folder of model files")] = Path("models")
+    models: Annotated[Path, Field(description="folder of the model files")] = Path("models")
     bases: Annotated[
-        Path, Field(description="the folder that relative paths of base models start from")
+        Path, Field(description="folder that relative paths of base models start from")
     ] = Path(".ratchet/bases")
     http_host: Annotated[
-        str, Field(description="the address that health and metrics listen on")
+        str, Field(description="address that the health and metrics server listens on")
     ] = "127.0.0.1"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Field(description="the least severe line to log"),
+        Field(description="lowest severity that is logged"),
     ] = "info"
     log_format: Annotated[
-        Literal["text", "json"], Field(description="lines for people or for machines")
+        Literal["text", "json"], Field(description="log format: text for people, json for machines")
     ] = "text"
     traces: TracesEndpoint = None
 
@@ -73,8 +74,9 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def read_settings(settings_type: type[S]) -> S:
-    """The settings of this process. Raises SettingsError with the variable's name and what was
-    expected.
+    """Read the settings of this process.
+
+    Raises SettingsError with the variable's name and the expected value.
     """
     try:
         return settings_type()

@@ -1,4 +1,4 @@
-"""How a lane trains: one frozen value, checked against the ranges of its lane when it is made."""
+"""Training configuration of a lane: one frozen value, validated against the lane's ranges."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, get_args
@@ -10,7 +10,7 @@ from shared.events.hyperparameters import ATTENTION_PROJECTIONS, Configuration, 
 
 
 class Range(NamedTuple):
-    """Both ends are allowed."""
+    """An inclusive range."""
 
     minimum: float
     maximum: float
@@ -47,12 +47,11 @@ LANE_RANGES: Mapping[Lane, Mapping[str, Range]] = {
         **COMMON_RANGES,
     },
 }
-"""What each number of a lane's configuration may be."""
+"""Valid range of each number in a lane's configuration."""
 
 LANE_DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
     "adaptive": {},
-    # A lineage that begins anew knows nothing of what the adaptive lane has learned, hence the
-    # replay.
+    # A fresh lineage has learned nothing from the adaptive lane, hence the replay.
     "master": {
         "rank": 16,
         "alpha": 32,
@@ -65,36 +64,37 @@ LANE_DEFAULTS: Mapping[Lane, Mapping[str, Any]] = {
         "lineage": "fresh",
     },
 }
-"""Where a lane's defaults differ from those that `Configuration` names, which suit 50 new examples
-with a replay of as many.
+"""Defaults of a lane that differ from those of `Configuration`.
+
+The defaults of `Configuration` suit 50 new examples with a replay of as many.
 """
 
 
 class TrainingConfig(Configuration):
-    """A configuration to train with: what is left out has its lane's default, and every number is
-    in its lane's range.
+    """A validated training configuration.
 
+    Omitted values get the default of their lane; every number has to be in the range of its lane.
     ValidationError names field, value, range and lane.
     """
 
-    targets: Annotated[
-        tuple[str, ...], Field(min_length=1, description="projections that are adapted")
-    ] = ATTENTION_PROJECTIONS
+    targets: Annotated[tuple[str, ...], Field(min_length=1, description="adapted projections")] = (
+        ATTENTION_PROJECTIONS
+    )
     layers: Annotated[
         int | None,
         Field(
             ge=1,
-            description="how many decoder layers are adapted, the last ones; all where not said",
+            description="number of adapted decoder layers, from the last; default: all",
         ),
     ] = None
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_lane(cls, said: Any) -> Any:
-        if not isinstance(said, Mapping):
-            return said
-        lane = said.get("lane", "adaptive")
-        filled = {**LANE_DEFAULTS[lane], **said} if lane in get_args(Lane) else dict(said)
+    def _defaults_of_the_lane(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        lane = values.get("lane", "adaptive")
+        filled = {**LANE_DEFAULTS[lane], **values} if lane in get_args(Lane) else dict(values)
         if filled.get("quantisation") == "nf4":
             filled.setdefault("gradient_checkpointing", True)
         return filled

@@ -1,4 +1,4 @@
-"""The hours in which a lane's runs may begin."""
+"""Training window: the hours of the day in which runs of a lane may start."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
@@ -13,22 +13,24 @@ from shared.events import FrozenModel
 DAY = timedelta(days=1)
 
 
-def _no_number(said: Any) -> Any:
-    """YAML reads 22:00 without quotes as a number of minutes."""
-    if isinstance(said, int):
+def _no_number(value: Any) -> Any:
+    """Reject integers: YAML reads 22:00 without quotes as a number of minutes."""
+    if isinstance(value, int):
         raise PydanticCustomError(
             "string_type", "Input should be a valid string: write the time in quotes"
         )
-    return said
+    return value
 
 
 WallTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$"), BeforeValidator(_no_number)]
 
 
 class TrainingWindow(FrozenModel):
-    """Open while a clock on the wall of `zone` shows a time from `from` up to, and not including,
-    `to`; over midnight where `to` is the earlier. It is the wall that counts when clocks change: an
-    hour that is skipped is not there, one that comes twice counts twice.
+    """Open from local time `from` up to, but not including, `to` in `zone`; crosses midnight when
+    `to` is the earlier of the two.
+
+    Local wall-clock time counts when clocks change: a skipped hour does not exist, a repeated hour
+    counts twice.
     """
 
     model_config = ConfigDict(
@@ -38,7 +40,7 @@ class TrainingWindow(FrozenModel):
     opens: Annotated[WallTime, Field(alias="from", description="hours and minutes, in quotes")]
     closes: Annotated[WallTime, Field(alias="to", description="hours and minutes, in quotes")]
     zone: Annotated[
-        str, Field(description="a name of the time zone database, as Europe/Berlin")
+        str, Field(description="name in the time zone database, such as Europe/Berlin")
     ] = "UTC"
 
     @field_validator("zone")
@@ -46,13 +48,10 @@ class TrainingWindow(FrozenModel):
     def _zone_is_known(cls, zone: str) -> str:
         try:
             ZoneInfo(zone)
-        except (
-            KeyError,
-            ValueError,
-            OSError,
-        ):  # a folder of the database, as "Europe", is an OSError
+        except (KeyError, ValueError, OSError):  # OSError: a folder of the database, like "Europe"
             raise PydanticCustomError(
-                "zone", f"{zone!r} is no time zone of the database (as Europe/Berlin)"
+                "zone",
+                f"expected a name of the time zone database, such as Europe/Berlin, found {zone!r}",
             ) from None
         return zone
 
@@ -61,18 +60,23 @@ class TrainingWindow(FrozenModel):
         if self.opens == self.closes:
             raise PydanticCustomError(
                 "never_open",
-                "from and to are the same: leave the window out where runs may begin at any time",
+                "from and to are equal: omit the window if runs may start at any time",
             )
         return self
 
     def is_open(self, now: datetime) -> bool:
-        shown = now.astimezone(ZoneInfo(self.zone)).time()
+        """Return whether the window is open at `now`."""
+        local_time = now.astimezone(ZoneInfo(self.zone)).time()
         opens, closes = time.fromisoformat(self.opens), time.fromisoformat(self.closes)
-        return opens <= shown < closes if opens < closes else shown >= opens or shown < closes
+        return (
+            opens <= local_time < closes
+            if opens < closes
+            else local_time >= opens or local_time < closes
+        )
 
     def next_open(self, now: datetime) -> datetime:
-        """The first moment from `now` on, in UTC, at which the window is open; `now` itself while
-        it is.
+        """Return the first moment from `now` on, in UTC, at which the window is open; `now` itself
+        if it is.
         """
         now = now.astimezone(UTC)
         if self.is_open(now):
@@ -80,14 +84,13 @@ class TrainingWindow(FrozenModel):
         return min(moment for moment in self._turns(now) if moment > now and self.is_open(moment))
 
     def _turns(self, now: datetime) -> Iterator[datetime]:
-        """Every moment of the next days at which the window can open: when the wall shows `from`,
+        """Yield every moment of the next days at which the window can open: at local time `from`,
         and when clocks change.
         """
         zone = ZoneInfo(self.zone)
         opens = time.fromisoformat(self.opens)
-        for days in range(
-            -1, 4
-        ):  # two changes of the clock within three days are not known of any zone
+        # No zone has two changes of the clock within three days.
+        for days in range(-1, 4):
             date = (now.astimezone(zone) + days * DAY).date()
             for fold in (0, 1):
                 yield datetime.combine(date, opens.replace(fold=fold), zone).astimezone(UTC)
@@ -95,8 +98,8 @@ class TrainingWindow(FrozenModel):
 
 
 def _change(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
-    """The first whole second at which the clocks of a zone show their offset at `after`, where a
-    change lies between; else `after`.
+    """Return the first whole second at which the zone has its offset at `after`, if the offset
+    changes in between; else `after`.
     """
     target = after.astimezone(zone).utcoffset()
     if before.astimezone(zone).utcoffset() == target:

@@ -1,8 +1,8 @@
-"""The events, in the order of the flow. Frozen, in the past tense; each names the ids that led to
-it.
+"""Event contracts, in the order of the flow: frozen, in the past tense; each refers to the events
+that led to it.
 
-`FeedbackReceived` and `UserForgotten` are written by strangers and ignore fields that they do not
-know; in all others an unknown field is an error.
+`FeedbackReceived` and `UserForgotten` are written by applications and ignore unknown fields; in all
+others an unknown field is an error.
 """
 
 from shared.events.base import (

@@ -1,4 +1,4 @@
-"""What every event carries, and the values that several of them have."""
+"""Base classes of events, and field types that several of them use."""
 
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar
@@ -26,23 +26,21 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class FrozenModel(BaseModel):
-    """A part of an event: frozen, no unknown fields."""
+    """Base of value objects: immutable, unknown fields are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Event(FrozenModel):
-    """What every event carries: an id that is the same whenever the same thing is said again, and
-    when it happened.
-    """
+    """Fields of every event: a deterministic id and the time of the event."""
 
     schema_version: ClassVar[int] = 1
 
     event_id: Annotated[
-        Id, Field(description="the same whenever the same thing is said again: it counts once")
+        Id, Field(description="unique id; an event that is sent again keeps its id and counts once")
     ]
     occurred_at: Annotated[
-        Moment, Field(description="when it happened (RFC 3339, with its offset from UTC)")
+        Moment, Field(description="time of the event (RFC 3339, with UTC offset)")
     ]
 
     @classmethod
@@ -52,17 +50,17 @@ class Event(FrozenModel):
 
 
 class Position(FrozenModel):
-    """A place in a log."""
+    """The position of a record in a topic."""
 
     topic: Annotated[str, Field(description="the topic's name")]
-    partition: Annotated[Count, Field(description="counted from 0")]
-    offset: Annotated[Count, Field(description="the place in the partition")]
+    partition: Annotated[Count, Field(description="partition number, from 0")]
+    offset: Annotated[Count, Field(description="offset in the partition")]
 
 
 class Artefact(FrozenModel):
     """An object in the object store and the digest of its bytes (of its manifest, for a folder)."""
 
-    uri: Annotated[str, Field(description="its key in the object store")]
+    uri: Annotated[str, Field(description="key in the object store")]
     digest: Annotated[
-        Digest, Field(description="of the object's bytes; of its manifest, for a folder")
+        Digest, Field(description="digest of the object's bytes; of its manifest, for a folder")
     ]

@@ -1,4 +1,4 @@
-"""What people and checks say of answers, and what it is worth.
+"""Feedback events: ratings of answers, and their reward.
 
 applications ──▶ feedback.received ──▶ feedback ──▶ feedback.scored ──▶ dataset
 """
@@ -33,7 +33,7 @@ FeedbackType = Literal[
 ]
 
 
-# What `_correction_has_a_text` checks, in the words of JSON Schema.
+# The rule of `_correction_has_a_text` in JSON Schema.
 _CORRECTION: JsonDict = {
     "if": {"properties": {"feedback_type": {"const": "correction"}}, "required": ["feedback_type"]},
     "then": {
@@ -44,64 +44,59 @@ _CORRECTION: JsonDict = {
 
 
 class Message(FrozenModel):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    role: Annotated[Literal["system", "user", "assistant", "tool"], Field(description="who speaks")]
-    content: Annotated[str, Field(description="what is said")]
+    role: Annotated[
+        Literal["system", "user", "assistant", "tool"], Field(description="role of the author")
+    ]
+    content: Annotated[str, Field(description="text of the message")]
 
 
 class FeedbackReceived(Event):
-    """What a person or a check said about one answer."""
+    """Feedback of a user or of an automatic check on one answer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=_CORRECTION)
 
-    model: Annotated[
-        Name, Field(description="the model's name, as its file in `models/` is called")
-    ]
+    model: Annotated[Name, Field(description="name of the model, as in its file in `models/`")]
     model_version: Annotated[
         Id | None,
-        Field(
-            description="which version answered; by it the registry watches how versions do in use"
-        ),
+        Field(description="version that gave the answer; the live monitor compares versions by it"),
     ] = None
     input: Annotated[
         Annotated[str, Field(min_length=1)] | Annotated[tuple[Message, ...], Field(min_length=1)],
         Field(description="the prompt, or the conversation up to the answer"),
     ]
     output: Annotated[str, Field(description="the answer")]
-    feedback_type: Annotated[
-        FeedbackType, Field(description="what was done or said about the answer")
-    ]
-    validation_score: Annotated[Share | None, Field(description="what an automatic check gave")] = (
+    feedback_type: Annotated[FeedbackType, Field(description="kind of feedback")]
+    validation_score: Annotated[Share | None, Field(description="result of an automatic check")] = (
         None
     )
     corrected_output: Annotated[
         Annotated[str, Field(min_length=1)] | None,
-        Field(description="what the answer should have been; required for `correction`"),
+        Field(description="the corrected answer; required for `correction`"),
     ] = Field(default=None, validate_default=True)
-    user_id: Annotated[Id | None, Field(description="who says so")] = None
-    conversation_id: Annotated[
-        Id | None, Field(description="the conversation that the answer belongs to")
-    ] = None
+    user_id: Annotated[Id | None, Field(description="author of the feedback")] = None
+    conversation_id: Annotated[Id | None, Field(description="conversation of the answer")] = None
     response_id: Annotated[
-        Id | None, Field(description="the answer itself, where it is judged from several sides")
+        Id | None,
+        Field(description="id of the answer, to combine several pieces of feedback on it"),
     ] = None
     tags: Annotated[
-        dict[str, str] | None, Field(description="whatever else the application knows")
+        dict[str, str] | None, Field(description="further labels of the application")
     ] = None
 
     @field_validator("corrected_output")
     @classmethod
-    def _correction_has_a_text(cls, said: str | None, info: ValidationInfo) -> str | None:
-        if said is None and info.data.get("feedback_type") == "correction":
+    def _correction_has_a_text(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is None and info.data.get("feedback_type") == "correction":
             raise ValueError("corrected_output is required when feedback_type is 'correction'")
-        return said
+        return text
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation up to the answer; a plain string counts as one turn of the user."""
+        """The conversation up to the answer; a plain string counts as one user message."""
         return (
             (Message(role="user", content=self.input),)
             if isinstance(self.input, str)
@@ -110,84 +105,81 @@ class FeedbackReceived(Event):
 
     @property
     def key(self) -> str:
-        """What feedback goes out under: that of one conversation, or else of one user, stays in
-        order.
-        """
+        """Record key that keeps the feedback of one conversation, or else of one user, in order."""
         return self.conversation_id or self.user_id or self.event_id
 
 
 class UserForgotten(Event):
-    """A user's feedback shall be used no more: that on `model`, or on every model where none is
-    named. `user_id` is the one that the user's feedback came with; `reason` is kept and shown, so
-    it should not say who the user is.
+    """A request to erase a user's feedback on `model`, or on every model if none is given.
+    `user_id` is the id in the user's feedback; `reason` is stored and displayed, so it should not
+    identify the user.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    user_id: Annotated[Id, Field(description="the id that the user's feedback came with")]
+    user_id: Annotated[Id, Field(description="user id in the user's feedback")]
     model: Annotated[
         Name | None,
-        Field(description="only what was said of this model; of every model where it is left out"),
+        Field(description="restricts the request to one model; default: every model"),
     ] = None
     reason: Annotated[
         Annotated[str, Field(max_length=2000)] | None,
-        Field(description="why; it is kept and shown, so it should not say who the user is"),
+        Field(description="reason; stored and displayed, so it should not identify the user"),
     ] = None
 
 
 class RewardPart(FrozenModel):
-    """One named reason for a reward, worth `value` and counting `weight`. `reason` says what
-    decided, where the value alone does not.
+    """One named part of a reward, with its `value` and `weight`. `reason` explains the value where
+    it is not obvious.
     """
 
     name: Annotated[
         str,
-        Field(description="which part of the policy it is; no two parts of a reward have the same"),
+        Field(description="part of the policy; unique within a reward"),
     ]
-    value: Annotated[Reward, Field(description="what this part alone would give")]
-    weight: Annotated[FiniteFloat, Field(ge=0, description="how much it counts")]
+    value: Annotated[Reward, Field(description="reward of this part alone")]
+    weight: Annotated[FiniteFloat, Field(ge=0, description="weight of the part")]
     reason: Annotated[
-        str | None, Field(description="what decided, where the value alone does not say")
+        str | None, Field(description="explanation, where the value alone is not clear")
     ] = None
 
 
 class PolicyRef(FrozenModel):
-    """The reward policy that decided."""
+    """The reward policy that was applied."""
 
-    name: Annotated[str, Field(description="the policy's name in the model file")]
-    version: Annotated[int, Field(description="the version that it has there")]
+    name: Annotated[str, Field(description="name of the policy in the model file")]
+    version: Annotated[int, Field(description="version of the policy in the model file")]
 
 
 def feedback_id_of(source: str, event_id: str) -> str:
-    """What a received event is called from here on: the application's id, with the CloudEvents
-    source where there was one.
+    """Return the id of received feedback within Ratchet: the event id, prefixed with the
+    CloudEvents source if it has one.
     """
     return f"{source}|{event_id}" if source else event_id
 
 
 class FeedbackScored(FeedbackReceived):
-    """Feedback with its worth. `event_id` is the feedback's own; with `source` it is unique. Each
-    part has a name of its own; `reward` is what `shared.reward.mean_reward` makes of them.
+    """Feedback with its reward. `event_id` is that of the received feedback, unique together with
+    `source`. Parts have distinct names; `reward` is their weighted mean
+    (`shared.reward.mean_reward`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Annotated[
         str,
-        Field(
-            description="the CloudEvents `source` that the feedback came with; empty for bare JSON"
-        ),
+        Field(description="CloudEvents `source` of the feedback; empty for bare JSON"),
     ] = ""
-    shard: Annotated[Count, Field(description="which of the model's shards it belongs to")]
+    shard: Annotated[Count, Field(description="shard of the model")]
     reward: Annotated[
         Reward,
-        Field(description="what the feedback is worth: the mean of the parts by their weights"),
+        Field(description="reward: weighted mean of the parts"),
     ]
-    parts: Annotated[tuple[RewardPart, ...], Field(description="what the reward is made of")]
-    policy: Annotated[PolicyRef, Field(description="the reward policy that decided")]
-    model_digest: Annotated[Digest, Field(description="of the model file that was in force")]
+    parts: Annotated[tuple[RewardPart, ...], Field(description="parts of the reward")]
+    policy: Annotated[PolicyRef, Field(description="the reward policy that was applied")]
+    model_digest: Annotated[Digest, Field(description="digest of the model file in use")]
     received: Annotated[
-        Position, Field(description="where the feedback stood on `feedback.received`")
+        Position, Field(description="position of the feedback on `feedback.received`")
     ]
 
     @model_validator(mode="after")
@@ -199,7 +191,7 @@ class FeedbackScored(FeedbackReceived):
         return self
 
     @model_validator(mode="after")
-    def _parts_have_names_of_their_own(self) -> Self:
+    def _parts_have_unique_names(self) -> Self:
         if len({part.name for part in self.parts}) < len(self.parts):
             raise ValueError("two parts of the reward have the same name")
         return self
@@ -210,27 +202,27 @@ class FeedbackScored(FeedbackReceived):
 
 
 class WithdrawalRequested(Event):
-    """One shard's share of a `UserForgotten`: what the user said there before this event's place in
-    the log is to be withdrawn.
+    """A `UserForgotten` for one shard: the user's feedback at earlier offsets of this log is to be
+    withdrawn.
 
     `forgotten` is the id of the `UserForgotten`, with its source as in `FeedbackScored.identity`,
-    and `received` where it stood: one that was sent to several partitions makes a request for each.
+    and `received` its position: one that was sent to several partitions causes a request for each.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    shard: Annotated[Count, Field(description="the shard whose share this is")]
-    user_id: Annotated[Id, Field(description="the id that the user's scored feedback has")]
+    model: Annotated[Name, Field(description="name of the model")]
+    shard: Annotated[Count, Field(description="shard that the request is for")]
+    user_id: Annotated[Id, Field(description="user id in the user's scored feedback")]
     forgotten: Annotated[
-        Id, Field(description="the id of the `UserForgotten`, with its source where there was one")
+        Id, Field(description="id of the `UserForgotten`, prefixed with its source if it has one")
     ]
-    received: Annotated[Position, Field(description="where the `UserForgotten` stood")]
-    reason: Annotated[str | None, Field(description="as the user's request gives it")] = None
+    received: Annotated[Position, Field(description="position of the `UserForgotten`")]
+    reason: Annotated[str | None, Field(description="reason given in the request")] = None
 
 
 class WaitEnded(Event):
-    """Time has passed in a shard without any feedback, and an example has waited as long as its
-    model file allows. It says so in the log, whose clock would stand still otherwise.
+    """No feedback arrived in a shard, and an example has waited as long as its model file allows.
+    The event advances the clock of the log, which would not advance otherwise.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    shard: Annotated[Count, Field(description="the shard in which the wait has ended")]
+    model: Annotated[Name, Field(description="name of the model")]
+    shard: Annotated[Count, Field(description="shard in which the wait ended")]

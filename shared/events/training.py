@@ -1,7 +1,8 @@
-"""Withdrawals, batches, runs and their outcomes.
+"""Events of withdrawals, batches, runs and their outcomes.
 
-dataset ──▶ dataset.withdrawals ──▶ trainer, registry dataset ──▶ training.batches ──▶ trainer ──▶
-training.progress, training.checkpoints, training.rollbacks ──▶ registry
+dataset ──▶ dataset.withdrawals ──▶ trainer, registry
+dataset ──▶ training.batches ──▶ trainer
+trainer ──▶ training.progress, training.checkpoints, training.rollbacks ──▶ registry
 """
 
 from typing import Annotated, Literal
@@ -24,96 +25,87 @@ from shared.events.hyperparameters import Configuration, Lane, Lineage
 
 
 class OffsetRange(FrozenModel):
-    """The part of a log that something was made of; both ends are in it."""
+    """An inclusive range of offsets in a partition."""
 
-    topic: Annotated[str, Field(description="the topic's name")]
-    partition: Annotated[Count, Field(description="counted from 0")]
-    first: Annotated[Count, Field(description="the first offset that is in it")]
-    last: Annotated[Count, Field(description="the last one")]
+    topic: Annotated[str, Field(description="name of the topic")]
+    partition: Annotated[Count, Field(description="partition number, from 0")]
+    first: Annotated[Count, Field(description="first offset, inclusive")]
+    last: Annotated[Count, Field(description="last offset, inclusive")]
 
 
 class BatchCounts(FrozenModel):
-    """How many examples of each kind are in a batch's snapshot."""
+    """Number of examples of each kind in a batch's snapshot."""
 
-    training: Annotated[Count, Field(description="examples to learn")]
+    training: Annotated[Count, Field(description="training examples")]
     preference: Annotated[
-        Count, Field(description="training examples again, each with the answer that it rejects")
+        Count, Field(description="preference pairs: training examples with a rejected answer")
     ]
-    negative: Annotated[
-        Count, Field(description="answers that were found bad, without a better one")
-    ]
-    held_out: Annotated[
-        Count, Field(description="examples that candidates are judged by and never learn")
-    ]
+    negative: Annotated[Count, Field(description="bad answers without a correction")]
+    held_out: Annotated[Count, Field(description="examples for evaluation only, never trained on")]
 
 
 class WithdrawnBatch(FrozenModel):
-    """The members of a batch that were withdrawn: of every kind, so also those that candidates are
-    judged by.
-    """
+    """The withdrawn members of a batch, of every kind, including held-out examples."""
 
-    batch_id: Annotated[Id, Field(description="the batch")]
-    number: Annotated[Count, Field(description="its number in its shard")]
-    feedback_ids: Annotated[
-        tuple[Id, ...], Field(min_length=1, description="the members that were withdrawn")
-    ]
+    batch_id: Annotated[Id, Field(description="id of the batch")]
+    number: Annotated[Count, Field(description="number of the batch in its shard")]
+    feedback_ids: Annotated[tuple[Id, ...], Field(min_length=1, description="withdrawn members")]
 
 
 class ExamplesWithdrawn(Event):
-    """What became of a `WithdrawalRequested`: how many examples waited and wait no more, and which
-    members of batches may not be used any more. Whoever keeps account of them adds up what such
-    events say; one that comes again may say more, never less.
+    """The result of a `WithdrawalRequested`: the number of pending examples that were withdrawn,
+    and the members of batches that may no longer be used. Consumers accumulate these events; a
+    repeated event may list more members, never fewer.
 
-    `user` stands for the user without naming them. A long answer comes in several events, `part` of
+    `user` is a pseudonym of the user. A long result is split into several events, `part` of
     `parts`, counted from 0; `waiting` is the same in each. `unread` are objects that could not be
-    read, so that nobody knows what of the user's is in them.
+    read, so that the user's data in them is unknown.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    shard: Annotated[Count, Field(description="the shard that answers")]
-    user: Annotated[Id, Field(description="stands for the user without naming them")]
+    model: Annotated[Name, Field(description="name of the model")]
+    shard: Annotated[Count, Field(description="shard that the result is for")]
+    user: Annotated[Id, Field(description="pseudonym of the user")]
     forgotten: Annotated[
-        Id, Field(description="the id of the `UserForgotten`, with its source where there was one")
+        Id, Field(description="id of the `UserForgotten`, prefixed with its source if it has one")
     ]
-    received: Annotated[Position, Field(description="where the `UserForgotten` stood")]
-    reason: Annotated[str | None, Field(description="as the user's request gives it")] = None
-    waiting: Annotated[
-        Count, Field(description="how many examples waited for a batch and wait no more")
-    ]
+    received: Annotated[Position, Field(description="position of the `UserForgotten`")]
+    reason: Annotated[str | None, Field(description="reason given in the request")] = None
+    waiting: Annotated[Count, Field(description="number of pending examples that were withdrawn")]
     batches: Annotated[
         tuple[WithdrawnBatch, ...],
-        Field(description="the members of batches that may not be used any more"),
+        Field(description="members of batches that may no longer be used"),
     ]
     unread: Annotated[
         tuple[str, ...],
         Field(
-            description="objects that could not be read, so that nobody knows what of the user's is in "
-            "them"
+            description="objects that could not be read, so that the user's data in them is unknown"
         ),
     ] = ()
-    part: Annotated[Count, Field(description="which of the `parts` this is, counted from 0")] = 0
-    parts: Annotated[int, Field(ge=1, description="how many events the answer comes in")] = 1
+    part: Annotated[Count, Field(description="index of this event among the `parts`, from 0")] = 0
+    parts: Annotated[
+        int, Field(ge=1, description="number of events that the result is split into")
+    ] = 1
 
 
 class BatchReady(Event):
-    """A batch is closed. A claim check: where the manifest lies, never the examples."""
+    """A batch is closed. A claim check: it refers to the manifest and contains no examples."""
 
-    model: Annotated[Name, Field(description="the model's name")]
+    model: Annotated[Name, Field(description="name of the model")]
     model_digest: Annotated[
-        Digest, Field(description="of the model file that was in force when the batch closed")
+        Digest, Field(description="digest of the model file in use when the batch closed")
     ]
     batch_id: Annotated[Id, Field(description="a function of model, shard and number")]
-    shard: Annotated[Count, Field(description="the shard whose batch it is")]
-    number: Annotated[Count, Field(description="batches of a shard are counted from 0")]
-    lane: Annotated[Lane, Field(description="how it is to be trained")]
+    shard: Annotated[Count, Field(description="shard of the batch")]
+    number: Annotated[Count, Field(description="number of the batch in its shard, from 0")]
+    lane: Annotated[Lane, Field(description="training lane")]
     manifest: Annotated[
         Artefact,
-        Field(description="the snapshot's manifest, which names the members and the data files"),
+        Field(description="manifest of the snapshot, which lists members and data files"),
     ]
-    counts: Annotated[BatchCounts, Field(description="how many examples of each kind there are")]
+    counts: Annotated[BatchCounts, Field(description="number of examples of each kind")]
     offsets: Annotated[
         tuple[OffsetRange, ...],
-        Field(description="what of `feedback.scored` the batch was made of"),
+        Field(description="offset ranges of `feedback.scored` that the batch was made from"),
     ]
 
 
@@ -121,24 +113,26 @@ Phase = Literal["loading", "training", "evaluating", "deciding"]
 
 
 class TrainingProgressed(Event):
-    """How far a run is. Numbers that a phase does not have are null."""
+    """Progress of a run. Numbers that do not apply to a phase are null."""
 
-    model: Annotated[Name, Field(description="the model's name")]
-    run_id: Annotated[Id, Field(description="the run")]
-    batch_id: Annotated[Id, Field(description="the batch that it trains")]
-    phase: Annotated[Phase, Field(description="what is being done")]
-    step: Annotated[Count, Field(description="steps done")]
-    total_steps: Annotated[Count, Field(description="steps that there will be")]
+    model: Annotated[Name, Field(description="name of the model")]
+    run_id: Annotated[Id, Field(description="id of the run")]
+    batch_id: Annotated[Id, Field(description="batch being trained on")]
+    phase: Annotated[Phase, Field(description="current phase")]
+    step: Annotated[Count, Field(description="completed steps")]
+    total_steps: Annotated[Count, Field(description="total number of steps")]
     loss: Annotated[
-        FiniteFloat | None, Field(description="at this step, in nats per answer token")
+        FiniteFloat | None, Field(description="loss of this step, in nats per answer token")
     ] = None
-    learning_rate: Annotated[FiniteFloat | None, Field(description="at this step")] = None
+    learning_rate: Annotated[
+        FiniteFloat | None, Field(description="learning rate of this step")
+    ] = None
     gradient_norm: Annotated[
-        FiniteFloat | None, Field(description="at this step, before clipping")
+        FiniteFloat | None, Field(description="gradient norm of this step, before clipping")
     ] = None
-    tokens_per_second: Annotated[FiniteFloat | None, Field(description="how fast it is")] = None
+    tokens_per_second: Annotated[FiniteFloat | None, Field(description="throughput")] = None
     seconds_left: Annotated[
-        FiniteFloat | None, Field(description="until the phase ends, as far as can be told")
+        FiniteFloat | None, Field(description="estimated seconds until the phase ends")
     ] = None
 
 
@@ -146,11 +140,11 @@ Objective = Literal["supervised", "dpo", "kto"]
 
 
 class RunMetrics(FrozenModel):
-    """What a run cost and how it went. Loss is mean cross-entropy per answer token of the examples,
-    in nats, by their weights; the reward is that of the new examples.
+    """Costs and results of a run. Loss is the weighted mean cross-entropy per answer token of the
+    examples, in nats; the reward is that of the new examples.
 
-    `objectives` are what was learned by; `pairs` and `negatives` are how many the batch gave,
-    whether they sufficed or not.
+    `objectives` are the training objectives; `pairs` and `negatives` are the numbers in the batch,
+    whether they sufficed for their objective or not.
     """
 
     training_loss: Annotated[
@@ -162,62 +156,63 @@ class RunMetrics(FrozenModel):
     examples_new: Annotated[Count, Field(description="examples of the batch itself")]
     examples_replayed: Annotated[Count, Field(description="examples of earlier batches")]
     examples_rehearsed: Annotated[
-        Count, Field(description="answers of the base itself, learned against forgetting")
+        Count, Field(description="answers of the base model, rehearsed against forgetting")
     ] = 0
-    tokens: Annotated[Count, Field(description="tokens that were seen")]
-    train_seconds: Annotated[FiniteFloat, Field(description="how long training took")]
-    evaluate_seconds: Annotated[FiniteFloat, Field(description="how long evaluation took")]
-    mean_reward: Annotated[FiniteFloat | None, Field(description="of the new examples")] = None
-    objectives: Annotated[tuple[Objective, ...], Field(description="what was learned by")] = (
+    tokens: Annotated[Count, Field(description="tokens trained on")]
+    train_seconds: Annotated[FiniteFloat, Field(description="duration of training")]
+    evaluate_seconds: Annotated[FiniteFloat, Field(description="duration of evaluation")]
+    mean_reward: Annotated[
+        FiniteFloat | None, Field(description="mean reward of the new examples")
+    ] = None
+    objectives: Annotated[tuple[Objective, ...], Field(description="training objectives")] = (
         "supervised",
     )
-    pairs: Annotated[Count, Field(description="preference pairs that the batch gave")] = 0
-    negatives: Annotated[Count, Field(description="unpaired negatives that the batch gave")] = 0
+    pairs: Annotated[Count, Field(description="preference pairs in the batch")] = 0
+    negatives: Annotated[Count, Field(description="unpaired negatives in the batch")] = 0
 
 
 class Comparison(FrozenModel):
     """Candidate against baseline on one set. Scores are mean log-likelihood per answer token, in
     nats; `difference` is candidate minus baseline with its confidence interval [`lower`, `upper`].
-    On canaries, scores are the share that passed.
+    On `canaries` (the regression prompts), scores are the share that passed; `retention` is the
+    regression set.
     """
 
     name: Annotated[
         Literal["held_out", "golden", "retention", "canaries"], Field(description="the set")
     ]
-    examples: Annotated[Count, Field(description="how many examples it has")]
-    baseline: Annotated[FiniteFloat, Field(description="mean score of what is served")]
+    examples: Annotated[Count, Field(description="number of examples in the set")]
+    baseline: Annotated[FiniteFloat, Field(description="mean score of the baseline")]
     candidate: Annotated[FiniteFloat, Field(description="mean score of the candidate")]
     difference: Annotated[FiniteFloat, Field(description="candidate minus baseline")]
     lower: Annotated[
         FiniteFloat, Field(description="lower end of the difference's confidence interval")
     ]
     upper: Annotated[FiniteFloat, Field(description="its upper end")]
-    margin: Annotated[
-        FiniteFloat, Field(description="by how much it has to be better, or may be worse")
-    ]
+    margin: Annotated[FiniteFloat, Field(description="required improvement, or tolerated decline")]
 
 
 class Measure(FrozenModel):
-    """Candidate and baseline on one set by what people know models by: `perplexity` (of
-    likelihoods, 1 is certainty), and of greedy answers `bleu` and `chrf` (points from 0 to 100),
-    `exact_match` and `json_validity` (shares). One that also decides has the margin that is
-    allowed, and the bounds of the mean of its differences, each example by itself.
+    """Standard measures of candidate and baseline on one set: `perplexity` (of likelihoods, 1 is
+    certainty), and of greedy answers `bleu` and `chrf` (points from 0 to 100), `exact_match` and
+    `json_validity` (shares). A measure that takes part in the decision has its margin and the
+    confidence bounds of its mean difference, paired by example.
     """
 
     name: Annotated[
         Literal["perplexity", "bleu", "chrf", "exact_match", "json_validity"],
-        Field(description="what is measured"),
+        Field(description="the measure"),
     ]
-    set: Annotated[Literal["held_out", "golden"], Field(description="on which set")]
-    examples: Annotated[Count, Field(description="how many examples it has")]
-    baseline: Annotated[FiniteFloat, Field(description="of what is served")]
-    candidate: Annotated[FiniteFloat, Field(description="of the candidate")]
+    set: Annotated[Literal["held_out", "golden"], Field(description="evaluation set")]
+    examples: Annotated[Count, Field(description="number of examples in the set")]
+    baseline: Annotated[FiniteFloat, Field(description="value for the baseline")]
+    candidate: Annotated[FiniteFloat, Field(description="value for the candidate")]
     margin: Annotated[
         FiniteFloat | None,
-        Field(description="how much worse it may be; only where the measure decides"),
+        Field(description="tolerated decline; only for a measure that takes part in the decision"),
     ] = None
     difference: Annotated[
-        FiniteFloat | None, Field(description="mean of the differences, example by example")
+        FiniteFloat | None, Field(description="mean of the per-example differences")
     ] = None
     lower: Annotated[
         FiniteFloat | None, Field(description="lower end of its confidence interval")
@@ -229,34 +224,40 @@ Decision = Literal["promote", "reject", "inconclusive"]
 
 
 class Verdict(FrozenModel):
-    """What the gate decided, against which version, and the numbers that decided it. `alarm` says
-    why reward hacking is suspected.
+    """Decision of the gate, the baseline version, and the numbers behind the decision. `alarm` is
+    the reason for suspecting reward hacking.
     """
 
-    decision: Annotated[Decision, Field(description="what the gate decided")]
-    baseline_version: Annotated[str, Field(description="the version that was the champion then")]
-    confidence: Annotated[Share, Field(description="of the intervals that decided")]
-    reasons: Annotated[tuple[str, ...], Field(description="in words")]
-    comparisons: Annotated[tuple[Comparison, ...], Field(description="the numbers that decided")]
+    decision: Annotated[Decision, Field(description="decision of the gate")]
+    baseline_version: Annotated[
+        str, Field(description="champion that the candidate was compared with")
+    ]
+    confidence: Annotated[Share, Field(description="confidence level of the intervals")]
+    reasons: Annotated[tuple[str, ...], Field(description="reasons in plain text")]
+    comparisons: Annotated[
+        tuple[Comparison, ...], Field(description="comparisons behind the decision")
+    ]
     measures: Annotated[
-        tuple[Measure, ...], Field(description="further measures, some of which may decide as well")
+        tuple[Measure, ...],
+        Field(description="further measures, some of which may take part in the decision"),
     ] = ()
-    alarm: Annotated[str | None, Field(description="why reward hacking is suspected")] = None
+    alarm: Annotated[str | None, Field(description="reason for suspecting reward hacking")] = None
 
 
 class ProbeToken(FrozenModel):
-    """One token of a greedy answer: its text, its log-probability, and by how much it led the
-    runner-up.
-    """
+    """One token of a greedy answer: text, log-probability, and lead over the runner-up."""
 
-    text: Annotated[str, Field(description="the token")]
+    text: Annotated[str, Field(description="text of the token")]
     logprob: Annotated[FiniteFloat, Field(description="its log-probability, in nats")]
-    lead: Annotated[FiniteFloat, Field(description="by how much it led the runner-up, in nats")]
+    lead: Annotated[
+        FiniteFloat,
+        Field(description="difference to the log-probability of the runner-up, in nats"),
+    ]
 
 
 class Probe(FrozenModel):
-    """A prompt and how the evaluated candidate answers it greedily; what serves the candidate must
-    answer alike.
+    """A prompt and the greedy answer of the evaluated candidate; a deployment of the candidate must
+    give the same answer.
     """
 
     messages: Annotated[tuple[Message, ...], Field(description="the prompt")]
@@ -266,89 +267,82 @@ class Probe(FrozenModel):
 
 
 class CheckpointSaved(Event):
-    """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: the same
-    candidate may be evaluated again when the champion has moved meanwhile. Examples that were
-    withdrawn up to `withdrawn_through`, a place in `dataset.withdrawals`, had no part in the run.
-    Training began with `parent_adapter`, or with none when the `lineage` is fresh or the parent is
-    the base itself.
+    """A run ended with a candidate that the gate promotes. `evaluation` counts from 1: a candidate
+    is evaluated again when the champion has changed in the meantime. Examples withdrawn up to
+    `withdrawn_through`, a position in `dataset.withdrawals`, were excluded from the run. Training
+    started from `parent_adapter`, or from none when the `lineage` is fresh or the parent is the
+    base itself.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    model_digest: Annotated[Digest, Field(description="of the model file that was in force")]
-    run_id: Annotated[Id, Field(description="the run")]
-    batch_id: Annotated[Id, Field(description="the batch that it trained")]
-    lane: Annotated[Lane, Field(description="how it was trained")]
-    parent_version: Annotated[str, Field(description="the champion that training began with")]
+    model: Annotated[Name, Field(description="name of the model")]
+    model_digest: Annotated[Digest, Field(description="digest of the model file in use")]
+    run_id: Annotated[Id, Field(description="id of the run")]
+    batch_id: Annotated[Id, Field(description="batch that was trained on")]
+    lane: Annotated[Lane, Field(description="training lane")]
+    parent_version: Annotated[str, Field(description="champion when training started")]
     evaluation: Annotated[
         int,
         Field(
             ge=1,
-            description="counts from 1: a candidate may be evaluated again when the champion has moved",
+            description="number of the evaluation, from 1: repeated when the champion has changed",
         ),
     ]
-    adapter: Annotated[Artefact, Field(description="the candidate")]
-    base_digest: Annotated[Digest, Field(description="of the base that the adapter belongs to")]
+    adapter: Annotated[Artefact, Field(description="adapter of the candidate")]
+    base_digest: Annotated[Digest, Field(description="digest of the adapter's base model")]
     configuration: Annotated[Configuration, Field(description="hyperparameters of the run")]
-    metrics: Annotated[RunMetrics, Field(description="what the run cost and how it went")]
-    verdict: Annotated[Verdict, Field(description="what the gate decided, and why")]
+    metrics: Annotated[RunMetrics, Field(description="costs and results of the run")]
+    verdict: Annotated[Verdict, Field(description="decision of the gate, with its reasons")]
     probes: Annotated[
-        tuple[Probe, ...], Field(description="prompts by which a deployment is verified")
+        tuple[Probe, ...], Field(description="prompts for the verification of deployments")
     ]
     withdrawn_through: Annotated[
         Position | None,
-        Field(
-            description="examples withdrawn up to this place in `dataset.withdrawals` had no part in the "
-            "run"
-        ),
+        Field(description="position in `dataset.withdrawals` up to which withdrawals applied"),
     ] = None
     lineage: Annotated[
         Lineage | None,
-        Field(
-            description="whether training went on from the parent's adapter or began with the base"
-        ),
+        Field(description="start of training: the parent's adapter (continue) or the base (fresh)"),
     ] = None
     parent_adapter: Annotated[
-        Artefact | None, Field(description="the adapter that training began with, if it did")
+        Artefact | None, Field(description="adapter that training started from, if any")
     ] = None
-    base: Annotated[str | None, Field(description="the name of the base")] = None
+    base: Annotated[str | None, Field(description="name of the base model")] = None
 
 
 class TrainingRolledBack(Event):
-    """A run ended without a version: rejected or inconclusive at the gate, or failed. What is
-    served stays. Lineage, parent and base are as in `CheckpointSaved`, those that a failed run
-    would have had included.
+    """A run ended without a version: rejected or inconclusive at the gate, or failed. The champion
+    stays. Lineage, parent and base are as in `CheckpointSaved`, also for a failed run.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    model_digest: Annotated[Digest, Field(description="of the model file that was in force")]
-    run_id: Annotated[Id, Field(description="the run")]
-    batch_id: Annotated[Id, Field(description="the batch that it trained")]
-    lane: Annotated[Lane, Field(description="how it was trained")]
-    parent_version: Annotated[str, Field(description="the champion that training began with")]
+    model: Annotated[Name, Field(description="name of the model")]
+    model_digest: Annotated[Digest, Field(description="digest of the model file in use")]
+    run_id: Annotated[Id, Field(description="id of the run")]
+    batch_id: Annotated[Id, Field(description="batch that was trained on")]
+    lane: Annotated[Lane, Field(description="training lane")]
+    parent_version: Annotated[str, Field(description="champion when training started")]
     evaluation: Annotated[
-        Count, Field(description="as in `CheckpointSaved`; 0 when the run was never evaluated")
+        Count, Field(description="as in `CheckpointSaved`; 0 for a run without an evaluation")
     ]
     outcome: Annotated[
-        Literal["rejected", "inconclusive", "failed"], Field(description="why there is no version")
+        Literal["rejected", "inconclusive", "failed"],
+        Field(description="reason for the missing version"),
     ]
-    reason: Annotated[str, Field(description="in words")]
-    advice: Annotated[str, Field(description="what to do about it")] = ""
-    adapter: Annotated[Artefact | None, Field(description="the candidate, where there is one")] = (
+    reason: Annotated[str, Field(description="reason in plain text")]
+    advice: Annotated[str, Field(description="recommended action")] = ""
+    adapter: Annotated[Artefact | None, Field(description="adapter of the candidate, if any")] = (
         None
     )
     configuration: Annotated[Configuration, Field(description="hyperparameters of the run")]
-    metrics: Annotated[
-        RunMetrics | None, Field(description="what the run cost and how it went")
+    metrics: Annotated[RunMetrics | None, Field(description="costs and results of the run")] = None
+    verdict: Annotated[
+        Verdict | None, Field(description="decision of the gate, with its reasons")
     ] = None
-    verdict: Annotated[Verdict | None, Field(description="what the gate decided, and why")] = None
     lineage: Annotated[
         Lineage | None,
-        Field(
-            description="whether training went on from the parent's adapter or began with the base"
-        ),
+        Field(description="start of training: the parent's adapter (continue) or the base (fresh)"),
     ] = None
     parent_adapter: Annotated[
-        Artefact | None, Field(description="the adapter that training began with, if it did")
+        Artefact | None, Field(description="adapter that training started from, if any")
     ] = None
-    base: Annotated[str | None, Field(description="the name of the base")] = None
-    base_digest: Annotated[Digest | None, Field(description="of that base")] = None
+    base: Annotated[str | None, Field(description="name of the base model")] = None
+    base_digest: Annotated[Digest | None, Field(description="digest of that base")] = None

@@ -1,4 +1,4 @@
-"""What becomes of versions.
+"""Events of the life of a version.
 
 registry ──▶ models.versions ──▶ everyone
 """
@@ -11,104 +11,100 @@ from shared.events.base import Artefact, Count, Digest, Event, Id, Name
 
 
 class VersionRegistered(Event):
-    """A version exists. It is the registry's answer to the outcome `run_id`, `evaluation`:
-    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has moved since
-    the verdict, or `held`: the run has ended, and the champion stays for the time being. The model
-    is on hold and a person decides, or users try the version first. Version 0 is the base itself:
-    it has no run.
+    """A version was registered. It is the registry's answer to the outcome `run_id`, `evaluation`:
+    `promoted` (a VersionPromoted follows), `reevaluate` against `champion`, which has changed since
+    the verdict, or `held`: the run has ended and the champion stays for now, because the model is
+    on hold until an operator decides, or because the version starts as a canary. Version 0 is the
+    base itself: it has no run.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    version: Annotated[str, Field(description="the version's id")]
+    model: Annotated[Name, Field(description="name of the model")]
+    version: Annotated[str, Field(description="id of the version")]
     number: Annotated[
-        Count, Field(description="versions of a model are counted; 0 is the base itself")
+        Count, Field(description="version number of the model, from 1; 0 is the base itself")
     ]
-    run_id: Annotated[Id | None, Field(description="the run that made it")] = None
-    batch_id: Annotated[Id | None, Field(description="the batch that it was trained on")] = None
-    evaluation: Annotated[Count, Field(description="the evaluation that this answers")] = 0
-    parent_version: Annotated[
-        str | None, Field(description="the version that training began with")
-    ] = None
-    adapter: Annotated[Artefact | None, Field(description="what makes the version of its base")] = (
+    run_id: Annotated[Id | None, Field(description="run that produced the version")] = None
+    batch_id: Annotated[Id | None, Field(description="batch that the version was trained on")] = (
         None
     )
+    evaluation: Annotated[Count, Field(description="evaluation that this is the answer to")] = 0
+    parent_version: Annotated[
+        str | None, Field(description="version that training started from")
+    ] = None
+    adapter: Annotated[Artefact | None, Field(description="adapter of the version")] = None
     answer: Annotated[
-        Literal["promoted", "reevaluate", "held"], Field(description="what becomes of it")
+        Literal["promoted", "reevaluate", "held"], Field(description="decision on the version")
     ]
-    champion: Annotated[str, Field(description="the version that is served when this is said")]
+    champion: Annotated[str, Field(description="champion at this time")]
 
 
 class VersionPromoted(Event):
-    """`version` is the champion now; `previous` was."""
+    """`version` became the champion in place of `previous`."""
 
-    model: Annotated[Name, Field(description="the model's name")]
-    version: Annotated[str, Field(description="the champion from now on")]
-    previous: Annotated[str | None, Field(description="the champion until now")] = None
-    adapter: Annotated[Artefact | None, Field(description="what makes the version of its base")] = (
-        None
-    )
-    run_id: Annotated[Id | None, Field(description="the run that made it")] = None
-    actor: Annotated[str, Field(description="who or what moved it")]
-    reason: Annotated[str, Field(description="why")]
+    model: Annotated[Name, Field(description="name of the model")]
+    version: Annotated[str, Field(description="the new champion")]
+    previous: Annotated[str | None, Field(description="the previous champion")] = None
+    adapter: Annotated[Artefact | None, Field(description="adapter of the version")] = None
+    run_id: Annotated[Id | None, Field(description="run that produced the version")] = None
+    actor: Annotated[str, Field(description="person or component that made the change")]
+    reason: Annotated[str, Field(description="reason")]
 
 
 class VersionRolledBack(Event):
-    """The champion went back (or forward again) from `from_version` to `version` by a decision
-    about versions that exist.
+    """The champion changed from `from_version` back (or forward again) to the existing version
+    `version`.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    version: Annotated[str, Field(description="the champion from now on")]
-    from_version: Annotated[str, Field(description="the champion until now")]
+    model: Annotated[Name, Field(description="name of the model")]
+    version: Annotated[str, Field(description="the new champion")]
+    from_version: Annotated[str, Field(description="the previous champion")]
     adapter: Annotated[
         Artefact | None,
-        Field(description="what makes the version of its base; none for the base itself"),
+        Field(description="adapter of the version; none for the base itself"),
     ] = None
-    actor: Annotated[str, Field(description="who or what moved it")]
-    reason: Annotated[str, Field(description="why")]
+    actor: Annotated[str, Field(description="person or component that made the change")]
+    reason: Annotated[str, Field(description="reason")]
 
 
 class VersionWithdrawn(Event):
-    """A challenger that users tried is none any more; `champion` stays. When it is `quarantined`,
-    nothing is learned from its batch and nothing judged by it from now on.
+    """The challenger was withdrawn after its canary trial; `champion` stays. When it is
+    `quarantined`, its batch is no longer used for training or evaluation.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    version: Annotated[str, Field(description="the challenger that was")]
-    champion: Annotated[str, Field(description="the version that stays champion")]
-    run_id: Annotated[Id | None, Field(description="the run that made the challenger")] = None
-    batch_id: Annotated[Id | None, Field(description="the batch it was made of")] = None
+    model: Annotated[Name, Field(description="name of the model")]
+    version: Annotated[str, Field(description="the withdrawn challenger")]
+    champion: Annotated[str, Field(description="version that stays champion")]
+    run_id: Annotated[Id | None, Field(description="run that produced the challenger")] = None
+    batch_id: Annotated[
+        Id | None, Field(description="batch that the challenger was trained on")
+    ] = None
     quarantined: Annotated[
         bool,
-        Field(
-            description="whether nothing is learned from its batch, and nothing judged by it, from now on"
-        ),
+        Field(description="true if its batch is no longer used for training and evaluation"),
     ]
-    actor: Annotated[str, Field(description="who or what ended the trial")]
-    reason: Annotated[str, Field(description="why")]
+    actor: Annotated[str, Field(description="person or component that ended the canary")]
+    reason: Annotated[str, Field(description="reason")]
 
 
 class VersionDeployed(Event):
-    """`version` answers at `target`, verified as its evaluation was. `digest` is that of the file
-    which is served.
+    """`version` is served at `target`, verified against its evaluation. `digest` is that of the
+    served file.
     """
 
-    model: Annotated[Name, Field(description="the model's name")]
-    version: Annotated[str, Field(description="the version that answers")]
-    target: Annotated[str, Field(description="the deploy target of the model file")]
-    served_name: Annotated[str, Field(description="what it is called there")]
-    digest: Annotated[Digest, Field(description="of the file that is served")]
-    seconds: Annotated[FiniteFloat, Field(description="how long the deployment took")]
+    model: Annotated[Name, Field(description="name of the model")]
+    version: Annotated[str, Field(description="the deployed version")]
+    target: Annotated[str, Field(description="deploy target in the model file")]
+    served_name: Annotated[str, Field(description="name of the version at the target")]
+    digest: Annotated[Digest, Field(description="digest of the served file")]
+    seconds: Annotated[FiniteFloat, Field(description="duration of the deployment")]
 
 
 class DeploymentFailed(Event):
-    """`version` could not be served at `target`; `serving` is what answers there."""
+    """`version` could not be deployed to `target`; `serving` is the version served there."""
 
-    model: Annotated[Name, Field(description="the model's name")]
-    version: Annotated[str, Field(description="the version that could not be served")]
-    target: Annotated[str, Field(description="the deploy target of the model file")]
-    step: Annotated[
-        Literal["probe", "push", "verify", "switch"], Field(description="where it failed")
-    ]
-    reason: Annotated[str, Field(description="why")]
-    serving: Annotated[str | None, Field(description="the version that answers there")] = None
+    model: Annotated[Name, Field(description="name of the model")]
+    version: Annotated[str, Field(description="the version that could not be deployed")]
+    target: Annotated[str, Field(description="deploy target in the model file")]
+    step: Annotated[Literal["probe", "push", "verify", "switch"], Field(description="failed step")]
+    reason: Annotated[str, Field(description="reason")]
+    serving: Annotated[str | None, Field(description="version served there")] = None

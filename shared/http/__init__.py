@@ -1,4 +1,5 @@
-"""HTTP building blocks that every server of Ratchet uses: probes, problem details, token checks.
+"""HTTP building blocks of every server: health endpoints, problem details, bearer tokens, the check
+for local requests.
 
-No routes and no web framework: those belong to the service that serves them.
+Routes and web frameworks belong to the service that serves them.
 """

@@ -2,13 +2,13 @@
 
 
 def bearer_token(authorization: str | None) -> str | None:
-    """Return the token of an `Authorization: Bearer <token>` header, None for any other value."""
+    """Return the token of an `Authorization: Bearer <token>` header; None for any other value."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def challenge(realm: str, error: str | None = None, scope: str | None = None) -> str:
-    """Build the value of `WWW-Authenticate` for a refused request (RFC 6750, section 3)."""
+    """Build the `WWW-Authenticate` value of a refused request (RFC 6750, section 3)."""
     parts = [f'Bearer realm="{realm}"']
     if error:
         parts.append(f'error="{error}"')

@@ -1,7 +1,7 @@
-"""Probes and metrics over HTTP, for services that have no web server of their own.
+"""Liveness, readiness and metrics over HTTP, for services without a web server of their own.
 
-`/healthz` answers 200 while the service makes progress or is idle, `/readyz` once it takes work,
-`/metrics` for Prometheus.
+`/healthz` returns 200 while the service makes progress or is idle, `/readyz` while it accepts work,
+`/metrics` is for Prometheus.
 """
 
 import threading
@@ -19,24 +19,26 @@ StartResponse = Callable[..., Any]
 def serve_health(
     health: Health, registry: CollectorRegistry, host: str, port: int
 ) -> Callable[[], None]:
-    """Serve the three paths from a thread; returns a function that stops it. Raises OSError when
-    the port is taken.
+    """Serve the three paths from a thread; return a function that stops it. Raises OSError when the
+    port is in use.
     """
     metrics = make_wsgi_app(registry)
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            answer: Iterable[bytes] = metrics(environ, start_response)
-            return answer
-        good = {"/healthz": health.is_live, "/readyz": health.is_ready}.get(path)
+            response: Iterable[bytes] = metrics(environ, start_response)
+            return response
+        is_ok = {"/healthz": health.is_live, "/readyz": health.is_ready}.get(path)
         status = (
-            "404 Not Found" if good is None else "200 OK" if good else "503 Service Unavailable"
+            "404 Not Found" if is_ok is None else "200 OK" if is_ok else "503 Service Unavailable"
         )
         start_response(status, [("Content-Type", "text/plain")])
         return [status.encode() + b"\n"]
 
-    server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+    server = make_server(
+        host, port, app, server_class=_HealthServer, handler_class=_SilentRequestHandler
+    )
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="health", daemon=True
     )
@@ -50,10 +52,10 @@ def serve_health(
     return stop
 
 
-class _Server(WSGIServer):
+class _HealthServer(WSGIServer):
     allow_reuse_address = True
 
 
-class _Quiet(WSGIRequestHandler):
+class _SilentRequestHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Probes come every few seconds; a line for each would drown the log."""
+        """Log nothing: probes arrive every few seconds."""

@@ -1,4 +1,4 @@
-"""Who asks over HTTP, as far as the connection and the headers tell."""
+"""Detection of local HTTP requests from the connection and the headers."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -8,9 +8,10 @@ _THROUGH_A_PROXY = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
 def is_local(peer: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether a request was made on this machine, to this machine, through nobody else. The `Host`
-    matters: a page from elsewhere can have its own name lead to 127.0.0.1. `headers` are found by
-    their names in lower case.
+    """Return whether a request comes from this machine, to this machine, without a proxy.
+
+    The `Host` header is checked because a foreign page can resolve its own name to 127.0.0.1 (DNS
+    rebinding). `headers` has lower-case names.
     """
     if peer is None or any(name in headers for name in _THROUGH_A_PROXY):
         return False

@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457): the JSON body of every HTTP error."""
+"""Problem details (RFC 9457), the JSON body of every HTTP error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ PROBLEM_JSON = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class ProblemDetails:
-    """One HTTP error: `title` names the kind of problem, `detail` says what to do about this one.
+    """One HTTP error: `title` names the kind of problem, `detail` says what to do about it.
 
-    `members` are extension members of the body; None values are left out.
+    `members` are extension members of the body; None values are omitted.
     """
 
     status: int

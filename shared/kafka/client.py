@@ -1,6 +1,4 @@
-"""The bus on Apache Kafka (aiokafka): what is sent is durable, what is read is committed by whoever
-handled it.
-"""
+"""The bus on Apache Kafka (aiokafka): durable sends, and manual commits of handled records."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
@@ -19,10 +17,10 @@ from shared.messaging.topics import MAX_DEAD_LETTER_BYTES
 
 
 class KafkaProducer:
-    """An idempotent producer; a send is done when all in-sync replicas have the record.
+    """Idempotent producer; a send completes when all in-sync replicas have the record.
 
-    Raises Misconfigured for a record that its topic refuses for its size: no retry mends that, and
-    nobody's data is at fault.
+    Raises Misconfigured when the topic refuses a record for its size: a retry does not help, and
+    the record is not at fault.
     """
 
     def __init__(self, bootstrap_servers: str, security: Security = PLAINTEXT) -> None:
@@ -54,7 +52,10 @@ class KafkaProducer:
         headers: Headers,
         partition: int | None = None,
     ) -> Awaitable[None]:
-        """As `Pipeline`; the key decides on the partition unless one is given that the topic has."""
+        """Enqueue a record, as in `BufferedProducer`.
+
+        The key selects the partition, unless `partition` names an existing one.
+        """
         with _translate_errors(topic):
             if partition is not None and partition not in await self._client.partitions_for(topic):
                 partition = None
@@ -67,8 +68,8 @@ class KafkaProducer:
     async def send_to_all(
         self, topic: str, value: bytes, headers: Sequence[tuple[str, bytes]]
     ) -> list[int]:
-        """Put the same record on every partition of a topic; the partitions, once it is durable on
-        each.
+        """Produce a record to every partition of a topic; return the partitions once it is durable
+        on each.
         """
         try:
             partitions = sorted(await self._client.partitions_for(topic))
@@ -89,9 +90,7 @@ class KafkaProducer:
     async def _send_neither(
         self, topic: str, headers: Headers, partition: int | None
     ) -> Awaitable[object]:
-        """A record without key and value, which others may send: the client refuses it, except in a
-        batch.
-        """
+        """Send a record without key and value, which the client accepts in a batch only."""
         batch = self._client.create_batch()
         batch.append(timestamp=None, key=None, value=None, headers=list(headers))
         batch.close()
@@ -101,8 +100,10 @@ class KafkaProducer:
 
 
 class KafkaConsumer:
-    """A member of a consumer group that commits only when told to. While a record is being handled
-    it keeps polling its paused partitions, so that work may take as long as it has to.
+    """Member of a consumer group with manual commits.
+
+    While a record is being handled, the consumer keeps polling with its partitions paused, so
+    handling may take any time.
     """
 
     def __init__(
@@ -116,8 +117,11 @@ class KafkaConsumer:
         rebalance_handler: RebalanceHandler | None = None,
         security: Security = PLAINTEXT,
     ) -> None:
-        """A member that is silent for `session_seconds` counts as gone. `rebalances` is told of
-        them, and may take `handing_over_seconds` before partitions go to others.
+        """Configure the member.
+
+        The group considers a member lost after `session_seconds` without a heartbeat.
+        `rebalance_handler` is notified of rebalances, and may take up to `handover_seconds` before
+        partitions are revoked.
         """
         self._topics = tuple(topics)
         self._listener = RebalanceListener(rebalance_handler)
@@ -144,13 +148,14 @@ class KafkaConsumer:
         await self._client.stop()
 
     def stop_after_current(self) -> None:
-        """End the iteration after the record in hand."""
+        """End the iteration after the current record."""
         self._stopping.set()
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Records of the assigned partitions, one at a time; ends after `finish`. A record that was
-        handed out but not committed comes again after a restart or to the next owner of its
-        partition.
+        """Yield records of the assigned partitions, one at a time, until `stop_after_current`.
+
+        A record that is not committed is delivered again after a restart, or to the next owner of
+        its partition.
         """
         while not self._stopping.is_set():
             try:
@@ -165,8 +170,8 @@ class KafkaConsumer:
                         break
 
     async def batches(self, max_records: int) -> AsyncGenerator[list[Record], None]:
-        """As `records`, up to `most` at a time, those of each partition in order: for work that
-        takes no longer than a moment.
+        """Yield up to `max_records` records at a time, in order per partition, for handlers that
+        take a moment only.
         """
         while not self._stopping.is_set():
             try:
@@ -177,8 +182,10 @@ class KafkaConsumer:
                 yield [record_of(raw) for batch in fetched.values() for raw in batch]
 
     async def commit(self, record: Record) -> None:
-        """Commit the offset after `record`; quietly not when its partition has gone to another
-        member, which will see it again.
+        """Commit the offset after `record`.
+
+        Does nothing when its partition has moved to another member, which receives the record
+        again.
         """
         if not await self.owns_after_rebalance(record):
             return
@@ -186,7 +193,7 @@ class KafkaConsumer:
         try:
             await self._client.commit({partition: record.offset + 1})
         except CommitFailedError:
-            # a rebalance began meanwhile: whoever owns the partition after it sees the record again
+            # A rebalance began: the partition's next owner receives the record again.
             return
         except KafkaError as error:
             raise BusUnavailable(
@@ -194,8 +201,9 @@ class KafkaConsumer:
             ) from error
 
     async def committed(self) -> dict[tuple[str, int], int | None]:
-        """What the group has committed in the partitions that are this member's. Raises
-        BusUnavailable when that is not known in time.
+        """Return the group's committed offsets in the assigned partitions.
+
+        Raises BusUnavailable when the broker does not respond in time.
         """
         try:
             async with asyncio.timeout(5.0):
@@ -204,23 +212,23 @@ class KafkaConsumer:
                     for at in self._client.assignment()
                 }
         except (KafkaError, TimeoutError) as error:
-            raise BusUnavailable(f"it is not known what is committed: {error}") from error
+            raise BusUnavailable(f"could not read the committed offsets: {error}") from error
 
     async def owns_after_rebalance(self, record: Record) -> bool:
-        """Whether the partition of `record` is this member's once a rebalance that may be under way
-        has come to its end.
+        """Wait for the end of a rebalance in progress; return whether the record's partition is
+        assigned.
         """
         await self._listener.settled.wait()
         return self.owns(record)
 
     def owns(self, record: Record) -> bool:
-        """Whether the partition of `record` is still this member's."""
+        """Return whether the record's partition is assigned to this member."""
         return TopicPartition(record.topic, record.partition) in self._client.assignment()
 
     @asynccontextmanager
     async def _polling(self) -> AsyncIterator[None]:
-        """Poll with every partition paused while the body runs; assignments that arrive meanwhile
-        are paused as well.
+        """Poll with every partition paused while the body runs, including partitions assigned
+        meanwhile.
         """
         done = asyncio.Event()
 
@@ -228,8 +236,7 @@ class KafkaConsumer:
             while not done.is_set():
                 assigned = self._client.assignment()
                 self._client.pause(*assigned)
-                # A rebalance may have unpaused partitions under the poll: what came of them is put
-                # back.
+                # A rebalance may have resumed partitions during the poll: rewind their records.
                 for partition, batch in (await self._client.getmany(timeout_ms=0)).items():
                     self._client.seek(partition, batch[0].offset)
                 with suppress(TimeoutError):
@@ -248,8 +255,9 @@ class KafkaConsumer:
 async def start_client(
     client: AIOKafkaProducer | AIOKafkaConsumer, bootstrap_servers: str, security: Security
 ) -> None:
-    """Start a client. Raises BusUnavailable, with the reason, when no broker takes it; then nothing
-    of the client is left open.
+    """Start a client.
+
+    Raises BusUnavailable, with the reason, when no broker accepts it; the client is closed then.
     """
     try:
         await client.start()
@@ -257,8 +265,8 @@ async def start_client(
         await client.stop()
         why = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
-            f"no Kafka broker answers at {bootstrap_servers}: {why}; is it running, and is "
-            "RATCHET_BOOTSTRAP_SERVERS right?"
+            f"no Kafka broker responds at {bootstrap_servers}: {why}; check that it is running, "
+            "and that RATCHET_BOOTSTRAP_SERVERS is correct"
         ) from error
 
 
@@ -273,15 +281,14 @@ def _translate_errors(topic: str) -> Iterator[None]:
         yield
     except MessageSizeTooLargeError as error:
         raise Misconfigured(
-            f"{topic} does not take so large a record; raise its max.message.bytes, then "
-            f"start again: {error}"
+            f"a record is too large for {topic}; raise its max.message.bytes, then restart: {error}"
         ) from error
     except KafkaError as error:
         raise BusUnavailable(f"could not write to {topic}: {error}") from error
 
 
 def record_of(raw: "ConsumerRecord[bytes, bytes]") -> Record:
-    """An aiokafka record in our words."""
+    """Convert an aiokafka record."""
     stamped_at = datetime.fromtimestamp(raw.timestamp / 1000, UTC) if raw.timestamp >= 0 else None
     return Record(
         raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers), stamped_at

@@ -1,6 +1,6 @@
-"""Where logs end, as the broker itself says: what a consumer that stands still cannot know.
+"""End offsets of partitions, read from the broker: a stalled consumer does not know them.
 
-A client of its own, as the one that consumes may be what stands still.
+Uses its own client, because the consuming client may be the stalled one.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Partition = TypeVar("Partition", bound=tuple[str, int])
 
 
 class EndOffsets:
-    """Compares what a group has committed with what there is."""
+    """Compares committed offsets with the end of each partition."""
 
     def __init__(
         self, bootstrap_servers: str, seconds: float = 5.0, security: Security = PLAINTEXT
@@ -29,8 +29,8 @@ class EndOffsets:
         self._client: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
-        """Nothing happens when it has started already. Raises BusUnavailable when no broker
-        answers.
+        """Connect; does nothing when connected already. Raises BusUnavailable when no broker
+        responds.
         """
         if self._client is not None:
             return
@@ -49,10 +49,10 @@ class EndOffsets:
             await client.stop()
 
     async def lag(self, committed: Mapping[Partition, int | None]) -> dict[Partition, int]:
-        """The partitions that have records after what is committed, or without a commit any
-        records, and how many offsets that is.
+        """Return the partitions with records after the committed offset (without a commit: with any
+        records), and their lag in offsets.
 
-        Raises BusUnavailable when the broker does not say within some seconds.
+        Raises BusUnavailable when the broker does not respond within some seconds.
         """
         if self._client is None or not committed:
             return {}
@@ -62,8 +62,8 @@ class EndOffsets:
                 ends = await self._client.end_offsets(list(places))
                 begins = await self._client.beginning_offsets(list(places))
         except (KafkaError, TimeoutError) as error:
-            raise BusUnavailable(f"the ends of topics are unknown: {error}") from error
-        # What was deleted for its age waits no more.
+            raise BusUnavailable(f"could not read the end offsets: {error}") from error
+        # Records deleted by retention do not count.
         lags = {
             partition: ends[place] - max(committed[partition] or 0, begins[place])
             for place, partition in places.items()
@@ -71,10 +71,9 @@ class EndOffsets:
         return {partition: lag for partition, lag in lags.items() if lag > 0}
 
     async def has_record(self, partition: tuple[str, int], offset: int) -> bool:
-        """Whether a partition has a record at `offset` or after it. What a transaction leaves at
-        its end takes an offset and is none.
+        """Return whether a partition has a record at `offset` or later.
 
-        Raises BusUnavailable.
+        A transaction marker takes an offset but is not a record. Raises BusUnavailable.
         """
         if self._client is None:
             return False
@@ -87,4 +86,4 @@ class EndOffsets:
                 (end,) = (await self._client.end_offsets([place])).values()
                 return bool(fetched) or await self._client.position(place) < end
         except (KafkaError, TimeoutError) as error:
-            raise BusUnavailable(f"a topic cannot be read: {error}") from error
+            raise BusUnavailable(f"could not read a topic: {error}") from error

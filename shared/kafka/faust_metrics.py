@@ -1,8 +1,7 @@
-"""What Faust counts itself, under one prefix and in base units.
+"""Faust's own counters as Prometheus metrics, with one prefix and in base units.
 
-Faust's own Prometheus sensor is not used: it observes each event once more, in milliseconds, and
-counts as open what Ratchet commits in its own way. Here the monitor that Faust keeps anyway is read
-when the metrics are.
+Faust's Prometheus sensor is not used: it observes each event once more, in milliseconds, and counts
+events that Ratchet commits itself as open. This collector reads Faust's monitor at each scrape.
 """
 
 from collections import deque
@@ -16,7 +15,7 @@ from shared.observability.metrics import CATALOGUE, FAUST_PREFIX
 
 
 class FaustMonitor(Protocol):
-    """The part of `faust.Monitor` that is read."""
+    """The attributes of `faust.Monitor` that are read."""
 
     messages_received_total: int
     events_total: int
@@ -29,7 +28,7 @@ class FaustMonitor(Protocol):
 
 
 class FaustMetrics(Collector):
-    """Gives the rows of the catalogue that are Faust's."""
+    """Collector of the catalogue's Faust rows."""
 
     def __init__(self, monitor: FaustMonitor) -> None:
         self._monitor = monitor

@@ -1,4 +1,4 @@
-"""How far a consumer group is behind, as its member sees it that owns the partitions."""
+"""Consumer lag of a group, reported by the member that owns the partitions."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,9 @@ class GroupMember(Protocol):
     """A member of a group that commits."""
 
     async def committed(self) -> Mapping[Partition, int | None]:
-        """What the group has committed in the partitions that are this member's; None where
-        nothing. Raises BusUnavailable.
+        """Return the group's committed offsets in the assigned partitions; None without a commit.
+
+        Raises BusUnavailable.
         """
 
 
@@ -31,7 +32,10 @@ async def export_lag(
     metrics: Metrics,
     seconds: float = INTERVAL_SECONDS,
 ) -> None:
-    """Tell for ever. While the broker is away, what was last seen stands."""
+    """Export the consumer lag until cancelled.
+
+    While the broker is unavailable, the last values stay.
+    """
     try:
         while True:
             with suppress(BusUnavailable):
@@ -45,8 +49,8 @@ async def export_lag(
 def set_lag(
     lag: Mapping[Partition, int], group: str, topics: Sequence[str], metrics: Metrics
 ) -> None:
-    """`behind` says how many records wait in each partition; a topic of which no partition is ours
-    has none that wait here.
+    """Set the lag metric of each topic from the lag per partition; 0 for a topic without assigned
+    partitions.
     """
     for topic in topics:
         waiting = sum(count for (name, _), count in lag.items() if name == topic)

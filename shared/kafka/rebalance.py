@@ -1,4 +1,4 @@
-"""Rebalances of a consumer group, as its members are told of them."""
+"""Notification of a consumer group's members about rebalances."""
 
 import asyncio
 from collections.abc import Collection
@@ -8,19 +8,20 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 
 
 class RebalanceHandler(Protocol):
-    """What a member does about them."""
+    """Reactions of a group member to rebalances."""
 
     async def before_revoke(self) -> None:
-        """Partitions may go to other members as soon as this returns, and not before. Heartbeats go
-        on meanwhile.
+        """Prepare for the revocation of partitions, which may move once this returns, not before.
+
+        Heartbeats continue meanwhile.
         """
 
     async def after_assign(self) -> None:
-        """It is known which partitions are this member's now."""
+        """React to the new assignment of partitions."""
 
 
 class RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
-    """Knows whether a rebalance is under way, and passes it on."""
+    """Tracks whether a rebalance is in progress, and notifies the handler."""
 
     def __init__(self, rebalances: RebalanceHandler | None) -> None:
         self._rebalances = rebalances

@@ -1,6 +1,4 @@
-"""How a Kafka client knows that it talks to the right brokers (TLS), and says who it is
-(SCRAM-SHA-512, or a certificate of its own).
-"""
+"""TLS and authentication of Kafka clients: SCRAM-SHA-512, or a client certificate."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -20,8 +18,8 @@ CONNECT_TIMEOUT_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What all clients of one process share; by itself, an open line to brokers that ask for no
-    name.
+    """Connection security shared by all clients of a process; by default plaintext without
+    authentication.
     """
 
     context: ssl.SSLContext | None = None
@@ -30,7 +28,7 @@ class Security:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a client of aiokafka takes."""
+        """Keyword arguments for an aiokafka client."""
         if self.context is None:
             return {}
         if self.username is None:
@@ -48,8 +46,9 @@ PLAINTEXT = Security()
 
 
 def kafka_security(settings: KafkaSettings) -> Security:
-    """What the settings say. Raises SettingsError, which names the variable and never shows a
-    password or a key.
+    """Build the security options from the settings.
+
+    Raises SettingsError, which names the variable and never contains a password or a key.
     """
     _require(settings, "kafka_certificate", "kafka_key")
     _require(settings, "kafka_key", "kafka_certificate")
@@ -67,10 +66,10 @@ def kafka_security(settings: KafkaSettings) -> Security:
 
 
 async def connection_error(bootstrap_servers: str, security: Security) -> str:
-    """Why the first of some brokers does not take us, as one more connection finds out; empty when
-    it does.
+    """Open one more connection to the first broker; return why it fails, or an empty string if it
+    does not.
 
-    A client tries them all and says only that it found none.
+    A client tries all brokers and reports only that it could not connect to any.
     """
     host, _, port = bootstrap_servers.split(",")[0].strip().rpartition(":")
     try:
@@ -78,7 +77,7 @@ async def connection_error(bootstrap_servers: str, security: Security) -> str:
             host.strip("[]"), int(port), request_timeout_ms=CONNECT_TIMEOUT_MS, **security.options
         )
         try:
-            # A broker that wants a user takes the connection, and hangs up on the first question.
+            # A broker that requires SASL accepts the connection and closes it at the first request.
             await connection.send(MetadataRequest([]))
         finally:
             connection.close()
@@ -90,23 +89,23 @@ async def connection_error(bootstrap_servers: str, security: Security) -> str:
 def _advice(error: Exception, security: Security) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"; is {_variable('kafka_ca')} the authority that signed the broker's certificate, "
-            "and the broker called so in it?"
+            f"; check that {_variable('kafka_ca')} contains the CA of the broker's certificate, "
+            "and that the certificate has the broker's name"
         )
     if security.context is not None and isinstance(error, ssl.SSLError | ConnectionResetError):
-        return "; does the broker speak TLS there?"
+        return "; check that the broker uses TLS on this port"
     if security.username is not None and isinstance(error, KafkaError):
         return (
-            f"; are {_variable('kafka_username')} and what {_variable('kafka_password_file')} "
-            "holds those of a SCRAM user?"
+            f"; check that {_variable('kafka_username')} and the password in "
+            f"{_variable('kafka_password_file')} belong to a SCRAM user"
         )
     if security.context is None and isinstance(error, KafkaError):
-        return f"; does it want TLS? {_variable('kafka_ca')} turns it on"
+        return f"; if the broker requires TLS, set {_variable('kafka_ca')}"
     if isinstance(error, KafkaError):
-        # A handshake of TLS 1.3 is over for us before the broker has looked at our certificate.
+        # In TLS 1.3 the client's handshake ends before the broker verifies the client certificate.
         return (
-            f"; does the broker take {_variable('kafka_certificate')}, or want a user "
-            f"({_variable('kafka_username')})?"
+            f"; check that the broker accepts {_variable('kafka_certificate')}, or set a user "
+            f"({_variable('kafka_username')})"
         )
     return ""
 
@@ -114,7 +113,7 @@ def _advice(error: Exception, security: Security) -> str:
 def _require(settings: KafkaSettings, given: str, needed: str) -> None:
     if getattr(settings, given) is not None and getattr(settings, needed) is None:
         raise SettingsError(
-            f"{_variable(needed)}: expected, since {_variable(given)} is set; set both or neither"
+            f"{_variable(needed)}: required because {_variable(given)} is set; set both or neither"
         )
 
 
@@ -124,7 +123,7 @@ def _trusting(authorities: Path) -> ssl.SSLContext:
     except OSError as error:
         raise _unreadable(
             "kafka_ca",
-            "a PEM file of the authorities that sign the brokers' certificates",
+            "a PEM file with the CA certificates of the brokers",
             authorities,
             error,
         ) from error
@@ -137,13 +136,12 @@ def _identify(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         except OSError as error:
             raise _unreadable(name, "a PEM file", path, error) from error
     try:
-        # Without a word of ours OpenSSL would ask for the password of an encrypted key on the
-        # terminal.
+        # Without a password argument, OpenSSL prompts for that of an encrypted key.
         context.load_cert_chain(certificate, key, password="")
     except OSError as error:
         raise _unreadable(
             "kafka_key",
-            f"the key, in PEM and not encrypted, of the certificate in {certificate}",
+            f"a PEM file with the unencrypted key of the certificate in {certificate}",
             key,
             error,
         ) from error
@@ -153,14 +151,14 @@ def _password(path: Path) -> str:
     try:
         password = path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        # The error of a decoder shows the bytes it could not read.
+        # The message of a decoding error contains the bytes.
         reason = error if isinstance(error, OSError) else "not UTF-8"
         raise _unreadable(
-            "kafka_password_file", "a file that holds a password", path, reason
+            "kafka_password_file", "a file that contains a password", path, reason
         ) from None
     if not password:
         raise _unreadable(
-            "kafka_password_file", "a file that holds a password", path, "it is empty"
+            "kafka_password_file", "a file that contains a password", path, "it is empty"
         )
     return password
 
@@ -170,7 +168,7 @@ def _unreadable(name: str, expected: str, path: Path, why: object) -> SettingsEr
 
 
 def kafka_variables() -> frozenset[str]:
-    """The environment variables that this is read from."""
+    """Return the environment variables of these settings."""
     return frozenset(map(_variable, KafkaSettings.model_fields))
 
 

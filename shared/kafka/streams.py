@@ -1,12 +1,12 @@
-"""Faust as Ratchet uses it: it gives ownership of partitions, streams and recovered tables; an
-offset is committed here, after its effect.
+"""Faust application: partition assignment, streams and recovered tables. Offsets are committed
+here, after their effect.
 
-Faust's own acknowledgements are off (`acks=False` on the source topic): they count an event as done
+Faust's own acknowledgements are off (`acks=False` on the source topic). They count an event as done
 when its handler raised, was cancelled at shutdown, or was skipped in a rebalance, and they commit
-although a table's changelog could not be written. Instead, `Commits` gets each event with the
-deliveries that it caused, and commits in log order what has been delivered.
+even if a table's changelog could not be written. Instead, `OffsetCommitter` receives each event
+with the deliveries that it caused, and commits delivered events in log order.
 
-The only module, with the `app.py` of the services that use it, which imports Faust.
+Only this module and the `app.py` of the stream services import Faust.
 """
 
 import asyncio
@@ -37,27 +37,31 @@ COMMIT_SECONDS = 1.0
 
 
 class StreamSettings(ServiceSettings):
-    """What a Faust service reads besides."""
+    """Additional settings of a Faust service."""
 
-    data: Annotated[Path, Field(description="the folder that Faust keeps its files in")] = Path(
-        ".ratchet/faust"
-    )
+    data: Annotated[Path, Field(description="folder for Faust's files")] = Path(".ratchet/faust")
     session_seconds: Annotated[
-        float, Field(ge=6, le=300, description="silence after which a worker counts as gone")
+        float,
+        Field(
+            ge=6,
+            le=300,
+            description="session timeout: a worker without a heartbeat for so long is lost",
+        ),
     ] = 15.0
     stalled_seconds: Annotated[
         float,
-        Field(ge=5, description="events wait and nothing is committed: no longer live after this"),
+        Field(ge=5, description="not live after this time with pending events and no commit"),
     ] = 60.0
     recovery_seconds: Annotated[
-        float, Field(ge=5, description="joining and recovery: no longer live after this")
+        float, Field(ge=5, description="not live after this time of joining and recovery")
     ] = 600.0
     failpoints: FailpointSetting = ()
 
 
 def create_app(group: str, settings: StreamSettings, security: Security = PLAINTEXT) -> faust.App:
-    """A Faust app that opens no port, creates no topic and commits nothing by itself. `group` is
-    its consumer group as well.
+    """Create a Faust app that opens no port, creates no topic and commits nothing.
+
+    `group` is also its consumer group.
     """
     folder = settings.data / group
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ def create_app(group: str, settings: StreamSettings, security: Security = PLAINT
 
 
 def _credentials(security: Security) -> Any:
-    """In Faust's words, which its clients of every kind take: stream, changelogs and producer."""
+    """Convert the security options for all of Faust's clients: stream, changelogs and producer."""
     if security.context is None:
         return None
     if security.username is None:
@@ -97,7 +101,7 @@ def _credentials(security: Security) -> Any:
 
 
 def source_topic(app: faust.App, name: str) -> Any:
-    """A topic of raw records, decoded by our code and committed by `Commits`."""
+    """Return a topic of raw records, decoded by Ratchet and committed by `OffsetCommitter`."""
     return app.topic(
         name,
         key_type=bytes,
@@ -111,7 +115,7 @@ def source_topic(app: faust.App, name: str) -> Any:
 
 
 def record_of(event: Any) -> Record:
-    """A Faust event in our words."""
+    """Convert a Faust event to a record."""
     message = event.message
     return Record(
         message.topic,
@@ -132,8 +136,9 @@ class _Handled:
 
 
 class OffsetCommitter:
-    """The one place where a Faust service commits. Deliveries of many events may be under way at a
-    time; they are awaited in order.
+    """The only place where a Faust service commits offsets.
+
+    Deliveries of many events may be in flight at a time; they are awaited in order.
     """
 
     def __init__(
@@ -160,8 +165,9 @@ class OffsetCommitter:
         app.on_rebalance_complete.connect(self._on_rebalance_complete, weak=False)
 
     async def commit_after(self, event: Any, *deliveries: Awaitable[Any]) -> None:
-        """`event` is handled once `deliveries` are done; called in log order. Waits while too many
-        are under way.
+        """Register an event as handled once `deliveries` are done; call it in log order.
+
+        Waits while too many events are in flight.
         """
         message = event.message
         await self._handled.put(
@@ -169,21 +175,22 @@ class OffsetCommitter:
         )
 
     async def run(self) -> None:
-        """Commit for ever, whenever there is nothing else to do, and every second.
+        """Commit until cancelled: when the queue is empty, and at least every second.
 
-        Raises what a delivery raises: then nothing after the last committed offset counts as done.
+        Propagates the exception of a delivery: nothing after the last committed offset counts as
+        done then.
         """
         loop = asyncio.get_running_loop()
         committed_at = loop.time()
         while True:
             handled = await self._handled.get()
             for delivery in handled.deliveries:
-                # A stop must not cancel what is on its way: Faust would report on a message that
-                # nobody waits for any more.
+                # A stop must not cancel a delivery: Faust would log an error for a message
+                # without a waiter.
                 await asyncio.shield(delivery)
             await reach("stream.delivered")
-            # After a rebalance events come again from the committed offset; what is left of the
-            # time before counts no more.
+            # After a rebalance events are delivered again from the committed offset; earlier
+            # ones are ignored.
             if handled.generation == self._app.consumer_generation_id:
                 self._done[handled.partition] = handled.offset + 1
             if self._handled.empty() or loop.time() - committed_at > COMMIT_SECONDS:
@@ -191,24 +198,25 @@ class OffsetCommitter:
                 committed_at = loop.time()
 
     async def commit(self) -> None:
-        """Commit what is done. Quietly not for partitions that have gone to another worker: it will
-        see their events again.
+        """Commit handled events.
+
+        Partitions that moved to another worker are skipped; it receives their events again.
         """
         if offsets := {
             tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset
         }:
-            # Faust has no public way to commit given offsets; its own `commit` knows only its
-            # acknowledgements.
+            # Faust has no public API to commit given offsets; its own `commit` commits only
+            # acknowledged messages.
             consumer: Any = self._app.consumer
             if not await consumer._commit(offsets):
                 return
             self._committed.update(offsets)
 
     async def watch_progress(self, seconds: float = 2.0) -> None:
-        """Report for ever how long events have waited: while they do in a partition, only a commit
-        there counts as progress.
+        """Report how long events have waited, until cancelled: in a partition with pending events
+        only a commit counts as progress.
 
-        A loop that stands still reports nothing, which counts as no progress either.
+        A blocked event loop reports nothing, which does not count as progress either.
         """
         loop = asyncio.get_running_loop()
         since: dict[tuple[TP, int], float] = {}
@@ -260,11 +268,11 @@ class OffsetCommitter:
             self._seek_back_where_nothing_is_committed()
 
     def _seek_back_where_nothing_is_committed(self) -> None:
-        """Have Faust seek to the beginning of partitions of which nothing was ever committed.
+        """Make Faust seek to the beginning of partitions that have no committed offset.
 
-        Faust puts away what its fetcher has read before a rebalance is complete, and relies on
-        `seek_to_committed` to read it again. That of aiokafka leaves a partition without a commit
-        where it is: its first events would be gone, and later offsets committed.
+        Faust discards what its fetcher has read before a rebalance is complete, and relies on
+        `seek_to_committed` to read it again. The implementation for aiokafka does not move a
+        partition without a commit: its first events would be skipped, and later offsets committed.
         """
         consumer: Any = self._app.consumer
         seek_to_committed = consumer.seek_to_committed
@@ -280,17 +288,18 @@ class OffsetCommitter:
         consumer.seek_to_committed = seek
 
     async def _on_rebalance_complete(self, *args: Any, **kwargs: Any) -> None:
-        # Faust goes on to seek to the committed offsets, then empties the queues of the streams,
-        # then resumes the flow. What its fetcher reads between the first two would be gone, and
-        # later offsets committed; so nothing is read until the last.
+        # Next, Faust seeks to the committed offsets, empties the queues of the streams, and
+        # resumes the flow. Records fetched between the first two steps would be lost, and later
+        # offsets committed, so nothing is read until the flow resumes.
         self._app.consumer.stop_flow()
 
 
 async def run_app(app: faust.App, commits: OffsetCommitter, log: Log) -> None:
-    """Run an app until SIGTERM or SIGINT. Raises what made it fail; then nothing was committed that
-    was not done.
+    """Run an app until SIGTERM or SIGINT.
+
+    Raises the error that made it fail; unfinished events are not committed then.
     """
-    # It warns whenever 100 messages are under way; `Commits` bounds them.
+    # It warns above 100 messages in flight; `OffsetCommitter` bounds them.
     logging.getLogger("faust.transport.producer").setLevel(logging.ERROR)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -311,7 +320,7 @@ async def run_app(app: faust.App, commits: OffsetCommitter, log: Log) -> None:
         for task in done:
             task.result()
         if app.crash_reason is not None:
-            raise BusUnavailable(f"Faust ended: {app.crash_reason!r}") from app.crash_reason
+            raise BusUnavailable(f"Faust stopped: {app.crash_reason!r}") from app.crash_reason
         log.info("stopping")
         await commits.commit()
     finally:

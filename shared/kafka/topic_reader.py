@@ -1,5 +1,5 @@
-"""Topics read as a whole, from their beginning and without a group: for a view of what others have
-said.
+"""Readers of whole topics from the beginning, without a consumer group, to build views of other
+services' events.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -17,16 +17,16 @@ from shared.messaging.bus import Record
 
 
 class TopicReader(Protocol):
-    """Gives every record of its topics once, those of one partition in order. Raises
-    BusUnavailable.
-    """
+    """Reads every record of its topics once, in order per partition. Raises BusUnavailable."""
 
     async def read_new(self) -> list[Record]:
-        """The records between where the last call stopped and the present end of the topics."""
+        """Return the records between the end of the previous call and the present end of the
+        topics.
+        """
 
 
 class KafkaTopicReader:
-    """The real thing. The topics must exist when it starts."""
+    """Kafka implementation. The topics must exist when it starts."""
 
     def __init__(
         self, bootstrap_servers: str, topics: Sequence[str], security: Security = PLAINTEXT
@@ -51,7 +51,7 @@ class KafkaTopicReader:
         return [record async for record in self.iterate_new()]
 
     async def iterate_new(self) -> AsyncGenerator[Record, None]:
-        """The same one by one, for logs that do not fit into memory."""
+        """Yield the same records one by one, for topics that do not fit into memory."""
         with _translate_errors():
             for partition, end in (
                 await self._client.end_offsets(self._client.assignment())
@@ -62,9 +62,7 @@ class KafkaTopicReader:
                             yield record_of(raw)
 
     async def lag(self) -> int:
-        """How many offsets lie between where the last call stopped and the present end; some may
-        hold no record.
-        """
+        """Return the number of offsets up to the present end; some may hold no record."""
         with _translate_errors():
             ends = await self._client.end_offsets(self._client.assignment())
             return sum(
@@ -72,7 +70,7 @@ class KafkaTopicReader:
             )
 
     async def read_at(self, position: Position) -> Record | None:
-        """The record at a position, None when there is none any more. Reading goes on behind it."""
+        """Return the record at a position, None if deleted. Reading continues after it."""
         partition = TopicPartition(position.topic, position.partition)
         if partition not in self._client.assignment():
             return None

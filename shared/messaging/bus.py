@@ -1,6 +1,6 @@
-"""The bus as a port: records in and out.
+"""Bus port: producing and consuming records, and the loop that commits an offset after its effect.
 
-The real thing is in `shared.kafka.client`; `MemoryBus` is its twin for tests.
+The Kafka adapter is in `shared.kafka.client`; `MemoryBus` is the in-memory twin for tests.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ from shared.messaging.topics import dead_letter_topic
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as it stands on a topic."""
+    """A record on a topic."""
 
     topic: str
     partition: int
@@ -35,8 +35,10 @@ class Record:
 
 
 class Producer(Protocol):
-    """Puts records on the bus. `send` returns when the record is durable; raises BusUnavailable
-    when it could not be made so.
+    """Produces records.
+
+    `send` returns when the record is durable; raises BusUnavailable when it could not be made
+    durable.
     """
 
     async def send(
@@ -45,20 +47,21 @@ class Producer(Protocol):
 
 
 class BufferedProducer(Protocol):
-    """Puts records on the bus in order, without waiting for each."""
+    """Produces records in order without waiting for each delivery."""
 
     async def send_nowait(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
     ) -> Awaitable[object]:
-        """Hand a record over; what is returned is done when the record is durable, and raises
-        BusUnavailable when it could not be.
+        """Enqueue a record; the returned awaitable completes when the record is durable.
+
+        It raises BusUnavailable when the record could not be delivered.
         """
 
 
 async def publish(
     producer: Producer, topic: str, key: str, event: Event, source: str, extra_headers: Headers = ()
 ) -> None:
-    """Put an event on its topic, with `more` headers beside its own, and wait until it is durable."""
+    """Produce an event, with `extra_headers` besides its own, and wait until it is durable."""
     value, headers = encode(event, source)
     await producer.send(topic, key.encode(), value, [*headers, *extra_headers])
 
@@ -66,8 +69,8 @@ async def publish(
 async def send_dead_letter(
     producer: Producer, record: Record, error: Unprocessable, service: str, clock: Clock
 ) -> None:
-    """Put a record that can never be processed, unchanged, on its dead-letter topic, with where it
-    stood and why it is there.
+    """Produce an unprocessable record, unchanged, to its dead-letter topic, with its position and
+    the reason in headers.
     """
     notice = DeadLetterInfo.for_error(record.position, record.headers, error, service, clock.now())
     headers = [*original_headers(record.headers), *notice.headers()]
@@ -79,7 +82,7 @@ Handler = Callable[[Record], Awaitable[None]]
 
 @dataclass
 class MemoryBus:
-    """The in-memory twin of a broker: one partition a topic, everything kept. Also a `Producer`."""
+    """In-memory twin of a broker: one partition per topic, unlimited retention; a `Producer`."""
 
     topics: dict[str, list[Record]] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
@@ -91,7 +94,7 @@ class MemoryBus:
         log.append(Record(topic, 0, len(log), key, value, tuple(headers)))
 
     async def records(self, topic: str) -> AsyncIterator[Record]:
-        """Records from the committed offset to the present end of a topic."""
+        """Yield records from the committed offset to the present end of a topic."""
         for record in self.topics.get(topic, [])[self.committed.get(topic, 0) :]:
             yield record
 

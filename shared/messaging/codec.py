@@ -1,7 +1,7 @@
-"""Events as Kafka records: CloudEvents 1.0 in the Kafka binding.
+"""Codec of events as Kafka records: CloudEvents 1.0 in the Kafka binding.
 
 Written in binary mode (`ce_*` headers, the value is the event as plain JSON). Read in binary mode,
-structured mode and, where strangers write, as bare JSON. CloudEvents:
+structured mode and, from applications, as bare JSON. CloudEvents:
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
@@ -36,17 +36,17 @@ what the topics take.
 
 @dataclass(frozen=True, slots=True)
 class Decoded(Generic[E]):
-    """An event and the CloudEvents `source` that it came with, empty for bare JSON."""
+    """An event and its CloudEvents `source`, empty for bare JSON."""
 
     event: E
     source: str
 
 
 def encode(event: Event, source: str, **extensions: str) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """The value and the headers of the record that says `event`, in binary mode. `extensions` are
-    further CloudEvents attributes.
+    """Encode an event in binary mode; return the value and the headers of its record.
 
-    Raises TooLarge for an event that no topic would take.
+    `extensions` are additional CloudEvents attributes. Raises TooLarge for an event that exceeds
+    the record size limit.
     """
     attributes = {
         "specversion": "1.0",
@@ -70,14 +70,15 @@ def encode(event: Event, source: str, **extensions: str) -> tuple[bytes, list[tu
 def decode(
     value: bytes | None, headers: Headers, *accepted: type[E], default: type[E] | None = None
 ) -> Decoded[E]:
-    """The event that a record says; `accepted` are the types that may stand on its topic. A record
-    that names none of Ratchet's types is taken for `otherwise`, or for the only accepted one. The
-    same record always says the same.
+    """Decode the event of a record; `accepted` are the event types of its topic.
+
+    A record without one of Ratchet's types is decoded as `default`, or as the only accepted type.
+    Decoding is deterministic.
 
     An event without `event_id` or `occurred_at` in its data takes them from the envelope's `id` and
-    `time`. Of a header that is there twice the last one counts, as everywhere in Kafka; one without
-    a value counts as absent. Raises Undecodable when the bytes are no event, ContractViolation when
-    a field is wrong.
+    `time`. The last of several headers with the same name counts, as is usual in Kafka; a header
+    without a value counts as absent. Raises Undecodable when the bytes are not an event,
+    ContractViolation when a field is invalid.
     """
     if not value:
         raise Undecodable("the record has no value; send the event as JSON")
@@ -96,8 +97,8 @@ def decode(
 
 
 def try_decode_data(value: bytes | None, headers: Headers) -> dict[str, Any]:
-    """The data of a record that may be no event, for a person who looks for it; empty when it
-    cannot be told.
+    """Return the data of a record that may be invalid, for display and search; empty when it cannot
+    be decoded.
     """
     try:
         _, data = _unwrap(value or b"", headers)
@@ -107,8 +108,9 @@ def try_decode_data(value: bytes | None, headers: Headers) -> dict[str, Any]:
 
 
 def _unwrap(value: bytes, headers: Headers) -> tuple[dict[str, Any], Any]:
-    """The CloudEvents attributes of a record, none for bare JSON, and its data. The content type
-    decides on the mode, then `ce_*`.
+    """Return the CloudEvents attributes of a record, empty for bare JSON, and its data.
+
+    The content type decides the mode, then the `ce_*` headers.
     """
     names = {name.lower(): content for name, content in headers if content is not None}
     content_type = names.get("content-type", b"").lower()
@@ -123,7 +125,8 @@ def _unwrap(value: bytes, headers: Headers) -> tuple[dict[str, Any], Any]:
         if any(name.startswith(CE_PREFIX) for name in names):
             return _parts(from_binary(message, _StrictJson(), _UnchangedCloudEvent))
         data = from_json(value)
-    except Exception as error:  # the library and the parser raise many kinds for bytes that are no event; all mean the same here
+    # The library and the parser raise many exception types for bytes that are not an event.
+    except Exception as error:
         raise Undecodable(f"not an event: {error}") from error
     if isinstance(data, dict) and "specversion" in data and "data" in data:
         return {name: content for name, content in data.items() if name != "data"}, data["data"]
@@ -174,8 +177,8 @@ def _kind(data: object) -> str:
 
 
 class _UnchangedCloudEvent(CloudEvent):
-    """The attributes that a record has. The library makes up an `id` and a `time` where there is
-    none, others at each reading.
+    """CloudEvent with the attributes of the record only. The library adds a generated `id` and
+    `time` where they are missing.
     """
 
     def __init__(
@@ -187,12 +190,11 @@ class _UnchangedCloudEvent(CloudEvent):
 
 
 class _StrictJson(JSONFormat):
-    """JSON data whatever the content type says, parsed as everywhere else."""
+    """JSON data whatever the content type says, parsed with the same parser as everywhere else."""
 
     def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
-        from_json(
-            data
-        )  # refuses what Python's own parser lets pass: halves of surrogate pairs, which cannot be written again
+        # Rejects lone surrogates, which Python's parser accepts but which cannot be encoded.
+        from_json(data)
         return super().read(event_factory, data)
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> Any:

@@ -1,16 +1,16 @@
-"""What is said of a dead letter, in headers beside the record's own, and how a replayed record is
-known again.
+"""Headers of dead letters and of replayed records, added to the record's own.
 
-    ratchet_dlq_topic, _partition, _offset       where the record stood
+    ratchet_dlq_topic, _partition, _offset       position of the record
     ratchet_dlq_reason, _field, _error           why it cannot be processed
-    ratchet_dlq_service, _service_version, _at   who says so, and when
-    ratchet_dlq_attempt                          1, and one more for each time that it was replayed before
+    ratchet_dlq_service, _service_version, _at   the service that gave up, and when
+    ratchet_dlq_attempt                          1, plus one for each earlier replay
 
-    ratchet_replay_of        on a record that was replayed: where it stood at first; on the dead-letter topic: that it was replayed
-    ratchet_replay_attempt   how many attempts it has behind it
-    ratchet_replay_at        when it was replayed
+    ratchet_replay_of        on a replayed record: its first position;
+                             on the dead-letter topic: the position of the replayed dead letter
+    ratchet_replay_attempt   number of previous attempts
+    ratchet_replay_at        time of the replay
 
-Names that begin so are Ratchet's: what an application sends under them is not kept.
+These prefixes are reserved: such headers from applications are dropped.
 """
 
 import re
@@ -40,8 +40,9 @@ _ATTEMPT = re.compile(rb"\d{1,6}")
 
 
 class DeadLetterInfo(FrozenModel):
-    """Where a record stood, why it cannot be processed, and who says so. Letters of before a field
-    was added have its default.
+    """Position of a dead letter's record, the reason, and the service that gave up.
+
+    Fields added later have a default, so that older dead letters stay readable.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -61,7 +62,7 @@ class DeadLetterInfo(FrozenModel):
     def for_error(
         cls, source: Position, headers: Headers, error: Unprocessable, service: str, at: datetime
     ) -> "DeadLetterInfo":
-        """What to say of the record at `source`, which came with `headers`."""
+        """Build the information for the record at `source` with `headers`."""
         return cls(
             topic=source.topic,
             partition=source.partition,
@@ -77,7 +78,7 @@ class DeadLetterInfo(FrozenModel):
 
     @classmethod
     def from_headers(cls, headers: Headers) -> "DeadLetterInfo | None":
-        """What a record's headers say; None when it is no dead letter."""
+        """Read the information from a record's headers; None if it is not a dead letter."""
         said = {
             name.removeprefix(DLQ_PREFIX): value.decode(errors="replace")
             for name, value in headers
@@ -98,22 +99,20 @@ class DeadLetterInfo(FrozenModel):
 
 
 def original_headers(headers: Headers) -> tuple[Header, ...]:
-    """A record's own headers, in order, without ours."""
+    """Return the record's own headers, in order, without Ratchet's."""
     return tuple(
         (name, value) for name, value in headers if not name.startswith((DLQ_PREFIX, REPLAY_PREFIX))
     )
 
 
 def previous_attempts(headers: Headers) -> int:
-    """How often a record was tried before it came here: 0 unless it was replayed."""
+    """Return the number of earlier attempts: 0 unless the record was replayed."""
     said = dict(headers).get(REPLAY_ATTEMPT) or b""
     return int(said) if _ATTEMPT.fullmatch(said) else 0
 
 
 def replay_headers(info: DeadLetterInfo, at: datetime) -> list[Header]:
-    """What marks the replay of a letter, on the record that is replayed and on the dead-letter
-    topic.
-    """
+    """Return the headers that mark a replay on the record and on the dead-letter topic."""
     said = {
         REPLAY_OF: format_position(info.source),
         REPLAY_ATTEMPT: str(info.attempt),
@@ -123,7 +122,9 @@ def replay_headers(info: DeadLetterInfo, at: datetime) -> list[Header]:
 
 
 def read_replay(headers: Headers) -> tuple[Position, datetime] | None:
-    """Which record was replayed, by where it stood, and when; None when the headers do not say."""
+    """Return the position of a replayed record and the time of the replay; None when the headers
+    have neither.
+    """
     said = {
         name: value.decode(errors="replace")
         for name, value in headers
@@ -136,12 +137,12 @@ def read_replay(headers: Headers) -> tuple[Position, datetime] | None:
 
 
 def format_position(at: Position) -> str:
-    """`topic/partition/offset`."""
+    """Format as `topic/partition/offset`."""
     return f"{at.topic}/{at.partition}/{at.offset}"
 
 
 def parse_position(text: str) -> Position:
-    """The inverse of `place`. Raises ValueError."""
+    """Parse `topic/partition/offset`. Raises ValueError."""
     found = _PLACE.fullmatch(text)
     if found is None:
         raise ValueError(f"expected topic/partition/offset, found {text!r}")
@@ -149,8 +150,8 @@ def parse_position(text: str) -> Position:
 
 
 def _printable(text: str, length: int) -> str:
-    """Text that can be written whatever it quotes, and never so much that the letter does not fit
-    on its topic.
+    """Make text encodable whatever it quotes, and truncate it so that the dead letter fits its
+    topic.
     """
     written = text.encode(errors="backslashreplace").decode()
     return written if len(written) <= length else written[: length - 1] + "…"

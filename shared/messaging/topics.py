@@ -1,4 +1,4 @@
-"""The topics: one table, from which code, manifests and documents are made or against which they
+"""Topics: one table from which code, manifests and documents are generated or against which they
 are checked.
 """
 
@@ -39,22 +39,22 @@ MODELS_VERSIONS = "models.versions"
 DEAD_LETTER_SUFFIX = ".dlq"
 
 MAX_APPLICATION_RECORD_BYTES = (1 << 20) + 12
-"""Bytes of the largest record that an application may send, which is Kafka's own default."""
+"""Maximum record size for applications, in bytes: Kafka's default."""
 MAX_RECORD_BYTES = 4 << 20
-"""Bytes of the largest record of our own: what a service makes of a record that was accepted always
-fits.
+"""Maximum size of a record that Ratchet writes, in bytes.
+
+Large enough for the result of any accepted record.
 """
 MAX_DEAD_LETTER_BYTES = 16 << 20
-"""Bytes of the largest dead letter: a record that came compressed is larger here than where it
-stood.
-"""
+"""Maximum size of a dead letter, in bytes: compressed records are stored uncompressed here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One row: what stands on a topic, who writes and reads it, how it is keyed and how long it is
-    kept. Where there are several producers, `writes` says what one of them writes, where that is
-    not all.
+    """One topic: its events, producers, consumers, key and retention.
+
+    With several producers, `events_by_producer` lists the events of those that do not write all of
+    them.
     """
 
     name: str
@@ -72,16 +72,16 @@ class Topic:
 
     @property
     def producers(self) -> tuple[str, ...]:
-        """Who writes events here."""
+        """The producers of this topic."""
         return tuple(self.producer.split(", "))
 
     def written_by(self, producer: str) -> tuple[type[Event], ...]:
-        """The events that one of the producers writes here."""
+        """Return the events that a producer writes to this topic."""
         return self.events_by_producer.get(producer, self.events)
 
     @property
     def settings(self) -> dict[str, str]:
-        """The topic's configuration, in Kafka's names."""
+        """The topic configuration, with Kafka's names."""
         size = {"max.message.bytes": str(self.max_record_bytes)}
         if self.compacted:
             return {"cleanup.policy": "compact"} | size
@@ -103,14 +103,13 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
         timedelta(days=14),
         4,
         max_record_bytes=MAX_APPLICATION_RECORD_BYTES,
-        # What comes over HTTP.
+        # From the HTTP intake.
         events_by_producer={"feedback": (FeedbackReceived,)},
     ),
     Topic(
         FEEDBACK_SCORED,
         "model or model#shard",
-        # The last is the dataset service's own: what it decides follows from this log alone, the
-        # end of a wait as well.
+        # The dataset service writes WaitEnded itself: its decisions depend on this log alone.
         (FeedbackScored, WithdrawalRequested, WaitEnded),
         "feedback, dataset",
         ("dataset", "registry"),
@@ -121,7 +120,7 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
             "dataset": (WaitEnded,),
         },
     ),
-    # Kept for ever: what was withdrawn stays so, however old a snapshot is.
+    # Never deleted: a withdrawal applies to snapshots of any age.
     Topic(
         DATASET_WITHDRAWALS,
         "model",
@@ -187,7 +186,7 @@ _EVENT_TOPICS: tuple[Topic, ...] = (
 
 
 def dead_letter_topic(topic: str) -> str:
-    """Where records of `topic` go that can never be processed."""
+    """Return the name of the dead-letter topic of `topic`."""
     return topic + DEAD_LETTER_SUFFIX
 
 
@@ -205,8 +204,8 @@ def _dead_letters(topic: Topic) -> Topic:
 
 
 _STATE_TOPICS: tuple[Topic, ...] = (
-    # The changelog of the dataset's table: as many partitions as feedback.scored, an event's entry
-    # stands where the event does.
+    # The changelog of the dataset's table. It has as many partitions as feedback.scored, and an
+    # event's entry is in the same partition as the event.
     Topic(
         DATASET_ENTRIES,
         "model#shard|feedback_id",
@@ -222,6 +221,6 @@ _STATE_TOPICS: tuple[Topic, ...] = (
 TOPICS: tuple[Topic, ...] = (
     tuple(row for topic in _EVENT_TOPICS for row in (topic, _dead_letters(topic))) + _STATE_TOPICS
 )
-"""Every topic: those of the flow, in its order, each followed by its dead letters; then those that
-hold a service's state.
+"""Every topic: event topics in the order of the flow, each followed by its dead-letter topic, then
+the topics with a service's state.
 """

@@ -1,10 +1,10 @@
-"""Liveness and readiness of a service: reported by its work loop, read by probes and metrics."""
+"""Health state of a service: liveness, readiness and recovery."""
 
 from shared.clock import Clock
 
 
 class Health:
-    """What a service knows of its own state. Progress is reported by the loop that does the work."""
+    """Health state of a service. The loop that does the work reports its progress."""
 
     def __init__(
         self, clock: Clock, stalled_after: float = 60.0, recovered_after: float = 600.0
@@ -18,13 +18,16 @@ class Health:
         self._busy = False
 
     def mark_ready(self, is_ready: bool = True) -> None:
+        """Accept work (or, with False, stop accepting it). Ends a recovery."""
         self._ready = is_ready
         was_recovering, self._recovering = self._recovering, False
         self.record_progress(busy=was_recovering)
 
     def mark_recovering(self) -> None:
-        """No work is taken until `ready`. That may last longer than a stall, but not for ever,
-        however often it begins anew.
+        """Accept no work until `mark_ready`.
+
+        A recovery may take longer than a stall, but not without limit: repeated calls do not
+        restart its time limit.
         """
         self._ready = False
         if not self._recovering:
@@ -32,8 +35,10 @@ class Health:
             self._recovering = True
 
     def record_progress(self, busy: bool = False, ago: float = 0.0) -> None:
-        """Something was done, `ago` seconds before now; `busy` when silence from then on means a
-        stall. While recovering, nothing is progress but the end of it.
+        """Record progress made `ago` seconds before now; `busy` when silence from then on means a
+        stall.
+
+        During a recovery only its end counts as progress.
         """
         if not self._recovering:
             self._progress = self._clock.monotonic() - ago
@@ -41,9 +46,7 @@ class Health:
 
     @property
     def stalled_seconds(self) -> float:
-        """How long there has been no progress although there is work to do, or how long the
-        recovery has lasted.
-        """
+        """Seconds without progress although work is pending, or the duration of the recovery."""
         return self._clock.monotonic() - self._progress if self._busy else 0.0
 
     @property

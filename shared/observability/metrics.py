@@ -1,8 +1,7 @@
-"""The metrics that Ratchet exports: a closed catalogue, in the order of the flow, then what every
-service says of itself.
+"""The exported metrics: a closed catalogue in the order of the flow, then the metrics common to all
+services.
 
-Names are Prometheus's way: base units, which a name ends in where there is one, and `_total` for
-what only grows.
+Names follow the Prometheus conventions: base units as suffix, `_total` for counters.
 """
 
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from prometheus_client.process_collector import ProcessCollector
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the catalogue. `service` names those that have it, with commas between them.
-    Labels are bounded: models, reasons and services, never users or events. Without a unit it is a
-    number of what its name says.
+    """One row of the catalogue.
+
+    `service` names the services that export it, separated by commas, or `any`. Labels are bounded:
+    models, reasons and services, never users or events. Without a unit the value is a plain number.
     """
 
     name: str
@@ -165,7 +165,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "gauge",
         "dataset",
         ("model",),
-        "Training examples that close a batch: batch_size, or pool.",
+        "Number of training examples that close a batch: batch_size, or pool.",
     ),
     Metric("ratchet_dataset_batches_total", "counter", "dataset", ("model",), "Batches closed."),
     Metric(
@@ -213,7 +213,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "gauge",
         "trainer",
         ("model",),
-        "Loss of the newest step.",
+        "Loss of the latest step.",
         unit="nats per answer token",
     ),
     Metric(
@@ -264,7 +264,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "gauge",
         "trainer",
         (),
-        "Batches that wait for their lane's training window.",
+        "Batches waiting for the training window of their lane.",
     ),
     Metric(
         "ratchet_training_window_opens_seconds",
@@ -372,7 +372,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "counter",
         "registry",
         ("model", "target", "step"),
-        "Deployments undone.",
+        "Failed deployments, undone.",
     ),
     Metric(
         "ratchet_registry_adapters_removed_total",
@@ -413,7 +413,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "gauge",
         "any",
         ("folder",),
-        "Free space where the service writes, by setting.",
+        "Free space on the file system of a folder that the service writes to, by setting.",
         unit="bytes",
     ),
     Metric(
@@ -450,7 +450,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "Messages passed to Faust's producer, which are those of changelogs.",
     ),
     Metric(
-        "faust_send_errors_total", "counter", _STREAMS, (), "Messages that Faust could not send."
+        "faust_send_errors_total", "counter", _STREAMS, (), "Messages that Faust failed to send."
     ),
     Metric(
         "faust_send_seconds",
@@ -473,8 +473,8 @@ CATALOGUE: tuple[Metric, ...] = (
 
 
 class Metrics:
-    """A process's share of the catalogue, on a registry of its own, and the `process_*` metrics of
-    Prometheus's own client.
+    """The metrics of one process, in a registry of its own, plus the `process_*` metrics of the
+    Prometheus client.
     """
 
     def __init__(self, service: str) -> None:
@@ -489,13 +489,11 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def init_series(self, name: str, **labels: str) -> None:
-        """Let a series begin at zero: Prometheus sees the first increase of what was there before
-        it.
-        """
+        """Create a series at zero, so that Prometheus sees its first increase."""
         self._collectors[name].labels(**labels)
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add to a counter. KeyError when the catalogue has no such metric for this service."""
+        """Add to a counter. Raises KeyError for a metric that this service does not export."""
         collector = self._collectors[name]
         assert isinstance(collector, Counter)
         (collector.labels(**labels) if labels else collector).inc(amount)
@@ -505,9 +503,7 @@ class Metrics:
         self._gauge(name, labels).set(value)
 
     def set_function(self, name: str, value: Callable[[], float], **labels: str) -> None:
-        """Have a gauge ask for its value whenever it is looked at, from any thread. `value` must
-        not raise.
-        """
+        """Read a gauge from `value` at each scrape, from any thread. `value` must not raise."""
         self._gauge(name, labels).set_function(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
@@ -517,14 +513,14 @@ class Metrics:
         (collector.labels(**labels) if labels else collector).observe(value)
 
     def remove_series(self, name: str, **labels: str) -> None:
-        """Drop a series that is another process's to tell from now on; without labels, all of a
-        metric.
+        """Remove a series that another process reports from now on; without labels, all series of
+        the metric.
         """
         collector = self._collectors[name]
         if not labels:
             collector.clear()
             return
-        with suppress(KeyError):  # it may never have been told
+        with suppress(KeyError):  # the series may never have been set
             collector.remove(*(labels[label] for label in self._labels[name]))
 
     def _gauge(self, name: str, labels: dict[str, str]) -> Gauge:

@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry, sent by OTLP over HTTP. The only module that imports it.
+"""OpenTelemetry traces, exported by OTLP over HTTP. The only module that imports OpenTelemetry.
 
-OpenTelemetry's own variables hold besides: OTEL_TRACES_SAMPLER and its argument,
-OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES.
+Its own variables apply as well: OTEL_TRACES_SAMPLER and its argument, OTEL_EXPORTER_OTLP_HEADERS,
+OTEL_RESOURCE_ATTRIBUTES.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +42,7 @@ _next: ContextVar[SpanContext | None] = ContextVar(
 
 
 class OpenTelemetryTracing:
-    """Spans for a processor, which sends or keeps them."""
+    """Tracing that passes spans to a span processor."""
 
     enabled = True
 
@@ -104,12 +104,9 @@ class _OtelSpan:
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         context = self._raw.get_span_context()
-        return [
-            (
-                TRACEPARENT,
-                f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}".encode(),
-            )
-        ]
+        flags = context.trace_flags & 1
+        value = f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"
+        return [(TRACEPARENT, value.encode())]
 
     def set_attributes(self, **about: str | int | float) -> None:
         self._raw.set_attributes({f"ratchet.{name}": value for name, value in about.items()})
@@ -119,8 +116,8 @@ class _OtelSpan:
 
 
 class _BoundedShutdownProcessor(BatchSpanProcessor):
-    """Sends spans in the background. At the end it gives up after some seconds: by itself it would
-    go on for half a minute.
+    """Background exporter that gives up some seconds after shutdown begins; the library would retry
+    for half a minute.
     """
 
     def __init__(self, exporter: OTLPSpanExporter) -> None:
@@ -135,7 +132,7 @@ class _BoundedShutdownProcessor(BatchSpanProcessor):
 
 
 class _FixedOrRandomIds(RandomIdGenerator):
-    """Random ids, but for a span whose place is given."""
+    """Random ids, except for a span whose traceparent is given."""
 
     def generate_span_id(self) -> int:
         place = _next.get()
@@ -150,8 +147,9 @@ class _FixedOrRandomIds(RandomIdGenerator):
 
 
 def otlp_tracing(service: str, endpoint: str) -> OpenTelemetryTracing:
-    """Spans are sent to `endpoint` in the background; while nobody answers there they are dropped,
-    with a line in the log.
+    """Export spans to `endpoint` in the background.
+
+    While the endpoint does not respond, spans are dropped with a line in the log.
     """
     return OpenTelemetryTracing(
         service, _BoundedShutdownProcessor(OTLPSpanExporter(endpoint=endpoint))

@@ -1,4 +1,4 @@
-"""What every service says of itself in its metrics: version, health, and room on the disks that it
+"""Metrics that every service exports about itself: version, health, and free space on the disks it
 writes to.
 """
 
@@ -17,8 +17,10 @@ from shared.version import ratchet_version
 def export_process_metrics(
     metrics: Metrics, health: Health, folders: Mapping[str, Path | None]
 ) -> None:
-    """Have them read whenever the metrics are. `folders` are where the service writes, by setting;
-    None for what is not on a disk here.
+    """Register the metrics; they are read at each scrape.
+
+    `folders` are the folders that the service writes to, by setting; None for storage that is not a
+    local disk.
     """
     metrics.set("ratchet_build_info", 1, version=ratchet_version())
     metrics.set_function("ratchet_service_live", lambda: float(health.is_live))
@@ -35,7 +37,7 @@ def export_process_metrics(
 
 
 def _of_disk(folder: Path, what: Literal["free", "total"]) -> float:
-    """In bytes; not a number where there is no disk any more."""
+    """Return the free or total space in bytes; NaN when the disk is gone."""
     there = next(
         (place for place in (folder, *folder.absolute().parents) if place.exists()), folder
     )

@@ -1,5 +1,5 @@
-"""W3C trace context: the `traceparent` of a record, and the deterministic ones of batches and
-versions.
+"""W3C trace context: the `traceparent` header of a record, and the deterministic traceparents of
+batches and versions.
 """
 
 import re
@@ -24,8 +24,9 @@ _LENGTH = 55
 
 
 def traceparent_in(headers: Headers) -> str | None:
-    """The span that a record came from, where its headers say so; the last of several counts, and
-    one that is none is as good as absent.
+    """Return the traceparent in a record's headers, or None.
+
+    The last of several counts; an invalid one is ignored.
     """
     for name, value in reversed(headers):
         if value is not None and name.lower() in _NAMES and _FORM.match(value):
@@ -34,12 +35,14 @@ def traceparent_in(headers: Headers) -> str | None:
 
 
 def traceparent_for_batch(batch_id: str) -> str:
-    """The traceparent of a batch, with which its trace begins."""
+    """Return the traceparent of a batch, the root of its trace."""
     return _traceparent(batch_id, "batch", batch_id)
 
 
 def traceparent_for_version(batch_id: str, run_id: str) -> str:
-    """The traceparent of the registry's first answer to the run that made a version of a batch."""
+    """Return the traceparent of the registry's first response to the run that made a version of a
+    batch.
+    """
     return _traceparent(batch_id, "register", run_id)
 
 

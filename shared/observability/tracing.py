@@ -1,16 +1,16 @@
-"""Traces as a port: what one record leads to, as spans that follow each other across services.
+"""Tracing port: the processing of a record as spans that are linked across services.
 
-    feedback.received ─▶ score ─▶ feedback.scored            the trace of whoever sent the feedback, if they said which
+    feedback.received ─▶ score ─▶ feedback.scored         the trace of the sender, if it sent one
                            ┆ (links)
                          batch ─▶ train ─▶ register ─▶ deploy      the trace of a batch
 
-A span is told to the next service by the W3C header `traceparent`
-(https://www.w3.org/TR/trace-context/). The trace of a batch is a function of the batch's id, and so
-are the places that others go on from: whoever closes a batch again, or deploys a version after a
-restart, says the same without anything having been kept for it.
+Span context is passed on in the W3C header `traceparent` (https://www.w3.org/TR/trace-context/).
+The trace id of a batch and the span ids that later spans refer to are functions of the batch's id:
+a batch that is closed again, or a version that is deployed after a restart, gets the same ids
+without stored state.
 
-`Untraced` is what a service has that is not asked for traces: it costs next to nothing.
-OpenTelemetry is in `shared/observability/otlp.py`.
+`NoopTracing` is used when tracing is off; it costs next to nothing. OpenTelemetry is in
+`shared/observability/otlp.py`.
 """
 
 from collections.abc import Iterable
@@ -27,29 +27,29 @@ Endpoint = Annotated[AnyHttpUrl, UrlConstraints(allowed_schemes=["http", "https"
 TracesEndpoint = Annotated[
     Endpoint | None,
     Field(
-        description="where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; needs "
+        description="OTLP/HTTP endpoint for traces, such as http://127.0.0.1:4318/v1/traces; needs "
         "the extra `traces`"
     ),
 ]
 
 
 class Span(Protocol):
-    """Something that is being done. `headers` tell of it to whoever reads what comes of it."""
+    """A unit of work in progress. `headers` carry its context to the consumers of its result."""
 
     @property
     def headers(self) -> list[tuple[str, bytes]]: ...
 
     def set_attributes(self, **about: str | int | float) -> None:
-        """What it is about. Traces go to others: nothing that users or applications said belongs
-        here.
+        """Set attributes. Traces leave the system: they must not contain text of users or
+        applications.
         """
 
     def set_failed(self, kind: str) -> None:
-        """It came to nothing."""
+        """Mark the span as failed, with the kind of error."""
 
 
 class Tracing(Protocol):
-    """Where spans go. While `on` is false nothing that is said here has an effect."""
+    """Destination of spans. While `enabled` is false, calls have no effect."""
 
     @property
     def enabled(self) -> bool: ...
@@ -63,17 +63,19 @@ class Tracing(Protocol):
         links: Iterable[str] = (),
         start_time: datetime | None = None,
     ) -> AbstractContextManager[Span]:
-        """The body as a span, failed where an exception leaves it. It follows the one that headers
-        or a traceparent name, or begins a trace. `at` is the place that it takes itself, where
-        others have to know it; it began at `since`, or now.
+        """Run the body as a span, marked as failed when an exception leaves it.
+
+        `parent` is a traceparent or headers with one; without it a trace begins. `traceparent`
+        fixes the ids of the span itself where other services have to know them. The span starts at
+        `start_time`, or now.
         """
 
     def close(self) -> None:
-        """Send what is left."""
+        """Flush pending spans."""
 
 
 class _NoSpan:
-    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 (nobody adds to them)
+    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 (never changed)
 
     def set_attributes(self, **about: str | int | float) -> None:
         pass
@@ -83,7 +85,7 @@ class _NoSpan:
 
 
 class NoopTracing:
-    """Nothing is traced."""
+    """Tracing that does nothing."""
 
     enabled = False
 
@@ -109,8 +111,9 @@ NOOP_TRACING = NoopTracing()
 
 
 def create_tracing(service: str, traces: Endpoint | None) -> Tracing:
-    """What a service traces with: nothing unless `traces` says where to. Raises SettingsError when
-    the extra is not installed.
+    """Return the tracing of a service: a no-op unless `traces` is set.
+
+    Raises SettingsError when the extra is not installed.
     """
     if traces is None:
         return NOOP_TRACING
@@ -118,6 +121,6 @@ def create_tracing(service: str, traces: Endpoint | None) -> Tracing:
         from shared.observability.otlp import otlp_tracing
     except ImportError as error:
         raise SettingsError(
-            "RATCHET_TRACES needs the extra `traces`; type: pip install 'ratchet[traces]'"
+            "RATCHET_TRACES needs the extra `traces`; run: pip install 'ratchet[traces]'"
         ) from error
     return otlp_tracing(service, str(traces))

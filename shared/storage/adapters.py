@@ -1,11 +1,10 @@
-"""What an adapter is in the object store: a folder in PEFT's conventions and, written last,
-`manifest.json` that names each file's digest and the digest of the base that the adapter belongs
-to.
+"""Adapters in the object store: a folder in PEFT's layout and, written last, `manifest.json` with
+the digest of each file and of the base model.
 
 The trainer writes them, the trainer and the registry read them, the registry removes them; an
-`Artefact` of an adapter names its manifest. The model card, `README.md`, is for people: it also
-says how the adapter was judged, which is known later than the digests and may be said anew, so the
-manifest does not name it.
+`Artefact` of an adapter refers to its manifest. The model card, `README.md`, is for people. It
+includes evaluation results, which are available after the digests and may change, so the manifest
+does not list it.
 """
 
 from collections.abc import Mapping
@@ -35,22 +34,23 @@ class AdapterManifest(FrozenModel):
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's files by name, each checked against its digest."""
+    """The files of an adapter by name, each verified against its digest."""
 
     files: Mapping[str, bytes]
     base_digest: Digest
 
 
 def adapter_folder(model: str, run_id: str) -> str:
-    """The folder that a run's adapter is written to."""
+    """Return the folder that a run's adapter is written to."""
     return f"adapters/{model}/{run_id}"
 
 
 def write_adapter(
     store: ObjectStore, key_prefix: str, files: Mapping[str, bytes], base_digest: Digest
 ) -> Artefact:
-    """Write the files under `key_prefix` and then their manifest; the artefact of the manifest.
-    Writing the same again is harmless.
+    """Write the files under `key_prefix`, then their manifest; return the artefact of the manifest.
+
+    Idempotent.
     """
     prefix = key_prefix.rstrip("/")
     digests = {name: store.put(f"{prefix}/{name}", files[name]).digest for name in sorted(files)}
@@ -59,10 +59,10 @@ def write_adapter(
 
 
 def read_adapter(store: ObjectStore, artefact: Artefact) -> Adapter:
-    """The adapter behind an artefact, every file verified.
+    """Read the adapter of an artefact and verify every file.
 
-    Raises Missing when a part is not there, Corrupt when a part was altered, Unusable when the
-    artefact is no adapter's manifest.
+    Raises ObjectNotFound when a file is missing, DigestMismatch when a file was altered,
+    InvalidArtefact when the artefact is not an adapter's manifest.
     """
     try:
         manifest = AdapterManifest.model_validate_json(get_verified(store, artefact))
@@ -77,18 +77,19 @@ def read_adapter(store: ObjectStore, artefact: Artefact) -> Adapter:
 
 
 def remove_adapter(store: ObjectStore, uri: str) -> int:
-    """Remove the adapter whose manifest is at `uri`, its card included; how many objects were
-    there. The manifest goes last, so that one that was cut off in the middle can be removed again.
-    What the manifest does not name stays.
+    """Remove the adapter whose manifest is at `uri`, including its card; return the number of
+    removed objects.
+
+    The manifest is removed last, so that an interrupted removal can be repeated. Files that the
+    manifest does not list stay.
     """
     folder = uri.rpartition("/")[0]
     names = {CONFIG, WEIGHTS, MODEL_CARD}
-    with suppress(
-        ObjectNotFound, ValidationError
-    ):  # it was removed already, or is no manifest: the names that trainers give are known
+    # Without a readable manifest, remove the files that trainers always write.
+    with suppress(ObjectNotFound, ValidationError):
         names |= set(AdapterManifest.model_validate_json(store.get(uri)).files)
     keys = [f"{folder}/{name}" for name in sorted(names) if "/" not in name]
-    there = [key for key in [*keys, uri] if store.exists(key)]
-    for key in there:
+    existing = [key for key in [*keys, uri] if store.exists(key)]
+    for key in existing:
         store.delete(key)
-    return len(there)
+    return len(existing)

@@ -1,4 +1,4 @@
-"""Some examples in numbers: who sent them, what kinds they are, how far they repeat themselves."""
+"""Statistics of a set of examples: users, kinds, sources and repetition."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from shared.storage.snapshots import Composition, Example, Summary, UserCounts
 
 
 def composition_of(examples: Sequence[Example]) -> Composition:
-    """The numbers of some examples, the same in whichever order they come."""
+    """Return the statistics of a set of examples, independent of their order."""
     return Composition(
         examples=len(examples),
         prompts=len({prompt_identity(example.messages) for example in examples}),
@@ -24,8 +24,8 @@ def composition_of(examples: Sequence[Example]) -> Composition:
 
 
 def source_of(feedback_id: str) -> str:
-    """The CloudEvents source in an event's identity (see `FeedbackScored.identity`), empty when it
-    came without one.
+    """Return the CloudEvents source in an event's id (see `FeedbackScored.identity`); empty without
+    one.
     """
     source, bar, _ = feedback_id.partition("|")
     return source if bar else ""

@@ -1,4 +1,4 @@
-"""An object store that counts what it could not do."""
+"""Object store wrapper that counts failed operations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ Operation = Literal["put", "get", "exists", "below", "delete"]
 
 
 class CountedStore:
-    """Another store, and a count of its operations that raised StorageUnavailable. That an object
-    is not there is no error of a store.
+    """Wraps a store and counts its operations that raised StorageUnavailable. A missing object is
+    not a failure.
     """
 
     def __init__(self, store: ObjectStore, metrics: Metrics) -> None:

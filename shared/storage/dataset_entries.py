@@ -1,14 +1,14 @@
-"""What became of each scored event: the only durable state of the dataset service, in a compacted
+"""Entries of the dataset service, one per scored event: its only durable state, in a compacted
 topic.
 
-One entry for each event, written once when the event is decided and once more when it enters a
-batch, then without its content; and one record for each batch, written once, before it is announced
-and its members are written again. Both are small, independent of each other, and the same whoever
-writes them.
+An entry is written once when the event is decided, and once more, without its content, when the
+event enters a batch. A batch has one record, written once, before the batch is announced and its
+members are rewritten. Entries and batch records are small, independent of each other, and the same
+whichever worker writes them.
 
-A worker that was paused longer than its session can wake up and write an entry as it was before its
-batch closed over what it is since. It cannot do so to the batch's record, which never said anything
-else: so the record is what recovery goes by.
+A worker that was paused longer than its session can wake up and overwrite an entry with its state
+from before the batch closed. It cannot do so to the batch's record, which is never changed:
+recovery therefore relies on the batch records.
 """
 
 from collections.abc import Iterable
@@ -39,8 +39,9 @@ EntryReason = Literal[
 
 
 class Membership(FrozenModel):
-    """The place of an event in a batch: `place` of `size` members, counted from 0; `closed` is the
-    offset at which the batch closed.
+    """The position of an event in a batch: `place` of `size` members, counted from 0.
+
+    `closed` is the offset at which the batch closed.
     """
 
     number: Count
@@ -51,17 +52,16 @@ class Membership(FrozenModel):
 
 
 class DatasetEntry(FrozenModel):
-    """What was decided about one event, why, and where the event stands in `feedback.scored`.
+    """The decision about one event, its reason, and the position of the event in `feedback.scored`.
 
-    `occurred_at` is the event's own time, `logged_at` that of its record. `influence` and
-    `conversation` name whose it is, for the limits; `since` is when that user was first seen,
-    `eligible_at` when a newcomer's example may enter a batch. `answer_id` names the answer that it
-    is about, `parts` and `word` are what had been said of it by then (see `answers.py` of the
-    dataset service). `text` and `prompt` are MinHash signatures (base64), kept while similar
-    examples have to be found. `revoked` is the offset of the later event for which an example that
-    waited was dropped after all, `traceparent` the span that scored one that waits. The entry of a
-    `WithdrawalRequested` has the decision `withdrawal`; its `withdraws` stands for the user whose
-    entries from before it say nothing of them any more.
+    `occurred_at` is the time of the event, `logged_at` that of its record. `influence` and
+    `conversation` identify the contributor, for the limits; `since` is when the user was first
+    seen, `eligible_at` when a new user's example may enter a batch. `answer_id` names the rated
+    answer; `parts` and `word` are its reward parts and its user verdict up to this event. `text`
+    and `prompt` are MinHash signatures (base64), kept while duplicates have to be found. `revoked`
+    is the offset of the later event for which a pending example was dropped; `traceparent` is the
+    span that scored a pending one. The entry of a `WithdrawalRequested` has the decision
+    `withdrawal`; `withdraws` is the pseudonym of the user whose earlier entries are erased.
     """
 
     model: Name
@@ -94,26 +94,28 @@ class DatasetEntry(FrozenModel):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for a batch."""
+        """True while the event waits for a batch."""
         return is_waiting(self.decision, self.batch)
 
     def with_traceparent(self, traceparent: str) -> "DatasetEntry":
-        """The same, with the span that scored it."""
+        """Return a copy with the span that scored the event."""
         return self.model_copy(update={"traceparent": traceparent})
 
     def with_membership(self, batch: Membership) -> "DatasetEntry":
-        """The same event as a member of a batch, without its content, and without what only matters
+        """Return a copy as a member of a batch, without its content and without what matters only
         before.
         """
         gone = dict.fromkeys(("example", "traceparent", "conversation", "eligible_at"))
         return self.model_copy(update=gone | {"batch": batch, "parts": ()})
 
     def without_signatures(self) -> "DatasetEntry":
-        """The same event, with which nothing is compared any more."""
+        """Return a copy without signatures, once no other event is compared with it."""
         return self.model_copy(update={"text": None, "prompt": None})
 
     def revoked_by(self, reason: EntryReason, offset: int) -> "DatasetEntry":
-        """The same event, dropped for the one at `offset` although it waited; without its content."""
+        """Return a copy dropped for the event at `offset` while it was pending, without its
+        content.
+        """
         gone = dict.fromkeys(
             ("example", "text", "prompt", "conversation", "eligible_at", "traceparent")
         )
@@ -122,9 +124,7 @@ class DatasetEntry(FrozenModel):
         )
 
     def erased(self) -> "DatasetEntry":
-        """The same event, of which only remains that it was there: nothing of what was said, or who
-        said it.
-        """
+        """Return a copy without content or reference to the user: only that the event existed."""
         gone = dict.fromkeys(
             (
                 "influence",
@@ -145,19 +145,22 @@ class DatasetEntry(FrozenModel):
 
 
 def is_waiting(decision: EntryDecision, batch: object | None) -> bool:
-    """Whether what was decided so waits for a batch, if it is in `batch`."""
+    """Return whether an event with this decision waits for a batch; `batch` is its membership, if
+    any.
+    """
     return batch is None and decision not in ("dropped", "withdrawal")
 
 
 def entry_key(model: str, shard: int, feedback_id: str) -> str:
-    """`model#shard|feedback_id`."""
+    """Return `model#shard|feedback_id`."""
     return f"{model}#{shard}|{feedback_id}"
 
 
 class ClosedBatch(FrozenModel):
-    """A batch that is settled: its number, how many members it has, the offset at which it closed,
-    the time of the event there, and the manifest that names them. `partition` is that of its
-    events.
+    """Record of a closed batch: number, size, the offset at which it closed, the time of the event
+    there, and its manifest.
+
+    `partition` is that of its events.
     """
 
     model: Name
@@ -178,7 +181,7 @@ class ClosedBatch(FrozenModel):
         return self.model_dump_json(exclude_none=True).encode()
 
     def membership(self, place: int) -> Membership:
-        """That of the event at a place of this batch."""
+        """Return the membership of the event at a place of this batch."""
         return Membership(
             number=self.number,
             place=place,
@@ -189,20 +192,23 @@ class ClosedBatch(FrozenModel):
 
 
 def closed_batch_key(model: str, shard: int, number: int) -> str:
-    """`model#shard/number`. No entry's key looks like it: a model's name has neither `#` nor `/`."""
+    """Return `model#shard/number`.
+
+    It never collides with an entry's key: a model's name contains neither `#` nor `/`.
+    """
     return f"{model}#{shard}/{number}"
 
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """All that the compacted topic says, or a part of it."""
+    """The content of the compacted topic, or of a part of it."""
 
     entries: tuple[DatasetEntry, ...]
     batches: tuple[ClosedBatch, ...] = ()
 
     @classmethod
     def from_records(cls, values: Iterable[tuple[bytes, bytes]]) -> "TableState":
-        """From keys and their last values."""
+        """Decode the last value of each key."""
         entries: list[DatasetEntry] = []
         batches: list[ClosedBatch] = []
         for key, value in values:
@@ -214,6 +220,6 @@ class TableState:
 
 
 def is_batch_key(key: bytes) -> bool:
-    """Whether a key is that of a batch's record, and not of an entry."""
+    """Return whether a key belongs to a batch record, not to an entry."""
     _, _, rest = key.partition(b"#")
     return rest.partition(b"/")[0].isdigit()

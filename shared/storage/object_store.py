@@ -1,8 +1,8 @@
-"""The object store: immutable objects under relative keys, in a folder or anything that fsspec
-opens (s3://, gs://, az://).
+"""Object store: immutable objects under relative keys, in a folder or any fsspec file system
+(s3://, gs://, az://).
 
-An object is there as a whole or not at all: a folder gets it by writing beside it and renaming;
-object stores put it atomically.
+Writes are atomic: a folder gets a temporary file that is renamed; object stores put an object
+atomically.
 """
 
 import json
@@ -19,28 +19,28 @@ from shared.identity import digest_of
 
 
 class ObjectStore(Protocol):
-    """Where snapshots and adapters lie. Raises StorageUnavailable when it does not answer, Missing
-    when an object is not there.
+    """Storage of snapshots and adapters.
+
+    Raises StorageUnavailable when the store does not respond, ObjectNotFound when an object does
+    not exist.
     """
 
     def put(self, key: str, data: bytes) -> Artefact:
-        """Write an object and say where it is. Writing the same again is harmless."""
+        """Write an object and return its artefact. Idempotent."""
 
     def get(self, key: str) -> bytes: ...
 
     def exists(self, key: str) -> bool: ...
 
     def list_keys(self, folder: str) -> list[str]:
-        """The keys of all objects in a folder and its folders, in order; none where there is no
-        such folder.
-        """
+        """Return the sorted keys of all objects below a folder; empty when it does not exist."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is removed already."""
+        """Remove an object; a missing object is not an error."""
 
 
 def get_verified(store: ObjectStore, artefact: Artefact) -> bytes:
-    """The bytes of an artefact. Raises Corrupt when they are not those of its digest."""
+    """Return the bytes of an artefact. Raises DigestMismatch when they do not match its digest."""
     data = store.get(artefact.uri)
     if (found := digest_of(data)) != artefact.digest:
         raise DigestMismatch(artefact.uri, artefact.digest, found)
@@ -48,21 +48,22 @@ def get_verified(store: ObjectStore, artefact: Artefact) -> bytes:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spare space, so that equal values have equal digests."""
+    """Encode as JSON with sorted keys and no whitespace: equal values have equal digests."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
 
 
 def local_folder(root: str) -> Path | None:
-    """The folder on this machine that a store's root is; None when it is elsewhere."""
+    """Return the local folder of a store's root, or None for a remote store."""
     files, path = fsspec.core.url_to_fs(root)
     return Path(path) if isinstance(files, LocalFileSystem) else None
 
 
 class FsspecStore:
-    """An object store on a file system of fsspec. A URI is the key below the root, so that a store
-    can be moved as a whole.
+    """Object store on an fsspec file system.
+
+    A URI is the key relative to the root, so that a store can be moved as a whole.
     """
 
     def __init__(self, root: str) -> None:
@@ -84,7 +85,7 @@ class FsspecStore:
         try:
             data: bytes = self._files.cat_file(self._path(key))
         except FileNotFoundError as error:
-            raise ObjectNotFound(f"{self._path(key)} is not in the object store") from error
+            raise ObjectNotFound(f"{self._path(key)} does not exist in the object store") from error
         except OSError as error:
             raise StorageUnavailable(f"could not read {self._path(key)}: {error}") from error
         return data
@@ -93,7 +94,7 @@ class FsspecStore:
         try:
             return bool(self._files.exists(self._path(key)))
         except OSError as error:
-            raise StorageUnavailable(f"could not look for {self._path(key)}: {error}") from error
+            raise StorageUnavailable(f"could not check {self._path(key)}: {error}") from error
 
     def list_keys(self, folder: str) -> list[str]:
         try:
@@ -101,9 +102,7 @@ class FsspecStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StorageUnavailable(
-                f"could not look into {self._path(folder)}: {error}"
-            ) from error
+            raise StorageUnavailable(f"could not list {self._path(folder)}: {error}") from error
         return sorted(str(path).removeprefix(f"{self._root}/") for path in found)
 
     def delete(self, key: str) -> None:
@@ -116,12 +115,12 @@ class FsspecStore:
 
     def _path(self, key: str) -> str:
         if key.startswith("/") or ".." in key.split("/"):
-            raise ValueError(f"a key is relative and stays below the root: {key!r}")
+            raise ValueError(f"expected a relative key without '..', found {key!r}")
         return f"{self._root}/{key}"
 
 
 class MemoryStore:
-    """The in-memory twin of `FsspecStore`, for tests."""
+    """In-memory twin of `FsspecStore`, for tests."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -134,7 +133,7 @@ class MemoryStore:
         try:
             return self.objects[key]
         except KeyError as error:
-            raise ObjectNotFound(f"{key} is not in the object store") from error
+            raise ObjectNotFound(f"{key} does not exist in the object store") from error
 
     def exists(self, key: str) -> bool:
         return key in self.objects

@@ -1,9 +1,9 @@
-"""What a batch is on disk: data files in JSON Lines, a report as JSON and as a page and, written
-last, a manifest that names them all with their digests.
+"""Batch snapshots: data files in JSON Lines, a report as JSON and as Markdown and, written last, a
+manifest with the digests of all files.
 
-The dataset service writes them, the trainer and the command line read them. Every manifest names
-the one before it of its model and shard, so the held-out set and the replay window are functions of
-the newest manifest.
+The dataset service writes them, the trainer and the command line read them. Every manifest refers
+to the previous one of its model and shard, so the held-out set and the replay window are functions
+of the newest manifest.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,8 +39,9 @@ again, with what it rejects.
 
 
 class Example(FrozenModel):
-    """One line of a snapshot. `answer` is what to learn (for a negative: what to avoid); `rejected`
-    stands in a preference only.
+    """One line of a snapshot.
+
+    `answer` is the answer to learn (for a negative: to avoid); only a preference has `rejected`.
     """
 
     feedback_id: Id
@@ -63,7 +64,7 @@ class DataFile(FrozenModel):
 
 
 class Summary(FrozenModel):
-    """Some numbers in short."""
+    """Minimum, mean and maximum of a set of numbers."""
 
     least: FiniteFloat
     mean: FiniteFloat
@@ -71,8 +72,8 @@ class Summary(FrozenModel):
 
 
 class UserCounts(FrozenModel):
-    """Who stands behind some examples: how many different users, the largest part of the examples
-    that is one user's, and how many examples name no user.
+    """Users of a set of examples: number of distinct users, largest share of one user, and examples
+    without a user.
     """
 
     distinct: Count
@@ -81,10 +82,11 @@ class UserCounts(FrozenModel):
 
 
 class Composition(FrozenModel):
-    """Some examples in numbers. `prompts` and `answers` are how many different ones there are.
-    Counts are by kind of feedback, by the version that answered and by the CloudEvents source; an
-    empty name stands for examples that do not say. Without examples there is no reward and no
-    quality.
+    """Statistics of a set of examples.
+
+    `prompts` and `answers` are numbers of distinct ones. Counts are by feedback type, by the
+    version that answered and by CloudEvents source; an empty name stands for examples without the
+    value. Without examples `reward` and `quality` are absent.
     """
 
     examples: Count
@@ -99,9 +101,10 @@ class Composition(FrozenModel):
 
 
 class PolicySnapshot(FrozenModel):
-    """The settings under which a batch closed, as the model file gave them. Plain JSON: what was in
-    force then reads the same after a setting has been added, renamed or dropped. An event that was
-    scored before the reward policy changed kept the reward that it had.
+    """The settings under which a batch closed, as the model file gave them.
+
+    Plain JSON, so that it stays readable after a setting is added, renamed or removed. Events that
+    were scored before a change of the reward policy keep their reward.
     """
 
     curation: dict[str, JsonValue]
@@ -109,12 +112,12 @@ class PolicySnapshot(FrozenModel):
 
 
 class BatchManifest(FrozenModel):
-    """What a batch consists of, and what it was made from.
+    """Content and origin of a batch.
 
-    `feedback_ids` are its members in their order, `positions` where each of them stands in the log.
-    `reasons` counts the members by decision and reason, `dropped` by reason the events of the same
-    stretch that became none, and `held_back` those that wait for a later batch. Fields with a
-    default are absent from manifests that were written before there were any.
+    `feedback_ids` are its members in order, `positions` their log positions. `reasons` counts the
+    members by decision and reason, `dropped` counts by reason the events of the same range that did
+    not become members, and `held_back` those that wait for a later batch. Fields with a default are
+    absent from older manifests.
     """
 
     batch_id: Id
@@ -140,8 +143,8 @@ class BatchManifest(FrozenModel):
 
 
 def read_manifest(store: ObjectStore, artefact: Artefact) -> BatchManifest:
-    """The manifest behind a claim check. Raises Corrupt when it was altered, Undecodable when it is
-    none.
+    """Read the manifest of an artefact. Raises DigestMismatch when it was altered, Undecodable when
+    it is not a manifest.
     """
     try:
         return BatchManifest.model_validate_json(get_verified(store, artefact))
@@ -150,8 +153,8 @@ def read_manifest(store: ObjectStore, artefact: Artefact) -> BatchManifest:
 
 
 def read_examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind) -> list[Example]:
-    """The examples of one kind, in the order in which they were written. Raises Corrupt when a file
-    was altered.
+    """Read the examples of one kind, in the order in which they were written. Raises DigestMismatch
+    when a file was altered.
     """
     return [
         Example.model_validate_json(line)
@@ -162,7 +165,7 @@ def read_examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind
 
 
 def offsets_of(positions: Iterable[Position]) -> tuple[OffsetRange, ...]:
-    """For each partition, the range of the log that some positions span."""
+    """Return the offset range that the positions span, per partition."""
     spans: dict[tuple[str, int], list[int]] = {}
     for position in positions:
         spans.setdefault((position.topic, position.partition), []).append(position.offset)

@@ -130,7 +130,9 @@ from ratchet_client import Client
 broker, spool, model = sys.argv[1:]
 ratchet = Client(bootstrap_servers=broker, spool=spool, safe_within=0.3)
 while True:
-    event_id = ratchet.record_feedback(model=model, input="q", output="a", feedback_type="accepted", user_id="ada")
+    event_id = ratchet.record_feedback(
+        model=model, input="q", output="a", feedback_type="accepted", user_id="ada"
+    )
     print(time.monotonic(), event_id, flush=True)
     time.sleep(0.002)
 """

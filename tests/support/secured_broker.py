@@ -135,7 +135,9 @@ def secured_broker(folder: Path) -> SecuredBroker:
     properties = {
         "listeners": f"{places},CONTROLLER://{LOOPBACK}:{control}",
         "advertised.listeners": places,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL",
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL"
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:ANONYMOUS;User:{OPERATOR};User:CN={OPERATOR}",
@@ -145,7 +147,9 @@ def secured_broker(folder: Path) -> SecuredBroker:
         "ssl.truststore.location": authority.file,
         "listener.name.mutual.ssl.client.auth": "required",
         "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-512",
-        "listener.name.scram.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        "listener.name.scram.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
     }
     broker = Broker(
         folder / "kafka", inside, control, SystemClock(), properties, dict.fromkeys(USERS, PASSWORD)

@@ -1,15 +1,17 @@
-"""Feedback from an application to Ratchet. The client takes it in microseconds; a thread of its own
-brings it to Kafka or to the HTTP intake, by way of a spool on disk while those are away.
+"""Client that sends feedback from an application to Ratchet.
 
-    client.py        Client and AsyncClient: what an application uses
-    openai.py        capture: an OpenAI-compatible client whose answers can be named in feedback
-    generations.py   what was asked and answered, for feedback that only names the answer
-    event.py         what is said, checked, as one line of JSON
-    buffer.py        what was recorded a moment ago
-    spool.py         what could not be sent yet, on disk or in memory
+Recording takes microseconds; a background thread sends events to Kafka or to the HTTP intake, and
+spools them on disk while those are unavailable.
+
+    client.py        Client and AsyncClient: the public API
+    openai.py        capture: an OpenAI-compatible client whose answers feedback can refer to
+    generations.py   captured prompts and answers
+    event.py         validation and encoding of feedback as one line of JSON
+    buffer.py        events recorded a moment ago, in memory
+    spool.py         unsent events, on disk or in memory
     sender.py        buffer ──▶ Kafka, or buffer ──▶ spool ──▶ Kafka
-    transport.py     the port to what takes feedback; kafka.py and http.py are the two
-    counters.py      how much was recorded, sent, spooled and dropped
+    transport.py     the transport port; kafka.py and http.py implement it
+    counters.py      counts of recorded, sent, spooled and dropped events
 """
 
 from ratchet_client.client import AsyncClient, Client

@@ -1,4 +1,4 @@
-"""What was recorded a moment ago, in memory, bounded in events and bytes."""
+"""In-memory buffer of recently recorded events, bounded in events and bytes."""
 
 from collections import deque
 from threading import Lock
@@ -20,7 +20,9 @@ class Buffer:
         return len(self._records)
 
     def offer(self, record: FeedbackRecord) -> int:
-        """Keep a record: how many there are then; 0 when there is no room, and then it is not kept."""
+        """Append a record and return the new length; return 0 when the buffer is full and the
+        record was not added.
+        """
         with self._lock:
             if (
                 len(self._records) >= self._most_events
@@ -32,8 +34,8 @@ class Buffer:
             return len(self._records)
 
     def take(self, events: int, size: int) -> list[FeedbackRecord]:
-        """The oldest records, at least one where there is one, no more than `events` and `size`
-        bytes; they are no longer kept.
+        """Remove and return the oldest records, at most `events` and `size` bytes, but at least one
+        unless empty.
         """
         with self._lock:
             taken: list[FeedbackRecord] = []

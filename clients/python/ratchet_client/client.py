@@ -1,5 +1,5 @@
-"""What an application uses. Recording checks, writes a line of JSON into memory, and returns; a
-thread does the rest.
+"""Public API. Recording validates, appends a line of JSON in memory, and returns; a thread does the
+rest.
 """
 
 import asyncio
@@ -28,9 +28,7 @@ SPOOL = Path("~/.local/state/ratchet-client")
 
 
 class Client:
-    """Takes feedback from any thread. Make it after a process forks, one for each process; close it
-    at the end.
-    """
+    """Takes feedback from any thread. Create one per process, after a fork; close it at the end."""
 
     def __init__(
         self,
@@ -48,13 +46,14 @@ class Client:
         keep_answers: int = 10_000,
         keep_characters: int = 32 << 20,
     ) -> None:
-        """Either `bootstrap_servers` (with further settings of aiokafka's producer in `kafka`) or
-        the `url` of the HTTP intake (with a `token`). What cannot be sent waits in the folder
-        `spool`, which processes may share; with None it waits in memory. What was recorded is in
-        Kafka or in the spool after `safe_within` seconds.
+        """Connect to Kafka or to the HTTP intake.
 
-        Raises ValueError for arguments that do not go together, OSError when the folder cannot be
-        used.
+        Give either `bootstrap_servers` (with further settings of aiokafka's producer in `kafka`) or
+        the `url` of the HTTP intake (with a `token`). Unsent events wait in the folder `spool`,
+        which processes may share; with None they wait in memory. A recorded event is in Kafka or in
+        the spool after `safe_within` seconds.
+
+        Raises ValueError for conflicting arguments, OSError when the folder cannot be used.
         """
         transport = _transport(bootstrap_servers, url, token, topic, kafka or {})
         target = hashlib.sha256(f"{bootstrap_servers or url} {topic}".encode()).hexdigest()[:16]
@@ -76,19 +75,20 @@ class Client:
         atexit.register(self.close)
 
     def record_feedback(self, **said: Unpack[FeedbackFields]) -> str:
-        """Take feedback, and return its `event_id` at once; never waits for a network or a disk.
-        When there is no room for it, it is dropped and counted.
+        """Record feedback and return its `event_id` immediately; never waits for a network or a
+        disk.
 
-        Raises InvalidFeedback for what Ratchet would refuse, RuntimeError when the client is closed
-        or belongs to a parent process.
+        When the buffer is full the event is dropped and counted. Raises InvalidFeedback for
+        feedback that Ratchet would refuse, RuntimeError when the client is closed or belongs to a
+        parent process.
         """
         if self._closed or self._process != os.getpid():
             raise RuntimeError(
                 "this client is closed"
                 if self._closed
-                else "this client is the parent process's; make one after the fork"
+                else "this client belongs to the parent process; create a client after the fork"
             )
-        record = build_record(self._generations.fill_in(said), datetime.now(UTC))  # noqa: TID251 (the edge where time comes in)
+        record = build_record(self._generations.fill_in(said), datetime.now(UTC))  # noqa: TID251 (reads the clock)
         buffered = self._buffer.offer(record)
         if not buffered:
             self._counters.drop("buffer_full")
@@ -99,26 +99,29 @@ class Client:
         return record.event_id
 
     def keep(self, response_id: str, generation: Generation) -> None:
-        """Remember an answer, so that feedback need only name its `response_id`; `capture` does it."""
+        """Store an answer, so that feedback may refer to it by `response_id` alone; `capture` calls
+        it.
+        """
         self._generations.keep(response_id, generation)
 
     @property
     def counts(self) -> Counts:
-        """What became of events so far."""
+        """Counts of recorded, sent, spooled and dropped events so far."""
         return self._counters.counts(len(self._buffer), self._spool.size)
 
     def flush(self, seconds: float = 10.0) -> bool:
-        """Wait until nothing waits any more; whether that was so in time."""
-        end = time.monotonic() + seconds  # noqa: TID251 (the edge where time comes in)
+        """Wait until no event is pending; return False on timeout."""
+        end = time.monotonic() + seconds  # noqa: TID251 (reads the clock)
         while not self._sender.is_idle:
-            if time.monotonic() > end:  # noqa: TID251 (as above)
+            if time.monotonic() > end:  # noqa: TID251 (reads the clock)
                 return False
             time.sleep(0.005)
         return True
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send for so long what there is, and leave the rest to the spool. Without a spool on disk,
-        the rest is lost and counted.
+        """Send pending events for up to `seconds`, then leave the rest in the spool.
+
+        Without a spool on disk the rest is lost and counted.
         """
         if self._closed or self._process != os.getpid():
             return
@@ -152,20 +155,20 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio: nothing that is awaited blocks the event loop, and recording does not
-    even yield to it.
+    """Client for asyncio: awaiting it never blocks the event loop, and recording does not even
+    yield to it.
     """
 
     def __init__(self, **settings: Any) -> None:
-        """The arguments of `Client`."""
+        """Take the arguments of `Client`."""
         self.client = Client(**settings)
 
     async def record_feedback(self, **said: Unpack[FeedbackFields]) -> str:
-        """As `Client.record_feedback`."""
+        """See `Client.record_feedback`."""
         return self.client.record_feedback(**said)
 
     def keep(self, response_id: str, generation: Generation) -> None:
-        """As `Client.keep`."""
+        """See `Client.keep`."""
         self.client.keep(response_id, generation)
 
     @property
@@ -173,11 +176,11 @@ class AsyncClient:
         return self.client.counts
 
     async def flush(self, seconds: float = 10.0) -> bool:
-        """As `Client.flush`."""
+        """See `Client.flush`."""
         return await asyncio.to_thread(self.client.flush, seconds)
 
     async def close(self, seconds: float = 5.0) -> None:
-        """As `Client.close`."""
+        """See `Client.close`."""
         await asyncio.to_thread(self.client.close, seconds)
 
     async def __aenter__(self) -> Self:
@@ -203,7 +206,7 @@ def _transport(
         raise ValueError("expected either bootstrap_servers or url")
     if bootstrap_servers is not None:
         if token is not None:
-            raise ValueError("token goes with url; Kafka's own security goes into `kafka`")
+            raise ValueError("token requires url; pass Kafka's security settings in `kafka`")
         return KafkaTransport(bootstrap_servers, topic, kafka)
     assert url is not None
     return HttpTransport(url, token)

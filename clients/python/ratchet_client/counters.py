@@ -1,4 +1,4 @@
-"""How much was recorded, sent, spooled and dropped."""
+"""Counts of recorded, sent, spooled and dropped events."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,15 +7,17 @@ from threading import Lock
 from typing import Literal
 
 DropReason = Literal["buffer_full", "spool_full", "refused", "unreadable", "closed"]
-"""Why an event was dropped: `refused` by whoever takes feedback, `unreadable` on the disk, `closed`
-with a spool in memory.
+"""Reason for dropping an event: `refused` by the destination, `unreadable` on disk, `closed` with a
+spool in memory.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a client did so far, in events, and what waits in it now. `sent` counts those of the
-    spool from before as well; the same event may be sent twice, and counts once in Ratchet.
+    """Event counts of a client since its start, and its pending events.
+
+    `sent` includes events of an earlier process's spool. An event may be sent twice; Ratchet counts
+    it once.
     """
 
     recorded: int
@@ -27,7 +29,7 @@ class Counts:
 
 
 class Counters:
-    """Counts that several threads add to."""
+    """Thread-safe counters."""
 
     def __init__(self) -> None:
         self._lock = Lock()

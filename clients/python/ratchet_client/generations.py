@@ -1,4 +1,4 @@
-"""What was asked and answered a while ago, for feedback that only names the answer."""
+"""Captured prompts and answers, for feedback that refers to an answer by its id."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ from ratchet_client.event import FeedbackFields, InvalidFeedback, Message
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An answer and what it was an answer to. `model` and `model_version` are Ratchet's names, None
-    where the server tells none.
+    """An answer and its prompt.
+
+    `model` and `model_version` are Ratchet's names; the version is None when the server does not
+    report it.
     """
 
     model: str
@@ -22,13 +24,13 @@ class Generation:
 
     @property
     def size(self) -> int:
-        """Characters of text, roughly what it takes in memory."""
+        """Number of characters, an approximation of the memory it takes."""
         return len(self.output) + sum(len(turn["content"]) for turn in self.input)
 
 
 class Generations:
-    """The newest generations, bounded in number and in characters; the oldest go first. For several
-    threads.
+    """The newest generations, bounded in number and in characters; the oldest are evicted first.
+    Thread-safe.
     """
 
     def __init__(self, most: int, most_characters: int) -> None:
@@ -53,35 +55,38 @@ class Generations:
                 _, oldest = self._kept.popitem(last=False)
                 self._characters -= oldest.size
 
-    def fill_in(self, said: FeedbackFields) -> FeedbackFields:
-        """Feedback with what is known of the answer that it names, where it does not say so itself.
+    def fill_in(self, feedback: FeedbackFields) -> FeedbackFields:
+        """Add omitted fields from the answer that the feedback refers to.
 
-        Raises InvalidFeedback when that answer is not kept, and the feedback does not say itself
-        what was asked and answered.
+        Raises InvalidFeedback when that answer is not stored and the feedback lacks its model,
+        input or output.
         """
-        said = cast(
-            FeedbackFields, {name: value for name, value in said.items() if value is not None}
+        fields = cast(
+            FeedbackFields, {name: value for name, value in feedback.items() if value is not None}
         )
-        response_id = said.get("response_id")
+        response_id = fields.get("response_id")
         with self._lock:
             generation = self._kept.get(response_id) if response_id else None
         if generation is None:
-            if response_id and not {"model", "input", "output"} <= said.keys():
+            if response_id and not {"model", "input", "output"} <= fields.keys():
                 raise InvalidFeedback(
                     "response_id",
-                    "names no answer that is kept; say model, input and output as well",
+                    "unknown captured answer; pass model, input and output as well",
                 )
-            return said
-        known: FeedbackFields = {
+            return fields
+        captured: FeedbackFields = {
             "model": generation.model,
             "input": generation.input,
             "output": generation.output,
         }
         if generation.model_version:
-            known["model_version"] = generation.model_version
+            captured["model_version"] = generation.model_version
         if generation.finish_reason:
-            known["tags"] = {"finish_reason": generation.finish_reason, **(said.get("tags") or {})}
-        whole: FeedbackFields = {**known, **said}
-        if "tags" in known:
-            whole["tags"] = known["tags"]
-        return whole
+            captured["tags"] = {
+                "finish_reason": generation.finish_reason,
+                **(fields.get("tags") or {}),
+            }
+        merged: FeedbackFields = {**captured, **fields}
+        if "tags" in captured:
+            merged["tags"] = captured["tags"]
+        return merged

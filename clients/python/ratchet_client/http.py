@@ -1,4 +1,4 @@
-"""To the intake of Ratchet's feedback service, for applications that cannot reach Kafka."""
+"""Transport to the HTTP intake of the feedback service, for applications without Kafka access."""
 
 import asyncio
 import json
@@ -24,12 +24,14 @@ class _Answer:
 
     @property
     def reason(self) -> str:
-        return f"the intake answers {self.status}: {self.problem.get('detail', '')}"
+        return f"the intake responds {self.status}: {self.problem.get('detail', '')}"
 
 
 class HttpTransport:
-    """One connection, kept open. `url` is where the feedback service listens, `http://host:8091`;
-    `token` is one of the intake's.
+    """Sends records over one persistent connection.
+
+    `url` is the address of the feedback service, such as `http://host:8091`; `token` is an intake
+    token.
     """
 
     def __init__(self, url: str, token: str | None, timeout: float = 15.0) -> None:
@@ -45,8 +47,7 @@ class HttpTransport:
 
     async def send(self, records: Sequence[FeedbackRecord]) -> None:
         body = b"[" + b",".join(record.value for record in records) + b"]"
-        # Taken away while it is in use: who is cancelled leaves a thread behind, and its connection
-        # with it.
+        # Detached while in use: a cancelled request leaves a thread behind that uses it.
         connection, self._connection = self._connection or self._connect(), None
         try:
             answer = await asyncio.to_thread(self._post, body, connection)
@@ -55,7 +56,7 @@ class HttpTransport:
             raise
         except (OSError, HTTPException) as error:
             connection.close()
-            raise TransportUnavailable(f"the intake does not answer: {error!r}") from error
+            raise TransportUnavailable(f"the intake does not respond: {error!r}") from error
         self._connection = connection
         if answer.status == 202:
             return
@@ -72,7 +73,7 @@ class HttpTransport:
             self._connection.close()
 
     async def _send_halves(self, records: Sequence[FeedbackRecord]) -> None:
-        """What is too much at once for this intake."""
+        """Split a request that exceeds the intake's size limit."""
         half = len(records) // 2
         await self.send(records[:half])
         try:
@@ -82,7 +83,7 @@ class HttpTransport:
 
     def _post(self, body: bytes, connection: HTTPConnection) -> _Answer:
         if connection.sock is not None:
-            # The other side may have closed it meanwhile; then once more, on a new one.
+            # The server may have closed the idle connection; then retry on a new one.
             with suppress(OSError, HTTPException):
                 return self._ask(body, connection)
             connection.close()
@@ -91,8 +92,8 @@ class HttpTransport:
     def _ask(self, body: bytes, connection: HTTPConnection) -> _Answer:
         connection.request("POST", self._parts.path.rstrip("/") + PATH, body, self._headers)
         response = connection.getresponse()
-        said = response.read()
-        return _Answer(response.status, _seconds(response.getheader("Retry-After")), _problem(said))
+        body = response.read()
+        return _Answer(response.status, _seconds(response.getheader("Retry-After")), _problem(body))
 
     def _connect(self) -> HTTPConnection:
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
@@ -101,20 +102,20 @@ class HttpTransport:
 
 
 def _abort(connection: HTTPConnection) -> None:
-    """End what another thread waits for on a connection, which it does not open again."""
+    """Interrupt another thread's request on a connection, without a reconnect."""
     connection.auto_open = 0
     if connection.sock is not None:
         with suppress(OSError):
             connection.sock.shutdown(SHUT_RDWR)
 
 
-def _problem(said: bytes) -> dict[str, Any]:
+def _problem(body: bytes) -> dict[str, Any]:
     try:
-        problem = json.loads(said)
+        problem = json.loads(body)
     except ValueError:
         return {}
     return problem if isinstance(problem, dict) else {}
 
 
-def _seconds(said: str | None) -> float:
-    return float(said) if said and said.isdigit() else 0.0
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isdigit() else 0.0

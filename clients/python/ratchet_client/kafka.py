@@ -1,4 +1,4 @@
-"""Straight to Kafka."""
+"""Transport to Kafka."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,16 @@ from ratchet_client.transport import RecordRefused, TransportUnavailable
 
 
 class KafkaTransport:
-    """Records are durable when all in-sync replicas have them. `settings` are further ones of
-    aiokafka's producer, such as its security.
+    """Sends records with acknowledgement of all in-sync replicas.
+
+    `settings` are further settings of aiokafka's producer, such as its security.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, settings: Mapping[str, Any]) -> None:
-        # Not idempotent: the same event twice counts once, and a producer that needs no id goes on
-        # after any outage.
-        own = {"acks": "all", "request_timeout_ms": 10_000, "retry_backoff_ms": 200}
-        self._settings = {**own, **settings, "bootstrap_servers": bootstrap_servers}
+        # Not idempotent: a duplicate event counts once, and a producer without a producer id
+        # recovers from any outage.
+        defaults = {"acks": "all", "request_timeout_ms": 10_000, "retry_backoff_ms": 200}
+        self._settings = {**defaults, **settings, "bootstrap_servers": bootstrap_servers}
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
 

@@ -1,11 +1,11 @@
-"""Answers of an OpenAI-compatible client, kept so that feedback need only name them.
+"""Capture of answers from an OpenAI-compatible client, so that feedback can refer to them by id.
 
     client = capture(OpenAI(base_url=...), ratchet)
     answer = client.chat.completions.create(model="support", messages=[...])
     ratchet.record_feedback(response_id=answer.ratchet_response_id, feedback_type="thumbs_up")
 
-An answer, or a stream of one, gets an id of its own: those that servers give are not always
-different.
+Each answer, streamed or not, gets an id from this module, because servers' ids are not always
+unique.
 """
 
 import inspect
@@ -22,25 +22,25 @@ C = TypeVar("C")
 
 ATTRIBUTE = "ratchet_response_id"
 ALIASES = frozenset({"", "latest", "champion", "challenger", "previous"})
-"""What stands behind the colon of a served model's name and is no version."""
+"""Tags of a served model's name that are not a version."""
 
 log = logging.getLogger("ratchet_client")
 
 
 class GenerationStore(Protocol):
-    """Where generations are kept: a Client or an AsyncClient."""
+    """Store of generations: a Client or an AsyncClient."""
 
     def keep(self, response_id: str, generation: Generation) -> None: ...
 
 
 def capture(client: C, ratchet: GenerationStore, *, model: str | None = None) -> C:
-    """Let `client.chat.completions.create`, plain, asynchronous or streaming, keep what was asked
-    and answered; returns the same client.
+    """Capture prompts and answers of `client.chat.completions.create`, plain, asynchronous or
+    streaming; return the same client.
 
-    `model` is what the model is called in Ratchet, where that is not what stands before the colon
-    in the server's name for it. Kept are whole answers of text to text: none with images or calls
-    of tools, none of several choices, no stream that was given up. Whatever cannot be kept is
-    answered as ever. Copies of the client (`with_options`) are not captured.
+    `model` is the model's name in Ratchet, if it differs from the part before the colon of the
+    served name. Only complete text-to-text answers are captured: no images, no tool calls, no
+    multiple choices, no aborted streams. A failure to capture never affects the answer. Copies of
+    the client (`with_options`) are not captured.
     """
     completions = cast(Any, client).chat.completions
     create = completions.create
@@ -56,7 +56,7 @@ def capture(client: C, ratchet: GenerationStore, *, model: str | None = None) ->
 
 
 class _Capturing:
-    """One request and what comes back."""
+    """One request and its answer."""
 
     def __init__(
         self, ratchet: GenerationStore, model: str | None, request: Mapping[str, Any]
@@ -75,8 +75,8 @@ class _Capturing:
             if not getattr(choice.message, "tool_calls", None):
                 self.keep(answer.model, choice.message.content, choice.finish_reason)
         except Exception as error:
-            # The application has its answer, whatever shape that has.
-            log.warning("an answer was not captured: %r", error)
+            # The application gets its answer, whatever its shape.
+            log.warning("answer not captured: %r", error)
         return answer
 
     async def later(self, answer: Any) -> Any:
@@ -99,7 +99,7 @@ class _Capturing:
 
 
 class _Stream:
-    """A stream as the client gave it, which is listened to."""
+    """Wrapper of a stream that captures its chunks."""
 
     def __init__(self, stream: Any, capturing: _Capturing) -> None:
         self._stream = stream
@@ -155,19 +155,21 @@ class _Stream:
                 if choice.finish_reason and self._is_text:
                     self._capturing.keep(chunk.model, "".join(self._pieces), choice.finish_reason)
         except Exception as error:
-            # As above.
+            # Capture must not affect the stream.
             self._is_text = False
-            log.warning("a streamed answer was not captured: %r", error)
+            log.warning("streamed answer not captured: %r", error)
 
 
 def _texts(messages: Sequence[Any]) -> tuple[Message, ...] | None:
-    """The conversation as feedback says it; None when there is something in it that is no text."""
+    """Convert a conversation to feedback's messages; None when it has non-text content."""
     turns: list[Message] = []
     for message in messages:
-        said: Mapping[str, Any] = message if isinstance(message, Mapping) else message.model_dump()
-        role: Any = "system" if said["role"] == "developer" else said["role"]
-        content = _text(said.get("content"))
-        if role not in get_args(Role) or content is None or said.get("tool_calls"):
+        fields: Mapping[str, Any] = (
+            message if isinstance(message, Mapping) else message.model_dump()
+        )
+        role: Any = "system" if fields["role"] == "developer" else fields["role"]
+        content = _text(fields.get("content"))
+        if role not in get_args(Role) or content is None or fields.get("tool_calls"):
             return None
         turns.append(Message(role=role, content=content))
     return tuple(turns)

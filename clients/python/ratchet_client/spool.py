@@ -1,9 +1,9 @@
-"""What could not be sent yet, in order: on disk, where it survives the process, or in memory.
+"""Spool of unsent events, in order: on disk, where it survives the process, or in memory.
 
-A folder of spools has a folder for each target, and in it one for each process at a time, `0`, `1`,
-..., held by a lock that goes with the process, however that ends. In each lie segments of JSON
-Lines, which are removed when all in them was sent. What a process left is taken over by the next
-one, from the beginning of the first segment: events may be sent twice then, under their own ids.
+The spool folder has a folder per target, and in it one folder per running process, `0`, `1`, ...,
+owned through a file lock that ends with the process. Each contains segments of JSON Lines, which
+are removed when all their events are sent. The next process adopts the segments of a dead one from
+the beginning of the first: events may be sent twice, with the same ids.
 """
 
 import fcntl
@@ -25,27 +25,28 @@ class Spool(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes that wait; 0 when nothing does."""
+        """Pending bytes; 0 when empty."""
 
     def append(self, records: Sequence[FeedbackRecord]) -> int:
-        """Keep records, safe when this returns: how many of them, from the first, there was room
-        for. Raises OSError; then none is.
+        """Store records durably; return how many of them, from the first, fit.
+
+        Raises OSError, with nothing stored.
         """
 
     def peek(self, events: int, size: int) -> tuple[list[FeedbackRecord], int]:
-        """The oldest records, at least one where there is one, no more than `events` and `size`
-        bytes; and how many entries, among them those that cannot be read.
+        """Return the oldest records, at most `events` and `size` bytes but at least one unless
+        empty, and the number of entries read, including unreadable ones.
         """
 
     def acknowledge(self, entries: int) -> None:
-        """The oldest entries, which were peeked at, need not be kept any more."""
+        """Remove the oldest `entries`, which were returned by `peek`."""
 
     def close(self) -> int:
-        """How many records are lost by it."""
+        """Close the spool; return the number of lost records."""
 
 
 class MemorySpool:
-    """Survives an outage, not the process."""
+    """Spool that survives an outage, not the process."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -61,7 +62,7 @@ class MemorySpool:
         return len(records)
 
     def peek(self, events: int, size: int) -> tuple[list[FeedbackRecord], int]:
-        count = _first((len(record.value) for record in self._records), events, size)
+        count = _count_within((len(record.value) for record in self._records), events, size)
         return list(islice(self._records, count)), count
 
     def acknowledge(self, entries: int) -> None:
@@ -73,15 +74,15 @@ class MemorySpool:
 
 
 class DiskSpool:
-    """Survives kill -9 of the process, and the machine as far as its disk keeps what it was told to
-    sync.
+    """Spool that survives kill -9 of the process, and a crash of the machine if its disk honours
+    fsync.
 
     Raises OSError when the folder cannot be used. Only its owner can read it.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._folder, self._lock = _own(folder)
+        self._folder, self._lock = _claim_folder(folder)
         segments = sorted(self._folder.glob("*.jsonl")) + list(
             _adopt_orphaned_segments(folder, self._folder)
         )
@@ -100,7 +101,7 @@ class DiskSpool:
 
     def append(self, records: Sequence[FeedbackRecord]) -> int:
         room = self._most_bytes - self.size
-        lines = list(_within(room, (record.value + b"\n" for record in records)))
+        lines = list(_take_within(room, (record.value + b"\n" for record in records)))
         if not lines:
             return 0
         writer = self._writer or self._new_segment()
@@ -108,8 +109,7 @@ class DiskSpool:
         try:
             _write(writer, b"".join(lines))
         except OSError:
-            # What is half written there is read by nobody: a segment counts as far as it was
-            # synced.
+            # Discard the partial write: a segment is valid up to its last sync.
             self._end_segment()
             os.truncate(path, self._sizes[path])
             raise
@@ -121,7 +121,7 @@ class DiskSpool:
     def peek(self, events: int, size: int) -> tuple[list[FeedbackRecord], int]:
         while not self._lines and self._segments:
             self._read()
-        count = _first(map(len, self._lines), events, size)
+        count = _count_within(map(len, self._lines), events, size)
         return [
             record for line in islice(self._lines, count) if (record := parse_line(line))
         ], count
@@ -129,7 +129,7 @@ class DiskSpool:
     def acknowledge(self, entries: int) -> None:
         for _ in range(entries):
             self._lines.popleft()
-        self._forget_what_is_sent()
+        self._remove_sent_segment()
 
     def close(self) -> int:
         if self._writer is not None:
@@ -138,17 +138,17 @@ class DiskSpool:
         return 0
 
     def _read(self) -> None:
-        """Read on in the first segment. The end of a line that never was finished was never
-        promised.
+        """Read more of the first segment. An unterminated last line was never acknowledged, and is
+        ignored.
         """
         path = self._segments[0]
         with path.open("rb") as file:
             file.seek(self._read_to)
             self._lines.extend(file.read(self._sizes[path] - self._read_to).split(b"\n")[:-1])
         self._read_to = self._sizes[path]
-        self._forget_what_is_sent()
+        self._remove_sent_segment()
 
-    def _forget_what_is_sent(self) -> None:
+    def _remove_sent_segment(self) -> None:
         if not self._lines and self._segments and self._read_to == self._sizes[self._segments[0]]:
             if len(self._segments) == 1 and self._writer is not None:
                 self._end_segment()
@@ -177,13 +177,11 @@ class DiskSpool:
         writer.close()
 
 
-def _first(sizes: Iterable[int], events: int, size: int) -> int:
-    """How many entries make up a share of no more than `events` and `size` bytes; at least one
-    where there is one.
-    """
+def _count_within(sizes: Iterable[int], events: int, size: int) -> int:
+    """Count the entries that fit `events` and `size` bytes; at least one unless empty."""
     count = 0
-    for one in sizes:
-        size -= one
+    for entry_size in sizes:
+        size -= entry_size
         if count == events or (count and size < 0):
             break
         count += 1
@@ -197,7 +195,7 @@ def _write(writer: FileIO, data: bytes) -> None:
     os.fsync(writer.fileno())
 
 
-def _within(room: int, lines: Iterator[bytes]) -> Iterator[bytes]:
+def _take_within(room: int, lines: Iterator[bytes]) -> Iterator[bytes]:
     for line in lines:
         room -= len(line)
         if room < 0:
@@ -205,29 +203,29 @@ def _within(room: int, lines: Iterator[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _own(folder: Path) -> tuple[Path, BinaryIO]:
-    """The first of a target's folders that no process holds, and its lock."""
+def _claim_folder(folder: Path) -> tuple[Path, BinaryIO]:
+    """Lock the first of a target's folders that no process owns; return it with its lock."""
     number = 0
     while True:
         own = folder / str(number)
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if lock := _locked(own):
+        if lock := _try_lock(own):
             return own, lock
         number += 1
 
 
 def _adopt_orphaned_segments(folder: Path, own: Path) -> Iterator[Path]:
-    """Segments that processes left which are no more, moved to one's own folder."""
+    """Move segments of dead processes to this process's folder."""
     last = max((int(path.stem) for path in own.glob("*.jsonl")), default=0)
     for other in sorted(folder.iterdir()):
-        if other != own and (lock := _locked(other)):
+        if other != own and (lock := _try_lock(other)):
             with lock:
                 for path in sorted(other.glob("*.jsonl")):
                     last += 1
                     yield path.rename(own / _name(last))
 
 
-def _locked(folder: Path) -> BinaryIO | None:
+def _try_lock(folder: Path) -> BinaryIO | None:
     lock = (folder / "lock").open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

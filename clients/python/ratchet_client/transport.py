@@ -1,4 +1,4 @@
-"""The port to what takes feedback."""
+"""Transport port: the destination of feedback."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,8 +7,8 @@ from ratchet_client.event import FeedbackRecord
 
 
 class TransportUnavailable(Exception):
-    """Nothing takes feedback at present, or not from us; try again, not before `retry_after`
-    seconds.
+    """The destination does not accept feedback at present, or not from this client; retry after
+    `retry_after` seconds.
     """
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
@@ -17,7 +17,7 @@ class TransportUnavailable(Exception):
 
 
 class RecordRefused(Exception):
-    """The record at `index` will never be taken; the others may be."""
+    """The record at `index` will never be accepted; the others may be."""
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
@@ -25,11 +25,13 @@ class RecordRefused(Exception):
 
 
 class Transport(Protocol):
-    """Brings records to Ratchet. A send that is cancelled may have happened."""
+    """Delivers records to Ratchet. A cancelled send may have been delivered."""
 
     async def send(self, records: Sequence[FeedbackRecord]) -> None:
-        """Returns when all are durable there. Raises Unavailable or Refused; then some may be
-        durable, and all can be sent again.
+        """Send records; returns when all are durable.
+
+        Raises TransportUnavailable or RecordRefused; some may be durable then, and all can be sent
+        again.
         """
 
     async def close(self) -> None: ...

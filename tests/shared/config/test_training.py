@@ -15,7 +15,7 @@ LANES: tuple[Lane, ...] = ("adaptive", "master")
 
 @pytest.mark.parametrize("lane", LANES)
 def test_the_defaults_of_a_lane_are_in_its_ranges(lane: Lane) -> None:
-    """Defaults are not validated by themselves, so they are given here as if a file had said them."""
+    """Defaults are not validated on their own, so the test passes them like a file's values."""
     assert TrainingConfig.model_validate(TrainingConfig(lane=lane).model_dump()) == TrainingConfig(
         lane=lane
     )
