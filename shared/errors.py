@@ -88,7 +88,7 @@ class DigestMismatch(InvalidArtefact):
             "nothing was used of it"
         )
         self.expected = expected
-        self.found = actual
+        self.actual = actual
 
 
 class PartitionLost(RatchetError):

@@ -20,6 +20,6 @@ def exit_status(service: str, run: Callable[[], None]) -> int:
         print(f"{service}: {error}", file=sys.stderr)
         return MISCONFIGURED
     except (RatchetError, OSError) as error:
-        print(f"{service}: {error}; nothing was committed that was not done", file=sys.stderr)
+        print(f"{service}: {error}; no offset of unfinished work was committed", file=sys.stderr)
         return FAILED
     return CLEAN

@@ -117,7 +117,7 @@ FAILPOINTS: tuple[Failpoint, ...] = (
 
 NAMES = tuple(row.name for row in FAILPOINTS)
 
-_ORDER = re.compile(
+_TRIGGER = re.compile(
     r"(?P<name>[\w.]+)=(?P<action>\w+)(:(?P<seconds>\d+(\.\d+)?))?(@(?P<at>[1-9]\d*))?"
 )
 _ACTIONS = "kill, pause:SECONDS, stall:SECONDS or fail"
@@ -138,7 +138,7 @@ class FailpointTrigger:
 
 def parse_failpoints(text: str) -> tuple[FailpointTrigger, ...]:
     """Parse the setting. Raises ValueError with the expected form."""
-    return tuple(_order(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(_trigger(part.strip()) for part in text.split(",") if part.strip())
 
 
 FailpointSetting = Annotated[
@@ -223,16 +223,16 @@ def _carry_out(order: FailpointTrigger) -> None:
         raise Unavailable(f"failpoint {order.name}")
 
 
-def _order(text: str) -> FailpointTrigger:
-    found = _ORDER.fullmatch(text)
-    if found is None:
+def _trigger(text: str) -> FailpointTrigger:
+    match = _TRIGGER.fullmatch(text)
+    if match is None:
         raise ValueError(
             f"expected name=action with an action of {_ACTIONS}, optionally followed by @N; "
             f"found {text!r}"
         )
-    name, action, seconds = found["name"], found["action"], found["seconds"]
+    name, action, seconds = match["name"], match["action"], match["seconds"]
     if name not in NAMES:
         raise ValueError(f"unknown failpoint {name!r}; expected one of {', '.join(NAMES)}")
     if action not in get_args(Action) or (action in ("pause", "stall")) != (seconds is not None):
         raise ValueError(f"expected {_ACTIONS} after {name}=, found {text!r}")
-    return FailpointTrigger(name, cast(Action, action), float(seconds or 0), int(found["at"] or 1))
+    return FailpointTrigger(name, cast(Action, action), float(seconds or 0), int(match["at"] or 1))

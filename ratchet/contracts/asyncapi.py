@@ -146,9 +146,9 @@ def _operation(action: str, channel: str, messages: Sequence[str]) -> Part:
 
 def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[str, Any]]) -> Part:
     type_name = event.type_name()
-    said = examples[type_name]
+    example = examples[type_name]
     producers = [service for service in topic.producers if event in topic.written_by(service)]
-    _, headers = encode(event.model_validate(said), _SOURCES[producers[0]])
+    _, headers = encode(event.model_validate(example), _SOURCES[producers[0]])
     attributes = {"properties": {"ce_type": {"const": type_name}}}
     return {
         "name": type_name,
@@ -172,7 +172,7 @@ def _message(topic: Topic, event: type[Event], examples: Mapping[str, Mapping[st
             }
         },
         "examples": [
-            {"headers": {name: value.decode() for name, value in headers}, "payload": dict(said)}
+            {"headers": {name: value.decode() for name, value in headers}, "payload": dict(example)}
         ],
     }
 
@@ -206,4 +206,4 @@ def _dead_letter() -> Part:
 
 
 def _is_dead_letters(topic: Topic) -> bool:
-    return any(topic.name == dead_letter_topic(other.name) for other in TOPICS)
+    return any(topic.name == dead_letter_topic(source.name) for source in TOPICS)

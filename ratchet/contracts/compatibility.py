@@ -45,10 +45,10 @@ def incompatibilities(earlier: Schema, later: Schema, *, external: bool) -> list
     Only the first promise applies to an `external` event, which applications write and Ratchet
     alone reads.
     """
-    found = [*_narrower(_SchemaView(earlier), _SchemaView(later), "")]
+    problems = [*_narrower(_SchemaView(earlier), _SchemaView(later), "")]
     if not external:
-        found += [*_poorer(_SchemaView(earlier), _SchemaView(later), "")]
-    return found
+        problems += [*_poorer(_SchemaView(earlier), _SchemaView(later), "")]
+    return problems
 
 
 def same_constraints(earlier: Schema, later: Schema) -> bool:
@@ -59,14 +59,14 @@ def same_constraints(earlier: Schema, later: Schema) -> bool:
 def _without_words(part: Any) -> Any:
     if isinstance(part, Mapping):
         named = {
-            name: {one: _without_words(said) for one, said in part[name].items()}
+            name: {key: _without_words(value) for key, value in part[name].items()}
             for name in ("properties", "$defs")
             if name in part
         }
         return {
-            name: _without_words(said) for name, said in part.items() if name not in _WORDS
+            name: _without_words(value) for name, value in part.items() if name not in _WORDS
         } | named
-    return [_without_words(one) for one in part] if isinstance(part, list) else part
+    return [_without_words(item) for item in part] if isinstance(part, list) else part
 
 
 class _SchemaView:
@@ -78,10 +78,10 @@ class _SchemaView:
         )
         while isinstance(part, Mapping) and "$ref" in part:
             part = self._definitions[part["$ref"].removeprefix("#/$defs/")]
-        self.said: Mapping[str, Any] = (
+        self.keywords: Mapping[str, Any] = (
             {}
             if part is True
-            else {name: said for name, said in part.items() if name not in _NOTES}
+            else {name: value for name, value in part.items() if name not in _NOTES}
         )
 
     def of(self, part: Any) -> "_SchemaView":
@@ -89,48 +89,52 @@ class _SchemaView:
 
     @property
     def alternatives(self) -> list["_SchemaView"]:
-        return [self.of(part) for part in self.said["anyOf"]] if "anyOf" in self.said else [self]
+        return (
+            [self.of(part) for part in self.keywords["anyOf"]]
+            if "anyOf" in self.keywords
+            else [self]
+        )
 
     @property
     def type(self) -> str | None:
-        return self.said.get("type")
+        return self.keywords.get("type")
 
     @property
     def values(self) -> list[Any] | None:
-        return [self.said["const"]] if "const" in self.said else self.said.get("enum")
+        return [self.keywords["const"]] if "const" in self.keywords else self.keywords.get("enum")
 
     @property
     def defaults(self) -> dict[str, Any]:
         return {
             name: part["default"]
-            for name, part in self.said.get("properties", {}).items()
+            for name, part in self.keywords.get("properties", {}).items()
             if "default" in part
         }
 
     @property
     def fields(self) -> dict[str, "_SchemaView"]:
-        return {name: self.of(part) for name, part in self.said.get("properties", {}).items()}
+        return {name: self.of(part) for name, part in self.keywords.get("properties", {}).items()}
 
     @property
     def required(self) -> set[str]:
-        return set(self.said.get("required", ()))
+        return set(self.keywords.get("required", ()))
 
     @property
-    def others(self) -> Any:
+    def additional(self) -> Any:
         """Schema of additional properties: False for none, True for anything, or a schema."""
-        return self.said.get("additionalProperties", True)
+        return self.keywords.get("additionalProperties", True)
 
 
 def _narrower(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
     """Where something that fitted `earlier` may not fit `later`."""
-    if "anyOf" in earlier.said or "anyOf" in later.said:
+    if "anyOf" in earlier.keywords or "anyOf" in later.keywords:
         for before in earlier.alternatives:
             tried = [[*_narrower(before, now, path)] for now in later.alternatives]
             if all(tried):
                 yield from (
                     min(tried, key=len)
                     if len(tried) == 1
-                    else [_at(path, f"{before.type} is accepted no more as it was")]
+                    else [_at(path, f"{before.type} is no longer accepted as before")]
                 )
         return
     if (
@@ -141,64 +145,74 @@ def _narrower(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[s
         yield _at(path, f"was {earlier.type or 'anything'}, is {later.type}")
         return
     if later.values is not None:
-        gone = [value for value in earlier.values or () if value not in later.values]
+        removed = [value for value in earlier.values or () if value not in later.values]
         if earlier.values is None:
-            yield _at(path, "takes only certain values now")
-        elif gone:
-            yield _at(path, f"does not take {', '.join(map(str, gone))} any more")
+            yield _at(path, "accepts only certain values")
+        elif removed:
+            yield _at(path, f"no longer accepts {', '.join(map(str, removed))}")
     for name in _LOWER:
-        if name in later.said and later.said[name] > earlier.said.get(name, float("-inf")):
-            yield _at(path, f"{name} has risen to {later.said[name]}")
+        if name in later.keywords and later.keywords[name] > earlier.keywords.get(
+            name, float("-inf")
+        ):
+            yield _at(path, f"{name} was raised to {later.keywords[name]}")
     for name in _UPPER:
-        if name in later.said and later.said[name] < earlier.said.get(name, float("inf")):
-            yield _at(path, f"{name} has sunk to {later.said[name]}")
-    for name in sorted(later.said.keys() - _KNOWN | ({"pattern", "format"} & later.said.keys())):
-        if later.said[name] != earlier.said.get(name):
-            yield _at(path, f"{name} is another than before")
-    if "items" in later.said:
+        if name in later.keywords and later.keywords[name] < earlier.keywords.get(
+            name, float("inf")
+        ):
+            yield _at(path, f"{name} was lowered to {later.keywords[name]}")
+    for name in sorted(
+        later.keywords.keys() - _KNOWN | ({"pattern", "format"} & later.keywords.keys())
+    ):
+        if later.keywords[name] != earlier.keywords.get(name):
+            yield _at(path, f"{name} has changed")
+    if "items" in later.keywords:
         yield from _narrower(
-            earlier.of(earlier.said.get("items", True)), later.of(later.said["items"]), f"{path}[]"
+            earlier.of(earlier.keywords.get("items", True)),
+            later.of(later.keywords["items"]),
+            f"{path}[]",
         )
     yield from _narrower_fields(earlier, later, path)
 
 
 def _narrower_fields(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
     for name in sorted(later.required - earlier.required):
-        yield _at(_join(path, name), "is required now")
+        yield _at(_join(path, name), "became required")
     for name, before in earlier.fields.items():
         if name in later.fields:
             yield from _narrower(before, later.fields[name], _join(path, name))
         else:
-            yield _at(_join(path, name), "is gone")
+            yield _at(_join(path, name), "was removed")
     for name, default in earlier.defaults.items():
         if name in later.fields and later.defaults.get(name) != default:
-            yield _at(_join(path, name), f"left out meant {default!r}, and does no longer")
-    if later.others is False and earlier.others is not False:
-        yield _at(path, "refuses fields that it does not know, and did not before")
-    elif isinstance(later.others, Mapping) and earlier.others is not False:
-        yield from _narrower(earlier.of(earlier.others), later.of(later.others), f"{path}{{}}")
+            yield _at(_join(path, name), f"the default {default!r} has changed")
+    if later.additional is False and earlier.additional is not False:
+        yield _at(path, "refuses unknown fields, which were accepted")
+    elif isinstance(later.additional, Mapping) and earlier.additional is not False:
+        yield from _narrower(
+            earlier.of(earlier.additional), later.of(later.additional), f"{path}{{}}"
+        )
 
 
 def _poorer(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
     """Yield where a reader of `earlier` may miss a field or find another type in data that fits
     `later`.
     """
-    surprising = {now.type for now in later.alternatives} - {
+    new_types = {now.type for now in later.alternatives} - {
         before.type for before in earlier.alternatives
     }
-    if surprising and None not in {before.type for before in earlier.alternatives}:
-        yield _at(path, f"may be {' or '.join(sorted(map(str, surprising)))} now")
+    if new_types and None not in {before.type for before in earlier.alternatives}:
+        yield _at(path, f"may now be {' or '.join(sorted(map(str, new_types)))}")
     for now in later.alternatives:
         for before in earlier.alternatives:
             if before.type != now.type:
                 continue
             for name in sorted(before.required - now.required):
-                yield _at(_join(path, name), "was always there, and may be left out now")
+                yield _at(_join(path, name), "may now be absent")
             for name in before.fields.keys() & now.fields.keys():
                 yield from _poorer(before.fields[name], now.fields[name], _join(path, name))
-            if "items" in before.said and "items" in now.said:
+            if "items" in before.keywords and "items" in now.keywords:
                 yield from _poorer(
-                    before.of(before.said["items"]), now.of(now.said["items"]), f"{path}[]"
+                    before.of(before.keywords["items"]), now.of(now.keywords["items"]), f"{path}[]"
                 )
 
 
@@ -206,5 +220,5 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _at(path: str, what: str) -> str:
-    return f"{path or 'the event'}: {what}"
+def _at(path: str, problem: str) -> str:
+    return f"{path or 'the event'}: {problem}"

@@ -125,8 +125,8 @@ def _event(event: type[Event], schema: Schema) -> Iterator[str]:
 def _fields(schema: Schema) -> Iterator[str]:
     yield "| field | type | | |\n|---|---|---|---|\n"
     for name, field in schema["properties"].items():
-        said = field.get("description", "").replace("|", "\\|")
-        yield f"| `{name}` | {_kind(field)} | {_need(name, field, schema)} | {said} |\n"
+        description = field.get("description", "").replace("|", "\\|")
+        yield f"| `{name}` | {_kind(field)} | {_need(name, field, schema)} | {description} |\n"
 
 
 def _need(name: str, field: Schema, schema: Schema) -> str:
@@ -145,7 +145,7 @@ def _kind(part: Schema) -> str:
     if "$ref" in part:
         return _link(part["$ref"].rpartition("/")[2])
     if "anyOf" in part:
-        return ", or ".join(_kind(one) for one in part["anyOf"] if one != {"type": "null"})
+        return ", or ".join(_kind(option) for option in part["anyOf"] if option != {"type": "null"})
     if "enum" in part:
         return ", ".join(f"`{value}`" for value in part["enum"])
     if "const" in part:
@@ -158,18 +158,18 @@ def _kind(part: Schema) -> str:
 
 
 def _scalar(part: Schema) -> str:
-    said: str = {"date-time": "RFC 3339 time"}.get(part.get("format", "")) or part["type"]
+    text: str = {"date-time": "RFC 3339 time"}.get(part.get("format", "")) or part["type"]
     least, most = part.get("minimum"), part.get("maximum")
     if least is not None and most is not None:
-        said += f" from {least} to {most}"
+        text += f" from {least} to {most}"
     elif least is not None:
-        said += f" from {least}"
+        text += f" from {least}"
     shortest, longest = part.get("minLength"), part.get("maxLength")
     if longest is not None:
-        said += f", {shortest or 0} to {longest} characters"
+        text += f", {shortest or 0} to {longest} characters"
     elif shortest:
-        said += ", not empty"
-    return said + (f", `{part['pattern']}`" if "pattern" in part else "")
+        text += ", not empty"
+    return text + (f", `{part['pattern']}`" if "pattern" in part else "")
 
 
 def _link(name: str) -> str:

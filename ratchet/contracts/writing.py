@@ -30,15 +30,15 @@ def contract_files(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the generated files of `docs`, by path. `examples` are events by their CloudEvents
     `type`.
     """
-    made = event_schemas()
-    written = {f"schemas/{name}.json": _as_json(schema) for name, schema in made.items()}
-    described = yaml.safe_dump(
+    current = event_schemas()
+    files = {f"schemas/{name}.json": _as_json(schema) for name, schema in current.items()}
+    asyncapi = yaml.safe_dump(
         asyncapi_document(ratchet_version(), examples),
         sort_keys=False,
         allow_unicode=True,
         width=140,
     )
-    return written | {"asyncapi.yaml": described, "events.md": events_page(made)}
+    return files | {"asyncapi.yaml": asyncapi, "events.md": events_page(current)}
 
 
 def write_contracts(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> list[Path]:
@@ -46,24 +46,24 @@ def write_contracts(docs: Path, examples: Mapping[str, Mapping[str, Any]]) -> li
 
     A schema whose constraints changed is archived in `schemas/earlier`. Raises IncompatibleSchema.
     """
-    made = event_schemas()
+    current = event_schemas()
     earlier = {
         name: schema
-        for name, schema in _present(docs, made).items()
-        if not same_constraints(schema, made[name])
+        for name, schema in _present(docs, current).items()
+        if not same_constraints(schema, current[name])
     }
     broken = [
-        f"{name}: {what}"
+        f"{name}: {problem}"
         for name, schema in earlier.items()
-        for what in incompatibilities(schema, made[name], external=name in EXTERNAL_EVENTS)
+        for problem in incompatibilities(schema, current[name], external=name in EXTERNAL_EVENTS)
     ]
     if broken:
         raise IncompatibleSchema("\n".join(broken))
     for name, schema in earlier.items():
-        kept = docs / "schemas" / "earlier"
-        kept.mkdir(parents=True, exist_ok=True)
-        number = 1 + len([*kept.glob(f"{name}.older-*.json")])
-        (kept / f"{name}.older-{number}.json").write_text(
+        archive = docs / "schemas" / "earlier"
+        archive.mkdir(parents=True, exist_ok=True)
+        number = 1 + len([*archive.glob(f"{name}.older-*.json")])
+        (archive / f"{name}.older-{number}.json").write_text(
             _as_json(schema, indent=None), encoding="utf-8"
         )
     return [

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from shared.config.canary import CanarySettings
@@ -26,6 +33,32 @@ from shared.storage.object_store import canonical_json
 V = TypeVar("V", bound=FrozenModel)
 
 Margin = Annotated[FiniteFloat, Field(ge=0)]
+
+RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
+    "curation": {"new_user_hours": "newcomer_hours"},
+    "gate": {
+        "regression_margin": "retention_margin",
+        "regression_set": "retention",
+        "regression_prompts": "canaries",
+        "reward_hacking": "tripwire",
+    },
+}
+"""Old names of renamed keys, by section. Model files may still use them."""
+
+
+def _both_names(section: str, key: str) -> AliasChoices:
+    return AliasChoices(key, RENAMED_KEYS[section][key])
+
+
+def _without_duplicate_keys(values: Any, section: str) -> Any:
+    """Return `values`, unless a renamed key is given under both names."""
+    for new, old in RENAMED_KEYS[section].items():
+        if isinstance(values, Mapping) and new in values and old in values:
+            raise PydanticCustomError(
+                "duplicate_key",
+                f"{new} and {old} are two names of the same key; remove {old}",
+            )
+    return values
 
 
 class BasePaths(FrozenModel):
@@ -71,10 +104,19 @@ class CurationSettings(FrozenModel):
         Field(gt=0, le=1, description="maximum share of one user in share_window batches"),
     ] = 0.1
     share_window: Annotated[int, Field(ge=1, le=1000)] = 10
-    newcomer_hours: Annotated[
+    new_user_hours: Annotated[
         FiniteFloat,
-        Field(ge=0, description="how long the examples of a user not seen before wait first"),
+        Field(
+            ge=0,
+            description="delay for the examples of a new user",
+            validation_alias=_both_names("curation", "new_user_hours"),
+        ),
     ] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling_per_key(cls, values: Any) -> Any:
+        return _without_duplicate_keys(values, "curation")
 
 
 class LaneSettings(FrozenModel):
@@ -162,17 +204,26 @@ class GateSettings(FrozenModel):
     held_out_newest: Annotated[int, Field(ge=1)] = 500
     improvement_margin: Margin = 0.005
     harm_margin: Margin = 0.02
-    retention_margin: Margin = 0.5
+    regression_margin: Annotated[
+        Margin, Field(validation_alias=_both_names("gate", "regression_margin"))
+    ] = 0.5
     golden: Annotated[
         str | None,
         Field(description="JSON Lines of {messages, answer}, relative to the model file's folder"),
     ] = None
-    retention: Annotated[
+    regression_set: Annotated[
         str | None,
-        Field(description="JSON Lines of {messages}; the base's own answers are the reference"),
+        Field(
+            description="JSON Lines of {messages}; the base's own answers are the reference",
+            validation_alias=_both_names("gate", "regression_set"),
+        ),
     ] = None
-    canaries: Annotated[
-        str | None, Field(description="JSON Lines of {messages, must_contain, must_not_contain}")
+    regression_prompts: Annotated[
+        str | None,
+        Field(
+            description="JSON Lines of {messages, must_contain, must_not_contain}",
+            validation_alias=_both_names("gate", "regression_prompts"),
+        ),
     ] = None
     probes: Annotated[int, Field(ge=1, le=32)] = 4
     answered: Annotated[
@@ -190,7 +241,14 @@ class GateSettings(FrozenModel):
         Mapping[AnswerMeasure, DecidingMeasure],
         Field(description="answer measures that take part in the decision besides log-likelihood"),
     ] = {}
-    tripwire: RewardHackingRule = RewardHackingRule()
+    reward_hacking: Annotated[
+        RewardHackingRule, Field(validation_alias=_both_names("gate", "reward_hacking"))
+    ] = RewardHackingRule()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling_per_key(cls, values: Any) -> Any:
+        return _without_duplicate_keys(values, "gate")
 
     @model_validator(mode="after")
     def _answers_suffice(self) -> Self:
@@ -280,8 +338,15 @@ class ModelFile(FrozenModel):
 
     @property
     def digest(self) -> Digest:
-        """Digest of the content; every event that this file decided carries it."""
-        return digest_of(canonical_json(self.model_dump(mode="json")))
+        """Digest of the content; every event that this file decided carries it.
+
+        Stored events contain digests, so the digested text keeps the old names of renamed keys.
+        """
+        content = self.model_dump(mode="json")
+        for section, renamed in RENAMED_KEYS.items():
+            for new, old in renamed.items():
+                content[section][old] = content[section].pop(new)
+        return digest_of(canonical_json(content))
 
     def shard_of(self, user: str | None, conversation: str | None, answer: str) -> int:
         """Return the shard of a piece of feedback: by user, else by conversation, else by the
@@ -352,11 +417,11 @@ class Models:
 
     def regression_set(self, model: str) -> list[Prompt]:
         """Read the gate's regression set; empty without one. Raises ModelFileError."""
-        return _lines(self.folder, self.get(model).gate.retention, Prompt)
+        return _lines(self.folder, self.get(model).gate.regression_set, Prompt)
 
     def regression_prompts(self, model: str) -> list[RegressionPrompt]:
         """Read the gate's regression prompts; empty when there are none. Raises ModelFileError."""
-        return _lines(self.folder, self.get(model).gate.canaries, RegressionPrompt)
+        return _lines(self.folder, self.get(model).gate.regression_prompts, RegressionPrompt)
 
 
 def load_models(folder: Path) -> Models:
@@ -404,12 +469,12 @@ def _line_of(node: yaml.Node | None, location: Iterable[str | int]) -> int:
     line = node.start_mark.line + 1 if node else 1
     for step in location:
         if isinstance(node, yaml.MappingNode):
-            found = next(
+            entry = next(
                 ((key, value) for key, value in node.value if key.value == str(step)), None
             )
-            if found is None:
+            if entry is None:
                 break
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = entry[0].start_mark.line + 1, entry[1]
         elif (
             isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value)
         ):

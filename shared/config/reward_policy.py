@@ -67,6 +67,6 @@ class RewardPolicy(FrozenModel):
         required = [name for name, value in requirements.items() if value]
         weighted = ", ".join(f"{part} {weight:g}" for part, weight in weights.items())
         return (
-            f"reward policy {self.name} v{self.version} ({weighted};  format: "
+            f"reward policy {self.name} v{self.version} ({weighted}; format: "
             f"{' and '.join(required) or 'any'})"
         )

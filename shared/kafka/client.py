@@ -230,10 +230,10 @@ class KafkaConsumer:
         """Poll with every partition paused while the body runs, including partitions assigned
         meanwhile.
         """
-        done = asyncio.Event()
+        is_handled = asyncio.Event()
 
         async def poll() -> None:
-            while not done.is_set():
+            while not is_handled.is_set():
                 assigned = self._client.assignment()
                 self._client.pause(*assigned)
                 # A rebalance may have resumed partitions during the poll: rewind their records.
@@ -241,13 +241,13 @@ class KafkaConsumer:
                     self._client.seek(partition, batch[0].offset)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(1.0):
-                        await done.wait()
+                        await is_handled.wait()
 
         poller = asyncio.create_task(poll())
         try:
             yield
         finally:
-            done.set()
+            is_handled.set()
             await poller
             self._client.resume(*self._client.paused())
 

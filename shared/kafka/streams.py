@@ -157,7 +157,7 @@ class OffsetCommitter:
         self._metrics = metrics
         metrics.registry.register(FaustMetrics(app.monitor))
         self._handled: asyncio.Queue[_Handled] = asyncio.Queue(in_flight)
-        self._done: dict[TP, int] = {}
+        self._handled_offsets: dict[TP, int] = {}
         self._seeks_back = False
         self._committed: dict[TP, int] = {}
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
@@ -192,7 +192,7 @@ class OffsetCommitter:
             # After a rebalance events are delivered again from the committed offset; earlier
             # ones are ignored.
             if handled.generation == self._app.consumer_generation_id:
-                self._done[handled.partition] = handled.offset + 1
+                self._handled_offsets[handled.partition] = handled.offset + 1
             if self._handled.empty() or loop.time() - committed_at > COMMIT_SECONDS:
                 await self.commit()
                 committed_at = loop.time()
@@ -203,7 +203,9 @@ class OffsetCommitter:
         Partitions that moved to another worker are skipped; it receives their events again.
         """
         if offsets := {
-            tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset
+            tp: offset
+            for tp, offset in self._handled_offsets.items()
+            if self._committed.get(tp) != offset
         }:
             # Faust has no public API to commit given offsets; its own `commit` commits only
             # acknowledged messages.
@@ -261,7 +263,7 @@ class OffsetCommitter:
         self._health.mark_recovering()
 
     async def _on_assigned(self, *args: Any, **kwargs: Any) -> None:
-        self._done.clear()
+        self._handled_offsets.clear()
         self._committed.clear()
         if not self._seeks_back:
             self._seeks_back = True
@@ -313,11 +315,11 @@ async def run_app(app: faust.App, commits: OffsetCommitter, log: Log) -> None:
         asyncio.create_task(commits.watch_progress()),
     }
     try:
-        done, _ = await asyncio.wait({starting, *running}, return_when=asyncio.FIRST_COMPLETED)
-        if done == {starting} and starting.exception() is None:
+        finished, _ = await asyncio.wait({starting, *running}, return_when=asyncio.FIRST_COMPLETED)
+        if finished == {starting} and starting.exception() is None:
             log.info("started", group=app.conf.id)
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
+            finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in finished:
             task.result()
         if app.crash_reason is not None:
             raise BusUnavailable(f"Faust stopped: {app.crash_reason!r}") from app.crash_reason

@@ -27,7 +27,7 @@ class Record:
     value: bytes | None
     headers: tuple[Header, ...] = ()
     timestamp: datetime | None = field(default=None, compare=False)
-    """When it was put on its topic, where that is known."""
+    """Timestamp of the record, if known."""
 
     @property
     def position(self) -> Position:
@@ -72,8 +72,8 @@ async def send_dead_letter(
     """Produce an unprocessable record, unchanged, to its dead-letter topic, with its position and
     the reason in headers.
     """
-    notice = DeadLetterInfo.for_error(record.position, record.headers, error, service, clock.now())
-    headers = [*original_headers(record.headers), *notice.headers()]
+    info = DeadLetterInfo.for_error(record.position, record.headers, error, service, clock.now())
+    headers = [*original_headers(record.headers), *info.headers()]
     await producer.send(dead_letter_topic(record.topic), record.key, record.value, headers)
 
 

@@ -89,9 +89,9 @@ def decode(
     event_type = _choose(_text(envelope, "type"), accepted, default)
     data.setdefault("event_id", envelope.get("id"))
     data.setdefault("occurred_at", envelope.get("time"))
-    absent = {name: value for name, value in data.items() if value is not None}
+    present = {name: value for name, value in data.items() if value is not None}
     try:
-        return Decoded(event_type.model_validate(absent), source)
+        return Decoded(event_type.model_validate(present), source)
     except ValidationError as error:
         raise _violation(error) from error
 
@@ -139,10 +139,10 @@ def _parts(event: BaseCloudEvent) -> tuple[dict[str, Any], Any]:
 
 
 def _text(envelope: dict[str, Any], name: str) -> str | None:
-    found = envelope.get(name)
-    if found is None or isinstance(found, str):
-        return found
-    raise ContractViolation(f"expected a string, found {_kind(found)}", name)
+    value = envelope.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise ContractViolation(f"expected a string, found {_kind(value)}", name)
 
 
 def _choose(
@@ -151,9 +151,9 @@ def _choose(
     for event_type in accepted:
         if event_type.type_name() == type_name:
             return event_type
-    foreign = type_name is None or not type_name.startswith("ratchet.")
+    is_foreign = type_name is None or not type_name.startswith("ratchet.")
     default = accepted[0] if len(accepted) == 1 else otherwise
-    if foreign and default is not None:
+    if is_foreign and default is not None:
         return default
     expected = " or ".join(event_type.type_name() for event_type in accepted)
     raise Undecodable(f"expected an event of type {expected}, found {type_name or 'none'}", "type")
@@ -162,8 +162,8 @@ def _choose(
 def _violation(error: ValidationError) -> ContractViolation:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    others = error.error_count() - 1
-    return ContractViolation(first["msg"] + (f" (and {others} more)" if others else ""), field)
+    more = error.error_count() - 1
+    return ContractViolation(first["msg"] + (f" (and {more} more)" if more else ""), field)
 
 
 def _kind(data: object) -> str:
@@ -184,9 +184,9 @@ class _UnchangedCloudEvent(CloudEvent):
     def __init__(
         self, attributes: dict[str, Any], data: dict[str, Any] | str | bytes | None = None
     ) -> None:
-        said = tuple(attributes)
+        names = tuple(attributes)
         super().__init__(attributes, data)
-        self._attributes = {name: attributes[name] for name in said}
+        self._attributes = {name: attributes[name] for name in names}
 
 
 class _StrictJson(JSONFormat):

@@ -26,7 +26,7 @@ async def consume(
 
     Unprocessable records go to the dead letters. While something is Unavailable the record is
     retried; after the last attempt the error leaves this loop, so that the process ends without
-    committing. So does every other error. Where a handler raises Forgone the record is not
+    committing. So does every other error. When a handler raises PartitionLost, the record is not
     committed: it comes again to the new owner of its partition.
     """
 

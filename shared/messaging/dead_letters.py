@@ -35,7 +35,7 @@ REPLAY_OF, REPLAY_ATTEMPT, REPLAY_AT = (
 MAX_REASON = 1000
 MAX_FIELD = 200
 
-_PLACE = re.compile(r"([^/]+)/(\d{1,10})/(\d{1,19})")
+_POSITION = re.compile(r"([^/]+)/(\d{1,10})/(\d{1,19})")
 _ATTEMPT = re.compile(rb"\d{1,6}")
 
 
@@ -79,13 +79,13 @@ class DeadLetterInfo(FrozenModel):
     @classmethod
     def from_headers(cls, headers: Headers) -> "DeadLetterInfo | None":
         """Read the information from a record's headers; None if it is not a dead letter."""
-        said = {
+        fields = {
             name.removeprefix(DLQ_PREFIX): value.decode(errors="replace")
             for name, value in headers
             if value is not None and name.startswith(DLQ_PREFIX)
         }
         try:
-            return cls.model_validate(said)
+            return cls.model_validate(fields)
         except ValidationError:
             return None
 
@@ -94,8 +94,8 @@ class DeadLetterInfo(FrozenModel):
         return Position(topic=self.topic, partition=self.partition, offset=self.offset)
 
     def headers(self) -> list[Header]:
-        said = self.model_dump() | {"at": self.at.isoformat()}
-        return [(DLQ_PREFIX + name, str(value).encode()) for name, value in said.items()]
+        fields = self.model_dump() | {"at": self.at.isoformat()}
+        return [(DLQ_PREFIX + name, str(value).encode()) for name, value in fields.items()]
 
 
 def original_headers(headers: Headers) -> tuple[Header, ...]:
@@ -107,51 +107,51 @@ def original_headers(headers: Headers) -> tuple[Header, ...]:
 
 def previous_attempts(headers: Headers) -> int:
     """Return the number of earlier attempts: 0 unless the record was replayed."""
-    said = dict(headers).get(REPLAY_ATTEMPT) or b""
-    return int(said) if _ATTEMPT.fullmatch(said) else 0
+    attempt = dict(headers).get(REPLAY_ATTEMPT) or b""
+    return int(attempt) if _ATTEMPT.fullmatch(attempt) else 0
 
 
 def replay_headers(info: DeadLetterInfo, at: datetime) -> list[Header]:
     """Return the headers that mark a replay on the record and on the dead-letter topic."""
-    said = {
+    values = {
         REPLAY_OF: format_position(info.source),
         REPLAY_ATTEMPT: str(info.attempt),
         REPLAY_AT: at.isoformat(),
     }
-    return [(name, value.encode()) for name, value in said.items()]
+    return [(name, value.encode()) for name, value in values.items()]
 
 
 def read_replay(headers: Headers) -> tuple[Position, datetime] | None:
     """Return the position of a replayed record and the time of the replay; None when the headers
     have neither.
     """
-    said = {
+    values = {
         name: value.decode(errors="replace")
         for name, value in headers
         if value is not None and name.startswith(REPLAY_PREFIX)
     }
     try:
-        return parse_position(said[REPLAY_OF]), datetime.fromisoformat(said[REPLAY_AT])
+        return parse_position(values[REPLAY_OF]), datetime.fromisoformat(values[REPLAY_AT])
     except (KeyError, ValueError):
         return None
 
 
-def format_position(at: Position) -> str:
+def format_position(position: Position) -> str:
     """Format as `topic/partition/offset`."""
-    return f"{at.topic}/{at.partition}/{at.offset}"
+    return f"{position.topic}/{position.partition}/{position.offset}"
 
 
 def parse_position(text: str) -> Position:
     """Parse `topic/partition/offset`. Raises ValueError."""
-    found = _PLACE.fullmatch(text)
-    if found is None:
+    match = _POSITION.fullmatch(text)
+    if match is None:
         raise ValueError(f"expected topic/partition/offset, found {text!r}")
-    return Position(topic=found[1], partition=int(found[2]), offset=int(found[3]))
+    return Position(topic=match[1], partition=int(match[2]), offset=int(match[3]))
 
 
 def _printable(text: str, length: int) -> str:
     """Make text encodable whatever it quotes, and truncate it so that the dead letter fits its
     topic.
     """
-    written = text.encode(errors="backslashreplace").decode()
-    return written if len(written) <= length else written[: length - 1] + "…"
+    encodable = text.encode(errors="backslashreplace").decode()
+    return encodable if len(encodable) <= length else encodable[: length - 1] + "…"

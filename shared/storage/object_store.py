@@ -42,8 +42,8 @@ class ObjectStore(Protocol):
 def get_verified(store: ObjectStore, artefact: Artefact) -> bytes:
     """Return the bytes of an artefact. Raises DigestMismatch when they do not match its digest."""
     data = store.get(artefact.uri)
-    if (found := digest_of(data)) != artefact.digest:
-        raise DigestMismatch(artefact.uri, artefact.digest, found)
+    if (actual := digest_of(data)) != artefact.digest:
+        raise DigestMismatch(artefact.uri, artefact.digest, actual)
     return data
 
 
@@ -98,12 +98,12 @@ class FsspecStore:
 
     def list_keys(self, folder: str) -> list[str]:
         try:
-            found = self._files.find(self._path(folder))
+            paths = self._files.find(self._path(folder))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StorageUnavailable(f"could not list {self._path(folder)}: {error}") from error
-        return sorted(str(path).removeprefix(f"{self._root}/") for path in found)
+        return sorted(str(path).removeprefix(f"{self._root}/") for path in paths)
 
     def delete(self, key: str) -> None:
         try:
@@ -147,9 +147,9 @@ class MemoryStore:
 
 def _write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

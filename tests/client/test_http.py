@@ -108,7 +108,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
             await transport.send([support(number)])
         await transport.close()
     assert connections == 3
-    with pytest.raises(TransportUnavailable, match="does not answer"):
+    with pytest.raises(TransportUnavailable, match="does not respond"):
         await transport.send([support(1)])
 
 

@@ -95,7 +95,7 @@ def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_writ
     present = docs / "schemas" / "ratchet.WaitEnded.v1.json"
     text = present.read_text(encoding="utf-8")
 
-    present.write_text(text.replace("the model's name", "its name"), encoding="utf-8")
+    present.write_text(text.replace("name of the model", "its title"), encoding="utf-8")
     assert present in write_contracts(docs, EXAMPLES), "other words are written"
     assert not (docs / "schemas" / "earlier").exists(), "and are no other schema"
 
@@ -112,7 +112,7 @@ def test_a_schema_that_changes_is_kept_and_one_that_breaks_a_promise_is_not_writ
 
     present.write_text(text.replace('"maxLength": 256', '"maxLength": 257'), encoding="utf-8")
     with pytest.raises(
-        IncompatibleSchema, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength has sunk to 256"
+        IncompatibleSchema, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength was lowered to 256"
     ):
         write_contracts(docs, EXAMPLES)
     assert '"maxLength": 257' in present.read_text(encoding="utf-8")

@@ -68,7 +68,7 @@ def test_orders_are_read_from_one_line() -> None:
     [
         (
             "dataset.nowhere=kill",
-            "there is no failpoint 'dataset.nowhere'; there are feedback.scored, "
+            "unknown failpoint 'dataset.nowhere'; expected one of feedback.scored, "
             "dataset.recovering,",
         ),
         (

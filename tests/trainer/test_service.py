@@ -44,8 +44,8 @@ lanes:
   adaptive:
     training: {{batch_size: 8, epochs: 2, replay: 2, learning_rate: 0.003}}
 gate:
-  {{golden: golden.jsonl, canaries: canaries.jsonl, retention: retention.jsonl,
-   retention_margin: 3, probes: 2}}
+  {{golden: golden.jsonl, regression_prompts: regression_prompts.jsonl,
+   regression_set: regression_set.jsonl, regression_margin: 3, probes: 2}}
 """
 REGRESSION_PROMPT = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -61,8 +61,8 @@ def write_models(folder: Path) -> None:
     (models / "golden.jsonl").write_text(
         "".join(sample.model_dump_json(exclude={"weight"}) + "\n" for sample in GOLDEN)
     )
-    (models / "canaries.jsonl").write_text(json.dumps(REGRESSION_PROMPT))
-    (models / "retention.jsonl").write_text(json.dumps(REGRESSION_SET))
+    (models / "regression_prompts.jsonl").write_text(json.dumps(REGRESSION_PROMPT))
+    (models / "regression_set.jsonl").write_text(json.dumps(REGRESSION_SET))
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class Client:
         self._thread.start()
         atexit.register(self.close)
 
-    def record_feedback(self, **said: Unpack[FeedbackFields]) -> str:
+    def record_feedback(self, **feedback: Unpack[FeedbackFields]) -> str:
         """Record feedback and return its `event_id` immediately; never waits for a network or a
         disk.
 
@@ -88,7 +88,7 @@ class Client:
                 if self._closed
                 else "this client belongs to the parent process; create a client after the fork"
             )
-        record = build_record(self._generations.fill_in(said), datetime.now(UTC))  # noqa: TID251 (reads the clock)
+        record = build_record(self._generations.fill_in(feedback), datetime.now(UTC))  # noqa: TID251 (reads the clock)
         buffered = self._buffer.offer(record)
         if not buffered:
             self._counters.drop("buffer_full")
@@ -163,9 +163,9 @@ class AsyncClient:
         """Take the arguments of `Client`."""
         self.client = Client(**settings)
 
-    async def record_feedback(self, **said: Unpack[FeedbackFields]) -> str:
+    async def record_feedback(self, **feedback: Unpack[FeedbackFields]) -> str:
         """See `Client.record_feedback`."""
-        return self.client.record_feedback(**said)
+        return self.client.record_feedback(**feedback)
 
     def keep(self, response_id: str, generation: Generation) -> None:
         """See `Client.keep`."""

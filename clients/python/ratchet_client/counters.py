@@ -46,7 +46,7 @@ class Counters:
 
     def counts(self, buffered: int, spool_bytes: int) -> Counts:
         with self._lock:
-            said = {name: self._counts[name] for name in ("recorded", "sent", "spooled")}
+            counts = {name: self._counts[name] for name in ("recorded", "sent", "spooled")}
             return Counts(
-                **said, dropped=dict(self._dropped), buffered=buffered, spool_bytes=spool_bytes
+                **counts, dropped=dict(self._dropped), buffered=buffered, spool_bytes=spool_bytes
             )

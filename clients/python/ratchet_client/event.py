@@ -75,11 +75,11 @@ class FeedbackRecord:
     value: bytes
 
 
-def build_record(said: FeedbackFields, now: datetime) -> FeedbackRecord:
+def build_record(feedback: FeedbackFields, now: datetime) -> FeedbackRecord:
     """Build a record, with a generated id and the time `now` where they are missing. Raises
     InvalidFeedback.
     """
-    event: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    event: dict[str, Any] = {name: value for name, value in feedback.items() if value is not None}
     event.setdefault("event_id", str(uuid4()))
     occurred_at = event.get("occurred_at", now)
     _check(event, occurred_at)

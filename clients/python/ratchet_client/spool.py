@@ -217,10 +217,10 @@ def _claim_folder(folder: Path) -> tuple[Path, BinaryIO]:
 def _adopt_orphaned_segments(folder: Path, own: Path) -> Iterator[Path]:
     """Move segments of dead processes to this process's folder."""
     last = max((int(path.stem) for path in own.glob("*.jsonl")), default=0)
-    for other in sorted(folder.iterdir()):
-        if other != own and (lock := _try_lock(other)):
+    for orphaned in sorted(folder.iterdir()):
+        if orphaned != own and (lock := _try_lock(orphaned)):
             with lock:
-                for path in sorted(other.glob("*.jsonl")):
+                for path in sorted(orphaned.glob("*.jsonl")):
                     last += 1
                     yield path.rename(own / _name(last))
 

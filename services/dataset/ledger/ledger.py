@@ -279,7 +279,7 @@ class Ledger:
         influence = contributor_of(counts if isinstance(counts, FeedbackScored) else event)
         since = self._first_seen(influence, logged_at)
         eligible_at = (
-            since + timedelta(hours=self._policy.newcomer_hours)
+            since + timedelta(hours=self._policy.new_user_hours)
             if since and decision == "training"
             else None
         )
@@ -308,7 +308,7 @@ class Ledger:
         """When a user was first seen, as far as entries reach back; None where newcomers do not
         wait.
         """
-        if influence is None or not self._policy.newcomer_hours:
+        if influence is None or not self._policy.new_user_hours:
             return None
         newest = self._entries.latest_for_contributor(influence)
         return (newest.entry.since if newest else None) or logged_at

@@ -116,7 +116,7 @@ def decide(
     held_out = _compare("held_out", evidence.held_out, gate.harm_margin, share, gate, seed)
     golden = _compare("golden", evidence.golden, gate.harm_margin, share, gate, seed)
     regression = _compare(
-        "retention", evidence.regression, gate.retention_margin, share, gate, seed
+        "retention", evidence.regression, gate.regression_margin, share, gate, seed
     )
     measures = [
         *_measures("held_out", evidence.held_out, evidence.held_out_answers, share, gate, seed),

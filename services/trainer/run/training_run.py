@@ -222,12 +222,12 @@ class TrainingRun:
         seed = int(identity("gate", facts.run_id, evaluation)[:8], 16)
         verdict = decide(evidence, gate, inputs.champion.version, alpha, seed=seed)
         step = candidate_step(training_set.mean_reward, verdict)
-        return apply_alarm(verdict, self._alarm(inputs.history, step), gate.tripwire)
+        return apply_alarm(verdict, self._alarm(inputs.history, step), gate.reward_hacking)
 
     def _alarm(self, history: Sequence[CandidateStep], step: CandidateStep | None) -> str | None:
         if step is None:
             return None
-        return detect_reward_hacking([*history, step], self.facts.model.gate.tripwire)
+        return detect_reward_hacking([*history, step], self.facts.model.gate.reward_hacking)
 
     def _metrics(
         self, run: TrainedRun, training_set: TrainingSet, evaluate_seconds: float

@@ -55,7 +55,7 @@ POLICIES = st.fixed_dictionaries(
         "examples_per_conversation": st.just(1),
         "user_share": st.just(0.15),
         "share_window": st.just(3),
-        "newcomer_hours": st.just(1.5),
+        "new_user_hours": st.just(1.5),
         "deduplicate_days": st.just(1),
         "newest": st.just((5, 2)),
     },
@@ -543,7 +543,7 @@ def test_a_pool_gives_the_most_informative_and_keeps_the_others() -> None:
 
 
 def test_a_newcomer_s_examples_wait_and_those_of_the_known_do_not() -> None:
-    world = SimulatedShard(model_file(batch_size=2, newcomer_hours=5, held_out_share=0.0))
+    world = SimulatedShard(model_file(batch_size=2, new_user_hours=5, held_out_share=0.0))
     world.decide(scored("first", user_id="ann"), 0, START)
     world.decide(scored("anonymous0"), 1, START)
     known = START + timedelta(hours=6)

@@ -122,7 +122,7 @@ def test_from_then_on_the_user_is_a_stranger_to_every_limit(restart: bool) -> No
         "examples_per_user": 1,
         "user_share": 0.5,
         "share_window": 1,
-        "newcomer_hours": 1.0,
+        "new_user_hours": 1.0,
         "batch_size": 2,
     }
     it = world(**limits)

@@ -97,8 +97,8 @@ def policy_file(folder: Path, reward: str, rest: str = "") -> Path:
         ("  format: xml\n", "support.yaml:4: reward.format: Input should be 'json'"),
         (
             "  name: a\n  pattern: '(a'\n",
-            "support.yaml:5: reward.pattern: Value error, not a regular expression of the "
-            "kind that takes linear time",
+            "support.yaml:5: reward.pattern: Value error, not a regular expression with "
+            "linear running time",
         ),
         (
             "  pattern: '(?=a)b'\n",
@@ -123,7 +123,7 @@ def policy_file(folder: Path, reward: str, rest: str = "") -> Path:
         ),
         (
             "  name: a\nredaction:\n  regions:\n    - GB\n    - UK\n",
-            "support.yaml:8: redaction.regions.1: Value error, expected the two capital letters",
+            "support.yaml:8: redaction.regions.1: Value error, expected a two-letter country code",
         ),
     ],
 )

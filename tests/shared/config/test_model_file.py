@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.config.model_file import ModelFile, load_model, load_models
+from shared.config.model_file import RENAMED_KEYS, ModelFile, load_model, load_models
 from shared.errors import ModelFileError, UnknownModel
 
 GOOD = """model: support
@@ -66,7 +66,7 @@ def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
         ),
         (
             GOOD.replace("4", "8") + "      lane: master\n",
-            "support.yaml:3: lanes: the training of the lane adaptive says that its lane is master",
+            "support.yaml:3: lanes: training of lane adaptive has lane: master; remove the key",
         ),
         (
             GOOD + "    window: {from: '02:00', to: '6:00', zone: UTC}\n",
@@ -74,7 +74,7 @@ def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
         ),
         (
             GOOD + "    window: {from: '02:00', to: '02:00', zone: UTC}\n",
-            "support.yaml:7: lanes.adaptive.window: from and to are the same",
+            "support.yaml:7: lanes.adaptive.window: from and to are equal",
         ),
         (
             GOOD + "    window:\n      from: 22:00\n      to: '02:00'\n      zone: UTC\n",
@@ -84,11 +84,12 @@ def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
         (
             GOOD
             + "    window:\n      from: '22:00'\n      to: '02:00'\n      zone: Europe/Atlantis\n",
-            "support.yaml:10: lanes.adaptive.window.zone: 'Europe/Atlantis' is no time zone",
+            "support.yaml:10: lanes.adaptive.window.zone: expected a name of the "
+            "time zone database, such as Europe/Berlin, found 'Europe/Atlantis'",
         ),
         (
             GOOD.replace("model: support", "model: other"),
-            "support.yaml:1: model: 'other' must be named as its file is",
+            "support.yaml:1: model: 'other' must match the name of its file",
         ),
         (GOOD.replace("base:", "bass:"), "base: Field required"),
         ("model: [", "support.yaml:1: not YAML"),
@@ -111,6 +112,69 @@ def test_a_wrong_line_of_a_golden_set_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelFileError, match=r"golden.jsonl:3: messages: Field required"):
         load_models(tmp_path).golden("support")
+
+
+OLD_KEYS = """curation: {newcomer_hours: 24}
+gate:
+  canaries: prompts.jsonl
+  retention: set.jsonl
+  retention_margin: 0.4
+  tripwire: {versions: 5}
+"""
+
+
+def test_old_keys_are_read_under_their_new_names(tmp_path: Path) -> None:
+    model = load_model(write(tmp_path, GOOD + OLD_KEYS))
+    assert model.curation.new_user_hours == 24
+    assert (model.gate.regression_prompts, model.gate.regression_set) == (
+        "prompts.jsonl",
+        "set.jsonl",
+    )
+    assert model.gate.regression_margin == 0.4
+    assert model.gate.reward_hacking.versions == 5
+
+
+def test_old_and_new_keys_have_the_same_digest(tmp_path: Path) -> None:
+    new_keys = OLD_KEYS
+    for names in RENAMED_KEYS.values():
+        for new, old in names.items():
+            new_keys = new_keys.replace(f"{old}:", f"{new}:")
+    assert "canaries" not in new_keys
+    first = load_model(write(tmp_path, GOOD + OLD_KEYS)).digest
+    assert load_model(write(tmp_path, GOOD + new_keys)).digest == first
+
+
+def test_the_digest_of_a_stored_event_stays_valid(tmp_path: Path) -> None:
+    """Pins the digest of models/support.yaml from before its keys were renamed."""
+    text = Path("models/support.yaml").read_text(encoding="utf-8")
+    text = text.replace("regression_set: support/regression_set", "retention: support/retention")
+    text = text.replace(
+        "regression_prompts: support/regression_prompts", "canaries: support/canaries"
+    )
+    assert load_model(write(tmp_path, text)).digest == (
+        "sha256:c69c8825e743644c635518ba1eb3bd746bbcdeb6c18a228a250452a45e985f9d"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "gate:\n  retention_margin: -1\n",
+            "support.yaml:8: gate.retention_margin: Input should be",
+        ),
+        ("curation:\n  newcomer_hours: x\n", "support.yaml:8: curation.newcomer_hours: Input"),
+        (
+            "gate:\n  canaries: a\n  regression_prompts: b\n",
+            "support.yaml:7: gate: regression_prompts and canaries are two names of the same key; "
+            "remove canaries",
+        ),
+    ],
+)
+def test_errors_of_old_keys_have_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        load_model(write(tmp_path, GOOD + text))
+    assert expected in str(caught.value)
 
 
 def test_a_folder_without_models_says_which_setting_names_it(tmp_path: Path) -> None:
@@ -143,7 +207,7 @@ def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
     deciding = GOOD + "gate: {answered: 0, deciding: {exact_match: {margin: 0.05}}}\n"
     with pytest.raises(
         ModelFileError,
-        match=r"support\.yaml:7: gate: .*exact_match needs answers, and `answered` is 0",
+        match=r"support\.yaml:7: gate: .*exact_match needs answers; raise `answered`",
     ):
         load_model(write(tmp_path, deciding))
     gate = load_model(write(tmp_path, deciding.replace("answered: 0", "answered: 30"))).gate
@@ -156,9 +220,7 @@ def test_a_measure_that_promotes_needs_as_many_answers_as_any_set(tmp_path: Path
         GOOD + "gate: {answered: 11, minimum_examples: 12, deciding: {exact_match: {margin: 0.05, "
         "promotes: true}}}\n"
     )
-    with pytest.raises(
-        ModelFileError, match=r"exact_match cannot promote while `answered` is less"
-    ):
+    with pytest.raises(ModelFileError, match=r"exact_match cannot promote; raise `answered` to"):
         load_model(write(tmp_path, promoting))
     assert (
         load_model(write(tmp_path, promoting.replace("answered: 11", "answered: 12")))

@@ -42,7 +42,7 @@ from tests.support.secured_broker import (
 )
 
 CLIENTS = {"AIOKafkaProducer", "AIOKafkaConsumer", "AIOKafkaAdminClient"}
-OURS = {"KafkaProducer", "KafkaConsumer", "KafkaReader", "LogEnds", "create_app"} | {
+OURS = {"KafkaProducer", "KafkaConsumer", "KafkaTopicReader", "EndOffsets", "create_app"} | {
     *("apply_topics", "existing_topics", "await_groups"),
     *(
         "send",
@@ -111,23 +111,23 @@ def test_a_user_is_named_and_the_password_stays_out_of_sight(
     [
         (
             "RATCHET_KAFKA_CERTIFICATE",
-            "RATCHET_KAFKA_CERTIFICATE: expected, since RATCHET_KAFKA_KEY is set",
+            "RATCHET_KAFKA_CERTIFICATE: required because RATCHET_KAFKA_KEY is set",
         ),
         (
             "RATCHET_KAFKA_KEY",
-            "RATCHET_KAFKA_KEY: expected, since RATCHET_KAFKA_CERTIFICATE is set",
+            "RATCHET_KAFKA_KEY: required because RATCHET_KAFKA_CERTIFICATE is set",
         ),
         (
             "RATCHET_KAFKA_USERNAME",
-            "RATCHET_KAFKA_USERNAME: expected, since RATCHET_KAFKA_PASSWORD_FILE is set",
+            "RATCHET_KAFKA_USERNAME: required because RATCHET_KAFKA_PASSWORD_FILE is set",
         ),
         (
             "RATCHET_KAFKA_PASSWORD_FILE",
-            "RATCHET_KAFKA_PASSWORD_FILE: expected, since RATCHET_KAFKA_USERNAME is set",
+            "RATCHET_KAFKA_PASSWORD_FILE: required because RATCHET_KAFKA_USERNAME is set",
         ),
         (
             "RATCHET_KAFKA_CA",
-            "RATCHET_KAFKA_CA: expected, since RATCHET_KAFKA_(CERTIFICATE|USERNAME) is set",
+            "RATCHET_KAFKA_CA: required because RATCHET_KAFKA_(CERTIFICATE|USERNAME) is set",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_key_that_is_encrypted_or_of_another_certificate_is_refused_without_as
     )
     for key in (other, encrypted):
         with pytest.raises(
-            SettingsError, match=f"RATCHET_KAFKA_KEY: expected .* not encrypted, .*{key}"
+            SettingsError, match=f"RATCHET_KAFKA_KEY: expected .* unencrypted key .*{key}"
         ):
             said(environment, files.as_certificate() | {"RATCHET_KAFKA_KEY": str(key)})
 

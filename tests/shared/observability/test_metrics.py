@@ -161,7 +161,7 @@ def test_what_the_object_store_could_not_do_is_counted_and_what_is_not_there_is_
     tmp_path: Path,
 ) -> None:
     class Away(MemoryStore):
-        def below(self, folder: str) -> list[str]:
+        def list_keys(self, folder: str) -> list[str]:
             raise StorageUnavailable("nobody is there")
 
     metrics = Metrics("dataset")

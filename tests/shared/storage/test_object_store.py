@@ -69,7 +69,7 @@ def test_a_put_leaves_no_partial_file_beside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["/etc/passwd", "../up", "a/../../up"])
 def test_a_key_cannot_leave_the_store(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="stays below the root"):
+    with pytest.raises(ValueError, match="expected a relative key"):
         FsspecStore(str(tmp_path)).put(key, b"x")
 
 

@@ -14,7 +14,7 @@ from shared.config.model_file import AnswerMeasure, DecidingMeasure, GateSetting
 from shared.events import Verdict
 
 GATE = GateSettings(
-    improvement_margin=0, harm_margin=0.02, retention_margin=0.5, minimum_examples=5
+    improvement_margin=0, harm_margin=0.02, regression_margin=0.5, minimum_examples=5
 )
 NOTHING = PairedScores((), ())
 
