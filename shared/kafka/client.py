@@ -265,7 +265,7 @@ async def start_client(
         await client.stop()
         why = await connection_error(bootstrap_servers, security) or str(error)
         raise BusUnavailable(
-            f"no Kafka broker responds at {bootstrap_servers}: {why}; check that it is running, "
+            f"no Kafka broker answers at {bootstrap_servers}: {why}; check that it is running, "
             "and that RATCHET_BOOTSTRAP_SERVERS is correct"
         ) from error
 

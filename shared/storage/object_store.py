@@ -85,7 +85,7 @@ class FsspecStore:
         try:
             data: bytes = self._files.cat_file(self._path(key))
         except FileNotFoundError as error:
-            raise ObjectNotFound(f"{self._path(key)} does not exist in the object store") from error
+            raise ObjectNotFound(f"{self._path(key)} is not in the object store") from error
         except OSError as error:
             raise StorageUnavailable(f"could not read {self._path(key)}: {error}") from error
         return data
@@ -133,7 +133,7 @@ class MemoryStore:
         try:
             return self.objects[key]
         except KeyError as error:
-            raise ObjectNotFound(f"{key} does not exist in the object store") from error
+            raise ObjectNotFound(f"{key} is not in the object store") from error
 
     def exists(self, key: str) -> bool:
         return key in self.objects

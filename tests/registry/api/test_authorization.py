@@ -295,7 +295,7 @@ async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(
             assert (await asks.post(path, json=WHY, headers=READER)).status_code == 403
     finally:
         registry.stop()
-    assert "tokens were read again" in registry.log
+    assert "token file reloaded" in registry.log
     assert OPERATE not in registry.log
 
     mounted.write_text("operate hunter2\n")
