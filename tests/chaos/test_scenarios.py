@@ -12,8 +12,8 @@ import pytest
 from shared.failpoints import Service
 from shared.messaging.topics import DATASET_ENTRIES
 from shared.storage.dataset_entries import DatasetEntry, TableState
-from tests.chaos.load import MODEL_FILE
 from tests.chaos.harness import ChaosHarness
+from tests.chaos.load import MODEL_FILE
 from tests.dataset.running import Headers, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(240)]

@@ -1,4 +1,4 @@
-"""The manifests, as kustomize renders them; each combination once for a test session."""
+"""Renders the manifests with kustomize, each combination once per test session."""
 
 import json
 import os
@@ -21,7 +21,7 @@ MODELS = Path("models")
 COMPONENTS = tuple(sorted(path.name for path in (K8S / "components").iterdir()))
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
 OPTIONAL = ("intake", "kafka-scram", "kueue", "ray", "trainer-window")
-"""Components that no overlay takes: what a site has instead, or besides."""
+"""Components that no overlay uses: alternatives or additions for a site."""
 
 EVERYTHING = tuple(name for name in COMPONENTS if name != "kafka-scram")
 WITH_SCRAM = tuple(name for name in COMPONENTS if name != "kafka-certificates")
@@ -35,13 +35,13 @@ COMBINATIONS: tuple[tuple[str, ...], ...] = (
 
 @cache
 def overlay(name: str) -> tuple[Manifest, ...]:
-    """What `kubectl apply -k` would send."""
+    """Return the objects that `kubectl apply -k` would send."""
     return _build(K8S / "overlays" / name)
 
 
 @cache
 def combination(components: Sequence[str]) -> tuple[Manifest, ...]:
-    """The base with the models and some components, as a site's own overlay would have them."""
+    """Return the base with the models and some components, like a site's overlay."""
     with TemporaryDirectory() as folder:
         here = Path(folder)
         paths = [MODELS, *(K8S / "components" / name for name in components)]
@@ -60,7 +60,7 @@ def combination(components: Sequence[str]) -> tuple[Manifest, ...]:
 
 
 def everything() -> Iterator[tuple[str, Manifest]]:
-    """Every different object of every overlay and combination, with a name for messages."""
+    """Yield every distinct object of every overlay and combination, with a name for messages."""
     seen: set[str] = set()
     for manifests in (
         *(overlay(name) for name in OVERLAYS),
@@ -73,7 +73,7 @@ def everything() -> Iterator[tuple[str, Manifest]]:
 
 
 def of_kind(manifests: Sequence[Manifest], *kinds: str) -> dict[str, Manifest]:
-    """Those of some kinds, by name."""
+    """Return the objects of some kinds, by name."""
     return {
         manifest["metadata"]["name"]: manifest
         for manifest in manifests
@@ -82,18 +82,18 @@ def of_kind(manifests: Sequence[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 
 def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
-    """The pod templates, by the name of what has them."""
-    found = {
-        name: it["spec"]["template"]
-        for name, it in of_kind(manifests, "Deployment", "StatefulSet", "Job").items()
+    """Return the pod templates, by workload name."""
+    templates = {
+        name: workload["spec"]["template"]
+        for name, workload in of_kind(manifests, "Deployment", "StatefulSet", "Job").items()
     }
     for cluster in of_kind(manifests, "RayCluster").values():
-        found |= ray_pods(cluster)
-    return found
+        templates |= ray_pods(cluster)
+    return templates
 
 
 def ray_pods(cluster: Manifest) -> dict[str, Manifest]:
-    """The pod templates of a Ray cluster: that of its head, and of each group of workers."""
+    """Return the pod templates of a Ray cluster: of its head and of each worker group."""
     groups = {
         f"ray {group['groupName']}": group["template"]
         for group in cluster["spec"]["workerGroupSpecs"]
@@ -102,15 +102,15 @@ def ray_pods(cluster: Manifest) -> dict[str, Manifest]:
 
 
 def _build(folder: Path) -> tuple[Manifest, ...]:
-    done = subprocess.run(
+    process = subprocess.run(
         [require_program("kustomize"), "build", str(folder)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, f"{folder}: {done.stderr}"
-    return tuple(yaml.load_all(done.stdout, Loader=_LOADER))
+    assert process.returncode == 0, f"{folder}: {process.stderr}"
+    return tuple(yaml.load_all(process.stdout, Loader=_LOADER))
 
 
 def _from(here: Path, path: Path) -> str:

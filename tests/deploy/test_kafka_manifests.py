@@ -1,5 +1,5 @@
-"""Topics, users and triggers are those of the topic table and of the code: a service may do on the
-bus what it does, and no more.
+"""Topics, users and scaling triggers match the topic table and the code: every user has exactly the
+ACLs that it needs.
 """
 
 import ast
@@ -18,25 +18,25 @@ from shared.observability.metrics import CATALOGUE
 from tests.deploy.rendering import EVERYTHING, OVERLAYS, combination, of_kind, overlay
 
 SERVICES = ("feedback", "dataset", "trainer", "registry")
-BY_NAME = {topic.name: topic for topic in TOPICS}
+TOPICS_BY_NAME = {topic.name: topic for topic in TOPICS}
 
 
 def test_every_topic_of_the_table_is_a_manifest() -> None:
-    found = of_kind(combination(EVERYTHING), "KafkaTopic")
-    assert found.keys() == BY_NAME.keys()
-    for name, manifest in found.items():
-        assert manifest["spec"]["partitions"] == BY_NAME[name].partitions
-        assert {key: str(value) for key, value in manifest["spec"]["config"].items()} == BY_NAME[
-            name
-        ].settings
+    manifests = of_kind(combination(EVERYTHING), "KafkaTopic")
+    assert manifests.keys() == TOPICS_BY_NAME.keys()
+    for name, manifest in manifests.items():
+        assert manifest["spec"]["partitions"] == TOPICS_BY_NAME[name].partitions
+        assert {
+            key: str(value) for key, value in manifest["spec"]["config"].items()
+        } == TOPICS_BY_NAME[name].settings
 
 
 def test_topics_and_users_belong_to_the_kafka_cluster() -> None:
     (cluster,) = of_kind(combination(EVERYTHING), "Kafka")
-    found = of_kind(combination(EVERYTHING), "KafkaTopic", "KafkaUser", "KafkaNodePool")
-    assert len(found) == len(TOPICS) + 7 + 1
+    manifests = of_kind(combination(EVERYTHING), "KafkaTopic", "KafkaUser", "KafkaNodePool")
+    assert len(manifests) == len(TOPICS) + 7 + 1
     assert {
-        manifest["metadata"]["labels"]["strimzi.io/cluster"] for manifest in found.values()
+        manifest["metadata"]["labels"]["strimzi.io/cluster"] for manifest in manifests.values()
     } == {cluster}
 
 
@@ -57,23 +57,21 @@ def test_consumer_groups_match_the_services() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_acls_of_a_service_match_the_topics_in_its_code(service: str) -> None:
-    allowed = {
-        right.name for right in acls_by_user()[f"ratchet-{service}"] if right.kind == "topic"
-    }
-    named = {
+    allowed = {acl.name for acl in acls_by_user()[f"ratchet-{service}"] if acl.kind == "topic"}
+    imported = {
         getattr(shared.messaging.topics, name)
         for path in sorted(Path("services", service).rglob("*.py"))
         for name in _topics_in(path)
     }
-    assert len(named) >= 2
-    assert {name for name in allowed if not name.endswith(DEAD_LETTER_SUFFIX)} == named
+    assert len(imported) >= 2
+    assert {name for name in allowed if not name.endswith(DEAD_LETTER_SUFFIX)} == imported
 
 
 def test_acls_of_every_user() -> None:
-    """The table of rights, written out once by hand: whoever changes it sees here what changes."""
+    """The expected ACLs, written by hand, so that every change is visible in a diff."""
     assert {
-        user: {_short(right) for right in may}
-        for user, may in acls_by_user().items()
+        user: {_short(acl) for acl in acls}
+        for user, acls in acls_by_user().items()
         if user != "ratchet-operator"
     } == {
         "ratchet-application": {
@@ -124,29 +122,29 @@ def test_acls_of_every_user() -> None:
         "ratchet-autoscaler": {
             "- feedback.received",
             "- feedback.scored",
-            "sees group ratchet-feedback",
-            "sees group ratchet-dataset",
+            "describe group ratchet-feedback",
+            "describe group ratchet-dataset",
         },
     }
 
 
 def test_operators_read_all_topics_and_write_no_state() -> None:
-    may = {right.name: right.operations for right in acls_by_user()["ratchet-operator"]}
-    assert may.keys() == BY_NAME.keys()
-    assert {name for name, operations in may.items() if "Write" not in operations} == {
-        "dataset.entries"
-    }
+    operations_by_topic = {acl.name: acl.operations for acl in acls_by_user()["ratchet-operator"]}
+    assert operations_by_topic.keys() == TOPICS_BY_NAME.keys()
+    assert {
+        name for name, operations in operations_by_topic.items() if "Write" not in operations
+    } == {"dataset.entries"}
 
 
 @pytest.mark.parametrize("user", acls_by_user())
 def test_a_kafka_user_has_its_acls_and_a_certificate(user: str) -> None:
-    found = of_kind(combination(EVERYTHING), "KafkaUser")
-    assert found.keys() == acls_by_user().keys()
-    spec = found[user]["spec"]
+    users = of_kind(combination(EVERYTHING), "KafkaUser")
+    assert users.keys() == acls_by_user().keys()
+    spec = users[user]["spec"]
     assert spec["authentication"] == {"type": "tls"}
     assert [
         (acl["resource"]["name"], tuple(acl["operations"])) for acl in spec["authorization"]["acls"]
-    ] == [(right.name, right.operations) for right in acls_by_user()[user]]
+    ] == [(acl.name, acl.operations) for acl in acls_by_user()[user]]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -167,16 +165,21 @@ def test_streams_scale_by_lag_up_to_their_partitions() -> None:
     scaled = of_kind(combination(("autoscaling",)), "ScaledObject")
     assert scaled.keys() == {"feedback", "dataset"}
     deployments = of_kind(combination(("autoscaling",)), "Deployment")
-    for name, found in scaled.items():
-        (trigger,) = found["spec"]["triggers"]
+    for name, scaled_object in scaled.items():
+        (trigger,) = scaled_object["spec"]["triggers"]
         (group,) = [group for group in CONSUMER_GROUPS if group.service == name]
         assert (trigger["metadata"]["consumerGroup"], (trigger["metadata"]["topic"],)) == (
             group.name,
             group.topics,
         )
-        assert found["spec"]["maxReplicaCount"] == BY_NAME[trigger["metadata"]["topic"]].partitions
-        assert found["spec"]["minReplicaCount"] >= 2
-        assert "replicas" not in deployments[found["spec"]["scaleTargetRef"]["name"]]["spec"]
+        assert (
+            scaled_object["spec"]["maxReplicaCount"]
+            == TOPICS_BY_NAME[trigger["metadata"]["topic"]].partitions
+        )
+        assert scaled_object["spec"]["minReplicaCount"] >= 2
+        assert (
+            "replicas" not in deployments[scaled_object["spec"]["scaleTargetRef"]["name"]]["spec"]
+        )
         assert trigger["authenticationRef"]["name"] in of_kind(
             combination(("autoscaling",)), "TriggerAuthentication"
         )
@@ -186,17 +189,17 @@ def test_a_trainer_scales_only_by_its_window() -> None:
     assert "trainer" not in of_kind(
         overlay("production"), "ScaledObject", "HorizontalPodAutoscaler"
     )
-    found = of_kind(combination(("trainer-window",)), "ScaledObject")["trainer"]["spec"]
-    window, busy = found["triggers"]
+    spec = of_kind(combination(("trainer-window",)), "ScaledObject")["trainer"]["spec"]
+    window, busy = spec["triggers"]
     assert (window["type"], busy["type"]) == ("cron", "prometheus")
-    # Between 1 and the most an autoscaler has no choice; to 0 only while no trigger is active.
-    assert (found["minReplicaCount"], found["maxReplicaCount"]) == (
+    # The autoscaler can only choose 0 or the maximum; it chooses 0 while no trigger is active.
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (
         0,
         int(window["metadata"]["desiredReplicas"]),
     )
     (metric,) = [metric for metric in CATALOGUE if metric.name == "ratchet_training_in_progress"]
     assert f"max({metric.name}{{" in busy["metadata"]["query"]
-    assert "fallback" not in found
+    assert "fallback" not in spec
     assert (
         "replicas"
         not in of_kind(combination(("trainer-window",)), "StatefulSet")["trainer"]["spec"]
@@ -204,7 +207,7 @@ def test_a_trainer_scales_only_by_its_window() -> None:
 
 
 def _topics_in(path: Path) -> list[str]:
-    """The names of topics that a module takes from the table."""
+    """Return the names of topics that a module imports from the topic table."""
     imports = [
         node
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -216,16 +219,16 @@ def _topics_in(path: Path) -> list[str]:
         if node.module == "shared.messaging.topics"
         for alias in node.names
     ]
-    return [name for name in names if getattr(shared.messaging.topics, name) in BY_NAME]
+    return [name for name in names if getattr(shared.messaging.topics, name) in TOPICS_BY_NAME]
 
 
-def _short(right: KafkaAcl) -> str:
-    if right.kind == "group":
+def _short(acl: KafkaAcl) -> str:
+    if acl.kind == "group":
         return (
-            f"{'' if 'Read' in right.operations else 'sees '}group "
-            f"{right.name}{'*' if right.prefixed else ''}"
+            f"{'' if 'Read' in acl.operations else 'describe '}group "
+            f"{acl.name}{'*' if acl.prefixed else ''}"
         )
     letters = "".join(
-        operation[0].lower() for operation in right.operations if operation != "Describe"
+        operation[0].lower() for operation in acl.operations if operation != "Describe"
     )
-    return f"{letters or '-'} {right.name}"
+    return f"{letters or '-'} {acl.name}"

@@ -1,5 +1,5 @@
-"""The proxy before Ollama lets questions pass and nothing that makes, copies, pulls or removes a
-model: a real nginx, before a server that would do anything.
+"""The proxy in front of Ollama allows inference requests and denies requests that create, copy,
+pull or delete a model. Tested with a real nginx in front of a server that accepts everything.
 """
 
 import subprocess
@@ -16,36 +16,36 @@ from ratchet.local_stack.ports import free_port
 from tests.deploy.rendering import K8S
 from tests.support.programs import require_program
 
-ASKED: list[tuple[str, str]] = []
+RECEIVED: list[tuple[str, str]] = []
 
 
-class Anything(BaseHTTPRequestHandler):
-    """Does whatever it is asked."""
+class AcceptAll(BaseHTTPRequestHandler):
+    """Accepts every request."""
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        ASKED.append((self.command, self.path))
+        RECEIVED.append((self.command, self.path))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815  # the names are those of the methods of HTTP
+    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815  # names of HTTP methods
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("nginx")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Anything)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AcceptAll)
     Thread(target=server.serve_forever, daemon=True).start()
     port = free_port()
     text = (K8S / "components" / "ollama" / "nginx.conf").read_text()
     assert text.count("127.0.0.1:11434") == 2
     text = text.replace("/tmp/", f"{folder}/").replace("listen 8080", f"listen 127.0.0.1:{port}")
     text = text.replace("127.0.0.1:11434", f"127.0.0.1:{server.server_port}")
-    # nginx started as root would have its workers be somebody who may not write here.
+    # If started as root, nginx would run its workers as a user without write access here.
     (folder / "nginx.conf").write_text("user root;\n" + text)
     nginx = subprocess.Popen(
         [
@@ -86,9 +86,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     ],
 )
 def test_inference_requests_are_allowed(proxy: int, method: str, path: str) -> None:
-    ASKED.clear()
+    RECEIVED.clear()
     assert status(proxy, method, path) == 200
-    assert [(method, path)] == ASKED
+    assert [(method, path)] == RECEIVED
 
 
 @pytest.mark.parametrize(
@@ -111,22 +111,20 @@ def test_inference_requests_are_allowed(proxy: int, method: str, path: str) -> N
     ],
 )
 def test_all_other_requests_are_denied(proxy: int, method: str, path: str) -> None:
-    ASKED.clear()
+    RECEIVED.clear()
     assert status(proxy, method, path) in (403, 404)
-    assert ASKED == []
+    assert RECEIVED == []
 
 
 def test_the_proxy_forwards_the_normalised_path(proxy: int) -> None:
-    """Not as it was spelled: else what nginx takes for a question could be something else for
-    Ollama.
-    """
-    ASKED.clear()
+    """Not the original path, which Ollama might interpret differently from nginx."""
+    RECEIVED.clear()
     assert status(proxy, "POST", "/api/pull/../chat?model=x") == 200
-    assert ASKED == [("POST", "/api/chat")]
+    assert RECEIVED == [("POST", "/api/chat")]
 
 
 def status(port: int, method: str, path: str) -> int:
-    """The status of an answer to a request for a path as it is written: other clients tidy it."""
+    """Return the response status for a path sent verbatim; other clients normalise it."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request(method, path, body=b"{}")
         return connection.getresponse().status

@@ -1,6 +1,4 @@
-"""Every overlay and every component renders; nothing lies about unused; what is made from other
-files is as it would be made now.
-"""
+"""Every overlay and every component renders; every file is used; generated files are up to date."""
 
 import re
 from collections.abc import Iterator
@@ -39,14 +37,14 @@ def test_all_overlays_and_components_are_rendered() -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_overlay_renders_the_services_in_one_namespace(name: str) -> None:
-    found = overlay(name)
-    assert {*SERVICES, "ollama", "postgres"} <= set(pods(found))
+    manifests = overlay(name)
+    assert {*SERVICES, "ollama", "postgres"} <= set(pods(manifests))
     assert {
         manifest["metadata"].get("namespace")
-        for manifest in found
+        for manifest in manifests
         if manifest["kind"] != "Namespace"
     } == {"ratchet"}
-    _each_once(found)
+    _each_once(manifests)
 
 
 @pytest.mark.parametrize(
@@ -55,18 +53,18 @@ def test_an_overlay_renders_the_services_in_one_namespace(name: str) -> None:
     ids=lambda names: "+".join(names) if len(names) < 3 else f"{len(names)} components",
 )
 def test_a_combination_renders(names: tuple[str, ...]) -> None:
-    found = combination(names)
-    assert set(SERVICES) <= set(pods(found))
-    _each_once(found)
+    manifests = combination(names)
+    assert set(SERVICES) <= set(pods(manifests))
+    _each_once(manifests)
 
 
 def test_overlays_use_every_mandatory_component() -> None:
-    taken = {
+    used = {
         Path(name).name
         for overlay_name in OVERLAYS
         for name in _read(K8S / "overlays" / overlay_name)["components"]
     }
-    assert taken - {"models"} == set(COMPONENTS) - set(OPTIONAL)
+    assert used - {"models"} == set(COMPONENTS) - set(OPTIONAL)
 
 
 def test_every_file_is_referenced() -> None:
@@ -76,14 +74,17 @@ def test_every_file_is_referenced() -> None:
         *(K8S / "overlays" / name for name in OVERLAYS),
     ]
     named = {path.resolve() for folder in folders for path in _named(folder)}
-    lying = {path.resolve() for path in K8S.rglob("*") if path.is_file()}
-    assert lying - named == set()
-    assert named - lying == {MODELS.resolve(), (DEPLOY / "grafana").resolve()}  # folders of others
-    assert len(lying) > 60
+    existing = {path.resolve() for path in K8S.rglob("*") if path.is_file()}
+    assert existing - named == set()
+    assert named - existing == {
+        MODELS.resolve(),
+        (DEPLOY / "grafana").resolve(),
+    }  # outside deploy/k8s
+    assert len(existing) > 60
 
 
 def test_no_manifest_is_commented_out() -> None:
-    """A line that would be YAML without its `#` is a manifest that somebody switched off."""
+    """A comment that is valid YAML without its `#` is a disabled part of a manifest."""
     paths = sorted(K8S.rglob("*.yaml"))
     assert len(paths) > 60
     for path in paths:
@@ -95,7 +96,7 @@ def test_no_manifest_is_commented_out() -> None:
     "path", generated_files(DEPLOY), ids=lambda path: path.name + " of " + path.parent.name
 )
 def test_generated_files_are_up_to_date(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == generated_files(DEPLOY)[path], "type: make manifests"
+    assert path.read_text(encoding="utf-8") == generated_files(DEPLOY)[path], "run: make manifests"
 
 
 def test_images_have_exact_versions() -> None:
@@ -122,9 +123,9 @@ def test_cluster_models_differ_only_in_their_target(name: str, tmp_path: Path) -
     here, there = load_models(MODELS), load_models(mounted)
     assert here.files.keys() == there.files.keys()
     for model, file in here.files.items():
-        found = there.get(model)
-        assert found.model_dump(exclude={"deploy"}) == file.model_dump(exclude={"deploy"})
-        assert [target.kind for target in found.deploy] == ["ollama"]
+        deployed = there.get(model)
+        assert deployed.model_dump(exclude={"deploy"}) == file.model_dump(exclude={"deploy"})
+        assert [target.kind for target in deployed.deploy] == ["ollama"]
         assert (
             there.golden(model),
             there.regression_set(model),
@@ -140,8 +141,8 @@ def test_cluster_models_differ_only_in_their_target(name: str, tmp_path: Path) -
 
 def test_every_file_of_the_models_is_mounted() -> None:
     (config,) = [
-        found
-        for name, found in of_kind(combination(()), "ConfigMap").items()
+        config_map
+        for name, config_map in of_kind(combination(()), "ConfigMap").items()
         if name.startswith("ratchet-models")
     ]
     files = [
@@ -151,17 +152,17 @@ def test_every_file_of_the_models_is_mounted() -> None:
 
 
 def test_config_maps_fit_the_size_limit() -> None:
-    """A client-side apply keeps a copy in an annotation, of at most 256 KiB."""
+    """A client-side apply stores a copy in an annotation of at most 256 KiB."""
     sizes = {
-        name: len(yaml.safe_dump(found))
-        for name, found in of_kind(combination(EVERYTHING), "ConfigMap").items()
+        name: len(yaml.safe_dump(config_map))
+        for name, config_map in of_kind(combination(EVERYTHING), "ConfigMap").items()
     }
     assert len(sizes) >= 3
     assert {name: size for name, size in sizes.items() if size > 250_000} == {}
 
 
 def _mounted_models(manifests: tuple[Manifest, ...], folder: Path) -> Path:
-    """The folder that the services see; the same for each."""
+    """Write the folder of models that every service mounts."""
     volumes = [
         volume["configMap"]
         for name in SERVICES
@@ -180,9 +181,7 @@ def _mounted_models(manifests: tuple[Manifest, ...], folder: Path) -> Path:
 
 
 def _named(folder: Path) -> Iterator[Path]:
-    """The files that a kustomization names, itself included, and folders that are not below
-    deploy/k8s.
-    """
+    """Yield the files that a kustomization names, itself, and folders outside deploy/k8s."""
     yield folder / "kustomization.yaml"
     spec = _read(folder)
     generated = [
@@ -198,8 +197,10 @@ def _named(folder: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Manifest:
-    found: Manifest = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
-    return found
+    kustomization: Manifest = yaml.safe_load(
+        (folder / "kustomization.yaml").read_text(encoding="utf-8")
+    )
+    return kustomization
 
 
 def _each_once(manifests: tuple[Manifest, ...]) -> None:

@@ -1,8 +1,7 @@
-"""Every object that is rendered is valid: Kubernetes' own kinds by their schemas, others by those
-of their custom resource definitions.
+"""Every rendered object is valid by the schema of its kind: Kubernetes' own or that of its custom
+resource definition.
 
-Strictly: a field that a schema does not know is an error, as a misspelled one does nothing in a
-cluster.
+Unknown fields are errors, because a cluster ignores misspelled fields.
 """
 
 import json
@@ -18,7 +17,7 @@ from tests.deploy.rendering import Manifest, everything, ray_pods
 
 KUBERNETES = "1.34"
 CRDS = sorted((Path(__file__).parent / "crds").glob("*.json"))
-OURS = {
+KUBERNETES_KINDS = {
     "Deployment",
     "StatefulSet",
     "Job",
@@ -29,14 +28,14 @@ OURS = {
     "NetworkPolicy",
     "Namespace",
 }
-OURS |= {"PodDisruptionBudget"}
+KUBERNETES_KINDS |= {"PodDisruptionBudget"}
 
 
 def test_every_object_is_valid() -> None:
     objects = list(everything())
     kinds = {manifest["kind"] for _, manifest in objects}
-    assert kinds == OURS | {json.loads(path.read_text())["kind"] for path in CRDS}, (
-        "a schema for each kind, and an object for each schema"
+    assert kinds == KUBERNETES_KINDS | {json.loads(path.read_text())["kind"] for path in CRDS}, (
+        "every kind needs a schema, and every schema an object"
     )
     problems = [
         f"{name}: {problem}" for name, manifest in objects for problem in problems_of(manifest)
@@ -78,8 +77,8 @@ def test_every_object_is_valid() -> None:
     ids=[
         "misspelled",
         "out of range",
-        "misspelled in a kind of Kubernetes",
-        "misspelled in a pod of Ray",
+        "misspelled in a Kubernetes kind",
+        "misspelled in a Ray pod",
     ],
 )
 def test_invalid_objects_are_detected(manifest: Manifest) -> None:
@@ -90,7 +89,7 @@ def problems_of(manifest: Manifest) -> list[str]:
     validator = _validators().get((manifest["apiVersion"], manifest["kind"]))
     if validator is None:
         return _problems_of_kubernetes(manifest)
-    found = [
+    problems = [
         f"{'.'.join(map(str, error.instance_path))}: {error.message}"
         for error in validator.iter_errors(manifest)
     ]
@@ -102,8 +101,8 @@ def problems_of(manifest: Manifest) -> list[str]:
                 "metadata": {"name": "a"},
                 "template": template,
             }
-            found += [f"{name}: {problem}" for problem in _problems_of_kubernetes(pod)]
-    return found
+            problems += [f"{name}: {problem}" for problem in _problems_of_kubernetes(pod)]
+    return problems
 
 
 def _problems_of_kubernetes(manifest: Manifest) -> list[str]:
@@ -117,17 +116,17 @@ def _problems_of_kubernetes(manifest: Manifest) -> list[str]:
 @cache
 def _validators() -> dict[tuple[str, str], Any]:
     assert len(CRDS) == 10
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in CRDS]
+    definitions = [json.loads(path.read_text(encoding="utf-8")) for path in CRDS]
     return {
         (crd["apiVersion"], crd["kind"]): jsonschema_rs.validator_for(
             _strict(crd["schema"], root=True)
         )
-        for crd in found
+        for crd in definitions
     }
 
 
 def _strict(schema: Any, root: bool = False) -> Any:
-    """A structural schema that refuses fields it does not name, as the API server drops them."""
+    """Return a structural schema that rejects unknown fields, which the API server would drop."""
     if not isinstance(schema, dict):
         return schema
     strict = {

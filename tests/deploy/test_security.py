@@ -1,5 +1,5 @@
-"""What runs may do as little as it can; who talks to whom is the diagram's arrows; and a linter of
-others finds nothing.
+"""Pods run with minimal privileges, network policies allow only the pipeline's connections, and
+kube-score reports nothing.
 """
 
 import subprocess
@@ -20,13 +20,13 @@ from tests.deploy.rendering import (
 )
 from tests.support.programs import require_program
 
-NOT_TAKEN = {
-    "container-image-pull-policy": "images are pinned by version; to pull them each time gains nothing but a dependency on "
-    "the registry",
-    "container-security-context-user-group-id": "wants ids above 10000; that of PostgreSQL is fixed in its image, ours is 10001",
+IGNORED_CHECKS = {
+    "container-image-pull-policy": "images are pinned by version; pulling them each time only adds "
+    "a dependency on the registry",
+    "container-security-context-user-group-id": "it requires ids above 10000; the PostgreSQL "
+    "image has a fixed one, ours is 10001",
     "deployment-has-host-podantiaffinity": "replicas are spread by topologySpreadConstraints",
-    "deployment-replicas": "how many there are is the autoscaler's to say, at least two; in dev there is one of "
-    "each, on purpose",
+    "deployment-replicas": "the autoscaler sets at least two; dev intentionally has one of each",
 }
 
 
@@ -36,14 +36,14 @@ NOT_TAKEN = {
     ids=lambda names: "+".join(names) if len(names) < 3 else f"{len(names)} components",
 )
 def test_every_pod_is_restricted(names: tuple[str, ...]) -> None:
-    found = pods(combination(names))
-    assert len(found) >= 4
-    for name, pod in found.items():
-        assert not _too_much(pod["spec"]), name
+    templates = pods(combination(names))
+    assert len(templates) >= 4
+    for name, pod in templates.items():
+        assert not _privilege_problems(pod["spec"]), name
 
 
 def test_the_privilege_check_detects_violations() -> None:
-    assert _too_much(
+    assert _privilege_problems(
         {
             "hostNetwork": True,
             "containers": [{"securityContext": {"privileged": True}}],
@@ -54,14 +54,14 @@ def test_the_privilege_check_detects_violations() -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_overlay_pods_have_limits_and_probes(name: str) -> None:
-    found = overlay(name)
+    manifests = overlay(name)
     assert {
         it["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
-        for it in of_kind(found, "Namespace").values()
+        for it in of_kind(manifests, "Namespace").values()
     } == {"restricted"}
-    for kind in of_kind(found, "Job"):
-        assert not _too_much(pods(found)[kind]["spec"])
-    for workload, pod in pods(found).items():
+    for kind in of_kind(manifests, "Job"):
+        assert not _privilege_problems(pods(manifests)[kind]["spec"])
+    for workload, pod in pods(manifests).items():
         for container in pod["spec"]["containers"]:
             resources = container["resources"]
             assert {"cpu", "memory", "ephemeral-storage"} <= resources[
@@ -72,7 +72,7 @@ def test_overlay_pods_have_limits_and_probes(name: str) -> None:
                     workload
                 )
     kafka, nodes = (
-        next(iter(of_kind(found, kind).values()))["spec"] for kind in ("Kafka", "KafkaNodePool")
+        next(iter(of_kind(manifests, kind).values()))["spec"] for kind in ("Kafka", "KafkaNodePool")
     )
     operator = kafka["entityOperator"]["template"]
     assert operator["pod"]["securityContext"]["runAsNonRoot"]
@@ -88,15 +88,14 @@ def test_overlay_pods_have_limits_and_probes(name: str) -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_replicas_are_spread_with_a_disruption_budget(name: str) -> None:
-    found = overlay(name)
-    workloads = of_kind(found, "Deployment", "StatefulSet")
-    budgets = of_kind(found, "PodDisruptionBudget")
+    manifests = overlay(name)
+    workloads = of_kind(manifests, "Deployment", "StatefulSet")
+    budgets = of_kind(manifests, "PodDisruptionBudget")
     assert budgets.keys() == workloads.keys()
     for workload, budget in budgets.items():
         labels = workloads[workload]["spec"]["template"]["metadata"]["labels"]
         assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
-        # Not by a number that must stay: of one replica that would hold up the drain of a node for
-        # ever.
+        # With minAvailable, a single replica would block the drain of a node.
         assert budget["spec"]["maxUnavailable"] == 1
         if labels["app.kubernetes.io/component"] == "service":
             spread = workloads[workload]["spec"]["template"]["spec"]["topologySpreadConstraints"]
@@ -118,15 +117,15 @@ def test_no_manifest_or_variable_contains_a_secret() -> None:
 
 
 def test_network_policies_allow_only_the_pipeline() -> None:
-    """Between pods, as the policies allow it: an arrow that leaves one side and is not let in at
-    the other is none, and is not there.
+    """The allowed connections between pods. An egress rule without the matching ingress rule would
+    have no effect.
     """
     policies = of_kind(overlay("production"), "NetworkPolicy")
     assert policies["nothing"]["spec"] == {
         "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ratchet"}},
         "policyTypes": ["Ingress", "Egress"],
     }
-    assert _arrows(policies) == {
+    assert _connections(policies) == {
         ("service", "to", "in kube-system: kube-dns", "53"),
         ("service", "to", "Kafka", "9093"),
         ("feedback", "from", "in application: all", "8091"),
@@ -143,8 +142,8 @@ def test_network_policies_allow_only_the_pipeline() -> None:
 
 
 def test_only_the_trainer_reaches_ray() -> None:
-    """Whoever does may have it run what they like."""
-    assert _arrows(of_kind(combination(("ray",)), "NetworkPolicy")) == {
+    """Every client of Ray can execute arbitrary code."""
+    assert _connections(of_kind(combination(("ray",)), "NetworkPolicy")) == {
         ("ray", "from", "ray", "1024-65535"),
         ("ray", "from", "trainer", "10001"),
         ("ray", "to", "ray", "1024-65535"),
@@ -152,16 +151,16 @@ def test_only_the_trainer_reaches_ray() -> None:
     }
 
 
-def _arrows(policies: dict[str, Manifest]) -> set[tuple[str, str, str, str]]:
-    """Who, to or from, whom, port."""
+def _connections(policies: dict[str, Manifest]) -> set[tuple[str, str, str, str]]:
+    """Return (pods, "to" or "from", peer, port) for each rule."""
     return {
-        (_who(policy["spec"]["podSelector"]), "to", _who(peer), _port(port))
+        (_peer_name(policy["spec"]["podSelector"]), "to", _peer_name(peer), _port(port))
         for policy in policies.values()
         for rule in policy["spec"].get("egress", [])
         for peer in rule["to"]
         for port in rule["ports"]
     } | {
-        (_who(policy["spec"]["podSelector"]), "from", _who(peer), _port(port))
+        (_peer_name(policy["spec"]["podSelector"]), "from", _peer_name(peer), _port(port))
         for policy in policies.values()
         for rule in policy["spec"].get("ingress", [])
         for peer in rule["from"]
@@ -177,7 +176,7 @@ def test_every_ratchet_pod_is_under_the_policies(name: str) -> None:
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_kube_score_reports_nothing(name: str, tmp_path: Path) -> None:
-    """kube-score over the whole, less what is not taken from it."""
+    """kube-score on all objects, except the ignored checks."""
     kinds = {
         "Deployment",
         "StatefulSet",
@@ -189,8 +188,8 @@ def test_kube_score_reports_nothing(name: str, tmp_path: Path) -> None:
     }
     rendered = tmp_path / "rendered.yaml"
     rendered.write_text(yaml.safe_dump_all([it for it in overlay(name) if it["kind"] in kinds]))
-    options = [option for test in NOT_TAKEN for option in ("--ignore-test", test)]
-    done = subprocess.run(
+    options = [option for test in IGNORED_CHECKS for option in ("--ignore-test", test)]
+    process = subprocess.run(
         [
             require_program("kube-score"),
             "score",
@@ -206,60 +205,64 @@ def test_kube_score_reports_nothing(name: str, tmp_path: Path) -> None:
         timeout=300,
         check=False,
     )
-    lines = done.stdout.splitlines()
-    assert len([line for line in lines if line.startswith("[OK]")]) > 50, done.stderr
+    lines = process.stdout.splitlines()
+    assert len([line for line in lines if line.startswith("[OK]")]) > 50, process.stderr
     assert [line for line in lines if not line.startswith(("[OK]", "[SKIPPED]"))] == []
 
 
-def _too_much(spec: Manifest) -> list[str]:
-    """What the profile `restricted` of the pod security standards forbids, and a little more of our
-    own.
-    """
+def _privilege_problems(spec: Manifest) -> list[str]:
+    """Return violations of the pod security profile `restricted` and of additional rules."""
     pod = spec.get("securityContext", {})
-    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
-    found += (
+    problems = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
+    problems += (
         []
         if spec.get("automountServiceAccountToken") is False
-        else ["a token of the service account"]
+        else ["mounts a service account token"]
     )
-    found += (
+    problems += (
         []
         if spec.get("enableServiceLinks") is False
-        else ["variables of services, which may be called as settings are"]
+        else ["service variables may collide with settings"]
     )
-    found += (
+    problems += (
         [] if pod.get("runAsNonRoot") is True and pod.get("runAsUser", 0) > 0 else ["may be root"]
     )
-    found += [] if pod.get("seccompProfile") == {"type": "RuntimeDefault"} else ["any system call"]
+    problems += (
+        [] if pod.get("seccompProfile") == {"type": "RuntimeDefault"} else ["no seccomp profile"]
+    )
     allowed = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "ephemeral"}
-    found += [
+    problems += [
         f"volume {volume}"
         for volume in spec.get("volumes", [])
         if volume.keys() - {"name"} - allowed
     ]
     for container in (*spec["containers"], *spec.get("initContainers", [])):
         context = container.get("securityContext", {})
-        wanted = {
+        required = {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        found += [f"{name} of {container.get('name')}" for name in context.keys() ^ wanted.keys()]
-        found += [
+        problems += [
+            f"{name} of {container.get('name')}" for name in context.keys() ^ required.keys()
+        ]
+        problems += [
             f"{name} of {container.get('name')}"
-            for name, value in wanted.items()
+            for name, value in required.items()
             if context.get(name) != value
         ]
-        found += ["a port of the host" for port in container.get("ports", []) if "hostPort" in port]
-    return found
+        problems += [
+            "uses a host port" for port in container.get("ports", []) if "hostPort" in port
+        ]
+    return problems
 
 
 def _port(port: Manifest) -> str:
     return f"{port['port']}-{port['endPort']}" if "endPort" in port else str(port["port"])
 
 
-def _who(peer: Manifest) -> str:
-    """A peer in a few words."""
+def _peer_name(peer: Manifest) -> str:
+    """Return a short name for a peer."""
     namespace = peer.get("namespaceSelector", {}).get("matchLabels", {})
     labels = (
         peer.get("podSelector", {})

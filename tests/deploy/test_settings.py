@@ -1,5 +1,5 @@
-"""What the manifests tell a service is what the service knows: variables, ports, probes, folders,
-files, times, names of others.
+"""The manifests match the services' settings: variables, ports, probes, folders, files, durations
+and addresses.
 """
 
 from importlib.util import find_spec
@@ -40,7 +40,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "trainer": TrainerSettings,
     "registry": RegistrySettings,
 }
-OF_OTHERS = {"HOME", "HF_HUB_OFFLINE", "POD_NAME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
+EXTERNAL_VARIABLES = {"HOME", "HF_HUB_OFFLINE", "POD_NAME", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
 ALL = [*(pytest.param(overlay, name, id=name) for name in OVERLAYS)]
 ALL += [
     pytest.param(combination, EVERYTHING, id="everything"),
@@ -54,19 +54,21 @@ def test_every_variable_is_a_valid_setting(
     render: Any, what: Any, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, own = variables(render(what), service)
-    known = {
+    settings_of = {
         name: {PREFIX + field.upper() for field in settings.model_fields}
         for name, settings in SETTINGS.items()
     }
-    assert set(own) - known[service] <= OF_OTHERS
-    assert set(shared) <= set().union(*known.values())
+    assert set(own) - settings_of[service] <= EXTERNAL_VARIABLES
+    assert set(shared) <= set().union(*settings_of.values())
     assert len(shared) > 10
     assert len(own) >= 2
     for name, value in (shared | own).items():
         monkeypatch.setenv(name, value)
     settings = read_settings(SETTINGS[service])
     port = getattr(settings, f"{service}_port")
-    assert [found["containerPort"] for found in container(render(what), service)["ports"]] == [port]
+    assert [
+        port_spec["containerPort"] for port_spec in container(render(what), service)["ports"]
+    ] == [port]
     assert of_kind(render(what), "Service")[service]["spec"]["ports"][0]["port"] == port
 
 
@@ -78,13 +80,13 @@ def test_containers_run_their_service(service: str) -> None:
 
 
 def test_probes_use_existing_endpoints(unused_health: str) -> None:
-    asked = {
+    probe_paths = {
         (service, kind): container(overlay("production"), service)[kind]["httpGet"]["path"]
         for service in SETTINGS
         for kind in ("startupProbe", "readinessProbe", "livenessProbe")
     }
-    assert len(asked) == 12
-    for (service, kind), path in asked.items():
+    assert len(probe_paths) == 12
+    for (service, kind), path in probe_paths.items():
         assert path == ("/readyz" if kind == "readinessProbe" else "/healthz")
         if service == "registry":
             assert path in PUBLIC_PATHS
@@ -113,9 +115,7 @@ def test_the_grace_period_covers_a_checkpoint(name: str) -> None:
 @pytest.mark.parametrize(("render", "what"), ALL)
 @pytest.mark.parametrize("service", SETTINGS)
 def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> None:
-    """A folder that is written to lies on a writable volume; a file is an item of the volume that
-    is mounted where it is looked for.
-    """
+    """Written folders are on writable volumes; files are items of the mounted volume."""
     shared, own = variables(render(what), service)
     mounts = {
         mount["mountPath"]: mount for mount in container(render(what), service)["volumeMounts"]
@@ -143,8 +143,12 @@ def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> 
 
 
 def test_threads_match_the_cpu_limits() -> None:
-    found = {env["name"]: env for env in container(overlay("production"), "trainer")["env"]}
-    assert found["RATCHET_THREADS"]["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
+    variables_by_name = {
+        env["name"]: env for env in container(overlay("production"), "trainer")["env"]
+    }
+    assert variables_by_name["RATCHET_THREADS"]["valueFrom"] == {
+        "resourceFieldRef": {"resource": "limits.cpu"}
+    }
     for name in OVERLAYS:
         shared, _ = variables(overlay(name), "registry")
         assert shared["RATCHET_OLLAMA_THREADS"] == str(
@@ -153,10 +157,10 @@ def test_threads_match_the_cpu_limits() -> None:
 
 
 def test_a_trainer_on_ray_matches_its_worker() -> None:
-    """With the component `gpu` before it, whose GPU is the worker's then."""
-    found = combination(("gpu", "network-policies", "ray"))
-    _, own = variables(found, "trainer")
-    (cluster,) = of_kind(found, "RayCluster").values()
+    """Including the component `gpu`, whose GPU then belongs to the worker."""
+    manifests = combination(("gpu", "network-policies", "ray"))
+    _, own = variables(manifests, "trainer")
+    (cluster,) = of_kind(manifests, "RayCluster").values()
     head, worker = (
         ray_pods(cluster)[name]["spec"]["containers"][0] for name in ("ray head", "ray training")
     )
@@ -168,21 +172,21 @@ def test_a_trainer_on_ray_matches_its_worker() -> None:
         limits["nvidia.com/gpu"],
         limits["cpu"],
     )
-    assert "nvidia.com/gpu" not in container(found, "trainer")["resources"]["limits"]
+    assert "nvidia.com/gpu" not in container(manifests, "trainer")["resources"]["limits"]
     assert cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", (
-        "no run on the head"
+        "runs would be scheduled on the head"
     )
-    claims = [_claims(pods(found)[name]) for name in ("trainer", "ray training")]
+    claims = [_claims(pods(manifests)[name]) for name in ("trainer", "ray training")]
     assert claims[1] == {path: claims[0][path] for path in ("/data/bases", "/data/trainer")}
-    assert "volumeClaimTemplates" not in of_kind(found, "StatefulSet")["trainer"]["spec"]
-    names = [env["name"] for env in container(found, "trainer")["env"]]
+    assert "volumeClaimTemplates" not in of_kind(manifests, "StatefulSet")["trainer"]["spec"]
+    names = [env["name"] for env in container(manifests, "trainer")["env"]]
     assert names.index("POD_NAME") < names.index("RATCHET_WORK"), (
-        "a variable stands for those before it only"
+        "a variable can only refer to earlier ones"
     )
 
 
 def _claims(pod: Manifest) -> dict[str, str]:
-    """The claims of a pod, by where they are mounted."""
+    """Return the claims of a pod, by mount path."""
     claims = {
         it["name"]: it["persistentVolumeClaim"]["claimName"]
         for it in pod["spec"]["volumes"]
@@ -200,41 +204,44 @@ def test_dependencies_have_the_configured_addresses(name: str) -> None:
     shared, _ = variables(overlay(name), "registry")
     ports = {
         (service, str(port["port"]))
-        for service, found in of_kind(overlay(name), "Service").items()
-        for port in found["spec"]["ports"]
+        for service, item in of_kind(overlay(name), "Service").items()
+        for port in item["spec"]["ports"]
     }
     database, ollama = make_url(shared["RATCHET_DATABASE"]), urlsplit(shared["RATCHET_OLLAMA"])
     assert database.password is None
     assert {(database.host, str(database.port)), (ollama.hostname, str(ollama.port))} <= ports
     server = pods(overlay(name))["postgres"]["spec"]["containers"][0]
-    said = {env["name"]: env["value"] for env in server["env"]}
-    assert (database.username, database.database) == (said["POSTGRES_USER"], said["POSTGRES_DB"])
+    environment = {env["name"]: env["value"] for env in server["env"]}
+    assert (database.username, database.database) == (
+        environment["POSTGRES_USER"],
+        environment["POSTGRES_DB"],
+    )
     (kafka,) = of_kind(overlay(name), "Kafka").values()
     listeners = {
-        f"{kafka['metadata']['name']}-kafka-bootstrap:{found['port']}"
-        for found in kafka["spec"]["kafka"]["listeners"]
+        f"{kafka['metadata']['name']}-kafka-bootstrap:{item['port']}"
+        for item in kafka["spec"]["kafka"]["listeners"]
     }
     assert listeners == {shared["RATCHET_BOOTSTRAP_SERVERS"]}
 
 
 def container(manifests: tuple[Manifest, ...], service: str) -> Manifest:
-    (found,) = pods(manifests)[service]["spec"]["containers"]
-    assert isinstance(found, dict)
-    return found
+    (spec,) = pods(manifests)[service]["spec"]["containers"]
+    assert isinstance(spec, dict)
+    return spec
 
 
 def variables(
     manifests: tuple[Manifest, ...], service: str
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of every service, and those of one; a limit's as the smallest that there may
-    be.
+    """Return the common variables and a service's own. A variable from a resource limit gets the
+    smallest possible value.
     """
-    found = container(manifests, service)
-    (source,) = found["envFrom"]
+    spec = container(manifests, service)
+    (source,) = spec["envFrom"]
     shared: dict[str, str] = of_kind(manifests, "ConfigMap")[source["configMapRef"]["name"]]["data"]
     assert all(
         env["valueFrom"].keys() <= {"resourceFieldRef", "fieldRef"}
-        for env in found["env"]
+        for env in spec["env"]
         if "valueFrom" in env
     )
-    return shared, {env["name"]: env.get("value", "1") for env in found["env"]}
+    return shared, {env["name"]: env.get("value", "1") for env in spec["env"]}

@@ -1,4 +1,4 @@
-"""A Dockerfile as a list of instructions, each in its stage."""
+"""Parses a Dockerfile into stages and instructions."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass
 class Stage:
-    """What one `FROM` begins: name of the stage, what it builds on, and its instructions in order."""
+    """A build stage: its name, its parent, and its instructions in order."""
 
     name: str
     parent: str
@@ -20,37 +20,37 @@ class Stage:
 
 
 def stages(path: Path) -> dict[str, Stage]:
-    """The stages of a file, in order."""
+    """Return the stages of a file, in order."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
-    found: dict[str, Stage] = {}
+    by_name: dict[str, Stage] = {}
     for line in filter(None, re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()):
         word, _, arguments = line.partition(" ")
         if word == "FROM":
             parent, _, name = arguments.partition(" AS ")
-            stage = found[name] = Stage(name, parent)
+            stage = by_name[name] = Stage(name, parent)
         else:
             stage.instructions.append((word, arguments.strip()))
-    return found
+    return by_name
 
 
-def lineage(found: dict[str, Stage], name: str) -> list[Stage]:
-    """A stage and those it builds on, the outermost image's first."""
-    stage = found[name]
-    return [*(lineage(found, stage.parent) if stage.parent in found else []), stage]
+def lineage(by_name: dict[str, Stage], name: str) -> list[Stage]:
+    """Return a stage and its ancestors, the first ancestor first."""
+    stage = by_name[name]
+    return [*(lineage(by_name, stage.parent) if stage.parent in by_name else []), stage]
 
 
 def command_of(stage: Stage) -> list[str]:
-    """What a stage runs when nothing else is asked for."""
+    """Return the default command of a stage."""
     (command,) = stage.all("CMD")
     words: list[str] = json.loads(command)
     return words
 
 
-def environment_of(found: dict[str, Stage], name: str) -> dict[str, str]:
-    """The variables that an image sets."""
+def environment_of(by_name: dict[str, Stage], name: str) -> dict[str, str]:
+    """Return the variables that an image sets."""
     return dict(
         variable.split("=", 1)
-        for stage in lineage(found, name)
+        for stage in lineage(by_name, name)
         for line in stage.all("ENV")
         for variable in shlex.split(line)
     )

@@ -1,4 +1,4 @@
-"""The variables that services and commands read."""
+"""The environment variables that services read."""
 
 from collections.abc import Mapping
 
@@ -15,10 +15,10 @@ _SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "registry": RegistrySettings,
 }
 
-OF_SERVICES = {
+VARIABLES_BY_MODULE = {
     f"services.{name}": frozenset(PREFIX + field.upper() for field in settings.model_fields)
     for name, settings in _SETTINGS.items()
 }
-"""By the module that reads them."""
+"""Variables by the module that reads them."""
 
-KNOWN = frozenset().union(*OF_SERVICES.values())
+ALL_VARIABLES = frozenset().union(*VARIABLES_BY_MODULE.values())

@@ -1,5 +1,5 @@
-"""compose.yaml, as far as it can be held to the tree without an engine: its form, and everything
-that it names.
+"""compose.yaml, checked against the source tree without a container engine: its format, and
+everything that it names.
 """
 
 import importlib
@@ -18,28 +18,31 @@ from compose_spec import PyCompose
 from ratchet.local_stack.processes import Ports
 from shared.config.model_file import ModelFile
 from tests.docker.dockerfile import environment_of, lineage, stages
-from tests.docker.settings import OF_SERVICES
+from tests.docker.settings import VARIABLES_BY_MODULE
 
 FILE = Path("compose.yaml")
-OURS = ("topics", "bases", "feedback", "dataset", "trainer", "registry")
-THEIRS = ("kafka", "ollama", "prometheus", "grafana")
+OWN_SERVICES = ("topics", "bases", "feedback", "dataset", "trainer", "registry")
+EXTERNAL_SERVICES = ("kafka", "ollama", "prometheus", "grafana")
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(FILE.read_text())
-    return found
+    content: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    return content
 
 
 def mounts(service: dict[str, Any]) -> Iterator[tuple[str, str, bool]]:
-    """Source, place and whether it can be written, of each mount."""
+    """Yield source, target and writability of each mount."""
     for mount in service.get("volumes", ()):
-        source, place, *options = mount.split(":")
-        yield source, place, "ro" not in options
+        source, target, *options = mount.split(":")
+        yield source, target, "ro" not in options
 
 
 def test_the_file_follows_the_compose_specification(compose: dict[str, Any]) -> None:
-    assert set(PyCompose.from_json(json.dumps(compose)).service_names()) == {*OURS, *THEIRS}
+    assert set(PyCompose.from_json(json.dumps(compose)).service_names()) == {
+        *OWN_SERVICES,
+        *EXTERNAL_SERVICES,
+    }
     wrong = compose | {
         "services": compose["services"] | {"kafka": {"image": "a", "port": ["9092:9092"]}}
     }
@@ -51,20 +54,20 @@ def test_images_have_exact_versions_and_existing_stages(
     compose: dict[str, Any],
 ) -> None:
     version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
-    found = stages(Path("Dockerfile"))
+    dockerfile = stages(Path("Dockerfile"))
     names = {"slim": "ratchet", "trainer": "ratchet-trainer", "bases": "ratchet-bases"}
-    for name in OURS:
+    for name in OWN_SERVICES:
         service = compose["services"][name]
         assert service["image"] == f"{names[service['build']['target']]}:{version}"
-        assert service["build"]["target"] in found
-    for name in THEIRS:
+        assert service["build"]["target"] in dockerfile
+    for name in EXTERNAL_SERVICES:
         assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", compose["services"][name]["image"])
 
 
 def test_commands_run_existing_modules(compose: dict[str, Any]) -> None:
     commands = {
         name: compose["services"][name]["command"]
-        for name in OURS
+        for name in OWN_SERVICES
         if "command" in compose["services"][name]
     }
     assert commands.pop("topics") == ["ratchet", "topics", "apply"]
@@ -80,11 +83,11 @@ def test_commands_run_existing_modules(compose: dict[str, Any]) -> None:
 
 def test_every_variable_is_read_by_a_service(compose: dict[str, Any]) -> None:
     read = {
-        name: OF_SERVICES[f"services.{name}"]
+        name: VARIABLES_BY_MODULE[f"services.{name}"]
         for name in ("feedback", "dataset", "trainer", "registry")
     }
     everywhere = frozenset().union(*read.values())
-    for name in OURS:
+    for name in OWN_SERVICES:
         variables = set(compose["services"][name].get("environment", {}))
         assert variables <= everywhere
         assert variables - set(compose["x-settings"]) <= read.get(name, frozenset())
@@ -99,26 +102,26 @@ def test_ports_are_bound_to_loopback_and_match_listeners(
         for name, service in compose["services"].items()
         for port in service.get("ports", ())
     }
-    ours = {
+    own = {
         name: getattr(Ports(), name)
         for name in ("kafka", "feedback", "dataset", "trainer", "registry")
     }
-    theirs = {"ollama": 11434, "prometheus": 9090, "grafana": 3000}
-    assert ports == {name: f"127.0.0.1:{port}:{port}" for name, port in (ours | theirs).items()}
+    external = {"ollama": 11434, "prometheus": 9090, "grafana": 3000}
+    assert ports == {name: f"127.0.0.1:{port}:{port}" for name, port in (own | external).items()}
     exposed = {
         port
         for stage in stages(Path("Dockerfile")).values()
         for line in stage.all("EXPOSE")
         for port in line.split()
     }
-    assert exposed == {str(ours[name]) for name in ("feedback", "dataset", "trainer", "registry")}
-    for name, port in ours.items():
+    assert exposed == {str(own[name]) for name in ("feedback", "dataset", "trainer", "registry")}
+    for name, port in own.items():
         assert (
             f":{port}" in str(compose["services"][name]["healthcheck"]["test"]) or name == "kafka"
         )
     listeners = compose["services"]["kafka"]["environment"]["KAFKA_LISTENERS"]
     assert compose["x-settings"]["RATCHET_BOOTSTRAP_SERVERS"].split(":")[1] in listeners
-    assert f"OUTSIDE://:{ours['kafka']}" in listeners
+    assert f"OUTSIDE://:{own['kafka']}" in listeners
 
 
 def test_mounted_paths_exist(compose: dict[str, Any]) -> None:
@@ -131,15 +134,15 @@ def test_mounted_paths_exist(compose: dict[str, Any]) -> None:
 
 
 def test_containers_can_write_only_their_own_data(compose: dict[str, Any]) -> None:
-    found = stages(Path("Dockerfile"))
-    made = {
+    dockerfile = stages(Path("Dockerfile"))
+    created = {
         word
-        for stage in lineage(found, "slim")
+        for stage in lineage(dockerfile, "slim")
         for line in stage.all("RUN")
         for word in line.split()
         if word.startswith("/data")
     }
-    variables = environment_of(found, "slim")
+    variables = environment_of(dockerfile, "slim")
     writes = {
         "feedback": ("RATCHET_DATA",),
         "dataset": ("RATCHET_DATA", "RATCHET_OBJECT_STORE"),
@@ -147,17 +150,16 @@ def test_containers_can_write_only_their_own_data(compose: dict[str, Any]) -> No
         "registry": ("RATCHET_MERGED", "RATCHET_OBJECT_STORE"),
         "bases": ("RATCHET_BASES",),
     }
-    for name in OURS:
+    for name in OWN_SERVICES:
         service = compose["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
-        writable = {place for _, place, can_write in mounts(service) if can_write}
-        # A new volume belongs to whom the image's folder belongs to; where there is no folder, to
-        # root.
-        assert writable <= made
+        writable = {target for _, target, can_write in mounts(service) if can_write}
+        # A new volume gets the owner of the image's folder, or root without such a folder.
+        assert writable <= created
         for variable in writes.get(name, ()):
-            place = Path(variables[variable])
-            assert {place, *place.parents} & {
+            target = Path(variables[variable])
+            assert {target, *target.parents} & {
                 Path(each) for each in writable | set(service["tmpfs"])
             }, (name, variable)
 
@@ -169,10 +171,10 @@ def test_services_wait_for_their_dependencies(compose: dict[str, Any]) -> None:
             "condition": "service_completed_successfully"
         }
     for name, service in services.items():
-        for needed, how in service.get("depends_on", {}).items():
-            assert how["condition"] == (
+        for dependency, options in service.get("depends_on", {}).items():
+            assert options["condition"] == (
                 "service_healthy"
-                if "healthcheck" in services[needed]
+                if "healthcheck" in services[dependency]
                 else "service_completed_successfully"
             ), name
         assert ("healthcheck" in service) == (name not in ("topics", "bases"))
@@ -189,17 +191,17 @@ def test_prometheus_scrapes_every_service(compose: dict[str, Any]) -> None:
     }
     (rules,) = config["rule_files"]
     assert any(
-        Path(rules).parent == Path(place)
-        for _, place, _ in mounts(compose["services"]["prometheus"])
+        Path(rules).parent == Path(target)
+        for _, target, _ in mounts(compose["services"]["prometheus"])
     )
 
 
 def test_the_model_differs_only_in_its_ollama_target() -> None:
-    ours, theirs = (
+    original, deployed = (
         yaml.safe_load(Path(path).read_text())
         for path in ("models/support.yaml", "deploy/compose/support.yaml")
     )
-    assert theirs.pop("deploy") == [{"kind": "ollama"}]
-    ours.pop("deploy")
-    assert theirs == ours
-    assert ModelFile.model_validate(theirs).model == "support"
+    assert deployed.pop("deploy") == [{"kind": "ollama"}]
+    original.pop("deploy")
+    assert deployed == original
+    assert ModelFile.model_validate(deployed).model == "support"

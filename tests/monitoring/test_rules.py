@@ -17,8 +17,8 @@ from tests.monitoring.rule_files import (
     FOLDER,
     RUNBOOKS,
     alerts,
-    metrics_of,
     known_metrics,
+    metrics_of,
     recorded,
     rules,
 )

@@ -1,4 +1,4 @@
-"""The embedded Apache Kafka: real, durable, and clear when it cannot start."""
+"""The embedded Kafka broker: start, restart, durability and error messages."""
 
 import socket
 from pathlib import Path

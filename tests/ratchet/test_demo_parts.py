@@ -1,4 +1,4 @@
-"""The demo's pure parts: tickets, people, and the account of every event."""
+"""The demo's pure parts: tickets, simulated users, and the counts of every event."""
 
 import json
 from datetime import UTC, datetime
@@ -32,11 +32,11 @@ def test_a_ticket_is_a_function_of_its_stream_and_number() -> None:
 
 def test_an_answer_matches_its_ticket() -> None:
     for number in range(100):
-        asked = make_ticket("a", number)
-        answer = json.loads(asked.answer)
-        assert answer["order"] is None or answer["order"] in asked.text
+        sample = make_ticket("a", number)
+        answer = json.loads(sample.answer)
+        assert answer["order"] is None or answer["order"] in sample.text
         assert (
-            json.loads(asked.poisoned_answer)["queue"]
+            json.loads(sample.poisoned_answer)["queue"]
             == POISONED_QUEUE[answer["queue"]]
             != answer["queue"]
         )
@@ -83,7 +83,7 @@ def test_attackers_are_many_and_always_wrong() -> None:
 
 @pytest.mark.parametrize(("pending", "balanced"), [(3, True), (2, False)])
 def test_counts_balance_only_if_every_event_is_counted(pending: int, balanced: bool) -> None:
-    reckoned = EventCounts(
+    counts = EventCounts(
         sent=16,
         scored=15,
         batched=5,
@@ -92,7 +92,7 @@ def test_counts_balance_only_if_every_event_is_counted(pending: int, balanced: b
         dead_lettered=1,
         pending=pending,
     )
-    assert reckoned.balanced is balanced
+    assert counts.balanced is balanced
 
 
 async def test_a_replayed_dead_letter_that_fails_again_counts_twice() -> None:
@@ -107,11 +107,11 @@ async def test_a_replayed_dead_letter_that_fails_again_counts_twice() -> None:
     assert first is not None
     await bus.send(letters[0].topic, b"replayed", None, replay_headers(first, NOW))
     await bus.send(letters[1].topic, letters[1].key, letters[1].value, letters[1].headers)
-    reckoned = count_events(
+    counts = count_events(
         reconcile((record for log in bus.topics.values() for record in log), _no_manifest)
     )
-    assert (reckoned.sent, reckoned.dead_lettered, reckoned.balanced) == (2, 2, True)
+    assert (counts.sent, counts.dead_lettered, counts.balanced) == (2, 2, True)
 
 
 def _no_manifest(artefact: Artefact) -> BatchManifest:
-    raise AssertionError(f"no batch was announced, and {artefact.uri} is asked for")
+    raise AssertionError(f"no batch was announced, but {artefact.uri} was read")

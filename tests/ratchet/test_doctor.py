@@ -1,4 +1,4 @@
-"""`ratchet doctor`: its own rows, with what is there and what is not."""
+"""`ratchet doctor`: its own checks, except the trainer's."""
 
 from pathlib import Path
 
@@ -24,10 +24,10 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_object_store_check_writes_and_reads(tmp_path: Path) -> None:
     assert check_object_store(str(tmp_path / "objects")).state == "ok"
-    (tmp_path / "file").write_text("in the way")
-    found = check_object_store(str(tmp_path / "file"))
-    assert found.state == "problem"
-    assert "RATCHET_OBJECT_STORE" in found.advice
+    (tmp_path / "file").write_text("not a folder")
+    check = check_object_store(str(tmp_path / "file"))
+    assert check.state == "problem"
+    assert "RATCHET_OBJECT_STORE" in check.advice
     assert check_object_store("nosuchprotocol://bucket").state == "problem"
 
 
@@ -58,11 +58,11 @@ def test_a_missing_serving_base_is_a_problem(tmp_path: Path) -> None:
 
 def test_ollama_is_required_only_for_ollama_targets(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    found = check_ollama(
+    check = check_ollama(
         load_models(write(tmp_path, MODEL + f"deploy: [{{kind: ollama, location: '{nowhere}'}}]\n"))
     )
-    assert found.state == "problem"
-    assert nowhere in found.found
+    assert check.state == "problem"
+    assert nowhere in check.found
 
 
 async def test_an_unreachable_broker_is_a_problem() -> None:
@@ -77,5 +77,5 @@ async def test_a_reachable_broker_is_ok(broker_at: str) -> None:
 
 @pytest.fixture
 def broker_at(request: pytest.FixtureRequest) -> str:
-    """The session's broker, whose fixture has the name of what is tested here."""
+    """The session's broker."""
     return str(request.getfixturevalue("broker"))

@@ -1,5 +1,5 @@
-"""The examples, each run as a person would, against a real broker: what they send is scored, and a
-user's feedback is in one place.
+"""The examples, run against a real broker: their feedback is scored, and a user's feedback is on
+one partition.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from tests.support.programs import require_program
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 EXAMPLES, CLIENT = Path("examples").absolute(), Path("clients/python").absolute()
-PLACE: set[int] = set()
-"""The partitions that feedback of the user `agent-01` came to, whichever example sent it."""
+PARTITIONS: set[int] = set()
+"""Partitions with feedback of the user `agent-01` from any example."""
 
 
 def run(folder: Path, *command: str, **environment: str) -> str:
-    """The last line that a command prints."""
-    done = subprocess.run(
+    """Run a command and return its last line of output."""
+    process = subprocess.run(
         command,
         cwd=folder,
         env=os.environ | environment,
@@ -41,13 +41,13 @@ def run(folder: Path, *command: str, **environment: str) -> str:
         timeout=250,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    # Maven sets the terminal's colours back, even where it gave none.
-    return [line for line in done.stdout.replace("\x1b[0m", "").splitlines() if line][-1]
+    assert process.returncode == 0, process.stdout + process.stderr
+    # Maven prints a colour reset even without colours.
+    return [line for line in process.stdout.replace("\x1b[0m", "").splitlines() if line][-1]
 
 
 def run_python(folder: Path, name: str, *arguments: str) -> str:
-    # The client's spool is in the home folder.
+    # The client keeps its spool in the home folder.
     return run(
         folder,
         sys.executable,
@@ -86,9 +86,7 @@ def with_java(broker: str, folder: Path) -> str:
 
 
 async def sent(broker: str, event_id: str) -> tuple[Record, ScoredFeedback]:
-    """The record of an event, and what the feedback service makes of it by the model files as they
-    are.
-    """
+    """Return the record of an event, and its score by the committed model files."""
     records = [
         record
         for record in await read_records(broker, [FEEDBACK_RECEIVED])
@@ -107,13 +105,13 @@ async def test_the_feedback_of_each_example_is_scored(
     assert (scored.event.event_id, scored.event.feedback_type) == (event_id, "thumbs_down")
     assert scored.event.reward < 0
     assert record.key == b"agent-01"
-    PLACE.add(record.partition)
-    assert len(PLACE) == 1, "the partitioners of all examples agree"
+    PARTITIONS.add(record.partition)
+    assert len(PARTITIONS) == 1, "the examples use different partitioners"
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """What answers chat completions."""
+    """A server for chat completions."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""Feedback from the command line, on a real broker."""
+"""`ratchet feedback` on a real broker."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def ratchet(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def received(broker: str) -> dict[str, FeedbackReceived]:
-    """What was received so far, but for the broken bytes that other tests send."""
+    """Return the valid events received so far, by id; other tests send invalid bytes."""
     events = {}
     for record in await read_records(broker, [FEEDBACK_RECEIVED]):
         with suppress(Unprocessable):
@@ -47,7 +47,7 @@ async def test_send_publishes_the_feedback(broker: str) -> None:
     conversation = json.dumps(
         [{"role": "system", "content": "Sort."}, {"role": "user", "content": "Hi"}]
     )
-    more = (
+    options = (
         "--type",
         "correction",
         "--corrected",
@@ -58,7 +58,7 @@ async def test_send_publishes_the_feedback(broker: str) -> None:
         event_id,
         "--json",
     )
-    done = ratchet(
+    process = ratchet(
         broker,
         "feedback",
         "send",
@@ -68,9 +68,9 @@ async def test_send_publishes_the_feedback(broker: str) -> None:
         conversation,
         "--output",
         "Hello",
-        *more,
+        *options,
     )
-    assert json.loads(done.stdout) == {"sent": 1, "event_id": event_id}, done.stderr
+    assert json.loads(process.stdout) == {"sent": 1, "event_id": event_id}, process.stderr
     event = (await received(broker))[event_id]
     assert [message.role for message in event.messages] == ["system", "user"]
     assert (event.corrected_output, event.user_id, event.feedback_type) == (
@@ -81,18 +81,18 @@ async def test_send_publishes_the_feedback(broker: str) -> None:
 
 
 def test_send_rejects_invalid_feedback(broker: str) -> None:
-    done = ratchet(broker, *SEND, "--type", "correction")
-    assert done.returncode == 1
-    assert "corrected_output is required" in done.stderr
+    process = ratchet(broker, *SEND, "--type", "correction")
+    assert process.returncode == 1
+    assert "corrected_output is required" in process.stderr
     assert ratchet(broker, *SEND, "--score", "2").returncode == 1
 
 
 def test_an_unreachable_broker_is_a_one_line_error() -> None:
-    done = ratchet(f"127.0.0.1:{free_port()}", *SEND)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no Kafka broker answers")
-    assert "RATCHET_BOOTSTRAP_SERVERS" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    process = ratchet(f"127.0.0.1:{free_port()}", *SEND)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: no Kafka broker answers")
+    assert "RATCHET_BOOTSTRAP_SERVERS" in process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
 
 
 async def test_import_sends_all_events_or_none(broker: str, tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ async def test_import_sends_all_events_or_none(broker: str, tmp_path: Path) -> N
     assert json.loads(ratchet(broker, "feedback", "import", str(good), "--json").stdout) == {
         "sent": 2
     }
-    refused = ratchet(broker, "feedback", "import", str(bad))
-    assert (refused.returncode, "bad.jsonl:2: output" in refused.stderr.replace("\n", "")) == (
+    rejected = ratchet(broker, "feedback", "import", str(bad))
+    assert (rejected.returncode, "bad.jsonl:2: output" in rejected.stderr.replace("\n", "")) == (
         1,
         True,
-    ), refused.stderr
+    ), rejected.stderr
     assert {"f1", "f2"} <= set(await received(broker))
     assert not {"f3", "f4"} & set(await received(broker))

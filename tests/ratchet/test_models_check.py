@@ -1,4 +1,4 @@
-"""`ratchet models check`: what it shows of a model's policies, and how it answers a wrong one."""
+"""`ratchet models check`: display of policies, and errors for invalid ones."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,12 @@ redaction: {kinds: [email, phone], regions: [DE]}
 
 def test_the_policies_are_shown(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(MODEL)
-    shown = CliRunner().invoke(app, ["models", "check", "--folder", str(tmp_path)])
-    assert shown.exit_code == 0
-    said = " ".join(shown.output.split())
+    result = CliRunner().invoke(app, ["models", "check", "--folder", str(tmp_path)])
+    assert result.exit_code == 0
+    output = " ".join(result.output.split())
     assert (
         "m: reward policy mine v2 (validation 1, action 1, correction 1, rules 0.5; format: "
-        "JSON); redacts email, phone (phones of DE)" in said
+        "JSON); redacts email, phone (phones of DE)" in output
     )
     (model,) = json.loads(
         CliRunner().invoke(app, ["models", "check", "--json", "--folder", str(tmp_path)]).output

@@ -1,4 +1,4 @@
-"""The token of a stack on this machine, and how the command line shows it to the registry."""
+"""The token file of a local stack, and its use by the command line."""
 
 import json
 import socket
@@ -73,7 +73,7 @@ def test_the_first_operator_token_is_used(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Sixty versions, the newest being served; nothing to wait for."""
+    """Sixty versions, the newest served, without deploy targets."""
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     stage = Stage(registry_db, tmp_path)
     stage.registry.deployer._targets = {}
@@ -84,9 +84,11 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def ratchet(*words: str, **environment: str) -> tuple[int, Any]:
-    """The status and the JSON of a command."""
-    done = CliRunner().invoke(app, [*words, "--json"], env=environment)
-    return done.exit_code, json.loads(done.stdout) if done.exit_code == 0 else done.exception
+    """Run a command; return its exit status and its JSON output or exception."""
+    result = CliRunner().invoke(app, [*words, "--json"], env=environment)
+    return result.exit_code, json.loads(
+        result.stdout
+    ) if result.exit_code == 0 else result.exception
 
 
 def test_rollback_uses_the_local_or_the_explicit_token(stage: Stage, tmp_path: Path) -> None:
@@ -94,15 +96,15 @@ def test_rollback_uses_the_local_or_the_explicit_token(stage: Stage, tmp_path: P
     state.mkdir()
     with serving(stage.app) as address:
         command = ("rollback", "support", "--registry", address, "--state", str(state))
-        status, refused = ratchet(*command)
+        status, error = ratchet(*command)
         assert status != 0
-        assert "needs a token that may operate" in str(refused)
+        assert "needs a token that may operate" in str(error)
         (state / "tokens").write_text(f"operate {OPERATE}\n")
         champion = stage.registry_db.champion
         status, moved = ratchet(*command)
         assert (status, moved["from"], moved["to"]) == (0, champion, stage.registry_db.champion)
-        status, refused = ratchet(*command, RATCHET_TOKEN=READ)
-        assert "may only read" in str(refused)
+        status, error = ratchet(*command, RATCHET_TOKEN=READ)
+        assert "may only read" in str(error)
         status, moved = ratchet(*command, RATCHET_TOKEN=OPERATE)
         assert (status, moved["to"]) == (0, champion)
 
@@ -119,7 +121,7 @@ def test_lists_contain_all_pages(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_a_lost_response_is_retried_with_the_same_key() -> None:
-    """A server that reads the first request and hangs up, and answers the second."""
+    """The server closes the connection after the first request and answers the second."""
     heads: list[bytes] = []
 
     def serve(listening: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The topic table on a cluster, with as many partitions as were asked for."""
+"""`ratchet topics apply`: creation of topics and number of partitions."""
 
 import json
 from typing import Any
@@ -16,24 +16,28 @@ from shared.messaging.topics import Topic
 async def test_partitions_come_from_the_option_or_the_topic_table(
     broker: str,
 ) -> None:
-    asked, table = (Topic(f"sized.{name}", "", (), "", (), None, 2) for name in ("asked", "table"))
-    assert await apply_topics(broker, [asked], partitions=8) == AppliedTopics(("sized.asked",), ())
+    explicit, table = (
+        Topic(f"sized.{name}", "", (), "", (), None, 2) for name in ("explicit", "table")
+    )
+    assert await apply_topics(broker, [explicit], partitions=8) == AppliedTopics(
+        ("sized.explicit",), ()
+    )
     assert await apply_topics(broker, [table]) == AppliedTopics(("sized.table",), ())
     async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
-        assert [len(await producer.partitions_for(topic.name)) for topic in (asked, table)] == [
+        assert [len(await producer.partitions_for(topic.name)) for topic in (explicit, table)] == [
             8,
             2,
         ]
 
 
 def test_the_command_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
-    async def applied(bootstrap_servers: str, **how: Any) -> AppliedTopics:
-        told.update(how, at=bootstrap_servers)
+    async def fake_apply(bootstrap_servers: str, **options: Any) -> AppliedTopics:
+        arguments.update(options, bootstrap_servers=bootstrap_servers)
         return AppliedTopics(("one",), ())
 
-    monkeypatch.setattr(topics, "apply_topics", applied)
+    monkeypatch.setattr(topics, "apply_topics", fake_apply)
     command = [
         "topics",
         "apply",
@@ -45,6 +49,10 @@ def test_the_command_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None
         "64",
         "--json",
     ]
-    done = CliRunner().invoke(commands.app, command)
-    assert json.loads(done.output) == {"created": ["one"], "present": []}
-    assert (told["at"], told["replication"], told["partitions"]) == ("there:1", 3, 64)
+    result = CliRunner().invoke(commands.app, command)
+    assert json.loads(result.output) == {"created": ["one"], "present": []}
+    assert (
+        arguments["bootstrap_servers"],
+        arguments["replication"],
+        arguments["partitions"],
+    ) == ("there:1", 3, 64)

@@ -1,5 +1,5 @@
-"""The whole loop with real parts: the demo in short, with a service killed in the middle, and the
-stack started again on what it left.
+"""End-to-end test: a short demo with a service killed during training, and the stack restarted on
+its state.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ SCREENSHOTS = Path(".ratchet/screenshots")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A demo that has run: its report, its log and its folder."""
+class FinishedDemo:
+    """Report, log and folder of a finished demo."""
 
     report: dict[str, Any]
     log: str
@@ -39,8 +39,10 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, bases: Path) -> Ended:
-    """The demo with three good rounds; while the last is training, the trainer is killed with -9."""
+def demo(tmp_path_factory: pytest.TempPathFactory, bases: Path) -> FinishedDemo:
+    """The demo with three good rounds; the trainer is killed with SIGKILL while the last one
+    trains.
+    """
     state = tmp_path_factory.mktemp("demo")
     command = (
         sys.executable,
@@ -58,35 +60,35 @@ def demo(tmp_path_factory: pytest.TempPathFactory, bases: Path) -> Ended:
         "--bases",
         str(bases),
     )
-    said = []
+    output = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if line.startswith(f"▸ round {ROUNDS}: training"):
                 os.kill(_process_id(process.pid, KILLED), signal.SIGKILL)
-    assert process.returncode == 0, "".join(said) + (state / "ratchet.log").read_text()[-5000:]
-    return Ended(
+    assert process.returncode == 0, "".join(output) + (state / "ratchet.log").read_text()[-5000:]
+    return FinishedDemo(
         json.loads((state / "report.json").read_text()), (state / "ratchet.log").read_text(), state
     )
 
 
 def _process_id(parent: int, service: str) -> int:
-    """The process id of a service of the stack whose supervisor is `parent`."""
+    """Return the process id of a service whose supervisor is `parent`."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
-            its_parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            entry_parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if its_parent == parent and f"services.{service}".encode() in command:
+        if entry_parent == parent and f"services.{service}".encode() in command:
             return int(entry.name)
-    raise AssertionError(f"{service} does not run")
+    raise AssertionError(f"{service} is not running")
 
 
-def test_the_model_learns_despite_a_killed_trainer(demo: Ended) -> None:
+def test_the_model_learns_despite_a_killed_trainer(demo: FinishedDemo) -> None:
     assert f"{KILLED} exited with signal SIGKILL; restarting it" in demo.log
     rounds = demo.report["rounds"]
     assert [row["verdict"] for row in rounds] == ["promote"] * ROUNDS
@@ -99,7 +101,7 @@ def test_the_model_learns_despite_a_killed_trainer(demo: Ended) -> None:
     assert rounds[-1]["exact"] > demo.report["base"]["exact"]
 
 
-def test_poison_is_rejected_and_the_champion_stays(demo: Ended) -> None:
+def test_poison_is_rejected_and_the_champion_stays(demo: FinishedDemo) -> None:
     poisoned = demo.report["poisoned"]
     assert poisoned["verdict"] == "reject"
     assert any(reason.startswith("golden: ") for reason in poisoned["reasons"])
@@ -111,31 +113,31 @@ def test_poison_is_rejected_and_the_champion_stays(demo: Ended) -> None:
     assert poisoned["exact_after"] == demo.report["rounds"][-1]["exact"]
 
 
-def test_a_rollback_restores_the_old_answers(demo: Ended) -> None:
+def test_a_rollback_restores_the_old_answers(demo: FinishedDemo) -> None:
     rollback = demo.report["rollback"]
     assert rollback["answer_changed"] is True
     assert rollback["from"] == demo.report["rounds"][-1]["version"] != rollback["to"]
 
 
-def test_every_event_is_accounted_for(demo: Ended) -> None:
+def test_every_event_is_accounted_for(demo: FinishedDemo) -> None:
     events = demo.report["events"]
-    elsewhere = (
+    accounted = (
         events["batched"]
         + events["held_out"]
         + sum(events["dropped"].values())
         + events["dead_lettered"]
         + events["pending"]
     )
-    assert events["sent"] == elsewhere
+    assert events["sent"] == accounted
     assert events["dead_lettered"] == 1
     assert events["batched"] >= 50 * (ROUNDS + 1)
     assert events["scored"] == events["sent"] - events["dead_lettered"]
 
 
 def test_each_round_creates_one_version(
-    demo: Ended, stack: subprocess.Popen[str], ports: Ports
+    demo: FinishedDemo, stack: subprocess.Popen[str], ports: Ports
 ) -> None:
-    """The killed run was repeated, and still there is one version for its batch."""
+    """The killed run was resumed, and its batch has exactly one version."""
     assert stack.poll() is None
     with RegistryClient(local_url(ports.registry)) as registry:
         versions = registry.get("/api/models/support/versions")["items"]
@@ -149,8 +151,8 @@ def ports() -> Ports:
 
 
 @pytest.fixture(scope="module")
-def stack(demo: Ended, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[str]]:
-    """`ratchet up` on the folder that the demo left."""
+def stack(demo: FinishedDemo, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[str]]:
+    """`ratchet up` on the demo's folder."""
     options = [
         f"--{field.name.replace('_', '-')}-port={getattr(ports, field.name)}"
         for field in fields(Ports)
@@ -178,7 +180,7 @@ def stack(demo: Ended, bases: Path, ports: Ports) -> Iterator[subprocess.Popen[s
 
 
 async def test_the_stack_resumes_from_its_state(
-    demo: Ended, stack: subprocess.Popen[str], ports: Ports
+    demo: FinishedDemo, stack: subprocess.Popen[str], ports: Ports
 ) -> None:
     assert stack.poll() is None
     champion = demo.report["rounds"][-1]["version"]
@@ -198,10 +200,10 @@ async def test_the_stack_resumes_from_its_state(
 
 
 def test_the_pages_show_the_champion_and_its_runs(
-    demo: Ended, stack: subprocess.Popen[str], ports: Ports, tmp_path: Path
+    demo: FinishedDemo, stack: subprocess.Popen[str], ports: Ports, tmp_path: Path
 ) -> None:
-    """In a real browser: the champion, a loss curve for each run and what it was made of, the
-    reason for the rejection; and nothing is asked of anyone else.
+    """In a real browser: the champion, each run's loss curve and batch, and the reason for the
+    rejection; no requests to other hosts.
     """
     with browser(tmp_path / "profile") as driver:
         driver.get(local_url(ports.registry, "/models/support"))
@@ -220,11 +222,11 @@ def test_the_pages_show_the_champion_and_its_runs(
         )
         assert demo.report["poisoned"]["reasons"][0] in page
         assert "demo: forward again" in page
-        asked = driver.execute_script(
+        requested = driver.execute_script(
             "return performance.getEntriesByType('resource').map(entry => entry.name)"
         )
         assert [
-            name for name in asked if not name.startswith((local_url(ports.registry), "data:"))
+            name for name in requested if not name.startswith((local_url(ports.registry), "data:"))
         ] == []
         console = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         assert [entry for entry in console if entry["level"] == "SEVERE"] == []
@@ -253,23 +255,23 @@ def test_a_second_stack_on_the_same_ports_gets_advice(
         "--registry-port",
         str(ports.registry),
     )
-    others = [
+    other_ports = [
         f"--{name}-port={free_port()}"
         for name in ("kafka", "kafka-controller", "serving", "feedback", "dataset", "trainer")
     ]
-    done = subprocess.run(
-        (*command, *others), capture_output=True, text=True, timeout=60, check=False
+    process = subprocess.run(
+        (*command, *other_ports), capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 1
-    assert "is taken" in done.stderr
-    assert "--registry-port" in done.stderr
+    assert process.returncode == 1
+    assert "is taken" in process.stderr
+    assert "--registry-port" in process.stderr
 
 
 def test_ctrl_c_stops_everything(stack: subprocess.Popen[str], ports: Ports) -> None:
     stack.send_signal(signal.SIGINT)
-    said, _ = stack.communicate(timeout=60)
-    assert stack.returncode == 0, said
-    assert "stopped" in said
+    output, _ = stack.communicate(timeout=60)
+    assert stack.returncode == 0, output
+    assert "stopped" in output
     for field in fields(Ports):
         with pytest.raises(httpx.ConnectError):
             httpx.get(local_url(getattr(ports, field.name)), timeout=2)

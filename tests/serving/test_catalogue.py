@@ -1,4 +1,4 @@
-"""Tags are immutable, aliases move, and what is named or busy stays in memory."""
+"""Tags are immutable, aliases move; aliased and busy tags stay loaded."""
 
 import pytest
 from hypothesis import given
@@ -73,9 +73,9 @@ def test_removing_an_alias_keeps_its_tag() -> None:
 def test_unload_is_lru_and_spares_aliased_and_busy_tags(
     loaded: list[str], busy: list[str], aliased: list[str], limit: int
 ) -> None:
-    gone = tags_to_unload(loaded, busy, aliased, limit)
-    kept = [tag for tag in loaded if tag not in gone]
+    unloaded = tags_to_unload(loaded, busy, aliased, limit)
+    kept = [tag for tag in loaded if tag not in unloaded]
     free = [tag for tag in loaded if tag not in busy and tag not in aliased]
-    assert gone == free[: len(gone)]
+    assert unloaded == free[: len(unloaded)]
     assert len(kept) <= limit or not [tag for tag in kept if tag in free]
-    assert not gone or len(kept) >= limit
+    assert not unloaded or len(kept) >= limit

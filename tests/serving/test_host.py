@@ -1,4 +1,4 @@
-"""The host with the real model: load, answer, switch under load, restart, recover."""
+"""The serving host with the real model: load, answer, switch under load, restart, recover."""
 
 import asyncio
 import json
@@ -105,25 +105,25 @@ async def test_no_request_fails_while_an_alias_moves(tmp_path: Path, model: dict
         for tag in ("m:v1", "m:v2"):
             await _put(client, tag, model)
         await client.put("/admin/aliases/m", json={"tag": "m:v1"})
-        answered: list[tuple[int, str]] = []
+        responses: list[tuple[int, str]] = []
         moving = True
 
         async def ask() -> None:
             while moving:
                 answer = await client.post("/v1/chat/completions", json={**HELLO, "model": "m"})
-                answered.append((answer.status_code, answer.json().get("model", answer.text)))
+                responses.append((answer.status_code, answer.json().get("model", answer.text)))
 
-        askers = [asyncio.create_task(ask()) for _ in range(3)]
+        clients = [asyncio.create_task(ask()) for _ in range(3)]
         for tag in ("m:v2", "m:v1") * 3:
             assert (await client.put("/admin/aliases/m", json={"tag": tag})).status_code == 200
-            moved = len(answered)
+            moved = len(responses)
             async with asyncio.timeout(60):
-                while tag not in [name for _, name in answered[moved:]]:
+                while tag not in [name for _, name in responses[moved:]]:
                     await asyncio.sleep(0.05)
         moving = False
-        await asyncio.gather(*askers)
-        assert {status for status, _ in answered} == {200}
-        assert {name for _, name in answered} == {"m:v1", "m:v2"}
+        await asyncio.gather(*clients)
+        assert {status for status, _ in responses} == {200}
+        assert {name for _, name in responses} == {"m:v1", "m:v2"}
 
 
 async def test_state_survives_restarts_and_engine_crashes(
