@@ -45,7 +45,7 @@ async def test_a_killed_process_is_restarted() -> None:
     first = supervisor.process_ids()["worker"]
     os.kill(first, signal.SIGKILL)
     await log.wait_for(("worker", "hello"), times=2)
-    assert ("ratchet", "worker exited with signal SIGKILL; restarting it") in log.write_lines
+    assert ("ratchet", "worker exited with signal SIGKILL; restarting it") in log.lines
     assert supervisor.process_ids()["worker"] != first
     watch_task.cancel()
     await supervisor.stop()
@@ -58,7 +58,7 @@ async def test_a_crash_loop_fails_the_stack_and_names_the_process() -> None:
     with pytest.raises(ProcessFailed, match=r"worker exited 2 times .* status 3"):
         await supervisor.watch()
     await supervisor.stop()
-    assert log.write_lines.count(("worker", "no")) == 2
+    assert log.lines.count(("worker", "no")) == 2
 
 
 async def test_processes_get_their_settings_and_stop() -> None:

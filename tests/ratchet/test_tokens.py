@@ -98,7 +98,7 @@ def test_rollback_uses_the_local_or_the_explicit_token(stage: Stage, tmp_path: P
         command = ("rollback", "support", "--registry", address, "--state", str(state))
         status, error = ratchet(*command)
         assert status != 0
-        assert "needs a token that may operate" in str(error)
+        assert "needs an operate token" in str(error)
         (state / "tokens").write_text(f"operate {OPERATE}\n")
         champion = stage.registry_db.champion
         status, moved = ratchet(*command)
