@@ -1,4 +1,4 @@
-"""Batches that are announced are kept, once each, from a real broker as well."""
+"""Handling of BatchReady: each batch is stored once, also from a real broker."""
 
 import asyncio
 from pathlib import Path
@@ -47,7 +47,7 @@ async def test_batch_from_a_real_broker_is_stored(
     consumer = KafkaConsumer(broker, f"announcements {tmp_path.name}", (TRAINING_BATCHES,))
     await producer.start()
     await consumer.start()
-    # What other tests left there is not of this registry's model; its dead letters are nobody's.
+    # Records of other tests are of undeclared models; nobody reads their dead letters.
     following = asyncio.create_task(
         consume(
             consumer.records(),

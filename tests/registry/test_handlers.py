@@ -1,4 +1,4 @@
-"""Outcomes become versions once each, and stale verdicts are sent back."""
+"""Event handlers: each outcome becomes one version, stale verdicts are reevaluated."""
 
 from collections.abc import Callable
 from functools import partial
@@ -132,7 +132,7 @@ def test_loss_curve_is_independent_of_event_order(registry_db: DatabaseFixture) 
 
 
 def test_only_training_progress_counts_steps(registry_db: DatabaseFixture) -> None:
-    """Other phases count examples; a run is at step 2 of 4 whatever is being evaluated."""
+    """Other phases count examples; a run stays at step 2 of 4 while it is evaluated."""
     training = progress("r1", 2, loss=0.5)
     registry_db.run(partial(training_progressed, event=training, context=CONTEXT))
     registry_db.run(
@@ -192,13 +192,13 @@ async def test_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) 
     await publisher.publish()
     await publisher.publish()
     records = bus.topics[MODELS_VERSIONS]
-    said = [
+    events = [
         decode(
             record.value, record.headers, VersionRegistered, VersionPromoted, VersionRolledBack
         ).event
         for record in records
     ]
-    assert [type(event).__name__ for event in said] == [
+    assert [type(event).__name__ for event in events] == [
         "VersionRegistered",
         "VersionPromoted",
         "VersionRegistered",
@@ -206,7 +206,7 @@ async def test_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) 
         "VersionRolledBack",
     ]
     assert {record.key for record in records} == {b"support"}
-    assert len({event.event_id for event in said}) == 5
+    assert len({event.event_id for event in events}) == 5
 
 
 @settings(
@@ -236,7 +236,7 @@ def test_only_current_verdicts_and_operators_move_the_champion(
         baseline = before if fresh else "v99_20200101_000000"
         event = checkpoint(run, baseline, evaluations[run])
         decided = registry_db.run(partial(checkpoint_saved, event=event, context=CONTEXT))
-        promoted = [one for one in decided if isinstance(one, VersionPromoted)]
+        promoted = [event for event in decided if isinstance(event, VersionPromoted)]
         assert bool(promoted) == (registry_db.champion != before)
         assert not promoted or fresh
     audit = registry_db.run(

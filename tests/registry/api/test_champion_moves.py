@@ -17,7 +17,7 @@ from services.registry.api.idempotency import KEY_LIFETIME, RESPONSE_DEADLINE
 from services.registry.handlers import checkpoint_saved
 from services.registry.store.tables import AuditRow, IdempotencyKeyRow, OutboxRow
 from tests.registry.credentials import OPERATOR
-from tests.registry.deploy.test_deployment import Stage, _running
+from tests.registry.deploy.test_deployment import DeployerRunning, Stage
 from tests.registry.samples import CONTEXT, DatabaseFixture, checkpoint
 
 MODEL, PROMOTE, ROLLBACK = (
@@ -40,7 +40,7 @@ async def asks(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a registry that deploys."""
     transport = httpx.ASGITransport(stage.app)
     async with (
-        _running(stage),
+        DeployerRunning(stage),
         httpx.AsyncClient(
             transport=transport, base_url="http://registry", headers=OPERATOR
         ) as client,

@@ -197,7 +197,7 @@ async def test_one_that_is_promoted_is_switched_to_without_being_brought_again(
         None,
     )
     assert stage.target.verified.count(version) == 1
-    assert len(stage.said(VersionDeployed)) == 2
+    assert len(stage.enqueued(VersionDeployed)) == 2
 
 
 async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried) -> None:
@@ -256,7 +256,7 @@ async def test_one_that_answers_wrongly_is_tried_by_nobody(stage: Tried) -> None
     version = stage.registry_db.aliases.challenger
     assert stage.target.challenger is None
     assert version not in stage.target.versions
-    (failure,) = stage.said(DeploymentFailed)
+    (failure,) = stage.enqueued(DeploymentFailed)
     assert '"step":"verify"' in failure
     assert {str((await stage.route(user=user))["version"]) for user in USERS[:30]} == {stage.base}
     stage.target.answers_wrongly = set()

@@ -1,4 +1,4 @@
-"""What is served follows the champion; what does not answer as it should never answers."""
+"""The deployer: targets serve the champion, and no version that fails verification."""
 
 import asyncio
 from collections.abc import Collection
@@ -59,16 +59,16 @@ POLICY = DeployPolicy(keep_versions=1)
 
 
 class FakeMergedModels(MergedModels):
-    """Builds without a base: the file's bytes are the version's name."""
+    """Merged models without a base: the content of a file is the version's name."""
 
     def __init__(self, registry_db: DatabaseFixture, folder: Path) -> None:
         self._books, self._at = registry_db, folder
-        self.made: list[str] = []
+        self.merged: list[str] = []
 
     async def get(self, model: str, name: str) -> MergedModel:
         path = self._at / f"{name}.gguf"
         if not path.exists():
-            self.made.append(name)
+            self.merged.append(name)
             path.write_text(name)
         digest = digest_of(name.encode())
 
@@ -87,7 +87,7 @@ class FakeMergedModels(MergedModels):
 
 
 class Stage:
-    """A registry with one fake target, on memory's bus."""
+    """A registry with a fake target and an in-memory bus."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Stage:
     async def reconcile(self) -> bool:
         return await self.deployer.reconcile("support", self.target)
 
-    def said(self, event_type: type[VersionDeployed] | type[DeploymentFailed]) -> list[str]:
+    def enqueued(self, event_type: type[VersionDeployed] | type[DeploymentFailed]) -> list[str]:
         rows = self.registry_db.run(
             lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
         )
@@ -168,7 +168,7 @@ async def test_champion_is_deployed_once(stage: Stage) -> None:
     assert stage.target.champion == stage.registry_db.champion
     assert stage.target.verified == [stage.registry_db.champion]
     assert await stage.reconcile()
-    assert len(stage.said(VersionDeployed)) == 1
+    assert len(stage.enqueued(VersionDeployed)) == 1
 
 
 async def test_version_that_fails_verification_is_removed(
@@ -182,7 +182,7 @@ async def test_version_that_fails_verification_is_removed(
     assert stage.target.champion == base
     assert wrong not in stage.target.versions
     assert not await stage.reconcile()
-    (failure,) = stage.said(DeploymentFailed)
+    (failure,) = stage.enqueued(DeploymentFailed)
     assert '"step":"verify"' in failure
     assert "another answer" in failure
     assert base in failure
@@ -200,7 +200,7 @@ async def test_much_slower_version_is_refused_and_timings_stored(
     stage.promote("r1")
     assert not await stage.reconcile()
     assert stage.target.champion == base
-    (failure,) = stage.said(DeploymentFailed)
+    (failure,) = stage.enqueued(DeploymentFailed)
     assert (
         "a token takes 0.900 s, 0.100 s with the version served now: more than 5 times as long"
         in failure
@@ -235,7 +235,7 @@ async def test_unavailable_target_is_reported_once(stage: Stage) -> None:
     stage.target.away = True
     assert not await stage.reconcile()
     assert not await stage.reconcile()
-    (failure,) = stage.said(DeploymentFailed)
+    (failure,) = stage.enqueued(DeploymentFailed)
     assert '"step":"probe"' in failure
 
 
@@ -247,7 +247,7 @@ async def test_old_versions_are_removed_and_deployed_again_on_demand(stage: Stag
         await stage.reconcile()
     assert base not in stage.target.versions
     assert len(stage.target.versions) == 3
-    async with _running(stage), _client(stage) as client:
+    async with DeployerRunning(stage), _client(stage) as client:
         answer = (
             await client.post(
                 "/api/models/support/rollback", json={"to": base, "reason": "all of it was wrong"}
@@ -257,8 +257,8 @@ async def test_old_versions_are_removed_and_deployed_again_on_demand(stage: Stag
     assert stage.target.champion == base
 
 
-class _running:  # noqa: N801 - reads as a phrase
-    """The deployer's loops, while the body runs."""
+class DeployerRunning:
+    """Run the deployer during the body."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -272,8 +272,8 @@ class _running:  # noqa: N801 - reads as a phrase
             await self._task
 
 
-class Lingering(FakeTarget):
-    """A place that takes its time to let go of a call."""
+class SlowToCancelTarget(FakeTarget):
+    """A target whose calls take time to cancel."""
 
     inspecting: asyncio.Event
 
@@ -283,12 +283,12 @@ class Lingering(FakeTarget):
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0.2)
-        raise AssertionError("nobody waits so long")
+        raise AssertionError("the call is cancelled before")
 
 
 async def test_deployer_can_be_cancelled_during_a_restart(stage: Stage) -> None:
-    """The end is told while a loop waits for the work that it has just called off."""
-    target = Lingering()
+    """The cancellation arrives while a loop waits for the work that it has just cancelled."""
+    target = SlowToCancelTarget()
     target.inspecting = asyncio.Event()
     stage.registry.deployer._targets = {"support": [target]}
     running = asyncio.create_task(stage.deployer.run())
@@ -310,7 +310,7 @@ def _client(stage: Stage) -> httpx.AsyncClient:
 async def test_rollback_returns_once_previous_is_served(stage: Stage) -> None:
     base = stage.registry_db.champion
     new = stage.promote("r1")
-    async with _running(stage), _client(stage) as client:
+    async with DeployerRunning(stage), _client(stage) as client:
         assert await stage.deployer.wait_until_deployed(
             "support", stage.registry_db.aliases.move, 5
         )
@@ -335,18 +335,18 @@ async def test_rollback_works_on_a_replica_that_does_not_deploy(stage: Stage) ->
     base = stage.registry_db.champion
     new = stage.promote("r1")
     other = stage.deployer_of("other")
-    async with _running(stage), _client(stage) as client:
+    async with DeployerRunning(stage), _client(stage) as client:
         assert await stage.deployer.wait_until_deployed(
             "support", stage.registry_db.aliases.move, 5
         )
         stage.registry.deployer = other
-        assert await other.reconcile("support", stage.target), "another replica sees to it"
+        assert await other.reconcile("support", stage.target), "another replica is responsible"
         answer = (
             await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
         ).json()
     assert (answer["from"], answer["to"], answer["deployed"]) == (new, base, True)
     assert stage.target.champion == base
-    assert await other.reconcile("support", stage.target), "the lease was given back"
+    assert await other.reconcile("support", stage.target), "the lease was released"
     assert stage.registry_db.run(
         lambda session: session.scalars(select(DeploymentRow.version)).all()
     ) == [
@@ -365,8 +365,13 @@ async def test_api_returns_the_lineage_of_a_version(stage: Stage) -> None:
         ]
         versions = (await client.get("/api/models/support/versions")).json()["items"]
         assert [row["version"] for row in versions] == [new, base]
-        one = (await client.get(f"/api/models/support/versions/{new}")).json()
-        assert (one["aliases"], one["parent_version"], one["training_loss"], one["epochs"]) == (
+        version = (await client.get(f"/api/models/support/versions/{new}")).json()
+        assert (
+            version["aliases"],
+            version["parent_version"],
+            version["training_loss"],
+            version["epochs"],
+        ) == (
             ["champion"],
             base,
             0.5,
@@ -390,7 +395,7 @@ async def test_operator_promotes_the_challenger(stage: Stage) -> None:
         lambda session: checkpoint_saved(session, checkpoint("r2", "v9_20200101_000000"), CONTEXT)
     )
     challenger = stage.registry_db.aliases.challenger
-    async with _running(stage), _client(stage) as client:
+    async with DeployerRunning(stage), _client(stage) as client:
         answer = (
             await client.post("/api/models/support/promote", json={"reason": "read by hand"})
         ).json()
@@ -431,7 +436,7 @@ async def test_errors_are_problem_details_with_advice(
 async def test_name_with_nul_is_a_client_error(
     stage: Stage,
 ) -> None:
-    """PostgreSQL keeps no text with a NUL; SQLite looks for one and finds none."""
+    """PostgreSQL rejects a text with a NUL; SQLite accepts it and finds no row."""
     async with _client(stage) as client:
         answer = await client.get("/api/runs/a%00b")
     assert answer.status_code in (404, 422)
@@ -478,7 +483,7 @@ async def test_outcomes_from_a_real_broker_become_versions(stage: Stage, broker:
     seen = KafkaTopicReader(broker, (MODELS_VERSIONS, dead_letter_topic(TRAINING_CHECKPOINTS)))
     await consumer.start()
     await seen.start()
-    await seen.read_new()  # what other tests have left there
+    await seen.read_new()  # skip records of other tests
     clock = SystemClock()
     publisher = OutboxPublisher(stage.registry_db.database, producer, clock, LOG)
     following = asyncio.create_task(
@@ -540,7 +545,7 @@ async def test_live_feedback_from_a_broker_rolls_a_worse_version_back(
         )
     )
     try:
-        await producer.send(FEEDBACK_SCORED, b"support", b"no event", [])
+        await producer.send(FEEDBACK_SCORED, b"support", b"not an event", [])
         for version, reward in ((base, 0.8), (worse, -0.8)):
             for number in range(30):
                 await publish(
@@ -581,7 +586,7 @@ async def test_deployer_without_targets_keeps_running(stage: Stage) -> None:
 async def test_only_the_deploying_replica_exports_serving_metrics(
     stage: Stage,
 ) -> None:
-    def told() -> tuple[float | None, float | None, float | None]:
+    def metrics() -> tuple[float | None, float | None, float | None]:
         read, labels = (
             stage.metrics.registry.get_sample_value,
             {"model": "support", "target": "fake"},
@@ -592,42 +597,42 @@ async def test_only_the_deploying_replica_exports_serving_metrics(
         )
         return serves, served, read("ratchet_registry_champion_number", {"model": "support"})
 
-    assert told() == (None, None, None)
+    assert metrics() == (None, None, None)
     await stage.reconcile()
     await stage.registry.update_state_metrics("support")
-    assert told() == (1, 0, 0)
+    assert metrics() == (1, 0, 0)
     stage.target.answers_wrongly = {1}
     stage.promote("r1")
     await stage.reconcile()
     await stage.registry.update_state_metrics("support")
-    assert told() == (0, 0, 1), "what was served before is still served"
+    assert metrics() == (0, 0, 1), "the previous version is still served"
     stage.target.answers_wrongly = set()
     await stage.reconcile()
-    assert told() == (1, 1, 1)
+    assert metrics() == (1, 1, 1)
     stage.target.away = True
     await stage.reconcile()
-    assert told() == (0, 1, 1), "nobody knows what it serves"
+    assert metrics() == (0, 1, 1), "its state is unknown"
     stage.target.away = False
     await stage.deployer._leases["support"].release()
     other = stage.deployer_of("other", Metrics("registry"))
     assert await other.reconcile("support", stage.target)
-    assert await stage.reconcile(), "another replica sees to it"
-    assert told() == (None, None, 1)
+    assert await stage.reconcile(), "another replica is responsible"
+    assert metrics() == (None, None, 1)
 
 
 async def test_rollbacks_are_counted_by_actor_from_zero(
     stage: Stage,
 ) -> None:
-    def told(actor: str) -> float | None:
+    def metrics(actor: str) -> float | None:
         return stage.metrics.registry.get_sample_value(
             "ratchet_registry_rollbacks_total", {"model": "support", "actor": actor}
         )
 
-    assert (told("operator"), told("monitor")) == (0, 0)
+    assert (metrics("operator"), metrics("monitor")) == (0, 0)
     stage.promote("r1")
-    async with _running(stage), _client(stage) as client:
+    async with DeployerRunning(stage), _client(stage) as client:
         assert await stage.deployer.wait_until_deployed(
             "support", stage.registry_db.aliases.move, 5
         )
         await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
-    assert (told("operator"), told("monitor")) == (1, 0)
+    assert (metrics("operator"), metrics("monitor")) == (1, 0)

@@ -1,4 +1,4 @@
-"""A base's chat template, read off in the form that Ollama takes."""
+"""Conversion of a base's chat template to a Go template."""
 
 import pytest
 from hypothesis import given, settings
@@ -40,30 +40,30 @@ LAST_IS_OTHERWISE = (
 
 
 def test_default_system_message_is_used_only_without_one() -> None:
-    found = chat_format(CHATML, "", "")
-    assert found is not None
-    assert found.render([("user", "Hi")]) == (
+    derived = chat_format(CHATML, "", "")
+    assert derived is not None
+    assert derived.render([("user", "Hi")]) == (
         "<|im_start|>system\nYou "
         "help.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert found.render([("system", "Be brief."), ("user", "Hi")]) == (
+    assert derived.render([("system", "Be brief."), ("user", "Hi")]) == (
         "<|im_start|>system\nBe "
         "brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert found.stop == ("<|im_end|>",)
+    assert derived.stop == ("<|im_end|>",)
 
 
 def test_bos_token_occurs_once_in_every_conversation() -> None:
-    found = chat_format(HEADERS, "<s>", "</s>")
-    assert found is not None
+    derived = chat_format(HEADERS, "<s>", "</s>")
+    assert derived is not None
     for conversation in (
         [("user", "Hi")],
         [("system", "Be brief."), ("user", "Hi")],
         [("user", "a"), ("assistant", "b"), ("user", "c")],
     ):
-        assert found.render(conversation).startswith("<s><|h|>")
-        assert found.render(conversation).count("<s>") == 1
-    assert '{{ if eq $i 0 }}{{ "<s>" }}{{ end }}' in found.go_template
+        assert derived.render(conversation).startswith("<s><|h|>")
+        assert derived.render(conversation).count("<s>") == 1
+    assert '{{ if eq $i 0 }}{{ "<s>" }}{{ end }}' in derived.go_template
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,9 @@ def test_templates_that_cannot_be_converted_are_refused(jinja: str) -> None:
 
 
 def test_go_template_quotes_every_text() -> None:
-    """By hand: white space, quotes, braces and characters beyond ASCII, each as Go reads it in a
-    string.
-    """
-    around = {"user": ('"{{', "｜\n"), "assistant": ("", "")}
-    assert ChatFormat(around, "", True, "\\").go_template == (
+    """Expected by hand: white space, quotes, braces and non-ASCII characters as Go strings."""
+    wrappers = {"user": ('"{{', "｜\n"), "assistant": ("", "")}
+    assert ChatFormat(wrappers, "", True, "\\").go_template == (
         '{{ range $i, $m := .Messages }}{{ if eq $m.Role "user" }}{{ "\\"{{" }}{{ $m.Content '
         '}}{{ "｜\\n" }}{{ end }}'
         '{{ if eq $m.Role "assistant" }}{{ $m.Content }}{{ end }}{{ end }}{{ "\\\\" }}'
@@ -94,16 +92,16 @@ TEXT = st.text(st.sampled_from("<|>abc:\n "), min_size=1, max_size=6)
 def test_derived_format_renders_as_jinja(
     before: str, after: str, opening: str, answer: str, always: bool
 ) -> None:
-    """For templates of the kind that is read off, whatever the texts: the prompts are the same."""
+    """For convertible templates with any texts the prompts are equal."""
     first = "" if always else " and messages[0].role != 'system'"
     jinja = (
         f"{{% for m in messages %}}{{% if loop.first{first} %}}{{{{ {opening!r} }}}}{{% endif %}}"
         f"{{{{ m.role + {before!r} + m.content + {after!r} }}}}{{% endfor %}}"
         f"{{% if add_generation_prompt %}}{{{{ {answer!r} }}}}{{% endif %}}"
     )
-    found = chat_format(jinja, "", "")
-    assert found is not None
+    derived = chat_format(jinja, "", "")
+    assert derived is not None
     for roles in (("user",), ("system", "user"), ("system", "user", "assistant", "user")):
         expected = "".join(f"{role}{before}x{after}" for role in roles) + answer
         expected = opening + expected if always or roles[0] != "system" else expected
-        assert found.render([(role, "x") for role in roles]) == expected
+        assert derived.render([(role, "x") for role in roles]) == expected

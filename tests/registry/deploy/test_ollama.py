@@ -1,6 +1,4 @@
-"""The Ollama target, on a real Ollama and on one with state that speaks its interface and its
-errors.
-"""
+"""The Ollama target, on a real Ollama and on a stateful fake with its interface and errors."""
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
@@ -50,8 +48,8 @@ CHATML = (
 
 @dataclass
 class Stage:
-    """A place with a target, and two versions of a model with other weights; the first has what its
-    evaluation answered.
+    """An Ollama, a target on it, and two versions with different weights; the first has the answers
+    of its evaluation as probes.
     """
 
     place: Place
@@ -86,9 +84,9 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 def real_builds(
     bases: Path, merged: MergedFile, reference: Reference, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[MergedModel, MergedModel]:
-    """The reference's adapter, merged, and merged without the permutation, which speaks otherwise
-    at tokens with a clear lead. (The base alone would not do: its answers part from the reference's
-    at near ties, and text is all that is compared.)
+    """The reference's adapter, merged correctly, and without the permutation, which gives other
+    tokens at a clear lead. (The base alone would not do: its answers diverge from the reference's
+    at near ties, and only texts are compared.)
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lora, "_PERMUTED", frozenset())
@@ -105,7 +103,7 @@ def real_builds(
 
 
 def _small(folder: Path, version: str, weight: float, jinja: str = CHATML) -> MergedModel:
-    """A file with the metadata of a model and one weight."""
+    """Write a GGUF file with the metadata of a model and one weight."""
     path = folder / f"{version}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(2048)
@@ -133,12 +131,12 @@ async def test_push_creates_a_tag_once_and_never_changes_it(stage: Stage) -> Non
         None,
         {"v1_x": stage.first.digest},
     )
-    made = (await stage.api.list()).models
+    tags = (await stage.api.list()).models
     await stage.target.push(stage.first)
-    assert (await stage.api.list()).models == made
+    assert (await stage.api.list()).models == tags
     with pytest.raises(TargetRefused, match="versions never change"):
         await stage.target.push(replace(stage.second, version="v1_x"))
-    assert (await stage.api.list()).models == made
+    assert (await stage.api.list()).models == tags
 
 
 async def test_verification_passes_only_for_the_evaluated_version(stage: Stage) -> None:
@@ -170,7 +168,7 @@ async def test_switch_moves_aliases_and_aliased_versions_stay(stage: Stage) -> N
     assert (await stage.target.inspect("support")).champion == "v1_x"
     await stage.target.switch("support", "v2_x", "v1_x")
     serving = await stage.target.inspect("support")
-    # The second and the third have the same weights, and are told apart.
+    # The second and the third have the same weights, and are distinguished.
     assert (serving.champion, serving.previous, set(serving.versions)) == (
         "v2_x",
         "v1_x",
@@ -198,12 +196,14 @@ async def test_challenger_is_served_with_the_champion_and_protected(
     assert (serving.champion, serving.challenger) == ("v1_x", "v2_x")
     assert stage.target.served_name_of("support", "v2_x") == "support:v2_x"
     prompt = [{"role": "user", "content": "The sea?"}]
-    asked = {
+    answers = {
         name: await stage.api.chat(name, prompt, options={"temperature": 0, "num_predict": 8})
         for name in _BOTH
     }
-    assert asked["support:challenger"].message.content == asked["support:v2_x"].message.content
-    assert asked["support:champion"].message.content != asked["support:challenger"].message.content
+    assert answers["support:challenger"].message.content == answers["support:v2_x"].message.content
+    assert (
+        answers["support:champion"].message.content != answers["support:challenger"].message.content
+    )
     with pytest.raises(TargetRefused, match="on a canary trial"):
         await stage.target.remove("support", "v2_x")
     for _ in range(2):
@@ -217,8 +217,8 @@ async def test_challenger_is_served_with_the_champion_and_protected(
     await stage.target.remove("support", "v2_x")
 
 
-class _Forgetful(OllamaTarget):
-    """Uploads nothing, as if what was uploaded had been pruned before the tag was made."""
+class _NoUploadTarget(OllamaTarget):
+    """Uploads nothing, as if the file had been pruned before the tag was created."""
 
     async def _upload(self, build: MergedModel) -> None:
         return
@@ -227,7 +227,7 @@ class _Forgetful(OllamaTarget):
 async def test_error_after_progress_lines_is_raised(stage: Stage) -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(TargetRefused, match="no such file"):
-            await _Forgetful(stage.place.url, client, stage.api, CONTEXT_TOKENS, 1).push(
+            await _NoUploadTarget(stage.place.url, client, stage.api, CONTEXT_TOKENS, 1).push(
                 stage.first
             )
     assert (await stage.target.inspect("support")).versions == {}
@@ -245,8 +245,8 @@ async def test_unrelated_tags_are_ignored(stage: Stage) -> None:
     assert set((await stage.target.inspect("support")).versions) == {"v1_x"}
 
 
-class _Prepared(MergedModels):
-    """The same file for every version."""
+class _OneFileModels(MergedModels):
+    """Merged models with the same file for every version."""
 
     def __init__(self, registry_db: DatabaseFixture, build: MergedModel) -> None:
         self._books, self._one = registry_db, build
@@ -267,8 +267,8 @@ class _Prepared(MergedModels):
 
 
 async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) -> None:
-    """An hour of the deployer's back-off, without the waiting: after 1, 2, 4 ... 64 s and then
-    every 120 s, that is 7 + (3600 - 127) / 120 = 36 tries. Two promotions fall into it.
+    """One hour of the deployer's back-off, without the waits: after 1, 2, 4 ... 64 s and then
+    every 120 s, that is 7 + (3600 - 127) / 120 = 36 attempts, with two promotions meanwhile.
     """
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     clock, log = SystemClock(), configure("test", "error", "text")
@@ -276,7 +276,7 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
     deployer = Deployer(
         registry_db.database,
         {"support": [stage.target]},
-        _Prepared(registry_db, stage.first),
+        _OneFileModels(registry_db, stage.first),
         publisher,
         DeployPolicy(keep_versions=1),
         runtime_of("registry", clock, log=log),
@@ -300,16 +300,18 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
         registry_db.aliases.previous,
     )
     assert len({base, serving.champion, serving.previous}) == 3
-    said = [
+    event_types = [
         row.headers["ce_type"]
         for row in registry_db.run(
             lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
         )
     ]
     outcomes = [
-        name for name in said if name in (DeploymentFailed.type_name(), VersionDeployed.type_name())
+        name
+        for name in event_types
+        if name in (DeploymentFailed.type_name(), VersionDeployed.type_name())
     ]
-    # One failure for each version that was wanted meanwhile, however often it was tried.
+    # One failure for each version that was champion meanwhile, whatever the attempts.
     assert outcomes == [
         VersionDeployed.type_name(),
         *[DeploymentFailed.type_name()] * 3,
@@ -322,7 +324,7 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
 async def test_ollama_prompt_matches_the_base_tokenizer(
     bases: Path, tmp_path: Path, real_builds: tuple[MergedModel, MergedModel]
 ) -> None:
-    """Ollama counts as many tokens as the tokenizer of the base makes of the same conversation."""
+    """Ollama counts as many prompt tokens as the base's tokenizer for the same conversation."""
     tokenizer = AutoTokenizer.from_pretrained(bases / SMOLLM2)
     place = RealOllama(tmp_path)
     await place.start()
@@ -330,8 +332,8 @@ async def test_ollama_prompt_matches_the_base_tokenizer(
         async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
             target = OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1)
             await target.push(real_builds[0])
-            shown = await api.show("support:v1_x")
-            assert {" ".join(line.split()) for line in (shown.parameters or "").splitlines()} == {
+            details = await api.show("support:v1_x")
+            assert {" ".join(line.split()) for line in (details.parameters or "").splitlines()} == {
                 f"num_ctx {CONTEXT_TOKENS}",
                 "num_thread 1",
                 "repeat_penalty 1",

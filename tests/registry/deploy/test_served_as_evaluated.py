@@ -1,4 +1,4 @@
-"""The whole way with real parts: a merged adapter, served by the real host, against the answers of
+"""Verification end to end: a merged adapter, served by the real host, against the answers of
 transformers and PEFT.
 """
 
@@ -49,22 +49,22 @@ async def test_served_version_answers_as_evaluated(
     target: LlamaCppTarget, merged: MergedFile, reference: Reference
 ) -> None:
     await target.push(_build("v1_x", merged, reference))
-    finding = await target.verify(_build("v1_x", merged, reference))
-    assert finding.passed, finding.reasons
-    assert finding.probes == len(reference.probes)
-    assert finding.mean_difference is not None
-    assert finding.mean_difference < 0.02
-    assert finding.seconds_per_token is not None
-    assert finding.seconds_per_token > 0
-    assert finding.seconds_per_token_before is None
+    result = await target.verify(_build("v1_x", merged, reference))
+    assert result.passed, result.reasons
+    assert result.probes == len(reference.probes)
+    assert result.mean_difference is not None
+    assert result.mean_difference < 0.02
+    assert result.seconds_per_token is not None
+    assert result.seconds_per_token > 0
+    assert result.seconds_per_token_before is None
     await target.switch("support", "v1_x", None)
     await target.push(_build("v2_x", merged, reference))
-    beside = await target.verify(_build("v2_x", merged, reference))
-    assert beside.passed, beside.reasons
-    assert beside.seconds_per_token_before is not None
+    second = await target.verify(_build("v2_x", merged, reference))
+    assert second.passed, second.reasons
+    assert second.seconds_per_token_before is not None
     await target.switch("support", "v2_x", "v1_x")
-    serving = await target.inspect("support")
-    assert (serving.champion, serving.previous) == ("v2_x", "v1_x")
+    state = await target.inspect("support")
+    assert (state.champion, state.previous) == ("v2_x", "v1_x")
     with pytest.raises(TargetRefused, match="move the alias"):
         await target.remove("support", "v1_x")
     await target.remove("support", "v9_x")
@@ -81,9 +81,9 @@ async def test_merge_without_permutation_fails_verification(
     monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
     wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "wrong.gguf")
     await target.push(_build("v1_x", wrong, reference))
-    finding = await target.verify(_build("v1_x", wrong, reference))
-    assert not finding.passed
-    assert finding.reasons
+    result = await target.verify(_build("v1_x", wrong, reference))
+    assert not result.passed
+    assert result.reasons
 
 
 async def test_file_with_another_digest_is_refused(

@@ -1,6 +1,6 @@
-"""What llama.cpp serves of a merge gives a real text, token by token, the likelihood that
-transformers and PEFT give it, for families whose rows of q and k lie in the file in another order
-and for those where they do not; and a merge that mistakes one for the other does not.
+"""Likelihoods of a real text, token by token: llama.cpp with a merged file against transformers and
+PEFT, for families whose rows of q and k are permuted in GGUF and for those where they are not; a
+merge with the wrong row order differs.
 """
 
 import json
@@ -24,12 +24,12 @@ from tests.registry.families import FAMILIES, TOKENS, Twin, make
 from tests.registry.reference import TEXT
 
 IDS = list(TEXT.encode("ascii"))
-NOISE = 0.01
-"""Nats, of the mean difference. llama.cpp multiplies in F16, and rounds activations to it; nothing
-else may differ.
+MAX_DIFFERENCE = 0.01
+"""Nats: largest mean difference. llama.cpp multiplies in F16 and rounds activations to it; there is
+no other difference.
 """
-TELLING = 0.1
-"""Nats that a wrong merge differs by at the least."""
+MIN_WRONG_DIFFERENCE = 0.1
+"""Nats: smallest mean difference of a wrong merge."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -42,9 +42,9 @@ def twin(family: str, tmp_path: Path) -> Twin:
     return make(family, tmp_path)
 
 
-def _learned(twin: Twin, rslora: bool = False) -> tuple[Adapter, list[float]]:
-    """A random adapter of every projection, most of it in q and k, and the likelihoods of the text
-    with it.
+def _random_adapter(twin: Twin, rslora: bool = False) -> tuple[Adapter, list[float]]:
+    """Return a random adapter of every projection, largest in q and k, and the likelihoods of the
+    text with it.
     """
     torch.manual_seed(5)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -75,7 +75,7 @@ def _likelihoods(model: Any) -> list[float]:
 
 
 async def _served(file: Path, folder: Path) -> list[float]:
-    """What llama.cpp's own server says of each token of the text, after all before it."""
+    """Return the likelihood of each token after those before it, from llama.cpp's own server."""
     engine = await Engine.start(
         "m", str(file), EngineOptions(context=256, slots=1, threads=1), folder / "engine.log"
     )
@@ -97,35 +97,37 @@ async def _next(client: httpx.AsyncClient, before: Sequence[int], token: int) ->
         "cache_prompt": False,
     }
     answer = (await client.post("/completion", json=ask)).raise_for_status().json()
-    (said,) = answer["completion_probabilities"]
-    return next(float(row["logprob"]) for row in said["top_logprobs"] if row["id"] == token)
+    (prediction,) = answer["completion_probabilities"]
+    return next(float(row["logprob"]) for row in prediction["top_logprobs"] if row["id"] == token)
 
 
-def _difference(one: Sequence[float], other: Sequence[float]) -> float:
-    return float(np.mean(np.abs(np.array(one) - np.array(other))))
+def _difference(first: Sequence[float], second: Sequence[float]) -> float:
+    return float(np.mean(np.abs(np.array(first) - np.array(second))))
 
 
 async def test_base_has_the_likelihoods_of_transformers(twin: Twin, tmp_path: Path) -> None:
-    """Otherwise what follows would compare two models."""
+    """Precondition of the tests below: both compare the same model."""
     merged = merge(twin.file, None, tmp_path / "v0.gguf")
-    assert _difference(await _served(merged.path, tmp_path), _likelihoods(twin.model)) < NOISE
+    assert (
+        _difference(await _served(merged.path, tmp_path), _likelihoods(twin.model)) < MAX_DIFFERENCE
+    )
 
 
 @pytest.mark.parametrize("rslora", [False, True])
 async def test_merge_has_the_likelihoods_of_peft(twin: Twin, tmp_path: Path, rslora: bool) -> None:
     base = _likelihoods(twin.model)
-    adapter, expected = _learned(twin, rslora)
-    assert _difference(base, expected) > TELLING, "the adapter changes the likelihoods"
+    adapter, expected = _random_adapter(twin, rslora)
+    assert _difference(base, expected) > MIN_WRONG_DIFFERENCE, "the adapter changes the likelihoods"
     merged = merge(twin.file, adapter, tmp_path / "v1.gguf")
-    assert _difference(await _served(merged.path, tmp_path), expected) < NOISE
+    assert _difference(await _served(merged.path, tmp_path), expected) < MAX_DIFFERENCE
 
 
 async def test_merge_with_the_wrong_row_order_differs(
     family: str, twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For llama that is to leave the permutation out, for qwen2 to permute."""
-    adapter, expected = _learned(twin)
+    """Wrong is no permutation for llama, and a permutation for qwen2."""
+    adapter, expected = _random_adapter(twin)
     monkeypatch.setattr(lora, "_PERMUTED", frozenset(FAMILIES) - {"llama"})
     monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
     wrong = merge(twin.file, adapter, tmp_path / "wrong.gguf")
-    assert _difference(await _served(wrong.path, tmp_path), expected) > TELLING
+    assert _difference(await _served(wrong.path, tmp_path), expected) > MIN_WRONG_DIFFERENCE

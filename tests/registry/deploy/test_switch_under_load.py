@@ -1,5 +1,5 @@
-"""While versions are promoted and rolled back, no request fails: the registry's deployer and the
-embedded host with llama.cpp, on a tiny model, asked all the time.
+"""Availability during promotions and rollbacks: the registry's deployer and the embedded host with
+llama.cpp, on a tiny model, under constant requests.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ from tests.registry.samples import CONTEXT, MODEL, DatabaseFixture, checkpoint
 from tests.support.runtime import runtime_of
 
 LOG = configure("test", "error", "text")
-ASKERS = 3
+CLIENTS = 3
 
 
 class World:
-    """A registry that deploys to a host, and applications that ask."""
+    """A registry that deploys to a host, and clients that send requests."""
 
     def __init__(
         self, registry_db: DatabaseFixture, serving: httpx.AsyncClient, folder: Path
@@ -75,7 +75,7 @@ class World:
         )
 
     async def served(self) -> None:
-        """Wait until what is champion is served."""
+        """Wait until the champion is served."""
         assert await self.deployer.wait_until_deployed("support", self.registry_db.aliases.move, 60)
 
     async def promote(self, run: str) -> str:
@@ -98,30 +98,30 @@ class World:
         assert answer.json()["deployed"] is True, answer.text
 
     @asynccontextmanager
-    async def asked(self) -> AsyncIterator[None]:
-        """Several applications ask, one request after the other, while the body runs."""
-        asking = True
+    async def under_load(self) -> AsyncIterator[None]:
+        """Send requests from several clients during the body."""
+        running = True
 
-        async def ask() -> None:
+        async def send_requests() -> None:
             body = {
                 "model": "support",
                 "messages": [{"role": "user", "content": "Hi"}],
                 "max_tokens": 2,
             }
-            while asking:
+            while running:
                 answer = await self.serving.post("http://serving/v1/chat/completions", json=body)
                 self.answers.append((answer.status_code, answer.json().get("model", answer.text)))
 
-        askers = [asyncio.create_task(ask()) for _ in range(ASKERS)]
+        clients = [asyncio.create_task(send_requests()) for _ in range(CLIENTS)]
         try:
             yield
         finally:
-            asking = False
-            await asyncio.gather(*askers)
+            running = False
+            await asyncio.gather(*clients)
 
 
 def _adapter(run: str) -> dict[str, bytes]:
-    """A small change to every q: enough for another file."""
+    """Return a small change to every q projection, enough for a different file."""
     generator = torch.Generator().manual_seed(int(run[1:]))
     weights = {}
     for layer in range(2):
@@ -133,7 +133,7 @@ def _adapter(run: str) -> dict[str, bytes]:
 
 
 async def test_no_request_fails_during_promotions_and_rollbacks(tmp_path: Path) -> None:
-    """The last rollback goes to a version that is no longer in memory."""
+    """The last rollback is to a version that is no longer in memory."""
     make("llama", tmp_path)
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     host = ServingHost(tmp_path / "serving", EngineOptions(context=256, slots=1, threads=1), 2, LOG)
@@ -150,7 +150,7 @@ async def test_no_request_fails_during_promotions_and_rollbacks(tmp_path: Path) 
         base = registry_db.champion
         try:
             await world.served()
-            async with world.asked():
+            async with world.under_load():
                 first = await world.promote("r1")
                 second = await world.promote("r2")
                 for _ in range(3):

@@ -1,4 +1,4 @@
-"""Targets are what model files declare, at the places that settings name."""
+"""Construction of targets from model files and settings."""
 
 from pathlib import Path
 

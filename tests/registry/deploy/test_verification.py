@@ -1,4 +1,4 @@
-"""What is served must answer as what was evaluated, but for rounding at near ties."""
+"""Verification: served answers equal the evaluation's, except at near ties."""
 
 from services.registry.deploy.verification import (
     NEAR_TIE,
@@ -35,24 +35,24 @@ def _judge(*answers: tuple[tuple[str, float], ...]) -> VerificationResult:
 
 
 def test_same_answer_passes() -> None:
-    finding = _judge((("The", -0.51), (" sea", -1.02), (" is", -0.2)))
-    assert finding.passed
-    assert finding.tokens == 3
-    assert finding.mean_difference is not None
-    assert abs(finding.mean_difference - 0.01) < 1e-9
+    result = _judge((("The", -0.51), (" sea", -1.02), (" is", -0.2)))
+    assert result.passed
+    assert result.tokens == 3
+    assert result.mean_difference is not None
+    assert abs(result.mean_difference - 0.01) < 1e-9
 
 
 def test_other_token_at_a_near_tie_ends_the_comparison() -> None:
-    finding = _judge((("The", -0.5), (" lake", -1.1), (" was", -9.0)))
-    assert finding.passed
-    assert finding.tokens == 1
+    result = _judge((("The", -0.5), (" lake", -1.1), (" was", -9.0)))
+    assert result.passed
+    assert result.tokens == 1
 
 
 def test_other_token_with_a_clear_lead_fails_and_is_named() -> None:
-    finding = _judge((("A", -0.5), (" sea", -1.0), (" is", -0.2)))
-    assert not finding.passed
-    assert "'A'" in finding.reasons[0]
-    assert "2.00" in finding.reasons[0]
+    result = _judge((("A", -0.5), (" sea", -1.0), (" is", -0.2)))
+    assert not result.passed
+    assert "'A'" in result.reasons[0]
+    assert "2.00" in result.reasons[0]
 
 
 def test_lead_must_be_below_the_bound() -> None:
@@ -61,9 +61,9 @@ def test_lead_must_be_below_the_bound() -> None:
 
 
 def test_same_tokens_with_lower_likelihood_fail() -> None:
-    finding = _judge((("The", -0.5 - 3.1 * TOLERANCE), (" sea", -1.0), (" is", -0.2)))
-    assert not finding.passed
-    assert "nats on average" in finding.reasons[0]
+    result = _judge((("The", -0.5 - 3.1 * TOLERANCE), (" sea", -1.0), (" is", -0.2)))
+    assert not result.passed
+    assert "nats on average" in result.reasons[0]
 
 
 def test_other_file_fails_whatever_its_answers() -> None:
@@ -102,25 +102,25 @@ def _judge_text(answer: str, probe: Probe = PROBE) -> VerificationResult:
 
 def test_same_text_passes_with_or_without_more_text() -> None:
     for answer in ("The sea is", "The sea is wide"):
-        finding = _judge_text(answer)
-        assert finding.passed
-        assert finding.tokens == 3
+        result = _judge_text(answer)
+        assert result.passed
+        assert result.tokens == 3
 
 
 def test_text_diverging_at_a_near_tie_ends_the_comparison() -> None:
-    finding = _judge_text("The lake was")
-    assert finding.passed
-    assert finding.tokens == 1
+    result = _judge_text("The lake was")
+    assert result.passed
+    assert result.tokens == 1
 
 
 def test_near_tie_allows_a_longer_token_but_not_the_next_word() -> None:
-    """The tie is at ` sea`, of which ` seas` may be another token; ` sea was` is ` sea` again, and
-    then another token.
+    """The tie is at ` sea`, and ` seas` may be another token; ` sea was` has ` sea` again, and then
+    another token.
     """
     assert _judge_text("The seas are").passed
-    finding = _judge_text("The sea was")
-    assert not finding.passed
-    assert "token 3 is ' wa', expected ' is' with a lead of 3.00 nats" in finding.reasons[0]
+    result = _judge_text("The sea was")
+    assert not result.passed
+    assert "token 3 is ' wa', expected ' is' with a lead of 3.00 nats" in result.reasons[0]
 
 
 def test_text_that_is_too_short_or_too_long_fails() -> None:
@@ -150,16 +150,16 @@ PASSED = VerificationResult(True, (), 2, 6, 0.0)
 
 
 def test_time_per_token_is_that_of_the_fastest_answer() -> None:
-    finding = PASSED.with_timings(
+    result = PASSED.with_timings(
         [Timing(9.0, 3), Timing(0.4, 4), Timing(0.1, 0)], [Timing(0.5, 10)]
     )
-    assert (finding.seconds_per_token, finding.seconds_per_token_before) == (0.1, 0.05)
+    assert (result.seconds_per_token, result.seconds_per_token_before) == (0.1, 0.05)
 
 
 def test_too_slow_version_is_refused_with_both_times() -> None:
-    finding = PASSED.with_timings([Timing(6.1, 10)], [Timing(1.0, 10)])
-    assert finding.check_slowdown(6.2).passed
-    refused = finding.check_slowdown(6.0)
+    result = PASSED.with_timings([Timing(6.1, 10)], [Timing(1.0, 10)])
+    assert result.check_slowdown(6.2).passed
+    refused = result.check_slowdown(6.0)
     assert not refused.passed
     assert refused.reasons == (
         "a token takes 0.610 s, 0.100 s with the version served now: more than 6 times as long "

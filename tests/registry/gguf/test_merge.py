@@ -1,4 +1,4 @@
-"""The merged file answers as transformers and PEFT do, and would not without the permutation."""
+"""Merged files: likelihoods as with transformers and PEFT, format, metadata, refusals."""
 
 import json
 from dataclasses import replace
@@ -20,13 +20,13 @@ from shared.storage.adapters import CONFIG, Adapter
 from tests.registry.reference import Reference, logprobs_of_gguf
 
 
-def _mean_difference(reference: Reference, found: Any) -> float:
-    return float(np.mean(np.abs(np.array(reference.text_logprobs) - np.array(found))))
+def _mean_difference(reference: Reference, logprobs: Any) -> float:
+    return float(np.mean(np.abs(np.array(reference.text_logprobs) - np.array(logprobs))))
 
 
 def test_permute_turns_halves_of_a_head_into_neighbouring_pairs() -> None:
     """Two heads of four rows: rows 0 1 | 2 3 of a head are the halves that transformers rotates;
-    llama.cpp wants 0 2 1 3.
+    llama.cpp expects 0 2 1 3.
     """
     rows = np.arange(8, dtype=np.float32).reshape(8, 1)
     assert permute(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]

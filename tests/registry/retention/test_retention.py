@@ -1,5 +1,5 @@
-"""What is referred to never goes; what goes is written down first, cannot be served again, and is
-gone in the end.
+"""Retention of adapters: the rule keeps what is referred to; a removal is recorded first, blocks
+promotion, and is finished after interruptions.
 """
 
 import asyncio
@@ -70,13 +70,13 @@ from tests.registry.samples import (
 from tests.support.runtime import runtime_of
 
 STALE = "v9_20200101_000000"
-"""A baseline that is not the champion: a candidate judged against it becomes challenger."""
+"""A baseline that is not the champion: a candidate evaluated against it becomes challenger."""
 
 RULE = RetentionSettings(versions=1, days=30)
 DAY = 24 * 3600.0
 
 
-# The rule.
+# The rule, pure.
 
 names = [version_name(number, NOW) for number in range(1, 8)]
 some = st.sets(st.sampled_from(names))
@@ -105,8 +105,8 @@ def situations(draw: st.DrawFn) -> tuple[list[StoredAdapter], InUse]:
     return stored, InUse(aliases, {"llamacpp": draw(some), "folder": draw(some)}, draw(some))
 
 
-def _going(judged: Sequence[RetentionDecision]) -> set[str]:
-    return {each.stored.run_id for each in judged if each.removable}
+def _removable(decisions: Sequence[RetentionDecision]) -> set[str]:
+    return {each.stored.run_id for each in decisions if each.removable}
 
 
 @given(situations(), rules)
@@ -133,7 +133,7 @@ def test_unreferenced_adapters_are_removable_when_old(
         for each in stored
         if each.ended is not None and (NOW - each.ended).days >= rule.days
     }
-    assert _going(decide_removals(stored, nobody, rule, NOW)) == old - set(newest)
+    assert _removable(decide_removals(stored, nobody, rule, NOW)) == old - set(newest)
 
 
 @given(situations(), rules, rules)
@@ -143,7 +143,7 @@ def test_wider_rule_removes_no_more(
     wider = RetentionSettings(
         versions=max(one.versions, other.versions), days=max(one.days, other.days)
     )
-    assert _going(decide_removals(*situation, wider, NOW)) <= _going(
+    assert _removable(decide_removals(*situation, wider, NOW)) <= _removable(
         decide_removals(*situation, one, NOW)
     )
 
@@ -159,8 +159,8 @@ def test_without_a_rule_everything_is_kept_with_a_reason(
 # With a database, a store and a target.
 
 
-class Shelf:
-    """A model whose runs leave adapters in a store, and what prunes them."""
+class AdapterStage:
+    """A model whose runs leave adapters in a store, and a pruner."""
 
     def __init__(
         self, registry_db: DatabaseFixture, rule: RetentionSettings | None, folder: Path
@@ -195,7 +195,7 @@ class Shelf:
         )
 
     def saved(self, run: str, baseline: str) -> str:
-        """The version of a run whose candidate was judged against `baseline`."""
+        """Save a candidate evaluated against `baseline` and return its version."""
         event = checkpoint(run, baseline).model_copy(update={"adapter": self._left(run)})
         self.registry_db.run(lambda session: checkpoint_saved(session, event, CONTEXT))
         return self.registry_db.run(
@@ -208,7 +208,7 @@ class Shelf:
         return self.saved(run, self.registry_db.champion)
 
     def never_served(self, run: str) -> str:
-        """A version that was challenger and did not hold when it was judged again."""
+        """Return a version that was challenger and rejected at its reevaluation."""
         version = self.saved(run, STALE)
         self.registry_db.run(
             lambda session: training_rolled_back(
@@ -226,8 +226,8 @@ class Shelf:
         )
 
     def is_there(self, run: str) -> bool:
-        found = {key.split("/")[2] for key in self.store.list_keys("adapters/support")}
-        return run in found
+        runs = {key.split("/")[2] for key in self.store.list_keys("adapters/support")}
+        return run in runs
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -242,42 +242,42 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(registry_db: DatabaseFixture, tmp_path: Path) -> Shelf:
-    return Shelf(registry_db, RULE, tmp_path)
+def adapters(registry_db: DatabaseFixture, tmp_path: Path) -> AdapterStage:
+    return AdapterStage(registry_db, RULE, tmp_path)
 
 
 async def test_old_candidates_are_removed_and_champions_kept(
-    shelf: Shelf,
+    adapters: AdapterStage,
 ) -> None:
-    first = shelf.promoted("r1")
-    shelf.rejected("r2")
-    shelf.promoted("r3")
-    shelf.promoted("r4")
-    shelf.clock.advance(29 * DAY)
-    await shelf.pruner.prune("support")
-    assert shelf.is_there("r2"), "it is not old enough"
-    shelf.clock.advance(2 * DAY)
-    await shelf.pruner.prune("support")
-    assert [run for run in ("r1", "r2", "r3", "r4") if shelf.is_there(run)] == ["r1", "r3", "r4"]
-    assert not shelf.store.list_keys(adapter_folder("support", "r2"))
-    shelf.registry_db.run(
+    first = adapters.promoted("r1")
+    adapters.rejected("r2")
+    adapters.promoted("r3")
+    adapters.promoted("r4")
+    adapters.clock.advance(29 * DAY)
+    await adapters.pruner.prune("support")
+    assert adapters.is_there("r2"), "not old enough"
+    adapters.clock.advance(2 * DAY)
+    await adapters.pruner.prune("support")
+    assert [run for run in ("r1", "r2", "r3", "r4") if adapters.is_there(run)] == ["r1", "r3", "r4"]
+    assert not adapters.store.list_keys(adapter_folder("support", "r2"))
+    adapters.registry_db.run(
         lambda session: roll_back(
             session, "support", first, "all newer ones are worse", "operator", NOW
         )
     )
-    assert (await shelf.get("/api/runs/r2"))["removed_at"] is not None
+    assert (await adapters.get("/api/runs/r2"))["removed_at"] is not None
 
 
 async def test_version_without_adapter_is_refused_and_marked(
-    shelf: Shelf,
+    adapters: AdapterStage,
 ) -> None:
-    gone = shelf.never_served("r1")
-    champion = shelf.promoted("r2")
-    shelf.clock.advance(31 * DAY)
-    await shelf.pruner.prune("support")
-    assert not shelf.is_there("r1")
+    gone = adapters.never_served("r1")
+    champion = adapters.promoted("r2")
+    adapters.clock.advance(31 * DAY)
+    await adapters.pruner.prune("support")
+    assert not adapters.is_there("r1")
     for move in ("rollback", "promote"):
-        async with shelf.client() as client:
+        async with adapters.client() as client:
             body = {"to" if move == "rollback" else "version": gone, "reason": "let us try"}
             answer = await client.post(f"/api/models/support/{move}", json=body)
         assert (answer.status_code, answer.json()["title"]) == (409, "adapter removed")
@@ -285,20 +285,20 @@ async def test_version_without_adapter_is_refused_and_marked(
             "was removed on 2026-08-01 (never champion, older than 30 days"
             in answer.json()["detail"]
         )
-    assert shelf.registry_db.champion == champion
+    assert adapters.registry_db.champion == champion
     versions = {
-        row["version"]: row for row in (await shelf.get("/api/models/support/versions"))["items"]
+        row["version"]: row for row in (await adapters.get("/api/models/support/versions"))["items"]
     }
     assert versions[gone]["removed_at"] is not None
     assert versions[gone]["removed_reason"].startswith("never champion")
     assert versions[champion]["removed_at"] is None
-    newest = (await shelf.get("/api/models/support/history"))["items"][0]
+    newest = (await adapters.get("/api/models/support/history"))["items"][0]
     assert (newest["actor"], newest["action"], newest["evidence"]) == (
         "retention",
         "remove",
         {"versions": [gone], "runs": []},
     )
-    async with shelf.client() as client:
+    async with adapters.client() as client:
         assert "adapter removed" in (await client.get("/models/support")).text
         assert (
             'adapters_removed_total{kind="version",model="support"} 1.0'
@@ -306,172 +306,172 @@ async def test_version_without_adapter_is_refused_and_marked(
         )
 
 
-async def test_adapters_that_may_be_needed_are_kept(shelf: Shelf) -> None:
-    """A challenger, one that waits to be judged again though another is challenger by now, and a
-    run that goes on.
+async def test_adapters_that_may_be_needed_are_kept(adapters: AdapterStage) -> None:
+    """Those of a challenger, of a version that waits for its reevaluation while another is
+    challenger, and of a run in progress.
     """
-    shelf.saved("r1", STALE)
-    shelf.saved("r2", STALE)
-    shelf.registry_db.run(
+    adapters.saved("r1", STALE)
+    adapters.saved("r2", STALE)
+    adapters.registry_db.run(
         partial(training_progressed, event=progress("r3", 1, 0.5), context=CONTEXT)
     )
-    shelf._left("r3")
-    shelf.promoted("r4")
-    shelf.clock.advance(31 * DAY)
-    await shelf.pruner.prune("support")
-    assert all(shelf.is_there(run) for run in ("r1", "r2", "r3", "r4"))
+    adapters._left("r3")
+    adapters.promoted("r4")
+    adapters.clock.advance(31 * DAY)
+    await adapters.pruner.prune("support")
+    assert all(adapters.is_there(run) for run in ("r1", "r2", "r3", "r4"))
 
 
 async def test_served_versions_are_kept_and_an_outage_blocks_pruning(
-    shelf: Shelf,
+    adapters: AdapterStage,
 ) -> None:
-    served = shelf.never_served("r1")
-    shelf.promoted("r2")
-    shelf.clock.advance(31 * DAY)
-    target: FakeTarget = shelf.stage.target
+    served = adapters.never_served("r1")
+    adapters.promoted("r2")
+    adapters.clock.advance(31 * DAY)
+    target: FakeTarget = adapters.stage.target
     target.champion = served
-    await shelf.pruner.prune("support")
-    assert shelf.is_there("r1")
+    await adapters.pruner.prune("support")
+    assert adapters.is_there("r1")
     target.champion, target.away = None, True
     with pytest.raises(TargetUnavailable, match="nobody is there"):
-        await shelf.pruner.prune("support")
-    assert shelf.is_there("r1")
+        await adapters.pruner.prune("support")
+    assert adapters.is_there("r1")
     target.away = False
-    await shelf.pruner.prune("support")
-    assert not shelf.is_there("r1")
+    await adapters.pruner.prune("support")
+    assert not adapters.is_there("r1")
 
 
 async def test_without_a_rule_nothing_is_removed(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
-    shelf = Shelf(registry_db, None, tmp_path)
-    shelf.rejected("r1")
-    shelf.clock.advance(9999 * DAY)
-    await shelf.pruner.prune("support")
-    assert shelf.is_there("r1")
-    assert (await shelf.get("/api/models/support/retention"))["rule"] is None
+    adapters = AdapterStage(registry_db, None, tmp_path)
+    adapters.rejected("r1")
+    adapters.clock.advance(9999 * DAY)
+    await adapters.pruner.prune("support")
+    assert adapters.is_there("r1")
+    assert (await adapters.get("/api/models/support/retention"))["rule"] is None
 
 
-async def test_plan_is_readable_and_removes_nothing(shelf: Shelf) -> None:
-    shelf.rejected("r1")
-    champion = shelf.promoted("r2")
-    shelf.clock.advance(31 * DAY)
-    answer = await shelf.get("/api/models/support/retention")
+async def test_plan_is_readable_and_removes_nothing(adapters: AdapterStage) -> None:
+    adapters.rejected("r1")
+    champion = adapters.promoted("r2")
+    adapters.clock.advance(31 * DAY)
+    answer = await adapters.get("/api/models/support/retention")
     assert answer["rule"] == {"versions": 1, "days": 30.0}
-    told = {
+    rows = {
         row["run_id"]: (row["version"], row["goes"], row["stays_because"])
         for row in answer["items"]
     }
     reasons = ["is champion", "the history names it as champion", "one of the 1 newest versions"]
-    assert told == {"r1": (None, True, []), "r2": (champion, False, reasons)}
-    assert shelf.is_there("r1")
+    assert rows == {"r1": (None, True, []), "r2": (champion, False, reasons)}
+    assert adapters.is_there("r1")
 
 
 async def test_cli_shows_planned_and_completed_removals(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    adapters: AdapterStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    shelf.never_served("r1")
-    shelf.promoted("r2")
-    shelf.clock.advance(31 * DAY)
+    adapters.never_served("r1")
+    adapters.promoted("r2")
+    adapters.clock.advance(31 * DAY)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(shelf.stage.app, port=port, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(adapters.stage.app, port=port, log_config=None))
     serving = asyncio.create_task(server.serve())
 
-    async def typed(command: str) -> str:
-        asked = [command, "support", "--registry", f"http://127.0.0.1:{port}"]
-        done = await asyncio.to_thread(CliRunner().invoke, commands.app, asked)
-        assert done.exit_code == 0, done.output
-        return done.stdout
+    async def output_of(command: str) -> str:
+        arguments = [command, "support", "--registry", f"http://127.0.0.1:{port}"]
+        result = await asyncio.to_thread(CliRunner().invoke, commands.app, arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     try:
         async with asyncio.timeout(20):
             while not server.started:
                 await asyncio.sleep(0.05)
         monkeypatch.setattr(console, "out", Console(width=200))
-        before = await typed("retention")
+        before = await output_of("retention")
         assert "1 newest versions, 30 days" in before
         assert [line.split("│")[-2].strip() for line in before.splitlines() if "r1" in line] == [
             "will be removed"
         ]
         assert "is champion; the history names it as champion" in before
-        await shelf.pruner.prune("support")
-        assert "r1" not in await typed("retention")
-        assert "2026-08-01T12:00:00" in await typed("versions")
+        await adapters.pruner.prune("support")
+        assert "r1" not in await output_of("retention")
+        assert "2026-08-01T12:00:00" in await output_of("versions")
     finally:
         server.should_exit = True
         await serving
 
 
 async def test_interrupted_removal_is_finished_and_blocks_promotion(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    adapters: AdapterStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = shelf.never_served("r1")
-    shelf.promoted("r2")
-    shelf.clock.advance(31 * DAY)
+    gone = adapters.never_served("r1")
+    adapters.promoted("r2")
+    adapters.clock.advance(31 * DAY)
 
     def fails(key: str) -> None:
-        raise StorageUnavailable("the store went away")
+        raise StorageUnavailable("the store is unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shelf.store, "delete", fails)
+        patch.setattr(adapters.store, "delete", fails)
         with pytest.raises(StorageUnavailable):
-            await shelf.pruner.prune("support")
-    assert shelf.is_there("r1")
+            await adapters.pruner.prune("support")
+    assert adapters.is_there("r1")
     with pytest.raises(AdapterRemoved):
-        shelf.registry_db.run(
+        adapters.registry_db.run(
             lambda session: roll_back(session, "support", gone, "let us try", "operator", NOW)
         )
     with pytest.raises(AdapterRemoved):
-        shelf.registry_db.run(
+        adapters.registry_db.run(
             lambda session: promote_by_operator(session, "support", gone, "let us try", NOW)
         )
-    await shelf.pruner.prune("support")
-    assert not shelf.is_there("r1")
-    await shelf.pruner.prune("support")
-    done = shelf.registry_db.run(
+    await adapters.pruner.prune("support")
+    assert not adapters.is_there("r1")
+    await adapters.pruner.prune("support")
+    removals = adapters.registry_db.run(
         lambda session: session.scalars(select(AdapterRemovalDoneRow)).all()
     )
-    assert [(row.run_id, row.objects) for row in done] == [("r1", 4)]
-    said = shelf.registry_db.run(
+    assert [(row.run_id, row.objects) for row in removals] == [("r1", 4)]
+    entries = adapters.registry_db.run(
         lambda session: session.scalars(select(AuditRow).where(AuditRow.action == "remove")).all()
     )
-    assert len(said) == 1
+    assert len(entries) == 1
 
 
 async def test_pruner_runs_repeatedly_and_retries(
-    shelf: Shelf,
+    adapters: AdapterStage,
 ) -> None:
     models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
-    pruning = asyncio.create_task(shelf.pruner_of(models, every=0.05).run())
-    shelf.stage.target.away = True
-    shelf.rejected("r1")
-    shelf.clock.advance(31 * DAY)
+    pruning = asyncio.create_task(adapters.pruner_of(models, every=0.05).run())
+    adapters.stage.target.away = True
+    adapters.rejected("r1")
+    adapters.clock.advance(31 * DAY)
     await asyncio.sleep(0.2)
-    assert shelf.is_there("r1")
-    shelf.stage.target.away = False
+    assert adapters.is_there("r1")
+    adapters.stage.target.away = False
     async with asyncio.timeout(20):
-        while shelf.is_there("r1"):
+        while adapters.is_there("r1"):
             await asyncio.sleep(0.05)
     pruning.cancel()
     with suppress(asyncio.CancelledError):
         await pruning
-    other = shelf.pruner_of(models, "other")
-    shelf.rejected("r2")
+    other = adapters.pruner_of(models, "other")
+    adapters.rejected("r2")
     await other.prune("support")
-    assert not shelf.is_there("r2"), "the lease was given back"
+    assert not adapters.is_there("r2"), "the lease was released"
 
 
-async def test_one_replica_at_a_time_prunes(shelf: Shelf) -> None:
+async def test_one_replica_at_a_time_prunes(adapters: AdapterStage) -> None:
     models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
-    other = shelf.pruner_of(models, "other")
-    await shelf.pruner.prune("support")
-    shelf.rejected("r1")
-    shelf.clock.advance(31 * DAY)
+    other = adapters.pruner_of(models, "other")
+    await adapters.pruner.prune("support")
+    adapters.rejected("r1")
+    adapters.clock.advance(31 * DAY)
     await other.prune("support")
-    assert shelf.is_there("r1"), "the first has the lease"
-    await shelf.pruner.prune("support")
-    assert not shelf.is_there("r1")
+    assert adapters.is_there("r1"), "the first has the lease"
+    await adapters.pruner.prune("support")
+    assert not adapters.is_there("r1")
 
 
 @settings(
@@ -487,23 +487,23 @@ async def test_one_replica_at_a_time_prunes(shelf: Shelf) -> None:
 async def test_every_former_champion_can_be_rolled_back_to(
     new_database: Callable[[], str], tmp_path: Path, moves: list[str]
 ) -> None:
-    """Any life of a model, then a rule that keeps as little as it can: every champion there ever
-    was is whole, and all the rest is gone but the challenger, the newest version, and what waits to
-    be judged again.
+    """After any sequence of moves and pruning with the strictest rule, every former champion is
+    complete. All other adapters are removed, except those of the challenger, the newest version and
+    versions that wait for their reevaluation.
     """
     registry_db = DatabaseFixture(new_database())
-    shelf = Shelf(registry_db, RetentionSettings(versions=1, days=0), tmp_path)
+    adapters = AdapterStage(registry_db, RetentionSettings(versions=1, days=0), tmp_path)
     champions, waiting = {registry_db.champion}, set()
     for number, kind in enumerate(moves):
         run = f"r{number}"
         if kind == "promoted":
-            shelf.promoted(run)
+            adapters.promoted(run)
         elif kind == "never served":
-            shelf.never_served(run)
+            adapters.never_served(run)
         elif kind == "challenger":
-            waiting.add(shelf.saved(run, STALE))
+            waiting.add(adapters.saved(run, STALE))
         elif kind == "rejected":
-            shelf.rejected(run)
+            adapters.rejected(run)
         elif kind == "back" and registry_db.aliases.previous:
             registry_db.run(
                 lambda session: roll_back(session, "support", None, "worse", "operator", NOW)
@@ -513,8 +513,8 @@ async def test_every_former_champion_can_be_rolled_back_to(
                 lambda session: promote_by_operator(session, "support", None, "better", NOW)
             )
         champions.add(registry_db.champion)
-    shelf.clock.advance(31 * DAY)
-    await shelf.pruner.prune("support")
+    adapters.clock.advance(31 * DAY)
+    await adapters.pruner.prune("support")
     versions = registry_db.run(
         lambda session: session.scalars(select(VersionRow).order_by(VersionRow.number)).all()
     )
@@ -524,15 +524,16 @@ async def test_every_former_champion_can_be_rolled_back_to(
         artefact = Artefact(uri=version.adapter_uri, digest=version.adapter_digest)
         if version.name in champions | waiting or version is versions[-1]:
             assert (
-                read_adapter(shelf.store, artefact).files[WEIGHTS] == str(version.run_id).encode()
+                read_adapter(adapters.store, artefact).files[WEIGHTS]
+                == str(version.run_id).encode()
             )
         else:
             with pytest.raises(ObjectNotFound):
-                read_adapter(shelf.store, artefact)
+                read_adapter(adapters.store, artefact)
     removed = registry_db.run(lambda session: session.scalars(select(AdapterRemovalRow)).all())
     assert not champions & {row.version for row in removed}
     assert not any(
-        shelf.is_there(f"r{number}") for number, kind in enumerate(moves) if kind == "rejected"
+        adapters.is_there(f"r{number}") for number, kind in enumerate(moves) if kind == "rejected"
     )
     registry_db.close()
 

@@ -1,6 +1,4 @@
-"""A trial with llama.cpp: the embedded host serves both versions at once, and answers as the hint
-says.
-"""
+"""Canary trial with llama.cpp: the embedded host serves both versions, as the routing hint says."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -54,12 +52,12 @@ async def test_users_always_get_the_version_of_their_routing_hint(
         deploying = asyncio.create_task(world.deployer.run())
         try:
             await world.served()
-            asked: dict[str, set[str]] = {}
+            users: dict[str, set[str]] = {}
             async with asyncio.timeout(60):
                 while host.catalogue.aliases.get("support:challenger") != f"support:{version}":
                     await asyncio.sleep(0.1)
-                while len(asked.get(str(version), ())) < 3:
-                    user = f"user {sum(map(len, asked.values()))}"
+                while len(users.get(str(version), ())) < 3:
+                    user = f"user {sum(map(len, users.values()))}"
                     for _ in range(2):
                         hint = (
                             await world.registry.get(
@@ -76,9 +74,9 @@ async def test_users_always_get_the_version_of_their_routing_hint(
                             await serving.post("http://serving/v1/chat/completions", json=body)
                         ).json()
                         assert answer["model"] == f"support:{hint['version']}"
-                        asked.setdefault(hint["version"], set()).add(user)
-            assert set(asked) <= {base, version}
-            assert not asked.get(base, set()) & asked[str(version)]
+                        users.setdefault(hint["version"], set()).add(user)
+            assert set(users) <= {base, version}
+            assert not users.get(base, set()) & users[str(version)]
             await registry_db.database.run(
                 lambda session: promote_by_operator(session, "support", None, "good", NOW)
             )

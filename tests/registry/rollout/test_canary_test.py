@@ -1,4 +1,4 @@
-"""Who gets a challenger is fixed by who they are; what is heard of it decides, and seldom wrongly."""
+"""Canary trial: stable assignment of users, and rare wrong decisions."""
 
 import numpy as np
 import pytest
@@ -21,21 +21,19 @@ shares = st.floats(0.001, 0.5)
 
 
 def thumbs(share: float, count: int, seed: int) -> list[float]:
-    """Rewards of +1 with a probability of `share`, else -1."""
+    """Return rewards of +1 with a probability of `share`, else -1."""
     return list(np.where(np.random.default_rng(seed).random(count) < share, 1.0, -1.0))
 
 
 def trial(challenger: float, champion: float, run: int) -> str | None:
-    """How a trial ends whose versions are liked with these probabilities, looked at after every
-    pair.
-    """
-    said, other = (
+    """Return the outcome of a trial with these probabilities of +1, evaluated after every pair."""
+    new, old = (
         thumbs(challenger, RULE.rewards, 2 * run),
         thumbs(champion, RULE.rewards, 2 * run + 1),
     )
     for pairs in range(RULE.minimum_rewards, RULE.rewards + 1):
         if outcome := decide_trial(
-            evaluate_pairs(said[:pairs], other[:pairs], RULE), RULE, is_over=False
+            evaluate_pairs(new[:pairs], old[:pairs], RULE), RULE, is_over=False
         ):
             return outcome
     return None
@@ -62,7 +60,7 @@ def test_larger_share_keeps_the_users_of_a_smaller_one(
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
 def test_share_of_ten_thousand_users_is_as_configured(share: float) -> None:
-    """Within four standard deviations, at three trials of different versions."""
+    """Within four standard deviations, for three different challengers."""
     for version in ("v1_x", "v2_x", "v3_x"):
         part = sum(
             in_canary_share("support", version, "user", user, share) for user in USERS
@@ -99,14 +97,18 @@ def test_expired_trial_promotes_unless_evidence_says_worse() -> None:
     assert decide_trial(nothing, RULE, is_over=True) == "not worse"
     assert decide_trial(TrialEvidence(40, 50.0, 1.0, -0.5, 0.5), RULE, is_over=True) == "worse"
     assert decide_trial(TrialEvidence(90, 50.0, 50.0, 0.0, 0.0), RULE, is_over=False) == "worse", (
-        "where both speak, the careful one is heard"
+        "with evidence for both, the safe decision wins"
     )
 
 
-@given(said=st.lists(st.floats(-1, 1), max_size=80), other=st.lists(st.floats(-1, 1), max_size=80))
-def test_evidence_is_symmetric(said: list[float], other: list[float]) -> None:
-    one, turned = evaluate_pairs(said, other, RULE), evaluate_pairs(other, said, RULE)
-    assert (one.worse, one.better, one.pairs) == (turned.better, turned.worse, turned.pairs)
+@given(new=st.lists(st.floats(-1, 1), max_size=80), old=st.lists(st.floats(-1, 1), max_size=80))
+def test_evidence_is_symmetric(new: list[float], old: list[float]) -> None:
+    result, swapped = evaluate_pairs(new, old, RULE), evaluate_pairs(old, new, RULE)
+    assert (result.worse, result.better, result.pairs) == (
+        swapped.better,
+        swapped.worse,
+        swapped.pairs,
+    )
 
 
 def test_rule_that_can_never_decide_is_refused() -> None:

@@ -1,5 +1,5 @@
-"""A challenger on trial: begun by the gate, heard by those whom it answers, promoted or withdrawn;
-frozen by a hold, ended by a move.
+"""Canary trials: begun by the gate, decided by rewards of routed users, frozen by a hold, ended by
+a move of the champion.
 """
 
 from collections.abc import Sequence
@@ -42,20 +42,20 @@ from tests.registry.samples import (
 )
 
 RULE = CanarySettings(share=0.5, rewards=60, hours=48, minimum_rewards=10)
-TRIED = MODEL.model_copy(update={"canary": RULE})
-PLACES = ["ollama"]
+WITH_CANARY = MODEL.model_copy(update={"canary": RULE})
+TARGETS = ["ollama"]
 CANARY = HandlerContext(NOW, canary=RULE)
 LATER = NOW + timedelta(hours=RULE.hours)
 
 
 class Trial:
-    """A model with users of some time, and a challenger on trial."""
+    """A model with existing users and a challenger on a canary trial."""
 
     def __init__(self, registry_db: DatabaseFixture, ready: bool = True) -> None:
         self.registry_db, self.base = registry_db, registry_db.champion
         self.users = [f"user {number}" for number in range(200)]
-        known = [feedback(self.base, 0.5, user) for user in self.users]
-        registry_db.run(lambda session: monitor_live_rewards(session, MODEL, known, NOW))
+        earlier = [feedback(self.base, 0.5, user) for user in self.users]
+        registry_db.run(lambda session: monitor_live_rewards(session, MODEL, earlier, NOW))
         (self.registered,) = registry_db.run(
             lambda session: checkpoint_saved(session, checkpoint("r1", self.base), CANARY)
         )
@@ -76,8 +76,8 @@ class Trial:
         )
         self.registry_db.run(lambda session: session.add(place))
 
-    def gets(self, version: str) -> list[str]:
-        """The users whom a version answers."""
+    def users_of(self, version: str) -> list[str]:
+        """Return the users that are routed to a version."""
         return [
             user
             for user in self.users
@@ -85,18 +85,22 @@ class Trial:
             == (version == self.version)
         ]
 
-    def hear(self, said: Sequence[FeedbackScored] = (), now: datetime = NOW) -> TrialStatus | None:
+    def evaluate(
+        self, events: Sequence[FeedbackScored] = (), now: datetime = NOW
+    ) -> TrialStatus | None:
         return self.registry_db.run(
-            lambda session: evaluate_trial(session, TRIED, PLACES, now, said)
+            lambda session: evaluate_trial(session, WITH_CANARY, TARGETS, now, events)
         )
 
-    def opinions(self, challenger: float, champion: float, count: int = 60) -> list[FeedbackScored]:
-        """By turns, of users whom the version answers."""
-        pairs = zip(self.gets(self.version)[:count], self.gets(self.base)[:count], strict=True)
+    def ratings(self, challenger: float, champion: float, count: int = 60) -> list[FeedbackScored]:
+        """Return alternating feedback on both versions, of users routed to them."""
+        pairs = zip(
+            self.users_of(self.version)[:count], self.users_of(self.base)[:count], strict=True
+        )
         return [
-            said
+            event
             for a, b in pairs
-            for said in (feedback(self.version, challenger, a), feedback(self.base, champion, b))
+            for event in (feedback(self.version, challenger, a), feedback(self.base, champion, b))
         ]
 
     @property
@@ -130,19 +134,19 @@ def test_gate_promotion_starts_a_trial_and_ends_the_run(trial: Trial) -> None:
     )
     assert trial.row is not None
     assert deadline(trial.row) == LATER
-    assert trial.hear() == TrialStatus(trial.hear().evidence), "nothing is known"  # type: ignore[union-attr]
+    assert trial.evaluate() == TrialStatus(trial.evaluate().evidence), "no evidence yet"  # type: ignore[union-attr]
 
 
 def test_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -> None:
-    found = trial.hear(trial.opinions(-0.8, 0.6))
-    assert found is not None
-    assert isinstance(found.ending, VersionWithdrawn)
-    assert (found.ending.version, found.ending.champion, found.ending.batch_id) == (
+    status = trial.evaluate(trial.ratings(-0.8, 0.6))
+    assert status is not None
+    assert isinstance(status.ending, VersionWithdrawn)
+    assert (status.ending.version, status.ending.champion, status.ending.batch_id) == (
         trial.version,
         trial.base,
         "batch of r1",
     )
-    assert found.ending.quarantined
+    assert status.ending.quarantined
     assert (trial.registry_db.champion, trial.registry_db.aliases.challenger) == (trial.base, None)
     assert trial.row is None
     assert trial.kept == 0
@@ -155,17 +159,17 @@ def test_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -
     )
     assert event is not None
     assert (event.event_id, event.headers["ce_type"]) == (
-        found.ending.event_id,
+        status.ending.event_id,
         "ratchet.VersionWithdrawn.v1",
     )
-    assert trial.hear(trial.opinions(1, -1)) is None
+    assert trial.evaluate(trial.ratings(1, -1)) is None
 
 
 def test_better_challenger_is_promoted_at_once(trial: Trial) -> None:
-    found = trial.hear(trial.opinions(0.8, -0.6, count=40))
-    assert found is not None
-    assert isinstance(found.ending, VersionPromoted)
-    assert (found.ending.version, found.ending.previous, found.ending.actor) == (
+    status = trial.evaluate(trial.ratings(0.8, -0.6, count=40))
+    assert status is not None
+    assert isinstance(status.ending, VersionPromoted)
+    assert (status.ending.version, status.ending.previous, status.ending.actor) == (
         trial.version,
         trial.base,
         "canary",
@@ -174,26 +178,26 @@ def test_better_challenger_is_promoted_at_once(trial: Trial) -> None:
         trial.version,
         None,
     )
-    assert found.ending.reason.startswith("better: in the canary trial it earned +0.80")
+    assert status.ending.reason.startswith("better: in the canary trial it earned +0.80")
 
 
 def test_equal_challenger_is_promoted_after_enough_rewards(trial: Trial) -> None:
-    said = trial.opinions(0.5, 0.5)
-    assert trial.hear(said[:-1]) is not None
+    events = trial.ratings(0.5, 0.5)
+    assert trial.evaluate(events[:-1]) is not None
     assert trial.row is not None
-    found = trial.hear(said[-1:])
-    assert found is not None
-    assert isinstance(found.ending, VersionPromoted)
-    assert found.ending.reason.startswith("not worse")
-    assert f"over {RULE.rewards} rewards of each" in found.ending.reason
+    status = trial.evaluate(events[-1:])
+    assert status is not None
+    assert isinstance(status.ending, VersionPromoted)
+    assert status.ending.reason.startswith("not worse")
+    assert f"over {RULE.rewards} rewards of each" in status.ending.reason
 
 
 def test_challenger_without_rewards_is_promoted_at_the_deadline(trial: Trial) -> None:
-    assert trial.hear(now=LATER - timedelta(seconds=1)) is not None
+    assert trial.evaluate(now=LATER - timedelta(seconds=1)) is not None
     assert trial.row is not None
-    found = trial.hear(now=LATER)
-    assert found is not None
-    assert isinstance(found.ending, VersionPromoted)
+    status = trial.evaluate(now=LATER)
+    assert status is not None
+    assert isinstance(status.ending, VersionPromoted)
 
 
 def test_challenger_not_served_is_withdrawn_without_quarantine(
@@ -210,25 +214,25 @@ def test_challenger_not_served_is_withdrawn_without_quarantine(
         at=NOW,
     )
     registry_db.run(lambda session: session.add(place))
-    found = trial.hear(now=LATER)
-    assert found is not None
-    assert isinstance(found.ending, VersionWithdrawn)
-    assert not found.ending.quarantined
-    assert "ollama: verify: slow" in found.ending.reason
+    status = trial.evaluate(now=LATER)
+    assert status is not None
+    assert isinstance(status.ending, VersionWithdrawn)
+    assert not status.ending.quarantined
+    assert "ollama: verify: slow" in status.ending.reason
     assert registry_db.champion == trial.base
 
 
 def test_each_reward_counts_once_and_pairs_with_the_next(trial: Trial) -> None:
-    new, old = trial.gets(trial.version), trial.gets(trial.base)
-    said = [
-        feedback(trial.base, -1.0, old[0]),  # nothing waits for it
+    new, old = trial.users_of(trial.version), trial.users_of(trial.base)
+    events = [
+        feedback(trial.base, -1.0, old[0]),  # no reward is unpaired
         feedback(trial.version, 0.1, new[0], name="first"),
         feedback(trial.version, 0.2, new[1]),
         feedback(trial.base, 0.3, old[1], name="third"),
         feedback(trial.base, 0.4, old[2]),
     ]
-    trial.hear(said)
-    trial.hear([said[1], said[3]])
+    trial.evaluate(events)
+    trial.evaluate([events[1], events[3]])
     rows = trial.registry_db.run(
         lambda session: session.scalars(select(CanaryRewardRow).order_by(CanaryRewardRow.id)).all()
     )
@@ -236,10 +240,10 @@ def test_each_reward_counts_once_and_pairs_with_the_next(trial: Trial) -> None:
 
 
 def test_feedback_of_users_not_routed_to_a_version_is_ignored(trial: Trial) -> None:
-    new, old = trial.gets(trial.version), trial.gets(trial.base)
-    trial.hear([feedback(trial.version, -1.0, user) for user in old])
-    trial.hear([feedback(trial.version, -1.0, None)])
-    trial.hear(
+    new, old = trial.users_of(trial.version), trial.users_of(trial.base)
+    trial.evaluate([feedback(trial.version, -1.0, user) for user in old])
+    trial.evaluate([feedback(trial.version, -1.0, None)])
+    trial.evaluate(
         [
             feedback(trial.version, -1.0, new[0], "retracted"),
             feedback("v9_x", -1.0, new[0]),
@@ -247,20 +251,22 @@ def test_feedback_of_users_not_routed_to_a_version_is_ignored(trial: Trial) -> N
         ]
     )
     assert trial.kept == 0
-    trial.hear([feedback(trial.version, 1.0, new[0])])
-    trial.hear([feedback(trial.base, 1.0, new[0])])
+    trial.evaluate([feedback(trial.version, 1.0, new[0])])
+    trial.evaluate([feedback(trial.base, 1.0, new[0])])
     assert trial.kept == 1
-    assert trial.hear().evidence.pairs == 0  # type: ignore[union-attr]
+    assert trial.evaluate().evidence.pairs == 0  # type: ignore[union-attr]
 
 
 def test_new_or_prolific_users_do_not_end_a_trial(trial: Trial) -> None:
     strangers = [f"stranger {number}" for number in range(400)]
-    trial.hear([feedback(trial.version, -1.0, stranger) for stranger in strangers])
+    trial.evaluate([feedback(trial.version, -1.0, stranger) for stranger in strangers])
     assert trial.kept == 0
-    trial.hear([feedback(trial.version, -1.0, trial.gets(trial.version)[0]) for _ in range(50)])
+    trial.evaluate(
+        [feedback(trial.version, -1.0, trial.users_of(trial.version)[0]) for _ in range(50)]
+    )
     assert trial.kept == RULE.rewards_per_user
-    trial.hear([feedback(trial.base, 1.0, trial.gets(trial.base)[0]) for _ in range(50)])
-    assert trial.hear().evidence.pairs == RULE.rewards_per_user  # type: ignore[union-attr]
+    trial.evaluate([feedback(trial.base, 1.0, trial.users_of(trial.base)[0]) for _ in range(50)])
+    assert trial.evaluate().evidence.pairs == RULE.rewards_per_user  # type: ignore[union-attr]
     assert trial.row is not None
 
 
@@ -268,11 +274,11 @@ def test_anonymous_conversations_count_where_they_are_routed(
     trial: Trial,
 ) -> None:
     talks = [f"talk {number}" for number in range(40)]
-    said = [
+    events = [
         feedback(trial.version, 0.5, None).model_copy(update={"conversation_id": talk})
         for talk in talks
     ]
-    trial.hear(said)
+    trial.evaluate(events)
     assert (
         trial.kept
         == sum(
@@ -302,9 +308,9 @@ def test_candidate_during_a_trial_is_set_aside(trial: Trial) -> None:
         )
         == []
     ), "its run has ended"
-    trial.hear(trial.opinions(-0.8, 0.6))
+    trial.evaluate(trial.ratings(-0.8, 0.6))
     assert trial.registry_db.aliases.challenger is None, (
-        "it may have learned from the batch that is quarantined now"
+        "it may be trained on the batch that is now quarantined"
     )
     trial.registry_db.run(
         lambda session: promote_by_operator(
@@ -338,7 +344,7 @@ def test_stale_verdict_during_a_trial_does_not_affect_it(
 
 
 def test_operator_promotion_of_the_challenger_ends_its_trial(trial: Trial) -> None:
-    trial.hear(trial.opinions(0.5, 0.5, count=20))
+    trial.evaluate(trial.ratings(0.5, 0.5, count=20))
     assert trial.kept == 20
     trial.registry_db.run(
         lambda session: promote_by_operator(session, "support", None, "good enough", NOW)
@@ -353,7 +359,7 @@ def test_champion_move_ends_a_trial_and_an_operator_decides(registry_db: Databas
     registry_db.run(lambda session: roll_back(session, "support", None, "by hand", "operator", NOW))
     assert trial.row is None
     assert (registry_db.champion, registry_db.aliases.challenger) == (first, trial.version)
-    assert trial.hear(now=LATER) is None
+    assert trial.evaluate(now=LATER) is None
     assert registry_db.champion == first
 
 
@@ -362,8 +368,8 @@ def test_hold_freezes_a_trial(trial: Trial) -> None:
     trial.registry_db.run(
         lambda session: hold(session, "support", "operator", "an incident", begun)
     )
-    assert trial.hear(trial.opinions(-0.8, 0.6), begun) is None
-    assert trial.hear(now=LATER) is None
+    assert trial.evaluate(trial.ratings(-0.8, 0.6), begun) is None
+    assert trial.evaluate(now=LATER) is None
     assert trial.row is not None
     assert trial.kept == 0
     trial.registry_db.run(
@@ -371,9 +377,9 @@ def test_hold_freezes_a_trial(trial: Trial) -> None:
     )
     assert trial.row is not None
     assert deadline(trial.row) == LATER + timedelta(hours=30)
-    found = trial.hear(now=LATER)
-    assert found is not None
-    assert found.ending is None
+    status = trial.evaluate(now=LATER)
+    assert status is not None
+    assert status.ending is None
 
 
 def test_model_on_hold_starts_no_trial(registry_db: DatabaseFixture) -> None:
@@ -393,28 +399,30 @@ def test_model_is_held_after_too_many_withdrawals_a_day(registry_db: DatabaseFix
     trial = Trial(registry_db)
     for run in ("r1", "r2"):
         if run == "r2":
-            (said,) = registry_db.run(
+            (registered,) = registry_db.run(
                 lambda session: checkpoint_saved(session, checkpoint("r2", base), CANARY)
             )
-            assert isinstance(said, VersionRegistered)
-            trial.version = said.version
+            assert isinstance(registered, VersionRegistered)
+            trial.version = registered.version
             trial.serve()
         assert registry_db.run(lambda session: hold_of(session, "support")) is None
-        trial.hear(trial.opinions(-0.8, 0.6))
+        trial.evaluate(trial.ratings(-0.8, 0.6))
     held = registry_db.run(lambda session: hold_of(session, "support"))
     assert held is not None
     assert held.actor == "canary"
 
 
 def test_only_the_share_may_change_during_a_trial(trial: Trial) -> None:
-    more = TRIED.model_copy(update={"canary": CanarySettings(share=0.3, rewards=1000, hours=1)})
+    more = WITH_CANARY.model_copy(
+        update={"canary": CanarySettings(share=0.3, rewards=1000, hours=1)}
+    )
     trial.registry_db.run(lambda session: update_share(session, more))
     assert trial.row is not None
     assert CanarySettings.model_validate(trial.row.rule) == RULE.model_copy(update={"share": 0.3})
 
 
 def test_model_view_shows_the_trial(trial: Trial) -> None:
-    trial.hear(trial.opinions(0.5, 0.25, count=12))
+    trial.evaluate(trial.ratings(0.5, 0.25, count=12))
     shown = trial.registry_db.run(lambda session: model_view(session, "support"))["trial"]
     assert (shown["version"], shown["champion"], shown["share"], shown["until"]) == (
         trial.version,
@@ -435,7 +443,7 @@ def test_model_view_shows_the_trial(trial: Trial) -> None:
 
 
 def test_trial_does_not_affect_the_monitors_rewards(trial: Trial) -> None:
-    """The monitor's memory of the champion is as it was; it knows nothing of a challenger."""
+    """The monitor's rewards are unchanged; it ignores feedback on a challenger."""
     before = trial.registry_db.run(
         lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow))
     )

@@ -1,5 +1,5 @@
-"""Live feedback: kept once each and of nobody too often; a champion that does worse is rolled back,
-and after some times the model held.
+"""Live monitor: rewards are stored once and limited per user; a worse champion is rolled back, and
+after several rollbacks the model is put on hold.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ from tests.registry.samples import (
 USERS = [f"user {number}" for number in range(40)]
 
 
-def hear(
+def monitor(
     registry_db: DatabaseFixture,
-    heard: Sequence[FeedbackScored],
+    events: Sequence[FeedbackScored],
     rule: MonitorSettings | None = None,
     now: datetime = NOW,
 ) -> MonitorResult:
     model = MODEL.model_copy(update={"monitor": rule or MonitorSettings()})
-    return registry_db.run(lambda session: monitor_live_rewards(session, model, heard, now))
+    return registry_db.run(lambda session: monitor_live_rewards(session, model, events, now))
 
 
-def opinions(
+def ratings(
     version: str, reward: float, users: Sequence[str | None] = USERS
 ) -> list[FeedbackScored]:
     return [feedback(version, reward, user) for user in users]
@@ -52,7 +52,7 @@ def promoted(registry_db: DatabaseFixture, run: str) -> str:
     return registry_db.champion
 
 
-def kept(registry_db: DatabaseFixture) -> int:
+def stored(registry_db: DatabaseFixture) -> int:
     return registry_db.run(
         lambda session: session.scalar(select(func.count()).select_from(LiveRewardRow)) or 0
     )
@@ -61,18 +61,18 @@ def kept(registry_db: DatabaseFixture) -> int:
 def test_rewards_are_stored_once_and_limited_per_user(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
     same = feedback(base, 1.0, "ann", name="twice")
-    hear(registry_db, [same, same])
-    hear(registry_db, [same, *(feedback(base, 1.0, "ann") for _ in range(20))])
-    assert kept(registry_db) == MonitorSettings().rewards_per_user
-    hear(registry_db, [feedback(base, 1.0, None) for _ in range(20)])
-    assert kept(registry_db) == MonitorSettings().rewards_per_user + 20, (
-        "without a user every answer is somebody's"
+    monitor(registry_db, [same, same])
+    monitor(registry_db, [same, *(feedback(base, 1.0, "ann") for _ in range(20))])
+    assert stored(registry_db) == MonitorSettings().rewards_per_user
+    monitor(registry_db, [feedback(base, 1.0, None) for _ in range(20)])
+    assert stored(registry_db) == MonitorSettings().rewards_per_user + 20, (
+        "without a user the author is the response"
     )
 
 
 def test_feedback_on_other_versions_is_not_stored(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    hear(
+    monitor(
         registry_db,
         [
             feedback(None, 1.0, "ann"),
@@ -80,37 +80,37 @@ def test_feedback_on_other_versions_is_not_stored(registry_db: DatabaseFixture) 
             feedback(base, 0.0, "cy", "retracted"),
         ],
     )
-    assert kept(registry_db) == 0
+    assert stored(registry_db) == 0
 
 
 def test_ids_with_nul_are_stored_once(registry_db: DatabaseFixture) -> None:
     odd = feedback(registry_db.champion, 1.0, "ann\x00", name="a\x00b")
-    hear(registry_db, [odd, odd])
-    assert kept(registry_db) == 1
+    monitor(registry_db, [odd, odd])
+    assert stored(registry_db) == 1
 
 
 def test_only_the_first_rewards_of_a_version_are_stored(registry_db: DatabaseFixture) -> None:
-    hear(
+    monitor(
         registry_db,
-        opinions(registry_db.champion, 1.0),
+        ratings(registry_db.champion, 1.0),
         MonitorSettings(minimum_rewards=2, most_rewards=7),
     )
-    assert kept(registry_db) == 7
+    assert stored(registry_db) == 7
 
 
 def test_worse_champion_is_rolled_back_with_a_reason(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    hear(registry_db, opinions(base, 0.8))
+    monitor(registry_db, ratings(base, 0.8))
     worse = promoted(registry_db, "r1")
-    watched = hear(registry_db, opinions(worse, -0.5))
-    assert isinstance(watched.moved, VersionRolledBack)
-    assert (watched.moved.version, watched.moved.from_version, watched.moved.actor) == (
+    result = monitor(registry_db, ratings(worse, -0.5))
+    assert isinstance(result.moved, VersionRolledBack)
+    assert (result.moved.version, result.moved.from_version, result.moved.actor) == (
         base,
         worse,
         "monitor",
     )
-    assert "-0.50" in watched.moved.reason
-    assert "+0.80" in watched.moved.reason
+    assert "-0.50" in result.moved.reason
+    assert "+0.80" in result.moved.reason
     assert registry_db.champion == base
     row = registry_db.run(lambda session: history_of(session, "support", 1))[0]
     assert (row.actor, row.action, row.to_version) == ("monitor", "roll_back", base)
@@ -119,7 +119,7 @@ def test_worse_champion_is_rolled_back_with_a_reason(registry_db: DatabaseFixtur
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id.desc())).first()
     )
     assert event is not None
-    assert event.event_id == watched.moved.event_id
+    assert event.event_id == result.moved.event_id
     live = registry_db.run(lambda session: rewards_by_version(session, "support"))
     assert list(live) == [base, worse]
     assert {
@@ -131,47 +131,47 @@ def test_worse_champion_is_rolled_back_with_a_reason(registry_db: DatabaseFixtur
 
 
 def test_equally_good_champion_stays(registry_db: DatabaseFixture) -> None:
-    hear(registry_db, opinions(registry_db.champion, 0.5))
+    monitor(registry_db, ratings(registry_db.champion, 0.5))
     newer = promoted(registry_db, "r1")
-    watched = hear(registry_db, opinions(newer, 0.5))
-    assert watched.evidence is not None
-    assert not watched.worse
+    result = monitor(registry_db, ratings(newer, 0.5))
+    assert result.evidence is not None
+    assert not result.worse
     assert registry_db.champion == newer
 
 
 def test_new_users_do_not_cause_a_rollback(registry_db: DatabaseFixture) -> None:
-    hear(registry_db, opinions(registry_db.champion, 0.8))
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
     newer = promoted(registry_db, "r1")
     strangers = [f"stranger {number}" for number in range(200)]
-    watched = hear(registry_db, opinions(newer, -1.0, strangers))
-    assert watched.evidence is not None
-    assert watched.evidence.pairs == 0
+    result = monitor(registry_db, ratings(newer, -1.0, strangers))
+    assert result.evidence is not None
+    assert result.evidence.pairs == 0
     assert registry_db.champion == newer
 
 
 def test_one_user_does_not_cause_a_rollback(registry_db: DatabaseFixture) -> None:
-    hear(registry_db, opinions(registry_db.champion, 0.8))
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
     newer = promoted(registry_db, "r1")
-    hear(registry_db, opinions(newer, -1.0, [USERS[0]] * 500))
+    monitor(registry_db, ratings(newer, -1.0, [USERS[0]] * 500))
     assert registry_db.champion == newer
 
 
 def test_rolled_back_champion_is_not_monitored(registry_db: DatabaseFixture) -> None:
     base = registry_db.champion
-    hear(registry_db, opinions(base, -0.8))
+    monitor(registry_db, ratings(base, -0.8))
     promoted(registry_db, "r1")
-    hear(registry_db, opinions(registry_db.champion, 0.8))
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
     registry_db.run(lambda session: roll_back(session, "support", base, "by hand", "operator", NOW))
-    assert hear(registry_db, opinions(base, -1.0)) == MonitorResult()
+    assert monitor(registry_db, ratings(base, -1.0)) == MonitorResult()
     assert registry_db.champion == base
 
 
 def test_monitor_without_permission_only_reports(registry_db: DatabaseFixture) -> None:
-    hear(registry_db, opinions(registry_db.champion, 0.8))
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
     worse = promoted(registry_db, "r1")
-    watched = hear(registry_db, opinions(worse, -0.5), MonitorSettings(acts=False))
-    assert watched.worse
-    assert watched.moved is None
+    result = monitor(registry_db, ratings(worse, -0.5), MonitorSettings(acts=False))
+    assert result.worse
+    assert result.moved is None
     assert registry_db.champion == worse
 
 
@@ -180,10 +180,10 @@ def test_model_is_held_after_too_many_rollbacks_a_day(
 ) -> None:
     rule = MonitorSettings(rollbacks_per_day=2)
     base = registry_db.champion
-    hear(registry_db, opinions(base, 0.8), rule)
+    monitor(registry_db, ratings(base, 0.8), rule)
     for number, expected in (("r1", False), ("r2", True)):
         worse = promoted(registry_db, number)
-        assert hear(registry_db, opinions(worse, -0.5), rule).moved is not None
+        assert monitor(registry_db, ratings(worse, -0.5), rule).moved is not None
         assert (
             registry_db.run(lambda session: hold_of(session, "support")) is not None
         ) == expected
@@ -209,27 +209,27 @@ def test_model_is_held_after_too_many_rollbacks_a_day(
     assert registry_db.run(
         lambda session: release(session, "support", "operator", "looked at it", NOW)
     )
-    assert registry_db.champion == base, "what waits is promoted by a person"
+    assert registry_db.champion == base, "an operator promotes the waiting challenger"
     registry_db.run(lambda session: promote_by_operator(session, "support", None, "good", NOW))
     assert registry_db.champion == answer.version
 
 
 def test_rollback_count_is_per_day(registry_db: DatabaseFixture) -> None:
     rule = MonitorSettings(rollbacks_per_day=2)
-    hear(registry_db, opinions(registry_db.champion, 0.8), rule)
+    monitor(registry_db, ratings(registry_db.champion, 0.8), rule)
     for number, day in (("r1", 0), ("r2", 2)):
         worse = promoted(registry_db, number)
-        hear(registry_db, opinions(worse, -0.5), rule, NOW + timedelta(days=day))
+        monitor(registry_db, ratings(worse, -0.5), rule, NOW + timedelta(days=day))
     assert registry_db.run(lambda session: hold_of(session, "support")) is None
 
 
 def test_model_on_hold_is_not_rolled_back(registry_db: DatabaseFixture) -> None:
-    hear(registry_db, opinions(registry_db.champion, 0.8))
+    monitor(registry_db, ratings(registry_db.champion, 0.8))
     worse = promoted(registry_db, "r1")
     assert registry_db.run(lambda session: hold(session, "support", "operator", "an incident", NOW))
     assert not registry_db.run(lambda session: hold(session, "support", "operator", "again", NOW))
-    watched = hear(registry_db, opinions(worse, -0.5))
-    assert watched.worse
+    result = monitor(registry_db, ratings(worse, -0.5))
+    assert result.worse
     assert registry_db.champion == worse
     assert [
         row.action for row in registry_db.run(lambda session: history_of(session, "support", 9))

@@ -1,4 +1,4 @@
-"""The champion is called worse when it is, seldom when it is not, and however often one looks."""
+"""Sequential test: detects a worse champion, with rare false alarms however often it is run."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ rewards = st.lists(st.floats(-1, 1), max_size=200)
 
 
 def thumbs(share: float, count: int, seed: int) -> list[float]:
-    """Rewards of +1 with a probability of `share`, else -1."""
+    """Return rewards of +1 with a probability of `share`, else -1."""
     return list(np.where(np.random.default_rng(seed).random(count) < share, 1.0, -1.0))
 
 
@@ -48,11 +48,11 @@ def test_drop_is_detected_in_all_of_50_runs() -> None:
 
 def test_tolerated_drop_is_not_called_worse() -> None:
     lenient = MonitorSettings(tolerated_drop=0.5)
-    found = [
+    evidence = [
         compute_evidence(thumbs(0.6, 1000, 2 * run), thumbs(0.7, 1000, 2 * run + 1), lenient)
         for run in range(50)
     ]
-    assert not any(is_worse(one, lenient) for one in found)
+    assert not any(is_worse(value, lenient) for value in evidence)
 
 
 def test_too_few_rewards_never_decide() -> None:
@@ -68,8 +68,8 @@ def test_e_value_never_decreases(champion: list[float], previous: list[float]) -
         compute_evidence(champion[:count], previous, rule).e_value
         for count in range(len(champion) + 1)
     ]
-    once = [max(1.0, *wealth[: index + 1]) for index in range(len(wealth))]
-    assert [max(1.0, one) for one in wealth] == pytest.approx(once)
+    running_maximum = [max(1.0, *wealth[: index + 1]) for index in range(len(wealth))]
+    assert [max(1.0, value) for value in wealth] == pytest.approx(running_maximum)
 
 
 @given(champion=rewards, previous=rewards)
@@ -77,7 +77,7 @@ def test_e_value_is_the_mean_capital_over_all_bets(
     champion: list[float], previous: list[float]
 ) -> None:
     rule = MonitorSettings(minimum_rewards=2)
-    found = compute_evidence(champion, previous, rule)
+    evidence = compute_evidence(champion, previous, rule)
     pairs = list(zip(champion, previous, strict=False))
     shares = [number / 20 for number in range(1, 20)]
     owned, best = [1.0] * len(shares), 0.0
@@ -88,8 +88,8 @@ def test_e_value_is_the_mean_capital_over_all_bets(
         ]
         if number >= 2:
             best = max(best, sum(owned) / len(owned))
-    assert found.pairs == len(pairs)
-    assert found.e_value == pytest.approx(best if len(pairs) >= 2 else 1.0, rel=1e-6)
+    assert evidence.pairs == len(pairs)
+    assert evidence.e_value == pytest.approx(best if len(pairs) >= 2 else 1.0, rel=1e-6)
 
 
 def test_thousands_of_rewards_do_not_overflow() -> None:
