@@ -44,4 +44,9 @@ class RetryPolicy:
             before_sleep=log_failure,
             reraise=True,
         )
-        return await retrying(action)
+
+        async def attempt() -> T:
+            # tenacity awaits coroutine functions only, not every callable that returns an awaitable
+            return await action()
+
+        return await retrying(attempt)
