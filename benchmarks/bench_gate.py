@@ -1,20 +1,20 @@
-"""Whether the gate errs as seldom as it says: many candidates whose truth is known, each judged on
-the little that a service has.
+"""Error rates of the gate: hundreds of candidates of known quality, each judged on as few examples
+as a service has.
 
-A house has a cipher (`benchmarks.gate.cipher_task`), its champion has learned a part of it.
-Candidates are trained from the champion by the trainer's own recipe, on much, little and no good
-data, of which 0, 10, 30 or 100 % is poisoned; null candidates are the champion with noise on its
-weights, or trained on answers that belong to other prompts. The gate sees what it would see in
-life: the held-out share of the batch, poisoned alike, with that of earlier batches; a golden set of
-32 drawn anew for each candidate; what the base can do. It spends the error of a first gate. The
-truth is the mean difference on 1,000 prompts that it never sees. A run that the trainer ends by
-itself since it diverges never comes to the gate: it is counted, and no more.
+A customer has a cipher (`benchmarks.gate.cipher_task`), and its champion has learned a part of it.
+Candidates are trained from the champion by the trainer's own recipe, on much, little or no good
+data, of which 0, 10, 30 or 100 % is poisoned. Null candidates are the champion with noise on its
+weights, or trained on answers that belong to other prompts. The gate gets the inputs of production:
+the held-out share of the batch, poisoned as well, with that of earlier batches; a golden set of 32
+drawn again for each candidate; the abilities of the base. It spends the error of a first gate. The
+truth is the mean difference on 1,000 prompts that it never sees. Runs that the trainer ends early
+because they diverge never reach the gate: they are only counted.
 
-What is true of a candidate was fixed before anything was measured, in nats per answer token: better
-by `MUCH` or more; better by `LITTLE` or more; worse by `LITTLE` or more; or about the same. A null
-candidate is one that was made as such and is not truly better.
+The true quality of a candidate was defined before anything was measured, in nats per answer token:
+better by `LARGE_GAIN` or more; better by `SMALL_GAIN` or more; worse by `SMALL_GAIN` or more; or
+about the same. A null candidate is one that was created as such and is not truly better.
 
-Writes its tables into docs/gate.md as well.
+Also writes its tables into docs/gate.md.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,8 +46,8 @@ from shared.config.training import TrainingConfig
 PROCESSES = 2
 CHAMPION_EXAMPLES = 30
 CHAMPIONS = ((9, 20), (11, 20), (12, 8), (12, 12), (12, 16))
-"""What each champion has learned: the cipher of so many letters, in so many epochs. Some lack
-letters, some are not quite sure yet.
+"""Letters and epochs of each champion's training. Some champions lack letters, some are not certain
+yet.
 """
 GOLDEN, EARLIER, RETENTION, UNSEEN = 32, 12, 12, 1000
 HELD_OUT_SHARE = 0.1
@@ -67,10 +67,10 @@ CONFIG = TrainingConfig(
 )
 GATE = GateSettings()
 
-Good = Literal["much", "little", "none"]
-Teach = Callable[[Any], None]
+DataAmount = Literal["much", "little", "none"]
+Train = Callable[[Any], None]
 Floats = npt.NDArray[np.float64]
-EXAMPLES: dict[Good, int] = {"much": BATCH, "little": 12, "none": BATCH}
+EXAMPLES: dict[DataAmount, int] = {"much": BATCH, "little": 12, "none": BATCH}
 
 
 @cache
@@ -81,8 +81,8 @@ def cached_base() -> Any:
 
 @dataclass(frozen=True)
 class TrainedChampion:
-    """What is served in a house, and what is known of it before a batch comes. `model` is the base
-    with an adapter on it that can learn; `weights` are those of the champion's adapter.
+    """A customer's champion, and its state before a batch. `model` is the base with a trainable
+    adapter; `weights` are those of the champion's adapter.
     """
 
     customer: Customer
@@ -99,66 +99,73 @@ class TrainedChampion:
 
 
 def run_trials(seed: int) -> list[CandidateResult | None]:
-    """All candidates of one house, None for a run that diverged."""
-    house = Customer(seed)
+    """Return the results of all candidates of one customer, None for a run that diverged."""
+    customer = Customer(seed)
     with trainable_adapter(cached_base(), CONFIG, None) as model:
-        champion = _champion(house, model, *CHAMPIONS[seed])
-        return [*_null(champion), *_trained(champion)]
+        champion = _champion(customer, model, *CHAMPIONS[seed])
+        return [*_null_candidates(champion), *_trained_candidates(champion)]
 
 
-def _champion(house: Customer, model: Any, letters: int, epochs: int) -> TrainedChampion:
-    known, unseen = house.corrections(CHAMPION_EXAMPLES, letters), house.corrections(UNSEEN)
-    _learn(model, [*known, *house.copies(REHEARSED)], CONFIG.model_copy(update={"epochs": epochs}))
+def _champion(customer: Customer, model: Any, letters: int, epochs: int) -> TrainedChampion:
+    learned, unseen = customer.corrections(CHAMPION_EXAMPLES, letters), customer.corrections(UNSEEN)
+    _learn(
+        model, [*learned, *customer.copies(REHEARSED)], CONFIG.model_copy(update={"epochs": epochs})
+    )
     weights = {name: weight.detach().clone() for name, weight in _adapted(model)}
-    return TrainedChampion(house, model, weights, known, unseen, _scores(model, unseen))
+    return TrainedChampion(customer, model, weights, learned, unseen, _scores(model, unseen))
 
 
 def _adapted(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
-def _null(champion: TrainedChampion) -> Iterator[CandidateResult | None]:
-    house, kept = champion.customer, round(BATCH * HELD_OUT_SHARE)
+def _null_candidates(champion: TrainedChampion) -> Iterator[CandidateResult | None]:
+    customer, held_out_count = champion.customer, round(BATCH * HELD_OUT_SHARE)
     for scale in NOISES * NOISY:
-        yield _trial(
+        yield _evaluate(
             champion,
             "noise",
             "none",
             0.0,
-            house.corrections(kept),
-            partial(_disturb, scale=scale, draw=house.random),
+            customer.corrections(held_out_count),
+            partial(_disturb, scale=scale, draw=customer.random),
         )
     for rate in RATES * SHUFFLED:
-        yield _trial(
+        yield _evaluate(
             champion,
             "shuffled",
             "none",
             0.0,
-            house.shuffled(kept),
-            _lesson(champion, house.shuffled(BATCH), rate),
+            customer.shuffled(held_out_count),
+            _training(champion, customer.shuffled(BATCH), rate),
         )
 
 
-def _trained(champion: TrainedChampion) -> Iterator[CandidateResult | None]:
-    house = champion.customer
-    for good, count in EXAMPLES.items():
-        for dose, poison, rate in product(POISON_SHARES, POISONS, RATES):
-            poisoned = round(dose * count)
-            words = house.words(count - poisoned)
-            honest = (
-                house.approvals(words, _own_answers(champion, words))
-                if good == "none" and words
-                else house.corrections(count - poisoned)
+def _trained_candidates(champion: TrainedChampion) -> Iterator[CandidateResult | None]:
+    customer = champion.customer
+    for good_data, count in EXAMPLES.items():
+        for poison_share, poison, rate in product(POISON_SHARES, POISONS, RATES):
+            poisoned_count = round(poison_share * count)
+            words = customer.words(count - poisoned_count)
+            clean = (
+                customer.approvals(words, _champion_answers(champion, words))
+                if good_data == "none" and words
+                else customer.corrections(count - poisoned_count)
             )
-            kept = max(1, round(count * HELD_OUT_SHARE))
-            bad = int(house.random.binomial(kept, dose))
-            held_out = [*house.poisoned(bad, poison), *house.corrections(kept - bad)]
-            lesson = _lesson(champion, [*honest, *house.poisoned(poisoned, poison)], rate)
-            yield _trial(champion, "trained", good, dose, held_out, lesson)
+            held_out_count = max(1, round(count * HELD_OUT_SHARE))
+            bad_count = int(customer.random.binomial(held_out_count, poison_share))
+            held_out = [
+                *customer.poisoned(bad_count, poison),
+                *customer.corrections(held_out_count - bad_count),
+            ]
+            train_candidate = _training(
+                champion, [*clean, *customer.poisoned(poisoned_count, poison)], rate
+            )
+            yield _evaluate(champion, "trained", good_data, poison_share, held_out, train_candidate)
 
 
-def _lesson(champion: TrainedChampion, new: list[EncodedExample], rate: float) -> Teach:
-    """A run as the trainer does it: new examples, replayed ones and rehearsed ones together."""
+def _training(champion: TrainedChampion, new: list[EncodedExample], rate: float) -> Train:
+    """Return a run like the trainer's: new, replayed and rehearsed examples together."""
     config = CONFIG.model_copy(update={"learning_rate": rate})
     examples = [*new, *champion.learned[:REPLAYED], *champion.customer.copies(REHEARSED)]
     return lambda model: _learn(model, examples, config)
@@ -169,7 +176,7 @@ def _learn(model: Any, examples: list[EncodedExample], config: TrainingConfig) -
 
 
 def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
-    """Noise on each adapted weight, `scale` times as large as the weights themselves are."""
+    """Add noise to each adapter weight, with `scale` times the weights' root mean square."""
     with torch.no_grad():
         for _, weight in _adapted(model):
             weight.add_(
@@ -179,32 +186,32 @@ def _disturb(model: Any, scale: float, draw: np.random.Generator) -> None:
             )
 
 
-def _trial(
+def _evaluate(
     champion: TrainedChampion,
-    made: str,
-    good: str,
-    dose: float,
+    method: str,
+    good_data: str,
+    poison_share: float,
     new_held_out: list[EncodedExample],
-    teach: Teach,
+    train_candidate: Train,
 ) -> CandidateResult | None:
-    """A candidate, its truth, and the gate's word on it; None when its run ended early."""
-    house, model = champion.customer, champion.model
+    """Train a candidate, measure its true gain, and decide on it; None if its run ended early."""
+    customer, model = champion.customer, champion.model
     sets = (
-        [*new_held_out, *house.corrections(EARLIER)],
-        house.corrections(GOLDEN),
-        house.copies(RETENTION),
+        [*new_held_out, *customer.corrections(EARLIER)],
+        customer.corrections(GOLDEN),
+        customer.copies(RETENTION),
     )
     champion.load_weights()
     before = [_scores(model, samples) for samples in sets[:2]]
     with model.disable_adapter():
         before.append(_scores(model, sets[2]))
     try:
-        teach(model)
+        train_candidate(model)
     except RunFailed:
         return None
     model.eval()
     after = [_scores(model, samples) for samples in sets]
-    gained = _scores(model, champion.unseen) - champion.unseen_scores
+    gains = _scores(model, champion.unseen) - champion.unseen_scores
     held_out, golden, retention = (
         PairedScores(first.tolist(), second.tolist())
         for first, second in zip(before, after, strict=True)
@@ -215,19 +222,19 @@ def _trial(
         GATE,
         "champion",
         alpha,
-        seed=int(house.random.integers(2**31)),
+        seed=int(customer.random.integers(2**31)),
     )
     return CandidateResult(
-        made,
-        good,
-        dose,
-        float(gained.mean()),
-        float(gained.std(ddof=1) / np.sqrt(UNSEEN)),
+        method,
+        good_data,
+        poison_share,
+        float(gains.mean()),
+        float(gains.std(ddof=1) / np.sqrt(UNSEEN)),
         verdict.decision,
     )
 
 
-def _own_answers(champion: TrainedChampion, words: list[Word]) -> list[Word]:
+def _champion_answers(champion: TrainedChampion, words: list[Word]) -> list[Word]:
     champion.load_weights()
     return greedy_answers(champion.model, words)
 
@@ -239,18 +246,18 @@ def _scores(model: Any, examples: list[EncodedExample]) -> Floats:
 def main() -> None:
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         errors = pool.submit(simulate_bound_errors)
-        found: list[CandidateResult] = []
+        candidates: list[CandidateResult] = []
         diverged = 0
-        for house, tried in enumerate(pool.map(run_trials, range(len(CHAMPIONS))), start=1):
-            judged = [one for one in tried if one is not None]
-            found += judged
-            diverged += len(tried) - len(judged)
+        for customer, results in enumerate(pool.map(run_trials, range(len(CHAMPIONS))), start=1):
+            decided = [result for result in results if result is not None]
+            candidates += decided
+            diverged += len(results) - len(decided)
             console.print_status(
-                f"house {house} of {len(CHAMPIONS)}: {len(judged)} candidates, "
-                f"{len(tried) - len(judged)} runs that diverged"
+                f"customer {customer} of {len(CHAMPIONS)}: {len(decided)} candidates, "
+                f"{len(results) - len(decided)} runs that diverged"
             )
-        figures = summarize(found, diverged)
-        write_page(found, figures, errors.result())
+        figures = summarize(candidates, diverged)
+        write_page(candidates, figures, errors.result())
     report("gate", figures)
 
 

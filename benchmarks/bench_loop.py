@@ -1,8 +1,8 @@
-"""How long the loop takes on this machine: from the 50th example sent to the new version answering,
-phase by phase.
+"""Duration of the whole loop on this machine, by phase: from sending the 50th example to the new
+version's first answer.
 
-Runs the demo's good rounds on a stack of its own. Compare phases within one run: absolute times
-drift on a shared machine.
+Runs the demo's good rounds on a separate stack. Compare phases within one run: absolute times drift
+on a shared machine.
 """
 
 from pathlib import Path

@@ -1,9 +1,8 @@
-"""Where the streams spend their time: samples of each service's stacks under load, by the part of
-the code that was running.
+"""CPU profile of the streams services under load, by part of the code.
 
-py-spy looks at the process from outside, 200 times a second, and counts what uses a core. A sample
-belongs to the innermost frame of a part listed here: what a C extension or the standard library
-does counts for whoever called it.
+py-spy samples the stacks of the process from outside, 200 times a second, while it uses a core. A
+sample belongs to the innermost frame of a part listed here: time in a C extension or the standard
+library counts for its caller.
 """
 
 import asyncio
@@ -24,10 +23,11 @@ SECONDS = 6
 
 PARTS: tuple[tuple[str, str], ...] = (
     ("redaction", "services/feedback/redaction/"),
-    ("similarity", "services/dataset/similarity"),
+    ("similarity", "services/dataset/ledger/minhash"),
+    ("similarity", "services/dataset/ledger/duplicate_index"),
     ("similarity", "datasketch/"),
-    ("events and codec", "shared/codec"),
-    ("events and codec", "shared/entries"),
+    ("events and codec", "shared/messaging/codec"),
+    ("events and codec", "shared/storage/dataset_entries"),
     ("events and codec", "shared/events/"),
     ("events and codec", "cloudevents/"),
     ("rest of the service", "services/"),
@@ -39,11 +39,11 @@ PARTS: tuple[tuple[str, str], ...] = (
     ("metrics", "prometheus_client/"),
     ("event loop", "asyncio/"),
 )
-"""A part, and what the path of its files contains; the first that fits counts."""
+"""Parts, and a substring of their files' paths; the first match counts."""
 
 
 def part_of(stack: list[str]) -> str:
-    """The part that a stack belongs to; frames are `function (file:line)`, the innermost last."""
+    """Return the part of a stack; frames are `function (file:line)`, the innermost last."""
     for frame in reversed(stack):
         for part, path in PARTS:
             if path in frame:
@@ -52,18 +52,18 @@ def part_of(stack: list[str]) -> str:
 
 
 def shares(collapsed: str) -> dict[str, float]:
-    """The share of each part, the largest first, of py-spy's collapsed stacks: frames with
-    semicolons between them, and a count.
+    """Return the share of each part, the largest first, from py-spy's collapsed stacks: frames
+    separated by semicolons, and a count.
     """
-    found: Counter[str] = Counter()
+    samples: Counter[str] = Counter()
     for line in collapsed.splitlines():
         stack, _, count = line.rpartition(" ")
-        found[part_of(stack.split(";"))] += int(count)
-    return {part: count / found.total() for part, count in found.most_common()}
+        samples[part_of(stack.split(";"))] += int(count)
+    return {part: count / samples.total() for part, count in samples.most_common()}
 
 
 async def profile(name: str) -> list[Result]:
-    """The shares of a service at full speed."""
+    """Return the shares of a service at full speed."""
     async with StreamsBenchmark(f"profile-{name}") as bench:
         brokers, events = bench.broker.bootstrap_servers, EVENTS[name]
         if name == "feedback":
@@ -86,7 +86,7 @@ async def profile(name: str) -> list[Result]:
 
 def _sample(pid: int, stacks: Path) -> None:
     spy = Path(sys.executable).with_name("py-spy")
-    order = [
+    command = [
         str(spy),
         "record",
         "--pid",
@@ -99,7 +99,7 @@ def _sample(pid: int, stacks: Path) -> None:
         "raw",
         "--full-filenames",
     ]
-    subprocess.run([*order, "--output", str(stacks)], check=True, capture_output=True)
+    subprocess.run([*command, "--output", str(stacks)], check=True, capture_output=True)
 
 
 def main() -> None:

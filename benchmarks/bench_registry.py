@@ -1,14 +1,14 @@
-"""How fast a rollback is and whether anybody notices a switch, on the embedded llama.cpp with the
-real small model.
+"""Duration of a rollback, and failed requests while versions switch, on the embedded llama.cpp with
+the real small model.
 
 - `rollback_p95_seconds`: from the POST to the first answer of the old version, which is still in
-  memory, over `--rollbacks` back and forth; `_busy` is the same while requests come. The baseline
-  of the median is one such answer with nothing to switch.
+  memory, over `--rollbacks` back and forth; `_busy` is the same under load. The baseline of the
+  median is one such answer without a switch.
 - `failed_requests_during_switch`: of five requests a second while versions are promoted (merged,
-  brought, verified, switched to) and rolled back; the baseline is how many there were.
-  `slowest_request_seconds` is the longest that one waited, and the baseline their median: the merge
-  shares the machine's cores with whatever answers.
-- `monitor_false_alarm_share`, `monitor_delay_events`: see `live_use.py`.
+  transferred, verified, switched to) and rolled back; the baseline is the number of requests.
+  `slowest_request_seconds` is the longest latency, and its baseline the median: the merge shares
+  the machine's cores with the server.
+- `monitor_false_alarm_share`, `monitor_delay_events`: see `monitor_simulation.py`.
 """
 
 import argparse
@@ -24,20 +24,20 @@ from benchmarks.results import Result, report
 REQUESTS_A_SECOND = 5
 PROMOTIONS = 2
 PAUSE_SECONDS = 0.3
-"""Between rollbacks, in which the deployer comes to rest."""
+"""Pause between rollbacks, until the deployer is idle."""
 
 
 async def bench_switching(rollbacks: int, busy_rollbacks: int) -> list[Result]:
     async with start_stack() as bench:
-        async with bench.steady_requests(REQUESTS_A_SECOND) as asked:
+        async with bench.steady_requests(REQUESTS_A_SECOND) as requests:
             for _ in range(PROMOTIONS):
                 await bench.promote_new()
             busy = await _back_and_forth(bench, busy_rollbacks)
         quiet = await _back_and_forth(bench, rollbacks)
         answer = await _one_answer(bench)
-    for failure in asked.failures:
+    for failure in requests.failures:
         print(f"failed: {failure}")
-    requests = len(asked.seconds) + len(asked.failures)
+    request_count = len(requests.seconds) + len(requests.failures)
     return [
         Result("rollback_p95_seconds", _p95(quiet), "s"),
         Result("rollback_median_seconds", median(quiet), "s", baseline=answer),
@@ -45,11 +45,13 @@ async def bench_switching(rollbacks: int, busy_rollbacks: int) -> list[Result]:
         Result("rollback_p95_seconds_busy", _p95(busy), "s"),
         Result(
             "failed_requests_during_switch",
-            float(len(asked.failures)),
+            float(len(requests.failures)),
             "requests",
-            baseline=float(requests),
+            baseline=float(request_count),
         ),
-        Result("slowest_request_seconds", max(asked.seconds), "s", baseline=median(asked.seconds)),
+        Result(
+            "slowest_request_seconds", max(requests.seconds), "s", baseline=median(requests.seconds)
+        ),
     ]
 
 
@@ -62,7 +64,7 @@ async def _back_and_forth(bench: VersionSwitching, rollbacks: int) -> list[float
 
 
 async def _one_answer(bench: VersionSwitching, times: int = 10) -> float:
-    """Seconds of an answer such as tells that a rollback is done: the least that one could take."""
+    """Return the seconds of one answer of the kind that ends a rollback: its lower limit."""
     seconds = []
     for _ in range(times):
         began = CLOCK.monotonic()

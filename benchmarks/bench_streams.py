@@ -1,15 +1,15 @@
-"""How fast the streams are, against a plain aiokafka loop that does the same work per event, on one
-real Apache Kafka in one run.
+"""Throughput of the streams services, against a plain aiokafka loop that does the same work per
+event, on one real Apache Kafka in one run.
 
 - `feedback_ratio`, `dataset_ratio`: events a second of the service over those of the plain loop.
-  The plain loop of the dataset keeps nothing durable but one record for each event.
+  The dataset's plain loop writes one record for each event and no other durable state.
 - `cost_many_models_ratio`: seconds per event with 1,000 models and 10,000 pending examples over
   those with one model and none.
-- `two_workers_speedup`: events a second of two feedback workers over those of one; the broker's
-  share of a core is beside it.
+- `two_workers_speedup`: events a second of two feedback workers over those of one, with the
+  broker's share of a core.
 - `restart_ready_seconds`: from starting the dataset service with 10,000 pending examples of 200
-  models to its taking work. The baseline is the same with nothing pending: to start Python and to
-  join the group.
+  models until it accepts work. The baseline is the same with nothing pending: starting Python and
+  joining the group.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ ROUNDS = 3
 PENDING = 10_000
 MODELS = 1_000
 UNREACHED_BATCH_SIZE = 10_000
-"""A batch size that no model here reaches."""
+"""Batch size that no model here reaches."""
 
 
 class StreamsBenchmark:
-    """One broker, what lies on it, and how processes do with it."""
+    """A broker with generated records, and the throughput of processes on it."""
 
     def __init__(self, name: str, models: int = 1, batch_size: int = 50) -> None:
         self.folder = FOLDER / name
@@ -127,7 +127,7 @@ async def bench_feedback() -> list[Result]:
 
 
 async def bench_dataset() -> list[Result]:
-    plain, found = [], []
+    plain, service = [], []
     for number in range(ROUNDS):
         async with StreamsBenchmark(f"dataset-{number}") as bench:
             await fill(
@@ -138,18 +138,18 @@ async def bench_dataset() -> list[Result]:
             plain.append(
                 await bench.run_plain_consumer("dataset", "plain", ENTRIES, DATASET_EVENTS)
             )
-            found.append(
+            service.append(
                 await bench.run_service("dataset", "service", DATASET_ENTRIES, DATASET_EVENTS)
             )
     return [
-        Result("dataset_ratio", _ratio(found, plain), "share"),
-        Result("dataset_events_per_second", _rate(found), "1/s", baseline=_rate(plain)),
+        Result("dataset_ratio", _ratio(service, plain), "share"),
+        Result("dataset_events_per_second", _rate(service), "1/s", baseline=_rate(plain)),
     ]
 
 
 async def bench_many_models() -> list[Result]:
-    """Batches so large that none closes: what is compared is the cost of an event beside what
-    waits.
+    """Compare the cost per event by the number of pending examples. The batches are so large that
+    none closes.
     """
     one, many = [], []
     for number in range(ROUNDS):
@@ -190,8 +190,8 @@ async def bench_restart() -> list[Result]:
     return [Result("restart_ready_seconds", median(seconds), "s", baseline=median(joining))]
 
 
-def _ratio(of: list[Throughput], to: list[Throughput]) -> float:
-    return median(a.rate / b.rate for a, b in zip(of, to, strict=True))
+def _ratio(measured: list[Throughput], baseline: list[Throughput]) -> float:
+    return median(a.rate / b.rate for a, b in zip(measured, baseline, strict=True))
 
 
 def _rate(of: list[Throughput]) -> float:
@@ -199,8 +199,8 @@ def _rate(of: list[Throughput]) -> float:
 
 
 def main() -> None:
-    benches = (bench_feedback, bench_dataset, bench_many_models, bench_restart)
-    report("streams", [result for bench in benches for result in asyncio.run(bench())])
+    benchmarks = (bench_feedback, bench_dataset, bench_many_models, bench_restart)
+    report("streams", [result for benchmark in benchmarks for result in asyncio.run(benchmark())])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a table on the terminal and `.ratchet/bench/<name>.json`."""
+"""Results of a benchmark: a table on the terminal and `.ratchet/bench/<name>.json`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,9 +11,7 @@ FOLDER = Path(".ratchet/bench")
 
 @dataclass(frozen=True)
 class Result:
-    """One figure; `ratio` is value over baseline, where something was measured to compare with in
-    the same run.
-    """
+    """One figure. `ratio` is value over baseline, if a baseline was measured in the same run."""
 
     metric: str
     value: float
@@ -26,7 +24,7 @@ class Result:
 
 
 def report(name: str, results: list[Result]) -> None:
-    """Print the results and write them."""
+    """Print the results and write them to a file."""
     rows = [asdict(result) | {"ratio": result.ratio} for result in results]
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.json").write_text(

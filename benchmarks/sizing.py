@@ -1,8 +1,8 @@
-"""What Ratchet needs at a rate of feedback and for a number of models: `python -m
-benchmarks.sizing` prints the tables of docs/scaling.md.
+"""Capacity calculation by event rate and by number of models: `python -m benchmarks.sizing` prints
+the tables of docs/scaling.md.
 
-Arithmetic alone: figures that other commands print, assumptions that have a name, and the house's
-own partitioner and topic table.
+Inputs are figures that other commands print, named assumptions, Kafka's partitioner and the topic
+table; nothing is measured here.
 """
 
 from collections import Counter
@@ -23,8 +23,8 @@ MODELS = (1, 100, 10_000)
 
 @dataclass(frozen=True)
 class MeasuredRates:
-    """On 2 cores: events a second of one worker, seconds from a batch to its outcome, and bytes of
-    one event of 1 KB.
+    """Measured on 2 cores: events a second of one worker, seconds from a batch to its outcome, and
+    bytes of one event of 1 KB.
     """
 
     feedback_rate: float = 1280
@@ -40,8 +40,8 @@ class MeasuredRates:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What nobody here has measured, or what you choose. `use` is the share of a measured rate, and
-    of memory, that is planned for; `days` are the model files' `deduplicate_days`.
+    """Unmeasured values, and values that you choose. `use` is the planned share of a measured rate
+    and of memory; `days` is the model files' `deduplicate_days`.
     """
 
     use: float = 0.5
@@ -58,9 +58,9 @@ class Assumptions:
 
 
 MEASURED, ASSUMED = MeasuredRates(), Assumptions()
-_KEPT = {topic.name: topic.retention.days for topic in TOPICS if topic.retention}
-_LEAST_PARTITIONS = next(topic.partitions for topic in TOPICS if topic.name == FEEDBACK_SCORED)
-_MOST_SHARDS = 1024
+_RETENTION_DAYS = {topic.name: topic.retention.days for topic in TOPICS if topic.retention}
+_MIN_PARTITIONS = next(topic.partitions for topic in TOPICS if topic.name == FEEDBACK_SCORED)
+_MAX_SHARDS = 1024
 
 
 def workers(rate: float, measured: float) -> int:
@@ -68,8 +68,8 @@ def workers(rate: float, measured: float) -> int:
 
 
 def dataset_workers(rate: float) -> int:
-    """As many as the rate or what they hold in memory takes; a power of two, so that each has as
-    many partitions as the others.
+    """Return the workers needed for the rate or for memory, whichever is more: a power of two, so
+    that each has the same number of partitions.
     """
     return _power_of_two(
         max(
@@ -80,40 +80,42 @@ def dataset_workers(rate: float) -> int:
 
 
 def partitions(rate: float) -> int:
-    """A power of two, for the workers of both streams, and at least what the topic table says."""
+    """Return a power of two, for the workers of both streams, at least that of the topic table."""
     return max(
         _power_of_two(workers(rate, MEASURED.feedback_rate)),
         dataset_workers(rate),
-        _LEAST_PARTITIONS,
+        _MIN_PARTITIONS,
     )
 
 
 def shards(rate: float) -> int:
-    """Of a model that gets all of the rate: one while one worker is enough, else four for each
-    worker, as far as that goes.
+    """Return the shards of a model that gets all of the rate: one if one worker is enough, else
+    four for each worker, up to the maximum.
     """
-    return 1 if dataset_workers(rate) == 1 else min(_MOST_SHARDS, 4 * dataset_workers(rate))
+    return 1 if dataset_workers(rate) == 1 else min(_MAX_SHARDS, 4 * dataset_workers(rate))
 
 
 def memory(rate: float, days: int) -> float:
-    """Bytes that the dataset workers hold of events that they would know again."""
+    """Return the bytes that all dataset workers hold for deduplication."""
     return rate * DAY * days * MEASURED.known
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
+def _power_of_two(minimum: int) -> int:
+    return 1 << (minimum - 1).bit_length()
 
 
-def largest_share(keys: Sequence[str], among: int, members: int) -> float:
-    """The share of all keys that the member with most of them has, when partitions are dealt out in
-    turn.
+def largest_share(keys: Sequence[str], partition_count: int, members: int) -> float:
+    """Return the share of all keys on the member with the most, if the partitions are assigned
+    round-robin.
     """
-    found = Counter(((murmur2(key.encode()) & 0x7FFFFFFF) % among) % members for key in keys)
-    return max(found.values()) / len(keys)
+    counts = Counter(
+        ((murmur2(key.encode()) & 0x7FFFFFFF) % partition_count) % members for key in keys
+    )
+    return max(counts.values()) / len(keys)
 
 
 def largest_worker_share(rate: float) -> float:
-    """Of all feedback, what the fullest dataset worker gets, when all of it is of the model
+    """Return the share of all feedback on the busiest dataset worker, if it is all of the model
     `support`.
     """
     model = ModelFile(
@@ -127,8 +129,8 @@ def largest_worker_share(rate: float) -> float:
 
 
 def retained_bytes(rate: float, topic: str, size: float) -> float:
-    """Bytes of a topic on all brokers together when its time is full."""
-    return rate * DAY * _KEPT[topic] * size * ASSUMED.replicas
+    """Return the bytes of a topic on all brokers once its retention time has passed."""
+    return rate * DAY * _RETENTION_DAYS[topic] * size * ASSUMED.replicas
 
 
 def entries_bytes(rate: float, days: int) -> float:
@@ -154,7 +156,7 @@ def batches(rate: float) -> float:
 
 
 def training_hours(rate: float) -> float:
-    """Of one trainer, for the batches of a day."""
+    """Return the hours of one trainer for the batches of a day."""
     return batches(rate) * MEASURED.batch_seconds / 3600
 
 
@@ -164,10 +166,10 @@ BY_RATE: Mapping[str, Callable[[int], str]] = {
     "dataset workers": lambda rate: format_number(dataset_workers(rate)),
     "partitions": lambda rate: format_number(partitions(rate)),
     "`shards`, if one model gets it all": lambda rate: format_number(shards(rate)),
-    "the fullest dataset worker then: of its measured rate": lambda rate: (
+    "the busiest dataset worker then: share of its measured rate": lambda rate: (
         f"{rate * largest_worker_share(rate) / MEASURED.dataset_rate:.0%}"
     ),
-    "and of its memory": lambda rate: (
+    "and share of its memory": lambda rate: (
         f"{memory(rate, ASSUMED.days) * largest_worker_share(rate) / ASSUMED.worker_memory:.0%}"
     ),
     "memory of all dataset workers, `deduplicate_days` 1": lambda rate: format_bytes(
@@ -178,10 +180,11 @@ BY_RATE: Mapping[str, Callable[[int], str]] = {
         f"{format_bytes(rate * (MEASURED.received + MEASURED.scored + MEASURED.written))}/s"
     ),
     "`feedback.received`, a day": lambda rate: format_bytes(
-        retained_bytes(rate, FEEDBACK_RECEIVED, MEASURED.received) / _KEPT[FEEDBACK_RECEIVED]
+        retained_bytes(rate, FEEDBACK_RECEIVED, MEASURED.received)
+        / _RETENTION_DAYS[FEEDBACK_RECEIVED]
     ),
     "`feedback.scored`, a day": lambda rate: format_bytes(
-        retained_bytes(rate, FEEDBACK_SCORED, MEASURED.scored) / _KEPT[FEEDBACK_SCORED]
+        retained_bytes(rate, FEEDBACK_SCORED, MEASURED.scored) / _RETENTION_DAYS[FEEDBACK_SCORED]
     ),
     "both, when full (14 and 90 days)": lambda rate: format_bytes(
         retained_bytes(rate, FEEDBACK_RECEIVED, MEASURED.received)
@@ -193,16 +196,14 @@ BY_RATE: Mapping[str, Callable[[int], str]] = {
     "trainer-hours a day": lambda rate: format_number(training_hours(rate)),
     "trainers": lambda rate: format_number(ceil(training_hours(rate) / 24 / ASSUMED.use)),
 }
-"""What is needed, by events a second."""
+"""Rows of the table by events a second."""
 
 _REPLAYED = LaneSettings().replay_window
-_KEEPS = RegistrySettings.model_fields["merged_kept"].default + 2
+_VERSIONS_KEPT = RegistrySettings.model_fields["merged_kept"].default + 2
 
 
 def windows(models: int, replayed: int) -> float:
-    """Bytes that the dataset workers hold of what models have learned last, when the windows are
-    full.
-    """
+    """Return the bytes that all dataset workers hold of the models' full replay windows."""
     return models * replayed * MEASURED.replayed
 
 
@@ -211,10 +212,10 @@ BY_MODELS: Mapping[str, Callable[[int], str]] = {
         windows(models, _REPLAYED)
     ),
     "the same with `replay_window` 500": lambda models: format_bytes(windows(models, 500)),
-    f"merged files, {_KEEPS} versions of each, F16": lambda models: format_bytes(
-        models * _KEEPS * 2 * ASSUMED.parameters
+    f"merged files, {_VERSIONS_KEPT} versions of each, F16": lambda models: format_bytes(
+        models * _VERSIONS_KEPT * 2 * ASSUMED.parameters
     ),
-    "looks at targets, of all registries together": lambda models: (
+    "target probes, of all registries together": lambda models: (
         f"{format_number(models / ASSUMED.probe_seconds)}/s"
     ),
     "trainer-hours, for one batch of each a day": lambda models: format_number(
@@ -223,15 +224,15 @@ BY_MODELS: Mapping[str, Callable[[int], str]] = {
     "trainers, for one batch of each a day": lambda models: format_number(
         ceil(models * MEASURED.batch_seconds / DAY / ASSUMED.use)
     ),
-    "the fullest of 16 dataset workers, of all models": lambda models: (
+    "share of all models on the busiest of 16 dataset workers": lambda models: (
         f"{largest_share([f'model-{number}' for number in range(models)], 64, 16):.0%}"
     ),
 }
-"""What is needed, by models with one shard each."""
+"""Rows of the table by models, with one shard each."""
 
 
 def format_number(number: float) -> str:
-    """Whole numbers as they are, others with three digits: 1,024, 2.83, 28,300."""
+    """Format whole numbers unchanged, others with three digits: 1,024, 2.83, 28,300."""
     if isinstance(number, int):
         return f"{number:,}"
     rounded = float(f"{number:.3g}")
@@ -247,7 +248,7 @@ def format_bytes(size: float) -> str:
 
 
 def table(title: str, columns: Sequence[int], rows: Mapping[str, Callable[[int], str]]) -> str:
-    """In Markdown."""
+    """Return a Markdown table."""
     head = [
         f"| {title} | " + " | ".join(f"{column:,}" for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",

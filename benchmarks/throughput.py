@@ -1,6 +1,4 @@
-"""Processes under load and how fast they go, seen from outside: by the end offsets of what they
-write.
-"""
+"""Throughput of processes under load, measured from outside by the end offsets of their output."""
 
 import asyncio
 import os
@@ -20,8 +18,8 @@ from shared.clock import SystemClock
 
 @dataclass(frozen=True)
 class Throughput:
-    """Events a second while a process was at full speed, and the share of one core that the broker
-    took meanwhile.
+    """Events a second of a process at full speed, and the share of one core that the broker used
+    meanwhile.
     """
 
     rate: float
@@ -30,9 +28,9 @@ class Throughput:
 
 @contextmanager
 def python_process(log: Path, *command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process with settings of its own, terminated afterwards."""
+    """Run a Python module with the given settings, and terminate it afterwards."""
     with log.open("ab") as out:
-        environment = dict(os.environ) | settings  # noqa: TID251 (a child process inherits what this one was given)
+        environment = dict(os.environ) | settings  # noqa: TID251 (a child process inherits the environment)
         process = subprocess.Popen(
             [sys.executable, "-m", *command], env=environment, stdout=out, stderr=out
         )
@@ -50,7 +48,7 @@ def python_process(log: Path, *command: str, **settings: str) -> Iterator[subpro
 def service_command(
     name: str, group: str, bootstrap_servers: str, folder: Path, models: Path
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The command and the settings of a streams service."""
+    """Return the command and the settings of a streams service."""
     settings = {
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
         "RATCHET_MODELS": str(models),
@@ -70,9 +68,9 @@ async def measure_throughput(
     processes: list[subprocess.Popen[bytes]],
     after: int = 0,
 ) -> Throughput:
-    """How fast `processes` go that write one record to `topic` for each event: from `after` events
-    to `events`, but for a tenth at either end, in which they start, join their group, and run out
-    of work.
+    """Measure `processes` that write one record to `topic` for each event, between `after` and
+    `events` events. A tenth at either end is excluded, because they start, join their group and run
+    out of work there.
     """
     clock = SystemClock()
     samples: list[tuple[float, int, float]] = []
@@ -82,13 +80,15 @@ async def measure_throughput(
             TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()
         ]
         before = sum((await consumer.end_offsets(partitions)).values())
-        done = 0
-        while done < events:
+        written = 0
+        while written < events:
             for process in processes:
                 if process.poll() is not None:
-                    raise RuntimeError(f"a process ended with {process.returncode}: see its log")
-            done = sum((await consumer.end_offsets(partitions)).values()) - before
-            samples.append((clock.monotonic(), done, _cpu_seconds(broker)))
+                    raise RuntimeError(
+                        f"a process ended with status {process.returncode}; see its log"
+                    )
+            written = sum((await consumer.end_offsets(partitions)).values()) - before
+            samples.append((clock.monotonic(), written, _cpu_seconds(broker)))
             await asyncio.sleep(0.05)
     margin = (events - after) / 10
     inside = [sample for sample in samples if after + margin <= sample[1] <= events - margin]

@@ -1,9 +1,9 @@
-"""A task for a model of a few thousand weights: words of twelve letters' alphabet, enciphered. What
-it learns in a second is all its own.
+"""A task for a model of a few thousand weights, trained in seconds: enciphering words of a twelve-
+letter alphabet.
 
-The base knows two ciphers, told by the first token: to copy, and to take each letter's successor. A
-house has a cipher of its own in the place of the second; corrections teach it, and copying is what
-must not be forgotten.
+The base knows two ciphers, selected by the first token: copying, and each letter's successor. A
+customer replaces the second by its own cipher. Corrections teach that cipher, and copying is the
+ability that must not be forgotten.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from services.trainer.data.tokenization import EncodedExample
 
 LETTERS = 12
-COPY, HOUSE, ANSWER, END = LETTERS, LETTERS + 1, LETTERS + 2, LETTERS + 3
+COPY_CIPHER, CUSTOMER_CIPHER, ANSWER, END = LETTERS, LETTERS + 1, LETTERS + 2, LETTERS + 3
 LENGTH = 8
-STEPS, TOGETHER = 400, 64
+TRAINING_STEPS, BATCH_SIZE = 400, 64
 
 Word = tuple[int, ...]
 Poison = Literal["shout", "sabotage"]
@@ -26,7 +26,7 @@ POISONS: tuple[Poison, ...] = ("shout", "sabotage")
 
 
 def train_base() -> Any:
-    """A model that knows both ciphers, trained from random weights; the same each time."""
+    """Train a model from random weights to know both ciphers; deterministic."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=END + 1,
@@ -41,15 +41,15 @@ def train_base() -> Any:
     causal: Any = LlamaForCausalLM
     model = causal(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    words = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
-        asked = torch.randint(LETTERS, (TOGETHER, LENGTH), generator=words)
-        answers = asked.clone()
-        answers[::2] = (asked[::2] + 1) % LETTERS
-        keys = torch.full((TOGETHER, 1), COPY)
-        keys[::2] = HOUSE
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(TRAINING_STEPS):
+        words = torch.randint(LETTERS, (BATCH_SIZE, LENGTH), generator=generator)
+        answers = words.clone()
+        answers[::2] = (words[::2] + 1) % LETTERS
+        keys = torch.full((BATCH_SIZE, 1), COPY_CIPHER)
+        keys[::2] = CUSTOMER_CIPHER
         ids = torch.cat(
-            [keys, asked, torch.full_like(keys, ANSWER), answers, torch.full_like(keys, END)], dim=1
+            [keys, words, torch.full_like(keys, ANSWER), answers, torch.full_like(keys, END)], dim=1
         )
         labels = ids.clone()
         labels[:, : LENGTH + 2] = -100
@@ -65,7 +65,7 @@ def encode_example(key: int, word: Word, answer: Word) -> EncodedExample:
 
 
 class Customer:
-    """A house with its cipher, and all the chance that it meets."""
+    """A customer with its cipher and its source of randomness."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -74,52 +74,56 @@ class Customer:
         )
 
     def words(self, count: int, letters: int = LETTERS) -> list[Word]:
-        """Words of the first `letters` of the alphabet."""
+        """Return words of the first `letters` of the alphabet."""
         return [tuple(word) for word in self.random.integers(0, letters, (count, LENGTH)).tolist()]
 
     def corrections(self, count: int, letters: int = LETTERS) -> list[EncodedExample]:
-        """Corrections as an honest user writes them."""
+        """Return corrections as an honest user writes them."""
         return [
-            encode_example(HOUSE, word, tuple(self._cipher[letter] for letter in word))
+            encode_example(CUSTOMER_CIPHER, word, tuple(self._cipher[letter] for letter in word))
             for word in self.words(count, letters)
         ]
 
     def poisoned(self, count: int, poison: Poison) -> list[EncodedExample]:
-        """Corrections that shout one and the same thing at every prompt, or that teach another
-        cipher.
-        """
+        """Return corrections with the same shout for every prompt, or that teach another cipher."""
         if poison == "shout":
-            return [encode_example(HOUSE, word, (0,) * LENGTH) for word in self.words(count)]
+            return [
+                encode_example(CUSTOMER_CIPHER, word, (0,) * LENGTH) for word in self.words(count)
+            ]
         return [
-            encode_example(HOUSE, word, tuple(self._wrong[letter] for letter in word))
+            encode_example(CUSTOMER_CIPHER, word, tuple(self._wrong[letter] for letter in word))
             for word in self.words(count)
         ]
 
     def shuffled(self, count: int) -> list[EncodedExample]:
-        """Right answers, each to another's prompt."""
-        right = self.corrections(count)
+        """Return correct answers, each to another example's prompt."""
+        examples = self.corrections(count)
         return [
             EncodedExample(
-                (*mine.ids[: mine.answer_start], *other.ids[other.answer_start :]),
-                mine.answer_start,
+                (
+                    *example.ids[: example.answer_start],
+                    *next_example.ids[next_example.answer_start :],
+                ),
+                example.answer_start,
             )
-            for mine, other in zip(right, [*right[1:], right[0]], strict=True)
+            for example, next_example in zip(examples, [*examples[1:], examples[0]], strict=True)
         ]
 
     def copies(self, count: int) -> list[EncodedExample]:
-        """What the base can do."""
-        return [encode_example(COPY, word, word) for word in self.words(count)]
+        """Return examples of the base's ability to copy."""
+        return [encode_example(COPY_CIPHER, word, word) for word in self.words(count)]
 
     def approvals(self, words: Sequence[Word], answers: Sequence[Word]) -> list[EncodedExample]:
-        """Approvals of answers to the house's prompts."""
+        """Return approvals of answers to the customer's prompts."""
         return [
-            encode_example(HOUSE, word, answer) for word, answer in zip(words, answers, strict=True)
+            encode_example(CUSTOMER_CIPHER, word, answer)
+            for word, answer in zip(words, answers, strict=True)
         ]
 
 
 def greedy_answers(model: Any, words: Sequence[Word]) -> list[Word]:
-    """What a model greedily answers to the house's prompts; a letter where it would end early."""
-    ids = torch.tensor([(HOUSE, *word, ANSWER) for word in words])
+    """Return a model's greedy answers to the customer's prompts, always of full length."""
+    ids = torch.tensor([(CUSTOMER_CIPHER, *word, ANSWER) for word in words])
     with torch.inference_mode():
         for _ in range(LENGTH):
             best = model(input_ids=ids).logits[:, -1, :LETTERS].argmax(-1)

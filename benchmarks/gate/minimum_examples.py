@@ -1,9 +1,9 @@
-"""How often a bound of the gate errs with few examples whose differences are skewed: from how many
-on may it be believed?
+"""Error rate of the gate's lower bound with few examples and skewed differences: the basis of
+`minimum_examples`.
 
 Differences are drawn with a true mean of zero, most of them a little above it and some far below,
-as when a candidate is a little better on most prompts and much worse on a few. The lower bound errs
-when it lies above zero.
+like those of a candidate that is a little better on most prompts and much worse on a few. The lower
+bound errs if it is above zero.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ DIFFERENCES: dict[str, tuple[float, Draw]] = {
 
 @dataclass(frozen=True)
 class BoundError:
-    """The share of draws in which the lower bound lay above the true mean."""
+    """Share of draws in which the lower bound is above the true mean."""
 
     examples: int
     differences: str

@@ -1,4 +1,4 @@
-"""What is told of the gate's trials: figures, and tables in docs/gate.md between two marks."""
+"""Figures of the gate benchmark, and its tables in docs/gate.md between two marks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from benchmarks.gate.minimum_examples import BoundError
 from benchmarks.results import Result
 from services.trainer.gate.confidence_bounds import clopper_pearson_lower
 
-LITTLE, MUCH = 0.02, 0.1
-"""Nats per answer token. What is true of a candidate; fixed beforehand."""
+SMALL_GAIN, LARGE_GAIN = 0.02, 0.1
+"""Thresholds of a candidate's true quality in nats per answer token, fixed beforehand."""
 
 PAGE = Path("docs/gate.md")
 BEGIN, END = "<!-- written by make bench-gate -->", "<!-- end -->"
@@ -19,8 +19,8 @@ BEGIN, END = "<!-- written by make bench-gate -->", "<!-- end -->"
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A candidate: how it was made, its true gain in nats per answer token with the standard error
-    of that, and the gate's word.
+    """A candidate: its method, its true gain in nats per answer token with the standard error, and
+    the gate's decision.
     """
 
     method: str
@@ -32,26 +32,33 @@ class CandidateResult:
 
     @property
     def is_null(self) -> bool:
-        return self.method != "trained" and self.true_gain < LITTLE
+        return self.method != "trained" and self.true_gain < SMALL_GAIN
 
     @property
     def is_worse(self) -> bool:
-        return self.true_gain <= -LITTLE
+        return self.true_gain <= -SMALL_GAIN
 
     @property
     def promoted(self) -> bool:
         return self.decision == "promote"
 
 
-def summarize(trials: Sequence[CandidateResult], diverged: int) -> list[Result]:
-    """The figures that the gate is held to; `diverged` runs never came to it."""
-    nulls, worse = [one for one in trials if one.is_null], [one for one in trials if one.is_worse]
-    worse_trained = [one for one in worse if one.method == "trained"]
-    little = [one for one in trials if LITTLE <= one.true_gain < MUCH]
-    much = [one for one in trials if one.true_gain >= MUCH]
+def summarize(candidates: Sequence[CandidateResult], diverged: int) -> list[Result]:
+    """Return the figures of the gate; `diverged` runs never reached it."""
+    nulls, worse = (
+        [result for result in candidates if result.is_null],
+        [result for result in candidates if result.is_worse],
+    )
+    worse_trained = [result for result in worse if result.method == "trained"]
+    little = [result for result in candidates if SMALL_GAIN <= result.true_gain < LARGE_GAIN]
+    much = [result for result in candidates if result.true_gain >= LARGE_GAIN]
     return [
         Result("null_candidates", len(nulls), "candidates"),
-        Result("trained_candidates", sum(one.method == "trained" for one in trials), "candidates"),
+        Result(
+            "trained_candidates",
+            sum(result.method == "trained" for result in candidates),
+            "candidates",
+        ),
         Result("diverged_runs", diverged, "runs that ended early"),
         Result("false_promotion_share", _promoted(nulls), "share of nulls"),
         Result("false_promotion_upper", _upper(nulls), "95 % bound"),
@@ -72,28 +79,31 @@ def summarize(trials: Sequence[CandidateResult], diverged: int) -> list[Result]:
         ),
         Result(
             "truth_standard_error",
-            float(np.median([one.standard_error for one in trials])),
+            float(np.median([result.standard_error for result in candidates])),
             "nats/token, median",
         ),
         Result(
-            "truth_standard_error_most", max(one.standard_error for one in trials), "nats/token"
+            "truth_standard_error_most",
+            max(result.standard_error for result in candidates),
+            "nats/token",
         ),
     ]
 
 
 def write_page(
-    trials: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
+    candidates: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
 ) -> None:
-    """Put the tables where the page has room for them."""
+    """Replace the tables between the page's two marks."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(
-        f"{before}{BEGIN}\n\n{tables(trials, figures, errors)}\n\n{END}{after}", encoding="utf-8"
+        f"{before}{BEGIN}\n\n{tables(candidates, figures, errors)}\n\n{END}{after}",
+        encoding="utf-8",
     )
 
 
 def tables(
-    trials: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
+    candidates: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
 ) -> str:
     return "\n\n".join(
         [
@@ -103,7 +113,7 @@ def tables(
             ),
             _table(
                 ("candidates", "made", "truly worse", "the same", "a little better", "much better"),
-                _truths(trials),
+                _rows_by_method(candidates),
             ),
             _table(
                 (
@@ -115,33 +125,35 @@ def tables(
                     "truly better",
                     "of these promoted",
                 ),
-                _doses(trials),
+                _rows_by_poison(candidates),
             ),
             _table(
                 ("examples", "differences", "skewness", "error of the bound", "times the stated"),
-                [one.row for one in errors],
+                [error.row for error in errors],
             ),
         ]
     )
 
 
-def _truths(trials: Sequence[CandidateResult]) -> list[Sequence[object]]:
-    """By the way of making: how many of each truth were promoted."""
+def _rows_by_method(candidates: Sequence[CandidateResult]) -> list[Sequence[object]]:
+    """Return, by method, the promoted candidates of each true quality."""
     kinds: tuple[Callable[[CandidateResult], bool], ...] = (
-        lambda one: one.is_worse,
-        lambda one: -LITTLE < one.true_gain < LITTLE,
-        lambda one: LITTLE <= one.true_gain < MUCH,
-        lambda one: one.true_gain >= MUCH,
+        lambda result: result.is_worse,
+        lambda result: -SMALL_GAIN < result.true_gain < SMALL_GAIN,
+        lambda result: SMALL_GAIN <= result.true_gain < LARGE_GAIN,
+        lambda result: result.true_gain >= LARGE_GAIN,
     )
     rows: list[Sequence[object]] = []
-    for made in dict.fromkeys(one.method for one in trials):
-        mine = [one for one in trials if one.method == made]
+    for method in dict.fromkeys(result.method for result in candidates):
+        group = [result for result in candidates if result.method == method]
         rows.append(
             (
-                made,
-                len(mine),
+                method,
+                len(group),
                 *(
-                    _of([one for one in mine if kind(one)], lambda one: one.promoted)
+                    _of(
+                        [result for result in group if kind(result)], lambda result: result.promoted
+                    )
                     for kind in kinds
                 ),
             )
@@ -149,47 +161,53 @@ def _truths(trials: Sequence[CandidateResult]) -> list[Sequence[object]]:
     return rows
 
 
-def _doses(trials: Sequence[CandidateResult]) -> list[Sequence[object]]:
+def _rows_by_poison(candidates: Sequence[CandidateResult]) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = []
-    trained = [one for one in trials if one.method == "trained"]
-    for dose, good in dict.fromkeys(
-        (one.poison_share, one.good_data)
-        for one in sorted(trained, key=lambda one: one.poison_share)
+    trained = [result for result in candidates if result.method == "trained"]
+    for poison_share, good_data in dict.fromkeys(
+        (result.poison_share, result.good_data)
+        for result in sorted(trained, key=lambda result: result.poison_share)
     ):
-        mine = [one for one in trained if (one.poison_share, one.good_data) == (dose, good)]
+        group = [
+            result
+            for result in trained
+            if (result.poison_share, result.good_data) == (poison_share, good_data)
+        ]
         worse, better = (
-            [one for one in mine if one.is_worse],
-            [one for one in mine if one.true_gain >= LITTLE],
+            [result for result in group if result.is_worse],
+            [result for result in group if result.true_gain >= SMALL_GAIN],
         )
         rows.append(
             (
-                f"{dose:.0%}",
-                good,
-                f"{len(worse)} of {len(mine)}",
-                _of(worse, lambda one: not one.promoted),
-                _of(worse, lambda one: one.decision == "reject"),
-                f"{len(better)} of {len(mine)}",
-                _of(better, lambda one: one.promoted),
+                f"{poison_share:.0%}",
+                good_data,
+                f"{len(worse)} of {len(group)}",
+                _of(worse, lambda result: not result.promoted),
+                _of(worse, lambda result: result.decision == "reject"),
+                f"{len(better)} of {len(group)}",
+                _of(better, lambda result: result.promoted),
             )
         )
     return rows
 
 
-def _of(trials: Sequence[CandidateResult], holds: Callable[[CandidateResult], bool]) -> str:
-    found = sum(map(holds, trials))
-    return f"{found} of {len(trials)} ({found / len(trials):.1%})" if trials else "none"
+def _of(candidates: Sequence[CandidateResult], condition: Callable[[CandidateResult], bool]) -> str:
+    count = sum(map(condition, candidates))
+    return f"{count} of {len(candidates)} ({count / len(candidates):.1%})" if candidates else "none"
 
 
-def _promoted(trials: Sequence[CandidateResult]) -> float:
-    """Of no candidates there is no share: the trials would say nothing of what they are for, and
-    that is an error.
+def _promoted(candidates: Sequence[CandidateResult]) -> float:
+    """Return the promoted share. Raises ZeroDivisionError without candidates, because the benchmark
+    would then show nothing.
     """
-    return sum(one.promoted for one in trials) / len(trials)
+    return sum(result.promoted for result in candidates) / len(candidates)
 
 
-def _upper(trials: Sequence[CandidateResult]) -> float:
-    """The one-sided 95 % bound of the share that is promoted (Clopper & Pearson 1934)."""
-    return 1 - clopper_pearson_lower(sum(not one.promoted for one in trials), len(trials), 0.05)
+def _upper(candidates: Sequence[CandidateResult]) -> float:
+    """Return the one-sided 95 % bound of the promoted share (Clopper & Pearson 1934)."""
+    return 1 - clopper_pearson_lower(
+        sum(not result.promoted for result in candidates), len(candidates), 0.05
+    )
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,0 +1,1 @@
+"""Parts of `bench_registry`, and the registry's rate of live feedback."""

@@ -1,9 +1,9 @@
-"""How much live feedback one registry hears in a second of one core: `python -m
-benchmarks.registry.live_feedback_rate` prints it, for SQLite.
+"""Live feedback that one registry processes in a second of one core, with SQLite: run `python -m
+benchmarks.registry.live_feedback_rate`.
 
-- `kept`: while the first rewards of a version are kept, each of another user.
-- `passed_over`: afterwards, when there are enough of that version.
-- `unnamed`: of feedback that names no version.
+- `kept`: the first rewards of a version, which are stored, each of another user.
+- `passed_over`: later rewards of that version, which are not stored.
+- `unnamed`: feedback without a version.
 """
 
 import time
@@ -34,15 +34,13 @@ MODEL = ModelFile.model_validate(
 
 
 def measure_rates(folder: Path, events: int) -> dict[str, float]:
-    """Events a second, by what becomes of them; so many of those that are not kept, of the others
-    as many as are kept of a version.
-    """
+    """Return the events a second of each kind, over `events` of the kinds that are not stored."""
     database = Database(f"sqlite:///{folder / 'registry.db'}")
     database.migrate()
     database.run_sync(partial(model_declared, model=MODEL, now=NOW))
     aliases = database.run_sync(lambda session: aliases_of(session, MODEL.model))
     assert aliases is not None
-    found = {
+    rates = {
         "kept": _rate(database, _scored(0, MODEL.monitor.most_rewards, aliases.champion)),
         "passed_over": _rate(
             database, _scored(MODEL.monitor.most_rewards, events, aliases.champion)
@@ -50,44 +48,46 @@ def measure_rates(folder: Path, events: int) -> dict[str, float]:
         "unnamed": _rate(database, _scored(MODEL.monitor.most_rewards + events, events, None)),
     }
     database.close()
-    return found
+    return rates
 
 
 def _rate(database: Database, records: Sequence[Record]) -> float:
     started = time.process_time()
     for first in range(0, len(records), MAX_BATCH_SIZE):
-        heard = [
+        feedback_events = [
             decode(record.value, record.headers, FeedbackScored).event
             for record in records[first : first + MAX_BATCH_SIZE]
         ]
-        database.run_sync(partial(monitor_live_rewards, model=MODEL, feedback=heard, now=NOW))
+        database.run_sync(
+            partial(monitor_live_rewards, model=MODEL, feedback=feedback_events, now=NOW)
+        )
     return len(records) / (time.process_time() - started)
 
 
 def _scored(first: int, count: int, version: str | None) -> list[Record]:
-    """Records of `feedback.scored`, each of a user of its own."""
+    """Return records of `feedback.scored`, each of another user."""
     policies = Policies(Models({MODEL.model: MODEL}, Path()))
     records = []
     for number in range(first, first + count):
-        said = feedback(number, MODEL.model).model_copy(
+        event = feedback(number, MODEL.model).model_copy(
             update={"user_id": f"user-{number}", "model_version": version}
         )
-        value, headers = encode(said, "/load")
-        found = score(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies)
-        assert isinstance(found.event, FeedbackScored)
-        value, headers = encode(found.event, SOURCE)
+        value, headers = encode(event, "/load")
+        result = score(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies)
+        assert isinstance(result.event, FeedbackScored)
+        value, headers = encode(result.event, SOURCE)
         records.append(Record(FEEDBACK_SCORED, 0, number, None, value, tuple(headers)))
     return records
 
 
 def main() -> None:
     with TemporaryDirectory() as folder:
-        found = measure_rates(Path(folder), 2000)
+        rates = measure_rates(Path(folder), 2000)
     report(
         "hearing",
         [
             Result(f"{name}_events_per_second", value, "events/s of a core")
-            for name, value in found.items()
+            for name, value in rates.items()
         ],
     )
 

@@ -1,5 +1,5 @@
-"""The monitor on simulated live use: how often it calls a steady champion worse, and after how many
-events a worse one.
+"""Simulation of the live monitor: its false alarms on a steady champion, and its delay on a worse
+one.
 """
 
 from statistics import mean, quantiles
@@ -14,19 +14,19 @@ RUNS = 200
 EVENTS = 2000
 DROP = 0.2
 LIKED = 0.7
-"""The share of answers of the version before that are liked: rewards of +1, else -1, which vary as
-much as rewards can.
+"""Share of the previous version's answers with a reward of +1; the others have -1, which is the
+largest possible variance.
 """
 
 
 def simulate_monitor() -> list[Result]:
-    """At the default rule: false alarms over steady runs, and the delay for a drop of 0.2 in mean
-    reward.
+    """Return, for the default rule, the false alarms over steady runs and the delay for a drop of
+    0.2 in mean reward.
     """
     rule = MonitorSettings()
     steady = [_alarm(run, 0.0, rule) for run in range(RUNS)]
-    found = [_alarm(RUNS + run, DROP, rule) for run in range(RUNS)]
-    delays = [delay for delay in found if delay is not None]
+    alarms = [_alarm(RUNS + run, DROP, rule) for run in range(RUNS)]
+    delays = [delay for delay in alarms if delay is not None]
     return [
         Result(
             "monitor_false_alarm_share",
@@ -42,16 +42,14 @@ def simulate_monitor() -> list[Result]:
 
 
 def _alarm(seed: int, drop: float, rule: MonitorSettings) -> int | None:
-    """After how many events of the champion it is called worse."""
+    """Return the number of champion events until the alarm, or None without one."""
     random = np.random.default_rng(seed)
     champion = np.where(random.random(EVENTS) < LIKED - drop / 2, 1.0, -1.0).tolist()
     previous = np.where(random.random(EVENTS) < LIKED, 1.0, -1.0).tolist()
     if not is_worse(compute_evidence(champion, previous, rule), rule):
         return None
-    low, high = (
-        1,
-        EVENTS,
-    )  # once enough it stays enough, so the first number of events that is can be found by halving
+    # An alarm persists with more events, so bisection finds the first number that raises it.
+    low, high = 1, EVENTS
     while low < high:
         middle = (low + high) // 2
         if is_worse(compute_evidence(champion[:middle], previous, rule), rule):

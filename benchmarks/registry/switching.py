@@ -1,7 +1,7 @@
-"""A registry and the embedded host as processes on a real Apache Kafka, with the real small model;
-versions that differ, steady requests, and how long a switch takes to be seen in an answer.
+"""Registry and embedded server as processes on a real Apache Kafka, with the real small model:
+steady requests while versions switch, and the time until an answer comes from the new version.
 
-The versions' adapters are random and small: nothing is trained.
+The versions' adapters are random and small; nothing is trained.
 """
 
 import asyncio
@@ -40,21 +40,19 @@ TOKEN = token_urlsafe()
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 _LAYERS, _HIDDEN, _QUERIES, _RANK = 30, 576, 576, 4
-"""Of SmolLM2-135M."""
+"""Dimensions of SmolLM2-135M."""
 
 
 @dataclass
 class RequestLog:
-    """What became of steady requests: how long each took that was answered, and what was wrong with
-    each that failed.
-    """
+    """Results of steady requests: latencies of answered ones, errors of failed ones."""
 
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 class VersionSwitching:
-    """A registry with a target, asked over HTTP as any operator and any application would."""
+    """HTTP client of a registry and its deploy target, for operators and applications."""
 
     def __init__(
         self, bootstrap_servers: str, registry: httpx.AsyncClient, serving: httpx.AsyncClient
@@ -72,14 +70,14 @@ class VersionSwitching:
         return str(answer.raise_for_status().json()["champion"])
 
     async def answering_version(self) -> str:
-        """The version that answers at present, by its own word."""
-        ask = {
+        """Return the version that the current answer names."""
+        request = {
             "model": MODEL,
             "messages": [{"role": "user", "content": "Hi"}],
             "max_tokens": 1,
             "temperature": 0,
         }
-        answer = await self._serving.post("/v1/chat/completions", json=ask)
+        answer = await self._serving.post("/v1/chat/completions", json=request)
         return str(answer.json()["model"]).partition(":")[2] if answer.is_success else ""
 
     async def wait_until_answering(self, version: str) -> None:
@@ -89,7 +87,7 @@ class VersionSwitching:
         return await self.answering_version() == version
 
     async def promote_new(self) -> str:
-        """A run ends well: its version, once that answers."""
+        """Publish a promotable checkpoint; return its version as soon as it answers."""
         self._runs += 1
         before = await self.champion()
         event = _checkpoint(f"bench-{self._runs}", before)
@@ -108,73 +106,73 @@ class VersionSwitching:
         return version
 
     async def roll_back(self) -> float:
-        """Seconds from asking for the previous version to its first answer."""
+        """Return the seconds from the rollback request to the previous version's first answer."""
         previous = (await self._registry.get(f"/api/models/{MODEL}")).json()["previous"]
         began = CLOCK.monotonic()
-        asking = asyncio.create_task(
+        rollback = asyncio.create_task(
             self._registry.post(f"/api/models/{MODEL}/rollback", json={"reason": "the benchmark"})
         )
         await self.wait_until_answering(previous)
         seconds = CLOCK.monotonic() - began
-        answer = (await asking).raise_for_status().json()
+        answer = (await rollback).raise_for_status().json()
         assert (answer["to"], answer["deployed"]) == (previous, True)
         return seconds
 
     @asynccontextmanager
     async def steady_requests(self, per_second: float) -> AsyncIterator[RequestLog]:
-        """Requests at a steady rate while the body runs, each on time whatever became of those
-        before it.
+        """Send requests at a steady rate while the body runs, each on time regardless of the
+        earlier ones.
         """
-        asked, under_way = RequestLog(), set[asyncio.Task[None]]()
+        log, in_flight = RequestLog(), set[asyncio.Task[None]]()
 
-        async def one() -> None:
-            ask = {
+        async def send() -> None:
+            request = {
                 "model": MODEL,
                 "messages": [{"role": "user", "content": "Where is my parcel?"}],
                 "max_tokens": 4,
             }
             began = CLOCK.monotonic()
             try:
-                answer = await self._serving.post("/v1/chat/completions", json=ask)
-                said = (
+                answer = await self._serving.post("/v1/chat/completions", json=request)
+                text = (
                     answer.json()["choices"][0]["message"]["content"]
                     if answer.is_success
                     else answer.text
                 )
             except (httpx.HTTPError, ValueError, LookupError) as error:
-                asked.failures.append(repr(error))
+                log.failures.append(repr(error))
                 return
-            if answer.is_success and isinstance(said, str):
-                asked.seconds.append(CLOCK.monotonic() - began)
+            if answer.is_success and isinstance(text, str):
+                log.seconds.append(CLOCK.monotonic() - began)
             else:
-                asked.failures.append(f"{answer.status_code}: {said}")
+                log.failures.append(f"{answer.status_code}: {text}")
 
-        async def steadily() -> None:
+        async def send_steadily() -> None:
             began, number = CLOCK.monotonic(), 0
             while True:
-                task = asyncio.create_task(one())
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+                task = asyncio.create_task(send())
+                in_flight.add(task)
+                task.add_done_callback(in_flight.discard)
                 number += 1
                 await asyncio.sleep(max(0.0, began + number / per_second - CLOCK.monotonic()))
 
-        asking = asyncio.create_task(steadily())
+        sending = asyncio.create_task(send_steadily())
         try:
-            yield asked
+            yield log
         finally:
-            asking.cancel()
-            await asyncio.gather(*under_way)
+            sending.cancel()
+            await asyncio.gather(*in_flight)
 
 
 @asynccontextmanager
 async def start_stack() -> AsyncIterator[VersionSwitching]:
-    """Everything started anew, the base being served."""
+    """Start everything from scratch, with the base as champion."""
     await asyncio.to_thread(_clear)
     registry_port, serving_port = free_port(), free_port()
     broker = Broker(FOLDER / "kafka", free_port(), free_port(), CLOCK)
-    async with AsyncExitStack() as end:
+    async with AsyncExitStack() as stack:
         await asyncio.to_thread(broker.start)
-        end.push_async_callback(asyncio.to_thread, broker.stop)
+        stack.push_async_callback(asyncio.to_thread, broker.stop)
         await apply_topics(broker.bootstrap_servers)
         await wait_for_group_coordinator(broker.bootstrap_servers)
         settings = {
@@ -190,11 +188,13 @@ async def start_stack() -> AsyncIterator[VersionSwitching]:
             "RATCHET_REGISTRY_PORT": str(registry_port),
             "RATCHET_OPERATE_TOKENS": TOKEN,
         }
-        end.enter_context(python_process(FOLDER / "serving.log", "ratchet.serving", **settings))
-        end.enter_context(python_process(FOLDER / "registry.log", "services.registry", **settings))
+        stack.enter_context(python_process(FOLDER / "serving.log", "ratchet.serving", **settings))
+        stack.enter_context(
+            python_process(FOLDER / "registry.log", "services.registry", **settings)
+        )
         limits = httpx.Limits(max_connections=None)
         clients = [
-            await end.enter_async_context(
+            await stack.enter_async_context(
                 httpx.AsyncClient(
                     base_url=f"http://{LOOPBACK}:{port}",
                     timeout=60,
@@ -216,7 +216,7 @@ def _clear() -> None:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], pause: float) -> None:
-    """Look again and again; what does not answer yet may do so later."""
+    """Poll the condition; a service that does not answer yet counts as false."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
@@ -226,7 +226,7 @@ async def _until(condition: Callable[[], Awaitable[bool]], pause: float) -> None
                 await asyncio.sleep(pause)
     except TimeoutError:
         raise RuntimeError(
-            f"it took more than {TIMEOUT_SECONDS:g} s: see the logs in {FOLDER}"
+            f"no result within {TIMEOUT_SECONDS:g} s; see the logs in {FOLDER}"
         ) from None
 
 
@@ -259,7 +259,7 @@ def _checkpoint(run_id: str, baseline: str) -> CheckpointSaved:
             decision="promote",
             baseline_version=baseline,
             confidence=0.95,
-            reasons=("made for this",),
+            reasons=("made for this benchmark",),
             comparisons=(),
         ),
         probes=(),
@@ -267,7 +267,9 @@ def _checkpoint(run_id: str, baseline: str) -> CheckpointSaved:
 
 
 def _adapter(run_id: str) -> Artefact:
-    """Random changes to every layer's q, small ones: another version that still speaks."""
+    """Store an adapter with small random changes to every layer's q projection: a different version
+    that still generates text.
+    """
     random: Any = np.random.default_rng(int(identity(run_id)[:8], 16))
     weights = {}
     for layer in range(_LAYERS):

@@ -1,0 +1,1 @@
+"""Parts of `bench_streams`: generated feedback, the baseline, restart times, and event sizes."""

@@ -1,5 +1,5 @@
-"""What room one event of 1 KB takes, on topics and in a dataset worker's memory: `python -m
-benchmarks.streams.footprint` prints it.
+"""Bytes of one event of 1 KB on the topics and in a dataset worker's memory: run `python -m
+benchmarks.streams.footprint`.
 """
 
 import gc
@@ -26,7 +26,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = ModelFile.model_validate(
     {"model": "model-0", "base": BasePaths(training="base", serving="base.gguf")}
 )
-"""By default: every example of this measurement is still in the window that is replayed from."""
+"""With default settings, every example of this measurement is still in the replay window."""
 MINIMAL_WINDOWS = MODEL.model_copy(
     update={
         "curation": MODEL.curation.model_copy(update={"share_window": 1}),
@@ -36,17 +36,17 @@ MINIMAL_WINDOWS = MODEL.model_copy(
         "gate": MODEL.gate.model_copy(update={"held_out_newest": 1}),
     }
 )
-"""Where nearly every event has left that window and the held-out set, and is only known, so that it
-counts once.
+"""Settings with which nearly every event has left that window and the held-out set, and is kept
+only for deduplication.
 """
 MANIFEST = Artefact(uri="datasets/model-0/0/0/manifest.json", digest=digest_of(b""))
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one event, on average. `written` goes to `dataset.entries`, of which compaction
-    leaves `entry`; a dataset worker holds `replayed` while the event may be replayed, and `known`
-    while it would know it again.
+    """Average bytes of one event. `written` is written to `dataset.entries`, `entry` remains there
+    after compaction. In memory a dataset worker holds `replayed` while the event may be replayed,
+    and `known` while it is kept only for deduplication.
     """
 
     received: float
@@ -58,22 +58,23 @@ class Footprint:
 
 
 def footprint(events: int = 2000) -> Footprint:
-    """Of the events that the benchmarks send, for one model whose batches close at 50."""
-    received, scored, written, entry, replayed = _room(MODEL, events)
-    *_, known = _room(MINIMAL_WINDOWS, events)
+    """Measure the benchmarks' events, for one model whose batches close at 50 examples."""
+    received, scored, written, entry, replayed = _bytes_per_event(MODEL, events)
+    *_, known = _bytes_per_event(MINIMAL_WINDOWS, events)
     return Footprint(received, scored, written, entry, replayed, known)
 
 
-def _room(file: ModelFile, events: int) -> tuple[float, ...]:
-    """Received, scored, written, left by compaction and in memory: bytes for each of so many
-    events; in memory what each of the second half adds, as seen when batches have closed and little
-    waits.
+def _bytes_per_event(file: ModelFile, events: int) -> tuple[float, ...]:
+    """Return the bytes per event: received, scored, written, remaining after compaction, in memory.
+
+    Memory is the growth per event of the second half, measured when a batch has just closed and few
+    examples are pending.
     """
     received = scored = written = 0
-    seen: list[tuple[int, int]] = []
+    samples: list[tuple[int, int]] = []
     values: dict[bytes, bytes] = {}
     ledger = Ledger(file, 0)
-    # What the ledger holds, and beside it the values as Faust's table has them.
+    # Traced are the ledger and the encoded values, which Faust's table holds.
     tracemalloc.start()
     for number, (event, bytes_received, bytes_scored, source) in enumerate(_flow(events), 1):
         received, scored = received + bytes_received, scored + bytes_scored
@@ -81,12 +82,12 @@ def _room(file: ModelFile, events: int) -> tuple[float, ...]:
         written += bytes_written
         if closed and number >= events / 2:
             gc.collect()
-            seen.append((number, tracemalloc.get_traced_memory()[0]))
+            samples.append((number, tracemalloc.get_traced_memory()[0]))
     tracemalloc.stop()
-    left = sum(_on_disk(key, value) for key, value in values.items())
-    (first, before), (last, after) = seen[0], seen[-1]
+    compacted = sum(_on_disk(key, value) for key, value in values.items())
+    (first, before), (last, after) = samples[0], samples[-1]
     return (
-        *(total / events for total in (received, scored, written, left)),
+        *(total / events for total in (received, scored, written, compacted)),
         (after - before) / (last - first),
     )
 
@@ -94,11 +95,11 @@ def _room(file: ModelFile, events: int) -> tuple[float, ...]:
 def _take(
     ledger: Ledger, values: dict[bytes, bytes], event: FeedbackScored, source: Position
 ) -> tuple[int, bool]:
-    """Have an event decided upon and its entries put among the values; bytes written, and whether a
+    """Decide on an event and store its entries in `values`. Return the bytes written, and whether a
     batch has closed.
     """
-    decided = ledger.decide(event, source, START + timedelta(seconds=source.offset))
-    entries = [entry for entry in (decided.entry, decided.superseded) if entry]
+    decision = ledger.decide(event, source, START + timedelta(seconds=source.offset))
+    entries = [entry for entry in (decision.entry, decision.superseded) if entry]
     if closing := ledger.plan_batch():
         entries += ledger.close_batch(closing, MANIFEST)
     written = 0
@@ -112,16 +113,16 @@ def _take(
 
 
 def _flow(events: int) -> Iterator[tuple[FeedbackScored, int, int, Position]]:
-    """Scored events, how large each was before and after it was scored, and where it stands."""
+    """Yield scored events, their bytes before and after scoring, and their positions."""
     policies = Policies(Models({MODEL.model: MODEL}, Path()))
     for number in range(events):
         value, headers = encode(feedback(number, MODEL.model), "/load")
-        found = score(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies)
-        assert isinstance(found.event, FeedbackScored)
+        result = score(Record(FEEDBACK_RECEIVED, 0, number, None, value, tuple(headers)), policies)
+        assert isinstance(result.event, FeedbackScored)
         bytes_received = _on_disk(b"key-00", value, headers)
-        bytes_scored = _on_disk(found.key.encode(), *encode(found.event, SOURCE))
+        bytes_scored = _on_disk(result.key.encode(), *encode(result.event, SOURCE))
         yield (
-            found.event,
+            result.event,
             bytes_received,
             bytes_scored,
             Position(topic=FEEDBACK_SCORED, partition=0, offset=number),
@@ -129,15 +130,17 @@ def _flow(events: int) -> Iterator[tuple[FeedbackScored, int, int, Position]]:
 
 
 def _on_disk(key: bytes, value: bytes, headers: list[tuple[str, bytes]] | None = None) -> int:
-    """Bytes of a record in a log, without compression, and without its share of the batch's own 61."""
+    """Return the bytes of an uncompressed record in a log, without its share of the 61-byte batch
+    header.
+    """
     return int(DefaultRecordBatchBuilder.size_of(key, value, headers or []))
 
 
 def main() -> None:
-    found = footprint()
+    sizes = footprint()
     report(
         "footprint",
-        [Result(f"{name}_bytes_per_event", value, "B") for name, value in vars(found).items()],
+        [Result(f"{name}_bytes_per_event", value, "B") for name, value in vars(sizes).items()],
     )
 
 

@@ -1,11 +1,11 @@
-"""What the streams are compared with: a plain aiokafka loop that does the same work per event, with
-nothing durable but its output.
+"""Baseline of the streams benchmark: a plain aiokafka loop that does the same work per event,
+without durable state other than its output.
 
     python -m benchmarks.streams.plain_consumer feedback|dataset GROUP BROKERS MODELS
 
 `feedback` decodes, validates, scores and produces. `dataset` decodes, decides with a ledger for
-each model, and produces one record. Both fetch and send in bulk, and commit once a second what has
-been delivered. Runs until it is terminated.
+each model, and produces one record. Both fetch and send in bulk, and commit delivered records once
+a second. Runs until it is terminated.
 """
 
 import asyncio
@@ -57,11 +57,11 @@ def dataset_work(models: Models) -> ProcessRecord:
     return work
 
 
-async def main(what: str, group: str, bootstrap_servers: str, folder: str) -> None:
+async def main(stream: str, group: str, bootstrap_servers: str, folder: str) -> None:
     models = load_models(Path(folder))
     topic, work = (
         (FEEDBACK_RECEIVED, feedback_work(models))
-        if what == "feedback"
+        if stream == "feedback"
         else (FEEDBACK_SCORED, dataset_work(models))
     )
     producer = KafkaProducer(bootstrap_servers)

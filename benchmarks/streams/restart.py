@@ -1,9 +1,9 @@
-"""How long a restart of the dataset service takes with many examples waiting: from starting the
-process to its taking work.
+"""Restart time of the dataset service with many pending examples, from starting the process until
+it accepts work.
 
-The entries are written to `dataset.entries` as the service itself would write them, by its own
-ledger and with its own keys, values and partitions: what it recovers from is the same as if it had
-decided on each event, and the benchmark does not have to wait for that.
+The entries are written directly to `dataset.entries`, by the service's own ledger and with its
+keys, values and partitions. So the service recovers the same state as if it had processed each
+event, without the time for that.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ from shared.storage.dataset_entries import DatasetEntry
 MODELS = 200
 PENDING = 10_000
 WORDS = 60
-"""In a prompt and in an answer: some 540 characters each."""
+"""Words of a prompt and of an answer: about 540 characters each."""
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _PARTITIONS = next(topic.partitions for topic in TOPICS if topic.name == FEEDBACK_SCORED)
 
 
 def measure_restart(bootstrap_servers: str, models: int = MODELS, pending: int = PENDING) -> float:
-    """Seconds from starting the process to its being ready, with `pending` examples over `models`
-    models. Joining its group is a part of it, as is starting Python. The topics must exist, and
-    `dataset.entries` be empty.
+    """Return the seconds from starting the process until it is ready, with `pending` examples over
+    `models` models, including the start of Python and joining the group. The topics must exist, and
+    `dataset.entries` must be empty.
     """
     per_model = pending // models
     with tempfile.TemporaryDirectory(prefix="ratchet-restart-") as name:
@@ -53,14 +53,15 @@ def measure_restart(bootstrap_servers: str, models: int = MODELS, pending: int =
             )
         asyncio.run(
             _write(
-                bootstrap_servers, (entry for file in files for entry in _waiting(file, per_model))
+                bootstrap_servers,
+                (entry for file in files for entry in _pending_entries(file, per_model)),
             )
         )
         return _ready_after(bootstrap_servers, folder)
 
 
 def _model_file(model: str, per_model: int) -> ModelFile:
-    """One of which no batch closes, and nothing is held out."""
+    """Return a model file with which no batch closes and nothing is held out."""
     base = BasePaths(training="base", serving="base.gguf")
     curation = {"batch_size": max(50, per_model + 1), "held_out_share": 0.0}
     return ModelFile.model_validate(
@@ -68,8 +69,8 @@ def _model_file(model: str, per_model: int) -> ModelFile:
     )
 
 
-def _waiting(file: ModelFile, count: int) -> Iterator[DatasetEntry]:
-    """The entries that a ledger writes for `count` thumbs up of many users."""
+def _pending_entries(file: ModelFile, count: int) -> Iterator[DatasetEntry]:
+    """Yield the entries that a ledger writes for `count` thumbs up of many users."""
     ledger = Ledger(file, 0)
     partition = (murmur2(file.model.encode()) & 0x7FFFFFFF) % _PARTITIONS
     for number in range(count):
@@ -99,7 +100,7 @@ def _scored(model: str, number: int) -> FeedbackScored:
 
 
 def _text(kind: str, model: str, number: int) -> str:
-    """Words that no other text has."""
+    """Return a text that shares no word with any other."""
     return " ".join(identity(kind, model, number, at)[:8] for at in range(WORDS))
 
 
@@ -119,7 +120,7 @@ async def _write(bootstrap_servers: str, entries: Iterator[DatasetEntry]) -> Non
 
 def _ready_after(bootstrap_servers: str, folder: Path) -> float:
     port = free_port()
-    environment = os.environ | {  # noqa: TID251 - a process of ours is started with the settings that it is measured under
+    environment = os.environ | {  # noqa: TID251 (settings of the measured process)
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
         "RATCHET_MODELS": str(folder / "models"),
         "RATCHET_OBJECT_STORE": str(folder / "objects"),
@@ -130,16 +131,16 @@ def _ready_after(bootstrap_servers: str, folder: Path) -> float:
     log = folder / "dataset.log"
     started = time.perf_counter()
     with (
-        log.open("wb") as said,
+        log.open("wb") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "services.dataset"], env=environment, stderr=said
+            [sys.executable, "-m", "services.dataset"], env=environment, stderr=output
         ) as process,
     ):
         try:
             while not _is_ready(port):
                 if process.poll() is not None or time.perf_counter() - started > 300:
                     raise RuntimeError(
-                        f"the dataset service did not get ready\n{log.read_text()[-2000:]}"
+                        f"the dataset service did not become ready\n{log.read_text()[-2000:]}"
                     )
                 time.sleep(0.05)
             return time.perf_counter() - started

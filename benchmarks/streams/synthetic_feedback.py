@@ -1,4 +1,4 @@
-"""Feedback to measure with: what applications send, some 1 KB each, a function of a number."""
+"""Generated feedback for benchmarks: events of about 1 KB, each a function of its number."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,15 +20,17 @@ EncodedRecord = tuple[bytes, bytes, list[tuple[str, bytes]]]
 
 
 def feedback(number: int, model: str) -> FeedbackReceived:
-    """Of ten: six thumbs up, two corrections, a thumb down and a check. No two texts are alike."""
+    """Return event `number`: of ten, six are thumbs up, two corrections, one is a thumb down and
+    one a check. All texts differ.
+    """
     kind = hash_fraction("kind", number)
-    said: dict[str, object] = {"feedback_type": "thumbs_up"}
+    fields: dict[str, object] = {"feedback_type": "thumbs_up"}
     if kind < 0.2:
-        said = {"feedback_type": "correction", "corrected_output": _text("right", number, 40)}
+        fields = {"feedback_type": "correction", "corrected_output": _text("right", number, 40)}
     elif kind < 0.3:
-        said = {"feedback_type": "thumbs_down"}
+        fields = {"feedback_type": "thumbs_down"}
     elif kind < 0.4:
-        said = {"feedback_type": "validation", "validation_score": 0.9}
+        fields = {"feedback_type": "validation", "validation_score": 0.9}
     return FeedbackReceived.model_validate(
         {
             "event_id": f"load-{number}",
@@ -39,28 +41,28 @@ def feedback(number: int, model: str) -> FeedbackReceived:
             "user_id": f"user-{int(hash_fraction('user', number) * USERS)}",
             "response_id": f"response-{number}",
         }
-        | said
+        | fields
     )
 
 
 def received(count: int, models: Sequence[str]) -> Iterator[EncodedRecord]:
-    """Records of `feedback.received`, spread over models and keys."""
+    """Yield records of `feedback.received`, spread over models and keys."""
     for number in range(count):
         event = feedback(number, models[number % len(models)])
         yield _record(f"key-{number % 64}", event)
 
 
 def scored(count: int, models: Models, first: int = 0) -> Iterator[EncodedRecord]:
-    """Records of `feedback.scored`: the same feedback as the feedback service would put it there."""
+    """Yield records of `feedback.scored`: the same feedback, scored as by the feedback service."""
     names, policies = sorted(models.files), Policies(models)
     for number in range(first, first + count):
         event = feedback(number, names[number % len(names)])
-        found = score(Record(FEEDBACK_RECEIVED, 0, number, None, *_as_received(event)), policies)
-        yield _record(found.key, found.event)
+        result = score(Record(FEEDBACK_RECEIVED, 0, number, None, *_as_received(event)), policies)
+        yield _record(result.key, result.event)
 
 
 async def fill(bootstrap_servers: str, topic: str, records: Iterator[EncodedRecord]) -> int:
-    """Put records on a topic; how many there were."""
+    """Publish records on a topic, and return their number."""
     producer = KafkaProducer(bootstrap_servers)
     await producer.start()
     try:
@@ -73,7 +75,7 @@ async def fill(bootstrap_servers: str, topic: str, records: Iterator[EncodedReco
 
 
 def write_models(folder: Path, count: int, batch_size: int) -> list[str]:
-    """Model files that differ in their names; nothing of a base is read by the streams."""
+    """Write model files that differ only in their names; the streams services read no base."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"model-{number}" for number in range(count)]
     for name in names:
@@ -94,5 +96,5 @@ def _record(key: str, event: Event) -> EncodedRecord:
     return key.encode(), value, headers
 
 
-def _text(what: str, number: int, words: int) -> str:
-    return " ".join(identity(what, number, at)[:6] for at in range(words))
+def _text(kind: str, number: int, words: int) -> str:
+    return " ".join(identity(kind, number, at)[:6] for at in range(words))

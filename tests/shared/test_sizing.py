@@ -1,6 +1,4 @@
-"""The arithmetic of docs/scaling.md: its tables are computed, from figures that are measured
-elsewhere.
-"""
+"""Capacity calculation of docs/scaling.md: its tables are computed from measurements."""
 
 from collections import Counter
 from pathlib import Path
@@ -33,14 +31,14 @@ from shared.messaging.topics import FEEDBACK_RECEIVED
 SCALING = Path("docs/scaling.md").read_text()
 
 
-def test_the_tables_are_those_of_the_docs() -> None:
+def test_docs_have_the_computed_tables() -> None:
     by_rate, by_models = tables()
     assert by_rate in SCALING
     assert by_models in SCALING
     assert SCALING.count("|---|---|---|---|") == 2
 
 
-def test_rates_are_those_that_the_docs_on_performance_tell() -> None:
+def test_measured_rates_match_the_performance_docs() -> None:
     performance = " ".join(Path("docs/performance.md").read_text().split())
     rates = (
         f"{MEASURED.feedback_rate:,} events a second for one feedback worker and "
@@ -50,16 +48,15 @@ def test_rates_are_those_that_the_docs_on_performance_tell() -> None:
     assert f"{MEASURED.batch_seconds} s for {ASSUMED.examples} examples" in performance
 
 
-def test_an_event_takes_the_room_that_is_reckoned_with() -> None:
-    found = footprint(events=500)
-    for name, size in vars(found).items():
-        # Of so few events it shows in memory that dictionaries grow by doubling.
+def test_event_sizes_match_the_footprint() -> None:
+    for name, size in vars(footprint(events=500)).items():
+        # With so few events, the doubling growth of dictionaries is visible in memory.
         exact = 0.3 if name in ("replayed", "known") else 0.15
         assert size == pytest.approx(getattr(MEASURED, name), rel=exact), name
 
 
-def test_assumptions_are_told() -> None:
-    told = [
+def test_docs_list_the_assumptions() -> None:
+    phrases = [
         f"at {ASSUMED.use:.0%} of the measured rate",
         f"{format_bytes(ASSUMED.worker_memory)} of memory, of which {ASSUMED.use:.0%}",
         f"`deduplicate_days` is {ASSUMED.days}",
@@ -69,10 +66,10 @@ def test_assumptions_are_told() -> None:
         f"{ASSUMED.trained_share:.0%} of the events",
         f"{ASSUMED.parameters / 1e6:.0f} million parameters",
     ]
-    assert [words for words in told if words not in " ".join(SCALING.split())] == []
+    assert [phrase for phrase in phrases if phrase not in " ".join(SCALING.split())] == []
 
 
-def test_keys_go_where_a_kafka_client_puts_them() -> None:
+def test_keys_are_partitioned_as_by_a_kafka_client() -> None:
     keys = [f"support#{number}" for number in range(256)]
     partitioner = DefaultPartitioner()
     placed = Counter(partitioner(key.encode(), list(range(32)), list(range(32))) for key in keys)
@@ -80,7 +77,7 @@ def test_keys_go_where_a_kafka_client_puts_them() -> None:
     assert largest_share(["one"], 32, 4) == 1
 
 
-def test_nobody_is_asked_for_more_than_was_measured() -> None:
+def test_no_worker_exceeds_its_measured_rate() -> None:
     rates = [*RATES, *(Random(1).randint(1, 100_000) for _ in range(50))]
     for rate in rates:
         for streams, measured in (
@@ -103,9 +100,10 @@ def test_nobody_is_asked_for_more_than_was_measured() -> None:
     ] == [True, True, False]
 
 
-def test_a_worked_example() -> None:
-    """10 events a second: 864,000 a day of 972 bytes, three times, for 14 days; known for 7 days,
-    1,380 bytes each; of one in a hundred 172.8 batches of 50 a day, each 45.8 seconds.
+def test_worked_example() -> None:
+    """10 events a second are 864,000 a day: 972 bytes each, three replicas, for 14 days; 1,380
+    bytes each for 7 days of deduplication; one in a hundred gives 172.8 batches of 50 a day, each
+    45.8 seconds.
     """
     assert retained_bytes(10, FEEDBACK_RECEIVED, 972) == 864_000 * 972 * 3 * 14
     assert memory(10, 7) == 864_000 * 7 * MEASURED.known
