@@ -137,13 +137,10 @@ class Trainer:
             try:
                 outcome = await self._outcome(run, evaluation, champion)
             except RunInterrupted as interrupted:
-                run.progress.leave_phase()
                 await run.hand_off()
                 job.log.info("interrupted", step=interrupted.step)
                 await self._supervisor.suspend()
                 continue
-            finally:
-                run.progress.leave_phase()
             is_open = await self._publisher.publish_once(outcome, job)
             if not is_open or isinstance(outcome, TrainingRolledBack):
                 break

@@ -134,9 +134,9 @@ class QuickChild(TrainingProcess):
                 )
             case Generate():
                 self.answered.append(request)
-                said = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
+                answer = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
                 return Generated(
-                    probes=(said,) * len(request.probes), prompts=(said,) * len(request.prompts)
+                    probes=(answer,) * len(request.probes), prompts=(answer,) * len(request.prompts)
                 )
 
 

@@ -68,6 +68,8 @@ class TrainingRun:
             result = FailedRun(inputs.champion, failure.reason, failure.advice)
         except InvalidArtefact as error:
             result = FailedRun(inputs.champion, str(error), INVALID_FILES_ADVICE)
+        finally:
+            self.progress.leave_phase()
         outcome = outcome_event(self.facts, evaluation, result, self.clock.now())
         if isinstance(result, EvaluatedCandidate):
             self._write_model_card(outcome)
