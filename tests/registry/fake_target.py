@@ -1,4 +1,4 @@
-"""A target with state, for tests: it can be away, refuse a step, or answer as another model would."""
+"""In-memory deploy target that can be unavailable, refuse a step, or answer wrongly."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from services.registry.deploy.verification import Timing, VerificationResult
 
 @dataclass
 class FakeTarget:
-    """A place that serves models, in memory."""
+    """A deploy target in memory."""
 
     name: str = "fake"
     versions: dict[str, str] = field(default_factory=dict)

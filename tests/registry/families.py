@@ -48,14 +48,14 @@ _OUTSIDE = {
 
 @dataclass(frozen=True)
 class Twin:
-    """A model, and the file that must answer as it does."""
+    """A model and its GGUF file, which must give the same answers."""
 
     model: Any
     file: Path
 
 
 def make(family: str, folder: Path) -> Twin:
-    """The model's attention looks at what is where, so that rows of q and k in another order show."""
+    """Create a model whose attention depends on positions, so permuted rows of q and k show."""
     torch.manual_seed(3)
     kind, config = (
         (LlamaForCausalLM, LlamaConfig) if family == "llama" else (Qwen2ForCausalLM, Qwen2Config)

@@ -1,6 +1,4 @@
-"""Places that the Ollama target is tried on: a real one, and one with state that speaks Ollama's
-interface and its errors.
-"""
+"""Ollama servers for tests of the Ollama target: a real one, and a stateful fake of its API."""
 
 import asyncio
 import hashlib
@@ -21,7 +19,7 @@ from tests.support.programs import require_program
 
 
 class Place(Protocol):
-    """An Ollama that can be stopped and started again on what it holds."""
+    """An Ollama server that keeps its models over restarts."""
 
     @property
     def url(self) -> str: ...
@@ -32,7 +30,7 @@ class Place(Protocol):
 
 
 class RealOllama:
-    """The program, with models in a folder of its own."""
+    """The Ollama program with its own model folder."""
 
     def __init__(self, folder: Path) -> None:
         self._program = require_program("ollama")

@@ -30,7 +30,7 @@ TEXT = (
 
 @dataclass(frozen=True)
 class Reference:
-    """An adapter, and how the base with it answers in F32."""
+    """An adapter, and the answers of the base with it in F32."""
 
     adapter: Adapter
     probes: tuple[Probe, ...]

@@ -132,7 +132,7 @@ def feedback(
     kind: FeedbackType = "thumbs_up",
     name: str | None = None,
 ) -> FeedbackScored:
-    """An opinion of what a version answered; each is another one, unless it is named."""
+    """Return scored feedback on a version, with a new event id unless `name` is given."""
     number = next(_numbers)
     return FeedbackScored(
         event_id=name or f"e{number}",

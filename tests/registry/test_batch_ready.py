@@ -12,7 +12,7 @@ from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.messaging.bus import publish
 from shared.messaging.consume import consume
 from shared.messaging.topics import TRAINING_BATCHES
-from tests.registry.pages.demo_data import Showroom
+from tests.registry.pages.demo_data import DemoRegistry
 from tests.registry.samples import DatabaseFixture
 from tests.support.runtime import runtime_of
 
@@ -20,9 +20,9 @@ from tests.support.runtime import runtime_of
 async def test_batch_is_stored_once_as_published(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
-    room = Showroom(registry_db, tmp_path)
-    event = await room.announce(3)
-    await room.say(TRAINING_BATCHES, event)
+    demo = DemoRegistry(registry_db, tmp_path)
+    event = await demo.announce(3)
+    await demo.say(TRAINING_BATCHES, event)
     (kept,) = registry_db.run(lambda session: session.scalars(select(BatchRow)).all())
     assert (kept.batch_id, kept.model, kept.number, kept.manifest_uri) == (
         event.batch_id,
@@ -41,8 +41,8 @@ async def test_batch_is_stored_once_as_published(
 async def test_batch_from_a_real_broker_is_stored(
     registry_db: DatabaseFixture, tmp_path: Path, broker: str
 ) -> None:
-    room = Showroom(registry_db, tmp_path)
-    event = (await room.announce(0)).model_copy(update={"batch_id": f"on a broker {tmp_path.name}"})
+    demo = DemoRegistry(registry_db, tmp_path)
+    event = (await demo.announce(0)).model_copy(update={"batch_id": f"on a broker {tmp_path.name}"})
     producer, clock = KafkaProducer(broker), SystemClock()
     consumer = KafkaConsumer(broker, f"announcements {tmp_path.name}", (TRAINING_BATCHES,))
     await producer.start()
@@ -51,10 +51,10 @@ async def test_batch_from_a_real_broker_is_stored(
     following = asyncio.create_task(
         consume(
             consumer.records(),
-            room.registry.handle,
+            demo.registry.handle,
             consumer.commit,
-            room.bus,
-            runtime_of(clock=clock, metrics=room.metrics, health=room.health),
+            demo.bus,
+            runtime_of(clock=clock, metrics=demo.metrics, health=demo.health),
         )
     )
     try:

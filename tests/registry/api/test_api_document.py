@@ -1,6 +1,4 @@
-"""The OpenAPI document is what the registry does: schemathesis asks for whatever fits it, and for
-what does not, on a real server.
-"""
+"""The OpenAPI document: schemathesis sends valid and invalid requests to a running registry."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -55,15 +53,13 @@ OPERATIONS = (
     "GET /metrics",
 )
 
-CHOOSY = tuple(
+VALIDATING = tuple(
     label
     for label in OPERATIONS
     if label.startswith("POST ")
     or (label.endswith(("s", "history", "route", "{alias}")) and "/api/" in label)
 )
-"""Those that do not take whatever they are given: the others have a name in their path, which may
-be any.
-"""
+"""Operations with invalid requests; the others only have a name in their path, which may be any."""
 
 THERE = {"model": "support", "alias": "champion", "run_id": "r1"}
 
@@ -77,7 +73,7 @@ seeded = settings(
 
 
 def put_on_trial(registry_db: DatabaseFixture, run: str) -> None:
-    """Have a challenger tried that answers at the target."""
+    """Start a canary trial of a challenger that is ready on its target."""
     registry_db.run(
         lambda session: checkpoint_saved(
             session,
@@ -99,7 +95,7 @@ def put_on_trial(registry_db: DatabaseFixture, run: str) -> None:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """With something of everything that the API can show."""
+    """A registry with data for every response of the API."""
     folder = tmp_path_factory.mktemp("registry")
     registry_db = DatabaseFixture(f"sqlite:///{folder}/registry.db")
     stage = Stage(registry_db, folder)
@@ -146,9 +142,9 @@ def document(address: str) -> OpenApiSchema:
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_whatever_fits_is_answered_as_described(document: OpenApiSchema, label: str) -> None:
-    """Of what is there, and of what is not. A cursor that was made up fits the document, and is
-    refused all the same.
+def test_valid_requests_get_documented_responses(document: OpenApiSchema, label: str) -> None:
+    """Sends requests for existing and for unknown resources. An invented cursor matches the schema
+    and is refused nevertheless.
     """
     operation = document.find_operation_by_label(label)
     assert operation is not None
@@ -156,41 +152,41 @@ def test_whatever_fits_is_answered_as_described(document: OpenApiSchema, label: 
 
     @seeded
     @given(case=operation.as_strategy(path_parameters=there or None) | operation.as_strategy())
-    def ask(case: Case[Any]) -> None:
+    def send(case: Case[Any]) -> None:
         case.call_and_validate(headers=OPERATOR, excluded_checks=[positive_data_acceptance])
 
-    ask()
+    send()
 
 
-@pytest.mark.parametrize("label", CHOOSY)
-def test_whatever_does_not_fit_is_refused_as_described(document: OpenApiSchema, label: str) -> None:
+@pytest.mark.parametrize("label", VALIDATING)
+def test_invalid_requests_get_documented_errors(document: OpenApiSchema, label: str) -> None:
     operation = document.find_operation_by_label(label)
     assert operation is not None
 
     @seeded
     @given(case=operation.as_strategy(GenerationMode.NEGATIVE))
-    def ask(case: Case[Any]) -> None:
+    def send(case: Case[Any]) -> None:
         case.call_and_validate(headers=OPERATOR)
 
-    ask()
+    send()
 
 
 @pytest.mark.parametrize("label", [label for label in OPERATIONS if label.startswith("POST ")])
-def test_without_a_token_nothing_moves(document: OpenApiSchema, stage: Stage, label: str) -> None:
+def test_moves_need_a_token(document: OpenApiSchema, stage: Stage, label: str) -> None:
     operation = document.find_operation_by_label(label)
     assert operation is not None
     before = stage.registry_db.aliases.move
 
     @seeded
     @given(case=operation.as_strategy(path_parameters={"model": "support"}))
-    def ask(case: Case[Any]) -> None:
+    def send(case: Case[Any]) -> None:
         assert case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code == 401
 
-    ask()
+    send()
     assert stage.registry_db.aliases.move == before
 
 
-def test_every_operation_is_described(stage: Stage) -> None:
+def test_openapi_describes_every_operation(stage: Stage) -> None:
     document = stage.app.openapi()
     operations = {
         f"{method.upper()} {path}": about
@@ -218,24 +214,24 @@ def test_every_operation_is_described(stage: Stage) -> None:
     ) == set()
 
 
-def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
-    """Answers let more fields through than they describe; this is where a new one is noticed."""
+def test_schemas_describe_every_response_field(stage: Stage) -> None:
+    """The schemas allow extra fields, so this test detects undocumented ones."""
 
-    def told(page: Any) -> dict[str, Any]:
+    def first_row(page: Any) -> dict[str, Any]:
         return dict(page.rows[0])
 
     if (
         stage.registry_db.run(lambda session: canary_trial_of(session, "support")) is None
-    ):  # since somebody has moved the champion
+    ):  # a test has moved the champion
         stage.registry_db.run(
             lambda session: release(session, "support", "operator", "for this", NOW)
         )
         put_on_trial(stage.registry_db, "r4")
 
-    def look(session: Session) -> list[tuple[type[answers.ApiModel], dict[str, Any]]]:
+    def responses(session: Session) -> list[tuple[type[answers.ApiModel], dict[str, Any]]]:
         run = session.get_one(RunRow, "r1")
         version = next(each for each in versions_of(session, "support") if each.run_id == "r2")
-        model = told(models_page(session, ["support"], PageRequest("models", 1, None)))
+        model = first_row(models_page(session, ["support"], PageRequest("models", 1, None)))
         line = views.lineage_view(session, version)
         assert len(line["lineage"]) == len(lineage_of(session, version)) == 3
         return [
@@ -246,27 +242,29 @@ def test_every_field_that_is_answered_is_described(stage: Stage) -> None:
             (answers.CanaryTarget, model["trial"]["places"][0]),
             (
                 answers.Version,
-                told(versions_page(session, "support", PageRequest("versions", 1, None))),
+                first_row(versions_page(session, "support", PageRequest("versions", 1, None))),
             ),
             (
                 answers.AuditEntry,
-                told(history_page(session, "support", PageRequest("history", 1, None))),
+                first_row(history_page(session, "support", PageRequest("history", 1, None))),
             ),
             (
                 answers.Withdrawal,
-                told(withdrawals_page(session, "support", PageRequest("withdrawals", 1, None))),
+                first_row(
+                    withdrawals_page(session, "support", PageRequest("withdrawals", 1, None))
+                ),
             ),
             (answers.Lineage, line),
             (answers.Ancestor, line["lineage"][0]),
             (answers.Run, views.run_view(session, run)),
         ]
 
-    for described, answer in stage.registry_db.run(look):
+    for described, answer in stage.registry_db.run(responses):
         names = {field.alias or name for name, field in described.model_fields.items()}
         assert set(answer) == names, described.__name__
 
 
-async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_it(
+async def test_internal_error_reveals_no_details(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -283,7 +281,7 @@ async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_it(
     assert "hunter2" not in answer.text
 
 
-async def test_a_method_that_is_not_there_is_a_problem_that_names_those_that_are(
+async def test_unsupported_method_lists_allowed_methods(
     stage: Stage,
 ) -> None:
     async with httpx.AsyncClient(

@@ -1,4 +1,4 @@
-"""Who may do what: with which token, from where, and with a browser."""
+"""Authorization by token, by local address and by browser sign-in."""
 
 import re
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ WHY = {"reason": "worse in use"}
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    """On SQLite: who may ask has nothing to do with where the answer is kept."""
+    """A registry on SQLite only: authorization does not depend on the database."""
     stage = Stage(DatabaseFixture(f"sqlite:///{tmp_path}/registry.db"), tmp_path)
     stage.promote("r1")
     return stage
@@ -69,7 +69,7 @@ def client(
         (HERE, "127.0.0.1", {"Authorization": f"Basic {READ}"}, 401),
     ],
 )
-async def test_whoever_sits_at_the_machine_or_has_a_token_reads(
+async def test_local_requests_and_tokens_may_read(
     stage: Stage, base: str, peer: str, more: dict[str, str], status: int
 ) -> None:
     async with client(stage, base, peer) as asks:
@@ -85,7 +85,7 @@ async def test_whoever_sits_at_the_machine_or_has_a_token_reads(
     ("headers", "status", "challenge"),
     [({}, 401, "Bearer realm"), (READER, 403, "insufficient_scope"), (OPERATOR, 200, "")],
 )
-async def test_only_an_operator_moves_anything(
+async def test_only_operators_move_the_champion(
     stage: Stage, headers: dict[str, str], status: int, challenge: str
 ) -> None:
     before = stage.registry_db.champion
@@ -97,8 +97,8 @@ async def test_only_an_operator_moves_anything(
     assert (stage.registry_db.champion == before) == (status != 200)
 
 
-async def test_every_route_but_the_open_ones_refuses_strangers(stage: Stage) -> None:
-    """Those of the pages as well, whoever adds them."""
+async def test_routes_except_public_ones_need_a_token(stage: Stage) -> None:
+    """Includes the routes of the pages, also those added later."""
     known = {
         "model": "support",
         "version": "v0",
@@ -134,7 +134,7 @@ async def test_every_route_but_the_open_ones_refuses_strangers(stage: Stage) -> 
     } <= asked
 
 
-async def test_a_browser_signs_in_moves_and_signs_out(stage: Stage) -> None:
+async def test_browser_sign_in_move_and_sign_out(stage: Stage) -> None:
     stage.registry.deployer._targets = {}
     before = stage.registry_db.champion
     async with client(stage, ELSEWHERE, "10.0.0.7", {"Origin": ELSEWHERE}) as browser:
@@ -167,7 +167,7 @@ async def test_a_browser_signs_in_moves_and_signs_out(stage: Stage) -> None:
         assert (await browser.get("/")).status_code == 401
 
 
-async def test_over_https_the_cookie_is_secure_wherever_tls_ends(stage: Stage) -> None:
+async def test_cookie_is_secure_over_https_behind_proxy(stage: Stage) -> None:
     async with client(
         stage, ELSEWHERE, "10.0.0.7", {"Origin": "https://registry.example"}
     ) as browser:
@@ -176,7 +176,7 @@ async def test_over_https_the_cookie_is_secure_wherever_tls_ends(stage: Stage) -
         )
 
 
-async def test_a_sign_in_comes_from_our_own_page(stage: Stage) -> None:
+async def test_cross_site_sign_in_is_refused(stage: Stage) -> None:
     async with client(stage) as browser:
         answer = await browser.post(
             "/sign-in", data={"token": OPERATE}, headers={"Origin": "http://evil.example"}
@@ -201,13 +201,13 @@ async def test_a_sign_in_comes_from_our_own_page(stage: Stage) -> None:
         ("", "/"),
     ],
 )
-def test_one_comes_back_to_this_registry_only(said: str, goes: str) -> None:
+def test_sign_in_redirects_to_this_registry_only(said: str, goes: str) -> None:
     assert safe_path(said) == goes
 
 
-def test_a_mounted_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """As Kubernetes renews secrets: a link that leads elsewhere from then on. A wrong file leaves
-    what held.
+def test_changed_token_file_is_read_again(tmp_path: Path) -> None:
+    """The file changes as Kubernetes renews secrets, by a replaced symbolic link. An invalid file
+    keeps the previous tokens.
     """
     for name, text in (
         ("1", f"operate {OPERATE}\n"),
@@ -248,7 +248,7 @@ def test_a_mounted_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
         ({"tokens_file": Path("/nowhere/tokens")}, "RATCHET_TOKENS_FILE: /nowhere/tokens"),
     ],
 )
-def test_a_wrong_setting_stops_the_start_and_shows_no_secret(
+def test_invalid_setting_stops_start_without_secrets(
     settings: dict[str, SecretStr | Path], names: str
 ) -> None:
     with pytest.raises(SettingsError, match=names) as error:
@@ -256,7 +256,7 @@ def test_a_wrong_setting_stops_the_start_and_shows_no_secret(
     assert "hunter2" not in str(error.value)
 
 
-def test_settings_do_not_show_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_hide_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_OPERATE_TOKENS", OPERATE)
     settings = read_settings(RegistrySettings)
     assert settings.operate_tokens.get_secret_value() == OPERATE
@@ -264,12 +264,8 @@ def test_settings_do_not_show_their_tokens(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.kafka
-async def test_a_registry_as_a_process_keeps_its_tokens_to_itself(
-    broker: str, tmp_path: Path
-) -> None:
-    """It takes them from a mounted file, and the next ones when that changes; a wrong one stops its
-    start.
-    """
+async def test_process_reloads_tokens_and_never_logs_them(broker: str, tmp_path: Path) -> None:
+    """Tokens come from a mounted file and change with it; an invalid file stops the start."""
     model = f"m{uuid4().hex[:8]}"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / f"{model}.yaml").write_text(

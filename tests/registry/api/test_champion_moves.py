@@ -1,6 +1,4 @@
-"""A move that is asked for over HTTP: only if nothing has moved meanwhile, and once however often
-it is asked for.
-"""
+"""Conditional and idempotent champion moves over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +35,7 @@ def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
 
 @pytest.fixture
 async def asks(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a registry that deploys."""
+    """An HTTP client of a registry with a running deployer."""
     transport = httpx.ASGITransport(stage.app)
     async with (
         DeployerRunning(stage),
@@ -63,7 +61,7 @@ async def tag(client: httpx.AsyncClient, path: str = MODEL) -> str:
     return str((await client.get(path)).headers["etag"])
 
 
-async def test_the_tag_stands_for_the_aliases(stage: Stage, asks: httpx.AsyncClient) -> None:
+async def test_etag_identifies_aliases(stage: Stage, asks: httpx.AsyncClient) -> None:
     first = await tag(asks)
     assert (
         first
@@ -78,12 +76,10 @@ async def test_the_tag_stands_for_the_aliases(stage: Stage, asks: httpx.AsyncCli
     for _ in range(2):
         await asks.post(ROLLBACK, json=WHY)
     after = await tag(asks)
-    assert len({first, challenged, after}) == 3, "there and back again is not where it was"
+    assert len({first, challenged, after}) == 3, "a move there and back changes the tag"
 
 
-async def test_a_move_that_was_decided_on_what_is_no_more_is_not_made(
-    stage: Stage, asks: httpx.AsyncClient
-) -> None:
+async def test_outdated_if_match_moves_nothing(stage: Stage, asks: httpx.AsyncClient) -> None:
     seen = await tag(asks)
     newest = stage.promote("r2")
     answer = await asks.post(ROLLBACK, json=WHY, headers={"If-Match": seen})
@@ -109,7 +105,7 @@ async def test_a_move_that_was_decided_on_what_is_no_more_is_not_made(
     ("if_match", "status"),
     [("*", 200), ("W/{tag}", 412), ("{tag}", 200), ("unquoted", 422), ("", 422)],
 )
-async def test_the_forms_of_if_match(asks: httpx.AsyncClient, if_match: str, status: int) -> None:
+async def test_forms_of_if_match(asks: httpx.AsyncClient, if_match: str, status: int) -> None:
     """A weak tag never matches."""
     answer = await asks.post(
         ROLLBACK, json=WHY, headers={"If-Match": if_match.replace("{tag}", await tag(asks))}
@@ -117,7 +113,9 @@ async def test_the_forms_of_if_match(asks: httpx.AsyncClient, if_match: str, sta
     assert answer.status_code == status
 
 
-async def test_of_many_who_saw_the_same_one_moves(stage: Stage, asks: httpx.AsyncClient) -> None:
+async def test_one_of_concurrent_conditional_moves_wins(
+    stage: Stage, asks: httpx.AsyncClient
+) -> None:
     seen = await tag(asks)
     answers = await asyncio.gather(
         *(asks.post(ROLLBACK, json=WHY, headers={"If-Match": seen}) for _ in range(6))
@@ -126,11 +124,9 @@ async def test_of_many_who_saw_the_same_one_moves(stage: Stage, asks: httpx.Asyn
     assert len(moves(stage)) == 1
 
 
-async def test_the_same_request_twice_is_one_move_with_one_answer(
-    stage: Stage, asks: httpx.AsyncClient
-) -> None:
-    """Without the key, the second would go forward again. What `If-Match` says held when it was
-    decided.
+async def test_repeated_request_moves_once(stage: Stage, asks: httpx.AsyncClient) -> None:
+    """Without the key, the second request would move forward again. `If-Match` is compared only
+    with the first request.
     """
     headers = key() | {"If-Match": await tag(asks)}
     first, second = [await asks.post(ROLLBACK, json=WHY, headers=headers) for _ in range(2)]
@@ -148,7 +144,7 @@ async def test_the_same_request_twice_is_one_move_with_one_answer(
     ("path", "body", "more"),
     [(ROLLBACK, {"reason": "another"}, {}), (PROMOTE, WHY, {}), (ROLLBACK, WHY, {"If-Match": "*"})],
 )
-async def test_a_key_belongs_to_one_request(
+async def test_key_reused_for_another_request_is_refused(
     stage: Stage, asks: httpx.AsyncClient, path: str, body: dict[str, str], more: dict[str, str]
 ) -> None:
     headers = key("mine")
@@ -159,7 +155,7 @@ async def test_a_key_belongs_to_one_request(
     assert len(moves(stage)) == 1
 
 
-async def test_a_key_may_come_without_its_quotes(stage: Stage, asks: httpx.AsyncClient) -> None:
+async def test_key_quotes_are_optional(stage: Stage, asks: httpx.AsyncClient) -> None:
     for value in ("abc", '"abc"'):
         assert (
             await asks.post(ROLLBACK, json=WHY, headers={"Idempotency-Key": value})
@@ -171,7 +167,7 @@ async def test_a_key_may_come_without_its_quotes(stage: Stage, asks: httpx.Async
         ).status_code == 422, value
 
 
-async def test_what_was_refused_keeps_no_key(stage: Stage, asks: httpx.AsyncClient) -> None:
+async def test_refused_request_stores_no_key(stage: Stage, asks: httpx.AsyncClient) -> None:
     headers = key()
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 409
     stage.registry_db.run(
@@ -180,7 +176,7 @@ async def test_what_was_refused_keeps_no_key(stage: Stage, asks: httpx.AsyncClie
     assert (await asks.post(PROMOTE, json=WHY, headers=headers)).status_code == 200
 
 
-async def test_requests_under_one_key_that_meet_make_one_move(
+async def test_concurrent_requests_with_one_key_move_once(
     stage: Stage, asks: httpx.AsyncClient
 ) -> None:
     headers = key()
@@ -201,15 +197,13 @@ def _alter(stage: Stage, **values: Any) -> None:
     )
 
 
-async def test_a_key_whose_request_is_being_answered_is_in_use(
-    stage: Stage, asks: httpx.AsyncClient
-) -> None:
+async def test_key_of_request_in_progress_is_refused(stage: Stage, asks: httpx.AsyncClient) -> None:
     headers = key()
     first = (await asks.post(ROLLBACK, json=WHY, headers=headers)).json()
     _alter(stage, answer=None)
     answer = await asks.post(ROLLBACK, json=WHY, headers=headers)
     assert (answer.status_code, answer.headers["retry-after"]) == (409, "1")
-    # Whoever was to answer has died over it: another finds out what came of the move.
+    # The process of the first request has died: another one determines the result of the move.
     _alter(stage, at=stage.registry.clock.now() - RESPONSE_DEADLINE)
     answer = await asks.post(ROLLBACK, json=WHY, headers=headers)
     assert answer.json() | {"seconds": 0} == first | {"seconds": 0}
@@ -217,7 +211,7 @@ async def test_a_key_whose_request_is_being_answered_is_in_use(
     assert len(moves(stage)) == 1
 
 
-async def test_keys_are_forgotten_after_a_day(stage: Stage, asks: httpx.AsyncClient) -> None:
+async def test_keys_expire_after_a_day(stage: Stage, asks: httpx.AsyncClient) -> None:
     headers = key()
     await asks.post(ROLLBACK, json=WHY, headers=headers)
     _alter(stage, at=stage.registry.clock.now() - KEY_LIFETIME - timedelta(seconds=1))

@@ -1,6 +1,4 @@
-"""Lists in pages: everything once, in order, whatever is added meanwhile; a cursor that is none is
-told so.
-"""
+"""Pagination: complete, ordered and stable lists; invalid cursors are refused."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +34,7 @@ LISTS = (
 @given(
     st.sets(st.integers(0, 1000)), st.integers(1, 7), st.lists(st.integers(1001, 2000), max_size=5)
 )
-def test_pages_are_the_list_whatever_is_added_in_front(
+def test_pages_are_stable_while_rows_are_added(
     numbers: set[int], limit: int, added: list[int]
 ) -> None:
     rows = sorted(numbers, reverse=True)
@@ -59,7 +57,7 @@ def test_pages_are_the_list_whatever_is_added_in_front(
 
 
 @given(st.text(), st.sampled_from([parse_number, parse_name, parse_time_and_name]))
-def test_what_is_no_cursor_is_told_so(said: str, key: Any) -> None:
+def test_invalid_cursor_is_refused(said: str, key: Any) -> None:
     with pytest.raises(UnknownCursor, match="leave it out"):
         page_request("versions of support", 5, said, key)
 
@@ -70,10 +68,8 @@ def test_what_is_no_cursor_is_told_so(said: str, key: Any) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_a_made_up_key_is_told_so_and_never_asked_of_the_database(key: Any) -> None:
-    """Only a key of the list's own form comes through: whoever makes one up may begin where they
-    like.
-    """
+def test_forged_cursor_key_is_refused(key: Any) -> None:
+    """Only a key of the list's own type is accepted."""
     made = paginate(
         page_request("x", 1, None, parse_name), [1, 2], lambda row: [key, "more", 1]
     ).next
@@ -82,7 +78,7 @@ def test_a_made_up_key_is_told_so_and_never_asked_of_the_database(key: Any) -> N
             page_request("x", 1, made, read)
 
 
-def test_a_cursor_is_of_one_list() -> None:
+def test_cursor_of_another_list_is_refused() -> None:
     cursor = paginate(
         page_request("versions of support", 1, None, parse_number), [7, 6], lambda row: [row]
     ).next
@@ -93,8 +89,8 @@ def test_a_cursor_is_of_one_list() -> None:
 
 @pytest.fixture
 def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
-    """Seven versions, 19 entries of history, and five users who were forgotten: two of them in the
-    same moment, one in two answers.
+    """A registry with seven versions, 19 audit entries and five erased users: two at the same time,
+    one with two withdrawal events.
     """
     stage = Stage(registry_db, tmp_path)
     for run in range(6):
@@ -123,7 +119,7 @@ def client(stage: Stage) -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_every_list_comes_in_pages_that_link_to_the_next(stage: Stage, path: str) -> None:
+async def test_every_list_is_paginated_with_links(stage: Stage, path: str) -> None:
     async with client(stage) as asks:
         whole = (await asks.get(path, params={"limit": 200})).json()
         assert whole["next"] is None
@@ -144,7 +140,7 @@ async def test_every_list_comes_in_pages_that_link_to_the_next(stage: Stage, pat
     )
 
 
-async def test_those_who_were_forgotten_come_newest_first_with_all_their_answers(
+async def test_withdrawals_are_listed_newest_first(
     stage: Stage,
 ) -> None:
     async with client(stage) as asks:
@@ -153,7 +149,7 @@ async def test_those_who_were_forgotten_come_newest_first_with_all_their_answers
     assert [(item["answers"], item["waiting"], item["examples"]) for item in items][-1] == (2, 2, 1)
 
 
-async def test_what_is_promoted_between_two_pages_shifts_nothing(stage: Stage) -> None:
+async def test_promotion_between_pages_shifts_nothing(stage: Stage) -> None:
     path = "/api/models/support/versions"
     async with client(stage) as asks:
         before = [item["version"] for item in (await asks.get(path)).json()["items"]]
@@ -176,7 +172,7 @@ async def test_what_is_promoted_between_two_pages_shifts_nothing(stage: Stage) -
         {"cursor": "WyJtb2RlbHMiXQ=="},
     ],
 )
-async def test_a_page_that_cannot_be_is_refused_with_the_parameter(
+async def test_invalid_page_parameters_are_refused_by_name(
     stage: Stage, path: str, query: dict[str, str]
 ) -> None:
     async with client(stage) as asks:

@@ -1,4 +1,4 @@
-"""The way of a trial through the registry: brought to the targets, hinted at, heard, and over."""
+"""A canary trial in the registry: deployment, routing, feedback and its end."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from tests.registry.deploy.test_deployment import Stage
 from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback
 
 RULE = CanarySettings(share=0.3, rewards=60, hours=48, minimum_rewards=10)
-TRIED = MODEL.model_copy(update={"canary": RULE})
+CANARY_MODEL = MODEL.model_copy(update={"canary": RULE})
 USERS = [f"user {number}" for number in range(300)]
 
 
@@ -36,13 +36,13 @@ def record(topic: str, event: Event) -> Record:
     return Record(topic, 0, 0, b"support", value, tuple(headers))
 
 
-class Tried(Stage):
-    """A registry whose model file asks for trials, and users who were heard before."""
+class CanaryStage(Stage):
+    """A registry with canary settings, and users who gave feedback before the trial."""
 
     def __init__(self, registry_db: DatabaseFixture, folder: Path) -> None:
         self.clock = ManualClock(NOW)
         super().__init__(registry_db, folder, self.clock)
-        self.registry.models = Models({"support": TRIED}, folder)
+        self.registry.models = Models({"support": CANARY_MODEL}, folder)
         self.base = registry_db.champion
         registry_db.run(
             lambda session: monitor_live_rewards(
@@ -56,7 +56,7 @@ class Tried(Stage):
         )
 
     async def on_trial(self, run: str = "r1") -> str:
-        """The challenger, once it is served."""
+        """Return the challenger, after its deployment."""
         await self.gate_promotes(run)
         assert await self.reconcile()
         assert self.registry_db.aliases.challenger is not None
@@ -85,11 +85,11 @@ class Tried(Stage):
 
 
 @pytest.fixture
-def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Tried:
-    return Tried(registry_db, tmp_path)
+def stage(registry_db: DatabaseFixture, tmp_path: Path) -> CanaryStage:
+    return CanaryStage(registry_db, tmp_path)
 
 
-async def test_without_a_trial_everybody_gets_the_champion(stage: Tried) -> None:
+async def test_without_trial_all_users_get_champion(stage: CanaryStage) -> None:
     hint = {
         "model": "support",
         "version": stage.base,
@@ -103,14 +103,14 @@ async def test_without_a_trial_everybody_gets_the_champion(stage: Tried) -> None
     assert (await stage.route())["version"] == stage.base
 
 
-async def test_a_challenger_is_hinted_at_once_it_is_served_and_to_those_who_take_part(
-    stage: Tried,
+async def test_ready_challenger_is_routed_to_its_share_of_users(
+    stage: CanaryStage,
 ) -> None:
     await stage.reconcile()
     await stage.gate_promotes("r1")
     assert {str((await stage.route(user=user))["version"]) for user in USERS[:30]} == {
         stage.base
-    }, "nobody serves it yet"
+    }, "not deployed yet"
     version = await stage.on_trial()
     assert (stage.target.champion, stage.target.challenger, stage.target.verified) == (
         stage.base,
@@ -137,7 +137,7 @@ async def test_a_challenger_is_hinted_at_once_it_is_served_and_to_those_who_take
     assert talks == {"champion", "challenger"}
 
 
-async def test_what_does_not_fit_is_refused(stage: Tried) -> None:
+async def test_invalid_route_requests_are_refused(stage: CanaryStage) -> None:
     async with stage.client() as client:
         assert (
             await client.get("/api/models/support/route", params={"user": ""})
@@ -151,17 +151,17 @@ async def test_what_does_not_fit_is_refused(stage: Tried) -> None:
         ).status_code == 401
 
 
-async def test_the_same_after_a_restart_and_on_another_replica(
-    stage: Tried, tmp_path: Path
+async def test_route_is_stable_across_restarts_and_replicas(
+    stage: CanaryStage, tmp_path: Path
 ) -> None:
     await stage.on_trial()
-    other = Tried(stage.registry_db, tmp_path)
+    other = CanaryStage(stage.registry_db, tmp_path)
     assert [await stage.route(user=user) for user in USERS[:20]] == [
         await other.route(user=user) for user in USERS[:20]
     ]
 
 
-async def test_a_worse_one_is_withdrawn_by_what_those_say_whom_it_answers(stage: Tried) -> None:
+async def test_worse_challenger_is_withdrawn(stage: CanaryStage) -> None:
     version = await stage.on_trial()
     new = [user for user in USERS if (await stage.route(user=user))["version"] == version]
     old = [user for user in USERS if user not in new]
@@ -180,8 +180,8 @@ async def test_a_worse_one_is_withdrawn_by_what_those_say_whom_it_answers(stage:
     assert stage.target.champion == stage.base
 
 
-async def test_one_that_is_promoted_is_switched_to_without_being_brought_again(
-    stage: Tried,
+async def test_promoted_challenger_is_not_deployed_again(
+    stage: CanaryStage,
 ) -> None:
     version = await stage.on_trial()
     new = [user for user in USERS if in_canary_share("support", version, "user", user, RULE.share)]
@@ -200,7 +200,7 @@ async def test_one_that_is_promoted_is_switched_to_without_being_brought_again(
     assert len(stage.enqueued(VersionDeployed)) == 2
 
 
-async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried) -> None:
+async def test_model_page_shows_canary_trial(stage: CanaryStage) -> None:
     async with stage.client() as client:
         assert 'id="canary"' not in (await client.get("/models/support")).text
         await stage.gate_promotes("r1")
@@ -231,7 +231,7 @@ async def test_the_page_of_the_model_shows_what_is_known_of_a_trial(stage: Tried
     assert "At 50 the challenger is withdrawn or promoted immediately" in page
 
 
-async def test_a_person_may_end_a_trial_or_stop_it(stage: Tried) -> None:
+async def test_operator_pauses_or_ends_trial(stage: CanaryStage) -> None:
     version = await stage.on_trial()
     tried = next(
         user for user in USERS if in_canary_share("support", version, "user", user, RULE.share)
@@ -247,7 +247,7 @@ async def test_a_person_may_end_a_trial_or_stop_it(stage: Tried) -> None:
     assert stage.registry_db.champion == version
 
 
-async def test_one_that_answers_wrongly_is_tried_by_nobody(stage: Tried) -> None:
+async def test_unverified_challenger_serves_nobody(stage: CanaryStage) -> None:
     await stage.reconcile()
     stage.target.answers_wrongly = {1}
     await stage.gate_promotes("r1")
@@ -264,7 +264,7 @@ async def test_one_that_answers_wrongly_is_tried_by_nobody(stage: Tried) -> None
     assert stage.target.challenger == version
 
 
-async def test_a_target_that_has_lost_everything_gets_the_challenger_again(stage: Tried) -> None:
+async def test_emptied_target_gets_challenger_again(stage: CanaryStage) -> None:
     version = await stage.on_trial()
     stage.target.versions.clear()
     stage.target.champion = stage.target.previous = stage.target.challenger = None
@@ -273,7 +273,7 @@ async def test_a_target_that_has_lost_everything_gets_the_challenger_again(stage
     assert (serving.champion, serving.challenger) == (stage.base, version)
 
 
-async def test_a_challenger_stays_at_hand_however_few_versions_may(stage: Tried) -> None:
+async def test_challenger_is_retained_beyond_version_limit(stage: CanaryStage) -> None:
     await stage.reconcile()
     for run in ("r1", "r2", "r3"):
         stage.promote(run)
@@ -285,8 +285,8 @@ async def test_a_challenger_stays_at_hand_however_few_versions_may(stage: Tried)
     assert stage.target.challenger == version
 
 
-async def test_where_no_target_serves_two_what_the_gate_promotes_is_champion_at_once(
-    stage: Tried,
+async def test_no_canary_capable_target_promotes_directly(
+    stage: CanaryStage,
 ) -> None:
     stage.target.supports_canary = False
     await stage.gate_promotes("r1")
@@ -295,15 +295,13 @@ async def test_where_no_target_serves_two_what_the_gate_promotes_is_champion_at_
     assert await stage.reconcile()
 
 
-async def test_a_model_file_that_says_nothing_of_a_canary_has_none(
-    stage: Tried, tmp_path: Path
-) -> None:
+async def test_no_canary_settings_means_no_trial(stage: CanaryStage, tmp_path: Path) -> None:
     stage.registry.models = Models({"support": MODEL}, tmp_path)
     await stage.gate_promotes("r1")
     assert stage.registry_db.champion != stage.base
 
 
-async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> None:
+async def test_trial_without_feedback_ends_by_time(stage: CanaryStage) -> None:
     version = await stage.on_trial()
     watching = asyncio.create_task(stage.registry.watch_trials(0.01))
     try:
@@ -319,7 +317,7 @@ async def test_time_ends_a_trial_of_which_nobody_said_anything(stage: Tried) -> 
             await watching
 
 
-async def test_an_outcome_that_comes_again_begins_no_second_trial(stage: Tried) -> None:
+async def test_repeated_outcome_starts_no_second_trial(stage: CanaryStage) -> None:
     await stage.on_trial()
     stage.registry_db.run(
         lambda session: promote_by_operator(session, "support", None, "good", NOW)

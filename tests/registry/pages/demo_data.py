@@ -1,5 +1,5 @@
-"""A registry with a past, for its pages: told by the events of the other services, with real
-snapshots behind them.
+"""A registry with demo data for its pages, built from events of the other services with real
+snapshots.
 """
 
 from dataclasses import replace
@@ -67,7 +67,7 @@ _ANSWERS = (
 
 
 class PastClock:
-    """The time of day as it was some hours ago, until it is let go."""
+    """A clock some hours behind, until `behind` is reset."""
 
     def __init__(self, hours: float) -> None:
         self._real = SystemClock()
@@ -80,9 +80,9 @@ class PastClock:
         return self._real.monotonic()
 
 
-class Showroom(Stage):
-    """A stage whose model has four versions, one of them a challenger, a batch that was rejected,
-    and a run that is going on.
+class DemoRegistry(Stage):
+    """A registry whose model has four versions, one of them a challenger, a rejected batch, and an
+    active training run.
     """
 
     def __init__(self, registry_db: DatabaseFixture, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Showroom(Stage):
         self.batches: list[BatchReady] = []
 
     async def say(self, topic: str, event: Event) -> None:
-        """As another service would; the registry has handled it then."""
+        """Publish an event of another service and let the registry handle it."""
         await publish(self.bus, topic, "support", event, "test")
         await self.registry.handle(self.bus.topics[topic][-1])
 
@@ -109,12 +109,12 @@ class Showroom(Stage):
         await self.train(3, _STEPS)
         await self.promote_by_gate(
             3, base, -3.8, -0.3, 0.5
-        )  # against a champion that has moved: a challenger
+        )  # against a previous champion, so it becomes challenger
         await self.train(4, 9)
         self.past.behind = timedelta()
 
     async def announce(self, number: int) -> BatchReady:
-        """A batch, written and announced as the dataset service does it."""
+        """Write and announce a batch as the dataset service does."""
         full = _closing(number, self.past.now())
         artefact = write_snapshot(self.store, full, FILE, 0)
         closed = ClosedBatch(

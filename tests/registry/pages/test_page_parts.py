@@ -1,4 +1,4 @@
-"""What the pages draw and tell, without a database."""
+"""Charts, differences and timeline of the pages, without a database."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,7 +30,7 @@ NESTED = st.recursive(
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=50))
-def test_a_spark_stays_in_its_picture_and_goes_from_left_to_right(values: list[float]) -> None:
+def test_sparkline_stays_in_view_from_left_to_right(values: list[float]) -> None:
     picture = sparkline(values)
     assert picture is not None
     places = [tuple(map(float, place.split(","))) for place in picture.line.split()]
@@ -40,7 +40,7 @@ def test_a_spark_stays_in_its_picture_and_goes_from_left_to_right(values: list[f
     assert picture.end == places[-1]
 
 
-def test_a_spark_rises_where_values_do() -> None:
+def test_sparkline_rises_with_values() -> None:
     picture = sparkline([-4.0, -0.5])
     assert picture is not None
     assert picture.line == "4.0,28.0 116.0,4.0"
@@ -48,7 +48,7 @@ def test_a_spark_rises_where_values_do() -> None:
 
 
 @given(NUMBERS, st.floats(0, 1e3), st.floats(0, 1e3), st.none() | st.floats(0, 1e3))
-def test_a_span_keeps_its_order_and_its_room(
+def test_interval_bar_keeps_order_and_margins(
     difference: float, down: float, up: float, margin: float | None
 ) -> None:
     (found,) = interval_bars([(difference - down, difference, difference + up, margin)])
@@ -68,7 +68,7 @@ def test_a_span_keeps_its_order_and_its_room(
     NESTED.filter(lambda value: isinstance(value, dict)),
     NESTED.filter(lambda value: isinstance(value, dict)),
 )
-def test_differences_are_the_same_from_the_other_side(first: Any, second: Any) -> None:
+def test_differences_are_symmetric(first: Any, second: Any) -> None:
     forth, back = differences(first, second), differences(second, first)
     assert {(row.name, row.first, row.second) for row in forth} == {
         (row.name, row.second, row.first) for row in back
@@ -76,7 +76,7 @@ def test_differences_are_the_same_from_the_other_side(first: Any, second: Any) -
     assert differences(first, first) == []
 
 
-def test_differences_have_names_with_dots() -> None:
+def test_differences_have_dotted_names() -> None:
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
         Difference("a.c", 2, 3),
         Difference("d", None, 4),
@@ -90,7 +90,7 @@ def probe(prompt: str, *texts: str) -> dict[str, Any]:
     }
 
 
-def test_answers_stand_side_by_side_where_both_were_asked_the_same() -> None:
+def test_answer_pairs_share_their_prompt() -> None:
     rows = answer_pairs(
         [probe("a", "Ye", "s", "<|im_end|>"), probe("b", "x")], [probe("c", "y"), probe("a", "No")]
     )
@@ -121,7 +121,7 @@ class Past:
         self.history.append(row)
 
 
-def test_a_time_line_tells_everything_once_newest_first() -> None:
+def test_timeline_has_each_entry_once_newest_first() -> None:
     past = Past()
     past.moved(0, "found", "v0")
     past.moved(1, "challenge", "v1", run_id="r1")

@@ -1,4 +1,4 @@
-"""A database's password may lie in a file, such as a mounted secret."""
+"""Database passwords in a file, such as a mounted secret."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from shared.errors import SettingsError
 URL = "postgresql+psycopg://ratchet@postgres:5432/ratchet"
 
 
-def test_the_password_of_the_file_is_the_one_that_is_used(tmp_path: Path) -> None:
+def test_password_is_read_from_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("p@ss:word/\n")
     database = Database(URL, file)
@@ -19,7 +19,7 @@ def test_the_password_of_the_file_is_the_one_that_is_used(tmp_path: Path) -> Non
     database.close()
 
 
-def test_a_file_that_is_not_there_or_empty_stops_the_start(tmp_path: Path) -> None:
+def test_missing_or_empty_password_file_stops_start(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError,
         match=r"RATCHET_DATABASE_PASSWORD_FILE: expected a file with a password, .*nowhere",

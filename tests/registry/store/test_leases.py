@@ -1,4 +1,4 @@
-"""One replica at a time holds a lease; it is taken over when its holder shows no sign of life."""
+"""Leases: one replica at a time holds one, and another takes over from a dead holder."""
 
 import pytest
 
@@ -13,7 +13,7 @@ LOG = configure("test", "error", "text")
 
 
 class Replicas:
-    """Two replicas, each with a clock of its own, and what they were told."""
+    """Two replicas with separate clocks, and their lease changes."""
 
     def __init__(self, registry_db: DatabaseFixture) -> None:
         self.registry_db = registry_db
@@ -48,7 +48,7 @@ def replicas(registry_db: DatabaseFixture) -> Replicas:
     return Replicas(registry_db)
 
 
-async def test_the_first_gets_it_and_keeps_it_by_beats(replicas: Replicas) -> None:
+async def test_holder_keeps_lease_by_heartbeats(replicas: Replicas) -> None:
     first, second = replicas.leases
     assert await first.claim()
     for _ in range(5):
@@ -61,8 +61,8 @@ async def test_the_first_gets_it_and_keeps_it_by_beats(replicas: Replicas) -> No
     assert replicas.changes == [1, 0]
 
 
-async def test_a_dead_holder_is_followed_after_the_lease_has_lasted(replicas: Replicas) -> None:
-    """The second sees the beat at 0 s, so it takes over at 10 s and not at 9.9 s."""
+async def test_dead_holder_is_replaced_when_lease_expires(replicas: Replicas) -> None:
+    """The second sees the heartbeat at 0 s, so it takes over at 10 s and not at 9.9 s."""
     first, second = replicas.leases
     await first.claim()
     assert not await second.claim()
@@ -73,7 +73,7 @@ async def test_a_dead_holder_is_followed_after_the_lease_has_lasted(replicas: Re
     assert await second.claim()
     with pytest.raises(LeaseLost):
         replicas.guard(0)
-    assert not await first.claim(), "who was paused finds that another has taken over"
+    assert not await first.claim(), "the paused holder notices the takeover"
     assert replicas.changes == [2, 1]
 
 
@@ -87,7 +87,7 @@ async def test_clocks_are_never_compared(replicas: Replicas) -> None:
     assert not await second.claim()
 
 
-async def test_what_is_released_is_free_at_once(replicas: Replicas) -> None:
+async def test_released_lease_is_free_immediately(replicas: Replicas) -> None:
     first, second = replicas.leases
     await first.claim()
     assert not await second.claim()
@@ -97,10 +97,10 @@ async def test_what_is_released_is_free_at_once(replicas: Replicas) -> None:
     replicas.guard(1)
 
 
-async def test_one_of_two_publishes_and_the_other_goes_on_where_it_stopped(
+async def test_second_publisher_resumes_where_first_died(
     registry_db: DatabaseFixture,
 ) -> None:
-    """Version 0 put two events into the outbox; the first publisher sends both but dies before it
+    """The outbox has the two events of version 0. The first publisher sends both but dies before it
     marks the second.
     """
     bus, clock = MemoryBus(), ManualClock(NOW)

@@ -1,5 +1,5 @@
-"""Two registries on one PostgreSQL and one broker: one deploys, one publishes, and the other goes
-on when it is killed.
+"""Two registries on one PostgreSQL and one Kafka broker: one deploys and one publishes, and the
+other takes over when it is killed.
 """
 
 import asyncio
@@ -59,8 +59,8 @@ class Pair:
             process.wait()
         self.database.close()
 
-    def said(self, file: str) -> list[tuple[str, str]]:
-        """Who began with, or switched to, which version."""
+    def log_lines(self, file: str) -> list[tuple[str, str]]:
+        """Return pairs of replica and version from a file of the fake target."""
         path = self.folder / file
         lines = path.read_text().splitlines() if path.exists() else []
         return [(line.split()[0], line.split()[1]) for line in lines]
@@ -87,7 +87,7 @@ class Pair:
 
     def served(self, number: int) -> bool:
 
-        switches = self.said("switches")
+        switches = self.log_lines("switches")
         return (
             bool(switches)
             and switches[-1][1].startswith(f"v{number}_")
@@ -112,7 +112,7 @@ def pair(broker: str, postgresql: Callable[[], str], tmp_path: Path) -> Iterator
 
 
 @pytest.mark.timeout(240)
-async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_killed(
+async def test_replica_takes_over_deployment_of_killed_one(
     pair: Pair,
 ) -> None:
     pair.database.migrate()
@@ -133,7 +133,9 @@ async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_k
         holder = pair.holder(f"deploy {pair.model}")
         assert holder in pair.processes
         (other,) = set(pair.processes) - {holder}
-        assert {who for who, _ in pair.said("begins")} == {holder}, "only one of them ever began"
+        assert {who for who, _ in pair.log_lines("begins")} == {holder}, (
+            "only one of them ever began"
+        )
 
         await publish(
             producer,
@@ -142,10 +144,12 @@ async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_k
             checkpoint("r3", pair.champion, model=pair.model),
             "test",
         )
-        await pair.until(lambda: pair.said("begins")[-1][1].startswith("v3_"), "version 3 begun")
+        await pair.until(
+            lambda: pair.log_lines("begins")[-1][1].startswith("v3_"), "version 3 begun"
+        )
         pair.processes[holder].kill()
         await pair.until(lambda: pair.served(3), "version 3 served by the other")
-        assert pair.said("switches")[-1][0] == other
+        assert pair.log_lines("switches")[-1][0] == other
         await publish(
             producer,
             TRAINING_CHECKPOINTS,
@@ -158,7 +162,7 @@ async def test_each_version_is_deployed_once_and_the_other_goes_on_when_one_is_k
     finally:
         await producer.stop()
 
-    versions = [version.partition("_")[0] for _, version in pair.said("switches")]
+    versions = [version.partition("_")[0] for _, version in pair.log_lines("switches")]
     assert versions == ["v0", "v1", "v2", "v3", "v4"]
     assert [version.partition("_")[0] for version in pair.deployed] == versions
     published = [

@@ -1,5 +1,5 @@
-"""A database is brought up to date without loss, by one of several, and one that is ahead is
-refused; what never happens it refuses.
+"""Migrations keep all data and run once, newer schemas are refused, and the database enforces the
+invariants.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,13 +39,13 @@ Rows = dict[str, list[Mapping[str, Any]]]
 
 @pytest.fixture
 def engine(database_url: str, tmp_path: Path) -> Engine:
-    """An empty database, without tables."""
+    """An empty database without tables."""
     Database(database_url).close()  # makes the folder of a file
     return create_engine(database_url)
 
 
 def fill(engine: Engine) -> Rows:
-    """A row in every table, a value in every column; what is there then."""
+    """Insert a row with a value in every column of every table; return all rows."""
     form = inspect(engine)
     for table in sorted(set(form.get_table_names()) - {"alembic_version"}):
         values = {
@@ -101,13 +101,13 @@ def columns_and_indexes(engine: Engine) -> dict[str, Any]:
     }
 
 
-def test_steps_form_one_line_and_are_numbered_in_order() -> None:
+def test_migrations_are_linear_and_numbered() -> None:
     assert [f"{number:04}" for number in range(1, len(STEPS) + 1)] == STEPS
     assert len(STEPS) >= 3
     assert [step.down_revision for step in reversed(HISTORY)] == [None, *STEPS[:-1]]
 
 
-def test_models_and_steps_say_the_same(engine: Engine) -> None:
+def test_tables_match_migrations(engine: Engine) -> None:
     migrate(engine)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), TableBase.metadata) == []
@@ -115,7 +115,7 @@ def test_models_and_steps_say_the_same(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("step", range(1, len(STEPS)))
-def test_each_step_keeps_every_row_of_the_one_before(engine: Engine, step: int) -> None:
+def test_each_migration_keeps_all_rows(engine: Engine, step: int) -> None:
     migrate(engine, STEPS[step - 1])
     before = fill(engine)
     assert len(before) >= 11
@@ -126,7 +126,7 @@ def test_each_step_keeps_every_row_of_the_one_before(engine: Engine, step: int) 
     engine.dispose()
 
 
-def test_a_database_made_before_there_were_steps_is_taken_over(
+def test_database_older_than_migrations_is_adopted(
     engine: Engine, new_database: Callable[[], str]
 ) -> None:
     """Such a database is one at step 1 that does not say so; of an earlier day still, one without
@@ -151,9 +151,7 @@ def test_a_database_made_before_there_were_steps_is_taken_over(
     engine.dispose()
 
 
-def test_a_database_that_is_ahead_is_refused_and_left_as_it_is(
-    engine: Engine, database_url: str
-) -> None:
+def test_newer_schema_is_refused_and_unchanged(engine: Engine, database_url: str) -> None:
     migrate(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -166,8 +164,8 @@ def test_a_database_that_is_ahead_is_refused_and_left_as_it_is(
     engine.dispose()
 
 
-def test_several_replicas_may_start_at_once(database_url: str) -> None:
-    """They migrate, and declare the same model: one version 0, whoever is first."""
+def test_replicas_migrate_concurrently(database_url: str) -> None:
+    """All replicas migrate and declare the same model, which gets one version 0."""
     databases = [Database(database_url) for _ in range(4)]
 
     def start(database: Database) -> int:
@@ -198,9 +196,7 @@ def test_several_replicas_may_start_at_once(database_url: str) -> None:
         "'rejected')",
     ],
 )
-def test_what_never_happens_is_refused_by_the_database(
-    registry_db: DatabaseFixture, statement: str
-) -> None:
+def test_database_refuses_forbidden_changes(registry_db: DatabaseFixture, statement: str) -> None:
     base = registry_db.champion
     for run in ("r1", "r2"):
         registry_db.run(partial(checkpoint_saved, event=checkpoint(run, base), context=CONTEXT))
@@ -216,7 +212,7 @@ def test_what_never_happens_is_refused_by_the_database(
         registry_db.run(lambda session: session.execute(text(statement)))
 
 
-def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(
+def test_all_version_columns_except_merged_are_guarded(
     registry_db: DatabaseFixture,
 ) -> None:
     for column in [column.name for column in VersionRow.__table__.columns]:
@@ -231,7 +227,7 @@ def test_every_column_of_a_version_but_where_its_file_lies_is_guarded(
                 registry_db.run(change)
 
 
-def test_decisions_that_meet_are_made_one_after_the_other(
+def test_concurrent_decisions_are_serialised(
     registry_db: DatabaseFixture, database_url: str
 ) -> None:
     """Eight outcomes against the same champion, from two replicas at once: one holds, and each
@@ -259,9 +255,7 @@ def test_decisions_that_meet_are_made_one_after_the_other(
     assert (moves.count("promote"), moves.count("challenge")) == (1, 8)
 
 
-def test_a_value_that_no_column_takes_is_a_dead_letter(
-    registry_db: DatabaseFixture, database_url: str
-) -> None:
+def test_unstorable_value_is_a_dead_letter(registry_db: DatabaseFixture, database_url: str) -> None:
     if database_url.startswith("sqlite"):
         pytest.skip("SQLite takes it")
     with pytest.raises(UnstorableValue, match="NUL"):

@@ -1,6 +1,4 @@
-"""Aliases move by the table only, and a verdict promotes only against the champion that it was
-measured against.
-"""
+"""Alias moves by the table, and verdicts that are valid against their baseline only."""
 
 from datetime import UTC, datetime
 
@@ -51,7 +49,7 @@ def test_only_legal_moves_happen(
 
 
 @given(steps=st.lists(st.tuples(moves, st.sampled_from(VERSIONS)), max_size=30))
-def test_a_model_always_has_a_champion_and_it_is_never_its_own_previous_or_challenger(
+def test_champion_is_set_and_differs_from_other_aliases(
     steps: list[tuple[AliasMove, str]],
 ) -> None:
     aliases = apply_move(Aliases(), "found", "v0", is_new=True)
@@ -64,18 +62,18 @@ def test_a_model_always_has_a_champion_and_it_is_never_its_own_previous_or_chall
         assert aliases.champion not in (aliases.previous, aliases.challenger)
 
 
-def test_a_second_version_zero_is_refused() -> None:
+def test_second_version_zero_is_refused() -> None:
     with pytest.raises(IllegalMove):
         apply_move(Aliases(champion="v0"), "found", "v1", is_new=True)
 
 
 @given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
-def test_a_verdict_holds_against_its_baseline_only(champion: str, baseline: str) -> None:
+def test_verdict_is_valid_against_its_baseline_only(champion: str, baseline: str) -> None:
     assert registration_result(Aliases(champion=champion), baseline, on_hold=False) == (
         "promoted" if champion == baseline else "reevaluate"
     )
 
 
 @given(champion=st.sampled_from(VERSIONS), baseline=st.sampled_from(VERSIONS))
-def test_of_a_model_on_hold_every_candidate_waits(champion: str, baseline: str) -> None:
+def test_candidates_wait_while_on_hold(champion: str, baseline: str) -> None:
     assert registration_result(Aliases(champion=champion), baseline, on_hold=True) == "held"

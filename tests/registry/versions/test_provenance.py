@@ -1,6 +1,4 @@
-"""Which versions count as made with what was withdrawn: the batch's own, what may have replayed it,
-and their children.
-"""
+"""Versions affected by withdrawn examples: by own batch, by replay and by inheritance."""
 
 from datetime import timedelta
 
@@ -18,7 +16,7 @@ from tests.registry.samples import NOW
 def made(
     number: int, parent: int | None = None, through: int = -1, batch: int | None = None
 ) -> VersionOrigin:
-    """Version `number`, whose run began in that minute on the batch of that number."""
+    """Return version `number`, whose run started in minute `number` on batch `number`."""
     name = f"v{parent}" if parent is not None else None
     return VersionOrigin(
         f"v{number}",
@@ -48,33 +46,31 @@ def affected(versions: list[VersionOrigin], *withdrawn: WithdrawnExample) -> lis
 LINE = [made(1, 0), made(2, 1), made(3, 2)]
 
 
-def test_the_version_of_the_batch_and_all_after_it_count_and_those_before_do_not() -> None:
+def test_version_of_batch_and_descendants_count() -> None:
     assert affected(LINE, gone(2)) == ["v2", "v3"]
     assert affected(LINE) == []
 
 
-def test_a_batch_that_gave_no_version_may_have_been_replayed_by_those_after_it() -> None:
+def test_batch_without_version_counts_for_later_versions() -> None:
     assert affected([made(1, 0), made(3, 1)], gone(2)) == ["v3"]
 
 
-def test_a_rejected_batch_is_not_replayed_but_counts_for_a_version_of_its_own() -> None:
+def test_rejected_batch_counts_only_for_its_own_version() -> None:
     assert affected([made(1, 0), made(3, 1)], gone(2, rejected=True)) == []
     assert affected([made(2, 0), made(3, 0)], gone(2, rejected=True)) == ["v2"]
 
 
-def test_a_batch_that_was_not_run_is_in_no_version() -> None:
+def test_batch_without_run_counts_for_no_version() -> None:
     assert affected(LINE, gone(9, was_run=False)) == []
 
 
-def test_a_run_that_left_it_out_is_free_of_it_and_so_are_its_children_unless_an_ancestor_was_not() -> (
-    None
-):
+def test_runs_after_withdrawal_are_free_unless_inherited() -> None:
     assert affected([made(2, 0, through=5), made(3, 2, through=5)], gone(2, withdrawn=5)) == []
     assert affected([made(2, 0, through=5)], gone(2, withdrawn=6)) == ["v2"]
     assert affected([made(1, 0), made(2, 1, through=5)], gone(1, withdrawn=5)) == ["v1", "v2"]
 
 
-def test_what_began_again_from_the_base_inherits_nothing() -> None:
+def test_version_from_base_inherits_nothing() -> None:
     assert affected([made(1, 0), made(2, None, through=5)], gone(1, withdrawn=5)) == ["v1"]
 
 
@@ -86,7 +82,7 @@ def test_what_began_again_from_the_base_inherits_nothing() -> None:
     ),
     st.builds(gone, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()),
 )
-def test_more_withdrawals_never_make_fewer_versions_count_and_children_have_what_their_parents_have(
+def test_affected_versions_grow_and_are_inherited(
     drawn: list[tuple[int, int]], withdrawn: list[WithdrawnExample], another: WithdrawnExample
 ) -> None:
     versions = [

@@ -1,6 +1,4 @@
-"""What the registry knows of withdrawals, and says of the versions that were made with what was
-withdrawn.
-"""
+"""Withdrawals in the registry, and the versions affected by them."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -46,7 +44,7 @@ def withdrawn(
 
 
 class Registry(Stage):
-    """A registry that is told of runs, one a minute, and asked over HTTP."""
+    """A registry that receives one run a minute and is queried over HTTP."""
 
     minutes = 0
 
@@ -54,7 +52,7 @@ class Registry(Stage):
         self.registry_db.run(partial(record_withdrawal, event=event, offset=offset, now=NOW))
 
     def promoted(self, run: str, heard: int | None = None) -> str:
-        """The version of a run that had heard of withdrawals up to an offset."""
+        """Return the version of a run that left out withdrawals up to an offset."""
         self.minutes += 1
         saved = checkpoint(run, self.registry_db.champion).model_copy(
             update={
@@ -82,7 +80,7 @@ class Registry(Stage):
         return answer.json() if "json" in answer.headers["content-type"] else answer.text
 
     async def counts(self) -> dict[str, int]:
-        """By version, oldest first; each as the list and the version itself say it."""
+        """Withdrawn examples by version, oldest first, equal in the list and the single responses."""
         items = (await self.get("/api/models/support/versions"))["items"]
         for item in items:
             assert await self.get(f"/api/models/support/versions/{item['version']}") == item
@@ -94,7 +92,7 @@ def registry(registry_db: DatabaseFixture, tmp_path: Path) -> Registry:
     return Registry(registry_db, tmp_path)
 
 
-async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withdrawn(
+async def test_version_counts_its_withdrawn_examples(
     registry: Registry,
 ) -> None:
     base = registry.registry_db.champion
@@ -108,7 +106,7 @@ async def test_a_version_says_how_many_examples_it_was_made_with_that_were_withd
     assert page.count("withdrawn examples</span>") == 3
 
 
-async def test_what_was_made_after_going_back_is_free_of_it(registry: Registry) -> None:
+async def test_version_made_after_rollback_is_unaffected(registry: Registry) -> None:
     base = registry.registry_db.champion
     first = registry.promoted("r1")
     registry.hear(withdrawn("x", ("batch of r1", ["e1"])))
@@ -119,7 +117,7 @@ async def test_what_was_made_after_going_back_is_free_of_it(registry: Registry) 
     assert await registry.counts() == {base: 0, first: 1, second: 0}
 
 
-async def test_a_version_that_comes_later_counts_if_its_run_had_begun_without_knowing(
+async def test_version_of_run_started_before_withdrawal_counts(
     registry: Registry,
 ) -> None:
     base = registry.registry_db.champion
@@ -128,7 +126,7 @@ async def test_a_version_that_comes_later_counts_if_its_run_had_begun_without_kn
     assert await registry.counts() == {base: 0, late: 1}
 
 
-async def test_withdrawals_are_listed_with_their_versions_and_stand_in_the_history(
+async def test_withdrawals_list_versions_and_are_audited(
     registry: Registry,
 ) -> None:
     registry.rejected("r0")
@@ -171,7 +169,7 @@ async def test_withdrawals_are_listed_with_their_versions_and_stand_in_the_histo
     assert (await registry.get("/models/support")).count(">data withdrawn</span>") == 2
 
 
-async def test_the_same_event_again_changes_nothing_and_one_that_says_more_adds(
+async def test_repeated_withdrawal_adds_only_new_examples(
     registry: Registry,
 ) -> None:
     first = registry.promoted("r1")
@@ -185,7 +183,7 @@ async def test_the_same_event_again_changes_nothing_and_one_that_says_more_adds(
     assert sum(row["action"] == "forget" for row in history) == 2
 
 
-async def test_parts_and_partitions_of_one_answer_add_up(registry: Registry) -> None:
+async def test_parts_of_a_withdrawal_add_up(registry: Registry) -> None:
     registry.promoted("r1")
     registry.hear(withdrawn("a0", ("batch of r1", ["e1"]), waiting=3, part=0, parts=2))
     registry.hear(withdrawn("a1", ("batch of r1", ["e2"]), waiting=3, part=1, parts=2), 1)
@@ -194,7 +192,7 @@ async def test_parts_and_partitions_of_one_answer_add_up(registry: Registry) -> 
     assert (item["waiting"], item["examples"], item["answers"]) == (4, 2, 3)
 
 
-async def test_events_come_from_the_bus_and_those_of_undeclared_models_are_refused(
+async def test_events_of_undeclared_models_are_refused(
     registry: Registry,
 ) -> None:
     assert DATASET_WITHDRAWALS in TOPICS
