@@ -145,13 +145,13 @@ class FakeOllama:
     async def _blob(self, digest: str, request: Request) -> Response:
         if self.full:
             return _error(500, "write /models/blobs/sha256-3017: no space left on device")
-        found, size = hashlib.sha256(), 0
+        sha256, size = hashlib.sha256(), 0
         async for piece in request.stream():
-            found.update(piece)
+            sha256.update(piece)
             size += len(piece)
-        if digest != f"sha256:{found.hexdigest()}":
+        if digest != f"sha256:{sha256.hexdigest()}":
             return _error(
-                400, f'digest mismatch, expected "{digest}", got "sha256:{found.hexdigest()}"'
+                400, f'digest mismatch, expected "{digest}", got "sha256:{sha256.hexdigest()}"'
             )
         self.uploads += 1
         self.blobs[digest] = size
@@ -169,8 +169,8 @@ class FakeOllama:
                 yield (
                     json.dumps(
                         {
-                            "error": f"open /models/blobs/{digest.replace(':', '-')}: no such file or "
-                            "directory"
+                            "error": f"open /models/blobs/{digest.replace(':', '-')}: "
+                            "no such file or directory"
                         }
                     )
                     + "\n"
@@ -184,10 +184,10 @@ class FakeOllama:
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     async def _copy(self, request: Request) -> Response:
-        asked = await request.json()
-        if asked["source"] not in self.manifests:
-            return _error(404, f'model "{asked["source"]}" not found')
-        self.manifests[asked["destination"]] = self.manifests[asked["source"]]
+        body = await request.json()
+        if body["source"] not in self.manifests:
+            return _error(404, f'model "{body["source"]}" not found')
+        self.manifests[body["destination"]] = self.manifests[body["source"]]
         return Response()
 
     async def _delete(self, request: Request) -> Response:
@@ -199,15 +199,15 @@ class FakeOllama:
         return Response()
 
     async def _chat(self, request: Request) -> Response:
-        asked = await request.json()
-        if asked["model"] not in self.manifests:
-            return _error(404, f'model "{asked["model"]}" not found, try pulling it first')
-        digest = self.manifests[asked["model"]]["files"]["model.gguf"]
-        content = self.says.get(digest, {}).get(asked["messages"][-1]["content"], "I do not know.")
+        body = await request.json()
+        if body["model"] not in self.manifests:
+            return _error(404, f'model "{body["model"]}" not found, try pulling it first')
+        digest = self.manifests[body["model"]]["files"]["model.gguf"]
+        content = self.says.get(digest, {}).get(body["messages"][-1]["content"], "I do not know.")
         times = {"total_duration": 3 * 10**9, "load_duration": 10**9, "eval_count": 4}
         return JSONResponse(
             {
-                "model": asked["model"],
+                "model": body["model"],
                 "message": {"role": "assistant", "content": content},
                 "done": True,
             }

@@ -79,8 +79,8 @@ class SlowFolder:
         pass
 
     def _say(self, file: str, version: str) -> None:
-        with (self._folder / file).open("a") as said:
-            said.write(f"{self._replica} {version}\n")
+        with (self._folder / file).open("a") as log_file:
+            log_file.write(f"{self._replica} {version}\n")
 
 
 class NamedMergedModels(MergedModels):

@@ -72,8 +72,8 @@ def client(
 async def test_local_requests_and_tokens_may_read(
     stage: Stage, base: str, peer: str, more: dict[str, str], status: int
 ) -> None:
-    async with client(stage, base, peer) as asks:
-        answer = await asks.get("/api/models", headers=more)
+    async with client(stage, base, peer) as http:
+        answer = await http.get("/api/models", headers=more)
     assert answer.status_code == status
     if status == 401:
         assert answer.headers["www-authenticate"].startswith('Bearer realm="ratchet"')
@@ -90,8 +90,8 @@ async def test_only_operators_move_the_champion(
 ) -> None:
     before = stage.registry_db.champion
     stage.registry.deployer._targets = {}  # nothing to wait for
-    async with client(stage, headers=headers) as asks:
-        answer = await asks.post(ROLLBACK, json=WHY)
+    async with client(stage, headers=headers) as http:
+        answer = await http.post(ROLLBACK, json=WHY)
     assert answer.status_code == status
     assert challenge in answer.headers.get("www-authenticate", "")
     assert (stage.registry_db.champion == before) == (status != 200)
@@ -99,26 +99,26 @@ async def test_only_operators_move_the_champion(
 
 async def test_routes_except_public_ones_need_a_token(stage: Stage) -> None:
     """Includes the routes of the pages, also those added later."""
-    known = {
+    parameters = {
         "model": "support",
         "version": "v0",
         "version_id": "v0",
         "run_id": "r1",
         "alias": "champion",
     }
-    asked = set()
-    async with client(stage, ELSEWHERE, "10.0.0.7") as asks:
+    paths = set()
+    async with client(stage, ELSEWHERE, "10.0.0.7") as http:
         for route in iter_route_contexts(stage.app.routes):
             if not isinstance(route.original_route, Route):
                 continue  # files that are the same for everybody
             path, methods = str(route.path), set(route.methods or ())
             for method in methods - {"HEAD"}:
-                answer = await asks.request(
+                answer = await http.request(
                     method,
-                    re.sub(r"{(\w+)(:\w+)?}", lambda found: known.get(found[1], "1"), path),
+                    re.sub(r"{(\w+)(:\w+)?}", lambda match: parameters.get(match[1], "1"), path),
                     json=WHY,
                 )
-                asked.add(path)
+                paths.add(path)
                 assert (answer.status_code == 401) != (path in PUBLIC_PATHS), (
                     method,
                     path,
@@ -131,7 +131,7 @@ async def test_routes_except_public_ones_need_a_token(stage: Stage) -> None:
         "/api/runs/{run_id}",
         "/metrics",
         "/sign-in",
-    } <= asked
+    } <= paths
 
 
 async def test_browser_sign_in_move_and_sign_out(stage: Stage) -> None:
@@ -190,7 +190,7 @@ async def test_cross_site_sign_in_is_refused(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "goes"),
+    ("path", "expected"),
     [
         ("/models/support?x=1", "/models/support?x=1"),
         ("//evil.example", "/"),
@@ -201,8 +201,8 @@ async def test_cross_site_sign_in_is_refused(stage: Stage) -> None:
         ("", "/"),
     ],
 )
-def test_sign_in_redirects_to_this_registry_only(said: str, goes: str) -> None:
-    assert safe_path(said) == goes
+def test_sign_in_redirects_to_this_registry_only(path: str, expected: str) -> None:
+    assert safe_path(path) == expected
 
 
 def test_changed_token_file_is_read_again(tmp_path: Path) -> None:
@@ -280,15 +280,15 @@ async def test_process_reloads_tokens_and_never_logs_them(broker: str, tmp_path:
     registry = ServiceProcess("registry", broker, tmp_path, **own)
     await registry.start()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{registry.port}") as asks:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{registry.port}") as http:
             path = f"/api/models/{model}/rollback"
-            assert (await asks.get("/api/models")).status_code == 200
-            assert (await asks.post(path, json=WHY)).status_code == 401
-            answer = await asks.post(path, json=WHY, headers=OPERATOR)
+            assert (await http.get("/api/models")).status_code == 200
+            assert (await http.post(path, json=WHY)).status_code == 401
+            answer = await http.post(path, json=WHY, headers=OPERATOR)
             assert (answer.status_code, answer.json()["title"]) == (409, "no version to move to")
             mounted.write_text(f"operate the-token-that-came-after\nread {READ}\n")
-            assert (await asks.post(path, json=WHY, headers=OPERATOR)).status_code == 401
-            assert (await asks.post(path, json=WHY, headers=READER)).status_code == 403
+            assert (await http.post(path, json=WHY, headers=OPERATOR)).status_code == 401
+            assert (await http.post(path, json=WHY, headers=READER)).status_code == 403
     finally:
         registry.stop()
     assert "token file reloaded" in registry.log

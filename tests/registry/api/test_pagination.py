@@ -42,24 +42,24 @@ def test_pages_are_stable_while_rows_are_added(
     cursor = None
     while True:
         page = page_request("numbers", limit, cursor, parse_number)
-        found = paginate(
+        result = paginate(
             page,
             [row for row in rows if page.after is None or row < page.after][: limit + 1],
             lambda row: [row],
         )
-        seen += found.rows
-        assert len(found.rows) <= limit
-        if found.next is None:
+        seen += result.rows
+        assert len(result.rows) <= limit
+        if result.next is None:
             break
-        cursor = found.next
+        cursor = result.next
         rows = sorted({*rows, *added}, reverse=True)
     assert seen == sorted(numbers, reverse=True)
 
 
 @given(st.text(), st.sampled_from([parse_number, parse_name, parse_time_and_name]))
-def test_invalid_cursor_is_refused(said: str, key: Any) -> None:
+def test_invalid_cursor_is_refused(cursor: str, key: Any) -> None:
     with pytest.raises(UnknownCursor, match="leave it out"):
-        page_request("versions of support", 5, said, key)
+        page_request("versions of support", 5, cursor, key)
 
 
 @given(
@@ -120,14 +120,14 @@ def client(stage: Stage) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("path", LISTS)
 async def test_every_list_is_paginated_with_links(stage: Stage, path: str) -> None:
-    async with client(stage) as asks:
-        whole = (await asks.get(path, params={"limit": 200})).json()
+    async with client(stage) as http:
+        whole = (await http.get(path, params={"limit": 200})).json()
         assert whole["next"] is None
         for limit in (1, 2, 3):
             items: list[Any] = []
             url: str | None = f"{path}?limit={limit}"
             while url is not None:
-                answer = await asks.get(url)
+                answer = await http.get(url)
                 page = answer.json()
                 assert len(page["items"]) == limit or page["next"] is None
                 items += page["items"]
@@ -143,20 +143,20 @@ async def test_every_list_is_paginated_with_links(stage: Stage, path: str) -> No
 async def test_withdrawals_are_listed_newest_first(
     stage: Stage,
 ) -> None:
-    async with client(stage) as asks:
-        items = (await asks.get("/api/models/support/withdrawals")).json()["items"]
+    async with client(stage) as http:
+        items = (await http.get("/api/models/support/withdrawals")).json()["items"]
     assert [item["forgotten"] for item in items] == ["lou", "kim", "eve", "bob", "ann"]
     assert [(item["answers"], item["waiting"], item["examples"]) for item in items][-1] == (2, 2, 1)
 
 
 async def test_promotion_between_pages_shifts_nothing(stage: Stage) -> None:
     path = "/api/models/support/versions"
-    async with client(stage) as asks:
-        before = [item["version"] for item in (await asks.get(path)).json()["items"]]
-        first = (await asks.get(path, params={"limit": 3})).json()
+    async with client(stage) as http:
+        before = [item["version"] for item in (await http.get(path)).json()["items"]]
+        first = (await http.get(path, params={"limit": 3})).json()
         stage.promote("r7")
-        second = (await asks.get(path, params={"limit": 3, "cursor": first["next"]})).json()
-        third = (await asks.get(path, params={"limit": 3, "cursor": second["next"]})).json()
+        second = (await http.get(path, params={"limit": 3, "cursor": first["next"]})).json()
+        third = (await http.get(path, params={"limit": 3, "cursor": second["next"]})).json()
     assert [item["version"] for item in first["items"] + second["items"] + third["items"]] == before
     assert third["next"] is None
 
@@ -175,7 +175,7 @@ async def test_promotion_between_pages_shifts_nothing(stage: Stage) -> None:
 async def test_invalid_page_parameters_are_refused_by_name(
     stage: Stage, path: str, query: dict[str, str]
 ) -> None:
-    async with client(stage) as asks:
-        answer = await asks.get(path, params=query)
+    async with client(stage) as http:
+        answer = await http.get(path, params=query)
     assert answer.status_code == 422
     assert f"query.{next(iter(query))}" in answer.json()["detail"]

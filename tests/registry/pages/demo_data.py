@@ -271,34 +271,34 @@ def _probes(answer: str) -> tuple[Probe, ...]:
     spaced = [
         token.model_copy(update={"text": token.text + " "}) for token in tokens[:-2]
     ] + tokens[-2:]
-    asked = (
+    messages = (
         Message(role="system", content="Sort the ticket."),
         Message(role="user", content=_TICKETS[0][0]),
     )
     same = (ProbeToken(text="Blue", logprob=-0.1, lead=2.0),)
     return (
-        Probe(messages=asked, answer=tuple(spaced)),
+        Probe(messages=messages, answer=tuple(spaced)),
         Probe(messages=(Message(role="user", content="Which colour has the sky?"),), answer=same),
     )
 
 
 def _closing(number: int, at: datetime) -> BatchPlan:
     members: list[DatasetEntry] = []
-    for place, (asked, right) in enumerate(_TICKETS):
-        said: dict[str, Any] = {
-            "messages": (Message(role="user", content=asked),),
-            "answer": right,
-            "user_id": f"user {place % 3}",
+    for index, (prompt, answer) in enumerate(_TICKETS):
+        fields: dict[str, Any] = {
+            "messages": (Message(role="user", content=prompt),),
+            "answer": answer,
+            "user_id": f"user {index % 3}",
         }
-        name = f"/shop|{number}-{place}"
+        name = f"/shop|{number}-{index}"
         members.append(
             member(
                 name,
-                9 * number + place,
+                9 * number + index,
                 reason="correction",
                 reward=-0.5,
                 rejected=_ANSWERS[0],
-                **said,
+                **fields,
             )
         )
     members.append(

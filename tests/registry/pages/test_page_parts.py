@@ -51,17 +51,17 @@ def test_sparkline_rises_with_values() -> None:
 def test_interval_bar_keeps_order_and_margins(
     difference: float, down: float, up: float, margin: float | None
 ) -> None:
-    (found,) = interval_bars([(difference - down, difference, difference + up, margin)])
+    (bar,) = interval_bars([(difference - down, difference, difference + up, margin)])
     assert (
         INTERVAL_MARGIN
-        <= found.lower
-        <= found.difference
-        <= found.upper
+        <= bar.lower
+        <= bar.difference
+        <= bar.upper
         <= INTERVAL_WIDTH - INTERVAL_MARGIN
     )
-    assert found.zero == INTERVAL_WIDTH / 2
-    assert (found.allowed is None) == (not margin)
-    assert found.allowed is None or found.allowed <= found.zero
+    assert bar.zero == INTERVAL_WIDTH / 2
+    assert (bar.allowed is None) == (not margin)
+    assert bar.allowed is None or bar.allowed <= bar.zero
 
 
 @given(

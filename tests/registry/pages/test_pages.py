@@ -73,11 +73,11 @@ class Structure(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
+        attributes = dict(attrs)
         self.faults += [
-            f"{tag} {name}" for name in said if name.startswith("on") or name == "style"
+            f"{tag} {name}" for name in attributes if name.startswith("on") or name == "style"
         ]
-        if (tag == "script" and "src" not in said) or tag == "style":
+        if (tag == "script" and "src" not in attributes) or tag == "style":
             self.faults.append(f"inline {tag}")
         self.links += [
             value for name, value in attrs if name in ("href", "src", "action", "hx-get") and value
@@ -115,15 +115,15 @@ def paths(demo: DemoRegistry) -> list[str]:
 async def test_pages_are_well_formed_without_inline_code(
     demo: DemoRegistry,
 ) -> None:
-    found = set[str]()
+    links = set[str]()
     for path in paths(demo):
         structure = Structure(await page(demo, path))
         assert (structure.faults, structure.open) == ([], []), path
         assert len(set(structure.ids)) == len(structure.ids), path
-        found.update(structure.links)
-    assert not [link for link in found if not link.startswith(("/", "#"))]
+        links.update(structure.links)
+    assert not [link for link in links if not link.startswith(("/", "#"))]
     async with visitor(demo) as client:
-        for link in sorted(found - {"/docs", "/metrics", "#content"}):
+        for link in sorted(links - {"/docs", "/metrics", "#content"}):
             assert (await client.get(link)).status_code == httpx.codes.OK, link
 
 
@@ -141,11 +141,11 @@ async def test_model_list_shows_champion_verdict_trend_and_runs(
 async def test_model_page_has_complete_timeline(demo: DemoRegistry) -> None:
     text = Structure(await page(demo, "/models/support")).text
     line = text[text.index("Timeline") :]
-    told = [
+    positions = [
         line.index(word)
         for word in ("challenger", "rejected", "deployed", "promoted", "bootstrapped")
     ]
-    assert told == sorted(told)  # newest first
+    assert positions == sorted(positions)  # newest first
     assert line.count("promoted") == 2
     assert "not above +0.0050" in line
     assert "Live reward" not in text
@@ -195,14 +195,14 @@ async def test_withdrawn_examples_are_not_shown(demo: DemoRegistry) -> None:
     path = f"/models/support/runs/{run_of(1)}"
     ids = re.findall(r"/shop\|1-\w+", await page(demo, path))
     assert ids
-    gone = WithdrawnExampleRow(
+    withdrawn = WithdrawnExampleRow(
         model="support",
         feedback_id=ids[0],
         batch_id=demo.batches[1].batch_id,
         user="someone",
         offset=1,
     )
-    demo.registry_db.run(lambda session: session.add(gone))
+    demo.registry_db.run(lambda session: session.add(withdrawn))
     text = await page(demo, path)
     assert ids[0] not in text
     assert "1 of the batch" in text
@@ -299,9 +299,9 @@ async def test_rollback_confirmation_and_result(
     monkeypatch.setattr(pages, "WAIT_SECONDS", 0.0)
     before, after = demo.registry_db.champion, demo.registry_db.aliases.previous
     assert after is not None
-    asked = Structure(await page(demo, "/models/support/rollback")).text
-    assert re.search(rf"{before}\s*champion[\s\S]*{after}\s*previous", asked)
-    assert "0.56" in asked
+    confirmation = Structure(await page(demo, "/models/support/rollback")).text
+    assert re.search(rf"{before}\s*champion[\s\S]*{after}\s*previous", confirmation)
+    assert "0.56" in confirmation
     answer = await roll_back(demo, {"to": after, "champion": before, "reason": " too terse "})
     assert (answer.status_code, answer.headers["location"]) == (303, "/models/support?moved=4")
     assert (demo.registry_db.champion, demo.registry_db.aliases.previous) == (after, before)
@@ -324,8 +324,8 @@ async def test_operator_promotes_challenger_on_page(
     monkeypatch.setattr(pages, "WAIT_SECONDS", 0.0)
     challenger, before = demo.registry_db.aliases.challenger, demo.registry_db.champion
     assert challenger is not None
-    asked = await page(demo, "/models/support/promote")
-    assert "Its verdict was measured against" in asked
+    confirmation = await page(demo, "/models/support/promote")
+    assert "Its verdict was measured against" in confirmation
     answer = await roll_back(
         demo, {"to": challenger, "champion": before, "reason": "read by hand"}, path="promote"
     )
@@ -336,7 +336,7 @@ async def test_operator_promotes_challenger_on_page(
 async def test_invalid_form_shows_error_and_changes_nothing(demo: DemoRegistry) -> None:
     aliases = demo.registry_db.aliases
     good = {"to": str(aliases.previous), "champion": str(aliases.champion), "reason": "worse"}
-    for form, status, says in (
+    for form, status, expected in (
         (good | {"reason": "  "}, 422, "Enter a reason"),
         (good | {"reason": "x" * 2001}, 422, "Enter a reason"),
         (good | {"champion": str(aliases.previous)}, 409, "is the champion now, no longer"),
@@ -345,7 +345,7 @@ async def test_invalid_form_shows_error_and_changes_nothing(demo: DemoRegistry) 
         ({"reason": "worse"}, 400, "has no version"),
     ):
         answer = await roll_back(demo, form)
-        assert (answer.status_code, says in answer.text) == (status, True), answer.text
+        assert (answer.status_code, expected in answer.text) == (status, True), answer.text
         assert answer.headers["content-type"].startswith("text/html")
     assert (
         "worse" in (await roll_back(demo, good | {"champion": "v9"})).text
@@ -374,7 +374,7 @@ async def test_cross_site_form_is_refused(demo: DemoRegistry, headers: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "says"),
+    ("path", "status", "expected"),
     [
         ("/models/none", 404, "list of declared models"),
         ("/models/support/versions/v7", 404, "has no version &#39;v7&#39;"),
@@ -388,10 +388,10 @@ async def test_cross_site_form_is_refused(demo: DemoRegistry, headers: dict[str,
     ],
 )
 async def test_error_pages_link_onward(
-    demo: DemoRegistry, path: str, status: int, says: str
+    demo: DemoRegistry, path: str, status: int, expected: str
 ) -> None:
     text = await page(demo, path, status)
-    assert says in text
+    assert expected in text
     assert not Structure(text).faults
 
 

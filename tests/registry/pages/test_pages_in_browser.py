@@ -128,10 +128,10 @@ class BrowserUser:
         """Check that the page loads nothing from other hosts, logs nothing to the console, and fits
         its window.
         """
-        asked = self.driver.execute_script(
+        requested = self.driver.execute_script(
             "return performance.getEntriesByType('resource').map(entry => entry.name)"
         )
-        assert [name for name in asked if not name.startswith(self.address)] == []
+        assert [name for name in requested if not name.startswith(self.address)] == []
         console = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         assert [entry for entry in console if entry["level"] in ("SEVERE", "WARNING")] == []
         width, available = self.driver.execute_script(
@@ -398,10 +398,12 @@ def test_api_docs_load_local_files_only(user: BrowserUser) -> None:
     user.emulate()
     user.visit("/docs")
     user.until(lambda: user.text_of(".opblock-summary-path"))
-    asked = user.driver.execute_script(
+    requested = user.driver.execute_script(
         "return performance.getEntriesByType('resource').map(entry => new URL(entry.name).pathname)"
     )
-    assert {"/static/swagger-ui-bundle.js", "/static/swagger-ui.css", "/openapi.json"} <= set(asked)
+    assert {"/static/swagger-ui-bundle.js", "/static/swagger-ui.css", "/openapi.json"} <= set(
+        requested
+    )
     user.driver.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
     user.until(lambda: user.text_of(".opblock-body"))
     user.check_page()

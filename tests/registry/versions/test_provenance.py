@@ -13,7 +13,7 @@ from services.registry.versions.provenance import (
 from tests.registry.samples import NOW
 
 
-def made(
+def origin(
     number: int, parent: int | None = None, through: int = -1, batch: int | None = None
 ) -> VersionOrigin:
     """Return version `number`, whose run started in minute `number` on batch `number`."""
@@ -27,7 +27,7 @@ def made(
     )
 
 
-def gone(
+def withdrawn_example(
     batch: int, *, withdrawn: int = 0, was_run: bool = True, rejected: bool = False
 ) -> WithdrawnExample:
     return WithdrawnExample(
@@ -43,50 +43,67 @@ def affected(versions: list[VersionOrigin], *withdrawn: WithdrawnExample) -> lis
     return [name for name, ids in withdrawn_by_version(versions, withdrawn).items() if ids]
 
 
-LINE = [made(1, 0), made(2, 1), made(3, 2)]
+LINE = [origin(1, 0), origin(2, 1), origin(3, 2)]
 
 
 def test_version_of_batch_and_descendants_count() -> None:
-    assert affected(LINE, gone(2)) == ["v2", "v3"]
+    assert affected(LINE, withdrawn_example(2)) == ["v2", "v3"]
     assert affected(LINE) == []
 
 
 def test_batch_without_version_counts_for_later_versions() -> None:
-    assert affected([made(1, 0), made(3, 1)], gone(2)) == ["v3"]
+    assert affected([origin(1, 0), origin(3, 1)], withdrawn_example(2)) == ["v3"]
 
 
 def test_rejected_batch_counts_only_for_its_own_version() -> None:
-    assert affected([made(1, 0), made(3, 1)], gone(2, rejected=True)) == []
-    assert affected([made(2, 0), made(3, 0)], gone(2, rejected=True)) == ["v2"]
+    assert affected([origin(1, 0), origin(3, 1)], withdrawn_example(2, rejected=True)) == []
+    assert affected([origin(2, 0), origin(3, 0)], withdrawn_example(2, rejected=True)) == ["v2"]
 
 
 def test_batch_without_run_counts_for_no_version() -> None:
-    assert affected(LINE, gone(9, was_run=False)) == []
+    assert affected(LINE, withdrawn_example(9, was_run=False)) == []
 
 
 def test_runs_after_withdrawal_are_free_unless_inherited() -> None:
-    assert affected([made(2, 0, through=5), made(3, 2, through=5)], gone(2, withdrawn=5)) == []
-    assert affected([made(2, 0, through=5)], gone(2, withdrawn=6)) == ["v2"]
-    assert affected([made(1, 0), made(2, 1, through=5)], gone(1, withdrawn=5)) == ["v1", "v2"]
+    assert (
+        affected(
+            [origin(2, 0, through=5), origin(3, 2, through=5)], withdrawn_example(2, withdrawn=5)
+        )
+        == []
+    )
+    assert affected([origin(2, 0, through=5)], withdrawn_example(2, withdrawn=6)) == ["v2"]
+    assert affected([origin(1, 0), origin(2, 1, through=5)], withdrawn_example(1, withdrawn=5)) == [
+        "v1",
+        "v2",
+    ]
 
 
 def test_version_from_base_inherits_nothing() -> None:
-    assert affected([made(1, 0), made(2, None, through=5)], gone(1, withdrawn=5)) == ["v1"]
+    assert affected(
+        [origin(1, 0), origin(2, None, through=5)], withdrawn_example(1, withdrawn=5)
+    ) == ["v1"]
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 5)), max_size=8),
     st.lists(
-        st.builds(gone, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()),
+        st.builds(
+            withdrawn_example,
+            st.integers(1, 9),
+            withdrawn=st.integers(0, 5),
+            rejected=st.booleans(),
+        ),
         max_size=8,
     ),
-    st.builds(gone, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()),
+    st.builds(
+        withdrawn_example, st.integers(1, 9), withdrawn=st.integers(0, 5), rejected=st.booleans()
+    ),
 )
 def test_affected_versions_grow_and_are_inherited(
     drawn: list[tuple[int, int]], withdrawn: list[WithdrawnExample], another: WithdrawnExample
 ) -> None:
     versions = [
-        made(number, max(0, number - back - 1), through)
+        origin(number, max(0, number - back - 1), through)
         for number, (back, through) in enumerate(drawn, start=1)
     ]
     before, after = (

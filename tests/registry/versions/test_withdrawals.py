@@ -28,19 +28,19 @@ PLACE = Position(topic="feedback.received", partition=0, offset=0)
 def withdrawn(
     event_id: str, *batches: tuple[str, Sequence[str]], **fields: Any
 ) -> ExamplesWithdrawn:
-    said: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "event_id": event_id,
         "occurred_at": NOW,
         "model": "support",
         "shard": 0,
         "user": "digest of ann",
     }
-    said |= {"forgotten": "f", "received": PLACE, "waiting": 0}
+    defaults |= {"forgotten": "f", "received": PLACE, "waiting": 0}
     members = tuple(
         WithdrawnBatch(batch_id=batch, number=0, feedback_ids=tuple(names))
         for batch, names in batches
     )
-    return ExamplesWithdrawn.model_validate(said | {"batches": members} | fields)
+    return ExamplesWithdrawn.model_validate(defaults | {"batches": members} | fields)
 
 
 class Registry(Stage):
@@ -51,15 +51,15 @@ class Registry(Stage):
     def hear(self, event: ExamplesWithdrawn, offset: int = 0) -> None:
         self.registry_db.run(partial(record_withdrawal, event=event, offset=offset, now=NOW))
 
-    def promoted(self, run: str, heard: int | None = None) -> str:
+    def promoted(self, run: str, withdrawn_through: int | None = None) -> str:
         """Return the version of a run that left out withdrawals up to an offset."""
         self.minutes += 1
         saved = checkpoint(run, self.registry_db.champion).model_copy(
             update={
                 "occurred_at": NOW + timedelta(minutes=self.minutes),
                 "withdrawn_through": None
-                if heard is None
-                else Position(topic=DATASET_WITHDRAWALS, partition=0, offset=heard),
+                if withdrawn_through is None
+                else Position(topic=DATASET_WITHDRAWALS, partition=0, offset=withdrawn_through),
             }
         )
         self.registry_db.run(lambda session: checkpoint_saved(session, saved, CONTEXT))
@@ -80,7 +80,7 @@ class Registry(Stage):
         return answer.json() if "json" in answer.headers["content-type"] else answer.text
 
     async def counts(self) -> dict[str, int]:
-        """Withdrawn examples by version, oldest first, equal in the list and the single responses."""
+        """Count withdrawn examples by version, oldest first, in lists and single responses."""
         items = (await self.get("/api/models/support/versions"))["items"]
         for item in items:
             assert await self.get(f"/api/models/support/versions/{item['version']}") == item
@@ -98,7 +98,7 @@ async def test_version_counts_its_withdrawn_examples(
     base = registry.registry_db.champion
     first, second = registry.promoted("r1"), registry.promoted("r2")
     registry.hear(withdrawn("x", ("batch of r1", ["e1", "e2"]), ("batch of r2", ["e3"])))
-    after = registry.promoted("r3", heard=0)
+    after = registry.promoted("r3", withdrawn_through=0)
     assert await registry.counts() == {base: 0, first: 2, second: 3, after: 3}, (
         "a child has what its parent learned"
     )
@@ -113,7 +113,7 @@ async def test_version_made_after_rollback_is_unaffected(registry: Registry) -> 
     registry.registry_db.run(
         lambda session: roll_back(session, "support", base, "withdrawn", "operator", NOW)
     )
-    second = registry.promoted("r2", heard=0)
+    second = registry.promoted("r2", withdrawn_through=0)
     assert await registry.counts() == {base: 0, first: 1, second: 0}
 
 
@@ -122,7 +122,7 @@ async def test_version_of_run_started_before_withdrawal_counts(
 ) -> None:
     base = registry.registry_db.champion
     registry.hear(withdrawn("x", ("batch of r1", ["e1"])), offset=7)
-    late = registry.promoted("r1", heard=6)
+    late = registry.promoted("r1", withdrawn_through=6)
     assert await registry.counts() == {base: 0, late: 1}
 
 
@@ -196,7 +196,7 @@ async def test_events_of_undeclared_models_are_refused(
     registry: Registry,
 ) -> None:
     assert DATASET_WITHDRAWALS in TOPICS
-    first = registry.promoted("r1", heard=4)
+    first = registry.promoted("r1", withdrawn_through=4)
     value, headers = encode(withdrawn("x", ("batch of r1", ["e1"])), "dataset")
     await registry.registry.handle(
         Record(DATASET_WITHDRAWALS, 0, 5, b"support", value, tuple(headers))
