@@ -98,18 +98,18 @@ def _take(
     """Decide on an event and store its entries in `values`. Return the bytes written, and whether a
     batch has closed.
     """
-    decision = ledger.decide(event, source, START + timedelta(seconds=source.offset))
-    entries = [entry for entry in (decision.entry, decision.superseded) if entry]
-    if closing := ledger.plan_batch():
-        entries += ledger.close_batch(closing, MANIFEST)
+    update = ledger.decide(event, source, START + timedelta(seconds=source.offset))
+    updates = [update]
+    if update.batch:
+        updates.append(ledger.close_batch(update.batch, MANIFEST))
     written = 0
-    for entry in entries:
-        key, value = entry.key.encode(), ledger.encoded_entry(entry.feedback_id)
-        values[key] = value
-        written += _on_disk(key, value)
-    for lighter, value in ledger.lighter():
-        values[lighter.encode()] = value
-    return written, closing is not None
+    for write in (write for update in updates for write in update.writes):
+        key = write.key.encode()
+        values[key] = write.value
+        written += _on_disk(key, write.value)
+    for smaller, value in (item for update in updates for item in update.shrunk):
+        values[smaller.encode()] = value
+    return written, len(updates) > 1
 
 
 def _flow(events: int) -> Iterator[tuple[FeedbackScored, int, int, Position]]:

@@ -1,4 +1,4 @@
-"""The dataset service: `python -m services.dataset`."""
+"""Composition root of the dataset service: `python -m services.dataset`."""
 
 import asyncio
 import sys
@@ -22,17 +22,20 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
 from shared.observability.tracing import create_tracing
+from shared.retry import RetryPolicy
+from shared.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 
 
 async def serve(settings: DatasetSettings) -> None:
-    """Run until SIGTERM. Raises RatchetError when it cannot go on."""
+    """Run until SIGTERM. Raises RatchetError on an error that it cannot recover from."""
     log = configure("dataset", settings.log_level, settings.log_format)
     arm(settings.failpoints, log)
     clock, metrics = SystemClock(), Metrics("dataset")
     traces = create_tracing("dataset", settings.traces)
     health = Health(clock, settings.stalled_seconds, settings.recovery_seconds)
+    runtime = Runtime("dataset", clock, log, metrics, health, traces)
     models = load_models(settings.models)
     security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
@@ -46,16 +49,7 @@ async def serve(settings: DatasetSettings) -> None:
     )
     table, store = FaustTable(app), CountedStore(FsspecStore(settings.object_store), metrics)
     dataset = Dataset(
-        models,
-        table,
-        store,
-        producer,
-        metrics,
-        clock,
-        log,
-        settings.dataset_retries,
-        lambda: health.record_progress(busy=True),
-        traces,
+        models, table, store, producer, runtime, RetryPolicy(settings.dataset_retries)
     )
     attach(app, table, dataset, commits, health)
     export_process_metrics(
@@ -74,7 +68,7 @@ async def serve(settings: DatasetSettings) -> None:
 
 
 def main() -> int:
-    """The exit status."""
+    """Run the service and return its exit status."""
     return exit_status("dataset", lambda: asyncio.run(serve(read_settings(DatasetSettings))))
 
 

@@ -1,4 +1,4 @@
-"""The shell: a Faust stream of scored events, and the table of entries that it recovers from."""
+"""Faust stream of scored events, and the Faust table of entries that the service recovers from."""
 
 from collections.abc import Awaitable
 from datetime import UTC, datetime
@@ -17,11 +17,11 @@ OVERDUE_CHECK_SECONDS = 5.0
 
 
 class FaustTable:
-    """The entries in a Faust table, whose changelog topic is `dataset.entries`.
+    """The entries in a Faust table whose changelog topic is `dataset.entries`.
 
-    Written with the delivery in hand, which Faust's own `table[key] = value` throws away: it would
-    commit past an entry that never reached the changelog. What is held is not always what was
-    written: after a rebalance either of them is read.
+    Writes return their delivery. Faust's own `table[key] = value` discards it and would commit past
+    an entry that never reached the changelog. The value in memory may differ from the one in the
+    changelog (`cache`): after a rebalance either of them is read.
     """
 
     def __init__(self, app: faust.App) -> None:
@@ -52,7 +52,7 @@ class FaustTable:
         )
         return delivery
 
-    def hold(self, key: str, value: bytes) -> None:
+    def cache(self, key: str, value: bytes) -> None:
         self.table.data[key.encode()] = value
 
     def delete(self, partition: int, key: str) -> Awaitable[Any]:
@@ -63,14 +63,14 @@ class FaustTable:
         return delivery
 
     def owned_shards(self) -> dict[ShardKey, ShardState]:
-        """What the table says of the partitions that this worker owns; the rest is dropped from
+        """Return the entries of the partitions that this worker owns, and drop all others from
         memory.
         """
         partitions = {
             tp.partition for tp in self._app.consumer.assignment() if tp.topic == FEEDBACK_SCORED
         }
-        state, others = read_state(self.table.data.items(), partitions.__contains__)
-        for key in others:
+        state, not_owned = read_state(self.table.data.items(), partitions.__contains__)
+        for key in not_owned:
             del self.table.data[key]
         return state
 
@@ -78,15 +78,13 @@ class FaustTable:
 def attach(
     app: faust.App, table: FaustTable, dataset: Dataset, commits: OffsetCommitter, health: Health
 ) -> None:
-    """Let `app` feed the records of `feedback.scored` to `dataset`, after it has got the entries
-    back.
-    """
+    """Make `app` pass the records of `feedback.scored` to `dataset` after the table's recovery."""
 
     async def on_recovered() -> None:
         try:
             await dataset.recover(table.owned_shards)
         except Exception as error:
-            # Faust would log it and start the stream on a state that is not there.
+            # Faust would only log it, and start the stream without the recovered state.
             await app.crash(error)
             return
         health.mark_ready()
@@ -99,21 +97,20 @@ def attach(
                     event, *await dataset.handle(record_of(event), logged_at)
                 )
             except Exception as error:
-                # Left to Faust, an exception would only restart the stream behind the record that
-                # caused it.
+                # Faust would only restart the stream after the record that caused the exception.
                 await app.crash(error)
                 return
 
-    async def look_at_the_clock() -> None:
+    async def close_overdue_batches() -> None:
         try:
             await dataset.close_overdue_batches()
         except Unavailable:
-            # Not needed by anyone in particular: it is looked at again soon.
+            # The next check repeats it.
             return
         except Exception as error:
             await app.crash(error)
 
-    app.timer(OVERDUE_CHECK_SECONDS, name="look_at_the_clock")(look_at_the_clock)
+    app.timer(OVERDUE_CHECK_SECONDS, name="close_overdue_batches")(close_overdue_batches)
     table.table.on_recover(on_recovered)
     app.agent(source_topic(app, FEEDBACK_SCORED), concurrency=1, name="curate_feedback")(
         curate_feedback

@@ -1,4 +1,4 @@
-"""The variables of the dataset service."""
+"""Environment variables of the dataset service."""
 
 from typing import Annotated
 
@@ -9,6 +9,8 @@ from shared.kafka.streams import StreamSettings
 
 
 class DatasetSettings(StreamSettings):
+    """Settings of one dataset worker."""
+
     dataset_port: Annotated[
         Port, Field(description="health and metrics of the dataset service")
     ] = 8092
@@ -18,6 +20,6 @@ class DatasetSettings(StreamSettings):
     dataset_retries: Annotated[
         int,
         Field(
-            ge=1, description="attempts, a second apart, to write a batch before the process ends"
+            ge=1, description="attempts, a second apart, to write a batch before the process exits"
         ),
     ] = 30

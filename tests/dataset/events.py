@@ -1,4 +1,4 @@
-"""Scored events and a log of them, for the tests of this folder."""
+"""Test data: scored events, withdrawal requests, and a simulated shard that handles them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.ledger import Ledger
 from services.dataset.ledger.recovery import ShardKey, ShardState, read_state
-from services.dataset.ledger.results import BatchPlan, FeedbackDecision, WithdrawalDecision
+from services.dataset.ledger.results import BatchPlan, ShardUpdate
 from shared.config.model_file import BasePaths, ModelFile
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
@@ -29,7 +29,7 @@ def model_file(model: str = "support", /, **curation: Any) -> ModelFile:
 
 
 def words(seed: str, count: int = 12) -> str:
-    """Text that shares no run of words with another seed's."""
+    """Text that shares no shingle with the text of another seed."""
     return " ".join(identity(seed, at)[:8] for at in range(count))
 
 
@@ -39,7 +39,7 @@ def scored(
     corrected = (
         {"corrected_output": words(f"right {event_id}")} if feedback_type == "correction" else {}
     )
-    said: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "event_id": event_id,
         "occurred_at": START,
         "model": "support",
@@ -53,11 +53,11 @@ def scored(
         "model_digest": digest_of(b""),
         "received": Position(topic="feedback.received", partition=0, offset=0),
     }
-    return FeedbackScored.model_validate(said | corrected | fields)
+    return FeedbackScored.model_validate(defaults | corrected | fields)
 
 
 def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
-    said: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "event_id": event_id,
         "occurred_at": START,
         "model": "support",
@@ -66,19 +66,20 @@ def withdrawal(event_id: str, user: str, **fields: Any) -> WithdrawalRequested:
         "forgotten": f"forgotten {event_id}",
         "received": Position(topic="feedback.received", partition=0, offset=0),
     }
-    return WithdrawalRequested.model_validate(said | fields)
+    return WithdrawalRequested.model_validate(defaults | fields)
 
 
 def state_of(table: Mapping[str, bytes]) -> dict[ShardKey, ShardState]:
-    """What a worker that owns all partitions reads in a table."""
+    """State that a worker with all partitions reads from a table."""
     return read_state(
         ((key.encode(), value) for key, value in table.items()), lambda partition: True
     )[0]
 
 
 class SimulatedShard:
-    """What lasts when a process dies: the table's entries and the batches that were announced.
-    Drives a ledger as the shell does; what the table holds in memory is `held`.
+    """Everything that survives a crash: the table's entries and the announced batches.
+
+    Drives a ledger as the handlers do. `cached` holds the table's values in memory.
     """
 
     def __init__(self, file: ModelFile, golden: GoldenSet | None = None) -> None:
@@ -92,7 +93,16 @@ class SimulatedShard:
         self.duplicates = 0
         self.ledger = Ledger(file, 0, self.golden)
 
+    @property
+    def pending(self) -> int:
+        return self.ledger.current_state().status.pending
+
+    @property
+    def deferred(self) -> Mapping[str, int]:
+        return self.ledger.current_state().status.deferred
+
     def restart(self) -> None:
+        """Rebuild the ledger from the stored entries."""
         self.ledger = Ledger.rebuild(
             self.file,
             0,
@@ -100,62 +110,59 @@ class SimulatedShard:
             map(CachedEntry.of, self.entries.values()),
             self.records.values(),
         )
-        self.cached = {key: entry.encode() for key, entry in self.entries.items()} | dict(
-            self.ledger.lighter()
-        )
+        self.cached = {key: entry.encode() for key, entry in self.entries.items()}
+        self.cached |= dict(self.ledger.current_state().shrunk)
 
     def withdraw(
         self, request: WithdrawalRequested, offset: int, logged_at: datetime | None = None
-    ) -> WithdrawalDecision:
-        withdrawn = self.ledger.withdraw(
-            request, _position(offset), logged_at or START + timedelta(seconds=offset)
-        )
-        self._write(*withdrawn.entries)
-        self.duplicates += withdrawn.status == "duplicate"
-        self.close_batches()
-        return withdrawn
+    ) -> ShardUpdate:
+        logged_at = logged_at or START + timedelta(seconds=offset)
+        return self.apply(self.ledger.withdraw(request, _position(offset), logged_at))
 
     def decide(
         self, event: FeedbackScored, offset: int, logged_at: datetime | None = None
-    ) -> FeedbackDecision:
-        decided = self.ledger.decide(
-            event, _position(offset), logged_at or START + timedelta(seconds=offset)
-        )
-        for key in decided.expired:
+    ) -> ShardUpdate:
+        logged_at = logged_at or START + timedelta(seconds=offset)
+        return self.apply(self.ledger.decide(event, _position(offset), logged_at))
+
+    def apply(self, update: ShardUpdate) -> ShardUpdate:
+        """Store the effects of an update, and close the batches that it fills."""
+        for key in update.expired:
             del self.entries[key], self.cached[key]
-        self._write(*(entry for entry in (decided.entry, decided.superseded) if entry is not None))
-        self.duplicates += decided.status == "duplicate"
-        self.close_batches()
-        return decided
+        self._store(update)
+        self.duplicates += update.event_status == "duplicate"
+        plan = update.batch
+        while plan is not None:
+            closed = self._close_batch(plan)
+            self._store(closed)
+            plan = closed.batch
+        return update
 
-    def close_batches(self) -> None:
-        while closing := self.ledger.plan_batch():
-            members = tuple(entry.feedback_id for entry in closing.members)
-            assert self.batches.setdefault(closing.number, members) == members, (
-                "the same batch came out differently"
-            )
-            self.plans.append(closing)
-            manifest = Artefact(
-                uri=f"{closing.number}.json", digest=digest_of(str(closing.number).encode())
-            )
-            record = ClosedBatch(
-                model=self.file.model,
-                shard=0,
-                partition=0,
-                number=closing.number,
-                size=len(members),
-                closed=closing.closed,
-                occurred_at=closing.occurred_at,
-                manifest=manifest,
-            )
-            self.records[record.key] = record
-            self._write(*self.ledger.close_batch(closing, manifest))
-        self.cached |= self.ledger.lighter()
+    def _close_batch(self, plan: BatchPlan) -> ShardUpdate:
+        members = tuple(entry.feedback_id for entry in plan.members)
+        assert self.batches.setdefault(plan.number, members) == members, (
+            "a batch was formed again with other members"
+        )
+        self.plans.append(plan)
+        manifest = Artefact(uri=f"{plan.number}.json", digest=digest_of(str(plan.number).encode()))
+        record = ClosedBatch(
+            model=self.file.model,
+            shard=0,
+            partition=0,
+            number=plan.number,
+            size=len(members),
+            closed=plan.closed,
+            occurred_at=plan.occurred_at,
+            manifest=manifest,
+        )
+        self.records[record.key] = record
+        return self.ledger.close_batch(plan, manifest)
 
-    def _write(self, *entries: DatasetEntry) -> None:
-        for entry in entries:
-            self.entries[entry.key] = entry
-            self.cached[entry.key] = self.ledger.encoded_entry(entry.feedback_id)
+    def _store(self, update: ShardUpdate) -> None:
+        for write in update.writes:
+            self.entries[write.key] = DatasetEntry.model_validate_json(write.value)
+            self.cached[write.key] = write.value
+        self.cached |= dict(update.shrunk)
 
     @property
     def state(self) -> ShardState:

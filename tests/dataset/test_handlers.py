@@ -1,6 +1,4 @@
-"""The shell on in-memory twins: whatever fails, and wherever a process dies, the batches come out
-the same.
-"""
+"""Handlers on in-memory backends: a failure or crash at any point changes no batch."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -31,11 +29,15 @@ from shared.messaging.topics import (
     TRAINING_BATCHES,
     dead_letter_topic,
 )
+from shared.observability.health import Health
 from shared.observability.metrics import Metrics
+from shared.retry import RetryPolicy
+from shared.runtime import Runtime
 from shared.storage.dataset_entries import DatasetEntry, TableState
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
 from tests.dataset.events import START, SimulatedShard, model_file, scored, state_of, withdrawal
+from tests.support.runtime import runtime_of
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
 EVENTS: list[FeedbackScored | WithdrawalRequested] = [
@@ -43,13 +45,13 @@ EVENTS: list[FeedbackScored | WithdrawalRequested] = [
         f"e{number}",
         "thumbs_down" if number % 5 == 0 else "correction" if number % 3 == 0 else "thumbs_up",
         -1.0 if number % 5 == 0 else 1.0,
-        # Every seventh is about the answer before it; every third of them is Ann's.
+        # Every seventh event is about the answer of the event before; every third is Ann's.
         response_id=f"r{number - 1 if number % 7 == 0 else number}",
         user_id="ann" if number % 3 == 1 else None,
     )
     for number in range(24)
 ]
-# Ann is forgotten twice, each time when some of what she said waits and some is in a batch.
+# Ann's feedback is withdrawn twice, each time while some of it waits and some is in a batch.
 EVENTS[23:23] = [withdrawal("w2", "ann")]
 EVENTS[14:14] = [withdrawal("w1", "ann")]
 LOG = [
@@ -59,87 +61,92 @@ LOG = [
 ]
 
 
-class Death(BaseException):
-    """The process is gone: nothing catches it."""
+class Killed(BaseException):
+    """The process was killed. No handler catches it."""
 
 
-class Outside:
-    """All that outlives a process, and a number of writes after which the process dies."""
+class Backends:
+    """Everything that survives a process, which is killed at a given write."""
 
-    def __init__(self, lives: int = 1_000_000) -> None:
+    def __init__(self, kill_at: int = 1_000_000) -> None:
         self.entries: dict[str, bytes] = {}
         self.store = MemoryStore()
         self.bus = MemoryBus()
         self.committed = 0
-        self.left = lives
+        self.left = kill_at
 
-    def spend(self) -> None:
+    def count_write(self) -> None:
         self.left -= 1
         if self.left == 0:
-            raise Death
+            raise Killed
 
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
-        self.spend()
+        self.count_write()
         self.entries[key] = value
         return done()
 
-    def hold(self, key: str, value: bytes) -> None:
-        """Nothing outlives the process that is only held."""
+    def cache(self, key: str, value: bytes) -> None:
+        """Ignore values that are kept in memory only."""
 
     def delete(self, partition: int, key: str) -> Awaitable[None]:
-        self.spend()
+        self.count_write()
         self.entries.pop(key, None)
         return done()
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        self.spend()
+        self.count_write()
         await self.bus.send(topic, key, value, headers)
 
 
-class DyingStore(MemoryStore):
-    def __init__(self, outside: Outside) -> None:
-        self.objects = outside.store.objects
-        self._outside = outside
+class CountingStore(MemoryStore):
+    def __init__(self, backends: Backends) -> None:
+        self.objects = backends.store.objects
+        self._backends = backends
 
     def put(self, key: str, data: bytes) -> Artefact:
-        self._outside.spend()
+        self._backends.count_write()
         return super().put(key, data)
 
 
 def done() -> Awaitable[None]:
-    """A delivery that has been made."""
+    """A completed delivery."""
     delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     delivery.set_result(None)
     return delivery
 
 
 def dataset(
-    outside: Outside, store: MemoryStore | None = None, retries: int = 2, file: ModelFile = FILE
+    backends: Backends,
+    store: MemoryStore | None = None,
+    attempts: int = 2,
+    file: ModelFile = FILE,
+    runtime: Runtime | None = None,
 ) -> Dataset:
-    models = Models({"support": file}, Path())
-    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
     return Dataset(
-        models,
-        outside,
-        store or DyingStore(outside),
-        outside,
-        Metrics("dataset"),
-        clock,
-        log,
-        retries,
+        Models({"support": file}, Path()),
+        backends,
+        store or CountingStore(backends),
+        backends,
+        runtime or runtime_at_start(),
+        RetryPolicy(attempts, seconds=0.0),
     )
 
 
-async def live(outside: Outside, file: ModelFile = FILE) -> None:
-    """One process from recovery to the end of the log."""
-    process = dataset(outside, file=file)
-    await process.recover(lambda: state_of(outside.entries))
-    for record in LOG[outside.committed :]:
+def runtime_at_start(metrics: Metrics | None = None, health: Health | None = None) -> Runtime:
+    log = structlog.stdlib.get_logger("test")
+    return runtime_of("dataset", ManualClock(START), metrics, health, log)
+
+
+async def run_process(backends: Backends, file: ModelFile = FILE) -> None:
+    """Run one process from recovery to the end of the log."""
+    process = dataset(backends, file=file)
+    await process.recover(lambda: state_of(backends.entries))
+    for record in LOG[backends.committed :]:
         for delivery in await process.handle(record, START):
             await delivery
-        outside.committed = record.offset + 1
+        backends.committed = record.offset + 1
 
 
 async def feed(process: Dataset) -> None:
@@ -147,115 +154,109 @@ async def feed(process: Dataset) -> None:
         await process.handle(record, START)
 
 
-def batches(outside: Outside) -> dict[int, tuple[str, ...]]:
-    """The members of each announced batch; every announcement of a batch says the same."""
-    found: dict[int, BatchReady] = {}
-    for record in outside.bus.topics.get(TRAINING_BATCHES, []):
+def batches(backends: Backends) -> dict[int, tuple[str, ...]]:
+    """Members of each announced batch. Repeated announcements of a batch must be equal."""
+    announced: dict[int, BatchReady] = {}
+    for record in backends.bus.topics.get(TRAINING_BATCHES, []):
         event = decode(record.value, record.headers, BatchReady).event
-        assert found.setdefault(event.number, event) == event
+        assert announced.setdefault(event.number, event) == event
     return {
-        number: read_manifest(outside.store, event.manifest).feedback_ids
-        for number, event in found.items()
+        number: read_manifest(backends.store, event.manifest).feedback_ids
+        for number, event in announced.items()
     }
 
 
-def withdrawals(outside: Outside) -> dict[str, ExamplesWithdrawn]:
-    """What was said to be withdrawn, by event; every time it was said it was the same."""
-    found: dict[str, ExamplesWithdrawn] = {}
-    for record in outside.bus.topics.get(DATASET_WITHDRAWALS, []):
+def withdrawals(backends: Backends) -> dict[str, ExamplesWithdrawn]:
+    """Withdrawal events by ID. Repeated ones must be equal."""
+    events: dict[str, ExamplesWithdrawn] = {}
+    for record in backends.bus.topics.get(DATASET_WITHDRAWALS, []):
         event = decode(record.value, record.headers, ExamplesWithdrawn).event
-        assert found.setdefault(event.event_id, event) == event
-    return found
+        assert events.setdefault(event.event_id, event) == event
+    return events
 
 
 def expected(events: Sequence[FeedbackScored | WithdrawalRequested]) -> SimulatedShard:
-    world = SimulatedShard(FILE)
+    shard = SimulatedShard(FILE)
     for offset, event in enumerate(events):
         if isinstance(event, WithdrawalRequested):
-            world.withdraw(event, offset, START)
+            shard.withdraw(event, offset, START)
         else:
-            world.decide(event, offset, START)
-    return world
+            shard.decide(event, offset, START)
+    return shard
 
 
-async def test_the_shell_does_what_the_ledger_says() -> None:
-    outside, world = Outside(), expected(EVENTS)
-    await live(outside)
-    assert batches(outside) == world.batches
-    assert len(world.batches) == 3
-    state = TableState.from_records((key.encode(), value) for key, value in outside.entries.items())
+async def test_handlers_apply_the_ledgers_updates() -> None:
+    backends, shard = Backends(), expected(EVENTS)
+    await run_process(backends)
+    assert batches(backends) == shard.batches
+    assert len(shard.batches) == 3
+    state = TableState.from_records(
+        (key.encode(), value) for key, value in backends.entries.items()
+    )
     assert {entry.key: entry.reason for entry in state.entries} == {
-        key: entry.reason for key, entry in world.entries.items()
+        key: entry.reason for key, entry in shard.entries.items()
     }
-    assert {batch.key for batch in state.batches} == world.records.keys()
-    assert {"superseded", "late", "withdrawn"} <= {entry.reason for entry in world.entries.values()}
+    assert {batch.key for batch in state.batches} == shard.records.keys()
+    assert {"superseded", "late", "withdrawn"} <= {entry.reason for entry in shard.entries.values()}
 
 
 @pytest.mark.parametrize("behind", [0, 100])
-async def test_death_at_any_write_changes_nothing(behind: int) -> None:
-    """Death before each write in turn; offsets are committed up to `behind` events after their
-    effect.
-    """
-    whole = Outside()
-    await live(whole)
+async def test_kill_at_any_write_changes_nothing(behind: int) -> None:
+    """Kill before each write in turn. Offsets are committed up to `behind` events late."""
+    whole = Backends()
+    await run_process(whole)
     writes = 1_000_000 - whole.left
     assert writes > 50
-    for lives in range(1, writes + 1):
-        outside = Outside(lives)
-        with pytest.raises(Death):
-            await live(outside)
-        outside.committed = max(0, outside.committed - behind)
-        outside.left = 1_000_000
-        await live(outside)
-        assert batches(outside) == batches(whole), lives
-        assert withdrawals(outside) == withdrawals(whole), lives
-        assert outside.entries == whole.entries, lives
-        assert outside.store.objects == whole.store.objects, lives
+    for kill_at in range(1, writes + 1):
+        backends = Backends(kill_at)
+        with pytest.raises(Killed):
+            await run_process(backends)
+        backends.committed = max(0, backends.committed - behind)
+        backends.left = 1_000_000
+        await run_process(backends)
+        assert batches(backends) == batches(whole), kill_at
+        assert withdrawals(backends) == withdrawals(whole), kill_at
+        assert backends.entries == whole.entries, kill_at
+        assert backends.store.objects == whole.store.objects, kill_at
 
 
-async def test_another_model_file_after_a_death_changes_no_batch_that_anyone_has_heard_of() -> None:
-    """Death before each write in turn, and a successor that closes batches earlier and holds out
-    more.
-    """
-    whole = Outside()
-    await live(whole)
-    for lives in range(1, 1_000_000 - whole.left + 1):
-        outside = Outside(lives)
-        with pytest.raises(Death):
-            await live(outside)
-        heard_of = batches(outside)
-        outside.left = 1_000_000
-        await live(outside, model_file(batch_size=2, held_out_share=0.5))
-        found = batches(outside)
-        assert heard_of.items() <= found.items(), lives
-        members = [feedback_id for batch in found.values() for feedback_id in batch]
-        assert len(members) == len(set(members)), lives
+async def test_new_model_file_changes_no_announced_batch() -> None:
+    """Kill before each write in turn. The successor closes batches earlier and holds out more."""
+    whole = Backends()
+    await run_process(whole)
+    for kill_at in range(1, 1_000_000 - whole.left + 1):
+        backends = Backends(kill_at)
+        with pytest.raises(Killed):
+            await run_process(backends)
+        announced_before = batches(backends)
+        backends.left = 1_000_000
+        await run_process(backends, model_file(batch_size=2, held_out_share=0.5))
+        after = batches(backends)
+        assert announced_before.items() <= after.items(), kill_at
+        members = [feedback_id for batch in after.values() for feedback_id in batch]
+        assert len(members) == len(set(members)), kill_at
         entries = TableState.from_records(
-            (key.encode(), value) for key, value in outside.entries.items()
+            (key.encode(), value) for key, value in backends.entries.items()
         ).entries
         assert {entry.feedback_id: entry.batch.number for entry in entries if entry.batch} == {
-            feedback_id: number for number, batch in found.items() for feedback_id in batch
-        }, lives
+            feedback_id: number for number, batch in after.items() for feedback_id in batch
+        }, kill_at
 
 
-async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_written_again() -> (
-    None
-):
-    """Nor does a worker that starts later write it again, which finds it as it was written."""
-
-    class Holding(Outside):
+async def test_dropped_signatures_are_not_written() -> None:
+    class CachingBackends(Backends):
         def __init__(self) -> None:
             super().__init__()
-            self.held: dict[str, bytes] = {}
+            self.cached: dict[str, bytes] = {}
 
         def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
-            self.held.pop(key, None)
+            self.cached.pop(key, None)
             return super().put(partition, key, value)
 
-        def hold(self, key: str, value: bytes) -> None:
-            self.held[key] = value
+        def cache(self, key: str, value: bytes) -> None:
+            self.cached[key] = value
 
-    outside, file = Holding(), model_file(batch_size=4, held_out_share=0.2, share_window=1)
+    backends, file = CachingBackends(), model_file(batch_size=4, held_out_share=0.2, share_window=1)
     file = file.model_copy(
         update={
             "lanes": {
@@ -264,31 +265,29 @@ async def test_what_leaves_the_window_is_held_without_its_signatures_and_is_not_
             }
         }
     )
-    await live(outside, file)
-    held, left, written = dict(outside.held), outside.left, dict(outside.entries)
-    outside.held.clear()
-    await live(outside, file)
-    assert (outside.held, outside.left, outside.entries) == (held, left, written)
-    assert len(held) > 2
-    for key, value in held.items():
+    await run_process(backends, file)
+    cached, left, written = dict(backends.cached), backends.left, dict(backends.entries)
+    backends.cached.clear()
+    await run_process(backends, file)
+    assert (backends.cached, backends.left, backends.entries) == (cached, left, written)
+    assert len(cached) > 2
+    for key, value in cached.items():
         entry = DatasetEntry.model_validate_json(written[key])
         assert (entry.decision, entry.text is None) == ("training", False)
         assert DatasetEntry.model_validate_json(value) == entry.without_signatures()
 
 
-async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_and_the_snapshots_are_marked() -> (
-    None
-):
-    outside = Outside()
-    await live(outside)
-    first, second = withdrawals(outside).values()
+async def test_withdrawal_is_announced_and_snapshots_are_marked() -> None:
+    backends = Backends()
+    await run_process(backends)
+    first, second = withdrawals(backends).values()
     assert (first.waiting > 0, len(first.batches) > 0, second.waiting > 0) == (True, True, True)
     assert {batch.number for batch in first.batches} < {batch.number for batch in second.batches}
     announced = [
         decode(record.value, record.headers, BatchReady).event
-        for record in outside.bus.topics[TRAINING_BATCHES]
+        for record in backends.bus.topics[TRAINING_BATCHES]
     ]
-    marks = {event.batch_id: read_mark(outside.store, event.manifest) for event in announced}
+    marks = {event.batch_id: read_mark(backends.store, event.manifest) for event in announced}
     assert {batch.batch_id: set(batch.feedback_ids) for batch in second.batches} == {
         batch_id: set(mark.feedback_ids) for batch_id, mark in marks.items() if mark
     }
@@ -298,72 +297,56 @@ async def test_a_withdrawal_is_answered_with_what_waited_and_what_is_in_batches_
         if isinstance(event, FeedbackScored) and event.user_id == "ann"
     }
     assert {name for batch in second.batches for name in batch.feedback_ids} < anns
-    assert not any(b"ann" in value for value in outside.entries.values())
+    assert not any(b"ann" in value for value in backends.entries.values())
 
 
-async def test_a_long_search_reports_progress() -> None:
-    outside, steps = Outside(), list[None]()
-    models = Models({"support": FILE}, Path())
-    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(
-        models,
-        outside,
-        outside.store,
-        outside,
-        Metrics("dataset"),
-        clock,
-        log,
-        1,
-        lambda: steps.append(None),
-    )
+async def test_long_snapshot_search_reports_progress() -> None:
+    class CountingHealth(Health):
+        steps = 0
+
+        def record_progress(self, busy: bool = False, ago: float = 0.0) -> None:
+            self.steps += 1
+
+    backends, health = Backends(), CountingHealth(ManualClock(START))
+    process = dataset(backends, runtime=runtime_at_start(health=health))
     await process.recover(dict)
+    before = health.steps
     await feed(process)
-    assert len(steps) > 1
+    assert health.steps > before + 1
 
 
-async def test_a_record_that_is_no_scored_event_goes_to_the_dead_letters_and_the_stream_goes_on() -> (
-    None
-):
-    outside = Outside()
-    process = dataset(outside)
+async def test_invalid_record_becomes_dead_letter() -> None:
+    backends = Backends()
+    process = dataset(backends)
     await process.recover(dict)
     for delivery in await process.handle(Record(FEEDBACK_SCORED, 0, 0, b"k", b"{}"), START):
         await delivery
-    (letter,) = outside.bus.topics[dead_letter_topic(FEEDBACK_SCORED)]
+    (letter,) = backends.bus.topics[dead_letter_topic(FEEDBACK_SCORED)]
     assert (letter.key, letter.value) == (b"k", b"{}")
     assert len(await process.handle(LOG[1], START)) == 1
 
 
-async def test_a_store_that_stays_away_ends_the_process_and_announces_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Away(MemoryStore):
+async def test_unavailable_store_raises_after_all_attempts() -> None:
+    class UnavailableStore(MemoryStore):
         attempts = 0
 
         def put(self, key: str, data: bytes) -> Artefact:
-            Away.attempts += 1
-            raise StorageUnavailable("away")
+            self.attempts += 1
+            raise StorageUnavailable("unavailable")
 
-    async def at_once(seconds: float) -> None:
-        assert seconds == 1.0
-
-    monkeypatch.setattr("services.dataset.handlers.asyncio.sleep", at_once)
-    outside = Outside()
-    process = dataset(outside, Away(), retries=3)
+    backends, store = Backends(), UnavailableStore()
+    process = dataset(backends, store, attempts=3)
     await process.recover(dict)
     with pytest.raises(StorageUnavailable):
         await feed(process)
-    assert Away.attempts == 3
-    assert TRAINING_BATCHES not in outside.bus.topics
+    assert store.attempts == 3
+    assert TRAINING_BATCHES not in backends.bus.topics
 
 
-async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counted() -> None:
-    metrics, outside = Metrics("dataset"), Outside()
+async def test_feedback_spike_raises_alarm_and_deferred_are_counted() -> None:
+    metrics, backends = Metrics("dataset"), Backends()
     file = model_file(batch_size=1000, examples_per_user=5, held_out_share=0.0)
-    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(
-        Models({"support": file}, Path()), outside, outside.store, outside, metrics, clock, log, 1
-    )
+    process = dataset(backends, file=file, runtime=runtime_at_start(metrics))
     await process.recover(dict)
     kinds = ["thumbs_up"] * 400 + ["correction"] * 40
 
@@ -386,53 +369,39 @@ async def test_a_jump_in_the_mix_raises_an_alarm_and_what_is_held_back_is_counte
     assert gauge("ratchet_dataset_held_back_examples", reason="limits") == offset - 400 + 1 - 5
 
 
-async def test_the_end_of_a_wait_is_said_in_the_log_and_closes_the_batch_there() -> None:
-    outside = Outside()
+async def test_wait_ended_is_published_and_closes_the_batch() -> None:
+    backends = Backends()
     file = model_file(longest_wait_hours=1, smallest_batch=2, held_out_share=0.0)
-    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(
-        Models({"support": file}, Path()),
-        outside,
-        outside.store,
-        outside,
-        Metrics("dataset"),
-        clock,
-        log,
-        1,
-    )
+    clock = ManualClock(START)
+    process = dataset(backends, file=file, runtime=runtime_of("dataset", clock))
     await process.recover(dict)
     for record in LOG[1:4]:
         await process.handle(record, START)
     await process.close_overdue_batches()
-    assert FEEDBACK_SCORED not in outside.bus.topics
+    assert FEEDBACK_SCORED not in backends.bus.topics
     clock.advance(3700)
     await process.close_overdue_batches()
-    (said,) = outside.bus.topics[FEEDBACK_SCORED]
-    assert (said.key, TRAINING_BATCHES in outside.bus.topics) == (b"support", False)
-    await process.handle(replace(said, offset=99), clock.now())
-    assert [len(members) for members in batches(outside).values()] == [3]
+    (published,) = backends.bus.topics[FEEDBACK_SCORED]
+    assert (published.key, TRAINING_BATCHES in backends.bus.topics) == (b"support", False)
+    await process.handle(replace(published, offset=99), clock.now())
+    assert [len(members) for members in batches(backends).values()] == [3]
     await process.close_overdue_batches()
-    assert len(outside.bus.topics[FEEDBACK_SCORED]) == 1
+    assert len(backends.bus.topics[FEEDBACK_SCORED]) == 1
 
 
-async def test_nothing_is_decided_before_recovery() -> None:
+async def test_no_decision_before_recovery() -> None:
     with pytest.raises(RuntimeError):
-        await dataset(Outside()).handle(LOG[0], START)
+        await dataset(Backends()).handle(LOG[0], START)
 
 
-async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that_are_still_ours() -> (
-    None
-):
-    """Of the batch that closed last it is told when its newest example was logged, whichever worker
-    closed it.
+async def test_shard_gauges_are_exported_again_after_recovery() -> None:
+    """The gauge of the newest batch is the log time of its newest member, whichever worker closed
+    it.
     """
-    outside, metrics = Outside(), Metrics("dataset")
-    clock, log = ManualClock(START), structlog.stdlib.get_logger("test")
-    process = Dataset(
-        Models({"support": FILE}, Path()), outside, outside.store, outside, metrics, clock, log, 1
-    )
+    backends, metrics = Backends(), Metrics("dataset")
+    process = dataset(backends, runtime=runtime_at_start(metrics))
 
-    def told(name: str) -> float | None:
+    def gauge(name: str) -> float | None:
         return metrics.registry.get_sample_value(name, {"model": "support", "shard": "0"})
 
     assert (
@@ -441,26 +410,26 @@ async def test_what_is_told_of_shards_is_told_again_after_recovery_of_those_that
     )
     await process.recover(dict)
     for record in LOG:
-        assert (told("ratchet_dataset_newest_batch_timestamp_seconds") is None) == (
-            not batches(outside)
+        assert (gauge("ratchet_dataset_newest_batch_timestamp_seconds") is None) == (
+            not batches(backends)
         )
         for delivery in await process.handle(record, START + timedelta(seconds=record.offset)):
             await delivery
     pending, newest = (
-        told("ratchet_dataset_pending_examples"),
-        told("ratchet_dataset_newest_batch_timestamp_seconds"),
+        gauge("ratchet_dataset_pending_examples"),
+        gauge("ratchet_dataset_newest_batch_timestamp_seconds"),
     )
     assert pending is not None
     assert newest is not None
     assert START.timestamp() < newest < START.timestamp() + len(LOG)
     await process.recover(dict)
     assert (
-        told("ratchet_dataset_pending_examples")
-        is told("ratchet_dataset_newest_batch_timestamp_seconds")
+        gauge("ratchet_dataset_pending_examples")
+        is gauge("ratchet_dataset_newest_batch_timestamp_seconds")
         is None
     )
-    await process.recover(lambda: state_of(outside.entries))
+    await process.recover(lambda: state_of(backends.entries))
     assert (
-        told("ratchet_dataset_pending_examples"),
-        told("ratchet_dataset_newest_batch_timestamp_seconds"),
+        gauge("ratchet_dataset_pending_examples"),
+        gauge("ratchet_dataset_newest_batch_timestamp_seconds"),
     ) == (pending, newest)

@@ -164,7 +164,7 @@ async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
         await running.start()
         announced = await batches_of(broker, model, len(world.batches))
         await running.wait_until(
-            lambda: f"pending_examples{{{label}}} {world.ledger.pending}.0" in running.metrics,
+            lambda: f"pending_examples{{{label}}} {world.pending}.0" in running.metrics,
             "at the end of the log",
         )
     finally:

@@ -23,6 +23,7 @@ from shared.messaging.consume import consume
 from shared.messaging.dead_letters import DeadLetterInfo, original_headers
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_topic
 from shared.observability.metrics import Metrics
+from shared.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START, model_file
@@ -63,8 +64,8 @@ class MemoryTable(dict[str, bytes]):
         self[key] = value
         return _completed()
 
-    def hold(self, key: str, value: bytes) -> None:
-        """Do nothing: a cached entry is not written."""
+    def cache(self, key: str, value: bytes) -> None:
+        """Ignore values that are kept in memory only."""
 
     def delete(self, partition: int, key: str) -> Awaitable[None]:
         self.pop(key, None)
@@ -127,9 +128,8 @@ async def scored(cases: Sequence[OddInput]) -> BufferedMemoryBus:
 async def collect_batches(sent: Sequence[Record]) -> tuple[BufferedMemoryBus, MemoryTable]:
     """Return the bus and the entries after the dataset service handled `sent`."""
     bus, table = BufferedMemoryBus(), MemoryTable()
-    dataset = Dataset(
-        MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1
-    )
+    runtime = runtime_of("dataset", ManualClock(START), log=LOG)
+    dataset = Dataset(MODELS, table, MemoryStore(), bus, runtime, RetryPolicy(attempts=1))
     await dataset.recover(dict)
     for record in sent:
         for delivery in await dataset.handle(record, START):

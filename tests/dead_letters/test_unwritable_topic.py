@@ -16,6 +16,7 @@ from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.codec import Headers
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from shared.observability.metrics import Metrics
+from shared.retry import RetryPolicy
 from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START
 from tests.dead_letters.test_malformed_input import MODELS, MemoryTable
@@ -61,9 +62,8 @@ async def test_feedback_stops_without_a_commit() -> None:
 
 async def test_dataset_stops_without_a_commit() -> None:
     bus, table = FullTopicBus(), MemoryTable()
-    dataset = Dataset(
-        MODELS, table, MemoryStore(), bus, Metrics("dataset"), ManualClock(START), LOG, 1
-    )
+    runtime = runtime_of("dataset", ManualClock(START), log=LOG)
+    dataset = Dataset(MODELS, table, MemoryStore(), bus, runtime, RetryPolicy(attempts=1))
     await dataset.recover(dict)
     record = Record(FEEDBACK_SCORED, 0, 0, None, BROKEN)
     with pytest.raises(BusUnavailable):

@@ -38,6 +38,7 @@ from shared.observability.trace_context import (
     traceparent_in,
 )
 from shared.observability.tracing import NOOP_TRACING, Tracing
+from shared.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START, model_file, state_of, words
@@ -116,18 +117,9 @@ class DatasetRun:
         self._models = Models({"m": model(**curation)}, Path())
 
     async def run(self, records: list[Record], tracing: Tracing) -> None:
-        clock = ManualClock(START)
-        dataset = Dataset(
-            self._models,
-            self.table,
-            self.store,
-            self.bus,
-            Metrics("dataset"),
-            clock,
-            LOG,
-            1,
-            tracing=tracing,
-        )
+        runtime = runtime_of("dataset", ManualClock(START), log=LOG, tracing=tracing)
+        retry = RetryPolicy(attempts=1)
+        dataset = Dataset(self._models, self.table, self.store, self.bus, runtime, retry)
         await dataset.recover(lambda: state_of(self.table))
         for record in records:
             for delivery in await dataset.handle(record, START):

@@ -1,18 +1,18 @@
-"""Feedback on one answer, taken together: an answer is worth what has been said of it so far.
+"""Combination of all feedback on one answer.
 
-Feedback is about the same answer when it has the same `response_id`; without one, when the same
-user (without one, in the same conversation) says it of the same output to the same prompt.
-Anonymous feedback without either stands for itself.
+Events are about the same answer if they have the same `response_id`; without one, if the same user
+(without one, the same conversation) rates the same output for the same prompt. Feedback without any
+of these IDs is not combined with other feedback.
 
-What a person does with an answer takes the place of what a person did with it before; a retraction
-takes it away. What a check gave stays until another check gives something else. So a thumb after a
-check adds to it, a correction after a thumb replaces it.
+A user's action on an answer replaces the earlier user action; a retraction removes it. A validation
+score stays until another validation replaces it. So a thumb after a validation adds to it, and a
+correction after a thumb replaces the thumb.
 
-Whoever's word stands is whose example it is: a check of an answer that a person spoke of counts as
-that person's influence, and goes when that person's feedback is withdrawn.
+The example is attributed to the user whose verdict applies: a validation of an answer that a user
+rated counts towards that user's limits, and is removed when that user's feedback is withdrawn.
 
-That holds as long as the answer is in no batch. After that nothing changes what was trained on: the
-feedback is recorded as `late`.
+All this applies until the answer is in a batch. After that nothing changes what was trained on:
+later feedback is recorded as `late`.
 """
 
 from typing import Literal
@@ -24,31 +24,29 @@ from shared.reward import mean_reward
 from shared.storage.dataset_entries import DatasetEntry
 
 USER_PARTS = frozenset({"action", "correction"})
-"""The parts that say what a person did. All others but `validation` follow from the output itself
-and are scored anew each time.
+"""Reward parts that stem from a user's action. All others but `validation` follow from the output
+itself and are scored again with each event.
 """
 
 
 def answer_id_of(event: FeedbackScored) -> str | None:
-    """What the answer is called that `event` is about; None when nothing links it to other
-    feedback.
-    """
+    """ID of the answer that `event` is about; None if nothing links it to other feedback."""
     if event.response_id is not None:
         return identity("response", event.response_id)
-    who = event.user_id or event.conversation_id
-    if who is None:
+    author = event.user_id or event.conversation_id
+    if author is None:
         return None
     return identity(
         "said",
-        who,
+        author,
         event.output,
         *(part for message in event.messages for part in (message.role, message.content)),
     )
 
 
 def user_verdict_of(event: FeedbackScored, previous: DatasetEntry | None) -> FeedbackType | None:
-    """What a person has last said of the answer, once `event` has come: None when only checks have
-    spoken, or it was retracted.
+    """Newest user action on the answer, including `event`; None after validations only, or after a
+    retraction.
     """
     if event.feedback_type == "validation":
         return previous.word if previous else None
@@ -58,11 +56,12 @@ def user_verdict_of(event: FeedbackScored, previous: DatasetEntry | None) -> Fee
 def combine_feedback(
     event: FeedbackScored, previous: DatasetEntry | None
 ) -> FeedbackScored | Literal["late", "corrected"]:
-    """`event` with the worth of all that was said of its answer; or why it changes nothing.
+    """Return `event` with the combined reward of all feedback on its answer, or the reason why it
+    changes nothing.
 
-    `standing` is the entry of the newest feedback on the answer before, None for the first.
-    `corrected`: a check spoke of an output that a person has corrected already; what is learnt is
-    the correction, of which it says nothing.
+    `previous` is the entry of the newest earlier feedback on the answer, None for the first.
+    `corrected`: a validation of an output that a user has already corrected. The correction is
+    trained on, and the validation does not rate it.
     """
     if previous is None:
         return event
@@ -70,32 +69,34 @@ def combine_feedback(
         return "late"
     if event.feedback_type == "validation" and previous.word == "correction":
         return "corrected"
-    said = {part.name for part in event.parts}
+    own_parts = {part.name for part in event.parts}
     kept = [
-        part for part in previous.parts if part.name not in said and _still_applies(part, event)
+        part
+        for part in previous.parts
+        if part.name not in own_parts and _still_applies(part, event)
     ]
     parts = (*event.parts, *kept)
-    word = user_verdict_of(event, previous)
-    checked = any(part.name == "validation" for part in parts)
+    verdict = user_verdict_of(event, previous)
+    validated = any(part.name == "validation" for part in parts)
     return event.model_copy(
         update={
             "parts": parts,
             "reward": mean_reward(parts),
-            "feedback_type": word or ("validation" if checked else event.feedback_type),
+            "feedback_type": verdict or ("validation" if validated else event.feedback_type),
             "user_id": _attributed_user(event, previous),
         }
     )
 
 
 def _attributed_user(event: FeedbackScored, previous: DatasetEntry) -> str | None:
-    """The user whose word stands once `event` has come."""
+    """The user whose verdict applies after `event`."""
     if event.feedback_type == "validation" and previous.word is not None:
         return user_of(previous.influence) or event.user_id
     return event.user_id
 
 
 def _still_applies(part: RewardPart, event: FeedbackScored) -> bool:
-    """Whether what was said before still holds beside `event`."""
+    """True if an earlier reward part stays valid next to those of `event`."""
     return part.name == "validation" or (
         part.name in USER_PARTS and event.feedback_type == "validation"
     )

@@ -1,9 +1,8 @@
-"""An entry as it is held in memory: encoded, the very bytes that the table holds, and beside them
-what is asked of entries in passing.
+"""In-memory form of an entry: its encoding, plus the fields that are read often.
 
-Whole entries would take six times as much, since each of their fields is an object. The bytes alone
-would take a sixth less, but then a recovery would decode all of them several times over, and a
-withdrawal once more.
+The encoding is the same bytes object that the table holds. Whole entries would take six times the
+memory, since each field is an object. The bytes alone would take a sixth less, but recovery would
+decode every entry several times, and a withdrawal once more.
 """
 
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from shared.storage.dataset_entries import DatasetEntry, EntryDecision, EntryRea
 
 @dataclass(frozen=True, slots=True)
 class CachedEntry:
-    """An entry. `offset` is that of its source; `number` and `place` are those of its batch, None
-    where it is in none.
+    """An encoded entry. `offset` is that of its source record; `batch_number` and `place` are those
+    of its batch, None if it is in no batch.
     """
 
     encoded: bytes
@@ -36,7 +35,7 @@ class CachedEntry:
 
     @classmethod
     def of(cls, entry: DatasetEntry, encoded: bytes | None = None) -> "CachedEntry":
-        """`encoded` is the entry as it was read, None for one that is new."""
+        """Cache an entry. `encoded` is its encoding as read; without it the entry is encoded."""
         return cls(
             encoded=entry.encode() if encoded is None else encoded,
             feedback_id=entry.feedback_id,
@@ -44,7 +43,7 @@ class CachedEntry:
             logged_at=entry.logged_at,
             decision=entry.decision,
             reason=entry.reason,
-            # One string for all that a user said.
+            # One string object for all entries of a contributor.
             contributor=intern(entry.influence) if entry.influence else None,
             answer_id=entry.answer_id,
             user_verdict=entry.word,
@@ -56,10 +55,10 @@ class CachedEntry:
 
     @property
     def entry(self) -> DatasetEntry:
-        """The whole of it, decoded anew each time."""
+        """The whole entry, decoded on each access."""
         return DatasetEntry.model_validate_json(self.encoded)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for a batch."""
+        """True if the entry waits for a batch."""
         return is_waiting(self.decision, self.batch_number)

@@ -1,13 +1,14 @@
-"""What one scored event is good for, on its own: the decision that needs no other event.
+"""Curation of one scored event on its own: the part of the decision that needs no other event.
 
-    correction                               training, whatever its reward; with the pair corrected over original
-    thumbs up, accepted, passed a check      training when its quality is high enough
+    correction                               training, whatever its reward; also a preference pair,
+                                             corrected over original
+    thumbs up, accepted, passed a check      training if its quality is high enough
     thumbs down, or a reward below 0         negative
     retracted, blank, of low quality         dropped
 
-A training example whose prompt falls into the held-out share is held out instead. What else would
-train on such a prompt, or on one of the golden set, is dropped as contaminated: the same prompt
-never stands on both sides.
+A training example whose prompt falls into the held-out share is held out instead. A negative on
+such a prompt, and any example on a prompt of the golden set, is dropped as contaminated: the same
+prompt is never on both sides.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _USER = "user:"
 
 @dataclass(frozen=True, slots=True)
 class CurationResult:
-    """A decision with its reason; `example` is absent for what is dropped."""
+    """A decision with its reason. `example` is None for a dropped event."""
 
     decision: EntryDecision
     reason: EntryReason
@@ -34,8 +35,8 @@ class CurationResult:
 def curate(
     event: FeedbackScored, policy: CurationSettings, golden: frozenset[str]
 ) -> CurationResult:
-    """What `event` becomes if no other event stands against it. `golden` holds the identities of
-    the golden set's prompts.
+    """Decide about `event` as if it were the only one. `golden` holds the identities of the golden
+    set's prompts.
     """
     decision, reason = _classify(event, policy)
     if decision == "dropped":
@@ -50,32 +51,31 @@ def curate(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Whether prompts with this identity are held out: a fixed share of all prompts, whatever comes
-    when.
+    """True if the prompt with this identity is held out. A hash decides, so that a fixed share of
+    prompts is held out whatever the order of events.
     """
     return hash_fraction("held-out", prompt) < share
 
 
 def quality_of(event: FeedbackScored) -> float:
-    """How good the text to learn is, in [0, 1]: what a person wrote is taken at its word, an answer
-    is worth its reward.
-    """
+    """Quality of the text to train on, in [0, 1]: 1 for a correction, else the scaled reward."""
     return 1.0 if event.feedback_type == "correction" else (event.reward + 1) / 2
 
 
 def contributor_of(event: FeedbackScored) -> str | None:
-    """Whose influence an event counts as: the user's, else the conversation's."""
+    """Contributor that an event counts towards in limits: its user, else its conversation."""
     if event.user_id is not None:
         return contributor_of_user(event.user_id)
     return f"conversation:{event.conversation_id}" if event.conversation_id is not None else None
 
 
 def contributor_of_user(user_id: str) -> str:
+    """Contributor name of a user."""
     return _USER + user_id
 
 
 def user_of(contributor: str | None) -> str | None:
-    """The user whose influence it is; None when it is a conversation's, or nobody's."""
+    """User ID of a contributor; None for a conversation or no contributor."""
     return (
         contributor.removeprefix(_USER)
         if contributor is not None and contributor.startswith(_USER)

@@ -1,11 +1,13 @@
-"""What examples are like: those that wait, that were trained on lately, and that are held out; and
-the golden set, which never changes.
+"""Index of near-duplicates and contamination: examples that wait, were trained on lately or are
+held out, and the golden set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.entry_index import EntryIndex
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.minhash import MinHashIndex, Signature
 from shared.config.model_file import ModelFile
@@ -14,30 +16,35 @@ from shared.storage.dataset_entries import DatasetEntry, EntryDecision, EntryRea
 
 
 class DuplicateIndex:
-    """Finds out in constant time whether an example may stand beside those that are there.
+    """Finds conflicts of a new example with earlier ones, in constant time.
 
-    An example that was trained on is compared with while it is among the newest so many, and so is
-    one that is held out. One that was withdrawn is not, but keeps its place while it is known: who
-    else is among the newest does not depend on when it was withdrawn.
+    An example that was trained on is compared while it is among the newest of its window, and so is
+    a held-out one. A withdrawn example is not compared, but keeps its place in the window while its
+    entry exists: which others are among the newest does not depend on the time of the withdrawal.
+
+    The signatures of examples that have left their window are dropped from the cached entries, to
+    save memory. The durable entries keep theirs.
     """
 
-    def __init__(self, model_file: ModelFile, golden: GoldenSet) -> None:
+    def __init__(self, model_file: ModelFile, golden: GoldenSet, entries: EntryIndex) -> None:
         policy = model_file.curation
         self._golden = golden
+        self._entries = entries
         self._texts = MinHashIndex(policy.similarity)
         self._trained_prompts = MinHashIndex(policy.similarity)
         self._held_out_prompts = MinHashIndex(policy.similarity)
         self._trained: dict[str, None] = {}
         self._held_out: dict[str, None] = {}
+        self._shrunk: list[CachedEntry] = []
         lanes = model_file.lanes.values()
         self._trained_newest = max(
             policy.share_window * policy.batch_size, *(lane.replay_window for lane in lanes)
         )
         self._held_out_newest = model_file.gate.held_out_newest
 
-    def __contains__(self, name: str) -> bool:
-        """Whether the example of that feedback can be found."""
-        return self._texts.contains_name(name)
+    def __contains__(self, feedback_id: str) -> bool:
+        """True if new examples are compared with this one."""
+        return self._texts.contains_name(feedback_id)
 
     def find_conflict(
         self,
@@ -46,7 +53,7 @@ class DuplicateIndex:
         text: Signature,
         prompt: Signature,
     ) -> EntryReason | None:
-        """Why an example that is good in itself is dropped after all."""
+        """Reason to drop an otherwise good example, None without a conflict."""
         other_side = self._trained_prompts if decision == "held_out" else self._held_out_prompts
         if prompt in other_side or self._golden.resembles(messages, prompt):
             return "contaminated"
@@ -55,8 +62,8 @@ class DuplicateIndex:
         return None
 
     def add(self, entry: DatasetEntry) -> None:
-        """Have an example found by those that are like it. One that was withdrawn from its batch
-        has no signatures, and is not.
+        """Compare later examples with this one. An entry withdrawn from its batch has no
+        signatures and is not compared.
         """
         if entry.text is not None:
             self._texts.add(entry.feedback_id, entry.text)
@@ -67,42 +74,62 @@ class DuplicateIndex:
         if entry.decision == "held_out":
             self._held_out[entry.feedback_id] = None
 
-    def add_trained(self, name: str) -> None:
-        """An example was trained on, later than all before."""
-        self._trained[name] = None
+    def add_trained(self, feedback_id: str) -> None:
+        """Record an example as the newest that was trained on."""
+        self._trained[feedback_id] = None
 
-    def restore(
-        self, trained: Sequence[CachedEntry], held_out: Sequence[CachedEntry]
-    ) -> list[CachedEntry]:
-        """Have found what was trained on and what is held out, each in its order, as far as it is
-        among the newest or waits; the others.
+    def restore(self, trained: Sequence[CachedEntry], held_out: Sequence[CachedEntry]) -> list[str]:
+        """Index the newest examples that were trained on and held out, given in order, and those
+        that wait. Return the feedback IDs of the rest.
         """
-        for card in trained[-self._trained_newest :]:
-            self.add(card.entry)
-            self.add_trained(card.feedback_id)
+        for cached_entry in trained[-self._trained_newest :]:
+            self.add(cached_entry.entry)
+            self.add_trained(cached_entry.feedback_id)
         older = held_out[: -self._held_out_newest]
-        for card in (
-            *(card for card in older if card.is_waiting),
-            *held_out[-self._held_out_newest :],
-        ):
-            self.add(card.entry)
-        return [*trained[: -self._trained_newest], *(card for card in older if not card.is_waiting)]
+        waiting = (cached_entry for cached_entry in older if cached_entry.is_waiting)
+        for cached_entry in (*waiting, *held_out[-self._held_out_newest :]):
+            self.add(cached_entry.entry)
+        rest = (*trained[: -self._trained_newest], *older)
+        return [cached_entry.feedback_id for cached_entry in rest if not cached_entry.is_waiting]
 
-    def stop_matching(self, name: str) -> None:
-        """Have an example found no more; one that is not there is no error."""
+    def stop_matching(self, feedback_id: str) -> None:
+        """Stop comparing with an example; it keeps its place in the window. An unknown one is no
+        error.
+        """
         for index in (self._texts, self._trained_prompts, self._held_out_prompts):
-            index.remove(name)
+            index.remove(feedback_id)
 
-    def remove(self, name: str) -> None:
-        """Have an example found no more, which leaves its place as well."""
-        self.stop_matching(name)
-        self._trained.pop(name, None)
-        self._held_out.pop(name, None)
+    def remove(self, feedback_id: str) -> None:
+        """Stop comparing with an example and free its place in the window."""
+        self.stop_matching(feedback_id)
+        self._trained.pop(feedback_id, None)
+        self._held_out.pop(feedback_id, None)
 
     def evict_old(self) -> list[str]:
-        """Remove what is no longer among the newest, and say what that is."""
-        left = list(islice(self._trained, max(0, len(self._trained) - self._trained_newest)))
-        left += islice(self._held_out, max(0, len(self._held_out) - self._held_out_newest))
-        for name in left:
-            self.remove(name)
-        return left
+        """Remove the examples that are no longer among the newest. Return their feedback IDs."""
+        evicted = list(islice(self._trained, max(0, len(self._trained) - self._trained_newest)))
+        evicted += islice(self._held_out, max(0, len(self._held_out) - self._held_out_newest))
+        for feedback_id in evicted:
+            self.remove(feedback_id)
+        return evicted
+
+    def drop_signatures(self, feedback_ids: Iterable[str]) -> None:
+        """Cache the entries of evicted examples without signatures. Entries that have expired or
+        still wait are skipped.
+        """
+        for feedback_id in feedback_ids:
+            cached_entry = self._entries.get(feedback_id)
+            if cached_entry is None or cached_entry.is_waiting:
+                continue
+            entry = cached_entry.entry
+            if entry.text is None and entry.prompt is None:
+                continue
+            # A copy shares its strings with the other indexes; a newly decoded entry would not.
+            smaller = replace(cached_entry, encoded=entry.without_signatures().encode())
+            self._entries.recache(smaller)
+            self._shrunk.append(smaller)
+
+    def take_shrunk(self) -> list[CachedEntry]:
+        """Return the entries that lost their signatures since the last call."""
+        shrunk, self._shrunk = self._shrunk, []
+        return shrunk

@@ -1,24 +1,27 @@
-"""An eye on the mix of feedback: a sudden share of one kind is how a campaign looks from outside.
+"""Monitor of the mix of feedback types. A sudden rise of one type is a sign of a campaign.
 
-For each kind, the share in the newest `RECENT` events is compared with that in the `BASELINE`
-before them by the test of two proportions (pooled z). It is an alarm, not a filter: limits on
-influence act by themselves, and people decide about the rest.
+For each kind, the share in the newest `RECENT` events is compared with the share in the `BASELINE`
+events before them by the two-proportion z-test (pooled). The result raises an alarm and filters
+nothing: the limits on each contributor act on their own, and operators decide about the rest.
 """
 
 from collections import Counter, deque
 from math import sqrt
 
+from shared.events import FeedbackType
+
+MONITORED_KINDS: tuple[FeedbackType, ...] = ("thumbs_up", "thumbs_down", "correction")
 RECENT = 100
 BASELINE = 1000
 MIN_BASELINE = 200
 MIN_Z_SCORE = 5.0
-"""Standard deviations: many, since it is asked with every event."""
+"""In standard deviations. High, since the test is repeated with every event."""
 MIN_SHARE_INCREASE = 0.15
-"""Of all events; less is not worth waking anyone for, however sure."""
+"""Share of all events. A smaller increase needs no operator, however significant it is."""
 
 
 class FeedbackMixMonitor:
-    """The newest events by kind. The cost of an event does not depend on how many came before."""
+    """Counts of the newest events by kind. The cost of an event is constant."""
 
     def __init__(self) -> None:
         self._recent: deque[str] = deque()
@@ -26,6 +29,7 @@ class FeedbackMixMonitor:
         self._counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
     def observe(self, kind: str) -> None:
+        """Count one more event."""
         recent, baseline = self._counts
         self._recent.append(kind)
         recent[kind] += 1
@@ -38,12 +42,17 @@ class FeedbackMixMonitor:
             baseline[self._baseline.popleft()] -= 1
 
     def has_spiked(self, kind: str) -> bool:
-        """Whether the share of `kind` has risen beyond chance."""
-        before, now = len(self._baseline), len(self._recent)
-        if before < MIN_BASELINE or now < RECENT:
+        """True if the share of `kind` has risen significantly."""
+        baseline_size, recent_size = len(self._baseline), len(self._recent)
+        if baseline_size < MIN_BASELINE or recent_size < RECENT:
             return False
         recent, baseline = self._counts
-        share, usual = recent[kind] / now, baseline[kind] / before
-        pooled = (recent[kind] + baseline[kind]) / (now + before)
-        spread = sqrt(pooled * (1 - pooled) * (1 / now + 1 / before))
-        return share - usual > MIN_SHARE_INCREASE and share - usual > MIN_Z_SCORE * spread
+        increase = recent[kind] / recent_size - baseline[kind] / baseline_size
+        pooled = (recent[kind] + baseline[kind]) / (recent_size + baseline_size)
+        deviation = sqrt(pooled * (1 - pooled) * (1 / recent_size + 1 / baseline_size))
+        return increase > MIN_SHARE_INCREASE and increase > MIN_Z_SCORE * deviation
+
+    @property
+    def spiked_kinds(self) -> frozenset[FeedbackType]:
+        """Monitored kinds whose share has risen significantly."""
+        return frozenset(kind for kind in MONITORED_KINDS if self.has_spiked(kind))

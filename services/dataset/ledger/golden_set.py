@@ -1,10 +1,9 @@
-"""The golden set as what nothing may be trained on: it judges, and a judge who has been learnt by
-heart finds everything good.
+"""Contamination check against the golden set, which is used for evaluation only.
 
-A prompt is too close to a golden one when it is the same but for case and spacing, nearly the same
+A prompt is too close to a golden prompt if it is the same but for case and spacing, nearly the same
 by MinHash, or shares a run of 13 words with it (the overlap that Brown et al. 2020,
-arXiv:2005.14165, appendix C, take for contamination). System messages do not count: an application
-says the same one before every prompt.
+arXiv:2005.14165, appendix C, use for contamination). System messages do not count: an application
+sends the same one before every prompt.
 """
 
 from collections.abc import Iterable
@@ -27,12 +26,12 @@ class GoldenSet:
         self._similar = MinHashIndex(similarity)
         for number, prompt in enumerate(prompts):
             self._similar.add(str(number), signature_of(prompt_words(prompt)))
-        self._runs = frozenset(run for prompt in prompts for run in _ngrams(prompt))
+        self._golden_ngrams = frozenset(ngram for prompt in prompts for ngram in _ngrams(prompt))
 
     def resembles(self, prompt: tuple[Message, ...], signature: Signature) -> bool:
-        """Whether a prompt, with its signature, is too close to one of the set."""
+        """True if a prompt, given with its signature, is too close to one of the set."""
         return signature in self._similar or (
-            bool(self._runs) and not self._runs.isdisjoint(_ngrams(prompt))
+            bool(self._golden_ngrams) and not self._golden_ngrams.isdisjoint(_ngrams(prompt))
         )
 
 

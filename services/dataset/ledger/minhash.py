@@ -1,8 +1,8 @@
-"""Near-duplicates by MinHash and locality-sensitive hashing, over runs of three words.
+"""Near-duplicate search by MinHash and locality-sensitive hashing, over shingles of three words.
 
-Jaccard similarity of the sets of runs, estimated from 128 minima (Broder 1997, "On the resemblance
-and containment of documents"): its standard error at 0.9 is 0.027. The work for an event depends on
-its own length, not on how many others are indexed.
+The Jaccard similarity of two sets of shingles is estimated from 128 minima (Broder 1997, "On the
+resemblance and containment of documents"); its standard error at 0.9 is 0.027. The cost of an event
+depends on its own length, not on the number of indexed texts.
 """
 
 import base64
@@ -22,7 +22,7 @@ _SCHEME = "affine32"
 _SEED = 1
 _SHINGLE_WORDS = 3
 _WORD = re.compile(r"\w+")
-# Few misses rather than few candidates: every candidate is compared in full.
+# Prefers few misses to few candidates: every candidate is compared in full.
 _FALSE_POSITIVES, _FALSE_NEGATIVES = 0.1, 0.9
 
 Signature = str
@@ -30,45 +30,45 @@ Signature = str
 
 
 def prompt_words(messages: Iterable[Message]) -> list[str]:
-    """What counts of a prompt: all but its system messages, which an application says before every
-    prompt and which would make all of them alike. Where there is nothing else, they count.
+    """Words of a prompt without its system messages, which an application sends before every prompt
+    and which would make all prompts alike. A prompt of system messages only keeps them.
     """
     messages = tuple(messages)
-    said = [message.content for message in messages if message.role != "system"] or [
+    contents = [message.content for message in messages if message.role != "system"] or [
         message.content for message in messages
     ]
-    return words_of(" ".join(said))
+    return words_of(" ".join(contents))
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
+    """Return the words of a text in lower case, without punctuation."""
     return _WORD.findall(text.lower())
 
 
 def signature_of(words: list[str]) -> Signature:
-    """The signature of the runs of some words; of all of them together where they are fewer than a
-    run.
-    """
+    """Return the signature of the shingles of some words. Fewer words than a shingle form one."""
     return _encode(_minhash(words))
 
 
 def signatures_of(messages: Iterable[Message], answer: str) -> tuple[Signature, Signature]:
-    """Of a prompt alone, and of the prompt and its answer together."""
-    prompt, said = prompt_words(messages), words_of(answer)
+    """Return the signatures of a prompt alone, and of the prompt with its answer."""
+    prompt, answer_words = prompt_words(messages), words_of(answer)
     of_prompt = _minhash(prompt)
     if len(prompt) < _SHINGLE_WORDS:
-        return _encode(of_prompt), signature_of(prompt + said)
-    # The minima of a union are the lesser of the minima: only the runs that reach into the answer
-    # are left to hash.
+        return _encode(of_prompt), signature_of(prompt + answer_words)
+    # The minima of a union are the element-wise minimum: only the shingles that reach into the
+    # answer are left to hash.
     of_both = (
-        np.minimum(of_prompt, _minhash(prompt[1 - _SHINGLE_WORDS :] + said)) if said else of_prompt
+        np.minimum(of_prompt, _minhash(prompt[1 - _SHINGLE_WORDS :] + answer_words))
+        if answer_words
+        else of_prompt
     )
     return _encode(of_prompt), _encode(of_both)
 
 
 @lru_cache
 def _bands(threshold: float) -> tuple[int, int]:
-    """Bands and rows that find what is `threshold` alike; they take datasketch a while to work out."""
+    """Bands and rows for a similarity threshold. Cached, since their optimisation is slow."""
     lsh = MinHashLSH(
         threshold=min(threshold, 0.99),
         num_perm=PERMUTATIONS,
@@ -78,11 +78,12 @@ def _bands(threshold: float) -> tuple[int, int]:
 
 
 class MinHashIndex:
-    """An index of signatures by name, which finds those that are at least `threshold` alike.
+    """An index of signatures by name. `signature in index` is true if an indexed one has at least
+    the threshold's similarity.
 
-    Minima are cut into bands, and what has a band in common with another is compared with it. Kept
-    are the minima, and by the check sum of each band who has it: a third of what datasketch's own
-    index takes. That two bands may have one check sum costs a comparison.
+    Minima are cut into bands, and two signatures that share a band are compared. The index holds
+    the minima, and the names for the checksum of each band: a third of the memory of datasketch's
+    index. Two bands with the same checksum cost one more comparison.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -94,11 +95,11 @@ class MinHashIndex:
         packed = base64.b64decode(signature)
         candidates: set[str] = set()
         for band in self._bands_of(packed):
-            found = self._names_by_band.get(band)
-            if isinstance(found, str):
-                candidates.add(found)
-            elif found:
-                candidates |= found
+            names = self._names_by_band.get(band)
+            if isinstance(names, str):
+                candidates.add(names)
+            elif names:
+                candidates |= names
         own = _unpack(packed)
         return any(
             np.count_nonzero(own == _unpack(self._minima[name])) / len(own) >= self._threshold
@@ -109,37 +110,36 @@ class MinHashIndex:
         return name in self._minima
 
     def add(self, name: str, signature: Signature) -> None:
-        """Index a signature; a name that is there already stands for the new one."""
+        """Index a signature. It replaces an earlier one of the same name."""
         self.remove(name)
         self._minima[name] = base64.b64decode(signature)
         for band in self._bands_of(self._minima[name]):
-            found = self._names_by_band.setdefault(band, name)
-            if isinstance(found, set):
-                found.add(name)
-            elif found != name:
-                self._names_by_band[band] = {found, name}
+            names = self._names_by_band.setdefault(band, name)
+            if isinstance(names, set):
+                names.add(name)
+            elif names != name:
+                self._names_by_band[band] = {names, name}
 
     def remove(self, name: str) -> None:
-        """Forget a name; one that is not there is no error."""
+        """Remove a name. An unknown one is no error."""
         if (packed := self._minima.pop(name, None)) is None:
             return
         for band in self._bands_of(packed):
-            found = self._names_by_band.get(band)
-            if isinstance(found, set):
-                found.discard(name)
-            if not found or found == name:
+            names = self._names_by_band.get(band)
+            if isinstance(names, set):
+                names.discard(name)
+            if not names or names == name:
                 self._names_by_band.pop(band, None)
 
     def _bands_of(self, packed: bytes) -> Iterator[int]:
-        """Of each band the check sum, begun with its number."""
+        """Yield the checksum of each band, seeded with the number of the band."""
         bands, rows = _bands(self._threshold)
         size = 4 * rows
         return (crc32(packed[band * size : (band + 1) * size], band) for band in range(bands))
 
 
 _PERMUTATIONS = MinHash(num_perm=PERMUTATIONS, seed=_SEED, scheme=_SCHEME).permutations
-"""Drawn once: they are the same for every signature, and drawing them costs more than using them.
-"""
+"""Drawn once: the same for every signature, and more expensive to draw than to use."""
 
 
 def _new_minhash() -> MinHash:
@@ -153,14 +153,14 @@ def _new_minhash() -> MinHash:
 
 
 def _minhash(words: list[str]) -> npt.NDArray[np.uint32]:
-    runs = {
+    shingles = {
         " ".join(words[at : at + _SHINGLE_WORDS])
         for at in range(max(1, len(words) - _SHINGLE_WORDS + 1))
     }
     minhash = _new_minhash()
-    minhash.update_batch([run.encode() for run in runs])
-    found: npt.NDArray[np.uint32] = minhash.hashvalues
-    return found
+    minhash.update_batch([shingle.encode() for shingle in shingles])
+    values: npt.NDArray[np.uint32] = minhash.hashvalues
+    return values
 
 
 def _encode(minima: npt.NDArray[np.uint32]) -> Signature:
@@ -168,7 +168,7 @@ def _encode(minima: npt.NDArray[np.uint32]) -> Signature:
 
 
 def minhash_values(signature: Signature) -> npt.NDArray[np.uint32]:
-    """The numbers of a signature; the share in which two agree is their similarity."""
+    """Minima of a signature. The share of equal minima of two signatures is their similarity."""
     return _unpack(base64.b64decode(signature)).astype(np.uint32)
 
 

@@ -1,6 +1,4 @@
-"""Examples of users who were not seen before, held until their time has come: whoever makes up
-users has to wait with each of them.
-"""
+"""Delay of examples from users not seen before: invented users cannot fill a batch at once."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,7 +8,7 @@ from shared.storage.dataset_entries import DatasetEntry
 
 
 class NewUserDelay:
-    """Entries by the time at which they may enter a batch. The clock is that of the log."""
+    """Entries by the time from which they may enter a batch, in the time of the log."""
 
     def __init__(self) -> None:
         self._entries: dict[str, DatasetEntry] = {}
@@ -23,15 +21,17 @@ class NewUserDelay:
         return entry.feedback_id in self._entries
 
     def add(self, entry: DatasetEntry, until: datetime) -> None:
+        """Delay an entry until a time."""
         self._entries[entry.feedback_id] = entry
         heappush(self._order, (until, entry.feedback_id))
 
     def remove(self, entry: DatasetEntry) -> None:
+        """Remove a delayed entry. Raises KeyError if it is not delayed."""
         del self._entries[entry.feedback_id]
 
     def due(self, now: datetime) -> Iterator[DatasetEntry]:
-        """Take out those whose time has come by `now`."""
+        """Remove and yield the entries whose delay has ended by `now`."""
         while self._order and self._order[0][0] <= now:
-            _, name = heappop(self._order)
-            if (entry := self._entries.pop(name, None)) is not None:
+            _, feedback_id = heappop(self._order)
+            if (entry := self._entries.pop(feedback_id, None)) is not None:
                 yield entry

@@ -1,5 +1,5 @@
-"""What waits for a batch: training examples, those of newcomers longer than others, and what rides
-along with them.
+"""Entries that wait for a batch: training examples, those of new users, and the negatives and
+held-out examples attached to the next batch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from shared.storage.dataset_entries import DatasetEntry
 
 
 class PendingExamples:
-    """Adding and removing cost the same however much waits."""
+    """Waiting entries of a shard. Adding and removing cost the same whatever their number."""
 
     def __init__(self, policy: CurationSettings) -> None:
         self._policy = policy
@@ -25,23 +25,21 @@ class PendingExamples:
         self._training_ids: set[str] = set()
 
     def __len__(self) -> int:
-        """How many training examples wait."""
+        """Number of training examples that wait."""
         return len(self._training_ids)
 
     @property
     def deferred(self) -> dict[str, int]:
-        """How many training examples could not enter a batch now, however large, by what holds them
-        back.
+        """Number of training examples that could not enter a batch now, whatever its size, by the
+        limit that defers them.
         """
-        return {
-            "limits": self._quota_queue.size - self._quota_queue.max_selectable,
-            "newcomer": len(self._new_users),
-        }
+        over_limits = self._quota_queue.size - self._quota_queue.max_selectable
+        return {"limits": over_limits, "newcomer": len(self._new_users)}
 
     @property
     def attached(self) -> list[DatasetEntry]:
-        """What enters the next batch besides training examples: negatives, then what is held out,
-        each in the order of the log.
+        """Entries that enter the next batch with its training examples: negatives, then held-out
+        examples, each in the order of the log.
         """
         return sorted(
             self._attached.values(),
@@ -49,7 +47,7 @@ class PendingExamples:
         )
 
     def add(self, entry: DatasetEntry) -> None:
-        """The order in which entries are added does not matter."""
+        """Add a waiting entry. The order of additions does not matter."""
         if entry.decision != "training":
             self._attached[entry.feedback_id] = entry
             return
@@ -62,7 +60,7 @@ class PendingExamples:
             heappush(self._by_age, (entry.logged_at, entry.feedback_id))
 
     def remove(self, entry: DatasetEntry) -> None:
-        """Take an entry out. KeyError when it does not wait."""
+        """Remove a waiting entry. Raises KeyError if it does not wait."""
         if entry.decision != "training":
             del self._attached[entry.feedback_id]
             return
@@ -73,40 +71,38 @@ class PendingExamples:
             self._quota_queue.remove(entry)
 
     def release_new_users(self, now: datetime) -> None:
-        """The examples of newcomers whose time has come wait as others do."""
+        """Queue the examples of new users whose delay has ended by `now`."""
         for entry in self._new_users.due(now):
             self._quota_queue.add(entry)
 
     def batch_candidates(self, now: datetime) -> list[DatasetEntry]:
-        """Those of which a batch is made if the log's clock is at `now`; none while it is too early
-        for one.
-        """
+        """Training examples to form a batch from at log time `now`; empty if it is too early."""
         wanted = max(self._policy.batch_size, self._policy.pool or 0)
-        least = min(wanted, self._policy.smallest_batch) if self._max_wait_exceeded(now) else wanted
-        if self._quota_queue.max_selectable < least:
+        minimum = (
+            min(wanted, self._policy.smallest_batch) if self._max_wait_exceeded(now) else wanted
+        )
+        if self._quota_queue.max_selectable < minimum:
             return []
-        found = self._quota_queue.select(wanted)
-        return found if len(found) >= least else []
+        selected = self._quota_queue.select(wanted)
+        return selected if len(selected) >= minimum else []
 
     def remove_batch(self, training: Sequence[DatasetEntry]) -> None:
-        """These examples made a batch, and with them all that rode along."""
+        """Remove the training examples of a batch, and all entries attached to it."""
         for entry in training:
             self.remove(entry)
         self._attached.clear()
         self.record_batch(training)
 
     def record_batch(self, entries: Iterable[DatasetEntry | CachedEntry]) -> None:
-        """These entries, taken out before, made a batch: it counts for the share of each user until
-        it leaves the window.
-        """
+        """Count a batch's training examples towards each contributor's share of the window."""
         self._quota_queue.record_batch(entries)
 
     def forget_contributor(self, contributor: str) -> None:
-        """Let what a user had in the batches before count no more."""
+        """Stop counting a contributor's examples in earlier batches."""
         self._quota_queue.forget_contributor(contributor)
 
     def _max_wait_exceeded(self, now: datetime) -> bool:
-        """Whether an example has waited longer than the longest wait."""
+        """True if an example has waited longer than the longest allowed wait."""
         if self._policy.longest_wait_hours is None:
             return False
         while self._by_age and self._by_age[0][1] not in self._training_ids:

@@ -1,8 +1,7 @@
-"""The training examples that wait for their batch: corrections first, then in the order of the log,
-few of each user and conversation.
+"""Queue of waiting training examples under quotas: corrections first, then the order of the log.
 
-Limits hold one user's, and one conversation's, influence on a batch and over the batches before it.
-What they hold back keeps waiting.
+Quotas limit the examples of one user and of one conversation in a batch, and of one user over a
+window of batches. Examples over quota stay in the queue.
 """
 
 from collections import Counter, deque
@@ -17,22 +16,26 @@ from shared.storage.dataset_entries import DatasetEntry
 
 @dataclass
 class _ContributorQueue:
-    """What waits of one user, by feedback id."""
+    """Waiting entries of one contributor, by feedback ID."""
 
     corrections: dict[str, DatasetEntry] = field(default_factory=dict)
     approved: dict[str, DatasetEntry] = field(default_factory=dict)
     conversations: Counter[str] = field(default_factory=Counter)
     within_conversation_limits: int = 0
-    """How many could enter a batch if only conversations were limited."""
+    """Number that could enter a batch if only conversations were limited."""
 
     def __len__(self) -> int:
         return len(self.corrections) + len(self.approved)
 
+    def section_of(self, entry: DatasetEntry) -> dict[str, DatasetEntry]:
+        """The part of the queue that holds `entry`."""
+        return self.corrections if entry.reason == "correction" else self.approved
+
 
 class QuotaQueue:
-    """A queue that knows at any time how many of its examples can be in the next batch at most.
+    """A queue that always knows an upper bound on the examples its next batch can have.
 
-    Adding and removing cost the same however many wait; choosing, as much as waits.
+    The cost of adding and removing is constant; selecting costs as much as waits.
     """
 
     def __init__(self, policy: CurationSettings) -> None:
@@ -49,112 +52,111 @@ class QuotaQueue:
 
     @property
     def max_selectable(self) -> int:
-        """At least as many as `choose` can give. The same, unless conversations are shared by users
-        who are at their limits.
+        """Upper bound on the number of examples that `select` returns. Exact unless users at their
+        quota share a conversation with others.
         """
         return min(self._selectable_by_contributor, self._selectable_by_conversation)
 
     def add(self, entry: DatasetEntry) -> None:
-        """The order in which entries are added does not matter."""
-        line = self._queues.setdefault(_contributor_of(entry), _ContributorQueue())
-        self._selectable_by_contributor -= self._selectable(entry, line)
-        (line.corrections if entry.reason == "correction" else line.approved)[entry.feedback_id] = (
-            entry
-        )
-        line.within_conversation_limits += self._within_conversation_limit(
-            line.conversations, entry
+        """Add a waiting entry. The order of additions does not matter."""
+        queue = self._queues.setdefault(_contributor_of(entry), _ContributorQueue())
+        self._selectable_by_contributor -= self._selectable(entry, queue)
+        queue.section_of(entry)[entry.feedback_id] = entry
+        queue.within_conversation_limits += self._within_conversation_limit(
+            queue.conversations, entry
         )
         self._selectable_by_conversation += self._within_conversation_limit(
             self._conversations, entry
         )
         if entry.conversation is not None:
-            line.conversations[entry.conversation] += 1
+            queue.conversations[entry.conversation] += 1
             self._conversations[entry.conversation] += 1
-        self._selectable_by_contributor += self._selectable(entry, line)
+        self._selectable_by_contributor += self._selectable(entry, queue)
         self.size += 1
 
     def remove(self, entry: DatasetEntry) -> None:
-        """Take an entry out. KeyError when it does not wait."""
-        line = self._queues[_contributor_of(entry)]
-        self._selectable_by_contributor -= self._selectable(entry, line)
-        del (line.corrections if entry.reason == "correction" else line.approved)[entry.feedback_id]
+        """Remove an entry. Raises KeyError if it does not wait."""
+        queue = self._queues[_contributor_of(entry)]
+        self._selectable_by_contributor -= self._selectable(entry, queue)
+        del queue.section_of(entry)[entry.feedback_id]
         if entry.conversation is not None:
-            _decrease(line.conversations, entry.conversation)
+            _decrease(queue.conversations, entry.conversation)
             _decrease(self._conversations, entry.conversation)
-        line.within_conversation_limits -= self._within_conversation_limit(
-            line.conversations, entry
+        queue.within_conversation_limits -= self._within_conversation_limit(
+            queue.conversations, entry
         )
         self._selectable_by_conversation -= self._within_conversation_limit(
             self._conversations, entry
         )
-        self._selectable_by_contributor += self._selectable(entry, line)
+        self._selectable_by_contributor += self._selectable(entry, queue)
         self.size -= 1
-        if not len(line):
+        if not len(queue):
             del self._queues[_contributor_of(entry)]
 
     def select(self, count: int) -> list[DatasetEntry]:
-        """The `count` examples that are next, or what the limits leave: corrections, then the
-        others, each in the order of the log.
+        """Return the next examples, at most `count`, within all quotas: corrections, then approved
+        answers, each in the order of the log.
         """
         return list(islice(self._within_limits(), count))
 
     def record_batch(self, entries: Iterable[DatasetEntry | CachedEntry]) -> None:
-        """These entries, taken out before, made a batch: it counts for the share of each user until
-        it leaves the window.
+        """Count a batch's training examples, removed before, towards each contributor's share until
+        the batch leaves the window.
         """
         leaving = self._recent[0] if len(self._recent) == self._recent.maxlen else Counter[str]()
         joining = Counter(_contributor_of(entry) for entry in entries)
         self._recent.append(joining)
-        for whose in leaving | joining:
-            line = self._queues.get(whose)
-            before = self._quota(whose)
-            self._used[whose] += joining[whose] - leaving[whose]
-            if not self._used[whose]:
-                del self._used[whose]
-            if line:
-                self._selectable_by_contributor += min(
-                    line.within_conversation_limits, self._quota(whose)
-                ) - min(line.within_conversation_limits, before)
+        for contributor in leaving | joining:
+            queue = self._queues.get(contributor)
+            before = self._quota(contributor)
+            self._used[contributor] += joining[contributor] - leaving[contributor]
+            if not self._used[contributor]:
+                del self._used[contributor]
+            if queue:
+                self._adjust_selectable(queue, before, self._quota(contributor))
 
     def forget_contributor(self, contributor: str) -> None:
-        """Let what a user had in the batches before count no more."""
-        line = self._queues.get(contributor)
+        """Stop counting a contributor's examples in earlier batches."""
+        queue = self._queues.get(contributor)
         before = self._quota(contributor)
         for batch in self._recent:
             del batch[contributor]
         del self._used[contributor]
-        if line:
-            self._selectable_by_contributor += min(
-                line.within_conversation_limits, self._quota(contributor)
-            ) - min(line.within_conversation_limits, before)
+        if queue:
+            self._adjust_selectable(queue, before, self._quota(contributor))
 
     def _within_limits(self) -> Iterator[DatasetEntry]:
         corrections = sorted(
-            (entry for line in self._queues.values() for entry in line.corrections.values()),
+            (entry for queue in self._queues.values() for entry in queue.corrections.values()),
             key=_offset,
         )
-        others = sorted(
-            (entry for line in self._queues.values() for entry in line.approved.values()),
+        approved = sorted(
+            (entry for queue in self._queues.values() for entry in queue.approved.values()),
             key=_offset,
         )
         users: Counter[str] = Counter()
         conversations: Counter[str] = Counter()
-        for entry in (*corrections, *others):
-            whose = _contributor_of(entry)
-            if users[whose] < self._quota(whose) and self._within_conversation_limit(
+        for entry in (*corrections, *approved):
+            contributor = _contributor_of(entry)
+            if users[contributor] < self._quota(contributor) and self._within_conversation_limit(
                 conversations, entry
             ):
-                users[whose] += 1
+                users[contributor] += 1
                 if entry.conversation is not None:
                     conversations[entry.conversation] += 1
                 yield entry
 
     def _quota(self, contributor: str) -> int:
-        """How many of one user can be in the next batch."""
+        """Maximum number of a contributor's examples in the next batch."""
         return max(0, min(self._per_user, self._per_window - self._used[contributor]))
 
     def _selectable(self, entry: DatasetEntry, queue: _ContributorQueue) -> int:
         return min(queue.within_conversation_limits, self._quota(_contributor_of(entry)))
+
+    def _adjust_selectable(self, queue: _ContributorQueue, before: int, after: int) -> None:
+        """Account for a changed quota of a contributor."""
+        available = queue.within_conversation_limits
+        self._selectable_by_contributor += min(available, after) - min(available, before)
 
     def _within_conversation_limit(self, conversations: Counter[str], entry: DatasetEntry) -> bool:
         return (
@@ -163,7 +165,9 @@ class QuotaQueue:
 
 
 def _contributor_of(entry: DatasetEntry | CachedEntry) -> str:
-    """Without a user or a conversation an example stands for itself."""
+    """Contributor of an entry. An example without user and conversation has a contributor of its
+    own.
+    """
     contributor = entry.influence if isinstance(entry, DatasetEntry) else entry.contributor
     return contributor or f"event:{entry.feedback_id}"
 

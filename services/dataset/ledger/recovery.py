@@ -1,13 +1,12 @@
-"""Entries as they are found after a crash, made whole: batches that some members do not know of,
-answers that later feedback changed.
+"""Recovery of a shard's entries after a crash or after a stale worker's writes.
 
-A crash can fall between the entries of one batch, and a worker that was paused longer than its
-session can wake up and write older entries over newer ones, over all those of a batch if it comes
-to that. Both leave a batch with places that no entry fills. The batch's own record says that it was
-closed, and its manifest names every member; those that still stand as waiting, from before the
-batch was closed, are its members. In the same way an example can stand as waiting although later
-feedback on its answer has taken its place, or its user's feedback was withdrawn; the entry of that
-event is there, or it will be decided again.
+A crash can fall between the entries of one batch. A worker that was paused longer than its session
+can wake up and write older versions of entries over newer ones, in the worst case of all members of
+a batch. Both leave a batch with missing members. The batch's own record shows that it was closed,
+and its manifest names every member: entries that still wait, from before the batch closed, are its
+members. In the same way an entry can wait although later feedback on its answer superseded it, or
+its user's feedback was withdrawn. The entry of that later event is stored, or the event will be
+decided again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -32,7 +31,7 @@ ShardKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
-    """What the table says of one model and shard, in any order."""
+    """Entries and batch records of one model and shard, in any order."""
 
     entries: list[CachedEntry] = field(default_factory=list)
     batches: list[ClosedBatch] = field(default_factory=list)
@@ -41,12 +40,11 @@ class ShardState:
 def read_state(
     values: Iterable[tuple[bytes, bytes]], owns: Callable[[int], bool]
 ) -> tuple[dict[ShardKey, ShardState], list[bytes]]:
-    """What the table says of each model and shard, from keys and their last values; and the keys of
-    what belongs to partitions that are not ours. Each value is decoded once, and only what is asked
-    of all entries is kept beside it.
+    """Group the table's values by model and shard. Also return the keys of partitions that this
+    worker does not own. Each value is decoded once and kept encoded.
     """
     state: dict[ShardKey, ShardState] = {}
-    others: list[bytes] = []
+    not_owned: list[bytes] = []
     for key, value in values:
         if is_batch_key(key):
             batch = ClosedBatch.model_validate_json(value)
@@ -60,16 +58,16 @@ def read_state(
                     CachedEntry.of(entry, value)
                 )
                 continue
-        others.append(key)
-    return state, others
+        not_owned.append(key)
+    return state, not_owned
 
 
 def find_unannounced_batch(state: ShardState) -> ClosedBatch | None:
-    """The newest batch of a model and shard that is on record, if none of its members knows of it:
-    the crash may have been between the record and the announcement.
+    """Return the newest recorded batch if no entry is a member of it: the crash may have fallen
+    between its record and its announcement.
     """
     newest = max(state.batches, key=lambda batch: batch.number, default=None)
-    if newest is None or any(card.batch_number == newest.number for card in state.entries):
+    if newest is None or any(entry.batch_number == newest.number for entry in state.entries):
         return None
     return newest
 
@@ -77,112 +75,112 @@ def find_unannounced_batch(state: ShardState) -> ClosedBatch | None:
 def repair_entries(
     state: ShardState, read_manifest: Callable[[Artefact], BatchManifest]
 ) -> list[DatasetEntry]:
-    """The entries that have to be written again. `read` is asked only for batches that may lack
+    """Return the entries to write again. `read_manifest` is called only for batches that may lack
     members.
     """
     batches: dict[int, Membership] = {batch.number: batch.membership(0) for batch in state.batches}
-    filled: dict[int, int] = {}
+    member_counts: dict[int, int] = {}
     waiting: dict[str, CachedEntry] = {}
-    for card in state.entries:
-        if card.batch_number is not None:
-            filled[card.batch_number] = filled.get(card.batch_number, 0) + 1
-            if card.batch_number not in batches and (batch := card.entry.batch) is not None:
-                batches[card.batch_number] = batch
-        elif card.is_waiting:
-            waiting[card.feedback_id] = card
+    for cached_entry in state.entries:
+        number = cached_entry.batch_number
+        if number is not None:
+            member_counts[number] = member_counts.get(number, 0) + 1
+            if number not in batches and (membership := cached_entry.entry.batch) is not None:
+                batches[number] = membership
+        elif cached_entry.is_waiting:
+            waiting[cached_entry.feedback_id] = cached_entry
     repaired: list[DatasetEntry] = []
     for number, batch in sorted(batches.items()):
-        if filled.get(number) == batch.size or not any(
-            card.offset <= batch.closed for card in waiting.values()
+        if member_counts.get(number) == batch.size or not any(
+            entry.offset <= batch.closed for entry in waiting.values()
         ):
             continue
         for place, feedback_id in enumerate(read_manifest(batch.manifest).feedback_ids):
             if feedback_id in waiting and waiting[feedback_id].offset <= batch.closed:
-                repaired.append(
-                    waiting.pop(feedback_id).entry.with_membership(
-                        batch.model_copy(update={"place": place})
-                    )
-                )
+                member = waiting.pop(feedback_id).entry
+                repaired.append(member.with_membership(batch.model_copy(update={"place": place})))
     repaired += _revoked_entries(state.entries, waiting.values())
     return _with_redactions(state.entries, repaired)
 
 
 def members_of_newest_batch(entries: Collection[CachedEntry]) -> list[CachedEntry]:
-    """Those of the entries that are members of the newest batch."""
-    number = max(
-        (card.batch_number for card in entries if card.batch_number is not None), default=None
-    )
-    return [
-        card for card in entries if card.batch_number is not None and card.batch_number == number
-    ]
+    """Return the entries that are members of the newest batch."""
+    numbers = (entry.batch_number for entry in entries if entry.batch_number is not None)
+    newest = max(numbers, default=None)
+    if newest is None:
+        return []
+    return [entry for entry in entries if entry.batch_number == newest]
 
 
 def _revoked_entries(
-    cards: Collection[CachedEntry], waiting: Collection[CachedEntry]
+    entries: Collection[CachedEntry], waiting: Collection[CachedEntry]
 ) -> Iterator[DatasetEntry]:
-    """Those that wait but were dropped, for later feedback on the same answer or by a withdrawal;
-    whichever came first.
+    """Yield waiting entries that were superseded or withdrawn, as dropped by the earlier of the
+    two events.
     """
-    superseded = {card.feedback_id: offset for card, offset in _superseded_entries(cards, waiting)}
-    withdrawals = _withdrawal_offsets(cards)
-    for card in waiting:
-        since: list[tuple[int, EntryReason]] = [
-            (offset, "withdrawn") for offset in _withdrawals_after(card, withdrawals)
+    superseded = {
+        entry.feedback_id: offset for entry, offset in _superseded_entries(entries, waiting)
+    }
+    withdrawals = _withdrawal_offsets(entries)
+    for cached_entry in waiting:
+        causes: list[tuple[int, EntryReason]] = [
+            (offset, "withdrawn") for offset in _withdrawals_after(cached_entry, withdrawals)
         ]
-        if card.feedback_id in superseded:
-            since.append((superseded[card.feedback_id], "superseded"))
-        if since:
-            offset, reason = min(since)
-            yield card.entry.revoked_by(reason, offset)
+        if cached_entry.feedback_id in superseded:
+            causes.append((superseded[cached_entry.feedback_id], "superseded"))
+        if causes:
+            offset, reason = min(causes)
+            yield cached_entry.entry.revoked_by(reason, offset)
 
 
 def _with_redactions(
-    cards: Collection[CachedEntry], repaired: Collection[DatasetEntry]
+    entries: Collection[CachedEntry], repaired: Collection[DatasetEntry]
 ) -> list[DatasetEntry]:
-    """`repaired`, and besides the entries that still say something of a user whose feedback was
-    withdrawn; all as they say nothing.
+    """Return `repaired` and every other entry that still names a user whose feedback was withdrawn,
+    with that user's data erased in all of them.
     """
-    withdrawals = _withdrawal_offsets(cards)
+    withdrawals = _withdrawal_offsets(entries)
     newest = {entry.feedback_id: entry for entry in repaired}
-    for card in cards:
-        if _withdrawals_after(card, withdrawals):
-            newest[card.feedback_id] = newest.get(card.feedback_id, card.entry).erased()
+    for cached_entry in entries:
+        if _withdrawals_after(cached_entry, withdrawals):
+            latest = newest.get(cached_entry.feedback_id, cached_entry.entry)
+            newest[cached_entry.feedback_id] = latest.erased()
     return list(newest.values())
 
 
-def _withdrawal_offsets(cards: Iterable[CachedEntry]) -> dict[str, list[int]]:
-    """The offsets at which each user's feedback was withdrawn."""
+def _withdrawal_offsets(entries: Iterable[CachedEntry]) -> dict[str, list[int]]:
+    """Offsets of the withdrawal requests by digest of the user."""
     withdrawals: dict[str, list[int]] = {}
-    for card in cards:
-        if card.withdraws is not None:
-            withdrawals.setdefault(card.withdraws, []).append(card.offset)
+    for entry in entries:
+        if entry.withdraws is not None:
+            withdrawals.setdefault(entry.withdraws, []).append(entry.offset)
     return withdrawals
 
 
-def _withdrawals_after(card: CachedEntry, withdrawals: Mapping[str, list[int]]) -> list[int]:
-    """Those of the withdrawals that an entry falls under."""
-    user = user_of(card.contributor) if withdrawals else None
+def _withdrawals_after(entry: CachedEntry, withdrawals: Mapping[str, list[int]]) -> list[int]:
+    """Offsets of the withdrawal requests that cover an entry."""
+    user = user_of(entry.contributor) if withdrawals else None
     if user is None:
         return []
-    return [offset for offset in withdrawals.get(user_digest(user), ()) if offset > card.offset]
+    return [offset for offset in withdrawals.get(user_digest(user), ()) if offset > entry.offset]
 
 
 def _superseded_entries(
-    cards: Collection[CachedEntry], waiting: Collection[CachedEntry]
+    entries: Collection[CachedEntry], waiting: Collection[CachedEntry]
 ) -> Iterator[tuple[CachedEntry, int]]:
-    """Of those that wait, the ones that later feedback on the same answer has replaced, with the
-    offset of the first such.
+    """Yield waiting entries that later feedback on the same answer has superseded, with the offset
+    of the first such feedback.
     """
-    waited_for = {card.answer_id for card in waiting}
+    waiting_answers = {entry.answer_id for entry in waiting}
     offsets: dict[str, list[int]] = {}
-    for card in cards:
+    for entry in entries:
         if (
-            card.answer_id is not None
-            and card.answer_id in waited_for
-            and card.reason not in ("late", "corrected")
+            entry.answer_id is not None
+            and entry.answer_id in waiting_answers
+            and entry.reason not in ("late", "corrected")
         ):
-            offsets.setdefault(card.answer_id, []).append(card.offset)
-    for card in waiting:
-        later = [offset for offset in offsets.get(card.answer_id or "", ()) if offset > card.offset]
+            offsets.setdefault(entry.answer_id, []).append(entry.offset)
+    for entry in waiting:
+        later = [at for at in offsets.get(entry.answer_id or "", ()) if at > entry.offset]
         if later:
-            yield card, min(later)
+            yield entry, min(later)

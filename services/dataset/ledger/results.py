@@ -1,45 +1,46 @@
-"""What a ledger answers: what became of an event, of a request, and that a batch is full."""
+"""Frozen results of a ledger: the effects of one event, and the batch to close, for the handlers to
+apply.
+"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from shared.events import Artefact
+from shared.events import Artefact, FeedbackType, WithdrawalRequested
 from shared.storage.dataset_entries import DatasetEntry, EntryDecision
 
-
-@dataclass(frozen=True, slots=True)
-class FeedbackDecision:
-    """What became of an event: a new entry; or none, for a `duplicate` (the same feedback at
-    another offset) and for a `replay` (the same offset again, after a crash). `superseded` is the
-    entry of earlier feedback on the same answer that waited and waits no more, to be written after
-    `entry`. `expired` are keys of entries that are needed no more.
-    """
-
-    status: Literal["new", "duplicate", "replay"]
-    entry: DatasetEntry | None = None
-    superseded: DatasetEntry | None = None
-    expired: tuple[str, ...] = ()
+EventStatus = Literal["new", "duplicate", "replay"]
+"""`duplicate`: the same event at another offset. `replay`: the same offset again, after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
-class WithdrawalDecision:
-    """What became of a request to withdraw a user's feedback, with the same words as in `Decided`.
-    `waiting` of the user's examples waited before it, and wait no more. `entries` are to be
-    written, in this order: the last is that of the request itself, so that one which is there says
-    that the others are.
+class TableWrite:
+    """An encoded entry to write to a partition of the table. The value is the same bytes object
+    that the ledger caches.
     """
 
-    status: Literal["new", "duplicate", "replay"]
-    waiting: int = 0
-    entries: tuple[DatasetEntry, ...] = ()
+    partition: int
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """Gauges of a shard: training examples that wait, how many of them each limit defers, and the
+    kinds of feedback whose share has spiked.
+    """
+
+    pending: int
+    deferred: Mapping[str, int]
+    spiked_kinds: frozenset[FeedbackType]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """A batch that is full: its members in the order of their places (training, then negatives,
-    then held out). `dropped` counts what was dropped since the batch before, by reason; `held_back`
-    what is good and has to wait longer, by what holds it back.
+    """A batch to close: its members in the order of their places (training, then negatives, then
+    held out). `dropped` counts the events dropped since the batch before, by reason; `deferred` the
+    good examples left for a later batch, by limit.
     """
 
     number: int
@@ -52,4 +53,39 @@ class BatchPlan:
     occurred_at: datetime
 
     def members_with(self, decision: EntryDecision) -> list[DatasetEntry]:
+        """Members with a decision, in order."""
         return [entry for entry in self.members if entry.decision == decision]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalPlan:
+    """A withdrawal to announce before its entries are written: the number of the user's entries
+    that waited, and the manifest from which to search the snapshots backwards.
+    """
+
+    request: WithdrawalRequested
+    waiting: int
+    newest_manifest: Artefact | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardUpdate:
+    """Effects of one event, or of one closed batch, on a shard, for the handler to apply.
+
+    `withdrawal` is announced first, so that a repeated request finds what is left to do. `expired`
+    are keys to delete. `writes` are entries to store in this order, so that recovery can complete
+    the update after a crash between two of them. `shrunk` are smaller values by key, for the
+    table's memory only. `counted` is the decision and reason to count. `batch` is the next batch to
+    close, None if it is too early for one. `status` holds the gauges before that batch closes.
+    `entry` is the event's own entry, None unless the event is new.
+    """
+
+    status: ShardStatus
+    event_status: EventStatus | None = None
+    withdrawal: WithdrawalPlan | None = None
+    expired: tuple[str, ...] = ()
+    writes: tuple[TableWrite, ...] = ()
+    shrunk: tuple[tuple[str, bytes], ...] = ()
+    counted: tuple[str, str] | None = None
+    batch: BatchPlan | None = None
+    entry: DatasetEntry | None = None

@@ -42,7 +42,7 @@ def said(*events: Any, **policy: Any) -> list[DatasetEntry]:
     world = SimulatedShard(model_file(held_out_share=0.0, **policy))
     for offset, event in enumerate(events):
         world.decide(event, offset)
-    assert world.ledger.pending == sum(
+    assert world.pending == sum(
         entry.is_waiting and entry.decision == "training" for entry in world.entries.values()
     )
     return list(world.entries.values())

@@ -1,16 +1,18 @@
-"""Entries as they are held in memory: small, and as good as whole."""
+"""Cached entries: small in memory, without loss."""
 
 import pytest
 
 from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.duplicate_index import DuplicateIndex
 from services.dataset.ledger.entry_index import EntryIndex
+from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.recovery import read_state
 from shared.events import Artefact, Position, RewardPart
 from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.storage.dataset_entries import ClosedBatch, DatasetEntry, Membership
 from tests.dataset.batch import member
-from tests.dataset.events import START
+from tests.dataset.events import START, model_file
 
 MANIFEST = Artefact(uri="m.json", digest=digest_of(b"m"))
 WHOLE = member("e", 7).model_copy(
@@ -43,46 +45,47 @@ EACH = [
 
 
 @pytest.mark.parametrize("entry", EACH, ids=lambda entry: f"{entry.decision}-{entry.reason}")
-def test_a_card_says_what_its_entry_says(entry: DatasetEntry) -> None:
-    card = CachedEntry.of(entry)
-    assert card.entry == entry
-    assert card == CachedEntry.of(card.entry, card.encoded)
-    assert (card.is_waiting, card.offset) == (entry.is_waiting, entry.source.offset)
-    assert (card.batch_number, card.place) == (
+def test_cached_fields_equal_those_of_the_entry(entry: DatasetEntry) -> None:
+    cached = CachedEntry.of(entry)
+    assert cached.entry == entry
+    assert cached == CachedEntry.of(cached.entry, cached.encoded)
+    assert (cached.is_waiting, cached.offset) == (entry.is_waiting, entry.source.offset)
+    assert (cached.batch_number, cached.place) == (
         (entry.batch.number, entry.batch.place) if entry.batch else (None, None)
     )
-    same = (
-        "feedback_id",
-        "logged_at",
-        "decision",
-        "reason",
-        "influence",
-        "answer_id",
-        "word",
-        "revoked",
-        "withdraws",
-    )
-    assert [getattr(card, name) for name in same] == [getattr(entry, name) for name in same]
+    same = ("feedback_id", "logged_at", "decision", "reason", "answer_id", "revoked", "withdraws")
+    assert [getattr(cached, name) for name in same] == [getattr(entry, name) for name in same]
+    assert (cached.contributor, cached.user_verdict) == (entry.influence, entry.word)
 
 
-def test_a_member_of_a_batch_keeps_what_later_feedback_and_a_withdrawal_need() -> None:
+def test_members_keep_what_later_events_need() -> None:
     kept = JOINED.model_dump(exclude_none=True)
     lost = {"example", "traceparent", "conversation", "eligible_at"}
     assert kept.keys() == (WHOLE.model_dump(exclude_none=True).keys() | {"batch"}) - lost
     assert JOINED.parts == ()
 
 
-def test_only_signatures_are_left_out_and_only_once() -> None:
-    known = EntryIndex()
-    known.add(CachedEntry.of(JOINED))
-    lighter = known.lighten("e")
-    assert lighter is not None
-    assert lighter.entry == JOINED.model_copy(update={"text": None, "prompt": None})
-    assert known["e"] is lighter
-    assert known.lighten("e") is None
+def test_only_signatures_are_dropped_and_only_once() -> None:
+    entries = EntryIndex()
+    entries.add(CachedEntry.of(JOINED))
+    index = DuplicateIndex(model_file(), GoldenSet(), entries)
+    index.drop_signatures(["e", "expired"])
+    (smaller,) = index.take_shrunk()
+    assert smaller.entry == JOINED.model_copy(update={"text": None, "prompt": None})
+    assert entries.get("e") is smaller
+    index.drop_signatures(["e"])
+    assert index.take_shrunk() == []
 
 
-def test_what_is_read_is_held_as_it_was_read_and_what_belongs_to_others_is_named() -> None:
+def test_waiting_entries_keep_their_signatures() -> None:
+    entries = EntryIndex()
+    entries.add(CachedEntry.of(WHOLE))
+    index = DuplicateIndex(model_file(), GoldenSet(), entries)
+    index.drop_signatures(["e"])
+    assert index.take_shrunk() == []
+
+
+def test_owned_values_stay_encoded_and_other_keys_are_returned() -> None:
     batch = ClosedBatch(
         model="support",
         shard=0,
@@ -99,9 +102,10 @@ def test_what_is_read_is_held_as_it_was_read_and_what_belongs_to_others_is_named
     ours = JOINED.model_copy(
         update={"source": Position(topic=FEEDBACK_SCORED, partition=1, offset=7)}
     )
-    table = {said.key.encode(): said.encode() for said in (ours, batch, theirs)}
-    state, others = read_state(table.items(), {1}.__contains__)
-    assert others == [theirs.key.encode()]
-    found = state.pop(("support", 0))
-    assert (state, found.batches, [card.entry for card in found.entries]) == ({}, [batch], [ours])
-    assert found.entries[0].encoded is table[ours.key.encode()]
+    table = {value.key.encode(): value.encode() for value in (ours, batch, theirs)}
+    state, not_owned = read_state(table.items(), {1}.__contains__)
+    assert not_owned == [theirs.key.encode()]
+    shard = state.pop(("support", 0))
+    assert (state, shard.batches) == ({}, [batch])
+    assert [cached.entry for cached in shard.entries] == [ours]
+    assert shard.entries[0].encoded is table[ours.key.encode()]

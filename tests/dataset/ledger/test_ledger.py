@@ -130,11 +130,12 @@ def take(
     offset: int,
     logged_at: datetime,
 ) -> tuple[DatasetEntry, ...]:
-    """The entries that an event was the first to write."""
+    """Handle an event. Return its own entry, if it is new."""
     if isinstance(event, WithdrawalRequested):
-        return world.withdraw(event, offset, logged_at).entries[-1:]
-    decided = world.decide(event, offset, logged_at)
-    return (decided.entry,) if decided.entry is not None else ()
+        update = world.withdraw(event, offset, logged_at)
+    else:
+        update = world.decide(event, offset, logged_at)
+    return (update.entry,) if update.entry is not None else ()
 
 
 @quickly
@@ -148,7 +149,7 @@ def test_a_ledger_rebuilt_from_its_entries_goes_on_as_if_nothing_had_happened(
     assert with_restarts.batches == without.batches
     assert with_restarts.plans == without.plans
     assert with_restarts.duplicates == without.duplicates
-    assert with_restarts.ledger.deferred == without.ledger.deferred
+    assert with_restarts.deferred == without.deferred
 
 
 @quickly
@@ -208,7 +209,7 @@ def test_who_was_withdrawn_from_the_newest_keeps_the_place_there() -> None:
             for at in range(offset + 1)
             if world.entries[f"support#0|e{at}"].decision == "held_out"
         ]
-        if len(held_out) > 3 and not world.ledger.pending:
+        if len(held_out) > 3 and not world.pending:
             break
     world.decide(scored("else", "retracted"), offset + 1)
     world.withdraw(withdrawal("w", f"user{held_out[-1]}"), offset + 2)
@@ -273,7 +274,7 @@ def test_every_event_is_in_exactly_one_state(drawn: list[Drawn], policy: dict[st
             entry.decision in ("dropped", "withdrawal"),
         ].count(True) == 1
         assert (entry.example is not None) == entry.is_waiting
-    assert world.ledger.pending == sum(
+    assert world.pending == sum(
         entry.is_waiting and entry.decision == "training" for entry in world.entries.values()
     )
 
@@ -383,7 +384,7 @@ def test_fifty_close_a_batch_and_the_fifty_first_begins_the_next() -> None:
     world.decide(scored("e49"), 49)
     assert len(world.training_members(0)) == 50
     world.decide(scored("e50"), 50)
-    assert (len(world.batches), world.ledger.pending) == (1, 1)
+    assert (len(world.batches), world.pending) == (1, 1)
 
 
 def test_corrections_come_first_then_the_order_of_the_log() -> None:
@@ -397,12 +398,12 @@ def test_one_user_cannot_fill_a_batch_and_loses_nothing() -> None:
     world = SimulatedShard(model_file(batch_size=4, examples_per_user=2, held_out_share=0.0))
     for offset in range(7):
         world.decide(scored(f"ann{offset}", user_id="ann"), offset)
-    assert (world.batches, world.ledger.pending) == ({}, 7)
+    assert (world.batches, world.pending) == ({}, 7)
     for offset in range(7, 11):
         world.decide(scored(f"bob{offset}", user_id="bob", conversation_id="c"), offset)
     assert world.training_members(0) == ["ann0", "ann1", "bob7", "bob8"]
     assert world.training_members(1) == ["ann2", "ann3", "bob9", "bob10"]
-    assert world.ledger.pending == 3
+    assert world.pending == 3
 
 
 def test_without_a_user_a_conversation_counts_and_without_both_nothing_does() -> None:
@@ -426,7 +427,7 @@ def test_what_rides_along_enters_the_next_batch() -> None:
 
 def test_the_same_feedback_at_another_offset_is_a_duplicate_and_at_its_own_a_replay() -> None:
     world = SimulatedShard(model_file(held_out_share=0.0))
-    assert [world.decide(scored("e"), offset).status for offset in (0, 1, 0)] == [
+    assert [world.decide(scored("e"), offset).event_status for offset in (0, 1, 0)] == [
         "new",
         "duplicate",
         "replay",
@@ -435,7 +436,7 @@ def test_the_same_feedback_at_another_offset_is_a_duplicate_and_at_its_own_a_rep
     other_source = world.decide(
         scored("e", source="/another", input=words("q"), output=words("r")), 2
     )
-    assert other_source.status == "new"
+    assert other_source.event_status == "new"
 
 
 def test_a_batch_whose_last_entry_was_written_before_the_crash_closes_on_the_replay() -> None:
@@ -447,9 +448,9 @@ def test_a_batch_whose_last_entry_was_written_before_the_crash_closes_on_the_rep
     assert entry is not None
     world.entries[entry.key] = entry
     world.restart()
-    assert world.decide(scored("e0"), 0).status == "replay"
+    assert world.decide(scored("e0"), 0).event_status == "replay"
     assert world.batches == {0: ("e0", "e1")}
-    assert world.decide(scored("e1"), 1).status == "replay"
+    assert world.decide(scored("e1"), 1).event_status == "replay"
     assert len(world.batches) == 1
 
 
@@ -502,7 +503,7 @@ def test_one_correction_pasted_by_many_users_counts_once() -> None:
     same = {"input": words("p"), "output": words("a"), "corrected_output": words("pasted", 40)}
     for number in range(20):
         world.decide(scored(f"e{number}", "correction", **same, user_id=f"user{number}"), number)
-    assert world.ledger.pending == 1
+    assert world.pending == 1
     assert Counter(entry.reason for entry in world.entries.values()) == {
         "correction": 1,
         "near_duplicate": 19,
@@ -524,8 +525,7 @@ def test_a_wait_that_is_too_long_closes_a_smaller_batch_and_none_that_is_too_sma
         False,
         True,
     )
-    world.ledger.advance_clock(late)
-    world.close_batches()
+    world.apply(world.ledger.advance_clock(late))
     assert world.batches == {0: ("e0", "e1", "e2")}
     assert not world.ledger.is_overdue(late + timedelta(hours=9))
 
@@ -539,7 +539,7 @@ def test_a_pool_gives_the_most_informative_and_keeps_the_others() -> None:
     assert not world.batches
     world.decide(scored("e3", "thumbs_up", 0.8), 3)
     assert world.batches == {0: ("e2", "e1")}
-    assert world.ledger.pending == 2
+    assert world.pending == 2
 
 
 def test_a_newcomer_s_examples_wait_and_those_of_the_known_do_not() -> None:
@@ -552,7 +552,7 @@ def test_a_newcomer_s_examples_wait_and_those_of_the_known_do_not() -> None:
     assert world.training_members(0) == ["first", "anonymous0"]
     world.decide(scored("stranger", user_id="eve"), 3, known)
     assert not world.batches.get(1)
-    assert world.ledger.deferred == {"limits": 0, "newcomer": 1}
+    assert world.deferred == {"limits": 0, "newcomer": 1}
     world.decide(scored("anonymous1"), 4, known)
     assert world.training_members(1) == ["second", "anonymous1"]
 
@@ -568,8 +568,8 @@ def test_old_entries_are_forgotten_unless_they_are_needed() -> None:
     assert expired == ("support#0|gone",)
     assert world.decide(scored("again", "retracted"), 4, later).expired == ("support#0|down",)
     assert {entry.feedback_id for entry in world.entries.values()} == {"up", "up2", "again"}
-    assert world.decide(scored("gone"), 5, later).status == "new"
-    assert world.decide(scored("up"), 6, later).status == "duplicate"
+    assert world.decide(scored("gone"), 5, later).event_status == "new"
+    assert world.decide(scored("up"), 6, later).event_status == "duplicate"
 
 
 def test_what_leaves_the_replay_window_no_longer_counts_as_similar() -> None:
@@ -596,11 +596,9 @@ def test_dropped_events_are_counted_for_the_batch_that_closes_next() -> None:
     for offset, kind in enumerate(["retracted", "thumbs_up", "retracted", "regenerated"]):
         world.decide(scored(f"e{offset}", kind), offset)
     world.restart()
-    world.ledger.decide(
-        scored("e4"), world.entries["support#0|e1"].source.model_copy(update={"offset": 4}), START
-    )
-    closing = world.ledger.plan_batch()
-    assert closing is not None
-    assert closing.dropped == {"low_quality": 1, "retracted": 2}
-    world.ledger.close_batch(closing, Artefact(uri="m", digest=digest_of(b"")))
-    assert world.ledger.plan_batch() is None
+    source = Position(topic=FEEDBACK_SCORED, partition=0, offset=4)
+    plan = world.ledger.decide(scored("e4"), source, START).batch
+    assert plan is not None
+    assert plan.dropped == {"low_quality": 1, "retracted": 2}
+    manifest = Artefact(uri="m", digest=digest_of(b""))
+    assert world.ledger.close_batch(plan, manifest).batch is None

@@ -95,6 +95,7 @@ def test_what_is_taken_next_is_unlike_what_was_taken_before() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.1, 1)), min_size=1, max_size=12))
 def test_the_mean_similarity_is_that_of_all_pairs(drawn: list[tuple[int, float]]) -> None:
     signatures = np.stack(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.dataset.ledger.results import ShardUpdate
 from services.dataset.snapshot.withdrawal import (
     MAX_IDS_PER_EVENT,
     MarkedExamples,
@@ -16,8 +17,9 @@ from services.dataset.snapshot.withdrawal import (
 from services.dataset.snapshot.withdrawal_marks import add_to_mark, mark_key, read_mark
 from services.dataset.snapshot.writer import write_snapshot
 from shared.errors import Undecodable
-from shared.events import Artefact, RewardPart, WithdrawnBatch
+from shared.events import Artefact, Position, RewardPart, WithdrawnBatch
 from shared.identity import user_digest
+from shared.messaging.topics import FEEDBACK_SCORED
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
@@ -38,6 +40,12 @@ def fed(it: SimulatedShard, *events: tuple[str, str, dict[str, Any]]) -> Simulat
             len(it.entries),
         )
     return it
+
+
+def waiting_of(update: ShardUpdate) -> int:
+    """Number of the user's entries that waited before a withdrawal."""
+    assert update.withdrawal is not None
+    return update.withdrawal.waiting
 
 
 def entry_of(it: SimulatedShard, feedback_id: str) -> DatasetEntry:
@@ -61,7 +69,7 @@ def test_what_waits_of_a_user_is_dropped_without_a_trace_of_what_was_said_and_ot
         ("a3", "retracted", ANN),
     )
     withdrawn = it.withdraw(withdrawal("w", "ann"), 4)
-    assert (withdrawn.status, withdrawn.waiting) == ("new", 2)
+    assert (withdrawn.event_status, waiting_of(withdrawn)) == ("new", 2)
     for name, reason, revoked in (
         ("a0", "withdrawn", 4),
         ("a2", "withdrawn", 4),
@@ -77,7 +85,7 @@ def test_what_waits_of_a_user_is_dropped_without_a_trace_of_what_was_said_and_ot
         )
         assert (entry.example, entry.text, entry.prompt) == (None, None, None)
     assert entry_of(it, "b1").is_waiting
-    assert it.ledger.pending == 1
+    assert it.pending == 1
     own = entry_of(it, "w")
     assert (own.decision, own.withdraws, own.is_waiting) == (
         "withdrawal",
@@ -98,10 +106,10 @@ def test_the_same_request_again_does_nothing_and_another_takes_what_came_since()
     it = fed(world(batch_size=10), ("a0", "thumbs_up", ANN))
     it.withdraw(withdrawal("w", "ann"), 1)
     fed(it, ("a1", "thumbs_up", ANN))
-    assert it.withdraw(withdrawal("w", "ann"), 1).status == "replay"
-    assert it.withdraw(withdrawal("w", "ann"), 3).status == "duplicate"
+    assert it.withdraw(withdrawal("w", "ann"), 1).event_status == "replay"
+    assert it.withdraw(withdrawal("w", "ann"), 3).event_status == "duplicate"
     assert entry_of(it, "a1").is_waiting
-    assert it.withdraw(withdrawal("again", "ann"), 4).waiting == 1
+    assert waiting_of(it.withdraw(withdrawal("again", "ann"), 4)) == 1
 
 
 def test_a_request_that_a_crash_cut_off_is_finished_with_the_same_count() -> None:
@@ -109,10 +117,13 @@ def test_a_request_that_a_crash_cut_off_is_finished_with_the_same_count() -> Non
     before = dict(it.entries)
     whole = it.withdraw(withdrawal("w", "ann"), 2)
     after = dict(it.entries)
-    for written in range(len(whole.entries)):
-        it.entries = before | {entry.key: entry for entry in whole.entries[:written]}
+    for written in range(len(whole.writes)):
+        it.entries = before | {
+            write.key: DatasetEntry.model_validate_json(write.value)
+            for write in whole.writes[:written]
+        }
         it.restart()
-        assert it.withdraw(withdrawal("w", "ann"), 2).waiting == 2
+        assert waiting_of(it.withdraw(withdrawal("w", "ann"), 2)) == 2
         assert it.entries == after
 
 
@@ -205,21 +216,19 @@ def snapshots(store: MemoryStore, *batches: dict[str, dict[str, Any]]) -> list[A
     """The manifests of batches, oldest first, each of events (id → fields)."""
     it = world(batch_size=2, examples_per_user=10, user_share=1.0)
     manifests: list[Artefact] = []
-    offset = 0
+    offset, plan = 0, None
     for events in batches:
         for event_id, fields in events.items():
             kind = fields.get("kind", "thumbs_up")
             event = scored(
                 event_id, kind, -1.0 if kind == "thumbs_down" else 1.0, user_id=fields["user"]
             )
-            it.ledger.decide(
-                event, withdrawal("w", "x").received.model_copy(update={"offset": offset}), START
-            )
+            source = Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)
+            plan = it.ledger.decide(event, source, START).batch
             offset += 1
-        closing = it.ledger.plan_batch()
-        assert closing is not None
-        manifests.append(write_snapshot(store, closing, it.file, 0))
-        it.ledger.close_batch(closing, manifests[-1])
+        assert plan is not None
+        manifests.append(write_snapshot(store, plan, it.file, 0))
+        it.ledger.close_batch(plan, manifests[-1])
     return manifests
 
 

@@ -126,8 +126,8 @@ def test_manifests_from_before_reports_still_read() -> None:
 def test_a_batch_is_named_by_its_place() -> None:
     world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     world.ledger.decide(scored("a"), member("a", 0).source, member("a", 0).logged_at)
-    world.ledger.decide(scored("b"), member("b", 1).source, member("b", 1).logged_at)
-    due = world.ledger.plan_batch()
-    assert due is not None
-    assert due.batch_id == batch_identity("support", 0, 0)
+    second = member("b", 1)
+    plan = world.ledger.decide(scored("b"), second.source, second.logged_at).batch
+    assert plan is not None
+    assert plan.batch_id == batch_identity("support", 0, 0)
     assert batch_identity("support", 0, 1) != batch_identity("support", 1, 0)

@@ -1,0 +1,109 @@
+"""Metrics of the dataset service: counters of decisions and batches, and gauges of each shard."""
+
+from collections.abc import Collection, Mapping
+
+from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.feedback_mix import MONITORED_KINDS
+from services.dataset.ledger.recovery import ShardKey
+from services.dataset.ledger.results import ShardStatus
+from shared.config.model_file import ModelFile
+from shared.logs import Log
+from shared.messaging.topics import FEEDBACK_SCORED
+from shared.observability.metrics import Metrics
+from shared.storage.dataset_entries import DatasetEntry
+
+SHARD_METRICS = (
+    "ratchet_dataset_pending_examples",
+    "ratchet_dataset_held_back_examples",
+    "ratchet_dataset_feedback_jump",
+    "ratchet_dataset_newest_batch_timestamp_seconds",
+)
+"""Gauges of a shard, which another worker may own after a rebalance."""
+
+
+class DatasetMetrics:
+    """Exports the metrics of one worker, and logs the alarms on the mix of feedback."""
+
+    def __init__(self, metrics: Metrics, log: Log, models: Mapping[str, ModelFile]) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._alarms: set[tuple[ShardKey, str]] = set()
+        metrics.init_series("ratchet_dead_letters_total", topic=FEEDBACK_SCORED)
+        for name, file in models.items():
+            metrics.init_series("ratchet_dataset_batches_total", model=name)
+            metrics.set(
+                "ratchet_dataset_batch_size",
+                max(file.curation.batch_size, file.curation.pool or 0),
+                model=name,
+            )
+
+    def reset_shards(self) -> None:
+        """Remove the gauges of all shards."""
+        self._alarms.clear()
+        for name in SHARD_METRICS:
+            self._metrics.remove_series(name)
+
+    def count_dead_letter(self, topic: str) -> None:
+        self._metrics.count("ratchet_dead_letters_total", topic=topic)
+
+    def count_decision(self, model: str, decision: str, reason: str) -> None:
+        self._metrics.count(
+            "ratchet_dataset_decisions_total", model=model, decision=decision, reason=reason
+        )
+
+    def count_withdrawal(self, model: str) -> None:
+        self._metrics.count("ratchet_dataset_withdrawals_total", model=model)
+
+    def count_batch(self, model: str) -> None:
+        self._metrics.count("ratchet_dataset_batches_total", model=model)
+
+    def set_status(self, shard_key: ShardKey, status: ShardStatus) -> None:
+        """Export the gauges of a shard."""
+        model, shard = shard_key
+        self._metrics.set(
+            "ratchet_dataset_pending_examples", status.pending, model=model, shard=str(shard)
+        )
+        for limit, count in status.deferred.items():
+            self._metrics.set(
+                "ratchet_dataset_held_back_examples",
+                count,
+                model=model,
+                shard=str(shard),
+                reason=limit,
+            )
+
+    def set_alarms(self, shard_key: ShardKey, status: ShardStatus) -> None:
+        """Raise or end the alarm for each kind of feedback whose share has spiked."""
+        model, shard = shard_key
+        for kind in MONITORED_KINDS:
+            alarm, raised = (shard_key, kind), kind in status.spiked_kinds
+            if raised == (alarm in self._alarms):
+                continue
+            self._alarms ^= {alarm}
+            self._metrics.set(
+                "ratchet_dataset_feedback_jump",
+                int(raised),
+                model=model,
+                shard=str(shard),
+                kind=kind,
+            )
+            self._log.warning(
+                "share of a feedback kind has spiked"
+                if raised
+                else "share of a feedback kind is back to normal",
+                model=model,
+                kind=kind,
+            )
+
+    def set_newest_batch(
+        self, shard_key: ShardKey, members: Collection[DatasetEntry | CachedEntry]
+    ) -> None:
+        """Export the time at which the newest member of the newest batch was logged."""
+        model, shard = shard_key
+        if members:
+            self._metrics.set(
+                "ratchet_dataset_newest_batch_timestamp_seconds",
+                max(member.logged_at for member in members).timestamp(),
+                model=model,
+                shard=str(shard),
+            )
