@@ -126,7 +126,7 @@ def test_a_terminal_shows_the_page_as_it_is_meant(
 ) -> None:
     monkeypatch.setattr(console, "out", Console(force_terminal=True, color_system=None, width=100))
     shown = ratchet("show", *at(chain[1], tmp_path / "objects")).output
-    assert "What is in it" in shown
+    assert "Contents" in shown
     assert "## " not in shown
     assert max(len(line) for line in shown.splitlines()) <= 100
 

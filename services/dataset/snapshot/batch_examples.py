@@ -1,4 +1,4 @@
-"""What a batch consists of: the lines of its data files."""
+"""Examples of a batch, by data file."""
 
 from services.dataset.ledger.results import BatchPlan
 from shared.events.hyperparameters import Lane
@@ -8,8 +8,8 @@ LANE: Lane = "adaptive"
 
 
 def examples_of(plan: BatchPlan) -> dict[ExampleKind, list[Example]]:
-    """The lines of each data file. A correction stands in two: what to learn, and the pair of it
-    and the original.
+    """Return the examples of each data file. A correction is in two files: as a training example,
+    and as a preference pair with the original answer.
     """
     training = examples_with_decision(plan, "training")
     return {
@@ -21,8 +21,8 @@ def examples_of(plan: BatchPlan) -> dict[ExampleKind, list[Example]]:
 
 
 def examples_with_decision(plan: BatchPlan, kind: ExampleKind) -> list[Example]:
-    """The examples of the members that were decided to be of a kind, whole: a correction with the
-    original that it rejects.
+    """Return the examples of the members with a decision. A correction includes the original
+    answer that it rejects.
     """
     return [
         entry.example

@@ -1,6 +1,4 @@
-"""What a person wants to know about a batch before anything else, in numbers and a few examples: a
-function of the batch alone.
-"""
+"""Report of a batch in numbers and a few examples, as a function of the batch alone."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -44,7 +42,7 @@ _EDGES = tuple(step / 4 - 1 for step in range(9))
 
 
 class RewardBin(FrozenModel):
-    """How many rewards are at least `first` and below `last`; in the last bin, also equal to it."""
+    """Number of rewards in [first, last). The last bin includes `last`."""
 
     first: Reward
     last: Reward
@@ -52,7 +50,7 @@ class RewardBin(FrozenModel):
 
 
 class SampledExample(FrozenModel):
-    """An example as it stands in the data file, without its user."""
+    """An example as in its data file, without its user."""
 
     kind: ExampleKind
     feedback_id: Id
@@ -66,10 +64,10 @@ class SampledExample(FrozenModel):
 
 
 class DatasetReport(FrozenModel):
-    """A batch in numbers. `reasons` counts its members by decision and reason, `dropped` what
-    became no member, `held_back` what waits for a later batch; `rewards` is the distribution over
-    all members, `samples` are up to three of each kind, drawn by the hash of their ids. Users stand
-    behind counts and shares, never by name.
+    """A batch in numbers. `reasons` counts its members by decision and reason, `dropped` the events
+    that did not become members, `held_back` those deferred to a later batch. `rewards` is the
+    distribution over all members. `samples` are up to three examples of each kind, drawn by the
+    hash of their IDs. Users are counted, never named.
     """
 
     model: Name
@@ -91,7 +89,7 @@ class DatasetReport(FrozenModel):
 
 
 def report_of(plan: BatchPlan, model_file: ModelFile, shard: int) -> DatasetReport:
-    """The report of a batch that is full. The same batch has the same report."""
+    """Make the report of a batch. The same batch always has the same report."""
     examples = examples_of(plan)
     return DatasetReport(
         model=model_file.model,
@@ -119,10 +117,10 @@ def report_of(plan: BatchPlan, model_file: ModelFile, shard: int) -> DatasetRepo
 
 
 def histogram(rewards: Sequence[float]) -> tuple[RewardBin, ...]:
-    """Rewards in eight bins of the same width from -1 to 1."""
-    found = Counter(min(bisect_right(_EDGES, reward), len(_EDGES) - 1) - 1 for reward in rewards)
+    """Count rewards in eight bins of equal width from -1 to 1."""
+    counts = Counter(min(bisect_right(_EDGES, reward), len(_EDGES) - 1) - 1 for reward in rewards)
     return tuple(
-        RewardBin(first=first, last=last, examples=found[place])
+        RewardBin(first=first, last=last, examples=counts[place])
         for place, (first, last) in enumerate(pairwise(_EDGES))
     )
 
@@ -135,8 +133,8 @@ def _reasons(members: Iterable[DatasetEntry]) -> dict[str, dict[str, int]]:
 
 
 def _draw_samples(plan: BatchPlan, kind: ExampleKind) -> list[Example]:
-    """A few of a kind that nobody can choose: neither the first, which are corrections, nor by
-    anything in them.
+    """Draw a few examples of a kind by hash: not the first ones, which are corrections, and by
+    nothing that their authors can influence.
     """
     return sorted(
         examples_with_decision(plan, kind),

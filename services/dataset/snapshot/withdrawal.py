@@ -1,7 +1,7 @@
-"""A user's examples in the snapshots that are written: found, marked, and announced as withdrawn.
+"""Withdrawal of a user's examples from snapshots: search, marks and announcement.
 
-Snapshots never change, so that every batch stays reproducible from its manifest. What is withdrawn
-is said beside them.
+Snapshots never change, so that every batch stays reproducible from its manifest. Withdrawn examples
+are marked in separate objects.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +15,17 @@ from shared.storage.object_store import ObjectStore
 from shared.storage.snapshots import BatchManifest, ExampleKind, read_examples, read_manifest
 
 SEARCHED_KINDS: tuple[ExampleKind, ...] = ("training", "negative", "held_out")
-"""Every preference stands among the training examples as well."""
+"""Every preference is among the training examples as well."""
 
 MAX_IDS_PER_EVENT = 500
-"""In one event, whose ids may have 256 characters each: Kafka takes a megabyte as it comes."""
+"""IDs have up to 256 characters, and Kafka accepts a record of one megabyte by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedExamples:
-    """A user's examples in a shard's snapshots, newest batch first; and what could not be read."""
+    """A user's examples in a shard's snapshots, newest batch first, and the keys of unreadable
+    objects.
+    """
 
     batches: tuple[WithdrawnBatch, ...]
     unread: tuple[str, ...]
@@ -32,12 +34,11 @@ class MarkedExamples:
 def mark_examples(
     store: ObjectStore, newest: Artefact | None, user_id: str, progressed: Callable[[], object]
 ) -> MarkedExamples:
-    """Search the snapshots from the newest manifest back, and mark those that have examples of a
-    user.
+    """Search the snapshots from the newest manifest backwards, and mark the examples of a user.
 
-    Work grows with all that was ever written; `progressed` is called for each snapshot. An earlier
-    one that is no longer there ends the history, since old ones may be deleted. Doing it again
-    changes nothing. Raises StorageUnavailable.
+    The cost grows with the whole history; `progressed` is called for each snapshot. A missing
+    earlier snapshot ends the search, since old ones may be deleted. Idempotent. Raises
+    StorageUnavailable.
     """
     batches: list[WithdrawnBatch] = []
     unread: list[str] = []
@@ -65,8 +66,8 @@ def mark_examples(
 def withdrawal_events(
     request: WithdrawalRequested, waiting: int, marked: MarkedExamples
 ) -> list[ExamplesWithdrawn]:
-    """The events that answer a request, each of a size that the bus takes; a function of the
-    request and of what it found.
+    """Return the events that answer a request, split to the size that Kafka accepts. They are a
+    function of the arguments.
     """
     parts = list(_parts(marked.batches)) or [()]
     return [
@@ -92,7 +93,7 @@ def withdrawal_events(
 def _examples_of(
     store: ObjectStore, manifest: BatchManifest, user_id: str, unread: list[str]
 ) -> Iterator[str]:
-    """The ids of a user's examples in one snapshot. What cannot be read is added to `unread`."""
+    """Yield the IDs of a user's examples in a snapshot. Adds unreadable objects to `unread`."""
     for kind in SEARCHED_KINDS:
         try:
             examples = read_examples(store, manifest, kind)
@@ -103,7 +104,7 @@ def _examples_of(
 
 
 def _parts(batches: tuple[WithdrawnBatch, ...]) -> Iterator[tuple[WithdrawnBatch, ...]]:
-    """Batches in groups of at most `MOST_IDS` ids; a larger one is split."""
+    """Yield batches in groups of at most `MAX_IDS_PER_EVENT` IDs. A larger batch is split."""
     group: list[WithdrawnBatch] = []
     size = 0
     for batch in batches:

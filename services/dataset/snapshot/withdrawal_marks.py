@@ -1,7 +1,7 @@
-"""The mark beside a snapshot's manifest: which of its examples were withdrawn.
+"""Withdrawal mark beside a snapshot's manifest: the IDs of its withdrawn examples.
 
-The snapshot itself stays as it was written. A mark is for whoever looks into the object store; what
-counts is said in `dataset.withdrawals`, from which it could be made again.
+The snapshot itself never changes. A mark is information for people who inspect the object store.
+The topic `dataset.withdrawals` is authoritative, and marks can be made again from it.
 """
 
 from collections.abc import Collection
@@ -12,36 +12,34 @@ from shared.storage.object_store import ObjectStore, canonical_json
 
 
 class WithdrawalMark(FrozenModel):
-    """One object for each snapshot: the ids of all that was ever withdrawn of it, in their order as
-    strings. It names no user.
-    """
+    """The sorted IDs of all examples ever withdrawn from a snapshot. It names no user."""
 
     batch_id: Id
     feedback_ids: tuple[Id, ...]
 
 
 def mark_key(manifest: Artefact) -> str:
-    """Where the mark of a snapshot lies, if it has one."""
+    """Key of a snapshot's mark in the object store."""
     return manifest.uri.removesuffix(".json") + ".withdrawn.json"
 
 
 def read_mark(store: ObjectStore, manifest: Artefact) -> WithdrawalMark | None:
-    """None when nothing of the snapshot was withdrawn. Raises Undecodable when it was altered,
-    StorageUnavailable.
+    """Read the mark of a snapshot; None if nothing was withdrawn from it. Raises Undecodable if it
+    was altered, StorageUnavailable.
     """
     try:
         return WithdrawalMark.model_validate_json(store.get(mark_key(manifest)))
     except ObjectNotFound:
         return None
     except ValueError as error:
-        raise Undecodable(f"{mark_key(manifest)} is not a mark: {error}") from error
+        raise Undecodable(f"{mark_key(manifest)} is not a withdrawal mark: {error}") from error
 
 
 def add_to_mark(
     store: ObjectStore, manifest: Artefact, batch_id: Id, feedback_ids: Collection[Id]
 ) -> None:
-    """Mark some examples of a snapshot as withdrawn, besides those that are. Doing it again changes
-    nothing. Raises StorageUnavailable.
+    """Mark examples of a snapshot as withdrawn, in addition to those already marked. Idempotent.
+    Raises StorageUnavailable.
     """
     try:
         before = read_mark(store, manifest)

@@ -1,5 +1,6 @@
-"""A full batch as objects and as an event: data files and a report named by their digests, the
-manifest last, then what announces them.
+"""Writer of snapshots: data files and a report named by their digests, and the manifest last.
+
+Also the event that announces a batch.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, DataFile, Exa
 def write_snapshot(
     store: ObjectStore, plan: BatchPlan, model_file: ModelFile, shard: int
 ) -> Artefact:
-    """Write a batch and return its manifest's claim check. The same batch always has the same
-    objects; writing it again is harmless. Raises StorageUnavailable.
+    """Write a batch and return its manifest's claim check. Idempotent: the same batch always has
+    the same objects. Raises StorageUnavailable.
     """
     folder = f"snapshots/{model_file.model}/{shard}"
     examples = examples_of(plan)
@@ -56,8 +57,8 @@ def write_snapshot(
 
 
 def batch_ready_event(batch: ClosedBatch, manifest: BatchManifest) -> BatchReady:
-    """The event that says so, a function of what is on record alone: whoever says it again says the
-    same.
+    """The event that announces a batch: a function of its record and manifest, so that a repeated
+    announcement is the same.
     """
     return BatchReady(
         event_id=manifest.batch_id,

@@ -132,4 +132,4 @@ def test_the_order_in_which_reasons_were_counted_does_not_matter(reasons: list[s
 def test_what_is_held_back_is_counted_apart(held_back: dict[str, int]) -> None:
     report = report_of(batch_plan(*BATCH.members, held_back=held_back), FILE, 0)
     assert report.held_back == held_back
-    assert ("4 events held back for a later batch" in render_page(report)) is bool(held_back)
+    assert ("4 events deferred to a later batch" in render_page(report)) is bool(held_back)
