@@ -1,3 +1,4 @@
-"""Batches as an operator looks at them: find one, read its report, take its data elsewhere, check
-that it is whole.
+"""`ratchet dataset`: find batches, show their reports, export their data and verify them.
+
+Snapshots are only read here. The dataset service writes them (`services.dataset.snapshot`).
 """

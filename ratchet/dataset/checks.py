@@ -1,6 +1,4 @@
-"""What has to hold of a batch, and what is to be done where it does not: functions of manifests and
-examples.
-"""
+"""Checks of a batch, as pure functions of manifests and examples, with advice for each fault."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,22 +19,21 @@ from shared.storage.snapshots import (
 Examples = Mapping[ExampleKind, Sequence[Example]]
 
 REPORT_A_BUG = (
-    "its digests hold, so it was written like this: keep the objects, and report it as a fault "
-    "of Ratchet"
+    "its digests match, so it was written like this: keep the objects, and report a bug in Ratchet"
 )
 RESTORE_ALTERED = (
-    "it was not written by Ratchet: restore it from a copy of the object store, and find out who "
-    "writes there"
+    "it was not written by Ratchet: restore it from a copy of the object store, and find out "
+    "what writes there"
 )
 HELD_OUT_SHARE_CHANGED = (
-    "if the share held out was changed, this is why: runs leave such prompts out of training, "
-    "but versions made before have seen them"
+    "a change of the held-out share causes this: runs leave such prompts out of training, but "
+    "earlier versions were trained on them"
 )
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong with a batch, `model#shard/number`, and what to do about it."""
+    """A fault of a batch (`model#shard/number`), with advice."""
 
     batch: str
     what: str
@@ -48,9 +45,7 @@ def batch_name(manifest: BatchManifest) -> str:
 
 
 def batch_faults(manifest: BatchManifest, examples: Examples) -> list[Fault]:
-    """What is wrong with one batch in itself. Kinds whose files cannot be read are absent from
-    `examples`.
-    """
+    """Return the faults within one batch. `examples` lacks the kinds with unreadable files."""
     wrong = [
         *_identity(manifest),
         *_counts(manifest, examples),
@@ -61,7 +56,7 @@ def batch_faults(manifest: BatchManifest, examples: Examples) -> list[Fault]:
 
 
 def link_faults(manifest: BatchManifest, previous: BatchManifest) -> list[Fault]:
-    """What is wrong between a batch and the one that its manifest names as the one before."""
+    """Return the faults of the link from a batch to the one before."""
     wrong = []
     if (previous.model, previous.shard) != (manifest.model, manifest.shard):
         wrong.append(f"the batch before it is of another model or shard: {batch_name(previous)}")
@@ -71,7 +66,7 @@ def link_faults(manifest: BatchManifest, previous: BatchManifest) -> list[Fault]
 
 
 def announcement_faults(manifest: BatchManifest, batch: BatchReady) -> list[Fault]:
-    """What the announcement of a batch says otherwise than its manifest."""
+    """Return the differences between the announcement of a batch and its manifest."""
     fields = ("batch_id", "model", "model_digest", "shard", "number", "lane", "counts", "offsets")
     wrong = [name for name in fields if getattr(manifest, name) != getattr(batch, name)]
     return [
@@ -86,8 +81,8 @@ def announcement_faults(manifest: BatchManifest, batch: BatchReady) -> list[Faul
 
 @dataclass
 class CrossBatchChecks:
-    """What must not happen twice among batches: an event in two of them, a prompt both in training
-    and in held out. Each field says in which of the batches given so far something was met first.
+    """Checks across batches: no event is in two of them, and no prompt is both in training and held
+    out. Each field maps an event or prompt to the first batch that contained it.
     """
 
     members: dict[str, str] = field(default_factory=dict)
@@ -95,9 +90,7 @@ class CrossBatchChecks:
     held_out: dict[str, str] = field(default_factory=dict)
 
     def faults_of(self, manifest: BatchManifest, examples: Examples) -> list[Fault]:
-        """What is wrong between this batch and those that were given before, or among its own
-        prompts.
-        """
+        """Return the faults between this batch and the earlier ones, or among its own prompts."""
         name = batch_name(manifest)
         faults = []
         if twice := [
@@ -106,8 +99,8 @@ class CrossBatchChecks:
             faults.append(
                 Fault(
                     name,
-                    f"{_shortened(twice)} also stand in {self.members[twice[0]]}: an event is in "
-                    "one batch",
+                    f"{_shortened(twice)} are also in {self.members[twice[0]]}: an event belongs "
+                    "to one batch",
                     REPORT_A_BUG,
                 )
             )
@@ -136,7 +129,7 @@ class CrossBatchChecks:
             faults.append(
                 Fault(
                     name,
-                    f"the prompts of {ids} stand both in training and in held out: {where}",
+                    f"the prompts of {ids} are both in training and held out: {where}",
                     HELD_OUT_SHARE_CHANGED,
                 )
             )
@@ -146,7 +139,7 @@ class CrossBatchChecks:
 def _identity(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
     expected = batch_identity(manifest.model, manifest.shard, manifest.number)
     if manifest.batch_id != expected:
-        yield f"its id is {manifest.batch_id}, that of its place is {expected}", RESTORE_ALTERED
+        yield f"its ID is {manifest.batch_id}, expected {expected}", RESTORE_ALTERED
     if (manifest.previous is None) != (manifest.number == 0):
         yield (
             f"it is batch {manifest.number} and names "
@@ -158,13 +151,13 @@ def _identity(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
 def _counts(manifest: BatchManifest, examples: Examples) -> Iterable[tuple[str, str]]:
     for kind in EXAMPLE_KINDS:
         files = [file for file in manifest.files if file.kind == kind]
-        said, announced = sum(file.examples for file in files), getattr(manifest.counts, kind)
+        declared, announced = sum(file.examples for file in files), getattr(manifest.counts, kind)
         if not files:
             yield f"it has no file of {kind} examples", REPORT_A_BUG
-        if kind in examples and not len(examples[kind]) == said == announced:
+        if kind in examples and not len(examples[kind]) == declared == announced:
             yield (
-                f"{len(examples[kind])} {kind} examples stand in its files, which are said "
-                f"to hold {said}, of {announced}",
+                f"its files hold {len(examples[kind])} {kind} examples; the manifest declares "
+                f"{declared} by file and {announced} in total",
                 REPORT_A_BUG,
             )
         if (
@@ -172,23 +165,23 @@ def _counts(manifest: BatchManifest, examples: Examples) -> Iterable[tuple[str, 
             and kind in manifest.made_of
             and composition_of(examples[kind]) != manifest.made_of[kind]
         ):
-            yield f"its {kind} examples are not made of what the manifest says", REPORT_A_BUG
+            yield f"the composition of its {kind} examples differs from the manifest", REPORT_A_BUG
 
 
 def _ids(manifest: BatchManifest, examples: Examples) -> Iterable[tuple[str, str]]:
     if twice := [
         feedback_id for feedback_id, count in Counter(manifest.feedback_ids).items() if count > 1
     ]:
-        yield f"{_shortened(twice)} stand more than once among its members", REPORT_A_BUG
+        yield f"{_shortened(twice)} are members more than once", REPORT_A_BUG
     if all(kind in examples for kind in MEMBER_KINDS):
-        found = Counter(example.feedback_id for kind in MEMBER_KINDS for example in examples[kind])
-        if strangers := sorted((found - Counter(manifest.feedback_ids)).keys()):
+        counts = Counter(example.feedback_id for kind in MEMBER_KINDS for example in examples[kind])
+        if strangers := sorted((counts - Counter(manifest.feedback_ids)).keys()):
             yield (
-                f"{_shortened(strangers)} stand in its files and not, or not as often, among its "
+                f"{_shortened(strangers)} are in its files but not, or less often, among its "
                 "members",
                 REPORT_A_BUG,
             )
-        if absent := sorted((Counter(manifest.feedback_ids) - found).keys()):
+        if absent := sorted((Counter(manifest.feedback_ids) - counts).keys()):
             yield f"{_shortened(absent)} are members without an example", REPORT_A_BUG
     if "training" in examples and "preference" in examples:
         trained = {example.feedback_id for example in examples["training"]}
@@ -213,9 +206,9 @@ def _positions(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
             REPORT_A_BUG,
         )
     if len(set(manifest.positions)) != len(manifest.positions):
-        yield "two of its members stand at one position in the log", REPORT_A_BUG
+        yield "two of its members have the same position in the log", REPORT_A_BUG
     if offsets_of(manifest.positions) != manifest.offsets:
-        yield "the offsets that it covers are not those of its members", REPORT_A_BUG
+        yield "its offsets are not those of its members", REPORT_A_BUG
 
 
 def _shortened(feedback_ids: Sequence[str]) -> str:

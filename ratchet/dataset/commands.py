@@ -19,22 +19,20 @@ from shared.events import Artefact, BatchReady
 from shared.storage.object_store import FsspecStore, ObjectStore, get_verified
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, ExampleKind, read_manifest
 
-dataset = typer.Typer(
-    no_args_is_help=True, help="Batches: their reports, their data, and whether they are whole."
-)
+dataset = typer.Typer(no_args_is_help=True, help="List, show, export and verify batches.")
 
 Batch = Annotated[
     str | None,
-    typer.Argument(help="A batch's id, the beginning of one, model/number, or model#shard/number."),
+    typer.Argument(help="A batch's ID, a prefix of it, model/number, or model#shard/number."),
 ]
 ManifestUri = Annotated[
     str | None,
     typer.Option(
-        "--manifest", help="The manifest's key in the object store: finds the batch without Kafka."
+        "--manifest", help="The manifest's key in the object store. Finds the batch without Kafka."
     ),
 ]
 ManifestDigest = Annotated[
-    str | None, typer.Option("--digest", help="The digest of that manifest, sha256:...")
+    str | None, typer.Option("--digest", help="The manifest's digest, sha256:...")
 ]
 Objects = Annotated[
     str,
@@ -84,17 +82,19 @@ def show(
     bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
-    """Show the report of a batch: who contributed, what was left out and why, how rewards are
-    spread, a few examples.
-    """
+    """Show the report of a batch: sources, dropped events with reasons, rewards, some examples."""
     store = _opened(object_store)
-    found = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
+    batch_manifest = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
     if json:
-        console.print_json(from_json(get_verified(store, found.report)) if found.report else found)
-    elif found.page is None:
-        _show_manifest(found)
+        console.print_json(
+            from_json(get_verified(store, batch_manifest.report))
+            if batch_manifest.report
+            else batch_manifest
+        )
+    elif batch_manifest.page is None:
+        _show_manifest(batch_manifest)
     else:
-        page = get_verified(store, found.page).decode()
+        page = get_verified(store, batch_manifest.page).decode()
         if console.out.is_terminal:
             console.out.print(Markdown(page))
         else:
@@ -103,23 +103,27 @@ def show(
 
 @dataset.command("export")
 def export_batch(
-    to: Annotated[Path, typer.Option(help="The folder to write to; made if it is not there.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to. It is created if missing.")],
     batch: Batch = None,
-    kind: Annotated[ExampleKind | None, typer.Option(help="Only these examples.")] = None,
+    kind: Annotated[
+        ExampleKind | None, typer.Option(help="Export only examples of this kind.")
+    ] = None,
     format: Annotated[
-        Format, typer.Option(help="As stored; as TRL and OpenAI's fine-tuning take it; or columns.")
+        Format, typer.Option(help="As stored; for TRL and OpenAI fine-tuning; or in columns.")
     ] = "jsonl",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
     object_store: Objects = _OBJECTS,
     bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
-    """Write the data of a batch as files that other tools read."""
+    """Export the data of a batch to files for other tools."""
     store = _opened(object_store)
-    found = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
-    exported = export(store, found, to, (kind,) if kind else EXAMPLE_KINDS, format, force=force)
+    batch_manifest = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
+    exported = export(
+        store, batch_manifest, to, (kind,) if kind else EXAMPLE_KINDS, format, force=force
+    )
     if json:
         console.print_json(
             [{"kind": file.kind, "examples": file.examples, "path": file.path} for file in exported]
@@ -135,7 +139,7 @@ def export_batch(
 def verify_batch(
     batch: Batch = None,
     whole_chain: Annotated[
-        bool, typer.Option("--all", help="Verify every batch before it as well.")
+        bool, typer.Option("--all", help="Also verify all earlier batches.")
     ] = False,
     manifest: ManifestUri = None,
     digest: ManifestDigest = None,
@@ -143,11 +147,11 @@ def verify_batch(
     bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
     json: Json = False,
 ) -> None:
-    """Check that a batch is whole: objects, digests, counts, ids, and the chain before it. Exit
-    status 1 when anything is wrong.
+    """Verify a batch: objects, digests, counts, IDs, and the chain of earlier batches. The exit
+    status is 1 if anything is wrong.
     """
-    claim, said = _claim(batch, manifest, digest, bootstrap_servers)
-    verified = verify_batches(_opened(object_store), claim, said, whole_chain=whole_chain)
+    claim, announcement = _claim(batch, manifest, digest, bootstrap_servers)
+    verified = verify_batches(_opened(object_store), claim, announcement, whole_chain=whole_chain)
     if json:
         console.print_json(
             {"whole": not verified.faults, "batches": verified.batches, "faults": verified.faults}
@@ -160,8 +164,8 @@ def verify_batch(
                 highlight=False,
                 soft_wrap=True,
             )
-        state = f"{len(verified.faults)} wrong" if verified.faults else "whole"
-        console.out.print(f"batches looked at: {len(verified.batches)}; {state}", highlight=False)
+        summary = f"{len(verified.faults)} faults" if verified.faults else "no faults"
+        console.out.print(f"batches verified: {len(verified.batches)}; {summary}", highlight=False)
     if verified.faults:
         raise typer.Exit(1)
 
@@ -169,20 +173,22 @@ def verify_batch(
 def _claim(
     batch: str | None, manifest: str | None, digest: str | None, bootstrap_servers: str
 ) -> tuple[Artefact, BatchReady | None]:
-    """The manifest that the arguments name, and its announcement where it was found by that."""
+    """Return the manifest that the arguments name, and the announcement of a batch looked up on
+    Kafka.
+    """
     if (batch is None) == (manifest is None) or (manifest is None) != (digest is None):
-        raise typer.BadParameter("name a batch, or --manifest URI with --digest D")
+        raise typer.BadParameter("name a batch, or give --manifest URI with --digest D")
     if batch is not None:
-        found = find_batch(
+        announced = find_batch(
             asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())),
             batch,
         )
-        return found.manifest, found
+        return announced.manifest, announced
     try:
         return Artefact.model_validate({"uri": manifest, "digest": digest}), None
     except ValidationError as error:
         raise typer.BadParameter(
-            "a digest is sha256: and 64 hexadecimal digits", param_hint="--digest"
+            "expected sha256: and 64 hexadecimal digits", param_hint="--digest"
         ) from error
 
 
@@ -200,12 +206,13 @@ def _read(store: ObjectStore, artefact: Artefact) -> BatchManifest:
         return read_manifest(store, artefact)
     except ObjectNotFound as error:
         raise ObjectNotFound(
-            f"{error}; is RATCHET_OBJECT_STORE (--object-store) where its snapshots lie?"
+            f"{error}; does RATCHET_OBJECT_STORE (--object-store) name "
+            "the store that holds its snapshots?"
         ) from error
 
 
 def _show_manifest(manifest: BatchManifest) -> None:
-    """What can be said of a batch that was written before there were reports."""
+    """Print the manifest of a batch that was written before reports existed."""
     rows = [
         ("batch", f"{manifest.model}#{manifest.shard}/{manifest.number}"),
         ("id", manifest.batch_id),
@@ -217,4 +224,4 @@ def _show_manifest(manifest: BatchManifest) -> None:
         ),
         ("mean reward", f"{manifest.mean_reward:+.2f}"),
     ]
-    console.print_table(("written before there were reports", ""), rows)
+    console.print_table(("written before reports existed", ""), rows)

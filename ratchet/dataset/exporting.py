@@ -1,4 +1,4 @@
-"""The data of a batch as files that other tools read, verified by digest on the way."""
+"""Export of a batch's data to files for other tools. All data is verified by digest."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Format = Literal["jsonl", "chat", "parquet"]
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """What was written of one kind; no file where there are no examples."""
+    """The exported examples of one kind. `path` is None without examples."""
 
     kind: ExampleKind
     examples: int
@@ -32,36 +32,36 @@ def export(
     *,
     force: bool,
 ) -> list[ExportedFile]:
-    """Write a file for each kind that has examples. Everything is read and verified before the
-    first is written.
+    """Write a file for each kind that has examples. All data is read and verified before the first
+    file is written.
 
     Raises Declined when a file is there already and `force` is not given, Misconfigured when a
     format's library is not installed, Unusable when a file was altered or is gone.
     """
     encode, suffix = _FORMATS[form]
-    found = {kind: _examples(store, manifest, kind) for kind in kinds}
-    paths = {kind: folder / f"{kind}.{suffix}" for kind in kinds if found[kind]}
-    taken = [str(path) for path in paths.values() if path.exists()]
-    if taken and not force:
+    examples = {kind: _examples(store, manifest, kind) for kind in kinds}
+    paths = {kind: folder / f"{kind}.{suffix}" for kind in kinds if examples[kind]}
+    existing = [str(path) for path in paths.values() if path.exists()]
+    if existing and not force:
         raise CommandRefused(
-            f"{', '.join(taken)} would be overwritten; choose another folder, or say --force"
+            f"{', '.join(existing)} would be overwritten; choose another folder, or use --force"
         )
-    contents = {kind: encode(kind, found[kind]) for kind in paths}
+    contents = {kind: encode(kind, examples[kind]) for kind in paths}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, path in paths.items():
-            beside = path.with_name(f".{path.name}.partial")
-            beside.write_bytes(contents[kind])
-            beside.replace(path)
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_bytes(contents[kind])
+            partial.replace(path)
     except OSError as error:
         raise StorageUnavailable(f"could not write to {folder}: {error}") from error
-    return [ExportedFile(kind, len(found[kind]), paths.get(kind)) for kind in kinds]
+    return [ExportedFile(kind, len(examples[kind]), paths.get(kind)) for kind in kinds]
 
 
 def as_chat(kind: ExampleKind, example: Example) -> dict[str, Any]:
-    """An example as the trainers of TRL and OpenAI's fine-tuning take it: a conversation that ends
-    with the answer; for a preference, a prompt with the answer chosen and the one rejected; for a
-    negative, a prompt with a completion that is labelled as bad.
+    """Convert an example to the format of TRL and OpenAI fine-tuning: a conversation that ends with
+    the answer; for a preference, a prompt with the chosen and the rejected answer; for a negative,
+    a prompt with a completion that is labelled as bad.
     """
     prompt = [message.model_dump() for message in example.messages]
     answer = [_assistant(example.answer)]
@@ -79,7 +79,7 @@ def as_chat(kind: ExampleKind, example: Example) -> dict[str, Any]:
 
 
 def _jsonl(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
-    # Only what the line said: a field that came later stays absent from old lines.
+    # Only the fields of the stored line: fields added later stay absent from old lines.
     return _lines(example.model_dump(mode="json", exclude_unset=True) for example in examples)
 
 
@@ -93,7 +93,7 @@ def _parquet(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
         from pyarrow import parquet
     except ImportError as error:
         raise Misconfigured(
-            "Parquet needs pyarrow, which is not installed; type: pip install 'ratchet[export]'"
+            "Parquet needs pyarrow, which is not installed; run: pip install 'ratchet[export]'"
         ) from error
     text = arrow.string()
     turn = arrow.struct([("role", text), ("content", text)])
@@ -130,7 +130,7 @@ def _examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind) ->
         return read_examples(store, manifest, kind)
     except ValueError as error:
         raise InvalidArtefact(
-            f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}"
+            f"batch {manifest.batch_id}: {kind} examples cannot be parsed: {error}"
         ) from error
 
 

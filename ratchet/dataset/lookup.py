@@ -1,4 +1,4 @@
-"""Which batch a person means, among those that were announced."""
+"""Look-up of announced batches by ID, prefix of an ID, or number."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,7 +15,7 @@ from shared.messaging.topics import TRAINING_BATCHES
 async def read_announced_batches(
     bootstrap_servers: str, security: Security = PLAINTEXT
 ) -> list[BatchReady]:
-    """Every batch that was announced, in the order of the log. Raises BusUnavailable."""
+    """Read all announced batches, in the order of the log. Raises BusUnavailable."""
     reader = KafkaTopicReader(bootstrap_servers, [TRAINING_BATCHES], security)
     try:
         await reader.start()
@@ -30,23 +30,22 @@ async def read_announced_batches(
 
 
 def batches_from_records(records: Iterable[Record]) -> list[BatchReady]:
-    """The batches that some records announce, each once: one that was announced again, after a
-    crash, is the same batch.
+    """Return the batches that the records announce, without repetitions: a batch announced again
+    after a crash is the same batch.
     """
-    found: dict[str, BatchReady] = {}
+    batches: dict[str, BatchReady] = {}
     for record in records:
-        # What is no announcement is answered by the trainer, with a dead letter.
+        # The trainer sends invalid records to the dead-letter topic.
         with suppress(Unprocessable):
             event = decode(record.value, record.headers, BatchReady).event
-            found.setdefault(event.batch_id, event)
-    return list(found.values())
+            batches.setdefault(event.batch_id, event)
+    return list(batches.values())
 
 
 def find_batch(batches: Iterable[BatchReady], reference: str) -> BatchReady:
-    """The batch that `reference` names: by its id, by the beginning of one, by `model/number`, or
-    by `model#shard/number`.
+    """Return the batch with this ID, prefix of an ID, `model/number` or `model#shard/number`.
 
-    Raises Declined when there is none, or more than one.
+    Raises Declined if no batch or several match.
     """
     candidates = [
         batch
@@ -54,12 +53,11 @@ def find_batch(batches: Iterable[BatchReady], reference: str) -> BatchReady:
         if reference in batch_references(batch) or batch.batch_id.startswith(reference.lower())
     ]
     match candidates:
-        case [one]:
-            return one
+        case [batch]:
+            return batch
         case []:
             raise CommandRefused(
-                f"no batch is called {reference!r}; `ratchet dataset list MODEL` shows those "
-                "that there are"
+                f"no batch matches {reference!r}; `ratchet dataset list MODEL` lists all batches"
             )
         case _:
             several = ", ".join(
@@ -67,11 +65,11 @@ def find_batch(batches: Iterable[BatchReady], reference: str) -> BatchReady:
             )
             more = f" and {len(candidates) - 5} more" if len(candidates) > 5 else ""
             raise CommandRefused(
-                f"{len(candidates)} batches are called {reference!r}: {several}{more}; write "
-                "more of its id"
+                f"{len(candidates)} batches match {reference!r}: {several}{more}; give "
+                "a longer prefix of the ID"
             )
 
 
 def batch_references(batch: BatchReady) -> tuple[str, str]:
-    """What a batch may be called besides its id."""
+    """References to a batch other than its ID."""
     return f"{batch.model}/{batch.number}", f"{batch.model}#{batch.shard}/{batch.number}"

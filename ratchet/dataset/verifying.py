@@ -1,4 +1,4 @@
-"""Check a batch, and the chain of those before it, against the object store."""
+"""Verification of a batch, and of the chain of earlier batches, against the object store."""
 
 from dataclasses import dataclass
 
@@ -24,17 +24,17 @@ from shared.storage.snapshots import (
     read_manifest,
 )
 
-_RESTORE = "restore it from a copy of the object store; until then no run can use this batch"
-_RESTORE_REPORT = "restore it from a copy of the object store; training does without"
+_RESTORE = "restore it from a copy of the object store; no run can use this batch until then"
+_RESTORE_REPORT = "restore it from a copy of the object store; training does not need it"
 _CHAIN_ENDS = (
-    "restore it from a copy of the object store; where old snapshots were deleted on purpose, "
+    "restore it from a copy of the object store; if old snapshots were deleted on purpose, the "
     "history begins here"
 )
 
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """The batches that were looked at, newest first, and what is wrong with them."""
+    """The verified batches, newest first, and their faults."""
 
     batches: tuple[str, ...]
     faults: tuple[Fault, ...]
@@ -43,9 +43,9 @@ class VerificationResult:
 def verify_batches(
     store: ObjectStore, newest: Artefact, announced: BatchReady | None = None, *, whole_chain: bool
 ) -> VerificationResult:
-    """Read a batch, or with `whole_chain` every batch back to the first, and check each object,
-    count, id and link. Of a single batch, the manifest of the one before it is read as well. Raises
-    StorageUnavailable when the object store is away, which is no fault of a batch.
+    """Read a batch, or with `whole_chain` every batch back to the first, and check its objects,
+    counts, IDs and links. For a single batch, the manifest of the batch before is read as well.
+    Raises StorageUnavailable if the object store is unavailable, which is no fault of a batch.
     """
     names: list[str] = []
     faults: list[Fault] = []
@@ -79,7 +79,7 @@ def _previous(
         faults.append(
             Fault(
                 batch_name(manifest),
-                f"the chain ends here, the manifest of the batch before cannot be read: {error}",
+                f"the chain ends here: the manifest of the batch before cannot be read: {error}",
                 _CHAIN_ENDS,
             )
         )
@@ -89,22 +89,22 @@ def _previous(
 
 
 def _examples(store: ObjectStore, manifest: BatchManifest, faults: list[Fault]) -> Examples:
-    """The examples of each kind whose files are whole."""
-    found: dict[ExampleKind, list[Example]] = {}
+    """Read the examples of each kind whose files are intact. Add the other files to `faults`."""
+    examples: dict[ExampleKind, list[Example]] = {}
     for kind in EXAMPLE_KINDS:
         try:
-            found[kind] = read_examples(store, manifest, kind)
+            examples[kind] = read_examples(store, manifest, kind)
         except InvalidArtefact as error:
             faults.append(Fault(batch_name(manifest), f"{kind} examples: {error}", _RESTORE))
         except ValueError as error:
             faults.append(
                 Fault(
                     batch_name(manifest),
-                    f"{kind} examples cannot be understood: {' '.join(str(error).split())}",
+                    f"{kind} examples cannot be parsed: {' '.join(str(error).split())}",
                     REPORT_A_BUG,
                 )
             )
-    return found
+    return examples
 
 
 def _check_reports(store: ObjectStore, manifest: BatchManifest, faults: list[Fault]) -> None:

@@ -71,13 +71,13 @@ def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(
 @pytest.mark.parametrize(
     ("reference", "says"),
     [
-        ("support/9", "no batch is called 'support/9'; `ratchet dataset list MODEL` shows"),
+        ("support/9", "no batch matches 'support/9'; `ratchet dataset list MODEL` lists"),
         (
             "support/1",
-            r"2 batches are called 'support/1': support#0/1 \(\w{32}\), support#1/1 "
-            r"\(\w{32}\); write more",
+            r"2 batches match 'support/1': support#0/1 \(\w{32}\), support#1/1 "
+            r"\(\w{32}\); give a longer",
         ),
-        ("", r"7 batches are called ''.* and 2 more; write more"),
+        ("", r"7 batches match ''.* and 2 more; give a longer"),
     ],
 )
 def test_none_and_several_are_said(reference: str, says: str) -> None:
@@ -189,7 +189,7 @@ def test_verify_ends_with_status_1_when_something_is_wrong(
     words = ratchet("verify", *newest)
     assert words.exit_code == 1
     assert "restore it from a copy of the object store" in words.output
-    assert words.output.endswith("batches looked at: 1; 1 wrong\n")
+    assert words.output.endswith("batches verified: 1; 1 faults\n")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_verify_ends_with_status_1_when_something_is_wrong(
 def test_a_batch_is_named_in_one_way(arguments: tuple[str, ...]) -> None:
     done = ratchet("show", *arguments)
     assert done.exit_code == 2
-    assert "name a batch, or --manifest URI with --digest D" in done.output
+    assert "name a batch, or give --manifest URI with --digest D" in done.output
 
 
 def test_a_digest_that_is_none_is_said() -> None:

@@ -176,12 +176,12 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
     "an id that is not of its place": (
         lambda chain: chain.change(batch_id="b"),
         "support#0/2",
-        "its id is b, that of its place is",
+        "its ID is b, expected",
     ),
     "a doubled id": (
         lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids[:-1], "u2"]),
         "support#0/2",
-        "u2 stand more than once among its members",
+        "u2 are members more than once",
     ),
     "a member without an example": (
         lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids, "x"]),
@@ -191,27 +191,27 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
     "an example that is no member": (
         lambda chain: chain.change(feedback_ids=chain.manifest().feedback_ids[1:]),
         "support#0/2",
-        r"/shop\|c2 stand in its files and not",
+        r"/shop\|c2 are in its files but not",
     ),
     "an event in two batches": (
         lambda chain: chain.change(feedback_ids=[*chain.manifest().feedback_ids[:-1], "h1"]),
         "support#0/1",
-        "h1 also stand in support#0/2",
+        "h1 are also in support#0/2",
     ),
     "a wrong count": (
         lambda chain: chain.change(counts=chain.manifest().counts.model_dump() | {"training": 4}),
         "support#0/2",
-        "3 training examples stand in its files, which are said to hold 3, of 4",
+        "its files hold 3 training examples; the manifest declares 3 by file and 4 in total",
     ),
     "a line too many": (
         lambda chain: chain.rewrite("negative", first_lines(chain, "negative") * 2),
         "support#0/2",
-        "2 negative examples stand in its files, which are said to hold 1, of 1",
+        "its files hold 2 negative examples; the manifest declares 1 by file and 1 in total",
     ),
     "a line that is no example": (
         lambda chain: chain.rewrite("negative", [b"{}"]),
         "support#0/2",
-        "negative examples cannot be understood",
+        "negative examples cannot be parsed",
     ),
     "another composition": (
         lambda chain: chain.rewrite(
@@ -222,7 +222,7 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
             ],
         ),
         "support#0/2",
-        "negative examples are not made of what the manifest says",
+        "the composition of its negative examples differs from the manifest",
     ),
     "a preference that is no training example": (
         lambda chain: chain.rewrite(
@@ -253,18 +253,17 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
     "a doubled position": (
         lambda chain: chain.change(positions=[chain.manifest().positions[0].model_dump()] * 5),
         "support#0/2",
-        "two of its members stand at one position",
+        "two of its members have the same position",
     ),
     "other offsets": (
         lambda chain: chain.change(offsets=[]),
         "support#0/2",
-        "the offsets that it covers are not those of its members",
+        "its offsets are not those of its members",
     ),
     "a prompt on both sides": (
         hold_out_what_was_trained_on,
         "support#0/1",
-        "stand both in training and in held out: trained on in support#0/1, held out in "
-        "support#0/2",
+        "are both in training and held out: trained on in support#0/1, held out in support#0/2",
     ),
 }
 

@@ -178,12 +178,12 @@ Fault = Callable[[Topics], None]
         (lambda topics: topics.put(FEEDBACK_RECEIVED, b"{}"), "was neither scored nor rejected"),
         (
             lambda topics: topics.put(DATASET_ENTRIES, None, b"support#0|e2"),
-            "nothing was decided about it",
+            "was scored but has no entry",
         ),
-        (lambda topics: topics.entry("e2", 99), "where it does not stand"),
-        (lambda topics: topics.entry("e2", 2, batch=0), "which does not name it"),
-        (lambda topics: topics.entry("e2", 2, batch=7), "which does not name it"),
-        (lambda topics: topics.letter(2), "is a dead letter, and was scored"),
+        (lambda topics: topics.entry("e2", 99), "where it is not"),
+        (lambda topics: topics.entry("e2", 2, batch=0), "which does not contain it"),
+        (lambda topics: topics.entry("e2", 2, batch=7), "which does not contain it"),
+        (lambda topics: topics.letter(2), "is a dead letter and was scored"),
     ],
 )
 def test_what_is_lost_is_found(fault: Fault, lost: str) -> None:
