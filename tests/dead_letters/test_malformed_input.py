@@ -22,7 +22,6 @@ from shared.messaging.codec import Headers, decode
 from shared.messaging.consume import consume
 from shared.messaging.dead_letters import DeadLetterInfo, original_headers
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_topic
-from shared.observability.metrics import Metrics
 from shared.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore

@@ -15,7 +15,6 @@ from shared.errors import BusUnavailable
 from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.codec import Headers
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
-from shared.observability.metrics import Metrics
 from shared.retry import RetryPolicy
 from shared.storage.object_store import MemoryStore
 from tests.dataset.events import START

@@ -31,7 +31,6 @@ from shared.messaging.topics import (
     TRAINING_ROLLBACKS,
     dead_letter_topic,
 )
-from shared.observability.metrics import Metrics
 from shared.observability.trace_context import (
     traceparent_for_batch,
     traceparent_for_version,
