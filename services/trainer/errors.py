@@ -24,7 +24,7 @@ class RunInterrupted(Exception):
         self.step = step
 
 
-class ChildProcessEnded(Exception):
+class TrainingProcessEnded(Exception):
     """The training process ended during a request; a new one may succeed.
 
     `out_of_memory` is true if it ran out of memory, or was killed as the kernel's OOM killer does.

@@ -9,13 +9,13 @@ from shared.config.settings import Port, ServiceSettings
 from shared.failpoints import FailpointSetting
 
 
-class ChildSettings(ServiceSettings):
+class TrainingProcessSettings(ServiceSettings):
     """Settings that the training process reads."""
 
     failpoints: FailpointSetting = ()
 
 
-class TrainerSettings(ChildSettings):
+class TrainerSettings(TrainingProcessSettings):
     trainer_port: Annotated[Port, Field(description="port of the trainer's health and metrics")] = (
         8093
     )

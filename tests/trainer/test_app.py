@@ -12,7 +12,7 @@ import structlog
 
 from services.trainer.app import Trainer
 from services.trainer.bus_view.view import VIEW_EVENTS
-from services.trainer.errors import ChildProcessEnded, RunFailed, RunInterrupted
+from services.trainer.errors import RunFailed, RunInterrupted, TrainingProcessEnded
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
     EstimateMemory,
@@ -486,11 +486,11 @@ async def test_run_fails_if_the_training_process_dies_twice(
     world: World,
 ) -> None:
     world.child.gain = 0.0
-    world.child.errors_to_raise = [ChildProcessEnded("killed")]
+    world.child.errors_to_raise = [TrainingProcessEnded("killed")]
     await world.trainer().handle(record_of(a_batch(world)), is_owner)
     world.child.errors_to_raise = [
-        ChildProcessEnded("killed", out_of_memory=True),
-        ChildProcessEnded("killed", out_of_memory=True),
+        TrainingProcessEnded("killed", out_of_memory=True),
+        TrainingProcessEnded("killed", out_of_memory=True),
     ]
     await world.trainer().handle(
         record_of(write_batch(world.store, "m", 1, tickets(0, 10), [])), is_owner

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from services.trainer.errors import ChildProcessEnded, RunFailed, RunInterrupted
+from services.trainer.errors import RunFailed, RunInterrupted, TrainingProcessEnded
 from services.trainer.protocol import (
     REPLY,
     STOP,
@@ -111,7 +111,7 @@ class TrainingProcess:
     ) -> R:
         """Send a request and return the reply that ends it.
 
-        Raises RunFailed if the process refuses it, ChildProcessEnded if the process dies,
+        Raises RunFailed if the process refuses it, TrainingProcessEnded if the process dies,
         RunInterrupted if training was stopped; Unavailable if the cluster cannot place a process
         now, Misconfigured if it never can.
 
@@ -148,7 +148,7 @@ class TrainingProcess:
             raise
         except (BrokenPipeError, ConnectionResetError) as error:
             await self.stop()
-            raise ChildProcessEnded("the training process ended") from error
+            raise TrainingProcessEnded("the training process ended") from error
         except BaseException:
             await self.stop()
             raise
@@ -223,17 +223,17 @@ class TrainingProcess:
         await process.wait()
 
 
-def _process_ended(status: int) -> ChildProcessEnded:
+def _process_ended(status: int) -> TrainingProcessEnded:
     """Translate an exit status. The kernel's OOM killer sends SIGKILL and reports it only in its
     own log.
     """
     if status == OUT_OF_MEMORY:
-        return ChildProcessEnded("the training process ran out of memory", out_of_memory=True)
+        return TrainingProcessEnded("the training process ran out of memory", out_of_memory=True)
     if status == WORKER_LOST:
-        return ChildProcessEnded("the training process was lost with its Ray worker")
+        return TrainingProcessEnded("the training process was lost with its Ray worker")
     if status == -signal.SIGKILL:
-        return ChildProcessEnded(
+        return TrainingProcessEnded(
             "the training process was killed, probably by the kernel's OOM killer",
             out_of_memory=True,
         )
-    return ChildProcessEnded(f"the training process ended with code {status}")
+    return TrainingProcessEnded(f"the training process ended with code {status}")

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from services.trainer.data.objective_data import ObjectiveData
 from services.trainer.data.training_set import Sample
-from services.trainer.errors import ChildProcessEnded, RunFailed
+from services.trainer.errors import RunFailed, TrainingProcessEnded
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
     EstimateMemory,
@@ -170,10 +170,10 @@ class ModelSession:
     async def _request(self, request: Request, expected: type[R], on_progress: OnProgress) -> R:
         try:
             return await self._request_loaded(request, expected, on_progress)
-        except ChildProcessEnded:
+        except TrainingProcessEnded:
             try:
                 return await self._request_loaded(request, expected, on_progress)
-            except ChildProcessEnded as error:
+            except TrainingProcessEnded as error:
                 raise RunFailed(
                     f"the training process died twice: {error}", _advice(request, error)
                 ) from error
@@ -186,7 +186,7 @@ class ModelSession:
         return await self._process.request(request, expected, on_progress)
 
 
-def _advice(request: Request, error: ChildProcessEnded) -> str:
+def _advice(request: Request, error: TrainingProcessEnded) -> str:
     """Return advice for a training process that dies repeatedly."""
     if error.out_of_memory and isinstance(request, Train | EstimateMemory):
         return memory_advice(request.configuration)

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from services.trainer.protocol import REQUEST, STOP
-from services.trainer.settings import ChildSettings
+from services.trainer.settings import TrainingProcessSettings
 from services.trainer.worker.request_handler import RequestHandler
 from shared.config.settings import read_settings
 from shared.failpoints import arm
@@ -40,7 +40,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no types
-    settings = read_settings(ChildSettings)
+    settings = read_settings(TrainingProcessSettings)
     arm(settings.failpoints, configure("trainer-child", settings.log_level, settings.log_format))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries that print write to stderr; stdout has replies only

@@ -39,7 +39,7 @@ class RayCluster:
             if command.startswith("ray::RayTrainingProcess")
         ]
 
-    def children(self) -> list[int]:
+    def training_processes(self) -> list[int]:
         """Return the ids of the training processes."""
         return [
             pid
@@ -120,9 +120,11 @@ def _descendants(pid: int) -> list[tuple[int, str]]:
             continue  # ended meanwhile
     descendants, level = [], {pid}
     while level:
-        level = {child for child, parent in parents.items() if parent in level}
+        level = {descendant for descendant, parent in parents.items() if parent in level}
         descendants += sorted(level)
-    return [(child, command) for child in descendants if (command := _command(child))]
+    return [
+        (descendant, command) for descendant in descendants if (command := _command(descendant))
+    ]
 
 
 def _command(pid: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from services.trainer.data.training_set import Sample
-from services.trainer.errors import ChildProcessEnded, RunFailed, RunInterrupted
+from services.trainer.errors import RunFailed, RunInterrupted, TrainingProcessEnded
 from services.trainer.protocol import (
     EvaluationProgress,
     Generate,
@@ -61,32 +61,32 @@ Kill = Callable[[TrainingProcess], None]
 
 
 @pytest.fixture(params=["local", "ray"])
-async def child_and_kill(
+async def process_and_kill(
     request: pytest.FixtureRequest, base: Path, tmp_path: Path
 ) -> AsyncIterator[tuple[TrainingProcess, Kill]]:
     """A training process, and a function that kills it without warning."""
     if request.param == "local":
-        child = TrainingProcess(1, structlog.stdlib.get_logger())
+        process = TrainingProcess(1, structlog.stdlib.get_logger())
 
-        def kill(child: TrainingProcess) -> None:
-            assert child.pid is not None
-            os.kill(child.pid, signal.SIGKILL)
+        def kill(process: TrainingProcess) -> None:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
     else:
         cluster: RayCluster = request.getfixturevalue("cluster")
-        child = TrainingProcess(
+        process = TrainingProcess(
             1,
             structlog.stdlib.get_logger(),
             launch=ray_launch(cluster.client, 0, 1, tmp_path, [base]),
         )
 
-        def kill(child: TrainingProcess) -> None:
+        def kill(process: TrainingProcess) -> None:
             (worker,) = cluster.workers()
             os.kill(worker, signal.SIGKILL)
 
     try:
-        yield child, kill
+        yield process, kill
     finally:
-        await child.stop()
+        await process.stop()
 
 
 def training(folder: Path, out: str) -> Train:
@@ -108,20 +108,20 @@ def weights(train: Train) -> bytes:
     "ignore::ResourceWarning"
 )  # asyncio warns about the pipes of the killed process
 async def test_training_process_lifecycle(
-    child_and_kill: tuple[TrainingProcess, Kill], base: Path, tmp_path: Path
+    process_and_kill: tuple[TrainingProcess, Kill], base: Path, tmp_path: Path
 ) -> None:
     """Covers the whole life of a process, up to its replacement after its death: starting takes
     seconds, training a tiny model hardly any time.
     """
-    child, kill = child_and_kill
+    process, kill = process_and_kill
 
     with pytest.raises(RunFailed, match="no base is loaded"):
-        await child.request(Score(adapter=None, samples=SAMPLES, max_tokens=64), Scores)
+        await process.request(Score(adapter=None, samples=SAMPLES, max_tokens=64), Scores)
     with pytest.raises(RunFailed, match="cannot be loaded"):
-        await child.request(Load(base=tmp_path / "nothing", precision="fp32"), Loaded)
+        await process.request(Load(base=tmp_path / "nothing", precision="fp32"), Loaded)
     load = Load(base=base, precision="fp32")
-    await child.request(load, Loaded)
-    assert not await child.interrupt(), "no training is running"
+    await process.request(load, Loaded)
+    assert not await process.interrupt(), "no training is running"
 
     # Stop after a step, with a checkpoint, and resume: the result equals an uninterrupted run.
     steps: list[int] = []
@@ -132,18 +132,18 @@ async def test_training_process_lifecycle(
         assert reply.total_steps == STEPS
         steps.append(reply.step)
         if not stopping:
-            stopping.append(asyncio.create_task(child.interrupt()))
+            stopping.append(asyncio.create_task(process.interrupt()))
 
     cut, whole = training(tmp_path, "cut"), training(tmp_path, "whole")
     with pytest.raises(RunInterrupted) as interrupted:
-        await child.request(cut, Trained, stop_at_once)
+        await process.request(cut, Trained, stop_at_once)
     assert await stopping[0]
     assert steps == list(range(1, interrupted.value.step + 1))
     assert len(steps) < STEPS
     assert not cut.out.exists()
-    assert (await child.request(cut, Trained, stop_at_once)).steps == STEPS
+    assert (await process.request(cut, Trained, stop_at_once)).steps == STEPS
     assert steps == list(range(1, STEPS + 1))
-    await child.request(whole, Trained)
+    await process.request(whole, Trained)
     assert weights(cut) == weights(whole)
 
     progress: list[int] = []
@@ -154,7 +154,7 @@ async def test_training_process_lifecycle(
 
     before, after = [
         (
-            await child.request(
+            await process.request(
                 Score(adapter=adapter, samples=SAMPLES, max_tokens=64), Scores, count
             )
         ).scores
@@ -174,13 +174,13 @@ async def test_training_process_lifecycle(
         assert isinstance(reply, Stepped)
         steps.append(reply.step)
         if reply.step == 25 and len(steps) == 25:
-            kill(child)
+            kill(process)
 
-    with pytest.raises(ChildProcessEnded):
-        await child.request(killed, Trained, kill_at_once)
+    with pytest.raises(TrainingProcessEnded):
+        await process.request(killed, Trained, kill_at_once)
     steps_before_kill = len(steps)
-    await child.request(load, Loaded)
-    assert (await child.request(killed, Trained, kill_at_once)).steps == STEPS
+    await process.request(load, Loaded)
+    assert (await process.request(killed, Trained, kill_at_once)).steps == STEPS
     assert steps[steps_before_kill] in range(21, STEPS, 20), (
         "resumed from a checkpoint, not from the beginning"
     )
@@ -188,7 +188,7 @@ async def test_training_process_lifecycle(
     generate = Generate(
         adapter=killed.out, probes=prompts, prompts=prompts[:1], max_tokens=64, max_new_tokens=4
     )
-    generated = await child.request(generate, Generated, count)
+    generated = await process.request(generate, Generated, count)
     assert (len(generated.probes), len(generated.prompts)) == (2, 1)
 
 
@@ -204,15 +204,15 @@ async def test_worker_is_released_and_stale_worker_is_killed(
     ]
     try:
         await first.request(Load(base=base, precision="fp32"), Loaded)
-        (earlier,) = cluster.children()
+        (earlier,) = cluster.training_processes()
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)
         await second.request(Load(base=base, precision="fp32"), Loaded)
-        (later,) = cluster.children()
+        (later,) = cluster.training_processes()
         assert later != earlier
     finally:
         await first.stop()
         await second.stop()
     async with asyncio.timeout(20):
-        while cluster.children():
+        while cluster.training_processes():
             await asyncio.sleep(0.1)

@@ -40,7 +40,7 @@ async def test_run_on_ray_survives_trainer_and_worker(fleet: Fleet, cluster: Ray
     """
     variables = {"RATCHET_RAY_ADDRESS": cluster.client, "RATCHET_RAY_GPUS": "0"}
     first = await fleet.start(STALL_FIRST_CHECKPOINT, **variables)
-    assert len(cluster.children()) == 1
+    assert len(cluster.training_processes()) == 1
     batch = await fleet.announce(fleet.batch())
     await fleet.wait_until_step_logged(STALLED_STEP)
     assert first.stop(30) == 0
@@ -61,5 +61,5 @@ async def test_run_on_ray_survives_trainer_and_worker(fleet: Fleet, cluster: Ray
     assert after[0].step > before[-1].step
     assert second.stop(30) == 0
     async with asyncio.timeout(60):
-        while cluster.children():
+        while cluster.training_processes():
             await asyncio.sleep(0.2)

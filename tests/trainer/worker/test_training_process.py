@@ -18,7 +18,7 @@ import structlog
 
 from services.trainer.data.objective_data import ObjectiveData
 from services.trainer.data.training_set import PreferencePair, Sample
-from services.trainer.errors import ChildProcessEnded, RunFailed
+from services.trainer.errors import RunFailed, TrainingProcessEnded
 from services.trainer.machine.bases import LocalBase, locate_base
 from services.trainer.protocol import (
     REPLY,
@@ -51,12 +51,12 @@ SAMPLES = tickets(0, 10)
 
 
 @pytest.fixture
-async def child() -> AsyncIterator[TrainingProcess]:
-    child = TrainingProcess(0, structlog.stdlib.get_logger())
+async def process() -> AsyncIterator[TrainingProcess]:
+    process = TrainingProcess(0, structlog.stdlib.get_logger())
     try:
-        yield child
+        yield process
     finally:
-        await child.stop()
+        await process.stop()
 
 
 @pytest.mark.model
@@ -64,11 +64,11 @@ async def child() -> AsyncIterator[TrainingProcess]:
     "ignore::ResourceWarning"
 )  # asyncio warns about the pipes of the killed process
 async def test_candidate_scores_its_training_data_higher(
-    child: TrainingProcess, bases: Path, tmp_path: Path
+    process: TrainingProcess, bases: Path, tmp_path: Path
 ) -> None:
     """After the process is killed, the next request starts a new one with the base in memory."""
     base = locate_base(bases, "smollm2-135m-instruct")
-    session = ModelSession(child, base, "auto")
+    session = ModelSession(process, base, "auto")
     steps: list[Stepped] = []
 
     async def collect_steps(reply: object) -> None:
@@ -85,8 +85,8 @@ async def test_candidate_scores_its_training_data_higher(
     assert all(b < a for b, a in zip(before, after, strict=True))
     assert sum(after) / 10 > sum(before) / 10 + 0.3
 
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
     prompts = [sample.messages for sample in SAMPLES]
     exact, fast = await session.generate(
         candidate, 256, 8, ignore_progress, probes=prompts, prompts=prompts
@@ -110,10 +110,10 @@ async def test_candidate_scores_its_training_data_higher(
 
 @pytest.mark.model
 async def test_disliked_own_answers_become_less_likely(
-    child: TrainingProcess, bases: Path, tmp_path: Path
+    process: TrainingProcess, bases: Path, tmp_path: Path
 ) -> None:
     """Six answers of the model itself, each rated down, in a run that trains on other examples."""
-    session = ModelSession(child, locate_base(bases, "smollm2-135m-instruct"), "auto")
+    session = ModelSession(process, locate_base(bases, "smollm2-135m-instruct"), "auto")
     topics = ("the sea", "bread", "a bicycle", "the moon", "chess", "rain")
     prompts = [(Message(role="user", content=f"Say something about {topic}."),) for topic in topics]
     _, answers = await session.generate(
@@ -140,21 +140,21 @@ async def test_disliked_own_answers_become_less_likely(
 
 
 async def test_refused_request_does_not_end_the_process(
-    child: TrainingProcess, tmp_path: Path
+    process: TrainingProcess, tmp_path: Path
 ) -> None:
     with pytest.raises(RunFailed, match="no base"):
-        await child.request(Score(adapter=None, samples=(SAMPLES[0],), max_tokens=64), Scores)
-    pid = child.pid
+        await process.request(Score(adapter=None, samples=(SAMPLES[0],), max_tokens=64), Scores)
+    pid = process.pid
     with pytest.raises(RunFailed, match="cannot be loaded"):
-        await child.request(Load(base=tmp_path / "nothing", precision="auto"), Loaded)
-    assert child.pid == pid
+        await process.request(Load(base=tmp_path / "nothing", precision="auto"), Loaded)
+    assert process.pid == pid
 
 
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning"
 )  # asyncio warns about the pipes of the killed process
 async def test_death_is_reported_and_cancelled_wait_ends_process(
-    child: TrainingProcess, tmp_path: Path
+    process: TrainingProcess, tmp_path: Path
 ) -> None:
     training = Train(
         examples=tuple(SAMPLES),
@@ -164,16 +164,16 @@ async def test_death_is_reported_and_cancelled_wait_ends_process(
         out=tmp_path,
         base_name="none",
     )
-    waiting = asyncio.create_task(child.request(training, Loaded))
-    while child.pid is None:
+    waiting = asyncio.create_task(process.request(training, Loaded))
+    while process.pid is None:
         await asyncio.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessEnded):
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(TrainingProcessEnded):
         await waiting
-    waiting = asyncio.create_task(child.request(training, Loaded))
-    while child.pid is None:
+    waiting = asyncio.create_task(process.request(training, Loaded))
+    while process.pid is None:
         await asyncio.sleep(0.01)
-    pid = child.pid
+    pid = process.pid
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -191,7 +191,7 @@ async def test_process_that_dies_twice_fails_the_run(tmp_path: Path) -> None:
 
         async def request(self, *_: object) -> None:  # type: ignore[override]  # a fake without replies
             self.requests += 1
-            raise ChildProcessEnded("killed")
+            raise TrainingProcessEnded("killed")
 
     process = Dying()
     with pytest.raises(RunFailed, match="died twice") as failure:
