@@ -41,11 +41,11 @@ def test_docs_have_the_computed_tables() -> None:
 def test_measured_rates_match_the_performance_docs() -> None:
     performance = " ".join(Path("docs/performance.md").read_text().split())
     rates = (
-        f"{MEASURED.feedback_rate:,} events a second for one feedback worker and "
+        f"{MEASURED.feedback_rate:,} events per second for one feedback worker and "
         f"{MEASURED.dataset_rate:,} for one dataset worker"
     )
     assert rates in performance
-    assert f"{MEASURED.batch_seconds} s for {ASSUMED.examples} examples" in performance
+    assert f"{MEASURED.batch_seconds} s for {ASSUMED.examples} new examples" in performance
 
 
 def test_event_sizes_match_the_footprint() -> None:
