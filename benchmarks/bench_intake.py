@@ -73,7 +73,7 @@ def serve(port: Connection) -> None:
 
 
 def request(events: int) -> bytes:
-    """Build a whole HTTP request with so many events."""
+    """Build a whole HTTP request with a number of events."""
     body = json.dumps([EVENT | {"event_id": f"e{number}"} for number in range(events)]).encode()
     head = (
         f"POST {FEEDBACK_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

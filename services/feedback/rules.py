@@ -1,5 +1,5 @@
-"""Rules on the answer itself, whatever its feedback: not empty, not cut off, not repetitive, and in
-the format of the policy.
+"""Rules on the answer itself, independent of its feedback: not empty, not cut off, not repetitive,
+and in the format of the policy.
 """
 
 import re

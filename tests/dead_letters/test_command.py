@@ -49,13 +49,13 @@ async def test_dead_letters_are_listed_shown_and_replayed(
     broker_apart: str, tmp_path: Path
 ) -> None:
     """Two causes: a model that is declared later, and bytes that can never be decoded."""
-    other = [
+    undeclared = [
         json.dumps(HELLO | {"event_id": f"o{number}", "model": "other"}).encode()
         for number in range(3)
     ]
     broken = b'{"model": "other", \x1b]0;owned\x07'
     records: list[tuple[bytes | None, bytes, list[Header]]] = [
-        (b"k", value, TRACE) for value in other
+        (b"k", value, TRACE) for value in undeclared
     ]
     records += [(None, broken, [("h", None)]), (b"k", json.dumps(HELLO).encode(), [])]
 
@@ -135,7 +135,7 @@ async def test_dead_letters_are_listed_shown_and_replayed(
 
     received = await read_all(broker_apart, FEEDBACK_RECEIVED)
     replayed = [record for record in received if "ratchet_replay_of" in dict(record.headers)]
-    assert sorted(record.value or b"" for record in replayed) == sorted([*other, broken])
+    assert sorted(record.value or b"" for record in replayed) == sorted([*undeclared, broken])
     positions = {(record.value, record.partition) for record in received if record not in replayed}
     assert {(record.value, record.partition) for record in replayed} <= positions, (
         "published to the source partition"

@@ -211,8 +211,8 @@ async def test_every_other_event_in_the_consume_loop(event: type[Event]) -> None
 
 
 def test_the_seed_determines_the_input() -> None:
-    first, again, other = (
+    first, again, another_seed = (
         generate_odd_inputs(seed, 500, golden_event(FeedbackReceived)) for seed in (1, 1, 2)
     )
-    assert first == again != other
+    assert first == again != another_seed
     assert Counter(case.maker for case in first).keys() == MAKERS.keys()

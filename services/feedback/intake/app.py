@@ -70,6 +70,7 @@ class Intake:
             exception_handlers={HTTPException: self._unrouted},
             lifespan=lambda app: delivery.connection(),
         )
+        self.app.router.redirect_slashes = False
 
     async def _feedback(self, request: Request) -> Response:
         try:

@@ -127,6 +127,7 @@ async def test_a_body_over_the_limit_gets_413(in_pieces: bool) -> None:
         ("POST", "/v1/feedback", "text/plain", 415),
         ("POST", "/v1/feedback", "application/json; charset=utf-8", 202),
         ("POST", "/v1/elsewhere", "application/json", 404),
+        ("POST", "/v1/feedback/", "application/json", 404),
         ("GET", "/v1/elsewhere", "", 404),
         ("GET", "/healthz", "", 200),
         ("GET", "/readyz", "", 503),
