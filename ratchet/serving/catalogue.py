@@ -46,8 +46,8 @@ class Catalogue(BaseModel):
         return tag
 
     def with_tag(self, tag: str, entry: TaggedFile) -> Self:
-        """Add a tag. An existing tag may get a new path; raises CatalogueConflict if the tag stands
-        for other bytes.
+        """Add a tag. An existing tag may get a new path; raises CatalogueConflict if the tag has
+        another digest.
         """
         current = self.tags.get(tag)
         if current is not None and current.digest != entry.digest:
@@ -60,7 +60,7 @@ class Catalogue(BaseModel):
         return self.model_copy(update={"tags": {**self.tags, tag: entry}})
 
     def with_alias(self, alias: str, tag: str) -> Self:
-        """Move an alias. Raises ModelNotFound when the tag is unknown, CatalogueConflict if the
+        """Move an alias. Raises ModelNotFound if the tag is unknown, CatalogueConflict if the
         alias has the name of a tag.
         """
         if tag not in self.tags:
@@ -80,7 +80,7 @@ class Catalogue(BaseModel):
         )
 
     def without_tag(self, tag: str) -> Self:
-        """Remove a tag. Raises ModelNotFound when there is none, CatalogueConflict if an alias
+        """Remove a tag. Raises ModelNotFound if it does not exist, CatalogueConflict if an alias
         names it.
         """
         if tag not in self.tags:

@@ -49,7 +49,7 @@ class ServingHost:
         """Add a file under a tag and load it, after verifying its digest. Idempotent.
 
         Raises ObjectNotFound, DigestMismatch or InvalidArtefact if the file is missing, has another
-        digest, or cannot be loaded; CatalogueConflict if the tag stands for another.
+        digest, or cannot be loaded; CatalogueConflict if the tag has another digest.
         """
         async with self._changing:
             changed = self.catalogue.with_tag(tag, TaggedFile(path=path, digest=digest))

@@ -200,15 +200,15 @@ class Stack:
         await asyncio.sleep(4)  # so that the champion is seen before it moves
 
     async def _move(self, how: str, **body: str) -> None:
-        """Move the champion, and let it be seen for a while."""
+        """Move the champion and wait until it is scraped."""
         with RegistryClient(f"http://127.0.0.1:{self.registry.port}", self._token) as client:
             moved = await asyncio.to_thread(client.post, f"/api/models/{MODEL}/{how}", body)
         assert moved["deployed"], moved
         await asyncio.sleep(5)
 
     def _post(self) -> None:
-        """Over HTTP, twice and some seconds apart, so that there is an increase; and what is no
-        feedback.
+        """Post two events a few seconds apart, so that the counter increases, and one invalid
+        request.
         """
         url, headers = (
             f"http://127.0.0.1:{self.feedback.port}/v1/feedback",
