@@ -21,7 +21,7 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_manifest
 from tests.chaos.load import MODEL, MODEL_FILE, Load
-from tests.dataset.running import ServiceProcess
+from tests.support.service_process import ServiceProcess
 
 SOURCES: dict[Name, str] = {"feedback": FEEDBACK_RECEIVED, "dataset": FEEDBACK_SCORED}
 _PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}

@@ -6,8 +6,8 @@ import json
 import random
 from collections.abc import Sequence
 
-from tests.dataset.events import words
-from tests.dataset.running import Headers
+from tests.support.scored_feedback import words
+from tests.support.service_process import Headers
 
 MODEL = "chaos"
 MODEL_FILE = f"""\

@@ -14,7 +14,7 @@ from shared.messaging.topics import DATASET_ENTRIES
 from shared.storage.dataset_entries import DatasetEntry, TableState
 from tests.chaos.harness import ChaosHarness
 from tests.chaos.load import MODEL_FILE
-from tests.dataset.running import Headers, read, send
+from tests.support.service_process import Headers, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(240)]
 

@@ -19,7 +19,7 @@ from ratchet_client.spool import DiskSpool
 from shared.events import FeedbackReceived
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_RECEIVED
-from tests.dataset.running import read
+from tests.support.service_process import read
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -58,7 +58,7 @@ def new_model() -> str:
     return f"m{uuid4().hex[:8]}"
 
 
-async def test_what_is_recorded_is_on_the_topic(own_broker: Broker, tmp_path: Path) -> None:
+async def test_recorded_events_are_on_the_topic(own_broker: Broker, tmp_path: Path) -> None:
     model = new_model()
     async with AsyncClient(
         bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path
@@ -73,7 +73,7 @@ async def test_what_is_recorded_is_on_the_topic(own_broker: Broker, tmp_path: Pa
         await ratchet.record_feedback(**said(model))
 
 
-async def test_an_application_never_waits_for_a_broker_that_hangs_and_nothing_is_lost(
+async def test_a_hanging_broker_never_blocks_and_nothing_is_lost(
     own_broker: Broker, tmp_path: Path
 ) -> None:
     model, ids, took = new_model(), list[str](), list[float]()
@@ -105,7 +105,7 @@ async def test_an_application_never_waits_for_a_broker_that_hangs_and_nothing_is
     print(f"record_feedback: median {median(took) * 1e6:.0f} us, longest {max(took) * 1e6:.0f} us")
 
 
-async def test_a_client_that_starts_without_a_broker_leaves_events_to_the_next_one(
+async def test_the_next_client_sends_the_spool_of_the_last(
     own_broker: Broker, tmp_path: Path
 ) -> None:
     model = new_model()
@@ -159,7 +159,7 @@ def record_and_die(broker: str, spool: Path, model: str) -> tuple[list[tuple[flo
 
 
 @pytest.mark.parametrize("broker_is", ["there", "away"])
-async def test_kill_9_loses_no_more_than_the_last_moment(
+async def test_kill_9_loses_only_the_youngest_events(
     own_broker: Broker, tmp_path: Path, broker_is: str
 ) -> None:
     model = new_model()
@@ -200,7 +200,7 @@ def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
     assert sum(ratchet.counts.dropped.values()) == 20, ratchet.counts
 
 
-def test_a_program_that_forgets_to_close_loses_nothing(tmp_path: Path) -> None:
+def test_an_unclosed_client_loses_nothing(tmp_path: Path) -> None:
     program = f"""
 from ratchet_client import Client
 ratchet = Client(url="http://127.0.0.1:1", spool={str(tmp_path)!r})
@@ -219,7 +219,7 @@ ratchet.record_feedback(model="m", input="q", output="a", feedback_type="accepte
     spool.close()
 
 
-def test_a_forked_child_is_told_to_make_its_own(tmp_path: Path) -> None:
+def test_a_forked_child_is_refused(tmp_path: Path) -> None:
     with Client(url="http://127.0.0.1:1", spool=tmp_path) as ratchet:
         child = os.fork()
         if not child:
@@ -241,6 +241,6 @@ def test_a_forked_child_is_told_to_make_its_own(tmp_path: Path) -> None:
         ({"url": "h:1"}, "expected a URL"),
     ],
 )
-def test_arguments_that_do_not_go_together(settings: dict[str, str], reason: str) -> None:
+def test_conflicting_arguments_are_refused(settings: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Client(**settings)  # type: ignore[arg-type]  # that is the mistake

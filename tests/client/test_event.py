@@ -74,7 +74,7 @@ def test_the_client_and_the_contract_agree(changed: dict[str, Any], valid_otherw
     assert parse_line(record.value) == record
 
 
-def test_what_is_said_arrives_as_it_was_said() -> None:
+def test_feedback_arrives_unchanged() -> None:
     conversation: Any = (
         {"role": "system", "content": "Sort."},
         {"role": "user", "content": "Größe?\n\x00"},
@@ -125,7 +125,7 @@ def test_what_is_said_arrives_as_it_was_said() -> None:
         ({"output": "x" * MAX_EVENT_BYTES}, "event"),
     ],
 )
-def test_the_argument_at_fault_is_named(changed: dict[str, Any], field: str) -> None:
+def test_the_invalid_argument_is_named(changed: dict[str, Any], field: str) -> None:
     said: Any = SAID | changed
     with pytest.raises(InvalidFeedback) as refused:
         build_record(said, NOW)
@@ -136,7 +136,7 @@ def test_the_largest_event_fits_in_a_record() -> None:
     assert MAX_EVENT_BYTES + 4 * 256 + 1000 < MAX_APPLICATION_RECORD_BYTES
 
 
-def test_what_is_no_event_is_none() -> None:
+def test_an_invalid_line_is_none() -> None:
     for line in (
         b"",
         b"[]",

@@ -17,8 +17,8 @@ from ratchet_client.http import HttpTransport
 from ratchet_client.transport import RecordRefused, TransportUnavailable
 from shared.auth.bearer_tokens import tokens_for_role
 from tests.client.fake_transport import record
-from tests.feedback.intake.intake_server import LIMITS, running_intake
 from tests.feedback.intake.test_parsing import EVENT
+from tests.support.intake_server import LIMITS, running_intake
 
 TOKEN = "a-token-that-may-send"
 TOKENS = tokens_for_role("send", [TOKEN], "tests")
@@ -53,7 +53,7 @@ async def test_records_are_in_kafka_when_a_send_returns() -> None:
         await transport.close()
 
 
-async def test_what_is_too_much_at_once_is_sent_in_parts() -> None:
+async def test_an_oversized_request_is_split() -> None:
     async with running_intake() as intake:
         transport = HttpTransport(intake.url, None)
         await transport.send([support(number) for number in range(2 * LIMITS.max_events + 1)])
@@ -71,7 +71,7 @@ async def test_what_is_too_much_at_once_is_sent_in_parts() -> None:
         await transport.close()
 
 
-async def test_the_record_at_fault_is_named() -> None:
+async def test_the_refused_record_is_named() -> None:
     async with running_intake() as intake:
         transport = HttpTransport(intake.url, None)
         with pytest.raises(RecordRefused, match="no model file declares 'm'") as refused:
@@ -81,7 +81,7 @@ async def test_the_record_at_fault_is_named() -> None:
         await transport.close()
 
 
-async def test_it_comes_again_when_it_was_told_to() -> None:
+async def test_retry_after_is_respected() -> None:
     async with running_intake() as intake:
         transport = HttpTransport(intake.url, None)
         intake.kafka.available = False
@@ -91,7 +91,7 @@ async def test_it_comes_again_when_it_was_told_to() -> None:
         await transport.close()
 
 
-async def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
+async def test_a_closed_connection_is_reopened() -> None:
     connections = 0
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +120,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
         b"SSH-2.0-no\r\n\r\n",
     ],
 )
-async def test_an_answer_of_something_else_is_an_outage(said: bytes) -> None:
+async def test_an_unknown_response_counts_as_an_outage(said: bytes) -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(said)
@@ -134,7 +134,7 @@ async def test_an_answer_of_something_else_is_an_outage(said: bytes) -> None:
         await transport.close()
 
 
-async def test_a_client_of_the_intake(tmp_path: Path) -> None:
+async def test_the_client_sends_to_the_intake(tmp_path: Path) -> None:
     async with (
         running_intake(lambda: TOKENS) as intake,
         AsyncClient(url=intake.url, token=TOKEN, spool=tmp_path) as ratchet,
@@ -151,7 +151,7 @@ async def test_a_client_of_the_intake(tmp_path: Path) -> None:
         )
 
 
-async def test_a_server_that_hangs_holds_up_neither_the_application_nor_its_end(
+async def test_a_hanging_server_blocks_neither_record_nor_close(
     tmp_path: Path,
 ) -> None:
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,7 +15,7 @@ from openai import APIStatusError, AsyncOpenAI, OpenAI
 from ratchet_client import InvalidFeedback, capture
 from ratchet_client.event import FeedbackFields, build_record
 from ratchet_client.generations import Generation, Generations
-from tests.client.completions import ANSWER, PIECES, answer
+from tests.support.completions import ANSWER, PIECES, answer
 
 ASKED: Any = [
     {"role": "developer", "content": "Be short."},
@@ -85,7 +85,7 @@ def step_by_step(client: OpenAI) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("ask", [whole, iterated, step_by_step])
-def test_feedback_need_only_name_an_answer(
+def test_feedback_may_refer_to_an_answer_by_id(
     kept: Kept, ask: Callable[[OpenAI], tuple[str, str]]
 ) -> None:
     with asking(kept, transport()) as client:
@@ -116,7 +116,7 @@ def test_feedback_need_only_name_an_answer(
     )
 
 
-async def test_asynchronous_clients_are_captured_as_well(kept: Kept) -> None:
+async def test_asynchronous_clients_are_captured(kept: Kept) -> None:
     http = httpx.AsyncClient(transport=transport())
     async with AsyncOpenAI(api_key="k", base_url="http://h/v1", http_client=http) as client:
         create = capture(client, kept, model="tickets").chat.completions.create
@@ -156,7 +156,7 @@ CALL = {
         ),
     ],
 )
-def test_what_is_not_text_to_text_is_answered_and_not_kept(
+def test_only_text_to_text_answers_are_captured(
     kept: Kept, messages: Any, changed: dict[str, Any]
 ) -> None:
     with asking(kept, transport(**changed)) as client:
@@ -165,7 +165,7 @@ def test_what_is_not_text_to_text_is_answered_and_not_kept(
     assert len(kept.generations) == 0
 
 
-def test_a_stream_of_several_choices_is_not_kept(kept: Kept) -> None:
+def test_a_stream_of_several_choices_is_not_captured(kept: Kept) -> None:
     with asking(kept, transport(index=1)) as client:
         assert (
             len(list(client.chat.completions.create(model="support", messages=ASKED, stream=True)))
@@ -174,7 +174,7 @@ def test_a_stream_of_several_choices_is_not_kept(kept: Kept) -> None:
     assert len(kept.generations) == 0
 
 
-def test_an_error_of_the_server_is_the_applications(kept: Kept) -> None:
+def test_a_server_error_reaches_the_application(kept: Kept) -> None:
     with (
         asking(kept, httpx.MockTransport(lambda _: httpx.Response(503))) as client,
         pytest.raises(APIStatusError),
@@ -187,7 +187,7 @@ def test_an_error_of_the_server_is_the_applications(kept: Kept) -> None:
     ("served", "version"),
     [("support:latest", None), ("support", None), ("support:champion", None), ("support:v7", "v7")],
 )
-def test_a_version_is_named_where_the_server_names_one(
+def test_the_version_comes_from_the_served_name(
     kept: Kept, served: str, version: str | None
 ) -> None:
     with asking(kept, transport(model=served)) as client:
@@ -196,7 +196,7 @@ def test_a_version_is_named_where_the_server_names_one(
     assert (event["model"], event.get("model_version")) == ("support", version)
 
 
-def test_the_oldest_answers_go_first() -> None:
+def test_the_oldest_answers_are_evicted_first() -> None:
     generations = Generations(3, 100)
     for number, size in enumerate([10, 10, 10, 10, 65, 200]):
         generations.keep(

@@ -68,7 +68,7 @@ def left(folder: Path) -> list[str]:
         return [one.event_id for one in spool.peek(100, ROOM)[0]]
 
 
-async def test_while_all_is_well_nothing_is_spooled() -> None:
+async def test_nothing_is_spooled_while_sends_succeed() -> None:
     async with working(MemorySpool(ROOM)) as rig:
         rig.say(1, 2)
         await rig.until(lambda: rig.sender.is_idle)
@@ -78,9 +78,7 @@ async def test_while_all_is_well_nothing_is_spooled() -> None:
 
 
 @pytest.mark.parametrize("fault", ["answers", "hangs"])
-async def test_during_an_outage_events_are_spooled_in_time_and_sent_in_order_after_it(
-    fault: str, tmp_path: Path
-) -> None:
+async def test_an_outage_spools_in_time_and_preserves_order(fault: str, tmp_path: Path) -> None:
     async with working(DiskSpool(tmp_path, ROOM)) as rig:
         setattr(rig.transport, fault, fault == "hangs")
         rig.say(1, 2)
@@ -100,7 +98,7 @@ async def test_during_an_outage_events_are_spooled_in_time_and_sent_in_order_aft
     assert left(tmp_path) == ([] if fault == "answers" else names(1, 2, 3))
 
 
-async def test_what_is_refused_holds_up_nothing_else() -> None:
+async def test_a_refused_event_does_not_delay_others() -> None:
     async with working(MemorySpool(ROOM)) as rig:
         rig.transport.refuses = {"e1", "e3", "e5"}
         rig.say(1, 2, 3, 4)
@@ -116,7 +114,7 @@ async def test_what_is_refused_holds_up_nothing_else() -> None:
     )
 
 
-async def test_a_spool_that_is_full_drops_what_is_new_and_says_so() -> None:
+async def test_a_full_spool_drops_and_counts_new_events() -> None:
     async with working(MemorySpool(3 * len(record(1).value))) as rig:
         rig.transport.answers = False
         rig.say(1, 2, 3, 4, 5)
@@ -129,7 +127,7 @@ async def test_a_spool_that_is_full_drops_what_is_new_and_says_so() -> None:
     )
 
 
-async def test_a_disk_that_fails_drops_nothing_while_there_is_room_in_the_buffer(
+async def test_a_failing_disk_drops_nothing_while_the_buffer_has_room(
     tmp_path: Path,
 ) -> None:
     spool = DiskSpool(tmp_path, ROOM)
@@ -144,14 +142,14 @@ async def test_a_disk_that_fails_drops_nothing_while_there_is_room_in_the_buffer
     assert (rig.transport.taken, rig.counts.get("closed")) == (names(1, 2, 3), None)
 
 
-async def test_what_cannot_be_sent_at_the_end_is_left_to_the_spool(tmp_path: Path) -> None:
+async def test_unsent_events_are_left_to_the_spool_at_the_end(tmp_path: Path) -> None:
     async with working(DiskSpool(tmp_path, ROOM)) as rig:
         rig.transport.hangs = True
         rig.say(1, 2)
     assert left(tmp_path) == names(1, 2)
 
 
-async def test_an_error_that_nobody_foresaw_is_an_outage(tmp_path: Path) -> None:
+async def test_an_unexpected_error_counts_as_an_outage(tmp_path: Path) -> None:
     async with working(MemorySpool(ROOM)) as rig:
         send, failed = rig.transport.send, []
 

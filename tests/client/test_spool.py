@@ -48,7 +48,7 @@ def all_of(spool: Spool) -> list[str]:
     return seen
 
 
-def test_what_is_kept_comes_in_order_until_it_is_done(make: Make) -> None:
+def test_records_come_in_order_until_acknowledged(make: Make) -> None:
     spool = make(ROOM)
     assert (spool.size, ids(spool)) == (0, [])
     assert spool.append([record(1), record(2)]) == 2
@@ -65,7 +65,7 @@ def test_what_is_kept_comes_in_order_until_it_is_done(make: Make) -> None:
     assert ids(spool) == ["e5"]
 
 
-def test_there_is_room_for_so_many_bytes_and_no_more(make: Make) -> None:
+def test_the_size_limit_is_exact(make: Make) -> None:
     spool = make(3 * 1050)
     assert spool.append([record(number, size=900) for number in range(5)]) == 3
     assert spool.append([record(9, size=900)]) == 0
@@ -74,7 +74,7 @@ def test_there_is_room_for_so_many_bytes_and_no_more(make: Make) -> None:
     assert spool.append([record(9, size=900)]) == 1
 
 
-def test_a_share_is_bounded_but_never_empty(make: Make) -> None:
+def test_a_peek_is_bounded_but_never_empty(make: Make) -> None:
     spool = make(ROOM)
     spool.append([record(number, size=900) for number in range(4)])
     assert ids(spool, size=2200) == ["e0", "e1"]
@@ -82,7 +82,7 @@ def test_a_share_is_bounded_but_never_empty(make: Make) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=12))
-def test_it_is_a_queue(steps: list[tuple[int, int]]) -> None:
+def test_the_spool_is_a_queue(steps: list[tuple[int, int]]) -> None:
     spool, left, number = MemorySpool(ROOM), list[str](), 0
     for added, taken in steps:
         spool.append([record(number + more) for more in range(added)])
@@ -94,9 +94,7 @@ def test_it_is_a_queue(steps: list[tuple[int, int]]) -> None:
         del left[: len(found)]
 
 
-def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(
-    on_disk: Open, tmp_path: Path
-) -> None:
+def test_a_partial_write_does_not_affect_the_next_process(on_disk: Open, tmp_path: Path) -> None:
     first = on_disk(tmp_path, ROOM)
     first.append([record(1), record(2), record(3)])
     first.peek(100, ROOM)
@@ -117,7 +115,7 @@ def test_a_disk_keeps_it_for_the_next_process_whatever_was_half_written(
     assert (again.size, list((tmp_path / "0").glob("*.jsonl"))) == (0, [])
 
 
-def test_segments_end_and_go_one_by_one(on_disk: Open, tmp_path: Path) -> None:
+def test_segments_are_removed_one_by_one(on_disk: Open, tmp_path: Path) -> None:
     spool = on_disk(tmp_path, 8 << 20)
     for number in range(30):
         assert spool.append([record(number, size=SEGMENT_BYTES // 8)]) == 1
@@ -130,9 +128,7 @@ def test_segments_end_and_go_one_by_one(on_disk: Open, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["lock"]
 
 
-def test_two_at_a_time_have_folders_of_their_own_and_who_comes_later_takes_over_both(
-    on_disk: Open, tmp_path: Path
-) -> None:
+def test_a_later_process_adopts_the_folders_of_dead_ones(on_disk: Open, tmp_path: Path) -> None:
     first, second = on_disk(tmp_path, ROOM), on_disk(tmp_path, ROOM)
     first.append([record(1)])
     second.append([record(2)])
@@ -143,13 +139,13 @@ def test_two_at_a_time_have_folders_of_their_own_and_who_comes_later_takes_over_
     assert sorted(all_of(on_disk(tmp_path, ROOM))) == ["e1", "e2"]
 
 
-def test_only_its_owner_can_read_it(on_disk: Open, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_spool(on_disk: Open, tmp_path: Path) -> None:
     on_disk(tmp_path / "spool", ROOM).append([record(1)])
     (segment,) = (tmp_path / "spool" / "0").glob("*.jsonl")
     assert (segment.stat().st_mode & 0o777, segment.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
-def test_a_disk_that_fails_keeps_nothing_by_halves(
+def test_a_failed_append_stores_nothing(
     on_disk: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = on_disk(tmp_path, ROOM)
@@ -166,7 +162,7 @@ def test_a_disk_that_fails_keeps_nothing_by_halves(
     assert all_of(spool) == ["e1", "e3"]
 
 
-def test_kill_9_takes_nothing_that_was_kept(on_disk: Open, tmp_path: Path) -> None:
+def test_kill_9_loses_no_appended_record(on_disk: Open, tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from ratchet_client.spool import DiskSpool

@@ -60,7 +60,7 @@ def parsed(parser: Path, path: Path) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_parser_finds_nothing_wrong(parser: Path) -> None:
+def test_the_parser_accepts_the_document(parser: Path) -> None:
     said = parsed(parser, DOCS / "asyncapi.yaml")
     assert [found for found in said["diagnostics"] if found["code"] not in NOT_MEANT] == []
     assert said["channels"] == [topic.name for topic in TOPICS]
@@ -73,7 +73,7 @@ def test_the_parser_finds_nothing_wrong(parser: Path) -> None:
 NOT_MEANT = {"asyncapi-id", "asyncapi3-tags", "asyncapi-info-contact", "asyncapi-latest-version"}
 
 
-def test_the_parser_would_find_it(parser: Path, tmp_path: Path) -> None:
+def test_the_parser_rejects_a_broken_document(parser: Path, tmp_path: Path) -> None:
     shutil.copytree(DOCS / "schemas", tmp_path / "schemas")
     wrong = tmp_path / "asyncapi.yaml"
     bad: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def test_the_parser_would_find_it(parser: Path, tmp_path: Path) -> None:
         assert any(found.startswith(place) for found in places), (place, places)
 
 
-def test_channels_are_the_topics_as_they_are_made() -> None:
+def test_channels_match_the_topic_table() -> None:
     assert list(DOCUMENT["channels"]) == [topic.name for topic in TOPICS]
     for topic in TOPICS:
         channel = DOCUMENT["channels"][topic.name]
@@ -111,7 +111,7 @@ def test_channels_are_the_topics_as_they_are_made() -> None:
         assert list(channel.get("messages", {})) == expected
 
 
-def test_each_event_is_sent_by_who_writes_it_and_received_by_all_that_read_its_topic() -> None:
+def test_operations_match_producers_and_consumers() -> None:
     for topic in TOPICS:
         for event in topic.events:
             reference = {"$ref": f"#/channels/{topic.name}/messages/{event.__name__}"}
@@ -139,7 +139,7 @@ def test_each_event_is_sent_by_who_writes_it_and_received_by_all_that_read_its_t
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_the_example_of_a_message_is_read_as_it_says(event: Any) -> None:
+def test_message_examples_decode_as_their_type(event: Any) -> None:
     message = MESSAGES[event.__name__]
     [example] = message["examples"]
     assert example["payload"] == EXAMPLES[event.type_name()]
@@ -153,7 +153,7 @@ def test_the_example_of_a_message_is_read_as_it_says(event: Any) -> None:
     assert not fits.is_valid(example["headers"] | {"ce_type": "ratchet.Other.v1"})
 
 
-def test_the_headers_of_dead_letters_are_those_that_are_written() -> None:
+def test_dead_letter_headers_match_the_code() -> None:
     error = ContractViolation("expected a number", "reward")
     position = Position(topic="t", partition=0, offset=1)
     notice = DeadLetterInfo.for_error(
@@ -165,7 +165,7 @@ def test_the_headers_of_dead_letters_are_those_that_are_written() -> None:
     assert all(name.startswith(DLQ_PREFIX) for name in written)
 
 
-def test_the_document_is_made_of_plain_values() -> None:
+def test_the_document_has_plain_values_only() -> None:
     """No anchors or aliases of YAML, which not every reader follows."""
     text = (DOCS / "asyncapi.yaml").read_text(encoding="utf-8")
     assert "&id" not in text

@@ -40,7 +40,7 @@ def validator(event: type[Event]) -> jsonschema_rs.Draft202012Validator:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_schema_and_model_agree_on_whatever_is_a_little_different(event: type[Event]) -> None:
+def test_schema_and_model_agree_on_variants_of_examples(event: type[Event]) -> None:
     """Each value of an example replaced by each odd one, left out, or joined by one that nobody
     knows.
 
@@ -114,7 +114,7 @@ def test_there_are_older_examples() -> None:
     assert len(OLDER) >= 2
 
 
-def test_a_correction_needs_its_text() -> None:
+def test_a_correction_requires_its_text() -> None:
     said = EXAMPLES[FeedbackReceived.type_name()] | {
         "feedback_type": "correction",
         "corrected_output": "so",

@@ -36,8 +36,15 @@ from shared.runtime import Runtime
 from shared.storage.dataset_entries import DatasetEntry, TableState
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
-from tests.dataset.events import START, SimulatedShard, model_file, scored, state_of, withdrawal
 from tests.support.runtime import runtime_of
+from tests.support.scored_feedback import (
+    START,
+    SimulatedShard,
+    model_file,
+    scored,
+    state_of,
+    withdrawal,
+)
 
 FILE = model_file(batch_size=4, held_out_share=0.2)
 EVENTS: list[FeedbackScored | WithdrawalRequested] = [

@@ -16,8 +16,8 @@ from shared.messaging.topics import (
 from shared.storage.dataset_entries import DatasetEntry, TableState
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_examples, read_manifest
-from tests.dataset.events import SimulatedShard, model_file, scored
-from tests.dataset.running import Headers, ServiceProcess, read, send
+from tests.support.scored_feedback import SimulatedShard, model_file, scored
+from tests.support.service_process import Headers, ServiceProcess, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 

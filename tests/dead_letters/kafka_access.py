@@ -12,7 +12,7 @@ from shared.kafka.client import KafkaProducer
 from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.bus import Record
 from shared.messaging.codec import Header
-from tests.dataset.running import ServiceProcess
+from tests.support.service_process import ServiceProcess
 
 MODEL_FILE = "model: support\nbase: {training: base, serving: base.gguf}\n"
 

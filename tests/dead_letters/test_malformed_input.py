@@ -25,9 +25,9 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, 
 from shared.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
-from tests.dataset.events import START, model_file
 from tests.support.odd_input import MAKERS, OddInput, generate_odd_inputs
 from tests.support.runtime import runtime_of
+from tests.support.scored_feedback import START, model_file
 
 SEED = 20260504
 CASES = 10_000

@@ -26,7 +26,6 @@ from shared.messaging.topics import (
     dead_letter_topic,
 )
 from shared.storage.dataset_entries import DatasetEntry
-from tests.dataset.events import scored
 from tests.dead_letters.kafka_access import (
     all_committed,
     committed,
@@ -37,6 +36,7 @@ from tests.dead_letters.kafka_access import (
 )
 from tests.dead_letters.test_malformed_input import SEED, golden_event
 from tests.support.odd_input import MAKERS, OddInput, generate_odd_inputs
+from tests.support.scored_feedback import scored
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 

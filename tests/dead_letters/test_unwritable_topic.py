@@ -17,9 +17,9 @@ from shared.messaging.codec import Headers
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from shared.retry import RetryPolicy
 from shared.storage.object_store import MemoryStore
-from tests.dataset.events import START
 from tests.dead_letters.test_malformed_input import MODELS, MemoryTable
 from tests.support.runtime import runtime_of
+from tests.support.scored_feedback import START
 
 LOG = structlog.stdlib.get_logger("ratchet.test")
 BROKEN = b'{"event_id": "e"'

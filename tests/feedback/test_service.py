@@ -13,7 +13,7 @@ from shared.messaging.bus import Record
 from shared.messaging.codec import decode
 from shared.messaging.dead_letters import DeadLetterInfo
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, dead_letter_topic
-from tests.dataset.running import Headers, ServiceProcess, read, send
+from tests.support.service_process import Headers, ServiceProcess, read, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 

@@ -26,11 +26,11 @@ from shared.events import UserForgotten
 from shared.identity import batch_identity, identity
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_RECEIVED
-from tests.dataset.events import words
-from tests.dataset.running import Headers, ServiceProcess, send
-from tests.registry.families import write
+from tests.support.scored_feedback import words
+from tests.support.service_process import Headers, ServiceProcess, send
+from tests.support.tickets import NOW, ticket, tickets
+from tests.support.tiny_models import write
 from tests.trainer.fleet import make_base
-from tests.trainer.tickets import NOW, ticket, tickets
 
 MODEL = "tickets"
 MODEL_FILE = """model: {model}

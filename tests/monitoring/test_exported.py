@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
-from tests.dataset.running import Headers, ServiceProcess, send
-from tests.monitoring.exported import check_exported, sample
+from tests.support.exported_metrics import check_exported, sample
+from tests.support.service_process import Headers, ServiceProcess, send
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 

@@ -23,8 +23,8 @@ from shared.messaging.codec import encode
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_manifest
-from tests.dataset.batch import write_chain
 from tests.dataset.snapshot.test_writer import BEFORE_REPORTS
+from tests.support.batches import write_chain
 
 
 def announcement(

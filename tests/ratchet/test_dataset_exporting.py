@@ -20,7 +20,7 @@ from shared.storage.snapshots import (
     read_examples,
     read_manifest,
 )
-from tests.dataset.batch import FILE, batch_plan, member, write_chain
+from tests.support.batches import FILE, batch_plan, member, write_chain
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from shared.events import Artefact, BatchReady
 from shared.identity import digest_of
 from shared.storage.object_store import FsspecStore, MemoryStore, canonical_json
 from shared.storage.snapshots import BatchManifest, ExampleKind, read_manifest
-from tests.dataset.batch import write_chain
 from tests.dataset.snapshot.test_writer import BEFORE_REPORTS
+from tests.support.batches import write_chain
 
 
 class Chain:

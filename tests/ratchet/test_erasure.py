@@ -34,9 +34,9 @@ from shared.messaging.topics import (
 from shared.storage.dataset_entries import TableState
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import EXAMPLE_KINDS, read_examples, read_manifest
-from tests.dataset.events import START, words
-from tests.dataset.running import ServiceProcess, read, send
-from tests.registry.samples import checkpoint
+from tests.support.registry_events import checkpoint
+from tests.support.scored_feedback import START, words
+from tests.support.service_process import ServiceProcess, read, send
 
 REPORT: dict[str, Any] = {
     "model": "m",

@@ -20,7 +20,7 @@ from services.feedback.scoring import Policies, ScoredFeedback, score
 from shared.config.model_file import load_models
 from shared.messaging.bus import Record
 from shared.messaging.topics import FEEDBACK_RECEIVED
-from tests.client.completions import ANSWER, answer
+from tests.support.completions import ANSWER, answer
 from tests.support.programs import require_program
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]

@@ -22,7 +22,7 @@ from shared.messaging.topics import (
 )
 from shared.storage.dataset_entries import DatasetEntry, Membership
 from shared.storage.snapshots import BatchManifest
-from tests.dataset.events import scored
+from tests.support.scored_feedback import scored
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

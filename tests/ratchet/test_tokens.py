@@ -16,10 +16,10 @@ from ratchet.local_stack.token_store import ensure_tokens_file, operator_token, 
 from ratchet.registry_client import RegistryClient
 from shared.auth.bearer_tokens import parse_tokens
 from shared.errors import SettingsError, Unavailable
-from tests.registry.app_server import serving
-from tests.registry.credentials import OPERATE, READ
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import DatabaseFixture
+from tests.support.app_server import serving
+from tests.support.credentials import OPERATE, READ
+from tests.support.registry_events import DatabaseFixture
 
 
 def test_the_token_file_is_created_once_for_its_owner_only(tmp_path: Path) -> None:

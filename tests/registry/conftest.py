@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from ratchet.local_stack.bases import SMOLLM2
 from services.registry.gguf.merge import MergedFile, merge
 from tests.registry.reference import Reference, make_reference
-from tests.registry.samples import DatabaseFixture
+from tests.support.registry_events import DatabaseFixture
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from shared.messaging.bus import publish
 from shared.messaging.consume import consume
 from shared.messaging.topics import TRAINING_BATCHES
 from tests.registry.pages.demo_data import DemoRegistry
-from tests.registry.samples import DatabaseFixture
+from tests.support.registry_events import DatabaseFixture
 from tests.support.runtime import runtime_of
 
 

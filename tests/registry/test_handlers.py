@@ -26,7 +26,7 @@ from shared.logs import configure
 from shared.messaging.bus import MemoryBus
 from shared.messaging.codec import decode
 from shared.messaging.topics import MODELS_VERSIONS
-from tests.registry.samples import (
+from tests.support.registry_events import (
     CONTEXT,
     MODEL,
     NOW,

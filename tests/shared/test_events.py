@@ -22,7 +22,7 @@ def test_every_event_has_an_example_of_its_present_version() -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_an_example_decodes_and_says_the_same_again(path: Path) -> None:
+def test_a_golden_example_survives_a_round_trip(path: Path) -> None:
     """An older one says nothing less; what came since has a default."""
     said = json.loads(path.read_text())
     name, _, older = path.stem.partition(".older-")
@@ -43,18 +43,18 @@ def says(now: Any, then: Any) -> bool:
     return bool(now == then)
 
 
-def test_every_event_stands_on_exactly_one_topic() -> None:
+def test_every_event_is_on_exactly_one_topic() -> None:
     placed = [event for topic in TOPICS for event in topic.events]
     assert sorted(event.__name__ for event in placed) == sorted(event.__name__ for event in EVENTS)
 
 
-def test_every_topic_of_the_flow_has_its_dead_letters() -> None:
+def test_every_event_topic_has_a_dead_letter_topic() -> None:
     names = {topic.name for topic in TOPICS}
     assert {f"{topic.name}.dlq" for topic in TOPICS if topic.events} <= names
 
 
 @pytest.mark.parametrize("event_type", EVENTS, ids=lambda event_type: event_type.__name__)
-def test_a_field_that_may_be_null_may_be_left_out(event_type: type[Event]) -> None:
+def test_nullable_fields_may_be_omitted(event_type: type[Event]) -> None:
     """Null fields are not written, so one that had to be there could not be read back."""
     nullable = [
         name
@@ -64,7 +64,7 @@ def test_a_field_that_may_be_null_may_be_left_out(event_type: type[Event]) -> No
     assert [name for name in nullable if event_type.model_fields[name].is_required()] == []
 
 
-def test_two_parts_of_a_reward_never_have_the_same_name() -> None:
+def test_reward_parts_have_unique_names() -> None:
     said = json.loads(
         (Path(__file__).parent / "golden" / "ratchet.FeedbackScored.v1.json").read_text()
     )

@@ -10,7 +10,7 @@ from shared.exit_status import exit_status
     ("error", "status"),
     [(SettingsError("RATCHET_X: no"), 2), (BusUnavailable("away"), 1), (OSError("port taken"), 1)],
 )
-def test_an_error_is_a_status_and_one_line(
+def test_an_error_becomes_a_status_and_one_line(
     error: Exception, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -20,7 +20,7 @@ def test_an_error_is_a_status_and_one_line(
     assert capsys.readouterr().err.startswith(f"dataset: {error}")
 
 
-def test_a_clean_stop_is_zero_and_a_fault_of_ours_keeps_its_trace() -> None:
+def test_a_clean_stop_is_zero_and_a_bug_propagates() -> None:
     def fault() -> None:
         raise ZeroDivisionError
 

@@ -35,7 +35,7 @@ def _disarmed() -> Iterator[None]:
     arm((), LOG)
 
 
-def test_each_place_is_in_the_code_once_and_in_the_catalogue() -> None:
+def test_each_failpoint_is_in_the_code_exactly_once() -> None:
     sources = [*Path("services").rglob("*.py"), Path("shared/kafka/streams.py")]
     found = Counter(
         name for source in sources for name in PLACE.findall(source.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def test_each_place_is_in_the_code_once_and_in_the_catalogue() -> None:
     assert len(NAMES) > 8
 
 
-def test_the_documentation_has_the_catalogue() -> None:
+def test_the_docs_list_all_failpoints() -> None:
     rows = [
         f"| `{row.name}` | {', '.join(row.services)} | {row.durable} | {row.not_durable} |"
         for row in FAILPOINTS
@@ -52,7 +52,7 @@ def test_the_documentation_has_the_catalogue() -> None:
     assert "\n".join(rows) in Path("docs/delivery.md").read_text(encoding="utf-8")
 
 
-def test_orders_are_read_from_one_line() -> None:
+def test_triggers_are_parsed_from_one_line() -> None:
     assert parse_failpoints(
         "dataset.announced=kill@3, stream.delivered=pause:1.5,feedback.scored=fail"
     ) == (
@@ -81,7 +81,7 @@ def test_orders_are_read_from_one_line() -> None:
         ("dataset.decided", "expected name=action"),
     ],
 )
-def test_a_wrong_order_stops_the_service_at_its_start(
+def test_an_invalid_trigger_stops_the_service_at_start(
     monkeypatch: pytest.MonkeyPatch, text: str, expected: str
 ) -> None:
     monkeypatch.setenv("RATCHET_FAILPOINTS", text)
@@ -91,12 +91,12 @@ def test_a_wrong_order_stops_the_service_at_its_start(
     assert expected in str(error.value)
 
 
-def test_nothing_is_ordered_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_failpoint_is_armed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RATCHET_FAILPOINTS", raising=False)
     assert read_settings(StreamSettings).failpoints == ()
 
 
-async def test_a_place_fails_at_the_time_that_was_ordered_and_only_then() -> None:
+async def test_a_failpoint_triggers_once_at_the_given_visit() -> None:
     arm(parse_failpoints("dataset.decided=fail@2"), LOG)
     await reach("dataset.decided")
     await reach("dataset.entry_sent")
@@ -105,7 +105,7 @@ async def test_a_place_fails_at_the_time_that_was_ordered_and_only_then() -> Non
     await reach("dataset.decided")
 
 
-async def test_a_stall_in_a_thread_leaves_the_loop_alone() -> None:
+async def test_a_stall_in_a_thread_does_not_block_the_loop() -> None:
     arm(parse_failpoints("dataset.data_written=stall:0.2"), LOG)
     started = time.monotonic()
     stalled = asyncio.create_task(asyncio.to_thread(reach_in_thread, "dataset.data_written"))

@@ -15,7 +15,7 @@ parts = st.lists(
 )
 
 
-def test_the_reward_is_the_mean_of_its_parts_by_weight() -> None:
+def test_the_reward_is_the_weighted_mean_of_its_parts() -> None:
     """(3·0.8 - 1·1 - 0.5·1) / 4.5 = 0.9 / 4.5."""
     given_parts = [
         RewardPart(name=str(weight), value=value, weight=weight)
@@ -24,12 +24,12 @@ def test_the_reward_is_the_mean_of_its_parts_by_weight() -> None:
     assert mean_reward(given_parts) == pytest.approx(0.2)
 
 
-def test_without_a_part_or_a_weight_there_is_no_reward() -> None:
+def test_without_parts_or_weight_the_reward_is_zero() -> None:
     assert mean_reward([]) == mean_reward([RewardPart(name="action", value=1, weight=0)]) == 0.0
 
 
 @given(parts)
-def test_a_reward_lies_between_its_parts_whatever_their_order(some: list[RewardPart]) -> None:
+def test_a_reward_is_between_its_parts_in_any_order(some: list[RewardPart]) -> None:
     values = [part.value for part in some if part.weight] or [0.0]
     assert -1 <= mean_reward(some) <= 1
     assert min(values) - 1e-9 <= mean_reward(some) <= max(values) + 1e-9

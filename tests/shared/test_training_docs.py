@@ -8,7 +8,7 @@ from shared.events.hyperparameters import Lane
 LANES: tuple[Lane, ...] = ("adaptive", "master")
 
 
-def test_the_table_of_the_lanes_is_that_of_the_code() -> None:
+def test_the_docs_have_the_ranges_and_defaults_of_the_code() -> None:
     lines = Path("docs/training.md").read_text(encoding="utf-8").splitlines()
     start = lines.index("| setting | adaptive: range | default | master: range | default |") + 2
     found = lines[start : lines.index("", start)]

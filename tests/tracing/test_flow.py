@@ -40,11 +40,11 @@ from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
-from tests.dataset.events import START, model_file, state_of, words
 from tests.dead_letters.test_malformed_input import BufferedMemoryBus, MemoryTable
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import DatabaseFixture, checkpoint, rejection
+from tests.support.registry_events import DatabaseFixture, checkpoint, rejection
 from tests.support.runtime import runtime_of
+from tests.support.scored_feedback import START, model_file, state_of, words
 from tests.tracing.spans import (
     Spans,
     link_traceparents,
@@ -137,7 +137,7 @@ class DatasetRun:
         ]
 
 
-async def test_a_score_follows_what_the_sender_did() -> None:
+async def test_a_score_has_the_senders_span_as_parent() -> None:
     spans = Spans()
     bus = await scored([received(number) for number in range(3)], spans.tracing_for("feedback"))
     done = spans.named("score")
@@ -150,7 +150,7 @@ async def test_a_score_follows_what_the_sender_did() -> None:
     ] * 3
 
 
-async def test_a_dead_letter_is_a_failed_score_and_keeps_the_senders_header() -> None:
+async def test_a_dead_letter_fails_its_score_and_keeps_the_header() -> None:
     spans = Spans()
     bus = await scored([received(0, model="other")], spans.tracing_for("feedback"))
     (letter,) = bus.topics[dead_letter_topic(FEEDBACK_RECEIVED)]
@@ -185,9 +185,7 @@ async def test_a_batch_links_to_the_scores_of_its_fifty_events() -> None:
     assert [entry.traceparent for entry in curation.entries if not entry.is_waiting] == [None] * 50
 
 
-async def test_events_that_waited_through_a_restart_are_linked_to_and_those_without_a_trace_are_not() -> (
-    None
-):
+async def test_events_pending_over_a_restart_keep_their_links() -> None:
     spans = Spans()
     records = (
         await scored([received(number) for number in range(10)], spans.tracing_for("feedback"))
@@ -206,7 +204,7 @@ async def test_events_that_waited_through_a_restart_are_linked_to_and_those_with
     )
 
 
-async def test_without_traces_nothing_is_kept_or_said_of_what_came() -> None:
+async def test_without_tracing_no_trace_context_is_stored() -> None:
     bus = await scored([received(number) for number in range(12)], NOOP_TRACING)
     spans = Spans()
     traced = (
@@ -223,7 +221,7 @@ async def test_without_traces_nothing_is_kept_or_said_of_what_came() -> None:
     assert all(traceparent_in(record.headers) is None for record in off.announced)
 
 
-async def test_a_run_follows_its_batch_and_all_that_is_said_of_it_follows_the_run(
+async def test_a_run_follows_its_batch_and_its_events_follow_the_run(
     world: World,
 ) -> None:
     spans = Spans()
@@ -253,7 +251,7 @@ async def test_a_run_follows_its_batch_and_all_that_is_said_of_it_follows_the_ru
     )
 
 
-async def test_a_run_of_a_batch_that_was_announced_untraced_is_in_the_trace_of_that_batch(
+async def test_a_run_of_an_untraced_batch_joins_the_batchs_trace(
     world: World,
 ) -> None:
     spans = Spans()
@@ -286,7 +284,7 @@ def registry_db(tmp_path: Path) -> Iterator[DatabaseFixture]:
     registry_db.close()
 
 
-async def test_a_version_follows_its_run_and_a_deployment_its_version(
+async def test_spans_of_version_and_deployment_have_their_parents(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     spans = Spans()
@@ -326,7 +324,7 @@ async def test_a_version_follows_its_run_and_a_deployment_its_version(
     assert [parent_traceparent(span) for span in spans.named("register")] == [run, run]
 
 
-async def test_a_deployment_that_fails_is_a_failed_span_and_a_second_evaluation_has_a_place_of_its_own(
+async def test_a_failed_deployment_fails_its_span(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     spans = Spans()

@@ -60,7 +60,7 @@ ENDPOINT: Endpoint = TypeAdapter(Endpoint).validate_python("http://127.0.0.1:9/v
         ([("traceparent", f"00-{T}-{'0' * 16}-01".encode())], None),
     ],
 )
-def test_what_is_read_from_headers(headers: Headers, found: str | None) -> None:
+def test_traceparents_in_headers(headers: Headers, found: str | None) -> None:
     assert traceparent_in(headers) == found
 
 
@@ -73,14 +73,14 @@ def test_what_is_read_from_headers(headers: Headers, found: str | None) -> None:
         )
     )
 )
-def test_whatever_strangers_write_is_read_without_complaint(headers: Headers) -> None:
+def test_arbitrary_headers_never_raise(headers: Headers) -> None:
     with TRACES.span("score", headers) as span:
         assert traceparent_in(span.headers)
 
 
 @settings(deadline=None)
 @given(st.text(), st.text())
-def test_places_are_functions_of_ids_and_read_like_others(batch: str, run: str) -> None:
+def test_deterministic_traceparents_are_valid(batch: str, run: str) -> None:
     places = [traceparent_for_batch(batch), traceparent_for_version(batch, run)]
     assert places == [traceparent_for_batch(batch), traceparent_for_version(batch, run)]
     assert [traceparent_in([("traceparent", said.encode())]) for said in places] == places
@@ -88,7 +88,7 @@ def test_places_are_functions_of_ids_and_read_like_others(batch: str, run: str) 
     assert places[0] != places[1]
 
 
-def test_a_service_traces_nothing_unless_it_is_told_where_to(
+def test_tracing_is_off_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert create_tracing("feedback", read_settings(ServiceSettings).traces) is NOOP_TRACING
@@ -103,13 +103,13 @@ def test_a_service_traces_nothing_unless_it_is_told_where_to(
         read_settings(ServiceSettings)
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shared.observability.otlp", None)
     with pytest.raises(SettingsError, match=r"ratchet\[traces\]"):
         create_tracing("feedback", ENDPOINT)
 
 
-def test_a_span_follows_what_its_record_names_and_tells_of_itself() -> None:
+def test_a_span_has_the_parent_in_its_record() -> None:
     spans = Spans()
     with spans.tracing_for("feedback").span("score", [("ce_traceparent", SAID.encode())]) as span:
         span.set_attributes(model="m", count=3)
@@ -122,7 +122,7 @@ def test_a_span_follows_what_its_record_names_and_tells_of_itself() -> None:
     assert done.resource.attributes["service.name"] == "ratchet-feedback"
 
 
-def test_what_was_not_sampled_is_not_kept_and_goes_on_unsampled() -> None:
+def test_an_unsampled_trace_stays_unsampled() -> None:
     spans = Spans()
     with spans.tracing_for("feedback").span("score", f"00-{T}-{S}-00") as span:
         (header,) = span.headers
@@ -131,7 +131,7 @@ def test_what_was_not_sampled_is_not_kept_and_goes_on_unsampled() -> None:
     assert header[1].endswith(b"-00")
 
 
-def test_a_span_takes_the_place_that_it_is_given_and_links_to_all_that_it_is_made_of() -> None:
+def test_a_span_takes_a_given_traceparent_and_links() -> None:
     spans = Spans()
     members = [traceparent_for_version("b", str(number)) for number in range(500)]
     with spans.tracing_for("dataset").span(
@@ -143,7 +143,7 @@ def test_a_span_takes_the_place_that_it_is_given_and_links_to_all_that_it_is_mad
     assert link_traceparents(done) == members
 
 
-def test_a_span_of_what_went_before_began_then() -> None:
+def test_a_span_may_start_in_the_past() -> None:
     spans = Spans()
     since = datetime.now(UTC) - timedelta(seconds=9)
     with spans.tracing_for("registry").span("deploy", start_time=since):
@@ -154,7 +154,7 @@ def test_a_span_of_what_went_before_began_then() -> None:
     assert 9e9 < done.end_time - done.start_time < 19e9
 
 
-def test_what_an_exception_leaves_has_failed_and_says_no_more_than_its_kind() -> None:
+def test_an_exception_marks_the_span_with_its_kind_only() -> None:
     spans = Spans()
     with pytest.raises(ValueError, match="secret"), spans.tracing_for("feedback").span("score"):
         raise ValueError("secret")
@@ -163,7 +163,7 @@ def test_what_an_exception_leaves_has_failed_and_says_no_more_than_its_kind() ->
     assert not done.events
 
 
-async def test_spans_of_tasks_beside_each_other_do_not_mix() -> None:
+async def test_spans_of_concurrent_tasks_do_not_mix() -> None:
     spans = Spans()
     traces = spans.tracing_for("registry")
 
@@ -179,7 +179,7 @@ async def test_spans_of_tasks_beside_each_other_do_not_mix() -> None:
     ]
 
 
-def test_a_collector_that_is_away_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_collector_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = create_tracing("feedback", ENDPOINT)
     assert traces is not NOOP_TRACING
     began = datetime.now(UTC)

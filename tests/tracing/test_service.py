@@ -16,8 +16,8 @@ from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
 from shared.observability.trace_context import traceparent_for_batch, traceparent_in
-from tests.dataset.events import words
-from tests.dataset.running import Headers, ServiceProcess, read, send
+from tests.support.scored_feedback import words
+from tests.support.service_process import Headers, ServiceProcess, read, send
 from tests.tracing.collector import collecting
 from tests.tracing.spans import trace_id
 
@@ -64,7 +64,7 @@ async def of_model(broker: str, topic: str, model: str, count: int) -> list[Reco
     return found
 
 
-async def test_one_trace_from_the_sender_to_the_score_and_a_batch_with_fifty_links(
+async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
     broker: str, tmp_path: Path
 ) -> None:
     model = f"m{uuid4().hex[:8]}"

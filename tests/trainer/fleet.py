@@ -35,8 +35,8 @@ from shared.messaging.topics import (
     TRAINING_ROLLBACKS,
 )
 from shared.storage.object_store import FsspecStore
-from tests.dataset.running import ServiceProcess, read, send
-from tests.trainer.tickets import NOW, tickets, write_batch
+from tests.support.service_process import ServiceProcess, read, send
+from tests.support.tickets import NOW, tickets, write_batch
 
 SESSION = 6
 """Session timeout in seconds, the shortest that the broker allows."""

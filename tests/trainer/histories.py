@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.config.training import TrainingConfig
 from shared.events import Comparison, Decision, RunMetrics, TrainingRolledBack, Verdict
-from tests.trainer.tickets import DIGEST
+from tests.support.tickets import DIGEST
 
 
 def verdict(decision: Decision, held_out_gain: float = 0.0) -> Verdict:

@@ -24,8 +24,8 @@ from shared.storage.adapters import (
     write_adapter,
 )
 from shared.storage.object_store import FsspecStore
+from tests.support.tickets import DIGEST
 from tests.trainer.run.test_model_card import BATCH, checkpoint
-from tests.trainer.tickets import DIGEST
 from tests.trainer.tiny import EXAMPLES, tiny_model
 
 IDS = torch.tensor([EXAMPLES[1].ids])

@@ -63,8 +63,8 @@ from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.storage.adapters import write_adapter
 from shared.storage.object_store import MemoryStore
 from tests.support.runtime import runtime_of
+from tests.support.tickets import DIGEST, NOW, tickets, write_batch
 from tests.trainer.histories import rolled_back_run
-from tests.trainer.tickets import DIGEST, NOW, tickets, write_batch
 
 R = TypeVar("R", bound=FrozenModel)
 

@@ -17,7 +17,8 @@ from services.trainer.data.training_set import Sample
 from shared.events import CheckpointSaved, TrainingRolledBack
 from shared.failpoints import FAILPOINTS, parse_failpoints
 from shared.messaging.topics import TRAINING_BATCHES
-from tests.dataset.running import ServiceProcess
+from tests.support.service_process import ServiceProcess
+from tests.support.tickets import tickets
 from tests.trainer.fleet import (
     SESSION,
     STALL_FIRST_CHECKPOINT,
@@ -26,7 +27,6 @@ from tests.trainer.fleet import (
     Fleet,
     make_base,
 )
-from tests.trainer.tickets import tickets
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 

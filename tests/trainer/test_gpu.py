@@ -34,7 +34,7 @@ from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from services.trainer.worker.resource_exhaustion import is_out_of_memory
 from shared.config.training import TrainingConfig
 from shared.events import Message
-from tests.trainer.tickets import DIGEST
+from tests.support.tickets import DIGEST
 from tests.trainer.tiny import EXAMPLES, encode_pair, save_tiny, tiny_model, weights
 from tests.trainer.training.test_likelihood import trainable_except_head
 

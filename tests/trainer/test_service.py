@@ -29,9 +29,9 @@ from shared.messaging.topics import (
 )
 from shared.storage.adapters import read_adapter
 from shared.storage.object_store import FsspecStore
-from tests.dataset.running import ServiceProcess, read, send
-from tests.monitoring.exported import check_exported, sample
-from tests.trainer.tickets import NOW, ticket, tickets, write_batch
+from tests.support.exported_metrics import check_exported, sample
+from tests.support.service_process import ServiceProcess, read, send
+from tests.support.tickets import NOW, ticket, tickets, write_batch
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model]
 

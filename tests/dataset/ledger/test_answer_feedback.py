@@ -7,7 +7,7 @@ import pytest
 from services.dataset.ledger.answer_feedback import answer_id_of
 from shared.events import RewardPart
 from shared.storage.dataset_entries import DatasetEntry
-from tests.dataset.events import SimulatedShard, model_file, scored, words
+from tests.support.scored_feedback import SimulatedShard, model_file, scored, words
 
 SAID: dict[str, Any] = {"input": words("p"), "output": words("a"), "user_id": "ann"}
 

@@ -11,8 +11,8 @@ from shared.events import Artefact, Position, RewardPart
 from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.storage.dataset_entries import ClosedBatch, DatasetEntry, Membership
-from tests.dataset.batch import member
-from tests.dataset.events import START, model_file
+from tests.support.batches import member
+from tests.support.scored_feedback import START, model_file
 
 MANIFEST = Artefact(uri="m.json", digest=digest_of(b"m"))
 WHOLE = member("e", 7).model_copy(

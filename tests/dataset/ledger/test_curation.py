@@ -4,7 +4,7 @@ from services.dataset.ledger.curation import curate, is_held_out, quality_of
 from shared.config.model_file import CurationSettings
 from shared.events import Message
 from shared.identity import identity, prompt_identity
-from tests.dataset.events import scored, words
+from tests.support.scored_feedback import scored, words
 
 NOTHING_HELD_OUT = CurationSettings(held_out_share=0.0)
 

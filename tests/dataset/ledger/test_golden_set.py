@@ -5,7 +5,7 @@ import pytest
 from services.dataset.ledger.golden_set import NGRAM_WORDS, GoldenSet
 from services.dataset.ledger.minhash import signatures_of
 from shared.events import Message
-from tests.dataset.events import SimulatedShard, model_file, scored, words
+from tests.support.scored_feedback import SimulatedShard, model_file, scored, words
 
 SYSTEM = Message(role="system", content=words("house rules", 50))
 

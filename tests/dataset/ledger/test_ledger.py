@@ -20,7 +20,14 @@ from shared.identity import digest_of
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import BatchManifest
-from tests.dataset.events import START, SimulatedShard, model_file, scored, withdrawal, words
+from tests.support.scored_feedback import (
+    START,
+    SimulatedShard,
+    model_file,
+    scored,
+    withdrawal,
+    words,
+)
 
 KINDS = [
     "correction",

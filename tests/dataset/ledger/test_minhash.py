@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from services.dataset.ledger.minhash import MinHashIndex, Signature, signatures_of, words_of
 from services.dataset.ledger.minhash import signature_of as signature_of_words
 from shared.events import Message
-from tests.dataset.events import words
+from tests.support.scored_feedback import words
 
 
 def signature_of(text: str) -> Signature:

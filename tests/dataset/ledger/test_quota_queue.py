@@ -10,7 +10,7 @@ from services.dataset.ledger.quota_queue import QuotaQueue
 from shared.config.model_file import CurationSettings
 from shared.events import Position
 from shared.storage.dataset_entries import DatasetEntry
-from tests.dataset.events import START
+from tests.support.scored_feedback import START
 
 WHO = st.sampled_from([None, "user:ann", "user:bob", "user:cleo"])
 WHERE = st.sampled_from([None, "talk", "chat"])

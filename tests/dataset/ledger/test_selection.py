@@ -12,7 +12,7 @@ from services.dataset.ledger.selection import mean_similarity, select_informativ
 from shared.events import Position, RewardPart
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import Example
-from tests.dataset.events import START, words
+from tests.support.scored_feedback import START, words
 
 
 def entry(

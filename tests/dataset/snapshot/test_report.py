@@ -10,7 +10,7 @@ from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Message
 from shared.storage.object_store import MemoryStore, canonical_json
 from shared.storage.snapshots import UserCounts
-from tests.dataset.batch import FILE, batch_plan, member
+from tests.support.batches import FILE, batch_plan, member
 
 BATCH = batch_plan(
     member(

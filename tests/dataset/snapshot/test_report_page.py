@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from services.dataset.snapshot.report import DatasetReport, report_of
 from services.dataset.snapshot.report_page import render_page
 from shared.events import Message
-from tests.dataset.batch import FILE, batch_plan, member
+from tests.support.batches import FILE, batch_plan, member
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REPORT = DatasetReport.model_validate_json((GOLDEN / "report.json").read_bytes())

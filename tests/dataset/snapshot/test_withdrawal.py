@@ -23,7 +23,14 @@ from shared.messaging.topics import FEEDBACK_SCORED
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest
-from tests.dataset.events import START, SimulatedShard, model_file, scored, withdrawal, words
+from tests.support.scored_feedback import (
+    START,
+    SimulatedShard,
+    model_file,
+    scored,
+    withdrawal,
+    words,
+)
 
 ANN, BOB = ({"user_id": user} for user in ("ann", "bob"))
 

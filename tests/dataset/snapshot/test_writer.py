@@ -10,8 +10,8 @@ from shared.events import Artefact
 from shared.identity import batch_identity, digest_of
 from shared.storage.object_store import FsspecStore, MemoryStore, get_verified
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, read_examples, read_manifest
-from tests.dataset.batch import FILE, batch_plan, member, write_chain
-from tests.dataset.events import SimulatedShard, model_file, scored
+from tests.support.batches import FILE, batch_plan, member, write_chain
+from tests.support.scored_feedback import SimulatedShard, model_file, scored
 
 BEFORE_REPORTS = Path(__file__).parents[1] / "golden" / "before_reports"
 """The objects of two batches of four, as the dataset service wrote them before manifests named

@@ -10,8 +10,8 @@ from prometheus_client import generate_latest
 
 from services.feedback.intake import server
 from shared.auth.bearer_tokens import tokens_for_role
-from tests.feedback.intake.intake_server import LIMITS, RunningIntake, running_intake
 from tests.feedback.intake.test_parsing import EVENT
+from tests.support.intake_server import LIMITS, RunningIntake, running_intake
 
 TOKEN = "a-token-that-may-send"
 TOKENS = tokens_for_role("send", [TOKEN], "tests") | tokens_for_role(

@@ -18,10 +18,10 @@ from services.feedback.intake.server import start_intake
 from shared.events import FeedbackReceived, FeedbackScored
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
-from tests.dataset.running import ServiceProcess
-from tests.dataset.running import read as read_topic
-from tests.feedback.intake.intake_server import RunningIntake
 from tests.feedback.test_service import collect, feedback_data
+from tests.support.intake_server import RunningIntake
+from tests.support.service_process import ServiceProcess
+from tests.support.service_process import read as read_topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 

@@ -11,8 +11,8 @@ from services.feedback.redaction.pii_match import PiiMatch
 from services.feedback.redaction.redactor import Redactor
 from shared.config.redaction_policy import RedactionPolicy
 from shared.errors import Misconfigured
-from tests.dataset.running import ServiceProcess
 from tests.feedback.feedback_events import make_feedback
+from tests.support.service_process import ServiceProcess
 
 INSTALLED = find_spec("presidio_analyzer") is not None and find_spec("spacy") is not None
 

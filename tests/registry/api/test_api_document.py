@@ -26,11 +26,11 @@ from services.registry.store.tables import CanaryTargetRow, DeploymentRow, RunRo
 from services.registry.versions.withdrawals import record_withdrawal
 from shared.config.canary import CanarySettings
 from shared.http.problem_details import PROBLEM_JSON
-from tests.registry.app_server import serving
-from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import NOW, DatabaseFixture, checkpoint
 from tests.registry.versions.test_withdrawals import withdrawn
+from tests.support.app_server import serving
+from tests.support.credentials import OPERATOR
+from tests.support.registry_events import NOW, DatabaseFixture, checkpoint
 
 OPERATIONS = (
     "GET /api/models",

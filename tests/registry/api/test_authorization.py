@@ -18,10 +18,10 @@ from services.registry.settings import RegistrySettings
 from shared.config.settings import read_settings
 from shared.errors import SettingsError
 from shared.logs import configure
-from tests.dataset.running import ServiceProcess
-from tests.registry.credentials import OPERATE, OPERATOR, READ, READER
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import DatabaseFixture
+from tests.support.credentials import OPERATE, OPERATOR, READ, READER
+from tests.support.registry_events import DatabaseFixture
+from tests.support.service_process import ServiceProcess
 
 LOG = configure("test", "error", "text")
 HERE, ELSEWHERE = "http://127.0.0.1:8080", "http://registry.example"

@@ -14,9 +14,9 @@ from sqlalchemy import select, update
 from services.registry.api.idempotency import KEY_LIFETIME, RESPONSE_DEADLINE
 from services.registry.handlers import checkpoint_saved
 from services.registry.store.tables import AuditRow, IdempotencyKeyRow, OutboxRow
-from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import DeployerRunning, Stage
-from tests.registry.samples import CONTEXT, DatabaseFixture, checkpoint
+from tests.support.credentials import OPERATOR
+from tests.support.registry_events import CONTEXT, DatabaseFixture, checkpoint
 
 MODEL, PROMOTE, ROLLBACK = (
     "/api/models/support",

@@ -18,10 +18,10 @@ from services.registry.api.pagination import (
     parse_time_and_name,
 )
 from services.registry.versions.withdrawals import record_withdrawal
-from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import NOW, DatabaseFixture
 from tests.registry.versions.test_withdrawals import withdrawn
+from tests.support.credentials import OPERATOR
+from tests.support.registry_events import NOW, DatabaseFixture
 
 LISTS = (
     "/api/models",

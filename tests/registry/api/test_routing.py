@@ -22,9 +22,9 @@ from shared.events import DeploymentFailed, Event, VersionDeployed
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_SCORED, TRAINING_CHECKPOINTS
-from tests.registry.credentials import READER
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import MODEL, NOW, DatabaseFixture, checkpoint, feedback
+from tests.support.credentials import READER
+from tests.support.registry_events import MODEL, NOW, DatabaseFixture, checkpoint, feedback
 
 RULE = CanarySettings(share=0.3, rewards=60, hours=48, minimum_rewards=10)
 CANARY_MODEL = MODEL.model_copy(update={"canary": RULE})

@@ -42,9 +42,9 @@ from shared.messaging.topics import (
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import NOOP_TRACING, Tracing
 from shared.storage.object_store import MemoryStore
-from tests.registry.credentials import OPERATOR, TOKENS
 from tests.registry.fake_target import FakeTarget
-from tests.registry.samples import (
+from tests.support.credentials import OPERATOR, TOKENS
+from tests.support.registry_events import (
     CONTEXT,
     MODEL,
     DatabaseFixture,

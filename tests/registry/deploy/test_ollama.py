@@ -32,7 +32,7 @@ from shared.logs import configure
 from shared.messaging.bus import MemoryBus
 from tests.registry.ollama_servers import FakeOllama, Place, RealOllama
 from tests.registry.reference import Reference
-from tests.registry.samples import CONTEXT, DatabaseFixture, checkpoint
+from tests.support.registry_events import CONTEXT, DatabaseFixture, checkpoint
 from tests.support.runtime import runtime_of
 
 CONTEXT_TOKENS = 512

@@ -20,8 +20,8 @@ from services.registry.gguf import lora_delta as lora
 from services.registry.gguf.merge import merge
 from shared.identity import digest_of
 from shared.storage.adapters import CONFIG, WEIGHTS, Adapter
-from tests.registry.families import FAMILIES, TOKENS, Twin, make
 from tests.registry.reference import TEXT
+from tests.support.tiny_models import FAMILIES, TOKENS, Twin, make
 
 IDS = list(TEXT.encode("ascii"))
 MAX_DIFFERENCE = 0.01

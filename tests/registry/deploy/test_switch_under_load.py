@@ -32,10 +32,10 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.storage.adapters import CONFIG, WEIGHTS, adapter_folder, write_adapter
 from shared.storage.object_store import MemoryStore
-from tests.registry.credentials import OPERATOR, TOKENS
-from tests.registry.families import make
-from tests.registry.samples import CONTEXT, MODEL, DatabaseFixture, checkpoint
+from tests.support.credentials import OPERATOR, TOKENS
+from tests.support.registry_events import CONTEXT, MODEL, DatabaseFixture, checkpoint
 from tests.support.runtime import runtime_of
+from tests.support.tiny_models import make
 
 LOG = configure("test", "error", "text")
 CLIENTS = 3

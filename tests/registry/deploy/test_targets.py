@@ -8,7 +8,7 @@ from services.registry.deploy.targets.factory import open_targets
 from services.registry.settings import RegistrySettings
 from shared.config.model_file import DeployTarget, Models
 from shared.errors import Misconfigured
-from tests.registry.samples import MODEL
+from tests.support.registry_events import MODEL
 
 
 def _models(*targets: DeployTarget) -> Models:

@@ -37,9 +37,9 @@ from shared.messaging.topics import (
 )
 from shared.storage.dataset_entries import ClosedBatch, DatasetEntry
 from shared.storage.snapshots import read_manifest
-from tests.dataset.batch import FILE, batch_plan, member
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import DatabaseFixture
+from tests.support.batches import FILE, batch_plan, member
+from tests.support.registry_events import DatabaseFixture
 
 HOSTILE = (
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'></dd></dl>{{ 7 * 7 }}"

@@ -19,7 +19,7 @@ from services.registry.pages.differences import Difference, answer_of, answer_pa
 from services.registry.pages.timeline import timeline
 from services.registry.store.queries import MeanReward
 from services.registry.store.tables import AuditRow, DeploymentRow, RunRow
-from tests.registry.samples import NOW
+from tests.support.registry_events import NOW
 
 NUMBERS = st.floats(-1e6, 1e6)
 NESTED = st.recursive(

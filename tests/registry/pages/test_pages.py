@@ -22,9 +22,9 @@ from shared.config.model_file import Models
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.health import Health
 from shared.storage.object_store import MemoryStore
-from tests.registry.credentials import OPERATE, TOKENS
 from tests.registry.pages.demo_data import HOSTILE, DemoRegistry, run_of
-from tests.registry.samples import DatabaseFixture
+from tests.support.credentials import OPERATE, TOKENS
+from tests.support.registry_events import DatabaseFixture
 
 ORIGIN = {"Origin": "http://registry"}
 

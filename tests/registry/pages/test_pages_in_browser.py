@@ -24,10 +24,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ratchet.local_stack.ports import free_port
-from tests.registry.credentials import OPERATE
 from tests.registry.pages.demo_data import DemoRegistry, run_of
-from tests.registry.samples import DatabaseFixture
 from tests.support.browser import browser
+from tests.support.credentials import OPERATE
+from tests.support.registry_events import DatabaseFixture
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -55,10 +55,10 @@ from shared.storage.adapters import (
     write_adapter,
 )
 from shared.storage.object_store import MemoryStore
-from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import LOG, Stage
 from tests.registry.fake_target import FakeTarget
-from tests.registry.samples import (
+from tests.support.credentials import OPERATOR
+from tests.support.registry_events import (
     CONTEXT,
     MODEL,
     NOW,

@@ -15,8 +15,8 @@ from shared.config.canary import CanarySettings
 from shared.identity import digest_of
 from shared.storage.adapters import adapter_folder, write_adapter
 from tests.registry.deploy.test_switch_under_load import LOG, World, _adapter
-from tests.registry.families import make
-from tests.registry.samples import NOW, DatabaseFixture, checkpoint
+from tests.support.registry_events import NOW, DatabaseFixture, checkpoint
+from tests.support.tiny_models import make
 
 RULE = CanarySettings(share=0.5)
 

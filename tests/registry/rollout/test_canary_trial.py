@@ -31,7 +31,7 @@ from services.registry.store.tables import (
 from services.registry.versions.moves import promote_by_operator, roll_back
 from shared.config.canary import CanarySettings
 from shared.events import FeedbackScored, VersionPromoted, VersionRegistered, VersionWithdrawn
-from tests.registry.samples import (
+from tests.support.registry_events import (
     CONTEXT,
     MODEL,
     NOW,

@@ -16,7 +16,7 @@ from services.registry.store.tables import LiveRewardRow, OutboxRow
 from services.registry.versions.moves import UnknownVersion, promote_by_operator, roll_back
 from shared.config.monitor import MonitorSettings
 from shared.events import FeedbackScored, VersionRegistered, VersionRolledBack
-from tests.registry.samples import (
+from tests.support.registry_events import (
     CONTEXT,
     MODEL,
     NOW,

@@ -7,7 +7,7 @@ from services.registry.store.outbox import OutboxPublisher
 from shared.clock import ManualClock
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus
-from tests.registry.samples import NOW, DatabaseFixture
+from tests.support.registry_events import NOW, DatabaseFixture
 
 LOG = configure("test", "error", "text")
 

@@ -21,8 +21,8 @@ from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import publish
 from shared.messaging.codec import decode
 from shared.messaging.topics import MODELS_VERSIONS, TRAINING_CHECKPOINTS
-from tests.dataset.running import read
-from tests.registry.samples import checkpoint
+from tests.support.registry_events import checkpoint
+from tests.support.service_process import read
 
 pytestmark = pytest.mark.kafka
 

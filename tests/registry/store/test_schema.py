@@ -27,7 +27,7 @@ from services.registry.store.tables import (
     TableBase,
     VersionRow,
 )
-from tests.registry.samples import CONTEXT, MODEL, NOW, DatabaseFixture, checkpoint
+from tests.support.registry_events import CONTEXT, MODEL, NOW, DatabaseFixture, checkpoint
 
 HISTORY = list(
     ScriptDirectory(str(Path(services.registry.store.migrations.__file__).parent)).walk_revisions()

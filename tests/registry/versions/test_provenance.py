@@ -10,7 +10,7 @@ from services.registry.versions.provenance import (
     WithdrawnExample,
     withdrawn_by_version,
 )
-from tests.registry.samples import NOW
+from tests.support.registry_events import NOW
 
 
 def origin(

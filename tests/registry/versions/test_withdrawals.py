@@ -18,9 +18,9 @@ from shared.events import ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode
 from shared.messaging.topics import DATASET_WITHDRAWALS
-from tests.registry.credentials import OPERATOR
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import CONTEXT, NOW, DatabaseFixture, checkpoint, rejection
+from tests.support.credentials import OPERATOR
+from tests.support.registry_events import CONTEXT, NOW, DatabaseFixture, checkpoint, rejection
 
 PLACE = Position(topic="feedback.received", partition=0, offset=0)
 

@@ -32,13 +32,13 @@ def test_a_file_has_several_tokens_of_each_role() -> None:
 
 
 @given(TOKEN, TOKEN)
-def test_a_token_is_known_by_all_of_it(one: str, other: str) -> None:
+def test_a_prefix_of_a_token_is_not_accepted(one: str, other: str) -> None:
     found = tokens_for_role("read", [one], "here")
     assert found.role_of(one) == "read"
     assert found.role_of(other) == ("read" if other == one else None)
 
 
-def test_what_an_operator_has_in_one_place_is_an_operators() -> None:
+def test_a_union_of_tokens_keeps_the_operator_role() -> None:
     read, operate = (
         tokens_for_role("read", ["the-very-same-token"], "a"),
         tokens_for_role("operate", ["the-very-same-token"], "b"),
@@ -60,7 +60,7 @@ def test_what_an_operator_has_in_one_place_is_an_operators() -> None:
         "read ümlaut-in-a-token",
     ],
 )
-def test_a_line_that_is_none_is_named_and_not_shown(line: str) -> None:
+def test_an_invalid_line_is_named_without_its_content(line: str) -> None:
     with pytest.raises(
         SettingsError, match=r"RATCHET_TOKENS_FILE: /etc/t, line 2: expected"
     ) as error:
@@ -69,12 +69,12 @@ def test_a_line_that_is_none_is_named_and_not_shown(line: str) -> None:
         assert word not in str(error.value)
 
 
-def test_new_tokens_are_of_the_form_and_differ() -> None:
+def test_new_tokens_are_valid_and_distinct() -> None:
     made = {new_token() for _ in range(100)}
     assert len(made) == 100
     assert all(parse_tokens(f"read {token}", "f").role_of(token) == "read" for token in made)
 
 
-def test_tokens_do_not_show_what_they_hold() -> None:
+def test_tokens_are_not_in_the_repr() -> None:
     assert "secret" not in repr(tokens_for_role("read", ["a-secret-of-the-house"], "here"))
     assert repr(Tokens()) == repr(tokens_for_role("read", ["a-secret-of-the-house"], "here"))

@@ -50,16 +50,14 @@ QUEUES = {
         ({"pattern": "yes", "format": "json"}, "yes", "is not JSON"),
     ],
 )
-def test_what_is_wrong_with_an_answer(
-    demands: dict[str, Any], answer: str, fault: str | None
-) -> None:
+def test_format_errors_of_answers(demands: dict[str, Any], answer: str, fault: str | None) -> None:
     assert format_check(RewardPolicy.model_validate(demands))(answer) == fault
 
 
 @pytest.mark.parametrize(
     "demands", [{"pattern": "^(a+)+$"}, {"json_schema": {"pattern": "^(a+)+$"}}]
 )
-def test_a_pattern_that_would_run_for_ever_elsewhere_takes_linear_time(
+def test_a_pathological_pattern_takes_linear_time(
     demands: dict[str, Any],
 ) -> None:
     """A backtracking engine needs 2^n steps for n letters: with 100,000 it never ends."""
@@ -127,7 +125,7 @@ def policy_file(folder: Path, reward: str, rest: str = "") -> Path:
         ),
     ],
 )
-def test_a_wrong_policy_is_answered_with_line_and_field(
+def test_an_invalid_policy_is_reported_with_line_and_field(
     tmp_path: Path, reward: str, expected: str
 ) -> None:
     with pytest.raises(ModelFileError) as caught:
@@ -135,7 +133,7 @@ def test_a_wrong_policy_is_answered_with_line_and_field(
     assert expected in str(caught.value)
 
 
-def test_a_policy_as_it_was_written_before_there_were_more_parts_still_means_the_same(
+def test_an_older_policy_keeps_its_meaning(
     tmp_path: Path,
 ) -> None:
     policy = load_model(
@@ -150,7 +148,7 @@ def test_a_policy_as_it_was_written_before_there_were_more_parts_still_means_the
     )
 
 
-def test_a_policy_in_a_line(tmp_path: Path) -> None:
+def test_the_summary_of_a_policy(tmp_path: Path) -> None:
     model = load_model(
         policy_file(
             tmp_path,

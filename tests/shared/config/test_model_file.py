@@ -33,7 +33,7 @@ def test_the_models_of_this_repository_are_valid() -> None:
     assert models.regression_prompts("support")
 
 
-def test_what_judges_is_never_rehearsed() -> None:
+def test_evaluation_prompts_are_never_rehearsed() -> None:
     models = load_models(Path("models"))
     judging = {prompt.messages for prompt in models.regression_set("support")} | {
         canary.messages for canary in models.regression_prompts("support")
@@ -43,7 +43,7 @@ def test_what_judges_is_never_rehearsed() -> None:
     assert not rehearsed & judging
 
 
-def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
+def test_omitted_keys_have_defaults(tmp_path: Path) -> None:
     model = load_model(write(tmp_path, GOOD))
     assert model.lanes["adaptive"].training.rank == 4
     assert model.lanes["adaptive"].training.alpha == 16
@@ -95,7 +95,7 @@ def test_defaults_fill_what_is_left_out(tmp_path: Path) -> None:
         ("model: [", "support.yaml:1: not YAML"),
     ],
 )
-def test_a_wrong_file_is_answered_with_line_and_field(
+def test_an_invalid_file_is_reported_with_line_and_field(
     tmp_path: Path, text: str, expected: str
 ) -> None:
     with pytest.raises(ModelFileError) as caught:
@@ -103,7 +103,7 @@ def test_a_wrong_file_is_answered_with_line_and_field(
     assert expected in str(caught.value)
 
 
-def test_a_wrong_line_of_a_golden_set_is_named(tmp_path: Path) -> None:
+def test_an_invalid_line_of_a_golden_set_is_named(tmp_path: Path) -> None:
     write(tmp_path, GOOD + "gate: {golden: golden.jsonl}\n")
     write(
         tmp_path,
@@ -177,18 +177,18 @@ def test_errors_of_old_keys_have_line_and_key(tmp_path: Path, text: str, expecte
     assert expected in str(caught.value)
 
 
-def test_a_folder_without_models_says_which_setting_names_it(tmp_path: Path) -> None:
+def test_a_folder_without_models_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="RATCHET_MODELS"):
         load_models(tmp_path)
 
 
-def test_a_model_that_is_not_declared_is_unknown(tmp_path: Path) -> None:
+def test_an_undeclared_model_is_unknown(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     with pytest.raises(UnknownModel, match=r"models/sales\.yaml"):
         load_models(tmp_path).get("sales")
 
 
-def test_the_digest_is_of_what_the_file_says_not_of_how(tmp_path: Path) -> None:
+def test_the_digest_depends_on_content_not_on_layout(tmp_path: Path) -> None:
     first = load_model(write(tmp_path, GOOD)).digest
     assert load_model(write(tmp_path, "# a remark\n" + GOOD)).digest == first
     assert load_model(write(tmp_path, GOOD.replace("rank: 4", "rank: 5"))).digest != first
@@ -203,7 +203,7 @@ def test_a_user_always_has_the_same_shard(user: str, shards: int) -> None:
     assert shard == model.shard_of(user, None, "x")
 
 
-def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
+def test_deciding_measures_need_answers(tmp_path: Path) -> None:
     deciding = GOOD + "gate: {answered: 0, deciding: {exact_match: {margin: 0.05}}}\n"
     with pytest.raises(
         ModelFileError,
@@ -215,7 +215,7 @@ def test_measures_that_decide_need_answers(tmp_path: Path) -> None:
     assert not gate.deciding["exact_match"].promotes
 
 
-def test_a_measure_that_promotes_needs_as_many_answers_as_any_set(tmp_path: Path) -> None:
+def test_promoting_measures_need_minimum_examples_answers(tmp_path: Path) -> None:
     promoting = (
         GOOD + "gate: {answered: 11, minimum_examples: 12, deciding: {exact_match: {margin: 0.05, "
         "promotes: true}}}\n"

@@ -12,7 +12,7 @@ def test_defaults_need_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings(ServiceSettings).log_level == "info"
 
 
-def test_a_wrong_value_names_the_variable_and_what_was_expected(
+def test_an_invalid_value_names_variable_and_expectation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RATCHET_LOG_LEVEL", "loud")
@@ -24,7 +24,7 @@ def test_a_wrong_value_names_the_variable_and_what_was_expected(
         read_settings(ServiceSettings)
 
 
-def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read_settings(ServiceSettings)
     with pytest.raises(ValidationError):
         setattr(settings, "log_level", "debug")

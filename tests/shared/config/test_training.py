@@ -21,7 +21,7 @@ def test_the_defaults_of_a_lane_are_in_its_ranges(lane: Lane) -> None:
     )
 
 
-def test_every_number_of_a_configuration_has_a_range_in_every_lane() -> None:
+def test_every_number_has_a_range_in_every_lane() -> None:
     """But the seed, which may be any."""
     numbers = {
         name
@@ -34,7 +34,7 @@ def test_every_number_of_a_configuration_has_a_range_in_every_lane() -> None:
     )
 
 
-def test_what_each_lane_must_allow() -> None:
+def test_each_lane_allows_the_required_values() -> None:
     """The fast lane: a rate of 1e-5, rank 4 with alpha 8. The deep one: rank 8 to 64, alpha 16 to
     128, rates from 2e-5 to 1e-3.
     """
@@ -80,9 +80,7 @@ def test_an_error_names_field_value_range_and_lane(said: dict[str, object], expe
 
 
 @given(st.sampled_from(LANES), st.sampled_from(sorted(LANE_RANGES["master"])), st.data())
-def test_the_ends_of_a_range_are_in_it_and_what_is_beyond_is_not(
-    lane: Lane, name: str, data: st.DataObject
-) -> None:
+def test_ranges_are_inclusive(lane: Lane, name: str, data: st.DataObject) -> None:
     least, most = LANE_RANGES[lane][name]
     whole = Configuration.model_fields[name].annotation is int
     inside = data.draw(st.integers(int(least), int(most)) if whole else st.floats(least, most))
@@ -94,14 +92,14 @@ def test_the_ends_of_a_range_are_in_it_and_what_is_beyond_is_not(
             TrainingConfig.model_validate({"lane": lane, name: value})
 
 
-def test_quantised_training_saves_memory_by_itself_unless_told_not_to() -> None:
+def test_nf4_turns_gradient_checkpointing_on_by_default() -> None:
     assert TrainingConfig(quantisation="nf4").gradient_checkpointing
     assert not TrainingConfig(
         quantisation="nf4", gradient_checkpointing=False
     ).gradient_checkpointing
 
 
-def test_an_event_may_tell_of_what_no_lane_allows_any_more() -> None:
+def test_events_accept_values_outside_the_present_ranges() -> None:
     """Rank 1 was legal once; so was a master lane's rank 4, and an event of that day does not say
     its lane here.
     """

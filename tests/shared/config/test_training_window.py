@@ -33,7 +33,7 @@ def spans(
     return found
 
 
-def test_an_ordinary_night() -> None:
+def test_a_window_within_one_day() -> None:
     """Berlin is two hours ahead of UTC in summer: 2 to 6 there is 0 to 4 in UTC."""
     assert not NIGHT.is_open(at("07-01T23:59:59"))
     assert NIGHT.is_open(at("07-02T00:00:00"))
@@ -43,13 +43,13 @@ def test_an_ordinary_night() -> None:
     assert NIGHT.next_open(at("07-02T01:00:00")) == at("07-02T01:00:00")
 
 
-def test_over_midnight() -> None:
+def test_a_window_over_midnight() -> None:
     assert spans(LATE, at("05-01T12:00:00"), at("05-02T12:00:00")) == [
         (at("05-01T22:30:00"), at("05-02T01:15:00"))
     ]
 
 
-def test_in_spring_the_skipped_hour_is_not_there() -> None:
+def test_the_skipped_hour_in_spring_does_not_exist() -> None:
     """On 29 March 2026 at 01:00 UTC the clocks of Berlin go from 2 (UTC+1) to 3 (UTC+2). The window
     opens with the leap itself, three hours before 6, which is 04:00 UTC. One that lies within the
     skipped hour does not open in that night; the next time 02:15 is shown is on the 30th, at 00:15
@@ -64,7 +64,7 @@ def test_in_spring_the_skipped_hour_is_not_there() -> None:
     assert skipped.next_open(at("03-28T12:00:00")) == at("03-30T00:15:00")
 
 
-def test_in_autumn_the_hour_that_comes_twice_counts_twice() -> None:
+def test_the_repeated_hour_in_autumn_counts_twice() -> None:
     """On 25 October 2026 at 01:00 UTC the clocks of Berlin go from 3 (UTC+2) back to 2 (UTC+1). The
     first 2 is at 00:00 UTC, and 6 at 05:00 UTC: five hours. A window up to 02:30 closes at 00:30
     UTC and opens again when 2 is shown anew, at 01:00 UTC, for half an hour.
@@ -79,7 +79,7 @@ def test_in_autumn_the_hour_that_comes_twice_counts_twice() -> None:
     ]
 
 
-def test_a_moment_of_any_zone_will_do() -> None:
+def test_a_time_of_any_zone_is_accepted() -> None:
     tokyo = datetime(2026, 7, 2, 9, 0, tzinfo=ZoneInfo("Asia/Tokyo"))
     assert NIGHT.is_open(tokyo)
     assert NIGHT.next_open(tokyo).tzinfo is UTC
@@ -112,6 +112,6 @@ def test_nothing_before_the_next_opening_is_open(
 
 
 @pytest.mark.parametrize("text", ["24:00", "2:00", "02:60", "noon"])
-def test_a_time_that_no_clock_shows_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="pattern"):
         TrainingWindow(opens=text, closes="06:00")

@@ -27,8 +27,8 @@ from shared.messaging.topics import (
     TRAINING_BATCHES,
     dead_letter_topic,
 )
-from tests.dataset.running import ServiceProcess, read, send
 from tests.support.secured_broker import PASSWORD, SecuredBroker
+from tests.support.service_process import ServiceProcess, read, send
 
 SERVICES = ("feedback", "dataset", "trainer", "registry")
 
@@ -57,7 +57,7 @@ def documented() -> dict[str, Rights]:
     return found
 
 
-def test_the_docs_grant_what_the_topic_table_needs_and_no_topic_that_it_has_not() -> None:
+def test_the_documented_acls_match_the_topic_table() -> None:
     letters = {topic.name for topic in TOPICS if topic.name.endswith(".dlq")}
     for name, rights in documented().items():
         consumed = {topic.name for topic in TOPICS if name in topic.consumers}
@@ -89,7 +89,7 @@ def settings(folder: Path) -> dict[str, str]:
 
 @pytest.mark.kafka
 @pytest.mark.timeout(150)
-async def test_services_do_their_work_with_these_rights_over_tls(
+async def test_services_work_with_the_documented_acls_over_tls(
     doors: SecuredBroker, tmp_path: Path
 ) -> None:
     (tmp_path / "models").mkdir()
@@ -147,7 +147,7 @@ def feedback(number: int) -> bytes:
 
 
 @pytest.mark.kafka
-async def test_the_clients_of_the_trainer_may_do_what_its_row_says_and_no_more(
+async def test_the_trainers_acls_are_neither_more_nor_less(
     doors: SecuredBroker,
 ) -> None:
     rights = documented()["trainer"]

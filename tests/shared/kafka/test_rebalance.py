@@ -6,7 +6,7 @@ from shared.kafka.rebalance import RebalanceListener
 from shared.messaging.topics import FEEDBACK_RECEIVED
 
 
-async def test_a_handler_is_called_before_revocation_and_after_assignment() -> None:
+async def test_a_handler_is_called_around_a_rebalance() -> None:
     """The first assignment revokes nothing, so it does not call `before_revoke`."""
     calls: list[str] = []
 

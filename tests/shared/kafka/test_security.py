@@ -77,20 +77,18 @@ def said(environment: pytest.MonkeyPatch, settings: dict[str, str]) -> Security:
     return kafka_security(read_settings(KafkaSettings))
 
 
-def test_without_settings_the_line_is_open(environment: pytest.MonkeyPatch) -> None:
+def test_without_settings_the_connection_is_plaintext(environment: pytest.MonkeyPatch) -> None:
     assert said(environment, {}) == PLAINTEXT
     assert PLAINTEXT.options == {}
 
 
-def test_an_authority_alone_turns_tls_on(
-    environment: pytest.MonkeyPatch, files: SecuredBroker
-) -> None:
+def test_a_ca_alone_turns_tls_on(environment: pytest.MonkeyPatch, files: SecuredBroker) -> None:
     options = said(environment, {"RATCHET_KAFKA_CA": str(files.authority)}).options
     assert options["security_protocol"] == "SSL"
     assert options["ssl_context"].check_hostname
 
 
-def test_a_user_is_named_and_the_password_stays_out_of_sight(
+def test_the_password_is_not_in_the_repr(
     environment: pytest.MonkeyPatch, files: SecuredBroker
 ) -> None:
     security = said(environment, files.as_user())
@@ -131,7 +129,7 @@ def test_a_user_is_named_and_the_password_stays_out_of_sight(
         ),
     ],
 )
-def test_what_is_left_out_is_named(
+def test_a_missing_setting_is_named(
     environment: pytest.MonkeyPatch, files: SecuredBroker, left_out: str, named: str
 ) -> None:
     whole = files.as_user() | files.as_certificate()
@@ -141,7 +139,7 @@ def test_what_is_left_out_is_named(
         kafka_security(read_settings(KafkaSettings))
 
 
-def test_a_file_that_will_not_do_is_named(
+def test_an_unusable_file_is_named(
     environment: pytest.MonkeyPatch, files: SecuredBroker, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong"
@@ -157,7 +155,7 @@ def test_a_file_that_will_not_do_is_named(
             assert "no PEM" not in str(found.value)
 
 
-def test_a_key_that_is_encrypted_or_of_another_certificate_is_refused_without_asking(
+def test_an_encrypted_or_foreign_key_is_refused(
     environment: pytest.MonkeyPatch, files: SecuredBroker, tmp_path: Path
 ) -> None:
     _, other = Authority(tmp_path, "other").issue("stranger")
@@ -173,7 +171,7 @@ def test_a_key_that_is_encrypted_or_of_another_certificate_is_refused_without_as
             said(environment, files.as_certificate() | {"RATCHET_KAFKA_KEY": str(key)})
 
 
-def test_every_client_of_kafka_is_made_with_the_security_of_its_process() -> None:
+def test_every_kafka_client_gets_the_security_options() -> None:
     """Where a client, or what makes one, is called without it, that client would knock at the wrong
     door.
     """
@@ -199,7 +197,7 @@ def test_every_client_of_kafka_is_made_with_the_security_of_its_process() -> Non
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("way", ["as_user", "as_certificate"])
-async def test_the_bus_goes_through_either_door(
+async def test_the_bus_connects_with_scram_and_with_certificates(
     environment: pytest.MonkeyPatch, doors: SecuredBroker, way: str
 ) -> None:
     at, security = (
@@ -237,7 +235,7 @@ async def test_the_bus_goes_through_either_door(
 
 
 @pytest.mark.kafka
-async def test_who_is_not_let_in_is_told_why(
+async def test_a_refused_client_gets_the_reason(
     environment: pytest.MonkeyPatch, doors: SecuredBroker, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "password"
@@ -281,7 +279,7 @@ async def test_who_is_not_let_in_is_told_why(
 
 
 @pytest.mark.kafka
-def test_a_command_says_what_the_environment_lets_it(
+def test_commands_use_the_security_of_the_environment(
     environment: pytest.MonkeyPatch, doors: SecuredBroker, tmp_path: Path
 ) -> None:
     environment.setenv("RATCHET_BOOTSTRAP_SERVERS", doors.scram)

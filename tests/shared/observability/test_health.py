@@ -12,7 +12,7 @@ from shared.observability.health import Health
 from shared.observability.metrics import CATALOGUE, Metrics
 
 
-def test_silence_is_a_stall_only_while_something_waits() -> None:
+def test_silence_is_a_stall_only_with_pending_work() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health = Health(clock, stalled_after=10)
     health.mark_ready()
@@ -26,7 +26,7 @@ def test_silence_is_a_stall_only_while_something_waits() -> None:
     assert health.is_ready
 
 
-def test_a_recovery_has_a_bound_of_its_own_however_often_it_begins_anew() -> None:
+def test_repeated_recoveries_share_one_time_limit() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health = Health(clock, stalled_after=10, recovered_after=100)
     health.mark_ready()
@@ -44,7 +44,7 @@ def test_a_recovery_has_a_bound_of_its_own_however_often_it_begins_anew() -> Non
     assert not health.is_live, "nothing was said since the recovery"
 
 
-def test_progress_can_have_been_a_while_ago() -> None:
+def test_progress_may_be_in_the_past() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health = Health(clock, stalled_after=10)
     health.record_progress(busy=True, ago=8)
@@ -53,7 +53,7 @@ def test_progress_can_have_been_a_while_ago() -> None:
     assert not health.is_live
 
 
-def test_the_three_paths_answer() -> None:
+def test_the_three_endpoints() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     health, metrics, port = Health(clock), Metrics("feedback"), free_port()
     stop = serve_health(health, metrics.registry, "127.0.0.1", port)
@@ -73,7 +73,7 @@ def test_the_three_paths_answer() -> None:
         stop()
 
 
-def test_the_catalogue_is_closed_and_described() -> None:
+def test_the_metric_catalogue_is_closed_and_described() -> None:
     names = [row.name for row in CATALOGUE]
     assert len(names) == len(set(names))
     assert all(row.description.endswith(".") for row in CATALOGUE)

@@ -19,7 +19,7 @@ from shared.observability.metrics import CATALOGUE, FAUST_PREFIX, Metric, Metric
 from shared.observability.process_metrics import export_process_metrics
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, MemoryStore, local_folder
-from tests.monitoring.exported import check_exported
+from tests.support.exported_metrics import check_exported
 
 SERVICES = ("feedback", "dataset", "trainer", "registry")
 MONITOR = SimpleNamespace(
@@ -34,7 +34,7 @@ MONITOR = SimpleNamespace(
 )
 
 
-def test_names_end_in_their_units_which_are_base_units() -> None:
+def test_names_end_in_base_units() -> None:
     for row in CATALOGUE:
         assert re.fullmatch(r"(ratchet|faust)_[a-z_]+", row.name)
         assert row.name.endswith("_total") == (row.kind == "counter"), row
@@ -52,7 +52,7 @@ def test_names_end_in_their_units_which_are_base_units() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_all_that_a_service_can_export_passes_prometheuss_own_linter(service: str) -> None:
+def test_all_metrics_pass_promtool_check(service: str) -> None:
     metrics = Metrics(service)
     rows = [row for row in CATALOGUE if row.applies_to(service)]
     for row in rows:
@@ -73,7 +73,7 @@ def touch(metrics: Metrics, row: Metric) -> None:
         metrics.observe(row.name, 1, **labels)
 
 
-def test_a_series_that_is_expected_begins_at_zero_and_what_was_counted_stays() -> None:
+def test_an_initialised_series_starts_at_zero_once() -> None:
     metrics = Metrics("trainer")
     labels: Any = {"model": "m", "outcome": "failed"}
     metrics.init_series("ratchet_training_runs_total", **labels)
@@ -85,7 +85,7 @@ def test_a_series_that_is_expected_begins_at_zero_and_what_was_counted_stays() -
         metrics.init_series("ratchet_feedback_received_total", model="m", feedback_type="thumbs_up")
 
 
-def test_series_can_be_dropped_one_by_one_and_all_at_once() -> None:
+def test_series_are_removed_one_by_one_or_all_at_once() -> None:
     metrics, name = Metrics("registry"), "ratchet_registry_serves_champion"
     for target in ("a", "b", "c"):
         metrics.set(name, 1, model="m", target=target)
@@ -104,7 +104,7 @@ def test_series_can_be_dropped_one_by_one_and_all_at_once() -> None:
     assert left() == []
 
 
-def test_health_and_disks_are_read_when_the_metrics_are(tmp_path: Path) -> None:
+def test_health_and_disks_are_read_at_each_scrape(tmp_path: Path) -> None:
     clock, metrics = ManualClock(datetime(2026, 1, 1, tzinfo=UTC)), Metrics("trainer")
     health = Health(clock, stalled_after=10)
     export_process_metrics(
@@ -140,7 +140,7 @@ def test_health_and_disks_are_read_when_the_metrics_are(tmp_path: Path) -> None:
     assert told("ratchet_disk_free_bytes", folder="object_store") is None
 
 
-def test_a_disk_that_does_not_answer_does_not_take_the_other_metrics_with_it(
+def test_a_failing_disk_leaves_other_metrics_intact(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def gone(path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_disk_that_does_not_answer_does_not_take_the_other_metrics_with_it(
     assert b"ratchet_service_live 1.0" in generate_latest(metrics.registry)
 
 
-def test_what_the_object_store_could_not_do_is_counted_and_what_is_not_there_is_not(
+def test_store_failures_count_but_missing_objects_do_not(
     tmp_path: Path,
 ) -> None:
     class Away(MemoryStore):
@@ -185,14 +185,12 @@ def test_what_the_object_store_could_not_do_is_counted_and_what_is_not_there_is_
     assert counts == {"put": 1, "get": 0, "exists": 0, "below": 1, "delete": 0}
 
 
-def test_only_a_folder_has_a_disk_here(tmp_path: Path) -> None:
+def test_only_a_local_folder_has_disk_metrics(tmp_path: Path) -> None:
     assert local_folder(str(tmp_path)) == local_folder(f"file://{tmp_path}") == tmp_path
     assert local_folder("memory://objects") is None
 
 
-def test_the_lag_of_a_topic_is_that_of_all_our_partitions_and_none_where_all_went_elsewhere() -> (
-    None
-):
+def test_the_lag_of_a_topic_sums_the_assigned_partitions() -> None:
     metrics = Metrics("registry")
 
     def lag(topic: str) -> float | None:
@@ -206,7 +204,7 @@ def test_the_lag_of_a_topic_is_that_of_all_our_partitions_and_none_where_all_wen
     assert lag("a") == 0
 
 
-def test_faust_is_read_in_base_units_under_one_prefix() -> None:
+def test_faust_metrics_have_base_units_and_one_prefix() -> None:
     found = {
         sample.name: sample.value
         for family in FaustMetrics(cast(FaustMonitor, MONITOR)).collect()

@@ -31,7 +31,7 @@ def test_the_order_of_examples_does_not_matter(
 
 
 @given(EXAMPLES)
-def test_every_example_is_counted_once_in_each_way(examples: list[Example]) -> None:
+def test_every_example_counts_once_per_statistic(examples: list[Example]) -> None:
     made = composition_of(examples)
     assert made.examples == len(examples)
     for counts in (made.feedback_types, made.model_versions, made.sources):
@@ -44,5 +44,5 @@ def test_every_example_is_counted_once_in_each_way(examples: list[Example]) -> N
     )
 
 
-def test_a_source_stands_before_the_bar() -> None:
+def test_a_source_precedes_the_bar() -> None:
     assert [source_of(name) for name in ("/shop|1", "1", "/shop|1|2")] == ["/shop", "", "/shop"]

@@ -20,7 +20,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     return MemoryStore() if request.param == "memory" else FsspecStore(str(tmp_path / "objects"))
 
 
-def test_what_was_put_is_there_under_its_digest(store: ObjectStore) -> None:
+def test_a_stored_object_has_its_digest(store: ObjectStore) -> None:
     artefact = store.put("a/b/c.json", b"content")
     assert store.exists("a/b/c.json")
     assert get_verified(store, artefact) == b"content"
@@ -34,13 +34,13 @@ def test_an_altered_object_is_refused(store: ObjectStore) -> None:
         get_verified(store, artefact)
 
 
-def test_a_missing_object_is_said_to_be_missing(store: ObjectStore) -> None:
+def test_a_missing_object_is_reported(store: ObjectStore) -> None:
     assert not store.exists("nowhere")
     with pytest.raises(ObjectNotFound, match="nowhere"):
         get_verified(store, Artefact(uri="nowhere", digest="sha256:" + "0" * 64))
 
 
-def test_what_was_removed_is_missing_and_can_be_removed_again(store: ObjectStore) -> None:
+def test_deleting_an_object_is_idempotent(store: ObjectStore) -> None:
     kept = store.put("a/kept", b"content")
     store.put("a/b", b"content")
     store.delete("a/b")
@@ -49,20 +49,20 @@ def test_what_was_removed_is_missing_and_can_be_removed_again(store: ObjectStore
     assert get_verified(store, kept) == b"content"
 
 
-def test_a_folder_lists_what_is_below_it_and_nothing_beside(store: ObjectStore) -> None:
+def test_list_keys_returns_the_objects_below_a_folder(store: ObjectStore) -> None:
     for key in ("a/b", "a/c/d", "ab/c", "b"):
         store.put(key, b"x")
     assert store.list_keys("a") == ["a/b", "a/c/d"]
     assert store.list_keys("nowhere") == []
 
 
-def test_a_folder_that_cannot_be_written_is_unavailable_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_object(tmp_path: Path) -> None:
     (tmp_path / "objects").write_text("a file stands where the folder should be")
     with pytest.raises(StorageUnavailable, match="could not write"):
         FsspecStore(str(tmp_path / "objects")).put("a", b"x")
 
 
-def test_a_put_leaves_no_partial_file_beside(tmp_path: Path) -> None:
+def test_a_put_leaves_no_temporary_file(tmp_path: Path) -> None:
     FsspecStore(str(tmp_path)).put("a/b", b"x")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 

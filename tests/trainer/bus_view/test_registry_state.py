@@ -11,7 +11,7 @@ from shared.events import (
     VersionRolledBack,
     VersionWithdrawn,
 )
-from tests.trainer.tickets import DIGEST, NOW
+from tests.support.tickets import DIGEST, NOW
 
 FIRST, SECOND = (
     Artefact(uri=f"adapters/m/{name}/manifest.json", digest=DIGEST) for name in ("one", "two")

@@ -5,7 +5,7 @@ import pytest
 from services.trainer.data.objective_data import ObjectiveData, assign_objectives
 from services.trainer.data.training_set import PreferencePair, TrainingSet
 from shared.config.training import TrainingConfig
-from tests.trainer.tickets import ticket, tickets
+from tests.support.tickets import ticket, tickets
 
 CONFIG = TrainingConfig(dpo_pairs=3, kto_negatives=2)
 

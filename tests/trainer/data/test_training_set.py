@@ -23,7 +23,7 @@ from shared.errors import DigestMismatch, InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Message
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import Example
-from tests.trainer.tickets import example, ticket, tickets, write_batch
+from tests.support.tickets import example, ticket, tickets, write_batch
 
 
 def batch(number: int, training: range, held_out: range) -> BatchExamples:

@@ -9,8 +9,8 @@ from services.trainer.bus_view.reward_history import RewardHistory
 from services.trainer.gate.reward_hacking import CandidateStep, apply_alarm, detect_reward_hacking
 from shared.config.model_file import RewardHackingRule
 from shared.events import Event, VersionPromoted
+from tests.support.tickets import NOW
 from tests.trainer.histories import rolled_back_run, verdict
-from tests.trainer.tickets import NOW
 
 RULE = RewardHackingRule(versions=4, reward_rise=0.3, held_out_gain=0.0)
 

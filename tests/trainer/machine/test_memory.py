@@ -29,7 +29,7 @@ from services.trainer.training.base_shape import read_shape
 from services.trainer.worker.client import TrainingProcess
 from services.trainer.worker.model_session import ModelSession
 from shared.config.training import TrainingConfig
-from tests.trainer.tickets import DIGEST, tickets
+from tests.support.tickets import DIGEST, tickets
 from tests.trainer.tiny import tiny_model
 
 SHAPE = ModelShape(

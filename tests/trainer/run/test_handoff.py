@@ -11,7 +11,7 @@ from services.trainer.protocol import Trained
 from services.trainer.run.handoff import RunHandoff
 from services.trainer.run_folder import RunFolders, RunPlan
 from shared.storage.object_store import FsspecStore, MemoryStore, ObjectStore
-from tests.trainer.tickets import tickets
+from tests.support.tickets import tickets
 
 PLAN = RunPlan(parent_version="v1", parent=None, quarantined=("q",))
 LOG = structlog.stdlib.get_logger()

@@ -16,7 +16,7 @@ from shared.events import (
     OffsetRange,
     TrainingRolledBack,
 )
-from tests.trainer.tickets import DIGEST, NOW
+from tests.support.tickets import DIGEST, NOW
 
 GOLDEN = Path("tests/shared/golden")
 BATCH = BatchReady(

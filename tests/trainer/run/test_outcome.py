@@ -21,8 +21,8 @@ from shared.events import (
 from shared.events.hyperparameters import Lineage
 from shared.identity import identity
 from shared.storage.object_store import MemoryStore
+from tests.support.tickets import DIGEST, NOW, write_batch
 from tests.trainer.histories import verdict
-from tests.trainer.tickets import DIGEST, NOW, write_batch
 
 PARENT = Artefact(uri="adapters/m/parent/manifest.json", digest=DIGEST)
 ADAPTER = Artefact(uri="adapters/m/r/manifest.json", digest=DIGEST)

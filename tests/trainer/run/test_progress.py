@@ -16,7 +16,7 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.storage.object_store import MemoryStore
 from tests.support.runtime import runtime_of
-from tests.trainer.tickets import write_batch
+from tests.support.tickets import write_batch
 
 
 class ObservedRun:

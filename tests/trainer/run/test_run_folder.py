@@ -18,7 +18,7 @@ from shared.errors import DigestMismatch, InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Position
 from shared.storage.adapters import read_adapter, write_adapter
 from shared.storage.object_store import MemoryStore
-from tests.trainer.tickets import DIGEST, NOW, write_batch
+from tests.support.tickets import DIGEST, NOW, write_batch
 
 TRAINED = Trained(training_loss=0.5, steps=3, tokens=100, seconds=1.0)
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}

@@ -20,7 +20,7 @@ from services.trainer.training.base_model import (
 from services.trainer.training.likelihood import collate, log_likelihoods
 from services.trainer.training.recipe import train
 from shared.config.training import TrainingConfig
-from tests.trainer.tickets import tickets
+from tests.support.tickets import tickets
 from tests.trainer.tiny import EXAMPLES, tiny_model, weights
 
 bitsandbytes = pytest.importorskip(

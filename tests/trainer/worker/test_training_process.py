@@ -43,7 +43,7 @@ from services.trainer.worker.training_process import PendingRequest
 from shared.config.training import TrainingConfig
 from shared.errors import SettingsError
 from shared.events import Message
-from tests.trainer.tickets import DIGEST, tickets
+from tests.support.tickets import DIGEST, tickets
 from tests.trainer.tiny import VOCABULARY, tiny_model
 
 CONFIG = TrainingConfig(batch_size=5, epochs=2, learning_rate=2e-3)

@@ -11,7 +11,7 @@ from shared.messaging.topics import FEEDBACK_SCORED
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import ObjectStore
 from shared.storage.snapshots import Example
-from tests.dataset.events import START, model_file, words
+from tests.support.scored_feedback import START, model_file, words
 
 FILE = model_file()
 _REASONS = {"training": "approved", "negative": "low_reward", "held_out": "held_out"}
