@@ -84,7 +84,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         rates = measure_rates(Path(folder), 2000)
     report(
-        "hearing",
+        "live_feedback_rate",
         [
             Result(f"{name}_events_per_second", value, "events/s of a core")
             for name, value in rates.items()
