@@ -37,8 +37,8 @@ def records(
 
 
 def events_of(model: str, count: int) -> list[FeedbackScored]:
-    """Every eighth is a correction and every eleventh bad; twelve users; every thirteenth is sent
-    again a little later.
+    """Events of twelve users. Every 8th is a correction, every 11th a thumbs down, and after every
+    13th an earlier one is sent again.
     """
     events = [
         scored(
@@ -58,23 +58,21 @@ def events_of(model: str, count: int) -> list[FeedbackScored]:
 
 
 async def batches_of(broker: str, model: str, count: int) -> list[BatchReady]:
-    """The first `count` batches of a model. One that was announced twice was announced with the
-    same words.
-    """
-    found: dict[int, BatchReady] = {}
+    """First `count` batches of a model. Repeated announcements must be equal."""
+    batches: dict[int, BatchReady] = {}
     async with aclosing(read(broker, TRAINING_BATCHES)) as announced:
         async for record in announced:
             event = decode(record.value, record.headers, BatchReady).event
             if event.model == model:
-                assert found.setdefault(event.number, event) == event
-            if len(found) == count:
+                assert batches.setdefault(event.number, event) == event
+            if len(batches) == count:
                 break
-    assert list(found) == list(range(count))
-    return list(found.values())
+    assert list(batches) == list(range(count))
+    return list(batches.values())
 
 
 async def entries_of(broker: str, model: str) -> dict[str, DatasetEntry]:
-    """What the changelog says last about each event of a model."""
+    """Newest entry of each event of a model in the changelog."""
     values: dict[bytes, bytes] = {}
     async with aclosing(read(broker, DATASET_ENTRIES, seconds=2)) as changes:
         async for record in changes:
@@ -92,7 +90,7 @@ def expected(model: str, events: list[FeedbackScored]) -> SimulatedShard:
     return world
 
 
-async def test_events_become_batches_of_fifty_with_whole_manifests(
+async def test_events_become_batches_of_50_with_valid_manifests(
     broker: str, tmp_path: Path
 ) -> None:
     model = f"m{uuid4().hex[:8]}"
@@ -145,9 +143,7 @@ async def test_events_become_batches_of_fifty_with_whole_manifests(
     assert verify_batches(store, batches[-1].manifest, batches[-1], whole_chain=True).faults == ()
 
 
-async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
-    broker: str, tmp_path: Path
-) -> None:
+async def test_kill_9_changes_no_batch_and_loses_no_event(broker: str, tmp_path: Path) -> None:
     model = f"m{uuid4().hex[:8]}"
     running = service(broker, tmp_path, model)
     events = events_of(model, 800)
@@ -188,9 +184,7 @@ async def test_kill_9_in_mid_stream_changes_no_batch_and_loses_nothing(
         )
 
 
-async def test_a_wait_that_is_too_long_ends_without_another_event(
-    broker: str, tmp_path: Path
-) -> None:
+async def test_overdue_batch_closes_without_another_event(broker: str, tmp_path: Path) -> None:
     model = f"m{uuid4().hex[:8]}"
     running = service(broker, tmp_path, model)
     with (tmp_path / "models" / f"{model}.yaml").open("a") as file:

@@ -1,4 +1,4 @@
-"""`ratchet dataset` as it is typed."""
+"""Commands of `ratchet dataset`."""
 
 import asyncio
 import json
@@ -61,9 +61,7 @@ BATCHES = [announcement("support", shard, number) for number in range(3) for sha
         ("support#1/2", ("support", 1, 2)),
     ],
 )
-def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(
-    reference: str, place: tuple[str, int, int]
-) -> None:
+def test_find_batch_by_id_prefix_or_number(reference: str, place: tuple[str, int, int]) -> None:
     found = find_batch(BATCHES, reference)
     assert (found.model, found.shard, found.number) == place
 
@@ -80,17 +78,17 @@ def test_a_batch_is_found_by_its_id_a_beginning_of_it_or_its_place(
         ("", r"7 batches match ''.* and 2 more; give a longer"),
     ],
 )
-def test_none_and_several_are_said(reference: str, says: str) -> None:
+def test_no_match_and_several_matches_are_refused(reference: str, says: str) -> None:
     with pytest.raises(CommandRefused, match=says):
         find_batch(BATCHES, reference)
 
 
-def test_a_batch_that_was_announced_twice_is_one_and_what_is_no_announcement_is_left_to_the_trainer() -> (
-    None
-):
+def test_repeated_and_invalid_announcements_are_skipped() -> None:
     value, headers = encode(BATCHES[0], "/test")
-    said = [Record(TRAINING_BATCHES, 0, offset, b"m", value, tuple(headers)) for offset in range(2)]
-    assert batches_from_records([*said, Record(TRAINING_BATCHES, 0, 2, b"m", b"\xff", ())]) == [
+    records = [
+        Record(TRAINING_BATCHES, 0, offset, b"m", value, tuple(headers)) for offset in range(2)
+    ]
+    assert batches_from_records([*records, Record(TRAINING_BATCHES, 0, 2, b"m", b"\xff", ())]) == [
         BATCHES[0]
     ]
 
@@ -121,7 +119,7 @@ def test_show_prints_the_page_and_the_report(chain: list[Artefact], tmp_path: Pa
     assert shown == json.loads(store.get(manifest.report.uri))
 
 
-def test_a_terminal_shows_the_page_as_it_is_meant(
+def test_show_renders_the_page_in_a_terminal(
     chain: list[Artefact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "out", Console(force_terminal=True, color_system=None, width=100))
@@ -131,7 +129,7 @@ def test_a_terminal_shows_the_page_as_it_is_meant(
     assert max(len(line) for line in shown.splitlines()) <= 100
 
 
-def test_show_says_what_there_is_to_say_of_a_batch_from_before_reports() -> None:
+def test_show_prints_the_manifest_of_a_batch_without_report() -> None:
     path = next(
         path for path in BEFORE_REPORTS.rglob("*.json") if b'"number":0' in path.read_bytes()
     )
@@ -143,7 +141,7 @@ def test_show_says_what_there_is_to_say_of_a_batch_from_before_reports() -> None
     assert json.loads(ratchet("show", "--json", *old).output)["number"] == 0
 
 
-def test_export_writes_files_and_says_which(chain: list[Artefact], tmp_path: Path) -> None:
+def test_export_lists_the_written_files(chain: list[Artefact], tmp_path: Path) -> None:
     to = str(tmp_path / "out")
     done = ratchet(
         "export",
@@ -169,9 +167,7 @@ def test_export_writes_files_and_says_which(chain: list[Artefact], tmp_path: Pat
     )
 
 
-def test_verify_ends_with_status_1_when_something_is_wrong(
-    chain: list[Artefact], tmp_path: Path
-) -> None:
+def test_verify_exits_with_1_on_faults(chain: list[Artefact], tmp_path: Path) -> None:
     newest = at(chain[1], tmp_path / "objects")
     whole = ratchet("verify", "--all", "--json", *newest)
     assert (whole.exit_code, json.loads(whole.output)) == (
@@ -180,8 +176,8 @@ def test_verify_ends_with_status_1_when_something_is_wrong(
     )
     (tmp_path / "objects" / chain[0].uri).unlink()
     broken = ratchet("verify", "--all", "--json", *newest)
-    said = json.loads(broken.output)
-    assert (broken.exit_code, said["whole"], [fault["batch"] for fault in said["faults"]]) == (
+    output = json.loads(broken.output)
+    assert (broken.exit_code, output["whole"], [fault["batch"] for fault in output["faults"]]) == (
         1,
         False,
         ["support#0/1"],
@@ -201,17 +197,19 @@ def test_verify_ends_with_status_1_when_something_is_wrong(
         ("a", "--digest", "d"),
     ],
 )
-def test_a_batch_is_named_in_one_way(arguments: tuple[str, ...]) -> None:
+def test_batch_must_be_named_in_exactly_one_way(arguments: tuple[str, ...]) -> None:
     done = ratchet("show", *arguments)
     assert done.exit_code == 2
     assert "name a batch, or give --manifest URI with --digest D" in done.output
 
 
-def test_a_digest_that_is_none_is_said() -> None:
+def test_invalid_digest_is_refused() -> None:
     assert ratchet("show", "--manifest", "m", "--digest", "d").exit_code == 2
 
 
-def test_what_is_away_is_said_with_what_to_do(tmp_path: Path, chain: list[Artefact]) -> None:
+def test_unavailable_backends_are_reported_with_advice(
+    tmp_path: Path, chain: list[Artefact]
+) -> None:
     nowhere = ratchet("show", "a", "--bootstrap-servers", f"127.0.0.1:{free_port()}").exception
     assert isinstance(nowhere, BusUnavailable)
     assert "--manifest URI --digest D names a batch without Kafka" in str(nowhere)
@@ -225,19 +223,19 @@ def test_what_is_away_is_said_with_what_to_do(tmp_path: Path, chain: list[Artefa
 
 
 @pytest.mark.kafka
-def test_a_batch_on_the_bus_is_listed_shown_and_verified(
+def test_announced_batch_is_listed_shown_and_verified(
     broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console.out, "width", 120)
     store = FsspecStore(str(tmp_path / "objects"))
     first, newest = write_chain(store, 2)
     model = f"m{uuid4().hex[:8]}"
-    said = announcement(model, 0, 1, newest).model_copy(update={"batch_id": uuid4().hex})
+    second = announcement(model, 0, 1, newest).model_copy(update={"batch_id": uuid4().hex})
 
     async def announce() -> None:
         producer = KafkaProducer(broker)
         await producer.start()
-        for event in (announcement(model, 0, 0, first), said, said):
+        for event in (announcement(model, 0, 0, first), second, second):
             await publish(producer, TRAINING_BATCHES, model, event, "/test")
         await producer.stop()
 
@@ -246,12 +244,12 @@ def test_a_batch_on_the_bus_is_listed_shown_and_verified(
     listed = json.loads(ratchet("list", model, "--json", "--bootstrap-servers", broker).output)
     assert [(batch["number"], batch["batch_id"]) for batch in listed] == [
         (0, batch_identity(model, 0, 0)),
-        (1, said.batch_id),
+        (1, second.batch_id),
     ]
     assert f"{model}#0/1" in ratchet("list", model, "--bootstrap-servers", broker).output
-    for name in (said.batch_id, said.batch_id[:12], f"{model}/1"):
+    for name in (second.batch_id, second.batch_id[:12], f"{model}/1"):
         assert json.loads(ratchet("show", name, "--json", *where).output)["number"] == 1
-    verified = ratchet("verify", said.batch_id, "--json", *where)
+    verified = ratchet("verify", second.batch_id, "--json", *where)
     assert verified.exit_code == 1
     assert {fault["what"].split(" than")[0] for fault in json.loads(verified.output)["faults"]} == {
         f"its announcement has another {name}"

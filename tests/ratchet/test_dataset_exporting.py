@@ -1,4 +1,4 @@
-"""What is exported is what was stored, in forms that other tools read."""
+"""Exported data equals the stored data, in formats that other tools read."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ def manifest(store: MemoryStore) -> BatchManifest:
     return read_manifest(store, write_chain(store, 1)[0])
 
 
-def test_lines_are_those_that_are_stored(
+def test_jsonl_equals_the_stored_lines(
     store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
     written = export(
@@ -49,16 +49,14 @@ def test_lines_are_those_that_are_stored(
         ]
 
 
-def test_columns_come_back_as_the_same_examples(
-    store: MemoryStore, manifest: BatchManifest, tmp_path: Path
-) -> None:
+def test_parquet_round_trip(store: MemoryStore, manifest: BatchManifest, tmp_path: Path) -> None:
     export(store, manifest, tmp_path, EXAMPLE_KINDS, "parquet", force=False)
     for kind in EXAMPLE_KINDS:
         rows = parquet.read_table(BytesIO((tmp_path / f"{kind}.parquet").read_bytes())).to_pylist()
         assert [Example.model_validate(row) for row in rows] == read_examples(store, manifest, kind)
 
 
-def test_conversations_end_with_the_answer(
+def test_chat_conversations_end_with_the_answer(
     store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
     export(store, manifest, tmp_path, EXAMPLE_KINDS, "chat", force=False)
@@ -84,7 +82,7 @@ def test_conversations_end_with_the_answer(
 
 
 @pytest.mark.parametrize("form", ["jsonl", "chat", "parquet"])
-def test_a_kind_without_examples_gives_no_file(
+def test_kind_without_examples_has_no_file(
     store: MemoryStore, tmp_path: Path, form: Format
 ) -> None:
     alone = read_manifest(store, write_snapshot(store, batch_plan(member("a", 0)), FILE, 0))
@@ -100,7 +98,7 @@ def test_a_kind_without_examples_gives_no_file(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_nothing_is_overwritten_unless_forced(
+def test_existing_files_are_overwritten_only_with_force(
     store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
     (tmp_path / "negative.jsonl").write_text("mine")
@@ -111,7 +109,7 @@ def test_nothing_is_overwritten_unless_forced(
     assert (tmp_path / "negative.jsonl").read_text() != "mine"
 
 
-def test_nothing_is_written_of_a_batch_that_was_altered(
+def test_altered_batch_is_not_exported(
     store: MemoryStore, manifest: BatchManifest, tmp_path: Path
 ) -> None:
     store.objects[manifest.files[-1].artefact.uri] += b" "
@@ -120,7 +118,7 @@ def test_nothing_is_written_of_a_batch_that_was_altered(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_its_library_parquet_says_what_to_install(
+def test_missing_pyarrow_names_the_extra(
     store: MemoryStore, manifest: BatchManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -1,4 +1,4 @@
-"""Every kind of damage to a folder of snapshots is found, and none is seen where there is none."""
+"""Verification finds every kind of damage to snapshots, without false alarms."""
 
 import json
 import re
@@ -19,8 +19,8 @@ from tests.support.batches import write_chain
 
 
 class Chain:
-    """Three batches in a folder, and ways to do them harm. A manifest that is changed is written
-    under its new digest.
+    """Three batches in a folder, and ways to damage them. A changed manifest is written under its
+    new digest.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,13 +40,13 @@ class Chain:
         return self.folder / uri
 
     def change(self, **fields: Any) -> None:
-        """Let the newest manifest say something else."""
-        said = self.manifest().model_dump(mode="json") | fields
-        data = canonical_json(said)
+        """Change fields of the newest manifest."""
+        changed = self.manifest().model_dump(mode="json") | fields
+        data = canonical_json(changed)
         self.claims[-1] = self.store.put(f"{digest_of(data).removeprefix('sha256:')}.json", data)
 
     def rewrite(self, kind: ExampleKind, lines: Sequence[bytes]) -> None:
-        """Replace a data file of the newest batch, with a digest that holds."""
+        """Replace a data file of the newest batch, with a matching digest."""
         artefact = self.store.put(f"{kind}.jsonl", b"".join(line + b"\n" for line in lines))
         files = [file.model_dump(mode="json") for file in self.manifest().files]
         self.change(
@@ -65,12 +65,12 @@ def chain(tmp_path: Path) -> Chain:
     return Chain(tmp_path)
 
 
-def test_a_whole_chain_is_whole(chain: Chain) -> None:
+def test_intact_chain_has_no_faults(chain: Chain) -> None:
     assert chain.verify() == VerificationResult(("support#0/2", "support#0/1", "support#0/0"), ())
     assert chain.verify(whole_chain=False) == VerificationResult(("support#0/2",), ())
 
 
-def test_batches_from_before_there_were_reports_are_whole() -> None:
+def test_batches_without_reports_have_no_faults() -> None:
     store = FsspecStore(str(BEFORE_REPORTS))
     artefacts = [
         Artefact(uri=str(path.relative_to(BEFORE_REPORTS)), digest=digest_of(path.read_bytes()))
@@ -106,8 +106,8 @@ def hold_out_what_was_trained_on(chain: Chain) -> None:
     )
 
 
-Harm = Callable[[Chain], object]
-HARMS: dict[str, tuple[Harm, str, str]] = {
+Damage = Callable[[Chain], object]
+DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "an altered byte": (
         lambda chain: alter(chain.file("training")),
         "support#0/2",
@@ -268,9 +268,9 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
-def test_each_kind_of_damage_is_found(chain: Chain, harm: str) -> None:
-    do, where, what = HARMS[harm]
+@pytest.mark.parametrize("harm", DAMAGES)
+def test_every_kind_of_damage_is_found(chain: Chain, harm: str) -> None:
+    do, where, what = DAMAGES[harm]
     do(chain)
     verified = chain.verify()
     found = [fault for fault in verified.faults if fault.batch.startswith(where)]
@@ -278,9 +278,9 @@ def test_each_kind_of_damage_is_found(chain: Chain, harm: str) -> None:
     assert all(fault.advice for fault in verified.faults)
 
 
-def test_an_announcement_that_says_otherwise_is_a_fault(chain: Chain) -> None:
+def test_announcement_that_differs_is_a_fault(chain: Chain) -> None:
     manifest = chain.manifest()
-    said = BatchReady(
+    announcement = BatchReady(
         event_id=manifest.batch_id,
         occurred_at="2026-01-01T00:00:00Z",
         manifest=chain.newest,
@@ -297,13 +297,13 @@ def test_an_announcement_that_says_otherwise_is_a_fault(chain: Chain) -> None:
             }
         ),
     )
-    assert verify_batches(chain.store, chain.newest, said, whole_chain=True).faults == ()
-    other = said.model_copy(update={"number": 3})
+    assert verify_batches(chain.store, chain.newest, announcement, whole_chain=True).faults == ()
+    other = announcement.model_copy(update={"number": 3})
     (fault,) = verify_batches(chain.store, chain.newest, other, whole_chain=True).faults
     assert fault.what == "its announcement has another number than its manifest"
 
 
-def test_an_object_store_that_is_away_is_no_fault_of_a_batch() -> None:
+def test_unavailable_object_store_is_no_fault() -> None:
     class Away(MemoryStore):
         def get(self, key: str) -> bytes:
             raise StorageUnavailable("away")

@@ -1,4 +1,4 @@
-"""The reconciliation finds each kind of fault; where there is none it says where everything is."""
+"""Reconciliation finds every kind of fault, and otherwise the outcome of every event."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -132,7 +132,7 @@ class Topics:
         )
 
 
-def test_every_event_is_in_one_place() -> None:
+def test_every_event_is_in_one_state() -> None:
     found = Topics().reconciled()
     assert (found.lost, found.duplicated) == ((), ())
     places = [
@@ -159,7 +159,7 @@ def test_every_event_is_in_one_place() -> None:
     assert events.dropped == {"low_quality": 1, "duplicate": 1}
 
 
-def test_what_a_crash_said_twice_counts_once() -> None:
+def test_repeated_records_count_once() -> None:
     topics = Topics()
     topics.score("e0", 0)
     topics.letter(5)
@@ -186,7 +186,7 @@ Fault = Callable[[Topics], None]
         (lambda topics: topics.letter(2), "is a dead letter and was scored"),
     ],
 )
-def test_what_is_lost_is_found(fault: Fault, lost: str) -> None:
+def test_lost_events_are_found(fault: Fault, lost: str) -> None:
     topics = Topics()
     fault(topics)
     found = topics.reconciled()
@@ -207,7 +207,7 @@ def test_what_is_lost_is_found(fault: Fault, lost: str) -> None:
         (lambda topics: topics.manifest("m1", 1, ("e9",)), "has no entry"),
     ],
 )
-def test_what_is_doubled_is_found(fault: Fault, doubled: str) -> None:
+def test_duplicated_events_are_found(fault: Fault, doubled: str) -> None:
     topics = Topics()
     fault(topics)
     found = topics.reconciled()

@@ -1,4 +1,4 @@
-"""Batches that are full, made by hand, and chains of them in an object store."""
+"""Test data: batch plans, and chains of batches in an object store."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,9 +21,9 @@ _TYPES = {"training": "thumbs_up", "negative": "thumbs_down", "held_out": "accep
 def member(
     name: str, offset: int, decision: str = "training", reason: str | None = None, **fields: Any
 ) -> DatasetEntry:
-    """A member of a batch, at `offset` of partition 0. `fields` are those of its example."""
+    """A member of a batch, at `offset` of partition 0, with `fields` in its example."""
     correction = reason == "correction"
-    said: dict[str, Any] = {
+    example_fields: dict[str, Any] = {
         "feedback_id": name,
         "messages": (Message(role="user", content=words(f"prompt {name}")),),
         "answer": words(f"answer {name}"),
@@ -42,7 +42,7 @@ def member(
             "source": Position(topic=FEEDBACK_SCORED, partition=0, offset=offset),
             "occurred_at": START + timedelta(seconds=offset),
             "logged_at": START,
-            "example": Example.model_validate(said | fields),
+            "example": Example.model_validate(example_fields | fields),
         }
     )
 
@@ -67,13 +67,13 @@ def batch_plan(
 
 
 def write_chain(store: ObjectStore, count: int) -> list[Artefact]:
-    """The manifests of `count` batches, each of two approved answers, a correction, a negative and
-    a held-out example.
+    """Write `count` batches, each with two approved answers, a correction, a negative and a
+    held-out example. Return their manifests.
     """
     manifests: list[Artefact] = []
     for number in range(count):
         first = number * 5
-        full = batch_plan(
+        plan = batch_plan(
             member(f"/shop|c{number}", first, reason="correction", reward=-0.5, user_id="ann"),
             member(f"/shop|t{number}", first + 1, user_id="ann", model_version="v1"),
             member(f"u{number}", first + 2, user_id="bob"),
@@ -83,5 +83,5 @@ def write_chain(store: ObjectStore, count: int) -> list[Artefact]:
             dropped={"near_duplicate": 2, "retracted": 1},
             previous=manifests[-1] if manifests else None,
         )
-        manifests.append(write_snapshot(store, full, FILE, 0))
+        manifests.append(write_snapshot(store, plan, FILE, 0))
     return manifests

@@ -1,4 +1,4 @@
-"""A service as a process, and topics as lists, for tests on a real broker."""
+"""Services as processes, and topics as lists of records, for tests on a real broker."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class ServiceProcess:
-    """`python -m services.<name>` with settings of its own."""
+    """A process `python -m services.<name>` with its own settings."""
 
     def __init__(self, name: str, bootstrap_servers: str, folder: Path, **settings: str) -> None:
         self.port = free_port()
@@ -44,7 +44,7 @@ class ServiceProcess:
             )
 
     async def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the process and wait until it is ready."""
         self.launch()
         await self.wait_until(self.is_ready, "ready")
 
@@ -60,7 +60,7 @@ class ServiceProcess:
         raise AssertionError(f"{self.name} was not {description} in {seconds} s\n{self.log}")
 
     async def wait_for_exit(self, seconds: float = 60) -> int:
-        """Wait until it ends by itself; its exit status."""
+        """Wait until the process exits. Return its exit status."""
         assert self.process is not None
         return await asyncio.to_thread(self.process.wait, seconds)
 
@@ -78,7 +78,7 @@ class ServiceProcess:
         self.process.wait()
 
     def stop(self, seconds: float = 10) -> int:
-        """Its exit status after SIGTERM."""
+        """Send SIGTERM and return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -107,7 +107,7 @@ async def send(
     records: Sequence[tuple[bytes | None, bytes | None, Headers]],
     partition: int | None = None,
 ) -> None:
-    """Put records (key, value, headers) on a topic, in order; into the partition of their keys, or
+    """Send records (key, value, headers) to a topic, in order; into the partition of their keys, or
     one that is named.
     """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
@@ -125,7 +125,7 @@ async def send(
 async def read(
     bootstrap_servers: str, topic: str, seconds: float = 20
 ) -> AsyncGenerator[Record, None]:
-    """The records of a topic from its start; ends when none comes for a while."""
+    """Yield the records of a topic from its start, until none arrives for `seconds`."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
     await consumer.start()
     try:

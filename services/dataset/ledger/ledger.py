@@ -333,7 +333,7 @@ class Ledger:
         )
 
     def _first_seen(self, contributor: str | None, logged_at: datetime) -> datetime | None:
-        """When a contributor was first seen, as far as the entries reach back; None if new users
+        """Time at which a contributor was first seen in the existing entries; None if new users
         are not delayed.
         """
         if contributor is None or not self._policy.new_user_hours:

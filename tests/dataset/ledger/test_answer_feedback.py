@@ -1,4 +1,4 @@
-"""What an answer is worth after all that was said of it."""
+"""Combined reward of all feedback on an answer."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from shared.events import RewardPart
 from shared.storage.dataset_entries import DatasetEntry
 from tests.support.scored_feedback import SimulatedShard, model_file, scored, words
 
-SAID: dict[str, Any] = {"input": words("p"), "output": words("a"), "user_id": "ann"}
+FIELDS: dict[str, Any] = {"input": words("p"), "output": words("a"), "user_id": "ann"}
 
 
 def part(name: str, value: float) -> RewardPart:
@@ -18,27 +18,27 @@ def part(name: str, value: float) -> RewardPart:
 
 def thumb(event_id: str, up: bool = True, **fields: Any) -> Any:
     kind, value = ("thumbs_up", 1.0) if up else ("thumbs_down", -1.0)
-    return scored(event_id, kind, value, parts=(part("action", value),), **(SAID | fields))
+    return scored(event_id, kind, value, parts=(part("action", value),), **(FIELDS | fields))
 
 
 def check(event_id: str, value: float, **fields: Any) -> Any:
     return scored(
-        event_id, "validation", value, parts=(part("validation", value),), **(SAID | fields)
+        event_id, "validation", value, parts=(part("validation", value),), **(FIELDS | fields)
     )
 
 
 def correction(event_id: str, **fields: Any) -> Any:
     return scored(
-        event_id, "correction", -0.5, parts=(part("correction", -0.5),), **(SAID | fields)
+        event_id, "correction", -0.5, parts=(part("correction", -0.5),), **(FIELDS | fields)
     )
 
 
 def retraction(event_id: str, **fields: Any) -> Any:
-    return scored(event_id, "retracted", 0.0, parts=(), **(SAID | fields))
+    return scored(event_id, "retracted", 0.0, parts=(), **(FIELDS | fields))
 
 
-def said(*events: Any, **policy: Any) -> list[DatasetEntry]:
-    """The entries after these events, in their order."""
+def entries_of(*events: Any, **policy: Any) -> list[DatasetEntry]:
+    """Handle events. Return their entries, in order."""
     world = SimulatedShard(model_file(held_out_share=0.0, **policy))
     for offset, event in enumerate(events):
         world.decide(event, offset)
@@ -48,20 +48,20 @@ def said(*events: Any, **policy: Any) -> list[DatasetEntry]:
     return list(world.entries.values())
 
 
-def standing(*events: Any) -> DatasetEntry:
-    """The one entry that is not dropped."""
-    (entry,) = [entry for entry in said(*events) if entry.is_waiting]
+def waiting_entry(*events: Any) -> DatasetEntry:
+    """Return the only entry that is not dropped."""
+    (entry,) = [entry for entry in entries_of(*events) if entry.is_waiting]
     return entry
 
 
-def test_a_thumb_after_a_check_adds_to_it() -> None:
-    entry = standing(check("e0", 0.0), thumb("e1"))
+def test_thumb_after_validation_adds_to_it() -> None:
+    entry = waiting_entry(check("e0", 0.0), thumb("e1"))
     assert entry.example is not None
     assert (entry.feedback_id, entry.example.reward, entry.example.quality) == ("e1", 0.5, 0.75)
 
 
-def test_a_check_after_a_thumb_adds_to_it_and_the_thumb_stays_the_word_of_the_person() -> None:
-    entry = standing(thumb("e0"), check("e1", 0.0))
+def test_validation_after_thumb_keeps_the_user_verdict() -> None:
+    entry = waiting_entry(thumb("e0"), check("e1", 0.0))
     assert entry.example is not None
     assert (entry.word, entry.example.feedback_type, entry.example.reward) == (
         "thumbs_up",
@@ -70,17 +70,17 @@ def test_a_check_after_a_thumb_adds_to_it_and_the_thumb_stays_the_word_of_the_pe
     )
 
 
-def test_a_good_check_does_not_make_an_answer_good_that_a_person_turned_down() -> None:
-    assert standing(thumb("e0", up=False), check("e1", 1.0)).decision == "negative"
+def test_validation_does_not_override_a_thumbs_down() -> None:
+    assert waiting_entry(thumb("e0", up=False), check("e1", 1.0)).decision == "negative"
 
 
-def test_a_newer_check_replaces_an_older_one() -> None:
-    first, second = said(check("e0", 1.0), check("e1", -1.0))
+def test_newer_validation_replaces_older_one() -> None:
+    first, second = entries_of(check("e0", 1.0), check("e1", -1.0))
     assert (first.reason, second.decision) == ("superseded", "negative")
 
 
-def test_a_correction_after_a_thumb_replaces_it() -> None:
-    first, second = said(thumb("e0"), correction("e1"))
+def test_correction_replaces_thumb() -> None:
+    first, second = entries_of(thumb("e0"), correction("e1"))
     assert (first.decision, first.reason, first.example, first.revoked) == (
         "dropped",
         "superseded",
@@ -91,20 +91,20 @@ def test_a_correction_after_a_thumb_replaces_it() -> None:
     assert [named.name for named in second.parts] == ["correction"]
 
 
-def test_what_a_check_says_of_an_answer_that_was_corrected_changes_nothing() -> None:
-    first, second = said(correction("e0"), check("e1", 1.0))
+def test_validation_after_correction_changes_nothing() -> None:
+    first, second = entries_of(correction("e0"), check("e1", 1.0))
     assert (first.is_waiting, first.reason) == (True, "correction")
     assert (second.decision, second.reason) == ("dropped", "corrected")
-    third = said(correction("e0"), check("e1", 1.0), thumb("e2", up=False))[2]
+    third = entries_of(correction("e0"), check("e1", 1.0), thumb("e2", up=False))[2]
     assert third.decision == "negative"
 
 
-def test_a_retraction_takes_the_thumb_away_and_leaves_the_check() -> None:
-    assert {entry.reason for entry in said(thumb("e0"), retraction("e1"))} == {
+def test_retraction_removes_thumb_and_keeps_validation() -> None:
+    assert {entry.reason for entry in entries_of(thumb("e0"), retraction("e1"))} == {
         "superseded",
         "retracted",
     }
-    entry = standing(check("e0", 1.0), thumb("e1", up=False), retraction("e2"))
+    entry = waiting_entry(check("e0", 1.0), thumb("e1", up=False), retraction("e2"))
     assert entry.example is not None
     assert (entry.decision, entry.reason, entry.example.feedback_type) == (
         "training",
@@ -113,8 +113,8 @@ def test_a_retraction_takes_the_thumb_away_and_leaves_the_check() -> None:
     )
 
 
-def test_what_waited_to_be_held_out_or_as_a_negative_gives_way_as_well() -> None:
-    assert [entry.reason for entry in said(thumb("e0", up=False), thumb("e1"))] == [
+def test_waiting_negatives_and_held_out_are_superseded() -> None:
+    assert [entry.reason for entry in entries_of(thumb("e0", up=False), thumb("e1"))] == [
         "superseded",
         "approved",
     ]
@@ -128,8 +128,8 @@ def test_what_waited_to_be_held_out_or_as_a_negative_gives_way_as_well() -> None
     ]
 
 
-def test_once_the_answer_is_in_a_batch_later_feedback_is_only_recorded() -> None:
-    entries = said(
+def test_feedback_after_the_batch_is_late() -> None:
+    entries = entries_of(
         thumb("e0"),
         thumb("f", input=words("q"), output=words("b")),
         thumb("e1", up=False),
@@ -141,8 +141,8 @@ def test_once_the_answer_is_in_a_batch_later_feedback_is_only_recorded() -> None
     assert {entry.answer_id for entry in (entries[0], *entries[2:])} == {entries[0].answer_id}
 
 
-def test_what_was_superseded_is_counted_for_the_batch_in_whose_time_that_was() -> None:
-    """Also when it stood in the log before the batch before."""
+def test_superseded_are_counted_in_the_next_batch() -> None:
+    """Also if its record came before the previous batch."""
     world = SimulatedShard(model_file(batch_size=2, examples_per_user=1, held_out_share=0.0))
     other: dict[str, Any] = {"user_id": "bob"}
     world.decide(thumb("a0"), 0)
@@ -153,12 +153,12 @@ def test_what_was_superseded_is_counted_for_the_batch_in_whose_time_that_was() -
     world.restart()
     world.decide(thumb("b1", **other, input=words("s"), output=words("d")), 4)
     assert world.training_members(1) == ["a2", "b1"]
-    assert [closing.dropped for closing in world.plans] == [{}, {"superseded": 1}]
-    assert [closing.deferred for closing in world.plans] == [{"limits": 1}, {}]
+    assert [plan.dropped for plan in world.plans] == [{}, {"superseded": 1}]
+    assert [plan.deferred for plan in world.plans] == [{"limits": 1}, {}]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("first_fields", "second_fields", "same"),
     [
         ({"response_id": "r"}, {"response_id": "r", "output": "another", "user_id": "bob"}, True),
         ({"response_id": "r"}, {"response_id": "s"}, False),
@@ -172,13 +172,16 @@ def test_what_was_superseded_is_counted_for_the_batch_in_whose_time_that_was() -
         ),
     ],
 )
-def test_which_feedback_is_about_the_same_answer(
-    one: dict[str, Any], other: dict[str, Any], same: bool
+def test_answer_id_links_feedback_on_one_answer(
+    first_fields: dict[str, Any], second_fields: dict[str, Any], same: bool
 ) -> None:
-    first, second = answer_id_of(thumb("e0", **one)), answer_id_of(thumb("e1", **other))
+    first, second = (
+        answer_id_of(thumb("e0", **first_fields)),
+        answer_id_of(thumb("e1", **second_fields)),
+    )
     assert first is not None
     assert (first == second) is same
 
 
-def test_anonymous_feedback_stands_for_itself() -> None:
+def test_anonymous_feedback_has_no_answer_id() -> None:
     assert answer_id_of(thumb("e0", user_id=None)) is None

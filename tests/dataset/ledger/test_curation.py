@@ -22,7 +22,7 @@ NOTHING_HELD_OUT = CurationSettings(held_out_share=0.0)
         ("retracted", 1.0, "dropped", "retracted"),
     ],
 )
-def test_what_an_event_is_good_for(
+def test_decision_by_feedback_type_and_reward(
     feedback_type: str, reward: float, decision: str, reason: str
 ) -> None:
     curated = curate(scored("e", feedback_type, reward), NOTHING_HELD_OUT, frozenset())
@@ -30,7 +30,7 @@ def test_what_an_event_is_good_for(
     assert (curated.example is None) == (decision == "dropped")
 
 
-def test_a_correction_teaches_the_corrected_text_and_rejects_the_original() -> None:
+def test_correction_is_trained_on_and_rejects_the_original() -> None:
     example = curate(
         scored("e", "correction", output="wrong", corrected_output="right"),
         NOTHING_HELD_OUT,
@@ -41,7 +41,7 @@ def test_a_correction_teaches_the_corrected_text_and_rejects_the_original() -> N
 
 
 @pytest.mark.parametrize("output", ["right", " right\n", "", "  "])
-def test_a_correction_that_changes_nothing_or_corrects_nothing_is_no_preference(
+def test_correction_without_a_change_is_no_preference(
     output: str,
 ) -> None:
     example = curate(
@@ -54,7 +54,7 @@ def test_a_correction_that_changes_nothing_or_corrects_nothing_is_no_preference(
 
 
 @pytest.mark.parametrize("feedback_type", ["thumbs_up", "thumbs_down"])
-def test_a_blank_answer_is_dropped(feedback_type: str) -> None:
+def test_blank_answer_is_dropped(feedback_type: str) -> None:
     assert (
         curate(scored("e", feedback_type, output=" \n"), NOTHING_HELD_OUT, frozenset()).reason
         == "empty"
@@ -69,7 +69,7 @@ def test_quality_is_in_the_unit_interval() -> None:
     ]
 
 
-def test_a_prompt_of_the_golden_set_is_never_trained_on() -> None:
+def test_golden_prompts_are_never_trained_on() -> None:
     golden = frozenset({prompt_identity([Message(role="user", content="Where is  my ORDER?")])})
     for feedback_type in ("correction", "thumbs_up", "thumbs_down"):
         assert (
@@ -80,7 +80,7 @@ def test_a_prompt_of_the_golden_set_is_never_trained_on() -> None:
         )
 
 
-def test_the_same_prompt_never_stands_on_both_sides() -> None:
+def test_a_prompt_is_never_on_both_sides() -> None:
     policy = CurationSettings(held_out_share=0.5)
     sides = {}
     for number in range(50):
@@ -97,7 +97,7 @@ def test_the_same_prompt_never_stands_on_both_sides() -> None:
     }
 
 
-def test_about_a_tenth_is_held_out_and_raising_the_share_moves_nobody_back() -> None:
+def test_raising_the_held_out_share_only_adds_prompts() -> None:
     prompts = [identity(number) for number in range(2000)]
     small = {prompt for prompt in prompts if is_held_out(prompt, 0.1)}
     large = {prompt for prompt in prompts if is_held_out(prompt, 0.2)}

@@ -1,4 +1,4 @@
-"""What is too close to the golden set."""
+"""Contamination by the golden set."""
 
 import pytest
 
@@ -30,26 +30,25 @@ def resembles(golden: GoldenSet, text: str) -> bool:
         ),
         (
             f"{words('other', 40)} "
-            f"{' '.join(words('golden', 200).split()[50 : 50 + NGRAM_WORDS - 1])} {words('more', 40)}",
+            f"{' '.join(words('golden', 200).split()[50 : 50 + NGRAM_WORDS - 1])} "
+            f"{words('more', 40)}",
             False,
         ),
         (words("other", 200), False),
         ("", False),
     ],
 )
-def test_near_copies_and_long_quotations_are_too_close(text: str, close: bool) -> None:
+def test_near_copies_and_long_quotations_are_found(text: str, close: bool) -> None:
     assert resembles(GoldenSet([prompt(words("golden", 200))]), text) is close
 
 
-def test_without_a_golden_set_nothing_is() -> None:
+def test_empty_golden_set_matches_nothing() -> None:
     assert not resembles(GoldenSet(), words("anything"))
 
 
 @pytest.mark.parametrize("kind", ["correction", "thumbs_up", "thumbs_down"])
 @pytest.mark.parametrize("held_out_share", [0.0, 0.99])
-def test_what_is_close_to_a_golden_prompt_is_contaminated_on_either_side(
-    kind: str, held_out_share: float
-) -> None:
+def test_golden_contamination_applies_to_both_sides(kind: str, held_out_share: float) -> None:
     world = SimulatedShard(
         model_file(held_out_share=held_out_share), GoldenSet([prompt(words("golden", 30))])
     )

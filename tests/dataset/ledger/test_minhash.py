@@ -11,13 +11,13 @@ def signature_of(text: str) -> Signature:
     return signature_of_words(words_of(text))
 
 
-def test_case_punctuation_and_spacing_do_not_count() -> None:
+def test_case_punctuation_and_spacing_are_ignored() -> None:
     assert signature_of("My order #17 has NOT arrived!") == signature_of(
         "my order 17\nhas not   arrived"
     )
 
 
-def test_a_word_of_two_hundred_is_a_near_duplicate_and_ten_are_not() -> None:
+def test_one_changed_word_in_200_is_a_near_duplicate() -> None:
     text = words("text", 200).split()
     index = MinHashIndex(0.9)
     index.add("text", signature_of(" ".join(text)))
@@ -40,7 +40,7 @@ def test_prompt_and_answer_count_together() -> None:
 
 
 @given(st.lists(st.text("ab ", max_size=8), max_size=3), st.text("ab ", max_size=12))
-def test_both_signatures_are_those_of_their_texts(prompts: list[str], answer: str) -> None:
+def test_both_signatures_equal_those_of_their_texts(prompts: list[str], answer: str) -> None:
     messages = [Message(role="user", content=prompt) for prompt in prompts]
     assert signatures_of(messages, answer) == (
         signature_of(" ".join(prompts)),
@@ -48,7 +48,7 @@ def test_both_signatures_are_those_of_their_texts(prompts: list[str], answer: st
     )
 
 
-def test_what_is_removed_is_found_no_more() -> None:
+def test_removed_signatures_do_not_match() -> None:
     index = MinHashIndex(0.9)
     index.add("a", signature_of(words("a")))
     index.add("a", signature_of(words("b")))
@@ -67,7 +67,7 @@ def test_what_is_removed_is_found_no_more() -> None:
         max_size=30,
     )
 )
-def test_what_is_alike_is_found_under_each_name_until_the_last_is_removed(
+def test_similar_signatures_match_until_all_are_removed(
     steps: list[tuple[str, str, bool]],
 ) -> None:
     text = words("text", 60)
@@ -76,16 +76,16 @@ def test_what_is_alike_is_found_under_each_name_until_the_last_is_removed(
         "nearly": signature_of(f"{text} {words('end', 1)}"),
         "other": signature_of(words("other", 60)),
     }
-    index, there = MinHashIndex(0.9), dict[str, str]()
-    for name, said, added in steps:
+    index, indexed = MinHashIndex(0.9), dict[str, str]()
+    for name, kind, added in steps:
         if added:
-            index.add(name, signatures[said])
-            there[name] = said
+            index.add(name, signatures[kind])
+            indexed[name] = kind
         else:
             index.remove(name)
-            there.pop(name, None)
-    left = set(there.values())
-    assert [index.contains_name(name) for name in "abcd"] == [name in there for name in "abcd"]
+            indexed.pop(name, None)
+    left = set(indexed.values())
+    assert [index.contains_name(name) for name in "abcd"] == [name in indexed for name in "abcd"]
     assert (
         (signatures["same"] in index)
         == (signatures["nearly"] in index)
@@ -98,7 +98,7 @@ def test_short_and_empty_texts_have_signatures() -> None:
     assert signature_of("") != signature_of("one") != signature_of("one two")
 
 
-def test_what_the_application_says_before_every_prompt_does_not_make_prompts_alike() -> None:
+def test_system_messages_do_not_make_prompts_similar() -> None:
     system = Message(role="system", content=words("house rules", 300))
     one, other = (Message(role="user", content=words(name)) for name in ("one", "other"))
     index = MinHashIndex(0.9)

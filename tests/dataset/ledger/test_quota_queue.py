@@ -1,4 +1,4 @@
-"""The queue against what one would do by hand."""
+"""The queue compared with a simple reference implementation."""
 
 from collections import Counter
 from typing import Any
@@ -33,28 +33,33 @@ def entry(
     )
 
 
-def by_hand(
+def reference_selection(
     waiting: list[DatasetEntry], policy: CurationSettings, used: Counter[str]
 ) -> list[DatasetEntry]:
     window = max(1, int(policy.user_share * policy.share_window * policy.batch_size))
     users: Counter[str] = Counter()
     conversations: Counter[str] = Counter()
-    chosen = []
-    for one in sorted(waiting, key=lambda one: (one.reason != "correction", one.source.offset)):
-        user = one.influence or one.feedback_id
+    selected = []
+    for example in sorted(
+        waiting, key=lambda example: (example.reason != "correction", example.source.offset)
+    ):
+        user = example.influence or example.feedback_id
         if users[user] >= min(policy.examples_per_user, window - used[user]):
             continue
-        if one.conversation and conversations[one.conversation] >= policy.examples_per_conversation:
+        if (
+            example.conversation
+            and conversations[example.conversation] >= policy.examples_per_conversation
+        ):
             continue
         users[user] += 1
-        conversations[one.conversation or one.feedback_id] += 1
-        chosen.append(one)
-    return chosen
+        conversations[example.conversation or example.feedback_id] += 1
+        selected.append(example)
+    return selected
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_the_queue_gives_what_the_limits_leave_and_knows_how_much_that_is(
+def test_queue_matches_reference_implementation(
     data: st.DataObject,
 ) -> None:
     limits: dict[str, Any] = {
@@ -68,42 +73,42 @@ def test_the_queue_gives_what_the_limits_leave_and_knows_how_much_that_is(
     queue, waiting, batches = QuotaQueue(policy), list[DatasetEntry](), list[list[DatasetEntry]]()
     for offset in range(data.draw(st.integers(1, 40))):
         if waiting and data.draw(st.integers(0, 5)) == 0:
-            gone = data.draw(st.sampled_from(waiting))
-            waiting.remove(gone)
-            queue.remove(gone)
+            removed = data.draw(st.sampled_from(waiting))
+            waiting.remove(removed)
+            queue.remove(removed)
         else:
             new = entry(offset, data.draw(WHO), data.draw(WHERE), data.draw(st.booleans()))
             waiting.append(new)
             queue.add(new)
         used = Counter(
-            one.influence or one.feedback_id
+            example.influence or example.feedback_id
             for batch in batches[-policy.share_window :]
-            for one in batch
+            for example in batch
         )
-        allowed = by_hand(waiting, policy, used)
+        allowed = reference_selection(waiting, policy, used)
         assert queue.select(1000) == allowed
         assert len(allowed) <= queue.max_selectable <= queue.size == len(waiting)
-        if not any(one.conversation for one in waiting):
+        if not any(example.conversation for example in waiting):
             assert queue.max_selectable == len(allowed)
         if len(allowed) >= policy.batch_size:
             batch = queue.select(policy.batch_size)
             assert batch == allowed[: policy.batch_size]
-            for one in batch:
-                waiting.remove(one)
-                queue.remove(one)
+            for example in batch:
+                waiting.remove(example)
+                queue.remove(example)
             queue.record_batch(batch)
             batches.append(batch)
 
 
-def test_a_user_who_has_had_their_share_of_the_window_waits_until_it_moves_on() -> None:
+def test_window_share_defers_a_user_until_the_window_moves() -> None:
     policy = CurationSettings(batch_size=2, examples_per_user=2, user_share=0.5, share_window=2)
     queue = QuotaQueue(policy)
     anns = [entry(offset, "user:ann", None, False) for offset in range(4)]
-    for one in anns:
-        queue.add(one)
+    for example in anns:
+        queue.add(example)
     assert queue.select(2) == anns[:2]
-    for one in anns[:2]:
-        queue.remove(one)
+    for example in anns[:2]:
+        queue.remove(example)
     queue.record_batch(anns[:2])
     assert (queue.max_selectable, queue.size, queue.select(2)) == (0, 2, [])
     queue.record_batch([entry(10, "user:bob", None, False)])

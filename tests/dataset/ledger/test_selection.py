@@ -1,4 +1,4 @@
-"""Which of a pool is chosen, and why."""
+"""Selection of the most informative examples of a pool."""
 
 from collections import Counter
 
@@ -45,7 +45,7 @@ def chosen(candidates: list[DatasetEntry], count: int) -> list[int]:
     return [one.source.offset for one in select_informative(candidates, count)]
 
 
-def test_corrections_come_before_everything_else() -> None:
+def test_corrections_are_selected_first() -> None:
     pool = [
         entry(at, words(f"t{at}"), correction=at in (3, 5), change=0.01, reward=0.0)
         for at in range(6)
@@ -54,7 +54,7 @@ def test_corrections_come_before_everything_else() -> None:
 
 
 def alike(sizes: dict[str, int]) -> list[str]:
-    """Texts of some kinds: those of one kind share most of their words."""
+    """Texts by kind. Those of one kind share most of their words."""
     return [
         f"{words(kind, 30)} {words(f'{kind}{number}', 10)}"
         for kind, size in sizes.items()
@@ -66,8 +66,10 @@ def shares(candidates: list[DatasetEntry], count: int, kinds_of: list[str]) -> d
     return dict(Counter(kinds_of[offset] for offset in chosen(candidates, count)))
 
 
-def test_of_corrections_each_kind_in_its_share_however_much_of_an_answer_had_to_change() -> None:
-    """Three kinds, 40, 20 and 20 of them. Whatever the changes are, 20 are drawn in these shares."""
+def test_corrections_of_each_kind_keep_their_share() -> None:
+    """Of 40, 20 and 20 examples of three kinds, 20 are selected in these shares, whatever the size
+    of the changes.
+    """
     kinds_of = ["a"] * 40 + ["b"] * 20 + ["c"] * 20
     texts = alike({"a": 40, "b": 20, "c": 20})
     for changes in ({"a": 0.5, "b": 0.5, "c": 0.5}, {"a": 0.01, "b": 0.99, "c": 0.1}):
@@ -75,8 +77,8 @@ def test_of_corrections_each_kind_in_its_share_however_much_of_an_answer_had_to_
         assert shares(pool, 20, kinds_of) == {"a": 10, "b": 5, "c": 5}
 
 
-def test_of_approved_answers_more_of_those_whose_praise_was_mixed() -> None:
-    """Half of the pool each, and (1 - 0) / 2 = 0.5 against 0.1 for what everybody praised."""
+def test_mixed_praise_has_more_weight() -> None:
+    """Half of the pool each, and (1 - 0) / 2 = 0.5 against 0.1 for unanimous praise."""
     kinds_of = ["praised"] * 30 + ["mixed"] * 30
     texts = alike({"praised": 30, "mixed": 30})
     pool = [
@@ -86,8 +88,8 @@ def test_of_approved_answers_more_of_those_whose_praise_was_mixed() -> None:
     assert shares(pool, 12, kinds_of) == {"mixed": 10, "praised": 2}
 
 
-def test_what_is_taken_next_is_unlike_what_was_taken_before() -> None:
-    """Ten kinds of two each: one of each comes before a second of any."""
+def test_next_selected_differs_from_earlier_ones() -> None:
+    """Of ten kinds with two examples each, one of each kind is selected."""
     texts = alike({str(kind): 2 for kind in range(10)})
     pool = [entry(at, text) for at, text in enumerate(texts)]
     assert shares(pool, 10, [str(at // 2) for at in range(20)]) == {
@@ -97,7 +99,7 @@ def test_what_is_taken_next_is_unlike_what_was_taken_before() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.1, 1)), min_size=1, max_size=12))
-def test_the_mean_similarity_is_that_of_all_pairs(drawn: list[tuple[int, float]]) -> None:
+def test_mean_similarity_equals_pairwise_average(drawn: list[tuple[int, float]]) -> None:
     signatures = np.stack(
         [
             minhash_values(signature_of(words_of(f"{words('x', 9)} {words(str(kind), 9)}")))
@@ -118,7 +120,7 @@ def test_the_mean_similarity_is_that_of_all_pairs(drawn: list[tuple[int, float]]
     st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.floats(0, 1)), min_size=2, max_size=30),
     st.data(),
 )
-def test_as_many_as_asked_for_each_once_in_the_order_given(
+def test_selection_has_the_requested_size_and_order(
     drawn: list[tuple[int, bool, float]], data: st.DataObject
 ) -> None:
     pool = [

@@ -20,7 +20,7 @@ def inside(markdown: str) -> list[Token]:
 
 
 @given(TEXT, TEXT)
-def test_cells_of_a_table_hold_what_was_put_in_in_one_line(first: str, second: str) -> None:
+def test_table_cells_hold_the_text_in_one_line(first: str, second: str) -> None:
     tokens = inside(table(("a", "b"), [(code(f"x{first}"), code(f"y{second}"))]))
     assert [token.type for token in tokens] == ["text", "text", "code_inline", "code_inline"]
     assert [token.content for token in tokens[2:]] == [
@@ -30,26 +30,26 @@ def test_cells_of_a_table_hold_what_was_put_in_in_one_line(first: str, second: s
 
 
 @given(TEXT)
-def test_a_block_holds_what_was_put_in(text: str) -> None:
+def test_block_holds_the_text(text: str) -> None:
     (token,) = READER.parse(block(text))
     assert (token.type, token.info) == ("fence", "text")
     assert token.content == text.replace("\t", "    ") + "\n"
 
 
-def test_lines_of_a_block_stay() -> None:
+def test_block_keeps_lines() -> None:
     (token,) = READER.parse(block("# a\n```\n| b |\n\n<script>"))
     assert token.content == "# a\n```\n| b |\n\n<script>\n"
 
 
-def test_what_would_steer_a_terminal_or_turn_a_line_is_shown() -> None:
+def test_control_characters_are_made_visible() -> None:
     assert code("a\x1b[2Jb\u202ec") == "`a\\x1b[2Jb\\u202ec`"
     assert "\\x1b" in block("\x1b]0;title\x07")
 
 
-def test_blank_text_is_no_code() -> None:
+def test_blank_text_gives_no_code_span() -> None:
     assert code(" \n") == ""
 
 
-def test_long_text_says_how_much_is_missing() -> None:
+def test_truncated_text_shows_the_missing_length() -> None:
     assert truncate("a" * 1300, 3) == "aaa … (1,297 more characters)"
     assert truncate("abc", 3) == "abc"

@@ -39,7 +39,7 @@ BATCH = batch_plan(
 )
 
 
-def test_who_contributed_and_what_they_said() -> None:
+def test_composition_counts_contributors_and_feedback() -> None:
     made = report_of(BATCH, FILE, 0).made_of
     assert made["training"].sources == {"": 1, "/app": 1, "/shop": 2}
     assert made["training"].model_versions == {"": 1, "v1": 2, "v2": 1}
@@ -54,7 +54,7 @@ def test_who_contributed_and_what_they_said() -> None:
     }
 
 
-def test_how_far_examples_repeat_each_other() -> None:
+def test_composition_counts_distinct_prompts_and_answers() -> None:
     again = member("7", 16, messages=(Message(role="user", content="Where IS my\norder?"),))
     alike = member("8", 17, messages=(Message(role="user", content="where is my order?"),))
     made = report_of(batch_plan(again, alike), FILE, 0).made_of["training"]
@@ -62,7 +62,7 @@ def test_how_far_examples_repeat_each_other() -> None:
     assert report_of(BATCH, FILE, 0).made_of["training"].answers == 3
 
 
-def test_rewards_and_quality() -> None:
+def test_rewards_and_quality_are_summarised() -> None:
     report = report_of(BATCH, FILE, 0)
     reward, quality = report.made_of["training"].reward, report.made_of["training"].quality
     assert reward is not None
@@ -72,7 +72,7 @@ def test_rewards_and_quality() -> None:
     assert [found.examples for found in report.rewards] == [2, 0, 1, 0, 0, 0, 1, 2]
 
 
-def test_what_was_decided_and_why() -> None:
+def test_decisions_and_reasons_are_counted() -> None:
     report = report_of(BATCH, FILE, 0)
     assert report.reasons == {
         "held_out": {"held_out": 1},
@@ -85,7 +85,7 @@ def test_what_was_decided_and_why() -> None:
     assert report.policy.reward["validation"] == 1.0
 
 
-def test_no_user_is_named() -> None:
+def test_report_names_no_user() -> None:
     report = report_of(BATCH, FILE, 0)
     assert "@home" not in canonical_json(report.model_dump(mode="json")).decode() + render_page(
         report
@@ -93,7 +93,7 @@ def test_no_user_is_named() -> None:
     assert len(report.samples) == 5
 
 
-def test_samples_are_drawn_by_their_ids_whatever_their_order() -> None:
+def test_samples_are_drawn_by_id_in_any_order() -> None:
     members = [member(f"m{number}", number) for number in range(20)]
     drawn = report_of(batch_plan(*members), FILE, 0).samples
     assert [sample.kind for sample in drawn] == ["training"] * 3
@@ -101,7 +101,7 @@ def test_samples_are_drawn_by_their_ids_whatever_their_order() -> None:
     assert drawn != report_of(batch_plan(*members, number=1), FILE, 0).samples
 
 
-def test_a_correction_is_shown_with_the_answer_that_it_rejects() -> None:
+def test_sampled_correction_has_its_rejected_answer() -> None:
     (sample,) = report_of(
         batch_plan(member("c", 0, reason="correction", rejected="no")), FILE, 0
     ).samples
@@ -109,7 +109,7 @@ def test_a_correction_is_shown_with_the_answer_that_it_rejects() -> None:
 
 
 @given(st.lists(st.floats(-1, 1)))
-def test_every_reward_is_in_one_bin(rewards: list[float]) -> None:
+def test_every_reward_is_in_exactly_one_bin(rewards: list[float]) -> None:
     bins = histogram(rewards)
     assert sum(found.examples for found in bins) == len(rewards)
     assert (bins[0].first, bins[-1].last) == (-1, 1)
@@ -120,7 +120,7 @@ def test_every_reward_is_in_one_bin(rewards: list[float]) -> None:
 
 
 @given(st.permutations(["near_duplicate", "retracted", "withdrawn", "late"]))
-def test_the_order_in_which_reasons_were_counted_does_not_matter(reasons: list[str]) -> None:
+def test_snapshot_does_not_depend_on_the_order_of_reasons(reasons: list[str]) -> None:
     counts = {reason: len(reason) for reason in reasons}
     stores = MemoryStore(), MemoryStore()
     for store, dropped in zip(stores, (counts, dict(sorted(counts.items()))), strict=True):
@@ -129,7 +129,7 @@ def test_the_order_in_which_reasons_were_counted_does_not_matter(reasons: list[s
 
 
 @pytest.mark.parametrize("held_back", [{}, {"limits": 4}])
-def test_what_is_held_back_is_counted_apart(held_back: dict[str, int]) -> None:
+def test_deferred_events_are_counted_separately(held_back: dict[str, int]) -> None:
     report = report_of(batch_plan(*BATCH.members, held_back=held_back), FILE, 0)
     assert report.held_back == held_back
     assert ("4 events deferred to a later batch" in render_page(report)) is bool(held_back)

@@ -28,11 +28,11 @@ def headings(page: str) -> list[str]:
     ]
 
 
-def test_the_page_of_a_fixed_report() -> None:
+def test_page_equals_golden_file() -> None:
     assert render_page(REPORT) == (GOLDEN / "page.md").read_text(encoding="utf-8")
 
 
-def test_the_page_says_when_in_utc() -> None:
+def test_page_shows_times_in_utc() -> None:
     elsewhere = REPORT.model_copy(
         update={"closed_at": REPORT.closed_at.astimezone(timezone(timedelta(hours=5)))}
     )
@@ -43,9 +43,7 @@ def test_the_page_says_when_in_utc() -> None:
     st.permutations(sorted(REPORT.dropped)),
     st.permutations(sorted(REPORT.made_of["training"].sources)),
 )
-def test_the_order_in_which_things_are_counted_does_not_matter(
-    reasons: list[str], sources: list[str]
-) -> None:
+def test_page_does_not_depend_on_mapping_order(reasons: list[str], sources: list[str]) -> None:
     training = REPORT.made_of["training"]
     training = training.model_copy(
         update={"sources": {name: training.sources[name] for name in sources}}
@@ -60,14 +58,14 @@ def test_the_order_in_which_things_are_counted_does_not_matter(
 
 
 @given(TEXT, TEXT, TEXT)
-def test_no_text_changes_what_the_page_is_made_of(prompt: str, answer: str, version: str) -> None:
+def test_user_text_cannot_change_the_page_structure(prompt: str, answer: str, version: str) -> None:
     asked = (Message(role="user", content=prompt),)
     example = member(f"{answer}|{prompt}", 0, messages=asked, answer=answer, model_version=version)
     page = render_page(report_of(batch_plan(example), FILE, 0))
     assert headings(page)[1:] == headings(render_page(REPORT))[1:]
 
 
-def test_many_sources_are_summed_up() -> None:
+def test_rare_sources_are_summed_up() -> None:
     members = [member(f"/app-{number:02}|{number}", number) for number in range(30)]
     page = render_page(report_of(batch_plan(*members), FILE, 0))
     assert "| 10 others | 10 | 0 | 0 | 33% |" in page

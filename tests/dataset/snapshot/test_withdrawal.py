@@ -1,6 +1,4 @@
-"""A user's feedback is taken out of what is known and waits, and found in the snapshots; others'
-stays as it is.
-"""
+"""Withdrawal of a user's feedback from entries, limits, indexes and snapshots."""
 
 from datetime import timedelta
 from typing import Any
@@ -39,14 +37,14 @@ def world(**policy: Any) -> SimulatedShard:
     return SimulatedShard(model_file(**({"batch_size": 2, "held_out_share": 0.0} | policy)))
 
 
-def fed(it: SimulatedShard, *events: tuple[str, str, dict[str, Any]]) -> SimulatedShard:
+def fed(shard: SimulatedShard, *events: tuple[str, str, dict[str, Any]]) -> SimulatedShard:
     """With events (id, kind, fields) behind what is there."""
     for event_id, kind, fields in events:
-        it.decide(
+        shard.decide(
             scored(event_id, kind, -1.0 if kind == "thumbs_down" else 1.0, **fields),
-            len(it.entries),
+            len(shard.entries),
         )
-    return it
+    return shard
 
 
 def waiting_of(update: ShardUpdate) -> int:
@@ -55,34 +53,32 @@ def waiting_of(update: ShardUpdate) -> int:
     return update.withdrawal.waiting
 
 
-def entry_of(it: SimulatedShard, feedback_id: str) -> DatasetEntry:
-    return it.entries[f"support#0|{feedback_id}"]
+def entry_of(shard: SimulatedShard, feedback_id: str) -> DatasetEntry:
+    return shard.entries[f"support#0|{feedback_id}"]
 
 
-def forget(it: SimulatedShard, user: str = "ann", restart: bool = False) -> None:
-    it.withdraw(withdrawal(f"w{len(it.entries)}", user), len(it.entries))
+def withdraw_user(shard: SimulatedShard, user: str = "ann", restart: bool = False) -> None:
+    shard.withdraw(withdrawal(f"w{len(shard.entries)}", user), len(shard.entries))
     if restart:
-        it.restart()
+        shard.restart()
 
 
-def test_what_waits_of_a_user_is_dropped_without_a_trace_of_what_was_said_and_others_is_not() -> (
-    None
-):
-    it = fed(
+def test_waiting_entries_of_the_user_are_erased() -> None:
+    shard = fed(
         world(batch_size=10),
         ("a0", "correction", ANN | {"conversation_id": "c"}),
         ("b1", "thumbs_up", BOB),
         ("a2", "thumbs_down", ANN),
         ("a3", "retracted", ANN),
     )
-    withdrawn = it.withdraw(withdrawal("w", "ann"), 4)
+    withdrawn = shard.withdraw(withdrawal("w", "ann"), 4)
     assert (withdrawn.event_status, waiting_of(withdrawn)) == ("new", 2)
     for name, reason, revoked in (
         ("a0", "withdrawn", 4),
         ("a2", "withdrawn", 4),
         ("a3", "retracted", None),
     ):
-        entry = entry_of(it, name)
+        entry = entry_of(shard, name)
         assert (entry.decision, entry.reason, entry.revoked) == ("dropped", reason, revoked)
         assert (entry.influence, entry.conversation, entry.word, entry.parts) == (
             None,
@@ -91,51 +87,51 @@ def test_what_waits_of_a_user_is_dropped_without_a_trace_of_what_was_said_and_ot
             (),
         )
         assert (entry.example, entry.text, entry.prompt) == (None, None, None)
-    assert entry_of(it, "b1").is_waiting
-    assert it.pending == 1
-    own = entry_of(it, "w")
+    assert entry_of(shard, "b1").is_waiting
+    assert shard.pending == 1
+    own = entry_of(shard, "w")
     assert (own.decision, own.withdraws, own.is_waiting) == (
         "withdrawal",
         user_digest("ann"),
         False,
     )
-    assert not any("ann" in entry.model_dump_json() for entry in it.entries.values())
+    assert not any("ann" in entry.model_dump_json() for entry in shard.entries.values())
 
 
-def test_what_was_withdrawn_is_counted_for_the_batch_in_whose_time_that_was() -> None:
-    it = fed(world(), ("a0", "thumbs_up", ANN))
-    forget(it, restart=True)
-    fed(it, ("b0", "thumbs_up", BOB), ("b1", "thumbs_up", BOB))
-    assert [closing.dropped for closing in it.plans] == [{"withdrawn": 1}]
+def test_withdrawn_are_counted_in_the_next_batch() -> None:
+    shard = fed(world(), ("a0", "thumbs_up", ANN))
+    withdraw_user(shard, restart=True)
+    fed(shard, ("b0", "thumbs_up", BOB), ("b1", "thumbs_up", BOB))
+    assert [plan.dropped for plan in shard.plans] == [{"withdrawn": 1}]
 
 
-def test_the_same_request_again_does_nothing_and_another_takes_what_came_since() -> None:
-    it = fed(world(batch_size=10), ("a0", "thumbs_up", ANN))
-    it.withdraw(withdrawal("w", "ann"), 1)
-    fed(it, ("a1", "thumbs_up", ANN))
-    assert it.withdraw(withdrawal("w", "ann"), 1).event_status == "replay"
-    assert it.withdraw(withdrawal("w", "ann"), 3).event_status == "duplicate"
-    assert entry_of(it, "a1").is_waiting
-    assert waiting_of(it.withdraw(withdrawal("again", "ann"), 4)) == 1
+def test_repeated_request_does_nothing_a_new_one_withdraws_again() -> None:
+    shard = fed(world(batch_size=10), ("a0", "thumbs_up", ANN))
+    shard.withdraw(withdrawal("w", "ann"), 1)
+    fed(shard, ("a1", "thumbs_up", ANN))
+    assert shard.withdraw(withdrawal("w", "ann"), 1).event_status == "replay"
+    assert shard.withdraw(withdrawal("w", "ann"), 3).event_status == "duplicate"
+    assert entry_of(shard, "a1").is_waiting
+    assert waiting_of(shard.withdraw(withdrawal("again", "ann"), 4)) == 1
 
 
-def test_a_request_that_a_crash_cut_off_is_finished_with_the_same_count() -> None:
-    it = fed(world(batch_size=10), ("a0", "thumbs_up", ANN), ("a1", "thumbs_up", ANN))
-    before = dict(it.entries)
-    whole = it.withdraw(withdrawal("w", "ann"), 2)
-    after = dict(it.entries)
+def test_interrupted_request_finishes_with_the_same_count() -> None:
+    shard = fed(world(batch_size=10), ("a0", "thumbs_up", ANN), ("a1", "thumbs_up", ANN))
+    before = dict(shard.entries)
+    whole = shard.withdraw(withdrawal("w", "ann"), 2)
+    after = dict(shard.entries)
     for written in range(len(whole.writes)):
-        it.entries = before | {
+        shard.entries = before | {
             write.key: DatasetEntry.model_validate_json(write.value)
             for write in whole.writes[:written]
         }
-        it.restart()
-        assert waiting_of(it.withdraw(withdrawal("w", "ann"), 2)) == 2
-        assert it.entries == after
+        shard.restart()
+        assert waiting_of(shard.withdraw(withdrawal("w", "ann"), 2)) == 2
+        assert shard.entries == after
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_from_then_on_the_user_is_a_stranger_to_every_limit(restart: bool) -> None:
+def test_limits_treat_the_user_as_new_after_withdrawal(restart: bool) -> None:
     limits: dict[str, Any] = {
         "examples_per_user": 1,
         "user_share": 0.5,
@@ -143,54 +139,54 @@ def test_from_then_on_the_user_is_a_stranger_to_every_limit(restart: bool) -> No
         "new_user_hours": 1.0,
         "batch_size": 2,
     }
-    it = world(**limits)
+    shard = world(**limits)
     later = START + timedelta(hours=2)
     for offset, user in enumerate((ANN, BOB)):
-        it.decide(scored(f"e{offset}", **user), offset, START)
-    it.decide(scored("e2", user_id="cleo"), 2, later)
-    assert it.training_members(0) == ["e0", "e1"]
-    it.withdraw(withdrawal("w", "ann"), 3, later)
+        shard.decide(scored(f"e{offset}", **user), offset, START)
+    shard.decide(scored("e2", user_id="cleo"), 2, later)
+    assert shard.training_members(0) == ["e0", "e1"]
+    shard.withdraw(withdrawal("w", "ann"), 3, later)
     if restart:
-        it.restart()
-    entry = it.decide(scored("a4", **ANN), 4, later).entry
+        shard.restart()
+    entry = shard.decide(scored("a4", **ANN), 4, later).entry
     assert entry is not None
     assert entry.since == later, "as one who was never seen"
-    it.decide(scored("b5", **BOB), 5, later + timedelta(hours=3))
-    assert it.training_members(1) == ["e2", "a4"], (
+    shard.decide(scored("b5", **BOB), 5, later + timedelta(hours=3))
+    assert shard.training_members(1) == ["e2", "a4"], (
         "bob has had his share of the window, ann's counts no more"
     )
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_nothing_is_compared_any_more_with_what_the_user_said(restart: bool) -> None:
+def test_withdrawn_examples_are_not_compared(restart: bool) -> None:
     same: dict[str, Any] = {"input": words("p"), "output": words("a")}
-    it = fed(
+    shard = fed(
         world(),
         ("a0", "thumbs_up", ANN | same),
         ("b1", "thumbs_up", BOB),
         ("b2", "thumbs_up", BOB | same),
     )
-    assert entry_of(it, "a0").batch is not None
-    assert entry_of(it, "b2").reason == "near_duplicate"
-    forget(it, restart=restart)
-    fed(it, ("c3", "thumbs_up", {"user_id": "cleo"} | same))
-    assert entry_of(it, "c3").is_waiting
-    assert entry_of(it, "a0").batch is not None, "what was trained on is still said to be"
+    assert entry_of(shard, "a0").batch is not None
+    assert entry_of(shard, "b2").reason == "near_duplicate"
+    withdraw_user(shard, restart=restart)
+    fed(shard, ("c3", "thumbs_up", {"user_id": "cleo"} | same))
+    assert entry_of(shard, "c3").is_waiting
+    assert entry_of(shard, "a0").batch is not None, "the batch still contains the example"
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_what_says_nothing_any_more_is_deleted_once_it_is_old(restart: bool) -> None:
-    it = fed(world(deduplicate_days=7), ("a0", "thumbs_up", ANN), ("b1", "thumbs_up", BOB))
+def test_erased_entries_expire(restart: bool) -> None:
+    shard = fed(world(deduplicate_days=7), ("a0", "thumbs_up", ANN), ("b1", "thumbs_up", BOB))
     later = START + timedelta(days=8)
-    it.decide(scored("b2", **BOB), 2, later)
-    assert "support#0|a0" in it.entries, "needed while similar examples are to be found"
-    it.withdraw(withdrawal("w", "ann"), 3, later)
+    shard.decide(scored("b2", **BOB), 2, later)
+    assert "support#0|a0" in shard.entries, "needed while similar examples are to be marked"
+    shard.withdraw(withdrawal("w", "ann"), 3, later)
     if restart:
-        it.restart()
-    assert it.decide(scored("b4", **BOB), 4, later).expired == ("support#0|a0",)
+        shard.restart()
+    assert shard.decide(scored("b4", **BOB), 4, later).expired == ("support#0|a0",)
 
 
-def test_a_check_of_an_answer_that_a_user_spoke_of_goes_with_what_they_said() -> None:
+def test_validation_is_withdrawn_with_the_users_rating() -> None:
     thumb, check = (
         (RewardPart(name=name, value=1.0, weight=1.0),) for name in ("action", "validation")
     )
@@ -200,19 +196,19 @@ def test_a_check_of_an_answer_that_a_user_spoke_of_goes_with_what_they_said() ->
         "response_id": "r",
         "parts": check,
     }
-    it = fed(
+    shard = fed(
         world(batch_size=10),
         ("a0", "thumbs_up", ANN | about | {"parts": thumb}),
         ("check", "validation", about),
     )
-    entry = entry_of(it, "check")
+    entry = entry_of(shard, "check")
     assert entry.is_waiting
     assert entry.example is not None
     assert (entry.influence, entry.example.user_id, entry.word) == ("user:ann", "ann", "thumbs_up")
-    forget(it)
-    assert entry_of(it, "check").reason == "withdrawn"
-    fed(it, ("later", "validation", about))
-    entry = entry_of(it, "later")
+    withdraw_user(shard)
+    assert entry_of(shard, "check").reason == "withdrawn"
+    fed(shard, ("later", "validation", about))
+    entry = entry_of(shard, "later")
     assert (entry.is_waiting, entry.word, entry.influence, entry.parts) == (True, None, None, check)
 
 
@@ -221,7 +217,7 @@ def test_a_check_of_an_answer_that_a_user_spoke_of_goes_with_what_they_said() ->
 
 def snapshots(store: MemoryStore, *batches: dict[str, dict[str, Any]]) -> list[Artefact]:
     """The manifests of batches, oldest first, each of events (id → fields)."""
-    it = world(batch_size=2, examples_per_user=10, user_share=1.0)
+    shard = world(batch_size=2, examples_per_user=10, user_share=1.0)
     manifests: list[Artefact] = []
     offset, plan = 0, None
     for events in batches:
@@ -231,11 +227,11 @@ def snapshots(store: MemoryStore, *batches: dict[str, dict[str, Any]]) -> list[A
                 event_id, kind, -1.0 if kind == "thumbs_down" else 1.0, user_id=fields["user"]
             )
             source = Position(topic=FEEDBACK_SCORED, partition=0, offset=offset)
-            plan = it.ledger.decide(event, source, START).batch
+            plan = shard.ledger.decide(event, source, START).batch
             offset += 1
         assert plan is not None
-        manifests.append(write_snapshot(store, plan, it.file, 0))
-        it.ledger.close_batch(plan, manifests[-1])
+        manifests.append(write_snapshot(store, plan, shard.file, 0))
+        shard.ledger.close_batch(plan, manifests[-1])
     return manifests
 
 
@@ -252,31 +248,29 @@ def history(store: MemoryStore) -> list[Artefact]:
     )
 
 
-def test_a_user_s_examples_of_every_kind_are_found_and_marked_once_beside_manifests_that_stay_as_they_are() -> (
-    None
-):
+def test_examples_of_every_kind_are_marked_once() -> None:
     store = MemoryStore()
     first, second, third = history(store)
     before = dict(store.objects)
     steps: list[None] = []
-    found = mark_examples(store, third, "ann", lambda: steps.append(None))
-    assert [(batch.number, batch.feedback_ids) for batch in found.batches] == [
+    marked = mark_examples(store, third, "ann", lambda: steps.append(None))
+    assert [(batch.number, batch.feedback_ids) for batch in marked.batches] == [
         (2, ("a5",)),
         (0, ("a1", "d0")),
     ]
-    assert [batch.batch_id for batch in found.batches] == [
+    assert [batch.batch_id for batch in marked.batches] == [
         read_manifest(store, artefact).batch_id for artefact in (third, first)
     ]
-    assert (found.unread, len(steps)) == ((), 3)
+    assert (marked.unread, len(steps)) == ((), 3)
     assert {key: store.objects[key] for key in before} == before
     assert store.objects.keys() - before.keys() == {mark_key(first), mark_key(third)}
     mark = read_mark(store, first)
     assert mark is not None
     assert mark.feedback_ids == ("a1", "d0")
     assert read_mark(store, second) is None
-    marked = dict(store.objects)
-    assert mark_examples(store, third, "ann", lambda: None) == found
-    assert store.objects == marked
+    objects = dict(store.objects)
+    assert mark_examples(store, third, "ann", lambda: None) == marked
+    assert store.objects == objects
     assert (
         mark_examples(store, third, "nobody", lambda: None)
         == mark_examples(store, None, "ann", lambda: None)
@@ -284,7 +278,7 @@ def test_a_user_s_examples_of_every_kind_are_found_and_marked_once_beside_manife
     )
 
 
-def test_a_mark_adds_up_over_users_and_one_that_was_altered_is_made_anew() -> None:
+def test_marks_accumulate_and_altered_ones_are_rewritten() -> None:
     store = MemoryStore()
     manifest = history(store)[0]
     mark_examples(store, manifest, "ann", lambda: None)
@@ -299,26 +293,26 @@ def test_a_mark_adds_up_over_users_and_one_that_was_altered_is_made_anew() -> No
     assert read_mark(store, manifest) == mark.model_copy(update={"feedback_ids": ("a1",)})
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_searched() -> None:
+def test_unreadable_objects_are_reported_and_the_rest_searched() -> None:
     store = MemoryStore()
     first, second, third = history(store)
     training = next(
         file.artefact.uri for file in read_manifest(store, first).files if file.kind == "training"
     )
     store.objects[training] += b" "
-    found = mark_examples(store, third, "ann", lambda: None)
-    assert found.unread == (training,)
-    assert [batch.feedback_ids for batch in found.batches] == [("a5",), ("d0",)]
+    marked = mark_examples(store, third, "ann", lambda: None)
+    assert marked.unread == (training,)
+    assert [batch.feedback_ids for batch in marked.batches] == [("a5",), ("d0",)]
     store.objects[second.uri] += b" "
-    found = mark_examples(store, third, "ann", lambda: None)
-    assert (found.unread, len(found.batches)) == ((second.uri,), 1)
+    marked = mark_examples(store, third, "ann", lambda: None)
+    assert (marked.unread, len(marked.batches)) == ((second.uri,), 1)
     del store.objects[second.uri]
     assert mark_examples(store, third, "ann", lambda: None).unread == (), (
         "a history that was deleted ends there"
     )
 
 
-def test_a_long_answer_is_said_in_parts_that_together_say_it_all_and_each_time_the_same() -> None:
+def test_large_withdrawals_are_split_deterministically() -> None:
     sizes = (3, MAX_IDS_PER_EVENT - 3, 1, 2 * MAX_IDS_PER_EVENT + 7, 4)
     batches = tuple(
         WithdrawnBatch(
@@ -338,11 +332,11 @@ def test_a_long_answer_is_said_in_parts_that_together_say_it_all_and_each_time_t
         sum(len(batch.feedback_ids) for batch in event.batches) <= MAX_IDS_PER_EVENT
         for event in events
     )
-    said = [name for event in events for batch in event.batches for name in batch.feedback_ids]
-    assert said == [name for batch in batches for name in batch.feedback_ids]
+    names = [name for event in events for batch in event.batches for name in batch.feedback_ids]
+    assert names == [name for batch in batches for name in batch.feedback_ids]
 
 
-def test_an_answer_names_no_user_and_is_given_when_there_is_nothing_to_withdraw() -> None:
+def test_empty_withdrawal_is_announced_without_user_id() -> None:
     (event,) = withdrawal_events(withdrawal("w", "ann", reason="asked"), 0, MarkedExamples((), ()))
     assert (event.waiting, event.batches, event.part, event.parts, event.reason) == (
         0,

@@ -1,6 +1,4 @@
-"""What a batch is in the object store; and what it was before there were reports, which still
-reads.
-"""
+"""Objects of a batch in the object store. Batches from before reports remain readable."""
 
 from pathlib import Path
 
@@ -29,7 +27,7 @@ class _Recording(MemoryStore):
         return super().put(key, data)
 
 
-def test_the_manifest_is_written_last_and_names_everything_else() -> None:
+def test_manifest_is_written_last_and_names_all_objects() -> None:
     store = _Recording()
     artefact = write_snapshot(
         store, batch_plan(member("a", 0), member("b", 1, "held_out")), FILE, 0
@@ -44,7 +42,7 @@ def test_the_manifest_is_written_last_and_names_everything_else() -> None:
     }
 
 
-def test_a_member_is_named_with_its_place_in_the_log() -> None:
+def test_manifest_has_the_log_position_of_each_member() -> None:
     store = MemoryStore()
     manifest = read_manifest(
         store,
@@ -63,7 +61,7 @@ def test_a_member_is_named_with_its_place_in_the_log() -> None:
     ]
 
 
-def test_the_manifest_and_the_report_say_the_same() -> None:
+def test_manifest_and_report_agree() -> None:
     store = MemoryStore()
     manifest = read_manifest(store, write_chain(store, 1)[0])
     assert manifest.report is not None
@@ -88,18 +86,18 @@ def test_the_manifest_and_the_report_say_the_same() -> None:
     }
 
 
-def test_the_policy_reads_as_it_was_when_settings_are_others() -> None:
+def test_policy_with_unknown_settings_is_readable() -> None:
     store = MemoryStore()
     manifest = read_manifest(store, write_chain(store, 1)[0])
     assert manifest.policy is not None
     elsewhere = manifest.policy.model_copy(
         update={"curation": {"a_setting_of_another_time": [1, "x", None]}}
     )
-    said = manifest.model_copy(update={"policy": elsewhere})
-    assert BatchManifest.model_validate_json(said.model_dump_json()) == said
+    changed = manifest.model_copy(update={"policy": elsewhere})
+    assert BatchManifest.model_validate_json(changed.model_dump_json()) == changed
 
 
-def test_manifests_from_before_reports_still_read() -> None:
+def test_manifests_from_before_reports_are_readable() -> None:
     store = FsspecStore(str(BEFORE_REPORTS))
     manifests = {}
     for path in BEFORE_REPORTS.rglob("*.json"):
@@ -123,7 +121,7 @@ def test_manifests_from_before_reports_still_read() -> None:
         assert manifest.batch_id == batch_identity("support", 0, number)
 
 
-def test_a_batch_is_named_by_its_place() -> None:
+def test_batch_id_is_a_function_of_model_shard_and_number() -> None:
     world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     world.ledger.decide(scored("a"), member("a", 0).source, member("a", 0).logged_at)
     second = member("b", 1)
