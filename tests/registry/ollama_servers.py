@@ -71,9 +71,7 @@ class RealOllama:
 
 @dataclass
 class FakeOllama:
-    """Ollama's interface over dictionaries. `says` has what a file answers to a prompt, by the
-    digest of the file.
-    """
+    """Fake of Ollama's API in memory. `says` maps the digest of a file to its answers by prompt."""
 
     url: str = ""
     blobs: dict[str, int] = field(default_factory=dict)

@@ -38,8 +38,8 @@ class Reference:
 
 
 def make_reference(base: Path, rslora: bool = False) -> Reference:
-    """A LoRA on all projections with random A and B, small enough that the model still speaks and
-    large enough that it speaks otherwise.
+    """Create a LoRA on all projections with random A and B: small enough for meaningful text, large
+    enough to change the answers.
     """
     torch.manual_seed(7)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -97,11 +97,10 @@ def _probe(model: PeftModel, tokenizer: Any, prompt: str, tokens: int = 24) -> P
 
 
 def logprobs_of_gguf(gguf: Path, base: Path) -> Sequence[float]:
-    """Log-probabilities of `TEXT` by transformers, with the weights of a GGUF file in the place of
-    the base's.
+    """Return the log-probabilities of `TEXT` by transformers with the weights of a GGUF file.
 
-    The file's rows of q and k are put back in the order of transformers, by the rule of its own
-    converter, so that a merge which permutes otherwise shows.
+    The rows of q and k are put back in the order of transformers, by the rule of its converter, so
+    a merge that permutes them differently shows.
     """
     import numpy as np
     from gguf import GGUFReader

@@ -1,4 +1,4 @@
-"""Events as the trainer sends them, and a database with one declared model."""
+"""Sample events of the trainer, and a database with one declared model."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime

@@ -1,8 +1,8 @@
-"""Tiny models of two families, each in both forms: a folder for transformers, and a GGUF file as
-llama.cpp's own converter lays it out.
+"""Tiny models of two families, each as a transformers folder and as a GGUF file in the layout of
+llama.cpp's converter.
 
-Their weights are random, held in Q8_0 in the file and at the same values in the folder; a token is
-a character.
+Weights are random, in Q8_0 in the file and with the same values in the folder. A token is one
+character.
 """
 
 from dataclasses import dataclass
@@ -47,14 +47,14 @@ _OUTSIDE = {
 
 
 @dataclass(frozen=True)
-class Twin:
+class ModelPair:
     """A model and its GGUF file, which must give the same answers."""
 
     model: Any
     file: Path
 
 
-def make(family: str, folder: Path) -> Twin:
+def make(family: str, folder: Path) -> ModelPair:
     """Create a model whose attention depends on positions, so permuted rows of q and k show."""
     torch.manual_seed(3)
     kind, config = (
@@ -88,13 +88,12 @@ def make(family: str, folder: Path) -> Twin:
             weight.copy_(torch.from_numpy(dequantize(raw, GGMLQuantizationType.Q8_0).copy()))
     file = folder / "model.gguf"
     write(family, {name: weight.numpy() for name, weight in state.items()}, file)
-    return Twin(model, file)
+    return ModelPair(model, file)
 
 
 def write(family: str, state: dict[str, Array], file: Path) -> None:
-    """A file of weights by the names that transformers gives them, for a model of as many layers,
-    heads and hidden units as these have; the vocabulary that stands in it is theirs, whatever the
-    model's own is.
+    """Write a GGUF file from weights with their transformers names. The model must have the layers,
+    heads and hidden units of these families; the file has their vocabulary in any case.
     """
     writer = gguf.GGUFWriter(file, family)
     writer.add_context_length(_CONTEXT)
@@ -130,8 +129,8 @@ def write(family: str, state: dict[str, Array], file: Path) -> None:
 
 
 def _tensor(family: str, name: str, weight: Array) -> tuple[str, Array]:
-    """A tensor's name in the file, and its rows in the file's order: by the rule of llama.cpp's
-    converter, written out anew here.
+    """Return a tensor's name and row order in the file, by an independent implementation of
+    llama.cpp's converter.
     """
     if name in _OUTSIDE:
         return _OUTSIDE[name], weight
@@ -141,9 +140,9 @@ def _tensor(family: str, name: str, weight: Array) -> tuple[str, Array]:
     if family == "llama" and heads is not None:
         half = weight.shape[0] // heads // 2
         order = [
-            head * 2 * half + place + side * half
+            head * 2 * half + index + side * half
             for head in range(heads)
-            for place in range(half)
+            for index in range(half)
             for side in (0, 1)
         ]
         weight = weight[order]
@@ -151,8 +150,8 @@ def _tensor(family: str, name: str, weight: Array) -> tuple[str, Array]:
 
 
 def _letters() -> list[str]:
-    """GPT-2's letters for the characters of ASCII: those that can be seen stand for themselves, the
-    others for what comes after 255.
+    """Return GPT-2's byte letters for ASCII: printable characters as themselves, the others as
+    code points above 255.
     """
     hidden = iter(range(256, 512))
     return [chr(code if 33 <= code < 127 else next(hidden)) for code in range(128)]

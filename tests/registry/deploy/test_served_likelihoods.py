@@ -21,7 +21,7 @@ from services.registry.gguf.merge import merge
 from shared.identity import digest_of
 from shared.storage.adapters import CONFIG, WEIGHTS, Adapter
 from tests.registry.reference import TEXT
-from tests.support.tiny_models import FAMILIES, TOKENS, Twin, make
+from tests.support.tiny_models import FAMILIES, TOKENS, ModelPair, make
 
 IDS = list(TEXT.encode("ascii"))
 MAX_DIFFERENCE = 0.01
@@ -38,11 +38,11 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def twin(family: str, tmp_path: Path) -> Twin:
+def twin(family: str, tmp_path: Path) -> ModelPair:
     return make(family, tmp_path)
 
 
-def _random_adapter(twin: Twin, rslora: bool = False) -> tuple[Adapter, list[float]]:
+def _random_adapter(twin: ModelPair, rslora: bool = False) -> tuple[Adapter, list[float]]:
     """Return a random adapter of every projection, largest in q and k, and the likelihoods of the
     text with it.
     """
@@ -105,7 +105,7 @@ def _difference(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.mean(np.abs(np.array(first) - np.array(second))))
 
 
-async def test_base_has_the_likelihoods_of_transformers(twin: Twin, tmp_path: Path) -> None:
+async def test_base_has_the_likelihoods_of_transformers(twin: ModelPair, tmp_path: Path) -> None:
     """Precondition of the tests below: both compare the same model."""
     merged = merge(twin.file, None, tmp_path / "v0.gguf")
     assert (
@@ -114,7 +114,9 @@ async def test_base_has_the_likelihoods_of_transformers(twin: Twin, tmp_path: Pa
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-async def test_merge_has_the_likelihoods_of_peft(twin: Twin, tmp_path: Path, rslora: bool) -> None:
+async def test_merge_has_the_likelihoods_of_peft(
+    twin: ModelPair, tmp_path: Path, rslora: bool
+) -> None:
     base = _likelihoods(twin.model)
     adapter, expected = _random_adapter(twin, rslora)
     assert _difference(base, expected) > MIN_WRONG_DIFFERENCE, "the adapter changes the likelihoods"
@@ -123,7 +125,7 @@ async def test_merge_has_the_likelihoods_of_peft(twin: Twin, tmp_path: Path, rsl
 
 
 async def test_merge_with_the_wrong_row_order_differs(
-    family: str, twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, twin: ModelPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong is no permutation for llama, and a permutation for qwen2."""
     adapter, expected = _random_adapter(twin)

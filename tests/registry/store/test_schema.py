@@ -129,8 +129,8 @@ def test_each_migration_keeps_all_rows(engine: Engine, step: int) -> None:
 def test_database_older_than_migrations_is_adopted(
     engine: Engine, new_database: Callable[[], str]
 ) -> None:
-    """Such a database is one at step 1 that does not say so; of an earlier day still, one without
-    the tables of withdrawals.
+    """Such a database is at migration 1 without recording it; an older one also lacks the tables of
+    withdrawals.
     """
     migrate(engine, STEPS[0])
     before = fill(engine)
@@ -230,8 +230,8 @@ def test_all_version_columns_except_merged_are_guarded(
 def test_concurrent_decisions_are_serialised(
     registry_db: DatabaseFixture, database_url: str
 ) -> None:
-    """Eight outcomes against the same champion, from two replicas at once: one holds, and each
-    other one is sent back.
+    """Two replicas handle eight outcomes against the same champion at once: one is promoted, the
+    others are re-evaluated.
     """
     base = registry_db.champion
     other = Database(database_url)
