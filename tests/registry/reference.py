@@ -1,5 +1,5 @@
-"""The reference that merging and serving are held to: transformers and PEFT on the real base, with
-an adapter that says something.
+"""Reference for merging and serving: transformers and PEFT on the real base with an adapter that
+changes its answers.
 """
 
 import json
