@@ -1,8 +1,7 @@
 """Feedback on an answer of any OpenAI-compatible server, here that of a running `ratchet up`:
 `python examples/openai_capture.py [SERVER [BROKER]]`.
 
-The application changes one line, the one with `capture`; what was asked and answered need not be
-said again.
+The application adds the call of `capture`; feedback then refers to an answer by its id.
 """
 
 import sys
@@ -21,7 +20,7 @@ with Client(bootstrap_servers=broker) as ratchet:
         model="support", messages=[{"role": "user", "content": "The kettle is late."}]
     )
     print(answer.choices[0].message.content)
-    response_id = answer.ratchet_response_id  # type: ignore[attr-defined]  # what capture adds
+    response_id = answer.ratchet_response_id  # type: ignore[attr-defined]  # added by capture
     print(
         ratchet.record_feedback(
             response_id=response_id, feedback_type="thumbs_up", user_id="agent-01"

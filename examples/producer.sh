@@ -1,6 +1,7 @@
 #!/bin/sh
-# Feedback from any language, here with kcat: one JSON object a line, the key before the bar. The partitioner is the one of Kafka's own
-# clients, so that a user's feedback stays in order whoever sends it. The console producer that comes with Kafka does the same with:
+# Send feedback from any language, here with kcat: one JSON object per line, after the key and a bar.
+# The partitioner is that of Kafka's own clients, so that a user's feedback stays in order across
+# producers. The console producer that comes with Kafka does the same with:
 # --property parse.key=true --property key.separator='|'
 set -eu
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)

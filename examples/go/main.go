@@ -28,8 +28,8 @@ func main() {
 		broker = os.Args[1]
 	}
 	now := time.Now().UTC()
-	said := feedback{
-		EventID:      fmt.Sprintf("go-%d-%d", os.Getpid(), now.UnixNano()), // the same id again counts once
+	event := feedback{
+		EventID:      fmt.Sprintf("go-%d-%d", os.Getpid(), now.UnixNano()), // an id that is sent again counts once
 		OccurredAt:   now,
 		Model:        "support",
 		Input:        "The kettle is late.",
@@ -37,23 +37,23 @@ func main() {
 		FeedbackType: "thumbs_down",
 		UserID:       "agent-01",
 	}
-	value, err := json.Marshal(said)
+	value, err := json.Marshal(event)
 	if err != nil {
 		log.Fatal(err)
 	}
 	producer := &kafka.Writer{
 		Addr:         kafka.TCP(broker),
 		Topic:        "feedback.received",
-		Balancer:     kafka.Murmur2Balancer{}, // as Kafka's own clients, so that a user's feedback stays in order whoever sends it
+		Balancer:     kafka.Murmur2Balancer{}, // as Kafka's own clients, so that a user's feedback stays in order across producers
 		RequiredAcks: kafka.RequireAll,
 		BatchTimeout: 10 * time.Millisecond,
 	}
-	// Returns when all in-sync replicas have it.
-	if err := producer.WriteMessages(context.Background(), kafka.Message{Key: []byte(said.UserID), Value: value}); err != nil {
+	// Returns when all in-sync replicas have the record.
+	if err := producer.WriteMessages(context.Background(), kafka.Message{Key: []byte(event.UserID), Value: value}); err != nil {
 		log.Fatal(err)
 	}
 	if err := producer.Close(); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(said.EventID)
+	fmt.Println(event.EventID)
 }

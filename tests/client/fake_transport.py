@@ -1,4 +1,4 @@
-"""What takes feedback, without a network: as it is told to."""
+"""In-memory transport with scripted behaviour."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from ratchet_client.transport import RecordRefused, TransportUnavailable
 
 
 def record(number: int, size: int = 0) -> FeedbackRecord:
-    """Number `number` of a user's remarks."""
+    """Build record `number` of one user's feedback."""
     output = f"a{number}".ljust(size, ".")
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return build_record(
@@ -25,7 +25,7 @@ def record(number: int, size: int = 0) -> FeedbackRecord:
 
 
 class FakeTransport:
-    """A transport with state: what it took, whether it answers, and what it will never take."""
+    """Transport with state: the records it accepted, its availability, and the ids it refuses."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -38,10 +38,10 @@ class FakeTransport:
             await asyncio.sleep(3600)
         if not self.answers:
             raise TransportUnavailable("away")
-        for index, one in enumerate(records):
-            if one.event_id in self.refuses:
+        for index, record in enumerate(records):
+            if record.event_id in self.refuses:
                 raise RecordRefused(index, "never")
-        self.taken += [one.event_id for one in records]
+        self.taken += [record.event_id for record in records]
 
     async def close(self) -> None:
         self.answers = False

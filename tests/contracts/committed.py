@@ -1,4 +1,4 @@
-"""What is committed in docs and in the golden examples."""
+"""Committed contract files and golden examples."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""A real browser: Debian's Chromium, driven by Selenium, with no way out but the loopback
-interface.
+"""Headless browser: Debian's Chromium, driven by Selenium, with access to the loopback interface
+only.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support.programs import require_program
 
 @contextmanager
 def browser(profile: Path, width: int = 1200, height: int = 1400) -> Iterator[Chrome]:
-    """A browser with an empty profile. Skips the test where there is none."""
+    """Start a browser with an empty profile. Skips the test when it is not installed."""
     options = ChromeOptions()
     options.binary_location = require_program("chromium")
     quiet = ("background-networking", "component-update", "sync", "gpu", "quic")

@@ -1,4 +1,4 @@
-"""A server of chat completions, as far as clients see it: one answer, whole or in pieces."""
+"""Responses of a chat completions server: one answer, complete or streamed."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def completion(**changed: Any) -> dict[str, Any]:
 
 
 def chunks(**changed: Any) -> bytes:
-    """The same as server-sent events, with a last chunk that has no choices, as with
+    """Build the same answer as server-sent events, with a last chunk without choices, as with
     `include_usage`.
     """
     said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": SERVED}
@@ -36,7 +36,7 @@ def chunks(**changed: Any) -> bytes:
 
 
 def answer(request: dict[str, Any], **changed: Any) -> tuple[str, bytes]:
-    """The content type and the body that answer a request."""
+    """Return content type and body of the response to a request."""
     if request.get("stream"):
         return "text/event-stream", chunks(**changed)
     return "application/json", json.dumps(completion(**changed)).encode()

@@ -1,9 +1,8 @@
-"""Odd records by the thousand, the same for the same seed: what strangers, bugs and other clients
-put on a topic.
+"""Malformed and unusual records, deterministic by seed: input from faulty applications and other
+Kafka clients.
 
-Each maker is a named way to go wrong (or right in an unusual form) around an event that is valid.
-`outcome` says what has to become of it: `event`, `letter`, or either where that depends on the kind
-of event or on chance.
+Each maker varies a valid event in one way. `outcome` is the expected result: `event`, `letter` (a
+dead letter), or `either` where it depends on the event type or on chance.
 """
 
 import base64
@@ -16,9 +15,9 @@ from typing import Any, Literal
 from shared.messaging.codec import Header
 
 Outcome = Literal["event", "letter", "either"]
-Said = dict[str, Any]
+Fields = dict[str, Any]
 Wire = tuple[bytes | None, list[Header]]
-Make = Callable[[Random, Said], Wire]
+Make = Callable[[Random, Fields], Wire]
 
 DEEP = 100_000
 HUGE = 1_000_000
@@ -26,7 +25,7 @@ HUGE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class OddInput:
-    """One record and where it comes from."""
+    """One record and the name of its maker."""
 
     maker: str
     outcome: Outcome
@@ -37,7 +36,7 @@ class OddInput:
 
 @dataclass(frozen=True, slots=True)
 class OddInputMaker:
-    """A way to make records; the rarer, the heavier they are."""
+    """A function that makes records, and its weight in the selection."""
 
     make: Make
     outcome: Outcome
@@ -47,8 +46,8 @@ class OddInputMaker:
 MAKERS: dict[str, OddInputMaker] = {}
 
 
-def generate_odd_inputs(seed: int, count: int, said: Said) -> list[OddInput]:
-    """`count` records around the valid event `said`, each with an event id of its own."""
+def generate_odd_inputs(seed: int, count: int, fields: Fields) -> list[OddInput]:
+    """Generate `count` records from the valid event `fields`, each with its own event id."""
     rng = Random(seed)
     names = list(MAKERS)
     weights = [MAKERS[name].weight for name in names]
@@ -56,8 +55,8 @@ def generate_odd_inputs(seed: int, count: int, said: Said) -> list[OddInput]:
     rng.shuffle(chosen)
     cases = []
     for number, name in enumerate(chosen):
-        value, headers = MAKERS[name].make(rng, said | {"event_id": f"odd-{seed}-{number}"})
-        key = rng.choice([None, b"", str(said.get("model")).encode(), rng.randbytes(8)])
+        value, headers = MAKERS[name].make(rng, fields | {"event_id": f"odd-{seed}-{number}"})
+        key = rng.choice([None, b"", str(fields.get("model")).encode(), rng.randbytes(8)])
         cases.append(OddInput(name, MAKERS[name].outcome, key, value, tuple(headers)))
     return cases
 
@@ -70,101 +69,101 @@ def maker(outcome: Outcome = "letter", weight: float = 1.0) -> Callable[[Make], 
     return register
 
 
-def encoded(said: Any) -> bytes:
-    return json.dumps(said).encode()
+def encoded(fields: Any) -> bytes:
+    return json.dumps(fields).encode()
 
 
-def attributes(said: Said, **changed: Any) -> Said:
+def attributes(fields: Fields, **changed: Any) -> Fields:
     envelope = {
         "specversion": "1.0",
-        "type": "com.example.said",
+        "type": "com.example.feedback",
         "source": "/odd",
-        "id": said["event_id"],
+        "id": fields["event_id"],
         "time": "2026-05-04T03:02:01Z",
     }
     return {name: value for name, value in (envelope | changed).items() if value is not None}
 
 
-def binary(said: Said, **changed: Any) -> Wire:
+def binary(fields: Fields, **changed: Any) -> Wire:
     headers: list[Header] = [("content-type", b"application/json")]
-    return encoded(said), headers + [
-        (f"ce_{name}", str(value).encode()) for name, value in attributes(said, **changed).items()
+    return encoded(fields), headers + [
+        (f"ce_{name}", str(value).encode()) for name, value in attributes(fields, **changed).items()
     ]
 
 
-def structured(said: Said, **changed: Any) -> Wire:
-    return encoded(attributes(said, **changed) | {"data": said}), [
+def structured(fields: Fields, **changed: Any) -> Wire:
+    return encoded(attributes(fields, **changed) | {"data": fields}), [
         ("content-type", b"application/cloudevents+json")
     ]
 
 
-def plain(said: Said) -> Wire:
-    return encoded(said), []
+def plain(fields: Fields) -> Wire:
+    return encoded(fields), []
 
 
-MODES: tuple[Callable[[Said], Wire], ...] = (plain, binary, structured)
+MODES: tuple[Callable[[Fields], Wire], ...] = (plain, binary, structured)
 
 
-def a_field(rng: Random, said: Said) -> str:
-    return rng.choice([name for name in said if name != "event_id"])
+def a_field(rng: Random, fields: Fields) -> str:
+    return rng.choice([name for name in fields if name != "event_id"])
 
 
 # Events, in unusual forms.
 
 
 @maker("event")
-def bare(rng: Random, said: Said) -> Wire:
-    return encoded(said), []
+def bare(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields), []
 
 
 @maker("event")
-def in_binary_mode(rng: Random, said: Said) -> Wire:
-    return binary(said)
+def in_binary_mode(rng: Random, fields: Fields) -> Wire:
+    return binary(fields)
 
 
 @maker("event")
-def in_structured_mode(rng: Random, said: Said) -> Wire:
-    return structured(said)
+def in_structured_mode(rng: Random, fields: Fields) -> Wire:
+    return structured(fields)
 
 
 @maker("event")
-def attributes_in_capitals(rng: Random, said: Said) -> Wire:
-    value, headers = binary(said)
+def attributes_in_capitals(rng: Random, fields: Fields) -> Wire:
+    value, headers = binary(fields)
     return value, [(name.upper(), content) for name, content in headers]
 
 
 @maker("event")
-def content_type_in_capitals(rng: Random, said: Said) -> Wire:
-    value, _ = structured(said)
+def content_type_in_capitals(rng: Random, fields: Fields) -> Wire:
+    value, _ = structured(fields)
     return value, [("Content-Type", b"Application/CloudEvents+JSON; charset=UTF-8")]
 
 
 @maker("event")
-def data_in_base64(rng: Random, said: Said) -> Wire:
-    envelope = attributes(said) | {"data_base64": base64.b64encode(encoded(said)).decode()}
+def data_in_base64(rng: Random, fields: Fields) -> Wire:
+    envelope = attributes(fields) | {"data_base64": base64.b64encode(encoded(fields)).decode()}
     return encoded(envelope), [("content-type", b"application/cloudevents+json")]
 
 
 @maker("event")
-def structured_mode_with_attributes_beside_it(rng: Random, said: Said) -> Wire:
-    value, headers = structured(said)
-    return value, headers + binary(said, id="another")[1][1:]
+def structured_mode_with_attributes_beside_it(rng: Random, fields: Fields) -> Wire:
+    value, headers = structured(fields)
+    return value, headers + binary(fields, id="another")[1][1:]
 
 
 @maker("event")
-def no_id_outside_the_data(rng: Random, said: Said) -> Wire:
-    return rng.choice([binary, structured])(said, id=None, time=None)
+def no_id_outside_the_data(rng: Random, fields: Fields) -> Wire:
+    return rng.choice([binary, structured])(fields, id=None, time=None)
 
 
 @maker("event")
-def headers_twice(rng: Random, said: Said) -> Wire:
-    value, headers = binary(said)
+def headers_twice(rng: Random, fields: Fields) -> Wire:
+    value, headers = binary(fields)
     return value, headers + headers
 
 
 @maker("event")
-def headers_of_others(rng: Random, said: Said) -> Wire:
-    return encoded(said), [
+def headers_of_others(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields), [
         ("trace", rng.randbytes(16)),
         ("trace", None),
         ("", b""),
@@ -174,7 +173,7 @@ def headers_of_others(rng: Random, said: Said) -> Wire:
 
 
 @maker("event")
-def headers_that_are_ours(rng: Random, said: Said) -> Wire:
+def headers_that_are_ours(rng: Random, fields: Fields) -> Wire:
     ours = rng.choice(
         [
             "ratchet_dlq_reason",
@@ -184,137 +183,141 @@ def headers_that_are_ours(rng: Random, said: Said) -> Wire:
             "ratchet_replay_at",
         ]
     )
-    return encoded(said), [
+    return encoded(fields), [
         ("kept", b"1"),
         (ours, rng.choice([b"9", b"-1", b"\xff", b"", None, b"9" * 400])),
     ]
 
 
 @maker()
-def letters_with_headers_that_are_ours(rng: Random, said: Said) -> Wire:
-    return b"{", headers_that_are_ours(rng, said)[1]
+def letters_with_headers_that_are_ours(rng: Random, fields: Fields) -> Wire:
+    return b"{", headers_that_are_ours(rng, fields)[1]
 
 
 @maker("event")
-def escapes(rng: Random, said: Said) -> Wire:
-    return encoded(said | {"event_id": said["event_id"] + "\u0000\ud83d\ude00"}), []
+def escapes(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields | {"event_id": fields["event_id"] + "\u0000\ud83d\ude00"}), []
 
 
 @maker("event", weight=0.005)
-def huge(rng: Random, said: Said) -> Wire:
+def huge(rng: Random, fields: Fields) -> Wire:
     text = " ".join(rng.randbytes(3).hex() for _ in range(HUGE // 7))
-    return encoded(said | {"output": text} if "output" in said else said) + b" " * 10_000, []
+    return encoded(fields | {"output": text} if "output" in fields else fields) + b" " * 10_000, []
 
 
 @maker("event")
-def keys_twice(rng: Random, said: Said) -> Wire:
-    return b'{"event_id": 5, ' + encoded(said)[1:], []
+def keys_twice(rng: Random, fields: Fields) -> Wire:
+    return b'{"event_id": 5, ' + encoded(fields)[1:], []
 
 
 # No events at all.
 
 
 @maker()
-def no_value(rng: Random, said: Said) -> Wire:
-    return None, rng.choice([[], [("trace", b"1")], binary(said)[1]])
+def no_value(rng: Random, fields: Fields) -> Wire:
+    return None, rng.choice([[], [("trace", b"1")], binary(fields)[1]])
 
 
 @maker()
-def empty(rng: Random, said: Said) -> Wire:
+def empty(rng: Random, fields: Fields) -> Wire:
     return rng.choice([b"", b" ", b"\x00"]), []
 
 
 @maker()
-def random_bytes(rng: Random, said: Said) -> Wire:
+def random_bytes(rng: Random, fields: Fields) -> Wire:
     return rng.randbytes(rng.randrange(1, 300)), []
 
 
 @maker()
-def not_utf8(rng: Random, said: Said) -> Wire:
-    value = encoded(said)
+def not_utf8(rng: Random, fields: Fields) -> Wire:
+    value = encoded(fields)
     at = rng.randrange(1, len(value) - 1)
     return value[:at] + rng.choice([b"\xff", b"\xc0\x80", b"\xed\xa0\x80"]) + value[
         at:
-    ], rng.choice([[], binary(said)[1]])
+    ], rng.choice([[], binary(fields)[1]])
 
 
 @maker()
-def utf16(rng: Random, said: Said) -> Wire:
-    return json.dumps(said).encode("utf-16"), []
+def utf16(rng: Random, fields: Fields) -> Wire:
+    return json.dumps(fields).encode("utf-16"), []
 
 
 @maker()
-def cut_off(rng: Random, said: Said) -> Wire:
-    value, headers = rng.choice(MODES)(said)
+def cut_off(rng: Random, fields: Fields) -> Wire:
+    value, headers = rng.choice(MODES)(fields)
     assert value is not None
     return value[: rng.randrange(1, len(value) - 1)], headers
 
 
 @maker()
-def byte_order_mark(rng: Random, said: Said) -> Wire:
-    return b"\xef\xbb\xbf" + encoded(said), rng.choice([[], structured(said)[1]])
+def byte_order_mark(rng: Random, fields: Fields) -> Wire:
+    return b"\xef\xbb\xbf" + encoded(fields), rng.choice([[], structured(fields)[1]])
 
 
 @maker()
-def other_json(rng: Random, said: Said) -> Wire:
+def other_json(rng: Random, fields: Fields) -> Wire:
     return encoded(
-        rng.choice([[], [said], "text", 7, 1e300, True, None, {}, {"data": said}, json.dumps(said)])
+        rng.choice(
+            [[], [fields], "text", 7, 1e300, True, None, {}, {"data": fields}, json.dumps(fields)]
+        )
     ), []
 
 
 @maker(weight=0.1)
-def deep(rng: Random, said: Said) -> Wire:
+def deep(rng: Random, fields: Fields) -> Wire:
     opened, closed = rng.choice([(b"[", b"]"), (b'{"a":', b"}")])
     nested = opened * DEEP + b"1" + closed * DEEP
-    field = a_field(rng, said)
-    inside = encoded(said | {field: "@"}).replace(b'"@"', nested)
-    envelope = encoded(attributes(said) | {"data": "@"}).replace(b'"@"', nested)
+    field = a_field(rng, fields)
+    inside = encoded(fields | {field: "@"}).replace(b'"@"', nested)
+    envelope = encoded(attributes(fields) | {"data": "@"}).replace(b'"@"', nested)
     return rng.choice(
-        [(nested, []), (inside, []), (inside, binary(said)[1]), (envelope, structured(said)[1])]
+        [(nested, []), (inside, []), (inside, binary(fields)[1]), (envelope, structured(fields)[1])]
     )
 
 
 @maker(weight=0.005)
-def huge_and_wrong(rng: Random, said: Said) -> Wire:
-    return encoded(said)[:-1] + b"x" * HUGE, []
+def huge_and_wrong(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields)[:-1] + b"x" * HUGE, []
 
 
 @maker()
-def batched_mode(rng: Random, said: Said) -> Wire:
-    return encoded([attributes(said) | {"data": said}]), [
+def batched_mode(rng: Random, fields: Fields) -> Wire:
+    return encoded([attributes(fields) | {"data": fields}]), [
         ("content-type", b"application/cloudevents-batch+json")
     ]
 
 
 @maker()
-def broken_base64(rng: Random, said: Said) -> Wire:
+def broken_base64(rng: Random, fields: Fields) -> Wire:
     data = rng.choice(["!", base64.b64encode(rng.randbytes(9)).decode(), 5, ""])
-    return encoded(attributes(said) | {"data_base64": data}), structured(said)[1]
+    return encoded(attributes(fields) | {"data_base64": data}), structured(fields)[1]
 
 
 @maker()
-def half_a_pair(rng: Random, said: Said) -> Wire:
+def half_a_pair(rng: Random, fields: Fields) -> Wire:
     """Half of a surrogate pair, as an escape, which some parsers let pass and no encoder can write
     again.
     """
     half = rng.choice([b"\\ud800", b"\\udfff", b"\\ude00\\ud83d"])
-    value, headers = rng.choice(MODES)(said | {a_field(rng, said): "@"})
+    value, headers = rng.choice(MODES)(fields | {a_field(rng, fields): "@"})
     assert value is not None
     return value.replace(b'"@"', b'"' + half + b'"'), headers
 
 
 @maker()
-def half_a_pair_in_the_envelope(rng: Random, said: Said) -> Wire:
+def half_a_pair_in_the_envelope(rng: Random, fields: Fields) -> Wire:
     name = rng.choice(["source", "type", "id", "subject", "extension"])
-    value = encoded(attributes(said, **{name: "@"}) | {"data": said}).replace(b'"@"', b'"\\ud800"')
-    return value, rng.choice([[], structured(said)[1]])
+    value = encoded(attributes(fields, **{name: "@"}) | {"data": fields}).replace(
+        b'"@"', b'"\\ud800"'
+    )
+    return value, rng.choice([[], structured(fields)[1]])
 
 
 # Envelopes that are wrong.
 
 
 @maker()
-def wrong_attributes(rng: Random, said: Said) -> Wire:
+def wrong_attributes(rng: Random, fields: Fields) -> Wire:
     name, value = rng.choice(
         [
             ("specversion", "0.3"),
@@ -325,20 +328,20 @@ def wrong_attributes(rng: Random, said: Said) -> Wire:
             ("source", None),
         ]
     )
-    return rng.choice([binary, structured])(said, **{name: value})
+    return rng.choice([binary, structured])(fields, **{name: value})
 
 
 @maker()
-def attributes_of_other_types(rng: Random, said: Said) -> Wire:
+def attributes_of_other_types(rng: Random, fields: Fields) -> Wire:
     """Without the content type, too, in which case only Ratchet looks at them."""
     wrong = {rng.choice(["type", "source"]): rng.choice([5, 1.5, True, [1], {"a": 1}])}
-    value, headers = structured(said, **wrong)
+    value, headers = structured(fields, **wrong)
     return value, rng.choice([headers, []])
 
 
 @maker()
-def attributes_not_utf8(rng: Random, said: Said) -> Wire:
-    value, headers = binary(said)
+def attributes_not_utf8(rng: Random, fields: Fields) -> Wire:
+    value, headers = binary(fields)
     return value, [
         *headers,
         (rng.choice(["ce_source", "ce_type", "ce_extra", "content-type"]), b"\xff\xfe"),
@@ -346,25 +349,25 @@ def attributes_not_utf8(rng: Random, said: Said) -> Wire:
 
 
 @maker()
-def attributes_without_a_value(rng: Random, said: Said) -> Wire:
-    value, headers = binary(said)
+def attributes_without_a_value(rng: Random, fields: Fields) -> Wire:
+    value, headers = binary(fields)
     name = rng.choice(["ce_type", "ce_source"])
     return value, [(header, None if header == name else content) for header, content in headers]
 
 
 @maker("event")
-def content_type_without_a_value(rng: Random, said: Said) -> Wire:
-    return encoded(said), [("content-type", None)]
+def content_type_without_a_value(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields), [("content-type", None)]
 
 
 @maker()
-def attribute_names(rng: Random, said: Said) -> Wire:
-    value, headers = binary(said)
+def attribute_names(rng: Random, fields: Fields) -> Wire:
+    value, headers = binary(fields)
     return value, [*headers, (rng.choice(["ce_", "ce_my-name", "ce_data", "ce_ä", "ce_a b"]), b"1")]
 
 
 @maker()
-def envelope_times(rng: Random, said: Said) -> Wire:
+def envelope_times(rng: Random, fields: Fields) -> Wire:
     wrong = rng.choice(
         [
             "yesterday",
@@ -375,25 +378,25 @@ def envelope_times(rng: Random, said: Said) -> Wire:
             "2026-01-01T00:00:00",
         ]
     )
-    return rng.choice([binary, structured])(said, time=wrong)
+    return rng.choice([binary, structured])(fields, time=wrong)
 
 
 @maker()
-def another_type_of_ours(rng: Random, said: Said) -> Wire:
+def another_type_of_ours(rng: Random, fields: Fields) -> Wire:
     return binary(
-        said,
+        fields,
         type=rng.choice(["ratchet.NoSuchEvent.v1", "ratchet.FeedbackReceived.v99", "ratchet."]),
     )
 
 
 @maker()
-def id_nowhere(rng: Random, said: Said) -> Wire:
-    data = {name: value for name, value in said.items() if name != "event_id"}
-    envelope = attributes(said, id=None)
+def id_nowhere(rng: Random, fields: Fields) -> Wire:
+    data = {name: value for name, value in fields.items() if name != "event_id"}
+    envelope = attributes(fields, id=None)
     return rng.choice(
         [
-            (encoded(data), binary(said, id=None)[1]),
-            (encoded(envelope | {"data": data}), structured(said)[1]),
+            (encoded(data), binary(fields, id=None)[1]),
+            (encoded(envelope | {"data": data}), structured(fields)[1]),
             (encoded(data), []),
         ]
     )
@@ -403,7 +406,7 @@ def id_nowhere(rng: Random, said: Said) -> Wire:
 
 
 @maker()
-def times(rng: Random, said: Said) -> Wire:
+def times(rng: Random, fields: Fields) -> Wire:
     wrong = [
         "yesterday",
         "",
@@ -422,17 +425,17 @@ def times(rng: Random, said: Said) -> Wire:
         {},
         "9" * 5000,
     ]
-    return encoded(said | {"occurred_at": rng.choice(wrong)}), []
+    return encoded(fields | {"occurred_at": rng.choice(wrong)}), []
 
 
 @maker()
-def not_a_number(rng: Random, said: Said) -> Wire:
+def not_a_number(rng: Random, fields: Fields) -> Wire:
     wrong = rng.choice([float("nan"), float("inf"), float("-inf"), 10**400, -(10**18), 1e999])
-    return encoded(said | {rng.choice(["model", "occurred_at", "event_id"]): wrong}), []
+    return encoded(fields | {rng.choice(["model", "occurred_at", "event_id"]): wrong}), []
 
 
 @maker("either")
-def odd_numbers(rng: Random, said: Said) -> Wire:
+def odd_numbers(rng: Random, fields: Fields) -> Wire:
     odd = rng.choice(
         [
             float("nan"),
@@ -448,32 +451,32 @@ def odd_numbers(rng: Random, said: Said) -> Wire:
             0.1 + 0.2,
         ]
     )
-    return encoded(said | {a_field(rng, said): odd}), []
+    return encoded(fields | {a_field(rng, fields): odd}), []
 
 
 @maker("letter", weight=0.3)
-def too_many_digits(rng: Random, said: Said) -> Wire:
-    return encoded(said | {"unknown": "@"}).replace(b'"@"', b"9" * 5000), []
+def too_many_digits(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields | {"unknown": "@"}).replace(b'"@"', b"9" * 5000), []
 
 
 @maker("either")
-def types(rng: Random, said: Said) -> Wire:
+def types(rng: Random, fields: Fields) -> Wire:
     wrong: Any = rng.choice(
         [5, 0.5, "5", "", True, None, [], [5], {}, {"a": {"b": None}}, "x" * 300, [[]], {"": ""}]
     )
-    return encoded(said | {a_field(rng, said): wrong}), []
+    return encoded(fields | {a_field(rng, fields): wrong}), []
 
 
 @maker("either")
-def absent(rng: Random, said: Said) -> Wire:
-    left_out = a_field(rng, said)
-    return encoded({name: value for name, value in said.items() if name != left_out}), []
+def absent(rng: Random, fields: Fields) -> Wire:
+    left_out = a_field(rng, fields)
+    return encoded({name: value for name, value in fields.items() if name != left_out}), []
 
 
 @maker("either")
-def unknown(rng: Random, said: Said) -> Wire:
+def unknown(rng: Random, fields: Fields) -> Wire:
     return encoded(
-        said
+        fields
         | {
             rng.choice(["colour", "", "__proto__", "x" * 1000, "\u0000", "é"]): rng.choice(
                 [1, None, {}, "x"]
@@ -483,7 +486,7 @@ def unknown(rng: Random, said: Said) -> Wire:
 
 
 @maker()
-def models(rng: Random, said: Said) -> Wire:
+def models(rng: Random, fields: Fields) -> Wire:
     wrong = [
         "",
         "nobody",
@@ -499,21 +502,21 @@ def models(rng: Random, said: Said) -> Wire:
         ".",
         5,
     ]
-    return encoded(said | {"model": rng.choice(wrong)}), []
+    return encoded(fields | {"model": rng.choice(wrong)}), []
 
 
 @maker()
-def ids(rng: Random, said: Said) -> Wire:
-    return encoded(said | {"event_id": rng.choice(["", "e" * 257, 5, [], {"a": 1}, True])}), []
+def ids(rng: Random, fields: Fields) -> Wire:
+    return encoded(fields | {"event_id": rng.choice(["", "e" * 257, 5, [], {"a": 1}, True])}), []
 
 
 @maker()
-def long_names_at_fault(rng: Random, said: Said) -> Wire:
+def long_names_at_fault(rng: Random, fields: Fields) -> Wire:
     """What is quoted in the reason or the field is long, or could do something to a terminal."""
     bad = rng.choice(["\u001b]0;owned\u0007", "t" * 100_000, "[bold]", "\u0000", "[/nothing]"])
     return rng.choice(
         [
-            binary(said, type=f"ratchet.{bad.strip(chr(0))}"),
-            (encoded(said | {"occurred_at": bad}), []),
+            binary(fields, type=f"ratchet.{bad.strip(chr(0))}"),
+            (encoded(fields | {"occurred_at": bad}), []),
         ]
     )

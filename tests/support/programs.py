@@ -1,4 +1,4 @@
-"""Programs that pip cannot bring."""
+"""Programs that pip cannot install."""
 
 import os
 import shutil
@@ -8,21 +8,22 @@ import pytest
 
 _BUILT = Path(".ratchet/bin").absolute()
 _WAYS = {
-    "ollama": "with Go on this machine, type: make ollama (some minutes)",
-    "kustomize": "with Go on this machine, type: make kustomize (some minutes)",
-    "kube-score": "with Go on this machine, type: make kustomize (some minutes)",
+    "ollama": "with Go on this machine, run: make ollama (some minutes)",
+    "kustomize": "with Go on this machine, run: make kustomize (some minutes)",
+    "kube-score": "with Go on this machine, run: make kustomize (some minutes)",
 }
 _PACKAGED = "it comes with the operating system's packages"
 
 
 def require_program(name: str) -> str:
-    """The path of a program that pip cannot bring. Skips the test where it is not there, and fails
-    it where it has to be.
+    """Return the path of a program that pip cannot install.
+
+    Skips the test when it is missing, or fails it if RATCHET_REQUIRE_PROGRAMS is set.
     """
     path = shutil.which(name) or shutil.which(name, path=str(_BUILT))
     if path is None:
-        said = f"{name} is not installed; {_WAYS.get(name, _PACKAGED)}"
+        reason = f"{name} is not installed; {_WAYS.get(name, _PACKAGED)}"
         if os.environ.get("RATCHET_REQUIRE_PROGRAMS"):
-            pytest.fail(said)
-        pytest.skip(said)
+            pytest.fail(reason)
+        pytest.skip(reason)
     return path

@@ -1,7 +1,7 @@
-"""A broker with three doors, each on a port of its own: an open one for tests, one for SCRAM users
-over TLS, and one for certificates.
+"""A broker with three listeners, each on its own port: plaintext for tests, SCRAM over TLS, and
+client certificates.
 
-Who comes by the second or the third may do what was granted; an operator may do everything.
+Principals of the last two need ACLs; the operator may do everything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ _READ, _WRITE = 3, 4
 
 
 class Authority:
-    """Signs certificates; each is written as two PEM files."""
+    """Certificate authority; each certificate is written as two PEM files."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name, self._key = folder, name, ec.generate_private_key(ec.SECP256R1())
@@ -43,7 +43,9 @@ class Authority:
         self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, Path]:
-        """The files of a certificate for the loopback address, and of its key."""
+        """Issue a certificate for the loopback address; return the files of the certificate and its
+        key.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate, secret = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         certificate.write_bytes(
@@ -76,7 +78,7 @@ class Authority:
 
 @dataclass(frozen=True)
 class SecuredBroker:
-    """Where the doors are, and what opens them, as settings."""
+    """Addresses of the listeners, and the settings of clients."""
 
     broker: Broker
     scram: str
@@ -104,7 +106,7 @@ class SecuredBroker:
     async def grant(
         self, principal: str, reads: Iterable[str], writes: Iterable[str], groups: Iterable[str]
     ) -> None:
-        """Let a principal read and write topics, and be a member of groups."""
+        """Allow a principal to read and write topics, and to join groups."""
         wanted = [
             *((_TOPIC, topic, _READ) for topic in reads),
             *((_TOPIC, topic, _WRITE) for topic in writes),
@@ -122,7 +124,7 @@ class SecuredBroker:
 
 
 def secured_broker(folder: Path) -> SecuredBroker:
-    """A broker that is not started yet, with its certificates and its user."""
+    """Create a broker with certificates and users, not started yet."""
     authority = Authority(folder, "authority")
     certificates = {name: authority.issue(name) for name in CERTIFICATES}
     server, server_key = authority.issue("server")

@@ -1,4 +1,4 @@
-"""A collector of traces as others run one: it takes OTLP over HTTP."""
+"""Trace collector that accepts OTLP over HTTP."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """Spans by the service that sent them."""
+    """Received spans with the service that sent them."""
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.endpoint = f"http://127.0.0.1:{server.server_port}/v1/traces"

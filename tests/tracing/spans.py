@@ -1,4 +1,4 @@
-"""Where spans are kept, and what of them a test asks for."""
+"""In-memory span exporter, and accessors for traceparents."""
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -14,7 +14,7 @@ class Spans:
         self._exporter = InMemorySpanExporter()
 
     def tracing_for(self, service: str) -> OpenTelemetryTracing:
-        """What a service traces with."""
+        """Return the tracing of a service."""
         return OpenTelemetryTracing(service, SimpleSpanProcessor(self._exporter))
 
     @property
@@ -30,14 +30,14 @@ class Spans:
 
 
 def traceparent_of(span: ReadableSpan) -> str:
-    """The traceparent that names a span."""
+    """Return the traceparent of a span."""
     context = span.get_span_context()
     assert context is not None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
 def parent_traceparent(span: ReadableSpan) -> str | None:
-    """The traceparent of the span before it."""
+    """Return the traceparent of a span's parent."""
     before = span.parent
     return (
         None

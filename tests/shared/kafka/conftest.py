@@ -1,4 +1,4 @@
-"""A broker that knows who comes in."""
+"""A broker with authentication."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from tests.support.secured_broker import SecuredBroker, secured_broker
 
 @pytest.fixture(scope="session")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
-    """A broker that has all topics, and lets nobody in without a certificate or a password, except
-    by its open door.
+    """A broker with all topics that requires a certificate or a password, except on its plaintext
+    listener.
     """
     found = secured_broker(tmp_path_factory.mktemp("secured"))
     found.broker.start()

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,20 +43,6 @@ from tests.support.secured_broker import (
 )
 
 CLIENTS = {"AIOKafkaProducer", "AIOKafkaConsumer", "AIOKafkaAdminClient"}
-OURS = {"KafkaProducer", "KafkaConsumer", "KafkaTopicReader", "EndOffsets", "create_app"} | {
-    *("apply_topics", "existing_topics", "await_groups"),
-    *(
-        "send",
-        "withdraw",
-        "announced",
-        "find",
-        "fetch",
-        "replay_found",
-        "_open",
-        "examine",
-        "broker",
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -172,27 +159,46 @@ def test_an_encrypted_or_foreign_key_is_refused(
 
 
 def test_every_kafka_client_gets_the_security_options() -> None:
-    """Where a client, or what makes one, is called without it, that client would knock at the wrong
-    door.
-    """
-    calls = []
-    for path in (
-        path for folder in ("shared", "services", "ratchet") for path in Path(folder).rglob("*.py")
-    ):
-        # The demo has a broker of its own, which takes whoever is on this machine.
-        if Path("ratchet/demo") in path.parents:
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in CLIENTS | OURS
-            ):
-                text = ast.unparse(node)
-                if "bootstrap_servers" in text or node.func.id == "create_app":
-                    calls.append((path, text))
+    """A client that is created without them would connect to the plaintext port."""
+    # The demo has a broker of its own, which accepts every local client.
+    sources = [
+        ast.parse(path.read_text())
+        for folder in ("shared", "services", "ratchet")
+        for path in Path(folder).rglob("*.py")
+        if Path("ratchet/demo") not in path.parents
+    ]
+    names = CLIENTS | {name for source in sources for name in takes_security(source)}
+    assert {"KafkaProducer", "KafkaConsumer", "apply_topics", "create_app"} <= names
+    calls = [
+        ast.unparse(node)
+        for source in sources
+        for node in ast.walk(source)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in names
+        and ("bootstrap_servers" in ast.unparse(node) or node.func.id == "create_app")
+    ]
     assert len(calls) >= 30, calls
-    assert [call for call in calls if "security" not in call[1]] == []
+    assert [call for call in calls if "security" not in call] == []
+
+
+def takes_security(source: ast.Module) -> Iterator[str]:
+    """Yield the names of functions and classes that take the argument `security`."""
+    for node in ast.walk(source):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _has_security(node):
+            yield node.name
+        if isinstance(node, ast.ClassDef) and any(
+            isinstance(method, ast.FunctionDef)
+            and method.name == "__init__"
+            and _has_security(method)
+            for method in node.body
+        ):
+            yield node.name
+
+
+def _has_security(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    arguments = (*function.args.args, *function.args.kwonlyargs)
+    return any(argument.arg == "security" for argument in arguments)
 
 
 @pytest.mark.kafka
