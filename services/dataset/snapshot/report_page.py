@@ -58,7 +58,7 @@ _BAR_WIDTH = 40
 def render_page(report: DatasetReport) -> str:
     """Render the page. It depends on the report's values, not on the order of its mappings."""
     closed = report.closed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    template = _environment().get_template(_TEMPLATE)
+    template = template_environment().get_template(_TEMPLATE)
     return template.render(
         report=report,
         closed=closed,
@@ -79,7 +79,8 @@ def render_page(report: DatasetReport) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Jinja2 environment whose output must be escaped Markdown or an integer."""
     environment = Environment(
         loader=PackageLoader("services.dataset.snapshot", ""),
         undefined=StrictUndefined,

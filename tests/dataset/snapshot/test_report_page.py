@@ -1,18 +1,19 @@
-"""The page of a fixed report, word for word, and what holds of every page.
+"""The report page: a golden file, and properties of every page.
 
-When the page is meant to change: write `page_of(REPORT)` to golden/page.md and look at the
+After a deliberate change of the page, write `render_page(REPORT)` to golden/page.md and review the
 difference.
 """
 
 from datetime import timedelta, timezone
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from services.dataset.snapshot.report import DatasetReport, report_of
-from services.dataset.snapshot.report_page import render_page
+from services.dataset.snapshot.report_page import render_page, template_environment
 from shared.events import Message
 from tests.support.batches import FILE, batch_plan, member
 
@@ -30,6 +31,12 @@ def headings(page: str) -> list[str]:
 
 def test_page_equals_golden_file() -> None:
     assert render_page(REPORT) == (GOLDEN / "page.md").read_text(encoding="utf-8")
+
+
+def test_template_refuses_text_that_is_not_escaped() -> None:
+    template = template_environment().from_string("{{ text }}")
+    with pytest.raises(TypeError, match="must escape"):
+        template.render(text="<script>")
 
 
 def test_page_shows_times_in_utc() -> None:
