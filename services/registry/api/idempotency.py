@@ -15,7 +15,7 @@ from shared.errors import RatchetError
 KEY_LIFETIME = timedelta(hours=24)
 
 RESPONSE_DEADLINE = timedelta(seconds=20)
-"""Longer than any response takes. After it, the process that handled the request has died."""
+"""Longer than any request takes: after it, the process of the first request has died."""
 
 _CHARACTERS = r"[A-Za-z0-9._~:+/=@-]{1,255}"
 KEY_PATTERN = f'^("{_CHARACTERS}"|{_CHARACTERS})$'
