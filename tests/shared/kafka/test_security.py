@@ -250,7 +250,7 @@ async def test_a_refused_client_gets_the_reason(
     certificate, key = stranger.issue(OPERATOR)
     unknown = {"RATCHET_KAFKA_CERTIFICATE": str(certificate), "RATCHET_KAFKA_KEY": str(key)}
     refused = [
-        (doors.scram, {}, "does it want TLS[?] RATCHET_KAFKA_CA turns it on"),
+        (doors.scram, {}, "if the broker requires TLS, set RATCHET_KAFKA_CA"),
         (
             doors.scram,
             doors.as_user() | {"RATCHET_KAFKA_PASSWORD_FILE": str(wrong)},
@@ -264,14 +264,14 @@ async def test_a_refused_client_gets_the_reason(
         (
             doors.mutual,
             doors.as_certificate() | unknown,
-            "does the broker take RATCHET_KAFKA_CERTIFICATE",
+            "check that the broker accepts RATCHET_KAFKA_CERTIFICATE",
         ),
         (
             doors.scram,
             {"RATCHET_KAFKA_CA": str(doors.authority)},
-            "want a user .RATCHET_KAFKA_USERNAME.",
+            "or set a user .RATCHET_KAFKA_USERNAME.",
         ),
-        (doors.open, doors.as_user(), "does the broker speak TLS there"),
+        (doors.open, doors.as_user(), "check that the broker uses TLS on this port"),
     ]
     for at, settings, why in refused:
         with pytest.MonkeyPatch.context() as patch:
