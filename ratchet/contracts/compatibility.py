@@ -126,7 +126,7 @@ class _SchemaView:
 
 
 def _narrower(earlier: _SchemaView, later: _SchemaView, path: str) -> Iterator[str]:
-    """Where something that fitted `earlier` may not fit `later`."""
+    """Yield where data that fits `earlier` may not fit `later`."""
     if "anyOf" in earlier.keywords or "anyOf" in later.keywords:
         for before in earlier.alternatives:
             tried = [[*_narrower(before, now, path)] for now in later.alternatives]

@@ -278,7 +278,7 @@ class DeployTarget(FrozenModel):
 
 
 class RetentionSettings(FrozenModel):
-    """Which adapters stay in the object store.
+    """Retention rule for adapters in the object store.
 
     Adapters that an alias names or a target serves, and those of every version that ever was
     champion, always stay.

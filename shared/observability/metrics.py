@@ -37,9 +37,7 @@ _SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _MINUTES = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 
 FAUST_PREFIX = "faust_"
-"""What Faust counts itself has names that begin so; it is read from Faust
-(shared/kafka/faust_metrics.py).
-"""
+"""Prefix of Faust's own metrics, which shared/kafka/faust_metrics.py reads."""
 
 _STREAMS = "feedback, dataset"
 
