@@ -12,10 +12,11 @@ KUBE_SCORE := github.com/zegl/kube-score/cmd/kube-score@v1.20.0
 BASE := $(BASES)/smollm2-135m-instruct/model.gguf
 
 LOOP := tests/ratchet/test_whole_loop.py
+CORE := tests/shared tests/feedback tests/dataset tests/trainer/gate tests/trainer/data tests/trainer/run tests/registry/rollout tests/registry/versions tests/contracts tests/docs tests/tools tests/previous
 RAY := tests/trainer/worker/test_local_and_ray.py tests/trainer/worker/test_ray_service.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-chaos test-ray test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
+.PHONY: help setup demo up check test test-chaos test-ray test-loop test-names test-gpu chaos test-fast ollama kustomize manifests contracts lint format bench lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -23,8 +23,7 @@ def subject_faults(subjects: Iterator[str]) -> Iterator[str]:
         if len(subject) > MAX_LENGTH:
             yield f"{len(subject)} characters, at most {MAX_LENGTH}: {subject}"
         if not first[:1].isupper() or (
-            NOT_IMPERATIVE.fullmatch(first)
-            and first.lower() not in IMPERATIVES_THAT_LOOK_OTHERWISE
+            NOT_IMPERATIVE.fullmatch(first) and first.lower() not in IMPERATIVES_THAT_LOOK_OTHERWISE
         ):
             yield f"start with a capitalised imperative, such as `Add`: {subject}"
 
