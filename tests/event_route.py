@@ -34,7 +34,7 @@ from services.feedback.app import FeedbackHandler
 from services.feedback.scoring import Policies
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import REPLY, Request
-from services.trainer.worker.client import ProgressHandler, ignore_progress
+from services.trainer.worker.client import OnProgress, ignore_progress
 from services.trainer.worker.request_handler import RequestHandler
 from shared.clock import ManualClock
 from shared.config.model_file import ModelFile, Models
@@ -134,7 +134,7 @@ class InProcessTraining(QuickChild):
         self,
         request: Request,
         expected: type[Any],
-        on_progress: ProgressHandler = ignore_progress,
+        on_progress: OnProgress = ignore_progress,
     ) -> Any:
         self._replies.seek(0)
         self._replies.truncate()
@@ -183,7 +183,7 @@ async def _score(tracer: Tracer) -> list[Record]:
 
 async def _close_batch(tracer: Tracer, scored: list[Record]) -> tuple[Record, DatasetRun]:
     run = DatasetRun(held_out_share=0)
-    dataset = run.dataset(runtime_of("dataset", ManualClock(START), log=LOG))
+    dataset = run.dataset()
     await dataset.recover(lambda: state_of(run.table))
 
     async def handle(record: Record) -> None:

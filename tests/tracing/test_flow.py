@@ -115,10 +115,13 @@ class DatasetRun:
         self.bus, self.table, self.store = BufferedMemoryBus(), MemoryTable(), MemoryStore()
         self._models = Models({"m": model(**curation)}, Path())
 
-    async def run(self, records: list[Record], tracing: Tracing) -> None:
+    def dataset(self, tracing: Tracing = NOOP_TRACING) -> Dataset:
         runtime = runtime_of("dataset", ManualClock(START), log=LOG, tracing=tracing)
         retry = RetryPolicy(attempts=1)
-        dataset = Dataset(self._models, self.table, self.store, self.bus, runtime, retry)
+        return Dataset(self._models, self.table, self.store, self.bus, runtime, retry)
+
+    async def run(self, records: list[Record], tracing: Tracing) -> None:
+        dataset = self.dataset(tracing)
         await dataset.recover(lambda: state_of(self.table))
         for record in records:
             for delivery in await dataset.handle(record, START):
