@@ -27,7 +27,7 @@ from shared.clock import SystemClock
 from shared.config.model_file import ModelFile, Models
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 CONNECTIONS = 16
 ROUNDS = 3

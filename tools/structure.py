@@ -17,8 +17,6 @@ MAX_MODULES = 16
 
 SHARED_NAMES = {
     "Message": "the client stands alone and repeats the contract of feedback",
-    "Record": "the client stands alone: its record is one line of JSON on its way",
-    "Unavailable": "the client stands alone and has errors of its own",
 }
 """Class names that may occur in two packages, each with its reason."""
 

@@ -33,7 +33,7 @@ _CHAIN_ENDS = (
 
 
 @dataclass(frozen=True)
-class VerificationResult:
+class VerifiedBatches:
     """The verified batches, newest first, and their faults."""
 
     batches: tuple[str, ...]
@@ -42,7 +42,7 @@ class VerificationResult:
 
 def verify_batches(
     store: ObjectStore, newest: Artefact, announced: BatchReady | None = None, *, whole_chain: bool
-) -> VerificationResult:
+) -> VerifiedBatches:
     """Read a batch, or with `whole_chain` every batch back to the first, and check its objects,
     counts, IDs and links. For a single batch, the manifest of the batch before is read as well.
     Raises StorageUnavailable if the object store is unavailable, which is no fault of a batch.
@@ -65,7 +65,7 @@ def verify_batches(
         faults += across.faults_of(manifest, examples)
         previous = _previous(store, manifest, faults)
         manifest = previous if whole_chain else None
-    return VerificationResult(tuple(names), tuple(faults))
+    return VerifiedBatches(tuple(names), tuple(faults))
 
 
 def _previous(

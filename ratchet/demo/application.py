@@ -15,7 +15,7 @@ from shared.events import FeedbackReceived, Message
 from shared.kafka.client import KafkaProducer
 from shared.messaging.bus import publish
 from shared.messaging.topics import FEEDBACK_RECEIVED
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 
 CONCURRENT_REQUESTS = 4  # the server queues those that it cannot process in parallel
 ANSWER_TOKENS = 24  # a correct answer has at most 20

@@ -11,7 +11,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_c
 from shared.errors import BusUnavailable
 from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.messaging.topics import TOPICS, Topic
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from services.dataset.settings import DatasetSettings
 from shared.clock import SystemClock
 from shared.config.model_file import load_models
 from shared.config.settings import read_settings
-from shared.exit_status import exit_status
 from shared.failpoints import arm
 from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaProducer
@@ -22,8 +21,9 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
 from shared.observability.tracing import create_tracing
-from shared.retry import RetryPolicy
-from shared.runtime import Runtime
+from shared.service.exit_status import exit_status
+from shared.service.retry import RetryPolicy
+from shared.service.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 

@@ -14,7 +14,7 @@ from shared.logs import Log
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.trace_context import traceparent_for_batch
 from shared.observability.tracing import Tracing
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 from shared.storage.dataset_entries import ClosedBatch, DatasetEntry, closed_batch_key
 from shared.storage.object_store import ObjectStore
 from shared.storage.snapshots import BatchManifest, read_manifest

@@ -4,7 +4,7 @@ from shared.events import Event
 from shared.logs import Log
 from shared.messaging.bus import Producer, publish
 from shared.messaging.codec import Headers
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 
 SOURCE = "/ratchet/dataset"
 

@@ -35,8 +35,8 @@ from shared.messaging.bus import Producer, Record, send_dead_letter
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.observability.trace_context import traceparent_in
-from shared.retry import RetryPolicy
-from shared.runtime import Runtime
+from shared.service.retry import RetryPolicy
+from shared.service.runtime import Runtime
 from shared.storage.object_store import ObjectStore
 
 DatasetEvent = FeedbackScored | WithdrawalRequested | WaitEnded

@@ -8,7 +8,7 @@ from services.dataset.snapshot.withdrawal import mark_examples, withdrawal_event
 from shared.logs import Log
 from shared.messaging.topics import DATASET_WITHDRAWALS
 from shared.observability.health import Health
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 from shared.storage.object_store import ObjectStore
 
 

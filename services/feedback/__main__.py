@@ -15,7 +15,6 @@ from shared.auth.token_file import TokenFile
 from shared.clock import SystemClock
 from shared.config.model_file import load_models
 from shared.config.settings import read_settings
-from shared.exit_status import exit_status
 from shared.failpoints import arm
 from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaProducer
@@ -28,7 +27,8 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
 from shared.observability.tracing import create_tracing
-from shared.runtime import Runtime
+from shared.service.exit_status import exit_status
+from shared.service.runtime import Runtime
 
 
 async def serve(settings: FeedbackSettings) -> None:

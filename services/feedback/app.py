@@ -19,7 +19,7 @@ from shared.messaging.codec import encode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from shared.observability.health import Health
 from shared.observability.tracing import Span
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 
 class FeedbackProducer(Producer, BufferedProducer, Protocol):

@@ -29,19 +29,19 @@ from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
 from shared.config.model_file import load_models
 from shared.config.settings import read_settings
-from shared.exit_status import exit_status
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.end_offsets import EndOffsets
 from shared.kafka.lag import export_lag
 from shared.kafka.security import kafka_security
 from shared.logs import configure
-from shared.messaging.consume import consume, consume_batches
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
 from shared.observability.tracing import create_tracing
-from shared.runtime import Runtime
+from shared.service.consume import consume, consume_batches
+from shared.service.exit_status import exit_status
+from shared.service.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 

@@ -57,7 +57,7 @@ from shared.observability.trace_context import (
     traceparent_in,
 )
 from shared.observability.tracing import NOOP_TRACING, Span
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 GROUP = "ratchet-registry"
 LIVE_GROUP = "ratchet-registry-live"

@@ -22,7 +22,6 @@ from shared.clock import SystemClock
 from shared.config.model_file import Models, load_models
 from shared.config.settings import read_settings
 from shared.errors import Misconfigured
-from shared.exit_status import exit_status
 from shared.failpoints import arm
 from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaConsumer, KafkaProducer
@@ -32,13 +31,14 @@ from shared.kafka.security import kafka_security
 from shared.kafka.topic_reader import KafkaTopicReader
 from shared.logs import configure
 from shared.messaging.bus import Record
-from shared.messaging.consume import consume
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
 from shared.observability.tracing import create_tracing
-from shared.runtime import Runtime
+from shared.service.consume import consume
+from shared.service.exit_status import exit_status
+from shared.service.runtime import Runtime
 from shared.storage.counted_store import CountedStore
 from shared.storage.object_store import FsspecStore, local_folder
 

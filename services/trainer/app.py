@@ -28,7 +28,7 @@ from shared.kafka.topic_reader import TopicReader
 from shared.messaging.bus import Producer, Record
 from shared.messaging.codec import decode
 from shared.observability.trace_context import traceparent_for_batch, traceparent_in
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 from shared.storage.object_store import ObjectStore
 
 

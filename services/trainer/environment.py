@@ -27,9 +27,9 @@ from shared.config.model_file import ModelFile, load_models
 from shared.config.settings import read_settings
 from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured, SettingsError
-from shared.exit_status import exit_status
 from shared.logs import Log
 from shared.machine_check import Check, has_problem
+from shared.service.exit_status import exit_status
 
 CHECKS = TypeAdapter(list[Check])
 

@@ -4,7 +4,7 @@ A queued batch is not committed, and neither is any later record of its partitio
 of the partition therefore receives all of them again, and recognises finished runs by their ids. So
 losing this in-memory queue loses no batch, and queued batches never expire.
 
-The queue sits in front of `shared.messaging.consume`, which commits through it: that loop commits
+The queue sits in front of `shared.service.consume`, which commits through it: that loop commits
 each record after its effect, and only the queue knows which earlier records still wait.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from shared.messaging.bus import Record
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 POLL_SECONDS = 1.0
 """Maximum delay between the opening of a window and the start of a batch."""

@@ -31,8 +31,8 @@ from shared.messaging.topics import (
 )
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.retry import RetryPolicy
-from shared.runtime import Runtime
+from shared.service.retry import RetryPolicy
+from shared.service.runtime import Runtime
 from shared.storage.dataset_entries import DatasetEntry, TableState
 from shared.storage.object_store import MemoryStore
 from shared.storage.snapshots import read_manifest

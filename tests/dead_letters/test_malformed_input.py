@@ -19,10 +19,10 @@ from shared.config.model_file import Models
 from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
 from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.codec import Headers, decode
-from shared.messaging.consume import consume
 from shared.messaging.dead_letters import DeadLetterInfo, original_headers
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TOPICS, dead_letter_topic
-from shared.retry import RetryPolicy
+from shared.service.consume import consume
+from shared.service.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from tests.support.odd_input import MAKERS, OddInput, generate_odd_inputs

@@ -15,7 +15,7 @@ from shared.errors import BusUnavailable
 from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.codec import Headers
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, FEEDBACK_RECEIVED, FEEDBACK_SCORED
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 from shared.storage.object_store import MemoryStore
 from tests.dead_letters.test_malformed_input import MODELS, MemoryTable
 from tests.support.runtime import runtime_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.dataset.verifying import VerificationResult, verify_batches
+from ratchet.dataset.verifying import VerifiedBatches, verify_batches
 from shared.errors import StorageUnavailable
 from shared.events import Artefact, BatchReady
 from shared.identity import digest_of
@@ -56,7 +56,7 @@ class Chain:
             ]
         )
 
-    def verify(self, *, whole_chain: bool = True) -> VerificationResult:
+    def verify(self, *, whole_chain: bool = True) -> VerifiedBatches:
         return verify_batches(self.store, self.newest, whole_chain=whole_chain)
 
 
@@ -66,8 +66,8 @@ def chain(tmp_path: Path) -> Chain:
 
 
 def test_intact_chain_has_no_faults(chain: Chain) -> None:
-    assert chain.verify() == VerificationResult(("support#0/2", "support#0/1", "support#0/0"), ())
-    assert chain.verify(whole_chain=False) == VerificationResult(("support#0/2",), ())
+    assert chain.verify() == VerifiedBatches(("support#0/2", "support#0/1", "support#0/0"), ())
+    assert chain.verify(whole_chain=False) == VerifiedBatches(("support#0/2",), ())
 
 
 def test_batches_without_reports_have_no_faults() -> None:
@@ -77,7 +77,7 @@ def test_batches_without_reports_have_no_faults() -> None:
         for path in BEFORE_REPORTS.rglob("*.json")
     ]
     (newest,) = [artefact for artefact in artefacts if read_manifest(store, artefact).number == 1]
-    assert verify_batches(store, newest, whole_chain=True) == VerificationResult(
+    assert verify_batches(store, newest, whole_chain=True) == VerifiedBatches(
         ("support#0/1", "support#0/0"), ()
     )
 

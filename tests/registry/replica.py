@@ -24,10 +24,10 @@ from shared.config.model_file import BasePaths, ModelFile, Models
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.logs import configure
-from shared.messaging.consume import consume
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
-from shared.runtime import Runtime
+from shared.service.consume import consume
+from shared.service.runtime import Runtime
 
 LEASE_SECONDS = 2.0
 SWITCH_SECONDS = 0.5

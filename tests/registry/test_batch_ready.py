@@ -10,8 +10,8 @@ from services.registry.store.tables import BatchRow
 from shared.clock import SystemClock
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.messaging.bus import publish
-from shared.messaging.consume import consume
 from shared.messaging.topics import TRAINING_BATCHES
+from shared.service.consume import consume
 from tests.registry.pages.demo_data import DemoRegistry
 from tests.support.registry_events import DatabaseFixture
 from tests.support.runtime import runtime_of

@@ -7,7 +7,7 @@ from shared.logs import Log, configure
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import NOOP_TRACING, Tracing
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 
 def runtime_of(

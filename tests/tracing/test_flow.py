@@ -37,7 +37,7 @@ from shared.observability.trace_context import (
     traceparent_in,
 )
 from shared.observability.tracing import NOOP_TRACING, Tracing
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.object_store import MemoryStore
 from tests.dead_letters.test_malformed_input import BufferedMemoryBus, MemoryTable

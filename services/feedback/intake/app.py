@@ -20,7 +20,7 @@ from services.feedback.intake.lingering_close import LingeringClose
 from services.feedback.intake.parsing import parse_events
 from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 FEEDBACK_PATH = "/v1/feedback"
 JSON_CONTENT_TYPES = frozenset(

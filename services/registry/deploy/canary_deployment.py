@@ -21,7 +21,7 @@ from services.registry.store.queries import canary_trial_of
 from services.registry.store.tables import CanaryTargetRow
 from shared.events import DeploymentFailed, Digest
 from shared.identity import identity
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 CanaryState = Literal["ready", "failed"]
 

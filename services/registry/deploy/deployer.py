@@ -17,7 +17,7 @@ from services.registry.store.leases import Lease
 from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import all_aliases, deployed_moves
 from shared.errors import Unavailable
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 _RECHECK_SECONDS = 10.0
 _POLL_SECONDS = 0.25

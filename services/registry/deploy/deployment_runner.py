@@ -27,7 +27,7 @@ from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
 from shared.errors import RatchetError
 from shared.messaging.codec import Headers
 from shared.observability.tracing import Span
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)

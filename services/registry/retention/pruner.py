@@ -22,7 +22,7 @@ from services.registry.store.removal_queries import pending_removals
 from services.registry.store.tables import AdapterRemovalRow
 from shared.config.model_file import Models
 from shared.errors import RatchetError
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 from shared.storage.adapters import remove_adapter
 from shared.storage.object_store import ObjectStore
 

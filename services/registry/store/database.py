@@ -3,8 +3,8 @@
 Transactions are serialisable: SQLite allows one writer at a time; PostgreSQL runs at SERIALIZABLE
 and aborts one of two conflicting transactions, which is then retried.
 
-The retries here are not `shared.retry`: they run in worker threads, repeat on conflicts only, and
-pause for different times so that conflicting transactions do not meet again.
+The retries here are not `shared.service.retry`: they run in worker threads, repeat on conflicts
+only, and pause for different times so that conflicting transactions do not meet again.
 """
 
 import asyncio

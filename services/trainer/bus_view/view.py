@@ -32,7 +32,7 @@ from shared.messaging.topics import (
     TRAINING_CHECKPOINTS,
     TRAINING_ROLLBACKS,
 )
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 T = TypeVar("T")
 

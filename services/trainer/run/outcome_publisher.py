@@ -9,7 +9,7 @@ from shared.events import CheckpointSaved
 from shared.failpoints import reach
 from shared.messaging.bus import Producer, publish
 from shared.messaging.topics import TRAINING_CHECKPOINTS, TRAINING_ROLLBACKS
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 
 class OutcomePublisher:

@@ -11,7 +11,7 @@ from shared.messaging.bus import Producer, publish
 from shared.messaging.codec import Headers
 from shared.messaging.topics import TRAINING_PROGRESS
 from shared.observability.metrics import Metrics
-from shared.runtime import Runtime
+from shared.service.runtime import Runtime
 
 SOURCE = "ratchet/trainer"
 LOG_EVERY_STEPS = 10

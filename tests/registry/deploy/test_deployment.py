@@ -31,7 +31,6 @@ from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.topic_reader import KafkaTopicReader
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus, publish
-from shared.messaging.consume import consume, consume_batches
 from shared.messaging.topics import (
     FEEDBACK_SCORED,
     MODELS_VERSIONS,
@@ -41,6 +40,7 @@ from shared.messaging.topics import (
 )
 from shared.observability.metrics import Metrics
 from shared.observability.tracing import NOOP_TRACING, Tracing
+from shared.service.consume import consume, consume_batches
 from shared.storage.object_store import MemoryStore
 from tests.registry.fake_target import FakeTarget
 from tests.support.credentials import OPERATOR, TOKENS

@@ -14,9 +14,9 @@ from shared.errors import ContractViolation, PartitionLost, StorageUnavailable
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.bus import MemoryBus, Producer, Record
-from shared.messaging.consume import consume, consume_batches
 from shared.messaging.topics import dead_letter_topic
-from shared.retry import RetryPolicy
+from shared.service.consume import consume, consume_batches
+from shared.service.retry import RetryPolicy
 from tests.support.runtime import runtime_of
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from shared.errors import StorageUnavailable
 from shared.messaging.bus import MemoryBus, Record
-from shared.messaging.consume import consume_batches
 from shared.messaging.topics import FEEDBACK_SCORED
-from shared.retry import RetryPolicy
+from shared.service.consume import consume_batches
+from shared.service.retry import RetryPolicy
 from tests.support.runtime import runtime_of
 
 

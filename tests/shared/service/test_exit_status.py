@@ -3,7 +3,7 @@
 import pytest
 
 from shared.errors import BusUnavailable, SettingsError
-from shared.exit_status import exit_status
+from shared.service.exit_status import exit_status
 
 
 @pytest.mark.parametrize(

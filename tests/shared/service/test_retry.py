@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from shared.errors import StorageUnavailable
-from shared.retry import RetryPolicy
+from shared.service.retry import RetryPolicy
 
 LOG = structlog.stdlib.get_logger("ratchet.test")
 

@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 from shared.errors import PartitionLost, Unprocessable
 from shared.messaging.bus import Handler, Producer, Record, send_dead_letter
-from shared.retry import RetryPolicy
-from shared.runtime import Runtime
+from shared.service.retry import RetryPolicy
+from shared.service.runtime import Runtime
 
 BatchHandler = Callable[[Sequence[Record]], Awaitable[None]]
 
