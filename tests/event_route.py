@@ -33,7 +33,7 @@ import structlog
 from services.feedback.app import FeedbackHandler
 from services.feedback.scoring import Policies
 from services.trainer.machine.bases import LocalBase
-from services.trainer.protocol import REPLY, Request
+from services.trainer.protocol import REPLY, EvaluationProgress, Request, Stepped
 from services.trainer.worker.client import OnProgress, ignore_progress
 from services.trainer.worker.request_handler import RequestHandler
 from shared.clock import ManualClock
@@ -46,13 +46,14 @@ from shared.messaging.topics import (
     TRAINING_BATCHES,
     TRAINING_CHECKPOINTS,
 )
-from tests.dataset.events import START, model_file, state_of
+from tests.dead_letters.test_malformed_input import BufferedMemoryBus
 from tests.registry.deploy.test_deployment import Stage
-from tests.registry.samples import DatabaseFixture, checkpoint
+from tests.support.registry_events import DatabaseFixture, checkpoint
 from tests.support.runtime import runtime_of
-from tests.tracing.test_flow import BufferedMemoryBus, DatasetRun, received
+from tests.support.scored_feedback import START, model_file, state_of
+from tests.support.tickets import DIGEST, NOW
+from tests.tracing.test_flow import DatasetRun, received
 from tests.trainer.test_app import QuickChild, World, is_owner
-from tests.trainer.tickets import DIGEST, NOW
 from tests.trainer.tiny import save_tiny
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +144,7 @@ class InProcessTraining(QuickChild):
             reply = REPLY.validate_json(line)
             if isinstance(reply, expected):
                 return reply
+            assert isinstance(reply, Stepped | EvaluationProgress)
             await on_progress(reply)
         raise AssertionError(self._replies.getvalue())
 

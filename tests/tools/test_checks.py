@@ -10,7 +10,7 @@ from tools.commits import subject_faults
 
 
 @pytest.mark.parametrize(
-    "subject", ["Add a retry policy", "Embed the broker", "Rename `heed` to `apply_alarm`"]
+    "subject", ["Add a retry policy", "Embed the broker", "Rename `judge` to `decide`"]
 )
 def test_imperative_subject_passes(subject: str) -> None:
     assert list(subject_faults(iter([subject]))) == []

@@ -27,5 +27,9 @@ __all__ = [
     "FeedbackType",
     "InvalidFeedback",
     "Message",
+    "Said",
     "capture",
 ]
+
+Said = FeedbackFields
+"""The former name of `FeedbackFields`, for applications written against it."""
