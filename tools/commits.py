@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-RULE_SINCE = "f12fb0a4"
+RULE_SINCE = "f12fb0a3279748e8abb4d104544ac0733767e9ad"
 MAX_LENGTH = 72
 NOT_IMPERATIVE = re.compile(
     r"(?:The|A|An|What|Whether|How|This|That|It|In|On|\w+ing|\w+ed)\b", re.IGNORECASE
