@@ -40,7 +40,7 @@ from services.trainer.gate.decision import GateEvidence, PairedScores, alpha_for
 from services.trainer.training.base_model import trainable_adapter
 from services.trainer.training.recipe import train
 from services.trainer.training.scoring import score
-from shared.config.model_file import GateSettings
+from shared.config.gate import GateSettings
 from shared.config.training import TrainingConfig
 
 PROCESSES = 2

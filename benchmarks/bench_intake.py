@@ -24,7 +24,8 @@ from services.feedback.intake.parsing import ParsedEvent
 from services.feedback.intake.server import intake_server, listen
 from services.feedback.scoring import Policies
 from shared.clock import SystemClock
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.service.runtime import Runtime

@@ -15,7 +15,7 @@ from benchmarks.bench_streams import StreamsBenchmark
 from benchmarks.results import Result, report
 from benchmarks.streams.synthetic_feedback import fill, received, scored
 from benchmarks.throughput import measure_throughput, python_process, service_command
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 EVENTS = {"feedback": 30_000, "dataset": 8_000}

@@ -47,7 +47,7 @@ from services.trainer.training.base_model import (
 from services.trainer.training.recipe import train
 from services.trainer.training.scoring import generate_greedily, score
 from shared.clock import SystemClock
-from shared.config.model_file import Models, load_models
+from shared.config.models import Models, load_models
 from shared.events import Position
 from shared.identity import hash_fraction
 from shared.messaging.bus import Record

@@ -37,7 +37,8 @@ from services.trainer.protocol import REPLY, EvaluationProgress, Request, Steppe
 from services.trainer.worker.client import OnProgress, ignore_progress
 from services.trainer.worker.request_handler import RequestHandler
 from shared.clock import ManualClock
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.events import VersionRegistered
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode

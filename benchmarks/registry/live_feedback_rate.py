@@ -21,7 +21,8 @@ from services.registry.handlers import model_declared
 from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of
-from shared.config.model_file import BasePaths, ModelFile, Models
+from shared.config.model_file import BasePaths, ModelFile
+from shared.config.models import Models
 from shared.events import FeedbackScored
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode

@@ -15,7 +15,8 @@ from benchmarks.results import Result, report
 from benchmarks.streams.synthetic_feedback import feedback
 from services.dataset.ledger.ledger import Ledger
 from services.feedback.scoring import SOURCE, Policies, score
-from shared.config.model_file import BasePaths, ModelFile, Models
+from shared.config.model_file import BasePaths, ModelFile
+from shared.config.models import Models
 from shared.events import Artefact, FeedbackScored, Position
 from shared.identity import digest_of
 from shared.messaging.bus import Record

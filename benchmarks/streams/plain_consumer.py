@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from services.dataset.ledger.ledger import Ledger
 from services.feedback.scoring import SOURCE, Policies, score
 from shared.clock import SystemClock
-from shared.config.model_file import Models, load_models
+from shared.config.models import Models, load_models
 from shared.events import FeedbackScored, Position
 from shared.kafka.client import KafkaProducer, record_of
 from shared.messaging.bus import Record

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from services.feedback.scoring import SOURCE, Policies, score
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events import Event, FeedbackReceived
 from shared.identity import hash_fraction, identity
 from shared.kafka.client import KafkaProducer

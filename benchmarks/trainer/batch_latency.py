@@ -17,7 +17,7 @@ from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import LOOPBACK, free_port
 from shared.clock import SystemClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.errors import Unprocessable
 from shared.events import (
     BatchCounts,

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import TypeAdapter, ValidationError
 
-from shared.config.model_file import Models, load_models
+from shared.config.models import Models, load_models
 from shared.errors import ModelFileError, ObjectNotFound, RatchetError
 from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.machine_check import Check

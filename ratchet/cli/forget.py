@@ -24,7 +24,7 @@ from ratchet.options import (
     security_from_environment,
 )
 from shared.clock import SystemClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.events import UserForgotten
 
 forgetting = typer.Typer()

@@ -6,7 +6,7 @@ import typer
 
 from ratchet import console
 from ratchet.options import Json, ModelFiles
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 
 models = typer.Typer(no_args_is_help=True, help="Validate model files.")
 

@@ -20,7 +20,7 @@ from ratchet.local_stack.processes import Ports, ProcessSpec, StackLayout, proce
 from ratchet.local_stack.supervisor import Supervisor, WriteLine
 from ratchet.local_stack.token_store import ensure_tokens_file
 from shared.clock import SystemClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.errors import Misconfigured
 from shared.kafka.security import PLAINTEXT, Security, kafka_variables
 

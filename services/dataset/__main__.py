@@ -7,7 +7,7 @@ from services.dataset.app import FaustTable, attach
 from services.dataset.handlers import Dataset
 from services.dataset.settings import DatasetSettings
 from shared.clock import SystemClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.failpoints import arm
 from shared.http.health_server import serve_health

@@ -26,7 +26,7 @@ from services.dataset.ledger.recovery import (
 from services.dataset.ledger.results import BatchPlan, ShardUpdate, TableWrite
 from services.dataset.shard_metrics import DatasetMetrics
 from services.dataset.withdrawal_publisher import WithdrawalPublisher
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.errors import Unprocessable
 from shared.events import FeedbackScored, Position, WaitEnded, WithdrawalRequested
 from shared.failpoints import reach

@@ -13,7 +13,7 @@ from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.auth.token_file import TokenFile
 from shared.clock import SystemClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.failpoints import arm
 from shared.http.health_server import serve_health

@@ -11,7 +11,8 @@ from services.feedback.redaction.redactor import RedactedFeedback, Redactor
 from services.feedback.reward import reward_parts
 from services.feedback.rules import Rule, broken_rules
 from shared.config.answer_format import format_check
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.errors import ContractViolation
 from shared.events import MAX_ID, Digest, FeedbackReceived, FeedbackScored, PolicyRef, Position
 from shared.messaging.bus import Record

@@ -27,7 +27,7 @@ from services.registry.settings import RegistrySettings
 from services.registry.store.database import Database
 from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.end_offsets import EndOffsets

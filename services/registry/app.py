@@ -28,7 +28,7 @@ from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.database import Database, Session
 from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
 from services.registry.store.queries import aliases_of, hold_of
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.errors import Unavailable, Unprocessable
 from shared.events import (
     BatchReady,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from services.registry.lifecycle import version_number
 from services.registry.rollout.canary_trial import TrialStatus
 from services.registry.rollout.live_monitor import MonitorResult
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events import Event, VersionPromoted, VersionRolledBack, VersionWithdrawn
 from shared.logs import Log
 from shared.observability.metrics import Metrics

@@ -19,7 +19,7 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.window_queue import WindowQueue
 from services.trainer.worker.client import LOCAL, TrainingProcess, ray_launch
 from shared.clock import SystemClock
-from shared.config.model_file import Models, load_models
+from shared.config.models import Models, load_models
 from shared.config.settings import read_settings
 from shared.errors import Misconfigured
 from shared.failpoints import arm

@@ -19,7 +19,8 @@ from services.trainer.run_folder import Outcome, RunFolders
 from services.trainer.warm_up import warm_up
 from services.trainer.worker.client import TrainingProcess
 from services.trainer.worker.model_session import ModelSession
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.config.training import TrainingConfig
 from shared.errors import StorageUnavailable, Unprocessable
 from shared.events import BatchReady, TrainingRolledBack

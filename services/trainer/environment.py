@@ -23,7 +23,8 @@ from services.trainer.machine.memory import BatchTokens, estimate_needs
 from services.trainer.machine.memory_fit import memory_refusal
 from services.trainer.settings import TrainerSettings
 from services.trainer.training.base_shape import read_shape
-from shared.config.model_file import ModelFile, load_models
+from shared.config.model_file import ModelFile
+from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured, SettingsError

@@ -6,7 +6,7 @@ from services.trainer.gate.evaluation_suite import build_suite
 from services.trainer.run_folder import RunFolders
 from services.trainer.worker.client import ignore_progress
 from services.trainer.worker.model_session import ModelSession
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events.hyperparameters import Lane
 
 

@@ -12,7 +12,8 @@ import structlog
 from services.dataset.handlers import Dataset
 from services.dataset.snapshot.withdrawal_marks import read_mark
 from shared.clock import ManualClock
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.errors import StorageUnavailable
 from shared.events import (
     Artefact,

@@ -15,7 +15,7 @@ from services.dataset.handlers import Dataset
 from services.feedback.app import FeedbackHandler
 from services.feedback.scoring import Policies
 from shared.clock import ManualClock
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events import EVENTS, Event, FeedbackReceived, FeedbackScored
 from shared.messaging.bus import MemoryBus, Record
 from shared.messaging.codec import Headers, decode

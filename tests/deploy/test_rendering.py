@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ratchet.manifests import generated_files
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.version import ratchet_version
 from tests.deploy.rendering import (
     COMBINATIONS,

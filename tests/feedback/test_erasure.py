@@ -9,7 +9,8 @@ import pytest
 from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
 from services.feedback.redaction.pseudonyms import pseudonym
 from services.feedback.scoring import Policies
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.errors import ContractViolation, UnknownModel
 from shared.events import Position, UserForgotten
 from shared.messaging.bus import Record

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from services.feedback.scoring import Policies, score
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.errors import ContractViolation, Undecodable, UnknownModel
 from shared.messaging.bus import Record
 from shared.reward import mean_reward

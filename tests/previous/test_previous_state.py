@@ -13,7 +13,7 @@ from ratchet.dataset.verifying import verify_batches
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, history_of, runs_of, version_of
 from services.trainer.run_folder import RunFolders, TrainedRun
-from shared.config.model_file import load_model, load_models
+from shared.config.models import load_model, load_models
 from shared.events import BatchReady, CheckpointSaved
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode

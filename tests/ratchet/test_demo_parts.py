@@ -11,7 +11,7 @@ from ratchet.demo.simulated_users import honest_feedback, poisoned_feedback
 from ratchet.demo.tickets import POISONED_QUEUE, make_ticket
 from ratchet.reconciliation import reconcile
 from shared.clock import ManualClock
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.errors import Undecodable
 from shared.events import Artefact
 from shared.messaging.bus import MemoryBus, send_dead_letter

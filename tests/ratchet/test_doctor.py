@@ -12,7 +12,7 @@ from ratchet.cli.doctor import (
     check_serving_bases,
 )
 from ratchet.local_stack.ports import free_port
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 
 MODEL = "model: m\nbase: {training: small, serving: small/model.gguf}\n"
 

@@ -21,7 +21,8 @@ from ratchet.erasure.request import WithdrawalProgress
 from ratchet.local_stack.ports import free_port
 from services.dataset.snapshot.withdrawal_marks import read_mark
 from services.trainer.data.training_set import read_batches, select_examples
-from shared.config.model_file import ModelFile, load_model
+from shared.config.model_file import ModelFile
+from shared.config.models import load_model
 from shared.events import BatchReady, ExamplesWithdrawn, Position, WithdrawnBatch
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import (

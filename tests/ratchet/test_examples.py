@@ -17,7 +17,7 @@ import pytest
 
 from ratchet.demo.event_watcher import read_records
 from services.feedback.scoring import Policies, ScoredFeedback, score
-from shared.config.model_file import load_models
+from shared.config.models import load_models
 from shared.messaging.bus import Record
 from shared.messaging.topics import FEEDBACK_RECEIVED
 from tests.support.completions import ANSWER, answer

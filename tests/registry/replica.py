@@ -20,7 +20,8 @@ from services.registry.store.database import Database, Session
 from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.tables import VersionRow
 from shared.clock import SystemClock
-from shared.config.model_file import BasePaths, ModelFile, Models
+from shared.config.model_file import BasePaths, ModelFile
+from shared.config.models import Models
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.logs import configure

@@ -16,7 +16,8 @@ from services.feedback.app import FeedbackHandler
 from services.feedback.scoring import Policies
 from services.registry.store.tables import OutboxRow
 from shared.clock import ManualClock
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.events import BatchReady, Event
 from shared.identity import identity
 from shared.messaging.bus import Record

@@ -30,8 +30,10 @@ from services.trainer.protocol import (
 from services.trainer.run_folder import RunFolders
 from services.trainer.worker.client import OnProgress, TrainingProcess, ignore_progress
 from shared.clock import SystemClock
+from shared.config.gate import GateSettings
 from shared.config.model_file import BasePaths as DeclaredBase
-from shared.config.model_file import GateSettings, ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.config.training_window import TrainingWindow
 from shared.errors import Misconfigured, PartitionLost, StorageUnavailable, UnknownModel
 from shared.events import (

@@ -13,7 +13,7 @@ prompt is never on both sides.
 
 from dataclasses import dataclass
 
-from shared.config.model_file import CurationSettings
+from shared.config.curation import CurationSettings
 from shared.events import FeedbackScored
 from shared.identity import hash_fraction, prompt_identity
 from shared.storage.dataset_entries import EntryDecision, EntryReason

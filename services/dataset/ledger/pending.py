@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.new_user_delay import NewUserDelay
 from services.dataset.ledger.quota_queue import QuotaQueue
-from shared.config.model_file import CurationSettings
+from shared.config.curation import CurationSettings
 from shared.storage.dataset_entries import DatasetEntry
 
 

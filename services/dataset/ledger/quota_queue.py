@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from services.dataset.ledger.cached_entry import CachedEntry
-from shared.config.model_file import CurationSettings
+from shared.config.curation import CurationSettings
 from shared.storage.dataset_entries import DatasetEntry
 
 

@@ -8,7 +8,7 @@ from services.registry.api.problems import problem_responses
 from services.registry.api.views import View
 from services.registry.retention.pruner import Pruner
 from services.registry.retention.rule import RetentionDecision
-from shared.config.model_file import Models
+from shared.config.models import Models
 
 
 def routes(models: Models, pruner: Pruner) -> APIRouter:

@@ -14,7 +14,7 @@ from services.registry.gguf.merge import MergedFile, merge
 from services.registry.store.database import Database, Session
 from services.registry.store.queries import adapter_of, version_of
 from services.registry.store.tables import VersionRow
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events import Probe
 from shared.storage.adapters import read_adapter
 from shared.storage.object_store import ObjectStore

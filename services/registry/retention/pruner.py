@@ -20,7 +20,7 @@ from services.registry.store.leases import Lease
 from services.registry.store.queries import deployed_versions, lock_aliases
 from services.registry.store.removal_queries import pending_removals
 from services.registry.store.tables import AdapterRemovalRow
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.errors import RatchetError
 from shared.service.runtime import Runtime
 from shared.storage.adapters import remove_adapter

@@ -14,7 +14,7 @@ from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from shared.config.model_file import AnswerMeasure
+from shared.config.gate import AnswerMeasure
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from services.trainer.protocol import GreedyAnswer, Messages
 from services.trainer.run_folder import CachedAnswers, RunFolders
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events.hyperparameters import Lane
 from shared.identity import identity
 

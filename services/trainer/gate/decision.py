@@ -44,7 +44,7 @@ from services.trainer.gate.answer_metrics import (
     set_metric,
 )
 from services.trainer.gate.confidence_bounds import bootstrap_bounds, exact_bounds
-from shared.config.model_file import AnswerMeasure, GateSettings
+from shared.config.gate import AnswerMeasure, GateSettings
 from shared.events import Comparison, Decision, Measure, Verdict
 
 SetName = Literal["held_out", "golden", "retention"]

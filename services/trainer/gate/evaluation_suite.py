@@ -12,7 +12,7 @@ from services.trainer.protocol import GreedyAnswer, Messages
 from services.trainer.run_folder import RunFolders
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
-from shared.config.model_file import Models, RegressionPrompt
+from shared.config.models import Models, RegressionPrompt
 from shared.events import Probe
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.config.model_file import RewardHackingRule
+from shared.config.gate import RewardHackingRule
 from shared.events import Verdict
 
 

@@ -1,7 +1,7 @@
 """Progress of one run: events for watchers, log lines, metrics, and signs of life."""
 
 from services.trainer.protocol import EvaluationProgress, Stepped
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.errors import BusUnavailable
 from shared.events import BatchReady, Phase, TrainingProgressed
 from shared.failpoints import reach

@@ -27,7 +27,7 @@ from services.trainer.run.progress import ProgressReporter
 from services.trainer.run_folder import Outcome, RunFolders, RunPlan, TrainedRun
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.clock import Clock
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.errors import InvalidArtefact
 from shared.events import Artefact, Probe, RunMetrics, Verdict
 from shared.failpoints import reach

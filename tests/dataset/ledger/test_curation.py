@@ -1,7 +1,7 @@
 import pytest
 
 from services.dataset.ledger.curation import curate, is_held_out, quality_of
-from shared.config.model_file import CurationSettings
+from shared.config.curation import CurationSettings
 from shared.events import Message
 from shared.identity import identity, prompt_identity
 from tests.support.scored_feedback import scored, words

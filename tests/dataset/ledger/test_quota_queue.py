@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.dataset.ledger.quota_queue import QuotaQueue
-from shared.config.model_file import CurationSettings
+from shared.config.curation import CurationSettings
 from shared.events import Position
 from shared.storage.dataset_entries import DatasetEntry
 from tests.support.scored_feedback import START

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from services.feedback.intake.parsing import RECORD_OVERHEAD, parse_events
 from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies, score
-from shared.config.model_file import ModelFile, Models
+from shared.config.model_file import ModelFile
+from shared.config.models import Models
 from shared.errors import Unprocessable
 from shared.messaging.bus import Record
 from shared.messaging.topics import MAX_APPLICATION_RECORD_BYTES

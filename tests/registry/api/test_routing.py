@@ -17,7 +17,7 @@ from services.registry.store.queries import canary_trial_of
 from services.registry.versions.moves import promote_by_operator
 from shared.clock import ManualClock
 from shared.config.canary import CanarySettings
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events import DeploymentFailed, Event, VersionDeployed
 from shared.messaging.bus import Record
 from shared.messaging.codec import encode

@@ -24,7 +24,7 @@ from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import history_of
 from services.registry.store.tables import DeploymentRow, OutboxRow, VersionRow
 from shared.clock import Clock, SystemClock
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.events import DeploymentFailed, VersionDeployed
 from shared.identity import digest_of
 from shared.kafka.client import KafkaConsumer, KafkaProducer

@@ -24,7 +24,7 @@ from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.handlers import checkpoint_saved
 from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.identity import digest_of
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus

@@ -6,7 +6,8 @@ import pytest
 
 from services.registry.deploy.targets.factory import open_targets
 from services.registry.settings import RegistrySettings
-from shared.config.model_file import DeployTarget, Models
+from shared.config.model_file import DeployTarget
+from shared.config.models import Models
 from shared.errors import Misconfigured
 from tests.support.registry_events import MODEL
 

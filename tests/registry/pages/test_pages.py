@@ -18,7 +18,7 @@ from services.registry.rollout.holds import hold
 from services.registry.store.queries import MeanReward
 from services.registry.store.tables import RunRow, WithdrawnExampleRow
 from shared.clock import SystemClock
-from shared.config.model_file import Models
+from shared.config.models import Models
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.health import Health
 from shared.storage.object_store import MemoryStore

@@ -41,7 +41,8 @@ from services.registry.store.tables import (
 )
 from services.registry.versions.moves import AdapterRemoved, promote_by_operator, roll_back
 from shared.clock import ManualClock
-from shared.config.model_file import Models, RetentionSettings
+from shared.config.model_file import RetentionSettings
+from shared.config.models import Models
 from shared.errors import ObjectNotFound, StorageUnavailable
 from shared.events import Artefact
 from shared.identity import digest_of

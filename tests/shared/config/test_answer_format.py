@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.config.answer_format import format_check
-from shared.config.model_file import load_model
+from shared.config.models import load_model
 from shared.config.reward_policy import RewardPolicy
 from shared.errors import ModelFileError
 

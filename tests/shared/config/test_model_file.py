@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.config.model_file import RENAMED_KEYS, ModelFile, load_model, load_models
+from shared.config.model_file import ModelFile
+from shared.config.models import load_model, load_models
+from shared.config.renamed_keys import RENAMED_KEYS
 from shared.errors import ModelFileError, UnknownModel
 
 GOOD = """model: support

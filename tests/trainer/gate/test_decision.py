@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.trainer.gate.answer_metrics import GreedyAnswers
 from services.trainer.gate.decision import GateEvidence, PairedScores, alpha_for_gate, decide
-from shared.config.model_file import AnswerMeasure, DecidingMeasure, GateSettings
+from shared.config.gate import AnswerMeasure, DecidingMeasure, GateSettings
 from shared.events import Verdict
 
 GATE = GateSettings(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from services.trainer.bus_view.reward_history import RewardHistory
 from services.trainer.gate.reward_hacking import CandidateStep, apply_alarm, detect_reward_hacking
-from shared.config.model_file import RewardHackingRule
+from shared.config.gate import RewardHackingRule
 from shared.events import Event, VersionPromoted
 from tests.support.tickets import NOW
 from tests.trainer.histories import rolled_back_run, verdict

@@ -7,7 +7,7 @@ from services.trainer.errors import RunFailed
 from services.trainer.gate.evaluation_suite import passes
 from services.trainer.training import scoring
 from services.trainer.training.scoring import generate_greedily, score
-from shared.config.model_file import RegressionPrompt
+from shared.config.models import RegressionPrompt
 from tests.trainer.tiny import END, EXAMPLES, VOCABULARY, tiny_model
 
 

@@ -11,7 +11,8 @@ from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.deploy.targets.ollama import OllamaTarget
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.settings import RegistrySettings
-from shared.config.model_file import DeployTarget, Models
+from shared.config.model_file import DeployTarget
+from shared.config.models import Models
 from shared.errors import Misconfigured
 
 
