@@ -23,11 +23,11 @@ Faust's own metrics, of the two services that use it; their names begin with `fa
 """
 
 _PROCESS = """
-## Of each process
+## Process metrics
 
 `process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_cpu_seconds_total`,
 `process_open_fds`, `process_max_fds` and `process_start_time_seconds` come from the Prometheus
-client library. They do not include the trainer's child process.
+client library. They do not include the training process.
 """
 
 _TITLES = {
