@@ -32,7 +32,7 @@ up: setup ## Run the whole stack on this machine until Ctrl-C
 test: setup ## Run the tests, including those with a real broker and model
 	$(BIN)/python -m pytest -m "not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-chaos: setup ## Run the fault scenarios: a kill at every failpoint, zombies, rebalances, broker restarts; and the dashboards' queries
+test-chaos: setup ## Run the fault scenarios: a kill at every failpoint, zombie workers, rebalances, broker restarts; and the dashboards' queries
 	$(BIN)/python -m pytest -m chaos $(addprefix --ignore=,$(LOOP) $(RAY))
 
 test-ray: setup ## Run the trainer and its training process on a local Ray cluster

@@ -1,6 +1,6 @@
-"""Structure checks: class names are unique across packages, folders are rooms and not heaps.
+"""Structure checks: unique class names across packages, and a bounded number of modules per folder.
 
-Import cycles and the walls between packages are import-linter's (pyproject.toml).
+import-linter checks import cycles and imports between packages (pyproject.toml).
 """
 
 import ast

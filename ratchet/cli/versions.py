@@ -137,7 +137,7 @@ def _change_hold(
         console.print_json(answer)
     elif held := answer["hold"]:
         console.out.print(
-            f"{model} is on hold since {held['since']}: {held['reason']}", highlight=False
+            f"{model} has been on hold since {held['since']}: {held['reason']}", highlight=False
         )
     else:
         console.out.print(f"{model} is not on hold", highlight=False)

@@ -35,8 +35,8 @@ def export(
     """Write a file for each kind that has examples. All data is read and verified before the first
     file is written.
 
-    Raises Declined when a file is there already and `force` is not given, Misconfigured when a
-    format's library is not installed, Unusable when a file was altered or is gone.
+    Raises CommandRefused if a file exists and `force` is not given, Misconfigured if a format's
+    library is not installed, InvalidArtefact if a file was altered or is missing.
     """
     encode, suffix = _FORMATS[form]
     examples = {kind: _examples(store, manifest, kind) for kind in kinds}

@@ -45,7 +45,7 @@ def batches_from_records(records: Iterable[Record]) -> list[BatchReady]:
 def find_batch(batches: Iterable[BatchReady], reference: str) -> BatchReady:
     """Return the batch with this ID, prefix of an ID, `model/number` or `model#shard/number`.
 
-    Raises Declined if no batch or several match.
+    Raises CommandRefused if no batch or several match.
     """
     candidates = [
         batch

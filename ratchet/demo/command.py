@@ -1,4 +1,4 @@
-"""Runs `ratchet demo`: starts a separate stack, plays the rounds and writes the report."""
+"""Runs `ratchet demo`: starts a separate stack, runs the rounds and writes the report."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Publication of a withdrawal: marks beside the snapshots, then the events that announce it."""
+"""Publication of a withdrawal: marks next to the snapshots, then the events that announce it."""
 
 import asyncio
 

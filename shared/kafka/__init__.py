@@ -2,5 +2,5 @@
 stream services.
 
 The only package besides the services' `app.py` that imports aiokafka or Faust. Ports and the
-in-memory twin are in `shared.messaging`.
+in-memory implementation are in `shared.messaging`.
 """

@@ -238,11 +238,11 @@ class OffsetCommitter:
             await self._ends.stop()
 
     async def _waiting(self, before: Collection[tuple[TP, int]]) -> list[tuple[TP, int]]:
-        """Where events wait: partitions and the offsets that are committed there. None while the
-        broker is away: it may come back.
+        """Return the partitions with waiting events, and their committed offsets. Empty while the
+        broker is unavailable, because it may come back.
 
-        Where they waited `before` and nothing was committed since, it is looked at what there is:
-        the end of a transaction is no event.
+        A partition that was already waiting `before` at the same offset counts only if it has a
+        record there: a transaction marker takes an offset but is no event.
         """
         consumer: Any = self._app.consumer
         owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]

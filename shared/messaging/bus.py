@@ -1,6 +1,6 @@
 """Bus port: producing and consuming records, and the loop that commits an offset after its effect.
 
-The Kafka adapter is in `shared.kafka.client`; `MemoryBus` is the in-memory twin for tests.
+The Kafka adapter is in `shared.kafka.client`; `MemoryBus` is the in-memory one for tests.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -82,7 +82,7 @@ Handler = Callable[[Record], Awaitable[None]]
 
 @dataclass
 class MemoryBus:
-    """In-memory twin of a broker: one partition per topic, unlimited retention; a `Producer`."""
+    """In-memory broker: one partition per topic, unlimited retention; a `Producer`."""
 
     topics: dict[str, list[Record]] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)

@@ -116,7 +116,8 @@ def _unwrap(value: bytes, headers: Headers) -> tuple[dict[str, Any], Any]:
     content_type = names.get("content-type", b"").lower()
     if content_type.startswith(BATCHED_TYPE):
         raise Undecodable(
-            "batched mode is not part of the Kafka binding; send one event a record", "content-type"
+            "batched mode is not part of the Kafka binding; send one event per record",
+            "content-type",
         )
     message = KafkaMessage(headers=names, key=None, value=value)
     try:

@@ -31,7 +31,7 @@ from shared.messaging.codec import Headers
 from shared.observability.trace_context import TRACEPARENT, traceparent_in
 from shared.version import ratchet_version
 
-# A batch links to each of its events, and how many those are is the model file's to say.
+# A batch links to each of its events; the model file determines their number.
 _MOST_LINKS = 10_000
 
 _CLOSING_SECONDS = 3.0

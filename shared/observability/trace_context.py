@@ -13,8 +13,7 @@ TRACEPARENT = "traceparent"
 _NAMES = frozenset({TRACEPARENT, "ce_" + TRACEPARENT})
 
 
-# Version ff is forbidden, and so are ids of zeros; later versions may have more behind what is
-# known of the first.
+# Version ff and ids of zeros are invalid; later versions may append fields to those of version 00.
 _FORM = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-|$)"
 )

@@ -120,7 +120,7 @@ class FsspecStore:
 
 
 class MemoryStore:
-    """In-memory twin of `FsspecStore`, for tests."""
+    """In-memory object store, for tests."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

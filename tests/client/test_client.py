@@ -37,8 +37,8 @@ def said(model: str) -> FeedbackFields:
 async def received(
     broker: str, model: str, count: int, seconds: float = 20
 ) -> list[FeedbackReceived]:
-    """What there is for a model in the order of the log, when there are so many different events,
-    or no more come for a while.
+    """Return a model's events in the order of the log, once there are `count` different ones, or no
+    more arrive for a while.
     """
     found: list[FeedbackReceived] = []
     async with aclosing(read(broker, FEEDBACK_RECEIVED, seconds)) as records:
@@ -139,8 +139,8 @@ while True:
 
 
 def record_and_die(broker: str, spool: Path, model: str) -> tuple[list[tuple[float, str]], float]:
-    """When which event was recorded by a process that was killed after two seconds, and when that
-    was.
+    """Return the time and id of each event that a process recorded before it was killed after two
+    seconds, and the time of the kill.
     """
     command = [sys.executable, "-c", RECORDING, broker, str(spool), model]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What the client takes, Ratchet takes; what Ratchet would refuse, the client refuses at once."""
+"""Validation in the client agrees with that of Ratchet."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -25,7 +25,7 @@ KNOWN = [{"role": "system", "content": "Be short."}, {"role": "user", "content":
 
 
 class Kept:
-    """What a Client would keep, and what it would send."""
+    """Stand-in for a Client: collects the answers to keep and the feedback to send."""
 
     def __init__(self) -> None:
         self.generations = Generations(3, 1000)

@@ -63,7 +63,7 @@ def names(*numbers: int) -> list[str]:
 
 
 def left(folder: Path) -> list[str]:
-    """What the next process finds."""
+    """Return the ids that the next process finds in the spool."""
     with closing(DiskSpool(folder, ROOM)) as spool:
         return [one.event_id for one in spool.peek(100, ROOM)[0]]
 

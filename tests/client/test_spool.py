@@ -40,7 +40,7 @@ def ids(spool: Spool, events: int = 100, size: int = ROOM) -> list[str]:
 
 
 def all_of(spool: Spool) -> list[str]:
-    """What is kept, share by share, until nothing is."""
+    """Read and acknowledge the spool in parts until it is empty; return all ids."""
     seen = []
     while found := ids(spool):
         seen += found

@@ -1,4 +1,4 @@
-"""What is committed is what the code makes, and keeps every promise that was made before."""
+"""The committed contract files match the code and are compatible with all earlier schemas."""
 
 import re
 import shutil

@@ -33,7 +33,7 @@ def test_a_golden_example_survives_a_round_trip(path: Path) -> None:
 
 
 def says(now: Any, then: Any) -> bool:
-    """Whether `now` says all that was said `then`, field by field."""
+    """Return whether `now` contains every field of `then` with the same value."""
     if isinstance(then, dict):
         return isinstance(now, dict) and all(
             name in now and says(now[name], value) for name, value in then.items()

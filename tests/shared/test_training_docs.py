@@ -1,4 +1,4 @@
-"""docs/training.md says of ranges and defaults what the code says."""
+"""The ranges and defaults in docs/training.md match the code."""
 
 from pathlib import Path
 

@@ -512,7 +512,7 @@ def ids(rng: Random, fields: Fields) -> Wire:
 
 @maker()
 def long_names_at_fault(rng: Random, fields: Fields) -> Wire:
-    """What is quoted in the reason or the field is long, or could do something to a terminal."""
+    """Text quoted in the reason or the field is long, or contains terminal control codes."""
     bad = rng.choice(["\u001b]0;owned\u0007", "t" * 100_000, "[bold]", "\u0000", "[/nothing]"])
     return rng.choice(
         [

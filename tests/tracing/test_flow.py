@@ -1,4 +1,4 @@
-"""What follows what, through the handlers of all services, on twins in memory."""
+"""Parents and links of the spans of all services' handlers, on in-memory implementations."""
 
 import asyncio
 import json

@@ -1,6 +1,4 @@
-"""What is read as a traceparent, what a service without traces does, and the spans of the real
-thing.
-"""
+"""Parsing of traceparents, tracing that is off, and the spans of OpenTelemetry."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Withdrawal mark beside a snapshot's manifest: the IDs of its withdrawn examples.
+"""Withdrawal mark next to a snapshot's manifest: the IDs of its withdrawn examples.
 
 The snapshot itself never changes. A mark is information for people who inspect the object store.
 The topic `dataset.withdrawals` is authoritative, and marks can be made again from it.

@@ -44,8 +44,8 @@ def history_page(session: Session, model: str, page: PageRequest[int]) -> Page[V
 def withdrawals_page(
     session: Session, model: str, page: PageRequest[tuple[datetime, str]]
 ) -> Page[View]:
-    """Return erased users, newest first, by the time of their erasure, which later withdrawals do
-    not change.
+    """Return the withdrawals of each user, newest first by the time of the user's first withdrawal,
+    which later ones do not change.
     """
     result = paginate(
         page,

@@ -19,7 +19,7 @@ from services.registry.store.queries import aliases_of, canary_trial_of, hold_of
 from services.registry.versions.moves import UnknownVersion
 
 HINT_MAX_AGE_SECONDS = 10
-"""How long an application may cache a hint."""
+"""Time for which an application may cache a routing hint."""
 
 RoutingId = Annotated[str, Field(min_length=1, max_length=1024)] | SkipJsonSchema[None]
 

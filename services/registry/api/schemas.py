@@ -246,7 +246,7 @@ class AuditEntry(ApiModel):
 
 
 class Withdrawal(ApiModel):
-    """The withdrawal of an erased user's examples, by the user's digest. `answers` counts the
+    """The withdrawal of a user's examples, by the user's digest. `answers` counts the
     events of the dataset service, `waiting` and `examples` the examples outside and inside
     batches; `versions` were made with some of them.
     """

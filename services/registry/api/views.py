@@ -212,7 +212,7 @@ def audit_view(row: AuditRow) -> View:
 
 
 def withdrawals_view(session: Session, model: str, forgotten: Collection[str]) -> list[View]:
-    """Return the withdrawals of some erased users, newest first: how many withdrawal events came,
+    """Return the withdrawals of some users, newest first: how many withdrawal events came,
     how many examples were waiting or in batches, and the versions that were made with some of them.
     """
     ids_by_version, examples = (

@@ -24,11 +24,11 @@ Action = Literal["none", "switch", "push and switch"]
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """Versions of a model that a target shall serve.
+    """Versions of a model that a target should serve.
 
     `move` numbers the champion's moves; `recorded_move` is the move that the target is recorded to
     have carried out; `verified_digest` is the digest of the champion's file if that has passed
-    verification there. The `challenger` is neither brought nor removed.
+    verification there. The `challenger` is neither pushed nor removed.
     """
 
     model: str

@@ -43,7 +43,7 @@ from shared.storage.object_store import ObjectStore
 MAX_REASON_LENGTH = 2000
 
 WAIT_SECONDS = 3.0
-"""How long a form waits for the deployment; after that the next page polls for it."""
+"""Time for which a form waits for the deployment; after that the next page polls for it."""
 
 
 def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:

@@ -174,7 +174,7 @@ class TrainedWithoutRow(TableBase):
 
 
 class WithdrawalRow(TableBase):
-    """A withdrawal announced by the dataset service, or one part of it, for an erased user."""
+    """A withdrawal announced by the dataset service, or one part of it, for one user."""
 
     __tablename__ = "withdrawals"
 

@@ -1,4 +1,4 @@
-"""Queries on withdrawn examples and erased users."""
+"""Queries on withdrawn examples and their users."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -56,7 +56,7 @@ def withdrawn_through_by_version(session: Session, model: str) -> Mapping[str, i
 def erased_users(
     session: Session, model: str, after: tuple[datetime, str] | None, limit: int
 ) -> Sequence[tuple[str, datetime]]:
-    """Return the digests of a model's erased users with the time of the erasure, newest first.
+    """Return the digests of the users who withdrew a model's feedback, newest first, with the time.
     `after` is the last row of the page before.
     """
     at = func.min(WithdrawalRow.at)
@@ -80,7 +80,7 @@ def erased_users(
 def withdrawals_of(
     session: Session, model: str, forgotten: Collection[str]
 ) -> Sequence[WithdrawalRow]:
-    """Return the withdrawals of some erased users of a model, newest first."""
+    """Return the withdrawals of some users of a model, newest first."""
     rows = select(WithdrawalRow).where(
         WithdrawalRow.model == model, WithdrawalRow.forgotten.in_(forgotten)
     )

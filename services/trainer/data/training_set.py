@@ -167,8 +167,9 @@ def select_examples(
 def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[BatchExamples]:
     """Yield the batch of a manifest and its predecessors, read lazily.
 
-    A missing earlier snapshot ends the history: old snapshots may be deleted. Raises Missing if the
-    newest is missing, Corrupt if any was altered, InvalidArtefact if one cannot be parsed.
+    A missing earlier snapshot ends the history: old snapshots may be deleted. Raises ObjectNotFound
+    if the newest is missing, DigestMismatch if any was altered, InvalidArtefact if one cannot be
+    parsed.
     """
     artefact: Artefact | None = newest
     while artefact is not None:

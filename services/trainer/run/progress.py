@@ -1,4 +1,4 @@
-"""Progress of one run: events for watchers, log lines, metrics, and signs of life."""
+"""Progress of one run: events, log lines, metrics, and the reports behind liveness."""
 
 from services.trainer.protocol import EvaluationProgress, Stepped
 from shared.config.models import Models

@@ -1,4 +1,4 @@
-"""What a policy can demand of an answer's form, and what a wrong demand is answered with."""
+"""Answer formats that a policy can require, and the errors for invalid ones."""
 
 from pathlib import Path
 from time import process_time

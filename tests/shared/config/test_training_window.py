@@ -21,8 +21,8 @@ def at(text: str) -> datetime:
 def spans(
     window: TrainingWindow, first: datetime, last: datetime
 ) -> list[tuple[datetime, datetime]]:
-    """When a window is open between two moments, found by `next_open` and by looking at every
-    minute.
+    """Return the periods in which a window is open between two moments, from `next_open` and a
+    check of every minute.
     """
     found = []
     while (opens := window.next_open(first)) < last:

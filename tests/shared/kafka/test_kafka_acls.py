@@ -1,5 +1,5 @@
-"""What each service has to be allowed in Kafka, as the docs say: enough for the service itself, and
-all that the topic table needs.
+"""Kafka rights of each service, as documented: sufficient for the service, and in agreement with the
+topic table.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""Who a Kafka client trusts and who it says it is: settings that fit together, and a real broker
-that asks for both.
+"""TLS and authentication of Kafka clients: valid combinations of settings, and a real broker that
+requires both.
 """
 
 import ast

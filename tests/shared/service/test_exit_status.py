@@ -1,4 +1,4 @@
-"""How a service's process ends."""
+"""Exit status and last line of a service's process."""
 
 import pytest
 
