@@ -165,12 +165,12 @@ LIVE_USE = DashboardRow(
 )
 
 CANARIES = DashboardRow(
-    "Canary rollout",
+    "Canary trial",
     (
         state_timeline_panel(
-            "Canary rollouts",
+            "Canary trials",
             "Times at which some users got a challenger instead of the champion. Only models with "
-            "`canary` in the model file have rollouts.",
+            "`canary` in the model file have trials.",
             Query(f"max by (model) (ratchet_registry_on_trial{{{MODEL}}})", "{{model}}"),
             states={0: ("none", GREY), 1: ("active", BLUE)},
             width=8,
@@ -275,7 +275,7 @@ DEPLOYMENTS = DashboardRow(
 def serving() -> Dashboard:
     """The dashboard of the registry and of serving."""
     description = (
-        "The registry and serving: served versions, live quality, canary rollouts and deployments."
+        "The registry and serving: served versions, live quality, canary trials and deployments."
     )
     return build_dashboard(
         "ratchet-serving",

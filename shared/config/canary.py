@@ -1,4 +1,4 @@
-"""Settings of the canary rollout: a challenger serves some users before it becomes champion."""
+"""Settings of the canary trial: a challenger serves some users before it becomes champion."""
 
 from typing import Annotated, Self
 
@@ -8,7 +8,7 @@ from shared.events import FrozenModel
 
 
 class CanarySettings(FrozenModel):
-    """Share of users, duration and error rates of a canary rollout.
+    """Share of users, duration and error rates of a canary trial.
 
     While a canary is running, only `share` may be changed.
     """

@@ -107,7 +107,7 @@ class ModelFile(FrozenModel):
     canary: Annotated[
         CanarySettings | None,
         Field(
-            description="canary rollout of candidates that pass the gate; without it, they are "
+            description="canary trial of candidates that pass the gate; without it, they are "
             "promoted at once"
         ),
     ] = None

@@ -206,7 +206,7 @@ class WithdrawalRequested(Event):
     withdrawn.
 
     `forgotten` is the id of the `UserForgotten`, with its source as in `FeedbackScored.identity`,
-    and `received` its position: one that was sent to several partitions causes a request for each.
+    and `received` its position. An event sent to several partitions causes one request for each.
     """
 
     model: Annotated[Name, Field(description="name of the model")]

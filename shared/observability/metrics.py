@@ -316,14 +316,14 @@ CATALOGUE: tuple[Metric, ...] = (
         "gauge",
         "registry",
         ("model",),
-        "1 while a canary rollout of a challenger is active.",
+        "1 while a canary trial of a challenger is active.",
     ),
     Metric(
         "ratchet_registry_trial_wealth",
         "gauge",
         "registry",
         ("model", "direction"),
-        "E-values of the newest canary rollout, for worse and better; the rollout is "
+        "E-values of the newest canary trial, for worse and better; the trial is "
         "decided at 1 / error.",
     ),
     Metric(
@@ -331,7 +331,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "counter",
         "registry",
         ("model", "quarantined"),
-        "Challengers withdrawn after a canary rollout.",
+        "Challengers withdrawn after a canary trial.",
     ),
     Metric(
         "ratchet_registry_champion_number",

@@ -1,6 +1,4 @@
-"""Kafka rights of each service, as documented: sufficient for the service, and in agreement with the
-topic table.
-"""
+"""Documented Kafka rights of each service: sufficient for it, and all that the topics require."""
 
 import asyncio
 import json
