@@ -1,5 +1,5 @@
-"""Real parts, one of each for a test session (or each of its workers): an Apache Kafka broker and
-the small model.
+"""Fixtures of a test session, or of each of its workers: an Apache Kafka broker and the small
+model.
 """
 
 import asyncio
@@ -15,21 +15,22 @@ from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
 
-# Workers that all use every core get into each other's way: training takes many times as long.
+# If every worker used all cores, they would compete, and training would take many times as long.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the real model first, so that no worker ends with the longest of them alone."""
+    """Run files with the real model first, so that no worker ends with the longest one."""
     long = {item.path for item in items if "model" in item.keywords}
     items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap servers of a real broker that has all topics. Tests share it: each uses models,
-    keys and groups of its own.
+    """The bootstrap servers of a real broker with all topics.
+
+    Tests share it, so each uses its own models, keys and groups.
     """
     server = Broker(tmp_path_factory.mktemp("kafka"), free_port(), free_port(), SystemClock())
     server.start()
@@ -43,7 +44,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A second one, which tests may halt and wake (SIGSTOP, SIGCONT)."""
+    """A second broker, which tests may pause and resume (SIGSTOP, SIGCONT)."""
     server = Broker(tmp_path_factory.mktemp("own-kafka"), free_port(), free_port(), SystemClock())
     server.start()
     try:
@@ -55,7 +56,7 @@ def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def bases() -> Path:
-    """The folder of base models, with the small real one prepared."""
+    """The folder of base models, with the small real model."""
     folder = Path(".ratchet/bases")
     prepare_smollm2(folder)
     return folder

@@ -1,4 +1,4 @@
-"""The client as an application uses it, on a real broker that goes away and comes back."""
+"""The client in an application, on a real broker that is unavailable for a while."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.support.service_process import read
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
 
-def said(model: str) -> FeedbackFields:
+def feedback(model: str) -> FeedbackFields:
     return {
         "model": model,
         "input": "q",
@@ -37,17 +37,15 @@ def said(model: str) -> FeedbackFields:
 async def received(
     broker: str, model: str, count: int, seconds: float = 20
 ) -> list[FeedbackReceived]:
-    """Return a model's events in the order of the log, once there are `count` different ones, or no
-    more arrive for a while.
-    """
-    found: list[FeedbackReceived] = []
+    """Return a model's events in log order: until `count` different ones, or a timeout."""
+    events: list[FeedbackReceived] = []
     async with aclosing(read(broker, FEEDBACK_RECEIVED, seconds)) as records:
         async for record in records:
             if model.encode() in (record.value or b""):
-                found.append(decode(record.value, record.headers, FeedbackReceived).event)
-            if len({event.event_id for event in found}) == count:
+                events.append(decode(record.value, record.headers, FeedbackReceived).event)
+            if len({event.event_id for event in events}) == count:
                 break
-    return found
+    return events
 
 
 def first_seen(events: list[FeedbackReceived]) -> list[str]:
@@ -63,30 +61,30 @@ async def test_recorded_events_are_on_the_topic(own_broker: Broker, tmp_path: Pa
     async with AsyncClient(
         bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path
     ) as ratchet:
-        ids = [await ratchet.record_feedback(**said(model)) for _ in range(50)]
+        ids = [await ratchet.record_feedback(**feedback(model)) for _ in range(50)]
         assert await ratchet.flush()
         assert (ratchet.counts.sent, ratchet.counts.dropped, ratchet.counts.buffered) == (50, {}, 0)
         with pytest.raises(InvalidFeedback, match="feedback_type"):
             await ratchet.record_feedback(model=model, input="q", output="a")
     assert first_seen(await received(own_broker.bootstrap_servers, model, 50)) == ids
     with pytest.raises(RuntimeError, match="closed"):
-        await ratchet.record_feedback(**said(model))
+        await ratchet.record_feedback(**feedback(model))
 
 
 async def test_a_hanging_broker_never_blocks_and_nothing_is_lost(
     own_broker: Broker, tmp_path: Path
 ) -> None:
-    model, ids, took = new_model(), list[str](), list[float]()
+    model, ids, durations = new_model(), list[str](), list[float]()
     assert own_broker.process
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
-        ids.append(ratchet.record_feedback(**said(model)))
+        ids.append(ratchet.record_feedback(**feedback(model)))
         assert ratchet.flush()
         own_broker.process.send_signal(signal.SIGSTOP)
         try:
             for _ in range(1500):
-                begun = time.perf_counter()
-                ids.append(ratchet.record_feedback(**said(model)))
-                took.append(time.perf_counter() - begun)
+                started = time.perf_counter()
+                ids.append(ratchet.record_feedback(**feedback(model)))
+                durations.append(time.perf_counter() - started)
                 await asyncio.sleep(0.0005)
             assert not ratchet.flush(seconds=1.0)
             counts = ratchet.counts
@@ -98,11 +96,13 @@ async def test_a_hanging_broker_never_blocks_and_nothing_is_lost(
             )
         finally:
             own_broker.process.send_signal(signal.SIGCONT)
-        assert median(took) < 0.0005
-        assert max(took) < 0.25
+        assert median(durations) < 0.0005
+        assert max(durations) < 0.25
         assert ratchet.flush(seconds=30)
     assert first_seen(await received(own_broker.bootstrap_servers, model, 1501)) == ids
-    print(f"record_feedback: median {median(took) * 1e6:.0f} us, longest {max(took) * 1e6:.0f} us")
+    print(
+        f"record_feedback: median {median(durations) * 1e6:.0f} us, longest {max(durations) * 1e6:.0f} us"
+    )
 
 
 async def test_the_next_client_sends_the_spool_of_the_last(
@@ -113,10 +113,10 @@ async def test_the_next_client_sends_the_spool_of_the_last(
     own_broker.process.send_signal(signal.SIGSTOP)
     try:
         with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
-            ids = [ratchet.record_feedback(**said(model)) for _ in range(10)]
-            begun = time.monotonic()
+            ids = [ratchet.record_feedback(**feedback(model)) for _ in range(10)]
+            started = time.monotonic()
             ratchet.close(seconds=0.5)
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - started < 5
     finally:
         own_broker.process.send_signal(signal.SIGCONT)
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
@@ -139,8 +139,9 @@ while True:
 
 
 def record_and_die(broker: str, spool: Path, model: str) -> tuple[list[tuple[float, str]], float]:
-    """Return the time and id of each event that a process recorded before it was killed after two
-    seconds, and the time of the kill.
+    """Run a process that records events, and kill it after two seconds.
+
+    Returns the time and id of each recorded event, and the time of the kill.
     """
     command = [sys.executable, "-c", RECORDING, broker, str(spool), model]
     with subprocess.Popen(
@@ -158,20 +159,20 @@ def record_and_die(broker: str, spool: Path, model: str) -> tuple[list[tuple[flo
     return lines, time.monotonic()
 
 
-@pytest.mark.parametrize("broker_is", ["there", "away"])
+@pytest.mark.parametrize("broker_state", ["there", "away"])
 async def test_kill_9_loses_only_the_youngest_events(
-    own_broker: Broker, tmp_path: Path, broker_is: str
+    own_broker: Broker, tmp_path: Path, broker_state: str
 ) -> None:
     model = new_model()
     assert own_broker.process
-    own_broker.process.send_signal(signal.SIGSTOP if broker_is == "away" else signal.SIGCONT)
+    own_broker.process.send_signal(signal.SIGSTOP if broker_state == "away" else signal.SIGCONT)
     try:
         recorded, died = await asyncio.to_thread(
             record_and_die, own_broker.bootstrap_servers, tmp_path, model
         )
     finally:
         own_broker.process.send_signal(signal.SIGCONT)
-    # The disk's and the scheduler's time comes on top of the bound.
+    # The bound does not include the time of the disk and the scheduler.
     safe = [event_id for at, event_id in recorded if at < died - 0.3 - 0.5]
     assert len(safe) > 100
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
@@ -183,7 +184,7 @@ async def test_kill_9_loses_only_the_youngest_events(
     assert not set(safe) - seen
     lost = [at for at, event_id in recorded if event_id not in seen]
     print(
-        f"broker {broker_is}: {len(recorded)} recorded, {len(lost)} lost, the oldest "
+        f"broker {broker_state}: {len(recorded)} recorded, {len(lost)} lost, the oldest "
         f"{died - min(lost, default=died):.3f} s old"
     )
 
@@ -193,7 +194,7 @@ def test_a_full_buffer_drops_and_counts(tmp_path: Path) -> None:
         bootstrap_servers="127.0.0.1:1", spool=None, buffer_bytes=3000, spool_bytes=3000
     ) as ratchet:
         for _ in range(20):
-            ratchet.record_feedback(**said("m"))
+            ratchet.record_feedback(**feedback("m"))
         counts = ratchet.counts
         assert counts.recorded + counts.dropped["buffer_full"] == 20
         ratchet.close(seconds=0.1)
@@ -206,13 +207,13 @@ from ratchet_client import Client
 ratchet = Client(url="http://127.0.0.1:1", spool={str(tmp_path)!r})
 ratchet.record_feedback(model="m", input="q", output="a", feedback_type="accepted", event_id="e1")
 """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": "clients/python"},
         timeout=60,
         check=True,
     )
-    assert done.returncode == 0
+    assert result.returncode == 0
     (target,) = tmp_path.iterdir()
     spool = DiskSpool(target, 1 << 20)
     assert [record.event_id for record in spool.peek(10, 1 << 20)[0]] == ["e1"]
@@ -224,7 +225,7 @@ def test_a_forked_child_is_refused(tmp_path: Path) -> None:
         child = os.fork()
         if not child:
             try:
-                ratchet.record_feedback(**said("m"))
+                ratchet.record_feedback(**feedback("m"))
             except RuntimeError as error:
                 os._exit(7 if "fork" in str(error) else 8)
             os._exit(9)

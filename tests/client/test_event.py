@@ -20,7 +20,7 @@ from shared.messaging.codec import decode
 from shared.messaging.topics import MAX_APPLICATION_RECORD_BYTES
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SAID: FeedbackFields = {
+FEEDBACK: FeedbackFields = {
     "model": "support",
     "input": "q",
     "output": "a",
@@ -58,12 +58,12 @@ fields = {
 
 @given(st.fixed_dictionaries({}, optional=fields), st.booleans())
 def test_the_client_and_the_contract_agree(changed: dict[str, Any], valid_otherwise: bool) -> None:
-    said: Any = {**SAID, **changed} if valid_otherwise else changed
+    feedback: Any = {**FEEDBACK, **changed} if valid_otherwise else changed
     try:
-        record = build_record(said, NOW)
+        record = build_record(feedback, NOW)
     except InvalidFeedback:
         loose = {"event_id": "e", "occurred_at": NOW} | {
-            name: value for name, value in said.items() if value is not None
+            name: value for name, value in feedback.items() if value is not None
         }
         with pytest.raises(ValueError, match="validation error"):
             FeedbackReceived.model_validate(loose, strict=True)
@@ -88,7 +88,7 @@ def test_feedback_arrives_unchanged() -> None:
     at = datetime(2026, 1, 1, 13, tzinfo=UTC) - timedelta(minutes=1)
     record = build_record(
         {
-            **SAID,
+            **FEEDBACK,
             **more,
             "user_id": "ada",
             "conversation_id": "c1",
@@ -106,9 +106,9 @@ def test_feedback_arrives_unchanged() -> None:
         0.5,
     )
     assert record.key == b"c1"
-    assert build_record({**SAID, "user_id": "ada"}, NOW).key == b"ada"
-    assert build_record({**SAID, "event_id": "e"}, NOW).key == b"e"
-    assert decode(build_record(SAID, NOW).value, (), FeedbackReceived).event.occurred_at == NOW
+    assert build_record({**FEEDBACK, "user_id": "ada"}, NOW).key == b"ada"
+    assert build_record({**FEEDBACK, "event_id": "e"}, NOW).key == b"e"
+    assert decode(build_record(FEEDBACK, NOW).value, (), FeedbackReceived).event.occurred_at == NOW
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_feedback_arrives_unchanged() -> None:
     ],
 )
 def test_the_invalid_argument_is_named(changed: dict[str, Any], field: str) -> None:
-    said: Any = SAID | changed
+    feedback: Any = FEEDBACK | changed
     with pytest.raises(InvalidFeedback) as refused:
-        build_record(said, NOW)
+        build_record(feedback, NOW)
     assert refused.value.field == field
 
 

@@ -1,5 +1,5 @@
-"""Answers that the real client library gives are kept, whichever way they are asked for; the
-application sees what it would see anyway.
+"""Answers of the real client library are captured for every kind of call, without any change for
+the application.
 """
 
 import json
@@ -17,15 +17,18 @@ from ratchet_client.event import FeedbackFields, build_record
 from ratchet_client.generations import Generation, Generations
 from tests.support.completions import ANSWER, PIECES, answer
 
-ASKED: Any = [
+MESSAGES: Any = [
     {"role": "developer", "content": "Be short."},
     {"role": "user", "content": [{"type": "text", "text": "Where is it?"}]},
 ]
-KNOWN = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Where is it?"}]
+STORED_MESSAGES = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Where is it?"},
+]
 
 
-class Kept:
-    """Stand-in for a Client: collects the answers to keep and the feedback to send."""
+class Capture:
+    """Captured answers, and the events that a client would send about them."""
 
     def __init__(self) -> None:
         self.generations = Generations(3, 1000)
@@ -33,8 +36,8 @@ class Kept:
     def keep(self, response_id: str, generation: Generation) -> None:
         self.generations.keep(response_id, generation)
 
-    def said(self, **said: Any) -> dict[str, Any]:
-        completed = self.generations.fill_in(cast(FeedbackFields, said))
+    def event_of(self, **fields: Any) -> dict[str, Any]:
+        completed = self.generations.fill_in(cast(FeedbackFields, fields))
         event: dict[str, Any] = json.loads(
             build_record(completed, datetime(2026, 1, 1, tzinfo=UTC)).value
         )
@@ -42,8 +45,8 @@ class Kept:
 
 
 @pytest.fixture
-def kept() -> Kept:
-    return Kept()
+def captured() -> Capture:
+    return Capture()
 
 
 def transport(**changed: Any) -> httpx.MockTransport:
@@ -55,82 +58,86 @@ def transport(**changed: Any) -> httpx.MockTransport:
 
 
 @contextmanager
-def asking(kept: Kept, respond: httpx.MockTransport, model: str | None = None) -> Iterator[OpenAI]:
+def capturing_client(
+    captured: Capture, respond: httpx.MockTransport, model: str | None = None
+) -> Iterator[OpenAI]:
     with OpenAI(
         api_key="k",
         base_url="http://h/v1",
         max_retries=0,
         http_client=httpx.Client(transport=respond),
     ) as client:
-        yield capture(client, kept, model=model)
+        yield capture(client, captured, model=model)
 
 
-def whole(client: OpenAI) -> tuple[str, str]:
-    said = client.chat.completions.create(model="support", messages=ASKED)
-    assert said.choices[0].message.content is not None
-    return said.ratchet_response_id, said.choices[0].message.content  # type: ignore[attr-defined]  # what capture adds
+def ask_whole(client: OpenAI) -> tuple[str, str]:
+    completion = client.chat.completions.create(model="support", messages=MESSAGES)
+    assert completion.choices[0].message.content is not None
+    return completion.ratchet_response_id, completion.choices[0].message.content  # type: ignore[attr-defined]  # what capture adds
 
 
-def iterated(client: OpenAI) -> tuple[str, str]:
-    stream = client.chat.completions.create(model="support", messages=ASKED, stream=True)
+def ask_iterating(client: OpenAI) -> tuple[str, str]:
+    stream = client.chat.completions.create(model="support", messages=MESSAGES, stream=True)
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     return stream.ratchet_response_id, "".join(pieces)  # type: ignore[attr-defined]
 
 
-def step_by_step(client: OpenAI) -> tuple[str, str]:
-    with client.chat.completions.create(model="support", messages=ASKED, stream=True) as stream:
+def ask_step_by_step(client: OpenAI) -> tuple[str, str]:
+    with client.chat.completions.create(model="support", messages=MESSAGES, stream=True) as stream:
         assert stream.response.status_code == 200
         pieces = [next(stream).choices[0].delta.content or "" for _ in (*PIECES, "end")]
     return stream.ratchet_response_id, "".join(pieces)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("ask", [whole, iterated, step_by_step])
+@pytest.mark.parametrize("ask", [ask_whole, ask_iterating, ask_step_by_step])
 def test_feedback_may_refer_to_an_answer_by_id(
-    kept: Kept, ask: Callable[[OpenAI], tuple[str, str]]
+    captured: Capture, ask: Callable[[OpenAI], tuple[str, str]]
 ) -> None:
-    with asking(kept, transport()) as client:
+    with capturing_client(captured, transport()) as client:
         response_id, text = ask(client)
         another, _ = ask(client)
     assert text == ANSWER
-    assert response_id != another, "though the server gave both the same id"
-    event = kept.said(
+    assert response_id != another, "although the server gave both the same id"
+    event = captured.event_of(
         response_id=response_id, feedback_type="thumbs_up", user_id="ada", tags={"channel": "web"}
     )
     assert (event["model"], event["model_version"], event["input"], event["output"]) == (
         "support",
         "v3",
-        KNOWN,
+        STORED_MESSAGES,
         ANSWER,
     )
     assert (event["response_id"], event["user_id"]) == (response_id, "ada")
     assert event["tags"] == {"channel": "web", "finish_reason": "stop"}
     assert (
-        kept.said(response_id=response_id, feedback_type="accepted", output="what was shown")[
-            "output"
-        ]
+        captured.event_of(
+            response_id=response_id, feedback_type="accepted", output="what was shown"
+        )["output"]
         == "what was shown"
     )
     assert (
-        kept.said(response_id=response_id, feedback_type="accepted", output=None)["output"]
+        captured.event_of(response_id=response_id, feedback_type="accepted", output=None)["output"]
         == ANSWER
     )
 
 
-async def test_asynchronous_clients_are_captured(kept: Kept) -> None:
+async def test_asynchronous_clients_are_captured(captured: Capture) -> None:
     http = httpx.AsyncClient(transport=transport())
     async with AsyncOpenAI(api_key="k", base_url="http://h/v1", http_client=http) as client:
-        create = capture(client, kept, model="tickets").chat.completions.create
-        said = await create(model="support", messages=ASKED)
-        stream = await create(model="support", messages=ASKED, stream=True)
+        create = capture(client, captured, model="tickets").chat.completions.create
+        completion = await create(model="support", messages=MESSAGES)
+        stream = await create(model="support", messages=MESSAGES, stream=True)
         pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
-        async with await create(model="support", messages=ASKED, stream=True) as given_up:
-            await anext(given_up)
+        async with await create(model="support", messages=MESSAGES, stream=True) as abandoned:
+            await anext(abandoned)
     assert "".join(pieces) == ANSWER
-    for one in (said, stream):
-        event = kept.said(response_id=one.ratchet_response_id, feedback_type="accepted")  # type: ignore[union-attr]
+    for response in (completion, stream):
+        event = captured.event_of(
+            response_id=response.ratchet_response_id, feedback_type="accepted"
+        )  # type: ignore[union-attr]
         assert (event["model"], event["output"]) == ("tickets", ANSWER)
     with pytest.raises(InvalidFeedback, match="response_id"):
-        kept.said(response_id=given_up.ratchet_response_id, feedback_type="accepted")  # type: ignore[attr-defined]
+        captured.event_of(response_id=abandoned.ratchet_response_id, feedback_type="accepted")  # type: ignore[attr-defined]
 
 
 IMAGE: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
@@ -143,12 +150,12 @@ CALL = {
     ("messages", "changed"),
     [
         (IMAGE, {}),
-        (ASKED, {"message": CALL}),
-        (ASKED, {"message": {"content": None}}),
-        (ASKED, {"choices": []}),
+        (MESSAGES, {"message": CALL}),
+        (MESSAGES, {"message": {"content": None}}),
+        (MESSAGES, {"choices": []}),
         (
             [
-                *ASKED,
+                *MESSAGES,
                 {"role": "assistant", "content": None, **CALL},
                 {"role": "tool", "content": "x", "tool_call_id": "1"},
             ],
@@ -157,30 +164,34 @@ CALL = {
     ],
 )
 def test_only_text_to_text_answers_are_captured(
-    kept: Kept, messages: Any, changed: dict[str, Any]
+    captured: Capture, messages: Any, changed: dict[str, Any]
 ) -> None:
-    with asking(kept, transport(**changed)) as client:
-        said = client.chat.completions.create(model="support", messages=messages)
-    assert said.id == "chatcmpl-1"
-    assert len(kept.generations) == 0
+    with capturing_client(captured, transport(**changed)) as client:
+        completion = client.chat.completions.create(model="support", messages=messages)
+    assert completion.id == "chatcmpl-1"
+    assert len(captured.generations) == 0
 
 
-def test_a_stream_of_several_choices_is_not_captured(kept: Kept) -> None:
-    with asking(kept, transport(index=1)) as client:
+def test_a_stream_of_several_choices_is_not_captured(captured: Capture) -> None:
+    with capturing_client(captured, transport(index=1)) as client:
         assert (
-            len(list(client.chat.completions.create(model="support", messages=ASKED, stream=True)))
+            len(
+                list(
+                    client.chat.completions.create(model="support", messages=MESSAGES, stream=True)
+                )
+            )
             == len(PIECES) + 2
         )
-    assert len(kept.generations) == 0
+    assert len(captured.generations) == 0
 
 
-def test_a_server_error_reaches_the_application(kept: Kept) -> None:
+def test_a_server_error_reaches_the_application(captured: Capture) -> None:
     with (
-        asking(kept, httpx.MockTransport(lambda _: httpx.Response(503))) as client,
+        capturing_client(captured, httpx.MockTransport(lambda _: httpx.Response(503))) as client,
         pytest.raises(APIStatusError),
     ):
-        client.chat.completions.create(model="support", messages=ASKED)
-    assert len(kept.generations) == 0
+        client.chat.completions.create(model="support", messages=MESSAGES)
+    assert len(captured.generations) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,11 +199,11 @@ def test_a_server_error_reaches_the_application(kept: Kept) -> None:
     [("support:latest", None), ("support", None), ("support:champion", None), ("support:v7", "v7")],
 )
 def test_the_version_comes_from_the_served_name(
-    kept: Kept, served: str, version: str | None
+    captured: Capture, served: str, version: str | None
 ) -> None:
-    with asking(kept, transport(model=served)) as client:
-        response_id, _ = whole(client)
-    event = kept.said(response_id=response_id, feedback_type="accepted")
+    with capturing_client(captured, transport(model=served)) as client:
+        response_id, _ = ask_whole(client)
+    event = captured.event_of(response_id=response_id, feedback_type="accepted")
     assert (event["model"], event.get("model_version")) == ("support", version)
 
 
@@ -203,11 +214,13 @@ def test_the_oldest_answers_are_evicted_first() -> None:
             str(number),
             Generation("m", None, ({"role": "user", "content": "q" * 5},), "a" * (size - 5), None),
         )
-        held = [str(one) for one in range(number + 1) if generations._kept.get(str(one))]
+        kept_ids = [
+            str(kept_id) for kept_id in range(number + 1) if generations._kept.get(str(kept_id))
+        ]
         assert (
-            held
+            kept_ids
             == [["0"], ["0", "1"], ["0", "1", "2"], ["1", "2", "3"], ["2", "3", "4"], []][number]
         )
     generations.keep("a", Generation("m", None, (), "a" * 60, None))
     generations.keep("a", Generation("m", None, (), "b" * 60, None))
-    assert len(generations) == 1, "the same id again takes the place of the one before"
+    assert len(generations) == 1, "the same id replaces the previous answer"

@@ -1,4 +1,4 @@
-"""The way of events from the buffer, with a stand-in that is away, slow or particular."""
+"""Sending of buffered events, with a fake transport that is unavailable, slow or refuses events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ ROOM = 1 << 20
 
 
 class Rig:
-    """A sender at work, and what it works with."""
+    """A running sender with its buffer, spool and transport."""
 
     def __init__(self, spool: Spool) -> None:
         self.buffer, self.spool, self.transport, self.counters = (
@@ -28,7 +28,7 @@ class Rig:
         )
         self.sender = Sender(self.buffer, spool, self.transport, self.counters, safe_within=0.1)
 
-    def say(self, *numbers: int) -> None:
+    def offer(self, *numbers: int) -> None:
         for number in numbers:
             assert self.buffer.offer(record(number))
         self.sender.wake()
@@ -58,58 +58,58 @@ async def working(spool: Spool) -> AsyncIterator[Rig]:
     spool.close()
 
 
-def names(*numbers: int) -> list[str]:
+def event_ids(*numbers: int) -> list[str]:
     return [f"e{number}" for number in numbers]
 
 
-def left(folder: Path) -> list[str]:
-    """Return the ids that the next process finds in the spool."""
+def spooled_ids(folder: Path) -> list[str]:
+    """Return the ids of the events that the next process would read."""
     with closing(DiskSpool(folder, ROOM)) as spool:
-        return [one.event_id for one in spool.peek(100, ROOM)[0]]
+        return [record.event_id for record in spool.peek(100, ROOM)[0]]
 
 
 async def test_nothing_is_spooled_while_sends_succeed() -> None:
     async with working(MemorySpool(ROOM)) as rig:
-        rig.say(1, 2)
+        rig.offer(1, 2)
         await rig.until(lambda: rig.sender.is_idle)
-        rig.say(3)
+        rig.offer(3)
         await rig.until(lambda: rig.sender.is_idle)
-    assert (rig.transport.taken, rig.counts) == (names(1, 2, 3), {"sent": 3, "spooled": 0})
+    assert (rig.transport.taken, rig.counts) == (event_ids(1, 2, 3), {"sent": 3, "spooled": 0})
 
 
 @pytest.mark.parametrize("fault", ["answers", "hangs"])
 async def test_an_outage_spools_in_time_and_preserves_order(fault: str, tmp_path: Path) -> None:
     async with working(DiskSpool(tmp_path, ROOM)) as rig:
         setattr(rig.transport, fault, fault == "hangs")
-        rig.say(1, 2)
+        rig.offer(1, 2)
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        started = loop.time()
         await rig.until(lambda: rig.counts["spooled"] == 2)
-        assert loop.time() - begun < 1
-        rig.say(3)
+        assert loop.time() - started < 1
+        rig.offer(3)
         await rig.until(lambda: rig.counts["spooled"] == 3)
         if fault == "answers":
             rig.transport.answers = True
             await rig.until(lambda: rig.sender.is_idle)
-            assert rig.transport.taken == names(1, 2, 3)
-            rig.say(4)
+            assert rig.transport.taken == event_ids(1, 2, 3)
+            rig.offer(4)
             await rig.until(lambda: rig.sender.is_idle)
             assert rig.counts == {"sent": 4, "spooled": 3}
-    assert left(tmp_path) == ([] if fault == "answers" else names(1, 2, 3))
+    assert spooled_ids(tmp_path) == ([] if fault == "answers" else event_ids(1, 2, 3))
 
 
 async def test_a_refused_event_does_not_delay_others() -> None:
     async with working(MemorySpool(ROOM)) as rig:
         rig.transport.refuses = {"e1", "e3", "e5"}
-        rig.say(1, 2, 3, 4)
+        rig.offer(1, 2, 3, 4)
         await rig.until(lambda: rig.sender.is_idle)
         rig.transport.answers = False
-        rig.say(5, 6)
+        rig.offer(5, 6)
         await rig.until(lambda: rig.counts["spooled"] == 2)
         rig.transport.answers = True
         await rig.until(lambda: rig.sender.is_idle)
     assert (rig.transport.taken, rig.counts) == (
-        names(2, 4, 6),
+        event_ids(2, 4, 6),
         {"sent": 3, "spooled": 2, "refused": 3},
     )
 
@@ -117,12 +117,12 @@ async def test_a_refused_event_does_not_delay_others() -> None:
 async def test_a_full_spool_drops_and_counts_new_events() -> None:
     async with working(MemorySpool(3 * len(record(1).value))) as rig:
         rig.transport.answers = False
-        rig.say(1, 2, 3, 4, 5)
+        rig.offer(1, 2, 3, 4, 5)
         await rig.until(lambda: rig.sender.is_idle or rig.counts.get("spool_full") == 2)
         rig.transport.answers = True
         await rig.until(lambda: rig.sender.is_idle)
     assert (rig.transport.taken, rig.counts) == (
-        names(1, 2, 3),
+        event_ids(1, 2, 3),
         {"sent": 3, "spooled": 3, "spool_full": 2},
     )
 
@@ -134,19 +134,19 @@ async def test_a_failing_disk_drops_nothing_while_the_buffer_has_room(
     async with working(spool) as rig:
         rig.transport.answers = False
         (tmp_path / "0" / "000000000001.jsonl").mkdir()  # a segment cannot have this name then
-        rig.say(1, 2)
+        rig.offer(1, 2)
         await asyncio.sleep(0.5)
-        rig.say(3)
+        rig.offer(3)
         rig.transport.answers = True
         await rig.until(lambda: rig.sender.is_idle)
-    assert (rig.transport.taken, rig.counts.get("closed")) == (names(1, 2, 3), None)
+    assert (rig.transport.taken, rig.counts.get("closed")) == (event_ids(1, 2, 3), None)
 
 
 async def test_unsent_events_are_left_to_the_spool_at_the_end(tmp_path: Path) -> None:
     async with working(DiskSpool(tmp_path, ROOM)) as rig:
         rig.transport.hangs = True
-        rig.say(1, 2)
-    assert left(tmp_path) == names(1, 2)
+        rig.offer(1, 2)
+    assert spooled_ids(tmp_path) == event_ids(1, 2)
 
 
 async def test_an_unexpected_error_counts_as_an_outage(tmp_path: Path) -> None:
@@ -159,6 +159,6 @@ async def test_an_unexpected_error_counts_as_an_outage(tmp_path: Path) -> None:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
         rig.transport.send = fail  # type: ignore[method-assign]
-        rig.say(1)
+        rig.offer(1)
         await rig.until(lambda: rig.sender.is_idle)
-    assert (len(failed), rig.transport.taken) == (1, names(1))
+    assert (len(failed), rig.transport.taken) == (1, event_ids(1))

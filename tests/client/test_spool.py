@@ -1,4 +1,4 @@
-"""One suite for the spool on disk and its twin in memory; then what only a disk does."""
+"""One suite for the spool on disk and the one in memory, then tests of the disk only."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ ROOM = 1 << 20
 
 @pytest.fixture
 def on_disk() -> Iterator[Open]:
-    """Opens spools, which are closed at the end."""
+    """A function that opens spools; they are closed at the end."""
     with ExitStack() as stack:
         yield lambda folder, most: stack.enter_context(closing(DiskSpool(folder, most)))
 
@@ -36,16 +36,16 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, on_disk: Open) -> Make:
 
 
 def ids(spool: Spool, events: int = 100, size: int = ROOM) -> list[str]:
-    return [one.event_id for one in spool.peek(events, size)[0]]
+    return [record.event_id for record in spool.peek(events, size)[0]]
 
 
-def all_of(spool: Spool) -> list[str]:
-    """Read and acknowledge the spool in parts until it is empty; return all ids."""
-    seen = []
-    while found := ids(spool):
-        seen += found
-        spool.acknowledge(len(found))
-    return seen
+def drain(spool: Spool) -> list[str]:
+    """Read and acknowledge records until the spool is empty; return their ids."""
+    ids_seen = []
+    while ids_read := ids(spool):
+        ids_seen += ids_read
+        spool.acknowledge(len(ids_read))
+    return ids_seen
 
 
 def test_records_come_in_order_until_acknowledged(make: Make) -> None:
@@ -83,15 +83,15 @@ def test_a_peek_is_bounded_but_never_empty(make: Make) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=12))
 def test_the_spool_is_a_queue(steps: list[tuple[int, int]]) -> None:
-    spool, left, number = MemorySpool(ROOM), list[str](), 0
-    for added, taken in steps:
-        spool.append([record(number + more) for more in range(added)])
-        left += [f"e{number + more}" for more in range(added)]
-        number += added
-        found = ids(spool, events=taken)
-        assert found == left[:taken]
-        spool.acknowledge(len(found))
-        del left[: len(found)]
+    spool, expected, number = MemorySpool(ROOM), list[str](), 0
+    for added_count, read_count in steps:
+        spool.append([record(number + more) for more in range(added_count)])
+        expected += [f"e{number + more}" for more in range(added_count)]
+        number += added_count
+        ids_read = ids(spool, events=read_count)
+        assert ids_read == expected[:read_count]
+        spool.acknowledge(len(ids_read))
+        del expected[: len(ids_read)]
 
 
 def test_a_partial_write_does_not_affect_the_next_process(on_disk: Open, tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_partial_write_does_not_affect_the_next_process(on_disk: Open, tmp_pat
     again = on_disk(tmp_path, ROOM)
     again.append([record(5)])
     records, entries = again.peek(100, ROOM)
-    assert ([one.event_id for one in records], entries) == (["e1", "e2", "e3"], 4), (
-        "from the beginning of a segment that was begun"
+    assert ([record.event_id for record in records], entries) == (["e1", "e2", "e3"], 4), (
+        "a partly acknowledged segment is read from its beginning"
     )
     again.acknowledge(4)
     assert ids(again) == ["e5"]
@@ -120,11 +120,11 @@ def test_segments_are_removed_one_by_one(on_disk: Open, tmp_path: Path) -> None:
     for number in range(30):
         assert spool.append([record(number, size=SEGMENT_BYTES // 8)]) == 1
     assert len(list((tmp_path / "0").iterdir())) == 5, "four segments and the lock"
-    seen = []
-    while found := ids(spool, events=7, size=ROOM):
-        seen += found
-        spool.acknowledge(len(found))
-    assert seen == [f"e{number}" for number in range(30)]
+    ids_seen = []
+    while ids_read := ids(spool, events=7, size=ROOM):
+        ids_seen += ids_read
+        spool.acknowledge(len(ids_read))
+    assert ids_seen == [f"e{number}" for number in range(30)]
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["lock"]
 
 
@@ -136,7 +136,7 @@ def test_a_later_process_adopts_the_folders_of_dead_ones(on_disk: Open, tmp_path
     assert (ids(first), ids(second), ids(third)) == (["e1"], ["e2"], [])
     for spool in (first, second, third):
         spool.close()
-    assert sorted(all_of(on_disk(tmp_path, ROOM))) == ["e1", "e2"]
+    assert sorted(drain(on_disk(tmp_path, ROOM))) == ["e1", "e2"]
 
 
 def test_only_the_owner_can_read_the_spool(on_disk: Open, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_failed_append_stores_nothing(
         with pytest.raises(OSError, match="No space"):
             spool.append([record(2)])
     assert spool.append([record(3)]) == 1
-    assert all_of(spool) == ["e1", "e3"]
+    assert drain(spool) == ["e1", "e3"]
 
 
 def test_kill_9_loses_no_appended_record(on_disk: Open, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ for number in range(1000000):
             if int(line) == 50:
                 process.send_signal(signal.SIGKILL)
                 break
-        kept = 50 + len(process.stdout.read().split())
-    found = ids(on_disk(tmp_path, ROOM), events=1_000_000)
-    assert found == [f"e{number}" for number in range(len(found))]
-    assert len(found) > kept
+        printed_count = 50 + len(process.stdout.read().split())
+    ids_read = ids(on_disk(tmp_path, ROOM), events=1_000_000)
+    assert ids_read == [f"e{number}" for number in range(len(ids_read))]
+    assert len(ids_read) > printed_count

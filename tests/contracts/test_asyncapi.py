@@ -1,4 +1,4 @@
-"""The AsyncAPI document is one, by the word of AsyncAPI's own parser; what it shows is true."""
+"""The AsyncAPI document is valid by AsyncAPI's own parser, and matches the code."""
 
 import json
 import os
@@ -30,14 +30,14 @@ OPERATIONS = DOCUMENT["operations"]
 
 @pytest.fixture(scope="session")
 def parser() -> Path:
-    """The folder with AsyncAPI's parser, installed once for each version of it."""
+    """The folder of AsyncAPI's parser, installed once per version."""
     require_program("node")
     npm = require_program("npm")
-    wanted = (NODE / "package.json").read_bytes()
-    folder = Path(".ratchet/node") / sha256(wanted).hexdigest()[:12]
+    package_file = (NODE / "package.json").read_bytes()
+    folder = Path(".ratchet/node") / sha256(package_file).hexdigest()[:12]
     if not (folder / "installed").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_bytes(wanted)
+        (folder / "package.json").write_bytes(package_file)
         install = [
             npm,
             "install",
@@ -54,22 +54,24 @@ def parser() -> Path:
 def parsed(parser: Path, path: Path) -> Any:
     environment = {**os.environ, "NODE_PATH": str(parser)}
     command = [require_program("node"), str(NODE / "validate.cjs"), str(path)]
-    done = subprocess.run(
+    result = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True, timeout=120
     )
-    return json.loads(done.stdout)
+    return json.loads(result.stdout)
 
 
 def test_the_parser_accepts_the_document(parser: Path) -> None:
-    said = parsed(parser, DOCS / "asyncapi.yaml")
-    assert [found for found in said["diagnostics"] if found["code"] not in NOT_MEANT] == []
-    assert said["channels"] == [topic.name for topic in TOPICS]
+    report = parsed(parser, DOCS / "asyncapi.yaml")
+    assert [
+        diagnostic for diagnostic in report["diagnostics"] if diagnostic["code"] not in NOT_MEANT
+    ] == []
+    assert report["channels"] == [topic.name for topic in TOPICS]
     fields = {event.type_name(): list(event.model_fields) for event in EVENTS}
-    assert said["fields"] == fields | {"DeadLetter": []}, "the payloads are the schemas"
+    assert report["fields"] == fields | {"DeadLetter": []}, "the payloads are the schemas"
 
 
-# Advice, not rules, which has no place here: an identifier of the whole application, contacts,
-# tags, and the newest AsyncAPI.
+# Recommendations that do not apply here: an application identifier, contacts, tags, and the newest
+# version of AsyncAPI.
 NOT_MEANT = {"asyncapi-id", "asyncapi3-tags", "asyncapi-info-contact", "asyncapi-latest-version"}
 
 
@@ -80,14 +82,19 @@ def test_the_parser_rejects_a_broken_document(parser: Path, tmp_path: Path) -> N
     bad["channels"]["feedback.received"]["bindings"]["kafka"]["partitions"] = 0
     bad["operations"]["trainer.send.training.progress"]["channel"]["$ref"] = "#/channels/nowhere"
     wrong.write_text(yaml.safe_dump(bad), encoding="utf-8")
-    places = {
-        found["path"] for found in parsed(parser, wrong)["diagnostics"] if found["severity"] == 0
+    error_paths = {
+        diagnostic["path"]
+        for diagnostic in parsed(parser, wrong)["diagnostics"]
+        if diagnostic["severity"] == 0
     }
-    for place in (
+    for expected_path in (
         "channels.feedback.received.bindings.kafka",
         "operations.trainer.send.training.progress",
     ):
-        assert any(found.startswith(place) for found in places), (place, places)
+        assert any(diagnostic.startswith(expected_path) for diagnostic in error_paths), (
+            expected_path,
+            error_paths,
+        )
 
 
 def test_channels_match_the_topic_table() -> None:
@@ -100,11 +107,11 @@ def test_channels_match_the_topic_table() -> None:
             topic.name,
             topic.partitions,
         )
-        said = {
+        settings = {
             name: value[0] if isinstance(value, list) else str(value)
             for name, value in kafka["topicConfiguration"].items()
         }
-        assert said == topic.settings
+        assert settings == topic.settings
         expected = [event.__name__ for event in topic.events] or (
             ["DeadLetter"] if topic.name.endswith(".dlq") else []
         )
@@ -117,13 +124,13 @@ def test_operations_match_producers_and_consumers() -> None:
             reference = {"$ref": f"#/channels/{topic.name}/messages/{event.__name__}"}
             senders = [
                 name
-                for name, said in OPERATIONS.items()
-                if said["action"] == "send" and reference in said["messages"]
+                for name, operation in OPERATIONS.items()
+                if operation["action"] == "send" and reference in operation["messages"]
             ]
             readers = [
                 name
-                for name, said in OPERATIONS.items()
-                if said["action"] == "receive" and reference in said["messages"]
+                for name, operation in OPERATIONS.items()
+                if operation["action"] == "receive" and reference in operation["messages"]
             ]
             assert senders == [
                 f"{producer}.send.{topic.name}"
@@ -166,7 +173,7 @@ def test_dead_letter_headers_match_the_code() -> None:
 
 
 def test_the_document_has_plain_values_only() -> None:
-    """No anchors or aliases of YAML, which not every reader follows."""
+    """No YAML anchors or aliases, which not every parser supports."""
     text = (DOCS / "asyncapi.yaml").read_text(encoding="utf-8")
     assert "&id" not in text
     assert yaml.safe_load(text) == json.loads(

@@ -1,4 +1,4 @@
-"""Each kind of break is found and named, and what may change may change."""
+"""Every kind of incompatible schema change is named; compatible changes are accepted."""
 
 from typing import Any, Literal, cast
 
@@ -44,7 +44,7 @@ def schema(
     fields: Fields, extra: Literal["ignore", "forbid"] = "forbid", **more: Any
 ) -> dict[str, Any]:
     model: type[BaseModel] = create_model(
-        "Said", __config__=cast(ConfigDict, {"extra": extra, **more}), **fields
+        "Event", __config__=cast(ConfigDict, {"extra": extra, **more}), **fields
     )
     return model.model_json_schema()
 
@@ -53,7 +53,7 @@ def without(name: str) -> Fields:
     return {other: field for other, field in FIELDS.items() if other != name}
 
 
-STAYS_READABLE = [
+BREAKING_CHANGES = [
     ("a field goes away", without("name"), "name: was removed"),
     (
         "a field in a part goes away",
@@ -131,7 +131,7 @@ STAYS_READABLE = [
     ),
 ]
 
-GOES_ON_READING = [
+BREAKING_ONLY_FOR_RATCHET = [
     (
         "a field may be left out",
         FIELDS | {"kind": (Literal["a", "b"], "a")},
@@ -157,35 +157,41 @@ GOES_ON_READING = [
 
 
 @pytest.mark.parametrize(
-    ("what", "fields", "said"), STAYS_READABLE, ids=[what for what, _, _ in STAYS_READABLE]
+    ("change", "fields", "expected"),
+    BREAKING_CHANGES,
+    ids=[change for change, _, _ in BREAKING_CHANGES],
 )
-@pytest.mark.parametrize("strangers", [True, False])
-def test_old_events_stay_readable(what: str, fields: Fields, said: str, strangers: bool) -> None:
-    assert said in incompatibilities(schema(FIELDS), schema(fields), external=strangers), what
+@pytest.mark.parametrize("external", [True, False])
+def test_old_events_stay_readable(
+    change: str, fields: Fields, expected: str, external: bool
+) -> None:
+    assert expected in incompatibilities(schema(FIELDS), schema(fields), external=external), change
 
 
 @pytest.mark.parametrize(
-    ("what", "fields", "said"), GOES_ON_READING, ids=[what for what, _, _ in GOES_ON_READING]
+    ("change", "fields", "expected"),
+    BREAKING_ONLY_FOR_RATCHET,
+    ids=[change for change, _, _ in BREAKING_ONLY_FOR_RATCHET],
 )
-def test_readers_keep_working(what: str, fields: Fields, said: str) -> None:
-    assert said in incompatibilities(schema(FIELDS), schema(fields), external=False), what
+def test_readers_keep_working(change: str, fields: Fields, expected: str) -> None:
+    assert expected in incompatibilities(schema(FIELDS), schema(fields), external=False), change
     assert incompatibilities(schema(FIELDS), schema(fields), external=True) == [], (
         "only Ratchet reads it"
     )
 
 
 def test_ignored_fields_must_not_be_refused_later() -> None:
-    found = incompatibilities(schema(FIELDS, "ignore"), schema(FIELDS), external=True)
-    assert found == ["the event: refuses unknown fields, which were accepted"]
+    breaks = incompatibilities(schema(FIELDS, "ignore"), schema(FIELDS), external=True)
+    assert breaks == ["the event: refuses unknown fields, which were accepted"]
     assert incompatibilities(schema(FIELDS), schema(FIELDS, "ignore"), external=True) == []
 
 
 def test_a_new_or_changed_condition_is_a_break() -> None:
     condition = {"if": {"required": ["tags"]}, "then": {"required": ["code"]}}
-    found = incompatibilities(
+    breaks = incompatibilities(
         schema(FIELDS), schema(FIELDS, json_schema_extra=condition), external=True
     )
-    assert found == [
+    assert breaks == [
         "the event: if has changed",
         "the event: then has changed",
     ]
@@ -198,8 +204,8 @@ def test_new_fields_values_and_wider_bounds_are_compatible() -> None:
         "since": (str | None, None),
         "part": (create_model("Part", __base__=Part, weight=(float, 1.0)), ...),
     }
-    for strangers in (True, False):
-        assert incompatibilities(schema(FIELDS), schema(wider), external=strangers) == []
+    for external in (True, False):
+        assert incompatibilities(schema(FIELDS), schema(wider), external=external) == []
     assert not same_constraints(schema(FIELDS), schema(wider))
 
 

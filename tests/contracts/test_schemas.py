@@ -1,4 +1,4 @@
-"""A schema takes what the service takes, and refuses what it refuses."""
+"""The JSON Schemas accept and refuse the same events as the models of the services."""
 
 import json
 from collections.abc import Iterator
@@ -41,64 +41,63 @@ def validator(event: type[Event]) -> jsonschema_rs.Draft202012Validator:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
 def test_schema_and_model_agree_on_variants_of_examples(event: type[Event]) -> None:
-    """Each value of an example replaced by each odd one, left out, or joined by one that nobody
-    knows.
+    """Each value of an example is replaced by each odd value, omitted, or given an unknown key.
 
-    What a schema cannot say, that source and id must not be too long together, is left out.
+    Skips the joint length limit of source and id, which a schema cannot express.
     """
     fits = validator(event)
     tried, accepted = 0, 0
-    for said, what in variants(EXAMPLES[event.type_name()]):
-        if event is FeedbackScored and len(str(said.get("source"))) >= MAX_ID:
+    for payload, change in variants(EXAMPLES[event.type_name()]):
+        if event is FeedbackScored and len(str(payload.get("source"))) >= MAX_ID:
             continue
-        model_takes = takes(event, said)
-        assert fits.is_valid(said) == model_takes, what
+        model_takes = takes(event, payload)
+        assert fits.is_valid(payload) == model_takes, change
         tried += 1
         accepted += model_takes
     assert tried > 40
     assert 0 < accepted < tried
 
 
-def takes(event: type[Event], said: Any) -> bool:
+def takes(event: type[Event], payload: Any) -> bool:
     try:
-        event.model_validate_json(json.dumps(said), strict=True)
+        event.model_validate_json(json.dumps(payload), strict=True)
     except ValidationError:
         return False
     return True
 
 
-def variants(said: Any) -> Iterator[tuple[Any, str]]:
-    yield said, "as it is"
-    for path in paths(said):
+def variants(payload: Any) -> Iterator[tuple[Any, str]]:
+    yield payload, "as it is"
+    for path in paths(payload):
         for odd in ODD:
             yield (
-                changed(said, path, lambda part, key, odd=odd: part.__setitem__(key, odd)),
+                changed(payload, path, lambda part, key, odd=odd: part.__setitem__(key, odd)),
                 f"{path} is {odd!r}",
             )
-        yield changed(said, path, lambda part, key: part.__delitem__(key)), f"without {path}"
-        if isinstance(part_at(said, path), dict):
+        yield changed(payload, path, lambda part, key: part.__delitem__(key)), f"without {path}"
+        if isinstance(part_at(payload, path), dict):
             yield (
-                changed(said, path, lambda part, key: part[key].__setitem__(NEW, "green")),
+                changed(payload, path, lambda part, key: part[key].__setitem__(NEW, "green")),
                 f"{path} with {NEW}",
             )
-    yield said | {NEW: "green"}, f"with {NEW}"
+    yield payload | {NEW: "green"}, f"with {NEW}"
 
 
-def paths(said: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    for key, part in said.items() if isinstance(said, dict) else enumerate(said):
+def paths(payload: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, part in payload.items() if isinstance(payload, dict) else enumerate(payload):
         yield (*before, key)
         if isinstance(part, dict | list):
             yield from paths(part, (*before, key))
 
 
-def part_at(said: Any, path: tuple[Any, ...]) -> Any:
+def part_at(payload: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
-        said = said[key]
-    return said
+        payload = payload[key]
+    return payload
 
 
-def changed(said: Any, path: tuple[Any, ...], change: Any) -> Any:
-    copy = deepcopy(said)
+def changed(payload: Any, path: tuple[Any, ...], change: Any) -> Any:
+    copy = deepcopy(payload)
     change(part_at(copy, path[:-1]), path[-1])
     return copy
 
@@ -115,13 +114,13 @@ def test_there_are_older_examples() -> None:
 
 
 def test_a_correction_requires_its_text() -> None:
-    said = EXAMPLES[FeedbackReceived.type_name()] | {
+    payload = EXAMPLES[FeedbackReceived.type_name()] | {
         "feedback_type": "correction",
         "corrected_output": "so",
     }
     fits = validator(FeedbackReceived)
-    assert fits.is_valid(said)
-    without = {name: value for name, value in said.items() if name != "corrected_output"}
+    assert fits.is_valid(payload)
+    without = {name: value for name, value in payload.items() if name != "corrected_output"}
     assert not fits.is_valid(without)
-    assert not fits.is_valid(said | {"corrected_output": None})
+    assert not fits.is_valid(payload | {"corrected_output": None})
     assert fits.is_valid(without | {"feedback_type": "thumbs_down"})

@@ -23,10 +23,10 @@ EARLIER = sorted((DOCS / "schemas" / "earlier").glob("*.json"))
 
 
 def test_the_committed_files_are_up_to_date() -> None:
-    made = contract_files(EXAMPLES)
-    assert {name: (DOCS / name).read_text(encoding="utf-8") for name in made} == made, (
-        "type: make contracts"
-    )
+    expected_files = contract_files(EXAMPLES)
+    assert {
+        name: (DOCS / name).read_text(encoding="utf-8") for name in expected_files
+    } == expected_files, "type: make contracts"
     assert sorted(path.stem for path in (DOCS / "schemas").glob("*.json")) == sorted(
         event.type_name() for event in EVENTS
     )
@@ -60,9 +60,7 @@ def test_every_field_of_every_event_is_described() -> None:
 
 
 def test_the_earlier_schemas_are_complete() -> None:
-    """Those of `CheckpointSaved` and `TrainingRolledBack` are what their older golden examples
-    fitted.
-    """
+    """`CheckpointSaved` and `TrainingRolledBack` have one for each older golden example."""
     counted = {
         name: len([path for path in EARLIER if path.stem.startswith(f"{name}.older-")])
         for name in SCHEMAS
@@ -92,27 +90,27 @@ def test_a_changed_schema_is_archived_and_a_break_is_refused(
 ) -> None:
     docs = tmp_path / "docs"
     shutil.copytree(DOCS / "schemas", docs / "schemas", ignore=shutil.ignore_patterns("earlier"))
-    present = docs / "schemas" / "ratchet.WaitEnded.v1.json"
-    text = present.read_text(encoding="utf-8")
+    current = docs / "schemas" / "ratchet.WaitEnded.v1.json"
+    text = current.read_text(encoding="utf-8")
 
-    present.write_text(text.replace("name of the model", "its title"), encoding="utf-8")
-    assert present in write_contracts(docs, EXAMPLES), "other words are written"
+    current.write_text(text.replace("name of the model", "its title"), encoding="utf-8")
+    assert current in write_contracts(docs, EXAMPLES), "other words are written"
     assert not (docs / "schemas" / "earlier").exists(), "and are no other schema"
 
-    present.write_text(text.replace('"maxLength": 256', '"maxLength": 255'), encoding="utf-8")
+    current.write_text(text.replace('"maxLength": 256', '"maxLength": 255'), encoding="utf-8")
     for number in (1, 2):
-        tighter = present.read_text(encoding="utf-8").replace(
+        tighter = current.read_text(encoding="utf-8").replace(
             '"maxLength": 256', f'"maxLength": {250 + number}'
         )
-        present.write_text(tighter, encoding="utf-8")
-        assert present in write_contracts(docs, EXAMPLES)
-        kept = docs / "schemas" / "earlier" / f"ratchet.WaitEnded.v1.older-{number}.json"
-        assert json_of(kept)["properties"]["event_id"]["maxLength"] in (255, 252)
+        current.write_text(tighter, encoding="utf-8")
+        assert current in write_contracts(docs, EXAMPLES)
+        archived = docs / "schemas" / "earlier" / f"ratchet.WaitEnded.v1.older-{number}.json"
+        assert json_of(archived)["properties"]["event_id"]["maxLength"] in (255, 252)
     assert write_contracts(docs, EXAMPLES) == []
 
-    present.write_text(text.replace('"maxLength": 256', '"maxLength": 257'), encoding="utf-8")
+    current.write_text(text.replace('"maxLength": 256', '"maxLength": 257'), encoding="utf-8")
     with pytest.raises(
         IncompatibleSchema, match=r"ratchet\.WaitEnded\.v1: event_id: maxLength was lowered to 256"
     ):
         write_contracts(docs, EXAMPLES)
-    assert '"maxLength": 257' in present.read_text(encoding="utf-8")
+    assert '"maxLength": 257' in current.read_text(encoding="utf-8")

@@ -20,8 +20,10 @@ def test_function_of_the_walkthrough_exists(name: str, path: str) -> None:
     body = ast.parse((PAGE.parent / path).read_text(encoding="utf-8")).body
     *classes, function = name.split(".")
     for each in classes:
-        (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == each]
-        body = found.body
+        (definition,) = [
+            node for node in body if isinstance(node, ast.ClassDef) and node.name == each
+        ]
+        body = definition.body
     functions = [
         node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]

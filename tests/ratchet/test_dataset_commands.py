@@ -61,9 +61,9 @@ BATCHES = [announcement("support", shard, number) for number in range(3) for sha
         ("support#1/2", ("support", 1, 2)),
     ],
 )
-def test_find_batch_by_id_prefix_or_number(reference: str, place: tuple[str, int, int]) -> None:
-    found = find_batch(BATCHES, reference)
-    assert (found.model, found.shard, found.number) == place
+def test_find_batch_by_id_prefix_or_number(reference: str, expected: tuple[str, int, int]) -> None:
+    batch = find_batch(BATCHES, reference)
+    assert (batch.model, batch.shard, batch.number) == expected
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_show_prints_the_manifest_of_a_batch_without_report() -> None:
 
 def test_export_lists_the_written_files(chain: list[Artefact], tmp_path: Path) -> None:
     to = str(tmp_path / "out")
-    done = ratchet(
+    result = ratchet(
         "export",
         "--to",
         to,
@@ -154,7 +154,7 @@ def test_export_lists_the_written_files(chain: list[Artefact], tmp_path: Path) -
         "--json",
         *at(chain[0], tmp_path / "objects"),
     )
-    assert json.loads(done.output) == [
+    assert json.loads(result.output) == [
         {"kind": "training", "examples": 3, "path": f"{to}/training.chat.jsonl"}
     ]
     again = ratchet("export", "--to", to, "--format", "chat", *at(chain[0], tmp_path / "objects"))
@@ -198,9 +198,9 @@ def test_verify_exits_with_1_on_faults(chain: list[Artefact], tmp_path: Path) ->
     ],
 )
 def test_batch_must_be_named_in_exactly_one_way(arguments: tuple[str, ...]) -> None:
-    done = ratchet("show", *arguments)
-    assert done.exit_code == 2
-    assert "name a batch, or give --manifest URI with --digest D" in done.output
+    result = ratchet("show", *arguments)
+    assert result.exit_code == 2
+    assert "name a batch, or give --manifest URI with --digest D" in result.output
 
 
 def test_invalid_digest_is_refused() -> None:

@@ -68,8 +68,10 @@ def test_chat_conversations_end_with_the_answer(
 
     for kind in ("training", "held_out"):
         for line, example in zip(lines(kind), read_examples(store, manifest, kind), strict=True):
-            asked = [message.model_dump() for message in example.messages]
-            assert line == {"messages": [*asked, {"role": "assistant", "content": example.answer}]}
+            messages = [message.model_dump() for message in example.messages]
+            assert line == {
+                "messages": [*messages, {"role": "assistant", "content": example.answer}]
+            }
     (preference,), (chosen,) = lines("preference"), read_examples(store, manifest, "preference")
     assert preference == {
         "prompt": [message.model_dump() for message in chosen.messages],

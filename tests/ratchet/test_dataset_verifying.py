@@ -273,8 +273,8 @@ def test_every_kind_of_damage_is_found(chain: Chain, harm: str) -> None:
     do, where, what = DAMAGES[harm]
     do(chain)
     verified = chain.verify()
-    found = [fault for fault in verified.faults if fault.batch.startswith(where)]
-    assert any(re.search(what, fault.what) for fault in found), verified.faults
+    faults = [fault for fault in verified.faults if fault.batch.startswith(where)]
+    assert any(re.search(what, fault.what) for fault in faults), verified.faults
     assert all(fault.advice for fault in verified.faults)
 
 

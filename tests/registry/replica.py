@@ -1,5 +1,5 @@
-"""A registry as a process, for tests: all of it, but a target that is a folder with a slow switch,
-and models that are not merged.
+"""A complete registry as a process, for tests. Its target is a folder with a slow switch, and its
+models are not merged.
 
 `python -m tests.registry.replica BROKER DATABASE FOLDER NAME MODEL`. Its target writes a line `NAME
 VERSION` for each switch, and holds a version for half a second between push and switch.

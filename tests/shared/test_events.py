@@ -1,5 +1,5 @@
-"""Golden examples: each event has one with all its fields; those of earlier days stay beside it
-(`.older-N`) and decode for ever.
+"""Golden examples: each event has one with all its fields, and older ones (`.older-N`) stay
+decodable.
 """
 
 import json
@@ -23,24 +23,28 @@ def test_every_event_has_an_example_of_its_present_version() -> None:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_a_golden_example_survives_a_round_trip(path: Path) -> None:
-    """An older one says nothing less; what came since has a default."""
-    said = json.loads(path.read_text())
+    """An older example keeps all its values; fields added since have defaults."""
+    example = json.loads(path.read_text())
     name, _, older = path.stem.partition(".older-")
-    event: Event = BY_NAME[name].model_validate(said)
+    event: Event = BY_NAME[name].model_validate(example)
     value, headers = encode(event, "/golden")
-    assert says(json.loads(value), said) if older else json.loads(value) == said
+    assert contains(json.loads(value), example) if older else json.loads(value) == example
     assert decode(value, headers, type(event)).event == event
 
 
-def says(now: Any, then: Any) -> bool:
-    """Return whether `now` contains every field of `then` with the same value."""
-    if isinstance(then, dict):
-        return isinstance(now, dict) and all(
-            name in now and says(now[name], value) for name, value in then.items()
+def contains(actual: Any, expected: Any) -> bool:
+    """Return True if `actual` contains every field of `expected`, recursively."""
+    if isinstance(expected, dict):
+        return isinstance(actual, dict) and all(
+            name in actual and contains(actual[name], value) for name, value in expected.items()
         )
-    if isinstance(then, list):
-        return isinstance(now, list) and len(now) == len(then) and all(map(says, now, then))
-    return bool(now == then)
+    if isinstance(expected, list):
+        return (
+            isinstance(actual, list)
+            and len(actual) == len(expected)
+            and all(map(contains, actual, expected))
+        )
+    return bool(actual == expected)
 
 
 def test_every_event_is_on_exactly_one_topic() -> None:
@@ -55,7 +59,7 @@ def test_every_event_topic_has_a_dead_letter_topic() -> None:
 
 @pytest.mark.parametrize("event_type", EVENTS, ids=lambda event_type: event_type.__name__)
 def test_nullable_fields_may_be_omitted(event_type: type[Event]) -> None:
-    """Null fields are not written, so one that had to be there could not be read back."""
+    """Null fields are not written, so a required nullable field could not be read back."""
     nullable = [
         name
         for name, field in event_type.model_fields.items()
@@ -65,9 +69,9 @@ def test_nullable_fields_may_be_omitted(event_type: type[Event]) -> None:
 
 
 def test_reward_parts_have_unique_names() -> None:
-    said = json.loads(
+    fields = json.loads(
         (Path(__file__).parent / "golden" / "ratchet.FeedbackScored.v1.json").read_text()
     )
     part = {"name": "action", "value": 1.0, "weight": 1.0}
     with pytest.raises(ValidationError, match="the same name"):
-        FeedbackScored.model_validate(said | {"parts": [part, part]})
+        FeedbackScored.model_validate(fields | {"parts": [part, part]})

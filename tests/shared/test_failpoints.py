@@ -1,6 +1,4 @@
-"""Failpoints: a closed catalogue, a setting that is checked, and nothing at all unless it is
-ordered.
-"""
+"""Failpoints: a closed catalogue, a validated setting, and no effect by default."""
 
 import asyncio
 import re
@@ -26,7 +24,7 @@ from shared.failpoints import (
 from shared.kafka.streams import StreamSettings
 
 LOG = structlog.stdlib.get_logger("test")
-PLACE = re.compile(r"""reach(?:_in_thread)?\("([^"]+)"\)""")
+CALL = re.compile(r"""reach(?:_in_thread)?\("([^"]+)"\)""")
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +35,10 @@ def _disarmed() -> Iterator[None]:
 
 def test_each_failpoint_is_in_the_code_exactly_once() -> None:
     sources = [*Path("services").rglob("*.py"), Path("shared/kafka/streams.py")]
-    found = Counter(
-        name for source in sources for name in PLACE.findall(source.read_text(encoding="utf-8"))
+    uses = Counter(
+        name for source in sources for name in CALL.findall(source.read_text(encoding="utf-8"))
     )
-    assert found == Counter(NAMES)
+    assert uses == Counter(NAMES)
     assert len(NAMES) > 8
 
 

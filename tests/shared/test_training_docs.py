@@ -11,8 +11,8 @@ LANES: tuple[Lane, ...] = ("adaptive", "master")
 def test_the_docs_have_the_ranges_and_defaults_of_the_code() -> None:
     lines = Path("docs/training.md").read_text(encoding="utf-8").splitlines()
     start = lines.index("| setting | adaptive: range | default | master: range | default |") + 2
-    found = lines[start : lines.index("", start)]
-    assert found == [row(name) for name in LANE_RANGES["adaptive"]]
+    documented_rows = lines[start : lines.index("", start)]
+    assert documented_rows == [row(name) for name in LANE_RANGES["adaptive"]]
 
 
 def row(name: str) -> str:

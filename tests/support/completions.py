@@ -26,12 +26,17 @@ def chunks(**changed: Any) -> bytes:
     """Build the same answer as server-sent events, with a last chunk without choices, as with
     `include_usage`.
     """
-    said = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": SERVED}
+    envelope = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": SERVED,
+    }
     choices: list[list[dict[str, Any]]] = [
         [{"index": 0, "delta": {"content": piece}, "finish_reason": None}] for piece in PIECES
     ]
     choices += [[{"index": 0, "delta": {}, "finish_reason": "stop"} | changed], []]
-    lines = [json.dumps(said | {"choices": some}) for some in choices]
+    lines = [json.dumps(envelope | {"choices": some}) for some in choices]
     return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
 
 

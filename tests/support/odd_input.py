@@ -210,7 +210,7 @@ def keys_twice(rng: Random, fields: Fields) -> Wire:
     return b'{"event_id": 5, ' + encoded(fields)[1:], []
 
 
-# No events at all.
+# Records that are not events.
 
 
 @maker()
@@ -295,9 +295,7 @@ def broken_base64(rng: Random, fields: Fields) -> Wire:
 
 @maker()
 def half_a_pair(rng: Random, fields: Fields) -> Wire:
-    """Half of a surrogate pair, as an escape, which some parsers let pass and no encoder can write
-    again.
-    """
+    """An escaped half of a surrogate pair, which some parsers accept and no encoder can write."""
     half = rng.choice([b"\\ud800", b"\\udfff", b"\\ude00\\ud83d"])
     value, headers = rng.choice(MODES)(fields | {a_field(rng, fields): "@"})
     assert value is not None
@@ -313,7 +311,7 @@ def half_a_pair_in_the_envelope(rng: Random, fields: Fields) -> Wire:
     return value, rng.choice([[], structured(fields)[1]])
 
 
-# Envelopes that are wrong.
+# Invalid envelopes.
 
 
 @maker()
@@ -333,7 +331,7 @@ def wrong_attributes(rng: Random, fields: Fields) -> Wire:
 
 @maker()
 def attributes_of_other_types(rng: Random, fields: Fields) -> Wire:
-    """Without the content type, too, in which case only Ratchet looks at them."""
+    """Also without the content type, in which case only Ratchet validates them."""
     wrong = {rng.choice(["type", "source"]): rng.choice([5, 1.5, True, [1], {"a": 1}])}
     value, headers = structured(fields, **wrong)
     return value, rng.choice([headers, []])
@@ -402,7 +400,7 @@ def id_nowhere(rng: Random, fields: Fields) -> Wire:
     )
 
 
-# Events with a field that is wrong.
+# Events with an invalid field.
 
 
 @maker()

@@ -1,4 +1,4 @@
-"""A runtime bundle for tests: a manual clock and metrics of their own, no traces."""
+"""A runtime bundle for tests: a manual clock, separate metrics, and no tracing."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ def runtime_of(
     log: Log | None = None,
     tracing: Tracing = NOOP_TRACING,
 ) -> Runtime:
-    """Return a bundle in which every part that is not given is a fresh one."""
+    """Return a bundle; parts that are not given are new."""
     clock = clock or ManualClock(datetime(2026, 9, 1, 9, 0, tzinfo=UTC))
     return Runtime(
         service,

@@ -107,8 +107,9 @@ async def send(
     records: Sequence[tuple[bytes | None, bytes | None, Headers]],
     partition: int | None = None,
 ) -> None:
-    """Send records (key, value, headers) to a topic, in order; into the partition of their keys, or
-    one that is named.
+    """Send records (key, value, headers) to a topic, in order.
+
+    They go to `partition` if given, else to the partitions of their keys.
     """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
     await producer.start()

@@ -1,4 +1,4 @@
-"""The checks of `make lint` find what they are for."""
+"""Each check of `make lint` reports the faults that it is written for."""
 
 import ast
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_other_subject_is_a_fault(subject: str) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that takes the place of the repository."""
+    """A temporary folder that the checks treat as the repository."""
     monkeypatch.chdir(tmp_path)
     for module in (language, structure):
         for name in ("tracked", "modules"):

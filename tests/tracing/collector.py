@@ -17,15 +17,17 @@ class Collector:
         self.spans: list[tuple[str, Span]] = []
 
     def take(self, body: bytes) -> None:
-        for sent in ExportTraceServiceRequest.FromString(body).resource_spans:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             (service,) = [
-                said.value.string_value
-                for said in sent.resource.attributes
-                if said.key == "service.name"
+                attribute.value.string_value
+                for attribute in resource.resource.attributes
+                if attribute.key == "service.name"
             ]
-            self.spans += [(service, span) for scope in sent.scope_spans for span in scope.spans]
+            self.spans += [
+                (service, span) for scope in resource.scope_spans for span in scope.spans
+            ]
 
-    def named(self, service: str, name: str) -> list[Span]:
+    def spans_named(self, service: str, name: str) -> list[Span]:
         return [span for sender, span in self.spans if (sender, span.name) == (service, name)]
 
 

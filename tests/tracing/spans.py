@@ -21,11 +21,11 @@ class Spans:
     def names(self) -> list[str]:
         return [span.name for span in self._exporter.get_finished_spans()]
 
-    def named(self, name: str) -> list[ReadableSpan]:
+    def spans_named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self._exporter.get_finished_spans() if span.name == name]
 
-    def one(self, name: str) -> ReadableSpan:
-        (span,) = self.named(name)
+    def only(self, name: str) -> ReadableSpan:
+        (span,) = self.spans_named(name)
         return span
 
 
@@ -38,11 +38,11 @@ def traceparent_of(span: ReadableSpan) -> str:
 
 def parent_traceparent(span: ReadableSpan) -> str | None:
     """Return the traceparent of a span's parent."""
-    before = span.parent
+    parent = span.parent
     return (
         None
-        if before is None
-        else f"00-{before.trace_id:032x}-{before.span_id:016x}-{int(before.trace_flags):02x}"
+        if parent is None
+        else f"00-{parent.trace_id:032x}-{parent.span_id:016x}-{int(parent.trace_flags):02x}"
     )
 
 

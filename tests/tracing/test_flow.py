@@ -65,14 +65,14 @@ def model(**curation: Any) -> ModelFile:
 
 
 def received(number: int, **changed: Any) -> Record:
-    """Feedback whose sender had a trace of its own."""
-    said = {
+    """Feedback with the trace context of its sender."""
+    fields = {
         "event_id": f"e{number}",
         "occurred_at": "2026-01-01T00:00:00Z",
         "model": "m",
         "feedback_type": "thumbs_up",
     }
-    said |= {
+    fields |= {
         "input": words(f"prompt {number}"),
         "output": words(f"answer {number}"),
         "user_id": f"u{number}",
@@ -82,7 +82,7 @@ def received(number: int, **changed: Any) -> Record:
         0,
         number,
         b"k",
-        json.dumps(said).encode(),
+        json.dumps(fields).encode(),
         (("traceparent", sender(number).encode()),),
     )
 
@@ -92,9 +92,9 @@ def sender(number: int) -> str:
 
 
 def traceparent(record: Record) -> str:
-    found = traceparent_in(record.headers)
-    assert found is not None
-    return found
+    traceparent_header = traceparent_in(record.headers)
+    assert traceparent_header is not None
+    return traceparent_header
 
 
 async def scored(records: list[Record], tracing: Tracing) -> BufferedMemoryBus:
@@ -110,7 +110,7 @@ async def scored(records: list[Record], tracing: Tracing) -> BufferedMemoryBus:
 
 
 class DatasetRun:
-    """All that outlives a dataset service."""
+    """Everything that survives a restart of the dataset service."""
 
     def __init__(self, **curation: Any) -> None:
         self.bus, self.table, self.store = BufferedMemoryBus(), MemoryTable(), MemoryStore()
@@ -144,12 +144,14 @@ class DatasetRun:
 async def test_a_score_has_the_senders_span_as_parent() -> None:
     spans = Spans()
     bus = await scored([received(number) for number in range(3)], spans.tracing_for("feedback"))
-    done = spans.named("score")
-    assert [parent_traceparent(span) for span in done] == [sender(number) for number in range(3)]
-    assert [traceparent(record) for record in bus.topics[FEEDBACK_SCORED]] == [
-        traceparent_of(span) for span in done
+    score_spans = spans.spans_named("score")
+    assert [parent_traceparent(span) for span in score_spans] == [
+        sender(number) for number in range(3)
     ]
-    assert [dict(span.attributes or {}) for span in done] == [
+    assert [traceparent(record) for record in bus.topics[FEEDBACK_SCORED]] == [
+        traceparent_of(span) for span in score_spans
+    ]
+    assert [dict(span.attributes or {}) for span in score_spans] == [
         {"ratchet.model": "m", "ratchet.feedback_type": "thumbs_up"}
     ] * 3
 
@@ -160,8 +162,12 @@ async def test_a_dead_letter_fails_its_score_and_keeps_the_header() -> None:
     (letter,) = bus.topics[dead_letter_topic(FEEDBACK_RECEIVED)]
     assert DeadLetterInfo.from_headers(letter.headers) is not None
     assert traceparent(letter) == sender(0)
-    done = spans.one("score")
-    assert (parent_traceparent(done), done.status.status_code, done.status.description) == (
+    score_span = spans.only("score")
+    assert (
+        parent_traceparent(score_span),
+        score_span.status.status_code,
+        score_span.status.description,
+    ) == (
         sender(0),
         StatusCode.ERROR,
         "UnknownModel",
@@ -175,16 +181,24 @@ async def test_a_batch_links_to_the_scores_of_its_fifty_events() -> None:
     await curation.run(bus.topics[FEEDBACK_SCORED], spans.tracing_for("dataset"))
     (record,) = curation.announced
     batch = decode(record.value, record.headers, BatchReady).event
-    done = spans.one("batch")
-    assert link_traceparents(done) == [traceparent_of(span) for span in spans.named("score")][:50]
-    assert len(set(link_traceparents(done))) == 50
-    assert traceparent(record) == traceparent_of(done) == traceparent_for_batch(batch.batch_id)
-    assert (parent_traceparent(done), dict(done.attributes or {})["ratchet.members"]) == (None, 50)
+    batch_span = spans.only("batch")
+    assert (
+        link_traceparents(batch_span)
+        == [traceparent_of(span) for span in spans.spans_named("score")][:50]
+    )
+    assert len(set(link_traceparents(batch_span))) == 50
+    assert (
+        traceparent(record) == traceparent_of(batch_span) == traceparent_for_batch(batch.batch_id)
+    )
+    assert (
+        parent_traceparent(batch_span),
+        dict(batch_span.attributes or {})["ratchet.members"],
+    ) == (None, 50)
     waiting = {
         entry.source.offset: entry.traceparent for entry in curation.entries if entry.is_waiting
     }
     assert waiting == {
-        number: traceparent_of(spans.named("score")[number]) for number in (50, 51, 52)
+        number: traceparent_of(spans.spans_named("score")[number]) for number in (50, 51, 52)
     }
     assert [entry.traceparent for entry in curation.entries if not entry.is_waiting] == [None] * 50
 
@@ -203,8 +217,8 @@ async def test_events_pending_over_a_restart_keep_their_links() -> None:
     await curation.run(mixed[:7], spans.tracing_for("dataset"))
     await curation.run(mixed[7:], spans.tracing_for("dataset"))
     assert (
-        link_traceparents(spans.one("batch"))
-        == [traceparent_of(span) for span in spans.named("score")][1::2]
+        link_traceparents(spans.only("batch"))
+        == [traceparent_of(span) for span in spans.spans_named("score")][1::2]
     )
 
 
@@ -214,15 +228,15 @@ async def test_without_tracing_no_trace_context_is_stored() -> None:
     traced = (
         await scored([received(number) for number in range(12)], spans.tracing_for("feedback"))
     ).topics[FEEDBACK_SCORED]
-    off, plain = (
+    untraced_run, reference_run = (
         DatasetRun(held_out_share=0, batch_size=10),
         DatasetRun(held_out_share=0, batch_size=10),
     )
-    await off.run(traced, NOOP_TRACING)
-    await plain.run(bus.topics[FEEDBACK_SCORED], NOOP_TRACING)
-    assert off.table == plain.table
-    assert off.announced == plain.announced
-    assert all(traceparent_in(record.headers) is None for record in off.announced)
+    await untraced_run.run(traced, NOOP_TRACING)
+    await reference_run.run(bus.topics[FEEDBACK_SCORED], NOOP_TRACING)
+    assert untraced_run.table == reference_run.table
+    assert untraced_run.announced == reference_run.announced
+    assert all(traceparent_in(record.headers) is None for record in untraced_run.announced)
 
 
 async def test_a_run_follows_its_batch_and_its_events_follow_the_run(
@@ -231,24 +245,24 @@ async def test_a_run_follows_its_batch_and_its_events_follow_the_run(
     spans = Spans()
     world.tracing = spans.tracing_for("trainer")
     batch = a_batch(world)
-    said = record_of(batch)
-    told = Record(
-        said.topic,
+    record = record_of(batch)
+    traced = Record(
+        record.topic,
         0,
         0,
-        said.key,
-        said.value,
-        (*said.headers, ("traceparent", traceparent_for_batch(batch.batch_id).encode())),
+        record.key,
+        record.value,
+        (*record.headers, ("traceparent", traceparent_for_batch(batch.batch_id).encode())),
     )
-    handling = asyncio.create_task(world.trainer().handle(told, is_owner))
+    handling = asyncio.create_task(world.trainer().handle(traced, is_owner))
     await world.answer(1, "promoted", "v1")
     await handling
-    done = spans.one("train")
-    assert parent_traceparent(done) == traceparent_for_batch(batch.batch_id)
+    train_span = spans.only("train")
+    assert parent_traceparent(train_span) == traceparent_for_batch(batch.batch_id)
     records = [*world.bus.topics[TRAINING_PROGRESS], *world.bus.topics[TRAINING_CHECKPOINTS]]
     assert len(records) > 2
-    assert {traceparent_in(record.headers) for record in records} == {traceparent_of(done)}
-    attributes = dict(done.attributes or {})
+    assert {traceparent_in(record.headers) for record in records} == {traceparent_of(train_span)}
+    attributes = dict(train_span.attributes or {})
     assert (attributes["ratchet.run"], attributes["ratchet.outcome"]) == (
         identity("run", batch.batch_id),
         "promotable",
@@ -262,19 +276,19 @@ async def test_a_run_of_an_untraced_batch_joins_the_batchs_trace(
     world.tracing, world.child.gain = spans.tracing_for("trainer"), -0.5
     batch = a_batch(world)
     await world.trainer().handle(record_of(batch), is_owner)
-    done = spans.one("train")
-    assert parent_traceparent(done) == traceparent_for_batch(batch.batch_id)
+    train_span = spans.only("train")
+    assert parent_traceparent(train_span) == traceparent_for_batch(batch.batch_id)
     (record,) = world.bus.topics[TRAINING_ROLLBACKS]
-    assert traceparent(record) == traceparent_of(done)
-    assert dict(done.attributes or {})["ratchet.outcome"] == "rejected"
+    assert traceparent(record) == traceparent_of(train_span)
+    assert dict(train_span.attributes or {})["ratchet.outcome"] == "rejected"
 
 
-def outcome(event: Event, topic: str, follows: str) -> Record:
+def outcome(event: Event, topic: str, parent: str) -> Record:
     value, headers = encode(event, "trainer")
-    return Record(topic, 0, 0, b"support", value, (*headers, ("traceparent", follows.encode())))
+    return Record(topic, 0, 0, b"support", value, (*headers, ("traceparent", parent.encode())))
 
 
-def said_by_the_registry(registry_db: DatabaseFixture) -> dict[str, str | None]:
+def registry_traceparents(registry_db: DatabaseFixture) -> dict[str, str | None]:
     rows = registry_db.run(
         lambda session: session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
     )
@@ -299,7 +313,7 @@ async def test_spans_of_version_and_deployment_have_their_parents(
         outcome(checkpoint("r1", registry_db.champion), TRAINING_CHECKPOINTS, run)
     )
     await stage.reconcile()
-    register, (base, deploy) = spans.one("register"), spans.named("deploy")
+    register, (base, deploy) = spans.only("register"), spans.spans_named("deploy")
     assert (parent_traceparent(register), traceparent_of(register)) == (
         run,
         traceparent_for_version(batch, "r1"),
@@ -312,20 +326,20 @@ async def test_spans_of_version_and_deployment_have_their_parents(
         "ratchet.version": registry_db.champion,
         "ratchet.target": "fake",
     }
-    said = said_by_the_registry(registry_db)
+    traceparents = registry_traceparents(registry_db)
     assert (
-        said["ratchet.VersionRegistered.v1"]
-        == said["ratchet.VersionPromoted.v1"]
+        traceparents["ratchet.VersionRegistered.v1"]
+        == traceparents["ratchet.VersionPromoted.v1"]
         == traceparent_of(register)
     )
-    assert said["ratchet.VersionDeployed.v1"] == traceparent_of(deploy)
+    assert traceparents["ratchet.VersionDeployed.v1"] == traceparent_of(deploy)
 
     await stage.reconcile()
     assert spans.names == ["deploy", "register", "deploy"], "nothing had to be done"
     await stage.registry.handle(
         outcome(rejection("r2", registry_db.champion), TRAINING_ROLLBACKS, run)
     )
-    assert [parent_traceparent(span) for span in spans.named("register")] == [run, run]
+    assert [parent_traceparent(span) for span in spans.spans_named("register")] == [run, run]
 
 
 async def test_a_failed_deployment_fails_its_span(
@@ -342,8 +356,8 @@ async def test_a_failed_deployment_fails_its_span(
         outcome(checkpoint("r1", base, evaluation=2), TRAINING_CHECKPOINTS, run)
     )
     assert not await stage.reconcile()
-    first, second = spans.named("register")
-    failed = spans.named("deploy")[-1]
+    first, second = spans.spans_named("register")
+    failed = spans.spans_named("deploy")[-1]
     assert (
         traceparent_of(first)
         == traceparent_for_version("batch of r1", "r1")
@@ -351,6 +365,6 @@ async def test_a_failed_deployment_fails_its_span(
     )
     assert traceparent_of(second) not in (traceparent_of(first), run)
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "verify")
-    assert said_by_the_registry(registry_db)["ratchet.DeploymentFailed.v1"] == traceparent_of(
+    assert registry_traceparents(registry_db)["ratchet.DeploymentFailed.v1"] == traceparent_of(
         failed
     )

@@ -28,38 +28,41 @@ from tests.tracing.spans import (
 )
 
 T, S = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-SAID = f"00-{T}-{S}-01"
+TRACEPARENT = f"00-{T}-{S}-01"
 TRACES = Spans().tracing_for("feedback")
 ENDPOINT: Endpoint = TypeAdapter(Endpoint).validate_python("http://127.0.0.1:9/v1/traces")
 
 
 @pytest.mark.parametrize(
-    ("headers", "found"),
+    ("headers", "expected"),
     [
         ([], None),
-        ([("traceparent", SAID.encode())], SAID),
-        ([("ce_traceparent", SAID.encode())], SAID),
-        ([("Traceparent", SAID.encode())], SAID),
+        ([("traceparent", TRACEPARENT.encode())], TRACEPARENT),
+        ([("ce_traceparent", TRACEPARENT.encode())], TRACEPARENT),
+        ([("Traceparent", TRACEPARENT.encode())], TRACEPARENT),
         ([("traceparent", f"00-{T}-{S}-00".encode())], f"00-{T}-{S}-00"),
         ([("traceparent", f"01-{T}-{S}-01-more".encode())], f"01-{T}-{S}-01"),
         (
-            [("traceparent", SAID.replace("4bf", "5bf").encode()), ("traceparent", SAID.encode())],
-            SAID,
+            [
+                ("traceparent", TRACEPARENT.replace("4bf", "5bf").encode()),
+                ("traceparent", TRACEPARENT.encode()),
+            ],
+            TRACEPARENT,
         ),
-        ([("traceparent", SAID.encode()), ("traceparent", b"none")], SAID),
+        ([("traceparent", TRACEPARENT.encode()), ("traceparent", b"none")], TRACEPARENT),
         ([("traceparent", None)], None),
-        ([("tracestate", SAID.encode())], None),
+        ([("tracestate", TRACEPARENT.encode())], None),
         ([("traceparent", b"")], None),
-        ([("traceparent", SAID.upper().encode())], None),
-        ([("traceparent", SAID[:-1].encode())], None),
-        ([("traceparent", f"{SAID}0".encode())], None),
+        ([("traceparent", TRACEPARENT.upper().encode())], None),
+        ([("traceparent", TRACEPARENT[:-1].encode())], None),
+        ([("traceparent", f"{TRACEPARENT}0".encode())], None),
         ([("traceparent", f"ff-{T}-{S}-01".encode())], None),
         ([("traceparent", f"00-{'0' * 32}-{S}-01".encode())], None),
         ([("traceparent", f"00-{T}-{'0' * 16}-01".encode())], None),
     ],
 )
-def test_traceparents_in_headers(headers: Headers, found: str | None) -> None:
-    assert traceparent_in(headers) == found
+def test_traceparents_in_headers(headers: Headers, expected: str | None) -> None:
+    assert traceparent_in(headers) == expected
 
 
 @settings(deadline=None)
@@ -79,18 +82,20 @@ def test_arbitrary_headers_never_raise(headers: Headers) -> None:
 @settings(deadline=None)
 @given(st.text(), st.text())
 def test_deterministic_traceparents_are_valid(batch: str, run: str) -> None:
-    places = [traceparent_for_batch(batch), traceparent_for_version(batch, run)]
-    assert places == [traceparent_for_batch(batch), traceparent_for_version(batch, run)]
-    assert [traceparent_in([("traceparent", said.encode())]) for said in places] == places
-    assert trace_id(places[0]) == trace_id(places[1])
-    assert places[0] != places[1]
+    traceparents = [traceparent_for_batch(batch), traceparent_for_version(batch, run)]
+    assert traceparents == [traceparent_for_batch(batch), traceparent_for_version(batch, run)]
+    assert [
+        traceparent_in([("traceparent", traceparent.encode())]) for traceparent in traceparents
+    ] == traceparents
+    assert trace_id(traceparents[0]) == trace_id(traceparents[1])
+    assert traceparents[0] != traceparents[1]
 
 
 def test_tracing_is_off_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert create_tracing("feedback", read_settings(ServiceSettings).traces) is NOOP_TRACING
-    with NOOP_TRACING.span("score", [("traceparent", SAID.encode())]) as span:
+    with NOOP_TRACING.span("score", [("traceparent", TRACEPARENT.encode())]) as span:
         span.set_attributes(model="m")
         span.set_failed("Undecodable")
         assert span.headers == []
@@ -109,15 +114,17 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_span_has_the_parent_in_its_record() -> None:
     spans = Spans()
-    with spans.tracing_for("feedback").span("score", [("ce_traceparent", SAID.encode())]) as span:
+    with spans.tracing_for("feedback").span(
+        "score", [("ce_traceparent", TRACEPARENT.encode())]
+    ) as span:
         span.set_attributes(model="m", count=3)
-        said = span.headers
-    done = spans.one("score")
-    assert parent_traceparent(done) == SAID
-    assert said == [("traceparent", traceparent_of(done).encode())]
-    assert trace_id(traceparent_of(done)) == T
-    assert dict(done.attributes or {}) == {"ratchet.model": "m", "ratchet.count": 3}
-    assert done.resource.attributes["service.name"] == "ratchet-feedback"
+        headers = span.headers
+    exported = spans.only("score")
+    assert parent_traceparent(exported) == TRACEPARENT
+    assert headers == [("traceparent", traceparent_of(exported).encode())]
+    assert trace_id(traceparent_of(exported)) == T
+    assert dict(exported.attributes or {}) == {"ratchet.model": "m", "ratchet.count": 3}
+    assert exported.resource.attributes["service.name"] == "ratchet-feedback"
 
 
 def test_an_unsampled_trace_stays_unsampled() -> None:
@@ -136,9 +143,12 @@ def test_a_span_takes_a_given_traceparent_and_links() -> None:
         "batch", traceparent=traceparent_for_batch("b"), links=members
     ) as span:
         assert span.headers == [("traceparent", traceparent_for_batch("b").encode())]
-    done = spans.one("batch")
-    assert (traceparent_of(done), parent_traceparent(done)) == (traceparent_for_batch("b"), None)
-    assert link_traceparents(done) == members
+    exported = spans.only("batch")
+    assert (traceparent_of(exported), parent_traceparent(exported)) == (
+        traceparent_for_batch("b"),
+        None,
+    )
+    assert link_traceparents(exported) == members
 
 
 def test_a_span_may_start_in_the_past() -> None:
@@ -146,33 +156,36 @@ def test_a_span_may_start_in_the_past() -> None:
     since = datetime.now(UTC) - timedelta(seconds=9)
     with spans.tracing_for("registry").span("deploy", start_time=since):
         pass
-    done = spans.one("deploy")
-    assert done.start_time is not None
-    assert done.end_time is not None
-    assert 9e9 < done.end_time - done.start_time < 19e9
+    exported = spans.only("deploy")
+    assert exported.start_time is not None
+    assert exported.end_time is not None
+    assert 9e9 < exported.end_time - exported.start_time < 19e9
 
 
 def test_an_exception_marks_the_span_with_its_kind_only() -> None:
     spans = Spans()
     with pytest.raises(ValueError, match="secret"), spans.tracing_for("feedback").span("score"):
         raise ValueError("secret")
-    done = spans.one("score")
-    assert (done.status.status_code, done.status.description) == (StatusCode.ERROR, "ValueError")
-    assert not done.events
+    exported = spans.only("score")
+    assert (exported.status.status_code, exported.status.description) == (
+        StatusCode.ERROR,
+        "ValueError",
+    )
+    assert not exported.events
 
 
 async def test_spans_of_concurrent_tasks_do_not_mix() -> None:
     spans = Spans()
     traces = spans.tracing_for("registry")
 
-    async def one(number: int) -> None:
+    async def run_nested_spans(number: int) -> None:
         with traces.span("outer", traceparent=traceparent_for_batch(str(number))) as span:
             await asyncio.sleep(0)
             with traces.span("inner", span.headers):
                 await asyncio.sleep(0)
 
-    await asyncio.gather(*(one(number) for number in range(9)))
-    assert [parent_traceparent(span) for span in spans.named("inner")] == [
+    await asyncio.gather(*(run_nested_spans(number) for number in range(9)))
+    assert [parent_traceparent(span) for span in spans.spans_named("inner")] == [
         traceparent_for_batch(str(number)) for number in range(9)
     ]
 
@@ -180,9 +193,9 @@ async def test_spans_of_concurrent_tasks_do_not_mix() -> None:
 def test_an_unavailable_collector_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = create_tracing("feedback", ENDPOINT)
     assert traces is not NOOP_TRACING
-    began = datetime.now(UTC)
+    started = datetime.now(UTC)
     for _ in range(5000):
         with traces.span("score"):
             pass
     traces.close()
-    assert datetime.now(UTC) - began < timedelta(seconds=10)
+    assert datetime.now(UTC) - started < timedelta(seconds=10)

@@ -1,5 +1,5 @@
-"""Services, a broker and a collector, all real: one trace from the sender to the score, and a batch
-that links to fifty of them.
+"""Tracing with real services, a real broker and a collector: one trace from the sender to the
+score, and a batch that links to fifty scores.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ def sender(model: str, number: int) -> str:
     return f"00-{identity(model, number)}-{identity('span', model, number)[:16]}-01"
 
 
-def said(model: str, number: int) -> tuple[bytes | None, bytes | None, Headers]:
-    """Every second one as a CloudEvent in binary mode, with the extension for traces."""
+def feedback_message(model: str, number: int) -> tuple[bytes | None, bytes | None, Headers]:
+    """Odd numbers are CloudEvents in binary mode, with the extension for trace context."""
     event = {
         "event_id": f"{model}-{number}",
         "occurred_at": "2026-01-01T00:00:00Z",
@@ -53,15 +53,15 @@ def said(model: str, number: int) -> tuple[bytes | None, bytes | None, Headers]:
     return model.encode(), value, [*headers, ("ce_traceparent", sender(model, number).encode())]
 
 
-async def of_model(broker: str, topic: str, model: str, count: int) -> list[Record]:
-    found: list[Record] = []
+async def records_of_model(broker: str, topic: str, model: str, count: int) -> list[Record]:
+    records_of_the_model: list[Record] = []
     async with aclosing(read(broker, topic)) as records:
         async for record in records:
             if record.key == model.encode():
-                found.append(record)
-            if len(found) == count:
+                records_of_the_model.append(record)
+            if len(records_of_the_model) == count:
                 break
-    return found
+    return records_of_the_model
 
 
 async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
@@ -91,15 +91,19 @@ async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
             await asyncio.gather(
                 *(service.wait_until(service.is_ready, "ready") for service in services)
             )
-            await send(broker, FEEDBACK_RECEIVED, [said(model, number) for number in range(COUNT)])
-            scored = await of_model(broker, FEEDBACK_SCORED, model, COUNT)
-            (announced,) = await of_model(broker, TRAINING_BATCHES, model, 1)
+            await send(
+                broker,
+                FEEDBACK_RECEIVED,
+                [feedback_message(model, number) for number in range(COUNT)],
+            )
+            scored = await records_of_model(broker, FEEDBACK_SCORED, model, COUNT)
+            (announced,) = await records_of_model(broker, TRAINING_BATCHES, model, 1)
         finally:
             statuses = [service.stop() for service in services]
         assert statuses == [0, 0], [service.log for service in services]
 
-        places = [traceparent_in(record.headers) or "" for record in scored]
-        assert [trace_id(place) for place in places] == [
+        score_traceparents = [traceparent_in(record.headers) or "" for record in scored]
+        assert [trace_id(traceparent) for traceparent in score_traceparents] == [
             trace_id(sender(model, number)) for number in range(COUNT)
         ]
         senders = {
@@ -107,14 +111,16 @@ async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
         }  # others have sent feedback to this broker
         scores = [
             span
-            for span in collector.named("ratchet-feedback", "score")
+            for span in collector.spans_named("ratchet-feedback", "score")
             if span.trace_id.hex() in senders
         ]
-        told = [f"00-{span.trace_id.hex()}-{span.parent_span_id.hex()}-01" for span in scores]
-        assert told == [sender(model, number) for number in range(COUNT)]
-        assert [f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01" for span in scores] == places
+        parents = [f"00-{span.trace_id.hex()}-{span.parent_span_id.hex()}-01" for span in scores]
+        assert parents == [sender(model, number) for number in range(COUNT)]
+        assert [
+            f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01" for span in scores
+        ] == score_traceparents
 
-        (batch,) = collector.named("ratchet-dataset", "batch")
+        (batch,) = collector.spans_named("ratchet-dataset", "batch")
         ready = decode(announced.value, announced.headers, BatchReady).event
         assert (
             traceparent_in(announced.headers)
@@ -123,5 +129,5 @@ async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
         )
         assert [
             f"00-{link.trace_id.hex()}-{link.span_id.hex()}-01" for link in batch.links
-        ] == places
+        ] == score_traceparents
         assert batch.dropped_links_count == 0

@@ -1,4 +1,4 @@
-"""Alarms on spikes in the mix of feedback, without false_alarms alarms."""
+"""Alarms on spikes in the mix of feedback, without false alarms."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Whatever text says, a Markdown reader shows it as text and as nothing else."""
+"""Escaped text has no effect as Markdown: a reader shows it unchanged."""
 
 from hypothesis import given
 from hypothesis import strategies as st

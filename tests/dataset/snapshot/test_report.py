@@ -1,4 +1,4 @@
-"""A report says what a batch is made of, names no user, and is a function of the batch alone."""
+"""The report of a batch: its contents, without user names, and a function of the batch only."""
 
 import pytest
 from hypothesis import given
@@ -69,7 +69,7 @@ def test_rewards_and_quality_are_summarised() -> None:
     assert quality is not None
     assert (reward.least, reward.mean, reward.most) == (-1.0, 0.0, 1.0)
     assert (quality.least, quality.mean, quality.most) == (0.75, 0.9375, 1.0)
-    assert [found.examples for found in report.rewards] == [2, 0, 1, 0, 0, 0, 1, 2]
+    assert [bucket.examples for bucket in report.rewards] == [2, 0, 1, 0, 0, 0, 1, 2]
 
 
 def test_decisions_and_reasons_are_counted() -> None:
@@ -111,11 +111,11 @@ def test_sampled_correction_has_its_rejected_answer() -> None:
 @given(st.lists(st.floats(-1, 1)))
 def test_every_reward_is_in_exactly_one_bin(rewards: list[float]) -> None:
     bins = histogram(rewards)
-    assert sum(found.examples for found in bins) == len(rewards)
+    assert sum(bucket.examples for bucket in bins) == len(rewards)
     assert (bins[0].first, bins[-1].last) == (-1, 1)
-    for found in bins:
-        assert found.examples == sum(
-            found.first <= reward < found.last or reward == found.last == 1 for reward in rewards
+    for bucket in bins:
+        assert bucket.examples == sum(
+            bucket.first <= reward < bucket.last or reward == bucket.last == 1 for reward in rewards
         )
 
 

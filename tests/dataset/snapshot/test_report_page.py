@@ -66,8 +66,10 @@ def test_page_does_not_depend_on_mapping_order(reasons: list[str], sources: list
 
 @given(TEXT, TEXT, TEXT)
 def test_user_text_cannot_change_the_page_structure(prompt: str, answer: str, version: str) -> None:
-    asked = (Message(role="user", content=prompt),)
-    example = member(f"{answer}|{prompt}", 0, messages=asked, answer=answer, model_version=version)
+    messages = (Message(role="user", content=prompt),)
+    example = member(
+        f"{answer}|{prompt}", 0, messages=messages, answer=answer, model_version=version
+    )
     page = render_page(report_of(batch_plan(example), FILE, 0))
     assert headings(page)[1:] == headings(render_page(REPORT))[1:]
 

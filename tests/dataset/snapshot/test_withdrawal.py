@@ -38,7 +38,7 @@ def world(**policy: Any) -> SimulatedShard:
 
 
 def fed(shard: SimulatedShard, *events: tuple[str, str, dict[str, Any]]) -> SimulatedShard:
-    """With events (id, kind, fields) behind what is there."""
+    """Append events (id, kind, fields) to the entries."""
     for event_id, kind, fields in events:
         shard.decide(
             scored(event_id, kind, -1.0 if kind == "thumbs_down" else 1.0, **fields),

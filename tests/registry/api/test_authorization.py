@@ -57,14 +57,14 @@ def client(
         ("http://localhost:8080", "::1", {}, 200),
         ("http://[::1]:8080", "::1", {}, 200),
         (HERE, "10.0.0.7", {}, 401),
-        # A page from elsewhere whose own name leads to this machine.
+        # A page of another site whose host name resolves to this machine (DNS rebinding).
         ("http://rebound.example", "127.0.0.1", {}, 401),
-        # A proxy on this machine speaks for others.
+        # A proxy on this machine forwards requests of other machines.
         (HERE, "127.0.0.1", {"X-Forwarded-For": "10.0.0.7"}, 401),
         (HERE, "127.0.0.1", {"Host": "[::1"}, 401),
         (ELSEWHERE, "10.0.0.7", READER, 200),
         (ELSEWHERE, "10.0.0.7", OPERATOR, 200),
-        # A wrong token is no better than none, not even from this machine.
+        # A wrong token is refused like a missing one, even from this machine.
         (HERE, "127.0.0.1", {"Authorization": "Bearer something-else-altogether"}, 401),
         (HERE, "127.0.0.1", {"Authorization": f"Basic {READ}"}, 401),
     ],

@@ -311,7 +311,7 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
         for name in event_types
         if name in (DeploymentFailed.type_name(), VersionDeployed.type_name())
     ]
-    # One failure for each version that was champion meanwhile, whatever the attempts.
+    # One failure for each version that was champion, independent of the number of attempts.
     assert outcomes == [
         VersionDeployed.type_name(),
         *[DeploymentFailed.type_name()] * 3,

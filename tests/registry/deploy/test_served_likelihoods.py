@@ -127,7 +127,7 @@ async def test_merge_has_the_likelihoods_of_peft(
 async def test_merge_with_the_wrong_row_order_differs(
     family: str, twin: ModelPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong is no permutation for llama, and a permutation for qwen2."""
+    """The wrong order is the unpermuted one for llama, and a permuted one for qwen2."""
     adapter, expected = _random_adapter(twin)
     monkeypatch.setattr(lora, "_PERMUTED", frozenset(FAMILIES) - {"llama"})
     monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))

@@ -77,7 +77,7 @@ RULE = RetentionSettings(versions=1, days=30)
 DAY = 24 * 3600.0
 
 
-# The rule, pure.
+# The rule as a pure function.
 
 names = [version_name(number, NOW) for number in range(1, 8)]
 some = st.sets(st.sampled_from(names))

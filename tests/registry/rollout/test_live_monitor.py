@@ -123,7 +123,7 @@ def test_worse_champion_is_rolled_back_with_a_reason(registry_db: DatabaseFixtur
     live = registry_db.run(lambda session: rewards_by_version(session, "support"))
     assert list(live) == [base, worse]
     assert {
-        name: MeanReward(round(found.mean, 6), found.count) for name, found in live.items()
+        name: MeanReward(round(reward.mean, 6), reward.count) for name, reward in live.items()
     } == {
         base: MeanReward(0.8, 40),
         worse: MeanReward(-0.5, 40),

@@ -1,4 +1,4 @@
-"""Tokens: which there are, what each allows, and that none is ever shown."""
+"""Bearer tokens: parsing, roles, and no token in errors or output."""
 
 import pytest
 from hypothesis import given
@@ -18,24 +18,24 @@ TOKEN = st.text("abcXYZ019._~+/-", min_size=MIN_TOKEN_LENGTH, max_size=60)
 
 
 def test_a_file_has_several_tokens_of_each_role() -> None:
-    found = parse_tokens(
+    tokens = parse_tokens(
         "# ours\noperate first-operator-token\noperate second-operator-token # from May "
         "on\n\nread only-reading-token\n",
         "f",
     )
     assert [
-        found.role_of(token) for token in ("first-operator-token", "second-operator-token")
+        tokens.role_of(token) for token in ("first-operator-token", "second-operator-token")
     ] == ["operate", "operate"]
-    assert found.role_of("only-reading-token") == "read"
-    assert found.role_of("first-operator-token ") is None
-    assert found.role_of("") is None
+    assert tokens.role_of("only-reading-token") == "read"
+    assert tokens.role_of("first-operator-token ") is None
+    assert tokens.role_of("") is None
 
 
 @given(TOKEN, TOKEN)
-def test_a_prefix_of_a_token_is_not_accepted(one: str, other: str) -> None:
-    found = tokens_for_role("read", [one], "here")
-    assert found.role_of(one) == "read"
-    assert found.role_of(other) == ("read" if other == one else None)
+def test_a_prefix_of_a_token_is_not_accepted(token: str, candidate: str) -> None:
+    tokens = tokens_for_role("read", [token], "here")
+    assert tokens.role_of(token) == "read"
+    assert tokens.role_of(candidate) == ("read" if candidate == token else None)
 
 
 def test_a_union_of_tokens_keeps_the_operator_role() -> None:
@@ -70,9 +70,9 @@ def test_an_invalid_line_is_named_without_its_content(line: str) -> None:
 
 
 def test_new_tokens_are_valid_and_distinct() -> None:
-    made = {new_token() for _ in range(100)}
-    assert len(made) == 100
-    assert all(parse_tokens(f"read {token}", "f").role_of(token) == "read" for token in made)
+    generated = {new_token() for _ in range(100)}
+    assert len(generated) == 100
+    assert all(parse_tokens(f"read {token}", "f").role_of(token) == "read" for token in generated)
 
 
 def test_tokens_are_not_in_the_repr() -> None:

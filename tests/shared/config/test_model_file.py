@@ -1,4 +1,4 @@
-"""Model files: good ones are read, bad ones are answered with file, line and field."""
+"""Model files: valid ones are read, errors name file, line and field."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settings: a wrong variable is named, with what was expected."""
+"""Settings: an error names the variable and the expected value."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,6 +1,4 @@
-"""Configurations: each lane has ranges and defaults of its own, and what was legal once is read for
-ever.
-"""
+"""Training configurations: ranges and defaults by lane; values of old events stay readable."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +20,7 @@ def test_the_defaults_of_a_lane_are_in_its_ranges(lane: Lane) -> None:
 
 
 def test_every_number_has_a_range_in_every_lane() -> None:
-    """But the seed, which may be any."""
+    """Except the seed, which has no range."""
     numbers = {
         name
         for name, field in Configuration.model_fields.items()
@@ -55,7 +53,7 @@ def test_each_lane_allows_the_required_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("fields", "expected"),
     [
         (
             {"lane": "master", "learning_rate": 1e-5},
@@ -73,9 +71,11 @@ def test_each_lane_allows_the_required_values() -> None:
         ({"layers": 0}, "layers"),
     ],
 )
-def test_an_error_names_field_value_range_and_lane(said: dict[str, object], expected: str) -> None:
+def test_an_error_names_field_value_range_and_lane(
+    fields: dict[str, object], expected: str
+) -> None:
     with pytest.raises(ValidationError) as caught:
-        TrainingConfig.model_validate(said)
+        TrainingConfig.model_validate(fields)
     assert expected in str(caught.value)
 
 
@@ -100,12 +100,12 @@ def test_nf4_turns_gradient_checkpointing_on_by_default() -> None:
 
 
 def test_events_accept_values_outside_the_present_ranges() -> None:
-    """Rank 1 was legal once; so was a master lane's rank 4, and an event of that day does not say
-    its lane here.
+    """Rank 1 was legal once, as was rank 4 in the master lane. Old events do not name their lane
+    here.
     """
-    told = Configuration.model_validate(
+    configuration = Configuration.model_validate(
         {"rank": 1, "alpha": 1, "learning_rate": 5e-3, "dropout": 0.9}
     )
-    assert (told.rank, told.lane) == (1, "adaptive")
+    assert (configuration.rank, configuration.lane) == (1, "adaptive")
     with pytest.raises(ValidationError):
-        TrainingConfig.model_validate(told.model_dump())
+        TrainingConfig.model_validate(configuration.model_dump())

@@ -1,4 +1,4 @@
-"""Training windows: what the wall shows decides, also in the nights in which clocks change."""
+"""Training windows follow local time, also when clocks change."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -14,27 +14,27 @@ LATE = TrainingWindow(opens="22:30", closes="01:15", zone="UTC")
 
 
 def at(text: str) -> datetime:
-    """A moment in UTC of the year 2026."""
+    """Return a time in UTC in the year 2026."""
     return datetime.fromisoformat(f"2026-{text}+00:00")
 
 
-def spans(
+def open_spans_of(
     window: TrainingWindow, first: datetime, last: datetime
 ) -> list[tuple[datetime, datetime]]:
     """Return the periods in which a window is open between two moments, from `next_open` and a
     check of every minute.
     """
-    found = []
+    open_spans = []
     while (opens := window.next_open(first)) < last:
         first = opens
         while window.is_open(first):
             first += timedelta(minutes=1)
-        found.append((opens, first))
-    return found
+        open_spans.append((opens, first))
+    return open_spans
 
 
 def test_a_window_within_one_day() -> None:
-    """Berlin is two hours ahead of UTC in summer: 2 to 6 there is 0 to 4 in UTC."""
+    """Berlin is two hours ahead of UTC in summer, so 02:00 to 06:00 is 00:00 to 04:00 UTC."""
     assert not NIGHT.is_open(at("07-01T23:59:59"))
     assert NIGHT.is_open(at("07-02T00:00:00"))
     assert NIGHT.is_open(at("07-02T03:59:59"))
@@ -44,18 +44,18 @@ def test_a_window_within_one_day() -> None:
 
 
 def test_a_window_over_midnight() -> None:
-    assert spans(LATE, at("05-01T12:00:00"), at("05-02T12:00:00")) == [
+    assert open_spans_of(LATE, at("05-01T12:00:00"), at("05-02T12:00:00")) == [
         (at("05-01T22:30:00"), at("05-02T01:15:00"))
     ]
 
 
 def test_the_skipped_hour_in_spring_does_not_exist() -> None:
-    """On 29 March 2026 at 01:00 UTC the clocks of Berlin go from 2 (UTC+1) to 3 (UTC+2). The window
-    opens with the leap itself, three hours before 6, which is 04:00 UTC. One that lies within the
-    skipped hour does not open in that night; the next time 02:15 is shown is on the 30th, at 00:15
-    UTC.
+    """On 29 March 2026 at 01:00 UTC, clocks in Berlin go from 02:00 (UTC+1) to 03:00 (UTC+2).
+
+    The window opens at the change, three hours before 06:00 (04:00 UTC). A window within the
+    skipped hour does not open that night; the next 02:15 is on the 30th, at 00:15 UTC.
     """
-    assert spans(NIGHT, at("03-28T12:00:00"), at("03-29T12:00:00")) == [
+    assert open_spans_of(NIGHT, at("03-28T12:00:00"), at("03-29T12:00:00")) == [
         (at("03-29T01:00:00"), at("03-29T04:00:00"))
     ]
     half = TrainingWindow(opens="02:30", closes="06:00", zone="Europe/Berlin")
@@ -65,15 +65,16 @@ def test_the_skipped_hour_in_spring_does_not_exist() -> None:
 
 
 def test_the_repeated_hour_in_autumn_counts_twice() -> None:
-    """On 25 October 2026 at 01:00 UTC the clocks of Berlin go from 3 (UTC+2) back to 2 (UTC+1). The
-    first 2 is at 00:00 UTC, and 6 at 05:00 UTC: five hours. A window up to 02:30 closes at 00:30
-    UTC and opens again when 2 is shown anew, at 01:00 UTC, for half an hour.
+    """On 25 October 2026 at 01:00 UTC, clocks in Berlin go from 03:00 (UTC+2) to 02:00 (UTC+1).
+
+    The first 02:00 is at 00:00 UTC, and 06:00 at 05:00 UTC: five hours. A window that ends at 02:30
+    closes at 00:30 UTC. It opens again at the second 02:00, at 01:00 UTC, for half an hour.
     """
-    assert spans(NIGHT, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
+    assert open_spans_of(NIGHT, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
         (at("10-25T00:00:00"), at("10-25T05:00:00"))
     ]
     early = TrainingWindow(opens="01:00", closes="02:30", zone="Europe/Berlin")
-    assert spans(early, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
+    assert open_spans_of(early, at("10-24T12:00:00"), at("10-25T12:00:00")) == [
         (at("10-24T23:00:00"), at("10-25T00:30:00")),
         (at("10-25T01:00:00"), at("10-25T01:30:00")),
     ]
@@ -99,9 +100,7 @@ MINUTES = st.integers(0, 24 * 60 - 1)
 def test_nothing_before_the_next_opening_is_open(
     hours: tuple[int, int], zone: str, day: str, minutes: int
 ) -> None:
-    """Held against a look at every minute, around nights in which clocks change by an hour or by
-    half of one.
-    """
+    """Compared with a check of every minute, around clock changes of an hour or half an hour."""
     opens, closes = (f"{minute // 60:02}:{minute % 60:02}" for minute in hours)
     window = TrainingWindow(opens=opens, closes=closes, zone=zone)
     now = at(f"{day}T00:00:00") + timedelta(minutes=minutes)

@@ -10,15 +10,15 @@ from tests.support.secured_broker import SecuredBroker, secured_broker
 
 
 @pytest.fixture(scope="session")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
+def secure_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
     """A broker with all topics that requires a certificate or a password, except on its plaintext
     listener.
     """
-    found = secured_broker(tmp_path_factory.mktemp("secured"))
-    found.broker.start()
+    secured = secured_broker(tmp_path_factory.mktemp("secured"))
+    secured.broker.start()
     try:
-        asyncio.run(apply_topics(found.open))
-        asyncio.run(wait_for_group_coordinator(found.open))
-        yield found
+        asyncio.run(apply_topics(secured.open))
+        asyncio.run(wait_for_group_coordinator(secured.open))
+        yield secured
     finally:
-        found.broker.stop()
+        secured.broker.stop()

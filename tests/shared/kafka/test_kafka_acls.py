@@ -32,46 +32,46 @@ SERVICES = ("feedback", "dataset", "trainer", "registry")
 
 
 @dataclass(frozen=True)
-class Rights:
-    """A row of the table."""
+class ServiceAcls:
+    """The ACLs of a service: a row of the table in the docs."""
 
     reads: frozenset[str]
     writes: frozenset[str]
     groups: frozenset[str]
 
 
-def documented() -> dict[str, Rights]:
-    """The table of docs/security.md, by service."""
+def documented_acls() -> dict[str, ServiceAcls]:
+    """Return the table of docs/security.md, by service."""
     rows = re.findall(
         r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$",
         Path("docs/security.md").read_text(),
         re.MULTILINE,
     )
-    found = {
-        name: Rights(*(frozenset(re.findall("`([^`]+)`", cell)) for cell in cells))
+    acls_by_service = {
+        name: ServiceAcls(*(frozenset(re.findall("`([^`]+)`", cell)) for cell in cells))
         for name, *cells in rows
     }
-    assert tuple(found) == SERVICES
-    return found
+    assert tuple(acls_by_service) == SERVICES
+    return acls_by_service
 
 
 def test_the_documented_acls_match_the_topic_table() -> None:
     letters = {topic.name for topic in TOPICS if topic.name.endswith(".dlq")}
-    for name, rights in documented().items():
+    for name, acls in documented_acls().items():
         consumed = {topic.name for topic in TOPICS if name in topic.consumers}
         produced = {topic.name for topic in TOPICS if name in topic.producer.split(", ")}
-        assert rights.reads >= consumed
-        assert rights.writes - letters == produced
-        assert rights.reads | rights.writes <= {topic.name for topic in TOPICS}
-        assert {dead_letter_topic(topic) for topic in rights.reads} >= rights.writes & letters
+        assert acls.reads >= consumed
+        assert acls.writes - letters == produced
+        assert acls.reads | acls.writes <= {topic.name for topic in TOPICS}
+        assert {dead_letter_topic(topic) for topic in acls.reads} >= acls.writes & letters
 
 
 def mentions(record: Record, word: bytes) -> bool:
     return word in (record.key or b"") + (record.value or b"")
 
 
-async def first(doors: SecuredBroker, topic: str, word: bytes) -> Record:
-    async with aclosing(read(doors.open, topic)) as records:
+async def first_mentioning(secure_broker: SecuredBroker, topic: str, word: bytes) -> Record:
+    async with aclosing(read(secure_broker.open, topic)) as records:
         async for record in records:
             if mentions(record, word):
                 return record
@@ -88,43 +88,58 @@ def settings(folder: Path) -> dict[str, str]:
 @pytest.mark.kafka
 @pytest.mark.timeout(150)
 async def test_services_work_with_the_documented_acls_over_tls(
-    doors: SecuredBroker, tmp_path: Path
+    secure_broker: SecuredBroker, tmp_path: Path
 ) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "m.yaml").write_text(
         "model: m\nbase: {training: base, serving: base.gguf}\ncuration: {batch_size: 2}\n"
     )
-    granted = documented()
+    documented_by_service = documented_acls()
     for name, principal in {
         "feedback": "User:feedback",
         "dataset": "User:CN=dataset",
         "registry": "User:registry",
     }.items():
-        await doors.grant(
-            principal, granted[name].reads, granted[name].writes, granted[name].groups
+        await secure_broker.grant(
+            principal,
+            documented_by_service[name].reads,
+            documented_by_service[name].writes,
+            documented_by_service[name].groups,
         )
     services = [
-        ServiceProcess("feedback", doors.scram, tmp_path, **doors.as_user("feedback")),
-        ServiceProcess("dataset", doors.mutual, tmp_path, **doors.as_certificate("dataset")),
         ServiceProcess(
-            "registry", doors.scram, tmp_path, **doors.as_user("registry"), **settings(tmp_path)
+            "feedback", secure_broker.scram, tmp_path, **secure_broker.as_user("feedback")
+        ),
+        ServiceProcess(
+            "dataset", secure_broker.mutual, tmp_path, **secure_broker.as_certificate("dataset")
+        ),
+        ServiceProcess(
+            "registry",
+            secure_broker.scram,
+            tmp_path,
+            **secure_broker.as_user("registry"),
+            **settings(tmp_path),
         ),
     ]
     try:
         await asyncio.gather(*(service.start() for service in services))
         await send(
-            doors.open, FEEDBACK_RECEIVED, [(b"k", feedback(number), []) for number in range(20)]
+            secure_broker.open,
+            FEEDBACK_RECEIVED,
+            [(b"k", feedback(number), []) for number in range(20)],
         )
-        await send(doors.open, FEEDBACK_RECEIVED, [(b"k", b"no event", [])])
-        await send(doors.open, FEEDBACK_SCORED, [(b"k", b"no event either", [])])
-        await first(doors, FEEDBACK_SCORED, b"said-7")
-        await first(doors, dead_letter_topic(FEEDBACK_RECEIVED), b"no event")
-        await first(doors, DATASET_ENTRIES, b"said-7")
-        await first(doors, TRAINING_BATCHES, b"manifest")
-        await first(doors, dead_letter_topic(FEEDBACK_SCORED), b"no event either")
-        await send(doors.open, TRAINING_BATCHES, [(b"m", b"no batch", [])])
-        await first(doors, dead_letter_topic(TRAINING_BATCHES), b"no batch")
-        await first(doors, MODELS_VERSIONS, b"base")
+        await send(secure_broker.open, FEEDBACK_RECEIVED, [(b"k", b"no event", [])])
+        await send(secure_broker.open, FEEDBACK_SCORED, [(b"k", b"no event either", [])])
+        await first_mentioning(secure_broker, FEEDBACK_SCORED, b"said-7")
+        await first_mentioning(secure_broker, dead_letter_topic(FEEDBACK_RECEIVED), b"no event")
+        await first_mentioning(secure_broker, DATASET_ENTRIES, b"said-7")
+        await first_mentioning(secure_broker, TRAINING_BATCHES, b"manifest")
+        await first_mentioning(
+            secure_broker, dead_letter_topic(FEEDBACK_SCORED), b"no event either"
+        )
+        await send(secure_broker.open, TRAINING_BATCHES, [(b"m", b"no batch", [])])
+        await first_mentioning(secure_broker, dead_letter_topic(TRAINING_BATCHES), b"no batch")
+        await first_mentioning(secure_broker, MODELS_VERSIONS, b"base")
     finally:
         statuses = [service.stop(30) for service in services]
     assert statuses == [0, 0, 0], [service.log for service in services]
@@ -132,41 +147,43 @@ async def test_services_work_with_the_documented_acls_over_tls(
 
 
 def feedback(number: int) -> bytes:
-    words = " ".join(f"{number}-{place}" for place in range(8))
-    said: dict[str, Any] = {
+    words = " ".join(f"{number}-{index}" for index in range(8))
+    fields: dict[str, Any] = {
         "event_id": f"said-{number}",
         "occurred_at": "2026-01-01T00:00:00Z",
         "model": "m",
         "user_id": f"u{number}",
     }
     return json.dumps(
-        said | {"input": f"ask {words}", "output": f"say {words}", "feedback_type": "thumbs_up"}
+        fields | {"input": f"ask {words}", "output": f"say {words}", "feedback_type": "thumbs_up"}
     ).encode()
 
 
 @pytest.mark.kafka
 async def test_the_trainers_acls_are_neither_more_nor_less(
-    doors: SecuredBroker,
+    secure_broker: SecuredBroker,
 ) -> None:
-    rights = documented()["trainer"]
-    await doors.grant("User:trainer", rights.reads, rights.writes, rights.groups)
+    acls = documented_acls()["trainer"]
+    await secure_broker.grant("User:trainer", acls.reads, acls.writes, acls.groups)
     environment = {
         name.removeprefix("RATCHET_").lower(): value
-        for name, value in doors.as_user("trainer").items()
+        for name, value in secure_broker.as_user("trainer").items()
     }
     security = kafka_security(KafkaSettings.model_validate(environment))
-    producer = KafkaProducer(doors.scram, security)
-    reader = KafkaTopicReader(doors.scram, sorted(rights.reads - {TRAINING_BATCHES}), security)
-    (group,) = rights.groups
-    consumer = KafkaConsumer(doors.scram, group, [TRAINING_BATCHES], security=security)
+    producer = KafkaProducer(secure_broker.scram, security)
+    reader = KafkaTopicReader(
+        secure_broker.scram, sorted(acls.reads - {TRAINING_BATCHES}), security
+    )
+    (group,) = acls.groups
+    consumer = KafkaConsumer(secure_broker.scram, group, [TRAINING_BATCHES], security=security)
     await producer.start()
     await reader.start()
     await consumer.start()
     try:
-        for topic in rights.writes:
+        for topic in acls.writes:
             await producer.send(topic, b"trainer", b"no event of the trainer", [])
-        assert {record.topic for record in await reader.read_new()} >= rights.reads & rights.writes
-        await send(doors.open, TRAINING_BATCHES, [(b"trainer", b"for the trainer", [])])
+        assert {record.topic for record in await reader.read_new()} >= acls.reads & acls.writes
+        await send(secure_broker.open, TRAINING_BATCHES, [(b"trainer", b"for the trainer", [])])
         async for record in consumer.records():
             await consumer.commit(record)
             if mentions(record, b"for the trainer"):

@@ -46,8 +46,8 @@ CLIENTS = {"AIOKafkaProducer", "AIOKafkaConsumer", "AIOKafkaAdminClient"}
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> SecuredBroker:
-    """Certificates and a password that nothing listens for."""
+def broker_files(tmp_path_factory: pytest.TempPathFactory) -> SecuredBroker:
+    """Certificates and a password, without a running broker."""
     return secured_broker(tmp_path_factory.mktemp("files"))
 
 
@@ -58,27 +58,29 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def said(environment: pytest.MonkeyPatch, settings: dict[str, str]) -> Security:
+def security_from(environment: pytest.MonkeyPatch, settings: dict[str, str]) -> Security:
     for name, value in settings.items():
         environment.setenv(name, value)
     return kafka_security(read_settings(KafkaSettings))
 
 
 def test_without_settings_the_connection_is_plaintext(environment: pytest.MonkeyPatch) -> None:
-    assert said(environment, {}) == PLAINTEXT
+    assert security_from(environment, {}) == PLAINTEXT
     assert PLAINTEXT.options == {}
 
 
-def test_a_ca_alone_turns_tls_on(environment: pytest.MonkeyPatch, files: SecuredBroker) -> None:
-    options = said(environment, {"RATCHET_KAFKA_CA": str(files.authority)}).options
+def test_a_ca_alone_turns_tls_on(
+    environment: pytest.MonkeyPatch, broker_files: SecuredBroker
+) -> None:
+    options = security_from(environment, {"RATCHET_KAFKA_CA": str(broker_files.authority)}).options
     assert options["security_protocol"] == "SSL"
     assert options["ssl_context"].check_hostname
 
 
 def test_the_password_is_not_in_the_repr(
-    environment: pytest.MonkeyPatch, files: SecuredBroker
+    environment: pytest.MonkeyPatch, broker_files: SecuredBroker
 ) -> None:
-    security = said(environment, files.as_user())
+    security = security_from(environment, broker_files.as_user())
     assert (security.options["security_protocol"], security.options["sasl_mechanism"]) == (
         "SASL_SSL",
         "SCRAM-SHA-512",
@@ -117,17 +119,17 @@ def test_the_password_is_not_in_the_repr(
     ],
 )
 def test_a_missing_setting_is_named(
-    environment: pytest.MonkeyPatch, files: SecuredBroker, left_out: str, named: str
+    environment: pytest.MonkeyPatch, broker_files: SecuredBroker, left_out: str, named: str
 ) -> None:
-    whole = files.as_user() | files.as_certificate()
-    assert said(environment, whole).context is not None
+    complete = broker_files.as_user() | broker_files.as_certificate()
+    assert security_from(environment, complete).context is not None
     environment.delenv(left_out)
     with pytest.raises(SettingsError, match=named):
         kafka_security(read_settings(KafkaSettings))
 
 
 def test_an_unusable_file_is_named(
-    environment: pytest.MonkeyPatch, files: SecuredBroker, tmp_path: Path
+    environment: pytest.MonkeyPatch, broker_files: SecuredBroker, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong"
     for name in sorted(kafka_variables() - {"RATCHET_KAFKA_USERNAME"}):
@@ -137,30 +139,35 @@ def test_an_unusable_file_is_named(
                 wrong.write_bytes(content)
             with pytest.raises(
                 SettingsError, match=f"RATCHET_KAFKA_.*: expected .*{wrong}"
-            ) as found:
-                said(environment, files.as_user() | files.as_certificate() | {name: str(wrong)})
-            assert "no PEM" not in str(found.value)
+            ) as error:
+                security_from(
+                    environment,
+                    broker_files.as_user() | broker_files.as_certificate() | {name: str(wrong)},
+                )
+            assert "no PEM" not in str(error.value)
 
 
 def test_an_encrypted_or_foreign_key_is_refused(
-    environment: pytest.MonkeyPatch, files: SecuredBroker, tmp_path: Path
+    environment: pytest.MonkeyPatch, broker_files: SecuredBroker, tmp_path: Path
 ) -> None:
-    _, other = Authority(tmp_path, "other").issue("stranger")
+    _, foreign_key = Authority(tmp_path, "other").issue("stranger")
     encrypted = tmp_path / "encrypted.key"
-    plain = load_pem_private_key(files.certificates[OPERATOR][1].read_bytes(), None)
+    plain = load_pem_private_key(broker_files.certificates[OPERATOR][1].read_bytes(), None)
     encrypted.write_bytes(
         plain.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     )
-    for key in (other, encrypted):
+    for key in (foreign_key, encrypted):
         with pytest.raises(
             SettingsError, match=f"RATCHET_KAFKA_KEY: expected .* unencrypted key .*{key}"
         ):
-            said(environment, files.as_certificate() | {"RATCHET_KAFKA_KEY": str(key)})
+            security_from(
+                environment, broker_files.as_certificate() | {"RATCHET_KAFKA_KEY": str(key)}
+            )
 
 
 def test_every_kafka_client_gets_the_security_options() -> None:
-    """A client that is created without them would connect to the plaintext port."""
-    # The demo has a broker of its own, which accepts every local client.
+    """A client without them would connect to the plaintext port."""
+    # The demo has its own broker, which accepts every local client.
     sources = [
         ast.parse(path.read_text())
         for folder in ("shared", "services", "ratchet")
@@ -202,38 +209,38 @@ def _has_security(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("way", ["as_user", "as_certificate"])
+@pytest.mark.parametrize("method", ["as_user", "as_certificate"])
 async def test_the_bus_connects_with_scram_and_with_certificates(
-    environment: pytest.MonkeyPatch, doors: SecuredBroker, way: str
+    environment: pytest.MonkeyPatch, secure_broker: SecuredBroker, method: str
 ) -> None:
-    at, security = (
-        (doors.scram if way == "as_user" else doors.mutual),
-        said(environment, getattr(doors, way)()),
+    address, security = (
+        (secure_broker.scram if method == "as_user" else secure_broker.mutual),
+        security_from(environment, getattr(secure_broker, method)()),
     )
-    await apply_topics(at, security=security)
-    await wait_for_group_coordinator(at, security=security)
-    assert {topic.name for topic in TOPICS} <= await existing_topics(at, security)
-    assert (await broker_check(at, security)).state == "ok"
-    assert await connection_error(at, security) == ""
-    producer = KafkaProducer(at, security)
+    await apply_topics(address, security=security)
+    await wait_for_group_coordinator(address, security=security)
+    assert {topic.name for topic in TOPICS} <= await existing_topics(address, security)
+    assert (await broker_check(address, security)).state == "ok"
+    assert await connection_error(address, security) == ""
+    producer = KafkaProducer(address, security)
     await producer.start()
-    await producer.send(TRAINING_PROGRESS, way.encode(), b"said", [])
+    await producer.send(TRAINING_PROGRESS, method.encode(), b"said", [])
     await producer.stop()
-    consumer = KafkaConsumer(at, f"through-{way}", [TRAINING_PROGRESS], security=security)
+    consumer = KafkaConsumer(address, f"through-{method}", [TRAINING_PROGRESS], security=security)
     await consumer.start()
     async for record in consumer.records():
         await consumer.commit(record)
-        if record.key == way.encode():
+        if record.key == method.encode():
             consumer.stop_after_current()
     await consumer.stop()
     reader, ends = (
-        KafkaTopicReader(at, [TRAINING_PROGRESS], security),
-        EndOffsets(at, security=security),
+        KafkaTopicReader(address, [TRAINING_PROGRESS], security),
+        EndOffsets(address, security=security),
     )
     await reader.start()
     await ends.start()
     try:
-        assert way.encode() in [record.key for record in await reader.read_new()]
+        assert method.encode() in [record.key for record in await reader.read_new()]
         assert await ends.lag({(TRAINING_PROGRESS, number): None for number in range(4)})
     finally:
         await reader.stop()
@@ -242,7 +249,7 @@ async def test_the_bus_connects_with_scram_and_with_certificates(
 
 @pytest.mark.kafka
 async def test_a_refused_client_gets_the_reason(
-    environment: pytest.MonkeyPatch, doors: SecuredBroker, tmp_path: Path
+    environment: pytest.MonkeyPatch, secure_broker: SecuredBroker, tmp_path: Path
 ) -> None:
     wrong = tmp_path / "password"
     wrong.write_text("tr0ub4dor")
@@ -250,54 +257,58 @@ async def test_a_refused_client_gets_the_reason(
     certificate, key = stranger.issue(OPERATOR)
     unknown = {"RATCHET_KAFKA_CERTIFICATE": str(certificate), "RATCHET_KAFKA_KEY": str(key)}
     refused = [
-        (doors.scram, {}, "if the broker requires TLS, set RATCHET_KAFKA_CA"),
+        (secure_broker.scram, {}, "if the broker requires TLS, set RATCHET_KAFKA_CA"),
         (
-            doors.scram,
-            doors.as_user() | {"RATCHET_KAFKA_PASSWORD_FILE": str(wrong)},
+            secure_broker.scram,
+            secure_broker.as_user() | {"RATCHET_KAFKA_PASSWORD_FILE": str(wrong)},
             "invalid credentials.*RATCHET_KAFKA_PASSWORD_FILE",
         ),
         (
-            doors.scram,
-            doors.as_user() | {"RATCHET_KAFKA_CA": str(stranger.file)},
+            secure_broker.scram,
+            secure_broker.as_user() | {"RATCHET_KAFKA_CA": str(stranger.file)},
             "CERTIFICATE_VERIFY_FAILED.*RATCHET_KAFKA_CA",
         ),
         (
-            doors.mutual,
-            doors.as_certificate() | unknown,
+            secure_broker.mutual,
+            secure_broker.as_certificate() | unknown,
             "check that the broker accepts RATCHET_KAFKA_CERTIFICATE",
         ),
         (
-            doors.scram,
-            {"RATCHET_KAFKA_CA": str(doors.authority)},
+            secure_broker.scram,
+            {"RATCHET_KAFKA_CA": str(secure_broker.authority)},
             "or set a user .RATCHET_KAFKA_USERNAME.",
         ),
-        (doors.open, doors.as_user(), "check that the broker uses TLS on this port"),
+        (
+            secure_broker.open,
+            secure_broker.as_user(),
+            "check that the broker uses TLS on this port",
+        ),
     ]
-    for at, settings, why in refused:
+    for address, settings, reason in refused:
         with pytest.MonkeyPatch.context() as patch:
-            security = said(patch, settings)
-        with pytest.raises(BusUnavailable, match=why) as error:
-            await KafkaProducer(at, security).start()
+            security = security_from(patch, settings)
+        with pytest.raises(BusUnavailable, match=reason) as error:
+            await KafkaProducer(address, security).start()
         assert "tr0ub4dor" not in str(error.value)
-        with pytest.raises(BusUnavailable, match=why):
-            await existing_topics(at, security)
-        assert (await broker_check(at, security)).state == "problem"
+        with pytest.raises(BusUnavailable, match=reason):
+            await existing_topics(address, security)
+        assert (await broker_check(address, security)).state == "problem"
 
 
 @pytest.mark.kafka
 def test_commands_use_the_security_of_the_environment(
-    environment: pytest.MonkeyPatch, doors: SecuredBroker, tmp_path: Path
+    environment: pytest.MonkeyPatch, secure_broker: SecuredBroker, tmp_path: Path
 ) -> None:
-    environment.setenv("RATCHET_BOOTSTRAP_SERVERS", doors.scram)
-    for name, value in doors.as_user().items():
+    environment.setenv("RATCHET_BOOTSTRAP_SERVERS", secure_broker.scram)
+    for name, value in secure_broker.as_user().items():
         environment.setenv(name, value)
     applied = CliRunner().invoke(app, ["topics", "apply", "--json"])
     assert applied.exit_code == 0, applied.output
     (tmp_path / "password").write_text("tr0ub4dor")
     command = [sys.executable, "-m", "ratchet", "topics", "apply"]
     settings = os.environ | {"RATCHET_KAFKA_PASSWORD_FILE": str(tmp_path / "password")}
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "invalid credentials" in done.stderr
-    assert "tr0ub4dor" not in done.stderr
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "invalid credentials" in result.stderr
+    assert "tr0ub4dor" not in result.stderr

@@ -1,4 +1,4 @@
-"""Behaviour of the bus and its consume loop, on the in-memory twin and on Apache Kafka."""
+"""Behaviour of the bus and its consume loop, in memory and on Apache Kafka."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -45,7 +45,7 @@ class Bus(Protocol):
 
 
 class InMemory:
-    """The twin."""
+    """The in-memory bus."""
 
     def __init__(self) -> None:
         self.topic = "test.suite"

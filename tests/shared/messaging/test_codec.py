@@ -1,4 +1,4 @@
-"""Events survive the wire in every accepted form, and what is no event says why."""
+"""Events are decoded from every accepted form; errors name the reason for other records."""
 
 import json
 from datetime import UTC, datetime
@@ -197,7 +197,7 @@ STRUCTURED = [("content-type", b"application/cloudevents+json")]
 
 
 def test_missing_envelope_attributes_are_not_generated() -> None:
-    """The library would give an id and a time of its own, others at each reading."""
+    """The library would generate a different id and time at each decoding."""
     data = example().model_dump(mode="json", exclude_none=True)
     nameless = {
         name: value for name, value in data.items() if name not in ("event_id", "occurred_at")
@@ -214,9 +214,11 @@ def test_missing_envelope_attributes_are_not_generated() -> None:
 
 def test_the_content_type_decides_the_mode() -> None:
     data = example().model_dump(mode="json", exclude_none=True)
-    said = json.dumps(ENVELOPE | {"source": "/structured", "data": data}).encode()
+    structured_event = json.dumps(ENVELOPE | {"source": "/structured", "data": data}).encode()
     decoded = decode(
-        said, [*ATTRIBUTES, ("Content-Type", b"Application/CloudEvents+JSON")], FeedbackReceived
+        structured_event,
+        [*ATTRIBUTES, ("Content-Type", b"Application/CloudEvents+JSON")],
+        FeedbackReceived,
     )
     assert (decoded.event, decoded.source) == (example(), "/structured")
 

@@ -1,4 +1,4 @@
-"""The catalogue, and how series begin and end."""
+"""The metric catalogue, and creation and removal of series."""
 
 import re
 from datetime import UTC, datetime
@@ -111,46 +111,46 @@ def test_health_and_disks_are_read_at_each_scrape(tmp_path: Path) -> None:
         metrics, health, {"work": tmp_path / "not" / "there yet", "object_store": None}
     )
 
-    def told(name: str, **labels: str) -> float | None:
+    def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
 
     assert (
-        told("ratchet_service_live"),
-        told("ratchet_service_ready"),
-        told("ratchet_service_stalled_seconds"),
+        value("ratchet_service_live"),
+        value("ratchet_service_ready"),
+        value("ratchet_service_stalled_seconds"),
     ) == (1, 0, 0)
     health.mark_ready()
-    assert told("ratchet_service_ready") == 1
+    assert value("ratchet_service_ready") == 1
     health.record_progress(busy=True)
     clock.advance(11)
     assert (
-        told("ratchet_service_live"),
-        told("ratchet_service_ready"),
-        told("ratchet_service_stalled_seconds"),
+        value("ratchet_service_live"),
+        value("ratchet_service_ready"),
+        value("ratchet_service_stalled_seconds"),
     ) == (0, 0, 11)
     health.record_progress()
-    assert (told("ratchet_service_live"), told("ratchet_service_stalled_seconds")) == (1, 0)
+    assert (value("ratchet_service_live"), value("ratchet_service_stalled_seconds")) == (1, 0)
     free, size = (
-        told("ratchet_disk_free_bytes", folder="work"),
-        told("ratchet_disk_size_bytes", folder="work"),
+        value("ratchet_disk_free_bytes", folder="work"),
+        value("ratchet_disk_size_bytes", folder="work"),
     )
     assert free is not None
     assert size is not None
     assert 0 < free < size
-    assert told("ratchet_disk_free_bytes", folder="object_store") is None
+    assert value("ratchet_disk_free_bytes", folder="object_store") is None
 
 
 def test_a_failing_disk_leaves_other_metrics_intact(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def gone(path: Path) -> None:
+    def fail(path: Path) -> None:
         raise OSError("the disk is gone")
 
     metrics = Metrics("trainer")
     export_process_metrics(
         metrics, Health(ManualClock(datetime(2026, 1, 1, tzinfo=UTC))), {"work": tmp_path}
     )
-    monkeypatch.setattr("shared.observability.process_metrics.shutil.disk_usage", gone)
+    monkeypatch.setattr("shared.observability.process_metrics.shutil.disk_usage", fail)
     free = metrics.registry.get_sample_value("ratchet_disk_free_bytes", {"folder": "work"})
     assert free is not None
     assert isnan(free)
@@ -205,12 +205,12 @@ def test_the_lag_of_a_topic_sums_the_assigned_partitions() -> None:
 
 
 def test_faust_metrics_have_base_units_and_one_prefix() -> None:
-    found = {
+    values = {
         sample.name: sample.value
         for family in FaustMetrics(cast(FaustMonitor, MONITOR)).collect()
         for sample in family.samples
     }
-    assert found == {
+    assert values == {
         "faust_messages_received_total": 7,
         "faust_events_total": 5,
         "faust_events_active": 1,

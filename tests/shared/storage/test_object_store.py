@@ -1,4 +1,4 @@
-"""One suite for the object store and its in-memory twin."""
+"""One suite for the object stores on disk and in memory."""
 
 from pathlib import Path
 
