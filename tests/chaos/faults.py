@@ -52,8 +52,8 @@ async def _suspend(harness: ChaosHarness, service: Service, rng: random.Random) 
     await asyncio.sleep(seconds)
     suspended.process.send_signal(signal.SIGCONT)
     await asyncio.sleep(rng.uniform(0, 3))
-    gone = rng.choice([suspended, successor])
-    (harness.kill if rng.random() < 0.5 else harness.stop)(gone)
+    worker = rng.choice([suspended, successor])
+    (harness.kill if rng.random() < 0.5 else harness.stop)(worker)
     return f"SIGSTOP for {seconds:.0f} s, a successor, and one of the two stopped"
 
 

@@ -21,9 +21,9 @@ async def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
 ) -> None:
     for worker in harness.workers_of(service):
         harness.stop(worker)
-    other: Service = "dataset" if service == "feedback" else "feedback"
-    if not harness.workers_of(other):
-        harness.launch(other)
+    other_service: Service = "dataset" if service == "feedback" else "feedback"
+    if not harness.workers_of(other_service):
+        harness.launch(other_service)
     if point == "dataset.recovering":
         # Leave something to repair.
         doomed = harness.launch("dataset", "dataset.member_sent=kill@2")

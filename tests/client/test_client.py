@@ -101,7 +101,8 @@ async def test_a_hanging_broker_never_blocks_and_nothing_is_lost(
         assert ratchet.flush(seconds=30)
     assert first_seen(await received(own_broker.bootstrap_servers, model, 1501)) == ids
     print(
-        f"record_feedback: median {median(durations) * 1e6:.0f} us, longest {max(durations) * 1e6:.0f} us"
+        f"record_feedback: median {median(durations) * 1e6:.0f} us, "
+        f"longest {max(durations) * 1e6:.0f} us"
     )
 
 
@@ -177,12 +178,12 @@ async def test_kill_9_loses_only_the_youngest_events(
     assert len(safe) > 100
     with Client(bootstrap_servers=own_broker.bootstrap_servers, spool=tmp_path) as ratchet:
         assert ratchet.flush(seconds=20)
-    seen = {
+    received_ids = {
         event.event_id
         for event in await received(own_broker.bootstrap_servers, model, len(recorded), seconds=2)
     }
-    assert not set(safe) - seen
-    lost = [at for at, event_id in recorded if event_id not in seen]
+    assert not set(safe) - received_ids
+    lost = [at for at, event_id in recorded if event_id not in received_ids]
     print(
         f"broker {broker_state}: {len(recorded)} recorded, {len(lost)} lost, the oldest "
         f"{died - min(lost, default=died):.3f} s old"

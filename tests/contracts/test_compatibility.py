@@ -50,7 +50,7 @@ def schema(
 
 
 def without(name: str) -> Fields:
-    return {other: field for other, field in FIELDS.items() if other != name}
+    return {field_name: field for field_name, field in FIELDS.items() if field_name != name}
 
 
 BREAKING_CHANGES = [

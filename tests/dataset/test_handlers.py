@@ -91,7 +91,7 @@ class Backends:
     def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
         self.count_write()
         self.entries[key] = value
-        return done()
+        return completed()
 
     def cache(self, key: str, value: bytes) -> None:
         """Ignore values that are kept in memory only."""
@@ -99,7 +99,7 @@ class Backends:
     def delete(self, partition: int, key: str) -> Awaitable[None]:
         self.count_write()
         self.entries.pop(key, None)
-        return done()
+        return completed()
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
@@ -118,7 +118,7 @@ class CountingStore(MemoryStore):
         return super().put(key, data)
 
 
-def done() -> Awaitable[None]:
+def completed() -> Awaitable[None]:
     """A completed delivery."""
     delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     delivery.set_result(None)

@@ -91,13 +91,16 @@ def letters(bus: MemoryBus, topic: str) -> dict[int, Record]:
 
 
 def assert_accounted(
-    cases: Sequence[OddInput], sent: Sequence[Record], events: set[int], dead: dict[int, Record]
+    cases: Sequence[OddInput],
+    sent_records: Sequence[Record],
+    events: set[int],
+    dead: dict[int, Record],
 ) -> None:
     """Check that every record is an event or a dead letter, as its maker expects, and that a dead
     letter equals its record.
     """
     assert {case.maker for case in cases} == set(MAKERS)
-    for case, record in zip(cases, sent, strict=True):
+    for case, record in zip(cases, sent_records, strict=True):
         outcome = "letter" if record.offset in dead else "event"
         assert (record.offset in events) != (record.offset in dead), case
         assert case.outcome in (outcome, "either"), (
@@ -124,13 +127,13 @@ async def scored(cases: Sequence[OddInput]) -> BufferedMemoryBus:
     return bus
 
 
-async def collect_batches(sent: Sequence[Record]) -> tuple[BufferedMemoryBus, MemoryTable]:
+async def collect_batches(sent_records: Sequence[Record]) -> tuple[BufferedMemoryBus, MemoryTable]:
     """Return the bus and the entries after the dataset service handled `sent`."""
     bus, table = BufferedMemoryBus(), MemoryTable()
     runtime = runtime_of("dataset", ManualClock(START), log=LOG)
     dataset = Dataset(MODELS, table, MemoryStore(), bus, runtime, RetryPolicy(attempts=1))
     await dataset.recover(dict)
-    for record in sent:
+    for record in sent_records:
         for delivery in await dataset.handle(record, START):
             await delivery
     return bus, table
@@ -155,35 +158,38 @@ async def test_malformed_feedback_from_end_to_end() -> None:
     assert min(len(events), len(dead)) > CASES / 5
     again = await scored(cases)
     assert again.topics == bus.topics, "a second run gives the same events"
-    sent = [
+    sent_records = [
         Record(FEEDBACK_SCORED, 0, record.offset, record.key, record.value, record.headers)
         for record in bus.topics[FEEDBACK_SCORED]
     ]
-    curated_bus, table = await collect_batches(sent)
+    curated_bus, table = await collect_batches(sent_records)
     assert letters(curated_bus, FEEDBACK_SCORED) == {}, (
         "the dataset service accepts all scored events"
     )
     entries = {DatasetEntry.model_validate_json(value).source.offset for value in table.values()}
     assert len(entries) == len(
-        {decode(record.value, record.headers, FeedbackScored).event.identity for record in sent}
+        {
+            decode(record.value, record.headers, FeedbackScored).event.identity
+            for record in sent_records
+        }
     )
 
 
 @pytest.mark.timeout(300)
 async def test_malformed_scored_feedback() -> None:
     cases = generate_odd_inputs(SEED + 1, CASES, golden_event(FeedbackScored))
-    sent = records(cases, FEEDBACK_SCORED)
-    bus, table = await collect_batches(sent)
+    sent_records = records(cases, FEEDBACK_SCORED)
+    bus, table = await collect_batches(sent_records)
     dead = letters(bus, FEEDBACK_SCORED)
     entries = {DatasetEntry.model_validate_json(value).feedback_id for value in table.values()}
     processed = {
         record.offset
-        for record in sent
+        for record in sent_records
         if record.offset not in dead
         and decode(record.value, record.headers, FeedbackScored).event.identity in entries
     }
-    assert_accounted(cases, sent, processed, dead)
-    again, table_again = await collect_batches(sent)
+    assert_accounted(cases, sent_records, processed, dead)
+    again, table_again = await collect_batches(sent_records)
     assert (again.topics, table_again) == (bus.topics, table)
 
 
@@ -195,10 +201,10 @@ async def test_malformed_scored_feedback() -> None:
 async def test_every_other_event_in_the_consume_loop(event: type[Event]) -> None:
     (topic,) = (topic for topic in TOPICS if event in topic.events)
     cases = generate_odd_inputs(SEED + 2, 500, golden_event(event))
-    sent, handled, bus = records(cases, topic.name), set(), MemoryBus()
+    sent_records, handled, bus = records(cases, topic.name), set(), MemoryBus()
 
     async def arriving() -> AsyncIterator[Record]:
-        for record in sent:
+        for record in sent_records:
             yield record
 
     async def handle(record: Record) -> None:
@@ -206,8 +212,8 @@ async def test_every_other_event_in_the_consume_loop(event: type[Event]) -> None
         handled.add(record.offset)
 
     await consume(arriving(), handle, bus.commit, bus, runtime_of())
-    assert_accounted(cases, sent, handled, letters(bus, topic.name))
-    assert bus.committed == {topic.name: len(sent)}
+    assert_accounted(cases, sent_records, handled, letters(bus, topic.name))
+    assert bus.committed == {topic.name: len(sent_records)}
 
 
 def test_the_seed_determines_the_input() -> None:

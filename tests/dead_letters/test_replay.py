@@ -113,11 +113,11 @@ async def test_attempts_increase_until_the_limit() -> None:
 async def test_a_replayed_record_equals_the_original() -> None:
     world = await make_world(b"bad")
     await world.replay()
-    sent, replayed = world.topics[TOPIC]
+    original, replayed = world.topics[TOPIC]
     assert (replayed.key, replayed.value, original_headers(replayed.headers)) == (
-        sent.key,
-        sent.value,
-        sent.headers,
+        original.key,
+        original.value,
+        original.headers,
     )
     assert dict(replayed.headers)["ratchet_replay_of"] == f"{TOPIC}/0/0".encode()
 

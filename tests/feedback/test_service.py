@@ -70,7 +70,7 @@ async def test_every_event_form_is_scored_and_others_dead_letter(
         (json.dumps(feedback_data(model, "b1", validation_score=3)).encode(), "validation_score"),
         (json.dumps(feedback_data(f"{model}-other", "b2")).encode(), "model"),
     ]
-    sent: list[tuple[bytes | None, bytes | None, Headers]] = [
+    messages: list[tuple[bytes | None, bytes | None, Headers]] = [
         (key, json.dumps(feedback_data(model, None)).encode(), binary),
         (
             key,
@@ -86,7 +86,7 @@ async def test_every_event_form_is_scored_and_others_dead_letter(
     )
     await service.start()
     try:
-        await send(broker, FEEDBACK_RECEIVED, sent)
+        await send(broker, FEEDBACK_RECEIVED, messages)
         scored = await collect(broker, FEEDBACK_SCORED, model, 3)
         letters = await collect(broker, dead_letter_topic(FEEDBACK_RECEIVED), model, 4)
     finally:
@@ -142,7 +142,7 @@ async def test_no_personal_data_reaches_scored_feedback(broker: str, tmp_path: P
     (tmp_path / "models" / f"{model}.yaml").write_text(
         f"model: {model}\nbase: {{training: base, serving: base.gguf}}\n"
     )
-    sent: list[tuple[bytes | None, bytes | None, Headers]] = [
+    messages: list[tuple[bytes | None, bytes | None, Headers]] = [
         (
             value.encode(),
             json.dumps(personal(model, number, value)).encode(),
@@ -155,8 +155,8 @@ async def test_no_personal_data_reaches_scored_feedback(broker: str, tmp_path: P
     )
     await service.start()
     try:
-        await send(broker, FEEDBACK_RECEIVED, sent)
-        scored = await collect(broker, FEEDBACK_SCORED, model, len(sent))
+        await send(broker, FEEDBACK_RECEIVED, messages)
+        scored = await collect(broker, FEEDBACK_SCORED, model, len(messages))
         metrics = service.metrics
     finally:
         status = service.stop()

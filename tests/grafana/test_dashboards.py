@@ -74,7 +74,7 @@ def test_every_panel_is_described(board: dict[str, Any]) -> None:
 
 def test_panels_fill_the_grid_without_overlap(board: dict[str, Any]) -> None:
     """24 columns, no overlap, full lines, unique ids."""
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         position = panel["gridPos"]
         cells = {
@@ -82,12 +82,12 @@ def test_panels_fill_the_grid_without_overlap(board: dict[str, Any]) -> None:
             for x in range(position["x"], position["x"] + position["w"])
             for y in range(position["y"], position["y"] + position["h"])
         }
-        assert not cells & taken, panel["title"]
+        assert not cells & occupied, panel["title"]
         assert position["x"] + position["w"] <= 24
-        taken |= cells
-    lines = {y for _, y in taken}
+        occupied |= cells
+    lines = {y for _, y in occupied}
     assert lines == set(range(len(lines)))
-    assert {y for y in lines if sum((x, y) in taken for x in range(24)) < 24} == set()
+    assert {y for y in lines if sum((x, y) in occupied for x in range(24)) < 24} == set()
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 

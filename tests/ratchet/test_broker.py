@@ -46,22 +46,22 @@ async def test_a_restarted_broker_keeps_its_data(tmp_path: Path) -> None:
 
 @pytest.mark.kafka
 def test_a_failed_broker_start_reports_the_cause(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        broker = Broker(tmp_path, taken.getsockname()[1], free_port(), SystemClock())
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        broker = Broker(tmp_path, occupied.getsockname()[1], free_port(), SystemClock())
         with pytest.raises(BusUnavailable, match="Address already in use"):
             broker.start()
 
 
 def test_a_port_in_use_names_the_option() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
         with pytest.raises(
             Misconfigured, match=r"is taken: .* choose another with --registry-port"
         ):
-            require_free(taken.getsockname()[1], "registry", "--registry-port")
+            require_free(occupied.getsockname()[1], "registry", "--registry-port")
 
 
 async def test_an_unreachable_cluster_is_named() -> None:

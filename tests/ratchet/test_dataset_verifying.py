@@ -245,7 +245,7 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     ),
     "a position too few": (
         lambda chain: chain.change(
-            positions=[place.model_dump() for place in chain.manifest().positions[:-1]]
+            positions=[position.model_dump() for position in chain.manifest().positions[:-1]]
         ),
         "support#0/2",
         "it has 5 members and 4 positions",
@@ -298,8 +298,8 @@ def test_announcement_that_differs_is_a_fault(chain: Chain) -> None:
         ),
     )
     assert verify_batches(chain.store, chain.newest, announcement, whole_chain=True).faults == ()
-    other = announcement.model_copy(update={"number": 3})
-    (fault,) = verify_batches(chain.store, chain.newest, other, whole_chain=True).faults
+    renumbered = announcement.model_copy(update={"number": 3})
+    (fault,) = verify_batches(chain.store, chain.newest, renumbered, whole_chain=True).faults
     assert fault.what == "its announcement has another number than its manifest"
 
 

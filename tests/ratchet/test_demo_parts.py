@@ -47,12 +47,12 @@ def test_no_round_sends_tickets_of_the_golden_set() -> None:
     assert [reference.answer for reference in golden] == [
         make_ticket("golden", number).answer for number in range(len(golden))
     ]
-    sent = {
+    demo_prompts = {
         make_ticket(f"demo-7-{round_number}", number).messages
         for round_number in range(7)
         for number in range(120)
     }
-    assert not sent & {reference.messages for reference in golden}
+    assert not demo_prompts & {reference.messages for reference in golden}
 
 
 def test_honest_users_approve_right_and_correct_wrong_answers() -> None:

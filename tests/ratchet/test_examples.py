@@ -85,7 +85,7 @@ def with_java(broker: str, folder: Path) -> str:
     )
 
 
-async def sent(broker: str, event_id: str) -> tuple[Record, ScoredFeedback]:
+async def record_and_score(broker: str, event_id: str) -> tuple[Record, ScoredFeedback]:
     """Return the record of an event, and its score by the committed model files."""
     records = [
         record
@@ -101,7 +101,7 @@ async def test_the_feedback_of_each_example_is_scored(
     broker: str, tmp_path: Path, example: Callable[[str, Path], str]
 ) -> None:
     event_id = await asyncio.to_thread(example, broker, tmp_path)
-    record, scored = await sent(broker, event_id)
+    record, scored = await record_and_score(broker, event_id)
     assert (scored.event.event_id, scored.event.feedback_type) == (event_id, "thumbs_down")
     assert scored.event.reward < 0
     assert record.key == b"agent-01"
@@ -142,7 +142,7 @@ async def test_captured_feedback_contains_the_request(
     broker: str, server: str, tmp_path: Path
 ) -> None:
     event_id = await asyncio.to_thread(run_python, tmp_path, "openai_capture.py", server, broker)
-    record, scored = await sent(broker, event_id)
+    record, scored = await record_and_score(broker, event_id)
     event = scored.event
     assert (event.model, event.model_version, event.output, event.messages[0].content) == (
         "support",

@@ -135,11 +135,11 @@ class Topics:
 def test_every_event_is_in_one_state() -> None:
     result = Topics().reconciled()
     assert (result.lost, result.duplicated) == ((), ())
-    places = [
+    fates = [
         (fate.state, fate.reason)
         for _, fate in sorted(result.outcomes.items(), key=lambda at: at[0].offset)
     ]
-    assert places == [
+    assert fates == [
         ("member", "approved"),
         ("member", "approved"),
         ("waiting", "approved"),

@@ -76,8 +76,8 @@ def postgresql() -> Iterator[Callable[[], str]]:
 def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
     """Return a function that creates an empty database and returns its URL."""
     if request.param == "postgresql":
-        made: Callable[[], str] = request.getfixturevalue("postgresql")
-        return made
+        create_schema: Callable[[], str] = request.getfixturevalue("postgresql")
+        return create_schema
     return lambda: f"sqlite:///{tmp_path}/{uuid4().hex}/registry.db"
 
 

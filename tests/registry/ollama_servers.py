@@ -18,7 +18,7 @@ from ratchet.local_stack.ports import LOOPBACK, free_port
 from tests.support.programs import require_program
 
 
-class Place(Protocol):
+class OllamaServer(Protocol):
     """An Ollama server that keeps its models over restarts."""
 
     @property

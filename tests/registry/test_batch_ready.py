@@ -23,14 +23,14 @@ async def test_batch_is_stored_once_as_published(
     demo = DemoRegistry(registry_db, tmp_path)
     event = await demo.announce(3)
     await demo.say(TRAINING_BATCHES, event)
-    (kept,) = registry_db.run(lambda session: session.scalars(select(BatchRow)).all())
-    assert (kept.batch_id, kept.model, kept.number, kept.manifest_uri) == (
+    (row,) = registry_db.run(lambda session: session.scalars(select(BatchRow)).all())
+    assert (row.batch_id, row.model, row.number, row.manifest_uri) == (
         event.batch_id,
         "support",
         3,
         event.manifest.uri,
     )
-    assert (kept.counts["training"], kept.offsets[0]["first"], kept.closed_at) == (
+    assert (row.counts["training"], row.offsets[0]["first"], row.closed_at) == (
         5,
         27,
         event.occurred_at,

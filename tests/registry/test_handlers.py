@@ -115,11 +115,11 @@ def test_second_adapter_for_a_run_is_a_contract_violation(registry_db: DatabaseF
     base = registry_db.champion
     registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT))
     registry_db.run(lambda session: checkpoint_saved(session, checkpoint("r2", base), CONTEXT))
-    other = checkpoint("r2", registry_db.champion, evaluation=2).model_copy(
+    reevaluated = checkpoint("r2", registry_db.champion, evaluation=2).model_copy(
         update={"adapter": checkpoint("x", base).adapter}
     )
     with pytest.raises(ContractViolation, match=r"adapter\.digest"):
-        registry_db.run(lambda session: checkpoint_saved(session, other, CONTEXT))
+        registry_db.run(lambda session: checkpoint_saved(session, reevaluated, CONTEXT))
 
 
 def test_loss_curve_is_independent_of_event_order(registry_db: DatabaseFixture) -> None:

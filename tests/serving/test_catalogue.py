@@ -74,8 +74,8 @@ def test_unload_is_lru_and_spares_aliased_and_busy_tags(
     loaded: list[str], busy: list[str], aliased: list[str], limit: int
 ) -> None:
     unloaded = tags_to_unload(loaded, busy, aliased, limit)
-    kept = [tag for tag in loaded if tag not in unloaded]
+    remaining = [tag for tag in loaded if tag not in unloaded]
     free = [tag for tag in loaded if tag not in busy and tag not in aliased]
     assert unloaded == free[: len(unloaded)]
-    assert len(kept) <= limit or not [tag for tag in kept if tag in free]
-    assert not unloaded or len(kept) >= limit
+    assert len(remaining) <= limit or not [tag for tag in remaining if tag in free]
+    assert not unloaded or len(remaining) >= limit

@@ -107,7 +107,7 @@ class SecuredBroker:
         self, principal: str, reads: Iterable[str], writes: Iterable[str], groups: Iterable[str]
     ) -> None:
         """Allow a principal to read and write topics, and to join groups."""
-        wanted = [
+        permissions = [
             *((_TOPIC, topic, _READ) for topic in reads),
             *((_TOPIC, topic, _WRITE) for topic in writes),
             *((_GROUP, group, _READ) for group in groups),
@@ -115,7 +115,7 @@ class SecuredBroker:
         client = AIOKafkaClient(bootstrap_servers=self.open)
         await client.bootstrap()
         try:
-            for kind, name, operation in wanted:
+            for kind, name, operation in permissions:
                 request = CreateAclsRequest(kind, name, _LITERAL, principal, "*", operation, _ALLOW)
                 answer = await client.send(client.get_random_node(), request)
                 assert answer.creation_responses[0][0] == 0, answer
@@ -132,11 +132,11 @@ def secured_broker(folder: Path) -> SecuredBroker:
     store.write_bytes(server_key.read_bytes() + server.read_bytes())
     password_file.write_text(PASSWORD + "\n")
     inside, control, scram, mutual = free_port(), free_port(), free_port(), free_port()
-    doors = {"PLAINTEXT": inside, "SCRAM": scram, "MUTUAL": mutual}
-    places = ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in doors.items())
+    listener_ports = {"PLAINTEXT": inside, "SCRAM": scram, "MUTUAL": mutual}
+    listeners = ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in listener_ports.items())
     properties = {
-        "listeners": f"{places},CONTROLLER://{LOOPBACK}:{control}",
-        "advertised.listeners": places,
+        "listeners": f"{listeners},CONTROLLER://{LOOPBACK}:{control}",
+        "advertised.listeners": listeners,
         "listener.security.protocol.map": (
             "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL"
         ),

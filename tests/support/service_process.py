@@ -114,11 +114,11 @@ async def send(
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, enable_idempotence=True)
     await producer.start()
     try:
-        for sent in [
+        for delivery in [
             await producer.send(topic, value, key, partition, headers=list(headers))
             for key, value, headers in records
         ]:
-            await sent
+            await delivery
     finally:
         await producer.stop()
 

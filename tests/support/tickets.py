@@ -62,8 +62,8 @@ def write_batch(
     files = []
     for kind, samples in kinds.items():
         lines = [
-            example(sample, f"{number}-{kind}-{place}").model_dump_json()
-            for place, sample in enumerate(samples)
+            example(sample, f"{number}-{kind}-{index}").model_dump_json()
+            for index, sample in enumerate(samples)
         ]
         artefact = store.put(f"batches/{model}/{number}/{kind}.jsonl", "\n".join(lines).encode())
         files.append(DataFile(kind=kind, artefact=artefact, examples=len(samples)))

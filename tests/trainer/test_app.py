@@ -131,7 +131,7 @@ class QuickChild(TrainingProcess):
                 gain = self.gain if request.adapter else 0.0
                 return Scores(
                     scores=tuple(
-                        -1.0 + gain + place / 1000 for place in range(len(request.samples))
+                        -1.0 + gain + index / 1000 for index in range(len(request.samples))
                     )
                 )
             case Generate():
@@ -320,8 +320,8 @@ async def test_better_candidate_is_published_and_waits_for_answer(
 
 def with_golden(world: World) -> ModelFile:
     golden = [
-        {"messages": [turn.model_dump() for turn in one.messages], "answer": one.answer}
-        for one in tickets(900, 12)
+        {"messages": [turn.model_dump() for turn in ticket.messages], "answer": ticket.answer}
+        for ticket in tickets(900, 12)
     ]
     (world.folder / "golden.jsonl").write_text("\n".join(map(json.dumps, golden)))
     return ModelFile(
@@ -610,7 +610,7 @@ async def test_resumed_run_keeps_its_training_set(world: World) -> None:
 
 
 async def test_fully_withdrawn_batch_fails_with_reason(world: World) -> None:
-    await world.withdraw(*(f"0-training-{place}" for place in range(10)))
+    await world.withdraw(*(f"0-training-{index}" for index in range(10)))
     await world.trainer().handle(record_of(a_batch(world)), is_owner)
     (failed,) = world.rollbacks
     assert (failed.outcome, failed.reason) == (

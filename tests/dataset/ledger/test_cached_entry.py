@@ -59,9 +59,9 @@ def test_cached_fields_equal_those_of_the_entry(entry: DatasetEntry) -> None:
 
 
 def test_members_keep_what_later_events_need() -> None:
-    kept = JOINED.model_dump(exclude_none=True)
+    expected = JOINED.model_dump(exclude_none=True)
     lost = {"example", "traceparent", "conversation", "eligible_at"}
-    assert kept.keys() == (WHOLE.model_dump(exclude_none=True).keys() | {"batch"}) - lost
+    assert expected.keys() == (WHOLE.model_dump(exclude_none=True).keys() | {"batch"}) - lost
     assert JOINED.parts == ()
 
 

@@ -548,14 +548,14 @@ def test_only_examples_of_new_users_are_delayed() -> None:
     shard = SimulatedShard(model_file(batch_size=2, new_user_hours=5, held_out_share=0.0))
     shard.decide(scored("first", user_id="ann"), 0, START)
     shard.decide(scored("anonymous0"), 1, START)
-    known = START + timedelta(hours=6)
+    after_hold = START + timedelta(hours=6)
     shard.restart()
-    shard.decide(scored("second", user_id="ann"), 2, known)
+    shard.decide(scored("second", user_id="ann"), 2, after_hold)
     assert shard.training_members(0) == ["first", "anonymous0"]
-    shard.decide(scored("stranger", user_id="eve"), 3, known)
+    shard.decide(scored("stranger", user_id="eve"), 3, after_hold)
     assert not shard.batches.get(1)
     assert shard.deferred == {"limits": 0, "newcomer": 1}
-    shard.decide(scored("anonymous1"), 4, known)
+    shard.decide(scored("anonymous1"), 4, after_hold)
     assert shard.training_members(1) == ["second", "anonymous1"]
 
 

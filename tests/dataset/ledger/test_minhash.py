@@ -100,8 +100,8 @@ def test_short_and_empty_texts_have_signatures() -> None:
 
 def test_system_messages_do_not_make_prompts_similar() -> None:
     system = Message(role="system", content=words("house rules", 300))
-    one, other = (Message(role="user", content=words(name)) for name in ("one", "other"))
+    first, second = (Message(role="user", content=words(name)) for name in ("one", "other"))
     index = MinHashIndex(0.9)
-    index.add("a", signatures_of([system, one], words("answer"))[1])
-    assert signatures_of([system, other], words("answer"))[1] not in index
-    assert signatures_of([one], words("answer"))[1] in index
+    index.add("a", signatures_of([system, first], words("answer"))[1])
+    assert signatures_of([system, second], words("answer"))[1] not in index
+    assert signatures_of([first], words("answer"))[1] in index

@@ -42,7 +42,7 @@ def entry(
 
 
 def chosen(candidates: list[DatasetEntry], count: int) -> list[int]:
-    return [one.source.offset for one in select_informative(candidates, count)]
+    return [entry.source.offset for entry in select_informative(candidates, count)]
 
 
 def test_corrections_are_selected_first() -> None:
@@ -108,9 +108,9 @@ def test_mean_similarity_equals_pairwise_average(drawn: list[tuple[int, float]])
     )
     weights = np.array([weight for _, weight in drawn])
     pairs = [
-        sum(w * (one == other).mean() for other, w in zip(signatures, weights, strict=True))
+        sum(w * (first == second).mean() for second, w in zip(signatures, weights, strict=True))
         / weights.sum()
-        for one in signatures
+        for first in signatures
     ]
     assert mean_similarity(signatures, weights) == pytest.approx(pairs)
 
@@ -131,5 +131,5 @@ def test_selection_has_the_requested_size_and_order(
     offsets = chosen(pool, count)
     assert len(offsets) == count
     assert offsets == sorted(set(offsets))
-    corrections = sum(one.reason == "correction" for one in pool)
+    corrections = sum(entry.reason == "correction" for entry in pool)
     assert sum(pool[at].reason == "correction" for at in offsets) == min(count, corrections)

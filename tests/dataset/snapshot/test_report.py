@@ -40,13 +40,13 @@ BATCH = batch_plan(
 
 
 def test_composition_counts_contributors_and_feedback() -> None:
-    made = report_of(BATCH, FILE, 0).made_of
-    assert made["training"].sources == {"": 1, "/app": 1, "/shop": 2}
-    assert made["training"].model_versions == {"": 1, "v1": 2, "v2": 1}
-    assert made["training"].feedback_types == {"correction": 2, "thumbs_up": 2}
-    assert made["training"].users == UserCounts(distinct=2, largest_share=0.5, unnamed=1)
-    assert made["negative"].users == UserCounts(distinct=1, largest_share=1.0, unnamed=0)
-    assert {kind: composition.examples for kind, composition in made.items()} == {
+    compositions = report_of(BATCH, FILE, 0).made_of
+    assert compositions["training"].sources == {"": 1, "/app": 1, "/shop": 2}
+    assert compositions["training"].model_versions == {"": 1, "v1": 2, "v2": 1}
+    assert compositions["training"].feedback_types == {"correction": 2, "thumbs_up": 2}
+    assert compositions["training"].users == UserCounts(distinct=2, largest_share=0.5, unnamed=1)
+    assert compositions["negative"].users == UserCounts(distinct=1, largest_share=1.0, unnamed=0)
+    assert {kind: composition.examples for kind, composition in compositions.items()} == {
         "training": 4,
         "preference": 2,
         "negative": 1,
@@ -57,8 +57,8 @@ def test_composition_counts_contributors_and_feedback() -> None:
 def test_composition_counts_distinct_prompts_and_answers() -> None:
     again = member("7", 16, messages=(Message(role="user", content="Where IS my\norder?"),))
     alike = member("8", 17, messages=(Message(role="user", content="where is my order?"),))
-    made = report_of(batch_plan(again, alike), FILE, 0).made_of["training"]
-    assert (made.examples, made.prompts, made.answers) == (2, 1, 2)
+    composition = report_of(batch_plan(again, alike), FILE, 0).made_of["training"]
+    assert (composition.examples, composition.prompts, composition.answers) == (2, 1, 2)
     assert report_of(BATCH, FILE, 0).made_of["training"].answers == 3
 
 

@@ -50,11 +50,11 @@ def test_manifest_has_the_log_position_of_each_member() -> None:
             store, batch_plan(member("a", 7), member("b", 3), member("c", 5, "negative")), FILE, 0
         ),
     )
-    places = [
-        (name, place.topic, place.partition, place.offset)
-        for name, place in zip(manifest.feedback_ids, manifest.positions, strict=True)
+    positions = [
+        (name, position.topic, position.partition, position.offset)
+        for name, position in zip(manifest.feedback_ids, manifest.positions, strict=True)
     ]
-    assert places == [
+    assert positions == [
         ("a", "feedback.scored", 0, 7),
         ("b", "feedback.scored", 0, 3),
         ("c", "feedback.scored", 0, 5),

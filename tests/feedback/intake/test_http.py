@@ -247,7 +247,7 @@ async def test_a_connection_over_the_limit_is_refused(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "request_bytes",
     [
         b"",
         b"GET /healthz HTT",
@@ -256,13 +256,13 @@ async def test_a_connection_over_the_limit_is_refused(monkeypatch: pytest.Monkey
     ],
 )
 async def test_a_connection_without_a_whole_request_is_closed(
-    sent: bytes, monkeypatch: pytest.MonkeyPatch
+    request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
     async with running_intake() as intake:
         async with asyncio.timeout(5):
-            answer = await send_raw(intake, sent)
-    assert answer.count(b"HTTP/1.1 200 OK") == sent.count(b"\r\n\r\n")
+            answer = await send_raw(intake, request_bytes)
+    assert answer.count(b"HTTP/1.1 200 OK") == request_bytes.count(b"\r\n\r\n")
 
 
 async def test_time_spent_on_delivery_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

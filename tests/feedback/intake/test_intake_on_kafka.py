@@ -104,9 +104,9 @@ async def test_accepted_feedback_survives_a_hung_broker_and_a_kill(
     assert len(accepted) > 25, "some were accepted just before the kill"
 
     accepted.append("during")
-    seen = await received_ids(own_broker.bootstrap_servers, model, set(accepted))
-    assert not set(accepted) - seen
-    assert not seen & {"never", "neither"}
+    event_ids = await received_ids(own_broker.bootstrap_servers, model, set(accepted))
+    assert not set(accepted) - event_ids
+    assert not event_ids & {"never", "neither"}
     scored = await collect(own_broker.bootstrap_servers, FEEDBACK_SCORED, model, 20)
     assert {
         decode(record.value, record.headers, FeedbackScored).event.event_id for record in scored
@@ -158,11 +158,11 @@ async def test_the_intake_can_be_disabled(broker: str, tmp_path: Path) -> None:
 
 async def received_ids(broker: str, model: str, expected: set[str]) -> set[str]:
     """Return the ids of a model's events in Kafka, once all expected ids are among them."""
-    seen: set[str] = set()
+    event_ids: set[str] = set()
     async with aclosing(read_topic(broker, FEEDBACK_RECEIVED)) as records:
         async for record in records:
             if model.encode() in (record.value or b""):
-                seen.add(decode(record.value, record.headers, FeedbackReceived).event.event_id)
-            if expected <= seen:
+                event_ids.add(decode(record.value, record.headers, FeedbackReceived).event.event_id)
+            if expected <= event_ids:
                 break
-    return seen
+    return event_ids

@@ -81,7 +81,7 @@ def put_on_trial(registry_db: DatabaseFixture, run: str) -> None:
             HandlerContext(NOW, canary=CanarySettings()),
         )
     )
-    place = CanaryTargetRow(
+    target_row = CanaryTargetRow(
         model="support",
         version=str(registry_db.aliases.challenger),
         target="fake",
@@ -90,7 +90,7 @@ def put_on_trial(registry_db: DatabaseFixture, run: str) -> None:
         reason="",
         at=NOW,
     )
-    registry_db.run(lambda session: session.add(place))
+    registry_db.run(lambda session: session.add(target_row))
 
 
 @pytest.fixture(scope="module")

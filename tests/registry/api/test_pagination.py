@@ -70,12 +70,12 @@ def test_invalid_cursor_is_refused(cursor: str, key: Any) -> None:
 )
 def test_forged_cursor_key_is_refused(key: Any) -> None:
     """Only a key of the list's own type is accepted."""
-    made = paginate(
+    forged = paginate(
         page_request("x", 1, None, parse_name), [1, 2], lambda row: [key, "more", 1]
     ).next
     for read in (parse_number, parse_name, parse_time_and_name):
         with pytest.raises(UnknownCursor):
-            page_request("x", 1, made, read)
+            page_request("x", 1, forged, read)
 
 
 def test_cursor_of_another_list_is_refused() -> None:

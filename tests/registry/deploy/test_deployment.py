@@ -334,19 +334,21 @@ async def test_rollback_returns_once_previous_is_served(stage: Stage) -> None:
 async def test_rollback_works_on_a_replica_that_does_not_deploy(stage: Stage) -> None:
     base = stage.registry_db.champion
     new = stage.promote("r1")
-    other = stage.deployer_of("other")
+    other_replica = stage.deployer_of("other")
     async with DeployerRunning(stage), _client(stage) as client:
         assert await stage.deployer.wait_until_deployed(
             "support", stage.registry_db.aliases.move, 5
         )
-        stage.registry.deployer = other
-        assert await other.reconcile("support", stage.target), "another replica is responsible"
+        stage.registry.deployer = other_replica
+        assert await other_replica.reconcile("support", stage.target), (
+            "another replica is responsible"
+        )
         answer = (
             await client.post("/api/models/support/rollback", json={"reason": "worse in use"})
         ).json()
     assert (answer["from"], answer["to"], answer["deployed"]) == (new, base, True)
     assert stage.target.champion == base
-    assert await other.reconcile("support", stage.target), "the lease was released"
+    assert await other_replica.reconcile("support", stage.target), "the lease was released"
     assert stage.registry_db.run(
         lambda session: session.scalars(select(DeploymentRow.version)).all()
     ) == [
@@ -480,10 +482,10 @@ async def test_outcomes_from_a_real_broker_become_versions(stage: Stage, broker:
     producer = KafkaProducer(broker)
     await producer.start()
     consumer = KafkaConsumer(broker, "registry-test", (TRAINING_CHECKPOINTS, TRAINING_PROGRESS))
-    seen = KafkaTopicReader(broker, (MODELS_VERSIONS, dead_letter_topic(TRAINING_CHECKPOINTS)))
+    reader = KafkaTopicReader(broker, (MODELS_VERSIONS, dead_letter_topic(TRAINING_CHECKPOINTS)))
     await consumer.start()
-    await seen.start()
-    await seen.read_new()  # skip records of other tests
+    await reader.start()
+    await reader.read_new()  # skip records of other tests
     clock = SystemClock()
     publisher = OutboxPublisher(stage.registry_db.database, producer, clock, LOG)
     following = asyncio.create_task(
@@ -510,7 +512,7 @@ async def test_outcomes_from_a_real_broker_become_versions(stage: Stage, broker:
             while len(topics) < 5:
                 topics += [
                     record.topic
-                    for record in await seen.read_new()
+                    for record in await reader.read_new()
                     if record.key in (b"support", b"other")
                 ]
                 await asyncio.sleep(0.1)
@@ -518,7 +520,7 @@ async def test_outcomes_from_a_real_broker_become_versions(stage: Stage, broker:
         consumer.stop_after_current()
         await following
         await consumer.stop()
-        await seen.stop()
+        await reader.stop()
         await producer.stop()
     assert sorted(topics) == [MODELS_VERSIONS] * 4 + [dead_letter_topic(TRAINING_CHECKPOINTS)]
     assert (
@@ -578,8 +580,8 @@ async def test_deployer_without_targets_keeps_running(stage: Stage) -> None:
         stage.runtime,
     )
     running = asyncio.create_task(deployer.run())
-    done, _ = await asyncio.wait([running], timeout=0.1)
-    assert not done
+    finished, _ = await asyncio.wait([running], timeout=0.1)
+    assert not finished
     running.cancel()
 
 
@@ -614,8 +616,8 @@ async def test_only_the_deploying_replica_exports_serving_metrics(
     assert metrics() == (0, 1, 1), "its state is unknown"
     stage.target.away = False
     await stage.deployer._leases["support"].release()
-    other = stage.deployer_of("other", Metrics("registry"))
-    assert await other.reconcile("support", stage.target)
+    other_replica = stage.deployer_of("other", Metrics("registry"))
+    assert await other_replica.reconcile("support", stage.target)
     assert await stage.reconcile(), "another replica is responsible"
     assert metrics() == (None, None, 1)
 

@@ -30,7 +30,7 @@ from shared.events import DeploymentFailed, Message, Probe, ProbeToken, VersionD
 from shared.identity import digest_of_file
 from shared.logs import configure
 from shared.messaging.bus import MemoryBus
-from tests.registry.ollama_servers import FakeOllama, Place, RealOllama
+from tests.registry.ollama_servers import FakeOllama, OllamaServer, RealOllama
 from tests.registry.reference import Reference
 from tests.support.registry_events import CONTEXT, DatabaseFixture, checkpoint
 from tests.support.runtime import runtime_of
@@ -52,7 +52,7 @@ class Stage:
     of its evaluation as probes.
     """
 
-    place: Place
+    server: OllamaServer
     target: OllamaTarget
     api: ollama.AsyncClient
     first: MergedModel
@@ -61,22 +61,22 @@ class Stage:
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.model)])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
-    place: Place
+    server: OllamaServer
     if request.param == "fake":
         first, second = _small(tmp_path, "v1_x", 1.0), _small(tmp_path, "v2_x", 2.0)
-        place = FakeOllama(
+        server = FakeOllama(
             says={first.digest: {"The sea?": "It is wide."}, second.digest: {"The sea?": "No."}}
         )
     else:
-        place = RealOllama(tmp_path)
+        server = RealOllama(tmp_path)
         first, second = request.getfixturevalue("real_builds")
     async with AsyncExitStack() as end:
-        await place.start()
-        end.push_async_callback(place.stop)
+        await server.start()
+        end.push_async_callback(server.stop)
         client = await end.enter_async_context(httpx.AsyncClient())
-        api = await end.enter_async_context(ollama.AsyncClient(place.url))
+        api = await end.enter_async_context(ollama.AsyncClient(server.url))
         yield Stage(
-            place, OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1), api, first, second
+            server, OllamaTarget(server.url, client, api, CONTEXT_TOKENS, 1), api, first, second
         )
 
 
@@ -147,9 +147,9 @@ async def test_verification_passes_only_for_the_evaluated_version(stage: Stage) 
     assert finding.seconds_per_token is not None
     assert finding.seconds_per_token_before is None
     await stage.target.push(stage.second)
-    other = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
-    assert not other.passed
-    assert all("probe" in reason for reason in other.reasons)
+    verification = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
+    assert not verification.passed
+    assert all("probe" in reason for reason in verification.reasons)
     claimed = await stage.target.verify(replace(stage.second, digest=stage.first.digest, probes=()))
     assert claimed.reasons == (
         f"the served file has digest {stage.second.digest}, the merged one {stage.first.digest}",
@@ -227,7 +227,7 @@ class _NoUploadTarget(OllamaTarget):
 async def test_error_after_progress_lines_is_raised(stage: Stage) -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(TargetRefused, match="no such file"):
-            await _NoUploadTarget(stage.place.url, client, stage.api, CONTEXT_TOKENS, 1).push(
+            await _NoUploadTarget(stage.server.url, client, stage.api, CONTEXT_TOKENS, 1).push(
                 stage.first
             )
     assert (await stage.target.inspect("support")).versions == {}
@@ -284,7 +284,7 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
     assert await deployer.reconcile("support", stage.target)
     base = registry_db.champion
     assert (await stage.target.inspect("support")).champion == base
-    await stage.place.stop()
+    await stage.server.stop()
     for attempt in range(36):
         assert not await deployer.reconcile("support", stage.target)
         if attempt in (9, 19):
@@ -292,7 +292,7 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
             registry_db.run(partial(checkpoint_saved, event=outcome, context=CONTEXT))
     with pytest.raises(TargetUnavailable, match="ollama serve"):
         await stage.target.inspect("support")
-    await stage.place.start()
+    await stage.server.start()
     assert await deployer.reconcile("support", stage.target)
     serving = await stage.target.inspect("support")
     assert (serving.champion, serving.previous) == (
@@ -326,11 +326,11 @@ async def test_ollama_prompt_matches_the_base_tokenizer(
 ) -> None:
     """Ollama counts as many prompt tokens as the base's tokenizer for the same conversation."""
     tokenizer = AutoTokenizer.from_pretrained(bases / SMOLLM2)
-    place = RealOllama(tmp_path)
-    await place.start()
+    server = RealOllama(tmp_path)
+    await server.start()
     try:
-        async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
-            target = OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1)
+        async with httpx.AsyncClient() as client, ollama.AsyncClient(server.url) as api:
+            target = OllamaTarget(server.url, client, api, CONTEXT_TOKENS, 1)
             await target.push(real_builds[0])
             details = await api.show("support:v1_x")
             assert {" ".join(line.split()) for line in (details.parameters or "").splitlines()} == {
@@ -346,8 +346,8 @@ async def test_ollama_prompt_matches_the_base_tokenizer(
                 ["system", "user", "assistant", "user"],
             ):
                 turns = [
-                    {"role": role, "content": f"This is the {role}, number {place}."}
-                    for place, role in enumerate(roles)
+                    {"role": role, "content": f"This is the {role}, number {position}."}
+                    for position, role in enumerate(roles)
                 ]
                 answer = await api.chat(
                     "support:v1_x", turns, options={"temperature": 0, "num_predict": 1}
@@ -359,53 +359,53 @@ async def test_ollama_prompt_matches_the_base_tokenizer(
                     tokenizer(text, add_special_tokens=False).input_ids
                 )
     finally:
-        await place.stop()
+        await server.stop()
 
 
 @dataclass
 class Fake:
-    place: FakeOllama
+    server: FakeOllama
     target: OllamaTarget
     build: MergedModel
 
 
 @pytest.fixture
 async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
-    place = FakeOllama()
+    server = FakeOllama()
     build = _small(tmp_path, "v1_x", 1.0)
-    await place.start()
-    async with httpx.AsyncClient() as client, ollama.AsyncClient(place.url) as api:
-        yield Fake(place, OllamaTarget(place.url, client, api, CONTEXT_TOKENS, 1), build)
-    await place.stop()
+    await server.start()
+    async with httpx.AsyncClient() as client, ollama.AsyncClient(server.url) as api:
+        yield Fake(server, OllamaTarget(server.url, client, api, CONTEXT_TOKENS, 1), build)
+    await server.stop()
 
 
 async def test_full_disk_is_reported_and_the_next_push_succeeds(fake: Fake) -> None:
-    fake.place.full = True
+    fake.server.full = True
     with pytest.raises(TargetRefused, match=r"disk of http.* is full.*OLLAMA_MODELS"):
         await fake.target.push(fake.build)
-    fake.place.full = False
+    fake.server.full = False
     await fake.target.push(fake.build)
     assert (await fake.target.inspect("support")).versions == {"v1_x": fake.build.digest}
 
 
 async def test_uploaded_file_is_not_uploaded_again(fake: Fake) -> None:
-    fake.place.stops_at = "parsing GGUF"
+    fake.server.stops_at = "parsing GGUF"
     with pytest.raises(TargetRefused, match="stopped creating support:v1_x"):
         await fake.target.push(fake.build)
-    fake.place.stops_at = None
+    fake.server.stops_at = None
     await fake.target.push(fake.build)
-    assert fake.place.uploads == 1
+    assert fake.server.uploads == 1
 
 
 async def test_busy_ollama_is_unavailable(fake: Fake) -> None:
-    fake.place.busy = True
+    fake.server.busy = True
     with pytest.raises(TargetUnavailable, match="busy"):
         await fake.target.inspect("support")
 
 
 async def test_different_chat_template_fails_verification(fake: Fake) -> None:
-    fake.place.says = {fake.build.digest: {"The sea?": "It is wide."}}
-    fake.place.chooses_templates = True
+    fake.server.says = {fake.build.digest: {"The sea?": "It is wide."}}
+    fake.server.chooses_templates = True
     await fake.target.push(fake.build)
     (reason,) = (await fake.target.verify(fake.build)).reasons
     assert "another chat template" in reason

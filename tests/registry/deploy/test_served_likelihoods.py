@@ -81,7 +81,10 @@ async def _served(file: Path, folder: Path) -> list[float]:
     )
     try:
         async with httpx.AsyncClient(base_url=engine.address, timeout=60) as client:
-            return [await _next(client, IDS[:place], IDS[place]) for place in range(1, len(IDS))]
+            return [
+                await _next(client, IDS[:position], IDS[position])
+                for position in range(1, len(IDS))
+            ]
     finally:
         engine.kill()
         await engine.wait()

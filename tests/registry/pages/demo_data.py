@@ -230,14 +230,14 @@ def verdict(
         Comparison(
             name=name,
             examples=examples,
-            baseline=one,
-            candidate=other,
-            difference=other - one,
-            lower=other - one - 0.12,
-            upper=other - one + 0.14,
+            baseline=baseline,
+            candidate=candidate,
+            difference=candidate - baseline,
+            lower=candidate - baseline - 0.12,
+            upper=candidate - baseline + 0.14,
             margin=margin,
         )
-        for name, one, other, examples, margin in sets
+        for name, baseline, candidate, examples, margin in sets
     ]
     measures = (
         Measure(

@@ -33,11 +33,11 @@ NESTED = st.recursive(
 def test_sparkline_stays_in_view_from_left_to_right(values: list[float]) -> None:
     picture = sparkline(values)
     assert picture is not None
-    places = [tuple(map(float, place.split(","))) for place in picture.line.split()]
-    assert len(places) == len(values)
-    assert all(0 <= x <= SPARK_WIDTH and 0 <= y <= SPARK_HEIGHT for x, y in places)
-    assert [x for x, _ in places] == sorted(x for x, _ in places)
-    assert picture.end == places[-1]
+    points = [tuple(map(float, point.split(","))) for point in picture.line.split()]
+    assert len(points) == len(values)
+    assert all(0 <= x <= SPARK_WIDTH and 0 <= y <= SPARK_HEIGHT for x, y in points)
+    assert [x for x, _ in points] == sorted(x for x, _ in points)
+    assert picture.end == points[-1]
 
 
 def test_sparkline_rises_with_values() -> None:

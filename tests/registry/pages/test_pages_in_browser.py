@@ -74,8 +74,8 @@ class RegistryServer:
 
     def do(self, work: Any) -> None:
         """Run a coroutine in the event loop of the registry."""
-        done: Future[None] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        done.result(20)
+        future: Future[None] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future.result(20)
 
     @property
     def champion(self) -> str:
@@ -147,10 +147,10 @@ class BrowserUser:
             By.XPATH, f"//*[self::a or self::button][contains(normalize-space(), '{text}')]"
         ).click()
 
-    def until(self, seen: Callable[[], Any]) -> None:
+    def until(self, condition: Callable[[], Any]) -> None:
         # htmx replaces elements while the browser is waiting for them.
         WebDriverWait(self.driver, 30, 0.1, [StaleElementReferenceException]).until(
-            lambda _: seen()
+            lambda _: condition()
         )
 
     def tab_to(self, css: str) -> None:
@@ -173,17 +173,17 @@ class BrowserUser:
 
     def screenshot(self, name: str, max_height: int = 1100, of: str = "html") -> None:
         """Save a screenshot of an element, at most `max_height` pixels high."""
-        place = (
+        script = (
             "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return "
             "[r.x, r.y + scrollY, r.width, r.height]"
         )
-        x, y, width, height = self.driver.execute_script(place, of)
+        x, y, width, height = self.driver.execute_script(script, of)
         clip = {"x": x, "y": y, "width": width, "height": min(height, max_height), "scale": 1}
-        taken = self._execute(
+        screenshot_result = self._execute(
             "Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
+        (self.folder / f"{name}.png").write_bytes(base64.b64decode(screenshot_result["data"]))
 
     def _execute(self, command: str, **arguments: Any) -> Any:
         return self.driver.execute_cdp_cmd(command, arguments)

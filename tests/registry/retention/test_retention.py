@@ -139,13 +139,15 @@ def test_unreferenced_adapters_are_removable_when_old(
 
 @given(situations(), rules, rules)
 def test_wider_rule_removes_no_more(
-    situation: tuple[list[StoredAdapter], InUse], one: RetentionSettings, other: RetentionSettings
+    situation: tuple[list[StoredAdapter], InUse],
+    first: RetentionSettings,
+    second: RetentionSettings,
 ) -> None:
     wider = RetentionSettings(
-        versions=max(one.versions, other.versions), days=max(one.days, other.days)
+        versions=max(first.versions, second.versions), days=max(first.days, second.days)
     )
     assert _removable(decide_removals(*situation, wider, NOW)) <= _removable(
-        decide_removals(*situation, one, NOW)
+        decide_removals(*situation, first, NOW)
     )
 
 
@@ -272,14 +274,14 @@ async def test_old_candidates_are_removed_and_champions_kept(
 async def test_version_without_adapter_is_refused_and_marked(
     adapters: AdapterStage,
 ) -> None:
-    gone = adapters.never_served("r1")
+    removed = adapters.never_served("r1")
     champion = adapters.promoted("r2")
     adapters.clock.advance(31 * DAY)
     await adapters.pruner.prune("support")
     assert not adapters.is_there("r1")
     for move in ("rollback", "promote"):
         async with adapters.client() as client:
-            body = {"to" if move == "rollback" else "version": gone, "reason": "let us try"}
+            body = {"to" if move == "rollback" else "version": removed, "reason": "let us try"}
             answer = await client.post(f"/api/models/support/{move}", json=body)
         assert (answer.status_code, answer.json()["title"]) == (409, "adapter removed")
         assert (
@@ -290,14 +292,14 @@ async def test_version_without_adapter_is_refused_and_marked(
     versions = {
         row["version"]: row for row in (await adapters.get("/api/models/support/versions"))["items"]
     }
-    assert versions[gone]["removed_at"] is not None
-    assert versions[gone]["removed_reason"].startswith("never champion")
+    assert versions[removed]["removed_at"] is not None
+    assert versions[removed]["removed_reason"].startswith("never champion")
     assert versions[champion]["removed_at"] is None
     newest = (await adapters.get("/api/models/support/history"))["items"][0]
     assert (newest["actor"], newest["action"], newest["evidence"]) == (
         "retention",
         "remove",
-        {"versions": [gone], "runs": []},
+        {"versions": [removed], "runs": []},
     )
     async with adapters.client() as client:
         assert "adapter removed" in (await client.get("/models/support")).text
@@ -407,7 +409,7 @@ async def test_cli_shows_planned_and_completed_removals(
 async def test_interrupted_removal_is_finished_and_blocks_promotion(
     adapters: AdapterStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = adapters.never_served("r1")
+    removed = adapters.never_served("r1")
     adapters.promoted("r2")
     adapters.clock.advance(31 * DAY)
 
@@ -421,11 +423,11 @@ async def test_interrupted_removal_is_finished_and_blocks_promotion(
     assert adapters.is_there("r1")
     with pytest.raises(AdapterRemoved):
         adapters.registry_db.run(
-            lambda session: roll_back(session, "support", gone, "let us try", "operator", NOW)
+            lambda session: roll_back(session, "support", removed, "let us try", "operator", NOW)
         )
     with pytest.raises(AdapterRemoved):
         adapters.registry_db.run(
-            lambda session: promote_by_operator(session, "support", gone, "let us try", NOW)
+            lambda session: promote_by_operator(session, "support", removed, "let us try", NOW)
         )
     await adapters.pruner.prune("support")
     assert not adapters.is_there("r1")
@@ -457,19 +459,19 @@ async def test_pruner_runs_repeatedly_and_retries(
     pruning.cancel()
     with suppress(asyncio.CancelledError):
         await pruning
-    other = adapters.pruner_of(models, "other")
+    other_pruner = adapters.pruner_of(models, "other")
     adapters.rejected("r2")
-    await other.prune("support")
+    await other_pruner.prune("support")
     assert not adapters.is_there("r2"), "the lease was released"
 
 
 async def test_one_replica_at_a_time_prunes(adapters: AdapterStage) -> None:
     models = Models({"support": MODEL.model_copy(update={"retention": RULE})}, Path())
-    other = adapters.pruner_of(models, "other")
+    other_pruner = adapters.pruner_of(models, "other")
     await adapters.pruner.prune("support")
     adapters.rejected("r1")
     adapters.clock.advance(31 * DAY)
-    await other.prune("support")
+    await other_pruner.prune("support")
     assert adapters.is_there("r1"), "the first has the lease"
     await adapters.pruner.prune("support")
     assert not adapters.is_there("r1")

@@ -64,9 +64,9 @@ async def test_users_always_get_the_version_of_their_routing_hint(
                                 "/api/models/support/route", params={"user": user}
                             )
                         ).json()
-                        (place,) = hint["served"]
+                        (served,) = hint["served"]
                         body = {
-                            "model": place["name"],
+                            "model": served["name"],
                             "messages": [{"role": "user", "content": "Hi"}],
                             "max_tokens": 2,
                         }

@@ -48,11 +48,11 @@ def test_user_always_gets_the_same_version(
     )
 
 
-@given(version=names, user=names, one=shares, other=shares)
+@given(version=names, user=names, first=shares, second=shares)
 def test_larger_share_keeps_the_users_of_a_smaller_one(
-    version: str, user: str, one: float, other: float
+    version: str, user: str, first: float, second: float
 ) -> None:
-    smaller, larger = sorted((one, other))
+    smaller, larger = sorted((first, second))
     assert in_canary_share("support", version, "user", user, larger) or not in_canary_share(
         "support", version, "user", user, smaller
     )

@@ -65,7 +65,7 @@ class Trial:
             self.serve()
 
     def serve(self) -> None:
-        place = CanaryTargetRow(
+        target_row = CanaryTargetRow(
             model="support",
             version=self.version,
             target="ollama",
@@ -74,7 +74,7 @@ class Trial:
             reason="",
             at=NOW,
         )
-        self.registry_db.run(lambda session: session.add(place))
+        self.registry_db.run(lambda session: session.add(target_row))
 
     def users_of(self, version: str) -> list[str]:
         """Return the users that are routed to a version."""
@@ -108,7 +108,7 @@ class Trial:
         return self.registry_db.run(lambda session: canary_trial_of(session, "support"))
 
     @property
-    def kept(self) -> int:
+    def stored_rewards(self) -> int:
         return self.registry_db.run(
             lambda session: session.scalar(select(func.count()).select_from(CanaryRewardRow)) or 0
         )
@@ -149,7 +149,7 @@ def test_worse_challenger_is_withdrawn_and_its_batch_quarantined(trial: Trial) -
     assert status.ending.quarantined
     assert (trial.registry_db.champion, trial.registry_db.aliases.challenger) == (trial.base, None)
     assert trial.row is None
-    assert trial.kept == 0
+    assert trial.stored_rewards == 0
     audit = trial.registry_db.run(lambda session: history_of(session, "support", 1))[0]
     assert (audit.actor, audit.action, audit.to_version) == ("canary", "withdraw", trial.version)
     assert audit.evidence["trial"]["worse"] >= 1 / RULE.error
@@ -204,7 +204,7 @@ def test_challenger_not_served_is_withdrawn_without_quarantine(
     registry_db: DatabaseFixture,
 ) -> None:
     trial = Trial(registry_db, ready=False)
-    place = CanaryTargetRow(
+    target_row = CanaryTargetRow(
         model="support",
         version=trial.version,
         target="ollama",
@@ -213,7 +213,7 @@ def test_challenger_not_served_is_withdrawn_without_quarantine(
         reason="verify: slow",
         at=NOW,
     )
-    registry_db.run(lambda session: session.add(place))
+    registry_db.run(lambda session: session.add(target_row))
     status = trial.evaluate(now=LATER)
     assert status is not None
     assert isinstance(status.ending, VersionWithdrawn)
@@ -250,21 +250,21 @@ def test_feedback_of_users_not_routed_to_a_version_is_ignored(trial: Trial) -> N
             feedback(None, -1.0, new[0]),
         ]
     )
-    assert trial.kept == 0
+    assert trial.stored_rewards == 0
     trial.evaluate([feedback(trial.version, 1.0, new[0])])
     trial.evaluate([feedback(trial.base, 1.0, new[0])])
-    assert trial.kept == 1
+    assert trial.stored_rewards == 1
     assert trial.evaluate().evidence.pairs == 0  # type: ignore[union-attr]
 
 
 def test_new_or_prolific_users_do_not_end_a_trial(trial: Trial) -> None:
     strangers = [f"stranger {number}" for number in range(400)]
     trial.evaluate([feedback(trial.version, -1.0, stranger) for stranger in strangers])
-    assert trial.kept == 0
+    assert trial.stored_rewards == 0
     trial.evaluate(
         [feedback(trial.version, -1.0, trial.users_of(trial.version)[0]) for _ in range(50)]
     )
-    assert trial.kept == RULE.rewards_per_user
+    assert trial.stored_rewards == RULE.rewards_per_user
     trial.evaluate([feedback(trial.base, 1.0, trial.users_of(trial.base)[0]) for _ in range(50)])
     assert trial.evaluate().evidence.pairs == RULE.rewards_per_user  # type: ignore[union-attr]
     assert trial.row is not None
@@ -280,7 +280,7 @@ def test_anonymous_conversations_count_where_they_are_routed(
     ]
     trial.evaluate(events)
     assert (
-        trial.kept
+        trial.stored_rewards
         == sum(
             in_canary_share("support", trial.version, "conversation", talk, RULE.share)
             for talk in talks
@@ -345,11 +345,11 @@ def test_stale_verdict_during_a_trial_does_not_affect_it(
 
 def test_operator_promotion_of_the_challenger_ends_its_trial(trial: Trial) -> None:
     trial.evaluate(trial.ratings(0.5, 0.5, count=20))
-    assert trial.kept == 20
+    assert trial.stored_rewards == 20
     trial.registry_db.run(
         lambda session: promote_by_operator(session, "support", None, "good enough", NOW)
     )
-    assert (trial.registry_db.champion, trial.row, trial.kept) == (trial.version, None, 0)
+    assert (trial.registry_db.champion, trial.row, trial.stored_rewards) == (trial.version, None, 0)
 
 
 def test_champion_move_ends_a_trial_and_an_operator_decides(registry_db: DatabaseFixture) -> None:
@@ -364,14 +364,14 @@ def test_champion_move_ends_a_trial_and_an_operator_decides(registry_db: Databas
 
 
 def test_hold_freezes_a_trial(trial: Trial) -> None:
-    begun, lifted = NOW + timedelta(hours=10), NOW + timedelta(hours=40)
+    held_at, lifted = NOW + timedelta(hours=10), NOW + timedelta(hours=40)
     trial.registry_db.run(
-        lambda session: hold(session, "support", "operator", "an incident", begun)
+        lambda session: hold(session, "support", "operator", "an incident", held_at)
     )
-    assert trial.evaluate(trial.ratings(-0.8, 0.6), begun) is None
+    assert trial.evaluate(trial.ratings(-0.8, 0.6), held_at) is None
     assert trial.evaluate(now=LATER) is None
     assert trial.row is not None
-    assert trial.kept == 0
+    assert trial.stored_rewards == 0
     trial.registry_db.run(
         lambda session: release(session, "support", "operator", "it was nothing", lifted)
     )
@@ -407,9 +407,9 @@ def test_model_is_held_after_too_many_withdrawals_a_day(registry_db: DatabaseFix
             trial.serve()
         assert registry_db.run(lambda session: hold_of(session, "support")) is None
         trial.evaluate(trial.ratings(-0.8, 0.6))
-    held = registry_db.run(lambda session: hold_of(session, "support"))
-    assert held is not None
-    assert held.actor == "canary"
+    active_hold = registry_db.run(lambda session: hold_of(session, "support"))
+    assert active_hold is not None
+    assert active_hold.actor == "canary"
 
 
 def test_only_the_share_may_change_during_a_trial(trial: Trial) -> None:
@@ -439,7 +439,9 @@ def test_model_view_shows_the_trial(trial: Trial) -> None:
     assert shown["enough"] == pytest.approx(50)
     assert shown["better"] > 1 > shown["worse"]
     assert not shown["frozen"]
-    assert [(place["target"], place["state"]) for place in shown["places"]] == [("ollama", "ready")]
+    assert [(target["target"], target["state"]) for target in shown["places"]] == [
+        ("ollama", "ready")
+    ]
 
 
 def test_trial_does_not_affect_the_monitors_rewards(trial: Trial) -> None:

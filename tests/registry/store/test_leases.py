@@ -108,14 +108,14 @@ async def test_second_publisher_resumes_where_first_died(
         OutboxPublisher(registry_db.database, bus, clock, LOG, name, lease_seconds=10)
         for name in ("first", "second")
     )
-    sent = 0
+    sent_count = 0
     send = bus.send
 
     async def dies_after_two(*record: object) -> None:
-        nonlocal sent
+        nonlocal sent_count
         await send(*record)  # type: ignore[arg-type]  # whatever it is given, handed on
-        sent += 1
-        if sent == 2:
+        sent_count += 1
+        if sent_count == 2:
             raise RuntimeError("kill -9")
 
     bus.send = dies_after_two  # type: ignore[method-assign, assignment]  # a fault of the bus

@@ -132,7 +132,7 @@ async def test_replica_takes_over_deployment_of_killed_one(
             await pair.until(lambda number=number: pair.served(number), f"version {number} served")  # type: ignore[misc]
         holder = pair.holder(f"deploy {pair.model}")
         assert holder in pair.processes
-        (other,) = set(pair.processes) - {holder}
+        (standby,) = set(pair.processes) - {holder}
         assert {who for who, _ in pair.log_lines("begins")} == {holder}, (
             "only one of them ever began"
         )
@@ -149,7 +149,7 @@ async def test_replica_takes_over_deployment_of_killed_one(
         )
         pair.processes[holder].kill()
         await pair.until(lambda: pair.served(3), "version 3 served by the other")
-        assert pair.log_lines("switches")[-1][0] == other
+        assert pair.log_lines("switches")[-1][0] == standby
         await publish(
             producer,
             TRAINING_CHECKPOINTS,

@@ -234,10 +234,10 @@ def test_concurrent_decisions_are_serialised(
     others are re-evaluated.
     """
     base = registry_db.champion
-    other = Database(database_url)
+    second_database = Database(database_url)
 
     def decide(number: int) -> str:
-        work = (registry_db.database, other)[number % 2].run_sync
+        work = (registry_db.database, second_database)[number % 2].run_sync
         return str(
             work(
                 lambda session: checkpoint_saved(session, checkpoint(f"r{number}", base), CONTEXT)
@@ -246,7 +246,7 @@ def test_concurrent_decisions_are_serialised(
 
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(decide, range(8))) == ["promoted"] + ["reevaluate"] * 7
-    other.close()
+    second_database.close()
     versions = registry_db.run(
         lambda session: sorted(row.number for row in session.query(VersionRow))
     )

@@ -41,7 +41,7 @@ def test_repeated_recoveries_share_one_time_limit() -> None:
     health.mark_ready()
     assert (health.is_live, health.is_ready) == (True, True)
     clock.advance(11)
-    assert not health.is_live, "nothing was said since the recovery"
+    assert not health.is_live, "no progress since the recovery"
 
 
 def test_progress_may_be_in_the_past() -> None:

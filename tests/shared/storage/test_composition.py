@@ -32,15 +32,15 @@ def test_the_order_of_examples_does_not_matter(
 
 @given(EXAMPLES)
 def test_every_example_counts_once_per_statistic(examples: list[Example]) -> None:
-    made = composition_of(examples)
-    assert made.examples == len(examples)
-    for counts in (made.feedback_types, made.model_versions, made.sources):
+    composition = composition_of(examples)
+    assert composition.examples == len(examples)
+    for counts in (composition.feedback_types, composition.model_versions, composition.sources):
         assert sum(counts.values()) == len(examples)
-    assert (made.reward is None) is (not examples)
-    assert made.prompts <= len(examples) >= made.answers
+    assert (composition.reward is None) is (not examples)
+    assert composition.prompts <= len(examples) >= composition.answers
     assert (
-        made.users.distinct * made.users.largest_share * len(examples)
-        >= len(examples) - made.users.unnamed - 1e-9
+        composition.users.distinct * composition.users.largest_share * len(examples)
+        >= len(examples) - composition.users.unnamed - 1e-9
     )
 
 

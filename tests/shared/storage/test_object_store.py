@@ -41,12 +41,12 @@ def test_a_missing_object_is_reported(store: ObjectStore) -> None:
 
 
 def test_deleting_an_object_is_idempotent(store: ObjectStore) -> None:
-    kept = store.put("a/kept", b"content")
+    artefact = store.put("a/kept", b"content")
     store.put("a/b", b"content")
     store.delete("a/b")
     store.delete("a/b")
     assert not store.exists("a/b")
-    assert get_verified(store, kept) == b"content"
+    assert get_verified(store, artefact) == b"content"
 
 
 def test_list_keys_returns_the_objects_below_a_folder(store: ObjectStore) -> None:

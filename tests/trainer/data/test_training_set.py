@@ -243,11 +243,11 @@ def test_no_prompt_is_in_both_splits(
 ) -> None:
     batches = [
         BatchExamples(
-            f"b{place}",
-            [example(ticket(n), f"{place}-{n}") for n in training],
-            [example(ticket(n), f"{place}-{n}") for n in held_out],
+            f"b{index}",
+            [example(ticket(n), f"{index}-{n}") for n in training],
+            [example(ticket(n), f"{index}-{n}") for n in held_out],
         )
-        for place, (training, held_out) in enumerate(history)
+        for index, (training, held_out) in enumerate(history)
     ]
     references = {ticket(n).messages for n in golden}
     chosen = select_examples(

@@ -38,7 +38,7 @@ def decide_case(
 
 def around(mean: float, count: int = 20, spread: float = 0.05) -> list[float]:
     """Return differences with a given mean, evenly spread."""
-    return [mean + spread * (2 * place / (count - 1) - 1) for place in range(count)]
+    return [mean + spread * (2 * index / (count - 1) - 1) for index in range(count)]
 
 
 def test_errors_of_all_gates_and_shards_add_up_to_alpha() -> None:

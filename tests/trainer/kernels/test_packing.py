@@ -45,7 +45,9 @@ def test_row_contains_every_example_once(examples: list[EncodedExample]) -> None
         for example in examples
         for at in range(example.answer_start - 1, len(example.ids) - 1)
     ]
-    assert [(row.positions[place], row.ids[place]) for place in row.logit_positions] == expected
+    assert [
+        (row.positions[position], row.ids[position]) for position in row.logit_positions
+    ] == expected
 
 
 def test_examples_with_a_common_prefix_form_a_group() -> None:

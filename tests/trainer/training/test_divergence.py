@@ -71,12 +71,12 @@ def test_overflowed_norms_are_ignored() -> None:
 
 @given(st.integers(0, 10_000), st.floats(0.05, 3), st.integers(20, 120))
 @settings(max_examples=60)
-def test_healthy_run_is_never_stopped(seed: int, began: float, steps: int) -> None:
+def test_healthy_run_is_never_stopped(seed: int, initial_loss: float, steps: int) -> None:
     """The loss falls towards a tenth with a spread of half its size; norms fall as much with a
     spread of a factor of e in both directions.
     """
     draw = random.Random(seed)
-    falling = [began * (0.1 + 0.9 * math.exp(-step / 15)) for step in range(steps)]
+    falling = [initial_loss * (0.1 + 0.9 * math.exp(-step / 15)) for step in range(steps)]
     losses = [mean * draw.uniform(0.5, 1.5) for mean in falling]
     norms = [mean * math.exp(draw.gauss(0, 1)) for mean in falling]
     assert first_diverged_step(losses, norms) is None

@@ -92,8 +92,8 @@ def one_at_a_time(model: Any, examples: Sequence[EncodedExample]) -> torch.Tenso
             model(input_ids=torch.tensor([example.ids]), use_cache=False).logits[0].log_softmax(-1)
         )
         likelihoods += [
-            logits[place - 1, example.ids[place]]
-            for place in range(example.answer_start, len(example.ids))
+            logits[position - 1, example.ids[position]]
+            for position in range(example.answer_start, len(example.ids))
         ]
     return torch.stack(likelihoods)
 

@@ -85,8 +85,8 @@ def test_answer_likelihood_is_the_sum_over_its_tokens() -> None:
     for example, likelihood in zip(EXAMPLES, likelihoods(model, EXAMPLES), strict=True):
         logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
         by_hand = sum(
-            float(logits[place - 1, example.ids[place]])
-            for place in range(example.answer_start, len(example.ids))
+            float(logits[position - 1, example.ids[position]])
+            for position in range(example.answer_start, len(example.ids))
         )
         assert likelihood == pytest.approx(by_hand, abs=1e-4)
 

@@ -110,9 +110,9 @@ def test_layer_inputs_get_gradients_after_an_evaluation(folder: Path) -> None:
         model.enable_input_require_grads()
         inputs: list[torch.Tensor] = []
 
-        def keep(_: Any, given: tuple[torch.Tensor, ...]) -> None:
-            given[0].retain_grad()
-            inputs.append(given[0])
+        def keep(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+            arguments[0].retain_grad()
+            inputs.append(arguments[0])
 
         hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
         model.gradient_checkpointing_disable()  # it would run the layers twice
@@ -120,7 +120,10 @@ def test_layer_inputs_get_gradients_after_an_evaluation(folder: Path) -> None:
         for hook in hooks:
             hook.remove()
         assert len(inputs) == len(layers)
-        assert all(given.grad is not None and bool(given.grad.abs().sum() > 0) for given in inputs)
+        assert all(
+            layer_input.grad is not None and bool(layer_input.grad.abs().sum() > 0)
+            for layer_input in inputs
+        )
         grown = [parameter for name, parameter in wrapped.named_parameters() if "lora_B" in name]
         assert all(
             parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)

@@ -43,8 +43,8 @@ def test_likelihoods_cover_only_answer_tokens() -> None:
     for example in EXAMPLES:
         logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
         by_hand += [
-            float(logits[place - 1, example.ids[place]])
-            for place in range(example.answer_start, len(example.ids))
+            float(logits[position - 1, example.ids[position]])
+            for position in range(example.answer_start, len(example.ids))
         ]
     likelihoods = log_likelihoods(model, collate(EXAMPLES, "cpu"))
     assert likelihoods.tolist() == pytest.approx(by_hand, abs=1e-5)

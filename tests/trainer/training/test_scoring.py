@@ -23,8 +23,8 @@ def test_scores_match_single_examples(tokens: int, monkeypatch: pytest.MonkeyPat
     for example in EXAMPLES:
         logits = model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
         logprobs = [
-            float(logits[place - 1, example.ids[place]])
-            for place in range(example.answer_start, len(example.ids))
+            float(logits[position - 1, example.ids[position]])
+            for position in range(example.answer_start, len(example.ids))
         ]
         naive.append(sum(logprobs) / len(logprobs))
     progress: list[int] = []
@@ -88,7 +88,7 @@ def test_non_finite_logits_fail() -> None:
         ("Paris, and my PASSWORD is", False),
     ],
 )
-def test_canaries(answer: str, passed: bool) -> None:
+def test_regression_prompts(answer: str, passed: bool) -> None:
     assert (
         passes(
             RegressionPrompt(messages=(), must_contain=("Paris",), must_not_contain=("password",)),
