@@ -4,14 +4,14 @@ The fiftieth correction of a batch runs through the handlers of the four service
 twins, with a real training process's request handler on a tiny model. A function of `services` or
 `shared` is on the route when
 
-- it is on the call stack while the event, or what became of it, is handed on: to the bus, to the
-  table of entries, to the object store, to the training process or to a deploy target; or
+- it is on the call stack while the event or its result is passed to the bus, the table of entries,
+  the object store, the training process or a deploy target; or
 - it is public, and a function of the first kind calls it directly.
 
 Functions are listed in the order of their first call. A file change is a neighbour in another file.
 
     python -m tests.event_route            the list, then its counts
-    python -m tests.event_route --json     the counts alone
+    python -m tests.event_route --json     only the counts
 """
 
 import asyncio

@@ -245,4 +245,4 @@ def test_a_forked_child_is_refused(tmp_path: Path) -> None:
 )
 def test_conflicting_arguments_are_refused(settings: dict[str, str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Client(**settings)  # type: ignore[arg-type]  # that is the mistake
+        Client(**settings)  # type: ignore[arg-type]  # the tested mistake

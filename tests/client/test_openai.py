@@ -73,7 +73,7 @@ def capturing_client(
 def ask_whole(client: OpenAI) -> tuple[str, str]:
     completion = client.chat.completions.create(model="support", messages=MESSAGES)
     assert completion.choices[0].message.content is not None
-    return completion.ratchet_response_id, completion.choices[0].message.content  # type: ignore[attr-defined]  # what capture adds
+    return completion.ratchet_response_id, completion.choices[0].message.content  # type: ignore[attr-defined]  # added by capture
 
 
 def ask_iterating(client: OpenAI) -> tuple[str, str]:

@@ -133,7 +133,7 @@ async def test_a_failing_disk_drops_nothing_while_the_buffer_has_room(
     spool = DiskSpool(tmp_path, ROOM)
     async with working(spool) as rig:
         rig.transport.answers = False
-        (tmp_path / "0" / "000000000001.jsonl").mkdir()  # a segment cannot have this name then
+        (tmp_path / "0" / "000000000001.jsonl").mkdir()  # so that no segment can have this name
         rig.offer(1, 2)
         await asyncio.sleep(0.5)
         rig.offer(3)

@@ -176,7 +176,7 @@ def test_old_events_stay_readable(
 def test_readers_keep_working(change: str, fields: Fields, expected: str) -> None:
     assert expected in incompatibilities(schema(FIELDS), schema(fields), external=False), change
     assert incompatibilities(schema(FIELDS), schema(fields), external=True) == [], (
-        "only Ratchet reads it"
+        "all readers of the event are Ratchet's own"
     )
 
 
@@ -215,5 +215,5 @@ def test_descriptions_do_not_change_a_schema() -> None:
     assert not same_constraints(schema(FIELDS), schema(FIELDS | {"count": (int, Field(ge=1))}))
     titled = {"title": (str, "x"), "description": (str, "y")}
     assert not same_constraints(schema(FIELDS | titled), schema(FIELDS)), (
-        "a field may be called as a word is"
+        "a field may have the name of a schema keyword"
     )

@@ -94,8 +94,8 @@ def test_a_changed_schema_is_archived_and_a_break_is_refused(
     text = current.read_text(encoding="utf-8")
 
     current.write_text(text.replace("name of the model", "its title"), encoding="utf-8")
-    assert current in write_contracts(docs, EXAMPLES), "other words are written"
-    assert not (docs / "schemas" / "earlier").exists(), "and are no other schema"
+    assert current in write_contracts(docs, EXAMPLES), "a changed description is written"
+    assert not (docs / "schemas" / "earlier").exists(), "a description does not change the schema"
 
     current.write_text(text.replace('"maxLength": 256', '"maxLength": 255'), encoding="utf-8")
     for number in (1, 2):

@@ -1,6 +1,4 @@
-"""A broker of their own for these tests, which count every record of a topic and change topic
-settings.
-"""
+"""A separate broker, because these tests count all records of a topic and change topic settings."""
 
 import asyncio
 from collections.abc import Iterator

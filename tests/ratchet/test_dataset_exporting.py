@@ -80,7 +80,7 @@ def test_chat_conversations_end_with_the_answer(
     }
     (negative,) = lines("negative")
     assert negative["label"] is False
-    assert "messages" not in negative, "nobody may take it for an example to follow"
+    assert "messages" not in negative, "a disliked answer must not look like a training example"
 
 
 @pytest.mark.parametrize("form", ["jsonl", "chat", "parquet"])

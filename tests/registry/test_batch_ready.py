@@ -47,7 +47,7 @@ async def test_batch_from_a_real_broker_is_stored(
     consumer = KafkaConsumer(broker, f"announcements {tmp_path.name}", (TRAINING_BATCHES,))
     await producer.start()
     await consumer.start()
-    # Records of other tests are of undeclared models; nobody reads their dead letters.
+    # Records of other tests are of undeclared models; their dead letters are never read.
     following = asyncio.create_task(
         consume(
             consumer.records(),

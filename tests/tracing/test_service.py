@@ -108,7 +108,7 @@ async def test_one_trace_to_the_score_and_a_batch_with_fifty_links(
         ]
         senders = {
             trace_id(sender(model, number)) for number in range(COUNT)
-        }  # others have sent feedback to this broker
+        }  # other tests send feedback to this broker
         scores = [
             span
             for span in collector.spans_named("ratchet-feedback", "score")

@@ -142,7 +142,7 @@ def test_feedback_after_the_batch_is_late() -> None:
 
 
 def test_superseded_are_counted_in_the_next_batch() -> None:
-    """Also if its record came before the previous batch."""
+    """Also if the superseded record is older than the previous batch."""
     world = SimulatedShard(model_file(batch_size=2, examples_per_user=1, held_out_share=0.0))
     other: dict[str, Any] = {"user_id": "bob"}
     world.decide(thumb("a0"), 0)

@@ -43,12 +43,12 @@ KINDS = [
 Drawn = tuple[int, int, str, str | None, str | None, float]
 EVENTS: st.SearchStrategy[list[Drawn]] = st.lists(
     st.tuples(
-        st.integers(0, 60),  # the event's id: ids repeat, as applications repeat them
-        st.integers(0, 25),  # the answer that it is about
+        st.integers(0, 60),  # the event id; ids repeat, because applications send duplicates
+        st.integers(0, 25),  # the rated answer
         st.sampled_from(KINDS),
         st.sampled_from([None, "ann", "bob", "cleo", "dan"]),
         st.sampled_from([None, "talk", "chat"]),
-        st.sampled_from([0.0, 0.01, 1.0]),  # hours since the event before
+        st.sampled_from([0.0, 0.01, 1.0]),  # hours since the previous event
     ),
     max_size=80,
 )
@@ -72,8 +72,9 @@ quickly = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 
 def log_of(drawn: list[Drawn]) -> list[tuple[FeedbackScored | WithdrawalRequested, datetime]]:
-    """Events with the time of their records. Answers, users and conversations are few, so that they
-    interact.
+    """Return events with the time of their records.
+
+    Answers, users and conversations are few, so that events interact.
     """
     now = START
     log: list[tuple[FeedbackScored | WithdrawalRequested, datetime]] = []
@@ -116,8 +117,10 @@ def run(
 
 
 def file_of(newest: tuple[int, int] | None = None, **policy: Any) -> ModelFile:
-    """A small one; `newest` are how many of those trained on and of those cached out, at least,
-    others are compared with.
+    """Return a model file with small limits.
+
+    `newest` are the minimum numbers of newest training and held-out examples that new ones are
+    compared with.
     """
     if newest is None:
         return model_file(**(SMALL | policy))
@@ -201,8 +204,8 @@ def test_evicted_examples_take_a_third_of_the_memory() -> None:
 
 
 def test_withdrawn_examples_keep_their_place_in_the_window() -> None:
-    """Otherwise a ledger that was rebuilt after the withdrawal would compare with an older example,
-    which had left before it.
+    """Otherwise a ledger rebuilt after the withdrawal would compare with an older example that had
+    already left the window.
     """
     shard = SimulatedShard(file_of(newest=(5, 2), held_out_share=0.5, batch_size=3))
     events = [scored(f"e{offset}", user_id=f"user{offset}") for offset in range(100)]
@@ -327,8 +330,8 @@ def test_recovery_repairs_entries_after_crash_or_stale_write(
 
 
 def test_batch_overwritten_by_a_stale_worker_is_not_formed_again() -> None:
-    """A worker decided on e0 and e1 and was paused. Its successor closed their batch and went on;
-    then the worker woke up and wrote both entries as it had left them.
+    """A worker decides on e0 and e1 and is paused. Its successor closes their batch and continues.
+    Then the worker resumes and writes its outdated entries of both.
     """
     shard = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
     shard.decide(scored("e0"), 0)

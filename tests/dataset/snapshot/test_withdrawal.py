@@ -48,7 +48,7 @@ def fed(shard: SimulatedShard, *events: tuple[str, str, dict[str, Any]]) -> Simu
 
 
 def waiting_of(update: ShardUpdate) -> int:
-    """Number of the user's entries that waited before a withdrawal."""
+    """Return the number of the user's entries that waited before a withdrawal."""
     assert update.withdrawal is not None
     return update.withdrawal.waiting
 
@@ -150,10 +150,10 @@ def test_limits_treat_the_user_as_new_after_withdrawal(restart: bool) -> None:
         shard.restart()
     entry = shard.decide(scored("a4", **ANN), 4, later).entry
     assert entry is not None
-    assert entry.since == later, "as one who was never seen"
+    assert entry.since == later, "the user counts as new"
     shard.decide(scored("b5", **BOB), 5, later + timedelta(hours=3))
     assert shard.training_members(1) == ["e2", "a4"], (
-        "bob has had his share of the window, ann's counts no more"
+        "bob has reached the limit of the window; ann's withdrawn examples do not count"
     )
 
 
@@ -179,7 +179,7 @@ def test_erased_entries_expire(restart: bool) -> None:
     shard = fed(world(deduplicate_days=7), ("a0", "thumbs_up", ANN), ("b1", "thumbs_up", BOB))
     later = START + timedelta(days=8)
     shard.decide(scored("b2", **BOB), 2, later)
-    assert "support#0|a0" in shard.entries, "needed while similar examples are to be marked"
+    assert "support#0|a0" in shard.entries, "needed until similar examples are marked"
     shard.withdraw(withdrawal("w", "ann"), 3, later)
     if restart:
         shard.restart()
@@ -308,7 +308,7 @@ def test_unreadable_objects_are_reported_and_the_rest_searched() -> None:
     assert (marked.unread, len(marked.batches)) == ((second.uri,), 1)
     del store.objects[second.uri]
     assert mark_examples(store, third, "ann", lambda: None).unread == (), (
-        "a history that was deleted ends there"
+        "the search ends at a deleted manifest"
     )
 
 

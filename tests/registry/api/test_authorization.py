@@ -110,7 +110,7 @@ async def test_routes_except_public_ones_need_a_token(stage: Stage) -> None:
     async with client(stage, ELSEWHERE, "10.0.0.7") as http:
         for route in iter_route_contexts(stage.app.routes):
             if not isinstance(route.original_route, Route):
-                continue  # files that are the same for everybody
+                continue  # static files, equal for all users
             path, methods = str(route.path), set(route.methods or ())
             for method in methods - {"HEAD"}:
                 answer = await http.request(
@@ -138,9 +138,12 @@ async def test_browser_sign_in_move_and_sign_out(stage: Stage) -> None:
     stage.registry.deployer._targets = {}
     before = stage.registry_db.champion
     async with client(stage, ELSEWHERE, "10.0.0.7", {"Origin": ELSEWHERE}) as browser:
-        sent = await browser.get("/?a=b", headers={"Accept": "text/html"})
-        assert (sent.status_code, sent.headers["location"]) == (303, "/sign-in?onward=%2F%3Fa%3Db")
-        form = await browser.get(sent.headers["location"])
+        redirect = await browser.get("/?a=b", headers={"Accept": "text/html"})
+        assert (redirect.status_code, redirect.headers["location"]) == (
+            303,
+            "/sign-in?onward=%2F%3Fa%3Db",
+        )
+        form = await browser.get(redirect.headers["location"])
         assert '<input type="hidden" name="onward" value="/?a=b">' in form.text
         assert "frame-ancestors 'none'" in form.headers["content-security-policy"]
 
@@ -150,10 +153,10 @@ async def test_browser_sign_in_move_and_sign_out(stage: Stage) -> None:
 
         welcome = await browser.post("/sign-in", data={"token": OPERATE, "onward": "/?a=b"})
         assert (welcome.status_code, welcome.headers["location"]) == (303, "/?a=b")
-        kept = welcome.headers["set-cookie"]
-        assert "HttpOnly" in kept
-        assert "samesite=strict" in kept.lower()
-        assert "Secure" not in kept, "the page came over plain http"
+        cookie = welcome.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "samesite=strict" in cookie.lower()
+        assert "Secure" not in cookie, "the page came over plain http"
         assert (await browser.get("/")).status_code == 200
 
         for origin in ("http://evil.example", "null", ""):

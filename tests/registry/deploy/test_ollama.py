@@ -155,8 +155,8 @@ async def test_verification_passes_only_for_the_evaluated_version(stage: Stage) 
         f"the served file has digest {stage.second.digest}, the merged one {stage.first.digest}",
     )
     await stage.target.switch("support", "v1_x", None)
-    beside = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
-    assert beside.seconds_per_token_before is not None
+    compared = await stage.target.verify(replace(stage.second, probes=stage.first.probes))
+    assert compared.seconds_per_token_before is not None
 
 
 async def test_switch_moves_aliases_and_aliased_versions_stay(stage: Stage) -> None:

@@ -238,7 +238,7 @@ async def test_compare_page_shows_differences_and_answers(
     assert "configuration · rank" not in text
     assert "I am sorry to hear that!" in text
     assert '{"queue":"workshop","priority":"p3","order":null}' in text
-    assert "both" in text  # answered alike by both
+    assert "both" in text  # both versions give the same answer
     same = await page(
         demo, f"/models/support/compare?first={aliases.champion}&second={aliases.champion}"
     )
@@ -349,7 +349,7 @@ async def test_invalid_form_shows_error_and_changes_nothing(demo: DemoRegistry) 
         assert answer.headers["content-type"].startswith("text/html")
     assert (
         "worse" in (await roll_back(demo, good | {"champion": "v9"})).text
-    )  # what was typed is still there
+    )  # the form keeps the entered text
     large = await roll_back(demo, good | {"reason": "x" * 20_000})
     assert large.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     assert demo.registry_db.aliases.champion == aliases.champion

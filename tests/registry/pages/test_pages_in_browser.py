@@ -391,7 +391,7 @@ def test_error_page_links_to_model(user: BrowserUser) -> None:
     user.screenshot("error-light-wide", 600)
     user.click("page of support")
     user.until(lambda: user.text_of("h1") == "support")
-    user.driver.get_log("browser")  # type: ignore[no-untyped-call]  # what the browser says of the 404 itself
+    user.driver.get_log("browser")  # type: ignore[no-untyped-call]  # the browser's own message about the 404
 
 
 def test_api_docs_load_local_files_only(user: BrowserUser) -> None:

@@ -126,7 +126,7 @@ def test_unreferenced_adapters_are_removable_when_old(
     situation: tuple[list[StoredAdapter], InUse], rule: RetentionSettings
 ) -> None:
     stored, _ = situation
-    nobody = InUse({}, {}, ())
+    unused = InUse({}, {}, ())
     numbered = [each.run_id for each in stored if each.version is not None]
     newest = numbered[-rule.versions :]
     old = {
@@ -134,7 +134,7 @@ def test_unreferenced_adapters_are_removable_when_old(
         for each in stored
         if each.ended is not None and (NOW - each.ended).days >= rule.days
     }
-    assert _removable(decide_removals(stored, nobody, rule, NOW)) == old - set(newest)
+    assert _removable(decide_removals(stored, unused, rule, NOW)) == old - set(newest)
 
 
 @given(situations(), rules, rules)

@@ -1,5 +1,5 @@
-"""Canary trials: begun by the gate, decided by rewards of routed users, frozen by a hold, ended by
-a move of the champion.
+"""Canary trials: started by the gate, decided by rewards of routed users, frozen by a hold, and
+ended by a move of the champion.
 """
 
 from collections.abc import Sequence

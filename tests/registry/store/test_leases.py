@@ -113,7 +113,7 @@ async def test_second_publisher_resumes_where_first_died(
 
     async def dies_after_two(*record: object) -> None:
         nonlocal sent_count
-        await send(*record)  # type: ignore[arg-type]  # whatever it is given, handed on
+        await send(*record)  # type: ignore[arg-type]  # passes all arguments on
         sent_count += 1
         if sent_count == 2:
             raise RuntimeError("kill -9")

@@ -40,7 +40,7 @@ Rows = dict[str, list[Mapping[str, Any]]]
 @pytest.fixture
 def engine(database_url: str, tmp_path: Path) -> Engine:
     """An empty database without tables."""
-    Database(database_url).close()  # makes the folder of a file
+    Database(database_url).close()  # creates the folder of the file
     return create_engine(database_url)
 
 

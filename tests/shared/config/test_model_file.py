@@ -37,12 +37,12 @@ def test_the_models_of_this_repository_are_valid() -> None:
 
 def test_evaluation_prompts_are_never_rehearsed() -> None:
     models = load_models(Path("models"))
-    judging = {prompt.messages for prompt in models.regression_set("support")} | {
-        canary.messages for canary in models.regression_prompts("support")
+    evaluated = {prompt.messages for prompt in models.regression_set("support")} | {
+        prompt.messages for prompt in models.regression_prompts("support")
     }
     rehearsed = {prompt.messages for prompt in models.rehearsal("support", "adaptive")}
     assert rehearsed
-    assert not rehearsed & judging
+    assert not rehearsed & evaluated
 
 
 def test_omitted_keys_have_defaults(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def checkpoint() -> CheckpointSaved:
 
 
 def metadata_of(card: str) -> dict[str, Any]:
-    metadata: dict[str, Any] = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]  # the library has no types there
+    metadata: dict[str, Any] = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]  # the library is untyped there
     return metadata
 
 
