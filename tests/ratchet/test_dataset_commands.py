@@ -53,7 +53,7 @@ BATCHES = [announcement("support", shard, number) for number in range(3) for sha
 
 
 @pytest.mark.parametrize(
-    ("reference", "place"),
+    ("reference", "expected"),
     [
         (batch_identity("support", 1, 2), ("support", 1, 2)),
         (batch_identity("support", 1, 2)[:10].upper(), ("support", 1, 2)),
