@@ -132,9 +132,8 @@ async def test_asynchronous_clients_are_captured(captured: Capture) -> None:
             await anext(abandoned)
     assert "".join(pieces) == ANSWER
     for response in (completion, stream):
-        event = captured.event_of(
-            response_id=response.ratchet_response_id, feedback_type="accepted"
-        )  # type: ignore[union-attr]
+        response_id = response.ratchet_response_id  # type: ignore[union-attr]
+        event = captured.event_of(response_id=response_id, feedback_type="accepted")
         assert (event["model"], event["output"]) == ("tickets", ANSWER)
     with pytest.raises(InvalidFeedback, match="response_id"):
         captured.event_of(response_id=abandoned.ratchet_response_id, feedback_type="accepted")  # type: ignore[attr-defined]
