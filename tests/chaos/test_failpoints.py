@@ -16,7 +16,7 @@ POINTS: list[tuple[Service, str]] = [
 
 
 @pytest.mark.parametrize(("service", "point"), POINTS)
-async def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
+async def test_a_kill_at_a_failpoint_loses_and_duplicates_nothing(
     harness: ChaosHarness, service: Service, point: str
 ) -> None:
     for worker in harness.workers_of(service):
@@ -39,7 +39,7 @@ async def test_a_kill_at_a_failpoint_loses_and_doubles_nothing(
     await harness.assert_exactly_once(recover=False)
 
 
-async def test_recovery_after_all_kills_loses_and_doubles_nothing(
+async def test_recovery_after_all_kills_loses_and_duplicates_nothing(
     harness: ChaosHarness,
 ) -> None:
     await harness.assert_exactly_once()

@@ -9,7 +9,7 @@ import pytest
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos, pytest.mark.timeout(300)]
 
 
-def test_five_random_rounds_lose_and_double_nothing() -> None:
+def test_five_random_rounds_lose_and_duplicate_nothing() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--rounds", "5", "--seed", "4"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -39,12 +39,12 @@ class Rig:
         return {
             "sent": counts.sent,
             "spooled": counts.spooled,
-            **{why: count for why, count in counts.dropped.items() if count},
+            **{reason: count for reason, count in counts.dropped.items() if count},
         }
 
-    async def until(self, holds: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not holds():
+            while not condition():
                 await asyncio.sleep(0.005)
 
 

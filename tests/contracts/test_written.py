@@ -26,7 +26,7 @@ def test_the_committed_files_are_up_to_date() -> None:
     expected_files = contract_files(EXAMPLES)
     assert {
         name: (DOCS / name).read_text(encoding="utf-8") for name in expected_files
-    } == expected_files, "type: make contracts"
+    } == expected_files, "run: make contracts"
     assert sorted(path.stem for path in (DOCS / "schemas").glob("*.json")) == sorted(
         event.type_name() for event in EVENTS
     )

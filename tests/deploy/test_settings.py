@@ -48,12 +48,12 @@ ALL += [
 ]
 
 
-@pytest.mark.parametrize(("render", "what"), ALL)
+@pytest.mark.parametrize(("render", "variant"), ALL)
 @pytest.mark.parametrize("service", SETTINGS)
 def test_every_variable_is_a_valid_setting(
-    render: Any, what: Any, service: str, monkeypatch: pytest.MonkeyPatch
+    render: Any, variant: Any, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared, own = variables(render(what), service)
+    shared, own = variables(render(variant), service)
     settings_of = {
         name: {PREFIX + field.upper() for field in settings.model_fields}
         for name, settings in SETTINGS.items()
@@ -67,9 +67,9 @@ def test_every_variable_is_a_valid_setting(
     settings = read_settings(SETTINGS[service])
     port = getattr(settings, f"{service}_port")
     assert [
-        port_spec["containerPort"] for port_spec in container(render(what), service)["ports"]
+        port_spec["containerPort"] for port_spec in container(render(variant), service)["ports"]
     ] == [port]
-    assert of_kind(render(what), "Service")[service]["spec"]["ports"][0]["port"] == port
+    assert of_kind(render(variant), "Service")[service]["spec"]["ports"][0]["port"] == port
 
 
 @pytest.mark.parametrize("service", SETTINGS)
@@ -112,15 +112,17 @@ def test_the_grace_period_covers_a_checkpoint(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("render", "what"), ALL)
+@pytest.mark.parametrize(("render", "variant"), ALL)
 @pytest.mark.parametrize("service", SETTINGS)
-def test_folders_and_files_are_mounted(render: Any, what: Any, service: str) -> None:
+def test_folders_and_files_are_mounted(render: Any, variant: Any, service: str) -> None:
     """Written folders are on writable volumes; files are items of the mounted volume."""
-    shared, own = variables(render(what), service)
+    shared, own = variables(render(variant), service)
     mounts = {
-        mount["mountPath"]: mount for mount in container(render(what), service)["volumeMounts"]
+        mount["mountPath"]: mount for mount in container(render(variant), service)["volumeMounts"]
     }
-    volumes = {volume["name"]: volume for volume in pods(render(what))[service]["spec"]["volumes"]}
+    volumes = {
+        volume["name"]: volume for volume in pods(render(variant))[service]["spec"]["volumes"]
+    }
     own_fields = {PREFIX + field.upper() for field in SETTINGS[service].model_fields}
     written = {"RATCHET_DATA", "RATCHET_WORK", "RATCHET_MERGED"} & own_fields
     written |= {"RATCHET_OBJECT_STORE"} if service != "feedback" else set()

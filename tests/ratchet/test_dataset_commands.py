@@ -67,7 +67,7 @@ def test_find_batch_by_id_prefix_or_number(reference: str, expected: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("reference", "says"),
+    ("reference", "message"),
     [
         ("support/9", "no batch matches 'support/9'; `ratchet dataset list MODEL` lists"),
         (
@@ -78,8 +78,8 @@ def test_find_batch_by_id_prefix_or_number(reference: str, expected: tuple[str, 
         ("", r"7 batches match ''.* and 2 more; give a longer"),
     ],
 )
-def test_no_match_and_several_matches_are_refused(reference: str, says: str) -> None:
-    with pytest.raises(CommandRefused, match=says):
+def test_no_match_and_several_matches_are_refused(reference: str, message: str) -> None:
+    with pytest.raises(CommandRefused, match=message):
         find_batch(BATCHES, reference)
 
 

@@ -270,11 +270,11 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
 
 @pytest.mark.parametrize("harm", DAMAGES)
 def test_every_kind_of_damage_is_found(chain: Chain, harm: str) -> None:
-    do, where, what = DAMAGES[harm]
-    do(chain)
+    damage_chain, batch, text = DAMAGES[harm]
+    damage_chain(chain)
     verified = chain.verify()
-    faults = [fault for fault in verified.faults if fault.batch.startswith(where)]
-    assert any(re.search(what, fault.what) for fault in faults), verified.faults
+    faults = [fault for fault in verified.faults if fault.batch.startswith(batch)]
+    assert any(re.search(text, fault.what) for fault in faults), verified.faults
     assert all(fault.advice for fault in verified.faults)
 
 

@@ -335,7 +335,7 @@ async def test_spans_of_version_and_deployment_have_their_parents(
     assert traceparents["ratchet.VersionDeployed.v1"] == traceparent_of(deploy)
 
     await stage.reconcile()
-    assert spans.names == ["deploy", "register", "deploy"], "nothing had to be done"
+    assert spans.names == ["deploy", "register", "deploy"], "no action was needed"
     await stage.registry.handle(
         outcome(rejection("r2", registry_db.champion), TRAINING_ROLLBACKS, run)
     )

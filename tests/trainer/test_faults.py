@@ -68,14 +68,14 @@ def child_of(worker: ServiceProcess) -> int:
     return int(worker.log.rsplit("training process started", 1)[1].split("pid=")[1].split()[0])
 
 
-def set_limit(worker: ServiceProcess, what: int, size: int) -> None:
+def set_limit(worker: ServiceProcess, limit: int, size: int) -> None:
     """Limit a resource of a worker and its training processes, present and future, to `size` bytes;
     the hard limit stays infinite.
     """
     assert worker.process is not None
-    resource.prlimit(worker.process.pid, what, (size, resource.RLIM_INFINITY))
+    resource.prlimit(worker.process.pid, limit, (size, resource.RLIM_INFINITY))
     with suppress(ProcessLookupError):
-        resource.prlimit(child_of(worker), what, (size, resource.RLIM_INFINITY))
+        resource.prlimit(child_of(worker), limit, (size, resource.RLIM_INFINITY))
 
 
 def metrics_of(worker: ServiceProcess) -> dict[str, float]:

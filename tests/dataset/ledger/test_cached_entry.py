@@ -96,16 +96,16 @@ def test_owned_values_stay_encoded_and_other_keys_are_returned() -> None:
         occurred_at=START,
         manifest=MANIFEST,
     )
-    theirs = member("x", 1).model_copy(
+    other_partition = member("x", 1).model_copy(
         update={"source": Position(topic=FEEDBACK_SCORED, partition=2, offset=1), "model": "other"}
     )
-    ours = JOINED.model_copy(
+    owned = JOINED.model_copy(
         update={"source": Position(topic=FEEDBACK_SCORED, partition=1, offset=7)}
     )
-    table = {value.key.encode(): value.encode() for value in (ours, batch, theirs)}
+    table = {value.key.encode(): value.encode() for value in (owned, batch, other_partition)}
     state, not_owned = read_state(table.items(), {1}.__contains__)
-    assert not_owned == [theirs.key.encode()]
+    assert not_owned == [other_partition.key.encode()]
     shard = state.pop(("support", 0))
     assert (state, shard.batches) == ({}, [batch])
-    assert [cached.entry for cached in shard.entries] == [ours]
-    assert shard.entries[0].encoded is table[ours.key.encode()]
+    assert [cached.entry for cached in shard.entries] == [owned]
+    assert shard.entries[0].encoded is table[owned.key.encode()]

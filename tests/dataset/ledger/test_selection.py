@@ -53,8 +53,8 @@ def test_corrections_are_selected_first() -> None:
     assert chosen(pool, 2) == [3, 5]
 
 
-def alike(sizes: dict[str, int]) -> list[str]:
-    """Texts by kind. Those of one kind share most of their words."""
+def similar_texts(sizes: dict[str, int]) -> list[str]:
+    """Return texts by kind; those of one kind share most of their words."""
     return [
         f"{words(kind, 30)} {words(f'{kind}{number}', 10)}"
         for kind, size in sizes.items()
@@ -71,7 +71,7 @@ def test_corrections_of_each_kind_keep_their_share() -> None:
     of the changes.
     """
     kinds_of = ["a"] * 40 + ["b"] * 20 + ["c"] * 20
-    texts = alike({"a": 40, "b": 20, "c": 20})
+    texts = similar_texts({"a": 40, "b": 20, "c": 20})
     for changes in ({"a": 0.5, "b": 0.5, "c": 0.5}, {"a": 0.01, "b": 0.99, "c": 0.1}):
         pool = [entry(at, text, True, changes[kinds_of[at]]) for at, text in enumerate(texts)]
         assert shares(pool, 20, kinds_of) == {"a": 10, "b": 5, "c": 5}
@@ -80,7 +80,7 @@ def test_corrections_of_each_kind_keep_their_share() -> None:
 def test_mixed_praise_has_more_weight() -> None:
     """Half of the pool each, and (1 - 0) / 2 = 0.5 against 0.1 for unanimous praise."""
     kinds_of = ["praised"] * 30 + ["mixed"] * 30
-    texts = alike({"praised": 30, "mixed": 30})
+    texts = similar_texts({"praised": 30, "mixed": 30})
     pool = [
         entry(at, text, reward=1.0 if kinds_of[at] == "praised" else 0.0)
         for at, text in enumerate(texts)
@@ -90,7 +90,7 @@ def test_mixed_praise_has_more_weight() -> None:
 
 def test_next_selected_differs_from_earlier_ones() -> None:
     """Of ten kinds with two examples each, one of each kind is selected."""
-    texts = alike({str(kind): 2 for kind in range(10)})
+    texts = similar_texts({str(kind): 2 for kind in range(10)})
     pool = [entry(at, text) for at, text in enumerate(texts)]
     assert shares(pool, 10, [str(at // 2) for at in range(20)]) == {
         str(kind): 1 for kind in range(10)

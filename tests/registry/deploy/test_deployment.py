@@ -405,7 +405,7 @@ async def test_operator_promotes_the_challenger(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "says"),
+    ("method", "path", "body", "status", "detail"),
     [
         ("GET", "/api/models/none", None, 404, "models/none.yaml"),
         (
@@ -425,13 +425,13 @@ async def test_operator_promotes_the_challenger(stage: Stage) -> None:
     ],
 )
 async def test_errors_are_problem_details_with_advice(
-    stage: Stage, method: str, path: str, body: dict[str, str] | None, status: int, says: str
+    stage: Stage, method: str, path: str, body: dict[str, str] | None, status: int, detail: str
 ) -> None:
     async with _client(stage) as client:
         answer = await client.request(method, path, json=body)
     assert answer.status_code == answer.json()["status"] == status
     assert answer.headers["content-type"] == "application/problem+json"
-    assert says in answer.json()["detail"]
+    assert detail in answer.json()["detail"]
     assert answer.json()["instance"] == path
 
 

@@ -24,8 +24,8 @@ async def test_every_target_kind_has_its_event_name() -> None:
         DeployTarget(kind="folder", location="/srv/models"),
     )
     async with open_targets(models, RegistrySettings()) as targets:
-        named = {target.name: target.served_name("support") for target in targets["support"]}
-    assert named == {
+        served_names = {target.name: target.served_name("support") for target in targets["support"]}
+    assert served_names == {
         "llamacpp": "support",
         "ollama": "support:champion",
         "ollama http://10.0.0.7:11434": "support:champion",
@@ -34,14 +34,16 @@ async def test_every_target_kind_has_its_event_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "says"),
+    ("declared", "message"),
     [
         (DeployTarget(kind="folder"), "needs a location"),
         (DeployTarget(kind="ollama", location="10.0.0.7:11434"), "http://host:port"),
         (DeployTarget(kind="llamacpp", location="/srv/models"), "http://host:port"),
     ],
 )
-async def test_invalid_target_names_the_file_to_correct(declared: DeployTarget, says: str) -> None:
-    with pytest.raises(Misconfigured, match=rf"models/support\.yaml: .*{says}"):
+async def test_invalid_target_names_the_file_to_correct(
+    declared: DeployTarget, message: str
+) -> None:
+    with pytest.raises(Misconfigured, match=rf"models/support\.yaml: .*{message}"):
         async with open_targets(_models(declared), RegistrySettings()):
             pass

@@ -88,10 +88,11 @@ def test_version_zero_is_the_dequantised_base(bases: Path, tmp_path: Path) -> No
         "output_norm.weight": "model.norm.weight",
     }
     with safe_open(bases / SMOLLM2 / "model.safetensors", "np") as dequantised:
-        for ours, theirs in names.items():
+        for gguf_name, model_name in names.items():
             assert np.array_equal(
-                dequantised.get_tensor(theirs).astype(weights[ours].dtype), weights[ours]
-            ), ours
+                dequantised.get_tensor(model_name).astype(weights[gguf_name].dtype),
+                weights[gguf_name],
+            ), gguf_name
 
 
 def _with_config(adapter: Adapter, **changes: Any) -> Adapter:
@@ -101,7 +102,7 @@ def _with_config(adapter: Adapter, **changes: Any) -> Adapter:
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"use_dora": True}, "use_dora"),
         ({"bias": "all"}, "bias='none'"),
@@ -111,9 +112,9 @@ def _with_config(adapter: Adapter, **changes: Any) -> Adapter:
     ],
 )
 def test_unsupported_adapter_options_are_refused(
-    reference: Reference, changes: dict[str, Any], says: str
+    reference: Reference, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InvalidArtefact, match=says):
+    with pytest.raises(InvalidArtefact, match=message):
         lora_deltas(_with_config(reference.adapter, **changes), "llama", 9, 3)
 
 

@@ -92,9 +92,9 @@ def test_equally_good_challenger_is_rarely_misjudged() -> None:
 
 
 def test_expired_trial_promotes_unless_evidence_says_worse() -> None:
-    nothing = TrialEvidence(0, 1.0, 1.0, 0.0, 0.0)
-    assert decide_trial(nothing, RULE, is_over=False) is None
-    assert decide_trial(nothing, RULE, is_over=True) == "not worse"
+    no_evidence = TrialEvidence(0, 1.0, 1.0, 0.0, 0.0)
+    assert decide_trial(no_evidence, RULE, is_over=False) is None
+    assert decide_trial(no_evidence, RULE, is_over=True) == "not worse"
     assert decide_trial(TrialEvidence(40, 50.0, 1.0, -0.5, 0.5), RULE, is_over=True) == "worse"
     assert decide_trial(TrialEvidence(90, 50.0, 50.0, 0.0, 0.0), RULE, is_over=False) == "worse", (
         "with evidence for both, the safe decision wins"

@@ -258,8 +258,8 @@ def test_feedback_of_users_not_routed_to_a_version_is_ignored(trial: Trial) -> N
 
 
 def test_new_or_prolific_users_do_not_end_a_trial(trial: Trial) -> None:
-    strangers = [f"stranger {number}" for number in range(400)]
-    trial.evaluate([feedback(trial.version, -1.0, stranger) for stranger in strangers])
+    new_users = [f"stranger {number}" for number in range(400)]
+    trial.evaluate([feedback(trial.version, -1.0, new_user) for new_user in new_users])
     assert trial.stored_rewards == 0
     trial.evaluate(
         [feedback(trial.version, -1.0, trial.users_of(trial.version)[0]) for _ in range(50)]

@@ -142,8 +142,8 @@ def test_equally_good_champion_stays(registry_db: DatabaseFixture) -> None:
 def test_new_users_do_not_cause_a_rollback(registry_db: DatabaseFixture) -> None:
     monitor(registry_db, ratings(registry_db.champion, 0.8))
     newer = promoted(registry_db, "r1")
-    strangers = [f"stranger {number}" for number in range(200)]
-    result = monitor(registry_db, ratings(newer, -1.0, strangers))
+    new_users = [f"stranger {number}" for number in range(200)]
+    result = monitor(registry_db, ratings(newer, -1.0, new_users))
     assert result.evidence is not None
     assert result.evidence.pairs == 0
     assert registry_db.champion == newer

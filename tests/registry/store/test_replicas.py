@@ -75,15 +75,17 @@ class Pair:
         row = self.database.run_sync(lambda session: session.get(LeaseRow, lease))
         return row.holder if row else None
 
-    async def until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    async def until(
+        self, condition: Callable[[], bool], description: str, seconds: float = 60
+    ) -> None:
         for _ in range(int(seconds / 0.05)):
-            if holds():
+            if condition():
                 return
             await asyncio.sleep(0.05)
         logs = "\n".join(
             (self.folder / f"{name}.log").read_text()[-3000:] for name in self.processes
         )
-        raise AssertionError(f"not {what} in {seconds} s\n{logs}")
+        raise AssertionError(f"not {description} in {seconds} s\n{logs}")
 
     def served(self, number: int) -> bool:
 
@@ -133,8 +135,8 @@ async def test_replica_takes_over_deployment_of_killed_one(
         holder = pair.holder(f"deploy {pair.model}")
         assert holder in pair.processes
         (standby,) = set(pair.processes) - {holder}
-        assert {who for who, _ in pair.log_lines("begins")} == {holder}, (
-            "only one of them ever began"
+        assert {replica for replica, _ in pair.log_lines("begins")} == {holder}, (
+            "only the holder starts to deploy"
         )
 
         await publish(
@@ -183,7 +185,7 @@ async def test_replica_takes_over_deployment_of_killed_one(
     counts = Counter(published)
     assert list(dict.fromkeys(published)) == decided, "every event, in order"
     assert sum(counts.values()) - len(counts) <= 1, (
-        "again at most what was on its way when its sender was killed"
+        "at most the event in flight at the kill is repeated"
     )
 
 

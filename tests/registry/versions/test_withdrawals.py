@@ -153,14 +153,14 @@ async def test_withdrawals_list_versions_and_are_audited(
         "versions": [first],
         "reason": "asked by letter",
     }
-    assert (eve["examples"], eve["versions"]) == (1, []), "what was rejected is in no version"
+    assert (eve["examples"], eve["versions"]) == (1, []), "rejected candidates are not versions"
     history = [
         row
         for row in (await registry.get("/api/models/support/history"))["items"]
         if row["action"] == "forget"
     ]
     assert [row["evidence"]["event_id"] for row in history] == ["z", "x"], (
-        "newest first; what withdrew nothing is no news"
+        "newest first; withdrawals without effect are omitted"
     )
     assert (
         history[1]["reason"] == "withdrew one user's examples: 1 in batches, 2 waiting: "

@@ -92,16 +92,16 @@ def test_series_are_removed_one_by_one_or_all_at_once() -> None:
     metrics.remove_series(name, target="b", model="m")
     metrics.remove_series(name, target="never told", model="m")
 
-    def left() -> list[str]:
+    def remaining_targets() -> list[str]:
         return [
             target
             for target in ("a", "b", "c")
             if metrics.registry.get_sample_value(name, {"model": "m", "target": target})
         ]
 
-    assert left() == ["a", "c"]
+    assert remaining_targets() == ["a", "c"]
     metrics.remove_series(name)
-    assert left() == []
+    assert remaining_targets() == []
 
 
 def test_health_and_disks_are_read_at_each_scrape(tmp_path: Path) -> None:
