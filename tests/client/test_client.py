@@ -239,7 +239,7 @@ def test_a_forked_child_is_refused(tmp_path: Path) -> None:
     [
         ({}, "either bootstrap_servers or url"),
         ({"url": "http://h", "bootstrap_servers": "h:1"}, "either bootstrap_servers or url"),
-        ({"bootstrap_servers": "h:1", "token": "t"}, "token goes with url"),
+        ({"bootstrap_servers": "h:1", "token": "t"}, "token requires url"),
         ({"url": "h:1"}, "expected a URL"),
     ],
 )
