@@ -11,7 +11,7 @@ from collections.abc import Iterator
 RULE_SINCE = "f12fb0a3279748e8abb4d104544ac0733767e9ad"
 MAX_LENGTH = 72
 NOT_IMPERATIVE = re.compile(
-    r"(?:The|A|An|What|Whether|How|This|That|It|In|On|\w+ing|\w+ed)\b", re.IGNORECASE
+    r"(?:The|A|An|What|Whether|How|This|That|It|In|On|Plain|\w+ing|\w+ed|\w+:)", re.IGNORECASE
 )
 IMPERATIVES_THAT_LOOK_OTHERWISE = {"embed", "need", "bring", "feed", "speed", "shed", "string"}
 

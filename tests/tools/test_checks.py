@@ -18,7 +18,14 @@ def test_imperative_subject_passes(subject: str) -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    ["The demo is faster", "Added a policy", "Adding a policy", "add a policy", "Add " + "a" * 70],
+    [
+        "The demo is faster",
+        "Tests: rename a file",
+        "Added a policy",
+        "Adding a policy",
+        "add a policy",
+        "Add " + "a" * 70,
+    ],
 )
 def test_other_subject_is_a_fault(subject: str) -> None:
     assert len(list(subject_faults(iter([subject])))) == 1
