@@ -75,11 +75,17 @@ manifests: $(INSTALLED) ## Generate manifests in deploy/ from the topic table, t
 contracts: $(INSTALLED) ## Generate the JSON Schemas, the AsyncAPI document and the events page; fails on incompatible changes
 	$(BIN)/python -m ratchet.contracts
 
-lint: $(INSTALLED) ## Check style, types and the import rules between services
+lint: $(INSTALLED) ## Check style, types, the import rules between packages, and language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=clients/python $(BIN)/lint-imports
+	$(BIN)/python -m tools.structure
+	$(BIN)/python -m tools.language
+	$(BIN)/python -m tools.commits
+
+check: setup lint ## Check what a commit must pass: lint, and the tests of the pure core
+	$(BIN)/python -m pytest -q -m "not chaos and not kafka and not model" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(CORE)
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
