@@ -1,4 +1,4 @@
-"""Language checks: docstrings start plainly, and banned idioms only become fewer.
+"""Language checks: docstrings start plainly, test names are short, banned idioms become fewer.
 
 `idioms.txt` holds one idiom per line: how often it may occur, then a regular expression. A count
 that is exceeded fails; so does one that is no longer reached, until the number is lowered.
@@ -19,6 +19,7 @@ DOCUMENTED = ("services", "shared", "ratchet", "clients", "tools", "benchmarks",
 OPENINGS = re.compile(r"(What|Whatever|Whether|How|Who|Whoever|Whose|Something)\b")
 SEARCHED = ("*.py", "*.md", "*.html", "*.yaml", "*.toml", "Makefile")
 NOT_SEARCHED = ("CHANGELOG.md", "docs/adr/", "tools/", "tests/fixtures/")
+MAX_TEST_NAME = 60
 IDIOMS = Path(__file__).parent / "idioms.txt"
 
 
@@ -37,6 +38,21 @@ def docstring_faults() -> Iterator[str]:
                 yield (
                     f"{path}:{line}: docstring starts with {text.split()[0]!r}: {opening!r}; "
                     "start with an imperative or a noun phrase"
+                )
+
+
+def test_name_faults() -> Iterator[str]:
+    """Yield a line for each test whose name is longer than `MAX_TEST_NAME`."""
+    for path, tree in modules(["tests"]):
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.name.startswith("test_")
+                and len(node.name) > MAX_TEST_NAME
+            ):
+                yield (
+                    f"{path}:{node.lineno}: {node.name} has {len(node.name)} characters, "
+                    f"at most {MAX_TEST_NAME}"
                 )
 
 
@@ -85,7 +101,7 @@ def main() -> int:
     """Print the faults; return the exit status."""
     if "--lower" in sys.argv[1:]:
         lower()
-    faults = [*docstring_faults(), *idiom_faults()]
+    faults = [*docstring_faults(), *test_name_faults(), *idiom_faults()]
     print("\n".join(faults) or "language: no faults")
     return int(bool(faults))
 

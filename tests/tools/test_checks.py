@@ -58,6 +58,13 @@ def test_docstring_that_starts_with_a_clause_is_a_fault(repository: Path) -> Non
     assert "'What'" in fault
 
 
+def test_long_test_name_is_a_fault(repository: Path) -> None:
+    longest = "test_" + "a" * (language.MAX_TEST_NAME - 5)
+    (repository / "a.py").write_text(f"def {longest}(): ...\n\nasync def {longest}b(): ...\n")
+    (fault,) = language.test_name_faults()
+    assert "61 characters" in fault
+
+
 def test_idiom_may_become_rarer_but_not_more_frequent(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
