@@ -4,8 +4,8 @@ without durable state other than its output.
     python -m benchmarks.streams.plain_consumer feedback|dataset GROUP BROKERS MODELS
 
 `feedback` decodes, validates, scores and produces. `dataset` decodes, decides with a ledger for
-each model, and produces one record. Both fetch and send in bulk, and commit delivered records once
-a second. Runs until it is terminated.
+each model, closes batches in memory, and produces one record. Both fetch and send in bulk, and
+commit delivered records once a second. Runs until it is terminated.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from services.dataset.ledger.ledger import Ledger
 from services.feedback.scoring import SOURCE, Policies, score
 from shared.clock import SystemClock
 from shared.config.models import Models, load_models
-from shared.events import FeedbackScored, Position
+from shared.events import Artefact, FeedbackScored, Position
+from shared.identity import digest_of
 from shared.kafka.client import KafkaProducer, record_of
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode
@@ -27,6 +28,8 @@ from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 
 ENTRIES = "benchmark.entries"
 COMMIT_SECONDS = 1.0
+UNWRITTEN = Artefact(uri="unwritten", digest=digest_of(b""))
+"""Manifest of the batches that close in memory only."""
 OutputRecord = tuple[str, bytes, bytes, list[tuple[str, bytes]]]
 ProcessRecord = Callable[[Record], OutputRecord]
 
@@ -50,8 +53,12 @@ def dataset_work(models: Models) -> ProcessRecord:
             (event.model, event.shard), Ledger(models.get(event.model), event.shard)
         )
         position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
-        entry = ledger.decide(event, position, event.occurred_at).entry
+        update = ledger.decide(event, position, event.occurred_at)
+        entry = update.entry
         assert entry is not None
+        while update.batch is not None:
+            # A batch that stays open would be planned again at every later event.
+            update = ledger.close_batch(update.batch, UNWRITTEN)
         return ENTRIES, entry.key.encode(), entry.encode(), []
 
     return work

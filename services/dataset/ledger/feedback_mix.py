@@ -55,4 +55,6 @@ class FeedbackMixMonitor:
     @property
     def spiked_kinds(self) -> frozenset[FeedbackType]:
         """Monitored kinds whose share has risen significantly."""
+        if len(self._baseline) < MIN_BASELINE:
+            return frozenset()
         return frozenset(kind for kind in MONITORED_KINDS if self.has_spiked(kind))

@@ -253,14 +253,16 @@ class Ledger:
             withdrawal=withdrawal,
             expired=expired,
             writes=tuple(map(self._write_of, entries)),
-            shrunk=tuple(
-                (self._key(cached_entry.feedback_id), cached_entry.encoded)
-                for cached_entry in self._duplicate_index.take_shrunk()
-            ),
+            shrunk=self._take_shrunk(),
             counted=counted,
             batch=self._plan_batch(),
             entry=entry,
         )
+
+    def _take_shrunk(self) -> tuple[tuple[str, bytes], ...]:
+        """Smaller values of entries that lost their signatures, by key; most events have none."""
+        shrunk = self._duplicate_index.take_shrunk()
+        return tuple((self._key(each.feedback_id), each.encoded) for each in shrunk)
 
     def _plan_batch(self) -> BatchPlan | None:
         """The batch to close now, None if it is too early. The same until it is closed."""

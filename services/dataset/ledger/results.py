@@ -5,7 +5,7 @@ apply.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shared.events import Artefact, FeedbackType, WithdrawalRequested
 from shared.storage.dataset_entries import DatasetEntry, EntryDecision
@@ -25,8 +25,7 @@ class TableWrite:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ShardStatus:
+class ShardStatus(NamedTuple):
     """Gauges of a shard: training examples that wait, how many of them each limit defers, and the
     kinds of feedback whose share has spiked.
     """
@@ -68,8 +67,7 @@ class WithdrawalPlan:
     newest_manifest: Artefact | None
 
 
-@dataclass(frozen=True, slots=True)
-class ShardUpdate:
+class ShardUpdate(NamedTuple):
     """Effects of one event, or of one closed batch, on a shard, for the handler to apply.
 
     `withdrawal` is announced first, so that a repeated request finds what is left to do. `expired`
