@@ -239,7 +239,7 @@ def test_the_pages_show_the_champion_and_its_runs(
             driver.get(str(run))
             assert len(driver.find_elements(By.CSS_SELECTOR, ".plot canvas")) == 1
             data = driver.find_element(By.CSS_SELECTOR, "section[aria-labelledby=data]").text
-            assert "A few examples, as they are stored" in data
+            assert "Shown as stored: personal data is redacted." in data
 
 
 def test_a_second_stack_on_the_same_ports_gets_advice(
