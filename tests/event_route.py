@@ -8,6 +8,8 @@ twins, with a real training process's request handler on a tiny model. A functio
   the object store, the training process or a deploy target; or
 - it is public, and a function of the first kind calls it directly.
 
+Ports and adapters that know nothing of the event (`PORTS`) are not on the route.
+
 Functions are listed in the order of their first call. A file change is a neighbour in another file.
 
     python -m tests.event_route            the list, then its counts
@@ -58,6 +60,18 @@ from tests.trainer.test_app import QuickChild, World, is_owner
 from tests.trainer.tiny import save_tiny
 
 ROOT = Path(__file__).parents[1]
+PORTS = (
+    "shared/clock.py",
+    "shared/failpoints.py",
+    "shared/identity.py",
+    "shared/messaging/bus.py MemoryBus",
+    "shared/observability/",
+    "shared/service/",
+    "shared/storage/object_store.py",
+    "services/registry/store/database.py",
+    "services/registry/store/leases.py",
+    "services/registry/store/tables.py",
+)
 HAND_OVERS = frozenset({"send", "send_nowait", "put", "push", "switch", "verify"})
 LOG = structlog.stdlib.get_logger("ratchet.test")
 
@@ -104,8 +118,11 @@ class Tracer:
         return [
             function
             for function in self.order
-            if function in self.handing_on
-            or (_is_public(function) and self.callers[function] & self.handing_on)
+            if not " ".join(function).startswith(PORTS)
+            and (
+                function in self.handing_on
+                or (_is_public(function) and self.callers[function] & self.handing_on)
+            )
         ]
 
     def _stack(self, frame: FrameType | None) -> list[Function]:
