@@ -8,6 +8,7 @@ import faust
 
 from services.dataset.handlers import Dataset
 from services.dataset.ledger.recovery import ShardKey, ShardState, read_state
+from services.dataset.ledger.results import TableWrite
 from shared.errors import Unavailable
 from shared.kafka.streams import OffsetCommitter, record_of, source_topic
 from shared.messaging.topics import DATASET_ENTRIES, FEEDBACK_SCORED
@@ -45,10 +46,11 @@ class FaustTable:
             "entries", key_type=bytes, value_type=bytes, changelog_topic=topic
         )
 
-    def put(self, partition: int, key: str, value: bytes) -> Awaitable[Any]:
-        self.table.data[key.encode()] = value
+    def put(self, write: TableWrite) -> Awaitable[Any]:
+        key = write.key.encode()
+        self.table.data[key] = write.value
         delivery: Awaitable[Any] = self.table.send_changelog(
-            partition, key.encode(), value, "raw", "raw"
+            write.partition, key, write.value, "raw", "raw"
         )
         return delivery
 

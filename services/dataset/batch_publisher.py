@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from services.dataset.entry_table import EntryTable
 from services.dataset.event_publisher import EventPublisher
-from services.dataset.ledger.results import BatchPlan
-from services.dataset.snapshot.writer import batch_ready_event, write_snapshot
+from services.dataset.ledger.results import BatchPlan, TableWrite
+from services.dataset.snapshot.writer import write_snapshot
 from shared.config.model_file import ModelFile
-from shared.events import Artefact
+from shared.events import Artefact, BatchReady
 from shared.failpoints import reach
 from shared.logs import Log
 from shared.messaging.topics import TRAINING_BATCHES
@@ -103,9 +103,28 @@ class BatchPublisher:
             occurred_at=plan.occurred_at,
             manifest=manifest,
         )
-        await self._table.put(partition, batch.key, batch.encode())
+        await self._table.put(TableWrite(partition, batch.key, batch.encode()))
         if plan.number >= _BATCH_RECORDS_KEPT:
             oldest = plan.number - _BATCH_RECORDS_KEPT
             await self._table.delete(partition, closed_batch_key(batch.model, shard, oldest))
         await reach("dataset.batch_recorded")
         return batch
+
+
+def batch_ready_event(batch: ClosedBatch, manifest: BatchManifest) -> BatchReady:
+    """The event that announces a batch: a function of its record and manifest, so that a repeated
+    announcement is the same.
+    """
+    return BatchReady(
+        event_id=manifest.batch_id,
+        occurred_at=batch.occurred_at,
+        model=manifest.model,
+        model_digest=manifest.model_digest,
+        batch_id=manifest.batch_id,
+        shard=manifest.shard,
+        number=manifest.number,
+        lane=manifest.lane,
+        manifest=batch.manifest,
+        counts=manifest.counts,
+        offsets=manifest.offsets,
+    )

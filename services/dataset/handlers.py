@@ -45,16 +45,15 @@ ACCEPTED_EVENTS: tuple[type[DatasetEvent], ...] = (FeedbackScored, WithdrawalReq
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Input of one decision: the event, the position and time of its record, its span context."""
+    """Input of one decision: the event, the position and time of its record, its span context and
+    its shard.
+    """
 
     event: DatasetEvent
     position: Position
     logged_at: datetime
     traceparent: str | None
-
-    @property
-    def shard_key(self) -> ShardKey:
-        return self.event.model, self.event.shard
+    shard_key: ShardKey
 
 
 class Dataset:
@@ -167,13 +166,14 @@ class Dataset:
         entries = {cached.feedback_id: cached for cached in state.entries}
         for entry in repaired:
             cached = entries[entry.feedback_id] = CachedEntry.of(entry)
-            await self._table.put(entry.source.partition, entry.key, cached.encoded)
+            write = TableWrite(entry.source.partition, entry.key, cached.encoded)
+            await self._table.put(write)
         ledger = Ledger.rebuild(
             self._models.get(model), shard, self._golden[model], entries.values(), state.batches
         )
         update = ledger.current_state()
         self._free_memory(update)
-        self._metrics.set_status(shard_key, update.status)
+        self._metrics.report_update(shard_key, update)
         self._metrics.set_newest_batch(shard_key, members_of_newest_batch(entries.values()))
         return ledger
 
@@ -183,7 +183,8 @@ class Dataset:
         self._models.get(event.model)
         position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
         traceparent = traceparent_in(record.headers) if self._tracing.enabled else None
-        return _Gathered(event, position, logged_at, traceparent)
+        shard_key = event.model, event.shard
+        return _Gathered(event, position, logged_at, traceparent, shard_key)
 
     def _reject(self, record: Record, error: Unprocessable) -> Awaitable[Any]:
         self._log.warning(
@@ -211,11 +212,10 @@ class Dataset:
             await self._withdrawals.publish(update.withdrawal)
             self._metrics.count_withdrawal(model)
         deliveries = [self._table.delete(partition, key) for key in update.expired]
-        deliveries += map(self._put, update.writes)
+        deliveries += map(self._table.put, update.writes)
         self._free_memory(update)
         await reach("dataset.entry_sent")
-        if update.counted is not None:
-            self._metrics.count_decision(model, *update.counted)
+        self._metrics.report_update(shard_key, update)
         while update.batch is not None:
             plan = update.batch
             manifest = await self._batches.publish(
@@ -223,24 +223,20 @@ class Dataset:
             )
             update = ledger.close_batch(plan, manifest)
             for write in update.writes:
-                deliveries.append(self._put(write))
+                deliveries.append(self._table.put(write))
                 await reach("dataset.member_sent")
             self._free_memory(update)
             await reach("dataset.batch_closed")
-            self._report_closed(shard_key, plan)
-        self._metrics.set_alarms(shard_key, update.status)
-        self._metrics.set_status(shard_key, update.status)
+            self._report_closed(shard_key, plan, update)
         return deliveries
-
-    def _put(self, write: TableWrite) -> Awaitable[Any]:
-        return self._table.put(write.partition, write.key, write.value)
 
     def _free_memory(self, update: ShardUpdate) -> None:
         for key, value in update.shrunk:
             self._table.cache(key, value)
 
-    def _report_closed(self, shard_key: ShardKey, plan: BatchPlan) -> None:
+    def _report_closed(self, shard_key: ShardKey, plan: BatchPlan, update: ShardUpdate) -> None:
         model, shard = shard_key
+        self._metrics.report_update(shard_key, update)
         self._metrics.count_batch(model)
         self._metrics.set_newest_batch(shard_key, plan.members)
         self._log.info(

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.feedback_mix import MONITORED_KINDS
 from services.dataset.ledger.recovery import ShardKey
-from services.dataset.ledger.results import ShardStatus
+from services.dataset.ledger.results import ShardStatus, ShardUpdate
 from shared.config.model_file import ModelFile
 from shared.logs import Log
 from shared.messaging.topics import FEEDBACK_SCORED
@@ -46,18 +46,26 @@ class DatasetMetrics:
     def count_dead_letter(self, topic: str) -> None:
         self._metrics.count("ratchet_dead_letters_total", topic=topic)
 
-    def count_decision(self, model: str, decision: str, reason: str) -> None:
-        self._metrics.count(
-            "ratchet_dataset_decisions_total", model=model, decision=decision, reason=reason
-        )
-
     def count_withdrawal(self, model: str) -> None:
         self._metrics.count("ratchet_dataset_withdrawals_total", model=model)
 
     def count_batch(self, model: str) -> None:
         self._metrics.count("ratchet_dataset_batches_total", model=model)
 
-    def set_status(self, shard_key: ShardKey, status: ShardStatus) -> None:
+    def report_update(self, shard_key: ShardKey, update: ShardUpdate) -> None:
+        """Count the decision of an update, if any; export the gauges and alarms of its shard."""
+        if update.counted is not None:
+            decision, reason = update.counted
+            self._metrics.count(
+                "ratchet_dataset_decisions_total",
+                model=shard_key[0],
+                decision=decision,
+                reason=reason,
+            )
+        self._set_alarms(shard_key, update.status)
+        self._set_status(shard_key, update.status)
+
+    def _set_status(self, shard_key: ShardKey, status: ShardStatus) -> None:
         """Export the gauges of a shard."""
         model, shard = shard_key
         self._metrics.set(
@@ -72,7 +80,7 @@ class DatasetMetrics:
                 reason=limit,
             )
 
-    def set_alarms(self, shard_key: ShardKey, status: ShardStatus) -> None:
+    def _set_alarms(self, shard_key: ShardKey, status: ShardStatus) -> None:
         """Raise or end the alarm for each kind of feedback whose share has spiked."""
         model, shard = shard_key
         for kind in MONITORED_KINDS:

@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from services.dataset.handlers import Dataset
+from services.dataset.ledger.results import TableWrite
 from services.dataset.snapshot.withdrawal_marks import read_mark
 from shared.clock import ManualClock
 from shared.config.model_file import ModelFile
@@ -88,9 +89,9 @@ class Backends:
         if self.left == 0:
             raise Killed
 
-    def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
+    def put(self, write: TableWrite) -> Awaitable[None]:
         self.count_write()
-        self.entries[key] = value
+        self.entries[write.key] = write.value
         return completed()
 
     def cache(self, key: str, value: bytes) -> None:
@@ -257,9 +258,9 @@ async def test_dropped_signatures_are_not_written() -> None:
             super().__init__()
             self.cached: dict[str, bytes] = {}
 
-        def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
-            self.cached.pop(key, None)
-            return super().put(partition, key, value)
+        def put(self, write: TableWrite) -> Awaitable[None]:
+            self.cached.pop(write.key, None)
+            return super().put(write)
 
         def cache(self, key: str, value: bytes) -> None:
             self.cached[key] = value

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from services.dataset.handlers import Dataset
+from services.dataset.ledger.results import TableWrite
 from services.feedback.app import FeedbackHandler
 from services.feedback.scoring import Policies
 from shared.clock import ManualClock
@@ -59,8 +60,8 @@ class BufferedMemoryBus(MemoryBus):
 class MemoryTable(dict[str, bytes]):
     """An in-memory table in which every change is durable at once."""
 
-    def put(self, partition: int, key: str, value: bytes) -> Awaitable[None]:
-        self[key] = value
+    def put(self, write: TableWrite) -> Awaitable[None]:
+        self[write.key] = write.value
         return _completed()
 
     def cache(self, key: str, value: bytes) -> None:

@@ -1,7 +1,4 @@
-"""Writer of snapshots: data files and a report named by their digests, and the manifest last.
-
-Also the event that announces a batch.
-"""
+"""Writer of snapshots: data files and a report named by their digests, and the manifest last."""
 
 from collections.abc import Sequence
 
@@ -10,10 +7,9 @@ from services.dataset.snapshot.batch_examples import LANE, examples_of
 from services.dataset.snapshot.report import report_of
 from services.dataset.snapshot.report_page import render_page
 from shared.config.model_file import ModelFile
-from shared.events import Artefact, BatchReady
+from shared.events import Artefact
 from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
-from shared.storage.dataset_entries import ClosedBatch
 from shared.storage.object_store import ObjectStore, canonical_json
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, DataFile, Example, ExampleKind
 
@@ -34,7 +30,7 @@ def write_snapshot(
     manifest = BatchManifest(
         batch_id=plan.batch_id,
         model=model_file.model,
-        model_digest=model_file.digest,
+        model_digest=report.model_digest,
         shard=shard,
         number=plan.number,
         lane=LANE,
@@ -54,25 +50,6 @@ def write_snapshot(
         page=_write(store, folder, "report.md", render_page(report).encode()),
     )
     return _write(store, folder, "json", canonical_json(manifest.model_dump(mode="json")))
-
-
-def batch_ready_event(batch: ClosedBatch, manifest: BatchManifest) -> BatchReady:
-    """The event that announces a batch: a function of its record and manifest, so that a repeated
-    announcement is the same.
-    """
-    return BatchReady(
-        event_id=manifest.batch_id,
-        occurred_at=batch.occurred_at,
-        model=manifest.model,
-        model_digest=manifest.model_digest,
-        batch_id=manifest.batch_id,
-        shard=manifest.shard,
-        number=manifest.number,
-        lane=manifest.lane,
-        manifest=batch.manifest,
-        counts=manifest.counts,
-        offsets=manifest.offsets,
-    )
 
 
 def _write_lines(

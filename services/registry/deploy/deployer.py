@@ -170,28 +170,29 @@ class Deployer:
 
         True if it does so, or if another replica is responsible.
         """
+        lease = self._leases[model]
         try:
-            if await self._leases[model].ensure_held():
-                return await self._reconcile(model, target)
+            if not await lease.ensure_held():
+                self._remove_metrics(model, target)
+                return True
+            desired = await self._database.run(
+                partial(read_desired_state, model=model, target=target.name)
+            )
+            if desired is None:
+                return True
+            if not await self._runner.deploy(desired, target, lease):
+                return False
+            async with self._deployed:
+                self._deployed.notify_all()
+            await self._runner.maintain(desired, target, lease)
         except Unavailable as error:
             self._log.warning(
                 "deployment postponed", model=model, target=target.name, reason=str(error)
             )
             return False
-        for metric in ("ratchet_registry_serves_champion", "ratchet_registry_served_number"):
-            self._metrics.remove_series(metric, model=model, target=target.name)
         return True
 
-    async def _reconcile(self, model: str, target: ServingTarget) -> bool:
-        desired = await self._database.run(
-            partial(read_desired_state, model=model, target=target.name)
-        )
-        if desired is None:
-            return True
-        lease = self._leases[model]
-        if not await self._runner.deploy(desired, target, lease):
-            return False
-        async with self._deployed:
-            self._deployed.notify_all()
-        await self._runner.maintain(desired, target, lease)
-        return True
+    def _remove_metrics(self, model: str, target: ServingTarget) -> None:
+        """Leave the export of a target's state to the replica that holds the lease."""
+        for metric in ("ratchet_registry_serves_champion", "ratchet_registry_served_number"):
+            self._metrics.remove_series(metric, model=model, target=target.name)

@@ -8,8 +8,9 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.ledger.results import BatchPlan
-from services.dataset.snapshot.writer import batch_ready_event, write_snapshot
+from services.dataset.snapshot.writer import write_snapshot
 from shared.clock import SystemClock
 from shared.config.training import TrainingConfig
 from shared.events import (
