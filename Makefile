@@ -44,7 +44,7 @@ test-loop: setup ## Run the demo end to end with three rounds, poison and a kill
 test-names: $(INSTALLED) ## Run the tests of the extra `presidio` in a separate environment, because it is large
 	@test -x $(NAMES)/bin/python || $(PYTHON) -m venv $(NAMES)
 	$(BIN)/uv pip install --quiet --python $(NAMES)/bin/python -c constraints.txt -e '.[feedback,presidio]' pytest pytest-asyncio pytest-timeout
-	$(NAMES)/bin/python -m pytest tests/feedback/redaction/test_names.py
+	$(NAMES)/bin/python -m pytest tests/shared/redaction/test_names.py
 
 test-gpu: setup ## Run the tests that need a GPU; skipped without one
 	$(BIN)/python -m pytest -m gpu

@@ -22,7 +22,7 @@ EVENTS = {"feedback": 30_000, "dataset": 8_000}
 SECONDS = 6
 
 PARTS: tuple[tuple[str, str], ...] = (
-    ("redaction", "services/feedback/redaction/"),
+    ("redaction", "shared/redaction/"),
     ("similarity", "services/dataset/ledger/minhash"),
     ("similarity", "services/dataset/ledger/duplicate_index"),
     ("similarity", "datasketch/"),

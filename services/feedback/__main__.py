@@ -8,7 +8,6 @@ from services.feedback.app import FeedbackHandler, register_agent
 from services.feedback.intake.app import Intake, RequestLimits
 from services.feedback.intake.delivery import KafkaDelivery
 from services.feedback.intake.server import start_intake
-from services.feedback.redaction.names import load_name_finder
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.auth.token_file import TokenFile
@@ -27,6 +26,7 @@ from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.observability.process_metrics import export_process_metrics
 from shared.observability.tracing import create_tracing
+from shared.redaction.names import load_name_finder
 from shared.service.exit_status import exit_status
 from shared.service.runtime import Runtime
 

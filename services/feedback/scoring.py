@@ -6,8 +6,6 @@ The steps are decode, validate, redact, score.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from services.feedback.redaction.pii_match import Finder, PiiKind
-from services.feedback.redaction.redactor import RedactedFeedback, Redactor
 from services.feedback.reward import reward_parts
 from services.feedback.rules import Rule, broken_rules
 from shared.config.answer_format import format_check
@@ -17,6 +15,8 @@ from shared.errors import ContractViolation
 from shared.events import MAX_ID, Digest, FeedbackReceived, FeedbackScored, PolicyRef, Position
 from shared.messaging.bus import Record
 from shared.messaging.codec import Decoded, decode
+from shared.redaction.pii_match import Finder, PiiKind
+from shared.redaction.redactor import RedactedFeedback, Redactor
 from shared.reward import mean_reward
 
 SOURCE = "/ratchet/feedback"

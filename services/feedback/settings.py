@@ -7,9 +7,10 @@ from pydantic import Field
 
 from shared.config.settings import Port
 from shared.kafka.streams import StreamSettings
+from shared.redaction.settings import NameRedactionSettings
 
 
-class FeedbackSettings(StreamSettings):
+class FeedbackSettings(StreamSettings, NameRedactionSettings):
     """Stream settings, name redaction and the HTTP intake."""
 
     feedback_port: Annotated[
@@ -18,16 +19,6 @@ class FeedbackSettings(StreamSettings):
     feedback_group: Annotated[str, Field(description="consumer group of the feedback service")] = (
         "ratchet-feedback"
     )
-    names_pipeline: Annotated[
-        str,
-        Field(
-            description="spaCy pipeline (package or folder) that finds people and places for model "
-            "files with `names: true`"
-        ),
-    ] = "en_core_web_sm"
-    names_language: Annotated[
-        str, Field(pattern="^[a-z]{2}$", description="language of that pipeline")
-    ] = "en"
     intake: Annotated[
         bool, Field(description="accept feedback over HTTP, at POST /v1/feedback")
     ] = True

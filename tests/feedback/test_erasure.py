@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
-from services.feedback.redaction.pseudonyms import pseudonym
 from services.feedback.scoring import Policies
 from shared.config.model_file import ModelFile
 from shared.config.models import Models
@@ -15,6 +14,7 @@ from shared.errors import ContractViolation, UnknownModel
 from shared.events import Position, UserForgotten
 from shared.messaging.bus import Record
 from shared.messaging.codec import Headers
+from shared.redaction.pseudonyms import pseudonym
 
 
 def model(name: str, shards: int) -> ModelFile:

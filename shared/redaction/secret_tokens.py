@@ -5,7 +5,7 @@ pattern.
 import re
 from collections.abc import Iterator
 
-from services.feedback.redaction.pii_match import MASK, PiiMatch
+from shared.redaction.pii_match import MASK, PiiMatch
 
 _PRIVATE_KEY = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 

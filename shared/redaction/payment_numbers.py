@@ -12,8 +12,8 @@ from functools import cache
 
 from stdnum import iban, luhn, numdb
 
-from services.feedback.redaction.digit_runs import digit_runs, has_long_run
-from services.feedback.redaction.pii_match import PiiMatch
+from shared.redaction.digit_runs import digit_runs, has_long_run
+from shared.redaction.pii_match import PiiMatch
 
 # Prefixes and lengths by issuer: Visa, Mastercard, American Express, Diners, Discover, JCB,
 # UnionPay, Maestro.

@@ -1,4 +1,6 @@
-"""Redaction of an event: placeholders in its texts, pseudonyms for its identifiers."""
+"""Redaction of an event: placeholders in its texts, pseudonyms for its identifiers; or of texts
+alone.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,17 +8,17 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from services.feedback.redaction.addresses import find_emails, find_ips
-from services.feedback.redaction.payment_numbers import find_cards, find_ibans
-from services.feedback.redaction.phones import PhoneFinder
-from services.feedback.redaction.pii_match import Finder, PiiKind
-from services.feedback.redaction.placeholders import Placeholders
-from services.feedback.redaction.plain_text import FindPii, find_pii, redact_text
-from services.feedback.redaction.pseudonyms import Identifier, pseudonym
-from services.feedback.redaction.secret_tokens import find_secrets
-from services.feedback.redaction.structured_text import replace_structured
 from shared.config.redaction_policy import PersonalDataKind, RedactionPolicy
 from shared.events import FeedbackReceived, Message
+from shared.redaction.addresses import find_emails, find_ips
+from shared.redaction.payment_numbers import find_cards, find_ibans
+from shared.redaction.phones import PhoneFinder
+from shared.redaction.pii_match import Finder, PiiKind
+from shared.redaction.placeholders import Placeholders
+from shared.redaction.plain_text import FindPii, find_pii, redact_text
+from shared.redaction.pseudonyms import Identifier, pseudonym
+from shared.redaction.secret_tokens import find_secrets
+from shared.redaction.structured_text import replace_structured
 
 # In order of execution: unmistakable patterns first, telephone numbers last.
 _FINDERS: dict[PersonalDataKind, Finder] = {
@@ -41,6 +43,14 @@ class RedactedFeedback:
 
     feedback: FeedbackReceived
     source: str
+    counts: Mapping[PiiKind, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedTexts:
+    """Redacted texts, in their order, with the number of replaced matches by kind."""
+
+    texts: Sequence[str]
     counts: Mapping[PiiKind, int]
 
 
@@ -81,6 +91,17 @@ class Redactor:
         }
         source = _pseudonymize("source", source, find, placeholders)
         return RedactedFeedback(feedback.model_copy(update=changes), source, placeholders.counts)
+
+    def redact_texts(self, texts: Sequence[str]) -> RedactedTexts:
+        """Redact texts that belong together, such as the turns of a conversation: equal values get
+        the same placeholder. Idempotent.
+        """
+        find = cache(partial(find_pii, finders=self._event_finders()))
+        if self._find_names is None and _is_clean("\n".join(texts), find):
+            return RedactedTexts(texts, {})
+        placeholders = Placeholders(texts)
+        redacted = [_redact_text(text, find, placeholders) for text in texts]
+        return RedactedTexts(redacted, placeholders.counts)
 
     def pseudonymize(self, identifier: Identifier, value: str) -> str:
         """Return an identifier as redacted feedback has it: unchanged, or its pseudonym."""

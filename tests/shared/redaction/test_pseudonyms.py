@@ -1,6 +1,6 @@
 """Pseudonyms of identifiers."""
 
-from services.feedback.redaction.pseudonyms import pseudonym
+from shared.redaction.pseudonyms import pseudonym
 
 
 def test_pseudonyms_never_change() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from services.feedback.redaction.names import load_name_finder
-from services.feedback.redaction.pii_match import PiiMatch
-from services.feedback.redaction.redactor import Redactor
 from shared.config.redaction_policy import RedactionPolicy
 from shared.errors import Misconfigured
+from shared.redaction.names import load_name_finder
+from shared.redaction.pii_match import PiiMatch
+from shared.redaction.redactor import Redactor
 from tests.feedback.feedback_events import make_feedback
 from tests.support.service_process import ServiceProcess
 

@@ -1,4 +1,4 @@
-"""Redaction: replaces personal data in feedback with placeholders and pseudonyms before storage.
+"""Redaction: replaces personal data in texts with placeholders and pseudonyms before storage.
 
 Finders, one module per kind of data, and the code that replaces their matches. No I/O, and no
 policy: that is configuration.

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
-from services.feedback.redaction.pii_match import PiiKind
 from shared.config.redaction_policy import PERSONAL_DATA_KINDS
+from shared.redaction.pii_match import PiiKind
 
 _KINDS = "|".join(kind.upper() for kind in (*PERSONAL_DATA_KINDS, *get_args(get_args(PiiKind)[1])))
 PLACEHOLDER = re.compile(rf"<({_KINDS})_([0-9]{{1,6}})>")

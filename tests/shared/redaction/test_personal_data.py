@@ -3,9 +3,9 @@
 import phonenumbers
 import pytest
 
-from services.feedback.redaction.phones import PhoneFinder
-from services.feedback.redaction.redactor import Redactor
 from shared.config.redaction_policy import REGIONS, PersonalDataKind, RedactionPolicy
+from shared.redaction.phones import PhoneFinder
+from shared.redaction.redactor import Redactor
 from tests.feedback.feedback_events import make_feedback
 
 REDACTOR = Redactor(RedactionPolicy())

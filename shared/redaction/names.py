@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from services.feedback.redaction.pii_match import Finder, PiiKind, PiiMatch
 from shared.errors import Misconfigured
+from shared.redaction.pii_match import Finder, PiiKind, PiiMatch
 
 _KINDS: dict[str, PiiKind] = {"PERSON": "person", "LOCATION": "place"}
 

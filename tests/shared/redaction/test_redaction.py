@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.feedback.redaction.pseudonyms import pseudonym
-from services.feedback.redaction.redactor import RedactedFeedback, Redactor
 from shared.config.redaction_policy import RedactionPolicy
+from shared.redaction.pseudonyms import pseudonym
+from shared.redaction.redactor import RedactedFeedback, Redactor
 from tests.feedback.feedback_events import make_feedback
 
 REDACTOR = Redactor(RedactionPolicy())
@@ -296,3 +296,19 @@ def test_nested_json_strings_are_redacted() -> None:
     for _ in range(10):
         inner = json.loads(inner)[0]
     assert inner == "<EMAIL_1>"
+
+
+def test_equal_values_in_texts_share_a_placeholder() -> None:
+    texts = ["Write to ada@example.com.", "ada@example.com or bob@example.com", "no data"]
+    redacted = Redactor(RedactionPolicy()).redact_texts(texts)
+    assert list(redacted.texts) == [
+        "Write to <EMAIL_1>.",
+        "<EMAIL_1> or <EMAIL_2>",
+        "no data",
+    ]
+    assert redacted.counts == {"email": 3}
+
+
+def test_texts_without_personal_data_stay_as_they_are() -> None:
+    texts = ["How do I mend a tent?", "With a needle."]
+    assert Redactor(RedactionPolicy()).redact_texts(texts).texts == texts

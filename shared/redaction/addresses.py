@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from services.feedback.redaction.pii_match import MASK, PiiMatch
+from shared.redaction.pii_match import MASK, PiiMatch
 
 # Every repetition is bounded (RFC 5321: 64 characters before the @, 63 in a label), so the time is
 # linear for every text.

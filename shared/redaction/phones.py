@@ -18,8 +18,8 @@ from phonenumbers import (
     parse,
 )
 
-from services.feedback.redaction.digit_runs import digit_runs, has_long_run
-from services.feedback.redaction.pii_match import PiiMatch
+from shared.redaction.digit_runs import digit_runs, has_long_run
+from shared.redaction.pii_match import PiiMatch
 
 _URL = re.compile(r"\w{2,12}://[^\s\"'<>]++")
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from services.feedback.redaction.pii_match import MASK, Finder, PiiMatch
-from services.feedback.redaction.placeholders import PLACEHOLDER, Placeholders
+from shared.redaction.pii_match import MASK, Finder, PiiMatch
+from shared.redaction.placeholders import PLACEHOLDER, Placeholders
 
 # In JSON inside other text a line end is written \n: two characters, of which neither belongs to
 # the following word.
