@@ -60,7 +60,7 @@ class ModelSession:
 
     async def load(self) -> None:
         """Load the base into memory."""
-        await self._request(self._load, Loaded, ignore_progress)
+        await self._request(self._load, Loaded)
 
     async def estimate_memory(
         self, samples: Sequence[Sample], configuration: TrainingConfig
@@ -73,7 +73,6 @@ class ModelSession:
                 base=self.base.folder, examples=tuple(samples), configuration=configuration
             ),
             MemoryEstimate,
-            ignore_progress,
         )
 
     async def train(
@@ -167,23 +166,24 @@ class ModelSession:
         self._scores = {key: value for key, value in self._scores.items() if key[0] in names}
         self._answers = {key: value for key, value in self._answers.items() if key[0] in names}
 
-    async def _request(self, request: Request, expected: type[R], on_progress: OnProgress) -> R:
-        try:
-            return await self._request_loaded(request, expected, on_progress)
-        except TrainingProcessEnded:
-            try:
-                return await self._request_loaded(request, expected, on_progress)
-            except TrainingProcessEnded as error:
-                raise RunFailed(
-                    f"the training process died twice: {error}", _advice(request, error)
-                ) from error
-
-    async def _request_loaded(
-        self, request: Request, expected: type[R], on_progress: OnProgress
+    async def _request(
+        self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
     ) -> R:
-        if not isinstance(request, EstimateMemory):
-            await self._process.request(self._load, Loaded)
-        return await self._process.request(request, expected, on_progress)
+        """Send a request to a process that has loaded the base. If the process dies, repeat both
+        once.
+        """
+        has_died = False
+        while True:
+            try:
+                if not isinstance(request, EstimateMemory):
+                    await self._process.request(self._load, Loaded)
+                return await self._process.request(request, expected, on_progress)
+            except TrainingProcessEnded as error:
+                if has_died:
+                    raise RunFailed(
+                        f"the training process died twice: {error}", _advice(request, error)
+                    ) from error
+                has_died = True
 
 
 def _advice(request: Request, error: TrainingProcessEnded) -> str:
