@@ -4,9 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from shared.errors import SettingsError
 from shared.events import Digest
 from shared.identity import digest_of, digest_of_file
+from shared.storage.adapters import MODEL_CARD
 from shared.storage.object_store import canonical_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -19,16 +22,17 @@ code.
 
 @dataclass(frozen=True)
 class LocalBase:
-    """A base model on this machine."""
+    """A base model on this machine. `licence` is None if its model card names none."""
 
     folder: Path
     name: str
     digest: Digest
+    licence: str | None = None
 
 
 def locate_base(bases: Path, training: str) -> LocalBase:
     """Find the base that a model file's `base.training` names, and compute the digest of its
-    weights. Reads every byte of them.
+    weights. Reads every byte of them, and the licence in its model card.
 
     The digest is that of `model.safetensors`, or of the list of part digests if the weights are in
     several files. Raises SettingsError like `base_folder`, and if the folder has no weights.
@@ -42,7 +46,7 @@ def locate_base(bases: Path, training: str) -> LocalBase:
         )
     digests = {path.name: digest_of_file(path) for path in weights}
     digest = digests[weights[0].name] if len(weights) == 1 else digest_of(canonical_json(digests))
-    return LocalBase(folder, training, digest)
+    return LocalBase(folder, training, digest, _licence(folder))
 
 
 def base_folder(bases: Path, training: str) -> Path:
@@ -77,3 +81,13 @@ def base_folder(bases: Path, training: str) -> Path:
         raise SettingsError(
             f"{training} is not a folder below {bases}, and the hub cannot provide it: {error}"
         ) from error
+
+
+def _licence(folder: Path) -> str | None:
+    try:
+        head = (folder / MODEL_CARD).read_text(encoding="utf-8").split("---\n")[1]
+        metadata = yaml.safe_load(head)
+    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        return None
+    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    return licence if isinstance(licence, str) else None

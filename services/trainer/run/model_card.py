@@ -1,19 +1,16 @@
 """Model card of an adapter, in the format of the Hugging Face hub.
 
 The card counts examples and never quotes one. It is stored next to the adapter but is not covered
-by its digest, because a candidate may be evaluated again. All functions but `base_licence` are
-pure.
+by its digest, because a candidate may be evaluated again.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from shared.events import BatchReady, CheckpointSaved, TrainingRolledBack, Verdict
 from shared.events.hyperparameters import Configuration
-from shared.storage.adapters import MODEL_CARD
 
 _FENCE = "---\n"
 
@@ -42,17 +39,6 @@ def model_card(
         _limits(outcome),
     ]
     return "\n".join(parts)
-
-
-def base_licence(base: Path) -> str | None:
-    """Return the licence in the model card of a base's folder, or None if it names none."""
-    try:
-        head = (base / MODEL_CARD).read_text(encoding="utf-8").split(_FENCE)[1]
-        metadata = yaml.safe_load(head)
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
-        return None
-    licence = metadata.get("license") if isinstance(metadata, dict) else None
-    return licence if isinstance(licence, str) else None
 
 
 def _head(outcome: CheckpointSaved | TrainingRolledBack, licence: str | None) -> str:

@@ -21,7 +21,7 @@ from services.trainer.gate.reward_hacking import (
     detect_reward_hacking,
 )
 from services.trainer.protocol import EvaluationProgress, Stepped
-from services.trainer.run.model_card import base_licence, model_card
+from services.trainer.run.model_card import model_card
 from services.trainer.run.outcome import EvaluatedCandidate, FailedRun, RunFacts, outcome_event
 from services.trainer.run.progress import ProgressReporter
 from services.trainer.run_folder import Outcome, RunFolders, RunPlan, TrainedRun
@@ -251,7 +251,7 @@ class TrainingRun:
         )
 
     def _write_model_card(self, outcome: Outcome) -> None:
-        card = model_card(outcome, self.facts.batch, base_licence(self.facts.base.folder))
+        card = model_card(outcome, self.facts.batch, self.facts.base.licence)
         self.store.put(f"{self._adapter_prefix}/{MODEL_CARD}", card.encode())
 
     def _fetch_adapter(self, adapter: Artefact | None) -> Path | None:

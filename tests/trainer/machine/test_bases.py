@@ -58,3 +58,25 @@ def test_folder_without_weights_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match="contains no base"):
         locate_base(tmp_path, "empty")
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\ntags: [a]\n---\n# Base\n", "mit"),
+        ("---\ntags: [a]\n---\n", None),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("---\n- a\n---\n", None),
+        ("---\n: : :\n---\n", None),
+        ("# Base\n", None),
+        (None, None),
+    ],
+)
+def test_base_licence_is_read_from_its_card(
+    tmp_path: Path, card: str | None, licence: str | None
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"weights")
+    if card is not None:
+        (tmp_path / "base" / "README.md").write_text(card)
+    assert locate_base(tmp_path, "base").licence == licence

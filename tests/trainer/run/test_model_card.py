@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from huggingface_hub import ModelCard
 
-from services.trainer.run.model_card import base_licence, model_card
+from services.trainer.run.model_card import model_card
 from shared.events import (
     Artefact,
     BatchCounts,
@@ -83,23 +82,3 @@ def test_card_of_a_rejected_adapter_warns_against_use() -> None:
     assert "became no version" in model_card(
         outcome.model_copy(update={"outcome": "inconclusive"}), BATCH
     )
-
-
-@pytest.mark.parametrize(
-    ("card", "licence"),
-    [
-        ("---\nlicense: mit\ntags: [a]\n---\n# Base\n", "mit"),
-        ("---\ntags: [a]\n---\n", None),
-        ("---\nlicense: [a, b]\n---\n", None),
-        ("---\n- a\n---\n", None),
-        ("---\n: : :\n---\n", None),
-        ("# Base\n", None),
-        (None, None),
-    ],
-)
-def test_base_licence_is_read_from_its_card(
-    tmp_path: Path, card: str | None, licence: str | None
-) -> None:
-    if card is not None:
-        (tmp_path / "README.md").write_text(card)
-    assert base_licence(tmp_path) == licence
