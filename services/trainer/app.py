@@ -4,8 +4,7 @@ import asyncio
 from datetime import datetime
 from functools import partial
 
-from services.trainer.bus_view.registry_state import Champion
-from services.trainer.bus_view.view import BusView
+from services.trainer.bus_view.view import BusView, EvaluationInputs
 from services.trainer.errors import RunFailed, RunInterrupted
 from services.trainer.machine.bases import LocalBase
 from services.trainer.run.batch_job import BatchJob, run_id_of
@@ -91,7 +90,7 @@ class Trainer:
         run_id, now = run_id_of(batch), self._runtime.clock.now()
         if lane is None or lane.window is None or lane.window.is_open(now):
             return None
-        if self._folders.plan(run_id) is not None or self._view.has_ended(run_id):
+        if self._folders.plan(run_id) is not None or self._view.run(run_id).has_ended:
             return None
         return lane.window.next_open(now)
 
@@ -118,25 +117,28 @@ class Trainer:
             metrics.set("ratchet_training_in_progress", 0, model=batch.model)
 
     async def _complete(self, job: BatchJob) -> None:
-        champion = await self._view.wait_for_champion(job.batch.model, job.log)
-        if self._view.has_ended(job.run_id):
-            job.log.info("run already ended")
-        else:
-            await self._run_until_answered(job, champion)
+        await self._run_until_answered(job)
         await reach("trainer.ended")
         self._folders.discard_working_files(job.run_id)
         await asyncio.to_thread(self._handoff.clear, job.run_id)
 
-    async def _run_until_answered(self, job: BatchJob, champion: Champion) -> None:
+    async def _run_until_answered(self, job: BatchJob) -> None:
         """Train and evaluate until the run has ended: rolled back, or answered by the registry."""
+        run_id, model = job.run_id, job.batch.model
+        inputs = await self._view.evaluation_inputs(model, run_id, job.log)
+        published = self._view.run(run_id)
+        if published.has_ended:
+            job.log.info("run already ended")
+            return
         run = self._training_run(job)
-        job.log.info("run started", champion=champion.version, examples=job.batch.counts.training)
+        champion = inputs.champion.version
+        job.log.info("run started", champion=champion, examples=job.batch.counts.training)
         if await asyncio.to_thread(self._handoff.fetch, job.run_id):
             job.log.info("run state fetched from the object store")
         evaluation = 1
-        while not self._view.has_ended(job.run_id):
+        while not published.has_ended:
             try:
-                outcome = await self._outcome(run, evaluation, champion)
+                outcome = await self._outcome(run, evaluation, inputs)
             except RunInterrupted as interrupted:
                 await run.hand_off()
                 job.log.info("interrupted", step=interrupted.step)
@@ -149,17 +151,17 @@ class Trainer:
             if answer.answer != "reevaluate":
                 break
             evaluation += 1
-            champion = await self._view.wait_for_champion(job.batch.model, job.log)
+            inputs = await self._view.evaluation_inputs(model, run_id, job.log)
 
-    async def _outcome(self, run: TrainingRun, evaluation: int, champion: Champion) -> Outcome:
+    async def _outcome(
+        self, run: TrainingRun, evaluation: int, inputs: EvaluationInputs
+    ) -> Outcome:
         """Return the outcome of an evaluation: the recorded one, if there is one."""
         run_id = run.facts.run_id
-        recorded = self._view.published_checkpoint(run_id, evaluation) or self._folders.outcome(
-            run_id, evaluation
-        )
+        published = self._view.run(run_id).checkpoints.get(evaluation)
+        recorded = published or self._folders.outcome(run_id, evaluation)
         if recorded is not None:
             return recorded
-        inputs = self._view.evaluation_inputs(run.facts.batch.model, run_id, champion)
         outcome = await run.outcome(evaluation, inputs)
         try:
             self._folders.write_outcome(run_id, evaluation, outcome)

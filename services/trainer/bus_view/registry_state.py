@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.events import (
     Artefact,
@@ -24,6 +24,19 @@ class Champion:
     adapter: Artefact | None
 
 
+@dataclass
+class PublishedRun:
+    """Events of one run by any trainer, and the registry's answers, each by evaluation number.
+
+    `has_ended` is true once the run needs no more work: its version was promoted or waits for an
+    operator, or the run was rolled back.
+    """
+
+    has_ended: bool = False
+    checkpoints: dict[int, CheckpointSaved] = field(default_factory=dict)
+    answers: dict[int, VersionRegistered] = field(default_factory=dict)
+
+
 class RegistryState:
     """State of the fold. Applying events again is harmless if their order is kept."""
 
@@ -31,9 +44,7 @@ class RegistryState:
         self._champions: dict[str, Champion] = {}
         self._batches: dict[tuple[str, str], str] = {}
         self._quarantined: defaultdict[str, set[str]] = defaultdict(set)
-        self._answers: dict[tuple[str, int], VersionRegistered] = {}
-        self._ended: set[str] = set()
-        self._checkpoints: dict[tuple[str, int], CheckpointSaved] = {}
+        self._runs: defaultdict[str, PublishedRun] = defaultdict(PublishedRun)
 
     def apply(self, event: Event) -> None:
         match event:
@@ -53,9 +64,10 @@ class RegistryState:
                 if event.quarantined and event.batch_id is not None:
                     self._quarantined[event.model].add(event.batch_id)
             case CheckpointSaved():
-                self._checkpoints.setdefault((event.run_id, event.evaluation), event)
+                # The first checkpoint of an evaluation counts, whichever trainer published it.
+                self._runs[event.run_id].checkpoints.setdefault(event.evaluation, event)
             case TrainingRolledBack():
-                self._ended.add(event.run_id)
+                self._runs[event.run_id].has_ended = True
                 if event.outcome == "rejected":
                     self._quarantined[event.model].add(event.batch_id)
             case _:
@@ -67,9 +79,9 @@ class RegistryState:
         if event.batch_id is not None:
             self._batches[event.model, event.version] = event.batch_id
         if event.run_id is not None:
-            self._answers[event.run_id, event.evaluation] = event
-            if event.answer != "reevaluate":
-                self._ended.add(event.run_id)
+            run = self._runs[event.run_id]
+            run.answers[event.evaluation] = event
+            run.has_ended = run.has_ended or event.answer != "reevaluate"
 
     def champion(self, model: str) -> Champion | None:
         """Return None until the registry has registered the model's first version."""
@@ -79,16 +91,6 @@ class RegistryState:
         """Return the batches that are excluded from training and evaluation."""
         return frozenset(self._quarantined[model])
 
-    def registry_answer(self, run_id: str, evaluation: int) -> VersionRegistered | None:
-        """Return the registry's answer to a checkpoint, or None before it has answered."""
-        return self._answers.get((run_id, evaluation))
-
-    def published_checkpoint(self, run_id: str, evaluation: int) -> CheckpointSaved | None:
-        """Return the first checkpoint that any trainer has published for an evaluation."""
-        return self._checkpoints.get((run_id, evaluation))
-
-    def has_ended(self, run_id: str) -> bool:
-        """True if the run needs no more work: its version was promoted or waits for an operator,
-        or the run was rolled back.
-        """
-        return run_id in self._ended
+    def run(self, run_id: str) -> PublishedRun:
+        """Return the run's events. Later events are added to the same object."""
+        return self._runs[run_id]

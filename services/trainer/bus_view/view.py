@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from services.trainer.bus_view.registry_state import Champion, RegistryState
+from services.trainer.bus_view.registry_state import Champion, PublishedRun, RegistryState
 from services.trainer.bus_view.reward_history import RewardHistory
 from services.trainer.bus_view.withdrawals import Withdrawals, WithdrawnExamples
 from services.trainer.gate.reward_hacking import CandidateStep
@@ -83,16 +83,17 @@ class BusView:
         """Return None until the registry has registered the model's first version."""
         return self._registry.champion(model)
 
-    def has_ended(self, run_id: str) -> bool:
-        """True if the run needs no more work, by any trainer."""
-        return self._registry.has_ended(run_id)
+    def run(self, run_id: str) -> PublishedRun:
+        """Return the run's events. Each `refresh` adds to the same object."""
+        return self._registry.run(run_id)
 
-    def published_checkpoint(self, run_id: str, evaluation: int) -> CheckpointSaved | None:
-        """Return the first checkpoint that any trainer has published for an evaluation."""
-        return self._registry.published_checkpoint(run_id, evaluation)
-
-    def evaluation_inputs(self, model: str, run_id: str, champion: Champion) -> EvaluationInputs:
-        """Return the inputs of an evaluation that begins now, against `champion`."""
+    async def evaluation_inputs(self, model: str, run_id: str, log: Log) -> EvaluationInputs:
+        """Return the inputs of an evaluation that begins now, as soon as the registry has
+        registered a champion.
+        """
+        champion = await self._wait_for(
+            lambda: self._registry.champion(model), "waiting for the registry's first version", log
+        )
         return EvaluationInputs(
             champion,
             self._registry.quarantined_batches(model),
@@ -100,19 +101,11 @@ class BusView:
             self._rewards.steps_before(model, run_id),
         )
 
-    async def wait_for_champion(self, model: str, log: Log) -> Champion:
-        """Return the current champion, as soon as the registry has registered one."""
-        return await self._wait_for(
-            lambda: self._registry.champion(model), "waiting for the registry's first version", log
-        )
-
     async def wait_for_answer(self, checkpoint: CheckpointSaved, log: Log) -> VersionRegistered:
         """Return the registry's answer to a checkpoint, as soon as it arrives."""
-        run_id, evaluation = checkpoint.run_id, checkpoint.evaluation
+        answers = self._registry.run(checkpoint.run_id).answers
         answer = await self._wait_for(
-            lambda: self._registry.registry_answer(run_id, evaluation),
-            "waiting for the registry's answer",
-            log,
+            lambda: answers.get(checkpoint.evaluation), "waiting for the registry's answer", log
         )
         log.info(
             "registry answered",

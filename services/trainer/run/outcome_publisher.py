@@ -30,18 +30,19 @@ class OutcomePublisher:
         if not await job.is_owner():
             raise PartitionLost("another trainer owns this batch now; nothing is published")
         await self._view.refresh()
-        if self._view.has_ended(outcome.run_id):
+        run = self._view.run(outcome.run_id)
+        if run.has_ended:
             job.log.info("run already ended by another trainer")
             return False
-        if self._view.published_checkpoint(outcome.run_id, outcome.evaluation) is None:
-            await self._publish(outcome, job)
+        if outcome.evaluation not in run.checkpoints:
+            is_checkpoint = isinstance(outcome, CheckpointSaved)
+            topic = TRAINING_CHECKPOINTS if is_checkpoint else TRAINING_ROLLBACKS
+            await publish(self._producer, topic, outcome.model, outcome, SOURCE, job.span.headers)
+            self._report(outcome, job)
             await reach("trainer.published")
         return True
 
-    async def _publish(self, outcome: Outcome, job: BatchJob) -> None:
-        is_checkpoint = isinstance(outcome, CheckpointSaved)
-        topic = TRAINING_CHECKPOINTS if is_checkpoint else TRAINING_ROLLBACKS
-        await publish(self._producer, topic, outcome.model, outcome, SOURCE, job.span.headers)
+    def _report(self, outcome: Outcome, job: BatchJob) -> None:
         name = "promotable" if isinstance(outcome, CheckpointSaved) else outcome.outcome
         job.span.set_attributes(outcome=name)
         self._update_metrics(outcome, name, job)

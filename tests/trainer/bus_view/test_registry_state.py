@@ -128,18 +128,16 @@ def test_rollback_sets_the_champion() -> None:
 
 def test_answers_are_keyed_by_run_and_evaluation() -> None:
     state = view(answer_event("v2", 2, "reevaluate"))
-    assert state.registry_answer("run-2", 2) is None
-    answer = state.registry_answer("run-2", 1)
-    assert answer is not None
-    assert answer.answer == "reevaluate"
+    answers = state.run("run-2").answers
+    assert {evaluation: event.answer for evaluation, event in answers.items()} == {1: "reevaluate"}
+    assert not state.run("run-1").answers
 
 
 def test_run_ends_with_promotion_or_rollback() -> None:
-    assert not view(answer_event("v2", 2, "reevaluate")).has_ended("run-2")
-    assert view(
-        answer_event("v2", 2, "reevaluate"), answer_event("v2", 2, "promoted", 2)
-    ).has_ended("run-2")
-    assert view(rolled_back_run("failed")).has_ended("run-3")
+    assert not view(answer_event("v2", 2, "reevaluate")).run("run-2").has_ended
+    reevaluated = answer_event("v2", 2, "reevaluate")
+    assert view(reevaluated, answer_event("v2", 2, "promoted", 2)).run("run-2").has_ended
+    assert view(rolled_back_run("failed")).run("run-3").has_ended
 
 
 def test_only_rejected_batches_are_quarantined() -> None:
@@ -176,7 +174,7 @@ def test_batch_is_quarantined_only_with_a_worse_challenger() -> None:
         )
 
     before = (base(), promoted("v1", FIRST), answer_event("v2", 2, "held"))
-    assert view(*before).has_ended("run-2")
+    assert view(*before).run("run-2").has_ended
     after = view(*before, withdrawn(True))
     assert after.quarantined_batches("m") == {"batch-2"}
     assert after.champion("m") == Champion("v1", FIRST)
