@@ -14,7 +14,7 @@ from services.trainer.environment import require_trainable_machine
 from services.trainer.errors import RunFailed
 from services.trainer.machine.bases import locate_base
 from services.trainer.run.progress import initialize_run_metrics
-from services.trainer.run_folder import RunFolders
+from services.trainer.run_folder import WorkFolder
 from services.trainer.settings import TrainerSettings
 from services.trainer.window_queue import WindowQueue
 from services.trainer.worker.client import LOCAL, TrainingProcess, ray_launch
@@ -72,8 +72,10 @@ async def serve(settings: TrainerSettings, stop_requested: asyncio.Event) -> Non
     security = kafka_security(settings)
     producer = KafkaProducer(settings.bootstrap_servers, security)
     view_reader = KafkaTopicReader(settings.bootstrap_servers, VIEW_TOPICS, security)
-    store, folders = CountedStore(FsspecStore(settings.object_store), metrics), RunFolders(work)
-    trainer = Trainer(models, bases, store, folders, process, view_reader, producer, runtime)
+    store = CountedStore(FsspecStore(settings.object_store), metrics)
+    trainer = Trainer(
+        models, bases, store, WorkFolder(work), process, view_reader, producer, runtime
+    )
     consumer = KafkaConsumer(
         settings.bootstrap_servers,
         settings.trainer_group,

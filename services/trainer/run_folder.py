@@ -1,4 +1,5 @@
-"""Completed stages of each run, on this machine's disk, so that a restart resumes from there.
+"""The trainer's folder on this machine's disk: the completed stages of each run, so that a restart
+resumes from there, and caches.
 
     <work>/runs/<run_id>/plan.json           parent, quarantine and withdrawals; with the batch they
                                              determine the training set
@@ -16,10 +17,6 @@ import shutil
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel
-
-from services.trainer.data.objective_data import ObjectiveData
-from services.trainer.data.training_set import TrainingSet
 from services.trainer.errors import RunFailed
 from services.trainer.protocol import Trained
 from services.trainer.worker.resource_exhaustion import FREE_DISK_SPACE
@@ -36,10 +33,10 @@ from shared.events import (
 )
 from shared.events.hyperparameters import Lineage
 from shared.identity import digest_of
-from shared.storage.adapters import read_adapter
+from shared.storage.adapters import adapter_files, read_adapter
 from shared.storage.object_store import FsspecStore, ObjectStore
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=FrozenModel)
 
 Outcome = CheckpointSaved | TrainingRolledBack
 
@@ -89,84 +86,72 @@ class CachedAnswers(FrozenModel):
     answers: tuple[str, ...]
 
 
-class RunFolders:
-    """Reads and writes the folders above."""
+class RunFolder:
+    """The folder of one run. `path` holds its records and, while it trains, its checkpoints;
+    the training process writes the run's adapter into `adapter`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.run_id = path.name
+        self.path = path
+        self.adapter = path / "adapter"
+        self._files = FsspecStore(str(path))
+
+    def plan(self) -> RunPlan | None:
+        return _read(self._files, "plan.json", RunPlan)
+
+    def trained(self) -> TrainedRun | None:
+        """Return the trained run; None if it is not trained yet, or its adapter is incomplete."""
+        run = _read(self._files, "trained.json", TrainedRun)
+        if run is None or not self.adapter.is_dir():
+            return None
+        return run if self.adapter_digests() == run.files else None
+
+    def outcome(self, evaluation: int) -> Outcome | None:
+        recorded = _read(self._files, f"outcome-{evaluation}.json", RecordedOutcome)
+        return (recorded.checkpoint or recorded.rollback) if recorded else None
+
+    def write(self, record: RunPlan | TrainedRun | Outcome) -> None:
+        """Record a completed stage."""
+        stored: FrozenModel = record
+        match record:
+            case RunPlan():
+                name = "plan.json"
+            case TrainedRun():
+                name = "trained.json"
+            case CheckpointSaved():
+                name = f"outcome-{record.evaluation}.json"
+                stored = RecordedOutcome(checkpoint=record)
+            case TrainingRolledBack():
+                name = f"outcome-{record.evaluation}.json"
+                stored = RecordedOutcome(rollback=record)
+        _write(self._files, name, stored.model_dump_json().encode())
+
+    def adapter_digests(self) -> dict[str, Digest]:
+        """Return the digests of the adapter's files by name."""
+        return {name: digest_of(data) for name, data in adapter_files(self.adapter).items()}
+
+    def discard_working_files(self) -> None:
+        """Delete the adapter and the checkpoints of a run that has ended; its records remain."""
+        for folder in (self.adapter, *self.path.glob("*checkpoint-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class WorkFolder:
+    """The folder above: the runs' folders, the champions' adapters and the base's answers."""
 
     def __init__(self, work: Path) -> None:
         self._work = work.resolve()
         self._files = FsspecStore(str(self._work))
 
-    def plan(self, run_id: str) -> RunPlan | None:
-        return self._read(f"runs/{run_id}/plan.json", RunPlan)
-
-    def write_plan(self, run_id: str, plan: RunPlan) -> None:
-        self._write(f"runs/{run_id}/plan.json", plan)
-
-    def checkpoints_folder(self, run_id: str) -> Path:
-        """Return the folder in which the training process keeps a run's checkpoints."""
-        return self._work / "runs" / run_id
-
-    def adapter_folder(self, run_id: str) -> Path:
-        """Return the folder into which the training process writes a run's adapter."""
-        return self._work / "runs" / run_id / "adapter"
-
-    def adapter_files(self, run_id: str) -> dict[str, bytes]:
-        return {
-            path.name: path.read_bytes() for path in sorted(self.adapter_folder(run_id).iterdir())
-        }
-
-    def trained(self, run_id: str) -> TrainedRun | None:
-        """Return the trained run; None if it is not trained yet, or its adapter is incomplete."""
-        run = self._read(f"runs/{run_id}/trained.json", TrainedRun)
-        if run is None or not self.adapter_folder(run_id).is_dir():
-            return None
-        return run if _digests(self.adapter_files(run_id)) == run.files else None
-
-    def write_trained(
-        self,
-        run_id: str,
-        trained: Trained,
-        training_set: TrainingSet,
-        rehearsed_count: int,
-        objective_data: ObjectiveData,
-    ) -> TrainedRun:
-        """Record the adapter in its folder, the number of examples of each kind, and the
-        objectives.
-        """
-        run = TrainedRun(
-            trained=trained,
-            examples_new=len(training_set.new),
-            examples_replayed=len(training_set.replayed),
-            examples_rehearsed=rehearsed_count,
-            files=_digests(self.adapter_files(run_id)),
-            objectives=objective_data.objectives,
-            pairs=len(training_set.pairs),
-            negatives=len(training_set.negatives),
-        )
-        self._write(f"runs/{run_id}/trained.json", run)
-        return run
-
-    def restore_trained(self, run_id: str, run: TrainedRun) -> None:
-        """Record another worker's trained run, whose adapter is already in its folder here."""
-        self._write(f"runs/{run_id}/trained.json", run)
-
-    def outcome(self, run_id: str, evaluation: int) -> Outcome | None:
-        recorded = self._read(f"runs/{run_id}/outcome-{evaluation}.json", RecordedOutcome)
-        return (recorded.checkpoint or recorded.rollback) if recorded else None
-
-    def write_outcome(self, run_id: str, evaluation: int, outcome: Outcome) -> None:
-        recorded = (
-            RecordedOutcome(checkpoint=outcome)
-            if isinstance(outcome, CheckpointSaved)
-            else RecordedOutcome(rollback=outcome)
-        )
-        self._write(f"runs/{run_id}/outcome-{evaluation}.json", recorded)
+    def run(self, run_id: str) -> RunFolder:
+        return RunFolder(self._work / "runs" / run_id)
 
     def cached_answers(self, key: str) -> CachedAnswers | None:
-        return self._read(f"references/{key}.json", CachedAnswers)
+        return _read(self._files, f"references/{key}.json", CachedAnswers)
 
     def write_cached_answers(self, key: str, answers: CachedAnswers) -> None:
-        self._write(f"references/{key}.json", answers)
+        _write(self._files, f"references/{key}.json", answers.model_dump_json().encode())
 
     def fetch_adapter(self, store: ObjectStore, artefact: Artefact, base_digest: Digest) -> Path:
         """Download an adapter, verify every file, and return its folder. Only the newest one is
@@ -186,31 +171,18 @@ class RunFolders:
             if folder.name != name:
                 shutil.rmtree(folder)
         for file, data in adapter.files.items():
-            self._put(f"adapters/{name}/{file}", data)
+            _write(self._files, f"adapters/{name}/{file}", data)
         return self._work / "adapters" / name
 
-    def discard_working_files(self, run_id: str) -> None:
-        """Delete the adapter and the checkpoints of a run that has ended; its records remain."""
-        for folder in (
-            self.adapter_folder(run_id),
-            *self.checkpoints_folder(run_id).glob("*checkpoint-*"),
-        ):
-            shutil.rmtree(folder, ignore_errors=True)
 
-    def _read(self, key: str, kind: type[M]) -> M | None:
-        return kind.model_validate_json(self._files.get(key)) if self._files.exists(key) else None
-
-    def _write(self, key: str, value: BaseModel) -> None:
-        self._put(key, value.model_dump_json().encode())
-
-    def _put(self, key: str, data: bytes) -> None:
-        try:
-            self._files.put(key, data)
-        except StorageUnavailable as error:
-            raise RunFailed(
-                f"the run's state could not be written to disk: {error}", FREE_DISK_SPACE
-            ) from error
+def _read(files: FsspecStore, key: str, kind: type[M]) -> M | None:
+    return kind.model_validate_json(files.get(key)) if files.exists(key) else None
 
 
-def _digests(files: dict[str, bytes]) -> dict[str, Digest]:
-    return {name: digest_of(data) for name, data in files.items()}
+def _write(files: FsspecStore, key: str, data: bytes) -> None:
+    try:
+        files.put(key, data)
+    except StorageUnavailable as error:
+        raise RunFailed(
+            f"the run's state could not be written to disk: {error}", FREE_DISK_SPACE
+        ) from error

@@ -3,7 +3,7 @@
 from services.trainer.bus_view.view import BusView
 from services.trainer.gate.base_answers import BASE, base_answers, rehearsal_samples
 from services.trainer.gate.evaluation_suite import build_suite
-from services.trainer.run_folder import RunFolders
+from services.trainer.run_folder import WorkFolder
 from services.trainer.worker.client import ignore_progress
 from services.trainer.worker.model_session import ModelSession
 from shared.config.models import Models
@@ -15,7 +15,7 @@ async def warm_up(
     model: str,
     lane: Lane,
     session: ModelSession,
-    folders: RunFolders,
+    work: WorkFolder,
     view: BusView,
 ) -> None:
     """Load a model's base, and cache the base's answers and scores that every run of the lane
@@ -29,10 +29,10 @@ async def warm_up(
     prompts = [*models.regression_set(model), *models.rehearsal(model, lane)]
     # This fills the cache for both sets below: one request takes hardly longer than one set.
     await base_answers(
-        [prompt.messages for prompt in prompts], session, folders, max_tokens, ignore_progress
+        [prompt.messages for prompt in prompts], session, work, max_tokens, ignore_progress
     )
-    suite = await build_suite(models, model, (), (), max_tokens, session, folders, ignore_progress)
-    await rehearsal_samples(models, model, lane, max_tokens, session, folders, ignore_progress)
+    suite = await build_suite(models, model, (), (), max_tokens, session, work, ignore_progress)
+    await rehearsal_samples(models, model, lane, max_tokens, session, work, ignore_progress)
     await session.score(BASE, suite.regression, max_tokens, ignore_progress)
     await view.refresh()
     champion = view.champion(model)

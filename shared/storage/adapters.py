@@ -10,6 +10,7 @@ does not list it.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -43,6 +44,11 @@ class Adapter:
 def adapter_folder(model: str, run_id: str) -> str:
     """Return the folder that a run's adapter is written to."""
     return f"adapters/{model}/{run_id}"
+
+
+def adapter_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of an adapter that is in a local folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def write_adapter(

@@ -12,7 +12,7 @@ import pytest
 from ratchet.dataset.verifying import verify_batches
 from services.registry.store.database import Database
 from services.registry.store.queries import aliases_of, history_of, runs_of, version_of
-from services.trainer.run_folder import RunFolders, TrainedRun
+from services.trainer.run_folder import TrainedRun, WorkFolder
 from shared.config.models import load_model, load_models
 from shared.events import BatchReady, CheckpointSaved
 from shared.messaging.bus import Record
@@ -70,11 +70,12 @@ def test_snapshots_are_whole_and_verified(records: list[Record], state: Path) ->
 
 
 def test_finished_runs_are_known_with_their_outcomes(state: Path) -> None:
-    runs = RunFolders(state / "trainer")
+    work = WorkFolder(state / "trainer")
     for run_id in (RUN, POISONED_RUN):
-        plan, outcome = runs.plan(run_id), runs.outcome(run_id, 1)
+        folder = work.run(run_id)
+        plan, outcome = folder.plan(), folder.outcome(1)
         assert plan is not None
-        trained = (state / "trainer" / "runs" / run_id / "trained.json").read_bytes()
+        trained = (folder.path / "trained.json").read_bytes()
         assert TrainedRun.model_validate_json(trained).trained.steps > 0
         assert outcome is not None
         assert outcome.run_id == run_id

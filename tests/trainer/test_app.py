@@ -27,7 +27,7 @@ from services.trainer.protocol import (
     Train,
     Trained,
 )
-from services.trainer.run_folder import RunFolders
+from services.trainer.run_folder import WorkFolder
 from services.trainer.worker.client import OnProgress, TrainingProcess, ignore_progress
 from shared.clock import SystemClock
 from shared.config.gate import GateSettings
@@ -182,7 +182,7 @@ class World:
             models=Models({"m": model}, self.folder),
             bases={"m": LocalBase(self.folder, "base", DIGEST)},
             store=self.store,
-            folders=RunFolders(self.folder),
+            work=WorkFolder(self.folder),
             process=self.child,
             view_reader=FakeTopicReader(self.bus),
             producer=self.bus,

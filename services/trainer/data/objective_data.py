@@ -20,13 +20,14 @@ from shared.events import Objective
 @dataclass(frozen=True)
 class ObjectiveData:
     """Training data by objective: examples for supervised learning, pairs for DPO, judged answers
-    for KTO.
+    for KTO. `rehearsed` is the number of examples that are the base's own answers.
     """
 
     examples: Sequence[Sample]
     pairs: Sequence[PreferencePair] = ()
     desirable: Sequence[Sample] = ()
     undesirable: Sequence[Sample] = ()
+    rehearsed: int = 0
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -49,4 +50,5 @@ def assign_objectives(
         pairs=training_set.pairs if use_dpo else (),
         desirable=training_set.liked if use_kto else (),
         undesirable=training_set.negatives if use_kto else (),
+        rehearsed=len(rehearsed),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from services.trainer.data.training_set import Sample
 from services.trainer.protocol import GreedyAnswer, Messages
-from services.trainer.run_folder import CachedAnswers, RunFolders
+from services.trainer.run_folder import CachedAnswers, WorkFolder
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models
@@ -24,7 +24,7 @@ answers cost less than scores.
 async def base_answers(
     prompts: Sequence[Messages],
     session: ModelSession,
-    folders: RunFolders,
+    work: WorkFolder,
     max_tokens: int,
     on_progress: OnProgress,
 ) -> list[Sample]:
@@ -39,13 +39,13 @@ async def base_answers(
         *(len(messages) for messages in prompts),
         *turns,
     )
-    cached = folders.cached_answers(key)
+    cached = work.cached_answers(key)
     if cached is None:
         answers, _ = await session.generate(
             BASE, max_tokens, MAX_ANSWER_TOKENS, on_progress, probes=prompts
         )
         cached = CachedAnswers(answers=tuple(text_of(answer) for answer in answers))
-        folders.write_cached_answers(key, cached)
+        work.write_cached_answers(key, cached)
     return [
         Sample(messages=messages, answer=answer)
         for messages, answer in zip(prompts, cached.answers, strict=True)
@@ -59,14 +59,14 @@ async def rehearsal_samples(
     lane: Lane,
     max_tokens: int,
     session: ModelSession,
-    folders: RunFolders,
+    work: WorkFolder,
     on_progress: OnProgress,
 ) -> list[Sample]:
     """Return the examples that every run of a lane learns besides its batch, so that the candidate
     keeps the base's abilities. Raises RunFailed.
     """
     prompts = [prompt.messages for prompt in models.rehearsal(model, lane)]
-    return await base_answers(prompts, session, folders, max_tokens, on_progress)
+    return await base_answers(prompts, session, work, max_tokens, on_progress)
 
 
 def text_of(answer: GreedyAnswer) -> str:

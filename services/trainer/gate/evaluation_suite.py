@@ -9,7 +9,7 @@ from services.trainer.gate.answer_metrics import GreedyAnswers
 from services.trainer.gate.base_answers import BASE, MAX_ANSWER_TOKENS, base_answers, text_of
 from services.trainer.gate.decision import GateEvidence, PairedScores
 from services.trainer.protocol import GreedyAnswer, Messages
-from services.trainer.run_folder import RunFolders
+from services.trainer.run_folder import WorkFolder
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models, RegressionPrompt
@@ -39,8 +39,10 @@ class EvaluationSuite:
         on_progress: OnProgress,
     ) -> tuple[GateEvidence, tuple[Probe, ...]]:
         """Return the evidence on both models, and the candidate's answers to the probes, which a
-        deployment must reproduce. Raises RunFailed.
+        deployment must reproduce. Cached results of models other than these and the base are
+        dropped. Raises RunFailed.
         """
+        session.keep_only([BASE.name, champion.name, candidate.name])
         before = await self._scores(session, champion, (self.held_out, self.golden), on_progress)
         before += await self._scores(session, BASE, (self.regression,), on_progress)
         after = await self._scores(
@@ -147,7 +149,7 @@ async def build_suite(
     new: Sequence[Sample],
     max_tokens: int,
     session: ModelSession,
-    folders: RunFolders,
+    work: WorkFolder,
     on_progress: OnProgress,
 ) -> EvaluationSuite:
     """Collect the evaluation sets of a model. The base answers the prompts of the regression set
@@ -167,7 +169,7 @@ async def build_suite(
     return EvaluationSuite(
         held_out=held_out,
         golden=golden,
-        regression=await base_answers(regression, session, folders, max_tokens, on_progress),
+        regression=await base_answers(regression, session, work, max_tokens, on_progress),
         regression_prompts=models.regression_prompts(model),
         probes=list(probes)[: gate.probes],
         max_tokens=max_tokens,

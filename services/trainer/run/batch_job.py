@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.trainer.machine.bases import LocalBase
+from services.trainer.run.handoff import RunHandoff
+from services.trainer.run.outcome import RunFacts
 from services.trainer.run.supervision import OwnershipCheck
+from services.trainer.run_folder import RunFolder
 from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
 from shared.events import BatchReady
@@ -17,26 +21,27 @@ def run_id_of(batch: BatchReady) -> str:
     return identity("run", batch.batch_id)
 
 
+def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
+    """Return the facts of a batch's run. Its configuration is that of its lane, or the default one
+    if the model file lacks the lane.
+    """
+    lane = model.lanes.get(batch.lane)
+    configuration = lane.training if lane else TrainingConfig(lane=batch.lane)
+    return RunFacts(run_id_of(batch), batch, model, configuration, base)
+
+
 @dataclass(frozen=True)
 class BatchJob:
-    """A batch, its model, and the log and span of its run.
+    """A batch's run with its folder, its hand-off, its log and its span.
 
-    `announced_at` is the time of its record; `is_owner` is false once another trainer owns it.
+    `announced_at` is the time of the batch's record; `is_owner` is false once another trainer owns
+    it.
     """
 
-    batch: BatchReady
-    model: ModelFile
+    facts: RunFacts
+    folder: RunFolder
+    handoff: RunHandoff
     announced_at: datetime | None
     is_owner: OwnershipCheck
     log: Log
     span: Span
-
-    @property
-    def run_id(self) -> str:
-        return run_id_of(self.batch)
-
-    @property
-    def configuration(self) -> TrainingConfig:
-        """Configuration of the batch's lane; the default one if the model file lacks the lane."""
-        lane = self.model.lanes.get(self.batch.lane)
-        return lane.training if lane else TrainingConfig(lane=self.batch.lane)

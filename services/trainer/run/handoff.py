@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services.trainer.run_folder import RunFolders, RunPlan, TrainedRun
+from services.trainer.run_folder import RunFolder, RunPlan, TrainedRun
 from shared.errors import InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Count, FrozenModel
 from shared.logs import Log
@@ -45,31 +45,29 @@ class HandoffState(FrozenModel):
 
 
 class RunHandoff:
-    """Copies run state between the run folders and the object store. Every method blocks, and
+    """Copies the state of one run between its folder and the object store. Every method blocks, and
     raises StorageUnavailable.
     """
 
-    def __init__(self, store: ObjectStore, folders: RunFolders, log: Log) -> None:
+    def __init__(self, store: ObjectStore, folder: RunFolder, log: Log) -> None:
         self._store = store
-        self._folders = folders
+        self._folder = folder
         self._log = log
-        self._uploaded: dict[str, tuple[bool, int]] = {}
+        self._prefix = f"unfinished/{folder.run_id}"
+        self._key = f"{self._prefix}/handover.json"
+        self._uploaded = (False, 0)
 
-    def upload(self, run_id: str) -> bool:
-        """Upload the newest state of a run. Return True if the store had an older one."""
-        plan = self._folders.plan(run_id)
+    def upload(self) -> bool:
+        """Upload the newest state of the run. Return True if the store had an older one."""
+        plan = self._folder.plan()
         if plan is None:
             return False
-        trained = self._folders.trained(run_id)
-        step, folder = (
-            (0, self._folders.adapter_folder(run_id))
-            if trained
-            else self._newest_checkpoint(run_id)
-        )
+        trained = self._folder.trained()
+        step, folder = (0, self._folder.adapter) if trained else self._newest_checkpoint()
         progress = (trained is not None, step)
-        if folder is None or progress <= self._uploaded.get(run_id, (False, 0)):
+        if folder is None or progress <= self._uploaded:
             return False
-        previous = self._read(run_id)
+        previous = self._read()
         # After a long pause of this worker, another one may have uploaded newer state.
         is_newer = previous is None or previous.progress < progress
         if is_newer:
@@ -78,7 +76,7 @@ class RunHandoff:
             except FileNotFoundError:
                 return False  # the training process replaced this checkpoint by a newer one
             artefacts = {
-                name: self._store.put(f"{_prefix(run_id)}/{folder.name}/{name}", data)
+                name: self._store.put(f"{self._prefix}/{folder.name}/{name}", data)
                 for name, data in files.items()
             }
             state = HandoffState(
@@ -87,23 +85,23 @@ class RunHandoff:
                 folder=HandoffFolder(name=folder.name, files=artefacts),
                 trained=trained,
             )
-            self._store.put(_key(run_id), state.model_dump_json().encode())
+            self._store.put(self._key, state.model_dump_json().encode())
             if previous and previous.folder and previous.folder.name != folder.name:
                 self._delete(previous.folder.files.values())
-        self._uploaded[run_id] = progress if previous is None else max(progress, previous.progress)
+        self._uploaded = progress if previous is None else max(progress, previous.progress)
         return is_newer
 
-    def fetch(self, run_id: str) -> bool:
-        """Download the state of a run if it is newer than the local one. Return True if it was.
+    def fetch(self) -> bool:
+        """Download the state of the run if it is newer than the local one. Return True if it was.
 
         A run trained here is never overwritten. Incomplete or altered state is skipped: its steps
         are repeated.
         """
-        state = self._read(run_id)
-        if state is None or self._folders.trained(run_id) is not None:
+        state = self._read()
+        if state is None or self._folder.trained() is not None:
             return False
-        self._folders.write_plan(run_id, state.plan)
-        local_step, _ = self._newest_checkpoint(run_id)
+        self._folder.write(state.plan)
+        local_step, _ = self._newest_checkpoint()
         if state.folder is None or state.progress <= (False, local_step):
             return False
         try:
@@ -112,37 +110,39 @@ class RunHandoff:
                 for name, artefact in state.folder.files.items()
             }
         except InvalidArtefact as error:
-            self._log.warning("invalid hand-off checkpoint skipped", run=run_id, reason=str(error))
+            self._log.warning(
+                "invalid hand-off checkpoint skipped", run=self._folder.run_id, reason=str(error)
+            )
             return False
-        _write_atomically(self._folders.checkpoints_folder(run_id) / state.folder.name, files)
+        _write_atomically(self._folder.path / state.folder.name, files)
         if state.trained is not None:
-            self._folders.restore_trained(run_id, state.trained)
+            self._folder.write(state.trained)
         return True
 
-    def clear(self, run_id: str) -> None:
+    def clear(self) -> None:
         """Delete all objects of a run that has ended, including those of an upload cut short."""
-        self._store.delete(_key(run_id))
-        for key in self._store.list_keys(_prefix(run_id)):
+        self._store.delete(self._key)
+        for key in self._store.list_keys(self._prefix):
             self._store.delete(key)
-        self._uploaded.pop(run_id, None)
 
-    def _read(self, run_id: str) -> HandoffState | None:
+    def _read(self) -> HandoffState | None:
         try:
-            return HandoffState.model_validate_json(self._store.get(_key(run_id)))
+            return HandoffState.model_validate_json(self._store.get(self._key))
         except ObjectNotFound:
             return None
         except ValidationError as error:
-            self._log.warning("unreadable hand-off skipped", run=run_id, reason=str(error))
+            self._log.warning(
+                "unreadable hand-off skipped", run=self._folder.run_id, reason=str(error)
+            )
             return None
 
-    def _newest_checkpoint(self, run_id: str) -> tuple[int, Path | None]:
+    def _newest_checkpoint(self) -> tuple[int, Path | None]:
         """Return its step and folder; 0 and None if there is none. A folder with the final name is
         complete.
         """
-        root = self._folders.checkpoints_folder(run_id)
         checkpoints = {
             int(match[1]): path
-            for path in root.glob("checkpoint-*")
+            for path in self._folder.path.glob("checkpoint-*")
             if (match := _CHECKPOINT.fullmatch(path.name))
         }
         step = max(checkpoints, default=0)
@@ -151,14 +151,6 @@ class RunHandoff:
     def _delete(self, artefacts: Iterable[Artefact]) -> None:
         for artefact in artefacts:
             self._store.delete(artefact.uri)
-
-
-def _prefix(run_id: str) -> str:
-    return f"unfinished/{run_id}"
-
-
-def _key(run_id: str) -> str:
-    return f"{_prefix(run_id)}/handover.json"
 
 
 def _write_atomically(folder: Path, files: dict[str, bytes]) -> None:

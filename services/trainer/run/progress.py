@@ -1,5 +1,7 @@
 """Progress of one run: events, log lines, metrics, and the reports behind liveness."""
 
+from typing import Self
+
 from services.trainer.protocol import EvaluationProgress, Stepped
 from shared.config.models import Models
 from shared.errors import BusUnavailable
@@ -35,7 +37,9 @@ def initialize_run_metrics(metrics: Metrics, models: Models) -> None:
 
 
 class ProgressReporter:
-    """Publishes a run's progress and measures the duration of its phases."""
+    """Publishes a run's progress and measures the duration of its phases. Each phase lasts until
+    the next one begins; the last one ends with the reporter's context.
+    """
 
     def __init__(
         self,
@@ -59,14 +63,19 @@ class ProgressReporter:
         self._phase_started_at = self._published_at = self._clock.monotonic()
         self._step = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave_phase()
+
     async def enter_phase(self, phase: Phase) -> None:
-        self.leave_phase()
+        self._leave_phase()
         self._phase, self._phase_started_at, self._step = phase, self._clock.monotonic(), 0
         self._health.record_progress(busy=True)
         await self._publish(0, 0)
 
-    def leave_phase(self) -> None:
-        """End the current phase, if there is one."""
+    def _leave_phase(self) -> None:
         if self._phase is not None:
             self._log.info("phase completed", phase=self._phase, seconds=round(self.seconds, 1))
             self._metrics.observe(
@@ -91,7 +100,7 @@ class ProgressReporter:
             self._measure(reply)
             if reply.step % LOG_EVERY_STEPS == 0 or reply.step == reply.total_steps:
                 values = reply.model_dump(exclude={"kind"}, exclude_none=True)
-                self.log("step", **{name: _rounded(value) for name, value in values.items()})
+                self._log.info("step", **{name: _rounded(value) for name, value in values.items()})
             step, total = reply.step, reply.total_steps
         else:
             step, total = reply.done, reply.total
@@ -112,10 +121,6 @@ class ProgressReporter:
         )
         if stepped.gradient_norm is not None:
             self._metrics.set("ratchet_training_gradient_norm", stepped.gradient_norm, model=model)
-
-    def log(self, event: str, **values: object) -> None:
-        """Write a line to the run's log."""
-        self._log.info(event, **values)
 
     async def _publish(self, step: int, total: int, stepped: Stepped | None = None) -> None:
         assert self._phase is not None

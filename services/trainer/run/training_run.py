@@ -3,36 +3,36 @@
 Completed steps are on disk and are not repeated.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.trainer.bus_view.view import EvaluationInputs
-from services.trainer.data.objective_data import assign_objectives
+from services.trainer.data.objective_data import ObjectiveData, assign_objectives
 from services.trainer.data.training_set import TrainingSet, read_batches, select_examples
-from services.trainer.errors import RunFailed
+from services.trainer.errors import RunFailed, RunInterrupted
 from services.trainer.gate.base_answers import BASE, rehearsal_samples
 from services.trainer.gate.decision import GateEvidence, alpha_for_gate, decide
-from services.trainer.gate.evaluation_suite import build_suite
+from services.trainer.gate.evaluation_suite import EvaluationSuite, build_suite
 from services.trainer.gate.reward_hacking import (
-    CandidateStep,
     apply_alarm,
     candidate_step,
     detect_reward_hacking,
 )
-from services.trainer.protocol import EvaluationProgress, Stepped
+from services.trainer.protocol import EvaluationProgress, Stepped, Trained
+from services.trainer.run.batch_job import BatchJob
 from services.trainer.run.model_card import model_card
-from services.trainer.run.outcome import EvaluatedCandidate, FailedRun, RunFacts, outcome_event
+from services.trainer.run.outcome import EvaluatedCandidate, FailedRun, outcome_event
 from services.trainer.run.progress import ProgressReporter
-from services.trainer.run_folder import Outcome, RunFolders, RunPlan, TrainedRun
+from services.trainer.run_folder import Outcome, RunPlan, TrainedRun, WorkFolder
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
-from shared.clock import Clock
 from shared.config.models import Models
-from shared.errors import InvalidArtefact
-from shared.events import Artefact, Probe, RunMetrics, Verdict
+from shared.errors import InvalidArtefact, StorageUnavailable
+from shared.events import Artefact, RunMetrics, Verdict
 from shared.failpoints import reach
 from shared.identity import identity
-from shared.storage.adapters import MODEL_CARD, adapter_folder, write_adapter
+from shared.service.runtime import Runtime
+from shared.storage.adapters import MODEL_CARD, adapter_files, adapter_folder, write_adapter
 from shared.storage.object_store import ObjectStore
 
 INVALID_FILES_ADVICE = (
@@ -43,77 +43,101 @@ INVALID_FILES_ADVICE = (
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run and its collaborators. `hand_off` uploads its newest state for a next owner."""
+    """A run and its collaborators."""
 
-    facts: RunFacts
+    job: BatchJob
     models: Models
     store: ObjectStore
-    folders: RunFolders
+    work: WorkFolder
     session: ModelSession
     progress: ProgressReporter
-    hand_off: Callable[[], Awaitable[None]]
-    clock: Clock
+    runtime: Runtime
 
     async def outcome(self, evaluation: int, inputs: EvaluationInputs) -> Outcome:
-        """Run the steps that are not completed yet, and return the event of evaluation number
-        `evaluation` (from 1).
+        """Run the steps that are not completed yet; record and return the event of evaluation
+        number `evaluation` (from 1).
 
-        A failure of the run itself is an outcome as well. Raises RunInterrupted if training was
-        stopped on request, Unavailable if an external system does not respond.
+        A failure of the run itself is an outcome as well. Raises RunInterrupted, after the hand-off
+        of the checkpoint, if training was stopped on request; Unavailable if an external system
+        does not respond.
         """
+        facts = self.job.facts
         result: EvaluatedCandidate | FailedRun
         try:
-            result = await self._run_steps(evaluation, inputs)
+            with self.progress:
+                result = await self._run_steps(evaluation, inputs)
+        except RunInterrupted:
+            await self._hand_off()
+            raise
         except RunFailed as failure:
             result = FailedRun(inputs.champion, failure.reason, failure.advice)
         except InvalidArtefact as error:
             result = FailedRun(inputs.champion, str(error), INVALID_FILES_ADVICE)
-        finally:
-            self.progress.leave_phase()
-        outcome = outcome_event(self.facts, evaluation, result, self.clock.now())
+        outcome = outcome_event(facts, evaluation, result, self.runtime.clock.now())
         if isinstance(result, EvaluatedCandidate):
-            self._write_model_card(outcome)
+            card = model_card(outcome, facts.batch, facts.base.licence)
+            self.store.put(f"{self._adapter_prefix}/{MODEL_CARD}", card.encode())
+        try:
+            self.job.folder.write(outcome)
+        except RunFailed as failure:
+            # The event on the topic is authoritative. After a crash before its publication, the
+            # evaluation is repeated.
+            self.runtime.log.warning(
+                "outcome not written to disk", run=facts.run_id, reason=failure.reason
+            )
+        await reach("trainer.recorded")
         return outcome
 
     async def _run_steps(self, evaluation: int, inputs: EvaluationInputs) -> EvaluatedCandidate:
-        await self.progress.enter_phase("loading")
+        folder, progress, base = self.job.folder, self.progress, self.job.facts.base
+        await progress.enter_phase("loading")
         self._require_lane()
-        plan = self._plan(inputs)
+        plan = folder.plan()
+        if plan is None:
+            plan = self._new_plan(inputs)
+            folder.write(plan)
         training_set = self._choose_data(plan)
         # A candidate that cannot be compared with the champion need not be trained.
         self._fetch_adapter(inputs.champion.adapter)
-        run = await self._trained(plan, training_set)
-        adapter = self._store_adapter()
-        evidence, probes = await self._evaluate(inputs, training_set, adapter)
-        metrics = self._metrics(run, training_set, evaluate_seconds=self.progress.seconds)
-        await self.progress.enter_phase("deciding")
+        run = folder.trained()
+        if run is None:
+            run = await self._train(plan, training_set)
+        else:
+            await self.session.load()
+        files = adapter_files(folder.adapter)
+        adapter = write_adapter(self.store, self._adapter_prefix, files, base.digest)
+
+        await progress.enter_phase("evaluating")
+        suite = await self._evaluation_suite(training_set)
+        champion = self._champion(inputs)
+        candidate = EvaluatedModel(adapter.digest, folder.adapter)
+        evidence, probes = await suite.run(self.session, champion, candidate, progress.on_progress)
+        metrics = self._metrics(run, training_set)
+
+        await progress.enter_phase("deciding")
         verdict = self._decide(evaluation, inputs, training_set, evidence)
         return EvaluatedCandidate(plan, adapter, metrics, verdict, probes)
 
     def _require_lane(self) -> None:
-        lane = self.facts.batch.lane
-        if lane not in self.facts.model.lanes:
+        lane = self.job.facts.batch.lane
+        if lane not in self.job.facts.model.lanes:
             raise RunFailed(
                 f"the model file declares no lane {lane!r}", "declare the lane under lanes"
             )
 
-    def _plan(self, inputs: EvaluationInputs) -> RunPlan:
-        plan = self.folders.plan(self.facts.run_id)
-        if plan is None:
-            champion, lineage = inputs.champion, self.facts.configuration.lineage
-            plan = RunPlan(
-                parent_version=champion.version,
-                parent=champion.adapter if lineage == "continue" else None,
-                lineage=lineage,
-                quarantined=tuple(sorted(inputs.quarantined)),
-                withdrawn=tuple(sorted(inputs.withdrawn.feedback_ids)),
-                withdrawn_through=inputs.withdrawn.through,
-            )
-            self.folders.write_plan(self.facts.run_id, plan)
-        return plan
+    def _new_plan(self, inputs: EvaluationInputs) -> RunPlan:
+        champion, lineage = inputs.champion, self.job.facts.configuration.lineage
+        return RunPlan(
+            parent_version=champion.version,
+            parent=champion.adapter if lineage == "continue" else None,
+            lineage=lineage,
+            quarantined=tuple(sorted(inputs.quarantined)),
+            withdrawn=tuple(sorted(inputs.withdrawn.feedback_ids)),
+            withdrawn_through=inputs.withdrawn.through,
+        )
 
     def _choose_data(self, plan: RunPlan) -> TrainingSet:
-        batch, model = self.facts.batch, self.facts.model
+        batch, model = self.job.facts.batch, self.job.facts.model
         lane = model.lanes[batch.lane]
         training_set = select_examples(
             read_batches(self.store, batch.manifest),
@@ -121,7 +145,7 @@ class TrainingRun:
             {example.messages for example in self.models.golden(batch.model)},
             withdrawn=frozenset(plan.withdrawn),
             training_set=lane.training_set,
-            replay=self.facts.configuration.replay,
+            replay=self.job.facts.configuration.replay,
             replay_window=lane.replay_window,
             held_out_newest=model.gate.held_out_newest,
         )
@@ -137,78 +161,94 @@ class TrainingRun:
             "read the batch's report for what was dropped, and why",
         )
 
-    async def _trained(self, plan: RunPlan, training_set: TrainingSet) -> TrainedRun:
-        """Return the trained run, after training if that is not completed yet."""
-        run = self.folders.trained(self.facts.run_id)
-        if run is None:
-            examples = [*training_set.new, *training_set.replayed]
-            await self.session.estimate_memory(examples, self.facts.configuration)
-        await self.session.load()
-        return run or await self._train(plan, training_set)
-
     async def _train(self, plan: RunPlan, training_set: TrainingSet) -> TrainedRun:
-        run_id, configuration = self.facts.run_id, self.facts.configuration
+        folder, configuration = self.job.folder, self.job.facts.configuration
+        examples = [*training_set.new, *training_set.replayed]
+        await self.session.estimate_memory(examples, configuration)
+        await self.session.load()
         parent = self._fetch_adapter(plan.parent)
-        rehearsed = await rehearsal_samples(
-            self.models,
-            self.facts.batch.model,
-            self.facts.batch.lane,
-            configuration.max_tokens,
-            self.session,
-            self.folders,
-            self.progress.on_progress,
-        )
-        data = assign_objectives(training_set, rehearsed, configuration)
-        self.progress.log(
-            "objectives chosen",
-            objectives=data.objectives,
-            pairs=len(training_set.pairs),
-            negatives=len(training_set.negatives),
-        )
+        data = await self._training_data(training_set)
         await self.progress.enter_phase("training")
         await reach("trainer.planned")
         trained = await self.session.train(
             data,
             configuration,
             parent,
-            self.folders.adapter_folder(run_id),
+            folder.adapter,
             self._on_training_progress,
-            self.folders.checkpoints_folder(run_id),
+            folder.path,
         )
-        run = self.folders.write_trained(run_id, trained, training_set, len(rehearsed), data)
-        await self.hand_off()
+        run = self._trained_run(trained, training_set, data)
+        folder.write(run)
+        await self._hand_off()
         await reach("trainer.trained")
         return run
 
-    async def _on_training_progress(self, reply: Stepped | EvaluationProgress) -> None:
-        await self.progress.on_progress(reply)
-        await self.hand_off()
-
-    def _store_adapter(self) -> Artefact:
-        files = self.folders.adapter_files(self.facts.run_id)
-        return write_adapter(self.store, self._adapter_prefix, files, self.facts.base.digest)
-
-    async def _evaluate(
-        self, inputs: EvaluationInputs, training_set: TrainingSet, adapter: Artefact
-    ) -> tuple[GateEvidence, tuple[Probe, ...]]:
-        await self.progress.enter_phase("evaluating")
-        champion = BASE
-        if inputs.champion.adapter is not None:
-            folder = self._fetch_adapter(inputs.champion.adapter)
-            champion = EvaluatedModel(inputs.champion.adapter.digest, folder)
-        candidate = EvaluatedModel(adapter.digest, self.folders.adapter_folder(self.facts.run_id))
-        self.session.keep_only([BASE.name, champion.name, candidate.name])
-        suite = await build_suite(
+    async def _training_data(self, training_set: TrainingSet) -> ObjectiveData:
+        facts = self.job.facts
+        rehearsed = await rehearsal_samples(
             self.models,
-            self.facts.batch.model,
-            training_set.held_out,
-            training_set.new,
-            self.facts.configuration.max_tokens,
+            facts.batch.model,
+            facts.batch.lane,
+            facts.configuration.max_tokens,
             self.session,
-            self.folders,
+            self.work,
             self.progress.on_progress,
         )
-        return await suite.run(self.session, champion, candidate, self.progress.on_progress)
+        data = assign_objectives(training_set, rehearsed, facts.configuration)
+        self.job.log.info(
+            "objectives chosen",
+            objectives=data.objectives,
+            pairs=len(training_set.pairs),
+            negatives=len(training_set.negatives),
+        )
+        return data
+
+    async def _on_training_progress(self, reply: Stepped | EvaluationProgress) -> None:
+        await self.progress.on_progress(reply)
+        await self._hand_off()
+
+    async def _hand_off(self) -> None:
+        """Upload the run's newest state for a next owner. An unavailable object store does not stop
+        training.
+        """
+        try:
+            if await asyncio.to_thread(self.job.handoff.upload):
+                self.runtime.metrics.count(
+                    "ratchet_training_checkpoints_total", model=self.job.facts.batch.model
+                )
+        except StorageUnavailable as error:
+            self.job.log.warning("run state not uploaded", reason=str(error))
+
+    def _trained_run(
+        self, trained: Trained, training_set: TrainingSet, data: ObjectiveData
+    ) -> TrainedRun:
+        return TrainedRun(
+            trained=trained,
+            examples_new=len(training_set.new),
+            examples_replayed=len(training_set.replayed),
+            examples_rehearsed=data.rehearsed,
+            files=self.job.folder.adapter_digests(),
+            objectives=data.objectives,
+            pairs=len(training_set.pairs),
+            negatives=len(training_set.negatives),
+        )
+
+    async def _evaluation_suite(self, training_set: TrainingSet) -> EvaluationSuite:
+        return await build_suite(
+            self.models,
+            self.job.facts.batch.model,
+            training_set.held_out,
+            training_set.new,
+            self.job.facts.configuration.max_tokens,
+            self.session,
+            self.work,
+            self.progress.on_progress,
+        )
+
+    def _champion(self, inputs: EvaluationInputs) -> EvaluatedModel:
+        adapter = inputs.champion.adapter
+        return EvaluatedModel(adapter.digest, self._fetch_adapter(adapter)) if adapter else BASE
 
     def _decide(
         self,
@@ -217,42 +257,33 @@ class TrainingRun:
         training_set: TrainingSet,
         evidence: GateEvidence,
     ) -> Verdict:
-        facts, gate = self.facts, self.facts.model.gate
+        facts, gate = self.job.facts, self.job.facts.model.gate
         alpha = alpha_for_gate(
             gate.confidence, facts.batch.number + 1, evaluation, facts.model.shards
         )
         seed = int(identity("gate", facts.run_id, evaluation)[:8], 16)
         verdict = decide(evidence, gate, inputs.champion.version, alpha, seed=seed)
-        step = candidate_step(training_set.mean_reward, verdict)
-        return apply_alarm(verdict, self._alarm(inputs.history, step), gate.reward_hacking)
+        rule, step = gate.reward_hacking, candidate_step(training_set.mean_reward, verdict)
+        alarm = detect_reward_hacking([*inputs.history, step], rule) if step else None
+        return apply_alarm(verdict, alarm, rule)
 
-    def _alarm(self, history: Sequence[CandidateStep], step: CandidateStep | None) -> str | None:
-        if step is None:
-            return None
-        return detect_reward_hacking([*history, step], self.facts.model.gate.reward_hacking)
-
-    def _metrics(
-        self, run: TrainedRun, training_set: TrainingSet, evaluate_seconds: float
-    ) -> RunMetrics:
+    def _metrics(self, run: TrainedRun, training_set: TrainingSet) -> RunMetrics:
+        """Return the metrics of a run at the end of its evaluation."""
         return RunMetrics(
             training_loss=run.trained.training_loss,
             steps=run.trained.steps,
-            epochs=self.facts.configuration.epochs,
+            epochs=self.job.facts.configuration.epochs,
             examples_new=run.examples_new,
             examples_replayed=run.examples_replayed,
             examples_rehearsed=run.examples_rehearsed,
             tokens=run.trained.tokens,
             train_seconds=run.trained.seconds,
-            evaluate_seconds=evaluate_seconds,
+            evaluate_seconds=self.progress.seconds,
             mean_reward=training_set.mean_reward,
             objectives=run.objectives,
             pairs=run.pairs,
             negatives=run.negatives,
         )
-
-    def _write_model_card(self, outcome: Outcome) -> None:
-        card = model_card(outcome, self.facts.batch, self.facts.base.licence)
-        self.store.put(f"{self._adapter_prefix}/{MODEL_CARD}", card.encode())
 
     def _fetch_adapter(self, adapter: Artefact | None) -> Path | None:
         """Return the local folder of an adapter, None for the base. Only the newest one is kept on
@@ -260,8 +291,8 @@ class TrainingRun:
         """
         if adapter is None:
             return None
-        return self.folders.fetch_adapter(self.store, adapter, self.facts.base.digest)
+        return self.work.fetch_adapter(self.store, adapter, self.job.facts.base.digest)
 
     @property
     def _adapter_prefix(self) -> str:
-        return adapter_folder(self.facts.batch.model, self.facts.run_id)
+        return adapter_folder(self.job.facts.batch.model, self.job.facts.run_id)

@@ -40,6 +40,7 @@ def test_objectives_depend_on_the_number_of_examples(
     data = assign_objectives(selected, [ticket(99)], CONFIG)
     assert data.objectives == objectives
     assert data.examples == [*selected.new, *selected.replayed, ticket(99)], "in every case"
+    assert data.rehearsed == 1
     assert list(data.pairs) == (selected.pairs if "dpo" in objectives else [])
     assert list(data.undesirable) == (selected.negatives if "kto" in objectives else [])
     assert list(data.desirable) == (selected.liked if "kto" in objectives else []), (

@@ -5,13 +5,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.trainer.data.objective_data import ObjectiveData
-from services.trainer.data.training_set import TrainingSet
 from services.trainer.protocol import Trained
 from services.trainer.run.handoff import RunHandoff
-from services.trainer.run_folder import RunFolders, RunPlan
+from services.trainer.run_folder import RunPlan, TrainedRun, WorkFolder
 from shared.storage.object_store import FsspecStore, MemoryStore, ObjectStore
-from tests.support.tickets import tickets
 
 PLAN = RunPlan(parent_version="v1", parent=None, quarantined=("q",))
 LOG = structlog.stdlib.get_logger()
@@ -21,25 +18,26 @@ class Worker:
     """A worker with its own disk."""
 
     def __init__(self, disk: Path, store: ObjectStore) -> None:
-        self.runs = RunFolders(disk)
-        self.handoff = RunHandoff(store, self.runs, LOG)
-        self.folder = self.runs.checkpoints_folder("r")
+        self.folder = WorkFolder(disk).run("r")
+        self.handoff = RunHandoff(store, self.folder, LOG)
 
     def save(self, step: int, state: bytes = b"state") -> None:
-        (self.folder / f"checkpoint-{step}").mkdir(parents=True)
-        (self.folder / f"checkpoint-{step}" / "state.safetensors").write_bytes(state)
-        (self.folder / f"checkpoint-{step}" / "manifest.json").write_bytes(b"{}")
+        checkpoint = self.folder.path / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "state.safetensors").write_bytes(state)
+        (checkpoint / "manifest.json").write_bytes(b"{}")
 
     def train(self) -> None:
-        (self.folder / "adapter").mkdir()
-        (self.folder / "adapter" / "weights").write_bytes(b"weights")
-        training_set = TrainingSet(new=tickets(0, 5), replayed=tickets(5, 2), held_out=())
-        self.runs.write_trained(
-            "r",
-            Trained(training_loss=0.5, steps=9, tokens=9, seconds=1),
-            training_set,
-            1,
-            ObjectiveData(training_set.new),
+        self.folder.adapter.mkdir(parents=True)
+        (self.folder.adapter / "weights").write_bytes(b"weights")
+        self.folder.write(
+            TrainedRun(
+                trained=Trained(training_loss=0.5, steps=9, tokens=9, seconds=1),
+                examples_new=5,
+                examples_replayed=2,
+                examples_rehearsed=1,
+                files=self.folder.adapter_digests(),
+            )
         )
 
 
@@ -51,7 +49,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 @pytest.fixture
 def first(tmp_path: Path, store: ObjectStore) -> Worker:
     worker = Worker(tmp_path / "first", store)
-    worker.runs.write_plan("r", PLAN)
+    worker.folder.write(PLAN)
     return worker
 
 
@@ -61,25 +59,25 @@ def second(tmp_path: Path, store: ObjectStore) -> Worker:
 
 
 def test_newest_checkpoint_and_plan_reach_the_next_worker(first: Worker, second: Worker) -> None:
-    assert not first.handoff.upload("r"), "there is no state yet"
+    assert not first.handoff.upload(), "there is no state yet"
     first.save(100)
     first.save(200, b"newer")
-    assert first.handoff.upload("r")
-    assert not first.handoff.upload("r"), "there is no newer state"
-    assert second.handoff.fetch("r")
-    assert second.runs.plan("r") == PLAN
-    assert [path.name for path in second.folder.glob("*checkpoint-*")] == ["checkpoint-200"]
-    assert (second.folder / "checkpoint-200" / "state.safetensors").read_bytes() == b"newer"
-    assert not second.handoff.fetch("r"), "the local state is as new"
+    assert first.handoff.upload()
+    assert not first.handoff.upload(), "there is no newer state"
+    assert second.handoff.fetch()
+    assert second.folder.plan() == PLAN
+    assert [path.name for path in second.folder.path.glob("*checkpoint-*")] == ["checkpoint-200"]
+    assert (second.folder.path / "checkpoint-200" / "state.safetensors").read_bytes() == b"newer"
+    assert not second.handoff.fetch(), "the local state is as new"
 
 
 def test_trained_run_reaches_the_next_worker(first: Worker, second: Worker) -> None:
     first.save(8)
-    first.handoff.upload("r")
+    first.handoff.upload()
     first.train()
-    assert first.handoff.upload("r")
-    assert second.handoff.fetch("r")
-    assert second.runs.trained("r") == first.runs.trained("r") is not None
+    assert first.handoff.upload()
+    assert second.handoff.fetch()
+    assert second.folder.trained() == first.folder.trained() is not None
 
 
 def test_old_checkpoints_are_removed_and_all_at_the_end(
@@ -87,27 +85,27 @@ def test_old_checkpoints_are_removed_and_all_at_the_end(
 ) -> None:
     store = MemoryStore()
     first = Worker(tmp_path, store)
-    first.runs.write_plan("r", PLAN)
+    first.folder.write(PLAN)
     first.save(1)
-    first.handoff.upload("r")
+    first.handoff.upload()
     first.save(2)
-    first.handoff.upload("r")
+    first.handoff.upload()
     assert sorted(store.objects) == [
         "unfinished/r/checkpoint-2/manifest.json",
         "unfinished/r/checkpoint-2/state.safetensors",
         "unfinished/r/handover.json",
     ]
-    first.handoff.clear("r")
+    first.handoff.clear()
     assert not store.objects
-    first.handoff.clear("r")
+    first.handoff.clear()
 
 
 def test_incomplete_uploads_are_removed_at_the_end(first: Worker, store: ObjectStore) -> None:
     first.save(1)
-    first.handoff.upload("r")
+    first.handoff.upload()
     other_run = store.put("unfinished/r2/handover.json", b"{}")
     store.delete("unfinished/r/handover.json")
-    first.handoff.clear("r")
+    first.handoff.clear()
     assert store.list_keys("unfinished") == [other_run.uri]
 
 
@@ -115,12 +113,12 @@ def test_paused_worker_does_not_overwrite_newer_state(
     first: Worker, second: Worker, store: ObjectStore
 ) -> None:
     first.save(100)
-    first.handoff.upload("r")
-    second.handoff.fetch("r")
+    first.handoff.upload()
+    second.handoff.fetch()
     second.save(200)
-    assert second.handoff.upload("r")
+    assert second.handoff.upload()
     first.save(150)
-    assert not first.handoff.upload("r")
+    assert not first.handoff.upload()
     assert store.exists("unfinished/r/checkpoint-200/manifest.json")
 
 
@@ -128,25 +126,24 @@ def test_invalid_checkpoint_is_skipped_and_plan_kept(
     first: Worker, second: Worker, store: ObjectStore
 ) -> None:
     first.save(100)
-    first.handoff.upload("r")
+    first.handoff.upload()
     store.put("unfinished/r/checkpoint-100/state.safetensors", b"altered")
-    assert not second.handoff.fetch("r")
+    assert not second.handoff.fetch()
     store.delete("unfinished/r/checkpoint-100/state.safetensors")
-    assert not second.handoff.fetch("r")
-    assert second.runs.plan("r") == PLAN
-    assert not list(second.folder.glob("*checkpoint-*"))
+    assert not second.handoff.fetch()
+    assert second.folder.plan() == PLAN
+    assert not list(second.folder.path.glob("*checkpoint-*"))
 
 
 def test_unreadable_state_is_skipped(second: Worker, store: ObjectStore) -> None:
     store.put("unfinished/r/handover.json", b"nonsense")
-    assert not second.handoff.fetch("r")
+    assert not second.handoff.fetch()
 
 
 def test_local_trained_run_is_never_overwritten(first: Worker, second: Worker) -> None:
     first.save(1)
-    first.handoff.upload("r")
-    second.runs.write_plan("r", RunPlan(parent_version="v2", parent=None, quarantined=()))
-    second.folder.mkdir(exist_ok=True)
+    first.handoff.upload()
+    second.folder.write(RunPlan(parent_version="v2", parent=None, quarantined=()))
     second.train()
-    assert not second.handoff.fetch("r")
-    assert second.runs.plan("r") == RunPlan(parent_version="v2", parent=None, quarantined=())
+    assert not second.handoff.fetch()
+    assert second.folder.plan() == RunPlan(parent_version="v2", parent=None, quarantined=())

@@ -104,14 +104,14 @@ async def test_only_resuming_from_a_checkpoint_is_counted(
 async def test_run_is_live_only_while_steps_arrive(
     run: ObservedRun,
 ) -> None:
-    run.clock.advance(11)
-    assert not run.health.is_live, "no progress was ever reported"
-    for step in range(1, 9):
-        await run.step(step)
-        run.clock.advance(9)
-        assert run.health.is_live
-    run.clock.advance(2)
-    assert not run.health.is_live
-    run.progress.leave_phase()
+    with run.progress:
+        run.clock.advance(11)
+        assert not run.health.is_live, "no progress was ever reported"
+        for step in range(1, 9):
+            await run.step(step)
+            run.clock.advance(9)
+            assert run.health.is_live
+        run.clock.advance(2)
+        assert not run.health.is_live
     run.clock.advance(100)
     assert run.health.is_live, "no phase is active"

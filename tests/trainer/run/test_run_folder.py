@@ -5,13 +5,11 @@ from pathlib import Path
 import pytest
 
 from services.trainer.bus_view.registry_state import Champion
-from services.trainer.data.objective_data import ObjectiveData
-from services.trainer.data.training_set import TrainingSet
 from services.trainer.errors import RunFailed
-from services.trainer.machine.bases import LocalBase as LocalBase
+from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import Trained
 from services.trainer.run.outcome import FailedRun, RunFacts, outcome_event
-from services.trainer.run_folder import CachedAnswers, RunFolders, RunPlan
+from services.trainer.run_folder import CachedAnswers, RunFolder, RunPlan, TrainedRun, WorkFolder
 from shared.config.model_file import BasePaths, ModelFile
 from shared.config.training import TrainingConfig
 from shared.errors import DigestMismatch, InvalidArtefact, ObjectNotFound
@@ -25,11 +23,21 @@ FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
 MODEL = ModelFile(model="m", base=BasePaths(training="base", serving="base/model.gguf"))
 
 
-def write_files(folders: RunFolders, run_id: str) -> None:
-    folder = folders.adapter_folder(run_id)
-    folder.mkdir(parents=True)
+def train(folder: RunFolder) -> TrainedRun:
+    """Write the files of an adapter, then the record of its training."""
+    folder.adapter.mkdir(parents=True)
     for name, data in FILES.items():
-        (folder / name).write_bytes(data)
+        (folder.adapter / name).write_bytes(data)
+    assert folder.trained() is None
+    run = TrainedRun(
+        trained=TRAINED,
+        examples_new=0,
+        examples_replayed=0,
+        examples_rehearsed=1,
+        files=folder.adapter_digests(),
+    )
+    folder.write(run)
+    return run
 
 
 def test_records_are_read_by_the_next_process(tmp_path: Path) -> None:
@@ -45,38 +53,33 @@ def test_records_are_read_by_the_next_process(tmp_path: Path) -> None:
         withdrawn=("e",),
         withdrawn_through=position,
     )
-    folders = RunFolders(tmp_path)
-    assert (folders.plan("r"), folders.outcome("r", 1), folders.cached_answers("k")) == (
-        None,
-        None,
-        None,
-    )
-    folders.write_plan("r", plan)
-    folders.write_outcome("r", 1, outcome)
-    folders.write_cached_answers("k", CachedAnswers(answers=("a", "")))
-    reopened = RunFolders(tmp_path)
-    assert reopened.plan("r") == plan
-    assert reopened.outcome("r", 1) == outcome
-    assert reopened.outcome("r", 2) is None
+    work = WorkFolder(tmp_path)
+    folder = work.run("r")
+    assert (folder.plan(), folder.outcome(1), work.cached_answers("k")) == (None, None, None)
+    folder.write(plan)
+    folder.write(outcome)
+    work.write_cached_answers("k", CachedAnswers(answers=("a", "")))
+    reopened = WorkFolder(tmp_path)
+    assert reopened.run("r").plan() == plan
+    assert reopened.run("r").outcome(1) == outcome
+    assert reopened.run("r").outcome(2) is None
     assert reopened.cached_answers("k") == CachedAnswers(answers=("a", ""))
 
 
 @pytest.mark.parametrize("damage", ["cut off", "gone", "all gone"])
 def test_incomplete_adapter_counts_as_not_trained(tmp_path: Path, damage: str) -> None:
-    folders = RunFolders(tmp_path)
-    write_files(folders, "r")
-    assert folders.trained("r") is None
-    written = folders.write_trained("r", TRAINED, TrainingSet([], [], []), 1, ObjectiveData(()))
-    assert folders.trained("r") == written
-    weights = folders.adapter_folder("r") / "adapter_model.safetensors"
+    folder = WorkFolder(tmp_path).run("r")
+    written = train(folder)
+    assert folder.trained() == written
+    weights = folder.adapter / "adapter_model.safetensors"
     match damage:
         case "cut off":
             weights.write_bytes(b"weig")
         case "gone":
             weights.unlink()
         case _:
-            folders.discard_working_files("r")
-    assert folders.trained("r") is None
+            folder.discard_working_files()
+    assert folder.trained() is None
 
 
 def test_adapter_is_unchanged_by_the_object_store(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_adapter_is_unchanged_by_the_object_store(tmp_path: Path) -> None:
     assert list(store.objects)[-1] == artefact.uri
     assert write_adapter(store, "adapters/m/r", FILES, DIGEST) == artefact
     assert read_adapter(store, artefact).files == FILES
-    folder = RunFolders(tmp_path).fetch_adapter(store, artefact, DIGEST)
+    folder = WorkFolder(tmp_path).fetch_adapter(store, artefact, DIGEST)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
@@ -96,7 +99,7 @@ def test_altered_or_foreign_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RunFailed, match=f"made on a base with digest {DIGEST}, the base here has sha256:1"
     ) as refused:
-        RunFolders(tmp_path).fetch_adapter(store, artefact, "sha256:" + "1" * 64)
+        WorkFolder(tmp_path).fetch_adapter(store, artefact, "sha256:" + "1" * 64)
     assert "base.training" in refused.value.advice
     with pytest.raises(InvalidArtefact):
         read_adapter(store, store.put("x", b"{}"))
@@ -109,9 +112,9 @@ def test_altered_or_foreign_adapter_is_refused(tmp_path: Path) -> None:
 
 def test_only_the_newest_champion_is_kept(tmp_path: Path) -> None:
     store = MemoryStore()
-    folders = RunFolders(tmp_path)
-    older = folders.fetch_adapter(store, write_adapter(store, "a", FILES, DIGEST), DIGEST)
-    newer = folders.fetch_adapter(
+    work = WorkFolder(tmp_path)
+    older = work.fetch_adapter(store, write_adapter(store, "a", FILES, DIGEST), DIGEST)
+    newer = work.fetch_adapter(
         store, write_adapter(store, "b", FILES | {"more": b""}, DIGEST), DIGEST
     )
     assert not older.exists()
@@ -119,10 +122,9 @@ def test_only_the_newest_champion_is_kept(tmp_path: Path) -> None:
 
 
 def test_ended_run_keeps_only_its_records(tmp_path: Path) -> None:
-    folders = RunFolders(tmp_path)
-    write_files(folders, "r")
+    folder = WorkFolder(tmp_path).run("r")
+    train(folder)
     for name in ("checkpoint-100", ".checkpoint-200.part"):
-        (folders.checkpoints_folder("r") / name).mkdir()
-    folders.write_trained("r", TRAINED, TrainingSet([], [], []), 1, ObjectiveData(()))
-    folders.discard_working_files("r")
+        (folder.path / name).mkdir()
+    folder.discard_working_files()
     assert [path.name for path in (tmp_path / "runs" / "r").iterdir()] == ["trained.json"]
