@@ -92,9 +92,14 @@ async def delete_topics(bootstrap_servers: str) -> None:
 
 async def set_max_message_bytes(bootstrap_servers: str, topic: str, size: int) -> None:
     """Set a topic's maximum record size in bytes."""
+    await set_topic(bootstrap_servers, topic, "max.message.bytes", str(size))
+
+
+async def set_topic(bootstrap_servers: str, topic: str, setting: str, value: str) -> None:
+    """Set one setting of a topic; the others get the broker's defaults."""
     async with _admin(bootstrap_servers) as admin:
         await admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})]
+            [ConfigResource(ConfigResourceType.TOPIC, topic, {setting: value})]
         )
 
 

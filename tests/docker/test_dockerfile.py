@@ -135,7 +135,7 @@ def test_the_slim_image_has_no_torch(dockerfile: dict[str, Stage]) -> None:
             *(each for extra in extras_of(dockerfile["build-slim"]) for each in extras[extra]),
         ]
     )
-    assert {"aiokafka", "faust-streaming", "sqlalchemy", "psycopg-binary"} <= installed
+    assert {"aiokafka", "cramjam", "faust-streaming", "sqlalchemy", "psycopg-binary"} <= installed
     assert installed.isdisjoint(HEAVY)
     assert installed_with(extras["trainer"]) >= HEAVY
 
