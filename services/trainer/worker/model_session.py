@@ -169,8 +169,8 @@ class ModelSession:
     async def _request(
         self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
     ) -> R:
-        """Send a request to a process that has loaded the base. If the process dies, repeat both
-        once.
+        """Load the base, unless the request needs none, and send the request. If the process dies,
+        repeat both once.
         """
         has_died = False
         while True:
