@@ -1,14 +1,16 @@
 """The bus on Apache Kafka (aiokafka): durable sends, and manual commits of handled records."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import CommitFailedError, KafkaError
 
-from shared.errors import BusUnavailable, Misconfigured
+from shared.errors import BusUnavailable
+from shared.kafka.idempotent_producer import IdempotentProducer
+from shared.kafka.produce_errors import SIZE_ERRORS, translate_errors
 from shared.kafka.rebalance import RebalanceHandler, RebalanceListener
 from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.messaging.bus import Record
@@ -20,15 +22,14 @@ class KafkaProducer:
     """Idempotent producer; a send completes when all in-sync replicas have the record.
 
     Raises Misconfigured when the topic refuses a record for its size: a retry does not help, and
-    the record is not at fault.
+    the record is not at fault. Other records are still delivered, also those of the same batch;
+    they may then come after later records of their partition.
     """
 
     def __init__(self, bootstrap_servers: str, security: Security = PLAINTEXT) -> None:
         self._where = (bootstrap_servers, security)
-        self._client = AIOKafkaProducer(
+        self._client = IdempotentProducer(
             bootstrap_servers=bootstrap_servers,
-            enable_idempotence=True,
-            acks="all",
             linger_ms=5,
             max_request_size=MAX_DEAD_LETTER_BYTES,
             **security.options,
@@ -56,14 +57,32 @@ class KafkaProducer:
 
         The key selects the partition, unless `partition` names an existing one.
         """
-        with _translate_errors(topic):
+        with translate_errors(topic):
             if partition is not None and partition not in await self._client.partitions_for(topic):
                 partition = None
             if key is None and value is None:
-                return _await_delivery(topic, await self._send_neither(topic, headers, partition))
-            return _await_delivery(
-                topic, await self._client.send(topic, value, key, partition, headers=list(headers))
-            )
+                delivery = await self._client.send_alone(topic, key, value, headers, partition)
+            else:
+                delivery = await self._client.send(
+                    topic, value, key, partition, headers=list(headers)
+                )
+        return self._await_delivery(delivery, topic, key, value, headers, partition)
+
+    async def _await_delivery(
+        self,
+        delivery: Awaitable[object],
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None,
+    ) -> None:
+        with translate_errors(topic):
+            try:
+                await delivery
+            except SIZE_ERRORS:
+                # The whole batch was refused. Alone, the record may fit.
+                await (await self._client.send_alone(topic, key, value, headers, partition))
 
     async def send_to_all(
         self, topic: str, value: bytes, headers: Sequence[tuple[str, bytes]]
@@ -86,17 +105,6 @@ class KafkaProducer:
 
     async def stop(self) -> None:
         await self._client.stop()
-
-    async def _send_neither(
-        self, topic: str, headers: Headers, partition: int | None
-    ) -> Awaitable[object]:
-        """Send a record without key and value, which the client accepts in a batch only."""
-        batch = self._client.create_batch()
-        batch.append(timestamp=None, key=None, value=None, headers=list(headers))
-        batch.close()
-        chosen = min(await self._client.partitions_for(topic)) if partition is None else partition
-        delivery: Awaitable[object] = await self._client.send_batch(batch, topic, partition=chosen)
-        return delivery
 
 
 class KafkaConsumer:
@@ -268,23 +276,6 @@ async def start_client(
             f"no Kafka broker answers at {bootstrap_servers}: {why}; check that it is running, "
             "and that RATCHET_BOOTSTRAP_SERVERS is correct"
         ) from error
-
-
-async def _await_delivery(topic: str, delivery: Awaitable[object]) -> None:
-    with _translate_errors(topic):
-        await delivery
-
-
-@contextmanager
-def _translate_errors(topic: str) -> Iterator[None]:
-    try:
-        yield
-    except MessageSizeTooLargeError as error:
-        raise Misconfigured(
-            f"a record is too large for {topic}; raise its max.message.bytes, then restart: {error}"
-        ) from error
-    except KafkaError as error:
-        raise BusUnavailable(f"could not write to {topic}: {error}") from error
 
 
 def record_of(raw: "ConsumerRecord[bytes, bytes]") -> Record:

@@ -73,28 +73,41 @@ class KafkaDelivery:
         try:
             async with asyncio.timeout(self._ack_timeout):
                 await _send_all(self._producer, events)
-        except (TimeoutError, BusUnavailable) as error:
+        except TimeoutError as error:
             raise _unavailable() from error
-        except Misconfigured as error:
-            raise IntakeProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from error
+        except BusUnavailable as error:
+            raise _unavailable(str(error)) from error
 
 
 async def _send_all(producer: BufferedProducer, events: Sequence[ParsedEvent]) -> None:
+    """Send events. Raises IntakeProblem (413) with the index of an event that Kafka refuses for its
+    size.
+    """
     deliveries: list[asyncio.Future[object]] = []
     try:
         for event in events:
             delivery = await producer.send_nowait(FEEDBACK_RECEIVED, event.key, event.value, ())
             deliveries.append(asyncio.ensure_future(delivery))
-        await asyncio.gather(*deliveries)
+        outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
     finally:
         for pending in deliveries:
             pending.cancel()
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Misconfigured):
+            raise IntakeProblem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"event {index}: {outcome}",
+                index=index,
+                field="",
+            ) from outcome
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
-def _unavailable() -> IntakeProblem:
+def _unavailable(reason: str = "Kafka did not acknowledge the events in time") -> IntakeProblem:
     return retry_after(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Kafka did not acknowledge the events in time; send the whole request again, with the same "
-        "event ids",
+        f"{reason}; send the whole request again, with the same event ids",
         RETRY_SECONDS,
     )
