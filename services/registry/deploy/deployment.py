@@ -1,18 +1,20 @@
 """Execution of one deployment: inspect, push, verify, switch; undone if a step fails."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from services.registry.deploy.desired_state import DesiredState, next_action, superfluous
+from services.registry.deploy.desired_state import DesiredState
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget, TargetRefused, TargetState
 from services.registry.deploy.verification import VerificationResult
+from services.registry.lifecycle import version_number
 from shared.errors import RatchetError
 from shared.events import Digest
 
 Step = Literal["probe", "push", "verify", "switch"]
+Action = Literal["none", "switch", "push and switch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ async def deploy(
     """
     async with deployment_step("probe", None):
         state = await target.inspect(desired.model)
-    action = next_action(desired, state)
+    action = _next_action(desired, state)
     if action == "none":
         return None
     if action == "switch" and desired.verified_digest is not None:
@@ -79,10 +81,10 @@ async def retain_recent_versions(
     if desired.previous and desired.previous not in state.versions:
         await target.push(await merged_models.get(model, desired.previous))
         await target.switch(model, desired.champion, desired.previous)
-    for version in superfluous(desired, state, state.versions.keys(), keep):
+    for version in _superfluous(desired, state, state.versions.keys(), keep):
         await target.remove(model, version)
     on_disk = await merged_models.versions_on_disk(model)
-    for version in superfluous(desired, state, on_disk, keep):
+    for version in _superfluous(desired, state, on_disk, keep):
         await merged_models.delete(model, version)
 
 
@@ -137,3 +139,29 @@ async def deployment_step(name: Step, serving: str | None) -> AsyncIterator[None
         yield
     except RatchetError as error:
         raise DeploymentUndone(name, str(error), serving) from error
+
+
+def _next_action(desired: DesiredState, state: TargetState) -> Action:
+    """Return the action that makes a target in `state` serve the champion."""
+    present = state.versions.get(desired.champion)
+    if desired.verified_digest is None or present != desired.verified_digest:
+        return "push and switch"
+    if state.champion == desired.champion and desired.recorded_move == desired.move:
+        return "none"
+    return "switch"
+
+
+def _superfluous(
+    desired: DesiredState, state: TargetState, versions: Collection[str], keep: int
+) -> list[str]:
+    """Return those of `versions` that no alias names, without the `keep` newest."""
+    named = {
+        desired.champion,
+        desired.previous,
+        desired.challenger,
+        state.champion,
+        state.previous,
+        state.challenger,
+    }
+    unnamed = [version for version in versions if version not in named]
+    return sorted(unnamed, key=version_number, reverse=True)[keep:]

@@ -20,7 +20,6 @@ from services.registry.deploy.deployment_records import record_deployed, record_
 from services.registry.deploy.desired_state import DesiredState
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
-from services.registry.lifecycle import version_number
 from services.registry.store.database import Database, Session
 from services.registry.store.leases import LEASE_SECONDS, Lease
 from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
@@ -82,9 +81,7 @@ class DeploymentRunner:
                 seconds = self._clock.monotonic() - began
                 await self._report_success(desired, target, deployed, seconds, lease, span.headers)
         self._metrics.set("ratchet_registry_serves_champion", 1, **labels)
-        self._metrics.set(
-            "ratchet_registry_served_number", version_number(desired.champion), **labels
-        )
+        self._metrics.set("ratchet_registry_served_number", desired.champion_number, **labels)
         return True
 
     async def maintain(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> None:

@@ -1,14 +1,7 @@
-"""Planning of deployments: the desired state of a target, and the steps that lead there.
+"""The desired state of a deploy target, read from the database."""
 
-Reading the desired state needs a session; the plan itself is pure.
-"""
-
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
 
-from services.registry.deploy.targets.target import TargetState
-from services.registry.lifecycle import version_number
 from services.registry.store.database import Session
 from services.registry.store.queries import (
     aliases_of,
@@ -18,8 +11,6 @@ from services.registry.store.queries import (
 )
 from shared.events import Digest
 from shared.observability.trace_context import traceparent_for_version
-
-Action = Literal["none", "switch", "push and switch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +24,7 @@ class DesiredState:
 
     model: str
     champion: str
+    champion_number: int
     previous: str | None
     move: int
     recorded_move: int | None
@@ -61,6 +53,7 @@ def read_desired_state(session: Session, model: str, target: str) -> DesiredStat
     return DesiredState(
         model,
         aliases.champion,
+        version.number,
         aliases.previous,
         aliases.move,
         recorded_move,
@@ -68,29 +61,3 @@ def read_desired_state(session: Session, model: str, target: str) -> DesiredStat
         aliases.challenger,
         traceparent,
     )
-
-
-def next_action(desired: DesiredState, state: TargetState) -> Action:
-    """Return the action that makes a target in `state` serve the champion."""
-    present = state.versions.get(desired.champion)
-    if desired.verified_digest is None or present != desired.verified_digest:
-        return "push and switch"
-    if state.champion == desired.champion and desired.recorded_move == desired.move:
-        return "none"
-    return "switch"
-
-
-def superfluous(
-    desired: DesiredState, state: TargetState, versions: Collection[str], keep: int
-) -> list[str]:
-    """Return those of `versions` that no alias names, without the `keep` newest."""
-    named = {
-        desired.champion,
-        desired.previous,
-        desired.challenger,
-        state.champion,
-        state.previous,
-        state.challenger,
-    }
-    unnamed = [version for version in versions if version not in named]
-    return sorted(unnamed, key=version_number, reverse=True)[keep:]
