@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
+from shared.kafka.client import READ_COMMITTED
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ async def measure_throughput(
     """
     clock = SystemClock()
     samples: list[tuple[float, int, float]] = []
-    async with AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
+    async with AIOKafkaConsumer(
+        bootstrap_servers=broker.bootstrap_servers, isolation_level=READ_COMMITTED
+    ) as consumer:
         await consumer._client._wait_on_metadata(topic)
         partitions = [
             TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()

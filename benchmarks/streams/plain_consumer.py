@@ -21,7 +21,7 @@ from shared.clock import SystemClock
 from shared.config.models import Models, load_models
 from shared.events import Artefact, FeedbackScored, Position
 from shared.identity import digest_of
-from shared.kafka.client import KafkaProducer, record_of
+from shared.kafka.client import READ_COMMITTED, KafkaProducer, record_of
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
@@ -78,6 +78,7 @@ async def main(stream: str, group: str, bootstrap_servers: str, folder: str) -> 
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        isolation_level=READ_COMMITTED,
     )
     await producer.start()
     await consumer.start()

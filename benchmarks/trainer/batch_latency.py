@@ -28,6 +28,7 @@ from shared.events import (
     VersionRegistered,
 )
 from shared.identity import identity
+from shared.kafka.client import READ_COMMITTED
 from shared.messaging.codec import decode, encode
 from shared.messaging.topics import (
     MODELS_VERSIONS,
@@ -87,7 +88,10 @@ async def _announce_and_wait(bootstrap_servers: str) -> dict[str, float]:
     entered: list[tuple[str, float]] = []
     async with (
         AIOKafkaConsumer(
-            *topics, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
+            *topics,
+            bootstrap_servers=bootstrap_servers,
+            auto_offset_reset="earliest",
+            isolation_level=READ_COMMITTED,
         ) as consumer,
         AIOKafkaProducer(bootstrap_servers=bootstrap_servers) as producer,
         asyncio.timeout(TIMEOUT_SECONDS),

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.events import BatchReady, Event, FeedbackScored
-from shared.kafka.client import record_of
+from shared.kafka.client import READ_COMMITTED, record_of
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode
 from shared.messaging.topics import (
@@ -50,7 +50,10 @@ class EventWatcher:
     async def run(self) -> None:
         """Watch until cancelled."""
         consumer = AIOKafkaConsumer(
-            *WATCHED_TOPICS, bootstrap_servers=self.bootstrap_servers, auto_offset_reset="earliest"
+            *WATCHED_TOPICS,
+            bootstrap_servers=self.bootstrap_servers,
+            auto_offset_reset="earliest",
+            isolation_level=READ_COMMITTED,
         )
         await consumer.start()
         try:
@@ -112,7 +115,10 @@ class EventWatcher:
 async def read_records(bootstrap_servers: str, topics: Sequence[str]) -> list[Record]:
     """Return every record that the topics contain now."""
     consumer = AIOKafkaConsumer(
-        *topics, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
+        *topics,
+        bootstrap_servers=bootstrap_servers,
+        auto_offset_reset="earliest",
+        isolation_level=READ_COMMITTED,
     )
     await consumer.start()
     records: list[Record] = []

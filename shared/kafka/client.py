@@ -17,6 +17,9 @@ from shared.messaging.bus import Record
 from shared.messaging.codec import Headers
 from shared.messaging.topics import MAX_DEAD_LETTER_BYTES
 
+READ_COMMITTED = "read_committed"
+"""Isolation level of every consumer: records of aborted and open transactions are not read."""
+
 
 class KafkaProducer:
     """Idempotent producer; a send completes when all in-sync replicas have the record.
@@ -139,6 +142,7 @@ class KafkaConsumer:
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=READ_COMMITTED,
             max_poll_interval_ms=300_000,
             session_timeout_ms=int(session_seconds * 1000),
             heartbeat_interval_ms=int(session_seconds * 300),

@@ -6,13 +6,13 @@ when its handler raised, was cancelled at shutdown, or was skipped in a rebalanc
 even if a table's changelog could not be written. Instead, `OffsetCommitter` receives each event
 with the deliveries that it caused, and commits delivered events in log order.
 
-Only this module and the `app.py` of the stream services import Faust.
+Only this module, `faust_transport` and the `app.py` of the stream services import Faust.
 """
 
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from shared.errors import BusUnavailable
 from shared.failpoints import FailpointSetting, reach
 from shared.kafka.end_offsets import EndOffsets
 from shared.kafka.faust_metrics import FaustMetrics
+from shared.kafka.faust_transport import CommittedTransport
 from shared.kafka.lag import set_lag
 from shared.kafka.security import PLAINTEXT, SASL_MECHANISM, Security
 from shared.logs import Log
@@ -65,7 +66,7 @@ def create_app(group: str, settings: StreamSettings, security: Security = PLAINT
     """
     folder = settings.data / group
     folder.mkdir(parents=True, exist_ok=True)
-    return faust.App(
+    app = faust.App(
         group,
         broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
         broker_credentials=_credentials(security),
@@ -84,6 +85,8 @@ def create_app(group: str, settings: StreamSettings, security: Security = PLAINT
         producer_linger=0.005,
         producer_max_request_size=4 << 20,
     )
+    app.transport = CommittedTransport(app.conf.broker_consumer, app)
+    return app
 
 
 def _credentials(security: Security) -> Any:
@@ -227,7 +230,7 @@ class OffsetCommitter:
         try:
             while True:
                 if not self._health.is_recovering:
-                    waiting = await self._waiting(since)
+                    waiting = await self._waiting()
                     now = loop.time()
                     since = {place: since.get(place, now) for place in waiting}
                     self._health.record_progress(
@@ -237,27 +240,30 @@ class OffsetCommitter:
         finally:
             await self._ends.stop()
 
-    async def _waiting(self, before: Collection[tuple[TP, int]]) -> list[tuple[TP, int]]:
+    async def _waiting(self) -> list[tuple[TP, int]]:
         """Return the partitions with waiting events, and their committed offsets. Empty while the
         broker is unavailable, because it may come back.
 
-        A partition that was already waiting `before` at the same offset counts only if it has a
-        record there: a transaction marker takes an offset but is no event.
+        Commits past offsets without a record. A transaction's marker and the records of an aborted
+        transaction take offsets but are no events: they would count as lag wherever it is computed
+        from offsets, such as in KEDA.
         """
         consumer: Any = self._app.consumer
         owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
         committed = {tp: self._committed.get(tp, consumer._committed_offset[tp]) for tp in owned}
         try:
             behind = await self._ends.lag(committed)
-            set_lag(behind, self._app.conf.id, [self._topic], self._metrics)
-            places = [(tp, committed[tp] or 0) for tp in behind]
-            return [
-                place
-                for place in places
-                if place not in before or await self._ends.has_record(*place)
-            ]
         except BusUnavailable:
             return []
+        if self._health.is_recovering:  # a rebalance began meanwhile
+            return []
+        set_lag(behind, self._app.conf.id, [self._topic], self._metrics)
+        for tp, offset in committed.items():
+            after = self._ends.end_of_empty(tp, offset or 0)
+            if after > max(offset or 0, self._handled_offsets.get(tp, 0)):
+                self._handled_offsets[tp] = after
+        await self.commit()
+        return [(tp, committed[tp] or 0) for tp in behind]
 
     async def _on_revoked(self, *args: Any, **kwargs: Any) -> None:
         self._health.mark_recovering()

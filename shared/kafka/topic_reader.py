@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from shared.errors import BusUnavailable
 from shared.events import Position
-from shared.kafka.client import record_of, start_client
+from shared.kafka.client import READ_COMMITTED, record_of, start_client
 from shared.kafka.security import PLAINTEXT, Security
 from shared.messaging.bus import Record
 
@@ -38,6 +38,7 @@ class KafkaTopicReader:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=READ_COMMITTED,
             **security.options,
         )
 
@@ -70,16 +71,24 @@ class KafkaTopicReader:
             )
 
     async def read_at(self, position: Position) -> Record | None:
-        """Return the record at a position, None if deleted. Reading continues after it."""
+        """Return the record at a position, None if deleted or never committed. Reading continues
+        after it.
+        """
         partition = TopicPartition(position.topic, position.partition)
         if partition not in self._client.assignment():
             return None
         with _translate_errors():
-            if position.offset >= (await self._client.end_offsets([partition]))[partition]:
+            end = (await self._client.end_offsets([partition]))[partition]
+            if position.offset >= end:
                 return None
             self._client.seek(partition, position.offset)
-            record = record_of(await self._client.getone(partition))
-        return record if record.offset == position.offset else None
+            # No record may follow: a transaction's marker and aborted records take offsets.
+            while await self._client.position(partition) < end:
+                fetched = await self._client.getmany(partition, timeout_ms=200, max_records=1)
+                if fetched:
+                    record = record_of(fetched[partition][0])
+                    return record if record.offset == position.offset else None
+        return None
 
 
 @contextmanager

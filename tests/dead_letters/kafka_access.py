@@ -17,11 +17,11 @@ from tests.support.service_process import ServiceProcess
 MODEL_FILE = "model: support\nbase: {training: base, serving: base.gguf}\n"
 
 
-def service(name: str, bootstrap_servers: str, folder: Path) -> ServiceProcess:
+def service(name: str, bootstrap_servers: str, folder: Path, **settings: str) -> ServiceProcess:
     """Build a service with the model `support`."""
     (folder / "models").mkdir(exist_ok=True)
     (folder / "models" / "support.yaml").write_text(MODEL_FILE)
-    return ServiceProcess(name, bootstrap_servers, folder)
+    return ServiceProcess(name, bootstrap_servers, folder, **settings)
 
 
 async def read_all(bootstrap_servers: str, topic: str) -> list[Record]:
