@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from shared.errors import ContractViolation, TooLarge, Undecodable
 from shared.events import Event
+from shared.messaging.violations import kind_of, violation_of
 
 Header = tuple[str, bytes | None]
 Headers = Sequence[Header]
@@ -84,7 +85,7 @@ def decode(
         raise Undecodable("the record has no value; send the event as JSON")
     envelope, data = _unwrap(value, headers)
     if not isinstance(data, dict):
-        raise Undecodable(f"expected a JSON object, found {_kind(data)}")
+        raise Undecodable(f"expected a JSON object, found {kind_of(data)}")
     source = _text(envelope, "source") or ""
     event_type = _choose(_text(envelope, "type"), accepted, default)
     data.setdefault("event_id", envelope.get("id"))
@@ -93,7 +94,7 @@ def decode(
     try:
         return Decoded(event_type.model_validate(present), source)
     except ValidationError as error:
-        raise _violation(error) from error
+        raise violation_of(error, present) from error
 
 
 def try_decode_data(value: bytes | None, headers: Headers) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def _text(envelope: dict[str, Any], name: str) -> str | None:
     value = envelope.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise ContractViolation(f"expected a string, found {_kind(value)}", name)
+    raise ContractViolation(f"expected a string, found {kind_of(value)}", name)
 
 
 def _choose(
@@ -158,23 +159,6 @@ def _choose(
         return default
     expected = " or ".join(event_type.type_name() for event_type in accepted)
     raise Undecodable(f"expected an event of type {expected}, found {type_name or 'none'}", "type")
-
-
-def _violation(error: ValidationError) -> ContractViolation:
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    more = error.error_count() - 1
-    return ContractViolation(first["msg"] + (f" (and {more} more)" if more else ""), field)
-
-
-def _kind(data: object) -> str:
-    return {
-        dict: "an object",
-        list: "an array",
-        str: "a string",
-        type(None): "null",
-        bool: "a boolean",
-    }.get(type(data), "a number")
 
 
 class _UnchangedCloudEvent(CloudEvent):

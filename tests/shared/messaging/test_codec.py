@@ -148,6 +148,56 @@ def test_invalid_input_is_reported_with_field_and_reason(
     assert words in caught.value.reason
 
 
+LONG = "ada@example.com " * 3
+TURN = {"role": "user", "content": "q"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "reason"),
+    [
+        (
+            [TURN, {"role": "developer", "content": "be brief"}],
+            "input.1.role",
+            "expected 'system', 'user', 'assistant' or 'tool', found 'developer'; send the message "
+            "as 'system'",
+        ),
+        (
+            [TURN, TURN, {"role": "assistant", "content": None, "tool_calls": []}],
+            "input.2.content",
+            "expected a string, found null; send its text, or leave the message out",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "q"}]}],
+            "input.0.content",
+            "expected a string, found an array; join the text of its parts",
+        ),
+        (
+            [{"role": LONG, "content": 7}],
+            "input.0.role",
+            "expected 'system', 'user', 'assistant' or 'tool', found a string (and 1 more)",
+        ),
+        ([{"role": "user", "content": 7}], "input.0.content", "expected a string, found a number"),
+        ([TURN, {"role": "user"}], "input.1.content", "Field required"),
+        ([TURN, "q"], "input.1", "expected an object, found a string"),
+        (TURN, "input", "expected a string or an array, found an object"),
+        (7, "input", "expected a string or an array, found a number"),
+    ],
+)
+def test_a_fault_in_a_conversation_names_its_message(sent: object, field: str, reason: str) -> None:
+    data = example().model_dump(mode="json") | {"input": sent}
+    with pytest.raises(ContractViolation) as caught:
+        decode(json.dumps(data).encode(), [], FeedbackReceived)
+    assert (caught.value.field, caught.value.reason) == (field, reason)
+
+
+@pytest.mark.parametrize("sent", ["", []])
+def test_an_empty_input_is_reported_as_such(sent: object) -> None:
+    data = example().model_dump(mode="json") | {"input": sent}
+    with pytest.raises(ContractViolation, match=r"^input: .* at least 1") as caught:
+        decode(json.dumps(data).encode(), [], FeedbackReceived)
+    assert caught.value.field == "input"
+
+
 @given(
     st.binary(max_size=200),
     st.lists(
