@@ -33,7 +33,7 @@ def feedback(event_id: str) -> bytes:
 
 @asynccontextmanager
 async def application(broker: str) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer with transactions; one that is open at the end is aborted."""
+    """A producer with transactions; an open transaction is aborted at the end."""
     producer = AIOKafkaProducer(bootstrap_servers=broker, transactional_id=f"app-{uuid4().hex}")
     await producer.start()
     try:
