@@ -1,4 +1,5 @@
-"""`ratchet dataset`: find batches, show their reports, export their data and verify them.
+"""`ratchet dataset`: import files; find batches, show their reports, export and verify them.
 
-Snapshots are only read here. The dataset service writes them (`services.dataset.snapshot`).
+Snapshots are only read here. The dataset service writes them, those of imported files in a process
+of its own (`services.dataset.build`).
 """

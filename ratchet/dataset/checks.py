@@ -13,6 +13,7 @@ from shared.storage.snapshots import (
     BatchManifest,
     Example,
     ExampleKind,
+    dataset_identity,
     offsets_of,
 )
 
@@ -33,7 +34,7 @@ HELD_OUT_SHARE_CHANGED = (
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a batch (`model#shard/number`), with advice."""
+    """A fault of a batch or imported dataset (`batch_name`), with advice."""
 
     batch: str
     what: str
@@ -41,6 +42,9 @@ class Fault:
 
 
 def batch_name(manifest: BatchManifest) -> str:
+    """Name a batch `model#shard/number`, an imported dataset `model@ID`."""
+    if manifest.imported is not None:
+        return f"{manifest.model}@{manifest.batch_id[:12]}"
     return f"{manifest.model}#{manifest.shard}/{manifest.number}"
 
 
@@ -137,7 +141,11 @@ class CrossBatchChecks:
 
 
 def _identity(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
-    expected = batch_identity(manifest.model, manifest.shard, manifest.number)
+    expected = (
+        batch_identity(manifest.model, manifest.shard, manifest.number)
+        if manifest.imported is None
+        else dataset_identity(manifest)
+    )
     if manifest.batch_id != expected:
         yield f"its ID is {manifest.batch_id}, expected {expected}", RESTORE_ALTERED
     if (manifest.previous is None) != (manifest.number == 0):

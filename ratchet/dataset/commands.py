@@ -1,4 +1,4 @@
-"""`ratchet dataset`: list, show, export and verify batches."""
+"""`ratchet dataset`: import datasets; list, show, export and verify batches and datasets."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,15 @@ from rich.markdown import Markdown
 
 from ratchet import console
 from ratchet.dataset.exporting import Format, export
-from ratchet.dataset.lookup import batch_references, find_batch, read_announced_batches
+from ratchet.dataset.importing import import_file
+from ratchet.dataset.lookup import (
+    batch_references,
+    find_batch,
+    find_imported,
+    imported_datasets,
+    is_imported_reference,
+    read_announced_batches,
+)
 from ratchet.dataset.verifying import verify_batches
 from ratchet.options import DEFAULT_BOOTSTRAP_SERVERS, Bootstrap, Json, security_from_environment
 from shared.errors import Misconfigured, ObjectNotFound
@@ -19,11 +27,17 @@ from shared.events import Artefact, BatchReady
 from shared.storage.object_store import FsspecStore, ObjectStore, get_verified
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, ExampleKind, read_manifest
 
-dataset = typer.Typer(no_args_is_help=True, help="List, show, export and verify batches.")
+dataset = typer.Typer(
+    no_args_is_help=True, help="Import datasets; list, show, export and verify batches."
+)
+dataset.command("import")(import_file)
 
 Batch = Annotated[
     str | None,
-    typer.Argument(help="A batch's ID, a prefix of it, model/number, or model#shard/number."),
+    typer.Argument(
+        help="A batch's ID, a prefix of it, model/number, or model#shard/number; for an imported "
+        "dataset model@ID or model@ and a prefix of its ID."
+    ),
 ]
 ManifestUri = Annotated[
     str | None,
@@ -46,9 +60,18 @@ _OBJECTS = ".ratchet/objects"
 
 @dataset.command("list")
 def list_batches(
-    model: str, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
+    model: str,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="List the imported datasets, without Kafka.")
+    ] = False,
+    object_store: Objects = _OBJECTS,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
+    json: Json = False,
 ) -> None:
-    """Show the batches of a model, oldest first."""
+    """Show the batches of a model, oldest first, or its imported datasets."""
+    if imported:
+        _list_imported(_opened(object_store), model, json=json)
+        return
     batches = [
         batch
         for batch in asyncio.run(
@@ -84,7 +107,7 @@ def show(
 ) -> None:
     """Show the report of a batch: sources, dropped events with reasons, rewards, some examples."""
     store = _opened(object_store)
-    batch_manifest = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
+    batch_manifest = _read(store, _claim(store, batch, manifest, digest, bootstrap_servers)[0])
     if json:
         console.print_json(
             from_json(get_verified(store, batch_manifest.report))
@@ -120,7 +143,7 @@ def export_batch(
 ) -> None:
     """Export the data of a batch to files for other tools."""
     store = _opened(object_store)
-    batch_manifest = _read(store, _claim(batch, manifest, digest, bootstrap_servers)[0])
+    batch_manifest = _read(store, _claim(store, batch, manifest, digest, bootstrap_servers)[0])
     exported = export(
         store, batch_manifest, to, (kind,) if kind else EXAMPLE_KINDS, format, force=force
     )
@@ -150,8 +173,9 @@ def verify_batch(
     """Verify a batch: objects, digests, counts, IDs, and the chain of earlier batches. The exit
     status is 1 if anything is wrong.
     """
-    claim, announcement = _claim(batch, manifest, digest, bootstrap_servers)
-    verified = verify_batches(_opened(object_store), claim, announcement, whole_chain=whole_chain)
+    store = _opened(object_store)
+    claim, announcement = _claim(store, batch, manifest, digest, bootstrap_servers)
+    verified = verify_batches(store, claim, announcement, whole_chain=whole_chain)
     if json:
         console.print_json(
             {"whole": not verified.faults, "batches": verified.batches, "faults": verified.faults}
@@ -171,13 +195,19 @@ def verify_batch(
 
 
 def _claim(
-    batch: str | None, manifest: str | None, digest: str | None, bootstrap_servers: str
+    store: ObjectStore,
+    batch: str | None,
+    manifest: str | None,
+    digest: str | None,
+    bootstrap_servers: str,
 ) -> tuple[Artefact, BatchReady | None]:
     """Return the manifest that the arguments name, and the announcement of a batch looked up on
     Kafka.
     """
     if (batch is None) == (manifest is None) or (manifest is None) != (digest is None):
         raise typer.BadParameter("name a batch, or give --manifest URI with --digest D")
+    if batch is not None and is_imported_reference(batch):
+        return find_imported(store, batch), None
     if batch is not None:
         announced = find_batch(
             asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())),
@@ -190,6 +220,27 @@ def _claim(
         raise typer.BadParameter(
             "expected sha256: and 64 hexadecimal digits", param_hint="--digest"
         ) from error
+
+
+def _list_imported(store: ObjectStore, model: str, *, json: bool) -> None:
+    manifests = {
+        artefact.uri: read_manifest(store, artefact) for artefact in imported_datasets(store, model)
+    }
+    if json:
+        console.print_json(
+            [
+                {"id": each.batch_id, "manifest": uri, "counts": each.counts, "lane": each.lane}
+                for uri, each in manifests.items()
+            ]
+        )
+        return
+    console.print_table(
+        ("dataset", "lane", *EXAMPLE_KINDS),
+        [
+            (f"{model}@{each.batch_id[:12]}", each.lane, *each.counts.model_dump().values())
+            for each in manifests.values()
+        ],
+    )
 
 
 def _opened(object_store: str) -> ObjectStore:

@@ -1,15 +1,21 @@
-"""Look-up of announced batches by ID, prefix of an ID, or number."""
+"""Look-up of announced batches by ID, prefix of an ID, or number, and of imported datasets."""
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import PurePosixPath
 
 from shared.errors import BusUnavailable, CommandRefused, Unprocessable
-from shared.events import BatchReady
+from shared.events import Artefact, BatchReady
 from shared.kafka.security import PLAINTEXT, Security
 from shared.kafka.topic_reader import KafkaTopicReader
 from shared.messaging.bus import Record
 from shared.messaging.codec import decode
 from shared.messaging.topics import TRAINING_BATCHES
+from shared.storage.object_store import ObjectStore
+from shared.storage.snapshots import manifests_folder
+
+_MANIFEST = re.compile(r"[0-9a-f]{64}\.json")
 
 
 async def read_announced_batches(
@@ -68,6 +74,42 @@ def find_batch(batches: Iterable[BatchReady], reference: str) -> BatchReady:
                 f"{len(candidates)} batches match {reference!r}: {several}{more}; give "
                 "a longer prefix of the ID"
             )
+
+
+def is_imported_reference(reference: str) -> bool:
+    """True for `model@ID`, the name of an imported dataset."""
+    return "@" in reference
+
+
+def imported_datasets(store: ObjectStore, model: str) -> list[Artefact]:
+    """Return the manifests of a model's imported datasets, in the order of their IDs. Raises
+    StorageUnavailable.
+    """
+    return [
+        Artefact(uri=key, digest=f"sha256:{PurePosixPath(key).stem}")
+        for key in store.list_keys(manifests_folder(model))
+        if _MANIFEST.fullmatch(PurePosixPath(key).name)
+    ]
+
+
+def find_imported(store: ObjectStore, reference: str) -> Artefact:
+    """Return the manifest of the imported dataset `model@ID` or `model@PREFIX`.
+
+    Raises CommandRefused if none or several match.
+    """
+    model, _, prefix = reference.partition("@")
+    matches = [
+        artefact
+        for artefact in imported_datasets(store, model)
+        if PurePosixPath(artefact.uri).parent.name.startswith(prefix.lower())
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    found = "no" if not matches else str(len(matches))
+    raise CommandRefused(
+        f"{found} imported datasets match {reference!r}; `ratchet dataset list {model} --imported` "
+        "lists them"
+    )
 
 
 def batch_references(batch: BatchReady) -> tuple[str, str]:

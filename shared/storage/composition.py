@@ -1,26 +1,67 @@
 """Statistics of a set of examples: users, kinds, sources and repetition."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 
-from shared.identity import prompt_identity
+from shared.identity import identity, prompt_identity
 from shared.storage.snapshots import Composition, Example, Summary, UserCounts
 
 
-def composition_of(examples: Sequence[Example]) -> Composition:
+def composition_of(examples: Iterable[Example]) -> Composition:
     """Return the statistics of a set of examples, independent of their order."""
-    return Composition(
-        examples=len(examples),
-        prompts=len({prompt_identity(example.messages) for example in examples}),
-        answers=len({example.answer.strip() for example in examples}),
-        users=_users(examples),
-        feedback_types=_counted(example.feedback_type for example in examples),
-        model_versions=_counted(example.model_version or "" for example in examples),
-        sources=_counted(source_of(example.feedback_id) for example in examples),
-        reward=_spread([example.reward for example in examples]),
-        quality=_spread([example.quality for example in examples]),
-    )
+    counter = CompositionCounter()
+    for example in examples:
+        counter.add(example)
+    return counter.composition
+
+
+class CompositionCounter:
+    """Counts examples one by one, without keeping them."""
+
+    def __init__(self) -> None:
+        self._prompts: set[str] = set()
+        self._answers: set[str] = set()
+        self._users: Counter[str] = Counter()
+        self._feedback_types: Counter[str] = Counter()
+        self._model_versions: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
+        self._rewards = array("d")
+        self._qualities = array("d")
+
+    def add(self, example: Example) -> None:
+        """Count an example."""
+        self._prompts.add(prompt_identity(example.messages))
+        self._answers.add(identity(example.answer.strip()))
+        if example.user_id is not None:
+            self._users[example.user_id] += 1
+        self._feedback_types[example.feedback_type] += 1
+        self._model_versions[example.model_version or ""] += 1
+        self._sources[source_of(example.feedback_id)] += 1
+        self._rewards.append(example.reward)
+        self._qualities.append(example.quality)
+
+    @property
+    def composition(self) -> Composition:
+        """The statistics of the examples so far."""
+        examples = len(self._rewards)
+        largest = max(self._users.values(), default=0)
+        return Composition(
+            examples=examples,
+            prompts=len(self._prompts),
+            answers=len(self._answers),
+            users=UserCounts(
+                distinct=len(self._users),
+                largest_share=largest / examples if examples else 0.0,
+                unnamed=examples - self._users.total(),
+            ),
+            feedback_types=_sorted(self._feedback_types),
+            model_versions=_sorted(self._model_versions),
+            sources=_sorted(self._sources),
+            reward=_spread(self._rewards),
+            quality=_spread(self._qualities),
+        )
 
 
 def source_of(feedback_id: str) -> str:
@@ -31,18 +72,8 @@ def source_of(feedback_id: str) -> str:
     return source if bar else ""
 
 
-def _users(examples: Sequence[Example]) -> UserCounts:
-    counts = Counter(example.user_id for example in examples if example.user_id is not None)
-    largest = max(counts.values(), default=0)
-    return UserCounts(
-        distinct=len(counts),
-        largest_share=largest / len(examples) if examples else 0.0,
-        unnamed=len(examples) - counts.total(),
-    )
-
-
-def _counted(names: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(names).items()))
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 def _spread(values: Sequence[float]) -> Summary | None:

@@ -1,9 +1,10 @@
 """Batch snapshots: data files in JSON Lines, a report as JSON and as Markdown and, written last, a
 manifest with the digests of all files.
 
-The dataset service writes them, the trainer and the command line read them. Every manifest refers
-to the previous one of its model and shard, so the held-out set and the replay window are functions
-of the newest manifest.
+The dataset service writes them, the trainer and the command line read them. Every manifest of
+feedback refers to the previous one of its model and shard, so the held-out set and the replay
+window are functions of the newest manifest. The manifest of an imported dataset is outside that
+chain: it has shard and number 0, no previous one, and an ID that is a function of its content.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,8 @@ from shared.events import (
     Share,
 )
 from shared.events.hyperparameters import Lane
-from shared.storage.object_store import ObjectStore, get_verified
+from shared.identity import digest_of, identity
+from shared.storage.object_store import ObjectStore, canonical_json, get_verified
 
 ExampleKind = Literal["training", "preference", "negative", "held_out"]
 EXAMPLE_KINDS: tuple[ExampleKind, ...] = ("training", "preference", "negative", "held_out")
@@ -111,13 +113,23 @@ class PolicySnapshot(FrozenModel):
     reward: dict[str, JsonValue]
 
 
+class ImportSource(FrozenModel):
+    """The file that a dataset was imported from: digest of its bytes, number of records read, and
+    number of records that could not be used.
+    """
+
+    digest: Digest
+    lines: Count
+    errors: Count
+
+
 class BatchManifest(FrozenModel):
     """Content and origin of a batch.
 
     `feedback_ids` are its members in order, `positions` their log positions. `reasons` counts the
     members by decision and reason, `dropped` counts by reason the events of the same range that did
-    not become members, and `held_back` those that wait for a later batch. Fields with a default are
-    absent from older manifests.
+    not become members, and `held_back` those that wait for a later batch. `imported` is present in
+    the manifest of an imported dataset only. Fields with a default are absent from older manifests.
     """
 
     batch_id: Id
@@ -140,6 +152,31 @@ class BatchManifest(FrozenModel):
     policy: PolicySnapshot | None = None
     report: Artefact | None = None
     page: Artefact | None = None
+    imported: ImportSource | None = None
+
+    def encode(self) -> bytes:
+        """Encode as canonical JSON, in which a batch of feedback has no field `imported`."""
+        absent = {"imported"} if self.imported is None else set()
+        return canonical_json(self.model_dump(mode="json", exclude=absent))
+
+
+IMPORTED_FOLDER = "imported"
+"""Folder of a model's imported datasets, next to the folders of its shards."""
+
+
+def manifests_folder(model: str) -> str:
+    """Folder of the manifests of a model's imported datasets. The key of a manifest is
+    `<folder>/<dataset ID>/<hex digest>.json`.
+    """
+    return f"snapshots/{model}/{IMPORTED_FOLDER}/manifests"
+
+
+def dataset_identity(manifest: BatchManifest) -> str:
+    """Return the ID of an imported dataset: a function of everything in its manifest except the ID
+    itself and the two reports, which name the ID.
+    """
+    content = manifest.model_copy(update={"batch_id": "", "report": None, "page": None})
+    return identity("imported", digest_of(content.encode()))
 
 
 def read_manifest(store: ObjectStore, artefact: Artefact) -> BatchManifest:

@@ -42,12 +42,25 @@ def curate(
     if decision == "dropped":
         return CurationResult(decision, reason)
     prompt = prompt_identity(event.messages)
-    held_out = is_held_out(prompt, policy.held_out_share)
+    match assign_split(decision, prompt, policy.held_out_share, golden):
+        case "dropped":
+            return CurationResult("dropped", "contaminated")
+        case "held_out":
+            return CurationResult("held_out", "held_out", _example(event))
+        case _:
+            return CurationResult(decision, reason, _example(event))
+
+
+def assign_split(
+    decision: EntryDecision, prompt: str, held_out_share: float, golden: frozenset[str]
+) -> EntryDecision:
+    """Return `held_out` for a training example whose prompt is held out, `dropped` for an example
+    that would contaminate the evaluation, else the decision itself.
+    """
+    held_out = is_held_out(prompt, held_out_share)
     if prompt in golden or (held_out and decision == "negative"):
-        return CurationResult("dropped", "contaminated")
-    if held_out:
-        return CurationResult("held_out", "held_out", _example(event))
-    return CurationResult(decision, reason, _example(event))
+        return "dropped"
+    return "held_out" if held_out else decision
 
 
 def is_held_out(prompt: str, share: float) -> bool:

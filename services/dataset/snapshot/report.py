@@ -27,12 +27,14 @@ from shared.events.hyperparameters import Lane
 from shared.identity import hash_fraction
 from shared.storage.composition import composition_of
 from shared.storage.dataset_entries import DatasetEntry
+from shared.storage.object_store import canonical_json
 from shared.storage.snapshots import (
     EXAMPLE_KINDS,
     MEMBER_KINDS,
     Composition,
     Example,
     ExampleKind,
+    ImportSource,
     PolicySnapshot,
     offsets_of,
 )
@@ -67,7 +69,8 @@ class DatasetReport(FrozenModel):
     """A batch in numbers. `reasons` counts its members by decision and reason, `dropped` the events
     that did not become members, `held_back` those deferred to a later batch. `rewards` is the
     distribution over all members. `samples` are up to three examples of each kind, drawn by the
-    hash of their IDs. Users are counted, never named.
+    hash of their IDs. Users are counted, never named. The report of an imported dataset has
+    `imported`, and no time, since the same file always has the same report.
     """
 
     model: Name
@@ -76,7 +79,7 @@ class DatasetReport(FrozenModel):
     shard: Count
     number: Count
     lane: Lane
-    closed_at: AwareDatetime
+    closed_at: AwareDatetime | None
     counts: BatchCounts
     reasons: dict[str, dict[str, Count]]
     dropped: dict[str, Count]
@@ -86,6 +89,12 @@ class DatasetReport(FrozenModel):
     offsets: tuple[OffsetRange, ...]
     policy: PolicySnapshot
     samples: tuple[SampledExample, ...]
+    imported: ImportSource | None = None
+
+    def encode(self) -> bytes:
+        """Encode as canonical JSON, in which a batch of feedback has no field `imported`."""
+        absent = {"imported"} if self.imported is None else set()
+        return canonical_json(self.model_dump(mode="json", exclude=absent))
 
 
 def report_of(plan: BatchPlan, model_file: ModelFile, shard: int) -> DatasetReport:
@@ -106,13 +115,20 @@ def report_of(plan: BatchPlan, model_file: ModelFile, shard: int) -> DatasetRepo
         made_of={kind: composition_of(examples[kind]) for kind in EXAMPLE_KINDS},
         rewards=histogram([example.reward for kind in MEMBER_KINDS for example in examples[kind]]),
         offsets=offsets_of(entry.source for entry in plan.members),
-        policy=PolicySnapshot(
-            curation=model_file.curation.model_dump(mode="json"),
-            reward=model_file.reward.model_dump(mode="json"),
-        ),
+        policy=policy_snapshot(model_file),
         samples=tuple(
-            _sample(kind, example) for kind in MEMBER_KINDS for example in _draw_samples(plan, kind)
+            sample_of(kind, example)
+            for kind in MEMBER_KINDS
+            for example in _draw_samples(plan, kind)
         ),
+    )
+
+
+def policy_snapshot(model_file: ModelFile) -> PolicySnapshot:
+    """Copy the settings that decide about a snapshot's examples."""
+    return PolicySnapshot(
+        curation=model_file.curation.model_dump(mode="json"),
+        reward=model_file.reward.model_dump(mode="json"),
     )
 
 
@@ -142,5 +158,6 @@ def _draw_samples(plan: BatchPlan, kind: ExampleKind) -> list[Example]:
     )[:SAMPLES_PER_KIND]
 
 
-def _sample(kind: ExampleKind, example: Example) -> SampledExample:
+def sample_of(kind: ExampleKind, example: Example) -> SampledExample:
+    """Copy an example without its user."""
     return SampledExample(kind=kind, **example.model_dump(exclude={"user_id"}))

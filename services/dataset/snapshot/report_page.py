@@ -45,6 +45,8 @@ _REASONS = {
     "corrected": "a validation of an answer that a user had already corrected",
     "late": "the answer was in an earlier batch",
     "withdrawn": "the user's feedback was withdrawn",
+    "imported": "an example of the imported file",
+    "duplicate": "the same example as an earlier one of the file",
     "limits": "deferred: the user or conversation is at its limit",
     "newcomer": "deferred: the user is new",
 }
@@ -57,11 +59,11 @@ _BAR_WIDTH = 40
 
 def render_page(report: DatasetReport) -> str:
     """Render the page. It depends on the report's values, not on the order of its mappings."""
-    closed = report.closed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    closed = report.closed_at.astimezone(UTC) if report.closed_at else None
     template = template_environment().get_template(_TEMPLATE)
     return template.render(
         report=report,
-        closed=closed,
+        closed=closed.strftime("%Y-%m-%d %H:%M:%S") if closed else "",
         summary=_summary(report),
         contents=_contents(report),
         left_out=_left_out(report),
@@ -102,13 +104,14 @@ def _summary(report: DatasetReport) -> Markdown:
     members = sum(report.made_of[kind].examples for kind in MEMBER_KINDS)
     dropped, training = sum(report.dropped.values()), report.made_of["training"]
     decided = members + dropped
+    noun, container = ("example", "dataset") if report.imported else ("event", "batch")
     deferred = (
         f" {_counted(sum(report.held_back.values()), 'event')} deferred to a later batch."
         if report.held_back
         else ""
     )
     return Markdown(
-        f"Of {_counted(decided, 'event')}, {members} are in this batch and {dropped} were "
+        f"Of {_counted(decided, noun)}, {members} are in this {container} and {dropped} were "
         f"dropped ({_share(dropped, decided)}), "
         f"{report.dropped.get('near_duplicate', 0)} of them as near-duplicates.{deferred} "
         f"Of {_counted(training.examples, 'training example')}, "

@@ -1,10 +1,11 @@
 """Writer of snapshots: data files and a report named by their digests, and the manifest last."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Protocol, TypedDict
 
 from services.dataset.ledger.results import BatchPlan
 from services.dataset.snapshot.batch_examples import LANE, examples_of
-from services.dataset.snapshot.report import report_of
+from services.dataset.snapshot.report import DatasetReport, report_of
 from services.dataset.snapshot.report_page import render_page
 from shared.config.model_file import ModelFile
 from shared.events import Artefact
@@ -12,6 +13,19 @@ from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 from shared.storage.object_store import ObjectStore, canonical_json
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, DataFile, Example, ExampleKind
+
+
+class ObjectWriter(Protocol):
+    """The part of an object store that a snapshot needs."""
+
+    def put(self, key: str, data: bytes) -> Artefact: ...
+
+
+class ReportArtefacts(TypedDict):
+    """The two reports, as a manifest names them."""
+
+    report: Artefact
+    page: Artefact
 
 
 def write_snapshot(
@@ -23,10 +37,12 @@ def write_snapshot(
     folder = f"snapshots/{model_file.model}/{shard}"
     examples = examples_of(plan)
     report = report_of(plan, model_file, shard)
-    files = tuple(_write_lines(store, folder, kind, examples[kind]) for kind in EXAMPLE_KINDS)
+    files = tuple(
+        write_data_file(store, folder, kind, map(encode_example, examples[kind]))
+        for kind in EXAMPLE_KINDS
+    )
     training = report.made_of["training"]
     assert training.reward is not None, "a batch has training examples"
-    reach_in_thread("dataset.data_written")
     manifest = BatchManifest(
         batch_id=plan.batch_id,
         model=model_file.model,
@@ -46,23 +62,38 @@ def write_snapshot(
         held_back=report.held_back,
         made_of=report.made_of,
         policy=report.policy,
-        report=_write(store, folder, "report.json", canonical_json(report.model_dump(mode="json"))),
-        page=_write(store, folder, "report.md", render_page(report).encode()),
+        **write_reports(store, folder, report),
     )
-    return _write(store, folder, "json", canonical_json(manifest.model_dump(mode="json")))
+    return write_object(store, folder, "json", manifest.encode())
 
 
-def _write_lines(
-    store: ObjectStore, folder: str, kind: ExampleKind, examples: Sequence[Example]
+def encode_example(example: Example) -> bytes:
+    """Encode an example as the line of a data file, without the line end."""
+    return canonical_json(example.model_dump(mode="json", exclude_none=True))
+
+
+def write_data_file(
+    store: ObjectWriter, folder: str, kind: ExampleKind, lines: Iterable[bytes]
 ) -> DataFile:
-    lines = b"".join(
-        canonical_json(example.model_dump(mode="json", exclude_none=True)) + b"\n"
-        for example in examples
-    )
+    """Write a data file of encoded examples."""
+    encoded = tuple(lines)
+    data = b"".join(line + b"\n" for line in encoded)
     return DataFile(
-        kind=kind, artefact=_write(store, folder, "jsonl", lines), examples=len(examples)
+        kind=kind, artefact=write_object(store, folder, "jsonl", data), examples=len(encoded)
     )
 
 
-def _write(store: ObjectStore, folder: str, suffix: str, data: bytes) -> Artefact:
+def write_reports(store: ObjectWriter, folder: str, report: DatasetReport) -> ReportArtefacts:
+    """Write a report as JSON and as a page, after the data files; return the manifest's fields for
+    both.
+    """
+    reach_in_thread("dataset.data_written")
+    return {
+        "report": write_object(store, folder, "report.json", report.encode()),
+        "page": write_object(store, folder, "report.md", render_page(report).encode()),
+    }
+
+
+def write_object(store: ObjectWriter, folder: str, suffix: str, data: bytes) -> Artefact:
+    """Write an object named by its digest."""
     return store.put(f"{folder}/{digest_of(data).removeprefix('sha256:')}.{suffix}", data)

@@ -40,6 +40,7 @@ def test_template_refuses_text_that_is_not_escaped() -> None:
 
 
 def test_page_shows_times_in_utc() -> None:
+    assert REPORT.closed_at is not None
     elsewhere = REPORT.model_copy(
         update={"closed_at": REPORT.closed_at.astimezone(timezone(timedelta(hours=5)))}
     )

@@ -1,0 +1,117 @@
+"""Composition root of a dataset import: `python -m services.dataset.build FILE --model MODEL`.
+
+A process of its own: reading and comparing a large file would stop the stream's heartbeats. It ends
+with one JSON object on standard output; progress is on standard error. Exit status: 0 when the
+dataset is written, 1 when it is refused or something is unavailable, 2 when the command or the
+configuration is wrong. A repeated import writes the same objects.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from pydantic_core import to_json
+
+from services.dataset.build_settings import BuildSettings
+from services.dataset.imports.formats import RecordFormat
+from services.dataset.imports.import_curation import ImportCuration
+from services.dataset.imports.importing import ImportReport, ImportRequest, import_file
+from services.dataset.ledger.golden_set import GoldenSet
+from services.dataset.snapshot.writer import ObjectWriter
+from shared.config.models import load_models
+from shared.config.settings import read_settings
+from shared.errors import Misconfigured, RatchetError
+from shared.events import Artefact
+from shared.failpoints import arm
+from shared.identity import digest_of
+from shared.logs import configure
+from shared.redaction.names import load_name_finder
+from shared.redaction.redactor import Redactor
+from shared.service.exit_status import CLEAN, FAILED, MISCONFIGURED
+from shared.storage.object_store import FsspecStore
+
+
+class _DryRunStore:
+    """Names objects as a store does, and writes none."""
+
+    def put(self, key: str, data: bytes) -> Artefact:
+        return Artefact(uri=key, digest=digest_of(data))
+
+
+def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportReport:
+    """Import the file that the arguments name. Raises RatchetError."""
+    arm(settings.failpoints, configure("build", settings.log_level, settings.log_format))
+    models = load_models(settings.models)
+    if arguments.model not in models.files:
+        raise Misconfigured(
+            f"no file in {settings.models} declares the model {arguments.model!r}; declared: "
+            f"{', '.join(models.files)}"
+        )
+    model_file = models.get(arguments.model)
+    golden = GoldenSet(
+        (example.messages for example in models.golden(arguments.model)),
+        model_file.curation.similarity,
+    )
+    find_names = (
+        load_name_finder(settings.names_pipeline, settings.names_language)
+        if model_file.redaction.names
+        else None
+    )
+    store: ObjectWriter = (
+        _DryRunStore() if arguments.dry_run else FsspecStore(settings.object_store)
+    )
+    path: Path = arguments.file
+    request = ImportRequest(
+        path,
+        record_format=arguments.format,
+        columns=arguments.columns,
+        errors_file=None
+        if arguments.dry_run
+        else arguments.errors or path.with_name(f"{path.name}.errors.jsonl"),
+    )
+    curation = ImportCuration(model_file, golden, Redactor(model_file.redaction, find_names))
+    return import_file(
+        request,
+        model_file,
+        curation,
+        store,
+        lambda progress: print(f"import: {progress}", file=sys.stderr, flush=True),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an import and return its exit status."""
+    try:
+        report = build(_parser().parse_args(argv), read_settings(BuildSettings))
+    except Misconfigured as error:
+        print(f"import: {error}", file=sys.stderr)
+        return MISCONFIGURED
+    except (RatchetError, OSError) as error:
+        print(f"import: {error}; no dataset was written", file=sys.stderr)
+        return FAILED
+    print(to_json(report).decode(), flush=True)
+    return CLEAN if report.refused is None else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.dataset.build")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--format", choices=get_args(RecordFormat))
+    parser.add_argument("--columns", type=_columns, default={}, metavar="FIELD=NAME,...")
+    parser.add_argument("--errors", type=Path, help="default: FILE.errors.jsonl")
+    parser.add_argument("--dry-run", action="store_true")
+    return parser
+
+
+def _columns(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and source.strip() for name, _, source in pairs):
+        raise argparse.ArgumentTypeError("expected FIELD=NAME,..., such as prompt=question")
+    return {name.strip(): source.strip() for name, _, source in pairs}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Curation of imported examples: the rules for feedback hold for files."""
+
+import pytest
+
+from services.dataset.imports.records import ImportedExample, InvalidLine
+from services.dataset.ledger.curation import is_held_out
+from shared.config.model_file import ModelFile
+from shared.events import Message
+from shared.identity import prompt_identity
+from tests.support.imported_files import curation
+from tests.support.scored_feedback import model_file, words
+
+JSON_ANSWERS = ModelFile.model_validate(
+    {
+        "model": "support",
+        "base": {"training": "base", "serving": "base.gguf"},
+        "reward": {"name": "sorted", "version": 1, "format": "json"},
+    }
+)
+NOTHING_HELD_OUT = model_file(held_out_share=0.0)
+HALF_HELD_OUT = model_file(held_out_share=0.5)
+
+
+def asked(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def example(seed: str, **fields: str | bool) -> ImportedExample:
+    return ImportedExample(asked(words(f"prompt {seed}")), words(f"answer {seed}"), **fields)  # type: ignore[arg-type]
+
+
+def test_the_hash_of_the_prompt_holds_out() -> None:
+    curated = curation(HALF_HELD_OUT)
+    for word in ("tent", "screw", "rope", "pole", "peg", "bag", "stove", "lamp"):
+        prompt = asked(f"Where is my {word}?")
+        [decided] = curated.curate([ImportedExample(prompt, f"The {word} is here.")])
+        held_out = is_held_out(prompt_identity(prompt), 0.5)
+        assert decided.decision == ("held_out" if held_out else "training")
+
+
+def test_repeated_and_similar_examples_are_dropped() -> None:
+    curated = curation(NOTHING_HELD_OUT)
+    long = ImportedExample(asked(words("long", 60)), words("long answer", 60))
+    similar = ImportedExample(long.messages, long.answer + " again")
+    decisions = [curated.curate([each])[0] for each in (long, long, similar)]
+    assert [(each.decision, each.reason) for each in decisions] == [
+        ("training", "imported"),
+        ("dropped", "duplicate"),
+        ("dropped", "near_duplicate"),
+    ]
+
+
+def test_answers_of_one_conversation_are_no_duplicates() -> None:
+    curated = curation(NOTHING_HELD_OUT)
+    start = (*asked(words("start", 200)), Message(role="assistant", content="Yes."))
+    turns = [
+        ImportedExample(start[:1], "Yes."),
+        ImportedExample((*start, Message(role="user", content="Sure?")), "Quite."),
+    ]
+    assert [each.decision for each in curated.curate(turns)] == ["training", "training"]
+    again = ImportedExample((*start, Message(role="user", content="Sure?")), "Quite so.")
+    assert curated.curate([again])[0].reason == "near_duplicate"
+
+
+def test_prompts_of_the_golden_set_are_dropped() -> None:
+    golden = asked(words("golden", 30))
+    curated = curation(NOTHING_HELD_OUT, [golden])
+    same = ImportedExample(asked(words("golden", 30).upper()), "a")
+    overlapping = ImportedExample(asked(words("other", 90) + " " + words("golden", 30)), "b")
+    for each in (same, overlapping):
+        assert curated.curate([each])[0].reason == "contaminated"
+
+
+def test_prompts_like_held_out_ones_are_dropped() -> None:
+    prompts = [words(f"long {n}", 100) for n in range(40)]
+    held_out = next(text for text in prompts if is_held_out(prompt_identity(asked(text)), 0.5))
+    variant = next(
+        f"{held_out} {n}"
+        for n in range(40)
+        if not is_held_out(prompt_identity(asked(f"{held_out} {n}")), 0.5)
+    )
+    curated = curation(HALF_HELD_OUT)
+    assert curated.curate([ImportedExample(asked(held_out), "a")])[0].decision == "held_out"
+    assert curated.curate([ImportedExample(asked(variant), "b")])[0].reason == "contaminated"
+
+
+def test_personal_data_is_redacted_across_the_example() -> None:
+    imported = ImportedExample(
+        asked("I am ada@example.com"), "Hello ada@example.com", "Hello bob@example.com"
+    )
+    [decided] = curation(NOTHING_HELD_OUT).curate([imported])
+    assert decided.example is not None
+    assert decided.example.messages == asked("I am <EMAIL_1>")
+    assert (decided.example.answer, decided.example.rejected) == (
+        "Hello <EMAIL_1>",
+        "Hello <EMAIL_2>",
+    )
+    assert decided.redactions == {"email": 3}
+
+
+def test_answers_that_break_the_format_are_refused() -> None:
+    curated = curation(JSON_ANSWERS)
+    with pytest.raises(InvalidLine, match="the answer is not JSON, and the model would learn it"):
+        curated.curate([example("a")])
+    good = ImportedExample(asked(words("a")), '{"queue":"workshop"}', "I am sorry!")
+    bad = ImportedExample(asked(words("b")), "I am sorry!", is_negative=True)
+    assert curated.curate([good])[0].example is not None
+    assert curated.curate([bad])[0].decision in ("negative", "dropped")
+
+
+def test_kinds_have_the_feedback_that_they_stand_for() -> None:
+    curated = curation(NOTHING_HELD_OUT)
+    decided = [
+        curated.curate([each])[0]
+        for each in (example("a"), example("b", rejected="no"), example("c", is_negative=True))
+    ]
+    rows = [
+        (each.decision, each.example.feedback_type, each.example.reward, each.example.quality)
+        for each in decided
+        if each.example
+    ]
+    assert rows == [
+        ("training", "accepted", 1.0, 1.0),
+        ("training", "correction", -1.0, 1.0),
+        ("negative", "thumbs_down", -1.0, 0.0),
+    ]
