@@ -1,7 +1,8 @@
 """Codec of events as Kafka records: CloudEvents 1.0 in the Kafka binding.
 
 Written in binary mode (`ce_*` headers, the value is the event as plain JSON). Read in binary mode,
-structured mode and, from applications, as bare JSON. CloudEvents:
+structured mode and, from applications, as bare JSON, also inside the formats of other tools
+(`foreign_formats`). CloudEvents:
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
@@ -18,6 +19,7 @@ from pydantic_core import from_json
 
 from shared.errors import ContractViolation, TooLarge, Undecodable
 from shared.events import Event
+from shared.messaging.foreign_formats import base64_json, connect_payload, strip_schema_id
 from shared.messaging.violations import kind_of, violation_of
 
 Header = tuple[str, bytes | None]
@@ -120,18 +122,28 @@ def _unwrap(value: bytes, headers: Headers) -> tuple[dict[str, Any], Any]:
             "batched mode is not part of the Kafka binding; send one event per record",
             "content-type",
         )
+    value = strip_schema_id(value)
     message = KafkaMessage(headers=names, key=None, value=value)
     try:
         if content_type.startswith(STRUCTURED_TYPE):
             return _parts(from_structured(message, _StrictJson(), _UnchangedCloudEvent))
         if any(name.startswith(CE_PREFIX) for name in names):
-            return _parts(from_binary(message, _StrictJson(), _UnchangedCloudEvent))
-        data = from_json(value)
+            envelope, data = _parts(from_binary(message, _StrictJson(), _UnchangedCloudEvent))
+            return envelope, connect_payload(data)
+        data = connect_payload(from_json(value))
+    except Undecodable:
+        raise
     # The library and the parser raise many exception types for bytes that are not an event.
     except Exception as error:
         raise Undecodable(f"not an event: {error}") from error
-    if isinstance(data, dict) and "specversion" in data and "data" in data:
-        return {name: content for name, content in data.items() if name != "data"}, data["data"]
+    if isinstance(data, dict) and "specversion" in data:
+        envelope = {
+            name: content for name, content in data.items() if name not in ("data", "data_base64")
+        }
+        if data.get("data") is None and "data_base64" in data:
+            return envelope, base64_json(data["data_base64"])
+        if "data" in data:
+            return envelope, data["data"]
     return {}, data
 
 
