@@ -17,7 +17,7 @@ from ratchet.options import (
     security_from_environment,
 )
 from shared.clock import SystemClock
-from shared.errors import Unprocessable
+from shared.errors import Misconfigured, Unprocessable
 from shared.events import FeedbackReceived, FeedbackType
 from shared.kafka.client import KafkaProducer
 from shared.kafka.security import PLAINTEXT, Security
@@ -111,14 +111,20 @@ def build_event(fields: dict[str, Any]) -> FeedbackReceived:
 async def send_events(
     bootstrap_servers: str, events: list[FeedbackReceived], security: Security = PLAINTEXT
 ) -> None:
-    """Publish events to `feedback.received` and wait until all are durable.
+    """Publish events to `feedback.received`, in order, and wait until all are durable.
 
-    Raises BusUnavailable.
+    Raises BusUnavailable, and Misconfigured with the id of an event that is too large for the
+    topic.
     """
     producer = KafkaProducer(bootstrap_servers, security)
     await producer.start()
     try:
-        for event in events:
-            await publish(producer, FEEDBACK_RECEIVED, event.key, event, SOURCE)
+        for sent, event in enumerate(events):
+            try:
+                await publish(producer, FEEDBACK_RECEIVED, event.key, event, SOURCE)
+            except Misconfigured as error:
+                raise Misconfigured(
+                    f"event {event.event_id!r}: {error}; events sent before it: {sent}"
+                ) from error
     finally:
         await producer.stop()

@@ -10,10 +10,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
 
+from ratchet.cli.feedback import send_events
 from ratchet_client.event import FeedbackRecord
 from ratchet_client.kafka import KafkaTransport
 from ratchet_client.transport import RecordRefused, TransportUnavailable
 from shared.errors import BusUnavailable, Misconfigured
+from shared.events import FeedbackReceived
 from shared.kafka.client import KafkaProducer
 from shared.kafka.idempotent_producer import IdempotentProducer
 from shared.messaging.bus import Record
@@ -124,6 +126,17 @@ async def test_only_the_record_at_fault_is_reported(new_topics: str) -> None:
     ]
     (values,) = await values_of(new_topics)
     assert sorted(len(value or b"") for value in values) == [5, 4000, 4000, 4000]
+
+
+async def test_an_import_names_the_event_that_is_too_large(new_topics: str) -> None:
+    events = [
+        FeedbackReceived.model_validate(feedback_data("support", name, output=output))
+        for name, output in (("a", "x"), ("b", "x" * MAX_APPLICATION_RECORD_BYTES), ("c", "x"))
+    ]
+    with pytest.raises(
+        Misconfigured, match=r"event 'b': .* max\.message\.bytes.*; 1 events before"
+    ):
+        await send_events(new_topics, events)
 
 
 async def test_a_wrong_clock_is_named_and_recovered_from(new_topics: str) -> None:
