@@ -152,6 +152,8 @@ def _read_topics(records: Iterable[Record]) -> _TopicContents:
                 table[record.key] = record.value
         elif record.topic == TRAINING_BATCHES:
             batch = decode(record.value, record.headers, BatchReady).event
+            if batch.lane == "master":
+                continue  # a dataset from a file holds no feedback
             topics.manifests.setdefault((batch.model, batch.shard, batch.number), {})[
                 batch.manifest.digest
             ] = batch.manifest

@@ -9,6 +9,7 @@ from ratchet.cli.stack import stack
 from ratchet.cli.topics import topics
 from ratchet.cli.versions import versions
 from ratchet.dataset.commands import dataset
+from ratchet.dataset.training import training
 from ratchet.dead_letters.command import dlq
 
 app = typer.Typer(
@@ -22,5 +23,6 @@ app.add_typer(models, name="models")
 app.add_typer(feedback, name="feedback")
 app.add_typer(versions)
 app.add_typer(dataset, name="dataset")
+app.add_typer(training)
 app.add_typer(dlq, name="dlq")
 app.add_typer(forgetting)

@@ -62,7 +62,10 @@ def batch_faults(manifest: BatchManifest, examples: Examples) -> list[Fault]:
 def link_faults(manifest: BatchManifest, previous: BatchManifest) -> list[Fault]:
     """Return the faults of the link from a batch to the one before."""
     wrong = []
-    if (previous.model, previous.shard) != (manifest.model, manifest.shard):
+    if manifest.imported is not None:
+        if previous.model != manifest.model:
+            wrong.append(f"the batch before it is of another model: {batch_name(previous)}")
+    elif (previous.model, previous.shard) != (manifest.model, manifest.shard):
         wrong.append(f"the batch before it is of another model or shard: {batch_name(previous)}")
     elif previous.number != manifest.number - 1:
         wrong.append(f"the batch before it is {batch_name(previous)}: numbers are not consecutive")
@@ -148,7 +151,7 @@ def _identity(manifest: BatchManifest) -> Iterable[tuple[str, str]]:
     )
     if manifest.batch_id != expected:
         yield f"its ID is {manifest.batch_id}, expected {expected}", RESTORE_ALTERED
-    if (manifest.previous is None) != (manifest.number == 0):
+    if manifest.imported is None and (manifest.previous is None) != (manifest.number == 0):
         yield (
             f"it is batch {manifest.number} and names "
             f"{'no' if manifest.previous is None else 'a'} batch before it",

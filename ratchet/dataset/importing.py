@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,23 +15,25 @@ from ratchet import console
 from ratchet.options import Json, ModelFiles
 from shared.storage.snapshots import EXAMPLE_KINDS
 
+RecordFormats = Annotated[
+    str | None,
+    typer.Option(
+        help="preference, openai-preference, chat, sharegpt, alpaca or completion; "
+        "default: recognised by the fields of each record."
+    ),
+]
+Columns = Annotated[
+    str | None, typer.Option(help="Names in the file, such as prompt=question,completion=reply.")
+]
+
 _FAILED = 1
 
 
 def import_file(
     file: Annotated[Path, typer.Argument(help="JSON Lines, a JSON array, CSV or Parquet.")],
     model: Annotated[str, typer.Option(help="The model to train on it.")],
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="preference, openai-preference, chat, sharegpt, alpaca or completion; "
-            "default: recognised by the fields of each record."
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Names in the file, such as prompt=question,completion=reply."),
-    ] = None,
+    format: RecordFormats = None,
+    columns: Columns = None,
     errors: Annotated[
         Path | None,
         typer.Option(help="File for the errors of all lines; default: FILE.errors.jsonl."),
@@ -46,31 +48,58 @@ def import_file(
     """Import examples from a file as a dataset. The exit status is 0 if the dataset was written, 1
     if it was refused, 2 if the command or the configuration is wrong.
     """
-    command = [sys.executable, "-m", "services.dataset.build", f"--model={model}"]
-    for option, value in (("--format", format), ("--columns", columns), ("--errors", errors)):
-        if value is not None:
-            command.append(f"{option}={value}")
-    if dry_run:
-        command.append("--dry-run")
-    command += ["--", str(file)]
-    environment = {
-        **os.environ,  # noqa: TID251 (passed on to the process, whose settings it contains)
-        "RATCHET_MODELS": str(models),
-        "RATCHET_OBJECT_STORE": object_store,
-    }
-    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
-    report: dict[str, Any] | None = from_json(finished.stdout) if finished.stdout else None
+    environment = {"RATCHET_MODELS": str(models), "RATCHET_OBJECT_STORE": object_store}
+    status, report = import_report(
+        file, model, format, columns, errors, environment, dry_run=dry_run
+    )
     if report is None:
-        # The process has printed the reason to standard error.
-        raise typer.Exit(finished.returncode if finished.returncode > 0 else _FAILED)
+        raise typer.Exit(status)
     if json:
         console.print_json(report)
     else:
-        _show(report, model, dry_run=dry_run)
-    raise typer.Exit(finished.returncode)
+        show_report(report, model, dry_run=dry_run)
+    raise typer.Exit(status)
 
 
-def _show(report: dict[str, Any], model: str, *, dry_run: bool) -> None:
+def import_report(
+    file: Path,
+    model: str,
+    format: str | None,
+    columns: str | None,
+    errors: Path | None,
+    environment: Mapping[str, str],
+    *,
+    dry_run: bool,
+) -> tuple[int, dict[str, Any] | None]:
+    """Run an import; return its exit status and its report."""
+    arguments = [f"--model={model}"]
+    for option, value in (("--format", format), ("--columns", columns), ("--errors", errors)):
+        if value is not None:
+            arguments.append(f"{option}={value}")
+    if dry_run:
+        arguments.append("--dry-run")
+    return run_service("services.dataset.build", [*arguments, "--", str(file)], environment)
+
+
+def run_service(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[int, dict[str, Any] | None]:
+    """Run a process of a service; return its exit status and its JSON output. Without output it
+    has printed the reason to standard error.
+    """
+    finished = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **environment},  # noqa: TID251 (passed on to the process as settings)
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    output: dict[str, Any] | None = from_json(finished.stdout) if finished.stdout else None
+    failed = finished.returncode < 0 or (output is None and finished.returncode == 0)
+    return _FAILED if failed else finished.returncode, output
+
+
+def show_report(report: dict[str, Any], model: str, *, dry_run: bool) -> None:
+    """Print the report of an import for people."""
     rows: list[Sequence[JsonValue]] = [("lines read", report["lines"])]
     rows += [(kind.replace("_", " "), report["examples"][kind]) for kind in EXAMPLE_KINDS]
     rows += [(f"dropped: {reason}", count) for reason, count in report["dropped"].items()]

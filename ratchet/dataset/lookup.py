@@ -113,5 +113,9 @@ def find_imported(store: ObjectStore, reference: str) -> Artefact:
 
 
 def batch_references(batch: BatchReady) -> tuple[str, str]:
-    """References to a batch other than its ID."""
+    """References to a batch other than its ID. A dataset that was trained on has a number of its
+    own kind, which names no batch.
+    """
+    if batch.lane == "master":
+        return batch.batch_id, batch.batch_id[:12]
     return f"{batch.model}/{batch.number}", f"{batch.model}#{batch.shard}/{batch.number}"

@@ -9,6 +9,7 @@ from ratchet.demo.accounting import count_events
 from ratchet.reconciliation import Reconciliation, reconcile
 from shared.errors import Undecodable
 from shared.events import Artefact, BatchCounts, BatchReady, Position
+from shared.events.hyperparameters import Lane
 from shared.identity import digest_of
 from shared.messaging.bus import Record
 from shared.messaging.codec import Header, encode
@@ -70,7 +71,9 @@ class Topics:
         notice = DeadLetterInfo.for_error(source, (), Undecodable("no"), "feedback", NOW)
         self.put(dead_letter_topic(FEEDBACK_RECEIVED), b"{}", headers=tuple(notice.headers()))
 
-    def manifest(self, uri: str, number: int, members: tuple[str, ...]) -> None:
+    def manifest(
+        self, uri: str, number: int, members: tuple[str, ...], lane: Lane = "adaptive"
+    ) -> None:
         artefact = Artefact(uri=uri, digest=digest_of(uri.encode()))
         self.manifests[uri] = members
         ready = BatchReady(
@@ -81,7 +84,7 @@ class Topics:
             batch_id=f"b{number}",
             shard=0,
             number=number,
-            lane="adaptive",
+            lane=lane,
             manifest=artefact,
             counts=BatchCounts(training=2, preference=0, negative=0, held_out=0),
             offsets=(),
@@ -164,6 +167,14 @@ def test_repeated_records_count_once() -> None:
     topics.score("e0", 0)
     topics.letter(5)
     topics.manifest("m0", 0, ("e0", "e1"))
+    result = topics.reconciled()
+    assert (result.lost, result.duplicated) == ((), ())
+    assert count_events(result).balanced
+
+
+def test_datasets_from_files_hold_no_feedback() -> None:
+    topics = Topics()
+    topics.manifest("imported", 0, ("example",), "master")
     result = topics.reconciled()
     assert (result.lost, result.duplicated) == ((), ())
     assert count_events(result).balanced

@@ -5,7 +5,7 @@ and of the batches quarantined and the examples withdrawn when the run starts.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated
 
@@ -46,7 +46,7 @@ class PreferencePair(FrozenModel):
 @dataclass(frozen=True)
 class BatchExamples:
     """A batch's examples, from its manifest. Preferences and negatives are read only for the batch
-    to train on.
+    to train on. `is_imported` marks a dataset from a file.
     """
 
     batch_id: Id
@@ -54,6 +54,7 @@ class BatchExamples:
     held_out: Sequence[Example]
     preference: Sequence[Example] = ()
     negative: Sequence[Example] = ()
+    is_imported: bool = field(default=False, kw_only=True)
 
     def without(self, feedback_ids: Collection[Id]) -> "BatchExamples":
         """Return the batch without some of its examples."""
@@ -64,6 +65,7 @@ class BatchExamples:
                 [example for example in kind if example.feedback_id not in feedback_ids]
                 for kind in kinds
             ),
+            is_imported=self.is_imported,
         )
 
 
@@ -72,7 +74,8 @@ class TrainingSet:
     """The examples of one run. No prompt is in both the training and the evaluation split.
 
     `withdrawn` is the number of examples that the batch to train on has lost by withdrawal;
-    `mean_reward` is that of the new examples. `pairs` are corrections with the answers they
+    `mean_reward` is that of the new examples, None for those of a file, which have no rating.
+    `pairs` are corrections with the answers they
     replaced, `negatives` are disliked answers, `liked` are new examples that nobody corrected; all
     of them come from the batch to train on.
     """
@@ -103,7 +106,8 @@ def select_examples(
     Replay is drawn from the newest `replay_window` examples before it: the `replay` ones whose ids
     hash lowest together with the batch's id, or fewer, so that new and replayed examples together
     are at most `training_set`. New examples are never dropped for that limit: a version is defined
-    by the batch it names. Held-out examples are the newest `held_out_newest`.
+    by the batch it names. Held-out examples are the newest `held_out_newest`; a large imported
+    dataset takes at most half of these places while there is held-out feedback for the others.
 
     Quarantined batches contribute neither replay nor held-out examples, and no pairs or negatives.
     A prompt that is held out or golden is never trained on, under any objective. Examples whose
@@ -114,9 +118,9 @@ def select_examples(
     current_whole = next(stream)
     current = current_whole.without(withdrawn)
     earlier: list[Example] = []
-    held_out: list[Example] = (
-        [] if current.batch_id in quarantined else list(reversed(current.held_out))
-    )
+    own = [] if current.batch_id in quarantined else list(reversed(current.held_out))
+    places = held_out_newest // 2 if current.is_imported else len(own)
+    held_out, more = own[:places], own[places:]
     while len(earlier) < (replay_window if replay else 0) or len(held_out) < held_out_newest:
         batch = next(stream, None)
         if batch is None:
@@ -125,7 +129,7 @@ def select_examples(
             batch = batch.without(withdrawn)
             earlier += reversed(batch.training)
             held_out += reversed(batch.held_out)
-    held_out = held_out[:held_out_newest]
+    held_out = (held_out + more)[:held_out_newest]
     evaluation_prompts = {example.messages for example in held_out} | set(golden_prompts)
     ranked = sorted(
         earlier[:replay_window],
@@ -144,7 +148,7 @@ def select_examples(
         replayed=[_weighted_sample(example) for example in replayed],
         held_out=[_sample(example) for example in held_out],
         withdrawn=len(current_whole.training) - len(current.training),
-        mean_reward=sum(example.reward for example in new) / len(new) if new else None,
+        mean_reward=_mean_reward(new) if new and not current.is_imported else None,
         pairs=[
             PreferencePair(
                 messages=example.messages, answer=example.answer, rejected=example.rejected
@@ -178,7 +182,9 @@ def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[BatchExamples
             kinds: tuple[ExampleKind, ...] = ("training", "held_out", "preference", "negative")
             kinds_to_read = kinds if artefact is newest else kinds[:2]
             batch = BatchExamples(
-                manifest.batch_id, *(_examples(store, manifest, kind) for kind in kinds_to_read)
+                manifest.batch_id,
+                *(_examples(store, manifest, kind) for kind in kinds_to_read),
+                is_imported=manifest.imported is not None,
             )
         except ObjectNotFound:
             if artefact is newest:
@@ -202,6 +208,10 @@ def _examples(store: ObjectStore, manifest: BatchManifest, kind: ExampleKind) ->
         raise InvalidArtefact(
             f"batch {manifest.batch_id}: {kind} examples cannot be understood: {error}"
         ) from error
+
+
+def _mean_reward(examples: Sequence[Example]) -> float:
+    return sum(example.reward for example in examples) / len(examples)
 
 
 def _sample(example: Example) -> Sample:

@@ -105,6 +105,22 @@ def test_held_out_examples_are_the_newest() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("newest", "of_import", "of_feedback"), [(4, 2, 2), (10, 5, 5), (20, 12, 6), (1, 0, 1)]
+)
+def test_held_out_feedback_keeps_half_beside_an_import(
+    newest: int, of_import: int, of_feedback: int
+) -> None:
+    """An import of 12 held-out examples after a history of 6."""
+    current = replace(batch(9, range(50, 60), range(400, 412)), is_imported=True)
+    selected = select_from([current, *HISTORY[1:]], newest=newest)
+    held_out = selected.held_out
+    imported = {sample.messages for sample in map(ticket, range(400, 412))}
+    taken = [sample.messages in imported for sample in held_out]
+    assert (taken.count(True), taken.count(False)) == (of_import, of_feedback)
+    assert selected.mean_reward is None
+
+
 def test_quarantined_batches_give_no_replay_and_no_held_out() -> None:
     chosen = select_from(HISTORY, quarantined=("batch-2",), replay=100)
     assert set(chosen.replayed) == set(tickets(0, 10))

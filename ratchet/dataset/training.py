@@ -1,0 +1,136 @@
+"""`ratchet train`: trains a model on a file or an imported dataset, as a batch like any other."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ratchet import console
+from ratchet.dataset.importing import (
+    Columns,
+    RecordFormats,
+    import_report,
+    run_service,
+    show_report,
+)
+from ratchet.dataset.lookup import find_imported, is_imported_reference, read_announced_batches
+from ratchet.options import (
+    DEFAULT_BOOTSTRAP_SERVERS,
+    Bootstrap,
+    Json,
+    ModelFiles,
+    security_from_environment,
+)
+from shared.config.models import load_models
+from shared.errors import CommandRefused, Misconfigured
+from shared.events import Artefact, BatchReady
+from shared.events.hyperparameters import Lane
+from shared.storage.object_store import FsspecStore
+
+LANE: Lane = "master"
+
+training = typer.Typer()
+
+
+@training.command("train")
+def train(
+    model: str,
+    data: Annotated[
+        str, typer.Option(help="A file as for `ratchet dataset import`, or model@ID of a dataset.")
+    ],
+    format: RecordFormats = None,
+    columns: Columns = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check only; write and announce nothing.")
+    ] = False,
+    models: ModelFiles = Path("models"),
+    object_store: Annotated[
+        str, typer.Option(envvar="RATCHET_OBJECT_STORE", help="A folder or an fsspec URL.")
+    ] = ".ratchet/objects",
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
+    json: Json = False,
+) -> None:
+    """Train a model on a dataset in the lane `master`: from the base, judged by the gate. The exit
+    status is 0 if the batch was announced, 1 if it was refused, 2 if the command or the
+    configuration is wrong.
+    """
+    environment = {
+        "RATCHET_MODELS": str(models),
+        "RATCHET_OBJECT_STORE": object_store,
+        "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
+    }
+    try:
+        _require_lane(models, model)
+    except Misconfigured as error:
+        console.print_status(f"train: {error}")
+        raise typer.Exit(2) from error
+    newest, number = newest_feedback_batch(
+        asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())), model
+    )
+    dataset = _dataset(model, data, format, columns, environment, dry_run=dry_run, quiet=json)
+    if dry_run:
+        after = f"after batch {number - 1}" if newest else "before any batch of feedback"
+        console.print_status(f"nothing was announced; it would be trained {after}")
+        return
+    arguments = [f"--model={model}", f"--dataset={dataset.uri}@{dataset.digest}"]
+    if newest is not None:
+        arguments.append(f"--previous={newest.manifest.uri}@{newest.manifest.digest}")
+    arguments.append(f"--number={number}")
+    status, event = run_service("services.dataset.announce", arguments, environment)
+    if event is None:
+        raise typer.Exit(status)
+    if json:
+        console.print_json(event)
+    else:
+        console.print_text(f"announced as batch {event['batch_id']}, lane {event['lane']}")
+    raise typer.Exit(status)
+
+
+def newest_feedback_batch(
+    batches: Iterable[BatchReady], model: str
+) -> tuple[BatchReady | None, int]:
+    """Return the newest batch of a model's feedback, in whichever shard, and the number of the
+    batch after it. `batches` are in the order of the log.
+    """
+    of_feedback = [batch for batch in batches if batch.model == model and batch.lane != LANE]
+    newest = of_feedback[-1] if of_feedback else None
+    return newest, newest.number + 1 if newest else 0
+
+
+def _require_lane(models: Path, model: str) -> None:
+    """Refuse before anything is read if the model file cannot train the lane."""
+    declared = load_models(models)
+    if model not in declared.files:
+        raise Misconfigured(f"no file in {models} declares the model {model!r}")
+    if LANE not in declared.files[model].lanes:
+        raise Misconfigured(f"{models / model}.yaml declares no lane {LANE!r}; add it under lanes")
+
+
+def _dataset(
+    model: str,
+    data: str,
+    format: str | None,
+    columns: str | None,
+    environment: dict[str, str],
+    *,
+    dry_run: bool,
+    quiet: bool,
+) -> Artefact:
+    """Return the manifest of the dataset, imported first if `data` is a file."""
+    if is_imported_reference(data) and not Path(data).exists():
+        if not data.startswith(f"{model}@"):
+            raise CommandRefused(f"{data} is no dataset of {model}; expected {model}@ID")
+        return find_imported(FsspecStore(environment["RATCHET_OBJECT_STORE"]), data)
+    status, report = import_report(
+        Path(data), model, format, columns, None, environment, dry_run=dry_run
+    )
+    if report is None:
+        raise typer.Exit(status)
+    if not quiet or report["refused"]:
+        show_report(report, model, dry_run=dry_run)
+    if report["refused"]:
+        raise typer.Exit(status)
+    manifest: dict[str, Any] = report["manifest"]
+    return Artefact.model_validate(manifest)
