@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ratchet import console
+from ratchet.dataset.base_targets import require_targets
 from ratchet.dataset.importing import (
     Columns,
     RecordFormats,
@@ -18,6 +19,8 @@ from ratchet.dataset.importing import (
 from ratchet.dataset.lookup import find_imported, is_imported_reference, read_announced_batches
 from ratchet.options import (
     DEFAULT_BOOTSTRAP_SERVERS,
+    DEFAULT_STATE,
+    Bases,
     Bootstrap,
     Json,
     ModelFiles,
@@ -46,6 +49,7 @@ def train(
         bool, typer.Option("--dry-run", help="Check only; write and announce nothing.")
     ] = False,
     models: ModelFiles = Path("models"),
+    bases: Bases = DEFAULT_STATE / "bases",
     object_store: Annotated[
         str, typer.Option(envvar="RATCHET_OBJECT_STORE", help="A folder or an fsspec URL.")
     ] = ".ratchet/objects",
@@ -62,7 +66,7 @@ def train(
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
     }
     try:
-        _require_lane(models, model)
+        _require_lane(models, model, bases)
     except Misconfigured as error:
         console.print_status(f"train: {error}")
         raise typer.Exit(2) from error
@@ -99,13 +103,14 @@ def newest_feedback_batch(
     return newest, newest.number + 1 if newest else 0
 
 
-def _require_lane(models: Path, model: str) -> None:
+def _require_lane(models: Path, model: str, bases: Path) -> None:
     """Refuse before anything is read if the model file cannot train the lane."""
     declared = load_models(models)
     if model not in declared.files:
         raise Misconfigured(f"no file in {models} declares the model {model!r}")
     if LANE not in declared.files[model].lanes:
         raise Misconfigured(f"{models / model}.yaml declares no lane {LANE!r}; add it under lanes")
+    require_targets(declared.files[model], LANE, bases)
 
 
 def _dataset(

@@ -43,6 +43,7 @@ def tiny(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fleet(broker: str, tiny: Path, tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(broker, tiny, tmp_path, f"train-{uuid4().hex[:8]}")
+    (tmp_path / "bases").symlink_to(tiny.parent)
     (tmp_path / "models" / f"{fleet.model}.yaml").write_text(MODEL_FILE.format(model=fleet.model))
     try:
         yield fleet
@@ -58,6 +59,7 @@ def train(fleet: Fleet, *arguments: str) -> tuple[int, str, str]:
             **os.environ,
             "RATCHET_MODELS": str(fleet.folder / "models"),
             "RATCHET_OBJECT_STORE": str(fleet.folder / "objects"),
+            "RATCHET_BASES": str(fleet.folder / "bases"),
             "RATCHET_BOOTSTRAP_SERVERS": fleet.bootstrap_servers,
         },
         capture_output=True,
@@ -126,6 +128,7 @@ def test_wrong_requests_announce_nothing(fleet: Fleet) -> None:
     text = model_file.read_text()
     for wrong, reason in {
         text[: text.index("  master:")]: "declares no lane 'master'",
+        text.replace("rank: 16", "targets: [q_proj, query]"): "has no query; it has down_proj",
         text.replace("rank: 16", "rank: 4"): "outside 8 to 64, the range of the lane master",
     }.items():
         model_file.write_text(wrong)
