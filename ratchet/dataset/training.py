@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,9 @@ def train(
     data: Annotated[
         str, typer.Option(help="A file as for `ratchet dataset import`, or model@ID of a dataset.")
     ],
+    lane: Annotated[
+        Literal["master"], typer.Option(help="The lane; files are trained in `master`.")
+    ] = "master",
     format: RecordFormats = None,
     columns: Columns = None,
     dry_run: Annotated[
@@ -66,14 +69,14 @@ def train(
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
     }
     try:
-        _require_lane(models, model, bases)
+        _require_lane(models, model, lane, bases)
     except Misconfigured as error:
         console.print_status(f"train: {error}")
         raise typer.Exit(2) from error
     newest, number = newest_feedback_batch(
         asyncio.run(read_announced_batches(bootstrap_servers, security_from_environment())), model
     )
-    dataset = _dataset(model, data, format, columns, environment, dry_run=dry_run, quiet=json)
+    dataset = _dataset(model, data, format, columns, environment, dry_run=dry_run, json=json)
     if dry_run:
         after = f"after batch {number - 1}" if newest else "before any batch of feedback"
         console.print_status(f"nothing was announced; it would be trained {after}")
@@ -103,14 +106,14 @@ def newest_feedback_batch(
     return newest, newest.number + 1 if newest else 0
 
 
-def _require_lane(models: Path, model: str, bases: Path) -> None:
+def _require_lane(models: Path, model: str, lane: Lane, bases: Path) -> None:
     """Refuse before anything is read if the model file cannot train the lane."""
     declared = load_models(models)
     if model not in declared.files:
         raise Misconfigured(f"no file in {models} declares the model {model!r}")
-    if LANE not in declared.files[model].lanes:
-        raise Misconfigured(f"{models / model}.yaml declares no lane {LANE!r}; add it under lanes")
-    require_targets(declared.files[model], LANE, bases)
+    if lane not in declared.files[model].lanes:
+        raise Misconfigured(f"{models / model}.yaml declares no lane {lane!r}; add it under lanes")
+    require_targets(declared.files[model], lane, bases)
 
 
 def _dataset(
@@ -121,9 +124,11 @@ def _dataset(
     environment: dict[str, str],
     *,
     dry_run: bool,
-    quiet: bool,
+    json: bool,
 ) -> Artefact:
-    """Return the manifest of the dataset, imported first if `data` is a file."""
+    """Return the manifest of the dataset, imported first if `data` is a file. The report of the
+    import is printed; with `json` only if no event will follow it.
+    """
     if is_imported_reference(data) and not Path(data).exists():
         if not data.startswith(f"{model}@"):
             raise CommandRefused(f"{data} is no dataset of {model}; expected {model}@ID")
@@ -133,7 +138,9 @@ def _dataset(
     )
     if report is None:
         raise typer.Exit(status)
-    if not quiet or report["refused"]:
+    if json and (dry_run or report["refused"]):
+        console.print_json(report)
+    elif not json:
         show_report(report, model, dry_run=dry_run)
     if report["refused"]:
         raise typer.Exit(status)

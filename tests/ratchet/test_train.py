@@ -82,7 +82,8 @@ def test_a_file_is_trained_on_after_the_feedback(fleet: Fleet) -> None:
     """The run replays a batch of feedback, starts from the base, and is judged on both sets."""
     asyncio.run(fleet.register_base())
     of_feedback = asyncio.run(fleet.announce(fleet.batch()))
-    assert train(fleet, "--data", str(examples(fleet)), "--dry-run")[0] == 0
+    status, out, _ = train(fleet, "--data", str(examples(fleet)), "--dry-run", "--json")
+    assert (status, json.loads(out)["errors"]) == (0, 0)
     assert announced(fleet) == [of_feedback]
     status, out, error = train(fleet, "--data", str(examples(fleet)), "--json")
     assert status == 0, error
@@ -135,6 +136,14 @@ def test_wrong_requests_announce_nothing(fleet: Fleet) -> None:
         status, _, error = train(fleet, "--data", str(path))
         assert status == 2
         assert reason in error
+    assert announced(fleet) == []
+
+
+def test_a_refused_file_is_reported_as_json(fleet: Fleet) -> None:
+    path = write_jsonl(fleet.folder / "a.jsonl", [chat("a")] * 9)
+    status, out, _ = train(fleet, "--data", str(path), "--json")
+    assert status == 1
+    assert "needs 3 (curation.smallest_batch)" in json.loads(out)["refused"]
     assert announced(fleet) == []
 
 
