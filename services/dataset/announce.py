@@ -16,10 +16,10 @@ from pydantic_core import to_json
 from services.dataset.build_settings import BuildSettings
 from services.dataset.event_publisher import EventPublisher
 from services.dataset.imports.training_batch import (
-    announcement,
     training_manifest,
     write_training_manifest,
 )
+from services.dataset.snapshot.announcement import batch_ready_event
 from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
@@ -50,7 +50,8 @@ async def announce(arguments: argparse.Namespace, settings: BuildSettings) -> Ba
         arguments.previous,
         arguments.number,
     )
-    event = announcement(manifest, write_training_manifest(store, manifest), SystemClock().now())
+    artefact = write_training_manifest(store, manifest)
+    event = batch_ready_event(manifest, artefact, SystemClock().now())
     producer = KafkaProducer(settings.bootstrap_servers, kafka_security(settings))
     try:
         await producer.start()

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from services.dataset.entry_table import EntryTable
 from services.dataset.event_publisher import EventPublisher
 from services.dataset.ledger.results import BatchPlan, TableWrite
+from services.dataset.snapshot.announcement import batch_ready_event
 from services.dataset.snapshot.writer import write_snapshot
 from shared.config.model_file import ModelFile
-from shared.events import Artefact, BatchReady
+from shared.events import Artefact
 from shared.failpoints import reach
 from shared.logs import Log
 from shared.messaging.topics import TRAINING_BATCHES
@@ -62,7 +63,7 @@ class BatchPublisher:
         manifest = await self._retry.call(
             lambda: asyncio.to_thread(self.read_manifest, batch.manifest), self._log
         )
-        event = batch_ready_event(batch, manifest)
+        event = batch_ready_event(manifest, batch.manifest, batch.occurred_at)
         members = frozenset(manifest.feedback_ids)
         links = [
             entry.traceparent
@@ -109,22 +110,3 @@ class BatchPublisher:
             await self._table.delete(partition, closed_batch_key(batch.model, shard, oldest))
         await reach("dataset.batch_recorded")
         return batch
-
-
-def batch_ready_event(batch: ClosedBatch, manifest: BatchManifest) -> BatchReady:
-    """The event that announces a batch: a function of its record and manifest, so that a repeated
-    announcement is the same.
-    """
-    return BatchReady(
-        event_id=manifest.batch_id,
-        occurred_at=batch.occurred_at,
-        model=manifest.model,
-        model_digest=manifest.model_digest,
-        batch_id=manifest.batch_id,
-        shard=manifest.shard,
-        number=manifest.number,
-        lane=manifest.lane,
-        manifest=batch.manifest,
-        counts=manifest.counts,
-        offsets=manifest.offsets,
-    )

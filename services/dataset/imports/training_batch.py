@@ -1,12 +1,10 @@
 """The batch that trains a model on an imported dataset."""
 
-from datetime import datetime
-
 from services.dataset.snapshot.report import policy_snapshot
 from services.dataset.snapshot.writer import ObjectWriter, write_object
 from shared.config.model_file import ModelFile
 from shared.errors import CommandRefused, Misconfigured
-from shared.events import Artefact, BatchReady
+from shared.events import Artefact
 from shared.storage.snapshots import (
     IMPORTED_FOLDER,
     BatchManifest,
@@ -45,20 +43,3 @@ def write_training_manifest(store: ObjectWriter, manifest: BatchManifest) -> Art
     """Write the manifest of a batch; its data files exist. Raises StorageUnavailable."""
     folder = f"snapshots/{manifest.model}/{IMPORTED_FOLDER}/batches"
     return write_object(store, folder, "json", manifest.encode())
-
-
-def announcement(manifest: BatchManifest, artefact: Artefact, now: datetime) -> BatchReady:
-    """The event that announces the batch."""
-    return BatchReady(
-        event_id=manifest.batch_id,
-        occurred_at=now,
-        model=manifest.model,
-        model_digest=manifest.model_digest,
-        batch_id=manifest.batch_id,
-        shard=manifest.shard,
-        number=manifest.number,
-        lane=manifest.lane,
-        manifest=artefact,
-        counts=manifest.counts,
-        offsets=manifest.offsets,
-    )

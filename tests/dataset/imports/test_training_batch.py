@@ -7,10 +7,10 @@ import pytest
 
 from ratchet.dataset.verifying import verify_batches
 from services.dataset.imports.training_batch import (
-    announcement,
     training_manifest,
     write_training_manifest,
 )
+from services.dataset.snapshot.announcement import batch_ready_event
 from services.trainer.data.training_set import read_batches, select_examples
 from shared.config.model_file import ModelFile
 from shared.errors import CommandRefused, Misconfigured
@@ -65,7 +65,7 @@ def test_the_announcement_fits_its_manifest(tmp_path: Path) -> None:
     store = MemoryStore()
     manifest = training_manifest(imported(store, tmp_path), file(), None, 0)
     artefact = write_training_manifest(store, manifest)
-    event = announcement(manifest, artefact, NOW)
+    event = batch_ready_event(manifest, artefact, NOW)
     assert (event.lane, event.number, event.event_id) == ("master", 0, manifest.batch_id)
     assert verify_batches(store, artefact, event, whole_chain=True).faults == ()
 

@@ -8,8 +8,8 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.ledger.results import BatchPlan
+from services.dataset.snapshot.announcement import batch_ready_event
 from services.dataset.snapshot.writer import write_snapshot
 from shared.clock import SystemClock
 from shared.config.training import TrainingConfig
@@ -36,7 +36,7 @@ from shared.messaging.topics import (
     TRAINING_PROGRESS,
     TRAINING_ROLLBACKS,
 )
-from shared.storage.dataset_entries import ClosedBatch, DatasetEntry
+from shared.storage.dataset_entries import DatasetEntry
 from shared.storage.snapshots import read_manifest
 from tests.registry.deploy.test_deployment import Stage
 from tests.support.batches import FILE, batch_plan, member
@@ -118,17 +118,7 @@ class DemoRegistry(Stage):
         """Write and announce a batch as the dataset service does."""
         full = _closing(number, self.past.now())
         artefact = write_snapshot(self.store, full, FILE, 0)
-        closed = ClosedBatch(
-            model="support",
-            shard=0,
-            partition=0,
-            number=number,
-            size=9,
-            closed=9,
-            occurred_at=self.past.now(),
-            manifest=artefact,
-        )
-        event = batch_ready_event(closed, read_manifest(self.store, artefact))
+        event = batch_ready_event(read_manifest(self.store, artefact), artefact, self.past.now())
         self.batches.append(event)
         await self.say(TRAINING_BATCHES, event)
         return event
