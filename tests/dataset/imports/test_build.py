@@ -23,6 +23,14 @@ LINES = 100_000
 PADDING = 7_000
 MEMORY_BYTES = 640 << 20
 """Limit of the resident memory of an import of `LINES` lines."""
+PRINT_PEAK = """\
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+"""Runs a command and prints its peak of resident memory, in bytes. A process of its own: the peak
+of a child starts with the memory of the process that forks it, which is large for a test runner.
+"""
 
 
 def command(path: Path, *options: str) -> tuple[str, ...]:
@@ -141,12 +149,13 @@ def test_100_000_lines_need_bounded_memory(tmp_path: Path) -> None:
             record = {"prompt": f"How much is {number} times {number}?", "completion": answer}
             file.write(json.dumps(record) + "\n")
     assert path.stat().st_size > MEMORY_BYTES
-    output = tmp_path / "report.json"
-    with output.open("wb") as stdout:
-        process = subprocess.Popen(command(path), env=environment(tmp_path), stdout=stdout)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    examples = json.loads(output.read_bytes())["examples"]
+    measured = subprocess.run(
+        (sys.executable, "-c", PRINT_PEAK, *command(path)),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    examples = json.loads(measured.stderr.splitlines()[-1])["examples"]
     assert examples["training"] + examples["held_out"] > 0.95 * LINES
-    assert usage.ru_maxrss * 1024 < MEMORY_BYTES
+    assert int(measured.stdout) < MEMORY_BYTES
