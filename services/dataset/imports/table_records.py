@@ -21,20 +21,19 @@ _PARQUET_ROWS = 64
 
 def read_csv(stream: BinaryIO) -> Records:
     """Yield the rows of a table whose first row names its columns, separated by commas, semicolons
-    or tabs. Raises CommandRefused without a header.
+    or tabs. Raises CommandRefused without a readable header.
     """
     lines = _CsvLines(stream)
     header_line = next(lines, "")
     if lines.problem is not None:
         raise CommandRefused(f"line 1, which has to name the columns: {lines.problem}")
+    csv.field_size_limit(MAX_RECORD_BYTES)
     delimiter = max(_DELIMITERS, key=header_line.count)
-    header = next(csv.reader([header_line], delimiter=delimiter), [])
-    header = [name.strip() for name in header]
+    header = _column_names(header_line, delimiter)
     if not any(header):
         raise CommandRefused("the file has no header: its first line has to name the columns")
     if len(set(header)) < len(header):
         raise CommandRefused(f"two columns have the same name: {', '.join(header)[:200]}")
-    csv.field_size_limit(MAX_RECORD_BYTES)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = lines.number + 1
@@ -105,6 +104,17 @@ class _CsvLines(Iterator[str]):
             # Ends the record: csv reports an error, and starts again at the next line.
             raise csv.Error(f"a record is longer than {MAX_RECORD_BYTES:,} bytes")
         return line.text + "\n"
+
+
+def _column_names(line: str, delimiter: str) -> list[str]:
+    try:
+        names = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise CommandRefused(
+            f"line 1, which has to name the columns, is not CSV: {error}; lines have to end with "
+            "\\n or \\r\\n"
+        ) from error
+    return [name.strip() for name in names]
 
 
 def _cells(header: list[str], row: list[str]) -> RecordFields | InvalidLine:

@@ -170,6 +170,7 @@ def test_each_bad_row_of_csv_is_named(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("", "no header"),
+        ("instruction,output\rHi,Hello\r", "not CSV"),
         ("a,a\n1,2\n", "two columns have the same name"),
         ("\udcff,b\n", "not UTF-8"),
     ],
