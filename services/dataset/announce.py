@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from services.dataset import SOURCE
+from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.build_settings import BuildSettings
-from services.dataset.event_publisher import EventPublisher
 from services.dataset.imports.training_batch import (
     training_manifest,
     write_training_manifest,
 )
-from services.dataset.snapshot.announcement import batch_ready_event
 from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
@@ -28,6 +28,7 @@ from shared.events import Artefact, BatchReady
 from shared.kafka.client import KafkaProducer
 from shared.kafka.security import kafka_security
 from shared.logs import configure
+from shared.messaging.bus import publish
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.service.exit_status import CLEAN, FAILED, MISCONFIGURED
 from shared.service.retry import RetryPolicy
@@ -55,8 +56,9 @@ async def announce(arguments: argparse.Namespace, settings: BuildSettings) -> Ba
     producer = KafkaProducer(settings.bootstrap_servers, kafka_security(settings))
     try:
         await producer.start()
-        events = EventPublisher(producer, RetryPolicy(_ATTEMPTS), log)
-        await events.publish(TRAINING_BATCHES, event.model, event)
+        await RetryPolicy(_ATTEMPTS).call(
+            lambda: publish(producer, TRAINING_BATCHES, event.model, event, SOURCE), log
+        )
     finally:
         await producer.stop()
     return event

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Iterable
+from datetime import datetime
 
+from services.dataset import SOURCE
 from services.dataset.entry_table import EntryTable
-from services.dataset.event_publisher import EventPublisher
 from services.dataset.ledger.results import BatchPlan, TableWrite
-from services.dataset.snapshot.announcement import batch_ready_event
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.writer import write_snapshot
 from shared.config.model_file import ModelFile
-from shared.events import Artefact
+from shared.events import Artefact, BatchReady
 from shared.failpoints import reach
 from shared.logs import Log
+from shared.messaging.bus import Producer, publish
 from shared.messaging.topics import TRAINING_BATCHES
 from shared.observability.trace_context import traceparent_for_batch
 from shared.observability.tracing import Tracing
@@ -34,14 +36,14 @@ class BatchPublisher:
         self,
         table: EntryTable,
         store: ObjectStore,
-        events: EventPublisher,
+        producer: Producer,
         retry: RetryPolicy,
         log: Log,
         tracing: Tracing,
     ) -> None:
         self._table = table
         self._store = store
-        self._events = events
+        self._producer = producer
         self._retry = retry
         self._log = log
         self._tracing = tracing
@@ -76,7 +78,12 @@ class BatchPublisher:
             span.set_attributes(
                 model=event.model, batch=event.batch_id, number=event.number, members=len(members)
             )
-            await self._events.publish(TRAINING_BATCHES, batch.model, event, span.headers)
+            await self._retry.call(
+                lambda: publish(
+                    self._producer, TRAINING_BATCHES, batch.model, event, SOURCE, span.headers
+                ),
+                self._log,
+            )
         await reach("dataset.announced")
 
     def read_manifest(self, artefact: Artefact) -> BatchManifest:
@@ -89,9 +96,9 @@ class BatchPublisher:
         """Write the snapshot, then the record that fixes the batch for good, before it is
         announced.
         """
+        content = await asyncio.to_thread(snapshot_content, plan, model_file, shard)
         manifest = await self._retry.call(
-            lambda: asyncio.to_thread(write_snapshot, self._store, plan, model_file, shard),
-            self._log,
+            lambda: asyncio.to_thread(write_snapshot, self._store, content), self._log
         )
         await reach("dataset.manifest_written")
         batch = ClosedBatch(
@@ -110,3 +117,24 @@ class BatchPublisher:
             await self._table.delete(partition, closed_batch_key(batch.model, shard, oldest))
         await reach("dataset.batch_recorded")
         return batch
+
+
+def batch_ready_event(
+    manifest: BatchManifest, artefact: Artefact, occurred_at: datetime
+) -> BatchReady:
+    """The event that announces a batch: a function of its manifest, which `artefact` names, and its
+    time, so that a repeated announcement is the same.
+    """
+    return BatchReady(
+        event_id=manifest.batch_id,
+        occurred_at=occurred_at,
+        model=manifest.model,
+        model_digest=manifest.model_digest,
+        batch_id=manifest.batch_id,
+        shard=manifest.shard,
+        number=manifest.number,
+        lane=manifest.lane,
+        manifest=artefact,
+        counts=manifest.counts,
+        offsets=manifest.offsets,
+    )

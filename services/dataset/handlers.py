@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from services.dataset import SOURCE
 from services.dataset.batch_publisher import BatchPublisher
 from services.dataset.entry_table import EntryTable
-from services.dataset.event_publisher import EventPublisher
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.ledger.ledger import Ledger
@@ -26,12 +26,13 @@ from services.dataset.ledger.recovery import (
 from services.dataset.ledger.results import BatchPlan, ShardUpdate, TableWrite
 from services.dataset.shard_metrics import DatasetMetrics
 from services.dataset.withdrawal_publisher import WithdrawalPublisher
+from shared.config.model_file import ModelFile
 from shared.config.models import Models
 from shared.errors import Unprocessable
 from shared.events import FeedbackScored, Position, WaitEnded, WithdrawalRequested
 from shared.failpoints import reach
 from shared.identity import identity
-from shared.messaging.bus import Producer, Record, send_dead_letter
+from shared.messaging.bus import Producer, Record, publish, send_dead_letter
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_SCORED
 from shared.observability.trace_context import traceparent_in
@@ -46,14 +47,18 @@ ACCEPTED_EVENTS: tuple[type[DatasetEvent], ...] = (FeedbackScored, WithdrawalReq
 @dataclass(frozen=True, slots=True)
 class _Gathered:
     """Input of one decision: the event, the position and time of its record, its span context and
-    its shard.
+    its model's file.
     """
 
     event: DatasetEvent
     position: Position
     logged_at: datetime
     traceparent: str | None
-    shard_key: ShardKey
+    model_file: ModelFile
+
+    @property
+    def shard_key(self) -> ShardKey:
+        return self.event.model, self.event.shard
 
 
 class Dataset:
@@ -81,13 +86,8 @@ class Dataset:
         self._log = runtime.log
         self._tracing = runtime.tracing
         self._metrics = DatasetMetrics(runtime.metrics, runtime.log, models.files)
-        self._events = EventPublisher(producer, retry, runtime.log)
-        self._batches = BatchPublisher(
-            table, store, self._events, retry, runtime.log, runtime.tracing
-        )
-        self._withdrawals = WithdrawalPublisher(
-            store, self._events, retry, runtime.log, runtime.health
-        )
+        self._batches = BatchPublisher(table, store, producer, retry, runtime.log, runtime.tracing)
+        self._withdrawals = WithdrawalPublisher(store, producer, retry, runtime.log, runtime.health)
         self._ledgers: dict[ShardKey, Ledger] = {}
         # Recovery replaces the ledgers, which must not happen while an event is being applied.
         self._lock = asyncio.Lock()
@@ -153,7 +153,7 @@ class Dataset:
                 shard=shard,
             )
             key = self._models.get(model).key_of(shard)
-            await self._events.publish_once(FEEDBACK_SCORED, key, event)
+            await publish(self._producer, FEEDBACK_SCORED, key, event, SOURCE)
 
     async def _recover_shard(self, shard_key: ShardKey, state: ShardState) -> Ledger:
         """Complete what a crash has interrupted, then rebuild the shard's ledger."""
@@ -180,11 +180,10 @@ class Dataset:
     def _gather(self, record: Record, logged_at: datetime) -> _Gathered:
         """Decode a record. Raises Unprocessable, also for an undeclared model."""
         event = decode(record.value, record.headers, *ACCEPTED_EVENTS, default=FeedbackScored).event
-        self._models.get(event.model)
+        model_file = self._models.get(event.model)
         position = Position(topic=record.topic, partition=record.partition, offset=record.offset)
         traceparent = traceparent_in(record.headers) if self._tracing.enabled else None
-        shard_key = event.model, event.shard
-        return _Gathered(event, position, logged_at, traceparent, shard_key)
+        return _Gathered(event, position, logged_at, traceparent, model_file)
 
     def _reject(self, record: Record, error: Unprocessable) -> Awaitable[Any]:
         self._log.warning(
@@ -219,7 +218,7 @@ class Dataset:
         while update.batch is not None:
             plan = update.batch
             manifest = await self._batches.publish(
-                plan, self._models.get(model), gathered.event.shard, partition
+                plan, gathered.model_file, gathered.event.shard, partition
             )
             update = ledger.close_batch(plan, manifest)
             for write in update.writes:

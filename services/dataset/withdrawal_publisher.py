@@ -1,11 +1,14 @@
 """Publication of a withdrawal: marks next to the snapshots, then the events that announce it."""
 
 import asyncio
+from functools import partial
 
-from services.dataset.event_publisher import EventPublisher
+from services.dataset import SOURCE
 from services.dataset.ledger.results import WithdrawalPlan
 from services.dataset.snapshot.withdrawal import mark_examples, withdrawal_events
+from shared.events import Event
 from shared.logs import Log
+from shared.messaging.bus import Producer, publish
 from shared.messaging.topics import DATASET_WITHDRAWALS
 from shared.observability.health import Health
 from shared.service.retry import RetryPolicy
@@ -18,13 +21,13 @@ class WithdrawalPublisher:
     def __init__(
         self,
         store: ObjectStore,
-        events: EventPublisher,
+        producer: Producer,
         retry: RetryPolicy,
         log: Log,
         health: Health,
     ) -> None:
         self._store = store
-        self._events = events
+        self._producer = producer
         self._retry = retry
         self._log = log
         self._health = health
@@ -52,7 +55,7 @@ class WithdrawalPublisher:
                 objects=marked.unread,
             )
         for event in withdrawal_events(request, plan.waiting, marked):
-            await self._events.publish(DATASET_WITHDRAWALS, request.model, event)
+            await self._retry.call(partial(self._publish, request.model, event), self._log)
         self._log.info(
             "withdrawn",
             forgotten=request.forgotten,
@@ -61,6 +64,9 @@ class WithdrawalPublisher:
             waiting=plan.waiting,
             batches=len(marked.batches),
         )
+
+    async def _publish(self, model: str, event: Event) -> None:
+        await publish(self._producer, DATASET_WITHDRAWALS, model, event, SOURCE)
 
     def _record_progress(self) -> None:
         # The search may take longer than the stall limit of the liveness probe.

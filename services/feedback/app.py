@@ -8,8 +8,9 @@ from typing import Any, Protocol, get_args
 
 import faust
 
-from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
-from services.feedback.scoring import SOURCE, Policies, ScoredFeedback, score
+from services.feedback.erasure import KeyedRequest
+from services.feedback.processing import process_record
+from services.feedback.scoring import SOURCE, Policies, ScoredFeedback
 from shared.errors import Unprocessable
 from shared.events import FeedbackType
 from shared.failpoints import reach
@@ -59,10 +60,9 @@ class FeedbackHandler:
 
     async def _handle(self, record: Record, span: Span) -> Any:
         try:
-            if forgotten := decode_user_forgotten(record):
-                requests = withdrawal_requests(forgotten, record.position, self._policies)
-                return await self._publish_requests(requests, span)
-            scored = score(record, self._policies)
+            scored = process_record(record, self._policies)
+            if isinstance(scored, list):
+                return await self._publish_requests(scored, span)
             value, headers = encode(scored.event, SOURCE)
         except Unprocessable as error:
             span.set_failed(type(error).__name__)

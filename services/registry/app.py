@@ -128,11 +128,10 @@ class Registry:
         with self._span(record, event) as span:
 
             def transaction(session: Session) -> Sequence[Event]:
-                session.info[TRACE_HEADERS] = span.headers
                 context = HandlerContext(self.clock.now(), record.offset, canary)
                 return subscription.handle(session, event, context)
 
-            decided = await self.database.run(transaction)
+            decided = await self.database.run(transaction, {TRACE_HEADERS: span.headers})
             _add_result(span, decided)
             self.publish_decided(decided)
 

@@ -108,10 +108,10 @@ class Trainer:
                     model=batch.model, batch=batch.batch_id, run=facts.run_id, lane=batch.lane
                 )
                 folder = self._work.run(facts.run_id)
-                handoff = RunHandoff(self._store, folder, self._runtime.log)
                 log = self._runtime.log.bind(
                     model=batch.model, run=facts.run_id, batch=batch.number
                 )
+                handoff = RunHandoff(self._store, folder, batch.model, log, metrics)
                 job = BatchJob(facts, folder, handoff, record.timestamp, is_owner, log, span)
                 await self._supervisor.run(self._complete(job), is_owner)
         finally:
@@ -170,7 +170,13 @@ class Trainer:
         facts = job.facts
         session = self._session(facts.model, facts.configuration)
         progress = ProgressReporter(
-            facts.batch, facts.run_id, self._producer, self._runtime, job.log, job.span.headers
+            facts.batch,
+            facts.run_id,
+            self._producer,
+            self._runtime,
+            job.log,
+            job.span.headers,
+            job.handoff.upload_newest,
         )
         return TrainingRun(
             job, self._models, self._store, self._work, session, progress, self._runtime

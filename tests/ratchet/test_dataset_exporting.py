@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from ratchet.dataset.exporting import Format, export
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.writer import write_snapshot
 from shared.errors import CommandRefused, DigestMismatch, Misconfigured
 from shared.storage.object_store import MemoryStore
@@ -87,7 +88,9 @@ def test_chat_conversations_end_with_the_answer(
 def test_kind_without_examples_has_no_file(
     store: MemoryStore, tmp_path: Path, form: Format
 ) -> None:
-    alone = read_manifest(store, write_snapshot(store, batch_plan(member("a", 0)), FILE, 0))
+    alone = read_manifest(
+        store, write_snapshot(store, snapshot_content(batch_plan(member("a", 0)), FILE, 0))
+    )
     assert [
         (file.kind, file.examples, bool(file.path))
         for file in export(store, alone, tmp_path, EXAMPLE_KINDS, form, force=False)

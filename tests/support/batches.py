@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from services.dataset.ledger.results import BatchPlan
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Artefact, Message, Position
 from shared.identity import batch_identity
@@ -83,5 +84,5 @@ def write_chain(store: ObjectStore, count: int) -> list[Artefact]:
             dropped={"near_duplicate": 2, "retracted": 1},
             previous=manifests[-1] if manifests else None,
         )
-        manifests.append(write_snapshot(store, plan, FILE, 0))
+        manifests.append(write_snapshot(store, snapshot_content(plan, FILE, 0)))
     return manifests

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import IO
 
 from services.dataset.imports.import_curation import CuratedExample
+from services.dataset.snapshot.content import encode_example, encode_report
 from services.dataset.snapshot.report import (
     SAMPLES_PER_KIND,
     DatasetReport,
@@ -18,7 +19,6 @@ from services.dataset.snapshot.report import (
 )
 from services.dataset.snapshot.writer import (
     ObjectWriter,
-    encode_example,
     write_data_file,
     write_object,
     write_reports,
@@ -146,7 +146,8 @@ class DatasetDraft:
             imported=source,
         )
         dataset_id = dataset_identity(manifest)
-        reports = write_reports(store, folder, self._report(manifest, dataset_id))
+        report = encode_report(self._report(manifest, dataset_id))
+        reports = write_reports(store, folder, report)
         manifest = manifest.model_copy(update={"batch_id": dataset_id, **reports})
         place = f"{manifests_folder(model_file.model)}/{dataset_id}"
         return dataset_id, write_object(store, place, "json", manifest.encode())

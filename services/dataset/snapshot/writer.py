@@ -3,16 +3,12 @@
 from collections.abc import Iterable
 from typing import Protocol, TypedDict
 
-from services.dataset.ledger.results import BatchPlan
-from services.dataset.snapshot.batch_examples import LANE, examples_of
-from services.dataset.snapshot.report import DatasetReport, report_of
-from services.dataset.snapshot.report_page import render_page
-from shared.config.model_file import ModelFile
+from services.dataset.snapshot.content import EncodedReport, SnapshotContent
 from shared.events import Artefact
 from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
-from shared.storage.object_store import ObjectStore, canonical_json
-from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, DataFile, Example, ExampleKind
+from shared.storage.object_store import ObjectStore
+from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, DataFile, ExampleKind
 
 
 class ObjectWriter(Protocol):
@@ -28,28 +24,24 @@ class ReportArtefacts(TypedDict):
     page: Artefact
 
 
-def write_snapshot(
-    store: ObjectStore, plan: BatchPlan, model_file: ModelFile, shard: int
-) -> Artefact:
+def write_snapshot(store: ObjectStore, content: SnapshotContent) -> Artefact:
     """Write a batch and return its manifest's claim check. Idempotent: the same batch always has
     the same objects. Raises StorageUnavailable.
     """
-    folder = f"snapshots/{model_file.model}/{shard}"
-    examples = examples_of(plan)
-    report = report_of(plan, model_file, shard)
+    plan, report = content.plan, content.report
+    folder = f"snapshots/{report.model}/{report.shard}"
     files = tuple(
-        write_data_file(store, folder, kind, map(encode_example, examples[kind]))
-        for kind in EXAMPLE_KINDS
+        write_data_file(store, folder, kind, content.lines[kind]) for kind in EXAMPLE_KINDS
     )
     training = report.made_of["training"]
     assert training.reward is not None, "a batch has training examples"
     manifest = BatchManifest(
         batch_id=plan.batch_id,
-        model=model_file.model,
+        model=report.model,
         model_digest=report.model_digest,
-        shard=shard,
+        shard=report.shard,
         number=plan.number,
-        lane=LANE,
+        lane=report.lane,
         files=files,
         counts=report.counts,
         dropped=report.dropped,
@@ -62,14 +54,9 @@ def write_snapshot(
         held_back=report.held_back,
         made_of=report.made_of,
         policy=report.policy,
-        **write_reports(store, folder, report),
+        **write_reports(store, folder, content.encoded_report),
     )
     return write_object(store, folder, "json", manifest.encode())
-
-
-def encode_example(example: Example) -> bytes:
-    """Encode an example as the line of a data file, without the line end."""
-    return canonical_json(example.model_dump(mode="json", exclude_none=True))
 
 
 def write_data_file(
@@ -83,14 +70,12 @@ def write_data_file(
     )
 
 
-def write_reports(store: ObjectWriter, folder: str, report: DatasetReport) -> ReportArtefacts:
-    """Write a report as JSON and as a page, after the data files; return the manifest's fields for
-    both.
-    """
+def write_reports(store: ObjectWriter, folder: str, report: EncodedReport) -> ReportArtefacts:
+    """Write a report after the data files; return its fields in the manifest."""
     reach_in_thread("dataset.data_written")
     return {
-        "report": write_object(store, folder, "report.json", report.encode()),
-        "page": write_object(store, folder, "report.md", render_page(report).encode()),
+        "report": write_object(store, folder, "report.json", report.json),
+        "page": write_object(store, folder, "report.md", report.page),
     }
 
 

@@ -96,7 +96,6 @@ class CanaryDeployer:
         reason = str(error) if error else ""
 
         def record(session: Session) -> bool:
-            lease.guard(session)
             now = self._clock.now()
             last = session.get(CanaryTargetRow, (model, version, target.name))
             if last is not None and (last.state, last.digest, last.reason) == (
@@ -121,7 +120,7 @@ class CanaryDeployer:
                 enqueue(session, model, event, now)
             return True
 
-        if not await self._database.run(record):
+        if not await lease.run(record):
             return
         self._publisher.wake()
         if error is None:

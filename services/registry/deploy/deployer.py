@@ -44,7 +44,9 @@ class Deployer:
         self._targets = targets
         self._log = runtime.log
         self._metrics = runtime.metrics
-        self._runner = DeploymentRunner(database, merged_models, publisher, policy, runtime)
+        self._runner = DeploymentRunner(
+            database, merged_models, publisher, policy, self._notify_served, runtime
+        )
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
         self._leases = {
             model: Lease(
@@ -180,17 +182,16 @@ class Deployer:
             )
             if desired is None:
                 return True
-            if not await self._runner.deploy(desired, target, lease):
-                return False
-            async with self._deployed:
-                self._deployed.notify_all()
-            await self._runner.maintain(desired, target, lease)
+            return await self._runner.run(desired, target, lease)
         except Unavailable as error:
             self._log.warning(
                 "deployment postponed", model=model, target=target.name, reason=str(error)
             )
             return False
-        return True
+
+    async def _notify_served(self) -> None:
+        async with self._deployed:
+            self._deployed.notify_all()
 
     def _remove_metrics(self, model: str, target: ServingTarget) -> None:
         """Leave the export of a target's state to the replica that holds the lease."""

@@ -2,7 +2,7 @@
 serve a challenger.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ from services.registry.deploy.deployment_records import record_deployed, record_
 from services.registry.deploy.desired_state import DesiredState
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
-from services.registry.store.database import Database, Session
+from services.registry.store.database import Database
 from services.registry.store.leases import LEASE_SECONDS, Lease
 from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
 from shared.errors import RatchetError
@@ -49,12 +49,14 @@ class DeploymentRunner:
         merged_models: MergedModels,
         publisher: OutboxPublisher,
         policy: DeployPolicy,
+        on_served: Callable[[], Awaitable[None]],
         runtime: Runtime,
     ) -> None:
-        self._database = database
+        """`on_served` is called as soon as a target serves the champion."""
         self._merged_models = merged_models
         self._publisher = publisher
         self._policy = policy
+        self._on_served = on_served
         self._clock = runtime.clock
         self._log = runtime.log
         self._metrics = runtime.metrics
@@ -63,7 +65,15 @@ class DeploymentRunner:
             database, merged_models, publisher, policy.max_slowdown, runtime
         )
 
-    async def deploy(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> bool:
+    async def run(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> bool:
+        """Do one pass; False if the target does not serve the champion."""
+        if not await self._deploy(desired, target, lease):
+            return False
+        await self._on_served()
+        await self._maintain(desired, target, lease)
+        return True
+
+    async def _deploy(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> bool:
         """Let the target serve the champion and record the result; False if that failed."""
         began, start_time = self._clock.monotonic(), self._clock.now()
         labels = {"model": desired.model, "target": target.name}
@@ -84,7 +94,7 @@ class DeploymentRunner:
         self._metrics.set("ratchet_registry_served_number", desired.champion_number, **labels)
         return True
 
-    async def maintain(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> None:
+    async def _maintain(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> None:
         """Keep the previous version ready, delete old ones, and serve a challenger on a canary
         trial. Failures are logged and retried at the next pass.
         """
@@ -168,12 +178,5 @@ class DeploymentRunner:
         )
 
     async def _record(self, record: Callable[..., None], lease: Lease, headers: Headers) -> None:
-        """Run `record` in a transaction that only the lease's holder may commit."""
-
-        def guarded(session: Session) -> None:
-            session.info[TRACE_HEADERS] = headers
-            lease.guard(session)
-            record(session, now=self._clock.now())
-
-        await self._database.run(guarded)
+        await lease.run(partial(record, now=self._clock.now()), {TRACE_HEADERS: headers})
         self._publisher.wake()

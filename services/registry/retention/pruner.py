@@ -5,6 +5,7 @@ does so at a time.
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
@@ -97,7 +98,6 @@ class Pruner:
         served = await self._served(model)
 
         def schedule(session: Session) -> bool:
-            self._lease.guard(session)
             lock_aliases(session, model)
             now = self._clock.now()
             decisions = self._decisions(session, model, served, now)
@@ -111,7 +111,7 @@ class Pruner:
             record_removals(session, model, removable, reason, now)
             return bool(removable)
 
-        return await self._database.run(schedule)
+        return await self._lease.run(schedule)
 
     async def _finish_pending(self, model: str) -> None:
         for removal in await self._database.run(lambda session: pending_removals(session, model)):
@@ -123,12 +123,9 @@ class Pruner:
         objects = await asyncio.to_thread(remove_adapter, self._store, removal.uri)
         if removal.version is not None:
             await self._merged_models.delete(removal.model, removal.version)
-
-        def record(session: Session) -> None:
-            self._lease.guard(session)
-            mark_removed(session, removal.run_id, objects, self._clock.now())
-
-        await self._database.run(record)
+        await self._lease.run(
+            partial(mark_removed, run_id=removal.run_id, objects=objects, now=self._clock.now())
+        )
         if objects:
             kind = "version" if removal.version is not None else "candidate"
             self._metrics.count(

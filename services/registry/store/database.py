@@ -60,6 +60,9 @@ class UnstorableValue(Unprocessable):
     """A value that a column cannot store: too long, too large, or a text with a NUL character."""
 
 
+SessionInfo = dict[Any, Any]
+
+
 class Database:
     """Runs work in transactions. `password_file` has the password when the URL does not.
 
@@ -99,25 +102,25 @@ class Database:
             migrate(self._engine)
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """Commit everything in the body, or nothing.
+    def transaction(self, info: SessionInfo | None = None) -> Iterator[Session]:
+        """Commit everything in the body, or nothing. `info` is what the session's `info` holds.
 
         Raises DatabaseUnavailable, TransactionConflict or UnstorableValue.
         """
         with (
             _translate_errors(),
-            Session(self._engine, expire_on_commit=False) as session,
+            Session(self._engine, expire_on_commit=False, info=info) as session,
             session.begin(),
         ):
             yield session
 
-    def run_sync(self, work: Callable[[Session], R]) -> R:
+    def run_sync(self, work: Callable[[Session], R], info: SessionInfo | None = None) -> R:
         """Run `work` in a transaction and return its result. After a conflict it runs again from
         the start, so it must change nothing but its session.
         """
         for attempt in range(_ATTEMPTS - 1):
             try:
-                with self.transaction() as session:
+                with self.transaction(info) as session:
                     return work(session)
             except TransactionConflict:
                 pass
@@ -130,12 +133,12 @@ class Database:
                 ):
                     raise
             _pause(attempt)
-        with self.transaction() as session:
+        with self.transaction(info) as session:
             return work(session)
 
-    async def run(self, work: Callable[[Session], R]) -> R:
+    async def run(self, work: Callable[[Session], R], info: SessionInfo | None = None) -> R:
         """Run `run_sync` in a worker thread."""
-        return await asyncio.to_thread(self.run_sync, work)
+        return await asyncio.to_thread(self.run_sync, work, info)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from services.registry.store.database import Database
+from services.registry.store.database import Database, SessionInfo
 from services.registry.store.queries import lock_lease
 from services.registry.store.tables import LeaseRow
 from shared.clock import Clock
 from shared.errors import Unavailable
 from shared.logs import Log
+
+T = TypeVar("T")
 
 LEASE_SECONDS = 10.0
 _BEATS = 4
@@ -104,7 +107,18 @@ class Lease:
             with suppress(Unavailable):
                 await self._database.run(partial(_release, name=self.name, term=term))
 
-    def guard(self, session: Session) -> None:
+    async def run(self, work: Callable[[Session], T], info: SessionInfo | None = None) -> T:
+        """Run `work` in a transaction that only the holder may commit. Raises LeaseLost, and
+        DatabaseUnavailable.
+        """
+
+        def guarded(session: Session) -> T:
+            self._guard(session)
+            return work(session)
+
+        return await self._database.run(guarded, info)
+
+    def _guard(self, session: Session) -> None:
         """Check in a transaction that this replica still holds the lease. Raises LeaseLost."""
         row = lock_lease(session, self.name)
         if row is None or self._term is None or row.term != self._term:

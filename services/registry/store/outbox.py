@@ -107,9 +107,9 @@ class OutboxPublisher:
                 return False
             headers = [(name, content.encode()) for name, content in row.headers.items()]
             await self._producer.send(row.topic, row.key.encode(), row.value, headers)
-            await self._database.run(partial(self._mark, row=row.id, now=self._clock.now()))
+            await self._lease.run(partial(_mark_published, row=row.id, now=self._clock.now()))
         return len(rows) == _AT_ONCE
 
-    def _mark(self, session: Session, row: int, now: datetime) -> None:
-        self._lease.guard(session)
-        session.execute(update(OutboxRow).where(OutboxRow.id == row).values(published_at=now))
+
+def _mark_published(session: Session, row: int, now: datetime) -> None:
+    session.execute(update(OutboxRow).where(OutboxRow.id == row).values(published_at=now))

@@ -6,6 +6,7 @@
 `handover.json` is overwritten as the run proceeds; a reader of an older one repeats more steps.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -15,9 +16,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from services.trainer.run_folder import RunFolder, RunPlan, TrainedRun
-from shared.errors import InvalidArtefact, ObjectNotFound
+from shared.errors import InvalidArtefact, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact, Count, FrozenModel
 from shared.logs import Log
+from shared.observability.metrics import Metrics
 from shared.storage.object_store import ObjectStore, get_verified
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -45,17 +47,31 @@ class HandoffState(FrozenModel):
 
 
 class RunHandoff:
-    """Copies the state of one run between its folder and the object store. Every method blocks, and
-    raises StorageUnavailable.
+    """Copies the state of one run between its folder and the object store. `log` is bound to the
+    run. Every method but `upload_newest` blocks, and raises StorageUnavailable.
     """
 
-    def __init__(self, store: ObjectStore, folder: RunFolder, log: Log) -> None:
+    def __init__(
+        self, store: ObjectStore, folder: RunFolder, model: str, log: Log, metrics: Metrics
+    ) -> None:
         self._store = store
         self._folder = folder
+        self._model = model
         self._log = log
+        self._metrics = metrics
         self._prefix = f"unfinished/{folder.run_id}"
         self._key = f"{self._prefix}/handover.json"
         self._uploaded = (False, 0)
+
+    async def upload_newest(self) -> None:
+        """Upload the newest state of the run for a next owner. An unavailable object store is
+        logged: it does not stop training.
+        """
+        try:
+            if await asyncio.to_thread(self.upload):
+                self._metrics.count("ratchet_training_checkpoints_total", model=self._model)
+        except StorageUnavailable as error:
+            self._log.warning("run state not uploaded", reason=str(error))
 
     def upload(self) -> bool:
         """Upload the newest state of the run. Return True if the store had an older one."""
@@ -110,9 +126,7 @@ class RunHandoff:
                 for name, artefact in state.folder.files.items()
             }
         except InvalidArtefact as error:
-            self._log.warning(
-                "invalid hand-off checkpoint skipped", run=self._folder.run_id, reason=str(error)
-            )
+            self._log.warning("invalid hand-off checkpoint skipped", reason=str(error))
             return False
         _write_atomically(self._folder.path / state.folder.name, files)
         if state.trained is not None:
@@ -131,9 +145,7 @@ class RunHandoff:
         except ObjectNotFound:
             return None
         except ValidationError as error:
-            self._log.warning(
-                "unreadable hand-off skipped", run=self._folder.run_id, reason=str(error)
-            )
+            self._log.warning("unreadable hand-off skipped", reason=str(error))
             return None
 
     def _newest_checkpoint(self) -> tuple[int, Path | None]:

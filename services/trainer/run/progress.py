@@ -1,5 +1,6 @@
 """Progress of one run: events, log lines, metrics, and the reports behind liveness."""
 
+from collections.abc import Awaitable, Callable
 from typing import Self
 
 from services.trainer.protocol import EvaluationProgress, Stepped
@@ -49,8 +50,11 @@ class ProgressReporter:
         runtime: Runtime,
         log: Log,
         trace_headers: Headers = (),
+        after_step: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`log` is bound to the run; `trace_headers` are added to each event's headers."""
+        """`log` is bound to the run; `trace_headers` are added to each event's headers;
+        `after_step` is called after each training step is reported.
+        """
         self._batch = batch
         self._run_id = run_id
         self._producer = producer
@@ -59,6 +63,7 @@ class ProgressReporter:
         self._health = runtime.health
         self._log = log
         self._trace_headers = trace_headers
+        self._after_step = after_step
         self._phase: Phase | None = None
         self._phase_started_at = self._published_at = self._clock.monotonic()
         self._step = 0
@@ -107,6 +112,8 @@ class ProgressReporter:
         is_due = self._clock.monotonic() - self._published_at >= MIN_EVENT_SECONDS
         if step in (1, total) or is_due:
             await self._publish(step, total, reply if isinstance(reply, Stepped) else None)
+        if self._after_step is not None and isinstance(reply, Stepped):
+            await self._after_step()
 
     def _measure(self, stepped: Stepped) -> None:
         model = self._batch.model

@@ -3,7 +3,6 @@
 Completed steps are on disk and are not repeated.
 """
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from services.trainer.gate.reward_hacking import (
     candidate_step,
     detect_reward_hacking,
 )
-from services.trainer.protocol import EvaluationProgress, Stepped, Trained
+from services.trainer.protocol import Trained
 from services.trainer.run.batch_job import BatchJob
 from services.trainer.run.model_card import model_card
 from services.trainer.run.outcome import EvaluatedCandidate, FailedRun, outcome_event
@@ -27,7 +26,7 @@ from services.trainer.run.progress import ProgressReporter
 from services.trainer.run_folder import Outcome, RunPlan, TrainedRun, WorkFolder
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models
-from shared.errors import InvalidArtefact, StorageUnavailable
+from shared.errors import InvalidArtefact
 from shared.events import Artefact, RunMetrics, Verdict
 from shared.failpoints import reach
 from shared.identity import identity
@@ -67,7 +66,7 @@ class TrainingRun:
             with self.progress:
                 result = await self._run_steps(evaluation, inputs)
         except RunInterrupted:
-            await self._hand_off()
+            await self.job.handoff.upload_newest()
             raise
         except RunFailed as failure:
             result = FailedRun(inputs.champion, failure.reason, failure.advice)
@@ -175,12 +174,12 @@ class TrainingRun:
             configuration,
             parent,
             folder.adapter,
-            self._on_training_progress,
+            self.progress.on_progress,
             folder.path,
         )
         run = self._trained_run(trained, training_set, data)
         folder.write(run)
-        await self._hand_off()
+        await self.job.handoff.upload_newest()
         await reach("trainer.trained")
         return run
 
@@ -203,22 +202,6 @@ class TrainingRun:
             negatives=len(training_set.negatives),
         )
         return data
-
-    async def _on_training_progress(self, reply: Stepped | EvaluationProgress) -> None:
-        await self.progress.on_progress(reply)
-        await self._hand_off()
-
-    async def _hand_off(self) -> None:
-        """Upload the run's newest state for a next owner. An unavailable object store does not stop
-        training.
-        """
-        try:
-            if await asyncio.to_thread(self.job.handoff.upload):
-                self.runtime.metrics.count(
-                    "ratchet_training_checkpoints_total", model=self.job.facts.batch.model
-                )
-        except StorageUnavailable as error:
-            self.job.log.warning("run state not uploaded", reason=str(error))
 
     def _trained_run(
         self, trained: Trained, training_set: TrainingSet, data: ObjectiveData

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from ratchet.dataset.verifying import verify_batches
+from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.imports.training_batch import (
     training_manifest,
     write_training_manifest,
 )
-from services.dataset.snapshot.announcement import batch_ready_event
 from services.trainer.data.training_set import read_batches, select_examples
 from shared.config.model_file import ModelFile
 from shared.errors import CommandRefused, Misconfigured

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.report import histogram, report_of
 from services.dataset.snapshot.report_page import render_page
 from services.dataset.snapshot.writer import write_snapshot
@@ -124,7 +125,9 @@ def test_snapshot_does_not_depend_on_the_order_of_reasons(reasons: list[str]) ->
     counts = {reason: len(reason) for reason in reasons}
     stores = MemoryStore(), MemoryStore()
     for store, dropped in zip(stores, (counts, dict(sorted(counts.items()))), strict=True):
-        write_snapshot(store, batch_plan(*BATCH.members, dropped=dropped), FILE, 0)
+        write_snapshot(
+            store, snapshot_content(batch_plan(*BATCH.members, dropped=dropped), FILE, 0)
+        )
     assert stores[0].objects == stores[1].objects
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.dataset.ledger.results import ShardUpdate
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.withdrawal import (
     MAX_IDS_PER_EVENT,
     MarkedExamples,
@@ -230,7 +231,7 @@ def snapshots(store: MemoryStore, *batches: dict[str, dict[str, Any]]) -> list[A
             plan = shard.ledger.decide(event, source, START).batch
             offset += 1
         assert plan is not None
-        manifests.append(write_snapshot(store, plan, shard.file, 0))
+        manifests.append(write_snapshot(store, snapshot_content(plan, shard.file, 0)))
         shard.ledger.close_batch(plan, manifests[-1])
     return manifests
 

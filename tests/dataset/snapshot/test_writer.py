@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.report import DatasetReport
 from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Artefact
@@ -30,7 +31,7 @@ class _Recording(MemoryStore):
 def test_manifest_is_written_last_and_names_all_objects() -> None:
     store = _Recording()
     artefact = write_snapshot(
-        store, batch_plan(member("a", 0), member("b", 1, "held_out")), FILE, 0
+        store, snapshot_content(batch_plan(member("a", 0), member("b", 1, "held_out")), FILE, 0)
     )
     manifest = read_manifest(store, artefact)
     assert manifest.report is not None
@@ -47,7 +48,10 @@ def test_manifest_has_the_log_position_of_each_member() -> None:
     manifest = read_manifest(
         store,
         write_snapshot(
-            store, batch_plan(member("a", 7), member("b", 3), member("c", 5, "negative")), FILE, 0
+            store,
+            snapshot_content(
+                batch_plan(member("a", 7), member("b", 3), member("c", 5, "negative")), FILE, 0
+            ),
         ),
     )
     positions = [

@@ -8,8 +8,9 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+from services.dataset.batch_publisher import batch_ready_event
 from services.dataset.ledger.results import BatchPlan
-from services.dataset.snapshot.announcement import batch_ready_event
+from services.dataset.snapshot.content import snapshot_content
 from services.dataset.snapshot.writer import write_snapshot
 from shared.clock import SystemClock
 from shared.config.training import TrainingConfig
@@ -117,7 +118,7 @@ class DemoRegistry(Stage):
     async def announce(self, number: int) -> BatchReady:
         """Write and announce a batch as the dataset service does."""
         full = _closing(number, self.past.now())
-        artefact = write_snapshot(self.store, full, FILE, 0)
+        artefact = write_snapshot(self.store, snapshot_content(full, FILE, 0))
         event = batch_ready_event(read_manifest(self.store, artefact), artefact, self.past.now())
         self.batches.append(event)
         await self.say(TRAINING_BATCHES, event)

@@ -35,8 +35,8 @@ class Replicas:
             lease_seconds=10,
         )
 
-    def guard(self, number: int) -> None:
-        self.registry_db.run(self.leases[number].guard)
+    async def write(self, number: int) -> None:
+        await self.leases[number].run(lambda session: None)
 
     def pass_(self, seconds: float) -> None:
         for clock in self.clocks:
@@ -55,9 +55,9 @@ async def test_holder_keeps_lease_by_heartbeats(replicas: Replicas) -> None:
         replicas.pass_(6)
         assert await first.claim()
         assert not await second.claim()
-    replicas.guard(0)
+    await replicas.write(0)
     with pytest.raises(LeaseLost):
-        replicas.guard(1)
+        await replicas.write(1)
     assert replicas.changes == [1, 0]
 
 
@@ -72,7 +72,7 @@ async def test_dead_holder_is_replaced_when_lease_expires(replicas: Replicas) ->
     assert not first.held
     assert await second.claim()
     with pytest.raises(LeaseLost):
-        replicas.guard(0)
+        await replicas.write(0)
     assert not await first.claim(), "the paused holder notices the takeover"
     assert replicas.changes == [2, 1]
 
@@ -94,7 +94,7 @@ async def test_released_lease_is_free_immediately(replicas: Replicas) -> None:
     await first.release()
     assert await second.claim()
     await first.release()
-    replicas.guard(1)
+    await replicas.write(1)
 
 
 async def test_second_publisher_resumes_where_first_died(

@@ -8,6 +8,7 @@ import structlog
 from services.trainer.protocol import Trained
 from services.trainer.run.handoff import RunHandoff
 from services.trainer.run_folder import RunPlan, TrainedRun, WorkFolder
+from shared.observability.metrics import Metrics
 from shared.storage.object_store import FsspecStore, MemoryStore, ObjectStore
 
 PLAN = RunPlan(parent_version="v1", parent=None, quarantined=("q",))
@@ -19,7 +20,7 @@ class Worker:
 
     def __init__(self, disk: Path, store: ObjectStore) -> None:
         self.folder = WorkFolder(disk).run("r")
-        self.handoff = RunHandoff(store, self.folder, LOG)
+        self.handoff = RunHandoff(store, self.folder, "m", LOG, Metrics("trainer"))
 
     def save(self, step: int, state: bytes = b"state") -> None:
         checkpoint = self.folder.path / f"checkpoint-{step}"
