@@ -4,6 +4,7 @@
 FROM python:3.11.14-slim-bookworm AS python
 ENV PATH=/app/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
 
 FROM python AS build

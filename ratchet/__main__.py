@@ -3,15 +3,23 @@
 import logging
 import sys
 
-from rich.text import Text
-
-from ratchet import console
-from ratchet.cli.commands import app
-from shared.errors import RatchetError
+from ratchet.package_origin import foreign_package
 
 
 def main() -> None:
     """Run a command. A RatchetError becomes a one-line message and exit status 1."""
+    if message := foreign_package():
+        sys.exit(f"error: {message}")
+    _run()
+
+
+def _run() -> None:
+    from rich.text import Text
+
+    from ratchet import console
+    from ratchet.cli.commands import app
+    from shared.errors import RatchetError
+
     # aiokafka logs errors that it also raises; the message is printed once, with advice.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:

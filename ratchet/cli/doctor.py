@@ -7,7 +7,6 @@ import asyncio
 import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from shared.config.models import Models, load_models
 from shared.errors import ModelFileError, ObjectNotFound, RatchetError
 from shared.kafka.security import PLAINTEXT, Security, connection_error
 from shared.machine_check import Check
+from shared.python_command import module_command
 from shared.storage.object_store import FsspecStore
 
 CHECKS = TypeAdapter(list[Check])
@@ -50,7 +50,7 @@ def run_checks(
 def check_trainer(model_files: Path, bases: Path) -> list[Check]:
     """Run the checks of `services.trainer.environment` in a separate process."""
     environment = os.environ | {"RATCHET_MODELS": str(model_files), "RATCHET_BASES": str(bases)}  # noqa: TID251 (passed on to the process)
-    command = [sys.executable, "-m", "services.trainer.environment", "--json"]
+    command = module_command("services.trainer.environment", "--json")
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         return CHECKS.validate_json(process.stdout) or [_trainer_problem(process.stderr)]

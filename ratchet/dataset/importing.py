@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from pydantic_core import from_json
 
 from ratchet import console
 from ratchet.options import Json, ModelFiles
+from shared.python_command import module_command
 from shared.storage.snapshots import EXAMPLE_KINDS
 
 RecordFormats = Annotated[
@@ -88,7 +88,7 @@ def run_service(
     has printed the reason to standard error.
     """
     finished = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        module_command(module, *arguments),
         env={**os.environ, **environment},  # noqa: TID251 (passed on to the process as settings)
         stdout=subprocess.PIPE,
         check=False,

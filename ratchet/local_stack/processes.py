@@ -1,11 +1,11 @@
 """The processes of the stack on one machine, in pipeline order, with their environment."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.local_stack.ports import LOOPBACK
 from ratchet.local_stack.token_store import TOKENS_FILE
+from shared.python_command import module_command
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ def process_specs(
 
     def spec(name: str, module: str, port: int, **own: str) -> ProcessSpec:
         environment = common | {f"RATCHET_{name.upper()}_PORT": str(port)} | own
-        return ProcessSpec(
-            name, (sys.executable, "-m", module), environment, local_url(port, "/readyz")
-        )
+        return ProcessSpec(name, module_command(module), environment, local_url(port, "/readyz"))
 
     return (
         spec(

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.errors import Misconfigured
 from shared.kafka.security import PLAINTEXT, Security, kafka_variables
+from shared.python_command import module_command
 
 OnReady = Callable[[Supervisor], Awaitable[None]]
 
@@ -148,7 +148,7 @@ def _prepare_base(bases: Path, line: WriteLine) -> None:
         return
     line("ratchet", f"preparing the base model {SMOLLM2} (once, about a minute)")
     process = subprocess.run(
-        [sys.executable, "-m", "ratchet.local_stack.bases", str(bases)],
+        module_command("ratchet.local_stack.bases", str(bases)),
         capture_output=True,
         text=True,
         check=False,

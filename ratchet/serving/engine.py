@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import InvalidArtefact
+from shared.python_command import module_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ class Engine:
         Raises InvalidArtefact, with the end of the child's log, if the file cannot be loaded.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ratchet.serving.engine", tag, path]
-        command += [
+        command = module_command(
+            "ratchet.serving.engine",
+            tag,
+            path,
             f"--context={options.context}",
             f"--slots={options.slots}",
             f"--threads={options.threads}",
-        ]
+        )
         with log.open("wb") as errors:
             # In its own session, Ctrl-C reaches the host only, which lets active requests finish.
             process = await asyncio.create_subprocess_exec(

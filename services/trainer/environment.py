@@ -30,6 +30,7 @@ from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured, SettingsError
 from shared.logs import Log
 from shared.machine_check import Check, has_problem
+from shared.python_command import module_command
 from shared.service.exit_status import exit_status
 
 CHECKS = TypeAdapter(list[Check])
@@ -134,10 +135,7 @@ async def require_trainable_machine(log: Log) -> None:
     Raises Misconfigured if nothing can be trained here.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.trainer.environment",
-        "--json",
+        *module_command("services.trainer.environment", "--json"),
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )

@@ -5,7 +5,6 @@ on a Ray cluster.
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from services.trainer.worker.resource_exhaustion import OUT_OF_MEMORY, WORKER_LO
 from shared.errors import Misconfigured, Unavailable
 from shared.events import FrozenModel
 from shared.logs import Log
+from shared.python_command import module_command
 
 R = TypeVar("R", bound=FrozenModel)
 
@@ -178,9 +178,7 @@ class TrainingProcess:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *(
-                    "-m",
+                *module_command(
                     self._launch.module,
                     *self._launch.options,
                     "--threads",

@@ -8,8 +8,9 @@ input.
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
+
+from shared.python_command import module_command
 
 PROBE_REPLY = "answer"
 """File name of the reply in a probe folder."""
@@ -45,7 +46,7 @@ class RayTrainingProcess:
         """Start the training process, with `variables` added to this machine's environment."""
         inherited = {name: value for name, value in os.environ.items() if name not in RAY_VARIABLES}  # noqa: TID251 (inherited)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "services.trainer.worker.training_process", *options],
+            module_command("services.trainer.worker.training_process", *options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=inherited | variables,

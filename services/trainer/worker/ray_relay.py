@@ -49,6 +49,9 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # Ray prints to stderr; stdout has replies only
+    # Ray adds a driver's current folder to the module search path of its workers: without this, a
+    # package `services` of the user's would be imported there.
+    os.chdir("/")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # noqa: TID251 (Ray's own variable: no colour codes in worker logs)
     try:
         import ray

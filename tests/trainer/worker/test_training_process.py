@@ -50,6 +50,15 @@ CONFIG = TrainingConfig(batch_size=5, epochs=2, learning_rate=2e-3)
 SAMPLES = tickets(0, 10)
 
 
+def write_modules_of_a_user(folder: Path) -> None:
+    """Write modules that leave the file `ran` when they are imported."""
+    for module in ("gguf.py", "torch.py", "services/__init__.py", "shared/__init__.py"):
+        (folder / module).parent.mkdir(exist_ok=True)
+        (folder / module).write_text(
+            f"import pathlib; pathlib.Path({str(folder / 'ran')!r}).touch()\n"
+        )
+
+
 @pytest.fixture
 async def process() -> AsyncIterator[TrainingProcess]:
     process = TrainingProcess(0, structlog.stdlib.get_logger())
@@ -106,6 +115,16 @@ async def test_candidate_scores_its_training_data_higher(
     assert [fast_token.logprob for _, fast_token in firsts] == pytest.approx(
         [exact_token.logprob for exact_token, _ in firsts], abs=0.1
     )
+
+
+async def test_it_imports_nothing_of_the_users(
+    process: TrainingProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_modules_of_a_user(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunFailed, match="the base cannot be loaded"):
+        await process.request(Load(base=tmp_path / "base", precision="auto"), Loaded)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.model
