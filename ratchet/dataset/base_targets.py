@@ -5,25 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.config.model_file import ModelFile
+from shared.config.training import TrainingConfig
 from shared.errors import Misconfigured
-from shared.events.hyperparameters import Lane
 
 _MAX_HEADER_BYTES = 100 << 20
 """Limit of a header in the safetensors format."""
 
 
-def require_targets(model_file: ModelFile, lane: Lane, bases: Path) -> None:
-    """Raise Misconfigured if the base lacks a target projection of the lane. A base that is not in
-    a folder on this machine is left to the trainer.
+def require_targets(model_file: ModelFile, training: TrainingConfig, bases: Path) -> None:
+    """Raise Misconfigured if the base lacks a target projection. A base that is not in a folder on
+    this machine is left to the trainer.
     """
     folder = bases / model_file.base.training
     if not folder.is_dir():
         return
     projections = {name for path in folder.glob("*.safetensors") for name in _projections(path)}
-    targets = model_file.lanes[lane].training.targets
-    if projections and (absent := [name for name in targets if name not in projections]):
+    absent = [name for name in training.targets if name not in projections]
+    if projections and absent:
         raise Misconfigured(
-            f"lanes.{lane}.training.targets of {model_file.model}: the base "
+            f"targets of the lane {training.lane} of {model_file.model}: the base "
             f"{model_file.base.training} has no {', '.join(absent)}; it has "
             f"{', '.join(sorted(projections))}"
         )

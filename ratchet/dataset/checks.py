@@ -74,7 +74,17 @@ def link_faults(manifest: BatchManifest, previous: BatchManifest) -> list[Fault]
 
 def announcement_faults(manifest: BatchManifest, batch: BatchReady) -> list[Fault]:
     """Return the differences between the announcement of a batch and its manifest."""
-    fields = ("batch_id", "model", "model_digest", "shard", "number", "lane", "counts", "offsets")
+    fields = (
+        "batch_id",
+        "model",
+        "model_digest",
+        "shard",
+        "number",
+        "lane",
+        "counts",
+        "offsets",
+        "hyperparameters",
+    )
     wrong = [name for name in fields if getattr(manifest, name) != getattr(batch, name)]
     return [
         Fault(

@@ -1,11 +1,12 @@
 """`ratchet train`: trains a model on a file or an imported dataset, as a batch like any other."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic_core import from_json, to_json
 
 from ratchet import console
 from ratchet.dataset.base_targets import require_targets
@@ -29,7 +30,7 @@ from ratchet.options import (
 from shared.config.models import load_models
 from shared.errors import CommandRefused, Misconfigured
 from shared.events import Artefact, BatchReady
-from shared.events.hyperparameters import Lane
+from shared.events.hyperparameters import HyperparameterValue, Lane
 from shared.storage.object_store import FsspecStore
 
 LANE: Lane = "master"
@@ -46,6 +47,14 @@ def train(
     lane: Annotated[
         Literal["master"], typer.Option(help="The lane; files are trained in `master`.")
     ] = "master",
+    set_values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A hyperparameter of this run, such as rank=32; may be repeated.",
+        ),
+    ] = None,
     format: RecordFormats = None,
     columns: Columns = None,
     dry_run: Annotated[
@@ -69,7 +78,8 @@ def train(
         "RATCHET_BOOTSTRAP_SERVERS": bootstrap_servers,
     }
     try:
-        _require_lane(models, model, lane, bases)
+        hyperparameters = parse_hyperparameters(set_values or ())
+        _require_lane(models, model, lane, hyperparameters, bases)
     except Misconfigured as error:
         console.print_status(f"train: {error}")
         raise typer.Exit(2) from error
@@ -85,6 +95,8 @@ def train(
     if newest is not None:
         arguments.append(f"--previous={newest.manifest.uri}@{newest.manifest.digest}")
     arguments.append(f"--number={number}")
+    if hyperparameters:
+        arguments.append(f"--hyperparameters={to_json(hyperparameters).decode()}")
     status, event = run_service("services.dataset.announce", arguments, environment)
     if event is None:
         raise typer.Exit(status)
@@ -106,14 +118,48 @@ def newest_feedback_batch(
     return newest, newest.number + 1 if newest else 0
 
 
-def _require_lane(models: Path, model: str, lane: Lane, bases: Path) -> None:
-    """Refuse before anything is read if the model file cannot train the lane."""
+def parse_hyperparameters(assignments: Iterable[str]) -> dict[str, HyperparameterValue]:
+    """Parse `NAME=VALUE`: a number, true, false, a word, or for `targets` names separated by
+    commas. Raises Misconfigured.
+    """
+    values: dict[str, HyperparameterValue] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise Misconfigured(f"--set {assignment}: expected NAME=VALUE, such as rank=32")
+        if name in values:
+            raise Misconfigured(f"--set {name} is given twice")
+        values[name] = _parse_value(name, text)
+    return values
+
+
+def _parse_value(name: str, text: str) -> HyperparameterValue:
+    if name == "targets":
+        return tuple(target.strip() for target in text.split(","))
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _require_lane(
+    models: Path,
+    model: str,
+    lane: Lane,
+    hyperparameters: Mapping[str, HyperparameterValue],
+    bases: Path,
+) -> None:
+    """Refuse before anything is read if the model file cannot train the lane with these
+    hyperparameters.
+    """
     declared = load_models(models)
     if model not in declared.files:
         raise Misconfigured(f"no file in {models} declares the model {model!r}")
     if lane not in declared.files[model].lanes:
         raise Misconfigured(f"{models / model}.yaml declares no lane {lane!r}; add it under lanes")
-    require_targets(declared.files[model], lane, bases)
+    training = declared.files[model].lanes[lane].training.with_values(hyperparameters)
+    require_targets(declared.files[model], training, bases)
 
 
 def _dataset(

@@ -9,9 +9,10 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from services.dataset import SOURCE
 from services.dataset.batch_publisher import batch_ready_event
@@ -50,6 +51,7 @@ async def announce(arguments: argparse.Namespace, settings: BuildSettings) -> Ba
         models.get(arguments.model),
         arguments.previous,
         arguments.number,
+        arguments.hyperparameters,
     )
     artefact = write_training_manifest(store, manifest)
     event = batch_ready_event(manifest, artefact, SystemClock().now())
@@ -84,7 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", type=_artefact, required=True, metavar="URI@DIGEST")
     parser.add_argument("--previous", type=_artefact, metavar="URI@DIGEST")
     parser.add_argument("--number", type=int, default=0)
+    parser.add_argument("--hyperparameters", type=_json_object, metavar="JSON")
     return parser
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = from_json(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object")
+    return value
 
 
 def _artefact(text: str) -> Artefact:

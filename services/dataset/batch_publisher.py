@@ -137,4 +137,5 @@ def batch_ready_event(
         manifest=artefact,
         counts=manifest.counts,
         offsets=manifest.offsets,
+        hyperparameters=manifest.hyperparameters,
     )

@@ -1,11 +1,13 @@
 """Training configuration of a lane: one frozen value, validated against the lane's ranges."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, get_args
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from shared.errors import Misconfigured
 from shared.events.hyperparameters import ATTENTION_PROJECTIONS, Configuration, Lane
 
 
@@ -99,6 +101,20 @@ class TrainingConfig(Configuration):
             filled.setdefault("gradient_checkpointing", True)
         return filled
 
+    def with_values(self, changes: Mapping[str, Any]) -> "TrainingConfig":
+        """Return a copy with some values changed, validated like any configuration. The lane stays.
+        Raises Misconfigured that names each wrong value.
+        """
+        if "lane" in changes:
+            raise Misconfigured("lane: it is no hyperparameter")
+        values = self.model_dump() | dict(changes)
+        if "quantisation" in changes and "gradient_checkpointing" not in changes:
+            del values["gradient_checkpointing"]
+        try:
+            return TrainingConfig.model_validate(values)
+        except ValidationError as error:
+            raise Misconfigured("; ".join(map(_problem_text, error.errors()))) from error
+
     @field_validator(*LANE_RANGES["adaptive"])
     @classmethod
     def _in_the_range_of_the_lane(cls, value: float, info: ValidationInfo) -> float:
@@ -122,3 +138,14 @@ class TrainingConfig(Configuration):
                 },
             )
         return value
+
+
+def _problem_text(problem: ErrorDetails) -> str:
+    """Return a line that names the hyperparameter; for an unknown name, the known ones."""
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    if problem["type"] == "extra_forbidden":
+        known = [field for field in TrainingConfig.model_fields if field != "lane"]
+        close = get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+        return f"{name}: no such hyperparameter; {hint}"
+    return f"{name}: {problem['msg']}"

@@ -10,6 +10,8 @@ Lane = Literal["adaptive", "master"]
 Lineage = Literal["continue", "fresh"]
 
 
+HyperparameterValue = bool | int | float | str | tuple[str, ...]
+
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 

@@ -21,7 +21,7 @@ from shared.events.base import (
     Share,
 )
 from shared.events.feedback import Message
-from shared.events.hyperparameters import Configuration, Lane, Lineage
+from shared.events.hyperparameters import Configuration, HyperparameterValue, Lane, Lineage
 
 
 class OffsetRange(FrozenModel):
@@ -107,6 +107,10 @@ class BatchReady(Event):
         tuple[OffsetRange, ...],
         Field(description="offset ranges of `feedback.scored` that the batch was made from"),
     ]
+    hyperparameters: Annotated[
+        dict[str, HyperparameterValue] | None,
+        Field(description="hyperparameters of this batch's run that replace those of its lane"),
+    ] = None
 
 
 Phase = Literal["loading", "training", "evaluating", "deciding"]

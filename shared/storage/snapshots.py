@@ -28,7 +28,7 @@ from shared.events import (
     Reward,
     Share,
 )
-from shared.events.hyperparameters import Lane
+from shared.events.hyperparameters import HyperparameterValue, Lane
 from shared.identity import digest_of, identity
 from shared.storage.object_store import ObjectStore, canonical_json, get_verified
 
@@ -129,7 +129,8 @@ class BatchManifest(FrozenModel):
     `feedback_ids` are its members in order, `positions` their log positions. `reasons` counts the
     members by decision and reason, `dropped` counts by reason the events of the same range that did
     not become members, and `held_back` those that wait for a later batch. `imported` is present in
-    the manifest of an imported dataset only. Fields with a default are absent from older manifests.
+    the manifest of an imported dataset only, `hyperparameters` in that of a batch whose run
+    replaces some of its lane's. Fields with a default are absent from older manifests.
     """
 
     batch_id: Id
@@ -153,10 +154,11 @@ class BatchManifest(FrozenModel):
     report: Artefact | None = None
     page: Artefact | None = None
     imported: ImportSource | None = None
+    hyperparameters: dict[str, HyperparameterValue] | None = None
 
     def encode(self) -> bytes:
-        """Encode as canonical JSON, in which a batch of feedback has no field `imported`."""
-        absent = {"imported"} if self.imported is None else set()
+        """Encode as canonical JSON, without the fields of imported datasets that are not set."""
+        absent = {name for name in ("imported", "hyperparameters") if getattr(self, name) is None}
         return canonical_json(self.model_dump(mode="json", exclude=absent))
 
 

@@ -37,7 +37,7 @@ def test_projections_of_all_parts_count(tmp_path: Path) -> None:
         tensor("model.layers.0.self_attn.q_proj.weight", 4, 4) | {"__metadata__": {"a": "b"}},
         tensor("model.layers.1.self_attn.v_proj.weight", 4, 4),
     )
-    require_targets(FILE, "master", tmp_path)
+    require_targets(FILE, FILE.lanes["master"].training, tmp_path)
 
 
 def test_a_target_that_the_base_lacks_is_named(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_a_target_that_the_base_lacks_is_named(tmp_path: Path) -> None:
         | tensor("model.layers.0.mlp.up_proj.weight", 4, 4),
     )
     with pytest.raises(Misconfigured, match=r"has no v_proj; it has q_proj, up_proj$"):
-        require_targets(FILE, "master", tmp_path)
+        require_targets(FILE, FILE.lanes["master"].training, tmp_path)
 
 
 def test_a_base_elsewhere_is_left_to_the_trainer(tmp_path: Path) -> None:
-    require_targets(FILE, "master", tmp_path)
+    require_targets(FILE, FILE.lanes["master"].training, tmp_path)
     write_base(tmp_path)
-    require_targets(FILE, "master", tmp_path)
+    require_targets(FILE, FILE.lanes["master"].training, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_a_damaged_file_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").write_bytes(data)
     with pytest.raises(Misconfigured, match="not a readable safetensors file"):
-        require_targets(FILE, "master", tmp_path)
+        require_targets(FILE, FILE.lanes["master"].training, tmp_path)

@@ -85,7 +85,8 @@ def test_a_file_is_trained_on_after_the_feedback(fleet: Fleet) -> None:
     status, out, _ = train(fleet, "--data", str(examples(fleet)), "--dry-run", "--json")
     assert (status, json.loads(out)["errors"]) == (0, 0)
     assert announced(fleet) == [of_feedback]
-    status, out, error = train(fleet, "--data", str(examples(fleet)), "--json")
+    own_values = ("--set", "rank=24", "--set", "targets=q_proj,v_proj")
+    status, out, error = train(fleet, "--data", str(examples(fleet)), "--json", *own_values)
     assert status == 0, error
     batch = BatchReady.model_validate(json.loads(out))
     assert announced(fleet) == [of_feedback, batch]
@@ -95,6 +96,8 @@ def test_a_file_is_trained_on_after_the_feedback(fleet: Fleet) -> None:
     asyncio.run(fleet.start())
     outcome = asyncio.run(fleet.wait_for_outcome(batch))
     assert (outcome.lane, outcome.lineage, outcome.parent_adapter) == ("master", "fresh", None)
+    assert (outcome.configuration.rank, outcome.configuration.epochs) == (24, 1)
+    assert outcome.configuration.targets == ("q_proj", "v_proj")
     assert outcome.metrics is not None
     assert outcome.metrics.examples_new == batch.counts.training
     assert outcome.metrics.examples_replayed == 4
@@ -121,6 +124,10 @@ def test_wrong_requests_announce_nothing(fleet: Fleet) -> None:
         (f"{fleet.model}@0",): (1, "no imported datasets match"),
         ("other@0",): (1, f"expected {fleet.model}@ID"),
         (str(path), "--format", "words"): (2, "invalid choice"),
+        (str(path), "--set", "rank"): (2, "expected NAME=VALUE"),
+        (str(path), "--set", "rank=100"): (2, "outside 8 to 64, the range of the lane master"),
+        (str(path), "--set", "epoch=2"): (2, "did you mean epochs?"),
+        (str(path), "--set", "targets=query"): (2, "has no query"),
     }
     for (data, *options), (expected, reason) in refused.items():
         status, _, error = train(fleet, "--data", data, *options)

@@ -1,10 +1,13 @@
 """The batch that trains a model on an imported dataset."""
 
+from collections.abc import Mapping
+
 from services.dataset.snapshot.report import policy_snapshot
 from services.dataset.snapshot.writer import ObjectWriter, write_object
 from shared.config.model_file import ModelFile
 from shared.errors import CommandRefused, Misconfigured
 from shared.events import Artefact
+from shared.events.hyperparameters import HyperparameterValue
 from shared.storage.snapshots import (
     IMPORTED_FOLDER,
     BatchManifest,
@@ -13,14 +16,20 @@ from shared.storage.snapshots import (
 
 
 def training_manifest(
-    dataset: BatchManifest, model_file: ModelFile, previous: Artefact | None, number: int
+    dataset: BatchManifest,
+    model_file: ModelFile,
+    previous: Artefact | None,
+    number: int,
+    hyperparameters: Mapping[str, HyperparameterValue] | None = None,
 ) -> BatchManifest:
     """Return the manifest of the batch: that of the dataset, with the newest batch of feedback
     before it, so that a run replays feedback and is judged on held-out feedback as well.
 
-    The same dataset, model file and batch before it are the same batch. `number` counts from 0 like
+    `hyperparameters` replace those of the lane for this run. The same dataset, model file, batch
+    before it and hyperparameters are the same batch. `number` counts from 0 like
     that of the next batch of feedback: the gate spends its error by it. Raises CommandRefused for
-    a dataset that cannot be trained under this model file, Misconfigured if that lacks the lane.
+    a dataset that cannot be trained under this model file, Misconfigured if that lacks the lane
+    or a hyperparameter is outside its range.
     """
     if dataset.imported is None or dataset.model != model_file.model:
         raise CommandRefused(f"{dataset.batch_id} is no imported dataset of {model_file.model}")
@@ -33,8 +42,15 @@ def training_manifest(
             f"curation or reward in the file of {model_file.model} were changed since the import; "
             "import the file again"
         )
+    if hyperparameters:
+        model_file.lanes[dataset.lane].training.with_values(hyperparameters)
     manifest = dataset.model_copy(
-        update={"model_digest": model_file.digest, "previous": previous, "number": number}
+        update={
+            "model_digest": model_file.digest,
+            "previous": previous,
+            "number": number,
+            "hyperparameters": dict(sorted(hyperparameters.items())) if hyperparameters else None,
+        }
     )
     return manifest.model_copy(update={"batch_id": dataset_identity(manifest)})
 

@@ -10,6 +10,7 @@ from services.trainer.run.supervision import OwnershipCheck
 from services.trainer.run_folder import RunFolder
 from shared.config.model_file import ModelFile
 from shared.config.training import TrainingConfig
+from shared.errors import ContractViolation, Misconfigured
 from shared.events import BatchReady
 from shared.identity import identity
 from shared.logs import Log
@@ -23,10 +24,16 @@ def run_id_of(batch: BatchReady) -> str:
 
 def run_facts(batch: BatchReady, model: ModelFile, base: LocalBase) -> RunFacts:
     """Return the facts of a batch's run. Its configuration is that of its lane, or the default one
-    if the model file lacks the lane.
+    if the model file lacks the lane, with the batch's own hyperparameters. Raises ContractViolation
+    if one of these is invalid.
     """
     lane = model.lanes.get(batch.lane)
     configuration = lane.training if lane else TrainingConfig(lane=batch.lane)
+    if batch.hyperparameters:
+        try:
+            configuration = configuration.with_values(batch.hyperparameters)
+        except Misconfigured as error:
+            raise ContractViolation(str(error), "hyperparameters") from error
     return RunFacts(run_id_of(batch), batch, model, configuration, base)
 
 

@@ -84,6 +84,22 @@ def test_the_same_dataset_and_feedback_are_the_same_batch(tmp_path: Path) -> Non
     assert len({manifest.batch_id for manifest in (dataset, batch, *others)}) == 4
 
 
+def test_hyperparameters_are_announced_and_make_another_batch(tmp_path: Path) -> None:
+    store = MemoryStore()
+    dataset = imported(store, tmp_path)
+    plain = training_manifest(dataset, file(), None, 0)
+    changed = training_manifest(dataset, file(), None, 0, {"rank": 32, "epochs": 2})
+    assert changed.batch_id != plain.batch_id
+    artefact = write_training_manifest(store, changed)
+    assert read_manifest(store, artefact) == changed
+    event = batch_ready_event(changed, artefact, NOW)
+    assert event.hyperparameters == {"rank": 32, "epochs": 2}
+    assert verify_batches(store, artefact, event, whole_chain=True).faults == ()
+    assert b"hyperparameters" not in plain.encode()
+    with pytest.raises(Misconfigured, match="outside 8 to 64"):
+        training_manifest(dataset, file(), None, 0, {"rank": 4})
+
+
 def test_datasets_that_do_not_fit_the_model_file_are_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     dataset = imported(store, tmp_path)

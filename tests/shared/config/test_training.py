@@ -1,11 +1,14 @@
 """Training configurations: ranges and defaults by lane; values of old events stay readable."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.config.training import LANE_DEFAULTS, LANE_RANGES, TrainingConfig
+from shared.errors import Misconfigured
 from shared.events.hyperparameters import Configuration, Lane
 
 LANES: tuple[Lane, ...] = ("adaptive", "master")
@@ -109,3 +112,26 @@ def test_events_accept_values_outside_the_present_ranges() -> None:
     assert (configuration.rank, configuration.lane) == (1, "adaptive")
     with pytest.raises(ValidationError):
         TrainingConfig.model_validate(configuration.model_dump())
+
+
+def test_single_values_of_a_configuration_are_replaced() -> None:
+    lane = TrainingConfig(lane="master", epochs=5)
+    changed = lane.with_values({"rank": 32, "quantisation": "nf4"})
+    assert (changed.epochs, changed.rank, changed.gradient_checkpointing) == (5, 32, True)
+    assert lane.with_values({}) == lane
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"rank": 4}, "rank 4 is outside 8 to 64, the range of the lane master"),
+        ({"rnak": 16}, "rnak: no such hyperparameter; did you mean rank?"),
+        ({"zzz": 16}, "zzz: no such hyperparameter; expected one of rank, alpha, dropout"),
+        ({"epochs": "many"}, "epochs: Input should be a valid integer"),
+        ({"targets": []}, "targets: Tuple should have at least 1 item"),
+        ({"lane": "adaptive"}, "lane: it is no hyperparameter"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(values: dict[str, object], problem: str) -> None:
+    with pytest.raises(Misconfigured, match=re.escape(problem)):
+        TrainingConfig(lane="master").with_values(values)
