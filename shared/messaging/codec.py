@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from shared.errors import ContractViolation, TooLarge, Undecodable
-from shared.events import Event
+from shared.events import Event, FeedbackReceived
+from shared.messaging.chat_formats import plain_feedback
 from shared.messaging.foreign_formats import base64_json, connect_payload, strip_schema_id
 from shared.messaging.violations import kind_of, violation_of
 
@@ -93,6 +94,9 @@ def decode(
     data.setdefault("event_id", envelope.get("id"))
     data.setdefault("occurred_at", envelope.get("time"))
     present = {name: value for name, value in data.items() if value is not None}
+    # Ratchet's own events have plain messages, and what they hold is not read a second time.
+    if event_type is FeedbackReceived:
+        present = plain_feedback(present)
     try:
         return Decoded(event_type.model_validate(present), source)
     except ValidationError as error:

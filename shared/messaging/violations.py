@@ -60,6 +60,12 @@ def kind_of(data: object) -> str:
     }.get(type(data), "a number")
 
 
+def name_or_kind(value: object) -> str:
+    """Return a short name in quotes, and the JSON type of any other value."""
+    quotable = isinstance(value, str) and _QUOTABLE.fullmatch(value)
+    return repr(value) if quotable else kind_of(value)
+
+
 def _path(details: ErrorDetails, data: Any) -> Path:
     """Return where an error is in the data, without pydantic's names of alternative types."""
     path: list[str | int] = []
@@ -81,19 +87,13 @@ def _reason(path: Path, errors: Sequence[ErrorDetails]) -> str:
         expected = " or ".join(_EXPECTED[each["type"]] for each in errors)
         return f"expected {expected}, found {kind_of(found)}{_advice(path, found)}"
     if details["type"] == "literal_error":
-        quoted = isinstance(found, str) and _QUOTABLE.fullmatch(found)
-        named = repr(found) if quoted else kind_of(found)
-        return f"expected {details['ctx']['expected']}, found {named}{_advice(path, found)}"
+        return f"expected {details['ctx']['expected']}, found {name_or_kind(found)}"
     return details["msg"]
 
 
 def _advice(path: Path, found: Any) -> str:
     """Return what to send instead of what chat APIs allow in a message but feedback does not."""
     match path:
-        case (_, int(), "role") if found == "developer":
-            return "; send the message as 'system'"
-        case (_, int(), "content") if isinstance(found, list):
-            return "; join the text of its parts"
         case (_, int(), "content") if found is None:
             return "; send its text, or leave the message out"
     return ""

@@ -13,6 +13,7 @@ from services.dataset.imports.records import (
     type_name,
 )
 from shared.events import Message
+from shared.messaging.chat_formats import parse_answer, parse_conversation
 
 MAX_ANSWERS = 200
 """Answers of one conversation: each becomes an example that repeats the turns before it."""
@@ -45,7 +46,11 @@ class Turn:
 
 
 def parse_turns(value: Any, field: str) -> list[Turn]:
-    """Parse a list of `{role, content}`. Raises InvalidLine with the field of the error."""
+    """Parse a list of `{role, content}`, or a text that is JSON of one. Raises InvalidLine with the
+    field of the error.
+    """
+    if isinstance(value, str):
+        value = parse_conversation(value) or value
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise InvalidLine(f"expected a list of messages, found {type_name(value)}", field)
     if not value:
@@ -88,16 +93,24 @@ def require_question(prompt: Sequence[Message], field: str) -> None:
 
 
 def prompt_messages(value: Any, field: str, system: Any = None) -> tuple[Message, ...]:
-    """Parse a prompt: a text, which becomes a user message, or a list of messages; with the
-    record's system message, if any, before it. Raises InvalidLine.
+    """Parse a prompt: a text, which becomes a user message, or a list of messages, also as JSON in
+    a text; with the record's system message, if any, before it. Raises InvalidLine.
     """
     prompt = (
         (Message(role="user", content=non_blank(value, field)),)
-        if isinstance(value, str)
+        if isinstance(value, str) and parse_conversation(value) is None
         else tuple(turn.message for turn in parse_turns(value, field))
     )
     require_question(prompt, field)
     return (*system_messages(system), *prompt)
+
+
+def answer_messages(value: Any) -> Any:
+    """Return the message list of an answer that is a text with JSON of one assistant message; other
+    answers unchanged.
+    """
+    message = parse_answer(value) if isinstance(value, str) else None
+    return value if message is None else [message]
 
 
 def system_messages(value: Any) -> tuple[Message, ...]:

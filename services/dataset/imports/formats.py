@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from services.dataset.imports.conversations import (
     Role,
     Turn,
+    answer_messages,
     conversation_examples,
     is_trained,
     parse_turns,
@@ -122,7 +123,7 @@ def _completion(record: RecordFields) -> Examples:
     label = record.get("label")
     if label not in (None, True, False) or (isinstance(label, int) and not isinstance(label, bool)):
         raise InvalidLine("expected true (a good answer) or false (an answer to avoid)", "label")
-    completion = record.get("completion")
+    completion = answer_messages(record.get("completion"))
     if isinstance(completion, str):
         answer = non_blank(completion, "completion")
     else:

@@ -5,6 +5,7 @@ from itertools import takewhile
 from typing import Any
 
 from services.dataset.imports.conversations import (
+    answer_messages,
     parse_turns,
     prompt_messages,
     refuse_unsupported,
@@ -68,6 +69,7 @@ def _pair(prompt: tuple[Message, ...], chosen: str, rejected: str) -> ImportedEx
 
 
 def _answer(value: Any, field: str, prompt: tuple[Message, ...]) -> str:
+    value = answer_messages(value)
     if isinstance(value, str):
         return non_blank(value, field)
     messages = _messages(value, field)

@@ -1,5 +1,6 @@
 """Formats of records: the examples of each, and the error of what an example cannot carry."""
 
+import json
 from typing import Any
 
 import pytest
@@ -52,6 +53,21 @@ def test_messages_with_weight_0_are_context_only() -> None:
     ]
     example = one(conversation(*turns))
     assert (len(example.messages), example.answer) == (3, "Now.")
+
+
+def test_messages_stored_as_json_text_are_parsed() -> None:
+    question, answer = said("user", "Why?"), said("assistant", "So.")
+    expected = ImportedExample((QUESTION,), "So.")
+    assert one({"messages": json.dumps([question, answer])}) == expected
+    assert one({"prompt": json.dumps([question]), "completion": json.dumps(answer)}) == expected
+    pair = one(
+        {
+            "prompt": json.dumps({"messages": [question]}),
+            "chosen": json.dumps([answer]),
+            "rejected": json.dumps(said("assistant", "No.")),
+        }
+    )
+    assert pair == ImportedExample((QUESTION,), "So.", "No.")
 
 
 @pytest.mark.parametrize(

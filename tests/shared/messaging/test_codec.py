@@ -156,10 +156,9 @@ TURN = {"role": "user", "content": "q"}
     ("sent", "field", "reason"),
     [
         (
-            [TURN, {"role": "developer", "content": "be brief"}],
+            [TURN, {"role": "moderator", "content": "be brief"}],
             "input.1.role",
-            "expected 'system', 'user', 'assistant' or 'tool', found 'developer'; send the message "
-            "as 'system'",
+            "expected 'system', 'user', 'assistant' or 'tool', found 'moderator'",
         ),
         (
             [TURN, TURN, {"role": "assistant", "content": None, "tool_calls": []}],
@@ -167,9 +166,9 @@ TURN = {"role": "user", "content": "q"}
             "expected a string, found null; send its text, or leave the message out",
         ),
         (
-            [{"role": "user", "content": [{"type": "text", "text": "q"}]}],
+            [{"role": "user", "content": {"type": "text", "text": "q"}}],
             "input.0.content",
-            "expected a string, found an array; join the text of its parts",
+            "expected a string, found an object",
         ),
         (
             [{"role": LONG, "content": 7}],
