@@ -2,6 +2,7 @@
 milliseconds.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ END = len(LETTERS)
 
 class CharacterTokenizer:
     """One token per character; the template writes role and content of each turn."""
+
+    added_tokens_decoder: Mapping[int, Any] = {}
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         assert not add_special_tokens

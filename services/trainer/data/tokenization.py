@@ -1,11 +1,14 @@
 """Tokenisation of conversations, with the position at which the answer begins. Training, evaluation
-and generation use the same code.
+and generation use the same code. Text is plain text: the string of a control token in it does not
+become the token.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from services.trainer.data.control_text import ControlText
 from services.trainer.data.training_set import Sample
 from shared.events import Message
 
@@ -21,6 +24,10 @@ class Vocabulary:
 
     tokenizer: Any
     end_tokens: tuple[int, ...]
+
+    @cached_property
+    def control_text(self) -> ControlText:
+        return ControlText(self.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> EncodedEx
     The answer is tokenised separately, as a server generates it after reading the prompt.
     """
     answer = [
-        *vocabulary.tokenizer(sample.answer, add_special_tokens=False)["input_ids"],
+        *vocabulary.control_text.encode(sample.answer),
         vocabulary.end_tokens[0],
     ][: max_tokens - 1]
     prompt = encode_prompt(vocabulary, sample.messages, max_tokens - len(answer))
@@ -58,8 +65,13 @@ def encode_prompt(
     """Encode a conversation with the model's own chat template up to where its answer begins; keeps
     the last `max_tokens` tokens.
     """
-    turns = [message.model_dump() for message in messages]
-    text = vocabulary.tokenizer.apply_chat_template(
+    control = vocabulary.control_text
+    texts, hidden = control.hide([message.content for message in messages])
+    turns = [
+        {"role": message.role, "content": text}
+        for message, text in zip(messages, texts, strict=True)
+    ]
+    rendered = vocabulary.tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=True
     )
-    return tuple(vocabulary.tokenizer(text, add_special_tokens=False)["input_ids"][-max_tokens:])
+    return tuple(control.encode_rendered(rendered, hidden)[-max_tokens:])
