@@ -2,6 +2,7 @@
 receives progress replies and then one final reply.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,16 @@ class EstimateMemory(FrozenModel):
     base: Path
     examples: tuple[Sample, ...]
     configuration: TrainingConfig
+
+
+class CheckPrompts(FrozenModel):
+    """Check which prompts the base's chat template accepts; loads only the tokenizer. Ends with
+    `PromptsChecked`.
+    """
+
+    kind: Literal["check"] = "check"
+    base: Path
+    prompts: tuple[Messages, ...]
 
 
 class Train(FrozenModel):
@@ -130,6 +141,16 @@ class MemoryEstimate(FrozenModel):
     limit: int
 
 
+class PromptsChecked(FrozenModel):
+    """Reasons of the prompts that cannot be rendered, and the prompts that a server would render
+    otherwise, because they were adapted or contain strings of control tokens; by their index.
+    """
+
+    kind: Literal["checked"] = "checked"
+    refused: Mapping[int, str]
+    inexact: tuple[int, ...]
+
+
 class Trained(FrozenModel):
     """Result of a completed run. `training_loss` is the mean of the last epoch, in nats per answer
     token.
@@ -178,12 +199,13 @@ class NoWorker(FrozenModel):
     permanent: bool
 
 
-Request = Load | EstimateMemory | Train | Score | Generate
+Request = Load | EstimateMemory | CheckPrompts | Train | Score | Generate
 Reply = (
     Stepped
     | EvaluationProgress
     | Loaded
     | MemoryEstimate
+    | PromptsChecked
     | Trained
     | Stopped
     | Scores

@@ -173,6 +173,9 @@ class RunMetrics(FrozenModel):
     )
     pairs: Annotated[Count, Field(description="preference pairs in the batch")] = 0
     negatives: Annotated[Count, Field(description="unpaired negatives in the batch")] = 0
+    examples_skipped: Annotated[
+        Count, Field(description="examples that the base's chat template refuses")
+    ] = 0
 
 
 class Comparison(FrozenModel):

@@ -15,12 +15,15 @@ from services.trainer.bus_view.view import VIEW_EVENTS
 from services.trainer.errors import RunFailed, RunInterrupted, TrainingProcessEnded
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
+    CheckPrompts,
     EstimateMemory,
     Generate,
     Generated,
     Load,
     Loaded,
     MemoryEstimate,
+    Messages,
+    PromptsChecked,
     Request,
     Score,
     Scores,
@@ -88,11 +91,13 @@ class QuickChild(TrainingProcess):
         self.checkpoints_seen: list[list[str]] = []
         self.scored: list[Score] = []
         self.answered: list[Generate] = []
+        self.refused: set[Messages] = set()
+        self.inexact: set[Messages] = set()
 
     async def request(
         self, request: Request, expected: type[R], on_progress: OnProgress = ignore_progress
     ) -> R:
-        if self.errors_to_raise and not isinstance(request, Load | EstimateMemory):
+        if self.errors_to_raise and not isinstance(request, Load | EstimateMemory | CheckPrompts):
             raise self.errors_to_raise.pop(0)
         if self.dies_at is not None and isinstance(request, self.dies_at):
             raise RuntimeError("power")
@@ -118,6 +123,8 @@ class QuickChild(TrainingProcess):
                 return Loaded()
             case EstimateMemory():
                 return MemoryEstimate(needed=1, limit=2)
+            case CheckPrompts():
+                return self._check(request)
             case Train():
                 self.trained.append(request)
                 self.checkpoints_seen.append(
@@ -140,6 +147,18 @@ class QuickChild(TrainingProcess):
                 return Generated(
                     probes=(answer,) * len(request.probes), prompts=(answer,) * len(request.prompts)
                 )
+
+    def _check(self, request: CheckPrompts) -> PromptsChecked:
+        return PromptsChecked(
+            refused={
+                index: "no tool turns"
+                for index, prompt in enumerate(request.prompts)
+                if prompt in self.refused
+            },
+            inexact=tuple(
+                index for index, prompt in enumerate(request.prompts) if prompt in self.inexact
+            ),
+        )
 
 
 @dataclass
@@ -423,6 +442,43 @@ async def test_outcome_has_answer_metrics_and_mean_reward(
     assert (measures["perplexity"].examples, measures["exact_match"].examples) == (20, 8)
     assert (measures["exact_match"].candidate, measures["json_validity"].candidate) == (0, 0)
     assert outcome.metrics.mean_reward == 1
+
+
+async def test_examples_that_the_template_refuses_are_skipped(world: World) -> None:
+    """A training and a held-out example, and one of the golden set."""
+    refused = [tickets(1, 1)[0], tickets(505, 1)[0], tickets(903, 1)[0]]
+    world.child.refused = {sample.messages for sample in refused}
+    world.child.gain = 0.0
+    await world.trainer(with_golden(world)).handle(record_of(a_batch(world)), is_owner)
+    (outcome,) = world.rollbacks
+    assert outcome.outcome == "inconclusive"
+    assert outcome.metrics is not None
+    assert (outcome.metrics.examples_new, outcome.metrics.examples_skipped) == (9, 3)
+    (trained,) = world.child.trained
+    assert not world.child.refused & {sample.messages for sample in trained.examples}
+    for scored in world.child.scored:
+        assert len(scored.samples) == 19 + 11
+        assert not world.child.refused & {sample.messages for sample in scored.samples}
+
+
+async def test_a_batch_that_the_template_refuses_names_the_reason(world: World) -> None:
+    world.child.refused = {sample.messages for sample in tickets(0, 10)}
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
+    (outcome,) = world.rollbacks
+    assert outcome.outcome == "failed"
+    assert outcome.reason == "no training example of the batch can be rendered: no tool turns"
+    assert not world.child.trained
+
+
+async def test_probes_are_prompts_that_a_server_renders_alike(world: World) -> None:
+    """Probes are the newest held-out prompts first."""
+    inexact = tickets(517, 3)
+    world.child.inexact = {sample.messages for sample in inexact}
+    world.child.gain = 0.0
+    await world.trainer().handle(record_of(a_batch(world)), is_owner)
+    probes = [request.probes for request in world.child.answered if request.probes]
+    assert probes[0][0] == tickets(516, 1)[0].messages
+    assert len(world.child.scored[0].samples) == 20
 
 
 async def test_reward_hacking_alarm_blocks_promotion(world: World) -> None:

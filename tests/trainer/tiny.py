@@ -62,14 +62,16 @@ def tiny_model(seed: int = 0) -> Any:
     return model.eval()
 
 
-def save_tiny(folder: Path) -> None:
+TEMPLATE = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }} {% endfor %}assistant:"
+
+
+def save_tiny(folder: Path, template: str = TEMPLATE) -> None:
     """Save model and tokenizer as files for another process; characters outside the tokenizer's
     alphabet become spaces.
     """
     letters = {letter: number for number, letter in enumerate(LETTERS + "$")}
     tokenizer = Tokenizer(WordLevel(letters, unk_token=" "))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
-    template = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }} {% endfor %}assistant:"
     fast: Any = PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer, eos_token="$", chat_template=template).save_pretrained(folder)
     tiny_model().save_pretrained(folder)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from services.trainer.data.control_text import ControlText
+from services.trainer.data.rendering import render
 from services.trainer.data.training_set import Sample
 from shared.events import Message
 
@@ -47,7 +48,7 @@ class EncodedExample:
 
 def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> EncodedExample:
     """Encode a prompt and its answer in at most `max_tokens`. Truncation removes the beginning of
-    the prompt first, then the end of the answer.
+    the prompt first, then the end of the answer. Raises TemplateRefused.
 
     The answer is tokenised separately, as a server generates it after reading the prompt.
     """
@@ -63,15 +64,24 @@ def encode_prompt(
     vocabulary: Vocabulary, messages: Sequence[Message], max_tokens: int
 ) -> tuple[int, ...]:
     """Encode a conversation with the model's own chat template up to where its answer begins; keeps
-    the last `max_tokens` tokens.
+    the last `max_tokens` tokens. Raises TemplateRefused.
     """
     control = vocabulary.control_text
     texts, hidden = control.hide([message.content for message in messages])
     turns = [
-        {"role": message.role, "content": text}
+        Message(role=message.role, content=text)
         for message, text in zip(messages, texts, strict=True)
     ]
-    rendered = vocabulary.tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
+    rendered = render(vocabulary.tokenizer, turns)
+    return tuple(control.encode_rendered(rendered.text, hidden)[-max_tokens:])
+
+
+def is_exact(vocabulary: Vocabulary, messages: Sequence[Message]) -> bool:
+    """True if a server that renders the base's template makes the same tokens of a conversation.
+    Raises TemplateRefused.
+    """
+    control = vocabulary.control_text
+    return not (
+        render(vocabulary.tokenizer, messages).is_adapted
+        or any(control.occurs_in(message.content) for message in messages)
     )
-    return tuple(control.encode_rendered(rendered, hidden)[-max_tokens:])

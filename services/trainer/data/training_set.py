@@ -5,9 +5,9 @@ and of the batches quarantined and the examples withdrawn when the run starts.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
@@ -41,6 +41,9 @@ class PreferencePair(FrozenModel):
     messages: tuple[Message, ...]
     answer: str
     rejected: str
+
+
+S = TypeVar("S", Sample, PreferencePair)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class TrainingSet:
     `mean_reward` is that of the new examples, None for those of a file, which have no rating.
     `pairs` are corrections with the answers they
     replaced, `negatives` are disliked answers, `liked` are new examples that nobody corrected; all
-    of them come from the batch to train on.
+    of them come from the batch to train on. `skipped` counts examples that were left out because
+    they cannot be rendered; pairs and liked ones are new examples again.
     """
 
     new: Sequence[Sample]
@@ -88,6 +92,31 @@ class TrainingSet:
     pairs: Sequence[PreferencePair] = ()
     negatives: Sequence[Sample] = ()
     liked: Sequence[Sample] = ()
+    skipped: int = 0
+
+    @property
+    def prompts(self) -> Iterator[tuple[Message, ...]]:
+        """The prompts of all examples."""
+        kinds = (self.new, self.replayed, self.held_out, self.pairs, self.negatives)
+        return (example.messages for kind in kinds for example in kind)
+
+    def without(self, prompts: Collection[tuple[Message, ...]]) -> "TrainingSet":
+        """Return the set without the examples of some prompts, which count as skipped."""
+        skipped = sum(
+            example.messages in prompts
+            for kind in (self.new, self.replayed, self.held_out, self.negatives)
+            for example in kind
+        )
+        return replace(
+            self,
+            new=_without(self.new, prompts),
+            replayed=_without(self.replayed, prompts),
+            held_out=_without(self.held_out, prompts),
+            pairs=_without(self.pairs, prompts),
+            negatives=_without(self.negatives, prompts),
+            liked=_without(self.liked, prompts),
+            skipped=self.skipped + skipped,
+        )
 
 
 def select_examples(
@@ -166,6 +195,10 @@ def select_examples(
         ],
         liked=[_sample(example) for example in new if example.feedback_type != "correction"],
     )
+
+
+def _without(examples: Sequence[S], prompts: Collection[tuple[Message, ...]]) -> Sequence[S]:
+    return [example for example in examples if example.messages not in prompts]
 
 
 def read_batches(store: ObjectStore, newest: Artefact) -> Iterator[BatchExamples]:

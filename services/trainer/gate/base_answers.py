@@ -28,7 +28,11 @@ async def base_answers(
     max_tokens: int,
     on_progress: OnProgress,
 ) -> list[Sample]:
-    """Return the prompts that the base answers at all, each with its answer. Raises RunFailed."""
+    """Return the prompts that the base answers at all, each with its answer. Prompts that its chat
+    template refuses are left out. Raises RunFailed.
+    """
+    refused = (await session.check_prompts(prompts)).refused
+    prompts = [messages for messages in prompts if messages not in refused]
     if not prompts:
         return []
     turns = [f"{message.role}|{message.content}" for messages in prompts for message in messages]

@@ -19,7 +19,8 @@ from shared.events import Probe
 @dataclass(frozen=True)
 class EvaluationSuite:
     """The evaluation sets of a model. The first `answered_count` examples of held-out and golden
-    are also answered, for the answer metrics.
+    are also answered, for the answer metrics. `skipped` counts prompts of the model's files that
+    the base's chat template refuses.
     """
 
     held_out: Sequence[Sample]
@@ -30,6 +31,7 @@ class EvaluationSuite:
     max_tokens: int
     answered_count: int = 0
     answer_tokens: int = MAX_ANSWER_TOKENS
+    skipped: int = 0
 
     async def run(
         self,
@@ -155,24 +157,40 @@ async def build_suite(
     """Collect the evaluation sets of a model. The base answers the prompts of the regression set
     once; its answers are cached on disk.
 
-    Probes are golden prompts first, then held-out ones, then new ones. Raises RunFailed,
-    ModelFileError.
+    Prompts of the model's files that the base's chat template refuses are left out. Probes are
+    golden prompts first, then held-out ones, then new ones, as far as a server renders them in the
+    same way. Raises RunFailed, ModelFileError.
     """
     gate = models.get(model).gate
     golden = [
         Sample(messages=example.messages, answer=example.answer) for example in models.golden(model)
     ]
-    probes = dict.fromkeys(
-        sample.messages for samples in (golden, held_out, new) for sample in samples
-    )
+    regression_prompts = models.regression_prompts(model)
     regression = [prompt.messages for prompt in models.regression_set(model)]
+    evaluated = [*golden, *held_out, *new]
+    check = await session.check_prompts(
+        [
+            *(example.messages for example in evaluated),
+            *(prompt.messages for prompt in regression_prompts),
+            *regression,
+        ]
+    )
+    golden = [example for example in golden if example.messages not in check.refused]
+    probes = dict.fromkeys(
+        example.messages
+        for example in evaluated
+        if example.messages not in check.refused and example.messages not in check.inexact
+    )
     return EvaluationSuite(
         held_out=held_out,
         golden=golden,
         regression=await base_answers(regression, session, work, max_tokens, on_progress),
-        regression_prompts=models.regression_prompts(model),
+        regression_prompts=[
+            prompt for prompt in regression_prompts if prompt.messages not in check.refused
+        ],
         probes=list(probes)[: gate.probes],
         max_tokens=max_tokens,
         answered_count=gate.answered,
         answer_tokens=gate.answer_tokens,
+        skipped=len(check.refused),
     )

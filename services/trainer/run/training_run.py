@@ -95,7 +95,7 @@ class TrainingRun:
         if plan is None:
             plan = self._new_plan(inputs)
             folder.write(plan)
-        training_set = self._choose_data(plan)
+        training_set = await self._leave_out_refused(self._choose_data(plan))
         # A candidate that cannot be compared with the champion need not be trained.
         self._fetch_adapter(inputs.champion.adapter)
         run = folder.trained()
@@ -111,7 +111,7 @@ class TrainingRun:
         champion = self._champion(inputs)
         candidate = EvaluatedModel(adapter.digest, folder.adapter)
         evidence, probes = await suite.run(self.session, champion, candidate, progress.on_progress)
-        metrics = self._metrics(run, training_set)
+        metrics = self._metrics(run, training_set, suite.skipped)
 
         await progress.enter_phase("deciding")
         verdict = self._decide(evaluation, inputs, training_set, evidence)
@@ -159,6 +159,24 @@ class TrainingRun:
             "the batch has no training example",
             "read the batch's report for what was dropped, and why",
         )
+
+    async def _leave_out_refused(self, training_set: TrainingSet) -> TrainingSet:
+        """Leave out the examples whose prompts the base's chat template refuses. Raises RunFailed
+        if no new example is left.
+        """
+        refused = (await self.session.check_prompts(training_set.prompts)).refused
+        if not refused:
+            return training_set
+        remaining = training_set.without(refused)
+        reason = next(iter(refused.values()))
+        self.job.log.warning("examples skipped", examples=remaining.skipped, reason=reason)
+        if not remaining.new:
+            raise RunFailed(
+                f"no training example of the batch can be rendered: {reason}",
+                "take a base whose chat template accepts the conversations of the application, or "
+                "send feedback with conversations that it accepts",
+            )
+        return remaining
 
     async def _train(self, plan: RunPlan, training_set: TrainingSet) -> TrainedRun:
         folder, configuration = self.job.folder, self.job.facts.configuration
@@ -250,8 +268,10 @@ class TrainingRun:
         alarm = detect_reward_hacking([*inputs.history, step], rule) if step else None
         return apply_alarm(verdict, alarm, rule)
 
-    def _metrics(self, run: TrainedRun, training_set: TrainingSet) -> RunMetrics:
-        """Return the metrics of a run at the end of its evaluation."""
+    def _metrics(self, run: TrainedRun, training_set: TrainingSet, skipped: int) -> RunMetrics:
+        """Return the metrics of a run at the end of its evaluation, which has `skipped` prompts of
+        the model's files.
+        """
         return RunMetrics(
             training_loss=run.trained.training_loss,
             steps=run.trained.steps,
@@ -266,6 +286,7 @@ class TrainingRun:
             objectives=run.objectives,
             pairs=run.pairs,
             negatives=run.negatives,
+            examples_skipped=training_set.skipped + skipped,
         )
 
     def _fetch_adapter(self, adapter: Artefact | None) -> Path | None:

@@ -1,6 +1,6 @@
 """Session with one base in the training process, with a cache of the champion's results."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +10,7 @@ from services.trainer.data.training_set import Sample
 from services.trainer.errors import RunFailed, TrainingProcessEnded
 from services.trainer.machine.bases import LocalBase
 from services.trainer.protocol import (
+    CheckPrompts,
     EstimateMemory,
     Generate,
     Generated,
@@ -18,6 +19,7 @@ from services.trainer.protocol import (
     Loaded,
     MemoryEstimate,
     Messages,
+    PromptsChecked,
     Request,
     Score,
     Scores,
@@ -40,6 +42,16 @@ class EvaluatedModel:
 
     name: str
     adapter: Path | None
+
+
+@dataclass(frozen=True)
+class PromptCheck:
+    """Prompts that the base's chat template refuses, with its reasons, and prompts that a server
+    would render otherwise.
+    """
+
+    refused: Mapping[Messages, str]
+    inexact: Collection[Messages]
 
 
 class ModelSession:
@@ -73,6 +85,18 @@ class ModelSession:
                 base=self.base.folder, examples=tuple(samples), configuration=configuration
             ),
             MemoryEstimate,
+        )
+
+    async def check_prompts(self, prompts: Iterable[Messages]) -> PromptCheck:
+        """Check which prompts the base's chat template accepts."""
+        distinct = tuple(dict.fromkeys(prompts))
+        if not distinct:
+            return PromptCheck({}, frozenset())
+        request = CheckPrompts(base=self.base.folder, prompts=distinct)
+        checked = await self._request(request, PromptsChecked)
+        return PromptCheck(
+            {distinct[index]: reason for index, reason in checked.refused.items()},
+            frozenset(distinct[index] for index in checked.inexact),
         )
 
     async def train(
@@ -175,7 +199,7 @@ class ModelSession:
         has_died = False
         while True:
             try:
-                if not isinstance(request, EstimateMemory):
+                if not isinstance(request, EstimateMemory | CheckPrompts):
                     await self._process.request(self._load, Loaded)
                 return await self._process.request(request, expected, on_progress)
             except TrainingProcessEnded as error:

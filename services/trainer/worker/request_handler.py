@@ -10,13 +10,21 @@ from typing import Any, BinaryIO
 
 import torch
 
-from services.trainer.data.tokenization import EncodedExample, Vocabulary, encode, encode_prompt
+from services.trainer.data.rendering import TemplateRefused
+from services.trainer.data.tokenization import (
+    EncodedExample,
+    Vocabulary,
+    encode,
+    encode_prompt,
+    is_exact,
+)
 from services.trainer.data.training_set import PreferencePair, Sample
 from services.trainer.errors import RunFailed
 from services.trainer.machine.device import best_precision, local_device, training_memory
 from services.trainer.machine.memory import BatchTokens, estimate_needs
 from services.trainer.machine.memory_fit import memory_refusal
 from services.trainer.protocol import (
+    CheckPrompts,
     EstimateMemory,
     EvaluationProgress,
     Generate,
@@ -26,6 +34,7 @@ from services.trainer.protocol import (
     Loaded,
     MemoryEstimate,
     Messages,
+    PromptsChecked,
     Reply,
     Request,
     RequestRefused,
@@ -58,6 +67,10 @@ from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 
 CHECK_THE_BASE = "check base.training in the model file, and RATCHET_BASES"
+CHECK_THE_TEMPLATE = (
+    "take a base whose chat template accepts the conversations of the application, or send "
+    "feedback with conversations that it accepts"
+)
 
 
 class RequestHandler:
@@ -78,6 +91,8 @@ class RequestHandler:
             self._reply(self._dispatch(request, stop))
         except RunFailed as failure:
             self._reply(RequestRefused(reason=failure.reason, advice=failure.advice))
+        except TemplateRefused as refusal:
+            self._reply(RequestRefused(reason=str(refusal), advice=CHECK_THE_TEMPLATE))
         except Exception as error:
             if is_out_of_memory(error):
                 # A new process starts with all memory free; this one's heap may be fragmented.
@@ -101,6 +116,8 @@ class RequestHandler:
                 return self._load(request)
             case EstimateMemory():
                 return self._estimate_memory(request)
+            case CheckPrompts():
+                return self._check_prompts(request)
             case Train():
                 return self._train(request, stop)
             case Score():
@@ -136,6 +153,18 @@ class RequestHandler:
             needed=self._required_bytes(request.base, request.configuration, lengths),
             limit=training_memory(local_device(), self._memory_limit),
         )
+
+    def _check_prompts(self, request: CheckPrompts) -> Reply:
+        vocabulary = self._vocabulary(request.base)
+        refused: dict[int, str] = {}
+        inexact = []
+        for index, messages in enumerate(request.prompts):
+            try:
+                if not is_exact(vocabulary, messages):
+                    inexact.append(index)
+            except TemplateRefused as refusal:
+                refused[index] = str(refusal)
+        return PromptsChecked(refused=refused, inexact=tuple(inexact))
 
     def _required_bytes(
         self, base: Path, config: TrainingConfig, lengths: Sequence[tuple[int, int]]
