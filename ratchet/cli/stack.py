@@ -77,6 +77,7 @@ def up(
             view.write_line,
             wait_for_interrupt,
             security,
+            patient=True,
         )
     )
 

@@ -34,12 +34,14 @@ async def run_stack(
     write_line: WriteLine,
     on_ready: OnReady,
     security: Security = PLAINTEXT,
+    *,
+    patient: bool = False,
 ) -> None:
     """Start the stack, call `on_ready` when all processes are ready, and stop the stack when it
-    returns.
+    returns. With `patient`, it waits for them without limit.
 
     A later run on the same folder continues from its state. Raises Misconfigured if a port is taken
-    or a model file is invalid.
+    or a model file is invalid, Unavailable if a process is neither ready nor makes progress.
     """
     models = load_models(layout.models)
     _require_ports(ports, own_broker=bootstrap_servers is None)
@@ -77,7 +79,7 @@ async def run_stack(
         specs = process_specs(layout, ports, bootstrap_servers)
         for spec in specs:
             await supervisor.start(spec)
-        await _first_to_end(supervisor.watch(), _when_ready(supervisor, specs, on_ready))
+        await _first_to_end(supervisor.watch(), _when_ready(supervisor, specs, on_ready, patient))
     finally:
         write_line("ratchet", "stopping")
         await supervisor.stop()
@@ -126,9 +128,9 @@ async def _first_to_end(*works: Coroutine[Any, Any, None]) -> None:
 
 
 async def _when_ready(
-    supervisor: Supervisor, specs: tuple[ProcessSpec, ...], started: OnReady
+    supervisor: Supervisor, specs: tuple[ProcessSpec, ...], started: OnReady, patient: bool
 ) -> None:
-    await supervisor.wait_ready(specs)
+    await supervisor.wait_ready(specs, patient=patient)
     await started(supervisor)
 
 

@@ -27,11 +27,16 @@ class _Running:
     process: asyncio.subprocess.Process
     reader: asyncio.Task[None]
     starts: list[float] = field(default_factory=list)
+    restart_at: float | None = None
+    """When to start it again, None before its exit has been reported."""
 
 
 class Supervisor:
-    """Restarts processes that exit; `max_exits` exits of a process within `window_seconds` fail the
-    stack.
+    """Restarts processes that exit.
+
+    `max_exits` exits of a process before it was ready for the first time fail the stack: its
+    settings are probably wrong, and a person is watching. Later, as many exits within
+    `window_seconds` only delay its next start, so that the other processes keep serving.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Supervisor:
         self._max_exits = max_exits
         self._window_seconds = window_seconds
         self._running: dict[str, _Running] = {}
+        self._output_at: dict[str, float] = {}
+        self._once_ready: set[str] = set()
         self._stopping = False
 
     def process_ids(self) -> dict[str, int]:
@@ -56,11 +63,10 @@ class Supervisor:
 
     async def start(self, spec: ProcessSpec) -> None:
         previous = self._running.get(spec.name)
-        starts = [
-            at
-            for at in (previous.starts if previous else [])
-            if at > self._clock.monotonic() - self._window_seconds
-        ]
+        starts = previous.starts if previous else []
+        if spec.name in self._once_ready:
+            recent = self._clock.monotonic() - self._window_seconds
+            starts = [at for at in starts if at > recent]
         process = await asyncio.create_subprocess_exec(
             *spec.command,
             env=self._environment | spec.environment,
@@ -76,42 +82,69 @@ class Supervisor:
             spec, process, reader, [*starts, self._clock.monotonic()]
         )
 
-    async def wait_ready(self, specs: Iterable[ProcessSpec], seconds: float = 180.0) -> None:
-        """Wait until all processes are ready. Raises Unavailable naming those that are not within
-        `seconds`.
+    async def wait_ready(
+        self, specs: Iterable[ProcessSpec], seconds: float = 180.0, *, patient: bool = False
+    ) -> None:
+        """Wait until all processes are ready, however long they take while they write to the log.
+
+        Raises Unavailable naming those that are not ready and have written nothing for `seconds`.
+        With `patient` this is a line in the log instead, and the wait continues.
         """
         waiting = {spec.name: spec.ready_url for spec in specs}
-        end = self._clock.monotonic() + seconds
+        active_at = dict.fromkeys(waiting, self._clock.monotonic())
         async with httpx.AsyncClient(timeout=2.0) as client:
             while waiting:
                 for name, ready_url in list(waiting.items()):
                     if await _is_ready(client, ready_url):
                         del waiting[name]
+                        self._once_ready.add(name)
                         self._write_line("ratchet", f"{name} is ready")
-                if waiting and self._clock.monotonic() > end:
-                    names = ", ".join(waiting)
-                    raise Unavailable(
-                        f"{names}: not ready after {seconds:g} s; see ratchet.log in the "
-                        "state folder"
+                now = self._clock.monotonic()
+                active_at = {
+                    name: max(active_at[name], self._output_at.get(name, 0.0)) for name in waiting
+                }
+                if silent := [name for name, at in active_at.items() if now - at > seconds]:
+                    report = f"{', '.join(silent)}: not ready, and no output for {seconds:g} s"
+                    if not patient:
+                        raise Unavailable(f"{report}; see ratchet.log in the state folder")
+                    self._write_line(
+                        "ratchet", f"{report}; still waiting, the other processes keep running"
                     )
+                    active_at |= dict.fromkeys(silent, now)
                 await asyncio.sleep(0.2 if waiting else 0)
 
     async def watch(self) -> None:
-        """Restart processes that exit, until cancelled. Raises ProcessFailed for a crash loop."""
+        """Restart processes that exit, until cancelled. Raises ProcessFailed for a crash loop of a
+        process that has never been ready.
+        """
         while not self._stopping:
-            for name, running in list(self._running.items()):
-                code = running.process.returncode
-                if code is None:
+            for running in list(self._running.values()):
+                if (code := running.process.returncode) is None:
                     continue
-                await running.reader
-                if len(running.starts) >= self._max_exits:
-                    raise ProcessFailed(
-                        f"{name} exited {self._max_exits} times within {self._window_seconds:g} s, "
-                        f"last with {_exit_text(code)}; see its log above"
-                    )
-                self._write_line("ratchet", f"{name} exited with {_exit_text(code)}; restarting it")
-                await self.start(running.spec)
+                if running.restart_at is None:
+                    await running.reader
+                    running.restart_at = self._restart_time(running, _exit_text(code))
+                if self._clock.monotonic() >= running.restart_at:
+                    await self.start(running.spec)
             await asyncio.sleep(0.3)
+
+    def _restart_time(self, running: _Running, exit_text: str) -> float:
+        """Report the exit of a process; return when to start it again. Raises ProcessFailed."""
+        name, now = running.spec.name, self._clock.monotonic()
+        if len(running.starts) < self._max_exits:
+            self._write_line("ratchet", f"{name} exited with {exit_text}; restarting it")
+            return now
+        exits = f"{name} exited {self._max_exits} times"
+        if name not in self._once_ready:
+            raise ProcessFailed(
+                f"{exits} before it was ready, last with {exit_text}; see its log above"
+            )
+        self._write_line(
+            "ratchet",
+            f"{exits} within {self._window_seconds:g} s, last with {exit_text}; it starts again in "
+            f"{self._window_seconds:g} s, the other processes keep running",
+        )
+        return now + self._window_seconds
 
     async def stop(self, seconds: float = 20.0) -> None:
         """Terminate all processes, the last started first; kill those that do not exit within
@@ -133,6 +166,7 @@ class Supervisor:
     async def _read(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         while raw := await process.stdout.readline():
+            self._output_at[name] = self._clock.monotonic()
             self._write_line(name, raw.decode(errors="replace").rstrip())
 
 

@@ -62,7 +62,9 @@ class Trainer:
         model = self._models.files[min(self._models.files)]
         lane, settings = next(iter(model.lanes.items()))
         session = self._session(model, settings.training)
-        await warm_up(self._models, model.model, lane, session, self._work, self._view)
+        await warm_up(
+            self._models, model.model, lane, session, self._work, self._view, self._runtime
+        )
 
     async def pause(self, seconds: float) -> None:
         """Stop the current training and hand off its checkpoint, within `seconds`."""

@@ -4,13 +4,20 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from ratchet.local_stack.processes import ProcessSpec
+from ratchet.local_stack.ports import LOOPBACK, free_port
+from ratchet.local_stack.processes import ProcessSpec, local_url
 from ratchet.local_stack.supervisor import ProcessFailed, Supervisor
 from shared.clock import SystemClock
 from shared.errors import Unavailable
+from shared.http.health_server import serve_health
+from shared.observability.health import Health
 
 SLEEPS = "import time; print('hello', flush=True); time.sleep(60)"
 
@@ -19,6 +26,17 @@ def spec(name: str, code: str) -> ProcessSpec:
     return ProcessSpec(
         name, (sys.executable, "-c", code), {"MINE": name}, "http://127.0.0.1:9/readyz"
     )
+
+
+@contextmanager
+def served(health: Health) -> Iterator[str]:
+    """Serve the readiness of a process; yields its URL."""
+    port = free_port()
+    stop = serve_health(health, CollectorRegistry(), LOOPBACK, port)
+    try:
+        yield local_url(port, "/readyz")
+    finally:
+        stop()
 
 
 class Log:
@@ -78,3 +96,61 @@ async def test_a_process_that_is_never_ready_is_named() -> None:
     supervisor = Supervisor(dict(os.environ), Log().write_line, SystemClock())
     with pytest.raises(Unavailable, match="worker"):
         await supervisor.wait_ready([spec("worker", SLEEPS)], seconds=0.3)
+
+
+async def test_a_process_that_writes_its_log_is_waited_for() -> None:
+    """It becomes ready after twice the time limit."""
+    log, health = Log(), Health(SystemClock())
+    busy = "import time\nwhile True: print('12 of 42', flush=True); time.sleep(0.1)"
+    supervisor = Supervisor(dict(os.environ), log.write_line, SystemClock())
+    with served(health) as url:
+        slow = replace(spec("worker", busy), ready_url=url)
+        await supervisor.start(slow)
+        await log.wait_for(("worker", "12 of 42"))
+        waiting = asyncio.create_task(supervisor.wait_ready([slow], seconds=3))
+        await log.wait_for(("worker", "12 of 42"), times=60)
+        assert not waiting.done()
+        health.mark_ready()
+        await waiting
+    assert ("ratchet", "worker is ready") in log.lines
+    await supervisor.stop()
+
+
+async def test_a_silent_process_is_named_and_waited_for() -> None:
+    log, health = Log(), Health(SystemClock())
+    supervisor = Supervisor(dict(os.environ), log.write_line, SystemClock())
+    with served(health) as url:
+        silent = replace(spec("worker", SLEEPS), ready_url=url)
+        waiting = asyncio.create_task(supervisor.wait_ready([silent], seconds=0.2, patient=True))
+        line = (
+            "worker: not ready, and no output for 0.2 s; still waiting, the other processes keep "
+            "running"
+        )
+        await log.wait_for(("ratchet", line), times=2)
+        health.mark_ready()
+        await waiting
+
+
+async def test_a_crash_loop_after_readiness_stops_nothing() -> None:
+    """The process dies whenever it is started; its next start is only delayed."""
+    log, health = Log(), Health(SystemClock())
+    health.mark_ready()
+    supervisor = Supervisor(
+        dict(os.environ), log.write_line, SystemClock(), max_exits=2, window_seconds=5
+    )
+    with served(health) as url:
+        dying = replace(spec("worker", "print('no')"), ready_url=url)
+        await supervisor.wait_ready([dying])
+        await supervisor.start(dying)
+        await supervisor.start(spec("other", SLEEPS))
+        watch_task = asyncio.create_task(supervisor.watch())
+        delayed = (
+            "worker exited 2 times within 5 s, last with status 0; it starts again in 5 s, the "
+            "other processes keep running"
+        )
+        await log.wait_for(("ratchet", delayed))
+        await log.wait_for(("worker", "no"), times=3)
+    assert not watch_task.done()
+    assert log.lines.count(("other", "hello")) == 1
+    watch_task.cancel()
+    await supervisor.stop()
