@@ -1,11 +1,14 @@
 """The processes of the stack on one machine, in pipeline order, with their environment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratchet.local_stack.ports import LOOPBACK
 from ratchet.local_stack.token_store import TOKENS_FILE
 from shared.python_command import module_command
+
+SAVING_SECONDS = 600
+"""Longest wait of a stop for the running training step, the maximum of RATCHET_STOP_SECONDS."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,15 @@ class StackLayout:
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """Command, environment and readiness URL of one process."""
+    """Command, environment and readiness URL of one process, and the time that it may take to exit
+    on request.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str]
     ready_url: str
+    stop_seconds: float = 20.0
 
 
 def local_url(port: int, path: str = "") -> str:
@@ -69,6 +75,10 @@ def process_specs(
         environment = common | {f"RATCHET_{name.upper()}_PORT": str(port)} | own
         return ProcessSpec(name, module_command(module), environment, local_url(port, "/readyz"))
 
+    trainer = spec(
+        "trainer", "services.trainer", ports.trainer, RATCHET_WORK=str(state / "trainer")
+    )
+
     return (
         spec(
             "serving",
@@ -79,7 +89,7 @@ def process_specs(
         ),
         spec("feedback", "services.feedback", ports.feedback, RATCHET_DATA=str(state / "faust")),
         spec("dataset", "services.dataset", ports.dataset, RATCHET_DATA=str(state / "faust")),
-        spec("trainer", "services.trainer", ports.trainer, RATCHET_WORK=str(state / "trainer")),
+        replace(trainer, stop_seconds=SAVING_SECONDS + 30),
         spec(
             "registry",
             "services.registry",

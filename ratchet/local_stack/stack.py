@@ -15,7 +15,13 @@ from ratchet.kafka_admin.topics import apply_topics, wait_for_group_coordinator
 from ratchet.local_stack.bases import SMOLLM2
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import require_free
-from ratchet.local_stack.processes import Ports, ProcessSpec, StackLayout, process_specs
+from ratchet.local_stack.processes import (
+    SAVING_SECONDS,
+    Ports,
+    ProcessSpec,
+    StackLayout,
+    process_specs,
+)
 from ratchet.local_stack.supervisor import Supervisor, WriteLine
 from ratchet.local_stack.token_store import ensure_tokens_file
 from shared.clock import SystemClock
@@ -23,6 +29,11 @@ from shared.config.models import load_models
 from shared.errors import Misconfigured
 from shared.kafka.security import PLAINTEXT, Security, kafka_variables
 from shared.python_command import module_command
+
+SAME_SIGNAL_SECONDS = 1.0
+"""Signals so close together are one request to stop: shells and wrappers forward what their
+children have received as well.
+"""
 
 OnReady = Callable[[Supervisor], Awaitable[None]]
 
@@ -55,7 +66,8 @@ async def run_stack(
         if bootstrap_servers
         else Broker(layout.state / "kafka", ports.kafka, ports.kafka_controller, clock)
     )
-    environment = dict(os.environ)  # noqa: TID251 (passed on to the processes, whose settings it contains)
+    # A stop waits for the running training step, unless the user has set another limit.
+    environment = {"RATCHET_STOP_SECONDS": str(SAVING_SECONDS)} | os.environ  # noqa: TID251 (passed on to the processes, whose settings it contains)
     if broker:
         # Security settings of another Kafka do not apply to the embedded one, which has no
         # authentication.
@@ -90,20 +102,30 @@ async def run_stack(
 
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> bool:
     """Run `work`; cancel it on Ctrl-C, SIGTERM or a closed terminal, so that it stops what it
-    started.
+    started. A second Ctrl-C or SIGTERM cancels it again, so that it does not wait for that.
 
     Returns False if it was cancelled.
     """
 
     async def run() -> bool:
-        task = asyncio.ensure_future(work)
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        interrupted_at: float | None = None
+
+        def interrupt(number: signal.Signals) -> None:
+            nonlocal interrupted_at
+            if interrupted_at is None:
+                interrupted_at = loop.time()
+                task.cancel()
+            elif number != signal.SIGHUP and loop.time() - interrupted_at > SAME_SIGNAL_SECONDS:
+                task.cancel()
+
         under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         for number in (
             (signal.SIGINT, signal.SIGTERM)
             if under_nohup
             else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         ):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, interrupt, number)
         try:
             await task
         except asyncio.CancelledError:

@@ -13,6 +13,9 @@ from ratchet.local_stack.processes import ProcessSpec
 from shared.clock import Clock
 from shared.errors import RatchetError, Unavailable
 
+REPORT_SECONDS = 3.0
+"""Time after which a stop reports the process that it waits for."""
+
 WriteLine = Callable[[str, str], None]
 """Called with the name of a process and a line of its log."""
 
@@ -146,22 +149,44 @@ class Supervisor:
         )
         return now + self._window_seconds
 
-    async def stop(self, seconds: float = 20.0) -> None:
-        """Terminate all processes, the last started first; kill those that do not exit within
-        `seconds`.
+    async def stop(self) -> None:
+        """Terminate all processes, the last started first; kill those that do not exit within their
+        `stop_seconds`. A cancellation meanwhile kills the others at once, and has no other effect.
         """
         self._stopping = True
         for running in reversed(self._running.values()):
             if running.process.returncode is None:
                 running.process.terminate()
-        for name, running in reversed(self._running.items()):
-            try:
-                await asyncio.wait_for(running.process.wait(), seconds)
-            except TimeoutError:
+        try:
+            for running in reversed(self._running.values()):
+                await self._wait_for_exit(running)
+        except asyncio.CancelledError:
+            for running in self._running.values():
+                if running.process.returncode is None:
+                    self._write_line("ratchet", f"killing {running.spec.name}")
+                    running.process.kill()
+        for running in self._running.values():
+            await running.process.wait()
+            await running.reader
+
+    async def _wait_for_exit(self, running: _Running) -> None:
+        """Wait until a terminated process has exited; kill it after its time limit."""
+        name, seconds = running.spec.name, running.spec.stop_seconds
+        exited = asyncio.ensure_future(running.process.wait())
+        try:
+            await asyncio.wait((exited,), timeout=min(REPORT_SECONDS, seconds))
+            if not exited.done() and seconds > REPORT_SECONDS:
+                self._write_line(
+                    "ratchet",
+                    f"waiting for {name}, at most {seconds:g} s; press Ctrl-C to kill it instead",
+                )
+                await asyncio.wait((exited,), timeout=seconds - REPORT_SECONDS)
+            if not exited.done():
                 self._write_line("ratchet", f"{name} did not exit within {seconds:g} s; killing it")
                 running.process.kill()
-                await running.process.wait()
-            await running.reader
+                await exited
+        finally:
+            exited.cancel()
 
     async def _read(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

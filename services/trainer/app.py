@@ -68,7 +68,12 @@ class Trainer:
 
     async def pause(self, seconds: float) -> None:
         """Stop the current training and hand off its checkpoint, within `seconds`."""
-        await self._supervisor.pause(seconds)
+        if not await self._supervisor.pause(seconds):
+            self._runtime.log.warning(
+                f"the running step did not end within {seconds:g} s; the run will resume from its "
+                "newest checkpoint",
+                advice="raise RATCHET_STOP_SECONDS to let a step end",
+            )
 
     async def after_rebalance(self) -> None:
         """Continue the paused run, or abandon it if another trainer owns its batch now."""

@@ -24,11 +24,12 @@ folder = Path(sys.argv[1])
 view = LogView(folder / "log", SystemClock())
 SERVICE = "import pathlib, signal, sys; "
 SERVICE += "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
-SERVICE += "pathlib.Path(sys.argv[1], 'started').touch(); signal.sigwait({signal.SIGTERM})"
+SERVICE += "pathlib.Path(sys.argv[1], 'started').touch(); signal.sigwait({signal.SIGTERM}); "
+SERVICE += "pathlib.Path(sys.argv[1], 'asked').touch(); pathlib.Path(sys.argv[2]).read_text()"
 
 async def work():
     supervisor = Supervisor({}, view.write_line, SystemClock())
-    command = (sys.executable, "-c", SERVICE, str(folder))
+    command = (sys.executable, "-c", SERVICE, str(folder), sys.argv[2])
     try:
         await supervisor.start(ProcessSpec("service", command, {}, "http://127.0.0.1:9/readyz"))
         await supervisor.watch()
@@ -54,7 +55,10 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def run(
-    folder: Path, program: int, hangup: signal.Handlers = signal.SIG_DFL
+    folder: Path,
+    program: int,
+    hangup: signal.Handlers = signal.SIG_DFL,
+    read_at_end: Path = Path(os.devnull),
 ) -> subprocess.Popen[bytes]:
     # Make the terminal the controlling terminal of the process, as in an interactive shell. Set
     # SIGHUP explicitly, because the tests may run under nohup.
@@ -62,16 +66,20 @@ def run(
         "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
         f"signal.signal(signal.SIGHUP, {int(hangup)})\n"
     )
-    command = [sys.executable, "-c", setup + STACK, str(folder)]
+    command = [sys.executable, "-c", setup + STACK, str(folder), str(read_at_end)]
     process = subprocess.Popen(
         command, stdin=program, stdout=program, stderr=program, start_new_session=True
     )
+    wait_for_file(folder / "started", process)
+    return process
+
+
+def wait_for_file(file: Path, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 20
-    while not (folder / "started").exists():
+    while not file.exists():
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    return process
 
 
 def log_after_exit(process: subprocess.Popen[bytes], folder: Path) -> list[str]:
@@ -113,3 +121,21 @@ def test_under_nohup_the_stack_survives_its_terminal(
         process.wait(2)
     process.terminate()
     assert log_after_exit(process, tmp_path) == ["stopping", "stopped"]
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGHUP, signal.SIGTERM)])
+def test_a_second_request_kills_a_process_that_saves(
+    terminal: tuple[int, int], tmp_path: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
+    """Its repetitions within the same second are no second request; nor is a closed terminal."""
+    os.mkfifo(tmp_path / "never")  # a reader waits for a writer
+    process = run(tmp_path, terminal[1], read_at_end=tmp_path / "never")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    wait_for_file(tmp_path / "asked", process)
+    time.sleep(1.5)
+    assert process.poll() is None
+    for number in numbers:
+        process.send_signal(number)
+    assert log_after_exit(process, tmp_path) == ["stopping", "service", "stopped"]
+    assert " killing service" in (tmp_path / "log").read_text()

@@ -154,3 +154,41 @@ async def test_a_crash_loop_after_readiness_stops_nothing() -> None:
     assert log.lines.count(("other", "hello")) == 1
     watch_task.cancel()
     await supervisor.stop()
+
+
+SAVES = """
+import signal, time
+def save(*_):
+    time.sleep(1.5); print('saved after step 8 of 10', flush=True); raise SystemExit
+signal.signal(signal.SIGTERM, save); print('hello', flush=True); time.sleep(60)
+"""
+IGNORES = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print('hello', flush=True); time.sleep(60)"
+)
+
+
+async def test_stop_waits_for_a_process_that_saves() -> None:
+    """Each process has a time limit of its own."""
+    log = Log()
+    supervisor = Supervisor(dict(os.environ), log.write_line, SystemClock())
+    await supervisor.start(replace(spec("trainer", SAVES), stop_seconds=60))
+    await supervisor.start(replace(spec("stuck", IGNORES), stop_seconds=0.2))
+    for name in ("trainer", "stuck"):
+        await log.wait_for((name, "hello"))
+    await supervisor.stop()
+    assert ("trainer", "saved after step 8 of 10") in log.lines
+    assert ("ratchet", "stuck did not exit within 0.2 s; killing it") in log.lines
+
+
+async def test_a_cancelled_stop_kills_what_still_runs() -> None:
+    log = Log()
+    supervisor = Supervisor(dict(os.environ), log.write_line, SystemClock())
+    await supervisor.start(replace(spec("stuck", IGNORES), stop_seconds=600))
+    await log.wait_for(("stuck", "hello"))
+    stopping = asyncio.create_task(supervisor.stop())
+    waiting = "waiting for stuck, at most 600 s; press Ctrl-C to kill it instead"
+    await log.wait_for(("ratchet", waiting))
+    stopping.cancel()
+    await asyncio.wait_for(stopping, 20)
+    assert ("ratchet", "killing stuck") in log.lines

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from services.trainer.app import Trainer
 from services.trainer.bus_view.view import VIEW_EVENTS
@@ -777,7 +778,13 @@ async def test_pause_times_out_and_a_late_checkpoint_does_not_block(
     handling = asyncio.create_task(trainer.handle(record_of(a_batch(world)), is_owner))
     await wait_until_training(world)
     async with asyncio.timeout(5):
-        await trainer.pause(0.1)
+        with capture_logs() as lines:
+            await trainer.pause(0.1)
+    (line,) = lines
+    assert line["log_level"] == "warning"
+    assert line["event"].startswith(
+        "the running step did not end within 0.1 s; the run will resume"
+    )
     await trainer.after_rebalance()
     world.child.stops_at = 0
     assert world.child.interrupted is not None

@@ -95,6 +95,7 @@ async def test_run_resumes_elsewhere_after_sigterm(fleet: Fleet) -> None:
     batch = await fleet.announce(fleet.batch())
     await fleet.wait_until_step_logged(STALLED_STEP)
     assert first.stop(20) == 0
+    assert f"saving after step {STALLED_STEP + 1} of {STEPS}" in first.log
     assert await fleet.outcomes(batch) == []
     assert fleet.unfinished_files()
     before = await fleet.steps(batch)
@@ -121,6 +122,31 @@ async def test_run_resumes_elsewhere_after_sigterm(fleet: Fleet) -> None:
     assert metrics["ratchet_training_gradient_norm"] > 0
     assert metrics["ratchet_training_checkpoints_total"] > 0
     assert metrics["ratchet_training_in_progress"] == 0
+
+
+@pytest.mark.chaos
+async def test_sigterm_waits_for_a_slow_step(fleet: Fleet) -> None:
+    """The step ends 20 seconds after the signal. With a limit of one second for the stop, its
+    progress is lost, and the log has a line about it.
+    """
+    slow = "trainer.child_saving=stall:20"
+    hasty = await fleet.start(slow, RATCHET_STOP_SECONDS="1")
+    batch = await fleet.announce(fleet.batch())
+    await fleet.wait_until_step_logged(STALLED_STEP)
+    assert hasty.stop(20) == 0
+    assert "the running step did not end within 1 s" in hasty.log
+    assert fleet.unfinished_files() == []
+    patient = await fleet.start(slow, RATCHET_STOP_SECONDS="600")
+    await fleet.wait_until_logged(patient, f" step={STALLED_STEP} ")
+    assert patient.stop(120) == 0
+    assert f"saving after step {STALLED_STEP + 1} of {STEPS}" in patient.log
+    before = await fleet.steps(batch)
+    await fleet.start()
+    outcome = await fleet.wait_for_outcome(batch)
+    assert outcome.metrics is not None
+    assert outcome.metrics.steps == STEPS
+    after = (await fleet.steps(batch))[len(before) :]
+    assert after[0].step > STALLED_STEP + 1
 
 
 @pytest.mark.chaos

@@ -5,7 +5,6 @@ Only training saves a checkpoint; all other steps are cheap to repeat.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from services.trainer.worker.client import TrainingProcess
@@ -42,17 +41,20 @@ class RunSupervisor:
         finally:
             self._work = self._is_owner = None
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> bool:
         """Stop training. Returns when the checkpoint is uploaded for the next owner, when there is
-        nothing to save, or after `seconds`.
+        nothing to save, or, with False, after `seconds`.
         """
         self._may_continue.clear()
         if self._work is None:
-            return
-        with suppress(TimeoutError):
+            return True
+        try:
             async with asyncio.timeout(seconds):
                 if await self._process.interrupt():
                     await self._suspended.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def suspend(self) -> None:
         """Called by the work after it has uploaded its checkpoint: wait for permission to continue

@@ -30,6 +30,11 @@ from shared.config.training import TrainingConfig
 
 OnStep = Callable[[Stepped], None]
 
+SLOW_STEP_SECONDS = 30.0
+"""A step of this duration is saved at once: a checkpoint takes far less time than the step, which a
+stop that does not wait for the next one would lose.
+"""
+
 
 class TrainingInterrupted(Exception):
     """Training was stopped on request; its state after `step` steps is saved."""
@@ -70,7 +75,7 @@ def train(
     model.eval()
     preferences = Preferences(model, pairs, judged, config, device, epoch_steps)
     state = checkpoints.resume(optimizer_state) if checkpoints else TrainingState()
-    saved = clock()
+    saved = stepped_at = clock()
     started = saved - state.seconds
     model.train()
     for epoch in range(state.steps // epoch_steps, config.epochs):
@@ -109,6 +114,7 @@ def train(
                 + preferences.tokens(epoch, step),
                 seconds=now - started,
             )
+            step_seconds, stepped_at = now - stepped_at, now
             on_step(
                 Stepped(
                     step=state.steps,
@@ -130,9 +136,10 @@ def train(
                     stop
                     or state.steps % config.save_steps == 0
                     or now - saved >= 60 * config.save_minutes
+                    or step_seconds >= SLOW_STEP_SECONDS
                 ):
                     checkpoints.save(optimizer_state, state)
-                    saved = clock()
+                    saved = stepped_at = clock()
                 if stop:
                     raise TrainingInterrupted(state.steps)
     model.eval()

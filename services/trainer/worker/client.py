@@ -104,6 +104,7 @@ class TrainingProcess:
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._training: asyncio.Future[bool] | None = None
+        self._stepped: Stepped | None = None
         self._start_count = 0
 
     async def request(
@@ -128,7 +129,7 @@ class TrainingProcess:
         try:
             process.stdin.write(request.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
-            self._training = training
+            self._training, self._stepped = training, None
             # A line without a newline was cut off by the death of the process.
             while (line := await process.stdout.readline()).endswith(b"\n"):
                 reply = REPLY.validate_json(line)
@@ -141,6 +142,8 @@ class TrainingProcess:
                     raise RunInterrupted(reply.step)
                 if isinstance(reply, expected):
                     return reply
+                if isinstance(reply, Stepped):
+                    self._stepped = reply
                 if isinstance(reply, Stepped | EvaluationProgress):
                     await on_progress(reply)
             raise _process_ended(await process.wait())
@@ -167,6 +170,7 @@ class TrainingProcess:
         training, process = self._training, self._process
         if training is None or process is None or process.stdin is None:
             return False
+        self._log.info(_saving(self._stepped))
         try:
             process.stdin.write(STOP + b"\n")
             await process.stdin.drain()
@@ -219,6 +223,14 @@ class TrainingProcess:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _saving(stepped: Stepped | None) -> str:
+    """Describe the end of a training whose last step so far is `stepped`."""
+    if stepped is None:
+        return "saving after the running step"
+    total = stepped.total_steps
+    return f"saving after step {min(stepped.step + 1, total)} of {total}"
 
 
 def _process_ended(status: int) -> TrainingProcessEnded:

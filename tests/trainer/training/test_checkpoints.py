@@ -167,6 +167,27 @@ def test_checkpoint_is_written_after_save_minutes(tmp_path: Path) -> None:
     assert names(tmp_path) == ["checkpoint-5"]
 
 
+def test_slow_steps_are_saved_one_by_one(tmp_path: Path) -> None:
+    """Sixty seconds per step: whatever ends the process after a step, that step is not lost."""
+    ticks = iter(range(0, 10_000, 60))
+    saved: list[list[str]] = []
+    config = CONFIG.model_copy(update={"save_steps": 1000, "save_minutes": 60})
+    torch.manual_seed(0)
+    with trainable_adapter(tiny_model(), config, None) as model:
+        train(
+            model,
+            MANY,
+            config,
+            "cpu",
+            lambda step: saved.append(names(tmp_path)),
+            checkpoints=Checkpoints(tmp_path, "r"),
+            clock=lambda: float(next(ticks)),
+        )
+    assert saved == [
+        [f"checkpoint-{step}" for step in range(max(1, steps - 1), steps + 1)] for steps in range(9)
+    ]
+
+
 def test_seconds_and_tokens_accumulate_across_resumes(tmp_path: Path) -> None:
     """Ten seconds per step: five steps before the stop and four after it are ninety seconds,
     independent of the time in between.
