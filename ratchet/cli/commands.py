@@ -5,6 +5,7 @@ import typer
 from ratchet.cli.feedback import feedback
 from ratchet.cli.forget import forgetting
 from ratchet.cli.models import models
+from ratchet.cli.runs import runs
 from ratchet.cli.stack import stack
 from ratchet.cli.topics import topics
 from ratchet.cli.versions import versions
@@ -24,5 +25,6 @@ app.add_typer(feedback, name="feedback")
 app.add_typer(versions)
 app.add_typer(dataset, name="dataset")
 app.add_typer(training)
+app.add_typer(runs, name="runs")
 app.add_typer(dlq, name="dlq")
 app.add_typer(forgetting)

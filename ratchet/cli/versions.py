@@ -1,5 +1,5 @@
-"""Commands on the versions of a model: list, history, retention, rollback and holds. The registry
-executes them.
+"""Commands on the versions of a model: list, history, retention, promotion, rollback and holds.
+The registry executes them.
 """
 
 from datetime import datetime
@@ -93,13 +93,25 @@ def rollback(
     """Serve an earlier or later version instead of the champion."""
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"to": to, "reason": reason})
-    if json:
-        console.print_json(answer)
-    else:
-        state_text = (
-            f"served after {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
-        )
-        console.out.print(f"{answer['to']} {state_text} (was {answer['from']})", highlight=False)
+    _show_move(answer, json)
+
+
+@versions.command()
+def promote(
+    model: str,
+    version: Annotated[
+        str | None, typer.Option(help="The version to serve; default: the challenger.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Stored in the history.")] = "by hand",
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
+) -> None:
+    """Serve the challenger, or another version that the gate promoted, instead of the champion."""
+    with RegistryClient(registry, token_for(registry, state, token)) as client:
+        answer = client.post(f"/api/models/{model}/promote", {"version": version, "reason": reason})
+    _show_move(answer, json)
 
 
 @versions.command()
@@ -141,6 +153,16 @@ def _change_hold(
         )
     else:
         console.out.print(f"{model} is not on hold", highlight=False)
+
+
+def _show_move(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        console.print_json(answer)
+        return
+    state_text = (
+        f"served after {answer['seconds']:.2f} s" if answer["deployed"] else "is being deployed"
+    )
+    console.out.print(f"{answer['to']} {state_text} (was {answer['from']})", highlight=False)
 
 
 def _show(items: list[Any], as_json: bool, columns: tuple[str, ...]) -> None:

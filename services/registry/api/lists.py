@@ -8,11 +8,12 @@ from services.registry.api.views import (
     View,
     audit_view,
     model_view,
+    run_summary_view,
     versions_view,
     withdrawals_view,
 )
 from services.registry.store.database import Session
-from services.registry.store.queries import history_of, versions_of
+from services.registry.store.queries import history_of, runs_of, versions_of
 from services.registry.store.withdrawal_queries import erased_users
 
 
@@ -39,6 +40,16 @@ def history_page(session: Session, model: str, page: PageRequest[int]) -> Page[V
         page, history_of(session, model, page.limit + 1, page.after), lambda row: [row.id]
     )
     return Page([audit_view(row) for row in result.rows], result.next)
+
+
+def runs_page(session: Session, model: str, page: PageRequest[tuple[datetime, str]]) -> Page[View]:
+    """Return runs of a model, newest first."""
+    result = paginate(
+        page,
+        runs_of(session, model, page.limit + 1, page.after),
+        lambda run: [run.started_at.isoformat(), run.run_id],
+    )
+    return Page([run_summary_view(run) for run in result.rows], result.next)
 
 
 def withdrawals_page(

@@ -182,6 +182,27 @@ def routes(registry: Registry) -> APIRouter:
             lambda session: lineage_view(session, _identified(session, version_id))
         )
 
+    @router.get(
+        "/models/{model}/runs",
+        response_model=schemas.ListPage[schemas.RunSummary],
+        **listed_of_model,
+    )
+    async def list_runs(
+        model: str,
+        request: Request,
+        response: Response,
+        limit: Limit = paging.DEFAULT_LIMIT,
+        cursor: Cursor = None,
+    ) -> View:
+        models.get(model)
+        page = page_request(f"runs of {model}", limit, cursor, paging.parse_time_and_name)
+        return _listed(
+            request,
+            response,
+            limit,
+            await database.run(partial(lists.runs_page, model=model, page=page)),
+        )
+
     @router.get("/runs/{run_id}", response_model=schemas.Run, **single)
     async def get_run(run_id: str) -> View:
         return await database.run(lambda session: run_view(session, _run(session, run_id)))

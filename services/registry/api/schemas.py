@@ -209,8 +209,8 @@ class LossPoint(ApiModel):
     at: datetime
 
 
-class Run(ApiModel):
-    """A training run with its verdict and loss curve. `state` is its phase, then its outcome."""
+class RunSummary(ApiModel):
+    """A training run. `state` is its phase, then its outcome."""
 
     run_id: str
     model: str
@@ -226,6 +226,11 @@ class Run(ApiModel):
     advice: str
     started_at: datetime
     ended_at: datetime | None
+
+
+class Run(RunSummary):
+    """A training run with its verdict and loss curve."""
+
     configuration: Configuration | None
     metrics: RunMetrics | None
     verdict: Verdict | None

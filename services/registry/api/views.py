@@ -172,6 +172,18 @@ def run_view(session: Session, run: RunRow) -> View:
         for point in points_of(session, run.run_id)
     ]
     return {
+        **run_summary_view(run),
+        "configuration": run.configuration,
+        "metrics": run.metrics,
+        "verdict": run.verdict,
+        "removed_at": removal.at if (removal := adapter_removal_of(session, run.run_id)) else None,
+        "points": points,
+    }
+
+
+def run_summary_view(run: RunRow) -> View:
+    """Return a run with its state, without verdict and loss curve."""
+    return {
         "run_id": run.run_id,
         "model": run.model,
         "batch_id": run.batch_id,
@@ -186,11 +198,6 @@ def run_view(session: Session, run: RunRow) -> View:
         "advice": run.advice,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
-        "configuration": run.configuration,
-        "metrics": run.metrics,
-        "verdict": run.verdict,
-        "removed_at": removal.at if (removal := adapter_removal_of(session, run.run_id)) else None,
-        "points": points,
     }
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.registry.lifecycle import Aliases
@@ -123,13 +124,23 @@ def batch_of(session: Session, batch_id: str) -> BatchRow | None:
     return session.get(BatchRow, batch_id)
 
 
-def runs_of(session: Session, model: str, limit: int) -> Sequence[RunRow]:
-    """Newest first."""
+def runs_of(
+    session: Session, model: str, limit: int, after: tuple[datetime, str] | None = None
+) -> Sequence[RunRow]:
+    """Return runs of a model, newest first. `after` is start and ID of the last run of the page
+    before.
+    """
+    rows = select(RunRow).where(RunRow.model == model)
+    if after is not None:
+        started_at, run_id = after
+        rows = rows.where(
+            or_(
+                RunRow.started_at < started_at,
+                and_(RunRow.started_at == started_at, RunRow.run_id < run_id),
+            )
+        )
     return session.scalars(
-        select(RunRow)
-        .where(RunRow.model == model)
-        .order_by(RunRow.started_at.desc(), RunRow.run_id)
-        .limit(limit)
+        rows.order_by(RunRow.started_at.desc(), RunRow.run_id.desc()).limit(limit)
     ).all()
 
 

@@ -14,7 +14,13 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from services.registry.api import retention as retention_api
 from services.registry.api import schemas as answers
 from services.registry.api import views
-from services.registry.api.lists import history_page, models_page, versions_page, withdrawals_page
+from services.registry.api.lists import (
+    history_page,
+    models_page,
+    runs_page,
+    versions_page,
+    withdrawals_page,
+)
 from services.registry.api.pagination import PageRequest
 from services.registry.api.problems import Problem
 from services.registry.handlers import HandlerContext, checkpoint_saved
@@ -38,6 +44,7 @@ OPERATIONS = (
     "GET /api/models/{model}/versions",
     "GET /api/models/{model}/versions/{version}",
     "GET /api/models/{model}/withdrawals",
+    "GET /api/models/{model}/runs",
     "GET /api/models/{model}/aliases/{alias}",
     "GET /api/models/{model}/history",
     "GET /api/models/{model}/retention",
@@ -253,6 +260,10 @@ def test_schemas_describe_every_response_field(stage: Stage) -> None:
                 first_row(
                     withdrawals_page(session, "support", PageRequest("withdrawals", 1, None))
                 ),
+            ),
+            (
+                answers.RunSummary,
+                first_row(runs_page(session, "support", PageRequest("runs", 1, None))),
             ),
             (answers.Lineage, line),
             (answers.Ancestor, line["lineage"][0]),

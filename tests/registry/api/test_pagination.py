@@ -28,6 +28,7 @@ LISTS = (
     "/api/models/support/versions",
     "/api/models/support/history",
     "/api/models/support/withdrawals",
+    "/api/models/support/runs",
 )
 
 
@@ -134,10 +135,8 @@ async def test_every_list_is_paginated_with_links(stage: Stage, path: str) -> No
                 url = answer.links["next"]["url"] if page["next"] else None
                 assert ("link" in answer.headers) == (page["next"] is not None)
             assert items == whole["items"]
-    assert (
-        len(whole["items"])
-        == {"models": 1, "versions": 7, "history": 19, "withdrawals": 5}[path.rpartition("/")[2]]
-    )
+    lengths = {"models": 1, "versions": 7, "history": 19, "withdrawals": 5, "runs": 6}
+    assert len(whole["items"]) == lengths[path.rpartition("/")[2]]
 
 
 async def test_withdrawals_are_listed_newest_first(

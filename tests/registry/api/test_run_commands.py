@@ -1,0 +1,73 @@
+"""`ratchet runs` and `ratchet promote` against a running registry."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ratchet import console
+from ratchet.cli import commands
+from services.registry.handlers import HandlerContext, training_progressed, training_rolled_back
+from services.registry.rollout.holds import hold
+from tests.registry.deploy.test_deployment import Stage
+from tests.support.app_server import serving
+from tests.support.credentials import OPERATOR
+from tests.support.registry_events import NOW, DatabaseFixture, progress, rejection
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
+    return Stage(registry_db, tmp_path)
+
+
+@pytest.fixture
+def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.setattr(console, "out", Console(width=250))
+    monkeypatch.setenv("RATCHET_TOKEN", OPERATOR["Authorization"].removeprefix("Bearer "))
+    with serving(stage.app) as address:
+
+        def run(*arguments: str) -> tuple[int, str]:
+            result = CliRunner().invoke(commands.app, [*arguments, "--registry", address])
+            return result.exit_code, result.stdout
+
+        yield run
+
+
+def test_runs_are_listed_and_shown_with_their_verdict(stage: Stage, run: Run) -> None:
+    database = stage.registry_db
+    context = HandlerContext(NOW, 0, None)
+    database.run(
+        lambda session: training_rolled_back(session, rejection("r1", database.champion), context)
+    )
+    database.run(lambda session: training_progressed(session, progress("r2", 4, 0.5), context))
+    status, out = run("runs", "list", "support", "--json")
+    assert status == 0
+    listed = {row["run_id"]: (row["state"], row["step"]) for row in json.loads(out)["items"]}
+    assert listed == {"r1": ("rejected", 0), "r2": ("training", 4)}
+    _, table = run("runs", "list", "support")
+    [line] = [line for line in table.splitlines() if "r1" in line]
+    assert "rejected" in line
+    assert "worse" in line
+    status, shown = run("runs", "show", "r1")
+    assert status == 0
+    for text in ("look at the batch", "held-out examples", "rank", "- "):
+        assert text in shown
+    assert "4 of" in run("runs", "show", "r2")[1]
+    assert json.loads(run("runs", "show", "r1", "--json")[1])["state"] == "rejected"
+
+
+def test_a_challenger_is_promoted_by_hand(stage: Stage, run: Run) -> None:
+    database = stage.registry_db
+    database.run(lambda session: hold(session, "support", "operator", "wait", NOW))
+    before = database.champion
+    stage.promote("r1")
+    assert database.champion == before, "the hold keeps the champion"
+    status, out = run("promote", "support", "--reason", "looks good")
+    assert status == 0, out
+    assert database.champion != before
+    assert out.startswith(database.champion)
