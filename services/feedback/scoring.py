@@ -1,10 +1,11 @@
 """Scoring: pure functions from a record of `feedback.received` to the event on `feedback.scored`.
 
-The steps are decode, validate, redact, score.
+The steps are decode, separate the reasoning, validate, redact, score.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from services.feedback.reward import reward_parts
 from services.feedback.rules import Rule, broken_rules
@@ -15,6 +16,7 @@ from shared.errors import ContractViolation
 from shared.events import MAX_ID, Digest, FeedbackReceived, FeedbackScored, PolicyRef, Position
 from shared.messaging.bus import Record
 from shared.messaging.codec import Decoded, decode
+from shared.messaging.reasoning import messages_without_reasoning, without_reasoning
 from shared.redaction.pii_match import Finder, PiiKind
 from shared.redaction.redactor import RedactedFeedback, Redactor
 from shared.reward import mean_reward
@@ -69,7 +71,7 @@ def score(record: Record, policies: Policies) -> ScoredFeedback:
     event.
     """
     decoded = decode(record.value, record.headers, FeedbackReceived)
-    feedback, policy = decoded.event, validated_policy(decoded, policies)
+    feedback, policy = validated_feedback(decoded, policies)
     broken = broken_rules(feedback, policy.format_error)
     redacted = policy.redactor.redact(feedback, decoded.source)
     received = Position(topic=record.topic, partition=record.partition, offset=record.offset)
@@ -77,16 +79,41 @@ def score(record: Record, policies: Policies) -> ScoredFeedback:
     return ScoredFeedback(event, policy.file.key_of(event.shard), redacted.counts)
 
 
-def validated_policy(decoded: Decoded[FeedbackReceived], policies: Policies) -> ModelPolicy:
-    """Validate decoded feedback and return its model's policy. Raises Unprocessable."""
+def validated_feedback(
+    decoded: Decoded[FeedbackReceived], policies: Policies
+) -> tuple[FeedbackReceived, ModelPolicy]:
+    """Validate decoded feedback; return it as it counts, with its model's policy. Raises
+    Unprocessable.
+    """
     feedback = decoded.event
     if len(decoded.source) + len(feedback.event_id) >= MAX_ID:
         raise ContractViolation(
             f"together with event_id it is longer than {MAX_ID - 1} characters", "source"
         )
     policy = policies.get(feedback.model)
+    if policy.file.thinking == "drop":
+        feedback = _without_reasoning(feedback)
     _check_correction_format(feedback, policy)
-    return policy
+    return feedback, policy
+
+
+def _without_reasoning(feedback: FeedbackReceived) -> FeedbackReceived:
+    """Return feedback on the answer alone. Raises ContractViolation for a correction that has
+    none.
+    """
+    plain: dict[str, Any] = {"output": without_reasoning(feedback.output)}
+    if not isinstance(feedback.input, str):
+        plain["input"] = messages_without_reasoning(feedback.input)
+    if feedback.corrected_output is not None:
+        plain["corrected_output"] = without_reasoning(feedback.corrected_output)
+        if not plain["corrected_output"]:
+            raise ContractViolation(
+                "holds reasoning and no answer; send the corrected answer, or set thinking: keep "
+                "in the model file",
+                "corrected_output",
+            )
+    is_plain = all(getattr(feedback, name) == value for name, value in plain.items())
+    return feedback if is_plain else feedback.model_copy(update=plain)
 
 
 def _check_correction_format(feedback: FeedbackReceived, policy: ModelPolicy) -> None:

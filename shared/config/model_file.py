@@ -98,6 +98,10 @@ class ModelFile(FrozenModel):
     model: Name
     base: BasePaths
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
+    thinking: Annotated[
+        Literal["drop", "keep"],
+        Field(description="reasoning before an answer: not trained on, or part of the answer"),
+    ] = "drop"
     reward: RewardPolicy = RewardPolicy()
     redaction: RedactionPolicy = RedactionPolicy()
     curation: CurationSettings = CurationSettings()
@@ -141,9 +145,12 @@ class ModelFile(FrozenModel):
     def digest(self) -> Digest:
         """Digest of the content; every event that this file decided carries it.
 
-        Stored events contain digests, so the digested text keeps the old names of renamed keys.
+        Stored events contain digests, so the digested text keeps the old names of renamed keys, and
+        a later key with its default has no part in it.
         """
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"thinking"})
+        if self.thinking != "drop":
+            content["thinking"] = self.thinking
         for section, renamed in RENAMED_KEYS.items():
             for new, old in renamed.items():
                 content[section][old] = content[section].pop(new)

@@ -4,6 +4,7 @@
   OpenTelemetry store them so. The text inside a message is never parsed.
 - Content parts of text are joined without a separator, as chat templates do.
 - The role `developer` is read as `system`.
+- Reasoning in a field or a part of its own becomes a block before the content.
 
 What an example cannot carry (images, sound, files, tool calls) is refused by name.
 
@@ -17,10 +18,13 @@ from typing import Any
 from pydantic_core import from_json
 
 from shared.errors import ContractViolation
+from shared.messaging.reasoning import with_reasoning
 from shared.messaging.violations import kind_of, name_or_kind
 
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_REASONING_PARTS = ("reasoning", "thinking", "redacted_thinking")
+_REASONING_FIELDS = ("reasoning_content", "reasoning")
 _BODIES = ("content", "parts", "tool_calls")
 _CALLS = ("tool_calls", "function_call")
 
@@ -113,12 +117,24 @@ def _plain_message(message: Any, field: str) -> Any:
     plain = dict(message)
     if plain.get("role") == "developer":
         plain["role"] = "system"
+    reasoning = [plain.get(name) for name in _REASONING_FIELDS]
     body = "parts" if plain.get("content") is None and "parts" in plain else "content"
     if isinstance(parts := plain.get(body), list):
-        plain["content"] = "".join(
-            _text_of(part, f"{field}.{body}.{place}") for place, part in enumerate(parts)
-        )
+        texts = []
+        for place, part in enumerate(parts):
+            if plain.get("role") == "assistant" and _is_reasoning(part):
+                reasoning += [part.get(name) for name in ("thinking", "content", "text")]
+            else:
+                texts.append(_text_of(part, f"{field}.{body}.{place}"))
+        plain["content"] = "".join(texts)
+    found = [text for text in reasoning if isinstance(text, str) and text.strip()]
+    if found and plain.get("role") == "assistant" and isinstance(plain.get("content"), str):
+        plain["content"] = with_reasoning(plain["content"], found[0])
     return plain
+
+
+def _is_reasoning(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in _REASONING_PARTS
 
 
 def _text_of(part: Any, field: str) -> str:

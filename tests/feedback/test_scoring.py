@@ -173,3 +173,47 @@ def test_redactions_are_counted_by_kind() -> None:
     )
     assert scored.redactions == {"email": 1, "ip": 2}
     assert scored.event.shard == FILE.shard_of(scored.event.user_id, None, "")
+
+
+THOUGHT = "<think>\nIs it {?\n</think>\n\n"
+
+
+def policies(**settings: Any) -> Policies:
+    file = ModelFile.model_validate({**FILE.model_dump(), **settings})
+    return Policies(Models({"support": file}, Path()))
+
+
+def test_reasoning_is_no_part_of_the_answer() -> None:
+    """The rules and the reward are those of the answer: JSON, and half of its words corrected."""
+    sent = record(
+        input=[
+            {"role": "user", "content": THOUGHT},
+            {"role": "assistant", "content": THOUGHT + "b"},
+            {"role": "user", "content": "q"},
+        ],
+        output=THOUGHT + '{"a": 1}',
+        corrected_output=THOUGHT + '{"a": 2}',
+        feedback_type="correction",
+    )
+    event = score(sent, policies(reward={"format": "json"})).event
+    assert [message.content for message in event.messages] == [THOUGHT, "b", "q"]
+    assert (event.output, event.corrected_output) == ('{"a": 1}', '{"a": 2}')
+    assert [part.name for part in event.parts] == ["correction"]
+
+
+def test_reasoning_is_kept_where_the_model_file_says_so() -> None:
+    sent = record(output=THOUGHT + "a")
+    assert score(sent, policies(thinking="keep")).event.output == THOUGHT + "a"
+    assert score(sent, policies()).event.output == "a"
+
+
+def test_an_answer_of_reasoning_alone_is_empty() -> None:
+    event = score(record(output="<think>It never ends"), POLICIES).event
+    assert (event.output, event.parts[-1].reason) == ("", "empty")
+
+
+def test_a_correction_of_reasoning_alone_is_refused() -> None:
+    sent = record(feedback_type="correction", corrected_output=THOUGHT)
+    with pytest.raises(ContractViolation, match="holds reasoning and no answer") as caught:
+        score(sent, POLICIES)
+    assert caught.value.field == "corrected_output"

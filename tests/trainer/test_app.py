@@ -92,6 +92,7 @@ class QuickChild(TrainingProcess):
         self.checkpoints_seen: list[list[str]] = []
         self.scored: list[Score] = []
         self.answered: list[Generate] = []
+        self.answer = "a"
         self.refused: set[Messages] = set()
         self.inexact: set[Messages] = set()
 
@@ -144,7 +145,7 @@ class QuickChild(TrainingProcess):
                 )
             case Generate():
                 self.answered.append(request)
-                answer = (ProbeToken(text="a", logprob=-0.1, lead=0.5),)
+                answer = (ProbeToken(text=self.answer, logprob=-0.1, lead=0.5),)
                 return Generated(
                     probes=(answer,) * len(request.probes), prompts=(answer,) * len(request.prompts)
                 )
@@ -443,6 +444,20 @@ async def test_outcome_has_answer_metrics_and_mean_reward(
     assert (measures["perplexity"].examples, measures["exact_match"].examples) == (20, 8)
     assert (measures["exact_match"].candidate, measures["json_validity"].candidate) == (0, 0)
     assert outcome.metrics.mean_reward == 1
+
+
+@pytest.mark.parametrize(("thinking", "valid"), [("drop", 1.0), ("keep", 0.0)])
+async def test_answers_are_measured_without_reasoning(
+    world: World, thinking: str, valid: float
+) -> None:
+    world.child.answer, world.child.gain = "<think>Which queue?</think>\n{}", 0.0
+    base = DeclaredBase(training="base", serving="base/model.gguf")
+    model = ModelFile.model_validate({"model": "m", "base": base, "thinking": thinking})
+    await world.trainer(model).handle(record_of(a_batch(world)), is_owner)
+    (outcome,) = world.rollbacks
+    assert outcome.verdict is not None
+    measures = {measure.name: measure.candidate for measure in outcome.verdict.measures}
+    assert measures["json_validity"] == valid
 
 
 async def test_examples_that_the_template_refuses_are_skipped(world: World) -> None:

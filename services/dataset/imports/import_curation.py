@@ -13,6 +13,7 @@ from shared.config.answer_format import format_check
 from shared.config.model_file import ModelFile
 from shared.events import FeedbackType, Message, feedback_id_of
 from shared.identity import identity, prompt_identity
+from shared.messaging.reasoning import messages_without_reasoning, without_reasoning
 from shared.redaction.pii_match import PiiKind
 from shared.redaction.redactor import Redactor
 from shared.storage.dataset_entries import EntryDecision
@@ -43,6 +44,7 @@ class ImportCuration:
 
     def __init__(self, model_file: ModelFile, golden: GoldenSet, redactor: Redactor) -> None:
         self._policy = model_file.curation
+        self._keeps_reasoning = model_file.thinking == "keep"
         self._golden = golden
         self._redactor = redactor
         self._format_error: Callable[[str], str | None] = format_check(model_file.reward)
@@ -52,10 +54,10 @@ class ImportCuration:
         self._held_out_prompts = MinHashIndex(self._policy.similarity)
 
     def curate(self, examples: Iterable[ImportedExample]) -> list[CuratedExample]:
-        """Decide about the examples of one line. Raises InvalidLine if an answer breaks the format
-        that the reward policy requires: the model would learn it.
+        """Decide about the examples of one line. Raises InvalidLine for an answer of reasoning
+        alone, or in another format than the reward policy requires: the model would learn it.
         """
-        examples = tuple(examples)
+        examples = tuple(examples if self._keeps_reasoning else map(_without_reasoning, examples))
         for example in examples:
             if not example.is_negative and (error := self._format_error(example.answer)):
                 raise InvalidLine(f"the answer {error}, and the model would learn it")
@@ -115,6 +117,18 @@ class ImportCuration:
         return replace(
             example, messages=messages, answer=next(texts), rejected=next(texts, None)
         ), redacted.counts
+
+
+def _without_reasoning(example: ImportedExample) -> ImportedExample:
+    answer = without_reasoning(example.answer)
+    if not answer:
+        raise InvalidLine("the answer is reasoning alone; complete it, or remove the line")
+    return replace(
+        example,
+        messages=messages_without_reasoning(example.messages),
+        answer=answer,
+        rejected=without_reasoning(example.rejected or "") or None,
+    )
 
 
 def _example(imported: ImportedExample) -> Example:

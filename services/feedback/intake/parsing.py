@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from services.feedback.intake.problems import IntakeProblem
-from services.feedback.scoring import Policies, validated_policy
+from services.feedback.scoring import Policies, validated_feedback
 from shared.errors import Unprocessable
 from shared.events import FeedbackReceived
 from shared.messaging.codec import decode
@@ -58,7 +58,7 @@ def _parse_event(index: int, event: Any, policies: Policies) -> ParsedEvent:
     value = to_json(event)
     try:
         decoded = decode(value, (), FeedbackReceived)
-        validated_policy(decoded, policies)
+        validated_feedback(decoded, policies)
     except Unprocessable as error:
         raise IntakeProblem(
             HTTPStatus.UNPROCESSABLE_ENTITY,

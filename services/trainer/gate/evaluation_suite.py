@@ -14,13 +14,15 @@ from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
 from shared.config.models import Models, RegressionPrompt
 from shared.events import Probe
+from shared.messaging.reasoning import without_reasoning
 
 
 @dataclass(frozen=True)
 class EvaluationSuite:
     """The evaluation sets of a model. The first `answered_count` examples of held-out and golden
     are also answered, for the answer metrics. `skipped` counts prompts of the model's files that
-    the base's chat template refuses.
+    the base's chat template refuses. Unless `keeps_reasoning`, the answer in a generated text is
+    what follows the reasoning.
     """
 
     held_out: Sequence[Sample]
@@ -32,6 +34,7 @@ class EvaluationSuite:
     answered_count: int = 0
     answer_tokens: int = MAX_ANSWER_TOKENS
     skipped: int = 0
+    keeps_reasoning: bool = False
 
     async def run(
         self,
@@ -74,7 +77,7 @@ class EvaluationSuite:
         champions, candidates = iter(champion_answers), iter(candidate_answers)
         passed_before, passed_after = self._passed(champions), self._passed(candidates)
         held_out_answers, golden_answers = (
-            _greedy_answers(samples, champions, candidates) for samples in self._answered_sets
+            self._greedy_answers(samples, champions, candidates) for samples in self._answered_sets
         )
         evidence = GateEvidence(
             held_out=held_out,
@@ -123,17 +126,26 @@ class EvaluationSuite:
 
     def _passed(self, answers: Iterator[GreedyAnswer]) -> list[bool]:
         """Consume the answers to the regression prompts, which come first."""
-        return [passes(prompt, text_of(next(answers))) for prompt in self.regression_prompts]
+        return [
+            passes(prompt, self._answer_in(next(answers))) for prompt in self.regression_prompts
+        ]
 
+    def _greedy_answers(
+        self,
+        samples: Sequence[Sample],
+        before: Iterator[GreedyAnswer],
+        after: Iterator[GreedyAnswer],
+    ) -> GreedyAnswers:
+        """Consume the next answers of both models, which are those to `samples`."""
+        baseline, candidate = (
+            [self._answer_in(answer) for answer in islice(answers, len(samples))]
+            for answers in (before, after)
+        )
+        return GreedyAnswers([sample.answer for sample in samples], baseline, candidate)
 
-def _greedy_answers(
-    samples: Sequence[Sample], before: Iterator[GreedyAnswer], after: Iterator[GreedyAnswer]
-) -> GreedyAnswers:
-    """Consume the next answers of both models, which are those to `samples`."""
-    baseline, candidate = (
-        [text_of(answer) for answer in islice(answers, len(samples))] for answers in (before, after)
-    )
-    return GreedyAnswers([sample.answer for sample in samples], baseline, candidate)
+    def _answer_in(self, generated: GreedyAnswer) -> str:
+        text = text_of(generated)
+        return text if self.keeps_reasoning else without_reasoning(text)
 
 
 def passes(prompt: RegressionPrompt, answer: str) -> bool:
@@ -193,4 +205,5 @@ async def build_suite(
         answered_count=gate.answered,
         answer_tokens=gate.answer_tokens,
         skipped=len(check.refused),
+        keeps_reasoning=models.get(model).thinking == "keep",
     )

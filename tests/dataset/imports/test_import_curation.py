@@ -124,3 +124,21 @@ def test_kinds_have_the_feedback_that_they_stand_for() -> None:
         ("training", "correction", -1.0, 1.0),
         ("negative", "thumbs_down", -1.0, 0.0),
     ]
+
+
+def test_reasoning_is_no_part_of_an_imported_answer() -> None:
+    thought = "<think>Which one?</think>\n"
+    earlier = (Message(role="assistant", content=f"{thought}Hello."), *asked("Which colour?"))
+    imported = ImportedExample((*asked("Hi."), *earlier), f"{thought}Blue.", f"{thought}Red.")
+    [curated] = curation(NOTHING_HELD_OUT).curate([imported])
+    assert curated.example is not None
+    assert curated.example.messages[1].content == "Hello."
+    assert (curated.example.answer, curated.example.rejected) == ("Blue.", "Red.")
+
+    keeping = ModelFile.model_validate({**NOTHING_HELD_OUT.model_dump(), "thinking": "keep"})
+    [curated] = curation(keeping).curate([imported])
+    assert curated.example is not None
+    assert curated.example.answer == f"{thought}Blue."
+
+    with pytest.raises(InvalidLine, match="the answer is reasoning alone"):
+        curation(NOTHING_HELD_OUT).curate([ImportedExample(asked("Hi."), thought)])

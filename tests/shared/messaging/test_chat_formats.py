@@ -114,6 +114,38 @@ def test_text_parts_are_joined() -> None:
     assert received(input=[{"role": "user", "content": []}]).messages[0].content == ""
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "Blue.", "reasoning_content": "A colour."},
+        {"content": "Blue.", "reasoning": "A colour."},
+        {
+            "content": [
+                {"type": "thinking", "thinking": "A colour.", "signature": "x"},
+                {"type": "text", "text": "Blue."},
+            ]
+        },
+        {
+            "parts": [
+                {"type": "reasoning", "content": "A colour."},
+                {"type": "text", "content": "Blue."},
+            ]
+        },
+    ],
+)
+def test_reasoning_beside_an_answer_becomes_a_block(message: dict[str, Any]) -> None:
+    answer = {"role": "assistant", **message}
+    event = received(input=[USER, answer, USER], output=answer)
+    assert event.messages[1].content == event.output == "<think>\nA colour.\n</think>\n\nBlue."
+
+
+def test_an_empty_reasoning_field_is_ignored() -> None:
+    fields: list[Any] = [None, "", " ", []]
+    for empty in fields:
+        answer = {"role": "assistant", "content": "Blue.", "reasoning_content": empty}
+        assert received(output=answer).output == "Blue."
+
+
 def test_a_developer_message_is_a_system_message() -> None:
     sent = [{"role": "developer", "content": "Be brief."}, USER]
     for stored in (sent, json.dumps(sent)):
