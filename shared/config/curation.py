@@ -1,5 +1,6 @@
 """Curation settings of a model file: when a batch closes, and the limits on its examples."""
 
+from math import ceil
 from typing import Annotated, Any
 
 from pydantic import (
@@ -9,7 +10,7 @@ from pydantic import (
 )
 
 from shared.config.renamed_keys import both_names, without_duplicate_keys
-from shared.events import FrozenModel, Share
+from shared.events import FrozenModel, Id, Share
 
 
 class CurationSettings(FrozenModel):
@@ -51,6 +52,33 @@ class CurationSettings(FrozenModel):
             validation_alias=both_names("curation", "new_user_hours"),
         ),
     ] = 0.0
+
+    trusted_users: Annotated[
+        tuple[Id, ...],
+        Field(
+            max_length=1000,
+            description="users without examples_per_user, user_share and new_user_hours, for small "
+            "teams",
+            # Stored digests and policies of files without the key stay the same.
+            exclude_if=lambda users: not users,
+        ),
+    ] = ()
+
+    @property
+    def users_needed(self) -> int:
+        """Smallest number of users, none of them trusted, whose feedback can fill every batch."""
+        size = max(self.batch_size, self.pool or 0)
+        if self.longest_wait_hours is not None:
+            size = min(size, self.smallest_batch)
+        return max(
+            ceil(size / self.examples_per_user),
+            ceil(size * self.share_window / self.window_quota),
+        )
+
+    @property
+    def window_quota(self) -> int:
+        """Maximum number of examples of one user in `share_window` batches."""
+        return max(1, int(self.user_share * self.share_window * self.batch_size))
 
     @model_validator(mode="before")
     @classmethod

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli.commands import app
+from shared.config.curation import CurationSettings
 from shared.errors import ModelFileError
 
 MODEL = """model: m
@@ -38,3 +41,48 @@ def test_an_invalid_policy_is_named_by_its_line(tmp_path: Path) -> None:
     failed = CliRunner().invoke(app, ["models", "check", "--folder", str(tmp_path)])
     assert isinstance(failed.exception, ModelFileError)
     assert "m.yaml:6: reward.pattern" in str(failed.exception)
+
+
+def test_a_team_too_small_for_a_batch_is_warned_of(tmp_path: Path) -> None:
+    """Ten users give five examples each; trusted users may give them all."""
+    file = tmp_path / "m.yaml"
+    file.write_text(MODEL)
+
+    def check() -> tuple[str, int]:
+        plain, as_json = (
+            CliRunner().invoke(app, ["models", "check", *option, "--folder", str(tmp_path)])
+            for option in ([], ["--json"])
+        )
+        return " ".join(plain.output.split()), json.loads(as_json.output)[0]["users_needed"]
+
+    output, users = check()
+    assert users == 10
+    assert (
+        "m: warning: batches fill only with the feedback of 10 or more users, because the examples "
+        "of each are limited (examples_per_user: 5, user_share: 0.1); for a smaller team, list its "
+        "members in curation.trusted_users" in output
+    )
+    file.write_text(MODEL + "curation: {trusted_users: [ada, bob]}\n")
+    output, users = check()
+    assert users == 1
+    assert "warning" not in output
+
+
+@pytest.mark.parametrize(
+    ("settings", "users"),
+    [
+        ({}, 10),
+        ({"batch_size": 12, "examples_per_user": 5, "user_share": 1.0}, 3),
+        ({"examples_per_user": 50, "user_share": 0.25}, 4),
+        ({"pool": 200}, 40),
+        ({"longest_wait_hours": 24.0, "user_share": 1.0}, 2),
+        ({"examples_per_user": 50, "user_share": 1.0}, 1),
+    ],
+)
+def test_users_needed_follow_from_the_limits(settings: dict[str, Any], users: int) -> None:
+    assert CurationSettings(**settings).users_needed == users
+
+
+def test_files_without_trusted_users_keep_their_digest() -> None:
+    """Stored events and imported datasets compare it, or the settings themselves."""
+    assert "trusted_users" not in CurationSettings().model_dump(mode="json")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from shared.config.curation import CurationSettings
 from shared.events import FeedbackScored
 from shared.identity import hash_fraction, prompt_identity
+from shared.redaction.pseudonyms import pseudonym
 from shared.storage.dataset_entries import EntryDecision, EntryReason
 from shared.storage.snapshots import Example
 
@@ -85,6 +86,17 @@ def contributor_of(event: FeedbackScored) -> str | None:
 def contributor_of_user(user_id: str) -> str:
     """Contributor name of a user."""
     return _USER + user_id
+
+
+def trusted_contributors(policy: CurationSettings) -> frozenset[str]:
+    """Return the contributor names of the trusted users. Redacted feedback may name a user by a
+    pseudonym.
+    """
+    return frozenset(
+        contributor_of_user(name)
+        for user in policy.trusted_users
+        for name in (user, pseudonym("user", user))
+    )
 
 
 def user_of(contributor: str | None) -> str | None:

@@ -21,6 +21,7 @@ from services.dataset.ledger.curation import (
     contributor_of,
     contributor_of_user,
     curate,
+    trusted_contributors,
 )
 from services.dataset.ledger.duplicate_index import DuplicateIndex
 from services.dataset.ledger.entry_index import EntryIndex
@@ -59,6 +60,7 @@ class Ledger:
     def __init__(self, model_file: ModelFile, shard: int, golden: GoldenSet | None = None) -> None:
         self._model_file = model_file
         self._policy = model_file.curation
+        self._trusted_contributors = trusted_contributors(model_file.curation)
         self._shard = shard
         self._golden = golden or GoldenSet()
         self._entries = EntryIndex()
@@ -336,9 +338,13 @@ class Ledger:
 
     def _first_seen(self, contributor: str | None, logged_at: datetime) -> datetime | None:
         """Time at which a contributor was first seen in the existing entries; None if new users
-        are not delayed.
+        are not delayed, or this one is trusted.
         """
-        if contributor is None or not self._policy.new_user_hours:
+        if (
+            contributor is None
+            or not self._policy.new_user_hours
+            or contributor in self._trusted_contributors
+        ):
             return None
         latest = self._entries.latest_for_contributor(contributor)
         return (latest.entry.since if latest else None) or logged_at

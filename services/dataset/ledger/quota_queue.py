@@ -1,15 +1,17 @@
 """Queue of waiting training examples under quotas: corrections first, then the order of the log.
 
 Quotas limit the examples of one user and of one conversation in a batch, and of one user over a
-window of batches. Examples over quota stay in the queue.
+window of batches. Examples over quota stay in the queue. Trusted users have no quota.
 """
 
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from services.dataset.ledger.cached_entry import CachedEntry
+from services.dataset.ledger.curation import trusted_contributors
 from shared.config.curation import CurationSettings
 from shared.storage.dataset_entries import DatasetEntry
 
@@ -41,7 +43,8 @@ class QuotaQueue:
     def __init__(self, policy: CurationSettings) -> None:
         self._per_user = policy.examples_per_user
         self._per_conversation = policy.examples_per_conversation
-        self._per_window = max(1, int(policy.user_share * policy.share_window * policy.batch_size))
+        self._per_window = policy.window_quota
+        self._trusted = trusted_contributors(policy)
         self._recent: deque[Counter[str]] = deque(maxlen=policy.share_window)
         self._used: Counter[str] = Counter()
         self._queues: dict[str, _ContributorQueue] = {}
@@ -148,6 +151,8 @@ class QuotaQueue:
 
     def _quota(self, contributor: str) -> int:
         """Maximum number of a contributor's examples in the next batch."""
+        if contributor in self._trusted:
+            return sys.maxsize
         return max(0, min(self._per_user, self._per_window - self._used[contributor]))
 
     def _selectable(self, entry: DatasetEntry, queue: _ContributorQueue) -> int:

@@ -125,9 +125,14 @@ def report_of(plan: BatchPlan, model_file: ModelFile, shard: int) -> DatasetRepo
 
 
 def policy_snapshot(model_file: ModelFile) -> PolicySnapshot:
-    """Copy the settings that decide about a snapshot's examples."""
+    """Copy the settings that decide about a snapshot's examples. Trusted users are counted, not
+    named.
+    """
+    curation = model_file.curation.model_dump(mode="json")
+    if model_file.curation.trusted_users:
+        curation["trusted_users"] = len(model_file.curation.trusted_users)
     return PolicySnapshot(
-        curation=model_file.curation.model_dump(mode="json"),
+        curation=curation,
         reward=model_file.reward.model_dump(mode="json"),
     )
 

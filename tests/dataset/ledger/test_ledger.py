@@ -411,6 +411,19 @@ def test_one_user_cannot_fill_a_batch_and_loses_no_example() -> None:
     assert shard.pending == 3
 
 
+def test_three_trusted_users_fill_a_batch_of_fifty() -> None:
+    """With the default limits, and although they are new users. A stranger's examples are still
+    limited and delayed.
+    """
+    team = ("ada", "bob", "cleo")
+    shard = SimulatedShard(model_file(held_out_share=0.0, new_user_hours=24.0, trusted_users=team))
+    shard.decide(scored("x", user_id="eve"), 0)
+    for offset in range(1, 51):
+        shard.decide(scored(f"e{offset}", user_id=team[offset % 3]), offset)
+    assert shard.training_members(0) == [f"e{offset}" for offset in range(1, 51)]
+    assert shard.pending == 1
+
+
 def test_conversation_limit_applies_without_user() -> None:
     shard = SimulatedShard(model_file(batch_size=3, examples_per_user=1, held_out_share=0.0))
     for offset in range(3):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.dataset.ledger.quota_queue import QuotaQueue
 from shared.config.curation import CurationSettings
 from shared.events import Position
+from shared.redaction.pseudonyms import pseudonym
 from shared.storage.dataset_entries import DatasetEntry
 from tests.support.scored_feedback import START
 
@@ -44,7 +45,9 @@ def reference_selection(
         waiting, key=lambda example: (example.reason != "correction", example.source.offset)
     ):
         user = example.influence or example.feedback_id
-        if users[user] >= min(policy.examples_per_user, window - used[user]):
+        if user.removeprefix("user:") not in policy.trusted_users and users[user] >= min(
+            policy.examples_per_user, window - used[user]
+        ):
             continue
         if (
             example.conversation
@@ -68,6 +71,7 @@ def test_queue_matches_reference_implementation(
         "examples_per_conversation": data.draw(st.integers(1, 4)),
         "user_share": data.draw(st.sampled_from([0.2, 0.5, 1.0])),
         "share_window": data.draw(st.integers(1, 3)),
+        "trusted_users": data.draw(st.sampled_from([(), ("ann",), ("ann", "cleo")])),
     }
     policy = CurationSettings(**limits)
     queue, waiting, batches = QuotaQueue(policy), list[DatasetEntry](), list[list[DatasetEntry]]()
@@ -115,3 +119,15 @@ def test_window_share_defers_a_user_until_the_window_moves() -> None:
     assert queue.max_selectable == 0
     queue.record_batch([entry(11, "user:bob", None, False)])
     assert queue.select(2) == anns[2:]
+
+
+def test_a_trusted_user_may_be_named_by_a_pseudonym() -> None:
+    """Redaction replaces an e-mail address in `user_id`."""
+    policy = CurationSettings(batch_size=10, examples_per_user=1, trusted_users=("Ann@x.org",))
+    queue = QuotaQueue(policy)
+    trusted = [entry(n, f"user:{pseudonym('user', 'ann@x.org')}", None, False) for n in range(8)]
+    limited = [entry(n, "user:bob", None, False) for n in range(10, 18)]
+    for example in (*trusted, *limited):
+        queue.add(example)
+    assert queue.select(20) == [*trusted, limited[0]]
+    assert queue.max_selectable == 9

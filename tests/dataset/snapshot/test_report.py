@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.dataset.snapshot.content import snapshot_content
-from services.dataset.snapshot.report import histogram, report_of
+from services.dataset.snapshot.report import histogram, policy_snapshot, report_of
 from services.dataset.snapshot.report_page import render_page
 from services.dataset.snapshot.writer import write_snapshot
 from shared.events import Message
 from shared.storage.object_store import MemoryStore, canonical_json
 from shared.storage.snapshots import UserCounts
 from tests.support.batches import FILE, batch_plan, member
+from tests.support.scored_feedback import model_file
 
 BATCH = batch_plan(
     member(
@@ -92,6 +93,12 @@ def test_report_names_no_user() -> None:
         report
     )
     assert len(report.samples) == 5
+
+
+def test_trusted_users_are_counted_and_not_named() -> None:
+    policy = policy_snapshot(model_file(trusted_users=("ada", "bob")))
+    assert policy.curation["trusted_users"] == 2
+    assert "trusted_users" not in policy_snapshot(model_file()).curation
 
 
 def test_samples_are_drawn_by_id_in_any_order() -> None:
