@@ -1,0 +1,1 @@
+"""Labelled pairs of near-duplicate and different examples, and measures of similarity on them."""
