@@ -24,7 +24,9 @@ SECONDS = 6
 PARTS: tuple[tuple[str, str], ...] = (
     ("redaction", "shared/redaction/"),
     ("similarity", "services/dataset/ledger/minhash"),
+    ("similarity", "services/dataset/ledger/similarity/"),
     ("similarity", "services/dataset/ledger/duplicate_index"),
+    ("similarity", "rapidfuzz/"),
     ("similarity", "datasketch/"),
     ("events and codec", "shared/messaging/codec"),
     ("events and codec", "shared/storage/dataset_entries"),

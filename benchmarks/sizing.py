@@ -32,10 +32,10 @@ class MeasuredRates:
     batch_seconds: float = 45.8
     received: float = 972
     scored: float = 1280
-    written: float = 4230
-    entry: float = 1810
-    replayed: float = 4750
-    known: float = 1380
+    written: float = 2820
+    entry: float = 1100
+    replayed: float = 4090
+    known: float = 1290
 
 
 @dataclass(frozen=True)

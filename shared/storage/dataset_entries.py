@@ -1,10 +1,10 @@
 """Entries of the dataset service, one per scored event: its only durable state, in a compacted
 topic.
 
-An entry is written once when the event is decided, and once more, without its content, when the
-event enters a batch. A batch has one record, written once, before the batch is announced and its
-members are rewritten. Entries and batch records are small, independent of each other, and the same
-whichever worker writes them.
+An entry is written once when the event is decided, and once more, without its example, when the
+event enters a batch. It keeps the texts that later examples are compared with. A batch has one
+record, written once, before the batch is announced and its members are rewritten. Entries and batch
+records are small, independent of each other, and the same whichever worker writes them.
 
 A worker that was paused longer than its session can wake up and overwrite an entry with its state
 from before the batch closed. It cannot do so to the batch's record, which is never changed:
@@ -58,8 +58,10 @@ class DatasetEntry(FrozenModel):
     `conversation` identify the contributor, for the limits; `since` is when the user was first
     seen, `eligible_at` when a new user's example may enter a batch. `answer_id` names the rated
     answer; `parts` and `word` are its reward parts and its user verdict up to this event. `text`
-    and `prompt` are MinHash signatures (base64), kept while duplicates have to be found. `revoked`
-    is the offset of the later event for which a pending example was dropped; `traceparent` is the
+    and `prompt` are the answer and the prompt that new examples are compared with, as
+    `services.dataset.ledger.similarity.stored_text` stores them; earlier versions stored MinHash
+    signatures. `revoked` is the offset of the later event for which a pending example was dropped;
+    `corrects` are the pending examples that were dropped for this correction; `traceparent` is the
     span that scored a pending one. The entry of a `WithdrawalRequested` has the decision
     `withdrawal`; `withdraws` is the pseudonym of the user whose earlier entries are erased.
     """
@@ -83,6 +85,7 @@ class DatasetEntry(FrozenModel):
     text: str | None = None
     prompt: str | None = None
     revoked: Count | None = None
+    corrects: tuple[Id, ...] | None = None
     withdraws: Id | None = None
     traceparent: str | None = None
     batch: Membership | None = None
@@ -101,15 +104,19 @@ class DatasetEntry(FrozenModel):
         """Return a copy with the span that scored the event."""
         return self.model_copy(update={"traceparent": traceparent})
 
+    def with_corrected(self, feedback_ids: Iterable[Id]) -> "DatasetEntry":
+        """Return a copy with the pending examples that were dropped for this correction."""
+        return self.model_copy(update={"corrects": tuple(feedback_ids)})
+
     def with_membership(self, batch: Membership) -> "DatasetEntry":
-        """Return a copy as a member of a batch, without its content and without what matters only
+        """Return a copy as a member of a batch, without its example and without what matters only
         before.
         """
         gone = dict.fromkeys(("example", "traceparent", "conversation", "eligible_at"))
         return self.model_copy(update=gone | {"batch": batch, "parts": ()})
 
-    def without_signatures(self) -> "DatasetEntry":
-        """Return a copy without signatures, once no other event is compared with it."""
+    def without_texts(self) -> "DatasetEntry":
+        """Return a copy without the texts that no other event is compared with any more."""
         return self.model_copy(update={"text": None, "prompt": None})
 
     def revoked_by(self, reason: EntryReason, offset: int) -> "DatasetEntry":

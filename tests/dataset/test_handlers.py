@@ -283,7 +283,7 @@ async def test_dropped_signatures_are_not_written() -> None:
     for key, value in cached.items():
         entry = DatasetEntry.model_validate_json(written[key])
         assert (entry.decision, entry.text is None) == ("training", False)
-        assert DatasetEntry.model_validate_json(value) == entry.without_signatures()
+        assert DatasetEntry.model_validate_json(value) == entry.without_texts()
 
 
 async def test_withdrawal_is_announced_and_snapshots_are_marked() -> None:

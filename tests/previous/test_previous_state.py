@@ -4,6 +4,7 @@ import json
 import lzma
 import tarfile
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from shared.storage.adapters import read_adapter
 from shared.storage.dataset_entries import TableState
 from shared.storage.object_store import FsspecStore
 from shared.storage.snapshots import read_examples, read_manifest
+from tests.support.scored_feedback import SimulatedShard, scored, words
 
 PREVIOUS = Path(__file__).parent / "state_before_packages"
 RUN, POISONED_RUN = "cdaeaa9b3c21f2e89a0925c08e00001b", "0663e5defc1b0ef296e070d334d8ff09"
@@ -118,6 +120,35 @@ def test_entries_of_the_dataset_service_are_read(records: list[Record]) -> None:
     assert [batch.number for batch in table.batches] == [0, 1]
     members = Counter(entry.batch.number for entry in table.entries if entry.batch)
     assert members == {0: 66, 1: 56}
+
+
+def test_a_ledger_continues_from_entries_with_signatures(records: list[Record]) -> None:
+    """Earlier versions stored MinHash signatures where texts are stored now. A ledger that is
+    rebuilt later decides as one without a restart.
+    """
+    table = {
+        record.key.decode(): record.value
+        for record in records
+        if record.topic == "dataset.entries" and record.key and record.value
+    }
+    file = load_model(PREVIOUS / "models" / "support.yaml")
+    outcomes = []
+    for restarts in (False, True):
+        shard = SimulatedShard(file)
+        shard.load(table)
+        first = 1 + max(entry.source.offset for entry in shard.entries.values())
+        now = max(entry.logged_at for entry in shard.entries.values())
+        for offset in range(first, first + 140):
+            name = f"e{(offset - first) % 120}"
+            event = scored(f"n{offset}", input=words(name), output=words(f"answer {name}"))
+            shard.decide(event, offset, now + timedelta(seconds=offset - first))
+            if restarts and offset % 7 == 0:
+                shard.restart()
+        outcomes.append((shard.entries, shard.batches))
+    assert outcomes[0] == outcomes[1]
+    reasons = Counter(entry.reason for entry in outcomes[0][0].values())
+    assert reasons["near_duplicate"] >= 20
+    assert set(outcomes[0][1]) >= {2}
 
 
 def test_old_keys_of_a_model_file_mean_what_the_new_ones_do() -> None:

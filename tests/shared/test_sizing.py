@@ -101,7 +101,7 @@ def test_no_worker_exceeds_its_measured_rate() -> None:
 
 
 def test_worked_example() -> None:
-    """10 events a second are 864,000 a day: 972 bytes each, three replicas, for 14 days; 1,380
+    """10 events a second are 864,000 a day: 972 bytes each, three replicas, for 14 days; 1,290
     bytes each for 7 days of deduplication; one in a hundred gives 172.8 batches of 50 a day, each
     45.8 seconds.
     """

@@ -13,7 +13,7 @@ from shared.config.model_file import BasePaths, ModelFile
 from shared.events import Artefact, FeedbackScored, PolicyRef, Position, WithdrawalRequested
 from shared.identity import digest_of, identity
 from shared.messaging.topics import FEEDBACK_SCORED
-from shared.storage.dataset_entries import ClosedBatch, DatasetEntry
+from shared.storage.dataset_entries import ClosedBatch, DatasetEntry, TableState
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -92,6 +92,13 @@ class SimulatedShard:
         self.plans: list[BatchPlan] = []
         self.duplicates = 0
         self.ledger = Ledger(file, 0, self.golden)
+
+    def load(self, table: Mapping[str, bytes]) -> None:
+        """Start from the values of a stored table."""
+        state = TableState.from_records((key.encode(), value) for key, value in table.items())
+        self.entries = {entry.key: entry for entry in state.entries}
+        self.records = {batch.key: batch for batch in state.batches}
+        self.restart()
 
     @property
     def pending(self) -> int:

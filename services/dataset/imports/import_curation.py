@@ -5,10 +5,12 @@ near-duplicates, contamination, and the answer format of the reward policy.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from services.dataset.imports.compared_file import ComparedFile
 from services.dataset.imports.records import ImportedExample, InvalidLine
 from services.dataset.ledger.curation import assign_split
 from services.dataset.ledger.golden_set import GoldenSet
-from services.dataset.ledger.minhash import MinHashIndex, Signature, signatures_of
+from services.dataset.ledger.similarity.candidate_index import CandidateIndex
+from services.dataset.ledger.similarity.compared_example import ComparedExample
 from shared.config.answer_format import format_check
 from shared.config.model_file import ModelFile
 from shared.events import FeedbackType, Message, feedback_id_of
@@ -35,11 +37,12 @@ class CuratedExample:
 
 class ImportCuration:
     """Curates the examples of one file, in its order. Each example that is kept takes about 2 KB of
-    memory.
+    memory, and its texts a place in a temporary file.
 
     Of two examples in conflict, the first is kept. Prompts are compared with the prompts of the
-    other side of the evaluation split, texts with all texts of earlier lines: the answers of one
-    conversation are no duplicates of each other.
+    other side of the evaluation split, examples with all examples of earlier lines: the answers of
+    one conversation are no duplicates of each other. As for feedback, at most `MAX_CANDIDATES` of
+    each side are compared.
     """
 
     def __init__(self, model_file: ModelFile, golden: GoldenSet, redactor: Redactor) -> None:
@@ -49,9 +52,9 @@ class ImportCuration:
         self._redactor = redactor
         self._format_error: Callable[[str], str | None] = format_check(model_file.reward)
         self._ids: set[str] = set()
-        self._texts = MinHashIndex(self._policy.similarity)
-        self._trained_prompts = MinHashIndex(self._policy.similarity)
-        self._held_out_prompts = MinHashIndex(self._policy.similarity)
+        self._trained = CandidateIndex()
+        self._held_out = CandidateIndex()
+        self._compared = ComparedFile()
 
     def curate(self, examples: Iterable[ImportedExample]) -> list[CuratedExample]:
         """Decide about the examples of one line. Raises InvalidLine for an answer of reasoning
@@ -61,16 +64,11 @@ class ImportCuration:
         for example in examples:
             if not example.is_negative and (error := self._format_error(example.answer)):
                 raise InvalidLine(f"the answer {error}, and the model would learn it")
-        texts: list[tuple[str, Signature]] = []
-        curated = [self._decide(example, texts) for example in examples]
-        for name, text in texts:
-            self._texts.add(name, text)
-        return curated
+        same_line: set[str] = set()
+        return [self._decide(example, same_line) for example in examples]
 
-    def _decide(
-        self, imported: ImportedExample, texts: list[tuple[str, Signature]]
-    ) -> CuratedExample:
-        """Decide about one example. Its text is added to `texts`, to be compared later."""
+    def _decide(self, imported: ImportedExample, same_line: set[str]) -> CuratedExample:
+        """Decide about one example. Its ID is added to those of its line."""
         imported, redactions = self._redacted(imported)
         example = _example(imported)
 
@@ -85,20 +83,32 @@ class ImportCuration:
             self._policy.held_out_share,
             self._golden.identities,
         )
-        prompt, text = signatures_of(example.messages, example.answer)
-        other_side = self._trained_prompts if decision == "held_out" else self._held_out_prompts
+        new, threshold = ComparedExample.of(example), self._policy.similarity
+        own_side, other_side = (
+            (self._held_out, self._trained)
+            if decision == "held_out"
+            else (self._trained, self._held_out)
+        )
         if (
             decision == "dropped"
-            or prompt in other_side
-            or self._golden.resembles(example.messages, prompt)
+            or any(
+                new.has_prompt_like(self._compared[name], threshold)
+                for name in other_side.with_similar_prompts(new.keys)
+            )
+            or self._golden.resembles(example.messages, new.prompt)
         ):
             return dropped("contaminated")
         if decision != "negative":
-            if text in self._texts:
+            if any(
+                new.is_near_duplicate_of(self._compared[name], threshold)
+                for side in (own_side, other_side)
+                for name in side.similar(new.keys)
+                if name not in same_line
+            ):
                 return dropped("near_duplicate")
-            texts.append((example.feedback_id, text))
-            own_side = self._held_out_prompts if decision == "held_out" else self._trained_prompts
-            own_side.add(example.feedback_id, prompt)
+            own_side.add(example.feedback_id, new.keys)
+            self._compared[example.feedback_id] = new
+            same_line.add(example.feedback_id)
         self._ids.add(example.feedback_id)
         return CuratedExample(
             decision, "held_out" if decision == "held_out" else "imported", example, redactions

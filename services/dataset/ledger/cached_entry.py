@@ -32,6 +32,7 @@ class CachedEntry:
     place: int | None
     revoked: int | None
     withdraws: str | None
+    corrects: tuple[str, ...] | None
 
     @classmethod
     def of(cls, entry: DatasetEntry, encoded: bytes | None = None) -> "CachedEntry":
@@ -51,6 +52,7 @@ class CachedEntry:
             place=entry.batch.place if entry.batch else None,
             revoked=entry.revoked,
             withdraws=entry.withdraws,
+            corrects=entry.corrects,
         )
 
     @property

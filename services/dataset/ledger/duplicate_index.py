@@ -2,17 +2,29 @@
 held out, and the golden set.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.entry_index import EntryIndex
 from services.dataset.ledger.golden_set import GoldenSet
-from services.dataset.ledger.minhash import MinHashIndex, Signature
+from services.dataset.ledger.similarity.candidate_index import CandidateIndex
+from services.dataset.ledger.similarity.compared_example import ComparedExample
+from services.dataset.ledger.similarity.stored_text import pack, unpack
 from shared.config.model_file import ModelFile
-from shared.events import Message
 from shared.storage.dataset_entries import DatasetEntry, EntryDecision, EntryReason
+from shared.storage.snapshots import Example
+
+
+def with_compared_texts(entry: DatasetEntry) -> DatasetEntry:
+    """Return a copy of a training or held-out entry that stores its texts to compare; `text` is the
+    answer's.
+    """
+    if entry.example is None or entry.decision not in ("training", "held_out"):
+        return entry
+    texts = ComparedExample.of(entry.example)
+    return entry.model_copy(update={"prompt": pack(texts.prompt), "text": pack(texts.answer)})
 
 
 class DuplicateIndex:
@@ -22,17 +34,18 @@ class DuplicateIndex:
     a held-out one. A withdrawn example is not compared, but keeps its place in the window while its
     entry exists: which others are among the newest does not depend on the time of the withdrawal.
 
-    The signatures of examples that have left their window are dropped from the cached entries, to
-    save memory. The durable entries keep theirs.
+    The texts of examples that have left their window are dropped from the cached entries, to save
+    memory. The durable entries keep theirs. An entry of an earlier version that stores a signature
+    instead is compared only while it waits, with its example.
     """
 
     def __init__(self, model_file: ModelFile, golden: GoldenSet, entries: EntryIndex) -> None:
         policy = model_file.curation
         self._golden = golden
         self._entries = entries
-        self._texts = MinHashIndex(policy.similarity)
-        self._trained_prompts = MinHashIndex(policy.similarity)
-        self._held_out_prompts = MinHashIndex(policy.similarity)
+        self._threshold = policy.similarity
+        self._training_index = CandidateIndex()
+        self._held_out_index = CandidateIndex()
         self._trained: dict[str, None] = {}
         self._held_out: dict[str, None] = {}
         self._shrunk: list[CachedEntry] = []
@@ -44,33 +57,57 @@ class DuplicateIndex:
 
     def __contains__(self, feedback_id: str) -> bool:
         """True if new examples are compared with this one."""
-        return self._texts.contains_name(feedback_id)
+        return feedback_id in self._training_index or feedback_id in self._held_out_index
 
-    def find_conflict(
-        self,
-        decision: EntryDecision,
-        messages: tuple[Message, ...],
-        text: Signature,
-        prompt: Signature,
-    ) -> EntryReason | None:
-        """Reason to drop an otherwise good example, None without a conflict."""
-        other_side = self._trained_prompts if decision == "held_out" else self._held_out_prompts
-        if prompt in other_side or self._golden.resembles(messages, prompt):
+    def find_conflict(self, decision: EntryDecision, example: Example) -> EntryReason | None:
+        """Reason to drop an otherwise good example, None without a conflict. At most
+        `MAX_CANDIDATES` texts of each side are compared.
+        """
+        new = ComparedExample.of(example)
+        sides = (self._held_out_index, self._training_index)
+        other_side = sides[decision == "held_out"]
+        if any(
+            new.has_prompt_like(earlier, self._threshold)
+            for _, earlier in self._compared(other_side.with_similar_prompts(new.keys))
+        ) or self._golden.resembles(example.messages, new.prompt):
             return "contaminated"
-        if decision in ("training", "held_out") and text in self._texts:
+        if decision in ("training", "held_out") and any(
+            new.is_near_duplicate_of(earlier, self._threshold)
+            for side in sides
+            for _, earlier in self._compared(side.similar(new.keys))
+        ):
             return "near_duplicate"
         return None
 
+    def find_corrected(self, example: Example) -> list[DatasetEntry]:
+        """Waiting examples of exactly the answer that a correction rejects, for the same prompt."""
+        if example.rejected is None:
+            return []
+        correction = ComparedExample.of(example)
+        return [
+            entry
+            for side in (self._held_out_index, self._training_index)
+            for entry, earlier in self._compared(side.exact(correction.corrected_key))
+            if entry.is_waiting and correction.corrects(earlier)
+        ]
+
+    def _compared(
+        self, feedback_ids: Iterable[str]
+    ) -> Iterator[tuple[DatasetEntry, ComparedExample]]:
+        """Yield entries with their compared form."""
+        for feedback_id in feedback_ids:
+            cached_entry = self._entries.get(feedback_id)
+            entry = cached_entry.entry if cached_entry else None
+            if entry and (compared := _compared_form(entry)):
+                yield entry, compared
+
     def add(self, entry: DatasetEntry) -> None:
-        """Compare later examples with this one. An entry withdrawn from its batch has no
-        signatures and is not compared.
+        """Compare later examples with this one. An entry withdrawn from its batch has no texts and
+        is not compared.
         """
-        if entry.text is not None:
-            self._texts.add(entry.feedback_id, entry.text)
-        if entry.prompt is not None:
-            (self._held_out_prompts if entry.decision == "held_out" else self._trained_prompts).add(
-                entry.feedback_id, entry.prompt
-            )
+        if compared := _compared_form(entry):
+            side = self._held_out_index if entry.decision == "held_out" else self._training_index
+            side.add(entry.feedback_id, compared.keys)
         if entry.decision == "held_out":
             self._held_out[entry.feedback_id] = None
 
@@ -96,7 +133,7 @@ class DuplicateIndex:
         """Stop comparing with an example; it keeps its place in the window. An unknown one is no
         error.
         """
-        for index in (self._texts, self._trained_prompts, self._held_out_prompts):
+        for index in (self._training_index, self._held_out_index):
             index.remove(feedback_id)
 
     def remove(self, feedback_id: str) -> None:
@@ -113,8 +150,8 @@ class DuplicateIndex:
             self.remove(feedback_id)
         return evicted
 
-    def drop_signatures(self, feedback_ids: Iterable[str]) -> None:
-        """Cache the entries of evicted examples without signatures. Entries that have expired or
+    def drop_texts(self, feedback_ids: Iterable[str]) -> None:
+        """Cache the entries of evicted examples without texts. Entries that have expired or
         still wait are skipped.
         """
         for feedback_id in feedback_ids:
@@ -125,11 +162,19 @@ class DuplicateIndex:
             if entry.text is None and entry.prompt is None:
                 continue
             # A copy shares its strings with the other indexes; a newly decoded entry would not.
-            smaller = replace(cached_entry, encoded=entry.without_signatures().encode())
+            smaller = replace(cached_entry, encoded=entry.without_texts().encode())
             self._entries.recache(smaller)
             self._shrunk.append(smaller)
 
     def take_shrunk(self) -> list[CachedEntry]:
-        """Return the entries that lost their signatures since the last call."""
+        """Return the entries that lost their texts since the last call."""
         shrunk, self._shrunk = self._shrunk, []
         return shrunk
+
+
+def _compared_form(entry: DatasetEntry) -> ComparedExample | None:
+    """The compared form of a training or held-out entry; None if it stores no texts."""
+    prompt, answer = unpack(entry.prompt), unpack(entry.text)
+    if prompt is None or answer is None:
+        return None
+    return ComparedExample(prompt, answer, entry.word == "correction")

@@ -23,11 +23,10 @@ from services.dataset.ledger.curation import (
     curate,
     trusted_contributors,
 )
-from services.dataset.ledger.duplicate_index import DuplicateIndex
+from services.dataset.ledger.duplicate_index import DuplicateIndex, with_compared_texts
 from services.dataset.ledger.entry_index import EntryIndex
 from services.dataset.ledger.feedback_mix import FeedbackMixMonitor
 from services.dataset.ledger.golden_set import GoldenSet
-from services.dataset.ledger.minhash import signatures_of
 from services.dataset.ledger.pending import PendingExamples
 from services.dataset.ledger.results import (
     BatchPlan,
@@ -38,6 +37,7 @@ from services.dataset.ledger.results import (
     WithdrawalPlan,
 )
 from services.dataset.ledger.selection import select_informative
+from services.dataset.ledger.similarity.stored_text import unpack
 from shared.config.model_file import ModelFile
 from shared.events import Artefact, FeedbackScored, Position, WithdrawalRequested
 from shared.identity import batch_identity, user_digest
@@ -84,7 +84,7 @@ class Ledger:
     ) -> "Ledger":
         """Rebuild the ledger that wrote these entries and batches, given in any order."""
         ledger = cls(model_file, shard, golden)
-        ordered = sorted(entries, key=lambda cached_entry: cached_entry.offset)
+        ordered = sorted(map(_current, entries), key=lambda cached_entry: cached_entry.offset)
         memberships = [batch.membership(0) for batch in batches]
         members = sorted(
             (cached_entry for cached_entry in ordered if cached_entry.batch_number is not None),
@@ -108,7 +108,7 @@ class Ledger:
                 revoked = cached_entry.revoked
                 if (cached_entry.offset if revoked is None else revoked) > closed:
                     ledger._dropped[cached_entry.reason] += 1
-        ledger._duplicate_index.drop_signatures(evicted)
+        ledger._duplicate_index.drop_texts(evicted)
         ledger._pending.release_new_users(ledger._now)
         return ledger
 
@@ -136,12 +136,29 @@ class Ledger:
         latest = self._entries.latest_for_answer(answer_id)
         previous = latest.entry if latest else None
         combined = combine_feedback(event, previous)
-        revoked = None
+        curated = (
+            curate(combined, self._policy, self._golden.identities)
+            if isinstance(combined, FeedbackScored)
+            else CurationResult("dropped", combined)
+        )
+        superseded: list[DatasetEntry] = []
         if isinstance(combined, FeedbackScored) and previous is not None and previous.is_waiting:
-            # Before the new entry is made: a superseded example is no near-duplicate of the one
-            # that replaces it.
-            revoked = self._revoke(previous, "superseded", source.offset)
-        entry = self._make_entry(event, combined, source, logged_at, answer_id, previous)
+            superseded.append(previous)
+        corrected: list[DatasetEntry] = []
+        if curated.example is not None:
+            corrected = [
+                entry
+                for entry in self._duplicate_index.find_corrected(curated.example)
+                if entry not in superseded
+            ]
+        # Before the new entry is made: a superseded example is no near-duplicate of its
+        # replacement.
+        revoked = [
+            self._revoke(entry, "superseded", source.offset) for entry in superseded + corrected
+        ]
+        entry = self._make_entry(event, combined, curated, source, logged_at, answer_id, previous)
+        if corrected:
+            entry = entry.with_corrected(each.feedback_id for each in corrected)
         if traceparent is not None and entry.is_waiting:
             entry = entry.with_traceparent(traceparent)
         self._index(CachedEntry.of(entry))
@@ -150,10 +167,10 @@ class Ledger:
         else:
             self._dropped[entry.reason] += 1
         self._pending.release_new_users(self._now)
-        # The new entry comes first: from it, recovery can complete the superseded one.
+        # The new entry comes first: from it, recovery can complete the superseded ones.
         return self._update(
             "new",
-            (entry, revoked) if revoked else (entry,),
+            (entry, *revoked),
             expired=expired,
             counted=(entry.decision, entry.reason),
             entry=entry,
@@ -262,7 +279,7 @@ class Ledger:
         )
 
     def _take_shrunk(self) -> tuple[tuple[str, bytes], ...]:
-        """Smaller values of entries that lost their signatures, by key; most events have none."""
+        """Smaller values of entries that lost their texts, by key; most events have none."""
         shrunk = self._duplicate_index.take_shrunk()
         return tuple((self._key(each.feedback_id), each.encoded) for each in shrunk)
 
@@ -288,26 +305,20 @@ class Ledger:
         self,
         event: FeedbackScored,
         combined: FeedbackScored | Literal["late", "corrected"],
+        curated: CurationResult,
         source: Position,
         logged_at: datetime,
         answer_id: str | None,
         previous: DatasetEntry | None,
     ) -> DatasetEntry:
         """Make the entry of `event`. `combined` is the event with the reward of all feedback on its
-        answer, or the reason why it changes nothing.
+        answer, or the reason why it changes nothing; `curated` is the decision on its own.
         """
-        curated = (
-            curate(combined, self._policy, self._golden.identities)
-            if isinstance(combined, FeedbackScored)
-            else CurationResult("dropped", combined)
-        )
         decision, reason, example = curated.decision, curated.reason, curated.example
-        text = prompt = None
         if example is not None:
-            prompt, text = signatures_of(example.messages, example.answer)
-            conflict = self._duplicate_index.find_conflict(decision, example.messages, text, prompt)
+            conflict = self._duplicate_index.find_conflict(decision, example)
             if conflict is not None:
-                decision, reason, example, text, prompt = "dropped", conflict, None, None, None
+                decision, reason, example = "dropped", conflict, None
         contributor = contributor_of(combined if isinstance(combined, FeedbackScored) else event)
         since = self._first_seen(contributor, logged_at)
         eligible_at = (
@@ -315,7 +326,7 @@ class Ledger:
             if since and decision == "training"
             else None
         )
-        return DatasetEntry(
+        entry = DatasetEntry(
             model=event.model,
             shard=self._shard,
             feedback_id=event.identity,
@@ -332,9 +343,8 @@ class Ledger:
             parts=combined.parts if isinstance(combined, FeedbackScored) and answer_id else (),
             word=user_verdict_of(event, previous),
             example=example,
-            text=text if decision in ("training", "held_out") else None,
-            prompt=prompt if decision in ("training", "held_out") else None,
         )
+        return with_compared_texts(entry)
 
     def _first_seen(self, contributor: str | None, logged_at: datetime) -> datetime | None:
         """Time at which a contributor was first seen in the existing entries; None if new users
@@ -392,7 +402,7 @@ class Ledger:
         expired = self._entries.expire(before, evicted, self._is_needed)
         for feedback_id in expired:
             self._duplicate_index.remove(feedback_id)
-        self._duplicate_index.drop_signatures(evicted)
+        self._duplicate_index.drop_texts(evicted)
         return tuple(map(self._key, expired))
 
     def _is_needed(self, cached_entry: CachedEntry) -> bool:
@@ -405,3 +415,13 @@ class Ledger:
 
     def _key(self, feedback_id: str) -> str:
         return entry_key(self._model_file.model, self._shard, feedback_id)
+
+
+def _current(cached_entry: CachedEntry) -> CachedEntry:
+    """Return a waiting entry of an earlier version with the texts that are compared now."""
+    if not cached_entry.is_waiting:
+        return cached_entry
+    entry = cached_entry.entry
+    if entry.text is None or unpack(entry.text) is not None:
+        return cached_entry
+    return CachedEntry.of(with_compared_texts(entry))

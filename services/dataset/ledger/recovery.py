@@ -168,8 +168,8 @@ def _withdrawals_after(entry: CachedEntry, withdrawals: Mapping[str, list[int]])
 def _superseded_entries(
     entries: Collection[CachedEntry], waiting: Collection[CachedEntry]
 ) -> Iterator[tuple[CachedEntry, int]]:
-    """Yield waiting entries that later feedback on the same answer has superseded, with the offset
-    of the first such feedback.
+    """Yield waiting entries that later feedback on the same answer, or a correction of it by
+    another user, has superseded, with the offset of the first such feedback.
     """
     waiting_answers = {entry.answer_id for entry in waiting}
     offsets: dict[str, list[int]] = {}
@@ -180,7 +180,14 @@ def _superseded_entries(
             and entry.reason not in ("late", "corrected")
         ):
             offsets.setdefault(entry.answer_id, []).append(entry.offset)
+    corrected: dict[str, list[int]] = {}
+    for entry in entries:
+        for feedback_id in entry.corrects or ():
+            corrected.setdefault(feedback_id, []).append(entry.offset)
     for entry in waiting:
-        later = [at for at in offsets.get(entry.answer_id or "", ()) if at > entry.offset]
+        same_answer = offsets.get(entry.answer_id or "", ())
+        later = [
+            at for at in (*same_answer, *corrected.get(entry.feedback_id, ())) if at > entry.offset
+        ]
         if later:
             yield entry, min(later)

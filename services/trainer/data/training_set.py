@@ -79,7 +79,7 @@ class TrainingSet:
     `withdrawn` is the number of examples that the batch to train on has lost by withdrawal;
     `mean_reward` is that of the new examples, None for those of a file, which have no rating.
     `pairs` are corrections with the answers they
-    replaced, `negatives` are disliked answers, `liked` are new examples that nobody corrected; all
+    replaced, `negatives` are disliked answers, `liked` are new examples without a correction; all
     of them come from the batch to train on. `skipped` counts examples that were left out because
     they cannot be rendered; pairs and liked ones are new examples again.
     """

@@ -58,7 +58,7 @@ def test_answers_of_one_conversation_are_no_duplicates() -> None:
         ImportedExample((*start, Message(role="user", content="Sure?")), "Quite."),
     ]
     assert [each.decision for each in curated.curate(turns)] == ["training", "training"]
-    again = ImportedExample((*start, Message(role="user", content="Sure?")), "Quite so.")
+    again = ImportedExample((*start, Message(role="user", content="Sure ?")), "Quite!")
     assert curated.curate([again])[0].reason == "near_duplicate"
 
 
@@ -75,13 +75,37 @@ def test_prompts_like_held_out_ones_are_dropped() -> None:
     prompts = [words(f"long {n}", 100) for n in range(40)]
     held_out = next(text for text in prompts if is_held_out(prompt_identity(asked(text)), 0.5))
     variant = next(
-        f"{held_out} {n}"
+        held_out + "!" * n
         for n in range(40)
-        if not is_held_out(prompt_identity(asked(f"{held_out} {n}")), 0.5)
+        if not is_held_out(prompt_identity(asked(held_out + "!" * n)), 0.5)
     )
     curated = curation(HALF_HELD_OUT)
     assert curated.curate([ImportedExample(asked(held_out), "a")])[0].decision == "held_out"
     assert curated.curate([ImportedExample(asked(variant), "b")])[0].reason == "contaminated"
+
+
+def test_what_differs_decides_on_near_duplicates() -> None:
+    curated = curation(NOTHING_HELD_OUT)
+    template = words("template", 60)
+    questions = ["Where is my parcel?", "Where is my parcl?", "Where is my invoice?"]
+    reasons = [
+        curated.curate([ImportedExample(asked(f"{template}\n{question}"), "On its way.")])[0].reason
+        for question in questions
+    ]
+    assert reasons == ["imported", "near_duplicate", "imported"]
+
+
+def test_a_pair_wins_over_the_answer_that_it_rejects() -> None:
+    curated = curation(NOTHING_HELD_OUT)
+    question = asked("Is it open?")
+    answers: list[tuple[str, str | None]] = [
+        ("It is open.", None),
+        ("It is  open", None),
+        ("It is open", "It is open."),
+        ("It is open", "It is shut."),
+    ]
+    decided = [curated.curate([ImportedExample(question, *answer)])[0].reason for answer in answers]
+    assert decided == ["imported", "near_duplicate", "imported", "near_duplicate"]
 
 
 def test_personal_data_is_redacted_across_the_example() -> None:

@@ -65,23 +65,23 @@ def test_members_keep_what_later_events_need() -> None:
     assert JOINED.parts == ()
 
 
-def test_only_signatures_are_dropped_and_only_once() -> None:
+def test_only_texts_are_dropped_and_only_once() -> None:
     entries = EntryIndex()
     entries.add(CachedEntry.of(JOINED))
     index = DuplicateIndex(model_file(), GoldenSet(), entries)
-    index.drop_signatures(["e", "expired"])
+    index.drop_texts(["e", "expired"])
     (smaller,) = index.take_shrunk()
     assert smaller.entry == JOINED.model_copy(update={"text": None, "prompt": None})
     assert entries.get("e") is smaller
-    index.drop_signatures(["e"])
+    index.drop_texts(["e"])
     assert index.take_shrunk() == []
 
 
-def test_waiting_entries_keep_their_signatures() -> None:
+def test_waiting_entries_keep_their_texts() -> None:
     entries = EntryIndex()
     entries.add(CachedEntry.of(WHOLE))
     index = DuplicateIndex(model_file(), GoldenSet(), entries)
-    index.drop_signatures(["e"])
+    index.drop_texts(["e"])
     assert index.take_shrunk() == []
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.dataset.ledger.golden_set import NGRAM_WORDS, GoldenSet
-from services.dataset.ledger.minhash import signatures_of
+from services.dataset.ledger.similarity.stored_text import prompt_text, shortened
 from shared.events import Message
 from tests.support.scored_feedback import SimulatedShard, model_file, scored, words
 
@@ -15,7 +15,7 @@ def prompt(text: str) -> tuple[Message, ...]:
 
 
 def resembles(golden: GoldenSet, text: str) -> bool:
-    return golden.resembles(prompt(text), signatures_of(prompt(text), "")[0])
+    return golden.resembles(prompt(text), shortened(prompt_text(prompt(text))))
 
 
 @pytest.mark.parametrize(

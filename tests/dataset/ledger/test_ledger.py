@@ -164,13 +164,13 @@ def test_rebuilt_ledger_continues_unchanged(
 
 @quickly
 @given(EVENTS, st.frozensets(st.integers(0, 79)))
-def test_cached_entries_lack_only_unused_signatures(
+def test_cached_entries_lack_only_unused_texts(
     drawn: list[Drawn], restarts: frozenset[int]
 ) -> None:
     shard = run(log_of(drawn), restarts, newest=(5, 2))
     assert shard.cached.keys() == shard.entries.keys()
     assert all(
-        DatasetEntry.model_validate_json(shard.cached[key]) in (entry, entry.without_signatures())
+        DatasetEntry.model_validate_json(shard.cached[key]) in (entry, entry.without_texts())
         for key, entry in shard.entries.items()
     )
     shard.restart()
@@ -181,14 +181,15 @@ def test_cached_entries_lack_only_unused_signatures(
     for key, entry in shard.entries.items():
         whole = entry.is_waiting or entry.feedback_id in compared
         assert DatasetEntry.model_validate_json(shard.cached[key]) == (
-            entry if whole else entry.without_signatures()
+            entry if whole else entry.without_texts()
         )
 
 
 def test_evicted_examples_take_a_third_of_the_memory() -> None:
     shard = SimulatedShard(file_of(newest=(5, 2), held_out_share=0.0))
     for offset in range(12):
-        shard.decide(scored(f"e{offset}"), offset)
+        event = scored(f"e{offset}", input=words(f"p{offset}", 55), output=words(f"a{offset}", 55))
+        shard.decide(event, offset)
     sizes = {
         name: (
             len(shard.cached[f"support#0|{name}"]),
@@ -492,7 +493,7 @@ def test_near_duplicates_are_dropped() -> None:
 def test_prompt_similar_to_a_held_out_one_is_contaminated() -> None:
     long = words("long", 200)
     held_out_share = 0.5
-    near = [f"{long} {number}" for number in range(20)]
+    near = [f"{long}{'!' * number}" for number in range(20)]
     shard = SimulatedShard(model_file(held_out_share=held_out_share))
     decisions = [
         shard.decide(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry
@@ -505,7 +506,7 @@ def test_prompt_similar_to_a_held_out_one_is_contaminated() -> None:
 
 def test_held_out_prompt_similar_to_trained_is_contaminated() -> None:
     long = words("long", 200)
-    near = [f"{long} {number}" for number in range(20)]
+    near = [f"{long}{'!' * number}" for number in range(20)]
     shard = SimulatedShard(model_file(batch_size=2, held_out_share=0.5))
     decisions = [
         shard.decide(scored(f"e{at}", input=prompt, output=words(f"answer{at}", 200)), at).entry

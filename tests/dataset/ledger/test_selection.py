@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.dataset.ledger.minhash import minhash_values, signature_of, words_of
+from services.dataset.ledger.minhash import minima_of_words, words_of
 from services.dataset.ledger.selection import mean_similarity, select_informative
 from shared.events import Position, RewardPart
 from shared.storage.dataset_entries import DatasetEntry
@@ -37,7 +37,6 @@ def entry(
         logged_at=START,
         parts=(RewardPart(name="correction", value=-change, weight=1.0),) if correction else (),
         example=example,
-        text=signature_of(words_of(text)),
     )
 
 
@@ -101,10 +100,7 @@ def test_next_selected_differs_from_earlier_ones() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.1, 1)), min_size=1, max_size=12))
 def test_mean_similarity_equals_pairwise_average(drawn: list[tuple[int, float]]) -> None:
     signatures = np.stack(
-        [
-            minhash_values(signature_of(words_of(f"{words('x', 9)} {words(str(kind), 9)}")))
-            for kind, _ in drawn
-        ]
+        [minima_of_words(words_of(f"{words('x', 9)} {words(str(kind), 9)}")) for kind, _ in drawn]
     )
     weights = np.array([weight for _, weight in drawn])
     pairs = [

@@ -5,9 +5,10 @@ tests.dataset.ledger.similarity`, with `--wrong` to print the pairs that they ge
 import sys
 from difflib import SequenceMatcher
 
-from services.dataset.ledger.minhash import minhash_values, signatures_of
+from services.dataset.ledger.minhash import minima_of
+from services.dataset.ledger.similarity.measure import similarity
 from tests.dataset.ledger.similarity.labelled_pairs import (
-    HALVES,
+    SETS,
     PairText,
     agreement,
     labelled_pairs,
@@ -18,9 +19,7 @@ THRESHOLD = 0.9
 
 def same_by_word_shingles(first: PairText, second: PairText) -> bool:
     """MinHash similarity of the three-word shingles of prompt and answer together."""
-    minima = [
-        minhash_values(signatures_of(text.messages, text.answer)[1]) for text in (first, second)
-    ]
+    minima = [minima_of(text.messages, text.answer) for text in (first, second)]
     return bool((minima[0] == minima[1]).mean() >= THRESHOLD)
 
 
@@ -32,18 +31,30 @@ def same_by_difflib(first: PairText, second: PairText) -> bool:
     return matcher.ratio() >= THRESHOLD
 
 
-MEASURES = {"word shingles (MinHash)": same_by_word_shingles, "difflib ratio": same_by_difflib}
+def same_by_differences(first: PairText, second: PairText) -> bool:
+    """Similarity of what differs, of the prompts and of the answers: the measure in use."""
+    return (
+        min(similarity(first.prompt, second.prompt), similarity(first.answer, second.answer))
+        >= THRESHOLD
+    )
+
+
+MEASURES = {
+    "word shingles (MinHash)": same_by_word_shingles,
+    "difflib ratio": same_by_difflib,
+    "differences (in use)": same_by_differences,
+}
 
 
 def main() -> None:
     """Print a table, and the wrong pairs on request."""
-    print(f"{'measure':26}{'half':10}{'pairs':>6}{'precision':>11}{'recall':>8}")
+    print(f"{'measure':26}{'set':10}{'pairs':>6}{'precision':>11}{'recall':>8}")
     for name, are_same in MEASURES.items():
-        for half in HALVES:
-            pairs = labelled_pairs(half)
+        for part in SETS:
+            pairs = labelled_pairs(part)
             result = agreement(pairs, are_same)
             print(
-                f"{name:26}{half:10}{len(pairs):6}{result.precision:11.3f}{result.recall:8.3f}",
+                f"{name:26}{part:10}{len(pairs):6}{result.precision:11.3f}{result.recall:8.3f}",
                 flush=True,
             )
             if "--wrong" in sys.argv:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from shared.events import Message
 
-HALVES = ("held_out", "tuned")
+SETS = ("fresh", "held_out", "tuned")
 _FOLDER = Path(__file__).parent
 
 
@@ -45,17 +45,17 @@ class Agreement:
     wrong: tuple[LabelledPair, ...]
 
 
-def labelled_pairs(half: str) -> list[LabelledPair]:
-    """Read one half of the pairs."""
-    passages = {row["name"]: row["text"] for row in _rows("passages.tsv")}
+def labelled_pairs(name: str) -> list[LabelledPair]:
+    """Read one set of pairs."""
+    shared = passages()
 
     def text_of(cell: str) -> str:
-        for name, passage in passages.items():
-            cell = cell.replace(f"{{{name}}}", passage)
+        for passage, text in shared.items():
+            cell = cell.replace(f"{{{passage}}}", text)
         return cell.replace("\\n", "\n")
 
     pairs = []
-    for row in _rows(f"pairs_{half}.tsv"):
+    for row in _rows(f"pairs_{name}.tsv"):
         prompt, answer = row["prompt"], row["answer"]
         other_prompt = prompt if row["other_prompt"] == "=" else row["other_prompt"]
         other_answer = answer if row["other_answer"] == "=" else row["other_answer"]
@@ -69,6 +69,11 @@ def labelled_pairs(half: str) -> list[LabelledPair]:
             )
         )
     return pairs
+
+
+def passages() -> dict[str, str]:
+    """Return the passages that several pairs share, by name."""
+    return {row["name"]: row["text"].replace("\\n", "\n") for row in _rows("passages.tsv")}
 
 
 def agreement(

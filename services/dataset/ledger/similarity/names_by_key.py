@@ -1,0 +1,58 @@
+"""Names by the keys that they are indexed by."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Generic, TypeVar
+
+MAX_NAMES = 64
+"""Number of names with the same key up to which it says that they are alike."""
+
+Name = TypeVar("Name", int, str)
+
+
+class NamesByKey(Generic[Name]):
+    """Names by key, a single one without a set of its own, to save memory."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, Name | set[Name]] = {}
+
+    def names(self, key: int) -> Collection[Name]:
+        """Return all names with a key."""
+        names = self._names.get(key)
+        if names is None:
+            return ()
+        return names if isinstance(names, set) else (names,)
+
+    def shared(self, keys: Iterable[int]) -> tuple[Counter[Name], int]:
+        """Return the names with any of some keys and their number of these keys, and the number of
+        keys that are not common to many names. The others find none.
+        """
+        shared: Counter[Name] = Counter()
+        telling = 0
+        for key in set(keys):
+            names = self._names.get(key)
+            if isinstance(names, set):
+                if len(names) > MAX_NAMES:
+                    continue
+                shared.update(names)
+            elif names is not None:
+                shared[names] += 1
+            telling += 1
+        return shared, telling
+
+    def add(self, name: Name, keys: Iterable[int]) -> None:
+        for key in keys:
+            names = self._names.setdefault(key, name)
+            if isinstance(names, set):
+                names.add(name)
+            elif names != name:
+                self._names[key] = {names, name}
+
+    def remove(self, name: Name, keys: Iterable[int]) -> None:
+        """Remove a name from some keys. An unknown one is no error."""
+        for key in keys:
+            names = self._names.get(key)
+            if isinstance(names, set):
+                names.discard(name)
+            if not names or names == name:
+                self._names.pop(key, None)
