@@ -21,6 +21,7 @@ from ratchet.dataset.lookup import (
     read_announced_batches,
 )
 from ratchet.dataset.verifying import verify_batches
+from ratchet.dataset.waiting import show_waiting
 from ratchet.options import DEFAULT_BOOTSTRAP_SERVERS, Bootstrap, Json, security_from_environment
 from shared.errors import Misconfigured, ObjectNotFound
 from shared.events import Artefact, BatchReady
@@ -28,9 +29,11 @@ from shared.storage.object_store import FsspecStore, ObjectStore, get_verified
 from shared.storage.snapshots import EXAMPLE_KINDS, BatchManifest, ExampleKind, read_manifest
 
 dataset = typer.Typer(
-    no_args_is_help=True, help="Import datasets; list, show, export and verify batches."
+    no_args_is_help=True,
+    help="Import datasets; show what waits; list, show, export and verify batches.",
 )
 dataset.command("import")(import_file)
+dataset.command("waiting")(show_waiting)
 
 Batch = Annotated[
     str | None,

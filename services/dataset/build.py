@@ -44,12 +44,7 @@ def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportRepor
     """Import the file that the arguments name. Raises RatchetError."""
     arm(settings.failpoints, configure("build", settings.log_level, settings.log_format))
     models = load_models(settings.models)
-    if arguments.model not in models.files:
-        raise Misconfigured(
-            f"no file in {settings.models} declares the model {arguments.model!r}; declared: "
-            f"{', '.join(models.files)}"
-        )
-    model_file = models.get(arguments.model)
+    model_file = models.require(arguments.model)
     golden = GoldenSet(
         (example.messages for example in models.golden(arguments.model)),
         model_file.curation.similarity,

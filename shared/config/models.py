@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import (
 )
 
 from shared.config.model_file import ModelFile
-from shared.errors import ModelFileError, UnknownModel
+from shared.errors import Misconfigured, ModelFileError, UnknownModel
 from shared.events import FrozenModel, Message
 from shared.events.hyperparameters import Lane
 
@@ -52,6 +53,19 @@ class Models:
             return self.files[model]
         except KeyError:
             raise UnknownModel(model) from None
+
+    def require(self, model: str) -> ModelFile:
+        """Return the file of a model that a user named. Raises Misconfigured with the declared
+        names.
+        """
+        if model in self.files:
+            return self.files[model]
+        similar = get_close_matches(model, self.files, n=1)
+        question = f"; did you mean {similar[0]}?" if similar else ""
+        raise Misconfigured(
+            f"no file in {self.folder} declares the model {model!r}; declared: "
+            f"{', '.join(self.files)}{question}"
+        )
 
     def golden(self, model: str) -> list[GoldenExample]:
         """Read the golden set of a model; empty when it has none.

@@ -1,9 +1,12 @@
+import json
 from contextlib import aclosing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from ratchet.cli.commands import app
 from ratchet.dataset.verifying import verify_batches
 from shared.events import BatchReady, FeedbackScored
 from shared.messaging.codec import decode, encode
@@ -88,6 +91,44 @@ def expected(model: str, events: list[FeedbackScored]) -> SimulatedShard:
     for offset, event in enumerate(events):
         world.decide(event, offset)
     return world
+
+
+async def test_examples_over_the_limits_on_users_are_shown(broker: str, tmp_path: Path) -> None:
+    model = f"m{uuid4().hex[:8]}"
+    running = service(broker, tmp_path, model)
+    file = tmp_path / "models" / f"{model}.yaml"
+    file.write_text(file.read_text() + "curation: {held_out_share: 0}\n")
+    events = [
+        scored(f"{model}-{number}", "correction", model=model, user_id=f"user{number % 3}")
+        for number in range(24)
+    ]
+
+    def waiting(*options: str) -> Result:
+        where = ("--bootstrap-servers", broker, "--models", str(tmp_path / "models"))
+        return CliRunner().invoke(app, ["dataset", "waiting", *options, *where])
+
+    await running.start()
+    try:
+        await send(broker, FEEDBACK_SCORED, records(events, model))
+        await running.wait_until(
+            lambda: f'pending_examples{{model="{model}",shard="0"}} 24.0' in running.metrics,
+            "holding 24 examples",
+        )
+    finally:
+        running.stop()
+    shown = waiting(model)
+    assert shown.exit_code == 0
+    assert (
+        f"{model}: 50 needed: 15 usable, 9 held back by examples_per_user (3 users); closes "
+        "with 35 more\n" in shown.output
+    )
+    assert "curation.trusted_users" in shown.output
+    (shard,) = json.loads(waiting(model, "--json").output)["shards"]
+    assert (shard["usable"], shard["held_back"]) == (
+        15,
+        [{"limit": "examples_per_user", "examples": 9, "sources": 3}],
+    )
+    assert waiting("other").exit_code == 2
 
 
 async def test_events_become_batches_of_50_with_valid_manifests(

@@ -27,7 +27,7 @@ from services.dataset.ledger.duplicate_index import DuplicateIndex, with_compare
 from services.dataset.ledger.entry_index import EntryIndex
 from services.dataset.ledger.feedback_mix import FeedbackMixMonitor
 from services.dataset.ledger.golden_set import GoldenSet
-from services.dataset.ledger.pending import PendingExamples
+from services.dataset.ledger.pending import PendingExamples, WaitingStatus
 from services.dataset.ledger.results import (
     BatchPlan,
     EventStatus,
@@ -111,6 +111,11 @@ class Ledger:
         ledger._duplicate_index.drop_texts(evicted)
         ledger._pending.release_new_users(ledger._now)
         return ledger
+
+    @property
+    def waiting_status(self) -> WaitingStatus:
+        """Status of the next batch."""
+        return self._pending.status
 
     def current_state(self) -> ShardUpdate:
         """The update that no event causes: gauges, and memory to free after a rebuild."""

@@ -3,14 +3,48 @@ held-out examples attached to the next batch.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.new_user_delay import NewUserDelay
-from services.dataset.ledger.quota_queue import QuotaQueue
+from services.dataset.ledger.quota_queue import HeldBack, QuotaQueue
 from shared.config.curation import CurationSettings
 from shared.storage.dataset_entries import DatasetEntry
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingStatus:
+    """Training examples that wait for the next batch, which closes with `needed` usable ones.
+
+    `held_back` and `new_users` cannot be in it yet. From `smaller_batch_at` on,
+    `smallest_batch` usable ones are enough; None if batches never close early.
+    """
+
+    needed: int
+    usable: int
+    held_back: tuple[HeldBack, ...]
+    new_users: int
+    smallest_batch: int
+    smaller_batch_at: datetime | None
+
+    def __str__(self) -> str:
+        parts = [f"{self.usable} usable"]
+        for each in self.held_back:
+            source = "conversation" if each.limit == "examples_per_conversation" else "user"
+            plural = "" if each.sources == 1 else "s"
+            parts.append(
+                f"{each.examples} held back by {each.limit} ({each.sources} {source}{plural})"
+            )
+        if self.new_users:
+            parts.append(f"{self.new_users} held back by new_user_hours")
+        missing = self.needed - self.usable
+        closes = f"closes with {missing} more" if missing > 0 else "closing"
+        if self.smaller_batch_at is not None and missing > 0:
+            at = f"{self.smaller_batch_at:%Y-%m-%d %H:%M} UTC"
+            closes += f", or with {self.smallest_batch} from {at} on"
+        return f"{self.needed} needed: {', '.join(parts)}; {closes}"
 
 
 class PendingExamples:
@@ -35,6 +69,19 @@ class PendingExamples:
         """
         over_limits = self._quota_queue.size - self._quota_queue.max_selectable
         return {"limits": over_limits, "newcomer": len(self._new_users)}
+
+    @property
+    def status(self) -> WaitingStatus:
+        """Status of the next batch, with a cost that grows with the contributors."""
+        hours, oldest = self._policy.longest_wait_hours, self._oldest_time()
+        return WaitingStatus(
+            needed=max(self._policy.batch_size, self._policy.pool or 0),
+            usable=self._quota_queue.max_selectable,
+            held_back=self._quota_queue.held_back(),
+            new_users=len(self._new_users),
+            smallest_batch=self._policy.smallest_batch,
+            smaller_batch_at=oldest + timedelta(hours=hours) if hours and oldest else None,
+        )
 
     @property
     def attached(self) -> list[DatasetEntry]:
@@ -103,10 +150,11 @@ class PendingExamples:
 
     def _max_wait_exceeded(self, now: datetime) -> bool:
         """True if an example has waited longer than the longest allowed wait."""
-        if self._policy.longest_wait_hours is None:
-            return False
+        hours, oldest = self._policy.longest_wait_hours, self._oldest_time()
+        return hours is not None and oldest is not None and now - oldest > timedelta(hours=hours)
+
+    def _oldest_time(self) -> datetime | None:
+        """Time of the oldest waiting example; None without one, or if batches never close early."""
         while self._by_age and self._by_age[0][1] not in self._training_ids:
             heappop(self._by_age)
-        return bool(self._by_age) and now - self._by_age[0][0] > timedelta(
-            hours=self._policy.longest_wait_hours
-        )
+        return self._by_age[0][0] if self._by_age else None

@@ -9,11 +9,25 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Literal
 
 from services.dataset.ledger.cached_entry import CachedEntry
 from services.dataset.ledger.curation import trusted_contributors
 from shared.config.curation import CurationSettings
 from shared.storage.dataset_entries import DatasetEntry
+
+QuotaLimit = Literal["examples_per_user", "user_share", "examples_per_conversation"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Examples that a limit defers, and the number of their users or, for the limit on
+    conversations, of their conversations.
+    """
+
+    limit: QuotaLimit
+    examples: int
+    sources: int
 
 
 @dataclass
@@ -101,6 +115,24 @@ class QuotaQueue:
         answers, each in the order of the log.
         """
         return list(islice(self._within_limits(), count))
+
+    def held_back(self) -> tuple[HeldBack, ...]:
+        """Count the examples over quota by the limit that defers them. Their sum is the size of the
+        queue less `max_selectable`. The cost grows with the contributors and conversations.
+        """
+        examples, sources = Counter[QuotaLimit](), Counter[QuotaLimit]()
+        for contributor, queue in self._queues.items():
+            quota = self._quota(contributor)
+            if (over := queue.within_conversation_limits - quota) > 0:
+                limit: QuotaLimit = "examples_per_user" if quota == self._per_user else "user_share"
+                examples[limit] += over
+                sources[limit] += 1
+        if rest := self.size - self.max_selectable - examples.total():
+            examples["examples_per_conversation"] = rest
+            sources["examples_per_conversation"] = sum(
+                count > self._per_conversation for count in self._conversations.values()
+            )
+        return tuple(HeldBack(limit, count, sources[limit]) for limit, count in examples.items())
 
     def record_batch(self, entries: Iterable[DatasetEntry | CachedEntry]) -> None:
         """Count a batch's training examples, removed before, towards each contributor's share until

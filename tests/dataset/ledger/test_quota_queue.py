@@ -92,6 +92,8 @@ def test_queue_matches_reference_implementation(
         allowed = reference_selection(waiting, policy, used)
         assert queue.select(1000) == allowed
         assert len(allowed) <= queue.max_selectable <= queue.size == len(waiting)
+        held_back = sum(each.examples for each in queue.held_back())
+        assert held_back == queue.size - queue.max_selectable
         if not any(example.conversation for example in waiting):
             assert queue.max_selectable == len(allowed)
         if len(allowed) >= policy.batch_size:
