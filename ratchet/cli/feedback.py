@@ -37,6 +37,7 @@ def feedback_send(
     output: Annotated[str, typer.Option(help="The model's answer.")],
     type: Annotated[str, typer.Option(help=" | ".join(FeedbackType.__args__))] = "thumbs_up",
     corrected: Annotated[str | None, typer.Option(help="The correct answer.")] = None,
+    comment: Annotated[str | None, typer.Option(help="The user's words about the answer.")] = None,
     score: Annotated[
         float | None, typer.Option(help="The score of an automatic check, 0 to 1.")
     ] = None,
@@ -59,6 +60,7 @@ def feedback_send(
         "feedback_type": type,
         "validation_score": score,
         "corrected_output": corrected,
+        "comment": comment,
         "user_id": user,
     }
     event = build_event(fields)

@@ -108,6 +108,7 @@ def _parquet(kind: ExampleKind, examples: Sequence[Example]) -> bytes:
             arrow.field("quality", arrow.float64(), nullable=False),
             arrow.field("model_version", text),
             arrow.field("user_id", text),
+            arrow.field("comment", text),
         ]
     )
     file = BytesIO()

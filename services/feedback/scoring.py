@@ -23,6 +23,8 @@ from shared.reward import mean_reward
 
 SOURCE = "/ratchet/feedback"
 
+_USER_ACTIONS = ("thumbs_up", "thumbs_down", "accepted", "regenerated")
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredFeedback:
@@ -93,6 +95,7 @@ def validated_feedback(
     policy = policies.get(feedback.model)
     if policy.file.thinking == "drop":
         feedback = _without_reasoning(feedback)
+    feedback = _as_correction(feedback, policy)
     _check_correction_format(feedback, policy)
     return feedback, policy
 
@@ -105,8 +108,8 @@ def _without_reasoning(feedback: FeedbackReceived) -> FeedbackReceived:
     if not isinstance(feedback.input, str):
         plain["input"] = messages_without_reasoning(feedback.input)
     if feedback.corrected_output is not None:
-        plain["corrected_output"] = without_reasoning(feedback.corrected_output)
-        if not plain["corrected_output"]:
+        plain["corrected_output"] = without_reasoning(feedback.corrected_output) or None
+        if feedback.feedback_type == "correction" and plain["corrected_output"] is None:
             raise ContractViolation(
                 "holds reasoning and no answer; send the corrected answer, or set thinking: keep "
                 "in the model file",
@@ -114,6 +117,22 @@ def _without_reasoning(feedback: FeedbackReceived) -> FeedbackReceived:
             )
     is_plain = all(getattr(feedback, name) == value for name, value in plain.items())
     return feedback if is_plain else feedback.model_copy(update=plain)
+
+
+def _as_correction(feedback: FeedbackReceived, policy: ModelPolicy) -> FeedbackReceived:
+    """Return a user's action that comes with another answer as a correction.
+
+    A text that is not in the policy's format is a remark, which changes nothing.
+    """
+    corrected = (feedback.corrected_output or "").strip()
+    is_correction = (
+        feedback.feedback_type in _USER_ACTIONS
+        and corrected not in ("", feedback.output.strip())
+        and policy.format_error(corrected) is None
+    )
+    return (
+        feedback.model_copy(update={"feedback_type": "correction"}) if is_correction else feedback
+    )
 
 
 def _check_correction_format(feedback: FeedbackReceived, policy: ModelPolicy) -> None:

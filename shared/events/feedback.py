@@ -75,8 +75,14 @@ class FeedbackReceived(Event):
     )
     corrected_output: Annotated[
         Annotated[str, Field(min_length=1)] | None,
-        Field(description="the corrected answer; required for `correction`"),
+        Field(
+            description="the corrected answer; required for `correction`; with another action of a "
+            "user, it makes a correction of it"
+        ),
     ] = Field(default=None, validate_default=True)
+    comment: Annotated[
+        str | None, Field(description="the user's words about the answer; never trained on")
+    ] = None
     user_id: Annotated[Id | None, Field(description="author of the feedback")] = None
     conversation_id: Annotated[Id | None, Field(description="conversation of the answer")] = None
     response_id: Annotated[

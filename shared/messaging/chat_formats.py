@@ -15,7 +15,7 @@ https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-events/ (`parts` inste
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from shared.errors import ContractViolation
 from shared.messaging.reasoning import with_reasoning
@@ -41,6 +41,8 @@ def plain_feedback(data: Mapping[str, Any]) -> dict[str, Any]:
     for field in ("output", "corrected_output"):
         if (sent := data.get(field)) is not None:
             plain[field] = _plain_answer(sent, field)
+    if not isinstance(comment := data.get("comment", ""), str):
+        plain["comment"] = to_json(comment).decode()  # Kept whatever a producer has called so.
     return plain
 
 

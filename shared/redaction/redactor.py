@@ -63,8 +63,8 @@ class Redactor:
         self._find_names = find_names if policy.names else None
 
     def redact(self, feedback: FeedbackReceived, source: str = "") -> RedactedFeedback:
-        """Redact the input, both outputs and the values of tags. Idempotent; without a match it
-        returns the same object.
+        """Redact the input, both outputs, the comment and the values of tags. Idempotent; without
+        a match it returns the same object.
 
         An identifier that contains personal data is replaced as a whole, because limits on
         influence and withdrawal need one identifier for one user.
@@ -120,6 +120,7 @@ def _texts(feedback: FeedbackReceived) -> list[str]:
         *(message.content for message in feedback.messages),
         feedback.output,
         feedback.corrected_output or "",
+        feedback.comment or "",
         *tags,
     ]
 
@@ -139,6 +140,7 @@ def _with_texts(feedback: FeedbackReceived, texts: Sequence[str]) -> dict[str, A
         "input": new_input,
         "output": next(remaining),
         "corrected_output": next(remaining) or None,
+        "comment": next(remaining) or None,
         "tags": None if feedback.tags is None else dict(zip(feedback.tags, remaining, strict=True)),
     }
 

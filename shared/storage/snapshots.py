@@ -44,6 +44,7 @@ class Example(FrozenModel):
     """One line of a snapshot.
 
     `answer` is the answer to learn (for a negative: to avoid); only a preference has `rejected`.
+    `comment` is the user's, for people: it is never trained on.
     """
 
     feedback_id: Id
@@ -55,6 +56,7 @@ class Example(FrozenModel):
     quality: Share
     model_version: str | None = None
     user_id: str | None = None
+    comment: str | None = None
 
 
 class DataFile(FrozenModel):

@@ -49,6 +49,7 @@ fields = {
     "feedback_type": st.sampled_from(["thumbs_up", "correction", "retracted", "liked"]) | odd,
     "validation_score": st.floats() | odd,
     "corrected_output": odd,
+    "comment": st.text(max_size=3) | odd,
     "user_id": odd,
     "conversation_id": odd,
     "tags": st.dictionaries(st.text(max_size=2), st.text(max_size=2), max_size=2) | odd,
@@ -83,6 +84,7 @@ def test_feedback_arrives_unchanged() -> None:
         "input": conversation,
         "feedback_type": "correction",
         "corrected_output": "→",
+        "comment": "Zu lang.",
         "tags": {"channel": "web"},
     }
     at = datetime(2026, 1, 1, 13, tzinfo=UTC) - timedelta(minutes=1)
@@ -105,6 +107,7 @@ def test_feedback_arrives_unchanged() -> None:
         at,
         0.5,
     )
+    assert event.comment == "Zu lang."
     assert record.key == b"c1"
     assert build_record({**FEEDBACK, "user_id": "ada"}, NOW).key == b"ada"
     assert build_record({**FEEDBACK, "event_id": "e"}, NOW).key == b"e"

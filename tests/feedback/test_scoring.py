@@ -217,3 +217,38 @@ def test_a_correction_of_reasoning_alone_is_refused() -> None:
     with pytest.raises(ContractViolation, match="holds reasoning and no answer") as caught:
         score(sent, POLICIES)
     assert caught.value.field == "corrected_output"
+
+
+@pytest.mark.parametrize("action", ["thumbs_up", "thumbs_down", "accepted", "regenerated"])
+def test_a_corrected_answer_makes_a_correction_of_an_action(action: str) -> None:
+    event = score(
+        record(feedback_type=action, output="a b", corrected_output="a c"), POLICIES
+    ).event
+    assert event.feedback_type == "correction"
+    assert [(part.name, part.value) for part in event.parts] == [("correction", -0.5)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings"),
+    [
+        ({"corrected_output": " a "}, {}),
+        ({"corrected_output": THOUGHT}, {}),
+        ({"output": "{}", "corrected_output": "shorter, please"}, {"reward": {"format": "json"}}),
+        ({"feedback_type": "validation", "validation_score": 0.5, "corrected_output": "b"}, {}),
+        ({"feedback_type": "retracted", "corrected_output": "b"}, {}),
+    ],
+)
+def test_no_other_text_makes_a_correction(fields: dict[str, Any], settings: dict[str, Any]) -> None:
+    event = score(record(**fields), policies(**settings)).event
+    assert event.feedback_type == fields.get("feedback_type", "thumbs_up")
+
+
+def test_a_comment_is_kept_and_redacted() -> None:
+    sent = record(
+        output="Ask ann@example.com.", comment="ann@example.com has left; bob@example.org?"
+    )
+    scored = score(sent, POLICIES)
+    assert scored.event.comment == "<EMAIL_1> has left; <EMAIL_2>?"
+    assert (scored.event.output, scored.redactions) == ("Ask <EMAIL_1>.", {"email": 3})
+    assert score(record(comment="Too long."), POLICIES).event.comment == "Too long."
+    assert score(record(), POLICIES).event.comment is None

@@ -52,6 +52,8 @@ async def test_send_publishes_the_feedback(broker: str) -> None:
         "correction",
         "--corrected",
         "Good day",
+        "--comment",
+        "Too informal.",
         "--user",
         "u1",
         "--event-id",
@@ -78,6 +80,7 @@ async def test_send_publishes_the_feedback(broker: str) -> None:
         "u1",
         "correction",
     )
+    assert event.comment == "Too informal."
 
 
 def test_send_rejects_invalid_feedback(broker: str) -> None:

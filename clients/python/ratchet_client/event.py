@@ -46,6 +46,8 @@ class FeedbackFields(TypedDict, total=False):
     """result of an automatic check, from 0 to 1"""
     corrected_output: str | None
     """required for a `correction`"""
+    comment: str | None
+    """the user's words about the answer"""
     model_version: str | None
     user_id: str | None
     conversation_id: str | None
@@ -157,6 +159,7 @@ def _check(event: Mapping[str, Any], occurred_at: object) -> None:
         "corrected_output",
         "the corrected answer, for a correction",
     )
+    _require(isinstance(event.get("comment", ""), str), "comment", "a string")
     for name in _IDS:
         if name in event:
             _require(

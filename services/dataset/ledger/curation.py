@@ -140,4 +140,5 @@ def _example(event: FeedbackScored) -> Example:
         quality=quality_of(event),
         model_version=event.model_version,
         user_id=event.user_id,
+        comment=event.comment,
     )

@@ -4,8 +4,9 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, SerializerFunctionWrapHandler, model_serializer
 
 from services.dataset.ledger.results import BatchPlan
 from services.dataset.snapshot.batch_examples import LANE, examples_of, examples_with_decision
@@ -63,6 +64,15 @@ class SampledExample(FrozenModel):
     reward: Reward
     quality: Share
     model_version: str | None = None
+    comment: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_comment(self, encode: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the report of a batch without comments as earlier versions wrote it."""
+        fields: dict[str, Any] = encode(self)
+        if self.comment is None:
+            fields.pop("comment", None)
+        return fields
 
 
 class DatasetReport(FrozenModel):

@@ -261,6 +261,8 @@ def _sample(sample: SampledExample) -> dict[str, str | None]:
     turns = [*_turns(sample.messages), (_ANSWER_LABELS[sample.kind], sample.answer)]
     if sample.rejected is not None:
         turns.append(("rejected answer", sample.rejected))
+    if sample.comment is not None:
+        turns.append(("comment of the user", sample.comment))
     return {
         "kind": _KIND_NAMES[sample.kind],
         "feedback_type": sample.feedback_type,

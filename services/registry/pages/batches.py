@@ -37,6 +37,7 @@ class BatchExample(BaseModel):
     reward: float
     quality: float
     model_version: str | None = None
+    comment: str | None = None
 
 
 class _Report(BaseModel):

@@ -103,3 +103,11 @@ def test_raising_the_held_out_share_only_adds_prompts() -> None:
     large = {prompt for prompt in prompts if is_held_out(prompt, 0.2)}
     assert 150 < len(small) < 250
     assert small < large
+
+
+def test_a_comment_stays_with_its_example() -> None:
+    for feedback_type, reward in (("thumbs_up", 1.0), ("thumbs_down", -1.0)):
+        event = scored("e", feedback_type, reward, comment="Too long.")
+        example = curate(event, CurationSettings(held_out_share=0.0), frozenset()).example
+        assert example is not None
+        assert example.comment == "Too long."

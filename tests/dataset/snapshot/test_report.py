@@ -116,6 +116,17 @@ def test_sampled_correction_has_its_rejected_answer() -> None:
     assert sample.rejected == "no"
 
 
+def test_a_sample_has_the_comment_of_its_feedback() -> None:
+    report = report_of(batch_plan(member("a", 0, comment="Why *so* long?")), FILE, 0)
+    assert report.samples[0].comment == "Why *so* long?"
+    assert "comment of the user" in render_page(report)
+    assert "Why *so* long?" in render_page(report)
+
+
+def test_a_report_without_comments_is_that_of_earlier_versions() -> None:
+    assert b"comment" not in report_of(BATCH, FILE, 0).encode()
+
+
 @given(st.lists(st.floats(-1, 1)))
 def test_every_reward_is_in_exactly_one_bin(rewards: list[float]) -> None:
     bins = histogram(rewards)

@@ -295,7 +295,12 @@ def _closing(number: int, at: datetime) -> BatchPlan:
         )
     members.append(
         member(
-            f"/shop|{number}-bad", 9 * number + 6, "negative", answer=_ANSWERS[0], user_id="user 1"
+            f"/shop|{number}-bad",
+            9 * number + 6,
+            "negative",
+            answer=_ANSWERS[0],
+            user_id="user 1",
+            comment="It belongs to another queue.",
         )
     )
     members.append(

@@ -172,6 +172,7 @@ async def test_version_page_shows_evaluation_and_data(demo: DemoRegistry) -> Non
     assert f"adapters/support/{run_of(1)}/manifest.json" in text
     assert text.count("sha256:") >= 4
     assert re.search(r"near duplicate\s*3", text)
+    assert re.search(r"comment\s*It belongs to another queue", text)
     assert "/shop" in text
     assert "Table of the 24 points" in text
 

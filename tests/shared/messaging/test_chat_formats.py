@@ -206,6 +206,13 @@ def test_an_answer_without_text_is_refused() -> None:
     assert refusal(output=empty) == ("output", "expected a string, found null")
 
 
+def test_a_comment_of_another_type_is_kept_as_json() -> None:
+    """Before the field existed, producers may have sent anything under its name."""
+    assert received(comment="Too long.").comment == "Too long."
+    assert received(comment={"why": "Too long."}).comment == '{"why":"Too long."}'
+    assert received(comment=None).comment is None
+
+
 def test_scored_feedback_is_not_read_a_second_time() -> None:
     """Events of earlier versions keep their prompt, so that decisions about them stay the same."""
     event = scored("e1", input=json.dumps(CHAT))
