@@ -10,7 +10,17 @@ from shared.config.settings import KafkaSettings, read_settings
 from shared.kafka.security import Security, kafka_security
 
 State = Annotated[Path, typer.Option(envvar="RATCHET_STATE", help="Folder of all state.")]
-ModelFiles = Annotated[Path, typer.Option(envvar="RATCHET_MODELS", help="Folder of model files.")]
+ModelFiles = Annotated[
+    Path,
+    typer.Option(
+        # The other two are earlier names.
+        "--models",
+        "--model-files",
+        "--folder",
+        envvar="RATCHET_MODELS",
+        help="Folder of model files.",
+    ),
+]
 Bases = Annotated[Path, typer.Option(envvar="RATCHET_BASES", help="Folder of base models.")]
 Bootstrap = Annotated[str, typer.Option(envvar="RATCHET_BOOTSTRAP_SERVERS", help="Kafka brokers.")]
 Registry = Annotated[str, typer.Option(envvar="RATCHET_REGISTRY", help="URL of the registry.")]

@@ -1,7 +1,7 @@
 """`ratchet feedback`: send feedback from options or from a file of JSON Lines."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -10,14 +10,22 @@ import typer
 from pydantic_core import from_json, to_json
 
 from ratchet import console
+from ratchet.local_stack.token_store import token_for
 from ratchet.options import (
     DEFAULT_BOOTSTRAP_SERVERS,
+    DEFAULT_REGISTRY,
+    DEFAULT_STATE,
     Bootstrap,
     Json,
+    Registry,
+    State,
+    Token,
     security_from_environment,
 )
+from ratchet.registry_client import RegistryClient, RegistryRequestRefused
 from shared.clock import SystemClock
-from shared.errors import Misconfigured, Unprocessable
+from shared.config.models import declared_names
+from shared.errors import CommandRefused, Misconfigured, Unavailable, Unprocessable
 from shared.events import FeedbackReceived, FeedbackType
 from shared.kafka.client import KafkaProducer
 from shared.kafka.security import PLAINTEXT, Security
@@ -47,6 +55,9 @@ def feedback_send(
         str | None, typer.Option(help="Feedback sent again under the same id counts once.")
     ] = None,
     bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
     """Send feedback on one answer."""
@@ -64,7 +75,10 @@ def feedback_send(
         "user_id": user,
     }
     event = build_event(fields)
+    note = check_declared([event], registry, token_for(registry, state, token))
     asyncio.run(send_events(bootstrap_servers, [event], security_from_environment()))
+    if note:
+        console.print_status(note)
     if json:
         console.print_json({"sent": 1, "event_id": event.event_id})
     else:
@@ -73,15 +87,47 @@ def feedback_send(
 
 @feedback.command("import")
 def feedback_import(
-    file: Path, bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS, json: Json = False
+    file: Path,
+    bootstrap_servers: Bootstrap = DEFAULT_BOOTSTRAP_SERVERS,
+    registry: Registry = DEFAULT_REGISTRY,
+    token: Token = None,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
 ) -> None:
-    """Send the feedback in a file of JSON Lines; if a line is invalid, nothing is sent."""
+    """Send the feedback in a file of JSON Lines; if a line is invalid, or for an unknown model,
+    nothing is sent.
+    """
     events = list(read_events(file))
+    note = check_declared(events, registry, token_for(registry, state, token))
     asyncio.run(send_events(bootstrap_servers, events, security_from_environment()))
+    if note:
+        console.print_status(note)
     if json:
         console.print_json({"sent": len(events)})
     else:
         console.out.print(f"sent {len(events)} events")
+
+
+def check_declared(
+    events: Sequence[FeedbackReceived], registry: str, token: str | None
+) -> str | None:
+    """Check that the registry knows the model of each event. Return a note if it does not answer.
+
+    Raises CommandRefused for an unknown model: its feedback would be a dead letter.
+    """
+    try:
+        with RegistryClient(registry, token, timeout=5.0) as client:
+            declared = {model["model"] for model in client.get_all("/api/models")}
+    except (Unavailable, RegistryRequestRefused, KeyError, TypeError, ValueError) as error:
+        # The last three: another program than a registry has answered.
+        return f"sent without a check of the model's name: {error}"
+    for event in events:
+        if event.model not in declared:
+            raise CommandRefused(
+                f"event {event.event_id!r}: the registry at {registry} knows no model "
+                f"{event.model!r}; {declared_names(event.model, declared)}; nothing was sent"
+            )
+    return None
 
 
 def read_events(path: Path) -> Iterator[FeedbackReceived]:

@@ -33,9 +33,7 @@ stack = typer.Typer()
 @stack.command()
 def up(
     state: State = DEFAULT_STATE,
-    model_files: Annotated[
-        Path, typer.Option("--models", envvar="RATCHET_MODELS", help="Folder of model files.")
-    ] = Path("models"),
+    model_files: ModelFiles = Path("models"),
     bases: Bases = Path(".ratchet/bases"),
     bootstrap_servers: Annotated[
         str | None, typer.Option(help="Use this Kafka cluster instead of the embedded broker.")
@@ -99,9 +97,7 @@ def demo(
     state: Annotated[Path, typer.Option(help="Folder of the demo; emptied first.")] = Path(
         ".ratchet/demo"
     ),
-    model_files: Annotated[
-        Path, typer.Option("--models", envvar="RATCHET_MODELS", help="Folder of model files.")
-    ] = Path("models"),
+    model_files: ModelFiles = Path("models"),
     bases: Bases = Path(".ratchet/bases"),
     seed: Annotated[int, typer.Option(help="Seed of the tickets and the simulated users.")] = 7,
 ) -> None:

@@ -1,6 +1,6 @@
 """Loading of model files and of the prompt sets that they name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,11 +60,9 @@ class Models:
         """
         if model in self.files:
             return self.files[model]
-        similar = get_close_matches(model, self.files, n=1)
-        question = f"; did you mean {similar[0]}?" if similar else ""
         raise Misconfigured(
-            f"no file in {self.folder} declares the model {model!r}; declared: "
-            f"{', '.join(self.files)}{question}"
+            f"no file in {self.folder} declares the model {model!r}; "
+            f"{declared_names(model, self.files)}"
         )
 
     def golden(self, model: str) -> list[GoldenExample]:
@@ -85,6 +83,15 @@ class Models:
     def regression_prompts(self, model: str) -> list[RegressionPrompt]:
         """Read the gate's regression prompts; empty when there are none. Raises ModelFileError."""
         return _lines(self.folder, self.get(model).gate.regression_prompts, RegressionPrompt)
+
+
+def declared_names(name: str, declared: Collection[str]) -> str:
+    """Describe the declared names for a user who gave an unknown name, and the most similar of
+    them.
+    """
+    similar = get_close_matches(name, declared, n=1)
+    question = f"; did you mean {similar[0]}" if similar else ""
+    return f"declared: {', '.join(sorted(declared))}{question}"
 
 
 def load_models(folder: Path) -> Models:

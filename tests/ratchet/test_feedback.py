@@ -22,7 +22,11 @@ SEND = ("feedback", "send", "--model", "support", "--input", "Hi", "--output", "
 
 
 def run(broker: str, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {"RATCHET_BOOTSTRAP_SERVERS": broker, "PATH": "/usr/bin:/bin"}
+    environment = {
+        "RATCHET_BOOTSTRAP_SERVERS": broker,
+        "RATCHET_REGISTRY": f"http://127.0.0.1:{free_port()}",
+        "PATH": "/usr/bin:/bin",
+    }
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

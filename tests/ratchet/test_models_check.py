@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from ratchet.cli.commands import app
 from shared.config.curation import CurationSettings
-from shared.errors import ModelFileError
+from shared.config.models import load_models
+from shared.errors import Misconfigured, ModelFileError
 
 MODEL = """model: m
 base: {training: b, serving: b.gguf}
@@ -86,3 +87,22 @@ def test_users_needed_follow_from_the_limits(settings: dict[str, Any], users: in
 def test_files_without_trusted_users_keep_their_digest() -> None:
     """Stored events and imported datasets compare it, or the settings themselves."""
     assert "trusted_users" not in CurationSettings().model_dump(mode="json")
+
+
+@pytest.mark.parametrize("option", ["--models", "--model-files", "--folder"])
+def test_the_folder_of_model_files_has_one_option(option: str, tmp_path: Path) -> None:
+    """Its earlier names stay valid."""
+    (tmp_path / "m.yaml").write_text(MODEL)
+    checked = CliRunner().invoke(app, ["models", "check", "--json", option, str(tmp_path)])
+    assert [row["model"] for row in json.loads(checked.output)] == ["m"]
+    for command in (["up"], ["demo"], ["doctor"], ["forget"], ["train"], ["dataset", "import"]):
+        assert "--models" in CliRunner().invoke(app, [*command, "--help"]).output, command
+
+
+def test_an_unknown_model_is_answered_with_a_similar_one(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(MODEL)
+    (tmp_path / "support.yaml").write_text(MODEL.replace("model: m", "model: support"))
+    declared = load_models(tmp_path)
+    assert declared.require("m") is declared.files["m"]
+    with pytest.raises(Misconfigured, match="'suport'; declared: m, support; did you mean support"):
+        declared.require("suport")
