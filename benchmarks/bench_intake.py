@@ -17,15 +17,16 @@ from statistics import median
 from typing import Any
 
 import structlog
+import uvicorn
 
 from benchmarks.results import Result, report
 from services.feedback.intake.app import FEEDBACK_PATH, Intake, RequestLimits
 from services.feedback.intake.parsing import ParsedEvent
-from services.feedback.intake.server import intake_server, listen
 from services.feedback.scoring import Policies
 from shared.clock import SystemClock
 from shared.config.model_file import ModelFile
 from shared.config.models import Models
+from shared.http.bounded_server import listen, server_config
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.service.runtime import Runtime
@@ -70,7 +71,7 @@ def serve(port: Connection) -> None:
     )
     sockets = listen("127.0.0.1", 0)
     port.send(sockets[0].getsockname()[1])
-    intake_server(intake.app).run(sockets)
+    uvicorn.Server(server_config(intake.app, date_header=False)).run(sockets)
 
 
 def request(events: int) -> bytes:

@@ -11,6 +11,7 @@ from ratchet.serving.host import ServingHost
 from ratchet.serving.settings import ServingSettings
 from shared.config.settings import read_settings
 from shared.errors import Misconfigured
+from shared.http.bounded_server import listen, server_config
 from shared.logs import configure
 
 
@@ -23,24 +24,20 @@ def main() -> int:
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return 2
+    server = uvicorn.Server(server_config(build_app(host), shutdown_seconds=10))
+    try:
+        sockets = listen(settings.http_host, settings.serving_port)
+    except OSError as error:
+        print(f"serving: {error}", file=sys.stderr)
+        return 1
     log.info(
         "serving",
         address=f"http://{settings.http_host}:{settings.serving_port}",
         data=str(settings.serving_data),
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_app(host),
-            settings.http_host,
-            settings.serving_port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=10,
-        )
-    )
     # After a graceful stop, uvicorn raises the signal again; by then nothing is left to stop.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    server.run()
+    server.run(sockets)
     return 0 if server.started else 1
 
 

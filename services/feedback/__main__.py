@@ -7,7 +7,6 @@ from collections.abc import Callable
 from services.feedback.app import FeedbackHandler, register_agent
 from services.feedback.intake.app import Intake, RequestLimits
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.server import start_intake
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
 from shared.auth.token_file import TokenFile
@@ -15,6 +14,7 @@ from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.failpoints import arm
+from shared.http.bounded_server import serve_in_thread, server_config
 from shared.http.health_server import serve_health
 from shared.kafka.client import KafkaProducer
 from shared.kafka.end_offsets import EndOffsets
@@ -86,7 +86,8 @@ def _serve_http(
     delivery = KafkaDelivery(
         settings.bootstrap_servers, settings.intake_acknowledged_seconds, security
     )
-    return start_intake(Intake(limits, policies, delivery, tokens, runtime).app, host, port)
+    app = Intake(limits, policies, delivery, tokens, runtime).app
+    return serve_in_thread(server_config(app, date_header=False), host, port, "intake")
 
 
 def main() -> int:

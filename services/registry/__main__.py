@@ -29,6 +29,7 @@ from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
+from shared.http.bounded_server import listen, server_config
 from shared.kafka.client import KafkaConsumer, KafkaProducer
 from shared.kafka.end_offsets import EndOffsets
 from shared.kafka.lag import export_lag
@@ -96,21 +97,14 @@ async def run(settings: RegistrySettings) -> None:
         application = api.build(registry, health, metrics.registry, tokens)
         application.include_router(retention_api.routes(models, pruner))
         pages.add_pages(application, registry, store)
-        web = uvicorn.Config(
-            application,
-            settings.http_host,
-            settings.registry_port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
-        server = _RegistryServer(web)
+        server = _RegistryServer(server_config(application, shutdown_seconds=2))
         await asyncio.to_thread(database.migrate)
         try:
             await producer.start()
             await consumer.start()
             await live.start()
             await registry.register_declared_models()
+            sockets = listen(settings.http_host, settings.registry_port)
             work = [
                 asyncio.create_task(
                     consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
@@ -131,7 +125,7 @@ async def run(settings: RegistrySettings) -> None:
                     export_lag(live, LIVE_GROUP, (FEEDBACK_SCORED,), ends(), metrics)
                 ),
                 asyncio.create_task(registry.watch_trials()),
-                asyncio.create_task(server.serve()),
+                asyncio.create_task(server.serve(sockets)),
             ]
             health.mark_ready()
             log.info(

@@ -12,6 +12,7 @@ import pytest
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED, TRAINING_BATCHES
 from tests.support.exported_metrics import check_exported, sample
 from tests.support.service_process import Headers, ServiceProcess, send
+from tests.support.silent_connections import silent_connections
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -79,6 +80,9 @@ async def test_services_export_the_catalogue_and_their_lag(broker: str, tmp_path
             "exporting its lag",
         )
         exposed = {name: service.metrics for name, service in services.items()}
+        for service in services.values():
+            with silent_connections(service.port):
+                assert service.is_ready(), service.log
     finally:
         statuses = {
             name: await asyncio.to_thread(service.stop)

@@ -1,29 +1,20 @@
-"""A FastAPI application on a real server in its own thread."""
+"""A web application on the services' server, in its own thread."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from ratchet.local_stack.ports import free_port
+from shared.http.bounded_server import serve_in_thread, server_config
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """Serve an application while the body runs; yields its URL."""
     port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, "127.0.0.1", port, log_config=None, timeout_graceful_shutdown=2)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
+    stop = serve_in_thread(server_config(app, shutdown_seconds=2), "127.0.0.1", port, "app")
     try:
-        while not server.started and thread.is_alive():
-            thread.join(0.05)
-        assert server.started
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
-        thread.join(20)
+        stop()

@@ -6,13 +6,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+import uvicorn
+
 from services.feedback.intake.app import Intake, RequestLimits
 from services.feedback.intake.authorization import TokenSource
 from services.feedback.intake.delivery import Delivery
 from services.feedback.intake.parsing import ParsedEvent
 from services.feedback.intake.problems import retry_after
-from services.feedback.intake.server import intake_server, listen
 from shared.clock import ManualClock
+from shared.http.bounded_server import listen, server_config
 from tests.feedback.intake.test_parsing import POLICIES
 from tests.support.runtime import runtime_of
 
@@ -56,7 +58,8 @@ class RunningIntake:
 async def running_intake(tokens: TokenSource | None = None) -> AsyncIterator[RunningIntake]:
     """Serve an intake in the test's event loop."""
     intake = RunningIntake(tokens)
-    server, sockets = intake_server(intake.app), listen("127.0.0.1", 0)
+    server = uvicorn.Server(server_config(intake.app, date_header=False))
+    sockets = listen("127.0.0.1", 0)
     intake.port = sockets[0].getsockname()[1]
     serving = asyncio.create_task(server.serve(sockets))
     try:

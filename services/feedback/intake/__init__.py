@@ -9,5 +9,4 @@ in_flight_budget.py   bound on the bytes in flight
 delivery.py           records to Kafka, acknowledged
 problems.py           refused requests, as problem details (RFC 9457)
 lingering_close.py    answers before the body was read
-server.py             connections (uvicorn) and their bounds, in a thread
 """

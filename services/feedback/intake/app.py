@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,6 +18,7 @@ from services.feedback.intake.lingering_close import LingeringClose
 from services.feedback.intake.parsing import parse_events
 from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies
+from shared.http.health_server import health_routes
 from shared.service.runtime import Runtime
 
 FEEDBACK_PATH = "/v1/feedback"
@@ -53,7 +52,6 @@ class Intake:
         self._delivery = delivery
         self._tokens = tokens
         self._clock = runtime.clock
-        self._health = runtime.health
         self._metrics = runtime.metrics
         self._budget = InFlightBudget(
             limits.max_in_flight_bytes,
@@ -62,9 +60,7 @@ class Intake:
         self.app = Starlette(
             routes=[
                 Route(FEEDBACK_PATH, self._feedback, methods=["POST"]),
-                Route("/healthz", self._healthz),
-                Route("/readyz", self._readyz),
-                Route("/metrics", self._exposition),
+                *health_routes(runtime.health, runtime.metrics.registry),
             ],
             middleware=[Middleware(LingeringClose)],
             exception_handlers={HTTPException: self._unrouted},
@@ -130,22 +126,6 @@ class Intake:
 
     def _count_request(self, status: HTTPStatus) -> None:
         self._metrics.count("ratchet_intake_requests_total", status=str(int(status)))
-
-    async def _healthz(self, request: Request) -> Response:
-        return _probe_response(self._health.is_live)
-
-    async def _readyz(self, request: Request) -> Response:
-        return _probe_response(self._health.is_ready)
-
-    async def _exposition(self, request: Request) -> Response:
-        return Response(
-            generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
-
-
-def _probe_response(passed: bool) -> Response:
-    status = HTTPStatus.OK if passed else HTTPStatus.SERVICE_UNAVAILABLE
-    return Response(f"{status.value} {status.phrase}\n", status, media_type="text/plain")
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

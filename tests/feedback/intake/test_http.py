@@ -8,8 +8,8 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from services.feedback.intake import server
 from shared.auth.bearer_tokens import tokens_for_role
+from shared.http import bounded_server
 from tests.feedback.intake.test_parsing import EVENT
 from tests.support.intake_server import LIMITS, RunningIntake, running_intake
 
@@ -226,7 +226,7 @@ async def test_expect_100_continue_is_answered() -> None:
 async def test_a_body_that_does_not_arrive_frees_its_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_server, "ARRIVAL_SECONDS", 0.2)
     head = (
         b"POST /v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
         b"application/json\r\nContent-Length: 9000\r\n\r\n"
@@ -237,7 +237,7 @@ async def test_a_body_that_does_not_arrive_frees_its_budget(
 
 
 async def test_a_connection_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(bounded_server, "MAX_CONNECTIONS", 1)
     async with running_intake() as intake, httpx.AsyncClient() as client:
         assert (await client.get(f"{intake.url}/healthz")).status_code == 200
         answer = await send_raw(intake, b"")
@@ -258,7 +258,7 @@ async def test_a_connection_over_the_limit_is_refused(monkeypatch: pytest.Monkey
 async def test_a_connection_without_a_whole_request_is_closed(
     request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_server, "ARRIVAL_SECONDS", 0.2)
     async with running_intake() as intake:
         async with asyncio.timeout(5):
             answer = await send_raw(intake, request_bytes)
@@ -266,7 +266,7 @@ async def test_a_connection_without_a_whole_request_is_closed(
 
 
 async def test_time_spent_on_delivery_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ARRIVAL_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_server, "ARRIVAL_SECONDS", 0.2)
     async with running_intake() as intake, httpx.AsyncClient() as client:
         intake.kafka.released.clear()
         posting = asyncio.create_task(post(client, intake, EVENT))

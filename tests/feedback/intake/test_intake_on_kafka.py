@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,8 +15,8 @@ import pytest
 from ratchet.local_stack.broker import Broker
 from ratchet.local_stack.ports import free_port
 from services.feedback.intake.delivery import KafkaDelivery
-from services.feedback.intake.server import start_intake
 from shared.events import FeedbackReceived, FeedbackScored
+from shared.http.bounded_server import serve_in_thread, server_config
 from shared.messaging.codec import decode
 from shared.messaging.topics import FEEDBACK_RECEIVED, FEEDBACK_SCORED
 from tests.feedback.test_service import collect, feedback_data
@@ -118,7 +119,8 @@ async def test_accepted_feedback_survives_a_hung_broker_and_a_kill(
 async def test_start_and_stop_without_kafka() -> None:
     delivery, port = KafkaDelivery(f"127.0.0.1:{free_port()}", 1), free_port()
     intake = RunningIntake(delivery=delivery)
-    stop = await asyncio.to_thread(start_intake, intake.app, "127.0.0.1", port)
+    start = partial(serve_in_thread, server_config(intake.app), "127.0.0.1", port, "intake")
+    stop = await asyncio.to_thread(start)
     try:
         async with httpx.AsyncClient() as client:
             answer = await client.post(
@@ -126,7 +128,7 @@ async def test_start_and_stop_without_kafka() -> None:
             )
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         with pytest.raises(OSError, match="in use"):
-            await asyncio.to_thread(start_intake, intake.app, "127.0.0.1", port)
+            await asyncio.to_thread(start)
     finally:
         async with asyncio.timeout(10):
             await asyncio.to_thread(stop)

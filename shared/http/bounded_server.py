@@ -1,13 +1,15 @@
-"""The intake's HTTP server: uvicorn in a thread of its own, with bounded connections.
+"""The HTTP server of every service: uvicorn with bounded connections.
 
 uvicorn has no setting for the time in which a request must arrive, for the number of open
 connections, or for the status of a malformed request. `BoundedProtocol` adds these three.
 """
 
 import asyncio
+import resource
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from threading import Thread
 from typing import Any
@@ -22,6 +24,9 @@ MAX_CONNECTIONS = 1000
 ARRIVAL_SECONDS = 30.0
 MAX_HEAD_BYTES = 16 << 10
 LINGER_SECONDS = 2.0
+OPEN_FILES = 4096
+"""Open files that a process with a server asks for: its connections, and all else."""
+
 SHUTDOWN_SECONDS = 5
 BACKLOG = 2048
 
@@ -31,7 +36,9 @@ Stop = Callable[[], None]
 class BoundedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol with three more bounds.
 
-    - A connection beyond `MAX_CONNECTIONS` is answered 503 and closed.
+    - A connection beyond `MAX_CONNECTIONS` replaces the oldest one that has not sent a request yet;
+      without such a one, it is answered 503 and closed. So silent connections cannot keep probes
+      out.
     - A connection is closed if the head of a request, or then its body, takes longer than
       `ARRIVAL_SECONDS` to arrive, or if no next request arrives in that time.
     - A malformed request is answered with problem details: 400, or 431 if its head is too large.
@@ -47,13 +54,29 @@ class BoundedProtocol(H11Protocol):
     # asyncio types the parameter as BaseTransport; a server connection always has a Transport.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS and not self._replace_silent():
             detail = "too many connections; try again in a second"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail, "Retry-After: 1\r\n")
             transport.close()
         else:
             self._await_next_part()
             self._check_deadline()
+
+    def _replace_silent(self) -> bool:
+        """Close the connection that has waited longest for its first request; False if none has."""
+        silent = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, BoundedProtocol)
+            and connection is not self
+            and connection.cycle is None
+            and connection._deadline is not None
+            and not connection.transport.is_closing()
+        ]
+        if not silent:
+            return False
+        min(silent, key=lambda connection: connection._deadline or 0).transport.abort()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -99,7 +122,8 @@ class BoundedProtocol(H11Protocol):
         )
         self.transport.write(head.encode("ascii") + body)
         # An immediate close with unread data would reset the connection and lose the answer.
-        self.transport.write_eof()
+        with suppress(OSError):  # the client may have gone
+            self.transport.write_eof()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
@@ -127,36 +151,37 @@ class BoundedProtocol(H11Protocol):
             self._timer = self.loop.call_at(next_check, self._check_deadline)
 
 
-def intake_server(app: ASGIApp) -> uvicorn.Server:
-    """Build a server that leaves logging to the process and trusts no proxy headers."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=int(ARRIVAL_SECONDS),
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        )
+def server_config(
+    app: ASGIApp, shutdown_seconds: int = SHUTDOWN_SECONDS, *, date_header: bool = True
+) -> uvicorn.Config:
+    """Return the configuration of a server that leaves logging to the process and trusts no proxy
+    headers. At its stop it waits for the requests in flight, at most `shutdown_seconds`.
+    """
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=date_header,
+        timeout_keep_alive=int(ARRIVAL_SECONDS),
+        timeout_graceful_shutdown=shutdown_seconds,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
 
 
-def start_intake(app: ASGIApp, host: str, port: int) -> Stop:
+def serve_in_thread(config: uvicorn.Config, host: str, port: int, name: str) -> Stop:
     """Serve from a thread, with an event loop of its own. Raises OSError when the port is taken.
 
-    Returns a function that stops the server: it waits for the requests in flight, at most
-    `SHUTDOWN_SECONDS`.
+    Returns a function that stops the server.
     """
-    server, sockets = intake_server(app), listen(host, port)
-    thread = Thread(target=server.run, args=(sockets,), name="intake", daemon=True)
+    server, sockets = uvicorn.Server(config), listen(host, port)
+    thread = Thread(target=server.run, args=(sockets,), name=name, daemon=True)
     thread.start()
 
     def stop() -> None:
@@ -170,6 +195,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """Listen on every address of `host`. uvicorn itself would end the process when the port is
     taken.
     """
+    _raise_open_files_limit()
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -183,8 +209,16 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)
             listener.listen(BACKLOG)
-    except OSError:
+    except OSError as error:
         for listener in sockets:
             listener.close()
-        raise
+        raise OSError(error.errno, f"{host}:{port}: {error.strerror}") from error
     return sockets
+
+
+def _raise_open_files_limit() -> None:
+    """Raise the process's limit to `OPEN_FILES`, or to the hard limit if that is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
