@@ -71,7 +71,7 @@ def serve(port: Connection) -> None:
     )
     sockets = listen("127.0.0.1", 0)
     port.send(sockets[0].getsockname()[1])
-    uvicorn.Server(server_config(intake.app, date_header=False)).run(sockets)
+    uvicorn.Server(server_config(intake.app, max_body_bytes=None, date_header=False)).run(sockets)
 
 
 def request(events: int) -> bytes:

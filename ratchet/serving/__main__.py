@@ -14,6 +14,9 @@ from shared.errors import Misconfigured
 from shared.http.bounded_server import listen, server_config
 from shared.logs import configure
 
+MAX_BODY_BYTES = 8 << 20
+"""Longest request: many times the context of the models that it serves."""
+
 
 def main() -> int:
     try:
@@ -24,7 +27,9 @@ def main() -> int:
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return 2
-    server = uvicorn.Server(server_config(build_app(host), shutdown_seconds=10))
+    server = uvicorn.Server(
+        server_config(build_app(host), max_body_bytes=MAX_BODY_BYTES, shutdown_seconds=10)
+    )
     try:
         sockets = listen(settings.http_host, settings.serving_port)
     except OSError as error:

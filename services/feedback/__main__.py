@@ -87,7 +87,9 @@ def _serve_http(
         settings.bootstrap_servers, settings.intake_acknowledged_seconds, security
     )
     app = Intake(limits, policies, delivery, tokens, runtime).app
-    return serve_in_thread(server_config(app, date_header=False), host, port, "intake")
+    return serve_in_thread(
+        server_config(app, max_body_bytes=None, date_header=False), host, port, "intake"
+    )
 
 
 def main() -> int:

@@ -18,11 +18,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from shared.http.body_limit import BodyLimit
+from shared.http.lingering_close import LingeringClose
 from shared.http.problem_details import PROBLEM_JSON, ProblemDetails
 
 MAX_CONNECTIONS = 1000
 ARRIVAL_SECONDS = 30.0
 MAX_HEAD_BYTES = 16 << 10
+MAX_BODY_BYTES = 64 << 10
 LINGER_SECONDS = 2.0
 OPEN_FILES = 4096
 """Open files that a process with a server asks for: its connections, and all else."""
@@ -152,13 +155,19 @@ class BoundedProtocol(H11Protocol):
 
 
 def server_config(
-    app: ASGIApp, shutdown_seconds: int = SHUTDOWN_SECONDS, *, date_header: bool = True
+    app: ASGIApp,
+    *,
+    max_body_bytes: int | None = MAX_BODY_BYTES,
+    shutdown_seconds: int = SHUTDOWN_SECONDS,
+    date_header: bool = True,
 ) -> uvicorn.Config:
     """Return the configuration of a server that leaves logging to the process and trusts no proxy
-    headers. At its stop it waits for the requests in flight, at most `shutdown_seconds`.
+    headers. At its stop it waits for the requests in flight, at most `shutdown_seconds`. With
+    `max_body_bytes` None, the application itself bounds what it reads.
     """
+    bounded = app if max_body_bytes is None else BodyLimit(app, max_body_bytes)
     return uvicorn.Config(
-        app,
+        LingeringClose(bounded),
         loop="asyncio",
         http=BoundedProtocol,
         ws="none",

@@ -58,7 +58,7 @@ class RunningIntake:
 async def running_intake(tokens: TokenSource | None = None) -> AsyncIterator[RunningIntake]:
     """Serve an intake in the test's event loop."""
     intake = RunningIntake(tokens)
-    server = uvicorn.Server(server_config(intake.app, date_header=False))
+    server = uvicorn.Server(server_config(intake.app, max_body_bytes=None, date_header=False))
     sockets = listen("127.0.0.1", 0)
     intake.port = sockets[0].getsockname()[1]
     serving = asyncio.create_task(server.serve(sockets))

@@ -8,5 +8,4 @@ parsing.py            from a body to records for `feedback.received`, all or non
 in_flight_budget.py   bound on the bytes in flight
 delivery.py           records to Kafka, acknowledged
 problems.py           refused requests, as problem details (RFC 9457)
-lingering_close.py    answers before the body was read
 """

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,7 +13,6 @@ from starlette.routing import Route
 from services.feedback.intake.authorization import TokenSource, authorize
 from services.feedback.intake.delivery import Delivery
 from services.feedback.intake.in_flight_budget import InFlightBudget
-from services.feedback.intake.lingering_close import LingeringClose
 from services.feedback.intake.parsing import parse_events
 from services.feedback.intake.problems import IntakeProblem
 from services.feedback.scoring import Policies
@@ -62,7 +60,6 @@ class Intake:
                 Route(FEEDBACK_PATH, self._feedback, methods=["POST"]),
                 *health_routes(runtime.health, runtime.metrics.registry),
             ],
-            middleware=[Middleware(LingeringClose)],
             exception_handlers={HTTPException: self._unrouted},
             lifespan=lambda app: delivery.connection(),
         )

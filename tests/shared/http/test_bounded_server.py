@@ -4,17 +4,25 @@ import logging
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ratchet.local_stack.ports import free_port
 from shared.clock import SystemClock
 from shared.http import bounded_server
+from shared.http.bounded_server import MAX_BODY_BYTES
 from shared.http.health_server import serve_health
 from shared.observability.health import Health
+from tests.support.app_server import serving
 from tests.support.silent_connections import silent_connections
 
 
@@ -92,3 +100,44 @@ def test_broken_clients_leave_no_log_lines(port: int, caplog: pytest.LogCaptureF
 def test_a_port_in_use_is_named(port: int) -> None:
     with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}: Address already in use"):
         bounded_server.listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_long_body_is_refused_before_it_is_read(chunked: bool) -> None:
+    """The application is never called; memory stays at the limit."""
+    sent = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(64):
+            sent += 1 << 20
+            yield b" " * (1 << 20)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "lifespan"
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    with serving(app) as url:
+        headers = {} if chunked else {"Content-Length": str(64 << 20)}
+        tracemalloc.start()
+        try:
+            answer = httpx.post(url, content=pieces(), headers=headers)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "the limit is 65536 bytes" in answer.json()["detail"]
+    assert peak < 16 << 20
+
+
+def test_a_body_at_the_limit_is_passed_on() -> None:
+    async def echo(request: Request) -> Response:
+        return PlainTextResponse(str(len(await request.body())))
+
+    app = Starlette(routes=[Route("/", echo, methods=["POST"])])
+    with serving(app) as url:
+        assert httpx.post(url, content=b" " * MAX_BODY_BYTES).text == str(MAX_BODY_BYTES)
+        assert httpx.post(url, content=b" " * (MAX_BODY_BYTES + 1)).status_code == 413
