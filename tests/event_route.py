@@ -67,6 +67,7 @@ PORTS = (
     "shared/messaging/bus.py MemoryBus",
     "shared/observability/",
     "shared/service/",
+    "shared/storage/keys.py",
     "shared/storage/object_store.py",
     "services/registry/store/database.py",
     "services/registry/store/leases.py",

@@ -36,7 +36,7 @@ from services.registry.versions.moves import move_aliases, promote
 from services.registry.versions.withdrawals import record_withdrawal
 from shared.config.canary import CanarySettings
 from shared.config.model_file import ModelFile
-from shared.errors import ContractViolation
+from shared.errors import ContractViolation, InvalidArtefact
 from shared.events import (
     BatchReady,
     CheckpointSaved,
@@ -47,6 +47,7 @@ from shared.events import (
     VersionPromoted,
 )
 from shared.identity import identity
+from shared.storage.keys import require_key
 
 ACTOR = "registry"
 
@@ -158,6 +159,10 @@ def checkpoint_saved(
             f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}",
             "verdict.decision",
         )
+    try:
+        require_key(event.adapter.uri)
+    except InvalidArtefact as error:
+        raise ContractViolation(str(error), "adapter.uri") from error
     row = lock_aliases(session, event.model)
     if row is None:
         raise ContractViolation(f"{event.model} has no version yet", "model")

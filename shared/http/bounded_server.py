@@ -39,9 +39,9 @@ Stop = Callable[[], None]
 class BoundedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol with three more bounds.
 
-    - A connection beyond `MAX_CONNECTIONS` replaces the oldest one that has not sent a request yet;
-      without such a one, it is answered 503 and closed. So silent connections cannot keep probes
-      out.
+    - A connection beyond `MAX_CONNECTIONS` replaces the oldest connection without a request so
+      far; without any such, it is answered 503 and closed. So silent connections cannot keep
+      probes out.
     - A connection is closed if the head of a request, or then its body, takes longer than
       `ARRIVAL_SECONDS` to arrive, or if no next request arrives in that time.
     - A malformed request is answered with problem details: 400, or 431 if its head is too large.

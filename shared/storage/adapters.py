@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Digest, FrozenModel
+from shared.storage.keys import FileName
 from shared.storage.object_store import ObjectStore, canonical_json, get_verified
 
 MANIFEST = "manifest.json"
@@ -29,7 +30,7 @@ class AdapterManifest(FrozenModel):
     model.safetensors.
     """
 
-    files: dict[str, Digest]
+    files: dict[FileName, Digest]
     base_digest: Digest
 
 

@@ -16,13 +16,14 @@ from fsspec.implementations.local import LocalFileSystem
 from shared.errors import DigestMismatch, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact
 from shared.identity import digest_of
+from shared.storage.keys import require_key
 
 
 class ObjectStore(Protocol):
     """Storage of snapshots and adapters.
 
     Raises StorageUnavailable when the store does not respond, ObjectNotFound when an object does
-    not exist.
+    not exist, InvalidArtefact for a key that leads out of the store.
     """
 
     def put(self, key: str, data: bytes) -> Artefact:
@@ -114,8 +115,7 @@ class FsspecStore:
             raise StorageUnavailable(f"could not remove {self._path(key)}: {error}") from error
 
     def _path(self, key: str) -> str:
-        if key.startswith("/") or ".." in key.split("/"):
-            raise ValueError(f"expected a relative key without '..', found {key!r}")
+        require_key(key)
         return f"{self._root}/{key}"
 
 
@@ -126,10 +126,12 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes) -> Artefact:
+        require_key(key)
         self.objects[key] = data
         return Artefact(uri=key, digest=digest_of(data))
 
     def get(self, key: str) -> bytes:
+        require_key(key)
         try:
             return self.objects[key]
         except KeyError as error:

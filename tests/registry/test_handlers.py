@@ -122,6 +122,15 @@ def test_second_adapter_for_a_run_is_a_contract_violation(registry_db: DatabaseF
         registry_db.run(lambda session: checkpoint_saved(session, reevaluated, CONTEXT))
 
 
+def test_an_adapter_outside_the_store_is_a_violation(registry_db: DatabaseFixture) -> None:
+    saved = checkpoint("r1", registry_db.champion)
+    elsewhere = saved.adapter.model_copy(update={"uri": "../../etc/passwd"})
+    event = saved.model_copy(update={"adapter": elsewhere})
+    with pytest.raises(ContractViolation, match=r"adapter\.uri"):
+        registry_db.run(lambda session: checkpoint_saved(session, event, CONTEXT))
+    assert registry_db.champion == saved.verdict.baseline_version
+
+
 def test_loss_curve_is_independent_of_event_order(registry_db: DatabaseFixture) -> None:
     for step in (2, 1, 2):
         registry_db.run(

@@ -20,6 +20,7 @@ from shared.errors import InvalidArtefact, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact, Count, FrozenModel
 from shared.logs import Log
 from shared.observability.metrics import Metrics
+from shared.storage.keys import FileName
 from shared.storage.object_store import ObjectStore, get_verified
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -28,8 +29,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 class HandoffFolder(FrozenModel):
     """A sub-folder of a run's folder, with all its files."""
 
-    name: str
-    files: dict[str, Artefact]
+    name: FileName
+    files: dict[FileName, Artefact]
 
 
 class HandoffState(FrozenModel):

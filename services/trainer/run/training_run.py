@@ -95,10 +95,10 @@ class TrainingRun:
         if plan is None:
             plan = self._new_plan(inputs)
             folder.write(plan)
+        run = folder.trained()
         training_set = await self._leave_out_refused(self._choose_data(plan))
         # A candidate that cannot be compared with the champion need not be trained.
         self._fetch_adapter(inputs.champion.adapter)
-        run = folder.trained()
         if run is None:
             run = await self._train(plan, training_set)
         else:

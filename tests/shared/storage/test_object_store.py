@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import DigestMismatch, ObjectNotFound, StorageUnavailable
+from shared.errors import DigestMismatch, InvalidArtefact, ObjectNotFound, StorageUnavailable
 from shared.events import Artefact
+from shared.identity import digest_of
+from shared.storage.adapters import read_adapter
 from shared.storage.object_store import (
     FsspecStore,
     MemoryStore,
@@ -67,10 +69,24 @@ def test_a_put_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("key", ["/etc/passwd", "../up", "a/../../up"])
-def test_a_key_cannot_leave_the_store(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="expected a relative key"):
-        FsspecStore(str(tmp_path)).put(key, b"x")
+@pytest.mark.parametrize(
+    "key",
+    ["/etc/passwd", "../up", "a/../../up", "a//b", "a/.", "", "a\0b", "n" * 256, "n/" * 512 + "n"],
+)
+def test_a_key_cannot_leave_the_store(store: ObjectStore, key: str) -> None:
+    with pytest.raises(InvalidArtefact, match="is no key of the object store"):
+        store.put(key, b"x")
+    with pytest.raises(InvalidArtefact, match="is no key of the object store"):
+        get_verified(store, Artefact(uri=key, digest=digest_of(b"x")))
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "..", "", "a\0"])
+def test_an_adapter_with_files_elsewhere_is_invalid(name: str) -> None:
+    store, digest = MemoryStore(), digest_of(b"x")
+    manifest = {"files": {name: digest}, "base_digest": digest}
+    artefact = store.put("adapters/m/r/manifest.json", canonical_json(manifest))
+    with pytest.raises(InvalidArtefact, match="is not an adapter's manifest"):
+        read_adapter(store, artefact)
 
 
 def test_equal_values_have_equal_bytes() -> None:
