@@ -92,12 +92,13 @@ class CandidateIndex:
         prompts, telling = self._prompts.shared(keys.prompt)
         shared, telling_of_answer = self._answers.shared(keys.answer)
         exact, telling_exact = self._exact.shared([keys.exact])
-        shared.update(exact)
+        for name in exact:
+            shared[name] = shared.get(name, 0) + 1
         for prompt in _best(prompts, 0, lambda prompt: self._has_figures(prompt, keys), MAX_NAMES):
             names = self._names_by_prompt.names(prompt)
             if len(names) <= MAX_NAMES:
                 for name in names:
-                    shared[name] += prompts[prompt]
+                    shared[name] = shared.get(name, 0) + prompts[prompt]
 
         def has_figures(name: str) -> bool:
             prompt, _, _, figures = self._keys[name]

@@ -1,6 +1,5 @@
 """Names by the keys that they are indexed by."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
@@ -23,20 +22,19 @@ class NamesByKey(Generic[Name]):
             return ()
         return names if isinstance(names, set) else (names,)
 
-    def shared(self, keys: Iterable[int]) -> tuple[Counter[Name], int]:
+    def shared(self, keys: Iterable[int]) -> tuple[dict[Name, int], int]:
         """Return the names with any of some keys and their number of these keys, and the number of
         keys that are not common to many names. The others find none.
         """
-        shared: Counter[Name] = Counter()
+        # A plain dictionary: a Counter takes twice the time.
+        shared: dict[Name, int] = {}
         telling = 0
         for key in set(keys):
-            names = self._names.get(key)
-            if isinstance(names, set):
-                if len(names) > MAX_NAMES:
-                    continue
-                shared.update(names)
-            elif names is not None:
-                shared[names] += 1
+            names = self.names(key)
+            if len(names) > MAX_NAMES:
+                continue
+            for name in names:
+                shared[name] = shared.get(name, 0) + 1
             telling += 1
         return shared, telling
 

@@ -30,6 +30,7 @@ _CODE = re.compile(
     r"|[=!<>]=|=>|->|::|</|/>|\$\w|\s--?[A-Za-z]"
 )
 _SIGNATURE_LINES, _SIGNATURE_LENGTH = 2, 60
+_BULLET = re.compile(r"^\s*[*+•·-]\s+")
 _BLANKS = re.compile(r"(?<=\S)\s+")
 
 
@@ -76,7 +77,7 @@ def _lines(text: str) -> Iterator[Segment]:
             if code := _BLANKS.sub(" ", line.rstrip()):
                 yield Segment(code, None)
         else:
-            for sentence in _SENTENCE_END.split(line):
+            for sentence in _SENTENCE_END.split(_BULLET.sub("", line)):
                 tokens = without_fillers(tokens_of(sentence))
                 yield Segment(tuple(token.text for token in tokens), tokens)
 

@@ -187,6 +187,9 @@ not no never none nothing nobody neither nor without hardly cannot except unless
 nicht nichts nie niemals niemand kein keine keinen keinem keiner keines ohne außer weder
 nunca nadie nada ninguno ninguna sin tampoco jamás excepto
 ne pas jamais rien personne aucun aucune sans
+avant après dessus dessous avec gauche droite haut bas plus moins ouvrir fermer acheter vendre
+oui et ou si seulement tout tous toute toutes
+hier demain matin soir lundi mardi mercredi jeudi vendredi samedi dimanche
 non mai niente nessuno senza não nem sem
 नहीं न मत बिना ना
 and or if only all every each both either

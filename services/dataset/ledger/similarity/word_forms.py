@@ -33,6 +33,7 @@ PREFIXES = """
 un in im il ir dis non mis de re pre post over under up down out ex
 an ab auf aus ein zu um vor nach be ver ent er her hin miss
 des
+в вы во вз за от ото под при пере пре про раз рас не недо с со у до на об
 """
 """Prefixes that change what a word means: `subscribe` and `unsubscribe`."""
 
