@@ -1,5 +1,6 @@
 """Validation in the client agrees with that of Ratchet."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -114,9 +115,22 @@ def test_feedback_arrives_unchanged() -> None:
     assert decode(build_record(FEEDBACK, NOW).value, (), FeedbackReceived).event.occurred_at == NOW
 
 
+def test_messages_of_chat_apis_become_plain_messages() -> None:
+    sent: Any = [
+        {"role": "developer", "content": "Sort."},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    ]
+    record = build_record({**FEEDBACK, "input": sent}, NOW)
+    assert json.loads(record.value)["input"] == [
+        {"role": "system", "content": "Sort."},
+        {"role": "user", "content": "ab"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
+        ({"input": [{"role": "user", "content": [{"type": "image_url"}]}]}, "input.0.content.0"),
         ({"model": "Support"}, "model"),
         ({"output": None}, "output"),
         ({"input": [{"role": "user"}]}, "input.0.content"),

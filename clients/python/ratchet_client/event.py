@@ -37,8 +37,9 @@ class FeedbackFields(TypedDict, total=False):
 
     model: str
     """name of its model file in Ratchet"""
-    input: str | Sequence[Message]
-    """the prompt, or the conversation up to the answer"""
+    input: str | Sequence[Message | Mapping[str, Any]]
+    """the prompt, or the conversation up to the answer; also with text parts as content and with
+    the role `developer`, as chat APIs take it"""
     output: str
     """the answer"""
     feedback_type: FeedbackType
@@ -83,13 +84,11 @@ def build_record(feedback: FeedbackFields, now: datetime) -> FeedbackRecord:
     """
     event: dict[str, Any] = {name: value for name, value in feedback.items() if value is not None}
     event.setdefault("event_id", str(uuid4()))
+    if isinstance(turns := event.get("input"), Sequence) and not isinstance(turns, str):
+        event["input"] = [_plain_turn(turn, f"input.{number}") for number, turn in enumerate(turns)]
     occurred_at = event.get("occurred_at", now)
     _check(event, occurred_at)
     event["occurred_at"] = occurred_at.astimezone(UTC).isoformat()
-    if not isinstance(event["input"], str):
-        event["input"] = [
-            {"role": turn["role"], "content": turn["content"]} for turn in event["input"]
-        ]
     if "tags" in event:
         event["tags"] = dict(event["tags"])
     try:
@@ -105,6 +104,30 @@ def build_record(feedback: FeedbackFields, now: datetime) -> FeedbackRecord:
             "event", f"is {len(value)} bytes long; at most {MAX_EVENT_BYTES} fit in a record"
         )
     return FeedbackRecord(event["event_id"], _key_of(event), value)
+
+
+def _plain_turn(turn: Any, field: str) -> Any:
+    """Return a message with plain text and role; anything else unchanged. Raises InvalidFeedback
+    for a part that is no text.
+    """
+    if not isinstance(turn, Mapping):
+        return turn
+    plain = {name: turn[name] for name in ("role", "content") if name in turn}
+    if plain.get("role") == "developer":
+        plain["role"] = "system"
+    if isinstance(parts := plain.get("content"), list):
+        texts = [_part_text(part) for part in parts]
+        if None in texts:
+            raise InvalidFeedback(
+                f"{field}.content.{texts.index(None)}", "expected a part of type text"
+            )
+        plain["content"] = "".join(text for text in texts if text is not None)
+    return plain
+
+
+def _part_text(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+    return text if isinstance(text, str) else None
 
 
 def parse_line(line: bytes) -> FeedbackRecord | None:
