@@ -7,6 +7,7 @@ from ratchet.cli.forget import forgetting
 from ratchet.cli.models import models
 from ratchet.cli.runs import runs
 from ratchet.cli.stack import stack
+from ratchet.cli.status import status
 from ratchet.cli.topics import topics
 from ratchet.cli.versions import versions
 from ratchet.dataset.commands import dataset
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Ratchet: continuous fine-tuning from feedback, with gated promotions and rollback.",
 )
 app.add_typer(stack)
+app.add_typer(status)
 app.add_typer(topics, name="topics")
 app.add_typer(models, name="models")
 app.add_typer(feedback, name="feedback")
