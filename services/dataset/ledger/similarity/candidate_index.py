@@ -3,6 +3,9 @@
 A text is indexed by the smallest hashes of its character shingles. Two texts that share most of
 their shingles share most of these (Broder 1997, "On the resemblance and containment of documents").
 A hash that many texts have is of something that all of them share, and finds none of them.
+
+Of a long text, some hashes are of its beginning and its end: in a prompt with a template, examples
+or a document, that is where the question is.
 """
 
 import re
@@ -23,6 +26,10 @@ _LEAST_SHARED = 4
 """Of this number of keys, a near-duplicate shares at least one."""
 _KEYS = 8
 _SHINGLE_CHARACTERS = 4
+_LONG = 400
+"""Characters from which on a text has keys of its beginning and its end as well."""
+_EDGE, _EDGE_KEYS = 80, 8
+"""Characters of the beginning and of the end, and number of their keys."""
 _MULTIPLIERS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F], dtype=np.uint32)
 _NO_TEXT = re.compile(r"[\W_]+")
 
@@ -172,9 +179,13 @@ def _smallest_hashes(text: str) -> tuple[int, ...]:
     hashes ^= hashes >> np.uint32(15)
     hashes *= np.uint32(0x2C1B3C6D)
     hashes ^= hashes >> np.uint32(12)
+    edges: list[int] = []
+    if last >= _LONG:
+        for edge in (hashes[:_EDGE], hashes[-_EDGE:]):
+            edges += np.unique(edge)[:_EDGE_KEYS].tolist()
     hashes.sort()
     # Of a text with much repetition, the smallest ones may all be the same.
     smallest = sorted(set(hashes[: 4 * _KEYS].tolist()))
     if len(smallest) < _KEYS:
         smallest = np.unique(hashes)[:_KEYS].tolist()
-    return tuple(smallest[:_KEYS])
+    return tuple(dict.fromkeys([*smallest[:_KEYS], *edges]))

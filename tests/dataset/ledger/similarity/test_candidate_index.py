@@ -1,5 +1,6 @@
 """Search for the examples that are worth comparing."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,14 +18,34 @@ PROMPTS = ("Where is my parcel?", "where is my parcel", "Where is my key?", "Whe
 ANSWERS = ("It is here.", "It is here", "It left at 7.", "👍")
 
 
-def test_nearly_all_near_duplicates_are_candidates() -> None:
+def test_near_duplicates_are_candidates() -> None:
     pairs = [pair for name in SETS for pair in labelled_pairs(name) if pair.label == "same"]
-    found = 0
+    missed = []
     for pair in pairs:
         index = CandidateIndex()
         index.add("first", keys_of(pair.first.prompt, pair.first.answer))
-        found += index.similar(keys_of(pair.second.prompt, pair.second.answer)) == ["first"]
-    assert found >= 0.98 * len(pairs)
+        if index.similar(keys_of(pair.second.prompt, pair.second.answer)) != ["first"]:
+            missed.append(pair)
+    assert len(pairs) > 200
+    assert missed == []
+
+
+@pytest.mark.parametrize("question_first", [False, True])
+def test_questions_are_found_among_many_with_shared_text(question_first: bool) -> None:
+    def prompt(question: str) -> str:
+        return f"{question}\n{shared}" if question_first else f"{shared}\n{question}"
+
+    index, shared = CandidateIndex(), words("shared", 500)
+    questions = [f"Is the {words(f'q{number}', 2)} safe for my house?" for number in range(200)]
+    for number, question in enumerate(questions):
+        index.add(str(number), keys_of(prompt(question), "yes"))
+    found = 0
+    for number, question in enumerate(questions):
+        keys = keys_of(prompt(question.replace("house", "huose")), "yes")
+        found += str(number) in index.similar(keys) and (
+            str(number) in index.with_similar_prompts(keys)
+        )
+    assert found >= 0.9 * len(questions)
 
 
 def test_exact_copies_are_found_among_many_with_shared_text() -> None:
