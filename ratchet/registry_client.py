@@ -7,6 +7,11 @@ import httpx
 
 from shared.errors import RatchetError, Unavailable
 
+_TOKEN_HINT = (
+    " (no token was sent; --state names the state folder of the `ratchet up` that runs the "
+    "registry, --token or RATCHET_TOKEN a token)"
+)
+
 
 class RegistryRequestRefused(RatchetError):
     """The registry rejected the request; the message is the registry's."""
@@ -22,6 +27,7 @@ class RegistryClient:
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
+        self._token = token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=self._url, timeout=timeout, headers=headers)
 
@@ -68,7 +74,8 @@ class RegistryClient:
                 f"the registry at {self._url} does not answer ({error}); is `ratchet up` running?"
             ) from error
         if response.is_error:
-            raise RegistryRequestRefused(_problem_text(response))
+            hint = _TOKEN_HINT if response.status_code in (401, 403) and not self._token else ""
+            raise RegistryRequestRefused(_problem_text(response) + hint)
         return response.json()
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:

@@ -23,10 +23,30 @@ def list_versions(
     state: State = DEFAULT_STATE,
     json: Json = False,
 ) -> None:
-    """Show the versions of a model."""
+    """Show the versions of a model, newest first: aliases, run, and the gate's results. `held-out`
+    is the gain in nats per token on held-out feedback, `exact` the share of exact answers.
+    """
     with RegistryClient(registry, token_for(registry, state, token)) as client:
         items = client.get_all(f"/api/models/{model}/versions")
-    _show(items, json, ("version", "parent_version", "batch_id", "training_loss", "removed_at"))
+    if json:
+        console.print_json({"items": items})
+        return
+    console.print_table(
+        ("version", "aliases", "parent", "run", "lane", "held-out", "exact", "removed"),
+        [
+            (
+                item["version"],
+                ", ".join(item["aliases"]),
+                item["parent_version"],
+                item["run_id"],
+                item["lane"],
+                _held_out_gain(item["verdict"]),
+                _exact_share(item["verdict"]),
+                item["removed_at"],
+            )
+            for item in items
+        ],
+    )
 
 
 @versions.command()
@@ -153,6 +173,16 @@ def _change_hold(
         )
     else:
         console.out.print(f"{model} is not on hold", highlight=False)
+
+
+def _held_out_gain(verdict: dict[str, Any] | None) -> str:
+    rows = verdict["comparisons"] if verdict else []
+    return next((f"{row['difference']:+.3f}" for row in rows if row["name"] == "held_out"), "")
+
+
+def _exact_share(verdict: dict[str, Any] | None) -> str:
+    rows = verdict["measures"] if verdict else []
+    return next((f"{row['candidate']:.0%}" for row in rows if row["name"] == "exact_match"), "")
 
 
 def _show_move(answer: dict[str, Any], as_json: bool) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from shared.config.model_file import ModelFile
+from shared.config.unknown_keys import keys_at, unknown_key_text
 from shared.errors import Misconfigured, ModelFileError, UnknownModel
 from shared.events import FrozenModel, Message
 from shared.events.hyperparameters import Lane
@@ -122,7 +122,7 @@ def load_model(path: Path) -> ModelFile:
     except ValidationError as error:
         problems = (
             f"{path}:{_line_of(tree, problem['loc'])}: {'.'.join(map(str, problem['loc']))}: "
-            f"{problem['msg']}"
+            f"{_problem_text(problem)}"
             for problem in error.errors(include_url=False)
         )
         raise ModelFileError("\n".join(problems)) from error
@@ -132,6 +132,13 @@ def load_model(path: Path) -> ModelFile:
             f"its file, {path.stem!r}"
         )
     return model
+
+
+def _problem_text(problem: ErrorDetails) -> str:
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *parent, name = problem["loc"]
+    return unknown_key_text(str(name), keys_at(ModelFile.model_json_schema(), parent))
 
 
 def _line_of(node: yaml.Node | None, location: Iterable[str | int]) -> int:

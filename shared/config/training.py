@@ -1,12 +1,12 @@
 """Training configuration of a lane: one frozen value, validated against the lane's ranges."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from shared.config.unknown_keys import unknown_key_text
 from shared.errors import Misconfigured
 from shared.events.hyperparameters import ATTENTION_PROJECTIONS, Configuration, Lane
 
@@ -145,7 +145,5 @@ def _problem_text(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
         known = [field for field in TrainingConfig.model_fields if field != "lane"]
-        close = get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-        return f"{name}: no such hyperparameter; {hint}"
+        return f"{name}: {unknown_key_text(name, known, 'hyperparameter')}"
     return f"{name}: {problem['msg']}"

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ratchet import console
 from ratchet.cli import commands
+from ratchet.registry_client import RegistryRequestRefused
 from services.registry.handlers import HandlerContext, training_progressed, training_rolled_back
 from services.registry.rollout.holds import hold
 from tests.registry.deploy.test_deployment import Stage
@@ -26,16 +27,21 @@ def stage(registry_db: DatabaseFixture, tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
-def run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def address(stage: Stage) -> Iterator[str]:
+    with serving(stage.app) as address:
+        yield address
+
+
+@pytest.fixture
+def run(address: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(console, "out", Console(width=250))
     monkeypatch.setenv("RATCHET_TOKEN", OPERATOR["Authorization"].removeprefix("Bearer "))
-    with serving(stage.app) as address:
 
-        def run(*arguments: str) -> tuple[int, str]:
-            result = CliRunner().invoke(commands.app, [*arguments, "--registry", address])
-            return result.exit_code, result.stdout
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(commands.app, [*arguments, "--registry", address])
+        return result.exit_code, result.stdout
 
-        yield run
+    return run
 
 
 def test_runs_are_listed_and_shown_with_their_verdict(stage: Stage, run: Run) -> None:
@@ -59,6 +65,27 @@ def test_runs_are_listed_and_shown_with_their_verdict(stage: Stage, run: Run) ->
         assert text in shown
     assert "4 of" in run("runs", "show", "r2")[1]
     assert json.loads(run("runs", "show", "r1", "--json")[1])["state"] == "rejected"
+
+
+def test_versions_have_aliases_run_and_results(stage: Stage, run: Run) -> None:
+    base = stage.registry_db.champion
+    stage.promote("r1")
+    status, out = run("versions", "support")
+    assert status == 0, out
+    promoted, first = (
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in out.splitlines()
+        if f"│ {base[:2]}" in line or "r1" in line
+    )
+    assert promoted[1:6] == ["champion", base, "r1", "adaptive", "+0.500"]
+    assert first[:2] == [base, "previous"]
+
+
+def test_a_missing_token_names_the_state_folder(address: str, tmp_path: Path) -> None:
+    arguments = ["rollback", "support", "--registry", address, "--state", str(tmp_path)]
+    result = CliRunner().invoke(commands.app, arguments, env={"RATCHET_TOKEN": ""})
+    assert isinstance(result.exception, RegistryRequestRefused)
+    assert "--state names the state folder" in str(result.exception)
 
 
 def test_a_challenger_is_promoted_by_hand(stage: Stage, run: Run) -> None:

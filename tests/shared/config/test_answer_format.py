@@ -90,7 +90,7 @@ def policy_file(folder: Path, reward: str, rest: str = "") -> Path:
         ),
         (
             "  actions: {\n    shrug: 0}\n",
-            "support.yaml:5: reward.actions.shrug: Extra inputs are not permitted",
+            "support.yaml:5: reward.actions.shrug: no such key; expected one of ",
         ),
         ("  format: xml\n", "support.yaml:4: reward.format: Input should be 'json'"),
         (

@@ -55,7 +55,18 @@ def test_omitted_keys_have_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (GOOD + "colour: green\n", "support.yaml:7: colour: Extra inputs"),
+        (
+            GOOD + "colour: green\n",
+            "support.yaml:7: colour: no such key; expected one of model, base, ",
+        ),
+        (
+            GOOD + "gate: {goldn: golden.jsonl}\n",
+            "support.yaml:7: gate.goldn: no such key; did you mean golden?",
+        ),
+        (
+            GOOD.replace("rank", "rnak"),
+            "support.yaml:6: lanes.adaptive.training.rnak: no such key; did you mean rank?",
+        ),
         (
             GOOD.replace("rank: 4", "rank: 100"),
             "support.yaml:6: lanes.adaptive.training.rank: rank 100 is outside 4 to 64, the "
