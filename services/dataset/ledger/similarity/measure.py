@@ -38,6 +38,8 @@ def similarity(first: str, second: str) -> float:
     """Return the similarity of two texts, in [0, 1]."""
     if first == second:
         return 1.0
+    # Of several alignments of equal length, the one found depends on the order of the texts.
+    first, second = sorted((first, second))
     blocks = _differing_blocks(segments_of(first), segments_of(second))
     return min((_block_similarity(*block) for block in blocks), default=1.0)
 

@@ -88,7 +88,8 @@ def fold(word: str) -> str:
     decomposed = unicodedata.normalize("NFD", folded.translate(_FOLDED_LETTERS))
     if not _VIETNAMESE.search(decomposed):
         decomposed = _ACCENTS.sub("", decomposed)
-    return unicodedata.normalize("NFC", decomposed)
+    # A mark without a letter, which would leave nothing, stays.
+    return unicodedata.normalize("NFC", decomposed) or folded
 
 
 def tokens_of(sentence: str) -> tuple[Token, ...]:
