@@ -11,8 +11,8 @@ correction after a thumb replaces the thumb.
 The example is attributed to the user whose verdict applies: a validation of an answer that a user
 rated counts towards that user's limits, and is removed when that user's feedback is withdrawn.
 
-All this applies until the answer is in a batch. After that nothing changes what was trained on:
-later feedback is recorded as `late`.
+All this applies until the answer is in a batch. After that nothing changes what was trained on: a
+correction is an example of its own, for the next batch; other feedback is recorded as `late`.
 """
 
 from typing import Literal
@@ -66,7 +66,7 @@ def combine_feedback(
     if previous is None:
         return event
     if previous.batch is not None:
-        return "late"
+        return event if event.feedback_type == "correction" else "late"
     if event.feedback_type == "validation" and previous.word == "correction":
         return "corrected"
     own_parts = {part.name for part in event.parts}

@@ -48,6 +48,10 @@ def entries_of(*events: Any, **policy: Any) -> list[DatasetEntry]:
     return list(world.entries.values())
 
 
+def reasons_of(world: SimulatedShard) -> dict[str, str]:
+    return {entry.feedback_id: entry.reason for entry in world.entries.values()}
+
+
 def waiting_entry(*events: Any) -> DatasetEntry:
     """Return the only entry that is not dropped."""
     (entry,) = [entry for entry in entries_of(*events) if entry.is_waiting]
@@ -133,12 +137,36 @@ def test_feedback_after_the_batch_is_late() -> None:
         thumb("e0"),
         thumb("f", input=words("q"), output=words("b")),
         thumb("e1", up=False),
-        correction("e2"),
         batch_size=2,
     )
-    assert [entry.reason for entry in entries] == ["approved", "approved", "late", "late"]
+    assert [entry.reason for entry in entries] == ["approved", "approved", "late"]
     assert entries[0].batch is not None
-    assert {entry.answer_id for entry in (entries[0], *entries[2:])} == {entries[0].answer_id}
+    assert entries[2].answer_id == entries[0].answer_id
+
+
+def test_a_correction_after_the_batch_enters_the_next_one() -> None:
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
+    world.decide(thumb("e0"), 0)
+    world.decide(thumb("f0", user_id="bob", input=words("q"), output=words("b")), 1)
+    world.decide(correction("e1"), 2)
+    world.restart()
+    world.decide(correction("e2", corrected_output=words("w")), 3)
+    world.decide(thumb("g0", user_id="eve", input=words("r"), output=words("c")), 4)
+    assert world.training_members(0) == ["e0", "f0"]
+    assert world.training_members(1) == ["e2", "g0"]
+    [corrected, *_] = world.plans[1].members
+    assert corrected.example is not None
+    assert corrected.example.answer == words("w")
+    assert reasons_of(world)["e1"] == "superseded"
+
+
+def test_a_repeated_correction_after_the_batch_is_a_duplicate() -> None:
+    world = SimulatedShard(model_file(batch_size=2, held_out_share=0.0))
+    world.decide(correction("e0", corrected_output=words("w")), 0)
+    world.decide(thumb("f0", user_id="bob", input=words("q"), output=words("b")), 1)
+    world.decide(correction("e1", corrected_output=words("w")), 2)
+    assert world.training_members(0) == ["e0", "f0"]
+    assert reasons_of(world)["e1"] == "near_duplicate"
 
 
 def test_superseded_are_counted_in_the_next_batch() -> None:
