@@ -289,10 +289,13 @@ def test_every_event_is_in_exactly_one_state(drawn: list[Drawn], policy: dict[st
 
 @quickly
 @given(EVENTS, POLICIES)
-def test_at_most_one_example_per_answer_is_used(drawn: list[Drawn], policy: dict[str, Any]) -> None:
+def test_at_most_one_example_per_answer_is_in_a_batch(
+    drawn: list[Drawn], policy: dict[str, Any]
+) -> None:
+    """And at most one waits: a correction may follow after the answer's batch."""
     shard = run(log_of(drawn), **(policy | {"deduplicate_days": 30}))
     used = Counter(
-        entry.answer_id
+        (entry.answer_id, entry.batch and entry.batch.number)
         for entry in shard.entries.values()
         if entry.answer_id and entry.decision != "dropped"
     )
