@@ -12,8 +12,12 @@ Ports and adapters that know nothing of the event (`PORTS`) are not on the route
 
 Functions are listed in the order of their first call. A file change is a neighbour in another file.
 
-    python -m tests.event_route            the list, then its counts
-    python -m tests.event_route --json     only the counts
+Work in worker threads has call stacks of its own: without `--through-threads`, what it calls is not
+seen as called by the function that starts it.
+
+    python -m tests.event_route                      the list, then its counts
+    python -m tests.event_route --json               only the counts
+    python -m tests.event_route --through-threads    with the calls in worker threads
 """
 
 import asyncio
@@ -22,7 +26,7 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import pairwise
@@ -271,8 +275,15 @@ def counts_of(route: list[Function]) -> dict[str, int]:
     }
 
 
+async def call_directly(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Replace `asyncio.to_thread`, so that the caller is on the call stack."""
+    return function(*args, **kwargs)
+
+
 def main() -> None:
     tracer = Tracer()
+    if "--through-threads" in sys.argv[1:]:
+        asyncio.to_thread = call_directly
     with tempfile.TemporaryDirectory() as folder:
         threading.setprofile(tracer)
         sys.setprofile(tracer)
