@@ -28,10 +28,10 @@ from services.trainer.training.base_model import (
     DTYPES,
     load_base,
     load_quantised,
-    load_tokenizer,
     nf4_config,
     trainable_adapter,
 )
+from services.trainer.training.base_tokenizer import load_tokenizer
 from services.trainer.training.recipe import step_batches, train
 from shared.config.training import TrainingConfig
 

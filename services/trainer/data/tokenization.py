@@ -16,8 +16,8 @@ from shared.events import Message
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A base's tokenizer and its end-of-turn tokens from the model's own generation configuration.
-    The first one is used in training.
+    """A base's tokenizer and its end-of-turn tokens; training uses the first one. `warnings`
+    describe conflicts in the base's files.
 
     The tokenizer's `eos_token` is not reliable: files converted from GGUF are known to name a
     different token.
@@ -25,6 +25,7 @@ class Vocabulary:
 
     tokenizer: Any
     end_tokens: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def control_text(self) -> ControlText:

@@ -10,13 +10,14 @@ from typing import Any
 import peft
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
 from services.trainer.kernels.frozen_layers import cache_frozen_layers
 from services.trainer.kernels.lora_layer import cast_4bit_output, patch_lora
 from services.trainer.machine.device import best_precision, local_device
+from services.trainer.training.base_tokenizer import load_vocabulary
 from shared.config.training import TrainingConfig
 from shared.storage.adapters import CONFIG, WEIGHTS
 
@@ -44,6 +45,7 @@ def load_base(folder: str, precision: str, quantisation: str = "none") -> Loaded
     """Load a base from its folder. Raises OSError if it is missing, RunFailed if it cannot be
     loaded as configured.
     """
+    vocabulary = load_vocabulary(folder)
     device = local_device()
     resolved_precision = best_precision(device) if precision == "auto" else precision
     eval_model = _load(folder, torch.float32, device)
@@ -54,22 +56,7 @@ def load_base(folder: str, precision: str, quantisation: str = "none") -> Loaded
         train_model = generation_model = eval_model
     else:
         train_model = generation_model = _load(folder, DTYPES[resolved_precision], device)
-    end_tokens = eval_model.generation_config.eos_token_id
-    return LoadedBase(
-        Vocabulary(
-            load_tokenizer(folder),
-            tuple(end_tokens) if isinstance(end_tokens, list) else (end_tokens,),
-        ),
-        train_model,
-        eval_model,
-        generation_model,
-        device,
-    )
-
-
-def load_tokenizer(folder: str) -> Any:
-    """Load a base's tokenizer without its weights. Raises OSError if it is missing."""
-    return AutoTokenizer.from_pretrained(folder)
+    return LoadedBase(vocabulary, train_model, eval_model, generation_model, device)
 
 
 def _load(folder: str, dtype: torch.dtype, device: str) -> Any:

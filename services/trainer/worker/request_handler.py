@@ -46,12 +46,12 @@ from services.trainer.protocol import (
 from services.trainer.training.base_model import (
     LoadedBase,
     load_base,
-    load_tokenizer,
     save_adapter,
     trainable_adapter,
     with_adapter,
 )
 from services.trainer.training.base_shape import read_shape
+from services.trainer.training.base_tokenizer import load_vocabulary
 from services.trainer.training.checkpoints import Checkpoints
 from services.trainer.training.preferences import EncodedPair, JudgedAnswer
 from services.trainer.training.recipe import TrainingInterrupted, train
@@ -135,6 +135,8 @@ class RequestHandler:
             except OSError as error:
                 raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
             self._loaded = request
+            for warning in self._base.vocabulary.warnings:
+                logging.getLogger("ratchet.trainer").warning("base: %s", warning)
         return Loaded()
 
     def _require_memory(self, request: Load) -> None:
@@ -187,15 +189,11 @@ class RequestHandler:
         ).total
 
     def _vocabulary(self, base: Path) -> Vocabulary:
-        """Return the tokenizer of a base for counting tokens.
-
-        For a base that is not loaded, the end-of-turn token is a placeholder: lengths do not depend
-        on it.
-        """
+        """Return the tokenizer of a base, which need not be loaded."""
         if self._base is not None and self._loaded is not None and self._loaded.base == base:
             return self._base.vocabulary
         try:
-            return Vocabulary(load_tokenizer(str(base)), (0,))
+            return load_vocabulary(str(base))
         except OSError as error:
             raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
 

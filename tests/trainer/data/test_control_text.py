@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from services.trainer.data.tokenization import Vocabulary, encode, encode_prompt
 from services.trainer.data.training_set import Sample
-from services.trainer.training.base_model import load_tokenizer
+from services.trainer.training.base_tokenizer import load_tokenizer
 from shared.events import Message
 
 pytestmark = pytest.mark.model

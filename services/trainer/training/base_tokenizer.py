@@ -1,0 +1,55 @@
+"""A base's tokenizer and what its files say of the end of a turn, read without the weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from services.trainer.data.end_of_turn import NoEndOfTurn, end_of_turn
+from services.trainer.data.tokenization import Vocabulary
+from services.trainer.errors import RunFailed
+
+OTHER_BASE = "take a base whose files are complete, or correct them"
+
+
+def load_tokenizer(folder: str) -> Any:
+    """Load a base's tokenizer. Raises OSError if it is missing."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def load_vocabulary(folder: str) -> Vocabulary:
+    """Load a base's tokenizer and find its end-of-turn tokens. Raises OSError if files are missing,
+    RunFailed if the base has no chat template or no end-of-turn token.
+    """
+    tokenizer = load_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise RunFailed(
+            "the base has no chat template",
+            "take a model that was made for conversations, usually named instruct or chat",
+        )
+    try:
+        end = end_of_turn(tokenizer, listed_end_tokens(Path(folder)), {})
+    except NoEndOfTurn as error:
+        raise RunFailed(f"the base cannot be used: {error}", OTHER_BASE) from error
+    return Vocabulary(tokenizer, end.tokens, tuple(filter(None, [end.warning])))
+
+
+def listed_end_tokens(folder: Path) -> tuple[int, ...]:
+    """Return the tokens at which the base's configuration ends generation, empty if it names none.
+
+    The generation configuration counts; without one, the model's, as in transformers. Raises
+    OSError if there is neither, RunFailed if one cannot be parsed.
+    """
+    file = folder / "generation_config.json"
+    is_generation = file.is_file()
+    file = file if is_generation else folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        # A multimodal model has a separate configuration for its language model.
+        language = config if is_generation else config.get("text_config", config)
+        listed = language.get("eos_token_id")
+        tokens = listed if isinstance(listed, list) else [] if listed is None else [listed]
+        return tuple(int(token) for token in tokens)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunFailed(f"{file} cannot be parsed: {error}", OTHER_BASE) from error
