@@ -168,7 +168,7 @@ class SelectionExperiment:
             answers = generate_greedily(
                 model, base.vocabulary, prompts, ANSWER_TOKENS, base.device, lambda done: None
             )
-        return ["".join(token.text for token in answer) for answer in answers]
+        return [answer.text for answer in answers]
 
     def _train(self, name: str, samples: Sequence[Sample], parent: Path | None) -> Path:
         folder = FOLDER / str(self._seed) / name

@@ -15,8 +15,14 @@ from shared.events import FrozenModel, Message, ProbeToken
 Messages = tuple[Message, ...]
 """A prompt: the turns before an answer."""
 
-GreedyAnswer = tuple[ProbeToken, ...]
-"""The tokens of a greedy answer."""
+
+class GreedyAnswer(FrozenModel):
+    """A greedy answer. Its text is decoded as a whole: the texts of its tokens do not add up to it
+    where a token is part of a character.
+    """
+
+    text: str
+    tokens: tuple[ProbeToken, ...]
 
 
 class Load(FrozenModel):

@@ -5,7 +5,7 @@ HEADERS = (
     "{{ message.content }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant<|end_header|>\n{% endif %}"
 )
-"""Each turn ends with a token that is not the one that ends a text, as in Llama 3."""
+"""Each turn ends with a token other than the end of a text, as in Llama 3."""
 
 HEADER_TOKENS = ("<|bos|>", "<|end_of_text|>", "<|start|>", "<|end_header|>", "<|eom|>", "<|eot|>")
 

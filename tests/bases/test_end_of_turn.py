@@ -6,17 +6,11 @@ from typing import Any
 import pytest
 
 from services.trainer.data.end_of_turn import NoEndOfTurn, end_of_turn
-from services.trainer.protocol import Generate, Generated, Loaded, RequestRefused, Train, Trained
+from services.trainer.protocol import Loaded, RequestRefused
 from services.trainer.training.base_tokenizer import load_vocabulary
-from shared.config.training import TrainingConfig
 from tests.bases.templates import HEADER_TOKENS, HEADERS, INSTRUCT
 from tests.bases.tokenizers_of_kinds import byte_level, sentencepiece
-from tests.bases.twins import TrainingProcessHere, question, sample, save_twin
-
-OVERFIT = TrainingConfig(
-    rank=16, alpha=64, batch_size=2, epochs=50, learning_rate=5e-3, precision="fp32",
-    targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-)  # fmt: skip
+from tests.bases.twins import TrainingProcessHere, save_twin
 
 
 def headers() -> Any:
@@ -66,33 +60,10 @@ def test_a_trained_model_stops_where_the_template_does(tmp_path: Path) -> None:
     folder = save_twin(tmp_path / "base", tokenizer, ids(tokenizer, "<|end_of_text|>", "<|eot|>"))
     process = TrainingProcessHere()
     assert isinstance(process.load(folder), Loaded)
-    trained = process.request(
-        Train(
-            examples=(sample("what", "this"), sample("who", "that")),
-            configuration=OVERFIT,
-            parent=None,
-            checkpoints=tmp_path / "run",
-            out=tmp_path / "adapter",
-            base_name="tiny",
-        )
-    )
-    assert isinstance(trained, Trained)
     end = load_vocabulary(str(folder)).end_tokens[0]
     assert tokenizer.convert_ids_to_tokens(end) == "<|eot|>"
-    answered = process.request(
-        Generate(
-            adapter=tmp_path / "adapter",
-            probes=(question("what"), question("who")),
-            prompts=(),
-            max_tokens=100,
-            max_new_tokens=12,
-        )
-    )
-    assert isinstance(answered, Generated)
-    assert ["".join(token.text for token in answer) for answer in answered.probes] == [
-        "this",
-        "that",
-    ]
+    learned = process.learn({"what": "this", "who": "that"}, tmp_path)
+    assert [answer.text for answer in learned] == ["this", "that"]
 
 
 @pytest.mark.parametrize(

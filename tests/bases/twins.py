@@ -1,10 +1,10 @@
-"""Tiny twins of bases: a folder in transformers format with random weights, and the training process
-on it, in this process.
+"""Tiny twins of bases: a folder in transformers format with random weights, and the requests of the
+training process, executed on it in this process.
 """
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,30 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from services.trainer.data.training_set import Sample
-from services.trainer.protocol import REPLY, Load, Reply, Request
+from services.trainer.protocol import (
+    REPLY,
+    Generate,
+    Generated,
+    GreedyAnswer,
+    Load,
+    Reply,
+    Request,
+    Train,
+    Trained,
+)
 from services.trainer.worker.request_handler import RequestHandler
+from shared.config.training import TrainingConfig
 from shared.events import Message
+
+OVERFIT = TrainingConfig(
+    rank=16,
+    alpha=64,
+    batch_size=2,
+    epochs=50,
+    learning_rate=5e-3,
+    precision="fp32",
+    targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+)
 
 
 def save_twin(
@@ -66,6 +87,33 @@ class TrainingProcessHere:
 
     def load(self, folder: Path, **options: Any) -> Reply:
         return self.request(Load(base=folder, precision="fp32", **options))
+
+    def learn(self, answers: Mapping[str, str], folder: Path) -> Sequence[GreedyAnswer]:
+        """Train on the answers until they are learned; return the model's answers to the same
+        questions.
+        """
+        trained = self.request(
+            Train(
+                examples=tuple(sample(*each) for each in answers.items()),
+                configuration=OVERFIT,
+                parent=None,
+                checkpoints=folder / "run",
+                out=folder / "adapter",
+                base_name="tiny",
+            )
+        )
+        assert isinstance(trained, Trained), trained
+        generated = self.request(
+            Generate(
+                adapter=folder / "adapter",
+                probes=tuple(question(text) for text in answers),
+                prompts=(),
+                max_tokens=200,
+                max_new_tokens=24,
+            )
+        )
+        assert isinstance(generated, Generated), generated
+        return generated.probes
 
 
 def question(text: str) -> tuple[Message, ...]:

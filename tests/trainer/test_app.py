@@ -20,6 +20,7 @@ from services.trainer.protocol import (
     EstimateMemory,
     Generate,
     Generated,
+    GreedyAnswer,
     Load,
     Loaded,
     MemoryEstimate,
@@ -145,7 +146,8 @@ class QuickChild(TrainingProcess):
                 )
             case Generate():
                 self.answered.append(request)
-                answer = (ProbeToken(text=self.answer, logprob=-0.1, lead=0.5),)
+                token = ProbeToken(text=self.answer, logprob=-0.1, lead=0.5)
+                answer = GreedyAnswer(text=self.answer, tokens=(token,))
                 return Generated(
                     probes=(answer,) * len(request.probes), prompts=(answer,) * len(request.prompts)
                 )

@@ -207,7 +207,7 @@ async def test_training_process_trains_and_evaluates(device: str, tmp_path: Path
     finally:
         await process.stop()
     assert sum(after) > sum(before) + 16 * 0.5
-    assert "".join(token.text for token in answers[0]).startswith("queue")
+    assert answers[0].text.startswith("queue")
 
 
 MEASURES = [("none", False), ("none", True), ("nf4", True)]

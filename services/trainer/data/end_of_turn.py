@@ -1,4 +1,4 @@
-"""End-of-turn tokens of a base: the one that its chat template ends an answer with comes first.
+"""End-of-turn tokens of a base, first the token with which its chat template ends an answer.
 
 The configuration of a base lists the tokens at which generation stops, in no useful order: that of
 Llama 3 begins with a token that its chat template never writes.
@@ -18,7 +18,7 @@ class NoEndOfTurn(ValueError):
 @dataclass(frozen=True, slots=True)
 class EndOfTurn:
     """Tokens at which an answer ends. Training uses the first one. `warning` describes a conflict
-    between the chat template and the configuration; empty if there is none.
+    between the chat template and the configuration; or is empty.
     """
 
     tokens: tuple[int, ...]

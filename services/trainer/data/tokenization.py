@@ -31,6 +31,23 @@ class Vocabulary:
     def control_text(self) -> ControlText:
         return ControlText(self.tokenizer)
 
+    def decode_answer(self, ids: Sequence[int]) -> str:
+        """Decode a whole answer."""
+        return self._decode(ids)
+
+    def decode_token(self, token: int) -> str:
+        """Decode a token inside a text, with the blank before it: SentencePiece tokenizers drop it
+        at the beginning of a text. A part of a character becomes U+FFFD.
+        """
+        return self._decode([*self._letter, token])[len(self._decode(self._letter)) :]
+
+    @cached_property
+    def _letter(self) -> Sequence[int]:
+        return self.control_text.encode("a")
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
 
 @dataclass(frozen=True)
 class EncodedExample:

@@ -5,7 +5,7 @@ forgetting. Generated once and cached on disk.
 from collections.abc import Sequence
 
 from services.trainer.data.training_set import Sample
-from services.trainer.protocol import GreedyAnswer, Messages
+from services.trainer.protocol import Messages
 from services.trainer.run_folder import CachedAnswers, WorkFolder
 from services.trainer.worker.client import OnProgress
 from services.trainer.worker.model_session import EvaluatedModel, ModelSession
@@ -40,6 +40,7 @@ async def base_answers(
         session.base.digest,
         max_tokens,
         MAX_ANSWER_TOKENS,
+        "decoded as a whole",  # earlier versions joined the texts of tokens
         *(len(messages) for messages in prompts),
         *turns,
     )
@@ -48,7 +49,7 @@ async def base_answers(
         answers, _ = await session.generate(
             BASE, max_tokens, MAX_ANSWER_TOKENS, on_progress, probes=prompts
         )
-        cached = CachedAnswers(answers=tuple(text_of(answer) for answer in answers))
+        cached = CachedAnswers(answers=tuple(answer.text for answer in answers))
         work.write_cached_answers(key, cached)
     return [
         Sample(messages=messages, answer=answer)
@@ -71,7 +72,3 @@ async def rehearsal_samples(
     """
     prompts = [prompt.messages for prompt in models.rehearsal(model, lane)]
     return await base_answers(prompts, session, work, max_tokens, on_progress)
-
-
-def text_of(answer: GreedyAnswer) -> str:
-    return "".join(token.text for token in answer)

@@ -6,7 +6,7 @@ from itertools import islice
 
 from services.trainer.data.training_set import Sample
 from services.trainer.gate.answer_metrics import GreedyAnswers
-from services.trainer.gate.base_answers import BASE, MAX_ANSWER_TOKENS, base_answers, text_of
+from services.trainer.gate.base_answers import BASE, MAX_ANSWER_TOKENS, base_answers
 from services.trainer.gate.decision import GateEvidence, PairedScores
 from services.trainer.protocol import GreedyAnswer, Messages
 from services.trainer.run_folder import WorkFolder
@@ -70,7 +70,7 @@ class EvaluationSuite:
             prompts=self._prompts,
         )
         probes = tuple(
-            Probe(messages=messages, answer=answer)
+            Probe(messages=messages, answer=answer.tokens)
             for messages, answer in zip(self.probes, probe_answers, strict=True)
         )
         # The iterators are consumed in the order of `_prompts`.
@@ -144,8 +144,7 @@ class EvaluationSuite:
         return GreedyAnswers([sample.answer for sample in samples], baseline, candidate)
 
     def _answer_in(self, generated: GreedyAnswer) -> str:
-        text = text_of(generated)
-        return text if self.keeps_reasoning else without_reasoning(text)
+        return generated.text if self.keeps_reasoning else without_reasoning(generated.text)
 
 
 def passes(prompt: RegressionPrompt, answer: str) -> bool:

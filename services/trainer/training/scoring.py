@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from services.trainer.data.tokenization import EncodedExample, Vocabulary
 from services.trainer.errors import LOWER_LEARNING_RATE, RunFailed
+from services.trainer.protocol import GreedyAnswer
 from services.trainer.training.likelihood import collate, log_likelihoods
 from shared.events import ProbeToken
 
@@ -21,6 +22,12 @@ MAX_PROMPTS_PER_BATCH = 32
 
 MAX_CACHED_TOKENS = 16_384
 """Maximum tokens in the key-value cache: long prompts are answered in smaller batches."""
+
+
+class _GeneratedToken(NamedTuple):
+    id: int
+    logprob: float
+    lead: float
 
 
 def score(
@@ -65,14 +72,14 @@ def generate_greedily(
     max_new_tokens: int,
     device: str,
     on_progress: Callable[[int], None],
-) -> list[tuple[ProbeToken, ...]]:
+) -> list[GreedyAnswer]:
     """Generate the most likely continuation of each prompt, token by token, up to the end of the
     turn, which is not included.
 
     `on_progress` receives the number of answered prompts. Raises RunFailed if a probability is not
     finite.
     """
-    answers: list[tuple[ProbeToken, ...]] = []
+    answers: list[GreedyAnswer] = []
     longest = max(map(len, prompts), default=0) + max_new_tokens
     size = max(1, min(MAX_PROMPTS_PER_BATCH, MAX_CACHED_TOKENS // longest))
     for start in range(0, len(prompts), size):
@@ -89,7 +96,7 @@ def _generate_batch(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     device: str,
-) -> list[tuple[ProbeToken, ...]]:
+) -> list[GreedyAnswer]:
     """Generate answers for prompts padded on the left; mask and positions mark where each prompt
     begins.
 
@@ -104,7 +111,7 @@ def _generate_batch(
     )
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = None
-    answers: list[list[ProbeToken]] = [[] for _ in prompts]
+    answers: list[list[_GeneratedToken]] = [[] for _ in prompts]
     ended: set[int] = set()
     rows = list(range(len(prompts)))
     with torch.inference_mode():
@@ -129,11 +136,7 @@ def _generate_batch(
                 if token in vocabulary.end_tokens:
                     ended.add(row)
                 else:
-                    answers[row].append(
-                        ProbeToken(
-                            text=_text(vocabulary, token), logprob=logprob, lead=logprob - runner_up
-                        )
-                    )
+                    answers[row].append(_GeneratedToken(token, logprob, logprob - runner_up))
             if len(ended) == len(prompts):
                 break
             ids, positions = best.indices[:, :1], positions[:, -1:] + 1
@@ -144,8 +147,16 @@ def _generate_batch(
                 selection = torch.tensor(active, device=device)
                 ids, positions, mask = ids[selection], positions[selection], mask[selection]
                 cache.batch_select_indices(selection)
-    return [tuple(answer) for answer in answers]
+    return [_greedy_answer(vocabulary, answer) for answer in answers]
 
 
-def _text(vocabulary: Vocabulary, token: int) -> str:
-    return str(vocabulary.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+def _greedy_answer(vocabulary: Vocabulary, generated: Sequence[_GeneratedToken]) -> GreedyAnswer:
+    return GreedyAnswer(
+        text=vocabulary.decode_answer([token.id for token in generated]),
+        tokens=tuple(
+            ProbeToken(
+                text=vocabulary.decode_token(token.id), logprob=token.logprob, lead=token.lead
+            )
+            for token in generated
+        ),
+    )

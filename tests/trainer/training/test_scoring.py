@@ -42,7 +42,7 @@ def test_greedy_answers_match_single_prompts(seed: int, unended: int) -> None:
     model = tiny_model(seed)
     prompts = [example.ids[: example.answer_start] for example in EXAMPLES]
     together = generate_greedily(model, VOCABULARY, prompts, 12, "cpu", ignore_count)
-    assert sum(len(answer) == 12 for answer in together) == unended
+    assert sum(len(answer.tokens) == 12 for answer in together) == unended
     for prompt, answer in zip(prompts, together, strict=True):
         ids = list(prompt)
         expected: list[tuple[str, float, float]] = []
@@ -61,11 +61,11 @@ def test_greedy_answers_match_single_prompts(seed: int, unended: int) -> None:
                 )
             )
             ids.append(token)
-        assert [token.text for token in answer] == [text for text, _, _ in expected]
-        assert [token.logprob for token in answer] == pytest.approx(
+        assert [token.text for token in answer.tokens] == [text for text, _, _ in expected]
+        assert [token.logprob for token in answer.tokens] == pytest.approx(
             [logprob for _, logprob, _ in expected], abs=1e-4
         )
-        assert [token.lead for token in answer] == pytest.approx(
+        assert [token.lead for token in answer.tokens] == pytest.approx(
             [lead for _, _, lead in expected], abs=1e-4
         )
 

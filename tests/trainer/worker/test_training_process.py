@@ -100,13 +100,14 @@ async def test_candidate_scores_its_training_data_higher(
     exact, fast = await session.generate(
         candidate, 256, 8, ignore_progress, probes=prompts, prompts=prompts
     )
-    assert all(token.logprob <= 0 <= token.lead for answer in (*exact, *fast) for token in answer)
-    assert all(0 < len(answer) <= 8 for answer in (*exact, *fast))
+    answers = [answer.tokens for answer in (*exact, *fast)]
+    assert all(token.logprob <= 0 <= token.lead for answer in answers for token in answer)
+    assert all(0 < len(answer) <= 8 for answer in answers)
     # Less exact arithmetic changes only near ties.
     firsts = [
-        (exact_answer[0], fast_answer[0])
+        (exact_answer.tokens[0], fast_answer.tokens[0])
         for exact_answer, fast_answer in zip(exact, fast, strict=True)
-        if exact_answer[0].lead > 0.25
+        if exact_answer.tokens[0].lead > 0.25
     ]
     assert firsts
     assert [fast_token.text for _, fast_token in firsts] == [
@@ -139,7 +140,7 @@ async def test_disliked_own_answers_become_less_likely(
         EvaluatedModel("base", None), 256, 12, ignore_progress, prompts=prompts
     )
     disliked = [
-        Sample(messages=prompt, answer="".join(token.text for token in answer))
+        Sample(messages=prompt, answer=answer.text)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     data = ObjectiveData(SAMPLES, undesirable=disliked)
