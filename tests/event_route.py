@@ -5,19 +5,19 @@ twins, with a real training process's request handler on a tiny model. A functio
 `shared` is on the route when
 
 - it is on the call stack while the event or its result is passed to the bus, the table of entries,
-  the object store, the training process or a deploy target; or
+  the object store, the registry's outbox, the training process or a deploy target; or
 - it is public, and a function of the first kind calls it directly.
 
-Ports and adapters that know nothing of the event (`PORTS`) are not on the route.
+Ports and adapters that know nothing of the event (`PORTS`), and the work behind a twin's port, are
+not on the route.
 
 Functions are listed in the order of their first call. A file change is a neighbour in another file.
 
-Work in worker threads has call stacks of its own: without `--through-threads`, what it calls is not
-seen as called by the function that starts it.
+Work in worker threads runs in the event loop's thread here: its functions would have call stacks of
+their own and not be seen as called by the function that starts it.
 
-    python -m tests.event_route                      the list, then its counts
-    python -m tests.event_route --json               only the counts
-    python -m tests.event_route --through-threads    with the calls in worker threads
+    python -m tests.event_route            the list, then its counts
+    python -m tests.event_route --json     only the counts
 """
 
 import asyncio
@@ -68,16 +68,15 @@ PORTS = (
     "shared/clock.py",
     "shared/failpoints.py",
     "shared/identity.py",
-    "shared/messaging/bus.py MemoryBus",
+    "shared/messaging/bus.py",
     "shared/observability/",
     "shared/service/",
     "shared/storage/keys.py",
     "shared/storage/object_store.py",
-    "services/registry/store/database.py",
-    "services/registry/store/leases.py",
-    "services/registry/store/tables.py",
+    "services/registry/store/",
 )
-HAND_OVERS = frozenset({"send", "send_nowait", "put", "push", "switch", "verify"})
+HAND_OVERS = frozenset({"send", "send_nowait", "put", "enqueue", "push", "switch", "verify"})
+PACKAGES = ("services", "shared", "tests")
 LOG = structlog.stdlib.get_logger("ratchet.test")
 
 T = TypeVar("T")
@@ -101,7 +100,10 @@ class Tracer:
         function = self._name(frame.f_code)
         if function is None:
             return
-        stack = [name for name in self._stack(frame) if _is_product(name)]
+        stack = self._stack(frame)
+        if any(_is_fake_port(caller) for caller in stack[1:]):
+            return
+        stack = [name for name in stack if _is_product(name)]
         if _is_product(function) and function not in self.callers:
             self.order.append(function)
         for called, caller in pairwise(stack):
@@ -141,7 +143,8 @@ class Tracer:
     def _name(self, code: CodeType) -> Function | None:
         if code not in self._names:
             path = Path(code.co_filename)
-            inside = path.is_relative_to(ROOT) and not code.co_name.startswith("<")
+            inside = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES
+            inside = inside and not code.co_name.startswith("<")
             self._names[code] = (str(path.relative_to(ROOT)), code.co_qualname) if inside else None
         return self._names[code]
 
@@ -257,6 +260,11 @@ async def _register_and_deploy(tracer: Tracer, folder: Path) -> None:
         database.close()
 
 
+def _is_fake_port(function: Function) -> bool:
+    """True for a twin's method that takes the event over."""
+    return not _is_product(function) and function[1].rpartition(".")[2] in HAND_OVERS
+
+
 def _is_product(function: Function) -> bool:
     return function[0].startswith(("services/", "shared/"))
 
@@ -282,8 +290,7 @@ async def call_directly(function: Callable[..., T], /, *args: Any, **kwargs: Any
 
 def main() -> None:
     tracer = Tracer()
-    if "--through-threads" in sys.argv[1:]:
-        asyncio.to_thread = call_directly
+    asyncio.to_thread = call_directly
     with tempfile.TemporaryDirectory() as folder:
         threading.setprofile(tracer)
         sys.setprofile(tracer)

@@ -172,8 +172,7 @@ class Dataset:
             self._models.get(model), shard, self._golden[model], entries.values(), state.batches
         )
         update = ledger.current_state()
-        self._free_memory(update)
-        self._metrics.report_update(shard_key, update)
+        self._finish(shard_key, update)
         self._metrics.set_newest_batch(shard_key, members_of_newest_batch(entries.values()))
         return ledger
 
@@ -212,9 +211,8 @@ class Dataset:
             self._metrics.count_withdrawal(model)
         deliveries = [self._table.delete(partition, key) for key in update.expired]
         deliveries += map(self._table.put, update.writes)
-        self._free_memory(update)
         await reach("dataset.entry_sent")
-        self._metrics.report_update(shard_key, update)
+        self._finish(shard_key, update)
         while update.batch is not None:
             plan = update.batch
             manifest = await self._batches.publish(
@@ -224,18 +222,19 @@ class Dataset:
             for write in update.writes:
                 deliveries.append(self._table.put(write))
                 await reach("dataset.member_sent")
-            self._free_memory(update)
+            self._finish(shard_key, update)
             await reach("dataset.batch_closed")
-            self._report_closed(shard_key, plan, update)
+            self._report_closed(shard_key, plan)
         return deliveries
 
-    def _free_memory(self, update: ShardUpdate) -> None:
+    def _finish(self, shard_key: ShardKey, update: ShardUpdate) -> None:
+        """Free the memory of entries that an update has settled, and report the update."""
+        self._metrics.report_update(shard_key, update)
         for key, value in update.shrunk:
             self._table.cache(key, value)
 
-    def _report_closed(self, shard_key: ShardKey, plan: BatchPlan, update: ShardUpdate) -> None:
+    def _report_closed(self, shard_key: ShardKey, plan: BatchPlan) -> None:
         model, shard = shard_key
-        self._metrics.report_update(shard_key, update)
         self._metrics.count_batch(model)
         self._metrics.set_newest_batch(shard_key, plan.members)
         self._log.info(

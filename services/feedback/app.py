@@ -8,9 +8,8 @@ from typing import Any, Protocol, get_args
 
 import faust
 
-from services.feedback.erasure import KeyedRequest
-from services.feedback.processing import process_record
-from services.feedback.scoring import SOURCE, Policies, ScoredFeedback
+from services.feedback.erasure import KeyedRequest, decode_user_forgotten, withdrawal_requests
+from services.feedback.scoring import SOURCE, Policies, ScoredFeedback, score
 from shared.errors import Unprocessable
 from shared.events import FeedbackType
 from shared.failpoints import reach
@@ -60,7 +59,7 @@ class FeedbackHandler:
 
     async def _handle(self, record: Record, span: Span) -> Any:
         try:
-            scored = process_record(record, self._policies)
+            scored = self._process(record)
             if isinstance(scored, list):
                 return await self._publish_requests(scored, span)
             value, headers = encode(scored.event, SOURCE)
@@ -78,6 +77,14 @@ class FeedbackHandler:
         return await self._producer.send_nowait(
             FEEDBACK_SCORED, scored.key.encode(), value, [*headers, *span.headers]
         )
+
+    def _process(self, record: Record) -> ScoredFeedback | list[KeyedRequest]:
+        """Return the scored feedback of a record, or the withdrawal requests of a `UserForgotten`.
+        Raises Unprocessable for a permanent error.
+        """
+        if forgotten := decode_user_forgotten(record):
+            return withdrawal_requests(forgotten, record.position, self._policies)
+        return score(record, self._policies)
 
     def _count(self, scored: ScoredFeedback) -> None:
         event, metrics = scored.event, self._metrics

@@ -91,9 +91,9 @@ async def run(settings: RegistrySettings) -> None:
         replica = f"{socket.gethostname()} {uuid4().hex[:8]}"
         publisher = OutboxPublisher(database, producer, clock, log, replica)
         policy = DeployPolicy(settings.merged_kept, settings.slowdown)
-        deployer = Deployer(database, targets, merged_models, publisher, policy, runtime, replica)
+        deployer = Deployer(database, targets, merged_models, policy, runtime, replica)
         pruner = Pruner(database, store, models, targets, merged_models, runtime, replica)
-        registry = Registry(database, models, publisher, deployer, runtime)
+        registry = Registry(database, models, deployer, runtime)
         application = api.build(registry, health, metrics.registry, tokens)
         application.include_router(retention_api.routes(models, pruner))
         pages.add_pages(application, registry, store)

@@ -26,8 +26,9 @@ from services.registry.reporting import DecisionReport
 from services.registry.rollout.canary_trial import evaluate_trial, update_share
 from services.registry.rollout.live_monitor import monitor_live_rewards
 from services.registry.store.database import Database, Session
-from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
+from services.registry.store.outbox import TRACE_HEADERS
 from services.registry.store.queries import aliases_of, hold_of
+from shared.config.canary import CanarySettings
 from shared.config.models import Models
 from shared.errors import Unavailable, Unprocessable
 from shared.events import (
@@ -88,13 +89,12 @@ TOPICS = tuple(SUBSCRIPTIONS)
 
 
 class Registry:
-    """Runs handlers and acts on their decisions: wakes publisher and deployer, reports."""
+    """Runs handlers and acts on their decisions: reports them and wakes the deployer."""
 
     def __init__(
         self,
         database: Database,
         models: Models,
-        publisher: OutboxPublisher,
         deployer: Deployer,
         runtime: Runtime,
     ) -> None:
@@ -102,7 +102,6 @@ class Registry:
         self.models = models
         self.deployer = deployer
         self.clock = runtime.clock
-        self._publisher = publisher
         self._log = runtime.log
         self._tracing = runtime.tracing
         self._report = DecisionReport(runtime.metrics, runtime.log)
@@ -111,7 +110,7 @@ class Registry:
     async def register_declared_models(self) -> None:
         """Give every declared model that has no version its version 0."""
         for model in self.models.files.values():
-            self.publish_decided(
+            self.act_on(
                 await self.database.run(partial(model_declared, model=model, now=self.clock.now()))
             )
             await self.database.run(partial(update_share, model=model))
@@ -123,8 +122,7 @@ class Registry:
         """
         subscription = SUBSCRIPTIONS[record.topic]
         event = decode(record.value, record.headers, subscription.event_type).event
-        model = self.models.get(event.model)
-        canary = model.canary if self.deployer.canary_target_names(model.model) else None
+        canary = self._canary_settings(event.model)
         with self._span(record, event) as span:
 
             def transaction(session: Session) -> Sequence[Event]:
@@ -133,7 +131,14 @@ class Registry:
 
             decided = await self.database.run(transaction, {TRACE_HEADERS: span.headers})
             _add_result(span, decided)
-            self.publish_decided(decided)
+            self.act_on(decided)
+
+    def _canary_settings(self, model: str) -> CanarySettings | None:
+        """Return the settings of a model's canary trials; None if no target supports them. Raises
+        UnknownModel.
+        """
+        canary = self.models.get(model).canary
+        return canary if self.deployer.canary_target_names(model) else None
 
     @contextmanager
     def _span(self, record: Record, event: Event) -> Iterator[Span]:
@@ -172,7 +177,7 @@ class Registry:
             result = await self.database.run(monitor)
             self._report.report_monitor(name, result)
             if result.moved is not None:
-                self.publish_decided([result.moved])
+                self.act_on([result.moved])
                 await self.update_state_metrics(name)
             await self.evaluate_trial(name, feedback)
 
@@ -190,7 +195,7 @@ class Registry:
         status = await self.database.run(evaluate)
         self._report.report_trial(model, status)
         if status is not None and status.ending is not None:
-            self.publish_decided([status.ending])
+            self.act_on([status.ending])
             await self.update_state_metrics(model)
 
     async def watch_trials(self, interval_seconds: float = TRIAL_CHECK_SECONDS) -> None:
@@ -214,21 +219,17 @@ class Registry:
 
         async def complete() -> tuple[D, R]:
             event, result = await self.database.run(lambda session: work(session, self.clock.now()))
-            self.publish_decided([event] if event is not None else [])
+            self.act_on([event] if event is not None else [])
             return event, result
 
         return await asyncio.shield(asyncio.ensure_future(complete()))
 
-    def publish_decided(self, events: Sequence[Event]) -> None:
-        """Act on events that are in the outbox: report them, wake the deployer and the
-        publisher.
-        """
+    def act_on(self, events: Sequence[Event]) -> None:
+        """Act on decided events: report them, and wake the deployer for a moved champion."""
         for event in events:
             self._report.report_event(event)
             if isinstance(event, VersionPromoted | VersionRolledBack):
                 self.deployer.wake()
-        if events:
-            self._publisher.wake()
 
     async def update_state_metrics(self, model: str) -> None:
         """Export which version is champion, and whether the model is on hold."""

@@ -28,6 +28,7 @@ from services.registry.store.queries import (
 from services.registry.store.tables import (
     BatchRow,
     CanaryTrialRow,
+    Json,
     OutcomeRow,
     RunPointRow,
     VersionRow,
@@ -45,6 +46,7 @@ from shared.events import (
     TrainingProgressed,
     TrainingRolledBack,
     VersionPromoted,
+    VersionRegistered,
 )
 from shared.identity import identity
 from shared.storage.keys import require_key
@@ -153,7 +155,40 @@ def checkpoint_saved(
     It becomes champion; or starts a canary trial if the context has settings for one; or has to be
     evaluated again if the champion has moved. A model has one trial at a time.
     """
-    now, canary = context.now, context.canary
+    _require_promotable(event)
+    registration = _register(session, event, context)
+    if registration is None:
+        return []
+    enqueue(session, event.model, registration.event, context.now)
+    if registration.event.answer != "promoted":
+        return [registration.event]
+    promoted = promote(
+        session,
+        registration.version,
+        ACTOR,
+        "; ".join(event.verdict.reasons) or "the gate promotes it",
+        registration.evidence,
+        context.now,
+        identity(event.run_id, event.evaluation),
+    )
+    return [registration.event, promoted]
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    """A registered version, the event that answers its evaluation, and the evidence for both in the
+    audit log.
+    """
+
+    version: VersionRow
+    event: VersionRegistered
+    evidence: Json
+
+
+def _require_promotable(event: CheckpointSaved) -> None:
+    """Raise ContractViolation unless the gate promotes the candidate and its adapter is in the
+    object store.
+    """
     if event.verdict.decision != "promote":
         raise ContractViolation(
             f"a checkpoint's verdict must be 'promote', found {event.verdict.decision!r}",
@@ -163,12 +198,21 @@ def checkpoint_saved(
         require_key(event.adapter.uri)
     except InvalidArtefact as error:
         raise ContractViolation(str(error), "adapter.uri") from error
+
+
+def _register(
+    session: Session, event: CheckpointSaved, context: HandlerContext
+) -> _Registration | None:
+    """Record the outcome of a candidate's evaluation and make the candidate a challenger. None if
+    that evaluation, or a later one, is on record. Raises ContractViolation.
+    """
+    now, canary = context.now, context.canary
     row = lock_aliases(session, event.model)
     if row is None:
         raise ContractViolation(f"{event.model} has no version yet", "model")
     run = get_or_create_run(session, event.run_id, event.model, event.batch_id, event.occurred_at)
     if run.state in FINAL_STATES or event.evaluation <= run.evaluation:
-        return []
+        return None
     version = version_of_run(session, event.run_id)
     if version is not None and version.adapter_digest != event.adapter.digest:
         raise ContractViolation(
@@ -200,8 +244,6 @@ def checkpoint_saved(
         )
     )
     champion = version.name if result == "promoted" else str(row.champion)
-    registered = version_registered(version, event.evaluation, result, champion, now)
-    enqueue(session, event.model, registered, now)
     if result == "reevaluate":
         run.reason = (
             f"its verdict is against {event.verdict.baseline_version}, but the champion is now "
@@ -211,11 +253,8 @@ def checkpoint_saved(
         run.reason = _held_reason(trial, on_hold)
     if canary and trial is None and result == "held" and not on_hold:
         begin_trial(session, version, champion, canary, now)
-    if result != "promoted":
-        return [registered]
-    reason = "; ".join(event.verdict.reasons) or "the gate promotes it"
-    cause = identity(event.run_id, event.evaluation)
-    return [registered, promote(session, version, ACTOR, reason, evidence, now, cause)]
+    registered = version_registered(version, event.evaluation, result, champion, now)
+    return _Registration(version, registered, evidence)
 
 
 def training_rolled_back(

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime
 
-from services.trainer.bus_view.view import BusView
+from services.trainer.bus_view.view import BusView, EvaluationInputs
 from services.trainer.errors import RunInterrupted
 from services.trainer.machine.bases import LocalBase
 from services.trainer.run.batch_job import BatchJob, run_facts, run_id_of
@@ -137,12 +137,7 @@ class Trainer:
         if published.has_ended:
             job.log.info("run already ended")
             return
-        run = self._training_run(job)
-        job.log.info(
-            "run started", champion=inputs.champion.version, examples=batch.counts.training
-        )
-        if await asyncio.to_thread(job.handoff.fetch):
-            job.log.info("run state fetched from the object store")
+        run = await self._start(job, inputs)
         evaluation = 1
         while not published.has_ended:
             outcome = self._recorded_outcome(job, evaluation)
@@ -161,19 +156,12 @@ class Trainer:
             evaluation += 1
             inputs = await self._view.evaluation_inputs(batch.model, run_id, job.log)
 
-    def _recorded_outcome(self, job: BatchJob, evaluation: int) -> Outcome | None:
-        """Return the outcome that any trainer published for an evaluation, or that this one has
-        recorded.
-        """
-        published = self._view.run(job.facts.run_id)
-        return published.checkpoints.get(evaluation) or job.folder.outcome(evaluation)
-
-    def _discard(self, job: BatchJob) -> None:
-        """Delete the state of a run that has ended; its records remain."""
-        job.folder.discard_working_files()
-        job.handoff.clear()
-
-    def _training_run(self, job: BatchJob) -> TrainingRun:
+    async def _start(self, job: BatchJob, inputs: EvaluationInputs) -> TrainingRun:
+        """Start a run, from the state that a previous owner has handed off if there is any."""
+        champion, examples = inputs.champion.version, job.facts.batch.counts.training
+        job.log.info("run started", champion=champion, examples=examples)
+        if await asyncio.to_thread(job.handoff.fetch):
+            job.log.info("run state fetched from the object store")
         facts = job.facts
         session = self._session(facts.model, facts.configuration)
         progress = ProgressReporter(
@@ -188,6 +176,18 @@ class Trainer:
         return TrainingRun(
             job, self._models, self._store, self._work, session, progress, self._runtime
         )
+
+    def _recorded_outcome(self, job: BatchJob, evaluation: int) -> Outcome | None:
+        """Return the outcome that any trainer published for an evaluation, or that this one has
+        recorded.
+        """
+        published = self._view.run(job.facts.run_id)
+        return published.checkpoints.get(evaluation) or job.folder.outcome(evaluation)
+
+    def _discard(self, job: BatchJob) -> None:
+        """Delete the state of a run that has ended; its records remain."""
+        job.folder.discard_working_files()
+        job.handoff.clear()
 
     def _session(self, model: ModelFile, training: TrainingConfig) -> ModelSession:
         base = self._bases[model.model]

@@ -124,8 +124,8 @@ async def run(broker: str, url: str, folder: Path, name: str, model: str) -> Non
     targets = {model: [SlowFolder(folder, name)]}
     policy = DeployPolicy(keep_versions=9, lease_seconds=LEASE_SECONDS)
     runtime = Runtime("registry", clock, log, metrics, Health(clock))
-    deployer = Deployer(database, targets, merged_models, publisher, policy, runtime, name)
-    registry = Registry(database, models, publisher, deployer, runtime)
+    deployer = Deployer(database, targets, merged_models, policy, runtime, name)
+    registry = Registry(database, models, deployer, runtime)
     await registry.register_declared_models()
     following = consume(consumer.records(), registry.handle, consumer.commit, producer, runtime)
     await asyncio.gather(following, publisher.run(), deployer.run())

@@ -1,7 +1,9 @@
 """Event handlers: each outcome becomes one version, stale verdicts are reevaluated."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +21,7 @@ from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import points_of, versions_of
 from services.registry.store.tables import AuditRow, OutboxRow, RunRow
 from services.registry.versions.moves import roll_back
-from shared.clock import ManualClock
+from shared.clock import ManualClock, SystemClock
 from shared.errors import ContractViolation
 from shared.events import VersionPromoted, VersionRegistered, VersionRolledBack
 from shared.logs import configure
@@ -188,6 +190,42 @@ def test_failed_transaction_leaves_no_trace(registry_db: DatabaseFixture) -> Non
         registry_db.run(lambda session: session.scalar(select(func.count()).select_from(OutboxRow)))
         == before
     )
+
+
+async def test_commit_wakes_outbox_publisher(registry_db: DatabaseFixture) -> None:
+    bus = MemoryBus()
+    log = configure("test", "error", "text")
+    publisher = OutboxPublisher(registry_db.database, bus, SystemClock(), log, idle_seconds=3600)
+    publishing = asyncio.create_task(publisher.run())
+    try:
+        async with asyncio.timeout(20):
+            while len(bus.topics.get(MODELS_VERSIONS, [])) < 2:  # those of version 0
+                await asyncio.sleep(0.01)
+            # The publisher waits for a commit now, or is about to.
+            base = registry_db.champion
+            await registry_db.database.run(
+                lambda session: checkpoint_saved(session, checkpoint("r1", base), CONTEXT)
+            )
+            while len(bus.topics[MODELS_VERSIONS]) < 4:
+                await asyncio.sleep(0.01)
+    finally:
+        publishing.cancel()
+        await asyncio.wait([publishing])
+    assert publishing.cancelled()
+
+
+def test_rolled_back_transaction_is_no_commit(registry_db: DatabaseFixture) -> None:
+    commits: list[dict[Any, Any]] = []
+    registry_db.database.on_commit(commits.append)
+
+    def fail(session: Session) -> None:
+        raise ValueError("a fault of the transaction")
+
+    with pytest.raises(ValueError, match="a fault of the transaction"):
+        registry_db.run(fail)
+    assert commits == []
+    registry_db.database.run_sync(lambda session: None, {"key": "value"})
+    assert commits == [{"key": "value"}]
 
 
 async def test_outbox_publishes_in_order_and_once(registry_db: DatabaseFixture) -> None:

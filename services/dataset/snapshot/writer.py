@@ -28,11 +28,19 @@ def write_snapshot(store: ObjectStore, content: SnapshotContent) -> Artefact:
     """Write a batch and return its manifest's claim check. Idempotent: the same batch always has
     the same objects. Raises StorageUnavailable.
     """
-    plan, report = content.plan, content.report
+    report = content.report
     folder = f"snapshots/{report.model}/{report.shard}"
     files = tuple(
         write_data_file(store, folder, kind, content.lines[kind]) for kind in EXAMPLE_KINDS
     )
+    reports = write_reports(store, folder, content.encoded_report)
+    return write_object(store, folder, "json", _encode_manifest(content, files, reports))
+
+
+def _encode_manifest(
+    content: SnapshotContent, files: tuple[DataFile, ...], reports: ReportArtefacts
+) -> bytes:
+    plan, report = content.plan, content.report
     training = report.made_of["training"]
     assert training.reward is not None, "a batch has training examples"
     manifest = BatchManifest(
@@ -54,9 +62,9 @@ def write_snapshot(store: ObjectStore, content: SnapshotContent) -> Artefact:
         held_back=report.held_back,
         made_of=report.made_of,
         policy=report.policy,
-        **write_reports(store, folder, content.encoded_report),
+        **reports,
     )
-    return write_object(store, folder, "json", manifest.encode())
+    return manifest.encode()
 
 
 def write_data_file(

@@ -16,7 +16,7 @@ from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.store.database import Database, Session
 from services.registry.store.leases import Lease
-from services.registry.store.outbox import OutboxPublisher, enqueue
+from services.registry.store.outbox import enqueue
 from services.registry.store.queries import canary_trial_of
 from services.registry.store.tables import CanaryTargetRow
 from shared.events import DeploymentFailed, Digest
@@ -43,13 +43,11 @@ class CanaryDeployer:
         self,
         database: Database,
         merged_models: MergedModels,
-        publisher: OutboxPublisher,
         slowdown: float,
         runtime: Runtime,
     ) -> None:
         self._database = database
         self._merged_models = merged_models
-        self._publisher = publisher
         self._slowdown = slowdown
         self._clock = runtime.clock
         self._log = runtime.log
@@ -122,7 +120,6 @@ class CanaryDeployer:
 
         if not await lease.run(record):
             return
-        self._publisher.wake()
         if error is None:
             self._log.info("challenger served", model=model, version=version, target=target.name)
         else:

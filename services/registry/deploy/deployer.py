@@ -14,7 +14,6 @@ from services.registry.deploy.targets.target import ServingTarget
 from services.registry.lifecycle import version_number
 from services.registry.store.database import Database
 from services.registry.store.leases import Lease
-from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.queries import all_aliases, deployed_moves
 from shared.errors import Unavailable
 from shared.service.runtime import Runtime
@@ -35,7 +34,6 @@ class Deployer:
         database: Database,
         targets: Mapping[str, Sequence[ServingTarget]],
         merged_models: MergedModels,
-        publisher: OutboxPublisher,
         policy: DeployPolicy,
         runtime: Runtime,
         replica: str = "one",
@@ -45,7 +43,7 @@ class Deployer:
         self._log = runtime.log
         self._metrics = runtime.metrics
         self._runner = DeploymentRunner(
-            database, merged_models, publisher, policy, self._notify_served, runtime
+            database, merged_models, policy, self._notify_served, runtime
         )
         self._wakes: dict[str, list[asyncio.Event]] = {model: [] for model in targets}
         self._leases = {

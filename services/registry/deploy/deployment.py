@@ -109,14 +109,20 @@ async def push_and_verify(
                 await target.remove(model, version)
             await target.push(merged)
         async with deployment_step("verify", state.champion):
-            result = (await target.verify(merged)).check_slowdown(slowdown)
-            if not result.passed:
-                raise TargetRefused("; ".join(result.reasons))
+            result = _require_passed(await target.verify(merged), slowdown)
     except DeploymentUndone:
         await merged_models.delete(model, version)
         await _remove_failed(model, version, target, state)
         raise
     return DeployedVersion(merged.digest, result)
+
+
+def _require_passed(result: VerificationResult, slowdown: float) -> VerificationResult:
+    """Return a verification that passed and is not slower than accepted. Raises TargetRefused."""
+    checked = result.check_slowdown(slowdown)
+    if not checked.passed:
+        raise TargetRefused("; ".join(checked.reasons))
+    return checked
 
 
 async def _remove_failed(

@@ -22,7 +22,7 @@ from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.store.database import Database
 from services.registry.store.leases import LEASE_SECONDS, Lease
-from services.registry.store.outbox import TRACE_HEADERS, OutboxPublisher
+from services.registry.store.outbox import TRACE_HEADERS
 from shared.errors import RatchetError
 from shared.messaging.codec import Headers
 from shared.observability.tracing import Span
@@ -47,23 +47,19 @@ class DeploymentRunner:
         self,
         database: Database,
         merged_models: MergedModels,
-        publisher: OutboxPublisher,
         policy: DeployPolicy,
         on_served: Callable[[], Awaitable[None]],
         runtime: Runtime,
     ) -> None:
         """`on_served` is called as soon as a target serves the champion."""
         self._merged_models = merged_models
-        self._publisher = publisher
         self._policy = policy
         self._on_served = on_served
         self._clock = runtime.clock
         self._log = runtime.log
         self._metrics = runtime.metrics
         self._tracing = runtime.tracing
-        self._canaries = CanaryDeployer(
-            database, merged_models, publisher, policy.max_slowdown, runtime
-        )
+        self._canaries = CanaryDeployer(database, merged_models, policy.max_slowdown, runtime)
 
     async def run(self, desired: DesiredState, target: ServingTarget, lease: Lease) -> bool:
         """Do one pass; False if the target does not serve the champion."""
@@ -136,9 +132,14 @@ class DeploymentRunner:
         headers: Headers,
     ) -> None:
         record = partial(
-            record_deployed, desired=desired, target=target, deployed=deployed, seconds=seconds
+            record_deployed,
+            desired=desired,
+            target=target,
+            deployed=deployed,
+            seconds=seconds,
+            now=self._clock.now(),
         )
-        await self._record(record, lease, headers)
+        await lease.run(record, {TRACE_HEADERS: headers})
         self._metrics.observe(
             "ratchet_registry_deploy_seconds", seconds, model=desired.model, target=target.name
         )
@@ -160,9 +161,14 @@ class DeploymentRunner:
         headers: Headers,
     ) -> None:
         record = partial(
-            record_failed, desired=desired, target=target, error=error, seconds=seconds
+            record_failed,
+            desired=desired,
+            target=target,
+            error=error,
+            seconds=seconds,
+            now=self._clock.now(),
         )
-        await self._record(record, lease, headers)
+        await lease.run(record, {TRACE_HEADERS: headers})
         self._metrics.count(
             "ratchet_registry_deployment_failures_total",
             model=desired.model,
@@ -176,7 +182,3 @@ class DeploymentRunner:
             target=target.name,
             reason=str(error),
         )
-
-    async def _record(self, record: Callable[..., None], lease: Lease, headers: Headers) -> None:
-        await lease.run(partial(record, now=self._clock.now()), {TRACE_HEADERS: headers})
-        self._publisher.wake()

@@ -88,6 +88,7 @@ class Database:
             ) from error
         if self._engine.dialect.name == "sqlite":
             _adapt_to_sqlite(self._engine)
+        self._commit_listeners: list[Callable[[SessionInfo], None]] = []
 
     @property
     def folder(self) -> Path | None:
@@ -110,9 +111,17 @@ class Database:
         with (
             _translate_errors(),
             Session(self._engine, expire_on_commit=False, info=info) as session,
-            session.begin(),
         ):
-            yield session
+            with session.begin():
+                yield session
+            for listener in self._commit_listeners:
+                listener(session.info)
+
+    def on_commit(self, listener: Callable[[SessionInfo], None]) -> None:
+        """Call `listener` with a session's `info` after each commit, in the thread of the
+        transaction.
+        """
+        self._commit_listeners.append(listener)
 
     def run_sync(self, work: Callable[[Session], R], info: SessionInfo | None = None) -> R:
         """Run `work` in a transaction and return its result. After a conflict it runs again from

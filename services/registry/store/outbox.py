@@ -10,7 +10,7 @@ from functools import partial
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from services.registry.store.database import Database
+from services.registry.store.database import Database, SessionInfo
 from services.registry.store.leases import LEASE_SECONDS, Lease
 from services.registry.store.queries import lock_aliases, unpublished_events
 from services.registry.store.tables import OutboxRow
@@ -27,6 +27,9 @@ SOURCE = "ratchet/registry"
 TRACE_HEADERS = "trace headers"
 """Key in `Session.info` for the trace headers of the events that a transaction enqueues."""
 
+_ENQUEUED = "enqueued"
+"""Key in `Session.info` of a transaction that enqueued an event."""
+
 _IDLE_SECONDS = 1.0
 _AT_ONCE = 100
 
@@ -34,7 +37,8 @@ _AT_ONCE = 100
 def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
     """Publish `event` with the model's key after the transaction has committed.
 
-    Locks the model, so its events are numbered in the order in which their transactions commit.
+    The commit wakes the publisher. Locks the model, so its events are numbered in the order in
+    which their transactions commit.
     """
     lock_aliases(session, model)
     value, own = encode(event, SOURCE)
@@ -51,6 +55,7 @@ def enqueue(session: Session, model: str, event: Event, now: datetime) -> None:
         )
     )
     session.flush()
+    session.info[_ENQUEUED] = True
 
 
 class OutboxPublisher:
@@ -66,20 +71,22 @@ class OutboxPublisher:
         log: Log,
         replica: str = "one",
         lease_seconds: float = LEASE_SECONDS,
+        idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
+        """`idle_seconds`: pause before looking for events of other replicas."""
         self._database = database
         self._producer = producer
         self._clock = clock
         self._log = log
         self._lease = Lease(database, "outbox", replica, clock, log, lease_seconds=lease_seconds)
+        self._idle_seconds = idle_seconds
         self._wake = asyncio.Event()
-
-    def wake(self) -> None:
-        """Publish soon: events were enqueued."""
-        self._wake.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        database.on_commit(self._after_commit)
 
     async def run(self) -> None:
-        """Publish until cancelled."""
+        """Publish until cancelled: events of this replica as soon as their transaction commits."""
+        self._loop = asyncio.get_running_loop()
         try:
             while True:
                 self._wake.clear()
@@ -90,10 +97,17 @@ class OutboxPublisher:
                     more = False
                 if not more:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(_IDLE_SECONDS):
+                        async with asyncio.timeout(self._idle_seconds):
                             await self._wake.wait()
         finally:
+            self._loop = None
             await self._lease.release()
+
+    def _after_commit(self, info: SessionInfo) -> None:
+        """Wake the publisher from the thread of a transaction that enqueued events."""
+        loop = self._loop
+        if loop is not None and info.get(_ENQUEUED):
+            loop.call_soon_threadsafe(self._wake.set)
 
     async def publish(self) -> bool:
         """Publish up to a hundred events. Returns whether more may wait; False while another

@@ -106,34 +106,26 @@ class Stage:
             "registry", clock or SystemClock(), self.metrics, log=LOG, tracing=tracing
         )
         self.health = self.runtime.health
-        self.publisher = OutboxPublisher(registry_db.database, self.bus, self.runtime.clock, LOG)
         self.deployer = Deployer(
             registry_db.database,
             {"support": [self.target]},
             self.merged_models,
-            self.publisher,
             POLICY,
             self.runtime,
         )
         models = Models({"support": MODEL}, folder)
-        self.registry = Registry(
-            registry_db.database, models, self.publisher, self.deployer, self.runtime
-        )
+        self.registry = Registry(registry_db.database, models, self.deployer, self.runtime)
         self.app = api.build(self.registry, self.health, self.metrics.registry, lambda: TOKENS)
         pages.add_pages(self.app, self.registry, self.store)
 
     def deployer_of(self, replica: str, metrics: Metrics | None = None) -> Deployer:
         """Return the deployer of another replica."""
         runtime = runtime_of("registry", SystemClock(), metrics or self.metrics, log=LOG)
-        publisher = OutboxPublisher(
-            self.registry_db.database, self.bus, runtime.clock, LOG, replica
-        )
         targets = {"support": [self.target]}
         return Deployer(
             self.registry_db.database,
             targets,
             self.merged_models,
-            publisher,
             POLICY,
             runtime,
             replica,
@@ -575,7 +567,6 @@ async def test_deployer_without_targets_keeps_running(stage: Stage) -> None:
         stage.registry_db.database,
         {"support": []},
         stage.merged_models,
-        stage.publisher,
         POLICY,
         stage.runtime,
     )

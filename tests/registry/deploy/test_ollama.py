@@ -23,13 +23,11 @@ from services.registry.deploy.targets.target import MergedModel, TargetRefused, 
 from services.registry.gguf import lora_delta as lora
 from services.registry.gguf.merge import MergedFile, merge
 from services.registry.handlers import checkpoint_saved
-from services.registry.store.outbox import OutboxPublisher
 from services.registry.store.tables import OutboxRow, VersionRow
 from shared.clock import SystemClock
 from shared.events import DeploymentFailed, Message, Probe, ProbeToken, VersionDeployed
 from shared.identity import digest_of_file
 from shared.logs import configure
-from shared.messaging.bus import MemoryBus
 from tests.registry.ollama_servers import FakeOllama, OllamaServer, RealOllama
 from tests.registry.reference import Reference
 from tests.support.registry_events import CONTEXT, DatabaseFixture, checkpoint
@@ -272,12 +270,10 @@ async def test_deployments_resume_after_an_outage(stage: Stage, tmp_path: Path) 
     """
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
     clock, log = SystemClock(), configure("test", "error", "text")
-    publisher = OutboxPublisher(registry_db.database, MemoryBus(), clock, log)
     deployer = Deployer(
         registry_db.database,
         {"support": [stage.target]},
         _OneFileModels(registry_db, stage.first),
-        publisher,
         DeployPolicy(keep_versions=1),
         runtime_of("registry", clock, log=log),
     )

@@ -22,12 +22,10 @@ from services.registry.deploy.deployment_runner import DeployPolicy
 from services.registry.deploy.merged_models import MergedModels
 from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.handlers import checkpoint_saved
-from services.registry.store.outbox import OutboxPublisher
 from shared.clock import SystemClock
 from shared.config.models import Models
 from shared.identity import digest_of
 from shared.logs import configure
-from shared.messaging.bus import MemoryBus
 from shared.observability.health import Health
 from shared.observability.metrics import Metrics
 from shared.storage.adapters import CONFIG, WEIGHTS, adapter_folder, write_adapter
@@ -57,16 +55,13 @@ class World:
             registry_db.database, self.store, models, folder, folder / "merged"
         )
         clock, metrics = SystemClock(), Metrics("registry")
-        publisher = OutboxPublisher(registry_db.database, MemoryBus(), clock, LOG)
         targets = {"support": [LlamaCppTarget("http://serving", serving)]}
         policy, runtime = (
             DeployPolicy(keep_versions=1),
             runtime_of("registry", clock, metrics, log=LOG),
         )
-        self.deployer = Deployer(
-            registry_db.database, targets, merged_models, publisher, policy, runtime
-        )
-        registry = Registry(registry_db.database, models, publisher, self.deployer, runtime)
+        self.deployer = Deployer(registry_db.database, targets, merged_models, policy, runtime)
+        registry = Registry(registry_db.database, models, self.deployer, runtime)
         transport = httpx.ASGITransport(
             api.build(registry, Health(clock), metrics.registry, lambda: TOKENS)
         )

@@ -448,9 +448,7 @@ async def test_page_without_models_explains_setup(
     registry_db: DatabaseFixture, tmp_path: Path
 ) -> None:
     demo = DemoRegistry(registry_db, tmp_path)
-    registry = Registry(
-        registry_db.database, Models({}, tmp_path), demo.publisher, demo.deployer, demo.runtime
-    )
+    registry = Registry(registry_db.database, Models({}, tmp_path), demo.deployer, demo.runtime)
     demo.app = api.build(registry, Health(SystemClock()), demo.metrics.registry, lambda: TOKENS)
     pages.add_pages(demo.app, registry, MemoryStore())
     assert "RATCHET_MODELS" in await page(demo, "/")
