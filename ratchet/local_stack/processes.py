@@ -67,6 +67,8 @@ def process_specs(
         "RATCHET_LOG_LEVEL": log_level,
         "RATCHET_HTTP_HOST": LOOPBACK,
         "RATCHET_SERVING": local_url(ports.serving),
+        "RATCHET_SERVING_TOKENS_FILE": str(state / TOKENS_FILE),
+        "RATCHET_MERGED": str(state / "merged"),
     }
 
     serving = {"RATCHET_THREADS": str(layout.serving_threads)} if layout.serving_threads else {}
@@ -95,7 +97,6 @@ def process_specs(
             "services.registry",
             ports.registry,
             RATCHET_DATABASE=f"sqlite:///{state / 'registry.db'}",
-            RATCHET_MERGED=str(state / "merged"),
             RATCHET_TOKENS_FILE=str(state / TOKENS_FILE),
         ),
     )

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.auth.bearer_tokens import new_token, parse_token_lines
+from shared.auth.bearer_tokens import new_token
+from shared.auth.token_file import first_token
 
 TOKENS_FILE = "tokens"
 
@@ -38,14 +39,7 @@ def operator_token(state: Path) -> str | None:
     """Return the first operator token of a state folder, or None. Raises SettingsError for an
     invalid file.
     """
-    path = state / TOKENS_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return next(
-        (token for role, token in parse_token_lines(text, str(path)) if role == "operate"), None
-    )
+    return first_token(state / TOKENS_FILE, "operate")
 
 
 def token_for(registry: str, state: Path, explicit_token: str | None) -> str | None:

@@ -9,6 +9,7 @@ from ratchet.serving.api import build_app
 from ratchet.serving.engine import EngineOptions
 from ratchet.serving.host import ServingHost
 from ratchet.serving.settings import ServingSettings
+from shared.auth.token_file import open_token_file
 from shared.config.settings import read_settings
 from shared.errors import Misconfigured
 from shared.http.bounded_server import listen, server_config
@@ -23,12 +24,21 @@ def main() -> int:
         settings = read_settings(ServingSettings)
         log = configure("serving", settings.log_level, settings.log_format)
         options = EngineOptions(settings.serving_context, settings.serving_slots, settings.threads)
-        host = ServingHost(settings.serving_data, options, settings.serving_loaded, log)
+        tokens = open_token_file(
+            settings.serving_tokens_file,
+            "RATCHET_SERVING_TOKENS_FILE",
+            ("read", "operate"),
+            settings.require_tokens,
+            log,
+        )
+        host = ServingHost(
+            settings.serving_data, settings.merged, options, settings.serving_loaded, log
+        )
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return 2
     server = uvicorn.Server(
-        server_config(build_app(host), max_body_bytes=MAX_BODY_BYTES, shutdown_seconds=10)
+        server_config(build_app(host, tokens), max_body_bytes=MAX_BODY_BYTES, shutdown_seconds=10)
     )
     try:
         sockets = listen(settings.http_host, settings.serving_port)

@@ -15,16 +15,19 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
+from ratchet.serving.administration import AdministrationGuard, TokenSource, error_response
 from ratchet.serving.catalogue import CatalogueConflict, ModelNotFound
-from ratchet.serving.host import ServingHost
+from ratchet.serving.host import FileNotServable, ServingHost
 from shared.errors import InvalidArtefact, RatchetError
 from shared.events import Digest
+from shared.http.api_docs import api_docs_routes
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
     (ModelNotFound, 404, "NotThere"),
     (CatalogueConflict, 409, "Conflict"),
+    (FileNotServable, 422, "Unusable"),
     (InvalidArtefact, 422, "Unusable"),
     (RatchetError, 400, "BadRequest"),
 )
@@ -52,8 +55,10 @@ class BadRequest(RatchetError):
     """A chat completion request that is not in the OpenAI format."""
 
 
-def build_app(host: ServingHost) -> FastAPI:
-    """Build the application, which starts and closes the host."""
+def build_app(host: ServingHost, tokens: TokenSource | None = None) -> FastAPI:
+    """Build the application, which starts and closes the host. Without `tokens`, only requests from
+    this machine may administer it.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,14 +76,17 @@ def build_app(host: ServingHost) -> FastAPI:
         title="Ratchet serving",
         summary="llama.cpp with immutable tags and movable aliases",
         lifespan=lifespan,
+        # FastAPI's own pages load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
     )
+    app.add_middleware(AdministrationGuard, tokens=tokens)
+    app.router.routes.extend(api_docs_routes())
 
     @app.exception_handler(RatchetError)
     async def refuse(request: Request, error: RatchetError) -> JSONResponse:
         status, name = next((code, name) for kind, code, name in _KINDS if isinstance(error, kind))
-        return JSONResponse(
-            {"error": {"message": str(error), "type": name, "code": status}}, status
-        )
+        return error_response(status, name, str(error))
 
     @app.post("/v1/chat/completions")
     async def answer(request: Request) -> Response:

@@ -9,17 +9,24 @@ from uuid import uuid4
 from ratchet.serving.catalogue import Catalogue, TaggedFile
 from ratchet.serving.engine import EngineOptions
 from ratchet.serving.pool import EnginePool
-from shared.errors import DigestMismatch, InvalidArtefact, Misconfigured, ObjectNotFound
+from shared.errors import DigestMismatch, InvalidArtefact, Misconfigured, RatchetError
 from shared.identity import digest_of_file
 from shared.logs import Log
 
 
+class FileNotServable(RatchetError):
+    """The path is not that of a readable file in the folder of merged models."""
+
+
 class ServingHost:
     """Tags, aliases and loaded engines. The state is one JSON file, replaced atomically; it
-    survives restarts.
+    survives restarts. Files are served from `merged`, the folder of merged models, alone.
     """
 
-    def __init__(self, folder: Path, options: EngineOptions, limit: int, log: Log) -> None:
+    def __init__(
+        self, folder: Path, merged: Path, options: EngineOptions, limit: int, log: Log
+    ) -> None:
+        self._merged = merged
         self._file = folder / "state.json"
         self._log = log
         self._changing = asyncio.Lock()
@@ -48,13 +55,17 @@ class ServingHost:
     async def put_tag(self, tag: str, path: str, digest: str) -> None:
         """Add a file under a tag and load it, after verifying its digest. Idempotent.
 
-        Raises ObjectNotFound, DigestMismatch or InvalidArtefact if the file is missing, has another
-        digest, or cannot be loaded; CatalogueConflict if the tag has another digest.
+        Raises FileNotServable if the file is missing or outside the folder of merged models;
+        DigestMismatch or InvalidArtefact if it has another digest or cannot be loaded;
+        CatalogueConflict if the tag has another digest.
         """
         async with self._changing:
             changed = self.catalogue.with_tag(tag, TaggedFile(path=path, digest=digest))
-            if not await asyncio.to_thread(Path(path).is_file):
-                raise ObjectNotFound(f"{path} is not a readable file")
+            if not await asyncio.to_thread(self._is_servable, Path(path)):
+                raise FileNotServable(
+                    f"{path} is not a readable file in {self._merged}; RATCHET_MERGED has to be "
+                    "the same for the registry and the serving host"
+                )
             if (actual := await asyncio.to_thread(digest_of_file, Path(path))) != digest:
                 raise DigestMismatch(path, digest, actual)
             previous, self.catalogue = self.catalogue, changed
@@ -64,6 +75,10 @@ class ServingHost:
                 self.catalogue = previous
                 raise
             await self._save()
+
+    def _is_servable(self, path: Path) -> bool:
+        """True for a file in the folder of merged models, also by its real path."""
+        return path.resolve().is_relative_to(self._merged.resolve()) and path.is_file()
 
     async def move_alias(self, alias: str, tag: str) -> None:
         """Load a tag, then move an alias to it. Active requests finish on the previous version."""

@@ -5,16 +5,30 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.config.settings import Port, ServiceSettings
+from shared.config.settings import Port, RequireTokens, ServiceSettings
 
 
 class ServingSettings(ServiceSettings):
-    """Environment variables of the host. It has no authentication: keep it on loopback."""
+    """Environment variables of the host. Chat completions need no token: keep the host on loopback
+    or in a network of the applications.
+    """
 
     serving_port: Annotated[Port, Field(description="port of the host")] = 8081
     serving_data: Annotated[
         Path, Field(description="folder of the host's state and its engines' logs")
     ] = Path(".ratchet/serving")
+    merged: Annotated[
+        Path,
+        Field(description="folder of merged models; no file outside it is served"),
+    ] = Path(".ratchet/merged")
+    serving_tokens_file: Annotated[
+        Path | None,
+        Field(
+            description="file with lines `operate <token>` for the paths `/admin/...`, reloaded "
+            "when it changes; without it, only this machine may use them"
+        ),
+    ] = None
+    require_tokens: RequireTokens = False
     serving_loaded: Annotated[
         int,
         Field(

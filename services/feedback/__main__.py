@@ -9,7 +9,7 @@ from services.feedback.intake.app import Intake, RequestLimits
 from services.feedback.intake.delivery import KafkaDelivery
 from services.feedback.scoring import Policies
 from services.feedback.settings import FeedbackSettings
-from shared.auth.token_file import TokenFile
+from shared.auth.token_file import open_token_file
 from shared.clock import SystemClock
 from shared.config.models import load_models
 from shared.config.settings import read_settings
@@ -78,8 +78,13 @@ def _serve_http(
     host, port = settings.http_host, settings.feedback_port
     if not settings.intake:
         return serve_health(runtime.health, runtime.metrics.registry, host, port)
-    path = settings.intake_tokens_file
-    tokens = TokenFile(path, "RATCHET_INTAKE_TOKENS_FILE", ("send",), runtime.log) if path else None
+    tokens = open_token_file(
+        settings.intake_tokens_file,
+        "RATCHET_INTAKE_TOKENS_FILE",
+        ("send",),
+        settings.require_tokens,
+        runtime.log,
+    )
     limits = RequestLimits(
         settings.intake_events, settings.intake_body_bytes, settings.intake_in_flight_bytes
     )

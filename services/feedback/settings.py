@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.config.settings import Port
+from shared.config.settings import Port, RequireTokens
 from shared.kafka.streams import StreamSettings
 from shared.redaction.settings import NameRedactionSettings
 
@@ -29,6 +29,7 @@ class FeedbackSettings(StreamSettings, NameRedactionSettings):
             "only this machine may send"
         ),
     ] = None
+    require_tokens: RequireTokens = False
     intake_events: Annotated[int, Field(ge=1, description="maximum events per request")] = 500
     intake_body_bytes: Annotated[
         int, Field(ge=1024, description="maximum body of one request, in bytes")

@@ -94,7 +94,7 @@ async def run(settings: RegistrySettings) -> None:
         deployer = Deployer(database, targets, merged_models, policy, runtime, replica)
         pruner = Pruner(database, store, models, targets, merged_models, runtime, replica)
         registry = Registry(database, models, deployer, runtime)
-        application = api.build(registry, health, metrics.registry, tokens)
+        application = api.build(registry, health, metrics.registry, tokens, settings.require_tokens)
         application.include_router(retention_api.routes(models, pruner))
         pages.add_pages(application, registry, store)
         server = _RegistryServer(server_config(application, shutdown_seconds=2))

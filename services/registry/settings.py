@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from shared.config.settings import Port, ServiceSettings
+from shared.config.settings import Port, RequireTokens, ServiceSettings
 
 
 class RegistrySettings(ServiceSettings):
@@ -28,6 +28,13 @@ class RegistrySettings(ServiceSettings):
     serving: Annotated[
         str, Field(description="URL of llamacpp targets without a location in the model file")
     ] = "http://127.0.0.1:8081"
+    serving_tokens_file: Annotated[
+        Path | None,
+        Field(
+            description="token file of the llamacpp targets; its first operate token is sent to "
+            "them"
+        ),
+    ] = None
     ollama: Annotated[
         str, Field(description="URL of ollama targets without a location in the model file")
     ] = "http://127.0.0.1:11434"
@@ -70,6 +77,7 @@ class RegistrySettings(ServiceSettings):
             "spaces"
         ),
     ] = SecretStr("")
+    require_tokens: RequireTokens = False
     tokens_file: Annotated[
         Path | None,
         Field(description="file with lines `<role> <token>`, reloaded when it changes"),

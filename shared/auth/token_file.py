@@ -1,13 +1,40 @@
 """Token file that is reloaded when it changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shared.auth.bearer_tokens import Role, Tokens, parse_tokens
+from shared.auth.bearer_tokens import Role, Tokens, parse_token_lines, parse_tokens
 from shared.errors import SettingsError
 from shared.logs import Log
 
 _Stamp = tuple[int, int, int]
+
+
+def open_token_file(
+    path: Path | None, variable: str, allowed: Sequence[Role], required: bool, log: Log
+) -> Callable[[], Tokens] | None:
+    """Return the source of the tokens in a file that the setting `variable` names; None without a
+    file. If tokens are `required`, the source without a file has none: every request is refused.
+    Raises SettingsError for an invalid file.
+    """
+    if path is not None:
+        return TokenFile(path, variable, allowed, log)
+    if not required:
+        return None
+    log.warning("every request is refused: RATCHET_REQUIRE_TOKENS is on", advice=f"set {variable}")
+    return Tokens
+
+
+def first_token(path: Path, role: Role) -> str | None:
+    """Return the first token of a role in a file; None if it has none, or cannot be read. Raises
+    SettingsError for an invalid file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    lines = parse_token_lines(text, str(path), ("read", "operate", "send"))
+    return next((token for own, token in lines if own == role), None)
 
 
 class TokenFile:

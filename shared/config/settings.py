@@ -44,6 +44,15 @@ class KafkaSettings(BaseSettings):
     ] = None
 
 
+RequireTokens = Annotated[
+    bool,
+    Field(
+        description="require a token of every request, also of those from this machine: behind a "
+        "proxy, all callers may look local"
+    ),
+]
+
+
 class ServiceSettings(KafkaSettings):
     """Settings that every service reads."""
 

@@ -88,7 +88,7 @@ def test_invalid_objects_are_detected(manifest: Manifest) -> None:
 def problems_of(manifest: Manifest) -> list[str]:
     validator = _validators().get((manifest["apiVersion"], manifest["kind"]))
     if validator is None:
-        return _problems_of_kubernetes(manifest)
+        return problems_of_kubernetes(manifest)
     problems = [
         f"{'.'.join(map(str, error.instance_path))}: {error.message}"
         for error in validator.iter_errors(manifest)
@@ -101,11 +101,11 @@ def problems_of(manifest: Manifest) -> list[str]:
                 "metadata": {"name": "a"},
                 "template": template,
             }
-            problems += [f"{name}: {problem}" for problem in _problems_of_kubernetes(pod)]
+            problems += [f"{name}: {problem}" for problem in problems_of_kubernetes(pod)]
     return problems
 
 
-def _problems_of_kubernetes(manifest: Manifest) -> list[str]:
+def problems_of_kubernetes(manifest: Manifest) -> list[str]:
     try:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -119,20 +119,20 @@ def _validators() -> dict[tuple[str, str], Any]:
     definitions = [json.loads(path.read_text(encoding="utf-8")) for path in CRDS]
     return {
         (crd["apiVersion"], crd["kind"]): jsonschema_rs.validator_for(
-            _strict(crd["schema"], root=True)
+            strict_schema(crd["schema"], root=True)
         )
         for crd in definitions
     }
 
 
-def _strict(schema: Any, root: bool = False) -> Any:
+def strict_schema(schema: Any, root: bool = False) -> Any:
     """Return a structural schema that rejects unknown fields, which the API server would drop."""
     if not isinstance(schema, dict):
         return schema
     strict = {
-        name: {key: _strict(value) for key, value in part.items()}
+        name: {key: strict_schema(value) for key, value in part.items()}
         if name == "properties"
-        else _strict(part)
+        else strict_schema(part)
         for name, part in schema.items()
     }
     if (

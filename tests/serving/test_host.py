@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,25 +26,34 @@ HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "temperature":
 
 @asynccontextmanager
 async def _host(
-    folder: Path, limit: int = 3
+    folder: Path, merged: Path, limit: int = 3
 ) -> AsyncIterator[tuple[ServingHost, httpx.AsyncClient]]:
     host = ServingHost(
         folder,
+        merged,
         EngineOptions(context=512, slots=1, threads=1),
         limit,
         configure("test", "error", "text"),
     )
     app = build_app(host)
     client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://serving", timeout=60
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=60
     )
     async with app.router.lifespan_context(app), client:
         yield host, client
 
 
 @pytest.fixture(scope="module")
-def model(bases: Path) -> dict[str, str]:
-    path = (bases / SMOLLM2 / "model.gguf").absolute()
+def merged(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of merged models, with `model.gguf`."""
+    folder = tmp_path_factory.mktemp("merged")
+    shutil.copy(bases / SMOLLM2 / "model.gguf", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(merged: Path) -> dict[str, str]:
+    path = merged / "model.gguf"
     return {"path": str(path), "digest": digest_of_file(path)}
 
 
@@ -55,7 +65,7 @@ async def _put(client: httpx.AsyncClient, tag: str, model: dict[str, str]) -> No
 async def test_answers_are_deterministic_and_name_the_version(
     tmp_path: Path, model: dict[str, str]
 ) -> None:
-    async with _host(tmp_path) as (_, client):
+    async with _host(tmp_path, Path(model["path"]).parent) as (_, client):
         await _put(client, "m:v1", model)
         assert (await client.put("/admin/aliases/m", json={"tag": "m:v1"})).status_code == 200
         ask = {**HELLO, "model": "m", "logprobs": True, "top_logprobs": 1}
@@ -81,7 +91,7 @@ async def test_answers_are_deterministic_and_name_the_version(
 
 
 async def test_invalid_requests_are_rejected(tmp_path: Path, model: dict[str, str]) -> None:
-    async with _host(tmp_path) as (_, client):
+    async with _host(tmp_path, Path(model["path"]).parent) as (_, client):
         wrong = {**model, "digest": digest_of(b"another")}
         answer = await client.put("/admin/models/m:v1", json=wrong)
         assert answer.status_code == 422
@@ -101,7 +111,7 @@ async def test_invalid_requests_are_rejected(tmp_path: Path, model: dict[str, st
 
 
 async def test_no_request_fails_while_an_alias_moves(tmp_path: Path, model: dict[str, str]) -> None:
-    async with _host(tmp_path) as (_, client):
+    async with _host(tmp_path, Path(model["path"]).parent) as (_, client):
         for tag in ("m:v1", "m:v2"):
             await _put(client, tag, model)
         await client.put("/admin/aliases/m", json={"tag": "m:v1"})
@@ -129,11 +139,11 @@ async def test_no_request_fails_while_an_alias_moves(tmp_path: Path, model: dict
 async def test_state_survives_restarts_and_engine_crashes(
     tmp_path: Path, model: dict[str, str]
 ) -> None:
-    async with _host(tmp_path) as (_, client):
+    async with _host(tmp_path, Path(model["path"]).parent) as (_, client):
         await _put(client, "m:v1", model)
         await _put(client, "m:v2", model)
         await client.put("/admin/aliases/m", json={"tag": "m:v2"})
-    async with _host(tmp_path) as (host, client):
+    async with _host(tmp_path, Path(model["path"]).parent) as (host, client):
         listed = (await client.get("/v1/models")).json()
         assert listed["aliases"] == {"m": "m:v2"}
         assert {row["id"]: row["loaded"] for row in listed["data"]} == {"m:v1": False, "m:v2": True}
@@ -156,7 +166,7 @@ async def test_state_survives_restarts_and_engine_crashes(
 async def test_the_number_of_loaded_versions_is_limited(
     tmp_path: Path, model: dict[str, str]
 ) -> None:
-    async with _host(tmp_path, limit=2) as (host, client):
+    async with _host(tmp_path, Path(model["path"]).parent, limit=2) as (host, client):
         await _put(client, "m:v1", model)
         await client.put("/admin/aliases/m", json={"tag": "m:v1"})
         for tag in ("m:v2", "m:v3"):

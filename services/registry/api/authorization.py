@@ -14,7 +14,8 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 
 from shared.auth.bearer_tokens import Role, Tokens
 from shared.errors import RatchetError
-from shared.http import bearer_auth, local_requests
+from shared.http import bearer_auth
+from shared.http.local_requests import is_local
 
 COOKIE = "ratchet_token"
 PUBLIC_PATHS = frozenset(
@@ -66,9 +67,12 @@ class Caller:
     anonymous: bool = False
 
 
-def install(app: FastAPI, current: TokensProvider) -> None:
-    """Give an application its source of valid tokens."""
+def install(app: FastAPI, current: TokensProvider, require_tokens: bool) -> None:
+    """Give an application its source of valid tokens. With `require_tokens`, requests from this
+    machine need one as well.
+    """
     app.state.tokens = current
+    app.state.require_tokens = require_tokens
 
 
 def role_of(request: Request, token: str) -> Role | None:
@@ -98,15 +102,19 @@ async def require_reader(
                 "`Authorization: Bearer <token>`"
             )
         return Caller(role, by_cookie=True)
-    if is_local(request):
+    if may_be_anonymous(request):
         return Caller("read", anonymous=True)
     if cookie_token:
         raise InvalidToken(
             "the token of this browser session is no longer valid; sign in again at /sign-in"
         )
     raise Unauthenticated(
-        "send `Authorization: Bearer <token>`, or sign in at /sign-in; without a token, only "
-        "requests from the registry's own machine may read"
+        "send `Authorization: Bearer <token>`, or sign in at /sign-in"
+        + (
+            ""
+            if request.app.state.require_tokens
+            else "; without a token, only requests from the registry's own machine may read"
+        )
     )
 
 
@@ -133,6 +141,9 @@ def is_same_origin(request: Request) -> bool:
     )
 
 
-def is_local(request: Request) -> bool:
-    """Return whether the request was made on this machine, without a proxy."""
-    return local_requests.is_local(request.client.host if request.client else None, request.headers)
+def may_be_anonymous(request: Request) -> bool:
+    """Return whether the request was made on this machine, without a proxy, and no token is
+    required there.
+    """
+    peer = request.client.host if request.client else None
+    return not request.app.state.require_tokens and is_local(peer, request.headers)

@@ -23,18 +23,21 @@ def build(
     health: Health,
     metrics: CollectorRegistry,
     tokens: authorization.TokensProvider,
+    require_tokens: bool = False,
 ) -> FastAPI:
-    """Build the FastAPI application of a registry."""
+    """Build the FastAPI application of a registry. With `require_tokens`, requests from its own
+    machine need a token as well.
+    """
     app = FastAPI(
         title="Ratchet registry",
         summary="Model versions: their origin, evaluation, aliases and deployments",
-        # FastAPI's own pages load scripts from other hosts; `pages/api_docs.py` serves local ones.
+        # FastAPI's own pages load scripts from other hosts; `shared.http.api_docs` has local ones.
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    authorization.install(app, tokens)
+    authorization.install(app, tokens, require_tokens)
     app.include_router(read_routes.routes(registry))
     app.include_router(move_routes.routes(registry))
     app.include_router(holds.routes(registry))

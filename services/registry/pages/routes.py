@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from services.registry.api.authorization import require_operator, require_reader
 from services.registry.api.views import View
 from services.registry.app import Registry
-from services.registry.pages import api_docs, sign_in
+from services.registry.pages import sign_in
 from services.registry.pages.batches import batch_view
 from services.registry.pages.errors import install_error_pages, page_route_class
 from services.registry.pages.forms import form_of
@@ -38,6 +38,7 @@ from services.registry.store.tables import BatchRow
 from services.registry.store.withdrawal_queries import withdrawn_feedback_ids
 from services.registry.versions.moves import promote_by_operator, roll_back
 from shared.events import VersionPromoted, VersionRolledBack
+from shared.http.api_docs import api_docs_routes
 from shared.storage.object_store import ObjectStore
 
 MAX_REASON_LENGTH = 2000
@@ -207,7 +208,7 @@ def add_pages(app: FastAPI, registry: Registry, store: ObjectStore) -> None:
 
     app.mount("/static", StaticFiles(directory=FOLDER / "static"))
     app.include_router(sign_in.routes(templates))
-    app.include_router(api_docs.routes(templates))
+    app.router.routes.extend(api_docs_routes())
     app.include_router(pages)
     app.include_router(forms)
     install_error_pages(app, templates)

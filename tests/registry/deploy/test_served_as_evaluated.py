@@ -24,9 +24,10 @@ pytestmark = pytest.mark.model
 
 
 @pytest.fixture
-async def target(tmp_path: Path) -> AsyncIterator[LlamaCppTarget]:
+async def target(tmp_path: Path, merged: MergedFile) -> AsyncIterator[LlamaCppTarget]:
     host = ServingHost(
         tmp_path / "serving",
+        merged.path.parent,
         EngineOptions(context=512, slots=1, threads=1),
         3,
         configure("test", "error", "text"),
@@ -36,7 +37,7 @@ async def target(tmp_path: Path) -> AsyncIterator[LlamaCppTarget]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client,
     ):
-        yield LlamaCppTarget("http://serving", client)
+        yield LlamaCppTarget("http://127.0.0.1", client)
 
 
 def _build(version: str, merged: MergedFile, reference: Reference) -> MergedModel:

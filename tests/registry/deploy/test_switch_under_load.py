@@ -55,7 +55,7 @@ class World:
             registry_db.database, self.store, models, folder, folder / "merged"
         )
         clock, metrics = SystemClock(), Metrics("registry")
-        targets = {"support": [LlamaCppTarget("http://serving", serving)]}
+        targets = {"support": [LlamaCppTarget("http://127.0.0.1", serving)]}
         policy, runtime = (
             DeployPolicy(keep_versions=1),
             runtime_of("registry", clock, metrics, log=LOG),
@@ -131,7 +131,9 @@ async def test_no_request_fails_during_promotions_and_rollbacks(tmp_path: Path) 
     """The last rollback is to a version that is no longer in memory."""
     make("llama", tmp_path)
     registry_db = DatabaseFixture(f"sqlite:///{tmp_path}/registry.db")
-    host = ServingHost(tmp_path / "serving", EngineOptions(context=256, slots=1, threads=1), 2, LOG)
+    host = ServingHost(
+        tmp_path / "serving", tmp_path, EngineOptions(context=256, slots=1, threads=1), 2, LOG
+    )
     app = build_host(host)
     async with AsyncExitStack() as end:
         end.callback(registry_db.close)

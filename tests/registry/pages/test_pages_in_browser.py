@@ -401,9 +401,11 @@ def test_api_docs_load_local_files_only(user: BrowserUser) -> None:
     requested = user.driver.execute_script(
         "return performance.getEntriesByType('resource').map(entry => new URL(entry.name).pathname)"
     )
-    assert {"/static/swagger-ui-bundle.js", "/static/swagger-ui.css", "/openapi.json"} <= set(
-        requested
-    )
+    assert {
+        "/docs/files/swagger-ui-bundle.js",
+        "/docs/files/swagger-ui.css",
+        "/openapi.json",
+    } <= set(requested)
     user.driver.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
     user.until(lambda: user.text_of(".opblock-body"))
     user.check_page()

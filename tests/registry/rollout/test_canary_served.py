@@ -25,7 +25,9 @@ async def test_users_always_get_the_version_of_their_routing_hint(
     tmp_path: Path,
 ) -> None:
     make("llama", tmp_path)
-    host = ServingHost(tmp_path / "serving", EngineOptions(context=128, slots=1, threads=1), 2, LOG)
+    host = ServingHost(
+        tmp_path / "serving", tmp_path, EngineOptions(context=128, slots=1, threads=1), 2, LOG
+    )
     app = build_host(host)
     async with AsyncExitStack() as end:
         await end.enter_async_context(app.router.lifespan_context(app))

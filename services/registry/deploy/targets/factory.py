@@ -35,7 +35,8 @@ async def open_targets(
             if declared.kind == "folder":
                 return FolderTarget(_folder(model, declared), name)
             if declared.kind == "llamacpp":
-                return LlamaCppTarget(_url(model, declared, settings.serving), client, name)
+                location = _url(model, declared, settings.serving)
+                return LlamaCppTarget(location, client, name, settings.serving_tokens_file)
             location = _url(model, declared, settings.ollama)
             api = await clients.enter_async_context(ollama.AsyncClient(location))
             return OllamaTarget(

@@ -2,8 +2,10 @@
 `<model>:previous` and `<model>:challenger`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +23,7 @@ from services.registry.deploy.verification import (
     VerificationResult,
     verify_tokens,
 )
+from shared.auth.token_file import first_token
 from shared.errors import RatchetError
 from shared.events import Message
 
@@ -29,10 +32,17 @@ _LOADING_SECONDS = 300.0
 
 class LlamaCppTarget:
     """A host at a base URL. It reads merged files by path, so it runs on this machine or shares the
-    folder.
+    folder. The first operate token of `tokens_file`, read at each use, administers it.
     """
 
-    def __init__(self, location: str, client: httpx.AsyncClient, name: str = "llamacpp") -> None:
+    def __init__(
+        self,
+        location: str,
+        client: httpx.AsyncClient,
+        name: str = "llamacpp",
+        tokens_file: Path | None = None,
+    ) -> None:
+        self._tokens_file = tokens_file
         self._url = location.rstrip("/")
         self._client = client
         self.name = name
@@ -104,7 +114,9 @@ class LlamaCppTarget:
     async def _delete(self, path: str) -> None:
         """Delete a resource; a missing one is not an error."""
         async with self._translate_errors():
-            response = await self._client.delete(self._url + path, timeout=10.0)
+            response = await self._client.delete(
+                self._url + path, timeout=10.0, headers=await self._headers(path)
+            )
             if response.status_code not in (204, 404):
                 raise TargetRefused(_error_message(response))
 
@@ -160,10 +172,22 @@ class LlamaCppTarget:
     async def _request(
         self, method: str, path: str, body: dict[str, Any] | None, timeout: float
     ) -> httpx.Response:
-        response = await self._client.request(method, self._url + path, json=body, timeout=timeout)
+        response = await self._client.request(
+            method,
+            self._url + path,
+            json=body,
+            timeout=timeout,
+            headers=await self._headers(path),
+        )
         if response.is_error:
             raise TargetRefused(_error_message(response))
         return response
+
+    async def _headers(self, path: str) -> dict[str, str]:
+        if self._tokens_file is None or not path.startswith("/admin/"):
+            return {}
+        token = await asyncio.to_thread(first_token, self._tokens_file, "operate")
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     @asynccontextmanager
     async def _translate_errors(self) -> AsyncIterator[None]:
