@@ -90,32 +90,27 @@ def summarize(candidates: Sequence[CandidateResult], diverged: int) -> list[Resu
     ]
 
 
-def write_page(
-    candidates: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
-) -> None:
+def write_page(tables: str) -> None:
     """Replace the tables between the page's two marks."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    PAGE.write_text(
-        f"{before}{BEGIN}\n\n{tables(candidates, figures, errors)}\n\n{END}{after}",
-        encoding="utf-8",
-    )
+    PAGE.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
-def tables(
+def candidate_tables(
     candidates: Sequence[CandidateResult], figures: Sequence[Result], errors: Sequence[BoundError]
 ) -> str:
     return "\n\n".join(
         [
-            _table(
+            table(
                 ("figure", "value", ""),
                 [(result.metric, f"{result.value:.4g}", result.unit) for result in figures],
             ),
-            _table(
+            table(
                 ("candidates", "made", "truly worse", "the same", "a little better", "much better"),
                 _rows_by_method(candidates),
             ),
-            _table(
+            table(
                 (
                     "poisoned",
                     "good data",
@@ -127,7 +122,7 @@ def tables(
                 ),
                 _rows_by_poison(candidates),
             ),
-            _table(
+            table(
                 ("examples", "differences", "skewness", "error of the bound", "times the stated"),
                 [error.row for error in errors],
             ),
@@ -210,6 +205,6 @@ def _upper(candidates: Sequence[CandidateResult]) -> float:
     )
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

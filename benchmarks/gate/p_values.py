@@ -1,0 +1,59 @@
+"""P-values of the gate's bounds, for many candidates on the same examples at once."""
+
+from math import erfc, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from services.trainer.gate.confidence_bounds import RESAMPLES, Floats
+
+_RESOLVED = 10 / RESAMPLES
+
+
+def bound_p_values(differences: Floats, margin: float, seed: int) -> Floats:
+    """Return for each column (one candidate, a row per example) the smallest error at which the
+    lower bound of `bootstrap_bounds` is above `margin`.
+
+    The resamples are those of `bootstrap_bounds` with the same seed, so the inversion is exact but
+    for the rounding of sums. Columns without variation, or without any sufficient error, get
+    0 or 1.
+    """
+    n, candidates = differences.shape
+    drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    weights = np.zeros((RESAMPLES, n))
+    np.add.at(weights, (np.arange(RESAMPLES)[:, None], drawn), 1)
+    means, errors = differences.mean(axis=0), differences.std(axis=0, ddof=1) / np.sqrt(n)
+    centred = differences - means
+    shifts = weights @ centred / n
+    variances = np.maximum(weights @ centred**2 / n - shifts**2, 0) / (n - 1)
+    resampled = np.sqrt(variances)
+    p_values = np.ones(candidates)
+    for column in range(candidates):
+        error = errors[column]
+        if error == 0:
+            p_values[column] = float(means[column] <= margin)
+            continue
+        degenerate = resampled[:, column] < error * 1e-9
+        students = np.where(
+            degenerate,
+            np.copysign(np.inf, shifts[:, column]),
+            shifts[:, column] / np.where(degenerate, 1.0, resampled[:, column]),
+        )
+        p_values[column] = _p_value(np.sort(students), (means[column] - margin) / error)
+    return p_values
+
+
+def _p_value(students: Floats, student: float) -> float:
+    """Return the smallest error whose quantile of the ascending `students` is below `student`."""
+    below = int(np.searchsorted(students, student))
+    if below == 0:
+        return 1.0
+    # The quantile of method "higher" at 1 - alpha is element ceil((1 - alpha) * (RESAMPLES - 1)).
+    resolved = 1 - (below - 1) / (RESAMPLES - 1)
+    if resolved > _RESOLVED:
+        return resolved
+    normal = NormalDist()
+    quantile = float(students[int(np.ceil((1 - _RESOLVED) * (RESAMPLES - 1)))])
+    if not 0 < quantile < student:
+        return _RESOLVED
+    return 0.5 * erfc(student / quantile * normal.inv_cdf(1 - _RESOLVED) / sqrt(2))
