@@ -11,6 +11,7 @@ from ratchet.cli.status import status
 from ratchet.cli.topics import topics
 from ratchet.cli.versions import versions
 from ratchet.dataset.commands import dataset
+from ratchet.dataset.master import master
 from ratchet.dataset.training import training
 from ratchet.dead_letters.command import dlq
 
@@ -27,6 +28,7 @@ app.add_typer(feedback, name="feedback")
 app.add_typer(versions)
 app.add_typer(dataset, name="dataset")
 app.add_typer(training)
+app.add_typer(master, name="master")
 app.add_typer(runs, name="runs")
 app.add_typer(dlq, name="dlq")
 app.add_typer(forgetting)

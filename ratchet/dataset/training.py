@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic_core import from_json, to_json
@@ -79,7 +79,7 @@ def train(
     }
     try:
         hyperparameters = parse_hyperparameters(set_values or ())
-        _require_lane(models, model, lane, hyperparameters, bases)
+        require_lane(models, model, lane, hyperparameters, bases)
     except Misconfigured as error:
         console.print_status(f"train: {error}")
         raise typer.Exit(2) from error
@@ -91,6 +91,22 @@ def train(
         after = f"after batch {number - 1}" if newest else "before any batch of feedback"
         console.print_status(f"nothing was announced; it would be trained {after}")
         return
+    announce_dataset(model, dataset, newest, number, hyperparameters, environment, json=json)
+
+
+def announce_dataset(
+    model: str,
+    dataset: Artefact,
+    newest: BatchReady | None,
+    number: int,
+    hyperparameters: Mapping[str, HyperparameterValue],
+    environment: Mapping[str, str],
+    *,
+    json: bool,
+) -> NoReturn:
+    """Announce a dataset as a batch, print the event, and exit with the status of the service.
+    `newest` and `number` are those of `newest_feedback_batch`.
+    """
     arguments = [f"--model={model}", f"--dataset={dataset.uri}@{dataset.digest}"]
     if newest is not None:
         arguments.append(f"--previous={newest.manifest.uri}@{newest.manifest.digest}")
@@ -143,7 +159,7 @@ def _parse_value(name: str, text: str) -> HyperparameterValue:
     return value if isinstance(value, bool | int | float) else text
 
 
-def _require_lane(
+def require_lane(
     models: Path,
     model: str,
     lane: Lane,

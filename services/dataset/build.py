@@ -1,9 +1,10 @@
-"""Composition root of a dataset import: `python -m services.dataset.build FILE --model MODEL`.
+"""Composition root of datasets: `python -m services.dataset.build FILE --model MODEL` imports a
+file, with `--documents FOLDER` instead of FILE it builds a dataset from documents.
 
 A process of its own: reading and comparing a large file would stop the stream's heartbeats. It ends
 with one JSON object on standard output; progress is on standard error. Exit status: 0 when the
 dataset is written, 1 when it is refused or something is unavailable, 2 when the command or the
-configuration is wrong. A repeated import writes the same objects.
+configuration is wrong. A repeated command writes the same objects.
 """
 
 import argparse
@@ -15,11 +16,14 @@ from typing import get_args
 from pydantic_core import to_json
 
 from services.dataset.build_settings import BuildSettings
+from services.dataset.building.dataset_building import BuildReport, BuildRequest, build_dataset
+from services.dataset.building.recipe import read_recipe
 from services.dataset.imports.formats import RecordFormat
 from services.dataset.imports.import_curation import ImportCuration
 from services.dataset.imports.importing import ImportReport, ImportRequest, import_file
 from services.dataset.ledger.golden_set import GoldenSet
 from services.dataset.snapshot.writer import ObjectWriter
+from services.dataset.sources.isolated_reader import IsolatedReader
 from shared.config.models import load_models
 from shared.config.settings import read_settings
 from shared.errors import Misconfigured, RatchetError
@@ -40,8 +44,8 @@ class _DryRunStore:
         return Artefact(uri=key, digest=digest_of(data))
 
 
-def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportReport:
-    """Import the file that the arguments name. Raises RatchetError."""
+def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportReport | BuildReport:
+    """Import the file or build from the documents of the arguments. Raises RatchetError."""
     arm(settings.failpoints, configure("build", settings.log_level, settings.log_format))
     models = load_models(settings.models)
     model_file = models.require(arguments.model)
@@ -57,6 +61,15 @@ def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportRepor
     store: ObjectWriter = (
         _DryRunStore() if arguments.dry_run else FsspecStore(settings.object_store)
     )
+    curation = ImportCuration(model_file, golden, Redactor(model_file.redaction, find_names))
+    if arguments.documents is not None:
+        build_request = BuildRequest(
+            arguments.documents, read_recipe(arguments.recipe), quick=arguments.quick
+        )
+        with IsolatedReader() as reader:
+            return build_dataset(
+                build_request, model_file, curation, store, reader.read, _report_progress
+            )
     path: Path = arguments.file
     request = ImportRequest(
         path,
@@ -66,18 +79,15 @@ def build(arguments: argparse.Namespace, settings: BuildSettings) -> ImportRepor
         if arguments.dry_run
         else arguments.errors or path.with_name(f"{path.name}.errors.jsonl"),
     )
-    curation = ImportCuration(model_file, golden, Redactor(model_file.redaction, find_names))
-    return import_file(
-        request,
-        model_file,
-        curation,
-        store,
-        lambda progress: print(f"import: {progress}", file=sys.stderr, flush=True),
-    )
+    return import_file(request, model_file, curation, store, _report_progress)
+
+
+def _report_progress(progress: str) -> None:
+    print(f"import: {progress}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run an import and return its exit status."""
+    """Import or build a dataset and return the exit status."""
     try:
         report = build(_parser().parse_args(argv), read_settings(BuildSettings))
     except Misconfigured as error:
@@ -92,11 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.dataset.build")
-    parser.add_argument("file", type=Path)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", type=Path, nargs="?")
+    source.add_argument("--documents", type=Path, metavar="FOLDER")
     parser.add_argument("--model", required=True)
     parser.add_argument("--format", choices=get_args(RecordFormat))
     parser.add_argument("--columns", type=_columns, default={}, metavar="FIELD=NAME,...")
     parser.add_argument("--errors", type=Path, help="default: FILE.errors.jsonl")
+    parser.add_argument("--recipe", type=Path, help="with --documents: wording and templates")
+    parser.add_argument("--quick", action="store_true", help="with --documents: a smaller dataset")
     parser.add_argument("--dry-run", action="store_true")
     return parser
 

@@ -8,9 +8,15 @@ chain: it has shard and number 0, no previous one, and an ID that is a function 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, JsonValue
+from pydantic import (
+    Field,
+    FiniteFloat,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from shared.errors import Undecodable
 from shared.events import (
@@ -44,7 +50,8 @@ class Example(FrozenModel):
     """One line of a snapshot.
 
     `answer` is the answer to learn (for a negative: to avoid); only a preference has `rejected`.
-    `comment` is the user's, for people: it is never trained on.
+    `comment` is the user's, for people: it is never trained on. `source` is the document, and the
+    place in it, that the answer is from.
     """
 
     feedback_id: Id
@@ -57,6 +64,7 @@ class Example(FrozenModel):
     model_version: str | None = None
     user_id: str | None = None
     comment: str | None = None
+    source: str | None = None
 
 
 class DataFile(FrozenModel):
@@ -118,11 +126,24 @@ class PolicySnapshot(FrozenModel):
 class ImportSource(FrozenModel):
     """The file that a dataset was imported from: digest of its bytes, number of records read, and
     number of records that could not be used.
+
+    If `documents` is present, the dataset was built from that number of documents: `digest` is of
+    all of them and of the recipe, `lines` counts the examples before all filters, and `errors` the
+    files that could not be read.
     """
 
     digest: Digest
     lines: Count
     errors: Count
+    documents: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_documents(self, encode: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the manifest of an imported file as earlier versions wrote it."""
+        fields: dict[str, Any] = encode(self)
+        if self.documents is None:
+            fields.pop("documents", None)
+        return fields
 
 
 class BatchManifest(FrozenModel):

@@ -21,9 +21,6 @@ from shared.redaction.redactor import Redactor
 from shared.storage.dataset_entries import EntryDecision
 from shared.storage.snapshots import Example
 
-SOURCE = "/ratchet/import"
-"""Source in the IDs of imported examples."""
-
 
 @dataclass(frozen=True, slots=True)
 class CuratedExample:
@@ -80,7 +77,9 @@ class ImportCuration:
         decision = assign_split(
             "negative" if imported.is_negative else "training",
             prompt_identity(example.messages),
-            self._policy.held_out_share,
+            self._policy.held_out_share
+            if imported.is_held_out is None
+            else float(imported.is_held_out),
             self._golden.identities,
         )
         new, threshold = ComparedExample.of(example), self._policy.similarity
@@ -155,11 +154,12 @@ def _example(imported: ImportedExample) -> Example:
     turns = [part for message in imported.messages for part in (message.role, message.content)]
     content = identity(feedback_type, imported.answer, imported.rejected or "", *turns)
     return Example(
-        feedback_id=feedback_id_of(SOURCE, content),
+        feedback_id=feedback_id_of(imported.origin, content),
         messages=imported.messages,
         answer=imported.answer,
         rejected=imported.rejected,
         feedback_type=feedback_type,
         reward=reward,
         quality=quality,
+        source=imported.place,
     )

@@ -10,6 +10,9 @@ from shared.events import Message
 MAX_RECORD_BYTES = 1 << 20
 """Limit of one record: the size of the largest event that Kafka accepts by default."""
 
+SOURCE = "/ratchet/import"
+"""Source in the IDs of imported examples."""
+
 RecordFields = Mapping[str, Any]
 
 
@@ -34,12 +37,19 @@ Records = Iterator[SourceRecord]
 class ImportedExample:
     """A prompt with its answer. `rejected` is the answer that is worse than `answer`; `is_negative`
     marks an answer to avoid.
+
+    `origin` is the source in the example's ID, `place` the document and the place in it that the
+    answer is from. `is_held_out` decides about the evaluation split; if it is None, the hash of the
+    prompt does.
     """
 
     messages: tuple[Message, ...]
     answer: str
     rejected: str | None = None
     is_negative: bool = False
+    origin: str = SOURCE
+    place: str | None = None
+    is_held_out: bool | None = None
 
 
 Examples = Iterator[ImportedExample]

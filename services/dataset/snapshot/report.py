@@ -65,13 +65,15 @@ class SampledExample(FrozenModel):
     quality: Share
     model_version: str | None = None
     comment: str | None = None
+    source: str | None = None
 
     @model_serializer(mode="wrap")
-    def _omit_absent_comment(self, encode: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keep the report of a batch without comments as earlier versions wrote it."""
+    def _omit_absent(self, encode: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the report of a batch without comments or documents as earlier versions wrote it."""
         fields: dict[str, Any] = encode(self)
-        if self.comment is None:
-            fields.pop("comment", None)
+        for name in ("comment", "source"):
+            if fields.get(name) is None:
+                fields.pop(name, None)
         return fields
 
 

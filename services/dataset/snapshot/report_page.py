@@ -45,7 +45,7 @@ _REASONS = {
     "corrected": "a validation of an answer that a user had already corrected",
     "late": "the answer was in an earlier batch",
     "withdrawn": "the user's feedback was withdrawn",
-    "imported": "an example of the imported file",
+    "imported": "an example of the imported file or of the documents",
     "duplicate": "the same example as an earlier one of the file",
     "limits": "deferred: the user or conversation is at its limit",
     "newcomer": "deferred: the user is new",

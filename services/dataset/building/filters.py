@@ -1,0 +1,64 @@
+"""Filters of candidates, in the order of `FILTERS`. Each drops with a reason of its own."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from services.dataset.building.candidate import Candidate
+
+_LEAST_SECTION = 40
+"""Characters of the shortest answer about a whole section."""
+_LEAST_TURN = 15
+_MAX_QUESTION = 2_000
+_ANYTHING = re.compile(r"\w")
+_LICENCE = re.compile(
+    r"permission is hereby granted, free of charge|licensed under the apache license"
+    r"|redistribution and use in source and binary forms|gnu (?:lesser |affero )?general public"
+    r" licen[cs]e|all rights reserved|without warranty of any kind",
+    re.IGNORECASE,
+)
+
+Kept = list[Candidate]
+
+
+def without_licences(candidates: Iterable[Candidate]) -> Kept:
+    """Drop answers that are the text of a common licence."""
+    return [each for each in candidates if not _LICENCE.search(each.answer)]
+
+
+def of_usable_length(candidates: Iterable[Candidate]) -> Kept:
+    """Drop answers that are too short to teach anything, and questions that are too long."""
+    least = {"section": _LEAST_SECTION, "transcript": _LEAST_TURN}
+    return [
+        each
+        for each in candidates
+        if len(each.answer) >= least.get(each.origin, 1)
+        and _ANYTHING.search(each.answer)
+        and len(each.question) <= _MAX_QUESTION
+    ]
+
+
+def unambiguous(candidates: Iterable[Candidate]) -> Kept:
+    """Drop all answers to a question that has different ones: each would teach the model to
+    contradict the others. Templates are the writer's own and are kept.
+    """
+    kept = list(candidates)
+    answers: defaultdict[str, set[str]] = defaultdict(set)
+    for each in kept:
+        if each.origin != "template":
+            answers[_question(each)].add(" ".join(each.answer.split()))
+    return [
+        each for each in kept if each.origin == "template" or len(answers[_question(each)]) == 1
+    ]
+
+
+def _question(candidate: Candidate) -> str:
+    return " ".join(candidate.question.lower().split())
+
+
+FILTERS: Sequence[tuple[str, Callable[[Iterable[Candidate]], Kept]]] = (
+    ("licence", without_licences),
+    ("length", of_usable_length),
+    ("ambiguous", unambiguous),
+)
+"""The filters of candidates by the name of their reason. Balance and curation follow."""

@@ -1,0 +1,137 @@
+"""The build as a process: exit status, a dry run, hostile files, and a kill at any point."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.storage.object_store import FsspecStore
+from tests.support.documents import docx_of, docx_with_document, pdf_of
+
+DOCUMENTS = Path(__file__).parent.parent / "sources" / "documents"
+MODEL = """\
+model: support
+base: {training: base, serving: base.gguf}
+curation: {smallest_batch: 3}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The documents, with a PDF that has a scanned page and a DOCX file among them."""
+    folder = shutil.copytree(DOCUMENTS, tmp_path / "documents")
+    pages = [[("Heron data sheet", 20.0), ("The Heron reaches gauges at up to 7 km.", 10.0)], []]
+    (folder / "heron.pdf").write_bytes(pdf_of(pages, picture_pages=[1]))
+    paragraphs = [("heading 1", "Returns"), ("", "A gauge is repaired within ten working days.")]
+    (folder / "returns.docx").write_bytes(docx_of(paragraphs))
+    return folder
+
+
+def build(
+    tmp_path: Path, folder: Path, *options: str, store: str = "store", **variables: str
+) -> tuple[int, Any, str]:
+    """Exit status, report and standard error of a build."""
+    models = tmp_path / "models"
+    models.mkdir(exist_ok=True)
+    (models / "support.yaml").write_text(MODEL)
+    finished = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "services.dataset.build",
+            "--model=support",
+            f"--documents={folder}",
+            *options,
+        ],
+        env={
+            **os.environ,
+            "RATCHET_MODELS": str(models),
+            "RATCHET_OBJECT_STORE": str(tmp_path / store),
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads(finished.stdout) if finished.stdout else None
+    return finished.returncode, report, finished.stderr
+
+
+def snapshot_of(store: Path) -> dict[str, bytes]:
+    opened = FsspecStore(str(store))
+    return {key: opened.get(key) for key in opened.list_keys("snapshots")}
+
+
+def test_a_dry_run_names_the_dataset(tmp_path: Path, folder: Path) -> None:
+    status, planned, _ = build(tmp_path, folder, "--dry-run")
+    assert status == 0
+    assert not (tmp_path / "store").exists()
+    assert planned["first_places"] == [
+        {
+            "name": "heron.pdf, page 2",
+            "reason": "no text layer (a scan or a picture); run OCR on it",
+        }
+    ]
+    assert planned["documents"] == 7
+    status, report, _ = build(tmp_path, folder)
+    assert (status, report) == (0, planned)
+    assert report["manifest"]["uri"] in snapshot_of(tmp_path / "store")
+
+
+def test_hostile_files_are_reported_beside_the_others(tmp_path: Path, folder: Path) -> None:
+    (folder / "bomb.docx").write_bytes(docx_with_document(b" " * (65 << 20)))
+    (folder / "deep.html").write_text("<div>" * 100_000 + "<h1>Deep</h1><p>Deep down.")
+    (folder / "broken.pdf").write_bytes((folder / "heron.pdf").read_bytes()[:200])
+    status, report, _ = build(tmp_path, folder)
+    assert status == 0
+    reasons = {file["name"]: file["reason"] for file in report["left_out_files"]}
+    assert "65 MiB of XML" in reasons["bomb.docx"]
+    assert "not a readable PDF file" in reasons["broken.pdf"]
+    assert report["files_left_out"]["unreadable"] == 2
+    assert report["documents"] == 8
+
+
+def test_a_killed_build_is_repeated_to_the_same_dataset(tmp_path: Path, folder: Path) -> None:
+    _, expected, _ = build(tmp_path, folder, store="whole")
+    killed = tmp_path / "killed"
+    status, _, _ = build(
+        tmp_path, folder, store="killed", RATCHET_FAILPOINTS="dataset.data_written=kill"
+    )
+    assert status == -signal.SIGKILL
+    left = snapshot_of(killed)
+    assert left
+    assert not any("manifests" in key for key in left)
+    assert build(tmp_path, folder, store="killed")[:2] == (0, expected)
+    assert snapshot_of(killed) == snapshot_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "reason"),
+    [
+        (("--recipe=none.yaml",), 2, "none.yaml cannot be read"),
+        (("--model=other",), 2, "declares the model 'other'"),
+        (("a.jsonl",), 2, "not allowed with argument"),
+    ],
+)
+def test_wrong_commands_have_their_exit_status(
+    tmp_path: Path, folder: Path, options: tuple[str, ...], status: int, reason: str
+) -> None:
+    found = build(tmp_path, folder, *options)
+    assert (found[0], found[1]) == (status, None)
+    assert reason in found[2]
+
+
+def test_a_missing_folder_and_an_empty_one_are_refused(tmp_path: Path) -> None:
+    status, report, error = build(tmp_path, tmp_path / "none")
+    assert (status, report) == (1, None)
+    assert "is neither a folder nor a file; no dataset was written" in error
+    (tmp_path / "empty").mkdir()
+    status, report, _ = build(tmp_path, tmp_path / "empty")
+    assert status == 1
+    assert "no file of" in report["refused"]
