@@ -74,13 +74,14 @@ async def test_served_version_answers_as_evaluated(
 async def test_merge_without_permutation_fails_verification(
     target: LlamaCppTarget,
     reference: Reference,
+    merged: MergedFile,
     bases: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lora, "_PERMUTED", frozenset())
     monkeypatch.setattr(lora, "_UNPERMUTED", frozenset({"llama"}))
-    wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, tmp_path / "wrong.gguf")
+    path = merged.path.with_name("wrong.gguf")
+    wrong = merge(bases / SMOLLM2 / "model.gguf", reference.adapter, path)
     await target.push(_build("v1_x", wrong, reference))
     result = await target.verify(_build("v1_x", wrong, reference))
     assert not result.passed
