@@ -18,6 +18,7 @@ from services.trainer.worker.client import TrainingProcess
 from services.trainer.worker.model_session import ModelSession
 from shared.config.model_file import ModelFile
 from shared.config.models import Models
+from shared.config.template_variables import TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.errors import Unprocessable
 from shared.events import BatchReady, TrainingRolledBack
@@ -52,7 +53,7 @@ class Trainer:
         self._process = process
         self._producer = producer
         self._runtime = runtime
-        self._sessions: dict[tuple[LocalBase, str, str], ModelSession] = {}
+        self._sessions: dict[tuple[LocalBase, str, str, TemplateVariables], ModelSession] = {}
         self._view = BusView(view_reader, runtime)
         self._supervisor = RunSupervisor(process)
         self._publisher = OutcomePublisher(self._view, producer, runtime)
@@ -191,7 +192,7 @@ class Trainer:
 
     def _session(self, model: ModelFile, training: TrainingConfig) -> ModelSession:
         base = self._bases[model.model]
-        key = (base, training.precision, training.quantisation)
+        key = (base, training.precision, training.quantisation, model.template_variables)
         if key not in self._sessions:
             self._sessions[key] = ModelSession(self._process, *key)
         return self._sessions[key]

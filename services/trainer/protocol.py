@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from services.trainer.data.training_set import PreferencePair, Sample
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.events import FrozenModel, Message, ProbeToken
 
@@ -32,6 +33,7 @@ class Load(FrozenModel):
     base: Path
     precision: str
     quantisation: str = "none"
+    template: TemplateVariables = DEFAULT_VARIABLES
 
 
 class EstimateMemory(FrozenModel):
@@ -43,6 +45,7 @@ class EstimateMemory(FrozenModel):
     base: Path
     examples: tuple[Sample, ...]
     configuration: TrainingConfig
+    template: TemplateVariables = DEFAULT_VARIABLES
 
 
 class CheckPrompts(FrozenModel):
@@ -53,6 +56,7 @@ class CheckPrompts(FrozenModel):
     kind: Literal["check"] = "check"
     base: Path
     prompts: tuple[Messages, ...]
+    template: TemplateVariables = DEFAULT_VARIABLES
 
 
 class Train(FrozenModel):

@@ -19,6 +19,7 @@ from shared.config.monitor import MonitorSettings
 from shared.config.redaction_policy import RedactionPolicy
 from shared.config.renamed_keys import RENAMED_KEYS
 from shared.config.reward_policy import RewardPolicy
+from shared.config.template_variables import TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.config.training_window import TrainingWindow
 from shared.events import Digest, FrozenModel, Name
@@ -100,7 +101,10 @@ class ModelFile(FrozenModel):
     shards: Annotated[int, Field(ge=1, le=1024)] = 1
     thinking: Annotated[
         Literal["drop", "keep"],
-        Field(description="reasoning before an answer: not trained on, or part of the answer"),
+        Field(
+            description="reasoning before an answer: not trained on and switched off in the chat "
+            "template, or part of the answer and switched on"
+        ),
     ] = "drop"
     reward: RewardPolicy = RewardPolicy()
     redaction: RedactionPolicy = RedactionPolicy()
@@ -140,6 +144,11 @@ class ModelFile(FrozenModel):
                     f"training of lane {lane} has lane: {settings.training.lane}; remove the key",
                 )
         return lanes
+
+    @property
+    def template_variables(self) -> TemplateVariables:
+        """Variables of the base's chat template, in training and in serving."""
+        return TemplateVariables(enable_thinking=self.thinking == "keep")
 
     @property
     def digest(self) -> Digest:

@@ -28,7 +28,11 @@ class CharacterTokenizer:
         return {"input_ids": [LETTERS.index(letter) for letter in text]}
 
     def apply_chat_template(
-        self, turns: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool
+        self,
+        turns: list[dict[str, str]],
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **variables: object,
     ) -> str:
         assert not tokenize
         assert add_generation_prompt

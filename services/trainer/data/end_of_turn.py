@@ -4,7 +4,7 @@ The configuration of a base lists the tokens at which generation stops, in no us
 Llama 3 begins with a token that its chat template never writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,14 @@ class NoEndOfTurn(ValueError):
 @dataclass(frozen=True, slots=True)
 class EndOfTurn:
     """Tokens at which an answer ends. Training uses the first one. `warning` describes a conflict
-    between the chat template and the configuration; or is empty.
+    between the chat template and the configuration, if there is one.
     """
 
     tokens: tuple[int, ...]
     warning: str = ""
 
 
-def end_of_turn(tokenizer: Any, listed: Sequence[int], variables: dict[str, Any]) -> EndOfTurn:
+def end_of_turn(tokenizer: Any, listed: Sequence[int], variables: Mapping[str, Any]) -> EndOfTurn:
     """Find the end-of-turn tokens. `listed` are those of the base's configuration; `variables` are
     passed to the chat template. Raises NoEndOfTurn.
     """
@@ -55,7 +55,7 @@ def end_of_turn(tokenizer: Any, listed: Sequence[int], variables: dict[str, Any]
     )
 
 
-def _written_end(tokenizer: Any, listed: Sequence[int], variables: dict[str, Any]) -> int | None:
+def _written_end(tokenizer: Any, listed: Sequence[int], variables: Mapping[str, Any]) -> int | None:
     """Return the first token after an answer in the template's rendering, if it is a control token
     or listed; None otherwise, or if the template refuses the conversation.
     """

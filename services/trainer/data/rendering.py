@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.events import Message
 
 Turns = Sequence[tuple[str, str]]  # (role, text)
@@ -35,7 +36,9 @@ class RenderedPrompt:
     is_adapted: bool = False
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> RenderedPrompt:
+def render(
+    tokenizer: Any, messages: Sequence[Message], variables: TemplateVariables = DEFAULT_VARIABLES
+) -> RenderedPrompt:
     """Render a prompt, adapted if the template refuses it. Raises TemplateRefused."""
     turns = [(message.role, message.content) for message in messages]
     refusal = None
@@ -45,6 +48,7 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> RenderedPrompt:
                 [{"role": role, "content": content} for role, content in candidate],
                 tokenize=False,
                 add_generation_prompt=True,
+                **variables.model_dump(),
             )
         # A template raises what its author chose, and what its code runs into.
         except Exception as error:

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from services.trainer.data.answer_form import PLAIN, AnswerForm
 from services.trainer.data.control_text import ControlText
 from services.trainer.data.rendering import render
 from services.trainer.data.training_set import Sample
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.events import Message
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A base's tokenizer and its end-of-turn tokens; training uses the first one. `warnings`
-    describe conflicts in the base's files.
+    """A base's tokenizer and its end-of-turn tokens, of which training uses the first one; the
+    variables of its chat template, and the form of answers in it. `warnings` describe conflicts in
+    the base's files.
 
     The tokenizer's `eos_token` is not reliable: files converted from GGUF are known to name a
     different token.
@@ -25,21 +28,35 @@ class Vocabulary:
 
     tokenizer: Any
     end_tokens: tuple[int, ...]
+    template: TemplateVariables = DEFAULT_VARIABLES
+    answer_form: AnswerForm = PLAIN
     warnings: tuple[str, ...] = ()
 
     @cached_property
     def control_text(self) -> ControlText:
         return ControlText(self.tokenizer)
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Encode an answer as the chat template writes it after its prompt, without its end."""
+        form = self.answer_form
+        ids = self.control_text.encode(form.context + form.before + text)
+        return ids[len(self._context) :]
+
     def decode_answer(self, ids: Sequence[int]) -> str:
-        """Decode a whole answer."""
-        return self._decode(ids)
+        """Decode a whole answer: the inverse of `encode_answer`."""
+        text = self._decode([*self._context, *ids])[len(self._decode(self._context)) :]
+        return text.removeprefix(self.answer_form.before)
 
     def decode_token(self, token: int) -> str:
         """Decode a token inside a text, with the blank before it: SentencePiece tokenizers drop it
         at the beginning of a text. A part of a character becomes U+FFFD.
         """
         return self._decode([*self._letter, token])[len(self._decode(self._letter)) :]
+
+    @cached_property
+    def _context(self) -> Sequence[int]:
+        form = self.answer_form
+        return self.control_text.encode(form.context) if form.context else ()
 
     @cached_property
     def _letter(self) -> Sequence[int]:
@@ -71,7 +88,7 @@ def encode(vocabulary: Vocabulary, sample: Sample, max_tokens: int) -> EncodedEx
     The answer is tokenised separately, as a server generates it after reading the prompt.
     """
     answer = [
-        *vocabulary.control_text.encode(sample.answer),
+        *vocabulary.encode_answer(sample.answer),
         vocabulary.end_tokens[0],
     ][: max_tokens - 1]
     prompt = encode_prompt(vocabulary, sample.messages, max_tokens - len(answer))
@@ -90,7 +107,7 @@ def encode_prompt(
         Message(role=message.role, content=text)
         for message, text in zip(messages, texts, strict=True)
     ]
-    rendered = render(vocabulary.tokenizer, turns)
+    rendered = render(vocabulary.tokenizer, turns, vocabulary.template)
     return tuple(control.encode_rendered(rendered.text, hidden)[-max_tokens:])
 
 
@@ -100,6 +117,6 @@ def is_exact(vocabulary: Vocabulary, messages: Sequence[Message]) -> bool:
     """
     control = vocabulary.control_text
     return not (
-        render(vocabulary.tokenizer, messages).is_adapted
+        render(vocabulary.tokenizer, messages, vocabulary.template).is_adapted
         or any(control.occurs_in(message.content) for message in messages)
     )

@@ -40,7 +40,8 @@ async def base_answers(
         session.base.digest,
         max_tokens,
         MAX_ANSWER_TOKENS,
-        "decoded as a whole",  # earlier versions joined the texts of tokens
+        # Earlier versions joined the texts of tokens, and set no variables.
+        session.template.model_dump_json(),
         *(len(messages) for messages in prompts),
         *turns,
     )

@@ -18,6 +18,7 @@ from services.trainer.kernels.frozen_layers import cache_frozen_layers
 from services.trainer.kernels.lora_layer import cast_4bit_output, patch_lora
 from services.trainer.machine.device import best_precision, local_device
 from services.trainer.training.base_tokenizer import load_vocabulary
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.storage.adapters import CONFIG, WEIGHTS
 
@@ -41,11 +42,16 @@ class LoadedBase:
     device: str
 
 
-def load_base(folder: str, precision: str, quantisation: str = "none") -> LoadedBase:
+def load_base(
+    folder: str,
+    precision: str,
+    quantisation: str = "none",
+    template: TemplateVariables = DEFAULT_VARIABLES,
+) -> LoadedBase:
     """Load a base from its folder. Raises OSError if it is missing, RunFailed if it cannot be
     loaded as configured.
     """
-    vocabulary = load_vocabulary(folder)
+    vocabulary = load_vocabulary(folder, template)
     device = local_device()
     resolved_precision = best_precision(device) if precision == "auto" else precision
     eval_model = _load(folder, torch.float32, device)

@@ -6,9 +6,11 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from services.trainer.data.answer_form import UnsuitableTemplate, answer_form
 from services.trainer.data.end_of_turn import NoEndOfTurn, end_of_turn
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 
 OTHER_BASE = "take a base whose files are complete, or correct them"
 
@@ -18,9 +20,9 @@ def load_tokenizer(folder: str) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def load_vocabulary(folder: str) -> Vocabulary:
-    """Load a base's tokenizer and find its end-of-turn tokens. Raises OSError if files are missing,
-    RunFailed if the base has no chat template or no end-of-turn token.
+def load_vocabulary(folder: str, template: TemplateVariables = DEFAULT_VARIABLES) -> Vocabulary:
+    """Load a base's tokenizer and check how its chat template writes answers. Raises OSError if
+    files are missing, RunFailed if what the base learns would not be what it is served with.
     """
     tokenizer = load_tokenizer(folder)
     if not tokenizer.chat_template:
@@ -28,11 +30,24 @@ def load_vocabulary(folder: str) -> Vocabulary:
             "the base has no chat template",
             "take a model that was made for conversations, usually named instruct or chat",
         )
+    variables = template.model_dump()
     try:
-        end = end_of_turn(tokenizer, listed_end_tokens(Path(folder)), {})
+        end = end_of_turn(tokenizer, listed_end_tokens(Path(folder)), variables)
     except NoEndOfTurn as error:
         raise RunFailed(f"the base cannot be used: {error}", OTHER_BASE) from error
-    return Vocabulary(tokenizer, end.tokens, tuple(filter(None, [end.warning])))
+    try:
+        form = answer_form(tokenizer, variables)
+    except UnsuitableTemplate as error:
+        raise RunFailed(
+            f"the base cannot be used: {error}", _template_advice(template.enable_thinking)
+        ) from error
+    return Vocabulary(tokenizer, end.tokens, template, form, tuple(filter(None, [end.warning])))
+
+
+def _template_advice(thinks: bool) -> str:
+    if thinks:
+        return "set thinking: drop in the model file, or take another base"
+    return "take a base whose chat template can be asked for an answer without thinking"
 
 
 def listed_end_tokens(folder: Path) -> tuple[int, ...]:

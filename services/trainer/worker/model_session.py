@@ -28,6 +28,7 @@ from services.trainer.protocol import (
 )
 from services.trainer.worker.client import OnProgress, TrainingProcess, ignore_progress
 from services.trainer.worker.resource_exhaustion import memory_advice
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.events import FrozenModel
 
@@ -62,11 +63,19 @@ class ModelSession:
     """
 
     def __init__(
-        self, process: TrainingProcess, base: LocalBase, precision: str, quantisation: str = "none"
+        self,
+        process: TrainingProcess,
+        base: LocalBase,
+        precision: str,
+        quantisation: str = "none",
+        template: TemplateVariables = DEFAULT_VARIABLES,
     ) -> None:
         self._process = process
         self.base = base
-        self._load = Load(base=base.folder, precision=precision, quantisation=quantisation)
+        self.template = template
+        self._load = Load(
+            base=base.folder, precision=precision, quantisation=quantisation, template=template
+        )
         self._scores: dict[tuple[str, Sample], float] = {}
         self._answers: dict[tuple[str, Messages, int, bool], GreedyAnswer] = {}
 
@@ -82,7 +91,10 @@ class ModelSession:
         """
         return await self._request(
             EstimateMemory(
-                base=self.base.folder, examples=tuple(samples), configuration=configuration
+                base=self.base.folder,
+                examples=tuple(samples),
+                configuration=configuration,
+                template=self.template,
             ),
             MemoryEstimate,
         )
@@ -92,7 +104,7 @@ class ModelSession:
         distinct = tuple(dict.fromkeys(prompts))
         if not distinct:
             return PromptCheck({}, frozenset())
-        request = CheckPrompts(base=self.base.folder, prompts=distinct)
+        request = CheckPrompts(base=self.base.folder, prompts=distinct, template=self.template)
         checked = await self._request(request, PromptsChecked)
         return PromptCheck(
             {distinct[index]: reason for index, reason in checked.refused.items()},

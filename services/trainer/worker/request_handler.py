@@ -62,6 +62,7 @@ from services.trainer.worker.resource_exhaustion import (
     is_disk_full,
     is_out_of_memory,
 )
+from shared.config.template_variables import TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
@@ -131,7 +132,9 @@ class RequestHandler:
             _free_device()  # release the old base's memory before the new base needs it
             self._require_memory(request)
             try:
-                self._base = load_base(str(request.base), request.precision, request.quantisation)
+                self._base = load_base(
+                    str(request.base), request.precision, request.quantisation, request.template
+                )
             except OSError as error:
                 raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
             self._loaded = request
@@ -148,7 +151,7 @@ class RequestHandler:
 
     def _estimate_memory(self, request: EstimateMemory) -> Reply:
         max_tokens = request.configuration.max_tokens
-        vocabulary = self._vocabulary(request.base)
+        vocabulary = self._vocabulary(request.base, request.template)
         encoded = [encode(vocabulary, sample, max_tokens) for sample in request.examples]
         lengths = [(len(example.ids), example.answer_tokens) for example in encoded]
         return MemoryEstimate(
@@ -157,7 +160,7 @@ class RequestHandler:
         )
 
     def _check_prompts(self, request: CheckPrompts) -> Reply:
-        vocabulary = self._vocabulary(request.base)
+        vocabulary = self._vocabulary(request.base, request.template)
         refused: dict[int, str] = {}
         inexact = []
         for index, messages in enumerate(request.prompts):
@@ -188,12 +191,13 @@ class RequestHandler:
             BatchTokens.largest(lengths, config.batch_size, config.max_tokens),
         ).total
 
-    def _vocabulary(self, base: Path) -> Vocabulary:
+    def _vocabulary(self, base: Path, template: TemplateVariables) -> Vocabulary:
         """Return the tokenizer of a base, which need not be loaded."""
-        if self._base is not None and self._loaded is not None and self._loaded.base == base:
+        loaded = self._loaded
+        if self._base is not None and loaded and (loaded.base, loaded.template) == (base, template):
             return self._base.vocabulary
         try:
-            return load_vocabulary(str(base))
+            return load_vocabulary(str(base), template)
         except OSError as error:
             raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
 
