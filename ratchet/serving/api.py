@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ratchet.serving.administration import AdministrationGuard, TokenSource, error_response
 from ratchet.serving.catalogue import CatalogueConflict, ModelNotFound
 from ratchet.serving.host import FileNotServable, ServingHost
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.errors import InvalidArtefact, RatchetError
 from shared.events import Digest
 from shared.http.api_docs import api_docs_routes
@@ -35,12 +36,21 @@ _KINDS: tuple[tuple[type[RatchetError], int, str], ...] = (
 
 
 class PutModel(BaseModel):
-    """A file on this machine, and its expected digest."""
+    """A file on this machine, its expected digest, and the variables of its chat template."""
 
     model_config = ConfigDict(extra="forbid")
 
     path: Text
     digest: Digest
+    template: TemplateVariables = DEFAULT_VARIABLES
+
+
+class Conversation(BaseModel):
+    """Messages in the OpenAI format."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: list[dict[str, Any]]
 
 
 class PutAlias(BaseModel):
@@ -93,6 +103,7 @@ def build_app(host: ServingHost, tokens: TokenSource | None = None) -> FastAPI:
         body = _body(await request.body())
         tag = host.catalogue.resolve(body["model"])
         body["model"] = tag
+        _set_template_variables(body, host.template_of(tag))
         if body.get("temperature") == 0:
             # A cached prompt changes the sizes of llama.cpp's computations, and their rounding may
             # change a near tie.
@@ -124,8 +135,16 @@ def build_app(host: ServingHost, tokens: TokenSource | None = None) -> FastAPI:
 
     @app.put("/admin/models/{tag}")
     async def put_model(tag: str, body: PutModel) -> dict[str, str]:
-        await host.put_tag(tag, body.path, body.digest)
+        await host.put_tag(tag, body.path, body.digest, body.template)
         return {"tag": tag, "digest": body.digest}
+
+    @app.post("/admin/models/{tag}/prompt-tokens")
+    async def prompt_tokens(tag: str, body: Conversation) -> dict[str, list[int]]:
+        tag = host.catalogue.resolve(tag)
+        conversation: dict[str, Any] = {"messages": body.messages}
+        _set_template_variables(conversation, host.template_of(tag))
+        async with host.pool.lease(tag) as address:
+            return {"tokens": await _prompt_tokens(app.state.client, address, conversation)}
 
     @app.put("/admin/aliases/{alias}")
     async def put_alias(alias: str, body: PutAlias) -> dict[str, str]:
@@ -165,6 +184,30 @@ def _body(raw: bytes) -> dict[str, Any]:
             "the request must be an object with `model`, a tag or an alias, and `messages`"
         )
     return body
+
+
+def _set_template_variables(body: dict[str, Any], variables: TemplateVariables) -> None:
+    """Set the variables of the chat template, unless the request sets them itself."""
+    own = body.get("chat_template_kwargs")
+    if own is None or isinstance(own, dict):
+        body["chat_template_kwargs"] = {**variables.model_dump(), **(own or {})}
+
+
+async def _prompt_tokens(
+    client: httpx.AsyncClient, address: str, conversation: dict[str, Any]
+) -> list[int]:
+    """Return the tokens that an engine makes of a conversation, as for a chat completion."""
+    try:
+        rendered = await client.post(f"{address}/apply-template", json=conversation)
+        prompt = rendered.raise_for_status().json()["prompt"]
+        text = {"content": prompt, "add_special": True, "parse_special": True}
+        response = await client.post(f"{address}/tokenize", json=text)
+        tokens: list[int] = response.raise_for_status().json()["tokens"]
+    except httpx.HTTPStatusError as error:
+        raise BadRequest(f"the engine refuses the conversation: {error.response.text}") from error
+    except httpx.TransportError as error:
+        raise InvalidArtefact(f"the engine does not answer: {error!r}") from error
+    return tokens
 
 
 async def _forward(

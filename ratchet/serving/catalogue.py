@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.errors import RatchetError
 from shared.events import Digest
 
@@ -21,12 +22,13 @@ class ModelNotFound(RatchetError):
 
 
 class TaggedFile(BaseModel):
-    """The file of a tag."""
+    """The file of a tag, and the variables of its chat template."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     digest: Digest
+    template: TemplateVariables = DEFAULT_VARIABLES
 
 
 class Catalogue(BaseModel):
@@ -46,8 +48,8 @@ class Catalogue(BaseModel):
         return tag
 
     def with_tag(self, tag: str, entry: TaggedFile) -> Self:
-        """Add a tag. An existing tag may get a new path; raises CatalogueConflict if the tag has
-        another digest.
+        """Add a tag. An existing tag may get a new path or variables; raises CatalogueConflict if
+        the tag has another digest.
         """
         current = self.tags.get(tag)
         if current is not None and current.digest != entry.digest:

@@ -9,6 +9,7 @@ from uuid import uuid4
 from ratchet.serving.catalogue import Catalogue, TaggedFile
 from ratchet.serving.engine import EngineOptions
 from ratchet.serving.pool import EnginePool
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.errors import DigestMismatch, InvalidArtefact, Misconfigured, RatchetError
 from shared.identity import digest_of_file
 from shared.logs import Log
@@ -36,6 +37,10 @@ class ServingHost:
     def path_of(self, tag: str) -> str:
         return self.catalogue.tags[self.catalogue.resolve(tag)].path
 
+    def template_of(self, tag: str) -> TemplateVariables:
+        """Return the variables of a tag's chat template."""
+        return self.catalogue.tags[tag].template
+
     def aliased_tags(self) -> Collection[str]:
         return self.catalogue.aliased_tags
 
@@ -52,7 +57,13 @@ class ServingHost:
             except InvalidArtefact as error:
                 self._log.error("aliased version could not be loaded", tag=tag, reason=str(error))
 
-    async def put_tag(self, tag: str, path: str, digest: str) -> None:
+    async def put_tag(
+        self,
+        tag: str,
+        path: str,
+        digest: str,
+        template: TemplateVariables = DEFAULT_VARIABLES,
+    ) -> None:
         """Add a file under a tag and load it, after verifying its digest. Idempotent.
 
         Raises FileNotServable if the file is missing or outside the folder of merged models;
@@ -60,7 +71,9 @@ class ServingHost:
         CatalogueConflict if the tag has another digest.
         """
         async with self._changing:
-            changed = self.catalogue.with_tag(tag, TaggedFile(path=path, digest=digest))
+            changed = self.catalogue.with_tag(
+                tag, TaggedFile(path=path, digest=digest, template=template)
+            )
             if not await asyncio.to_thread(self._is_servable, Path(path)):
                 raise FileNotServable(
                     f"{path} is not a readable file in {self._merged}; RATCHET_MERGED has to be "

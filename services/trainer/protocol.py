@@ -19,11 +19,13 @@ Messages = tuple[Message, ...]
 
 class GreedyAnswer(FrozenModel):
     """A greedy answer. Its text is decoded as a whole: the texts of its tokens do not add up to it
-    where a token is part of a character.
+    where a token is part of a character. `prompt_tokens` are those of a probe's prompt; None if a
+    server may make others of it, because the prompt was cut or depends on the day.
     """
 
     text: str
     tokens: tuple[ProbeToken, ...]
+    prompt_tokens: tuple[int, ...] | None = None
 
 
 class Load(FrozenModel):

@@ -15,7 +15,7 @@ evaluated on every day. The templates of Llama 3 have this date where none is gi
 
 
 class TemplateVariables(FrozenModel):
-    """Values of variables that chat templates read. A template ignores variables it does not know."""
+    """Values of variables that chat templates read. A template ignores those it does not know."""
 
     enable_thinking: Annotated[
         bool, Field(description="true if the model may reason before its answer")

@@ -271,6 +271,12 @@ class Probe(FrozenModel):
     answer: Annotated[
         tuple[ProbeToken, ...], Field(description="the first tokens of the greedy answer")
     ]
+    prompt_tokens: Annotated[
+        tuple[int, ...] | None,
+        Field(
+            description="token ids of the rendered prompt; null if it was cut or depends on the day"
+        ),
+    ] = None
 
 
 class CheckpointSaved(Event):

@@ -18,8 +18,8 @@ INSTRUCT = (
 
 
 def _turns(assistant: str, prompt: str) -> str:
-    """A template with a turn's role on a line of its own, and answers and the beginning of an answer
-    as given.
+    """A template with a turn's role on a line of its own; answers and the end of a prompt are as
+    given.
     """
     return (
         "{% for message in messages %}<|start|>{{ message.role }}\n{% if message.role == "
@@ -39,12 +39,12 @@ _CLOSED_ON_REQUEST = f"{{% if enable_thinking is defined and not enable_thinking
 
 PLAIN = _turns("{{ message.content }}", "")
 THINKS_IF_IT_LIKES = _turns(_WITH_BLOCK, _CLOSED_ON_REQUEST + "{% endif %}")
-"""The model decides unless it is told not to think, as in Qwen3."""
+"""The model decides unless thinking is off, as in Qwen3."""
 
 THINKS_UNLESS_TOLD = _turns(
     _WITH_BLOCK, f"{_CLOSED_ON_REQUEST}{{% else %}}{_ALWAYS_OPEN}{{% endif %}}"
 )
-"""The prompt opens the block unless the model is told not to think, as in Qwen3.5."""
+"""The prompt opens the block unless thinking is off, as in Qwen3.5."""
 
 FORGETS_BLOCKS = _turns(_WITHOUT_THOUGHTS, _CLOSED_ON_REQUEST + "{% endif %}")
 """A finished answer has no block, whatever the prompt had."""

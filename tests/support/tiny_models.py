@@ -15,7 +15,16 @@ import numpy.typing as npt
 import torch
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken, Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 Array = npt.NDArray[np.float32]
 
@@ -54,8 +63,10 @@ class ModelPair:
     file: Path
 
 
-def make(family: str, folder: Path) -> ModelPair:
-    """Create a model whose attention depends on positions, so permuted rows of q and k show."""
+def make(family: str, folder: Path, template: str | None = None) -> ModelPair:
+    """Create a model whose attention depends on positions, so permuted rows of q and k show.
+    `template` is the chat template of the file.
+    """
     torch.manual_seed(3)
     kind, config = (
         (LlamaForCausalLM, LlamaConfig) if family == "llama" else (Qwen2ForCausalLM, Qwen2Config)
@@ -87,11 +98,23 @@ def make(family: str, folder: Path) -> ModelPair:
             raw = quantize(weight.numpy(), GGMLQuantizationType.Q8_0)
             weight.copy_(torch.from_numpy(dequantize(raw, GGMLQuantizationType.Q8_0).copy()))
     file = folder / "model.gguf"
-    write(family, {name: weight.numpy() for name, weight in state.items()}, file)
+    write(family, {name: weight.numpy() for name, weight in state.items()}, file, template)
     return ModelPair(model, file)
 
 
-def write(family: str, state: dict[str, Array], file: Path) -> None:
+def save_base(pair: ModelPair, folder: Path, template: str) -> None:
+    """Save the model of a pair and the tokenizer of its file as a base."""
+    vocabulary = {token: place for place, token in enumerate([*_letters(), "<end>", "th"])}
+    tokenizer = Tokenizer(BPE(vocabulary, [("t", "h")]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<end>", special=True)])
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer, chat_template=template).save_pretrained(folder)
+    pair.model.save_pretrained(folder)
+
+
+def write(family: str, state: dict[str, Array], file: Path, template: str | None = None) -> None:
     """Write a GGUF file from weights with their transformers names. The model must have the layers,
     heads and hidden units of these families; the file has their vocabulary in any case.
     """
@@ -115,6 +138,8 @@ def write(family: str, state: dict[str, Array], file: Path) -> None:
     writer.add_token_merges(["t h"])
     writer.add_eos_token_id(_END)
     writer.add_add_bos_token(False)
+    if template is not None:
+        writer.add_chat_template(template)
     for name, weight in state.items():
         tensor, rows = _tensor(family, name, weight)
         if weight.ndim == 2:

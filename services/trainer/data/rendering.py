@@ -58,6 +58,27 @@ def render(
     raise TemplateRefused(f"the chat template refuses it: {refusal}") from refusal
 
 
+def depends_on_day(tokenizer: Any, variables: TemplateVariables) -> bool:
+    """True if a template writes today's date although it was given one. A template that refuses a
+    question does not.
+    """
+    question = [{"role": "user", "content": "question"}]
+
+    def rendered(today: str) -> Any:
+        return tokenizer.apply_chat_template(
+            question,
+            tokenize=False,
+            strftime_now=lambda _: today,
+            **variables.model_dump(),
+        )
+
+    try:
+        return bool(rendered("today") != rendered("tomorrow"))
+    # A template raises what its author chose.
+    except Exception:
+        return False
+
+
 def _candidates(turns: Turns) -> Iterator[Turns]:
     yield turns
     merged = merge_turns(turns)

@@ -19,8 +19,8 @@ from shared.events import Message
 @dataclass(frozen=True)
 class Vocabulary:
     """A base's tokenizer and its end-of-turn tokens, of which training uses the first one; the
-    variables of its chat template, and the form of answers in it. `warnings` describe conflicts in
-    the base's files.
+    variables of its chat template, and the form of answers in it. `depends_on_day` is True if the
+    template writes today's date. `warnings` describe what a person should know of the base.
 
     The tokenizer's `eos_token` is not reliable: files converted from GGUF are known to name a
     different token.
@@ -30,6 +30,7 @@ class Vocabulary:
     end_tokens: tuple[int, ...]
     template: TemplateVariables = DEFAULT_VARIABLES
     answer_form: AnswerForm = PLAIN
+    depends_on_day: bool = False
     warnings: tuple[str, ...] = ()
 
     @cached_property

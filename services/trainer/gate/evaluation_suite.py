@@ -70,7 +70,7 @@ class EvaluationSuite:
             prompts=self._prompts,
         )
         probes = tuple(
-            Probe(messages=messages, answer=answer.tokens)
+            Probe(messages=messages, answer=answer.tokens, prompt_tokens=answer.prompt_tokens)
             for messages, answer in zip(self.probes, probe_answers, strict=True)
         )
         # The iterators are consumed in the order of `_prompts`.

@@ -8,10 +8,15 @@ from transformers import AutoTokenizer
 
 from services.trainer.data.answer_form import UnsuitableTemplate, answer_form
 from services.trainer.data.end_of_turn import NoEndOfTurn, end_of_turn
+from services.trainer.data.rendering import depends_on_day
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
 from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 
+_DATED = (
+    "the chat template writes today's date into each prompt, so that a deployment is not compared "
+    "with its evaluation by the tokens of prompts"
+)
 OTHER_BASE = "take a base whose files are complete, or correct them"
 
 
@@ -41,7 +46,9 @@ def load_vocabulary(folder: str, template: TemplateVariables = DEFAULT_VARIABLES
         raise RunFailed(
             f"the base cannot be used: {error}", _template_advice(template.enable_thinking)
         ) from error
-    return Vocabulary(tokenizer, end.tokens, template, form, tuple(filter(None, [end.warning])))
+    dated = depends_on_day(tokenizer, template)
+    warnings = [end.warning, _DATED if dated else ""]
+    return Vocabulary(tokenizer, end.tokens, template, form, dated, tuple(filter(None, warnings)))
 
 
 def _template_advice(thinks: bool) -> str:

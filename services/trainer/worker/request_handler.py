@@ -270,7 +270,12 @@ class RequestHandler:
             else self._generate_answers(base.generation_model, request.prompts, request)
         )
         return Generated(
-            probes=tuple(probe_answers[probe] for probe in request.probes),
+            probes=tuple(
+                probe_answers[probe].model_copy(
+                    update={"prompt_tokens": self._exact_prompt(probe, request.max_tokens)}
+                )
+                for probe in request.probes
+            ),
             prompts=tuple(prompt_answers[prompt] for prompt in request.prompts),
         )
 
@@ -293,6 +298,12 @@ class RequestHandler:
                 self._progress_reporter(len(prompts)),
             )
         return dict(zip(distinct, answers, strict=True))
+
+    def _exact_prompt(self, messages: Messages, max_tokens: int) -> tuple[int, ...] | None:
+        """Return the token ids of a prompt; None if a server makes other ones of it."""
+        vocabulary = self._loaded_base().vocabulary
+        ids = encode_prompt(vocabulary, messages, max_tokens + 1)
+        return None if len(ids) > max_tokens or vocabulary.depends_on_day else ids
 
     def _progress_reporter(self, total: int) -> Callable[[int], None]:
         return lambda done: self._reply(EvaluationProgress(done=done, total=total))

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.registry.deploy.targets.go_template import ChatFormat, chat_format
+from shared.config.template_variables import TemplateVariables
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -105,3 +106,17 @@ def test_derived_format_renders_as_jinja(
         expected = "".join(f"{role}{before}x{after}" for role in roles) + answer
         expected = opening + expected if always or roles[0] != "system" else expected
         assert derived.render([(role, "x") for role in roles]) == expected
+
+
+def test_thinking_and_date_are_set_as_in_training() -> None:
+    jinja = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ date_string }}: "
+        "{% if not enable_thinking %}<think></think>{% endif %}{% endif %}"
+    )
+    prompts = []
+    for thinks in (False, True):
+        derived = chat_format(jinja, "", "", TemplateVariables(enable_thinking=thinks))
+        assert derived is not None
+        prompts.append(derived.generation_prompt)
+    assert prompts == ["26 Jul 2024: <think></think>", "26 Jul 2024: "]

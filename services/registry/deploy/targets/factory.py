@@ -11,7 +11,7 @@ from services.registry.deploy.targets.llamacpp import LlamaCppTarget
 from services.registry.deploy.targets.ollama import OllamaTarget
 from services.registry.deploy.targets.target import ServingTarget
 from services.registry.settings import RegistrySettings
-from shared.config.model_file import DeployTarget
+from shared.config.model_file import DeployTarget, ModelFile
 from shared.config.models import Models
 from shared.errors import Misconfigured
 
@@ -26,7 +26,8 @@ async def open_targets(
     async with AsyncExitStack() as clients:
         client = await clients.enter_async_context(httpx.AsyncClient())
 
-        async def target(model: str, declared: DeployTarget) -> ServingTarget:
+        async def target(file: ModelFile, declared: DeployTarget) -> ServingTarget:
+            model, template = file.model, file.template_variables
             name = (
                 declared.kind
                 if declared.location is None
@@ -36,15 +37,15 @@ async def open_targets(
                 return FolderTarget(_folder(model, declared), name)
             if declared.kind == "llamacpp":
                 location = _url(model, declared, settings.serving)
-                return LlamaCppTarget(location, client, name, settings.serving_tokens_file)
+                tokens = settings.serving_tokens_file
+                return LlamaCppTarget(location, client, name, tokens, template)
             location = _url(model, declared, settings.ollama)
             api = await clients.enter_async_context(ollama.AsyncClient(location))
-            return OllamaTarget(
-                location, client, api, settings.ollama_context, settings.ollama_threads, name
-            )
+            context, threads = settings.ollama_context, settings.ollama_threads
+            return OllamaTarget(location, client, api, context, threads, name, template)
 
         yield {
-            model: [await target(model, declared) for declared in file.deploy]
+            model: [await target(file, declared) for declared in file.deploy]
             for model, file in models.files.items()
         }
 

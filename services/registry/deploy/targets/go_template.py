@@ -14,6 +14,8 @@ from typing import NoReturn
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
+
 Conversation = Sequence[tuple[str, str]]  # (role, content)
 
 _CHECKED_ROLES: Sequence[Sequence[str]] = (
@@ -71,13 +73,15 @@ class ChatFormat:
         return (ending,) if ending else ()
 
 
-def chat_format(jinja: str, bos: str, eos: str) -> ChatFormat | None:
+def chat_format(
+    jinja: str, bos: str, eos: str, variables: TemplateVariables = DEFAULT_VARIABLES
+) -> ChatFormat | None:
     """Derive the format of a chat template; None if it does more than put text around messages.
 
     `bos` is empty if the tokenizer adds that token.
     """
     try:
-        template = _JinjaTemplate(jinja, bos, eos)
+        template = _JinjaTemplate(jinja, bos, eos, variables)
         derived = _derive(template)
         equal = all(
             template.render(roles, True) == derived.render(_conversation(roles))
@@ -119,18 +123,18 @@ class _JinjaTemplate:
     depend on the date.
     """
 
-    def __init__(self, source: str, bos: str, eos: str) -> None:
+    def __init__(self, source: str, bos: str, eos: str, variables: TemplateVariables) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = _raise
         self._template = environment.from_string(source)
-        self._tokens = {"bos_token": bos, "eos_token": eos}
+        self._variables = {"bos_token": bos, "eos_token": eos, **variables.model_dump()}
 
     def render(self, roles: Sequence[str], add_generation_prompt: bool) -> str:
         messages = [{"role": role, "content": content} for role, content in _conversation(roles)]
         return self._template.render(
-            messages=messages, add_generation_prompt=add_generation_prompt, **self._tokens
+            messages=messages, add_generation_prompt=add_generation_prompt, **self._variables
         )
 
 

@@ -3,13 +3,14 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
+from services.registry.deploy.served_prompts import content_difference, prompt_difference
 from services.registry.deploy.targets.target import (
     MergedModel,
     TargetRefused,
@@ -24,10 +25,19 @@ from services.registry.deploy.verification import (
     verify_tokens,
 )
 from shared.auth.token_file import first_token
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.errors import RatchetError
-from shared.events import Message
+from shared.events import Message, Probe
 
 _LOADING_SECONDS = 300.0
+
+
+class _Answer(NamedTuple):
+    """An answer's tokens, and the text that an application gets."""
+
+    tokens: Sequence[ServedToken]
+    content: str
+    timing: Timing
 
 
 class LlamaCppTarget:
@@ -41,10 +51,12 @@ class LlamaCppTarget:
         client: httpx.AsyncClient,
         name: str = "llamacpp",
         tokens_file: Path | None = None,
+        template: TemplateVariables = DEFAULT_VARIABLES,
     ) -> None:
         self._tokens_file = tokens_file
         self._url = location.rstrip("/")
         self._client = client
+        self._template = template
         self.name = name
 
     supports_canary = True
@@ -69,12 +81,14 @@ class LlamaCppTarget:
         )
 
     async def push(self, merged: MergedModel) -> None:
-        body = {"path": str(merged.path), "digest": merged.digest}
+        body: dict[str, Any] = {"path": str(merged.path), "digest": merged.digest}
+        if self._template != DEFAULT_VARIABLES:  # earlier hosts know no variables
+            body["template"] = self._template.model_dump()
         await self._request_json("PUT", f"/admin/models/{_tag(merged.model, merged.version)}", body)
 
     async def verify(self, merged: MergedModel) -> VerificationResult:
-        """Compare the digest that the host computed at the push, and one greedy answer per probe,
-        requested one after the other. The digest covers the chat template, which is in the file.
+        """Compare the digest that the host computed at the push, the tokens of each probe's prompt,
+        and one greedy answer per probe, requested one after the other.
         """
         state = await self.inspect(merged.model)
         before = (
@@ -90,9 +104,17 @@ class LlamaCppTarget:
             merged.digest,
             state.versions.get(merged.version, "none"),
             merged.probes,
-            [answer for answer, _ in answers],
+            [answer.tokens for answer in answers],
         )
-        return result.with_timings([timing for _, timing in answers[:TIMED_PROBES]], before)
+        for number, (probe, answer) in enumerate(zip(merged.probes, answers, strict=True), start=1):
+            for difference in (
+                await self._prompt_difference(tag, probe),
+                # The beginning of a kept thought has no text for the application.
+                "" if self._template.enable_thinking else content_difference(*answer[:2]),
+            ):
+                if difference:
+                    result = result.with_failure(f"probe {number}: {difference}")
+        return result.with_timings([answer.timing for answer in answers[:TIMED_PROBES]], before)
 
     async def switch(self, model: str, version: str, previous: str | None) -> None:
         await self._request_json("PUT", f"/admin/aliases/{model}", {"tag": _tag(model, version)})
@@ -127,17 +149,35 @@ class LlamaCppTarget:
         try:
             probes = [(probe.messages, len(probe.answer)) for probe in merged.probes[:TIMED_PROBES]]
             return [
-                (await self._generate(f"{merged.model}:{version}", *probe))[1] for probe in probes
+                (await self._generate(f"{merged.model}:{version}", *probe)).timing
+                for probe in probes
             ]
         except RatchetError:
             return []
 
-    async def _generate(
-        self, tag: str, messages: tuple[Message, ...], tokens: int
-    ) -> tuple[list[ServedToken], Timing]:
-        """Return the greedy answer of `tag` with the log-probability of each token, and its
-        timing.
+    async def _prompt_difference(self, tag: str, probe: Probe) -> str:
+        """Compare a prompt's tokens with the host's, if the evaluation recorded them and the host,
+        which may be an earlier version, tells its own.
         """
+        if probe.prompt_tokens is None:
+            return ""
+        body = {"messages": [message.model_dump() for message in probe.messages]}
+        path = f"/admin/models/{tag}/prompt-tokens"
+        async with self._translate_errors():
+            response = await self._client.post(
+                self._url + path,
+                json=body,
+                timeout=_LOADING_SECONDS,
+                headers=await self._headers(path),
+            )
+            if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
+                return ""
+            if response.is_error:
+                raise TargetRefused(_error_message(response))
+            return prompt_difference(probe.prompt_tokens, response.json()["tokens"])
+
+    async def _generate(self, tag: str, messages: tuple[Message, ...], tokens: int) -> _Answer:
+        """Return the greedy answer of `tag` with the log-probability of each token."""
         body = {
             "model": tag,
             "messages": [message.model_dump() for message in messages],
@@ -150,11 +190,13 @@ class LlamaCppTarget:
             response = await self._request("POST", "/v1/chat/completions", body, _LOADING_SECONDS)
             content = response.json()
         try:
+            choice = content["choices"][0]
             answer = [
                 ServedToken(_text(token), float(token["logprob"]))
-                for token in content["choices"][0]["logprobs"]["content"]
+                for token in choice["logprobs"]["content"]
             ]
-            return answer, Timing(response.elapsed.total_seconds(), len(answer))
+            timing = Timing(response.elapsed.total_seconds(), len(answer))
+            return _Answer(answer, choice["message"].get("content") or "", timing)
         except (KeyError, IndexError, TypeError) as error:
             raise TargetRefused(f"{tag} answered without log-probabilities: {error!r}") from error
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from services.registry.deploy.targets.go_template import ChatFormat, chat_format
 from services.registry.gguf.layout import GgufLayout, read_layout
+from shared.config.template_variables import TemplateVariables
 
 _TEMPLATE = "tokenizer.chat_template"
 _ADD_BOS = "tokenizer.ggml.add_bos_token"
@@ -24,7 +25,9 @@ class Modelfile:
     parameters: Mapping[str, Any]
 
 
-def read_modelfile(path: Path, context: int, threads: int) -> Modelfile:
+def read_modelfile(
+    path: Path, context: int, threads: int, template: TemplateVariables
+) -> Modelfile:
     """Return the settings for a GGUF file. Raises InvalidArtefact for another file.
 
     `context` is in tokens, limited to what the model supports; with `threads` 0 Ollama chooses.
@@ -36,7 +39,7 @@ def read_modelfile(path: Path, context: int, threads: int) -> Modelfile:
     parameters: dict[str, Any] = {"num_ctx": min(context, supported), "repeat_penalty": 1.0}
     if threads:
         parameters["num_thread"] = threads
-    chat = _chat_format(layout)
+    chat = _chat_format(layout, template)
     if chat is None:
         return Modelfile(None, parameters)
     if chat.stop:
@@ -44,12 +47,12 @@ def read_modelfile(path: Path, context: int, threads: int) -> Modelfile:
     return Modelfile(chat.go_template, parameters)
 
 
-def _chat_format(layout: GgufLayout) -> ChatFormat | None:
+def _chat_format(layout: GgufLayout, template: TemplateVariables) -> ChatFormat | None:
     jinja = layout.scalars.get(_TEMPLATE)
     if not isinstance(jinja, str):
         return None
     bos = "" if _adds_bos(layout) else _special_token(layout, "bos")
-    return chat_format(jinja, bos, _special_token(layout, "eos"))
+    return chat_format(jinja, bos, _special_token(layout, "eos"), template)
 
 
 def _adds_bos(layout: GgufLayout) -> bool:

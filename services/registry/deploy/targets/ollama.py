@@ -28,6 +28,7 @@ from services.registry.deploy.verification import (
     VerificationResult,
     verify_texts,
 )
+from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.errors import RatchetError
 from shared.events import Digest, Probe
 
@@ -55,12 +56,14 @@ class OllamaTarget:
         context: int,
         threads: int = 0,
         name: str = "ollama",
+        template: TemplateVariables = DEFAULT_VARIABLES,
     ) -> None:
         self._url = location.rstrip("/")
         self._client = client
         self._api = api
         self._context = context
         self._threads = threads
+        self._template = template
         # By manifest digest: a tag's manifest determines the file that the tag consists of.
         self._file_digests: dict[str, Digest] = {}
         self.name = name
@@ -179,7 +182,9 @@ class OllamaTarget:
         return self._file_digests[manifest]
 
     async def _modelfile(self, merged: MergedModel) -> Modelfile:
-        return await asyncio.to_thread(read_modelfile, merged.path, self._context, self._threads)
+        return await asyncio.to_thread(
+            read_modelfile, merged.path, self._context, self._threads, self._template
+        )
 
     async def _upload(self, merged: MergedModel) -> None:
         """Upload the file unless it is there. Ollama checks that the received bytes have the digest
