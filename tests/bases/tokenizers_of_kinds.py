@@ -5,6 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?/[]{}<>|'\"_-+=()"
@@ -43,6 +44,15 @@ def byte_level(control: Sequence[str] = (), **options: Any) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return _with_control(tokenizer, control, **options)
+
+
+def beginning_with(tokenizer: Any, token: str) -> Any:
+    """Return a tokenizer that puts a control token before every text."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{token} $A", special_tokens=[(token, number)]
+    )
+    return tokenizer
 
 
 def _with_control(tokenizer: Tokenizer, control: Sequence[str], **options: Any) -> Any:

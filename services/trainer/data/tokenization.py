@@ -20,7 +20,8 @@ from shared.events import Message
 class Vocabulary:
     """A base's tokenizer and its end-of-turn tokens, of which training uses the first one; the
     variables of its chat template, and the form of answers in it. `depends_on_day` is True if the
-    template writes today's date. `warnings` describe what a person should know of the base.
+    template writes today's date. `first_token` is what the tokenizer puts before every text, None
+    if nothing. `warnings` describe what a person should know of the base.
 
     The tokenizer's `eos_token` is not reliable: files converted from GGUF are known to name a
     different token.
@@ -31,6 +32,7 @@ class Vocabulary:
     template: TemplateVariables = DEFAULT_VARIABLES
     answer_form: AnswerForm = PLAIN
     depends_on_day: bool = False
+    first_token: int | None = None
     warnings: tuple[str, ...] = ()
 
     @cached_property
@@ -101,6 +103,9 @@ def encode_prompt(
 ) -> tuple[int, ...]:
     """Encode a conversation with the model's own chat template up to where its answer begins; keeps
     the last `max_tokens` tokens. Raises TemplateRefused.
+
+    A tokenizer that begins every text with a token does so here as well, once: a server adds it to
+    prompts whose template does not write it.
     """
     control = vocabulary.control_text
     texts, hidden = control.hide([message.content for message in messages])
@@ -109,7 +114,11 @@ def encode_prompt(
         for message, text in zip(messages, texts, strict=True)
     ]
     rendered = render(vocabulary.tokenizer, turns, vocabulary.template)
-    return tuple(control.encode_rendered(rendered.text, hidden)[-max_tokens:])
+    ids = control.encode_rendered(rendered.text, hidden)
+    first = vocabulary.first_token
+    if first is not None and ids[:1] != [first]:
+        ids = [first, *ids]
+    return tuple(ids[-max_tokens:])
 
 
 def is_exact(vocabulary: Vocabulary, messages: Sequence[Message]) -> bool:

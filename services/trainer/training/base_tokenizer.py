@@ -48,7 +48,23 @@ def load_vocabulary(folder: str, template: TemplateVariables = DEFAULT_VARIABLES
         ) from error
     dated = depends_on_day(tokenizer, template)
     warnings = [end.warning, _DATED if dated else ""]
-    return Vocabulary(tokenizer, end.tokens, template, form, dated, tuple(filter(None, warnings)))
+    return Vocabulary(
+        tokenizer,
+        end.tokens,
+        template,
+        form,
+        depends_on_day=dated,
+        first_token=_first_token(tokenizer),
+        warnings=tuple(filter(None, warnings)),
+    )
+
+
+def _first_token(tokenizer: Any) -> int | None:
+    """Return the token that a tokenizer puts before every text, None if it puts none."""
+    plain, begun = (
+        tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True)
+    )
+    return int(begun[0]) if begun[:1] != plain[:1] else None
 
 
 def _template_advice(thinks: bool) -> str:

@@ -56,6 +56,7 @@ from services.trainer.training.checkpoints import Checkpoints
 from services.trainer.training.preferences import EncodedPair, JudgedAnswer
 from services.trainer.training.recipe import TrainingInterrupted, train
 from services.trainer.training.scoring import generate_greedily, score
+from services.trainer.worker.loading import refuse_unloadable
 from services.trainer.worker.resource_exhaustion import (
     FREE_DISK_SPACE,
     OUT_OF_MEMORY,
@@ -67,7 +68,6 @@ from shared.config.training import TrainingConfig
 from shared.failpoints import reach_in_thread
 from shared.identity import digest_of
 
-CHECK_THE_BASE = "check base.training in the model file, and RATCHET_BASES"
 CHECK_THE_TEMPLATE = (
     "take a base whose chat template accepts the conversations of the application, or send "
     "feedback with conversations that it accepts"
@@ -131,12 +131,10 @@ class RequestHandler:
             self._base, self._loaded = None, None
             _free_device()  # release the old base's memory before the new base needs it
             self._require_memory(request)
-            try:
+            with refuse_unloadable():
                 self._base = load_base(
                     str(request.base), request.precision, request.quantisation, request.template
                 )
-            except OSError as error:
-                raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
             self._loaded = request
             for warning in self._base.vocabulary.warnings:
                 logging.getLogger("ratchet.trainer").warning("base: %s", warning)
@@ -196,10 +194,8 @@ class RequestHandler:
         loaded = self._loaded
         if self._base is not None and loaded and (loaded.base, loaded.template) == (base, template):
             return self._base.vocabulary
-        try:
+        with refuse_unloadable():
             return load_vocabulary(str(base), template)
-        except OSError as error:
-            raise RunFailed(f"the base cannot be loaded: {error}", CHECK_THE_BASE) from error
 
     def _train(self, request: Train, stop: threading.Event) -> Reply:
         base, config = self._loaded_base(), request.configuration
