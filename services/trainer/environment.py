@@ -32,6 +32,7 @@ from shared.logs import Log
 from shared.machine_check import Check, has_problem
 from shared.python_command import module_command
 from shared.service.exit_status import exit_status
+from shared.storage.base_projections import describe_counts, layer_counts
 
 CHECKS = TypeAdapter(list[Check])
 
@@ -121,10 +122,18 @@ def _lane(
     required_bytes = estimate_needs(
         shape, config, precision, BatchTokens.largest((), config.batch_size, config.max_tokens)
     ).total
+    matched = shape.matched(config.targets, config.layers)
+    projections = [name for names in matched.values() for name in names]
     lengths = [(config.max_tokens, config.max_tokens // 2)] * config.batch_size
     refusal = memory_refusal(shape, config, precision, lengths, memory)
     return LaneMemory(
-        model.model, lane, config.quantisation, required_bytes, advice=refusal[1] if refusal else ""
+        model.model,
+        lane,
+        config.quantisation,
+        required_bytes,
+        advice=refusal[1] if refusal else "",
+        adapted=describe_counts(layer_counts(projections)),
+        absent_targets=tuple(target for target, names in matched.items() if not names),
     )
 
 

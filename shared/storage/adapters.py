@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from shared.errors import InvalidArtefact, ObjectNotFound
 from shared.events import Artefact, Digest, FrozenModel
+from shared.storage.base_projections import layer_counts, read_tensor_shapes
 from shared.storage.keys import FileName
 from shared.storage.object_store import ObjectStore, canonical_json, get_verified
 
@@ -23,6 +24,7 @@ MANIFEST = "manifest.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MODEL_CARD = "README.md"
+_FIRST = ".lora_A.weight"
 
 
 class AdapterManifest(FrozenModel):
@@ -50,6 +52,17 @@ def adapter_folder(model: str, run_id: str) -> str:
 def adapter_files(folder: Path) -> dict[str, bytes]:
     """Return the files of an adapter that is in a local folder, by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def adapted_projections(folder: Path) -> dict[str, int]:
+    """Count the layers of each projection that an adapter in a local folder changes; empty if its
+    weights cannot be read.
+    """
+    try:
+        names = read_tensor_shapes(folder / WEIGHTS)
+    except (OSError, ValueError):
+        return {}
+    return layer_counts(name.removesuffix(_FIRST) for name in names if name.endswith(_FIRST))
 
 
 def write_adapter(

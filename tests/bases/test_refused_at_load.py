@@ -1,4 +1,4 @@
-"""A base that cannot be loaded is refused with the reason; the training process goes on."""
+"""A base that cannot be loaded is refused with the reason; the training process stays usable."""
 
 import json
 from pathlib import Path

@@ -65,12 +65,10 @@ class _ActivationCache:
         """Store an output unless the cache is full. Tensors computed in inference mode are not
         stored: they cannot be used in training.
         """
+        if layout is None:
+            return  # not packed; some of these architectures return more than a tensor
         size = state.numel() * state.element_size()
-        if (
-            layout is not None
-            and not state.is_inference()
-            and self._bytes + size <= FROZEN_CACHE_BYTES
-        ):
+        if not state.is_inference() and self._bytes + size <= FROZEN_CACHE_BYTES:
             self._states[layout.row] = state.detach()
             self._bytes += size
 

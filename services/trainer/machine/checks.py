@@ -22,7 +22,8 @@ class Gpu:
 @dataclass(frozen=True)
 class LaneMemory:
     """Memory that a lane's longest batch needs. `required_bytes` is None if the base's dimensions
-    are unknown; `missing_reason` explains a missing base.
+    are unknown; `missing_reason` explains a missing base. `adapted` counts layers by projection,
+    and `absent_targets` name none of the base's.
     """
 
     model: str
@@ -31,6 +32,8 @@ class LaneMemory:
     required_bytes: int | None
     advice: str = ""
     missing_reason: str = ""
+    adapted: str = ""
+    absent_targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,13 @@ def _lane(lane: LaneMemory, facts: MachineFacts) -> Check:
             found=lane.missing_reason,
             advice="RATCHET_BASES names the folder of base models",
         )
+    if lane.absent_targets:
+        return Check(
+            name=name,
+            state="problem",
+            found=f"the targets {', '.join(lane.absent_targets)} name no projection of the base",
+            advice="change the lane's targets; experts of a mixture are not adapted",
+        )
     if lane.required_bytes is None:
         return Check(
             name=name,
@@ -196,4 +206,4 @@ def _lane(lane: LaneMemory, facts: MachineFacts) -> Check:
             found=found,
             advice=f"batches of long examples would be rejected; {lane.advice}",
         )
-    return Check(name=name, state="ok", found=found)
+    return Check(name=name, state="ok", found=f"{found}; adapts {lane.adapted}")

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from math import prod
 
 from shared.config.training import TrainingConfig
+from shared.storage.base_projections import match_targets, projection_names
 
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -47,7 +48,7 @@ def lm_head_chunk_tokens(vocabulary: int) -> int:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A base's dimensions.
+    """A base's dimensions. `model_type` is the architecture of its language model.
 
     `tensors` are the shapes of its weights by name, [outputs, inputs] for a projection. `packed` is
     True if examples are computed in one row.
@@ -61,6 +62,7 @@ class ModelShape:
     head_size: int
     vocabulary: int
     packed: bool = True
+    model_type: str = ""
 
     @property
     def parameters(self) -> int:
@@ -72,15 +74,21 @@ class ModelShape:
         """Return the shapes of matrices in decoder layers: all of them, or those of the named
         projections and the last `layers`.
         """
-        first = self.layers - self.adapted_layers(layers)
-        return [
-            shape
-            for name, shape in self.tensors.items()
-            if len(shape) == 2
-            and ".layers." in name
-            and (targets is None or name.split(".")[-2] in targets)
-            and int(name.split(".layers.")[1].split(".")[0]) >= first
-        ]
+        if targets is None:
+            return [
+                shape
+                for name, shape in self.tensors.items()
+                if len(shape) == 2 and ".layers." in name
+            ]
+        matched = {name for names in self.matched(targets, layers).values() for name in names}
+        return [self.tensors[f"{name}.weight"] for name in matched]
+
+    def matched(
+        self, targets: Sequence[str], layers: int | None = None
+    ) -> Mapping[str, Sequence[str]]:
+        """Return the projections that each target names, in the last `layers`."""
+        adapted = range(self.layers - self.adapted_layers(layers), self.layers)
+        return match_targets(projection_names(self.tensors), self.model_type, targets, adapted)
 
     def adapted_layers(self, layers: int | None) -> int:
         """Return the number of layers that a lane with this setting adapts; None means all."""

@@ -4,13 +4,14 @@ The card counts examples and never quotes one. It is stored next to the adapter 
 by its digest, because a candidate may be evaluated again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from shared.events import BatchReady, CheckpointSaved, TrainingRolledBack, Verdict
 from shared.events.hyperparameters import Configuration
+from shared.storage.base_projections import describe_counts
 
 _FENCE = "---\n"
 
@@ -27,14 +28,19 @@ _NOT_PROMOTED = {
 
 
 def model_card(
-    outcome: CheckpointSaved | TrainingRolledBack, batch: BatchReady, licence: str | None = None
+    outcome: CheckpointSaved | TrainingRolledBack,
+    batch: BatchReady,
+    licence: str | None = None,
+    adapted: Mapping[str, int] | None = None,
 ) -> str:
-    """Return the card of an evaluated run's adapter. `licence` is that of the base, if known."""
+    """Return the card of an evaluated run's adapter. `licence` is that of the base, if known;
+    `adapted` is the number of layers by projection.
+    """
     parts = [
         _head(outcome, licence),
         _use(outcome),
         _data(outcome, batch),
-        _training(outcome.configuration),
+        _training(outcome.configuration, adapted or {}),
         _gate(outcome),
         _limits(outcome),
     ]
@@ -107,8 +113,10 @@ def _data(outcome: CheckpointSaved | TrainingRolledBack, batch: BatchReady) -> s
     return f"## Data\n\n{source}\n\n{_table(('', ''), rows)}\n"
 
 
-def _training(configuration: Configuration) -> str:
+def _training(configuration: Configuration, adapted: Mapping[str, int]) -> str:
     rows = [(name, _cell(value)) for name, value in configuration.model_dump(mode="json").items()]
+    if adapted:
+        rows.append(("adapted projections", describe_counts(adapted)))
     return f"## Training\n\n{_table(('hyper-parameter', ''), rows)}\n"
 
 

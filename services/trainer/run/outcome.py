@@ -1,6 +1,7 @@
 """Outcome events of a run. Every `CheckpointSaved` and `TrainingRolledBack` is built here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,13 +38,14 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class EvaluatedCandidate:
-    """Result of a run that reached the gate."""
+    """Result of a run that reached the gate. `adapted` is the number of layers by projection."""
 
     plan: RunPlan
     adapter: Artefact
     metrics: RunMetrics
     verdict: Verdict
     probes: tuple[Probe, ...]
+    adapted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,13 @@ from shared.events import Artefact, RunMetrics, Verdict
 from shared.failpoints import reach
 from shared.identity import identity
 from shared.service.runtime import Runtime
-from shared.storage.adapters import MODEL_CARD, adapter_files, adapter_folder, write_adapter
+from shared.storage.adapters import (
+    MODEL_CARD,
+    adapted_projections,
+    adapter_files,
+    adapter_folder,
+    write_adapter,
+)
 from shared.storage.object_store import ObjectStore
 
 INVALID_FILES_ADVICE = (
@@ -74,7 +80,7 @@ class TrainingRun:
             result = FailedRun(inputs.champion, str(error), INVALID_FILES_ADVICE)
         outcome = outcome_event(facts, evaluation, result, self.runtime.clock.now())
         if isinstance(result, EvaluatedCandidate):
-            card = model_card(outcome, facts.batch, facts.base.licence)
+            card = model_card(outcome, facts.batch, facts.base.licence, result.adapted)
             self.store.put(f"{self._adapter_prefix}/{MODEL_CARD}", card.encode())
         try:
             self.job.folder.write(outcome)
@@ -105,6 +111,7 @@ class TrainingRun:
             await self.session.load()
         files = adapter_files(folder.adapter)
         adapter = write_adapter(self.store, self._adapter_prefix, files, base.digest)
+        adapted = adapted_projections(folder.adapter)
 
         await progress.enter_phase("evaluating")
         suite = await self._evaluation_suite(training_set)
@@ -115,7 +122,7 @@ class TrainingRun:
 
         await progress.enter_phase("deciding")
         verdict = self._decide(evaluation, inputs, training_set, evidence)
-        return EvaluatedCandidate(plan, adapter, metrics, verdict, probes)
+        return EvaluatedCandidate(plan, adapter, metrics, verdict, probes, adapted)
 
     def _require_lane(self) -> None:
         lane = self.job.facts.batch.lane

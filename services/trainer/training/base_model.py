@@ -1,7 +1,7 @@
 """A base model in memory, with or without an adapter. The base's own weights never change."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,16 @@ from typing import Any
 import peft
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from services.trainer.data.tokenization import Vocabulary
 from services.trainer.errors import RunFailed
 from services.trainer.kernels.frozen_layers import cache_frozen_layers
 from services.trainer.kernels.lora_layer import cast_4bit_output, patch_lora
 from services.trainer.machine.device import best_precision, local_device
+from services.trainer.training.attention import attention_implementation
 from services.trainer.training.base_tokenizer import load_vocabulary
+from services.trainer.training.targets import AdaptedModules, adapted_modules
 from shared.config.template_variables import DEFAULT_VARIABLES, TemplateVariables
 from shared.config.training import TrainingConfig
 from shared.storage.adapters import CONFIG, WEIGHTS
@@ -66,7 +68,10 @@ def load_base(
 
 
 def _load(folder: str, dtype: torch.dtype, device: str) -> Any:
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    attention = attention_implementation(AutoConfig.from_pretrained(folder))
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation=attention
+    )
     model.to(device)
     model.requires_grad_(False)
     return model.eval()
@@ -87,7 +92,11 @@ def load_quantised(folder: str, compute: torch.dtype, device: str) -> Any:
             "install bitsandbytes, or set the lane's quantisation to none",
         ) from error
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=compute, quantization_config=nf4_config(compute), device_map={"": device}
+        folder,
+        dtype=compute,
+        quantization_config=nf4_config(compute),
+        device_map={"": device},
+        attn_implementation=attention_implementation(AutoConfig.from_pretrained(folder)),
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -142,19 +151,20 @@ def trainable_adapter(model: Any, config: TrainingConfig, parent: Path | None) -
     pass, for the same gradients.
 
     Raises RunFailed if the parent's adapter has a different shape than `config`, or if the base has
-    fewer layers.
+    fewer layers or nothing that a target names.
     """
+    modules = adapted_modules(model, config)
     lora = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.targets),
-        layers_to_transform=_adapted_layers(model, config.layers),
+        target_modules=modules.target_modules,
+        layers_to_transform=modules.layers_to_transform,
         bias="none",
         task_type="CAUSAL_LM",
     )
     if parent is not None:
-        _check_shape(config, parent)
+        _check_shape(config, modules, parent)
     with _peft_model(model, lora) as wrapped:
         if parent is not None:
             _load_adapter(wrapped, parent)
@@ -164,19 +174,6 @@ def trainable_adapter(model: Any, config: TrainingConfig, parent: Path | None) -
             cache_frozen_layers(causal, config.layers),
         ):
             yield wrapped
-
-
-def _adapted_layers(model: Any, layers: int | None) -> list[int] | None:
-    """Return the indices of the last `layers` decoder layers; None for all."""
-    if layers is None:
-        return None
-    base_layers = model.config.get_text_config().num_hidden_layers
-    if layers > base_layers:
-        raise RunFailed(
-            f"the lane adapts {layers} layers, but the base has {base_layers}",
-            f"set the lane's layers to at most {base_layers}",
-        )
-    return list(range(base_layers - layers, base_layers))
 
 
 @contextmanager
@@ -213,26 +210,30 @@ def _load_adapter(wrapped: Any, adapter: Path) -> None:
         )
 
 
-def _check_shape(config: TrainingConfig, parent: Path) -> None:
+def _check_shape(config: TrainingConfig, modules: AdaptedModules, parent: Path) -> None:
     lora = json.loads((parent / CONFIG).read_text())
-    adapted_layers = lora.get("layers_to_transform")
-    lane_shape = {
-        "rank": config.rank,
-        "alpha": config.alpha,
-        "targets": sorted(config.targets),
-        "layers": config.layers,
-    }
-    champion_shape = {
-        "rank": lora["r"],
-        "alpha": lora["lora_alpha"],
-        "targets": sorted(lora["target_modules"]),
-        "layers": adapted_layers and len(adapted_layers),
-    }
+    lane_shape = _shape(
+        config.rank, config.alpha, modules.target_modules, modules.layers_to_transform
+    )
+    champion_shape = _shape(
+        lora["r"], lora["lora_alpha"], lora["target_modules"], lora.get("layers_to_transform")
+    )
     if lane_shape != champion_shape:
         raise RunFailed(
             f"the champion's adapter has {champion_shape}, the lane asks for {lane_shape}",
             "restore the lane's previous settings, or start a new lineage with a master run",
         )
+
+
+def _shape(
+    rank: int, alpha: int, targets: Sequence[str] | str, layers: Sequence[int] | None
+) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "alpha": alpha,
+        "targets": targets if isinstance(targets, str) else sorted(targets),
+        "layers": layers and len(layers),
+    }
 
 
 def save_adapter(wrapped: Any, base: str, folder: Path) -> None:

@@ -4,11 +4,11 @@ weights are not loaded.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from services.trainer.errors import RunFailed
 from services.trainer.kernels.packing import supports_packing
 from services.trainer.machine.memory import ModelShape
+from shared.storage.base_projections import read_tensor_shapes
 
 
 def read_shape(folder: Path) -> ModelShape | None:
@@ -22,7 +22,7 @@ def read_shape(folder: Path) -> ModelShape | None:
         tensors = {
             name: shape
             for path in sorted(folder.glob("*.safetensors"))
-            for name, shape in _header(path).items()
+            for name, shape in read_tensor_shapes(path).items()
         }
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         return ModelShape(
@@ -33,6 +33,7 @@ def read_shape(folder: Path) -> ModelShape | None:
             heads=heads,
             head_size=config.get("head_dim") or hidden // heads,
             vocabulary=config["vocab_size"],
+            model_type=config.get("model_type", ""),
             packed=supports_packing(
                 config.get("model_type", ""),
                 config.get("sliding_window"),
@@ -46,13 +47,3 @@ def read_shape(folder: Path) -> ModelShape | None:
             f"the base cannot be loaded: {error}",
             "check base.training in the model file, and RATCHET_BASES",
         ) from error
-
-
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the tensor shapes of a safetensors file: 8 bytes of length, little-endian, then JSON."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length))
-    return {
-        name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-    }

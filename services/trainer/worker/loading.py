@@ -27,7 +27,7 @@ def refuse_unloadable() -> Iterator[None]:
             raise
         reason, advice = str(error), CHECK_THE_BASE
         if not isinstance(error, OSError):
-            # Some messages go on with a list of every known architecture.
+            # Some messages end with a list of every known architecture.
             first_line = (reason.strip().splitlines() or [""])[0]
             reason, advice = f"{type(error).__name__}: {first_line[:_SHOWN]}", OTHER_ARCHITECTURE
         raise RunFailed(f"the base cannot be loaded: {reason}", advice) from error

@@ -134,3 +134,12 @@ def test_lanes_report_memory_and_missing_bases() -> None:
 def test_rows_survive_json() -> None:
     checks = machine_checks(replace(GOOD, system="Windows"))
     assert CHECKS.validate_json(CHECKS.dump_json(checks)) == checks
+
+
+def test_targets_of_a_lane_are_counted_or_refused() -> None:
+    adapted = replace(LANE, adapted="self_attn.q_proj in 10 layers")
+    assert machine_checks(replace(GOOD, lanes=(adapted,)))[-1].found.endswith(
+        "; adapts self_attn.q_proj in 10 layers"
+    )
+    refused = machine_checks(replace(GOOD, lanes=(replace(LANE, absent_targets=("x_proj",)),)))[-1]
+    assert (refused.state, "x_proj" in refused.found) == ("problem", True)

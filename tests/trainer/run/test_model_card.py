@@ -82,3 +82,10 @@ def test_card_of_a_rejected_adapter_warns_against_use() -> None:
     assert "became no version" in model_card(
         outcome.model_copy(update={"outcome": "inconclusive"}), BATCH
     )
+
+
+def test_card_counts_the_layers_of_adapted_projections() -> None:
+    text = model_card(checkpoint(), BATCH, adapted={"self_attn.q_proj": 10, "mlp.up_proj": 9})
+    assert (
+        "| adapted projections | self_attn.q_proj in 10 layers, mlp.up_proj in 9 layers |" in text
+    )
